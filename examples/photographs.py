@@ -1,0 +1,170 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A labelled data set of patches from the real photographs inside the wheels of scikit-image and scikit-learn.
+
+    python examples/photographs.py photographs --patch-size 96 --train-per-photograph 150
+
+writes `photographs/train-*.parquet` and `photographs/test-*.parquet`, which `load_dataset("photographs")` reads back without
+a network. The label says which photograph a patch was cut from. Every photograph is divided once, across its longer side,
+with a gap between the parts: training patches come from the left (upper) part and test patches from the rest, so that no
+pixel is in both.
+
+Left out are pictures that are drawn, computed or binary (the colour wheel, the horse, ...), those of 102 pixels and less,
+and the stereo motorcycle pair: `examples/correspondences.py` measures on it, and no model trained here shall have seen it.
+"""
+
+import argparse
+import io
+import math
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import skimage.data
+import torch
+from datasets import ClassLabel, Dataset, Features, Image
+from PIL import Image as PILImage
+from sklearn.datasets import load_sample_image
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "training"))
+from knn import knn_predict  # noqa: E402  (the line above puts it on the path)
+
+SCIKIT_IMAGE = (
+    *("astronaut", "brick", "camera", "cat", "cell", "clock", "coffee", "coins", "grass", "gravel", "hubble_deep_field"),
+    *("immunohistochemistry", "moon", "page", "retina", "rocket", "text"),
+)
+SCIKIT_LEARN = ("china", "flower")
+FEATURES = Features({"image": Image(), "label": ClassLabel(names=[*SCIKIT_IMAGE, *SCIKIT_LEARN])})
+IMAGENET_MEAN, IMAGENET_STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+
+Area = tuple[int, int, int, int]  # left, upper, right, lower, as PIL counts them
+
+
+class PhotographTooSmallError(ValueError):
+    """A photograph has no room for the patches asked of it."""
+
+
+class OutputExistsError(FileExistsError):
+    """The output folder is there already; it is never written into or replaced."""
+
+
+def load_photographs() -> Iterator[tuple[str, PILImage.Image]]:
+    """Yields (name, RGB image) in label order. Every file is part of an installed wheel."""
+    for name in SCIKIT_IMAGE:
+        yield name, PILImage.fromarray(getattr(skimage.data, name)()).convert("RGB")
+    for name in SCIKIT_LEARN:
+        yield name, PILImage.fromarray(load_sample_image(f"{name}.jpg"))
+
+
+def divide(size: tuple[int, int], *, gap: int, train_share: float) -> dict[str, Area]:
+    """The training and the test area of a photograph of `size` (width, height), `gap` pixels apart on its longer side."""
+    width, height = size
+    length = max(size)
+    end = round((length - gap) * train_share)
+    if width >= height:
+        return {"train": (0, 0, end, height), "test": (end + gap, 0, width, height)}
+    return {"train": (0, 0, width, end), "test": (0, end + gap, width, height)}
+
+
+def draw_patches(area: Area, patch_size: int, count: int, rng: np.random.Generator) -> list[Area]:
+    """`count` different squares inside `area`, each position as likely as any other.
+
+    Raises:
+        PhotographTooSmallError: the area has fewer than `count` positions for such a square.
+    """
+    left, upper, right, lower = area
+    columns, rows = right - left - patch_size + 1, lower - upper - patch_size + 1
+    positions = max(columns, 0) * max(rows, 0)
+    if count > positions:
+        raise PhotographTooSmallError(
+            f"an area of {right - left} x {lower - upper} pixels holds {positions} different patches of {patch_size} "
+            f"pixels, and {count} were asked for: use a smaller patch size, a smaller gap or fewer patches"
+        )
+    corners = [(left + p % columns, upper + p // columns) for p in rng.choice(positions, count, replace=False).tolist()]
+    return [(x, y, x + patch_size, y + patch_size) for x, y in corners]
+
+
+def cut(photograph: PILImage.Image, name: str, square: Area) -> dict[str, object]:
+    """The patch as `datasets` stores an image: PNG bytes, and a path that says where it was cut from."""
+    encoded = io.BytesIO()
+    photograph.crop(square).save(encoded, format="PNG")
+    return {"bytes": encoded.getvalue(), "path": f"{name}-x{square[0]:04d}-y{square[1]:04d}.png"}
+
+
+def make_split(
+    split: str, *, patch_size: int, per_photograph: int, gap: int = 16, train_share: float = 0.6, seed: int = 0
+) -> Dataset:
+    """One split ("train" or "test") as a data set with `image` and `label`, in an order shuffled by `seed`.
+
+    Positions depend on (seed, photograph, split) alone. Raises PhotographTooSmallError, naming the photograph.
+    """
+    images, labels = [], []
+    for label, (name, photograph) in enumerate(load_photographs()):
+        area = divide(photograph.size, gap=gap, train_share=train_share)[split]
+        rng = np.random.default_rng([seed, label, int(split == "test")])
+        try:
+            squares = draw_patches(area, patch_size, per_photograph, rng)
+        except PhotographTooSmallError as error:
+            raise PhotographTooSmallError(f"{split} patches of the photograph '{name}': {error}") from None
+        images += [cut(photograph, name, square) for square in squares]
+        labels += [label] * len(squares)
+    order = np.random.default_rng(seed).permutation(len(labels))
+    return Dataset.from_dict(
+        {"image": [images[i] for i in order], "label": [labels[i] for i in order]}, features=FEATURES, split=split
+    )
+
+
+def write_photographs(out: Path, *, train_per_photograph: int, test_per_photograph: int, shards: int, **options) -> None:
+    """Writes both splits as `shards` parquet files each; `out` appears only when it is complete.
+
+    The same arguments give the same bytes. `options` go to `make_split`.
+
+    Raises:
+        OutputExistsError: there is something at `out`.
+        PhotographTooSmallError: as `make_split`.
+    """
+    if out.exists():
+        raise OutputExistsError(f"{out} exists: give another folder, or remove it first")
+    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    partial.mkdir(parents=True)
+    try:
+        for split, count in (("train", train_per_photograph), ("test", test_per_photograph)):
+            patches = make_split(split, per_photograph=count, **options)
+            for i in range(shards):
+                shard = patches.shard(shards, i, contiguous=True)
+                shard.to_parquet(partial / f"{split}-{i:05d}-of-{shards:05d}.parquet")
+        partial.rename(out)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def mean_colour(pixels: torch.Tensor) -> torch.Tensor:
+    """[N, 3, H, W] in 0..1 -> [N, 6]: the mean colour on a quarter circle a channel.
+
+    There the cosine similarity falls with the distance of two colours; between plain RGB triples it would only compare
+    hues, and all grey patches would be the same.
+    """
+    angle = pixels.mean(dim=(2, 3)) * (math.pi / 2)
+    return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
+def raw_pixels(pixels: torch.Tensor) -> torch.Tensor:
+    """[N, 3, H, W] in 0..1 -> [N, 3072]: averaged down to 32 x 32 and standardised with the ImageNet statistics."""
+    small = torch.nn.functional.adaptive_avg_pool2d(pixels, 32)
+    return ((small - IMAGENET_MEAN.view(3, 1, 1)) / IMAGENET_STD.view(3, 1, 1)).flatten(1)
+
+
+def pixel_baselines(train: Dataset, test: Dataset, *, k: int = 20) -> dict[str, float]:
+    """k-NN top-1 accuracy (0..1) without any model, of `raw_pixels` and of `mean_colour`."""
+    train_pixels, test_pixels = pixels_of(train), pixels_of(test)
+    train_labels, test_labels = torch.tensor(train["label"]), torch.tensor(test["label"])
+    accuracy = {}
+    for describe in (mean_colour, raw_pixels):
+        predicted = knn_predict(
+            describe(train_pixels), train_labels, describe(test_pixels), k=[k], num_classes=int(train_labels.max()) + 1
+        )[k][:, 0]
+        accuracy[describe.__name__] = (predicted == test_labels).float().mean().item()
+    return accuracy

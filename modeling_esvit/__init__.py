@@ -1,0 +1,46 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""EsViT backbones for transformers. Importing this package registers them with the Auto classes."""
+
+from transformers import (
+    AutoBackbone,
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+    AutoModelForPreTraining,
+)
+from transformers.models.bit.image_processing_bit import BitImageProcessor
+from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
+
+from .configuration_esvit import EsViTConfig
+from .modeling_esvit import (
+    EsViTBackbone,
+    EsViTForImageClassification,
+    EsViTForPreTraining,
+    EsViTInputError,
+    EsViTModel,
+    EsViTPreTrainedModel,
+)
+
+
+__version__ = "0.1.0"
+
+AutoConfig.register("esvit", EsViTConfig)
+AutoModel.register(EsViTConfig, EsViTModel)
+AutoBackbone.register(EsViTConfig, EsViTBackbone)
+AutoModelForImageClassification.register(EsViTConfig, EsViTForImageClassification)
+AutoModelForPreTraining.register(EsViTConfig, EsViTForPreTraining)
+AutoImageProcessor.register(
+    EsViTConfig, image_processor_classes={"pil": BitImageProcessorPil, "torchvision": BitImageProcessor}
+)
+
+__all__ = [
+    "EsViTBackbone",
+    "EsViTConfig",
+    "EsViTForImageClassification",
+    "EsViTForPreTraining",
+    "EsViTInputError",
+    "EsViTModel",
+    "EsViTPreTrainedModel",
+]

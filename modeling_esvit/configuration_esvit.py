@@ -1,0 +1,160 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""EsViT configuration, and the published architectures by name (arXiv 2106.09785, Table 1)."""
+
+import difflib
+
+from huggingface_hub.dataclasses import strict
+from transformers.backbone_utils import BackboneConfigMixin
+from transformers.configuration_utils import PreTrainedConfig
+
+
+SWIN_VARIANTS = {
+    "swin-tiny": {"embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24], "drop_path_rate": 0.1},
+    "swin-small": {"embed_dim": 96, "depths": [2, 2, 18, 2], "num_heads": [3, 6, 12, 24], "drop_path_rate": 0.2},
+    "swin-base": {"embed_dim": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32], "drop_path_rate": 0.2},
+    "swin-large": {"embed_dim": 192, "depths": [2, 2, 18, 2], "num_heads": [6, 12, 24, 48], "drop_path_rate": 0.2},
+}
+ARCHITECTURES = {name: {"architecture": "swin", **fields} for name, fields in SWIN_VARIANTS.items()}
+
+
+@strict
+class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
+    r"""
+    Configuration of [`EsViTModel`] and its relatives. Names and meanings are those of [`SwinConfig`] wherever both have
+    them; the defaults give EsViT's Swin-T with window 7 and its two projection heads.
+
+    Args:
+        architecture (`str`, defaults to `"swin"`):
+            Family of the backbone. Only `"swin"` so far.
+        image_size (`int` or pair, defaults to 224):
+            Size, in pixels, *at construction*: with `patch_size` it fixes the window and the shift of every stage. Inputs
+            of any other size are accepted and never change them.
+        patch_size (`int`, defaults to 4):
+            Side of a patch. Right and bottom pixels beyond a multiple of it are cropped.
+        num_channels, embed_dim, depths, num_heads:
+            Input channels, width of the first stage, and blocks and attention heads of each stage.
+        window_size (`int`, defaults to 7):
+            Side of an attention window, in tokens. A stage whose map at construction is no larger than it uses the map's
+            side as its window, without shift.
+        mlp_ratio, qkv_bias, hidden_dropout_prob, attention_probs_dropout_prob, drop_path_rate, hidden_act:
+            As in [`SwinConfig`]. `drop_path_rate` is the rate of the last block; it grows linearly from zero.
+        use_absolute_embeddings (`bool`, defaults to `False`):
+            Whether a learned position embedding is added to the patches (resized bicubically for other image sizes).
+        patch_norm (`bool`, defaults to `True`):
+            Whether the patch embedding ends in a LayerNorm.
+        initializer_range (`float`, defaults to 0.02), layer_norm_eps (`float`, defaults to 1e-6):
+            Standard deviation of the truncated normal; epsilon of every LayerNorm.
+        num_prototypes (`int`, defaults to 65536):
+            Output dimension K of the projection heads.
+        head_hidden_size, head_bottleneck_size, head_num_layers, head_batch_norm:
+            Width of the heads' MLP (2048), of its output (256), its number of linear layers (3), and whether BatchNorm
+            follows the inner ones.
+        norm_last_layer (`bool`, defaults to `True`):
+            Whether the prototypes' norms are frozen at their initial 1.
+        region_head (`bool`, defaults to `True`):
+            Whether [`EsViTForPreTraining`] has a region head (view + region task) beside the view head.
+        out_features, out_indices:
+            Stages that [`EsViTBackbone`] returns, of `"stem"`, `"stage1"`, ...
+
+    Example:
+
+    ```python
+    >>> from modeling_esvit import EsViTConfig, EsViTModel
+
+    >>> model = EsViTModel(EsViTConfig.from_architecture("swin-tiny", window_size=14))
+    ```"""
+
+    model_type = "esvit"
+    attribute_map = {"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"}
+
+    architecture: str = "swin"
+    image_size: int | list[int] | tuple[int, int] = 224
+    patch_size: int = 4
+    num_channels: int = 3
+    embed_dim: int = 96
+    depths: list[int] | tuple[int, ...] = (2, 2, 6, 2)
+    num_heads: list[int] | tuple[int, ...] = (3, 6, 12, 24)
+    window_size: int = 7
+    mlp_ratio: float | int = 4.0
+    qkv_bias: bool = True
+    hidden_dropout_prob: float | int = 0.0
+    attention_probs_dropout_prob: float | int = 0.0
+    drop_path_rate: float | int = 0.1
+    hidden_act: str = "gelu"
+    use_absolute_embeddings: bool = False
+    patch_norm: bool = True
+    initializer_range: float = 0.02
+    layer_norm_eps: float = 1e-6
+    num_prototypes: int = 65536
+    head_hidden_size: int = 2048
+    head_bottleneck_size: int = 256
+    head_num_layers: int = 3
+    head_batch_norm: bool = False
+    norm_last_layer: bool = True
+    region_head: bool = True
+    _out_features: list[str] | None = None
+    _out_indices: list[int] | None = None
+
+    def __post_init__(self, **kwargs):
+        self.num_layers = len(self.depths)
+        self.hidden_size = self.embed_dim * 2 ** (self.num_layers - 1)
+        self.stage_names = ["stem"] + [f"stage{idx}" for idx in range(1, self.num_layers + 1)]
+        self.set_output_features_output_indices(
+            out_indices=kwargs.pop("out_indices", None), out_features=kwargs.pop("out_features", None)
+        )
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_architecture(cls, name: str, window_size: int = 7, **overrides) -> "EsViTConfig":
+        """
+        The configuration of a published architecture.
+
+        Args:
+            name (`str`): `"swin-tiny"`, `"swin-small"`, `"swin-base"` or `"swin-large"`.
+            window_size (`int`, defaults to 7): 7 or 14 in the paper; any other value works.
+            overrides: Any further field of the configuration.
+
+        Raises:
+            ValueError: The name is unknown; the message names the nearest one.
+        """
+        if name not in ARCHITECTURES:
+            nearest = difflib.get_close_matches(str(name), ARCHITECTURES, n=1, cutoff=0.0)[0]
+            raise ValueError(
+                f"Unknown architecture {name!r}; did you mean {nearest!r}? Known: {', '.join(sorted(ARCHITECTURES))}."
+            )
+        return cls(**{**ARCHITECTURES[name], "window_size": window_size, **overrides})
+
+    def patch_grid(self) -> tuple[int, int]:
+        """Rows and columns of patches of an image of `image_size`."""
+        height, width = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
+        return height // self.patch_size, width // self.patch_size
+
+    def region_grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of regions (last-stage tokens) of an image of `height` x `width` pixels."""
+        rows, columns = height // self.patch_size, width // self.patch_size
+        for _ in range(self.num_layers - 1):
+            rows, columns = (rows + 1) // 2, (columns + 1) // 2
+        return rows, columns
+
+    def validate_architecture(self):
+        super().validate_architecture()
+        if self.architecture != "swin":
+            raise ValueError(f"architecture must be 'swin', got {self.architecture!r}.")
+        if len(self.depths) != len(self.num_heads):
+            raise ValueError(f"depths {self.depths} and num_heads {self.num_heads} must have one entry per stage.")
+        for stage, heads in enumerate(self.num_heads):
+            width = self.embed_dim * 2**stage
+            if heads < 1 or width % heads:
+                raise ValueError(f"num_heads[{stage}]={heads} must divide the width {width} of stage {stage}.")
+        for name in ("patch_size", "num_channels", "window_size", "num_prototypes", "head_num_layers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if min(self.patch_grid()) >> (len(self.depths) - 1) < 1:
+            raise ValueError(
+                f"image_size {self.image_size} with patch_size {self.patch_size} leaves no token for stage "
+                f"{len(self.depths)}; use an image_size of at least {self.patch_size << (len(self.depths) - 1)}."
+            )
+
+
+__all__ = ["EsViTConfig"]

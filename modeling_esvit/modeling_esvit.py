@@ -1,0 +1,406 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""EsViT models (Li et al., "Efficient Self-supervised Vision Transformers", ICLR 2022, arXiv 2106.09785)."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
+from transformers.modeling_outputs import BackboneOutput
+from transformers.modeling_utils import PreTrainedModel
+from transformers.utils import ModelOutput
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import (
+    OutputRecorder,
+    capture_outputs,
+    maybe_install_capturing_hooks,
+)
+
+from .configuration_esvit import EsViTConfig
+from .projection_head import EsViTProjectionHead, EsViTPrototypes
+from .swin import (
+    EsViTSwinAttention,
+    EsViTSwinEncoder,
+    EsViTSwinLayer,
+    EsViTSwinPatchEmbed,
+    EsViTSwinStage,
+    pool_groups,
+    relative_position_index,
+)
+
+
+AUTO_MAP = {
+    "AutoConfig": "configuration_esvit.EsViTConfig",
+    "AutoModel": "modeling_esvit.EsViTModel",
+    "AutoBackbone": "modeling_esvit.EsViTBackbone",
+    "AutoModelForImageClassification": "modeling_esvit.EsViTForImageClassification",
+    "AutoModelForPreTraining": "modeling_esvit.EsViTForPreTraining",
+}
+
+
+class EsViTInputError(ValueError):
+    """Pixel values that the model cannot take: wrong rank, type or channels, or smaller than one patch."""
+
+
+@dataclass
+class EsViTModelOutput(ModelOutput):
+    """
+    last_hidden_state (`[B, T, C]`): The regions: tokens of the last stage after the final norm, row by row. For a list
+        of crop groups they are packed, `[1, sum of n * T, C]`, group after group, image after image.
+    pooler_output (`[B, C]`): The view feature: the mean of the regions. For groups `[sum of n, C]`.
+    hidden_states: The embedded patches and the output of each stage (after merging), `[B, T_s, C_s]`.
+    attentions: The weights of each block in its own windows, `[B * windows, heads, window**2, window**2]`, in the rolled
+        and padded frame where the block is shifted or the map padded. For groups a tuple of these.
+    reshaped_hidden_states: `hidden_states` as maps `[B, C_s, H_s, W_s]`.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    pooler_output: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+    reshaped_hidden_states: tuple[torch.FloatTensor, ...] | None = None
+
+
+@dataclass
+class EsViTImageClassifierOutput(ModelOutput):
+    """loss (scalar, if labels were given), logits (`[B, num_labels]`), and the optional records of [`EsViTModelOutput`]."""
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+    reshaped_hidden_states: tuple[torch.FloatTensor, ...] | None = None
+
+
+@dataclass
+class EsViTForPreTrainingOutput(ModelOutput):
+    """
+    What the losses of `region_matching` need: never the logits, only their two factors.
+
+    view_embeddings (`[N, bottleneck]`): Unit vectors z of the views, crop group after crop group.
+    view_prototypes (`[K, bottleneck]`): Effective weight of the view head's last layer; logits are z times its transpose.
+    region_features (`[R, C]`): Regions of all views, by which they are matched.
+    region_embeddings (`[R, bottleneck]`), region_prototypes (`[K, bottleneck]`): The same for the region head, if any.
+    """
+
+    view_embeddings: torch.FloatTensor | None = None
+    view_prototypes: torch.FloatTensor | None = None
+    region_features: torch.FloatTensor | None = None
+    region_embeddings: torch.FloatTensor | None = None
+    region_prototypes: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+def evaluation_preprocessor(config: EsViTConfig) -> dict:
+    """
+    The paper's evaluation transform as fields of a [`BitImageProcessor`]: shortest edge to 256, bicubic, centre crop of
+    224, ImageNet statistics. Other construction sizes keep that ratio.
+    """
+    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+    return {
+        "image_processor_type": "BitImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": round(max(height, width) * 256 / 224)},
+        "resample": 3,
+        "do_center_crop": True,
+        "crop_size": {"height": height, "width": width},
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.485, 0.456, 0.406],
+        "image_std": [0.229, 0.224, 0.225],
+        "do_convert_rgb": True,
+    }
+
+
+class EsViTPreTrainedModel(PreTrainedModel):
+    """Weight initialisation and a `save_pretrained` that writes a folder which also loads where we are not installed."""
+
+    config: EsViTConfig
+    config_class = EsViTConfig
+    base_model_prefix = "esvit"
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["EsViTSwinLayer", "EsViTSwinPatchEmbed"]
+    _supports_sdpa = True
+    _supports_flash_attn = False
+    _supports_flex_attn = False
+    _supports_attention_backend = True
+    _can_compile_fullgraph = True
+    _can_record_outputs = {
+        "hidden_states": OutputRecorder(EsViTSwinStage, index=0),
+        "attentions": OutputRecorder(EsViTSwinLayer, index=1),
+    }
+
+    @classmethod
+    def _can_set_attn_implementation(cls) -> bool:
+        # transformers looks for the attention interface in this file only; ours is in the architecture's file.
+        return True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        """As the original: truncated normals for linear layers and bias tables, torch's default for the patch convolution."""
+        std = self.config.initializer_range
+        if isinstance(module, nn.Linear):
+            init.trunc_normal_(module.weight, std=std)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv2d):
+            init.kaiming_uniform_(module.weight, a=math.sqrt(5))
+            bound = 1 / math.sqrt(module.weight[0].numel())
+            init.uniform_(module.bias, -bound, bound)
+        elif isinstance(module, EsViTSwinPatchEmbed):
+            if module.absolute_pos_embed is not None:
+                init.trunc_normal_(module.absolute_pos_embed, std=std)
+        elif isinstance(module, EsViTSwinAttention):
+            init.trunc_normal_(module.relative_position_bias_table, std=std)
+            init.copy_(module.relative_position_index, relative_position_index(module.window))
+        elif isinstance(module, EsViTPrototypes):
+            init.ones_(module.weight_g)
+            bound = 1 / math.sqrt(module.weight_v.shape[1])
+            init.uniform_(module.weight_v, -bound, bound)
+        elif isinstance(module, EsViTForPreTraining):
+            init.zeros_(module.view_center)
+            if module.region_center is not None:
+                init.zeros_(module.region_center)
+        else:
+            super()._init_weights(module)
+
+    def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs):
+        """
+        As [`PreTrainedModel.save_pretrained`]; the folder also holds the code files, `auto_map` entries for every head, and
+        the evaluation transform (a `preprocessor_config.json` that is already there is kept).
+        """
+        folder = Path(save_directory)
+        processor_file = folder / "preprocessor_config.json"
+        if is_main_process and not folder.is_file() and not processor_file.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            processor_file.write_text(json.dumps(evaluation_preprocessor(self.config), indent=2) + "\n")
+        self.config.auto_map = dict(AUTO_MAP)
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+
+
+class EsViTModel(EsViTPreTrainedModel):
+    """The bare backbone: regions, and their mean as the view feature."""
+
+    _auto_class = "AutoModel"
+    _keys_to_ignore_on_load_unexpected = [r"^(view|region)_(head\.|center$)", r"^classifier\.", r"^hidden_states_norms\."]
+
+    def __init__(self, config: EsViTConfig):
+        super().__init__(config)
+        self.encoder = EsViTSwinEncoder(config)
+        self.num_features = config.hidden_size
+        self.post_init()
+
+    def post_init(self):
+        super().post_init()
+        # Installed at once: a first installation inside a compiled forward would break its graph.
+        maybe_install_capturing_hooks(self)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.encoder.patch_embed
+
+    def as_crops(self, pixel_values: torch.Tensor | list[torch.Tensor] | None) -> list[torch.Tensor]:
+        """The input as a list of groups, refused where its type or shape cannot be right. Its values are not looked at."""
+        crops = [pixel_values] if isinstance(pixel_values, torch.Tensor) else pixel_values
+        if not crops:
+            raise EsViTInputError("pixel_values is missing; pass a float tensor [batch, channels, height, width].")
+        for images in crops:
+            shape = tuple(images.shape)
+            if images.ndim != 4 or shape[1] != self.config.num_channels:
+                raise EsViTInputError(
+                    f"pixel_values has shape {shape}; expected [batch, {self.config.num_channels}, height, width]."
+                )
+            if not images.is_floating_point():
+                raise EsViTInputError(
+                    f"pixel_values has type {images.dtype}; rescale and normalise the image to floats first "
+                    "(AutoImageProcessor does)."
+                )
+            if min(shape[2:]) < self.config.patch_size:
+                raise EsViTInputError(
+                    f"An image of {shape[2]} x {shape[3]} pixels is smaller than one patch of "
+                    f"{self.config.patch_size} x {self.config.patch_size}; enlarge it first."
+                )
+        return list(crops)
+
+    @merge_with_config_defaults
+    @capture_outputs(tie_last_hidden_states=False)
+    def forward(
+        self,
+        pixel_values: torch.Tensor | list[torch.Tensor] | None = None,
+        output_maps_before_merging: bool = False,
+        **kwargs,
+    ) -> EsViTModelOutput:
+        """
+        Args:
+            pixel_values: normalised images `[B, channels, H, W]` of any size from one patch on, or a list of such tensors
+                (groups of crops of different sizes), which go through the backbone together.
+            output_maps_before_merging: take `reshaped_hidden_states` before patch merging.
+
+        Raises:
+            EsViTInputError: wrong rank, type or number of channels, or an image smaller than one patch.
+        """
+        crops = self.as_crops(pixel_values)
+        output_attentions = kwargs.get("output_attentions")
+        output_hidden_states = kwargs.get("output_hidden_states")
+        output = self.encoder(
+            crops,
+            output_attentions=bool(self.config.output_attentions if output_attentions is None else output_attentions),
+            output_maps=len(crops) == 1
+            and bool(self.config.output_hidden_states if output_hidden_states is None else output_hidden_states),
+            before_merging=output_maps_before_merging,
+        )
+        return EsViTModelOutput(
+            last_hidden_state=output.tokens,
+            pooler_output=pool_groups(output.tokens, output.grids),
+            reshaped_hidden_states=output.maps,
+        )
+
+    def n_last_blocks_features(self, pixel_values: torch.Tensor, n: int = 4) -> torch.Tensor:
+        """
+        The feature of the paper's linear probe: the outputs of the last `n` blocks, counted over all stages and before
+        patch merging, each averaged over its tokens (those of the last stage after the final norm), concatenated in
+        order. Swin-T with n = 4: `[B, 2304]`; the last C entries are the view feature.
+
+        Raises:
+            ValueError: n is not between 1 and the number of blocks.
+        """
+        num_blocks = sum(self.config.depths)
+        if not 1 <= n <= num_blocks:
+            raise ValueError(f"n must be between 1 and the {num_blocks} blocks of this model, got {n}.")
+        return torch.cat(self.encoder(self.as_crops(pixel_values), last_blocks=n).last_blocks, dim=-1)
+
+
+class EsViTBackbone(BackboneMixin, EsViTPreTrainedModel):
+    """
+    Feature maps for detection and segmentation heads. Each returned stage has a LayerNorm; the last stage's is the
+    pretrained final norm, the others (which pretraining does not have) are new and to be trained with the head.
+    """
+
+    _auto_class = "AutoBackbone"
+    _keys_to_ignore_on_load_unexpected = [r"^(view|region)_(head\.|center$)", r"^classifier\."]
+
+    def __init__(self, config: EsViTConfig):
+        super().__init__(config)
+        self.esvit = EsViTModel(config)
+        self.num_features = [config.embed_dim, *self.esvit.encoder.num_features]
+        self.hidden_states_norms = nn.ModuleDict(
+            {
+                stage: nn.LayerNorm(width, eps=config.layer_norm_eps)
+                for stage, width in zip(self.out_features, self.channels, strict=True)
+                if stage != self.stage_names[-1]
+            }
+        )
+        self._output_capturing_hooks_installed = True  # by EsViTModel; BackboneMixin would install them a second time
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.esvit.get_input_embeddings()
+
+    @can_return_tuple
+    @filter_output_hidden_states
+    def forward(self, pixel_values: torch.Tensor, **kwargs) -> BackboneOutput:
+        """`[B, channels, H, W]` -> `feature_maps`, one `[B, C_s, H_s, W_s]` for each of `out_features`."""
+        outputs = self.esvit(pixel_values, output_maps_before_merging=True, **kwargs)
+        feature_maps = tuple(
+            self.normalize(stage, feature_map)
+            for stage, feature_map in zip(self.stage_names, outputs.reshaped_hidden_states, strict=True)
+            if stage in self.out_features
+        )
+        return BackboneOutput(
+            feature_maps=feature_maps, hidden_states=outputs.reshaped_hidden_states, attentions=outputs.attentions
+        )
+
+    def normalize(self, stage: str, feature_map: torch.Tensor) -> torch.Tensor:
+        norm = self.esvit.encoder.norm if stage == self.stage_names[-1] else self.hidden_states_norms[stage]
+        return norm(feature_map.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).contiguous()
+
+
+class EsViTForImageClassification(EsViTPreTrainedModel):
+    """A linear classifier on the view feature."""
+
+    _auto_class = "AutoModelForImageClassification"
+    _keys_to_ignore_on_load_unexpected = [r"^(view|region)_(head\.|center$)", r"^hidden_states_norms\."]
+
+    def __init__(self, config: EsViTConfig):
+        super().__init__(config)
+        self.num_labels = config.num_labels
+        self.esvit = EsViTModel(config)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        **kwargs,
+    ) -> EsViTImageClassifierOutput:
+        """`[B, channels, H, W]` and, for the loss, `labels` as in every transformers image classifier."""
+        outputs = self.esvit(pixel_values, **kwargs)
+        logits = self.classifier(outputs.pooler_output)
+        loss = None if labels is None else self.loss_function(labels, logits, self.config, **kwargs)
+        return EsViTImageClassifierOutput(
+            loss=loss,
+            logits=logits,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+            reshaped_hidden_states=outputs.reshaped_hidden_states,
+        )
+
+
+class EsViTForPreTraining(EsViTPreTrainedModel):
+    """
+    Backbone, view head and (with `config.region_head`) region head, of a student or of a teacher. The centres of the
+    teacher's logits are buffers, so that a saved teacher is all that continued pretraining needs.
+    """
+
+    _auto_class = "AutoModelForPreTraining"
+
+    def __init__(self, config: EsViTConfig):
+        super().__init__(config)
+        self.esvit = EsViTModel(config)
+        self.view_head = EsViTProjectionHead(config)
+        self.region_head = EsViTProjectionHead(config) if config.region_head else None
+        self.register_buffer("view_center", torch.zeros(config.num_prototypes))
+        self.register_buffer("region_center", torch.zeros(config.num_prototypes) if config.region_head else None)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self, pixel_values: torch.Tensor | list[torch.Tensor] | None = None, **kwargs
+    ) -> EsViTForPreTrainingOutput:
+        """
+        Args:
+            pixel_values: a list of crop groups, each `[crops * B, channels, h, w]` with all images of its first crop, then
+                all of its second, and so on; or a single such tensor.
+        """
+        outputs = self.esvit(pixel_values, **kwargs)
+        features = outputs.last_hidden_state.flatten(0, 1)
+        has_regions = self.region_head is not None
+        return EsViTForPreTrainingOutput(
+            view_embeddings=self.view_head(outputs.pooler_output),
+            view_prototypes=self.view_head.last_layer(),
+            region_features=features,
+            region_embeddings=self.region_head(features) if has_regions else None,
+            region_prototypes=self.region_head.last_layer() if has_regions else None,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+__all__ = [
+    "EsViTBackbone",
+    "EsViTForImageClassification",
+    "EsViTForPreTraining",
+    "EsViTInputError",
+    "EsViTModel",
+    "EsViTPreTrainedModel",
+]

@@ -1,0 +1,161 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Checkpoints of a run: `checkpoints/step-00001234/` with
+
+    student/, teacher/   model folders, loadable with from_pretrained
+    training_state/      progress.json, training.pt (optimizer, scaler), rng-0.pt, rng-1.pt, ... (one a process)
+
+A checkpoint is written under a temporary name and renamed when it is whole, so a folder with the final name is valid.
+Nothing is unpickled: weights are safetensors, states are loaded with `weights_only=True`.
+"""
+
+import json
+import logging
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from options import PretrainOptions
+from safetensors.torch import load_file
+
+from modeling_esvit import EsViTForPreTraining
+
+
+logger = logging.getLogger(__name__)
+
+PARTIAL = ".partial"
+
+
+class ResumeError(ValueError):
+    """A checkpoint that cannot be continued by this command."""
+
+
+@dataclass
+class Progress:
+    """How far a run is, and what it must not change: `step` optimizer steps are done."""
+
+    step: int
+    world_size: int
+    steps_per_epoch: int
+    options: dict[str, Any]
+
+
+def model_folder(model: EsViTForPreTraining, path: Path) -> None:
+    """Write a model folder under a temporary name and put it in place of any older one."""
+    partial = path.with_name(path.name + PARTIAL)
+    shutil.rmtree(partial, ignore_errors=True)
+    model.save_pretrained(partial)
+    if path.exists():
+        shutil.rmtree(path)
+    partial.rename(path)
+
+
+class Checkpoints:
+    """The checkpoints of one run. Every process calls `save` and `load`; the main one writes what is common to all."""
+
+    def __init__(self, output_dir: str, keep: int, accelerator: Accelerator):
+        self.root = Path(output_dir) / "checkpoints"
+        self.keep = keep
+        self.accelerator = accelerator
+
+    def complete(self) -> list[Path]:
+        """Valid checkpoints, oldest first. Partial ones are named in the log and left out."""
+        found = []
+        for folder in sorted(self.root.glob("step-*")):
+            if folder.name.endswith(PARTIAL) or not (folder / "training_state" / "progress.json").is_file():
+                logger.warning("Ignoring the incomplete checkpoint %s.", folder)
+            else:
+                found.append(folder)
+        return found
+
+    def save(
+        self,
+        progress: Progress,
+        student: EsViTForPreTraining,
+        teacher: EsViTForPreTraining,
+        optimizer: torch.optim.Optimizer,
+    ) -> Path:
+        """Write a checkpoint and delete the oldest beyond `keep`. Returns its folder."""
+        final = self.root / f"step-{progress.step:08d}"
+        partial = final.with_name(final.name + PARTIAL)
+        state = partial / "training_state"
+        if self.accelerator.is_main_process:
+            shutil.rmtree(partial, ignore_errors=True)
+            state.mkdir(parents=True)
+            student.save_pretrained(partial / "student")
+            teacher.save_pretrained(partial / "teacher")
+            scaler = self.accelerator.scaler
+            training = {
+                "optimizer": optimizer.state_dict(),
+                "scaler": None if scaler is None else scaler.state_dict(),
+            }
+            torch.save(training, state / "training.pt")
+            (state / "progress.json").write_text(json.dumps(asdict(progress), indent=2) + "\n")
+        self.accelerator.wait_for_everyone()
+        torch.save(rng_state(), state / f"rng-{self.accelerator.process_index}.pt")
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            shutil.rmtree(final, ignore_errors=True)
+            partial.rename(final)
+            for old in self.complete()[: -self.keep]:
+                shutil.rmtree(old)
+        self.accelerator.wait_for_everyone()
+        return final
+
+    def latest(self, options: PretrainOptions, steps_per_epoch: int) -> tuple[Path, Progress] | None:
+        """
+        The newest valid checkpoint and its progress, if there is one.
+
+        Raises:
+            ResumeError: it was made with other options, another number of processes or other data.
+        """
+        complete = self.complete()
+        if not complete:
+            return None
+        folder = complete[-1]
+        progress = Progress(**json.loads((folder / "training_state" / "progress.json").read_text()))
+        changed = [
+            f"{name} was {there!r} and is {here!r}"
+            for name, (there, here) in options.differences(progress.options).items()
+        ]
+        if progress.world_size != self.accelerator.num_processes:
+            changed.append(f"processes were {progress.world_size} and are {self.accelerator.num_processes}")
+        if progress.steps_per_epoch != steps_per_epoch:
+            changed.append(f"steps per epoch were {progress.steps_per_epoch} and are {steps_per_epoch} (the data?)")
+        if changed:
+            raise ResumeError(
+                f"{folder} belongs to another run: {'; '.join(changed)}. Give the same values, or another output_dir."
+            )
+        return folder, progress
+
+    def load(
+        self,
+        folder: Path,
+        student: EsViTForPreTraining,
+        teacher: EsViTForPreTraining,
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        """Put the state of a checkpoint into the objects of this run."""
+        state = folder / "training_state"
+        for name, model in (("student", student), ("teacher", teacher)):
+            model.load_state_dict(load_file(folder / name / "model.safetensors"))
+        training = torch.load(state / "training.pt", weights_only=True, map_location="cpu")
+        optimizer.load_state_dict(training["optimizer"])
+        if training["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(training["scaler"])
+        set_rng_state(torch.load(state / f"rng-{self.accelerator.process_index}.pt", weights_only=True))
+
+
+def rng_state() -> dict[str, Any]:
+    """The generators that a step draws from (DropPath, dropout)."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None}
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"])

@@ -1,0 +1,93 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""From an undecoded record to an RGB image, with one typed error for everything that can be wrong with a file."""
+
+import functools
+import hashlib
+import struct
+from io import BytesIO
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+
+# Formats that Pillow recognises but has no decoder for, or that it hands to another program (Ghostscript).
+UNDECODED_FORMATS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+# What Pillow's decoders raise on damaged files.
+DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+class UnreadableImageError(OSError):
+    """One image cannot be turned into RGB pixels; the message names it and says why."""
+
+
+class Record(NamedTuple):
+    """One undecoded image."""
+
+    image: bytes | str  # the encoded file, or where it lies
+    label: int | None
+    name: str | None  # None: only its content tells it apart
+
+    def identity(self) -> str:
+        """A name that is the same in every epoch and process."""
+        if self.name is not None:
+            return self.name
+        return self.image if isinstance(self.image, str) else f"image {hashlib.sha256(self.image).hexdigest()[:16]}"
+
+
+def decode(record: Record) -> Image.Image:
+    """The RGB image of a record. The EXIF orientation is not applied, as in the original.
+
+    16-bit gray becomes 8-bit by scaling. Float pixels must be finite and lie in 0 .. 1.
+
+    Raises:
+        UnreadableImageError: not an image, truncated, damaged, too large to be safe, or pixels without a meaning.
+    """
+    try:
+        with _open(record.image) as file, Image.open(file, formats=image_formats()) as image:
+            return _to_rgb(image)
+    except UnidentifiedImageError as error:
+        raise UnreadableImageError(f"{record.identity()}: not an image in a format that Pillow decodes") from error
+    except DECODING_ERRORS as error:
+        raise UnreadableImageError(f"{record.identity()}: {error}") from error
+
+
+def _open(image: bytes | str) -> BinaryIO:
+    if isinstance(image, bytes):
+        return BytesIO(image)
+    if "://" not in image:
+        return open(image, "rb")
+    from datasets.utils.file_utils import xopen  # remote files and members of archives, as `datasets` names them
+
+    with xopen(image, "rb") as file:
+        return BytesIO(file.read())
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        return _scaled_to_8_bit(np.asarray(image), white=65535)
+    if image.mode == "F":
+        return _scaled_to_8_bit(np.asarray(image), white=1)
+    return image.convert("RGB")
+
+
+def _scaled_to_8_bit(pixels: np.ndarray, white: int) -> Image.Image:
+    low, high = pixels.min(), pixels.max()
+    if not (low >= 0 and high <= white):  # false for NaN too
+        raise ValueError(f"{pixels.dtype} pixels must be finite and lie in 0 .. {white}, but lie in {low} .. {high}")
+    return Image.fromarray(np.round(pixels * (255 / white)).astype(np.uint8)).convert("RGB")
+
+
+@functools.cache
+def image_formats() -> list[str]:
+    """Pillow's names of the formats that it decodes by itself."""
+    Image.init()
+    return [name for name in Image.ID if name not in UNDECODED_FORMATS]
+
+
+@functools.cache
+def image_extensions() -> frozenset[str]:
+    """File extensions of `image_formats()`: lower case, with the dot."""
+    extensions = Image.registered_extensions()
+    return frozenset(extension for extension, name in extensions.items() if name in image_formats())

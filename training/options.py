@@ -1,0 +1,169 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Options of a pretraining run: one dataclass <-> command line <-> YAML recipe.
+
+A recipe is a YAML file of the same names; the command line goes on top of it. The defaults are the recipe that gave the
+published Swin-T W7 (view + region, 300 epochs; arXiv 2106.09785, section 4.1).
+"""
+
+import difflib
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from transformers import HfArgumentParser
+
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+class OptionError(ValueError):
+    """An option that does not exist, or has a value that cannot work."""
+
+
+@dataclass
+class PretrainOptions:
+    # -- data ----------------------------------------------------------------------------------------------------------
+    data: str | None = field(
+        default=None, metadata={"help": "Folder of images, folder or glob of parquet files, or data set name on the Hub."}
+    )
+    split: str | None = field(default=None, metadata={"help": "Split of a data set (train), or subfolder of a folder."})
+    image_column: str | None = field(default=None, metadata={"help": "Column of images, where there are several."})
+    streaming: bool = field(default=False, metadata={"help": "Stream the data set instead of downloading it first."})
+    samples_per_epoch: int | None = field(default=None, metadata={"help": "Images an epoch of a stream of unknown length."})
+    max_unreadable: float = field(default=0.01, metadata={"help": "Share of unreadable images above which the run stops."})
+    # -- model ---------------------------------------------------------------------------------------------------------
+    architecture: str = field(default="swin-tiny", metadata={"help": "swin-tiny, swin-small, swin-base or swin-large."})
+    window_size: int = field(default=7, metadata={"help": "Attention window in tokens: 7 or 14 in the paper."})
+    image_size: int = field(default=224, metadata={"help": "Size at construction; fixes windows and shifts."})
+    patch_size: int | None = field(default=None, metadata={"help": "Instead of the architecture's."})
+    embed_dim: int | None = field(default=None, metadata={"help": "Instead of the architecture's."})
+    depths: list[int] | None = field(default=None, metadata={"help": "Instead of the architecture's."})
+    num_heads: list[int] | None = field(default=None, metadata={"help": "Instead of the architecture's."})
+    drop_path_rate: float | None = field(default=None, metadata={"help": "Of the student, instead of the architecture's."})
+    num_prototypes: int = field(default=65536, metadata={"help": "K, the heads' output dimension."})
+    head_hidden_size: int = field(default=2048, metadata={"help": "Width of the heads' MLPs."})
+    head_bottleneck_size: int = field(default=256, metadata={"help": "Dimension in front of the prototypes."})
+    norm_last_layer: bool = field(default=False, metadata={"help": "Keep the prototypes' norms at 1."})
+    # -- task ----------------------------------------------------------------------------------------------------------
+    task: Literal["view", "view+region"] = field(default="view+region", metadata={"help": "Level of the losses."})
+    region_weight: float = field(default=0.5, metadata={"help": "Share of the region loss; the rest is the view loss."})
+    student_temp: float = field(default=0.1, metadata={"help": "tau_s."})
+    warmup_teacher_temp: float = field(default=0.04, metadata={"help": "tau_t of the first epoch."})
+    teacher_temp: float = field(default=0.07, metadata={"help": "tau_t after its warm-up."})
+    warmup_teacher_temp_epochs: int = field(default=30, metadata={"help": "Epochs of that warm-up; 0 for none."})
+    center_momentum: float = field(default=0.9, metadata={"help": "Momentum of the centres."})
+    # -- views ---------------------------------------------------------------------------------------------------------
+    global_crop_size: int = field(default=224, metadata={"help": "Pixels of the two global crops."})
+    global_crops_scale: list[float] = field(
+        default_factory=lambda: [0.4, 1.0], metadata={"help": "Smallest and largest share of the image's area."}
+    )
+    local_crop_sizes: list[int] = field(default_factory=lambda: [96], metadata={"help": "Pixels, one value a set."})
+    local_crops_numbers: list[int] = field(default_factory=lambda: [8], metadata={"help": "Crops of each set; 0: none."})
+    local_crops_scale: list[float] = field(default_factory=lambda: [0.05, 0.4], metadata={"help": "As for global crops."})
+    # -- optimisation --------------------------------------------------------------------------------------------------
+    epochs: int = field(default=300, metadata={"help": "Length of all schedules."})
+    batch_size: int = field(default=32, metadata={"help": "Images a process takes at a time."})
+    gradient_accumulation_steps: int = field(default=1, metadata={"help": "Batches of each process to one step."})
+    lr: float = field(default=5e-4, metadata={"help": "Peak learning rate for 256 images a step; scaled linearly."})
+    min_lr: float = field(default=1e-6, metadata={"help": "Learning rate at the end of the cosine."})
+    warmup_epochs: int = field(default=10, metadata={"help": "Epochs of linear learning rate warm-up."})
+    weight_decay: float = field(default=0.04, metadata={"help": "At the start of its cosine."})
+    weight_decay_end: float = field(default=0.4, metadata={"help": "At its end."})
+    momentum_teacher: float = field(default=0.996, metadata={"help": "EMA momentum, rising to 1 by a cosine."})
+    clip_grad: float = field(default=3.0, metadata={"help": "Largest gradient norm of each parameter; 0: no clipping."})
+    freeze_last_layer: int = field(default=1, metadata={"help": "Epochs in which the prototypes stay as they are."})
+    mixed_precision: Literal["no", "bf16", "fp16"] = field(default="no", metadata={"help": "Autocast of both networks."})
+    gradient_checkpointing: bool = field(default=False, metadata={"help": "Recompute blocks in the backward pass."})
+    attn_implementation: str = field(default="sdpa", metadata={"help": "Attention of transformers: sdpa or eager."})
+    seed: int = field(default=0, metadata={"help": "Of weights, order and views."})
+    # -- these do not change the result ----------------------------------------------------------------------------------
+    output_dir: str = field(default="runs/esvit", metadata={"help": "Everything is written below this folder."})
+    num_workers: int = field(default=4, metadata={"help": "Processes that decode and crop; 0: the training process."})
+    max_steps: int = field(default=0, metadata={"help": "Stop (and save) at this step; schedules stay. 0: run to the end."})
+    log_every: int = field(default=10, metadata={"help": "Steps between two readings of loss and entropy."})
+    save_every: int = field(default=0, metadata={"help": "Steps between checkpoints; 0: one after each epoch."})
+    keep_checkpoints: int = field(default=2, metadata={"help": "Newest checkpoints to keep."})
+    knn_every: int = field(default=0, metadata={"help": "Epochs between k-NN evaluations of the teacher; 0: none."})
+    knn_train: str | None = field(default=None, metadata={"help": "Labelled data of the k-NN bank (default: --data)."})
+    knn_test: str | None = field(default=None, metadata={"help": "Labelled data to be classified."})
+    knn_k: list[int] = field(default_factory=lambda: [10, 20], metadata={"help": "Numbers of neighbours."})
+    tracker: str = field(default="tensorboard", metadata={"help": "Any tracker of Accelerate by name, or none."})
+
+    def __post_init__(self):
+        for name in ("global_crops_scale", "local_crops_scale"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= 1:
+                raise OptionError(f"{name} must be two shares with 0 < low <= high <= 1, got {getattr(self, name)}.")
+        if len(self.local_crop_sizes) != len(self.local_crops_numbers):
+            raise OptionError(
+                f"local_crop_sizes {self.local_crop_sizes} and local_crops_numbers {self.local_crops_numbers} must have "
+                "one entry for each set of local crops."
+            )
+        for name in ("epochs", "batch_size", "gradient_accumulation_steps", "log_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise OptionError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name in ("warmup_epochs", "warmup_teacher_temp_epochs"):
+            if not 0 <= getattr(self, name) <= self.epochs:
+                raise OptionError(f"{name} is {getattr(self, name)}, but must lie between 0 and epochs ({self.epochs}).")
+        if not 0 < self.region_weight <= 1:
+            raise OptionError(f"region_weight must lie in (0, 1], got {self.region_weight}; for none use --task view.")
+        if self.knn_every and self.knn_test is None:
+            raise OptionError("knn_every is set, but not knn_test: name the labelled data to be classified.")
+
+    def differences(self, other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+        """Result-changing options whose value in `other` (a saved run) is another: name -> (there, here)."""
+        names = [f.name for f in fields(self)]
+        changing = names[: names.index("output_dir")]
+        mine = asdict(self)
+        return {name: (other.get(name), mine[name]) for name in changing if other.get(name) != mine[name]}
+
+
+def unknown_option(name: str) -> OptionError:
+    names = [f.name for f in fields(PretrainOptions)]
+    nearest = difflib.get_close_matches(name.replace("-", "_"), names, n=1, cutoff=0.0)[0]
+    return OptionError(f"Unknown option {name!r}; did you mean {nearest!r}?")
+
+
+def recipe_arguments(recipe: str) -> list[str]:
+    """A recipe, by path or by its name in `recipes/`, as command line arguments, so that both are checked in one way."""
+    path = Path(recipe) if Path(recipe).suffix in (".yaml", ".yml") else RECIPES / f"{recipe}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
+        raise OptionError(f"There is no recipe {str(path)!r}; give a YAML file or one of: {known}.")
+    values = yaml.safe_load(path.read_text()) or {}
+    if not isinstance(values, dict):
+        raise OptionError(f"The recipe {str(path)!r} must be a mapping of option names to values.")
+    arguments = []
+    for name, value in values.items():
+        if name not in {f.name for f in fields(PretrainOptions)}:
+            raise unknown_option(str(name))
+        if value is not None:
+            arguments += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return arguments
+
+
+def parse_options(arguments: list[str]) -> PretrainOptions:
+    """
+    Defaults, then `--recipe`, then the rest of the command line.
+
+    Raises:
+        OptionError: an unknown name (with the nearest valid one) or an impossible value.
+    """
+    parser = HfArgumentParser(PretrainOptions, allow_abbrev=False, description="Pretrain an EsViT backbone.")
+    parser.add_argument("--recipe", help="YAML file of these options, or the name of one in recipes/.")
+    recipe = parser.parse_known_args(arguments)[0].recipe
+    in_order = (recipe_arguments(recipe) if recipe else []) + arguments
+    options, _, rest = parser.parse_args_into_dataclasses(in_order, return_remaining_strings=True)
+    if rest and rest[0].startswith("-"):
+        raise unknown_option(rest[0].lstrip("-").split("=")[0])
+    if rest:
+        raise OptionError(f"{rest[0]!r} is not the value of any option.")
+    return options
+
+
+def save_options(options: PretrainOptions, path: Path) -> None:
+    """The resolved options as a recipe that reproduces the run."""
+    path.write_text(yaml.safe_dump(asdict(options), sort_keys=False))

@@ -1,0 +1,322 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Pretrain an EsViT backbone on images without labels (arXiv 2106.09785).
+
+    python training/pretrain.py --data photographs/ --output_dir runs/mine
+    accelerate launch training/pretrain.py --recipe swin_tiny_w7 --data imagenet/train
+    torchrun --nproc_per_node 8 training/pretrain.py --data imagenet/train --mixed_precision bf16
+    python training/pretrain.py --help
+
+A student sees all crops of an image, a teacher the two global ones. The student learns to give each of its views, and each
+region of each view, the distribution over prototypes that the teacher gives to the other views; the teacher is a moving
+average of the student. The same command again continues a stopped run. The result is the model folder OUTPUT_DIR/teacher.
+"""
+
+import copy
+import itertools
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import gather_object, set_seed
+from checkpoints import Checkpoints, Progress, model_folder
+from image_sources import ImageSource, open_source
+from monitoring import Monitor
+from optimization import clip_gradients, drop_last_layer_gradients, parameter_groups, set_schedules, update_teacher
+from options import OptionError, PretrainOptions, parse_options, save_options
+from schedules import cosine_schedule, teacher_temp_schedule
+from transformers.utils import logging as transformers_logging
+from view_loader import Batch, SkipLog, make_loader, steps_per_epoch
+from views import ViewOptions
+
+from modeling_esvit import EsViTConfig, EsViTForPreTraining
+from modeling_esvit.region_matching import EsViTLoss, crop_layout, esvit_loss, update_center
+from modeling_esvit.swin import EsViTDropPath
+
+
+class PrecisionError(ValueError):
+    """A precision that this device cannot compute in."""
+
+
+def build_accelerator(options: PretrainOptions) -> Accelerator:
+    """
+    Raises:
+        PrecisionError: fp16 without a GPU, which Accelerate would silently run in fp32.
+        OptionError: a tracker that is unknown or not installed, which Accelerate would silently leave out.
+    """
+    accelerator = Accelerator(
+        mixed_precision=options.mixed_precision,
+        gradient_accumulation_steps=options.gradient_accumulation_steps,
+        log_with=None if options.tracker == "none" else options.tracker,
+        project_dir=options.output_dir,
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+    if options.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise PrecisionError("fp16 needs a GPU; on a CPU use --mixed_precision bf16 or no.")
+    if options.tracker != "none" and not accelerator.log_with:
+        raise OptionError(f"The tracker {options.tracker!r} is not installed; install it or use --tracker none.")
+    return accelerator
+
+
+def build_networks(options: PretrainOptions) -> tuple[EsViTForPreTraining, EsViTForPreTraining]:
+    """Student and teacher, equal at the start; the teacher has no stochastic depth and takes no gradient."""
+    overrides = {
+        name: getattr(options, name)
+        for name in ("patch_size", "embed_dim", "depths", "num_heads", "drop_path_rate")
+        if getattr(options, name) is not None
+    }
+    config = EsViTConfig.from_architecture(
+        options.architecture,
+        window_size=options.window_size,
+        image_size=options.image_size,
+        num_prototypes=options.num_prototypes,
+        head_hidden_size=options.head_hidden_size,
+        head_bottleneck_size=options.head_bottleneck_size,
+        norm_last_layer=options.norm_last_layer,
+        region_head=options.task == "view+region",
+        **overrides,
+    )
+    config._attn_implementation = options.attn_implementation
+    student = EsViTForPreTraining(config)
+    teacher = copy.deepcopy(student).requires_grad_(False)
+    for module in teacher.modules():
+        if isinstance(module, EsViTDropPath):
+            module.rate = 0.0
+    if options.gradient_checkpointing:
+        student.gradient_checkpointing_enable()
+    return student.train(), teacher.train()
+
+
+def view_options(options: PretrainOptions) -> ViewOptions:
+    return ViewOptions(
+        global_crop_size=options.global_crop_size,
+        local_crop_sizes=options.local_crop_sizes,
+        local_crops_numbers=options.local_crops_numbers,
+        global_crops_scale=(options.global_crops_scale[0], options.global_crops_scale[1]),
+        local_crops_scale=(options.local_crops_scale[0], options.local_crops_scale[1]),
+    )
+
+
+class Pretraining:
+    """A run: its networks, its schedules, and the step."""
+
+    def __init__(self, options: PretrainOptions):
+        transformers_logging.disable_progress_bar()  # ours is enough
+        self.options = options
+        self.accelerator = build_accelerator(options)
+        self.source: ImageSource = open_source(
+            options.data,
+            split=options.split,
+            image_column=options.image_column,
+            streaming=options.streaming,
+            samples_per_epoch=options.samples_per_epoch,
+        )
+        set_seed(options.seed)
+        self.student, self.teacher = build_networks(options)
+        self.teacher.to(self.accelerator.device)
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.student), lr=0.0)
+        self.wrapped, self.prepared_optimizer = self.accelerator.prepare(self.student, self.optimizer)
+        # Each process draws its own stochastic depth; weights were drawn alike.
+        set_seed(options.seed, device_specific=True)
+
+        world = self.accelerator.num_processes
+        self.global_batch = options.batch_size * world * options.gradient_accumulation_steps
+        batches = steps_per_epoch(len(self.source), options.batch_size * options.gradient_accumulation_steps, world)
+        self.steps_per_epoch = batches
+        self.num_steps = options.epochs * self.steps_per_epoch
+        self.last_step = min(options.max_steps or self.num_steps, self.num_steps)
+        peak_lr = options.lr * self.global_batch / 256
+        schedule = (options.epochs, self.steps_per_epoch)
+        self.lr = cosine_schedule(peak_lr, options.min_lr, *schedule, warmup_epochs=options.warmup_epochs)
+        self.weight_decay = cosine_schedule(options.weight_decay, options.weight_decay_end, *schedule)
+        self.momentum = cosine_schedule(options.momentum_teacher, 1.0, *schedule)
+        self.teacher_temp = teacher_temp_schedule(
+            options.warmup_teacher_temp, options.teacher_temp, options.warmup_teacher_temp_epochs, options.epochs
+        )
+        self.checkpoints = Checkpoints(options.output_dir, options.keep_checkpoints, self.accelerator)
+        self.skip_log = SkipLog(len(self.source), options.max_unreadable)
+
+    def summary(self) -> str:
+        """The derived values, each with its formula."""
+        o, world = self.options, self.accelerator.num_processes
+        parameters = sum(p.numel() for p in self.student.parameters())
+        crops = 2 + sum(o.local_crops_numbers)
+        return "\n".join(
+            [
+                f"{o.architecture}, window {o.window_size}, task {o.task}: {parameters / 1e6:.1f} M parameters with heads",
+                f"images a step    = {o.batch_size} a process x {world} processes x {o.gradient_accumulation_steps} "
+                f"accumulated = {self.global_batch}, each in {crops} crops",
+                f"peak lr          = {o.lr:g} x {self.global_batch} / 256 = {o.lr * self.global_batch / 256:.3g}",
+                f"steps an epoch   = floor({len(self.source)} images / {self.global_batch}) = {self.steps_per_epoch}",
+                f"steps            = {o.epochs} epochs x {self.steps_per_epoch} = {self.num_steps}"
+                + (f", stopping at {self.last_step}" if self.last_step < self.num_steps else ""),
+                f"device           = {self.accelerator.device}, {o.mixed_precision} mixed precision",
+            ]
+        )
+
+    def resume(self) -> int:
+        """Continue from the newest valid checkpoint, if there is one. Returns the number of steps that are done."""
+        found = self.checkpoints.latest(self.options, self.steps_per_epoch)
+        if found is None:
+            return 0
+        folder, progress = found
+        self.checkpoints.load(folder, self.student, self.teacher, self.optimizer)
+        self.accelerator.print(f"Continuing from {folder}.")
+        return progress.step
+
+    def batches(self, step: int) -> Iterator[Batch]:
+        """What this process sees from `step` on: `gradient_accumulation_steps` batches a step."""
+        options = self.options
+        accumulation = options.gradient_accumulation_steps
+        # The loader drops an epoch's last incomplete batch; a step needs `accumulation` whole ones.
+        for epoch in range(step // self.steps_per_epoch, options.epochs):
+            first = step % self.steps_per_epoch if epoch == step // self.steps_per_epoch else 0
+            loader = make_loader(
+                self.source,
+                view_options(options),
+                seed=options.seed,
+                batch_size=options.batch_size,
+                epoch=epoch,
+                start_step=first * accumulation,
+                rank=self.accelerator.process_index,
+                world_size=self.accelerator.num_processes,
+                num_workers=options.num_workers,
+                pin_memory=self.accelerator.device.type == "cuda",
+            )
+            yield from itertools.islice(loader, (self.steps_per_epoch - first) * accumulation)
+
+    def train_step(self, batches: list[Batch], step: int, monitor: Monitor) -> None:
+        """One update of student, teacher and centres from `gradient_accumulation_steps` batches."""
+        epoch = step // self.steps_per_epoch
+        set_schedules(self.optimizer, self.lr[step], self.weight_decay[step])
+        teacher_outputs = []
+        for batch in batches:
+            with self.accelerator.accumulate(self.wrapped):
+                loss, teacher_output = self.losses(batch, epoch)
+                self.accelerator.backward(loss.loss)
+                if self.accelerator.sync_gradients:
+                    self.prepare_gradients(epoch)
+                self.prepared_optimizer.step()
+                self.prepared_optimizer.zero_grad()
+            monitor.add(loss)
+            teacher_outputs.append(teacher_output)
+        self.update_centers(teacher_outputs)
+        update_teacher(self.teacher, self.student, self.momentum[step])
+
+    def losses(self, batch: Batch, epoch: int) -> tuple[EsViTLoss, dict[str, torch.Tensor]]:
+        options = self.options
+        groups = [group.to(self.accelerator.device, non_blocking=True) for group in batch.groups]
+        with torch.no_grad(), self.accelerator.autocast():
+            teacher = self.teacher(groups[:1])
+        student = self.wrapped(groups)
+        loss = esvit_loss(
+            student,
+            teacher,
+            crop_layout(groups, options.batch_size, self.student.config.region_grid),
+            view_center=self.teacher.view_center,
+            region_center=self.teacher.region_center,
+            teacher_temp=self.teacher_temp[epoch],
+            student_temp=options.student_temp,
+            region_weight=options.region_weight if options.task == "view+region" else 0.0,
+        )
+        return loss, teacher
+
+    def prepare_gradients(self, epoch: int) -> None:
+        self.accelerator.unscale_gradients(self.prepared_optimizer)
+        if self.options.clip_grad:
+            clip_gradients(self.student.parameters(), self.options.clip_grad)
+        if epoch < self.options.freeze_last_layer:
+            drop_last_layer_gradients(self.student)
+
+    def update_centers(self, outputs: list) -> None:
+        """Once a step, with the rows of all its batches, after the loss has used the old centres."""
+        for task in ("view", "region"):
+            center = getattr(self.teacher, f"{task}_center")
+            if center is not None:
+                rows = torch.cat([output[f"{task}_embeddings"] for output in outputs])
+                update_center(center, rows, outputs[0][f"{task}_prototypes"], self.options.center_momentum)
+
+    def save(self, step: int) -> Path:
+        # The student never uses the centres; saved with it they make its folder complete.
+        self.student.view_center.copy_(self.teacher.view_center)
+        if self.student.region_center is not None:
+            self.student.region_center.copy_(self.teacher.region_center)
+        progress = Progress(step, self.accelerator.num_processes, self.steps_per_epoch, asdict(self.options))
+        return self.checkpoints.save(progress, self.student, self.teacher, self.optimizer)
+
+    def run(self) -> Path:
+        """Train to the end. Returns the teacher's model folder."""
+        options, accelerator = self.options, self.accelerator
+        accelerator.print(self.summary())
+        step = self.resume()
+        if accelerator.is_main_process:
+            Path(options.output_dir).mkdir(parents=True, exist_ok=True)
+            save_options(options, Path(options.output_dir) / "options.yaml")
+        accelerator.wait_for_everyone()
+        accelerator.init_trackers("esvit", {name: str(value) for name, value in asdict(options).items()})
+        monitor = Monitor(
+            accelerator,
+            options.output_dir,
+            log_every=options.log_every,
+            images_per_step=self.global_batch,
+            step=step,
+            last_step=self.last_step,
+        )
+        batches = monitor.timed(self.batches(step))
+        while step < self.last_step:
+            self.train_step(list(self.take_step(batches)), step, monitor)
+            step += 1
+            self.after_step(step, monitor)
+        monitor.close()
+        return self.finish(monitor)
+
+    def take_step(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches of one step, their unreadable images noted."""
+        for batch in itertools.islice(batches, self.options.gradient_accumulation_steps):
+            self.skip_log.add(batch.skipped)
+            yield batch
+
+    def after_step(self, step: int, monitor: Monitor) -> None:
+        """Report, evaluate and save where `step`, the number of finished steps, says so."""
+        options, last = self.options, step - 1
+        epoch, rest = divmod(step, self.steps_per_epoch)
+        save = step == self.last_step or (step % options.save_every == 0 if options.save_every else rest == 0)
+        monitor.step(
+            step,
+            report=save,  # so that no checkpoint is written after a loss that is not finite
+            epoch=last // self.steps_per_epoch,
+            lr=self.lr[last],
+            weight_decay=self.weight_decay[last],
+            momentum_teacher=self.momentum[last],
+            teacher_temp=self.teacher_temp[last // self.steps_per_epoch],
+        )
+        if options.knn_every and rest == 0 and (epoch % options.knn_every == 0 or step == self.last_step):
+            monitor.write({"step": step, **self.evaluate()})
+        if save:
+            self.save(step)
+
+    def finish(self, monitor: Monitor) -> Path:
+        """Write the published folder, and say what was skipped and how to go on."""
+        skipped = SkipLog(len(self.source), max_unreadable=1.0)
+        for names in gather_object([self.skip_log.skipped]):
+            skipped.add(names)
+        folder = Path(self.options.output_dir) / "teacher"
+        if self.accelerator.is_main_process:
+            model_folder(self.teacher, folder)
+            monitor.say(skipped.summary())
+            monitor.say(f"The model is in {folder}: AutoModel.from_pretrained({str(folder)!r})")
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
+        return folder
+
+
+def main(arguments: list[str] | None = None) -> Path:
+    return Pretraining(parse_options(sys.argv[1:] if arguments is None else arguments)).run()
+
+
+if __name__ == "__main__":
+    main()

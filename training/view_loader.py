@@ -1,0 +1,222 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Batches of multi-crop views from a source of images, in an order that depends on nothing but its arguments.
+
+With G = batch size * number of processes, step k of an epoch holds the positions k*G .. (k+1)*G - 1 of the epoch's
+order, and process r their r-th part of one batch size. The main process walks that order and tells the workers what to
+read; they decode and crop. So the number of workers changes nothing, and a run can begin at any step.
+"""
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from image_decoding import Record, UnreadableImageError, decode
+from image_sources import DataOptionError, ImageSource
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+from views import ViewKey, ViewOptions, collate_views, make_views
+
+
+# An unreadable image is replaced by the next one of the epoch that can be read; so many in a row end the run.
+MAX_REPLACEMENTS = 16
+# A few bad files never end a run, however small the source.
+TOLERATED_UNREADABLE = 10
+
+
+class TooManyUnreadableImagesError(OSError):
+    """So many images cannot be read that something else must be wrong."""
+
+
+class BatchRequest(NamedTuple):
+    """What one batch is made of: slot i gets the first readable of `items[i:]`."""
+
+    epoch: int
+    positions: range
+    items: list[Any]  # of these positions, and MAX_REPLACEMENTS that follow
+
+
+class Batch(NamedTuple):
+    """One batch of one process."""
+
+    groups: list[Tensor]  # [2*B, 3, h, w], then [n_i*B, 3, h_i, w_i] for each set of local crops; crop-major
+    positions: Tensor  # int64 [B], in the order of the epoch
+    labels: Tensor | None  # int64 [B], -1 for an image without a label; None for a source without labels
+    skipped: dict[str, str]  # unreadable images met on the way: name -> message
+
+
+class BatchRequests(Sampler[BatchRequest]):
+    """The batches of process `rank` in `num_epochs` epochs from `epoch` on, beginning with step `start_step`."""
+
+    def __init__(
+        self,
+        source: ImageSource,
+        *,
+        seed: int,
+        epoch: int,
+        num_epochs: int,
+        start_step: int,
+        batch_size: int,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        self.source, self.seed = source, seed
+        self.epochs = range(epoch, epoch + num_epochs)
+        self.start_step = start_step
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+        self.steps_per_epoch = steps_per_epoch(len(source), batch_size, world_size)
+        if not 0 <= start_step <= self.steps_per_epoch:
+            raise DataOptionError(f"start_step {start_step} is not in an epoch of {self.steps_per_epoch} steps.")
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch * len(self.epochs) - self.start_step
+
+    def __iter__(self) -> Iterator[BatchRequest]:
+        for epoch in self.epochs:
+            yield from self._epoch(epoch, self.start_step if epoch == self.epochs.start else 0)
+
+    def _epoch(self, epoch: int, start_step: int) -> Iterator[BatchRequest]:
+        items = _followed_by_its_start(self.source.items(self.seed, epoch), MAX_REPLACEMENTS)
+        window: deque[Any] = deque(maxlen=self.batch_size + MAX_REPLACEMENTS)
+        taken = 0
+        for step in range(start_step, self.steps_per_epoch):
+            first = (step * self.world_size + self.rank) * self.batch_size
+            end = first + self.batch_size + MAX_REPLACEMENTS
+            window.extend(itertools.islice(items, end - taken))  # keeps items first .. end - 1
+            taken = end
+            yield BatchRequest(epoch, range(first, first + self.batch_size), list(window))
+
+
+def steps_per_epoch(num_images: int, batch_size: int, world_size: int) -> int:
+    """Whole global batches in one epoch.
+
+    Raises:
+        DataOptionError: there is none.
+    """
+    global_batch = batch_size * world_size
+    if num_images < global_batch:
+        raise DataOptionError(
+            f"an epoch of {num_images} images has no batch of {batch_size} images * {world_size} processes = "
+            f"{global_batch}: use a smaller batch."
+        )
+    return num_images // global_batch
+
+
+def _followed_by_its_start(items: Iterator[Any], number: int) -> Iterator[Any]:
+    """`items`, then its first `number` items again and again."""
+    start = list(itertools.islice(items, number))
+    return itertools.chain(start, items, itertools.cycle(start))
+
+
+class ViewsDataset(Dataset[Batch]):
+    """Makes the batch that a `BatchRequest` asks for.
+
+    Raises:
+        TooManyUnreadableImagesError: an image and its MAX_REPLACEMENTS successors cannot be read.
+    """
+
+    def __init__(self, source: ImageSource, options: ViewOptions, seed: int) -> None:
+        self.read: Callable[[Any], Record] = source.read  # of a stream, a function without the stream
+        self.has_labels, self.options, self.seed = source.has_labels, options, seed
+
+    def __getitem__(self, request: BatchRequest) -> Batch:
+        samples, labels = [], []
+        skipped: dict[str, str] = {}
+        for slot, position in enumerate(request.positions):
+            record, image = self._first_readable(request.items[slot : slot + 1 + MAX_REPLACEMENTS], skipped)
+            samples.append(make_views(image, ViewKey(self.seed, request.epoch, position), self.options))
+            labels.append(-1 if record.label is None else record.label)
+        return Batch(
+            groups=collate_views(samples, self.options),
+            positions=torch.tensor(request.positions),
+            labels=torch.tensor(labels) if self.has_labels else None,
+            skipped=skipped,
+        )
+
+    def _first_readable(self, items: list[Any], skipped: dict[str, str]) -> tuple[Record, Image.Image]:
+        for item in items:
+            record = self.read(item)
+            try:
+                return record, decode(record)
+            except UnreadableImageError as error:
+                skipped[record.identity()] = message = str(error)
+        raise TooManyUnreadableImagesError(f"{len(items)} images in a row cannot be read; the last one: {message}.")
+
+
+class SkipLog:
+    """The unreadable images of a run, each counted once.
+
+    At most `max_unreadable`, a share of `num_images`, may be unreadable. Up to TOLERATED_UNREADABLE files are let pass
+    however small the source, unless `max_unreadable` is 0.
+    """
+
+    def __init__(self, num_images: int, max_unreadable: float = 0.01) -> None:
+        self.skipped: dict[str, str] = {}
+        self._num_images = num_images
+        self._limit = max(TOLERATED_UNREADABLE, max_unreadable * num_images) if max_unreadable > 0 else 0
+
+    def add(self, skipped: Mapping[str, str]) -> None:
+        """Takes `Batch.skipped` of any process.
+
+        Raises:
+            TooManyUnreadableImagesError: they are now more than the limit.
+        """
+        self.skipped.update(skipped)
+        if len(self.skipped) > self._limit:
+            raise TooManyUnreadableImagesError(
+                f"more than {self._limit:.0f} of {self._num_images} images cannot be read; remove or repair them, or "
+                f"raise max_unreadable. {self.summary()}"
+            )
+
+    def summary(self, max_names: int = 20) -> str:
+        """What was skipped, as text of one line per image; empty if nothing was."""
+        if not self.skipped:
+            return ""
+        lines = [f"{len(self.skipped)} unreadable images were skipped:", *sorted(self.skipped.values())[:max_names]]
+        if len(self.skipped) > max_names:
+            lines.append(f"... and {len(self.skipped) - max_names} more")
+        return "\n  ".join(lines)
+
+
+def make_loader(
+    source: ImageSource,
+    options: ViewOptions,
+    *,
+    seed: int,
+    batch_size: int,
+    epoch: int = 0,
+    num_epochs: int = 1,
+    start_step: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    num_workers: int = 0,
+    pin_memory: bool = False,
+) -> DataLoader[Batch]:
+    """The batches of process `rank` from step `start_step` of `epoch` to the end of the last of `num_epochs` epochs.
+
+    Workers live, and prefetch, across the epochs of one loader. The batches are the same for any `num_workers`.
+
+    Raises:
+        DataOptionError: an epoch has no whole global batch, or fewer steps than `start_step`.
+    """
+    requests = BatchRequests(
+        source,
+        seed=seed,
+        epoch=epoch,
+        num_epochs=num_epochs,
+        start_step=start_step,
+        batch_size=batch_size,
+        rank=rank,
+        world_size=world_size,
+    )
+    return DataLoader(
+        ViewsDataset(source, options, seed),
+        batch_size=None,  # a request is a whole batch
+        sampler=requests,
+        num_workers=num_workers,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # else making an iterator would draw from, and so change, the global one
+    )
