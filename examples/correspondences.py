@@ -4,9 +4,9 @@
 
     python examples/correspondences.py MODEL --output correspondences.png
 
-The stereo pair of a motorcycle that ships with scikit-image (Middlebury 2014) comes with its true disparity. Each region of
-the left view is matched with the most similar region (cosine) of the right view, as the region loss of EsViT matches them
-(arXiv 2106.09785, equation 2), and the match is compared with the truth. The paper measures correspondences between an
+The stereo pair of a motorcycle that ships with scikit-image (Middlebury 2014) comes with its true disparity. Each
+region of the left view is matched with the most similar region (cosine) of the right view, as the region loss of EsViT
+matches them (arXiv 2106.09785, equation 2), and the match is compared with the truth. The paper measures it between an
 image and its mirrored, recoloured self; here the second view is a second photograph.
 
 Left out are regions whose centre has no measured disparity, whose true position is outside the right view, or which
@@ -33,6 +33,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
 from modeling_esvit.region_matching import match_regions
 
+
 SIZE = (1024, 1536)  # about twice the photographs' own 500 x 741, and whole regions of 8, 16, 32 or 64 pixels
 
 Grid = tuple[int, int]  # rows, columns
@@ -45,23 +46,23 @@ class RegionGridError(ValueError):
 def visible_in_right(disparity: np.ndarray) -> np.ndarray:
     """Which pixels of the left view [H, W] the right view also shows.
 
-    A left pixel x lies at x - disparity in the right view (measured: the mean colour difference of the pair is 8 levels so,
-    and 48 with the sign that scikit-image's own description gives). Among pixels that fall on the same place the nearest,
-    that with the largest disparity, hides those more than one pixel of disparity behind it.
+    A left pixel x lies at x - disparity in the right view. (Measured, because scikit-image describes it the other way
+    round: the pixels paired so differ by 8 levels on average, and by 48 with the other sign.) Among pixels that fall on
+    one place the nearest, with the largest disparity, hides those more than one pixel of disparity behind it.
     """
     height, width = disparity.shape
-    rows, columns = np.indices(disparity.shape)
+    rows, columns = np.mgrid[:height, :width]
     target = np.rint(columns - np.where(np.isfinite(disparity), disparity, np.inf))
     visible = (target >= 0) & (target < width)
-    rows, target, shift = rows[visible], target[visible].astype(int), disparity[visible]
+    place = (rows[visible], target[visible].astype(int))
     nearest = np.full((height, width), -np.inf)
-    np.maximum.at(nearest, (rows, target), shift)
-    visible[visible] = shift >= nearest[rows, target] - 1
+    np.maximum.at(nearest, place, disparity[visible])
+    visible[visible] = disparity[visible] >= nearest[place] - 1
     return visible
 
 
 def true_matches(disparity: np.ndarray, grid: Grid) -> Tensor:
-    """For each region of the left view, row by row, the region of the right view that its centre falls into; -1: none."""
+    """For each left region, row by row, the region of the right view that its centre falls into; -1: left out."""
     height, width = disparity.shape
     rows, columns = np.indices(grid).reshape(2, -1)
     y, x = (rows + 0.5) * height / grid[0], (columns + 0.5) * width / grid[1]
@@ -87,7 +88,7 @@ def score_matches(matches: Tensor, truth: Tensor, grid: Grid) -> dict[str, float
     """
     columns, cells = grid[1], torch.arange(grid[0] * grid[1])
     known = truth >= 0
-    scores = {"regions": int(known.sum())}
+    scores: dict[str, float] = {"regions": int(known.sum())}
     guesses = {"": matches[known, None], "chance": cells[None, :], "same_place": cells[known, None]}
     for name, guess in guesses.items():
         distance = cell_distance(guess, truth[known, None], columns).float()
@@ -112,7 +113,7 @@ def grid_of(tokens: int, size: tuple[int, int]) -> Grid:
     return height // side, width // side
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def region_features(model: PreTrainedModel, images: list[Image.Image], size: tuple[int, int], mean, std) -> Tensor:
     """RGB images, resized to `size` (height, width) -> regions [len(images), T, C] of the model as it is."""
     mean, std = torch.tensor(mean).view(3, 1, 1), torch.tensor(std).view(3, 1, 1)
@@ -125,7 +126,7 @@ def region_features(model: PreTrainedModel, images: list[Image.Image], size: tup
 
 
 def stereo_pair() -> tuple[Image.Image, Image.Image, np.ndarray]:
-    """Left view, right view, and the disparity of the left view in pixels [H, W], not finite where it was not measured."""
+    """Left view, right view, and the left view's disparity in pixels [H, W], not finite where it was not measured."""
     left, right, disparity = skimage.data.stereo_motorcycle()
     return Image.fromarray(left), Image.fromarray(right), disparity
 
@@ -144,10 +145,10 @@ class Correspondences:
     similarity: Tensor
 
     def most_similar(self, count: int, apart: int = 4) -> Tensor:
-        """At most `count` left regions with a truth: the best matched first, each at least `apart` regions from the others."""
+        """Up to `count` left regions with a truth, the most similar matches first, at least `apart` regions apart."""
         remaining = self.truth.ge(0).nonzero()[:, 0]
         remaining = remaining[self.similarity[remaining].argsort(descending=True, stable=True)]
-        chosen = []
+        chosen: list[Tensor] = []
         while len(remaining) and len(chosen) < count:
             chosen.append(remaining[0])
             remaining = remaining[cell_distance(remaining, chosen[-1], self.grid[1]) >= apart]
@@ -165,7 +166,7 @@ def find_correspondences(
     image_mean: Sequence[float] = IMAGENET_DEFAULT_MEAN,
     image_std: Sequence[float] = IMAGENET_DEFAULT_STD,
 ) -> Correspondences:
-    """Matches the regions of the stereo pair's left view, resized to `size` (height, width), with those of the right view.
+    """Matches the regions of the left view, resized to `size` (height, width), with those of the right view.
 
     Runs the model in the mode and on the device it is in.
 
@@ -204,10 +205,12 @@ def draw(found: Correspondences, title: str, *, count: int = 40) -> Figure:
     axes.imshow(canvas)
     axes.axis("off")
     colours = np.where(is_right, "deepskyblue", "orangered")
-    axes.add_collection(LineCollection(np.stack([starts, ends], axis=1), colors=colours, linewidths=1.2))
+    axes.add_collection(LineCollection(list(np.stack([starts, ends], axis=1)), colors=colours.tolist(), linewidths=1.2))
     for points in (starts, ends):
-        axes.scatter(*points.T, s=14, c=colours, edgecolors="white", linewidths=0.5, zorder=2)
-    drawn = f"{len(regions)} of the most similar matches: {is_right.sum()} right (blue), {(~is_right).sum()} wrong (orange)"
+        axes.scatter(points[:, 0], points[:, 1], s=14, c=colours, edgecolors="white", linewidths=0.5, zorder=2)
+    drawn = (
+        f"{len(regions)} of the most similar matches: {is_right.sum()} right (blue), {(~is_right).sum()} wrong (orange)"
+    )
     axes.set_title(f"{title}\n{drawn}")
     return figure
 
@@ -240,7 +243,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a model folder or the name of a model on the Hub")
     parser.add_argument("--output", type=Path, default=Path("correspondences.png"), help="the picture")
-    parser.add_argument("--size", type=int, nargs=2, default=SIZE, metavar=("HEIGHT", "WIDTH"), help="of the model's input")
+    parser.add_argument(
+        "--size", type=int, nargs=2, default=SIZE, metavar=("HEIGHT", "WIDTH"), help="of the model's input"
+    )
     parser.add_argument("--lines", type=int, default=40, help="how many matches to draw, the most similar first")
     arguments = parser.parse_args()
 

@@ -4,13 +4,14 @@
 
     python examples/photographs.py photographs --patch-size 96 --train-per-photograph 150
 
-writes `photographs/train-*.parquet` and `photographs/test-*.parquet`, which `load_dataset("photographs")` reads back without
-a network. The label says which photograph a patch was cut from. Every photograph is divided once, across its longer side,
-with a gap between the parts: training patches come from the left (upper) part and test patches from the rest, so that no
-pixel is in both.
+writes `photographs/train-*.parquet` and `photographs/test-*.parquet`, which `load_dataset("photographs")` reads back
+without a network. The label says which photograph a patch was cut from. Every photograph is divided once, across its
+longer side, with a gap between the parts: training patches come from the left (upper) part and test patches from the
+rest, so that no pixel is in both.
 
-Left out are pictures that are drawn, computed or binary (the colour wheel, the horse, ...), those of 102 pixels and less,
-and the stereo motorcycle pair: `examples/correspondences.py` measures on it, and no model trained here shall have seen it.
+Left out are pictures that are drawn, computed or binary (the colour wheel, the horse, ...), those of 102 pixels and
+less, and the stereo motorcycle pair: `examples/correspondences.py` measures on it, and no model trained here shall have
+seen it.
 """
 
 import argparse
@@ -28,23 +29,29 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as PILImage
 from sklearn.datasets import load_sample_image
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "training"))
 from knn import knn_predict  # noqa: E402  (the line above puts it on the path)
 
+
 SCIKIT_IMAGE = (
-    *("astronaut", "brick", "camera", "cat", "cell", "clock", "coffee", "coins", "grass", "gravel", "hubble_deep_field"),
-    *("immunohistochemistry", "moon", "page", "retina", "rocket", "text"),
-)
-SCIKIT_LEARN = ("china", "flower")
+    "astronaut brick camera cat cell clock coffee coins grass gravel hubble_deep_field immunohistochemistry moon page "
+    "retina rocket text"
+).split()
+SCIKIT_LEARN = ["china", "flower"]
 FEATURES = Features({"image": Image(), "label": ClassLabel(names=[*SCIKIT_IMAGE, *SCIKIT_LEARN])})
-IMAGENET_MEAN, IMAGENET_STD = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
 
 Area = tuple[int, int, int, int]  # left, upper, right, lower, as PIL counts them
 
 
 class PhotographTooSmallError(ValueError):
     """A photograph has no room for the patches asked of it."""
+
+
+class DivisionError(ValueError):
+    """A photograph cannot be divided so."""
 
 
 class OutputExistsError(FileExistsError):
@@ -60,7 +67,13 @@ def load_photographs() -> Iterator[tuple[str, PILImage.Image]]:
 
 
 def divide(size: tuple[int, int], *, gap: int, train_share: float) -> dict[str, Area]:
-    """The training and the test area of a photograph of `size` (width, height), `gap` pixels apart on its longer side."""
+    """The training and the test area of a photograph of `size` (width, height), `gap` pixels apart.
+
+    Raises:
+        DivisionError: the gap is negative, or the share is not between 0 and 1.
+    """
+    if gap < 0 or not 0 < train_share < 1:
+        raise DivisionError(f"gap is {gap} and train_share {train_share}; need a gap >= 0 and a share between 0 and 1")
     width, height = size
     length = max(size)
     end = round((length - gap) * train_share)
@@ -90,7 +103,7 @@ def draw_patches(area: Area, patch_size: int, count: int, rng: np.random.Generat
 def cut(photograph: PILImage.Image, name: str, square: Area) -> dict[str, object]:
     """The patch as `datasets` stores an image: PNG bytes, and a path that says where it was cut from."""
     encoded = io.BytesIO()
-    photograph.crop(square).save(encoded, format="PNG")
+    photograph.crop(square).save(encoded, format="PNG", compress_level=1)
     return {"bytes": encoded.getvalue(), "path": f"{name}-x{square[0]:04d}-y{square[1]:04d}.png"}
 
 
@@ -99,7 +112,11 @@ def make_split(
 ) -> Dataset:
     """One split ("train" or "test") as a data set with `image` and `label`, in an order shuffled by `seed`.
 
-    Positions depend on (seed, photograph, split) alone. Raises PhotographTooSmallError, naming the photograph.
+    Positions depend on (seed, photograph, split) alone.
+
+    Raises:
+        PhotographTooSmallError: names the photograph that has no room for the patches.
+        DivisionError: as `divide`.
     """
     images, labels = [], []
     for label, (name, photograph) in enumerate(load_photographs()):
@@ -117,14 +134,16 @@ def make_split(
     )
 
 
-def write_photographs(out: Path, *, train_per_photograph: int, test_per_photograph: int, shards: int, **options) -> None:
+def write_photographs(
+    out: Path, *, train_per_photograph: int, test_per_photograph: int, shards: int, **options
+) -> None:
     """Writes both splits as `shards` parquet files each; `out` appears only when it is complete.
 
     The same arguments give the same bytes. `options` go to `make_split`.
 
     Raises:
         OutputExistsError: there is something at `out`.
-        PhotographTooSmallError: as `make_split`.
+        PhotographTooSmallError, DivisionError: as `make_split`.
     """
     if out.exists():
         raise OutputExistsError(f"{out} exists: give another folder, or remove it first")
@@ -154,7 +173,14 @@ def mean_colour(pixels: torch.Tensor) -> torch.Tensor:
 def raw_pixels(pixels: torch.Tensor) -> torch.Tensor:
     """[N, 3, H, W] in 0..1 -> [N, 3072]: averaged down to 32 x 32 and standardised with the ImageNet statistics."""
     small = torch.nn.functional.adaptive_avg_pool2d(pixels, 32)
-    return ((small - IMAGENET_MEAN.view(3, 1, 1)) / IMAGENET_STD.view(3, 1, 1)).flatten(1)
+    mean, std = torch.tensor(IMAGENET_DEFAULT_MEAN), torch.tensor(IMAGENET_DEFAULT_STD)
+    return ((small - mean.view(3, 1, 1)) / std.view(3, 1, 1)).flatten(1)
+
+
+def pixels_of(patches: Dataset) -> torch.Tensor:
+    """[N, 3, H, W] in 0..1."""
+    pixels = torch.stack([torch.from_numpy(np.array(image)) for image in patches["image"]])
+    return pixels.permute(0, 3, 1, 2) / 255
 
 
 def pixel_baselines(train: Dataset, test: Dataset, *, k: int = 20) -> dict[str, float]:
@@ -168,3 +194,24 @@ def pixel_baselines(train: Dataset, test: Dataset, *, k: int = 20) -> dict[str, 
         )[k][:, 0]
         accuracy[describe.__name__] = (predicted == test_labels).float().mean().item()
     return accuracy
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write; it must not exist yet")
+    parser.add_argument("--patch-size", type=int, default=96, help="side in pixels (default: %(default)s)")
+    parser.add_argument("--train-per-photograph", type=int, default=150, help="patches (default: %(default)s)")
+    parser.add_argument("--test-per-photograph", type=int, default=50, help="patches (default: %(default)s)")
+    parser.add_argument("--gap", type=int, default=16, help="pixels between the two parts (default: %(default)s)")
+    parser.add_argument("--train-share", type=float, default=0.6, help="the training part (default: %(default)s)")
+    parser.add_argument("--shards", type=int, default=4, help="files a split (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the positions and the order (default: %(default)s)")
+    arguments = parser.parse_args()
+    write_photographs(**vars(arguments))
+    files = list(arguments.out.glob("*.parquet"))
+    size = sum(file.stat().st_size for file in files) / 1e6
+    print(f"{arguments.out}: patches of {len(FEATURES['label'].names)} photographs, {len(files)} files, {size:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

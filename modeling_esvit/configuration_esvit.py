@@ -16,6 +16,17 @@ SWIN_VARIANTS = {
     "swin-large": {"embed_dim": 192, "depths": [2, 2, 18, 2], "num_heads": [6, 12, 24, 48], "drop_path_rate": 0.2},
 }
 ARCHITECTURES = {name: {"architecture": "swin", **fields} for name, fields in SWIN_VARIANTS.items()}
+COUNTS = (
+    "patch_size",
+    "num_channels",
+    "embed_dim",
+    "window_size",
+    "num_prototypes",
+    "head_hidden_size",
+    "head_bottleneck_size",
+    "head_num_layers",
+)
+RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate")
 
 
 @strict
@@ -28,15 +39,15 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
         architecture (`str`, defaults to `"swin"`):
             Family of the backbone. Only `"swin"` so far.
         image_size (`int` or pair, defaults to 224):
-            Size, in pixels, *at construction*: with `patch_size` it fixes the window and the shift of every stage. Inputs
-            of any other size are accepted and never change them.
+            Size, in pixels, *at construction*: with `patch_size` it fixes the window and the shift of every stage.
+            Inputs of any other size are accepted and never change them.
         patch_size (`int`, defaults to 4):
             Side of a patch. Right and bottom pixels beyond a multiple of it are cropped.
         num_channels, embed_dim, depths, num_heads:
             Input channels, width of the first stage, and blocks and attention heads of each stage.
         window_size (`int`, defaults to 7):
-            Side of an attention window, in tokens. A stage whose map at construction is no larger than it uses the map's
-            side as its window, without shift.
+            Side of an attention window, in tokens. A stage whose map at construction is no larger than it uses the
+            map's side as its window, without shift.
         mlp_ratio, qkv_bias, hidden_dropout_prob, attention_probs_dropout_prob, drop_path_rate, hidden_act:
             As in [`SwinConfig`]. `drop_path_rate` is the rate of the last block; it grows linearly from zero.
         use_absolute_embeddings (`bool`, defaults to `False`):
@@ -141,15 +152,22 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
         super().validate_architecture()
         if self.architecture != "swin":
             raise ValueError(f"architecture must be 'swin', got {self.architecture!r}.")
-        if len(self.depths) != len(self.num_heads):
+        if not self.depths or len(self.depths) != len(self.num_heads):
             raise ValueError(f"depths {self.depths} and num_heads {self.num_heads} must have one entry per stage.")
         for stage, heads in enumerate(self.num_heads):
             width = self.embed_dim * 2**stage
             if heads < 1 or width % heads:
                 raise ValueError(f"num_heads[{stage}]={heads} must divide the width {width} of stage {stage}.")
-        for name in ("patch_size", "num_channels", "window_size", "num_prototypes", "head_num_layers"):
+        for name in COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name in RATES:
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
+        if min(self.depths) < 1 or self.mlp_ratio <= 0:
+            raise ValueError(f"depths {self.depths} and mlp_ratio {self.mlp_ratio} must be positive.")
+        if not isinstance(self.image_size, int) and len(self.image_size) != 2:
+            raise ValueError(f"image_size must be a number or a (height, width) pair, got {self.image_size}.")
         if min(self.patch_grid()) >> (len(self.depths) - 1) < 1:
             raise ValueError(
                 f"image_size {self.image_size} with patch_size {self.patch_size} leaves no token for stage "

@@ -13,7 +13,8 @@ from transformers import initialization as init
 from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
 from transformers.modeling_outputs import BackboneOutput
 from transformers.modeling_utils import PreTrainedModel
-from transformers.utils import ModelOutput
+from transformers.processing_utils import Unpack
+from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import (
     OutputRecorder,
@@ -54,8 +55,8 @@ class EsViTModelOutput(ModelOutput):
         of crop groups they are packed, `[1, sum of n * T, C]`, group after group, image after image.
     pooler_output (`[B, C]`): The view feature: the mean of the regions. For groups `[sum of n, C]`.
     hidden_states: The embedded patches and the output of each stage (after merging), `[B, T_s, C_s]`.
-    attentions: The weights of each block in its own windows, `[B * windows, heads, window**2, window**2]`, in the rolled
-        and padded frame where the block is shifted or the map padded. For groups a tuple of these.
+    attentions: The weights of each block in its own windows, `[B * windows, heads, window**2, window**2]`, in the
+        rolled and padded frame where the block is shifted or the map padded. For groups a tuple of these.
     reshaped_hidden_states: `hidden_states` as maps `[B, C_s, H_s, W_s]`.
     """
 
@@ -68,7 +69,7 @@ class EsViTModelOutput(ModelOutput):
 
 @dataclass
 class EsViTImageClassifierOutput(ModelOutput):
-    """loss (scalar, if labels were given), logits (`[B, num_labels]`), and the optional records of [`EsViTModelOutput`]."""
+    """loss (scalar, if labels were given), logits (`[B, num_labels]`), and the records of [`EsViTModelOutput`]."""
 
     loss: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
@@ -83,7 +84,8 @@ class EsViTForPreTrainingOutput(ModelOutput):
     What the losses of `region_matching` need: never the logits, only their two factors.
 
     view_embeddings (`[N, bottleneck]`): Unit vectors z of the views, crop group after crop group.
-    view_prototypes (`[K, bottleneck]`): Effective weight of the view head's last layer; logits are z times its transpose.
+    view_prototypes (`[K, bottleneck]`): Effective weight of the view head's last layer; logits are z times its
+        transpose.
     region_features (`[R, C]`): Regions of all views, by which they are matched.
     region_embeddings (`[R, bottleneck]`), region_prototypes (`[K, bottleneck]`): The same for the region head, if any.
     """
@@ -120,7 +122,7 @@ def evaluation_preprocessor(config: EsViTConfig) -> dict:
 
 
 class EsViTPreTrainedModel(PreTrainedModel):
-    """Weight initialisation and a `save_pretrained` that writes a folder which also loads where we are not installed."""
+    """Weight initialisation, and a `save_pretrained` whose folder also loads where this package is not installed."""
 
     config: EsViTConfig
     config_class = EsViTConfig
@@ -146,7 +148,7 @@ class EsViTPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """As the original: truncated normals for linear layers and bias tables, torch's default for the patch convolution."""
+        """As the original: truncated normals for linear layers and bias tables, torch's default for the convolution."""
         std = self.config.initializer_range
         if isinstance(module, nn.Linear):
             init.trunc_normal_(module.weight, std=std)
@@ -175,8 +177,8 @@ class EsViTPreTrainedModel(PreTrainedModel):
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs):
         """
-        As [`PreTrainedModel.save_pretrained`]; the folder also holds the code files, `auto_map` entries for every head, and
-        the evaluation transform (a `preprocessor_config.json` that is already there is kept).
+        As [`PreTrainedModel.save_pretrained`]; the folder also holds the code files, `auto_map` entries for every head,
+        and the evaluation transform (a `preprocessor_config.json` that is already there is kept).
         """
         folder = Path(save_directory)
         processor_file = folder / "preprocessor_config.json"
@@ -191,7 +193,11 @@ class EsViTModel(EsViTPreTrainedModel):
     """The bare backbone: regions, and their mean as the view feature."""
 
     _auto_class = "AutoModel"
-    _keys_to_ignore_on_load_unexpected = [r"^(view|region)_(head\.|center$)", r"^classifier\.", r"^hidden_states_norms\."]
+    _keys_to_ignore_on_load_unexpected = [
+        r"^(view|region)_(head\.|center$)",
+        r"^classifier\.",
+        r"^hidden_states_norms\.",
+    ]
 
     def __init__(self, config: EsViTConfig):
         super().__init__(config)
@@ -205,23 +211,23 @@ class EsViTModel(EsViTPreTrainedModel):
         maybe_install_capturing_hooks(self)
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.encoder.patch_embed
+        return self.encoder.patch_embed.proj
 
     def as_crops(self, pixel_values: torch.Tensor | list[torch.Tensor] | None) -> list[torch.Tensor]:
-        """The input as a list of groups, refused where its type or shape cannot be right. Its values are not looked at."""
+        """The input as a list of groups, refused where its type or shape cannot be right. Values are not looked at."""
         crops = [pixel_values] if isinstance(pixel_values, torch.Tensor) else pixel_values
         if not crops:
             raise EsViTInputError("pixel_values is missing; pass a float tensor [batch, channels, height, width].")
         for images in crops:
+            if not (isinstance(images, torch.Tensor) and images.is_floating_point()):
+                raise EsViTInputError(
+                    f"pixel_values has type {getattr(images, 'dtype', type(images).__name__)}; rescale and normalise the "
+                    "image to a float tensor first (AutoImageProcessor does)."
+                )
             shape = tuple(images.shape)
             if images.ndim != 4 or shape[1] != self.config.num_channels:
                 raise EsViTInputError(
                     f"pixel_values has shape {shape}; expected [batch, {self.config.num_channels}, height, width]."
-                )
-            if not images.is_floating_point():
-                raise EsViTInputError(
-                    f"pixel_values has type {images.dtype}; rescale and normalise the image to floats first "
-                    "(AutoImageProcessor does)."
                 )
             if min(shape[2:]) < self.config.patch_size:
                 raise EsViTInputError(
@@ -236,25 +242,23 @@ class EsViTModel(EsViTPreTrainedModel):
         self,
         pixel_values: torch.Tensor | list[torch.Tensor] | None = None,
         output_maps_before_merging: bool = False,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> EsViTModelOutput:
         """
         Args:
-            pixel_values: normalised images `[B, channels, H, W]` of any size from one patch on, or a list of such tensors
-                (groups of crops of different sizes), which go through the backbone together.
+            pixel_values: normalised images `[B, channels, H, W]` of any size from one patch on, or a list of such
+                tensors (groups of crops of different sizes), which go through the backbone together.
             output_maps_before_merging: take `reshaped_hidden_states` before patch merging.
 
         Raises:
             EsViTInputError: wrong rank, type or number of channels, or an image smaller than one patch.
         """
         crops = self.as_crops(pixel_values)
-        output_attentions = kwargs.get("output_attentions")
-        output_hidden_states = kwargs.get("output_hidden_states")
+        with_maps = bool(kwargs.get("output_hidden_states", self.config.output_hidden_states))
         output = self.encoder(
             crops,
-            output_attentions=bool(self.config.output_attentions if output_attentions is None else output_attentions),
-            output_maps=len(crops) == 1
-            and bool(self.config.output_hidden_states if output_hidden_states is None else output_hidden_states),
+            output_attentions=bool(kwargs.get("output_attentions", self.config.output_attentions)),
+            output_maps=with_maps and len(crops) == 1,
             before_merging=output_maps_before_merging,
         )
         return EsViTModelOutput(
@@ -301,13 +305,14 @@ class EsViTBackbone(BackboneMixin, EsViTPreTrainedModel):
         self._output_capturing_hooks_installed = True  # by EsViTModel; BackboneMixin would install them a second time
         self.post_init()
 
-    def get_input_embeddings(self) -> nn.Module:
-        return self.esvit.get_input_embeddings()
-
     @can_return_tuple
     @filter_output_hidden_states
-    def forward(self, pixel_values: torch.Tensor, **kwargs) -> BackboneOutput:
+    def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BackboneOutput:
         """`[B, channels, H, W]` -> `feature_maps`, one `[B, C_s, H_s, W_s]` for each of `out_features`."""
+        if isinstance(pixel_values, list):
+            raise EsViTInputError(
+                f"A backbone takes one tensor, got a list of {len(pixel_values)}; maps of several sizes are not one map."
+            )
         outputs = self.esvit(pixel_values, output_maps_before_merging=True, **kwargs)
         feature_maps = tuple(
             self.normalize(stage, feature_map)
@@ -341,7 +346,7 @@ class EsViTForImageClassification(EsViTPreTrainedModel):
         self,
         pixel_values: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> EsViTImageClassifierOutput:
         """`[B, channels, H, W]` and, for the loss, `labels` as in every transformers image classifier."""
         outputs = self.esvit(pixel_values, **kwargs)
@@ -375,12 +380,12 @@ class EsViTForPreTraining(EsViTPreTrainedModel):
 
     @can_return_tuple
     def forward(
-        self, pixel_values: torch.Tensor | list[torch.Tensor] | None = None, **kwargs
+        self, pixel_values: torch.Tensor | list[torch.Tensor] | None = None, **kwargs: Unpack[TransformersKwargs]
     ) -> EsViTForPreTrainingOutput:
         """
         Args:
-            pixel_values: a list of crop groups, each `[crops * B, channels, h, w]` with all images of its first crop, then
-                all of its second, and so on; or a single such tensor.
+            pixel_values: a list of crop groups, each `[crops * B, channels, h, w]` with all images of its first crop,
+                then all of its second, and so on; or a single such tensor.
         """
         outputs = self.esvit(pixel_values, **kwargs)
         features = outputs.last_hidden_state.flatten(0, 1)

@@ -11,8 +11,8 @@ from .configuration_esvit import EsViTConfig
 
 class EsViTPrototypes(nn.Module):
     """
-    K prototypes of unit direction and norm g: row k is `g_k * v_k / |v_k|`. Kept as plain parameters (not torch's weight
-    norm hook) so that the teacher can be a deep copy of the student.
+    K prototypes of unit direction and norm g: row k is `g_k * v_k / |v_k|`. Kept as plain parameters (not torch's
+    weight norm hook) so that the teacher can be a deep copy of the student.
     """
 
     def __init__(self, num_prototypes: int, dim: int, trainable_norm: bool):
@@ -27,8 +27,8 @@ class EsViTPrototypes(nn.Module):
 
 class EsViTProjectionHead(nn.Module):
     """
-    Backbone features to bottleneck vectors; the logits are their products with the prototypes, and are never formed here
-    because the loss needs them only in chunks.
+    Backbone features to bottleneck vectors; the logits are their products with the prototypes, and are never formed
+    here because the loss needs them only in chunks.
     """
 
     def __init__(self, config: EsViTConfig):

@@ -3,9 +3,9 @@
 """
 The Swin backbone as EsViT uses it (arXiv 2106.09785, section 3.1; Swin: arXiv 2103.14030).
 
-It differs from transformers' own Swin where published EsViT weights depend on it: window and shift of a stage are fixed
-at construction and never follow the input, padding is not masked, every epsilon is `layer_norm_eps`, DropPath is on both
-branches, and the patch embedding crops instead of padding.
+It differs from transformers' own Swin where published EsViT weights depend on it: window and shift of a stage are
+fixed at construction and never follow the input, padding is not masked, every epsilon is `layer_norm_eps`, DropPath is
+on both branches, and the patch embedding crops instead of padding.
 
 A forward pass takes crops of several sizes at once. Their tokens are *packed*: one tensor `[1, T, C]` that holds group
 after group, each group being `n` images of `h` x `w` tokens (a *grid*). Everything that works per token sees the packed
@@ -111,7 +111,7 @@ class EsViTSwinPatchEmbed(nn.Module):
         return self.dropout(tokens), grids
 
     def position_embedding(self, grids: list[Grid]) -> torch.Tensor:
-        """The learned embedding at each group's size, resized bicubically where that is not the size at construction."""
+        """The learned embedding at each group's size, resized bicubically where that is not its own size."""
         image = self.absolute_pos_embed.unflatten(1, self.position_grid).permute(0, 3, 1, 2)
         resized = [
             image if (h, w) == self.position_grid else F.interpolate(image, size=(h, w), mode="bicubic")
@@ -172,10 +172,13 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Plain attention `[B, heads, L, d]` -> `[B, L, heads, d]`; also returns the weights, before dropout."""
+    """
+    Plain attention `[B, windows * heads, L, d]` -> `[B, L, windows * heads, d]`. Also returns the weights, before
+    dropout, as `[B * windows, heads, L, L]`: this very tensor is used, so that gradients with respect to it exist.
+    """
     logits = torch.matmul(query * scaling, key.transpose(2, 3)) + attention_mask
-    weights = logits.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-    dropped = F.dropout(weights, p=dropout, training=module.training)
+    weights = logits.softmax(dim=-1, dtype=torch.float32).to(query.dtype).view(-1, module.num_heads, *logits.shape[2:])
+    dropped = F.dropout(weights, p=dropout, training=module.training).view_as(logits)
     return torch.matmul(dropped, value).transpose(1, 2).contiguous(), weights
 
 
@@ -251,11 +254,9 @@ class EsViTSwinAttention(nn.Module):
             dropout=self.attention_dropout if self.training else 0.0,
         )  # [n, size**2, windows * heads, d]
         output = output.view(n, size, size, rows, columns, self.num_heads * self.head_dim)
-        output = output.permute(0, 3, 1, 4, 2, 5).reshape(n, rows * size, columns * size, -1)
+        output = output.permute(0, 3, 1, 4, 2, 5).reshape(n, rows * size, columns * size, output.shape[-1])
         if self.shift:
             output = output.roll((self.shift, self.shift), dims=(1, 2))
-        if weights is not None:
-            weights = weights.reshape(n * num_windows, self.num_heads, size**2, size**2)
         return output[:, :h, :w], weights
 
 

@@ -4,9 +4,8 @@
 
 import functools
 import hashlib
-import struct
 from io import BytesIO
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -14,8 +13,16 @@ from PIL import Image, UnidentifiedImageError
 
 # Formats that Pillow recognises but has no decoder for, or that it hands to another program (Ghostscript).
 UNDECODED_FORMATS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-# What Pillow's decoders raise on damaged files.
-DECODING_ERRORS = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+# What Pillow's decoders were seen to raise on files with bytes changed or cut off, in all formats that it can write.
+DECODING_ERRORS = (
+    OSError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    SyntaxError,
+    Image.DecompressionBombError,
+)
 
 
 class UnreadableImageError(OSError):
@@ -25,7 +32,7 @@ class UnreadableImageError(OSError):
 class Record(NamedTuple):
     """One undecoded image."""
 
-    image: bytes | str  # the encoded file, or where it lies
+    image: bytes | str  # the encoded file, or the path of it
     label: int | None
     name: str | None  # None: only its content tells it apart
 
@@ -45,23 +52,13 @@ def decode(record: Record) -> Image.Image:
         UnreadableImageError: not an image, truncated, damaged, too large to be safe, or pixels without a meaning.
     """
     try:
-        with _open(record.image) as file, Image.open(file, formats=image_formats()) as image:
+        file = BytesIO(record.image) if isinstance(record.image, bytes) else record.image
+        with Image.open(file, formats=image_formats()) as image:
             return _to_rgb(image)
     except UnidentifiedImageError as error:
         raise UnreadableImageError(f"{record.identity()}: not an image in a format that Pillow decodes") from error
     except DECODING_ERRORS as error:
         raise UnreadableImageError(f"{record.identity()}: {error}") from error
-
-
-def _open(image: bytes | str) -> BinaryIO:
-    if isinstance(image, bytes):
-        return BytesIO(image)
-    if "://" not in image:
-        return open(image, "rb")
-    from datasets.utils.file_utils import xopen  # remote files and members of archives, as `datasets` names them
-
-    with xopen(image, "rb") as file:
-        return BytesIO(file.read())
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

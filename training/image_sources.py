@@ -134,7 +134,7 @@ class DatasetSource:
 
     def read(self, item: int) -> Record:
         """The record of row `item`."""
-        record = self._columns.record(self._dataset[item])
+        record = fetched(self._columns.record(self._dataset[item]))
         return record._replace(name=f"row {item} ({record.name})" if record.name else f"row {item}")
 
 
@@ -189,8 +189,18 @@ class StreamSource:
 
     @staticmethod
     def read(item: Record) -> Record:
-        """The record itself: a stream had to fetch it to get past it."""
-        return item
+        """The record itself, which the stream already had to read."""
+        return fetched(item)
+
+
+def fetched(record: Record) -> Record:
+    """The record with its content, if `datasets` names it by a URL: of a remote file, or of a member of an archive."""
+    if isinstance(record.image, bytes) or "://" not in record.image:
+        return record
+    from datasets.utils.file_utils import xopen
+
+    with xopen(record.image, "rb") as file:
+        return record._replace(image=file.read())
 
 
 def _recorded_length(dataset: "datasets.IterableDataset") -> int:

@@ -5,36 +5,28 @@
     python training/knn.py MODEL --train photographs:train --test photographs:test --k 10 20 --output metrics.json
     torchrun --nproc_per_node 2 training/knn.py MODEL --train ... --test ...          # the same result, shared work
 
-MODEL is a model folder or a name on the Hub. DATA is a folder with a subfolder a class, a folder or glob of parquet files,
-a folder of `Dataset.save_to_disk` or the name of a data set on the Hub; `:split` names a split of a data set, or a
-subfolder of a folder of images.
+MODEL is a model folder or a name on the Hub. DATA is a folder with a subfolder a class, a folder or glob of parquet
+files, a folder of `Dataset.save_to_disk` or the name of a data set on the Hub; `:split` names a split of a data set
+("train" if none is named), or a subfolder of a folder of images.
 
 Nothing is trained: each test image is given to the class whose training images are nearest to it.
 """
 
 import argparse
 import json
-import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather
-from image_decoding import UnreadableImageError, decode
-from image_sources import DataOptionError, ImageSource, StreamSource, open_source
-from PIL import Image
-from torch import Tensor, nn
+from image_sources import DataOptionError, ImageSource, open_source
+from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
-from view_loader import SkipLog
+from view_features import Transform, evaluation_transform, process_batches, readable_features
 
-logger = logging.getLogger(__name__)
 
 TEMPERATURE = 0.07
 DEFAULT_K = (10, 20, 100, 200)
@@ -42,48 +34,36 @@ TOP_K = (1, 5)
 METRIC = Path(__file__).parent / "metrics" / "top_k_accuracy"
 
 NO_CLASS = -1  # in a ranking: nobody voted for more classes; as a label: not a class of the training data
-UNREADABLE = -2
 
 BANK_CHUNK = 16384  # training images that a chunk of test images is compared with at a time
-# Subtracted per position in the bank: less than float32 resolves between two similarities, yet it makes equal ones differ.
+# Subtracted per position in the bank. Far below the rounding of a float32 similarity: it only decides between equals.
 TIE_BREAK = 1e-15
-
-Transform = Callable[[Image.Image], Tensor]  # RGB image -> float [3, H, W], the same size for every image
 
 
 class NeighbourCountError(ValueError):
     """k is not between 1 and the number of training images."""
 
 
-class UnlabelledDataError(ValueError):
-    """An image has no label."""
-
-
-class NonFiniteFeatureError(ValueError):
-    """A model gave NaN or infinity for an image."""
-
-
-class NoViewFeatureError(ValueError):
-    """A model has no pooled output."""
+class TemperatureError(ValueError):
+    """The temperature of the votes is not positive."""
 
 
 def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k rows of `bank` [N, C] nearest to each of `queries` [m, C] by cosine, nearest first.
 
-    Returns similarities [m, k] (float64) and row numbers [m, k]. The earlier of two equally similar rows comes first. At
-    most m * BANK_CHUNK similarities exist at a time; chunks of the bank are brought to the queries' device.
+    Returns similarities [m, k] and row numbers [m, k]. The earlier of two equally similar rows comes first.
+    About m * BANK_CHUNK similarities exist at a time; chunks of the bank are brought to the queries' device.
     """
     queries = F.normalize(queries, dim=1)
-    similarity, neighbours = queries.new_empty(len(queries), 0, dtype=torch.float64), None
+    similarity = queries.new_empty(len(queries), 0, dtype=torch.float64)
+    neighbours = torch.empty_like(similarity, dtype=torch.int64)
     for start in range(0, len(bank), BANK_CHUNK):
         chunk = F.normalize(bank[start : start + BANK_CHUNK].to(queries), dim=1)
-        rows = torch.arange(start, start + len(chunk), device=queries.device)
-        candidates = torch.cat([similarity, (queries @ chunk.T).double() - rows * TIE_BREAK], dim=1)
-        numbers = rows.expand(len(queries), -1)
-        numbers = numbers if neighbours is None else torch.cat([neighbours, numbers], dim=1)
-        similarity, chosen = candidates.topk(min(k, candidates.shape[1]), dim=1)
-        neighbours = numbers.gather(1, chosen)
-    return similarity, neighbours
+        rows = torch.arange(start, start + len(chunk), device=queries.device).expand(len(queries), -1)
+        similarity = torch.cat([similarity, (queries @ chunk.T).double() - rows.double() * TIE_BREAK], dim=1)
+        similarity, best = similarity.topk(min(k, similarity.shape[1]), dim=1)
+        neighbours = torch.cat([neighbours, rows], dim=1).gather(1, best)
+    return similarity.float(), neighbours  # which rounds the tie break away
 
 
 def rank_classes(similarity: Tensor, labels: Tensor, num_classes: int, temperature: float) -> Tensor:
@@ -91,17 +71,20 @@ def rank_classes(similarity: Tensor, labels: Tensor, num_classes: int, temperatu
 
     Places after the last class with a vote are NO_CLASS. Of two classes with equal votes the lower comes first.
     """
-    weights = ((similarity - similarity[:, :1]) / temperature).exp()  # relative to the nearest: finite for any T
+    weights = (
+        (similarity - similarity[:, :1]).double() / temperature
+    ).exp()  # relative to the nearest: finite for any T
     votes = weights.new_zeros(len(weights), num_classes).scatter_add_(1, labels, weights)
     votes, ranking = votes.sort(dim=1, descending=True, stable=True)
     ranking = ranking.where(votes > 0, NO_CLASS)[:, : max(TOP_K)]
     return F.pad(ranking, (0, max(TOP_K) - ranking.shape[1]), value=NO_CLASS)
 
 
-def check_neighbour_counts(k: Sequence[int], bank_size: int) -> None:
-    for count in k or [0]:
-        if not 1 <= count <= bank_size:
-            raise NeighbourCountError(f"k is {list(k)}; each must be between 1 and the {bank_size} training images")
+def check_options(k: Sequence[int], temperature: float, bank_size: int) -> None:
+    if not k or not all(1 <= count <= bank_size for count in k):
+        raise NeighbourCountError(f"k is {list(k)}: name numbers from 1 to {bank_size}, the number of training images.")
+    if not temperature > 0:
+        raise TemperatureError(f"temperature is {temperature}; it must be positive.")
 
 
 @torch.no_grad()
@@ -116,7 +99,7 @@ def knn_predict(
     chunk_size: int = 512,
     device: torch.device | str | None = None,
 ) -> dict[int, Tensor]:
-    """Weighted k-NN (Wu et al., arXiv 1805.01978; arXiv 2106.09785, section 4.1) over L2-normalised features.
+    """Weighted k-NN (Wu et al., arXiv 1805.01978, section 3.4) over L2-normalised features.
 
     Args:
         train_features, train_labels: the bank, [N, C] and [N] in 0 .. num_classes - 1.
@@ -130,9 +113,10 @@ def knn_predict(
         follows: a class that no neighbour belongs to is not predicted.
 
     Raises:
-        NeighbourCountError: a k is not between 1 and N.
+        NeighbourCountError: a k is not between 1 and N, or there is none.
+        TemperatureError: it is not positive.
     """
-    check_neighbour_counts(k, len(train_features))
+    check_options(k, temperature, len(train_features))
     device = test_features.device if device is None else device
     rankings: dict[int, list[Tensor]] = {count: [] for count in k}
     for queries in test_features.float().split(chunk_size):
@@ -144,113 +128,10 @@ def knn_predict(
     return {count: torch.cat(chunks) for count, chunks in rankings.items()}
 
 
-class LabelledImages(Dataset[tuple[Tensor, int]]):
-    """(pixel values, label) of the images of a source, in its order; label UNREADABLE, on a black image, if it is that.
-
-    Raises:
-        DataOptionError: the source is a stream, which cannot be read by number.
-        UnlabelledDataError: the source, or (while reading) an image of it, has no label.
-    """
-
-    def __init__(self, source: ImageSource, transform: Transform) -> None:
-        if isinstance(source, StreamSource):
-            raise DataOptionError("k-NN reads images by their number, which a stream has not: open it without streaming.")
-        if not source.has_labels:
-            raise UnlabelledDataError("k-NN needs labels: a subfolder for each class, or a label column.")
-        self.source, self.transform = source, transform
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        record = self.source.read(index)
-        if record.label is None or record.label < 0:
-            raise UnlabelledDataError(f"{record.identity()} has no label (it is {record.label}); k-NN needs one for each.")
-        try:
-            return self.transform(decode(record)), record.label
-        except UnreadableImageError:
-            return self.transform(Image.new("RGB", (256, 256))), UNREADABLE
-
-
-def process_batches(count: int, batch_size: int, state: PartialState) -> list[list[int]]:
-    """This process's batches of indices in 0 .. count - 1.
-
-    Step by step the batches of all processes, in order of rank, are the next indices: gathered rows are in order. All
-    processes have batches of equal size, for which the last index is repeated at the very end.
-    """
-    batches = []
-    for start in range(0, count, batch_size * state.num_processes):
-        size = min(batch_size, -(-(count - start) // state.num_processes))
-        first = start + state.process_index * size
-        batches.append([min(index, count - 1) for index in range(first, first + size)])
-    return batches
-
-
-@contextmanager
-def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; on leaving, every module is back in the mode it was in."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-@torch.no_grad()  # not inference_mode: a tensor that the model caches here must serve training as well
-def extract_features(
-    model: Any, images: Dataset[tuple[Tensor, int]], *, batch_size: int = 64, num_workers: int = 0, description: str = ""
-) -> tuple[Tensor, Tensor]:
-    """The view features (`pooler_output`) of all images, [N, C] float32, and their labels [N], on the CPU.
-
-    Each process runs its share, and all get all rows in the order of `images`. The model runs on its device in its type;
-    its modes and every random generator are left as they were.
-
-    Raises:
-        NoViewFeatureError: the model has no pooled output.
-    """
-    state = PartialState()
-    batches = process_batches(len(images), batch_size, state)
-    # A loader without a generator of its own would draw from the global one.
-    loader = DataLoader(images, batch_sampler=batches, num_workers=num_workers, generator=torch.Generator())
-    features, labels = [], []
-    with evaluation_mode(model):
-        for pixels, batch_labels in tqdm(loader, desc=description, leave=False, disable=not state.is_main_process):
-            pooled = model(pixels.to(model.device, model.dtype)).pooler_output
-            if pooled is None:
-                raise NoViewFeatureError(f"{type(model).__name__} gives no pooler_output: choose a model that does.")
-            features.append(gather(pooled.float()).cpu())
-            labels.append(gather(batch_labels.to(model.device)).cpu())
-    return torch.cat(features)[: len(images)], torch.cat(labels)[: len(images)]
-
-
-def readable_features(model: Any, source: ImageSource, transform: Transform, **options: Any) -> tuple[Tensor, Tensor]:
-    """As `extract_features`, without the unreadable images, which are named in the log.
-
-    Raises:
-        TooManyUnreadableImagesError: see `SkipLog`.
-        NonFiniteFeatureError: names the first image whose feature is not finite.
-    """
-    features, labels = extract_features(model, LabelledImages(source, transform), **options)
-    readable = labels != UNREADABLE
-    skipped = SkipLog(len(source))
-    for index in (~readable).nonzero()[:, 0].tolist():
-        name = source.read(index).identity()
-        skipped.add({name: name})
-    if skipped.skipped and PartialState().is_main_process:
-        logger.warning(skipped.summary())
-    broken = (readable & ~features.isfinite().all(dim=1)).nonzero()[:, 0].tolist()
-    if broken:
-        raise NonFiniteFeatureError(
-            f"the model's feature of {source.read(broken[0]).identity()} is not finite, as of {len(broken)} of "
-            f"{len(source)} images: its weights are broken, or overflow in {model.dtype}"
-        )
-    return features[readable], labels[readable]
-
-
-def align_labels(train: Tensor, test: Tensor, train_names: list[str] | None, test_names: list[str] | None):
-    """Numbers the classes of the training data 0 .. n-1 and gives test images the same numbers, NO_CLASS if they have none.
+def align_labels(
+    train: Tensor, test: Tensor, train_names: list[str] | None, test_names: list[str] | None
+) -> tuple[Tensor, Tensor, int]:
+    """Numbers the classes of the training data 0 .. n-1; test images get the same numbers, or NO_CLASS.
 
     Classes are the same if their names are; where either data set has no names, if their numbers are.
 
@@ -302,13 +183,15 @@ def evaluate_knn(
 
     Raises:
         NeighbourCountError: a k is more than the training images (or none of the default ones fits).
-        UnlabelledDataError, NonFiniteFeatureError, NoViewFeatureError, TooManyUnreadableImagesError: see there.
+        TemperatureError: it is not positive.
+        UnlabelledDataError, NonFiniteFeatureError, NoViewFeatureError, DataOptionError, EmptySourceError,
+        TooManyUnreadableImagesError: the data or the model cannot be used, see their descriptions.
     """
     import evaluate
 
     if k is None:
         k = [count for count in DEFAULT_K if count <= len(train)]
-    check_neighbour_counts(k, len(train))
+    check_options(k, temperature, len(train))
     options = {"batch_size": batch_size, "num_workers": num_workers}
     bank, bank_labels = readable_features(model, train, transform, description="k-NN train", **options)
     queries, labels = readable_features(model, test, transform, description="k-NN test", **options)
@@ -317,7 +200,7 @@ def evaluate_knn(
     device = model.device if model.device.type == "cuda" else "cpu"  # the votes are float64, which not every device has
     settings = {"k": k, "num_classes": num_classes, "temperature": temperature, "device": device}
     rankings = shared_predictions(bank, bank_labels, queries, **settings)
-    result = {
+    result: dict[str, float] = {
         "train_images": len(bank),
         "test_images": len(queries),
         "classes": num_classes,
@@ -330,18 +213,84 @@ def evaluate_knn(
     return result
 
 
-def _transform(image: Image.Image, processor: Any) -> Tensor:
-    return processor(image, return_tensors="pt")["pixel_values"][0]
-
-
-def evaluation_transform(processor: Any) -> Transform:
-    """The transform that an image processor of transformers stands for."""
-    return partial(_transform, processor=processor)
-
-
-def open_labelled(data: str, default_split: str | None) -> ImageSource:
-    """Opens DATA or DATA:SPLIT as `open_source` does."""
+def split_name(data: str) -> tuple[str, str | None]:
+    """DATA or DATA:SPLIT -> DATA, SPLIT."""
     name, colon, split = data.rpartition(":")
-    if colon and not os.path.exists(data):
-        return open_source(name, split=split)
-    return open_source(data)
+    return (name, split) if colon and not os.path.exists(data) else (data, None)
+
+
+def open_train_and_test(train: str, test: str) -> list[ImageSource]:
+    """Opens DATA or DATA:SPLIT, refusing to test on the training data by an omission.
+
+    Raises:
+        DataOptionError: both are the same data, and not told apart by splits.
+    """
+    named = [split_name(train), split_name(test)]
+    if named[0][0] == named[1][0] and (None in (named[0][1], named[1][1]) or named[0] == named[1]):
+        raise DataOptionError(f"train {train!r} and test {test!r} are the same data: name a split of it for each.")
+    return [open_source(name, split=split) for name, split in named]
+
+
+def print_table(result: dict[str, float]) -> None:
+    print("{classes} classes, {train_images} training and {test_images} test images".format(**result))
+    if result["unknown_class_images"]:
+        print("{unknown_class_images} test images are of no training class and count as wrong".format(**result))
+    print(f"{'k':>5}  top-1   top-5")
+    for name in [name for name in result if name.endswith("_top1")]:
+        count = name.removeprefix("k").removesuffix("_top1")
+        print(f"{count:>5}  {result[name]:6.2%}  {result[f'k{count}_top5']:6.2%}")
+
+
+def save_json(content: dict[str, Any], output: Path) -> None:
+    """Writes under a temporary name and renames."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial_file = output.with_name(f".{output.name}.partial")
+    partial_file.write_text(json.dumps(content, indent=2) + "\n")
+    partial_file.replace(output)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", metavar="MODEL", help="a model folder, or the name of a model on the Hub")
+    parser.add_argument("--train", required=True, metavar="DATA[:SPLIT]", help="the labelled bank")
+    parser.add_argument("--test", required=True, metavar="DATA[:SPLIT]", help="the labelled images to be classified")
+    parser.add_argument(
+        "--k", type=int, nargs="+", help="numbers of neighbours (default: of 10 20 100 200 those that fit)"
+    )
+    parser.add_argument("--temperature", type=float, default=TEMPERATURE, help="of the votes (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=64, help="images a process (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=0, help="decoding processes beside each process")
+    parser.add_argument("--device", help="where the model runs (default: an accelerator if there is one)")
+    parser.add_argument("--output", type=Path, help="a JSON file for the result")
+    return parser.parse_args()
+
+
+def main() -> None:
+    from transformers import AutoImageProcessor, AutoModel
+
+    import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
+
+    arguments = parse_arguments()
+    # Accelerate ignores torchrun's processes on a CPU unless told that there is nothing else.
+    state = PartialState(cpu=arguments.device == "cpu" or not torch.accelerator.is_available())
+    train, test = open_train_and_test(arguments.train, arguments.test)
+    result = evaluate_knn(
+        AutoModel.from_pretrained(arguments.model).to(arguments.device or state.device),
+        evaluation_transform(AutoImageProcessor.from_pretrained(arguments.model)),
+        train,
+        test,
+        k=arguments.k,
+        temperature=arguments.temperature,
+        batch_size=arguments.batch_size,
+        num_workers=arguments.workers,
+    )
+    if state.is_main_process:
+        print_table(result)
+        if arguments.output is not None:
+            names = {name: getattr(arguments, name) for name in ("model", "train", "test", "temperature")}
+            save_json(names | result, arguments.output)
+    state.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -29,7 +29,14 @@ class Monitor:
     """
 
     def __init__(
-        self, accelerator: Accelerator, output_dir: str, *, log_every: int, images_per_step: int, step: int, last_step: int
+        self,
+        accelerator: Accelerator,
+        output_dir: str,
+        *,
+        log_every: int,
+        images_per_step: int,
+        step: int,
+        last_step: int,
     ):
         self.accelerator = accelerator
         self.log_every = log_every

@@ -26,8 +26,8 @@ def parameter_groups(model: nn.Module) -> list[dict]:
 def set_schedules(optimizer: torch.optim.Optimizer, lr: float, weight_decay: float) -> None:
     """The learning rate of both groups, and the weight decay of the first."""
     for group in optimizer.param_groups:
-        group["lr"] = lr
-    optimizer.param_groups[0]["weight_decay"] = weight_decay
+        group["lr"] = float(lr)  # a numpy scalar in the optimizer's state could not be loaded with weights_only
+    optimizer.param_groups[0]["weight_decay"] = float(weight_decay)
 
 
 @torch.no_grad()

@@ -27,13 +27,18 @@ class OptionError(ValueError):
 class PretrainOptions:
     # -- data ----------------------------------------------------------------------------------------------------------
     data: str | None = field(
-        default=None, metadata={"help": "Folder of images, folder or glob of parquet files, or data set name on the Hub."}
+        default=None,
+        metadata={"help": "Folder of images, folder or glob of parquet files, or data set name on the Hub."},
     )
     split: str | None = field(default=None, metadata={"help": "Split of a data set (train), or subfolder of a folder."})
     image_column: str | None = field(default=None, metadata={"help": "Column of images, where there are several."})
     streaming: bool = field(default=False, metadata={"help": "Stream the data set instead of downloading it first."})
-    samples_per_epoch: int | None = field(default=None, metadata={"help": "Images an epoch of a stream of unknown length."})
-    max_unreadable: float = field(default=0.01, metadata={"help": "Share of unreadable images above which the run stops."})
+    samples_per_epoch: int | None = field(
+        default=None, metadata={"help": "Images an epoch of a stream of unknown length."}
+    )
+    max_unreadable: float = field(
+        default=0.01, metadata={"help": "Share of unreadable images above which the run stops."}
+    )
     # -- model ---------------------------------------------------------------------------------------------------------
     architecture: str = field(default="swin-tiny", metadata={"help": "swin-tiny, swin-small, swin-base or swin-large."})
     window_size: int = field(default=7, metadata={"help": "Attention window in tokens: 7 or 14 in the paper."})
@@ -42,7 +47,9 @@ class PretrainOptions:
     embed_dim: int | None = field(default=None, metadata={"help": "Instead of the architecture's."})
     depths: list[int] | None = field(default=None, metadata={"help": "Instead of the architecture's."})
     num_heads: list[int] | None = field(default=None, metadata={"help": "Instead of the architecture's."})
-    drop_path_rate: float | None = field(default=None, metadata={"help": "Of the student, instead of the architecture's."})
+    drop_path_rate: float | None = field(
+        default=None, metadata={"help": "Of the student, instead of the architecture's."}
+    )
     num_prototypes: int = field(default=65536, metadata={"help": "K, the heads' output dimension."})
     head_hidden_size: int = field(default=2048, metadata={"help": "Width of the heads' MLPs."})
     head_bottleneck_size: int = field(default=256, metadata={"help": "Dimension in front of the prototypes."})
@@ -61,8 +68,12 @@ class PretrainOptions:
         default_factory=lambda: [0.4, 1.0], metadata={"help": "Smallest and largest share of the image's area."}
     )
     local_crop_sizes: list[int] = field(default_factory=lambda: [96], metadata={"help": "Pixels, one value a set."})
-    local_crops_numbers: list[int] = field(default_factory=lambda: [8], metadata={"help": "Crops of each set; 0: none."})
-    local_crops_scale: list[float] = field(default_factory=lambda: [0.05, 0.4], metadata={"help": "As for global crops."})
+    local_crops_numbers: list[int] = field(
+        default_factory=lambda: [8], metadata={"help": "Crops of each set; 0: none."}
+    )
+    local_crops_scale: list[float] = field(
+        default_factory=lambda: [0.05, 0.4], metadata={"help": "As for global crops."}
+    )
     # -- optimisation --------------------------------------------------------------------------------------------------
     epochs: int = field(default=300, metadata={"help": "Length of all schedules."})
     batch_size: int = field(default=32, metadata={"help": "Images a process takes at a time."})
@@ -75,28 +86,34 @@ class PretrainOptions:
     momentum_teacher: float = field(default=0.996, metadata={"help": "EMA momentum, rising to 1 by a cosine."})
     clip_grad: float = field(default=3.0, metadata={"help": "Largest gradient norm of each parameter; 0: no clipping."})
     freeze_last_layer: int = field(default=1, metadata={"help": "Epochs in which the prototypes stay as they are."})
-    mixed_precision: Literal["no", "bf16", "fp16"] = field(default="no", metadata={"help": "Autocast of both networks."})
+    mixed_precision: Literal["no", "bf16", "fp16"] = field(
+        default="no", metadata={"help": "Autocast of both networks."}
+    )
     gradient_checkpointing: bool = field(default=False, metadata={"help": "Recompute blocks in the backward pass."})
     attn_implementation: str = field(default="sdpa", metadata={"help": "Attention of transformers: sdpa or eager."})
     seed: int = field(default=0, metadata={"help": "Of weights, order and views."})
     # -- these do not change the result ----------------------------------------------------------------------------------
     output_dir: str = field(default="runs/esvit", metadata={"help": "Everything is written below this folder."})
     num_workers: int = field(default=4, metadata={"help": "Processes that decode and crop; 0: the training process."})
-    max_steps: int = field(default=0, metadata={"help": "Stop (and save) at this step; schedules stay. 0: run to the end."})
+    max_steps: int = field(
+        default=0, metadata={"help": "Stop (and save) at this step; schedules stay. 0: run to the end."}
+    )
     log_every: int = field(default=10, metadata={"help": "Steps between two readings of loss and entropy."})
     save_every: int = field(default=0, metadata={"help": "Steps between checkpoints; 0: one after each epoch."})
     keep_checkpoints: int = field(default=2, metadata={"help": "Newest checkpoints to keep."})
     knn_every: int = field(default=0, metadata={"help": "Epochs between k-NN evaluations of the teacher; 0: none."})
-    knn_train: str | None = field(default=None, metadata={"help": "Labelled data of the k-NN bank (default: --data)."})
-    knn_test: str | None = field(default=None, metadata={"help": "Labelled data to be classified."})
+    knn_train: str | None = field(
+        default=None, metadata={"help": "Labelled data of the k-NN bank, DATA or DATA:SPLIT (default: --data)."}
+    )
+    knn_test: str | None = field(default=None, metadata={"help": "Labelled data to be classified, DATA or DATA:SPLIT."})
     knn_k: list[int] = field(default_factory=lambda: [10, 20], metadata={"help": "Numbers of neighbours."})
     tracker: str = field(default="tensorboard", metadata={"help": "Any tracker of Accelerate by name, or none."})
 
     def __post_init__(self):
         for name in ("global_crops_scale", "local_crops_scale"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high <= 1:
-                raise OptionError(f"{name} must be two shares with 0 < low <= high <= 1, got {getattr(self, name)}.")
+            share = getattr(self, name)
+            if len(share) != 2 or not 0 < share[0] <= share[1] <= 1:
+                raise OptionError(f"{name} must be two shares with 0 < low <= high <= 1, got {share}.")
         if len(self.local_crop_sizes) != len(self.local_crops_numbers):
             raise OptionError(
                 f"local_crop_sizes {self.local_crop_sizes} and local_crops_numbers {self.local_crops_numbers} must have "
@@ -107,7 +124,9 @@ class PretrainOptions:
                 raise OptionError(f"{name} must be at least 1, got {getattr(self, name)}.")
         for name in ("warmup_epochs", "warmup_teacher_temp_epochs"):
             if not 0 <= getattr(self, name) <= self.epochs:
-                raise OptionError(f"{name} is {getattr(self, name)}, but must lie between 0 and epochs ({self.epochs}).")
+                raise OptionError(
+                    f"{name} is {getattr(self, name)}, but must lie between 0 and epochs ({self.epochs})."
+                )
         if not 0 < self.region_weight <= 1:
             raise OptionError(f"region_weight must lie in (0, 1], got {self.region_weight}; for none use --task view.")
         if self.knn_every and self.knn_test is None:

@@ -25,15 +25,18 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import gather_object, set_seed
 from checkpoints import Checkpoints, Progress, model_folder
 from image_sources import ImageSource, open_source
+from knn import evaluate_knn, evaluation_transform, open_train_and_test
 from monitoring import Monitor
 from optimization import clip_gradients, drop_last_layer_gradients, parameter_groups, set_schedules, update_teacher
 from options import OptionError, PretrainOptions, parse_options, save_options
 from schedules import cosine_schedule, teacher_temp_schedule
+from transformers import BitImageProcessor
 from transformers.utils import logging as transformers_logging
 from view_loader import Batch, SkipLog, make_loader, steps_per_epoch
 from views import ViewOptions
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
+from modeling_esvit.modeling_esvit import evaluation_preprocessor
 from modeling_esvit.region_matching import EsViTLoss, crop_layout, esvit_loss, update_center
 from modeling_esvit.swin import EsViTDropPath
 
@@ -49,6 +52,7 @@ def build_accelerator(options: PretrainOptions) -> Accelerator:
         OptionError: a tracker that is unknown or not installed, which Accelerate would silently leave out.
     """
     accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # else Accelerate ignores torchrun's processes on a CPU
         mixed_precision=options.mixed_precision,
         gradient_accumulation_steps=options.gradient_accumulation_steps,
         log_with=None if options.tracker == "none" else options.tracker,
@@ -139,6 +143,22 @@ class Pretraining:
         )
         self.checkpoints = Checkpoints(options.output_dir, options.keep_checkpoints, self.accelerator)
         self.skip_log = SkipLog(len(self.source), options.max_unreadable)
+        self.knn_data = self.open_knn_data()
+
+    def open_knn_data(self) -> list[ImageSource] | None:
+        """Bank and test images of the evaluation during training, opened before it so that a wrong name ends it at once."""
+        options = self.options
+        if not options.knn_every or options.knn_test is None:
+            return None
+        training_data = f"{options.data}:{options.split}" if options.split else str(options.data)
+        return open_train_and_test(options.knn_train or training_data, options.knn_test)
+
+    def evaluate(self, data: list[ImageSource]) -> dict[str, float]:
+        """k-NN accuracy of the teacher's view features, as published models are evaluated."""
+        processor = BitImageProcessor.from_dict(evaluation_preprocessor(self.teacher.config))
+        transform = evaluation_transform(processor)
+        scores = evaluate_knn(self.teacher.esvit, transform, *data, k=self.options.knn_k)
+        return {f"knn_{name}": value for name, value in scores.items()}
 
     def summary(self) -> str:
         """The derived values, each with its formula."""
@@ -294,8 +314,8 @@ class Pretraining:
             momentum_teacher=self.momentum[last],
             teacher_temp=self.teacher_temp[last // self.steps_per_epoch],
         )
-        if options.knn_every and rest == 0 and (epoch % options.knn_every == 0 or step == self.last_step):
-            monitor.write({"step": step, **self.evaluate()})
+        if self.knn_data and (rest == 0 and epoch % options.knn_every == 0 or step == self.last_step):
+            monitor.write({"step": step, **self.evaluate(self.knn_data)})
         if save:
             self.save(step)
 

@@ -128,7 +128,7 @@ class ViewOptions:
             low, high = getattr(self, name)
             if not 0 < low <= high <= 1:
                 raise ViewOptionError(
-                    f"{name} is {(low, high)}; shares of the image's area lie in 0 < low <= high <= 1."
+                    f"{name} is {(low, high)}; it must be two shares of the area, 0 < low <= high <= 1."
                 )
         for size in (self.global_crop_size, *self.local_crop_sizes):
             _height_width(size)

@@ -2,12 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Top-k accuracy from ranked class predictions, as a local module of `evaluate`.
 
-    evaluate.load("training/metrics/top_k_accuracy").compute(predictions=ranking, references=labels, top_k=[1, 5])
+evaluate.load("training/metrics/top_k_accuracy").compute(predictions=ranking, references=labels, top_k=[1, 5])
 """
 
 # `evaluate` reads these lines to learn what a metric script imports, and understands one module a line only.
 import datasets
 import evaluate
+
 
 DESCRIPTION = "The share of examples whose label is among the first k classes of their ranking."
 INPUTS = """

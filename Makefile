@@ -1,0 +1,41 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each makes the environment it needs in .venv.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# The tests run in two processes; more threads than cores would only slow them down.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
+.PHONY: demo demo-compare test test-transformers test-all style clean
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/python examples/demo.py demo
+
+demo-compare: $(VENV)/.installed-demo
+	$(BIN)/python examples/demo.py demo-compare --tasks view view+region --seeds 0 1 2
+
+test: $(VENV)/.installed
+	$(PYTEST) -m "not slow"
+
+test-transformers: $(VENV)/.installed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/transformers_suite/run.py -n 2
+
+test-all: $(VENV)/.installed
+	$(PYTEST)
+
+style: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) .cache build *.egg-info
+
+$(VENV)/.installed-demo: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[training,examples]"
+	touch $@
+
+$(VENV)/.installed: setup.cfg pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable ".[training,examples,dev]"
+	touch $@ $(VENV)/.installed-demo

@@ -1,0 +1,141 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+From real images to a published model, in minutes on a CPU.
+
+    python examples/demo.py demo
+    python examples/demo.py demo-compare --tasks view view+region --seeds 0 1 2
+
+cuts patches from bundled photographs, pretrains a small EsViT on them with `training/pretrain.py` and the recipe `demo`,
+measures it (k-NN, region correspondences) beside the untrained model and plain pixels, and loads the result in a fresh
+process with AutoModel and with the pipeline. Everything is written below the given folder; finished parts are reused.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import datasets
+import torch
+from accelerate.utils import set_seed
+from correspondences import correspondence_share, draw, find_correspondences, save_figure
+from photographs import pixel_baselines, write_photographs
+from transformers import AutoImageProcessor, AutoModel
+from transformers.utils import logging as transformers_logging
+
+import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
+
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "training"))
+from checkpoints import model_folder  # noqa: E402  (the line above puts them on the path)
+from image_sources import open_source  # noqa: E402
+from knn import evaluate_knn, evaluation_transform  # noqa: E402
+from options import parse_options  # noqa: E402
+from pretrain import build_networks  # noqa: E402
+
+
+K = 20
+LOAD_ELSEWHERE = """
+import sys, torch, modeling_esvit
+from PIL import Image
+from transformers import AutoModel, pipeline
+folder, photograph = sys.argv[1:]
+model = AutoModel.from_pretrained(folder)
+extract = pipeline("image-feature-extraction", model=folder)
+feature = extract(Image.open(photograph), pool=True, return_tensors=True)
+print(f"AutoModel: {type(model).__name__}; pipeline: a feature of shape {tuple(feature.shape)}")
+"""
+
+
+def pretrain(data: Path, output: Path, task: str, seed: int) -> Path:
+    """The untrained and the trained model of one run; returns its folder. A finished run is not repeated."""
+    arguments = ["--recipe", "demo", "--data", str(data), "--output_dir", str(output), "--task", task, "--seed", str(seed)]
+    if not (output / "untrained").exists():
+        set_seed(seed)
+        model_folder(build_networks(parse_options(arguments))[1], output / "untrained")
+    if not (output / "teacher").exists():
+        subprocess.run([sys.executable, str(ROOT / "training" / "pretrain.py"), *arguments], check=True)
+    return output
+
+
+def measure(model_path: Path, data: Path) -> dict[str, float]:
+    """k-NN top-1 on the test patches, and the share of right matches between the views of the stereo pair."""
+    model = AutoModel.from_pretrained(model_path).eval()
+    transform = evaluation_transform(AutoImageProcessor.from_pretrained(model_path))
+    train, test = open_source(str(data), split="train"), open_source(str(data), split="test")
+    knn = evaluate_knn(model, transform, train, test, k=[K])
+    return {"knn": knn[f"k{K}_top1"], "correspondence": correspondence_share(model)["share"]}
+
+
+def picture(model_path: Path, output: Path) -> None:
+    """The most similar regions of the two views of the stereo pair, joined."""
+    model = AutoModel.from_pretrained(model_path).eval()
+    save_figure(draw(find_correspondences(model), f"Region correspondences, {model_path}"), output)
+
+
+def load_elsewhere(model_path: Path, photograph: Path) -> None:
+    """Load the folder in a new process, as its users will."""
+    subprocess.run([sys.executable, "-c", LOAD_ELSEWHERE, str(model_path), str(photograph)], check=True)
+
+
+def row(name: str, scores: list[dict[str, float]]) -> str:
+    """Mean over the seeds, and each seed's value."""
+
+    def cell(measure: str) -> str:
+        values = [score[measure] for score in scores if measure in score]
+        if not values:
+            return ""
+        each = f" ({', '.join(f'{value:.1%}' for value in values)})" if len(values) > 1 else ""
+        return f"{sum(values) / len(values):.1%}{each}"
+
+    return f"| {name} | {cell('knn')} | {cell('correspondence')} |"
+
+
+def table(results: dict[str, list[dict[str, float]]], seeds: list[int]) -> str:
+    each = f", mean of seeds {', '.join(map(str, seeds))} (each)" if len(seeds) > 1 else ""
+    head = f"| model{each} | k-NN top-1, k = {K} | right region matches |\n| --- | --- | --- |"
+    return "\n".join([head, *(row(name, scores) for name, scores in results.items())])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path, help="folder of data, runs, table and pictures")
+    parser.add_argument("--tasks", nargs="+", default=["view+region"], choices=["view", "view+region"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    arguments = parser.parse_args()
+    datasets.disable_progress_bars()
+    transformers_logging.disable_progress_bar()
+
+    data = arguments.output / "photographs"
+    if not data.exists():
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        write_photographs(data, patch_size=96, train_per_photograph=150, test_per_photograph=40, shards=2)
+    train, test = (datasets.load_dataset(str(data), split=split) for split in ("train", "test"))
+    print(f"{data}: {len(train)} training and {len(test)} test patches of {train.features['label'].num_classes} photographs")
+
+    results = {
+        name.replace("_", " "): [{"knn": accuracy}] for name, accuracy in pixel_baselines(train, test, k=K).items()
+    }
+    for task in arguments.tasks:
+        runs = [pretrain(data, arguments.output / f"{task}-seed{seed}", task, seed) for seed in arguments.seeds]
+        results["untrained"] = [measure(run / "untrained", data) for run in runs]
+        results[f"trained, {task}"] = [measure(run / "teacher", data) for run in runs]
+        for run in runs:
+            picture(run / "teacher", run / "correspondences.png")
+
+    best = arguments.output / f"{arguments.tasks[-1]}-seed{arguments.seeds[0]}" / "teacher"
+    photograph = arguments.output / "patch.png"
+    test[0]["image"].save(photograph)
+    load_elsewhere(best, photograph)
+    text = table(results, arguments.seeds)
+    (arguments.output / "results.md").write_text(text + "\n")
+    (arguments.output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    print(f"\n{text}\n\nThe model is {best}; its correspondences are in {best.parent / 'correspondences.png'}.")
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    main()

@@ -1,0 +1,103 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Write the small golden fixtures from a folder with the full golden files (`swin_w7.outputs.safetensors`, ...). These
+come from running the MIT-licensed original, microsoft/esvit at commit 2d6becd, on the CPU in float32.
+
+    python tests/make_fixtures.py FOLDER
+
+What is left out: weights and cotangents, which are drawn again from their seeds (checked here, bit for bit); rows that
+`golden.thin` drops; duplicates; and what no test reads (mixup, other backbones). Inputs stay float16, as they came.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from golden import COTANGENT_SEED, FIXTURES, cotangents, draw_weights, thin
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+
+SOURCE = "computed by the original, microsoft/esvit at 2d6becd (MIT)"
+INPUT_PARTS = {"g0": ["g0"], "g1": ["g1"], "local": ["l0", "l1", "l2", "l3"], "single": ["x101", "x168", "x200"]}
+UNREAD_OUTPUTS = ("bwd.c_head", "mc.npatch")
+
+
+def write(name: str, tensors: dict[str, torch.Tensor], **header) -> None:
+    """Thinned copies into `fixtures/NAME.safetensors`; header values are stored as JSON."""
+    path = FIXTURES / f"{name}.safetensors"
+    header = {key: json.dumps(value) for key, value in {"source": SOURCE, **header}.items()}
+    save_file({key: thin(key, tensor).contiguous() for key, tensor in tensors.items()}, path, metadata=header)
+    print(f"{path.name}: {len(tensors)} tensors, {path.stat().st_size / 1024:.0f} KiB")
+
+
+def original_order(folder: Path, weights: dict[str, torch.Tensor]) -> list[tuple[str, list[int]]]:
+    """(key, shape) in the order of the original's parameters, read off Swin-T: it has all keys of the small models."""
+    full = json.loads((folder / "fullsize_state_dicts.json").read_text())["models"]["swin_tiny_w7"]["state_dict"]
+    keys = [key for key in full if key in weights and not key.endswith("relative_position_index")]
+    return [(key, list(weights[key].shape)) for key in keys]
+
+
+def is_read(key: str, outputs: dict[str, torch.Tensor]) -> bool:
+    if key.startswith("bwd.gradnorm."):  # for the gradients that are stored in part
+        return key.replace("gradnorm", "grad_rows4") in outputs
+    if key.endswith(".attn_last"):  # also stored by its number, if all layers are
+        return key.replace("attn_last", "attn7.sel") not in outputs and key.replace("attn_last", "attn7") not in outputs
+    return not any(part in key for part in UNREAD_OUTPUTS)
+
+
+def swin(folder: Path, name: str) -> None:
+    weights = load_file(folder / f"{name}.weights.safetensors")
+    outputs = load_file(folder / f"{name}.outputs.safetensors")
+    with safe_open(folder / f"{name}.weights.safetensors", "pt") as file:
+        config, seed = json.loads(file.metadata()["config"]), int(file.metadata()["seed"])
+    parameters = original_order(folder, weights)
+    drawn = draw_weights(parameters, seed)
+    for key, value in weights.items():
+        assert key.endswith("relative_position_index") or torch.equal(drawn[key], value), f"{key} is not from the seed"
+    if "bwd.c_head" in outputs:
+        view, region = cotangents(len(outputs["bwd.c_head"]), *outputs["bwd.c_head_dense"].shape)
+        assert torch.equal(view, outputs["bwd.c_head"]) and torch.equal(region, outputs["bwd.c_head_dense"])
+    kept = {key.replace("attn_last", "attn7"): value for key, value in outputs.items() if is_read(key, outputs)}
+    write(f"golden_{name}", kept, config=config, seed=seed, parameters=parameters, cotangent_seed=COTANGENT_SEED)
+
+
+def losses(folder: Path) -> None:
+    kept = {
+        key: value
+        for key, value in load_file(folder / "losses.safetensors").items()
+        if "mixup" not in key and not key.endswith(".loss")
+    }
+    write("golden_losses", kept)
+
+
+def heads(folder: Path) -> None:
+    tensors = load_file(folder / "optim_utils.safetensors")
+    write("golden_heads", {key: value for key, value in tensors.items() if key.startswith("head.")})
+
+
+def position_index(folder: Path) -> None:
+    tensors = load_file(folder / "rel_index.safetensors")
+    write("golden_position_index", {key: tensors[key][::5] for key in ("swin_window7", "swin_window14")})
+
+
+def inputs(folder: Path) -> None:
+    tensors = load_file(folder / "inputs.safetensors")
+    for part, names in INPUT_PARTS.items():
+        write(f"golden_inputs.{part}", {name: tensors[name] for name in names})
+
+
+def main(folder: Path) -> None:
+    FIXTURES.mkdir(exist_ok=True)
+    inputs(folder)
+    swin(folder, "swin_w7")
+    swin(folder, "swin_w14")
+    losses(folder)
+    heads(folder)
+    position_index(folder)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

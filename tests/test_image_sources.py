@@ -1,0 +1,241 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What each kind of data opens as, in which order it is read, and which error a mistake gets."""
+
+import io
+import zipfile
+
+import datasets
+import numpy as np
+import pytest
+from image_decoding import decode
+from image_sources import (
+    DataNotFoundError,
+    DataOptionError,
+    DatasetSource,
+    EmptySourceError,
+    FolderSource,
+    StreamSource,
+    StreamTooShortError,
+    epoch_order,
+    open_source,
+)
+from PIL import Image
+
+
+FEATURES = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["even", "odd"])})
+
+
+def picture(index):
+    """A 9 x 7 image whose red value is its index."""
+    return Image.new("RGB", (9, 7), (index, 0, 0))
+
+
+def png(index):
+    buffer = io.BytesIO()
+    picture(index).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def rows(number):
+    return {
+        "image": [{"bytes": png(i), "path": f"{i}.png"} for i in range(number)],
+        "label": [i % 2 for i in range(number)],
+    }
+
+
+def index_of(record):
+    return decode(record).getpixel((0, 0))[0]
+
+
+@pytest.fixture
+def dataset():
+    return datasets.Dataset.from_dict(rows(20), features=FEATURES)
+
+
+@pytest.fixture
+def shards(dataset, tmp_path, monkeypatch):
+    """Two training shards and one test shard, and a cache of their own."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)  # 5 s at the end of a parquet stream
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for index in range(2):
+        dataset.shard(2, index, contiguous=True).to_parquet(folder / f"train-{index:05d}-of-00002.parquet")
+    dataset.select(range(4)).to_parquet(folder / "test-00000-of-00001.parquet")
+    return folder
+
+
+# -- folders -----------------------------------------------------------------------------------------------------------
+
+
+def save(path, index=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture(index).convert("L" if path.suffix == ".gif" else "RGB").save(path)
+
+
+def test_a_folder_holds_its_images_sorted_and_labelled_by_first_subfolder(tmp_path):
+    names = ["b/x.jpg", "a/deep/er/y.PNG", "b/c/z.webp", "a/w.tiff", "a/é ü.gif"]
+    for name in names:
+        save(tmp_path / name)
+    for other in ["a/notes.txt", "a/.hidden.png", ".git/h.png", "b/video.mpg"]:
+        (tmp_path / other).parent.mkdir(exist_ok=True)
+        (tmp_path / other).write_bytes(png(0))
+    source = FolderSource(tmp_path)
+    records = [source.read(i) for i in range(len(source))]
+    assert [record.name for record in records] == sorted(names)
+    assert source.class_names == ["a", "b"] and [record.label for record in records] == [0, 0, 0, 1, 1]
+    assert all(decode(record).size == (9, 7) for record in records)
+
+
+def test_images_outside_of_subfolders_mean_no_labels(tmp_path):
+    save(tmp_path / "a" / "x.png")
+    save(tmp_path / "y.png")
+    source = FolderSource(tmp_path)
+    assert not source.has_labels and source.read(0).label is None and len(source) == 2
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    save(tmp_path / "elsewhere" / "x.png")
+    (tmp_path / "data" / "class").mkdir(parents=True)
+    (tmp_path / "data" / "class" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "data")
+    source = FolderSource(tmp_path / "data")
+    assert [source.read(i).name for i in range(len(source))] == ["class/link/x.png"]
+
+
+def test_split_is_a_subfolder_of_a_folder(tmp_path):
+    save(tmp_path / "val" / "cat" / "x.png")
+    save(tmp_path / "train" / "cat" / "y.png")
+    assert len(open_source(str(tmp_path))) == 2
+    assert open_source(tmp_path, split="val").read(0).name == "cat/x.png"
+    with pytest.raises(DataNotFoundError, match="test"):
+        open_source(tmp_path, split="test")
+
+
+# -- data sets ---------------------------------------------------------------------------------------------------------
+
+
+def test_map_style_data_set(dataset):
+    source = open_source(dataset)
+    assert isinstance(source, DatasetSource) and source.class_names == ["even", "odd"]
+    record = source.read(7)
+    assert (index_of(record), record.label, record.name) == (7, 1, "row 7 (7.png)")
+
+
+def test_saved_to_disk(dataset, tmp_path):
+    dataset.save_to_disk(tmp_path / "one")
+    assert len(open_source(str(tmp_path / "one"))) == 20
+    datasets.DatasetDict(train=dataset, test=dataset.select(range(3))).save_to_disk(tmp_path / "many")
+    assert [len(open_source(tmp_path / "many", split=split)) for split in (None, "test")] == [20, 3]
+    with pytest.raises(DataOptionError, match="train.*test"):
+        open_source(tmp_path / "many", split="val")
+    with pytest.raises(DataOptionError, match="streaming"):
+        open_source(tmp_path / "many", streaming=True)
+
+
+def test_parquet_files_in_place_and_streamed(shards):
+    for data in (shards, f"{shards}/train-*.parquet"):
+        source = open_source(data)
+        assert [index_of(source.read(i)) for i in range(len(source))] == list(range(20))
+        stream = open_source(data, streaming=True, samples_per_epoch=20)
+        assert isinstance(stream, StreamSource) and stream.class_names == ["even", "odd"]
+        assert sorted(index_of(stream.read(item)) for item in stream.items(0, 0)) == list(range(20))
+    assert len(open_source(shards, split="test")) == 4
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_an_unknown_split_is_an_error_that_names_the_others(shards, streaming):
+    with pytest.raises(DataOptionError, match="val.*train"):
+        open_source(shards, split="val", streaming=streaming)
+
+
+def test_members_of_archives_are_fetched(tmp_path):
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        for index in range(3):
+            archive.writestr(f"{index}.png", png(index))
+    stream = datasets.load_dataset(
+        "imagefolder", data_files=str(tmp_path / "images.zip"), split="train", streaming=True, drop_labels=True
+    )
+    source = StreamSource(stream, samples_per_epoch=3)
+    records = [source.read(item) for item in source.items(0, 0)]
+    assert sorted(index_of(record) for record in records) == [0, 1, 2]
+    assert all(record.name.endswith("images.zip") for record in records)
+
+
+def test_columns(dataset):
+    two = dataset.add_column("width", [9] * 20).rename_column("image", "left")
+    two = two.add_column("right", [png(100 + i) for i in range(20)]).cast_column("right", datasets.Image())
+    with pytest.raises(DataOptionError, match="image_column must be one of.*'left', 'label', 'width', 'right'"):
+        open_source(two)
+    source = open_source(two, image_column="right", label_column="width")
+    assert index_of(source.read(3)) == 103 and source.read(3).label == 9 and source.class_names is None
+    with pytest.raises(DataOptionError, match="label_column 'class' does not exist.*'left'"):
+        open_source(two, image_column="left", label_column="class")
+    with pytest.raises(DataOptionError, match="label_column 'left' holds Image"):
+        open_source(two, image_column="right", label_column="left")
+    bare = open_source(two.select_columns(["right"]))
+    assert not bare.has_labels and bare.read(0).label is None
+    as_bytes = datasets.Dataset.from_dict({"png": [png(5)]})
+    assert index_of(open_source(as_bytes, image_column="png").read(0)) == 5
+
+
+def test_a_format_of_the_data_set_does_not_matter(dataset):
+    assert index_of(open_source(dataset.with_format("numpy")).read(2)) == 2
+    stream = open_source(dataset.to_iterable_dataset().with_format("numpy"), samples_per_epoch=20)
+    assert sorted(index_of(stream.read(item)) for item in stream.items(0, 0)) == list(range(20))
+
+
+# -- order -------------------------------------------------------------------------------------------------------------
+
+
+def test_epoch_order_is_a_permutation_keyed_by_seed_and_epoch():
+    orders = {(seed, epoch): epoch_order(100, seed, epoch).tolist() for seed in (0, 1) for epoch in (0, 1)}
+    assert all(sorted(order) == list(range(100)) for order in orders.values())
+    assert len({tuple(order) for order in orders.values()}) == 4
+    assert orders[1, 0] == epoch_order(100, 1, 0).tolist()
+
+
+def test_stream_order_is_keyed_by_seed_and_epoch(dataset):
+    source = open_source(dataset.to_iterable_dataset(num_shards=4), samples_per_epoch=20, shuffle_buffer=8)
+    orders = {key: [record.name for record in source.items(*key)] for key in [(0, 0), (0, 1), (1, 0)]}
+    assert all(sorted(order) == sorted(f"{i}.png" for i in range(20)) for order in orders.values())
+    assert len({tuple(order) for order in orders.values()}) == 3
+    assert orders[0, 1] == [record.name for record in source.items(0, 1)]
+
+
+def test_the_length_of_a_stream(dataset, shards):
+    stream = dataset.to_iterable_dataset()
+    with pytest.raises(DataOptionError, match="samples_per_epoch"):
+        open_source(stream)
+    with pytest.raises(StreamTooShortError, match="after 20 samples, but an epoch has 21"):
+        list(open_source(stream, samples_per_epoch=21).items(0, 0))
+    open_source(shards)  # after this, the length of the split is on record
+    assert len(open_source(shards, streaming=True)) == 20
+
+
+# -- mistakes ----------------------------------------------------------------------------------------------------------
+
+
+def test_data_that_is_not_there(tmp_path):
+    for missing in (tmp_path / "nothing", "photographs", str(tmp_path / "*.parquet")):
+        with pytest.raises(DataNotFoundError, match="photographs|nothing|parquet"):
+            open_source(missing)
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(EmptySourceError, match=str(tmp_path)):
+        open_source(tmp_path)
+    with pytest.raises(EmptySourceError):
+        open_source(datasets.Dataset.from_dict({"image": []}, features=datasets.Features({"image": datasets.Image()})))
+
+
+def test_options_that_do_not_fit(tmp_path):
+    with pytest.raises(DataOptionError, match="--data"):
+        open_source(None)
+    with pytest.raises(DataOptionError, match="ndarray"):
+        open_source(np.zeros(3))
+    save(tmp_path / "x.png")
+    with pytest.raises(DataOptionError, match="streaming"):
+        open_source(tmp_path, streaming=True)
+    stream = datasets.IterableDataset.from_generator(lambda: iter([{"image": picture(0)}]))
+    with pytest.raises(DataOptionError, match="features="):
+        open_source(stream, samples_per_epoch=1)

@@ -1,0 +1,71 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Options: defaults < recipe < command line, round trips, and what is refused."""
+
+import re
+
+import pytest
+from options import RECIPES, OptionError, PretrainOptions, parse_options, save_options
+
+
+def test_the_command_line_goes_on_top_of_the_recipe(tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "epochs: 40\nlr: 1e-3\ndepths: [1, 2]\nlocal_crops_scale: [0.1, 0.3]\ngradient_checkpointing: true\n"
+    )
+    options = parse_options(["--epochs", "50", "--recipe", str(recipe), "--batch-size=7"])
+    assert (options.epochs, options.lr, options.depths, options.batch_size) == (50, 1e-3, [1, 2], 7)
+    assert options.local_crops_scale == [0.1, 0.3] and options.gradient_checkpointing
+    assert options.weight_decay == PretrainOptions().weight_decay
+
+
+def test_saved_options_are_a_recipe(tmp_path):
+    options = parse_options(["--data", "somewhere", "--num_heads", "1", "2", "--task", "view", "--max_steps", "3"])
+    save_options(options, tmp_path / "options.yaml")
+    assert parse_options(["--recipe", str(tmp_path / "options.yaml")]) == options
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.yaml")))
+def test_every_recipe_is_valid(name):
+    assert parse_options(["--recipe", name]) is not None
+
+
+def test_only_options_that_change_the_result_differ():
+    options, other = PretrainOptions(), {**vars(PretrainOptions()), "num_workers": 9, "lr": 1.0}
+    assert options.differences(other) == {"lr": (1.0, options.lr)}
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--batchsize", "3"], "Unknown option 'batchsize'; did you mean 'batch_size'?"),
+        (["--learning_rte=3"], "Unknown option 'learning_rte'"),
+        (["--epoch", "3"], "did you mean 'epochs'?"),
+        (["stray"], "'stray' is not the value of any option"),
+        (["--epochs", "5"], "warmup_epochs is 10, but must lie between 0 and epochs (5)"),
+        (["--global_crops_scale", "1.0", "0.2"], "global_crops_scale"),
+        (["--global_crops_scale", "0.2"], "global_crops_scale"),
+        (["--local_crop_sizes", "96", "64"], "one entry for each set"),
+        (["--batch_size", "0"], "batch_size must be at least 1, got 0"),
+        (["--region_weight", "0"], "for none use --task view"),
+        (["--knn_every", "1"], "knn_test"),
+        (["--recipe", "no_such"], "There is no recipe"),
+    ],
+)
+def test_refusals_name_the_value_and_the_remedy(arguments, message):
+    with pytest.raises(OptionError, match=re.escape(message)):
+        parse_options(arguments)
+
+
+@pytest.mark.parametrize("text, message", [("epohcs: 3", "did you mean 'epochs'"), ("- 1", "must be a mapping")])
+def test_refused_recipes(tmp_path, text, message):
+    recipe = tmp_path / "bad.yaml"
+    recipe.write_text(text)
+    with pytest.raises(OptionError, match=message):
+        parse_options(["--recipe", str(recipe)])
+
+
+def test_values_of_the_wrong_type_end_the_command(capsys):
+    with pytest.raises(SystemExit):
+        parse_options(["--epochs", "many"])
+    assert "invalid int value: 'many'" in capsys.readouterr().err
