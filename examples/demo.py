@@ -6,7 +6,7 @@ From real images to a published model, in minutes on a CPU.
     python examples/demo.py demo
     python examples/demo.py demo-compare --tasks view view+region --seeds 0 1 2
 
-cuts patches from bundled photographs, pretrains a small EsViT on them with `training/pretrain.py` and the recipe `demo`,
+cuts patches from bundled photographs, pretrains a small EsViT on them with `training/pretrain.py --recipe demo`,
 measures it (k-NN, region correspondences) beside the untrained model and plain pixels, and loads the result in a fresh
 process with AutoModel and with the pipeline. Everything is written below the given folder; finished parts are reused.
 """
@@ -20,21 +20,22 @@ from pathlib import Path
 import datasets
 import torch
 from accelerate.utils import set_seed
-from correspondences import correspondence_share, draw, find_correspondences, save_figure
-from photographs import pixel_baselines, write_photographs
 from transformers import AutoImageProcessor, AutoModel
 from transformers.utils import logging as transformers_logging
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
+from correspondences import correspondence_share, draw, find_correspondences, save_figure
+from photographs import pixel_baselines, write_photographs
 
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "training"))
 from checkpoints import model_folder  # noqa: E402  (the line above puts them on the path)
 from image_sources import open_source  # noqa: E402
-from knn import evaluate_knn, evaluation_transform  # noqa: E402
+from knn import evaluate_knn  # noqa: E402
 from options import parse_options  # noqa: E402
 from pretrain import build_networks  # noqa: E402
+from view_features import evaluation_transform  # noqa: E402
 
 
 K = 20
@@ -52,7 +53,8 @@ print(f"AutoModel: {type(model).__name__}; pipeline: a feature of shape {tuple(f
 
 def pretrain(data: Path, output: Path, task: str, seed: int) -> Path:
     """The untrained and the trained model of one run; returns its folder. A finished run is not repeated."""
-    arguments = ["--recipe", "demo", "--data", str(data), "--output_dir", str(output), "--task", task, "--seed", str(seed)]
+    arguments = ["--recipe", "demo", "--data", str(data), "--output_dir", str(output)]
+    arguments += ["--task", task, "--seed", str(seed)]
     if not (output / "untrained").exists():
         set_seed(seed)
         model_folder(build_networks(parse_options(arguments))[1], output / "untrained")
@@ -114,7 +116,8 @@ def main() -> None:
         arguments.output.mkdir(parents=True, exist_ok=True)
         write_photographs(data, patch_size=96, train_per_photograph=150, test_per_photograph=40, shards=2)
     train, test = (datasets.load_dataset(str(data), split=split) for split in ("train", "test"))
-    print(f"{data}: {len(train)} training and {len(test)} test patches of {train.features['label'].num_classes} photographs")
+    photographs = train.features["label"].num_classes
+    print(f"{data}: {len(train)} training and {len(test)} test patches of {photographs} photographs")
 
     results = {
         name.replace("_", " "): [{"knn": accuracy}] for name, accuracy in pixel_baselines(train, test, k=K).items()

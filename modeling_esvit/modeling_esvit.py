@@ -60,22 +60,22 @@ class EsViTModelOutput(ModelOutput):
     reshaped_hidden_states: `hidden_states` as maps `[B, C_s, H_s, W_s]`.
     """
 
-    last_hidden_state: torch.FloatTensor | None = None
-    pooler_output: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-    reshaped_hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    last_hidden_state: torch.Tensor | None = None
+    pooler_output: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    reshaped_hidden_states: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
 class EsViTImageClassifierOutput(ModelOutput):
     """loss (scalar, if labels were given), logits (`[B, num_labels]`), and the records of [`EsViTModelOutput`]."""
 
-    loss: torch.FloatTensor | None = None
-    logits: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
-    reshaped_hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    reshaped_hidden_states: tuple[torch.Tensor, ...] | None = None
 
 
 @dataclass
@@ -90,13 +90,13 @@ class EsViTForPreTrainingOutput(ModelOutput):
     region_embeddings (`[R, bottleneck]`), region_prototypes (`[K, bottleneck]`): The same for the region head, if any.
     """
 
-    view_embeddings: torch.FloatTensor | None = None
-    view_prototypes: torch.FloatTensor | None = None
-    region_features: torch.FloatTensor | None = None
-    region_embeddings: torch.FloatTensor | None = None
-    region_prototypes: torch.FloatTensor | None = None
-    hidden_states: tuple[torch.FloatTensor, ...] | None = None
-    attentions: tuple[torch.FloatTensor, ...] | None = None
+    view_embeddings: torch.Tensor = None  # type: ignore[assignment]  # always there; ModelOutput wants a default
+    view_prototypes: torch.Tensor = None  # type: ignore[assignment]
+    region_features: torch.Tensor = None  # type: ignore[assignment]
+    region_embeddings: torch.Tensor | None = None
+    region_prototypes: torch.Tensor | None = None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 def evaluation_preprocessor(config: EsViTConfig) -> dict:
@@ -128,7 +128,7 @@ class EsViTPreTrainedModel(PreTrainedModel):
     config_class = EsViTConfig
     base_model_prefix = "esvit"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ["image"]
     supports_gradient_checkpointing = True
     _no_split_modules = ["EsViTSwinLayer", "EsViTSwinPatchEmbed"]
     _supports_sdpa = True
@@ -157,7 +157,8 @@ class EsViTPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.Conv2d):
             init.kaiming_uniform_(module.weight, a=math.sqrt(5))
             bound = 1 / math.sqrt(module.weight[0].numel())
-            init.uniform_(module.bias, -bound, bound)
+            if module.bias is not None:
+                init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, EsViTSwinPatchEmbed):
             if module.absolute_pos_embed is not None:
                 init.trunc_normal_(module.absolute_pos_embed, std=std)
@@ -175,7 +176,7 @@ class EsViTPreTrainedModel(PreTrainedModel):
         else:
             super()._init_weights(module)
 
-    def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs):
+    def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs):  # type: ignore[override]
         """
         As [`PreTrainedModel.save_pretrained`]; the folder also holds the code files, `auto_map` entries for every head,
         and the evaluation transform (a `preprocessor_config.json` that is already there is kept).
@@ -221,8 +222,8 @@ class EsViTModel(EsViTPreTrainedModel):
         for images in crops:
             if not (isinstance(images, torch.Tensor) and images.is_floating_point()):
                 raise EsViTInputError(
-                    f"pixel_values has type {getattr(images, 'dtype', type(images).__name__)}; rescale and normalise the "
-                    "image to a float tensor first (AutoImageProcessor does)."
+                    f"pixel_values has type {getattr(images, 'dtype', type(images).__name__)}; rescale and normalise "
+                    "the image to a float tensor first (AutoImageProcessor does)."
                 )
             shape = tuple(images.shape)
             if images.ndim != 4 or shape[1] != self.config.num_channels:
@@ -311,7 +312,7 @@ class EsViTBackbone(BackboneMixin, EsViTPreTrainedModel):
         """`[B, channels, H, W]` -> `feature_maps`, one `[B, C_s, H_s, W_s]` for each of `out_features`."""
         if isinstance(pixel_values, list):
             raise EsViTInputError(
-                f"A backbone takes one tensor, got a list of {len(pixel_values)}; maps of several sizes are not one map."
+                f"A backbone takes one tensor, got a list of {len(pixel_values)}: groups of several sizes have no map."
             )
         outputs = self.esvit(pixel_values, output_maps_before_merging=True, **kwargs)
         feature_maps = tuple(
@@ -320,7 +321,9 @@ class EsViTBackbone(BackboneMixin, EsViTPreTrainedModel):
             if stage in self.out_features
         )
         return BackboneOutput(
-            feature_maps=feature_maps, hidden_states=outputs.reshaped_hidden_states, attentions=outputs.attentions
+            feature_maps=feature_maps,  # type: ignore[arg-type]  # annotated as a tuple of one
+            hidden_states=outputs.reshaped_hidden_states,
+            attentions=outputs.attentions,
         )
 
     def normalize(self, stage: str, feature_map: torch.Tensor) -> torch.Tensor:
@@ -336,9 +339,9 @@ class EsViTForImageClassification(EsViTPreTrainedModel):
 
     def __init__(self, config: EsViTConfig):
         super().__init__(config)
-        self.num_labels = config.num_labels
+        self.num_labels = config.num_labels or 0
         self.esvit = EsViTModel(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
+        self.classifier = nn.Linear(config.hidden_size, self.num_labels) if self.num_labels else nn.Identity()
         self.post_init()
 
     @can_return_tuple
@@ -369,6 +372,9 @@ class EsViTForPreTraining(EsViTPreTrainedModel):
 
     _auto_class = "AutoModelForPreTraining"
 
+    view_center: torch.Tensor
+    region_center: torch.Tensor | None
+
     def __init__(self, config: EsViTConfig):
         super().__init__(config)
         self.esvit = EsViTModel(config)
@@ -389,13 +395,12 @@ class EsViTForPreTraining(EsViTPreTrainedModel):
         """
         outputs = self.esvit(pixel_values, **kwargs)
         features = outputs.last_hidden_state.flatten(0, 1)
-        has_regions = self.region_head is not None
         return EsViTForPreTrainingOutput(
             view_embeddings=self.view_head(outputs.pooler_output),
             view_prototypes=self.view_head.last_layer(),
             region_features=features,
-            region_embeddings=self.region_head(features) if has_regions else None,
-            region_prototypes=self.region_head.last_layer() if has_regions else None,
+            region_embeddings=None if self.region_head is None else self.region_head(features),
+            region_prototypes=None if self.region_head is None else self.region_head.last_layer(),
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )

@@ -27,8 +27,8 @@ CHUNK_ROWS = 256  # rows of logits that exist at a time: 64 MiB of float32 at 65
 @dataclass
 class EsViTLoss:
     """
-    loss: scalar with gradient. view_loss, region_loss: its two parts, detached, before weighting (region_loss is None for
-    the view task). teacher_entropy: mean entropy of the teacher's view distributions, in nats; ln K means uniform.
+    loss: scalar with gradient. view_loss, region_loss: its two parts, detached, before weighting (region_loss is None
+    for the view task). teacher_entropy: mean entropy of the teacher's view distributions, in nats; ln K means uniform.
     """
 
     loss: torch.Tensor
@@ -43,7 +43,7 @@ def row_chunks(rows: torch.Tensor) -> list[slice]:
 
 class PrototypeCrossEntropy(torch.autograd.Function):
     """
-    sum over student rows i and their targets j of weight_ij * CE(p_j, softmax(s_i)), and the teacher rows' mean entropy.
+    Sum over student rows i and their targets j of weight_ij * CE(p_j, softmax(s_i)), and the mean entropy of all p_j.
 
     Gradients, with w_i = sum_j weight_ij, q_i = softmax(s_i) and A_j = sum_i weight_ij z_i:
     dz_i = (w_i q_i W_s - sum_j weight_ij m_j) / tau_s;   dW_s = (Q^T diag(w) Z - P^T A) / tau_s.
@@ -101,7 +101,7 @@ def match_regions(student_features: torch.Tensor, teacher_features: torch.Tensor
 
 def view_targets(num_crops: int, batch: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """
-    Teacher rows `[num_crops * batch, 2]` that each student view is compared with, and the weights of these pairs: a view
+    Teacher rows `[num_crops * batch, 2]` that each student view is compared with, and these pairs' weights: a view
     meets both global views of its image, but not itself. The weights of all pairs add up to one.
     """
     image = torch.arange(batch, device=device).repeat(num_crops)
@@ -143,7 +143,7 @@ def region_targets(
 
 
 def crop_layout(groups: list[torch.Tensor], batch: int, region_grid) -> list[tuple[int, int]]:
-    """Crops and regions per crop of each group `[crops * batch, 3, h, w]`; `region_grid` is the configuration's method."""
+    """Crops, and regions per crop, of each group `[crops * batch, 3, h, w]`; `region_grid` as in [`EsViTConfig`]."""
     layout = []
     for group in groups:
         rows, columns = region_grid(*group.shape[-2:])
@@ -178,8 +178,6 @@ def esvit_loss(
     """
     if not layout or layout[0][0] != 2:
         raise ValueError(f"The first group must hold the two global crops, got the layout (crops, regions) {layout}.")
-    if region_weight and (student.region_embeddings is None or region_center is None):
-        raise ValueError(f"region_weight is {region_weight}, but the model has no region head; use region_weight=0.")
     batch = len(teacher.view_embeddings) // 2
     num_crops = sum(crops for crops, _ in layout)
     targets, weights = view_targets(num_crops, batch, teacher.view_embeddings.device)
@@ -196,6 +194,8 @@ def esvit_loss(
     )
     if not region_weight:
         return EsViTLoss(view_loss, view_loss.detach(), None, entropy)
+    if student.region_embeddings is None or region_center is None:
+        raise ValueError(f"region_weight is {region_weight}, but the model has no region head; use region_weight=0.")
     targets, weights = region_targets(student.region_features, teacher.region_features, layout, batch)
     region_loss, _ = PrototypeCrossEntropy.apply(
         student.region_embeddings,
@@ -217,8 +217,8 @@ def update_center(
     center: torch.Tensor, teacher_z: torch.Tensor, teacher_w: torch.Tensor, momentum: float = 0.9
 ) -> None:
     """
-    c <- momentum c + (1 - momentum) * mean of the teacher's logits over all rows of all processes, in place. The mean of
-    W_t z_t is W_t times the mean of z_t, so that only a bottleneck vector and a count are reduced.
+    c <- momentum c + (1 - momentum) * mean of the teacher's logits over all rows of all processes, in place. The mean
+    of W_t z_t is W_t times the mean of z_t, so that only a bottleneck vector and a count are reduced.
     """
     total = torch.cat([teacher_z.sum(dim=0), teacher_z.new_full((1,), len(teacher_z))])
     if torch.distributed.is_available() and torch.distributed.is_initialized():

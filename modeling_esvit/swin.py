@@ -107,12 +107,12 @@ class EsViTSwinPatchEmbed(nn.Module):
         grids = [(m.shape[0], m.shape[1], m.shape[2]) for m in maps]
         tokens = self.norm(pack_groups(maps))
         if self.absolute_pos_embed is not None:
-            tokens = tokens + self.position_embedding(grids)
+            tokens = tokens + self.position_embedding(self.absolute_pos_embed, grids)
         return self.dropout(tokens), grids
 
-    def position_embedding(self, grids: list[Grid]) -> torch.Tensor:
+    def position_embedding(self, embedding: torch.Tensor, grids: list[Grid]) -> torch.Tensor:
         """The learned embedding at each group's size, resized bicubically where that is not its own size."""
-        image = self.absolute_pos_embed.unflatten(1, self.position_grid).permute(0, 3, 1, 2)
+        image = embedding.unflatten(1, self.position_grid).permute(0, 3, 1, 2)
         resized = [
             image if (h, w) == self.position_grid else F.interpolate(image, size=(h, w), mode="bicubic")
             for _, h, w in grids
@@ -163,7 +163,7 @@ def pad_to_windows(qkv: torch.Tensor, bias: torch.Tensor | None, window: int) ->
 
 
 def eager_attention_forward(
-    module: nn.Module,
+    module: "EsViTSwinAttention",
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -184,6 +184,8 @@ def eager_attention_forward(
 
 class EsViTSwinAttention(nn.Module):
     """Multi-head self-attention inside (shifted) windows with a relative position bias."""
+
+    relative_position_index: torch.Tensor
 
     def __init__(self, config: EsViTConfig, dim: int, num_heads: int, window: int, shift: int):
         super().__init__()
@@ -218,11 +220,13 @@ class EsViTSwinAttention(nn.Module):
         name = "eager" if output_attentions else self.config._attn_implementation
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention_forward)
         bias = self.position_bias()
-        outputs, weights = [], []
+        outputs: list[torch.Tensor] = []
+        weights: list[torch.Tensor] = []
         for qkv, mask in zip(split_groups(self.qkv(hidden_states), grids), masks, strict=True):
             output, group_weights = self.attend_in_windows(qkv, bias, mask, attend)
             outputs.append(output)
-            weights.append(group_weights)
+            if group_weights is not None:
+                weights.append(group_weights)
         hidden_states = self.dropout(self.proj(pack_groups(outputs)))
         if not output_attentions:
             return hidden_states, None

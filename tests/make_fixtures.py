@@ -15,9 +15,10 @@ import sys
 from pathlib import Path
 
 import torch
-from golden import COTANGENT_SEED, FIXTURES, cotangents, draw_weights, thin
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+
+from golden import COTANGENT_SEED, FIXTURES, cotangents, draw_weights, thin
 
 
 SOURCE = "computed by the original, microsoft/esvit at 2d6becd (MIT)"

@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The correspondence measure: exact where the answer is known, near chance where there is none."""
 
-import correspondences
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+import correspondences
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.region_matching import match_regions
 

@@ -7,8 +7,8 @@ MIT): three consecutive calls each, at epochs 0, 2 and 5 of a temperature schedu
 
 import pytest
 import torch
-from golden import load
 
+from golden import load
 from modeling_esvit.modeling_esvit import EsViTForPreTrainingOutput
 from modeling_esvit.region_matching import esvit_loss, match_regions, update_center
 

@@ -37,7 +37,7 @@ def images(size: int) -> torch.Tensor:
 
 
 def fill(module: torch.nn.Module) -> None:
-    """Every parameter from the stream of its rank among the sorted keys."""
+    """Every parameter from the stream of its rank among the sorted keys; by way of float32, as in the original."""
     for stream, (key, parameter) in enumerate(sorted(module.named_parameters())):
         value = hash_values(parameter.numel(), stream).view_as(parameter)
         if key.endswith("relative_position_bias_table"):
@@ -49,7 +49,7 @@ def fill(module: torch.nn.Module) -> None:
         else:
             value = 2 * value / math.sqrt(math.prod(parameter.shape[1:]))
         with torch.no_grad():
-            parameter.copy_(value)
+            parameter.copy_(value.float())
 
 
 def assert_printed(tensor: torch.Tensor, shape: tuple[int, ...], figures: str) -> None:

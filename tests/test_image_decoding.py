@@ -7,8 +7,9 @@ import struct
 
 import numpy as np
 import pytest
-from image_decoding import Record, UnreadableImageError, decode, image_extensions
 from PIL import Image, PngImagePlugin
+
+from image_decoding import Record, UnreadableImageError, decode, image_extensions
 
 
 def encoded(image, file_format="PNG", **options):

@@ -8,6 +8,8 @@ import zipfile
 import datasets
 import numpy as np
 import pytest
+from PIL import Image
+
 from image_decoding import decode
 from image_sources import (
     DataNotFoundError,
@@ -20,7 +22,6 @@ from image_sources import (
     epoch_order,
     open_source,
 )
-from PIL import Image
 
 
 FEATURES = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["even", "odd"])})
@@ -181,8 +182,8 @@ def test_columns(dataset):
 
 
 def test_a_format_of_the_data_set_does_not_matter(dataset):
-    assert index_of(open_source(dataset.with_format("numpy")).read(2)) == 2
-    stream = open_source(dataset.to_iterable_dataset().with_format("numpy"), samples_per_epoch=20)
+    assert index_of(open_source(dataset.with_transform(lambda rows: {"nothing": []})).read(2)) == 2
+    stream = open_source(dataset.to_iterable_dataset().with_format("pandas"), samples_per_epoch=20)
     assert sorted(index_of(stream.read(item)) for item in stream.items(0, 0)) == list(range(20))
 
 

@@ -15,22 +15,22 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import evaluate
-import knn
 import numpy as np
 import pytest
 import torch
-from image_sources import DataOptionError, open_source
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor
+
+import knn
+from image_sources import DataOptionError, open_source
+from modeling_esvit import EsViTConfig, EsViTModel
 from view_features import (
     NonFiniteFeatureError,
     UnlabelledDataError,
     evaluation_transform,
     process_batches,
 )
-
-from modeling_esvit import EsViTConfig, EsViTModel
 
 
 ROOT = Path(__file__).parents[1]

@@ -1,18 +1,18 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Schedules, parameter groups, clipping, the frozen last layer and the EMA, against the original (microsoft/esvit, MIT)."""
+"""Schedules, parameter groups, clipping, frozen last layer and EMA, against the original (microsoft/esvit, MIT)."""
 
 import json
 
 import numpy as np
 import pytest
 import torch
-from golden import FIXTURES, load, to_pretraining_keys
-from optimization import clip_gradients, drop_last_layer_gradients, parameter_groups, set_schedules, update_teacher
-from schedules import ScheduleError, cosine_schedule, teacher_temp_schedule
 from torch import nn
 
+from golden import FIXTURES, load, to_pretraining_keys
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
+from optimization import clip_gradients, drop_last_layer_gradients, parameter_groups, set_schedules, update_teacher
+from schedules import ScheduleError, cosine_schedule, teacher_temp_schedule
 
 
 SCHEDULES = {

@@ -5,6 +5,7 @@
 import re
 
 import pytest
+
 from options import RECIPES, OptionError, PretrainOptions, parse_options, save_options
 
 

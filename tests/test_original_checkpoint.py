@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden import FIXTURES
 
+from golden import FIXTURES
 from modeling_esvit.convert_original import load_original_state_dict
 from modeling_esvit.original_checkpoint import ConversionError, read_checkpoint
 

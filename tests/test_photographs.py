@@ -5,11 +5,12 @@
 import re
 
 import numpy as np
-import photographs
 import pytest
 import torch
 from datasets import Dataset, load_dataset
 from PIL import Image
+
+import photographs
 
 
 PATCHES = {"train_per_photograph": 4, "test_per_photograph": 3, "patch_size": 64}

@@ -13,16 +13,16 @@ import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from checkpoints import ResumeError
-from image_sources import DataOptionError, EmptySourceError
-from monitoring import NonFiniteLossError
-from options import OptionError, PretrainOptions, parse_options, save_options
 from PIL import Image
-from pretrain import Pretraining, PrecisionError
 from safetensors.torch import load_file
 from transformers import AutoModel
 
+from checkpoints import ResumeError
+from image_sources import DataOptionError, EmptySourceError
 from modeling_esvit import EsViTForPreTraining
+from monitoring import NonFiniteLossError
+from options import OptionError, PretrainOptions, parse_options, save_options
+from pretrain import PrecisionError, Pretraining
 
 
 ROOT = Path(__file__).resolve().parents[1]

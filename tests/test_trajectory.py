@@ -6,12 +6,13 @@ import json
 
 import pytest
 import torch
+from PIL import Image
+from safetensors import safe_open
+
 from golden import FIXTURES, load, to_pretraining_keys
 from monitoring import Monitor
 from options import PretrainOptions
-from PIL import Image
 from pretrain import Pretraining
-from safetensors import safe_open
 from view_loader import Batch
 
 

@@ -3,14 +3,16 @@
 """Batches do not depend on workers, processes or where a run begins; unreadable images are replaced and counted."""
 
 import itertools
+import pickle
 
 import datasets
 import numpy as np
 import pytest
 import torch
-from image_sources import DataOptionError, FolderSource, StreamSource, epoch_order
 from PIL import Image
-from view_loader import SkipLog, TooManyUnreadableImagesError, make_loader
+
+from image_sources import DataOptionError, FolderSource, StreamSource, epoch_order
+from view_loader import BatchRequest, SkipLog, TooManyUnreadableImagesError, ViewsDataset, make_loader
 from views import ViewOptions
 
 
@@ -101,6 +103,24 @@ def test_epochs_and_seeds_differ(source):
     assert not any(torch.equal(a, b) for a, b in itertools.combinations(first, 2))
 
 
+def test_views_of_a_position_differ_between_epochs(folder):
+    dataset = ViewsDataset(FolderSource(folder), OPTIONS, seed=5)
+    first, second = (dataset[BatchRequest(epoch, range(1), [0])].groups[0] for epoch in (0, 1))
+    assert not torch.equal(first, second)
+
+
+def test_workers_can_be_started_without_fork(folder):
+    """What goes to a worker can be pickled, and is not the stream: that may hold threads, connections, lambdas."""
+    stream = stream_of(folder)
+    stream.connection = lambda: None
+    for source in (FolderSource(folder), stream):
+        dataset = ViewsDataset(source, OPTIONS, seed=5)
+        item = next(source.items(5, 0))
+        copy = pickle.loads(pickle.dumps(dataset))
+        pairs = zip(*[views[BatchRequest(0, range(1), [item])].groups for views in (dataset, copy)], strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
+
+
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_the_global_generator_is_left_alone(folder, num_workers):
     before = torch.get_rng_state()
@@ -165,6 +185,13 @@ def test_replacements_are_the_same_for_any_number_of_processes(damaged):
     whole = batches(source, batch_size=22)[0].groups[0].split(22)
     single = [batches(source, batch_size=1, rank=rank, world_size=22)[0].groups[0] for rank in range(22)]
     assert torch.equal(torch.cat([*whole]), torch.cat([group[crop : crop + 1] for crop in (0, 1) for group in single]))
+
+
+def test_replacements_are_limited_for_any_batch(damaged, monkeypatch):
+    monkeypatch.setattr("view_loader.MAX_REPLACEMENTS", 1)  # but position 2 cannot be read either
+    for size in (2, 22):
+        with pytest.raises(TooManyUnreadableImagesError, match="2 images in a row"):
+            batches(FolderSource(damaged[0]), batch_size=size)
 
 
 def test_a_replacement_gets_views_of_its_own(damaged):

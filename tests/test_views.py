@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageFilter
 from scipy import stats
 from torchvision.transforms import InterpolationMode, RandomResizedCrop, v2
+
 from views import (
     CropBox,
     CropParameters,

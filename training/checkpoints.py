@@ -19,10 +19,10 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from options import PretrainOptions
 from safetensors.torch import load_file
 
 from modeling_esvit import EsViTForPreTraining
+from options import PretrainOptions
 
 
 logger = logging.getLogger(__name__)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Union
 
 import numpy as np
+
 from image_decoding import Record, image_extensions
 from views import Draws, keyed_generator
 

@@ -22,9 +22,10 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather
-from image_sources import DataOptionError, ImageSource, open_source
 from torch import Tensor
 from torch.nn import functional as F
+
+from image_sources import DataOptionError, ImageSource, open_source
 from view_features import Transform, evaluation_transform, process_batches, readable_features
 
 

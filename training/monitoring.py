@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What one sees of a run: progress bar, `log.jsonl`, trackers. Losses are read from the device once per `log_every` steps."""
+"""What one sees of a run: progress bar, `log.jsonl`, trackers. Losses are read from the device once a window."""
 
 import json
 import time
@@ -24,8 +24,8 @@ class NonFiniteLossError(ArithmeticError):
 
 class Monitor:
     """
-    Collects the losses of each step on the device, and once per window averages them over steps and processes, shows them
-    and writes them. Every process calls it; the main one shows and writes.
+    Collects the losses of each step on the device, and once per window of `log_every` steps averages them over steps and
+    processes, shows and writes them. Every process calls it; the main one shows and writes.
     """
 
     def __init__(
@@ -110,8 +110,8 @@ class Monitor:
         self.write(record)
         if not torch.isfinite(mean).all():
             raise NonFiniteLossError(
-                f"The loss of steps {first} to {step} is {loss}. The last checkpoint is still good: continue from it with a "
-                "smaller --lr, a smaller --clip_grad, or --mixed_precision bf16 instead of fp16."
+                f"The loss of steps {first} to {step} is {loss}. The last checkpoint is still good: continue from it with "
+                "a smaller --lr, a smaller --clip_grad, or --mixed_precision bf16 instead of fp16."
             )
 
     def write(self, record: dict[str, float]) -> None:

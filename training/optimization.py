@@ -1,8 +1,9 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
 """
-What happens to parameters and gradients in a step: weight-decay groups, clipping of each parameter on its own, the frozen
-last layer, the EMA teacher. As in the original (microsoft/esvit, MIT), with foreach kernels and nothing read by the host.
+What happens to parameters and gradients in a step: weight-decay groups, clipping of each parameter on its own, the
+frozen last layer, the EMA teacher. As in the original (microsoft/esvit, MIT), with foreach kernels; nothing is read by
+the host.
 """
 
 from collections.abc import Iterable
@@ -16,7 +17,8 @@ def parameter_groups(model: nn.Module) -> list[dict]:
     Trainable parameters in two groups: decayed, and not decayed (biases and every one-dimensional tensor). Bias tables,
     position embeddings and the prototypes' norms `[K, 1]` are decayed, as in the original.
     """
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (plain if name.endswith(".bias") or parameter.ndim == 1 else decayed).append(parameter)
@@ -52,6 +54,6 @@ def drop_last_layer_gradients(model: nn.Module) -> None:
 @torch.no_grad()
 def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     """theta_t <- momentum theta_t + (1 - momentum) theta_s over all parameters; buffers are the teacher's own."""
-    averaged = list(teacher.parameters())
+    averaged: list[torch.Tensor] = list(teacher.parameters())
     torch._foreach_mul_(averaged, momentum)
     torch._foreach_add_(averaged, list(student.parameters()), alpha=1 - momentum)

@@ -92,7 +92,7 @@ class PretrainOptions:
     gradient_checkpointing: bool = field(default=False, metadata={"help": "Recompute blocks in the backward pass."})
     attn_implementation: str = field(default="sdpa", metadata={"help": "Attention of transformers: sdpa or eager."})
     seed: int = field(default=0, metadata={"help": "Of weights, order and views."})
-    # -- these do not change the result ----------------------------------------------------------------------------------
+    # -- these do not change the result --------------------------------------------------------------------------------
     output_dir: str = field(default="runs/esvit", metadata={"help": "Everything is written below this folder."})
     num_workers: int = field(default=4, metadata={"help": "Processes that decode and crop; 0: the training process."})
     max_steps: int = field(
@@ -116,8 +116,8 @@ class PretrainOptions:
                 raise OptionError(f"{name} must be two shares with 0 < low <= high <= 1, got {share}.")
         if len(self.local_crop_sizes) != len(self.local_crops_numbers):
             raise OptionError(
-                f"local_crop_sizes {self.local_crop_sizes} and local_crops_numbers {self.local_crops_numbers} must have "
-                "one entry for each set of local crops."
+                f"local_crop_sizes {self.local_crop_sizes} and local_crops_numbers {self.local_crops_numbers} must "
+                "have one entry for each set of local crops."
             )
         for name in ("epochs", "batch_size", "gradient_accumulation_steps", "log_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
@@ -147,7 +147,7 @@ def unknown_option(name: str) -> OptionError:
 
 
 def recipe_arguments(recipe: str) -> list[str]:
-    """A recipe, by path or by its name in `recipes/`, as command line arguments, so that both are checked in one way."""
+    """A recipe, by path or by its name in `recipes/`, as command line arguments: both are checked in one way."""
     path = Path(recipe) if Path(recipe).suffix in (".yaml", ".yml") else RECIPES / f"{recipe}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
@@ -171,7 +171,8 @@ def parse_options(arguments: list[str]) -> PretrainOptions:
     Raises:
         OptionError: an unknown name (with the nearest valid one) or an impossible value.
     """
-    parser = HfArgumentParser(PretrainOptions, allow_abbrev=False, description="Pretrain an EsViT backbone.")
+    dataclass_types: Any = PretrainOptions  # its own annotation does not accept a dataclass
+    parser = HfArgumentParser(dataclass_types, allow_abbrev=False, description="Pretrain an EsViT backbone.")
     parser.add_argument("--recipe", help="YAML file of these options, or the name of one in recipes/.")
     recipe = parser.parse_known_args(arguments)[0].recipe
     in_order = (recipe_arguments(recipe) if recipe else []) + arguments

@@ -8,9 +8,10 @@ Pretrain an EsViT backbone on images without labels (arXiv 2106.09785).
     torchrun --nproc_per_node 8 training/pretrain.py --data imagenet/train --mixed_precision bf16
     python training/pretrain.py --help
 
-A student sees all crops of an image, a teacher the two global ones. The student learns to give each of its views, and each
-region of each view, the distribution over prototypes that the teacher gives to the other views; the teacher is a moving
-average of the student. The same command again continues a stopped run. The result is the model folder OUTPUT_DIR/teacher.
+A student sees all crops of an image, a teacher the two global ones. The student learns to give each of its views, and
+each region of each view, the distribution over prototypes that the teacher gives to the other views; the teacher is a
+moving average of the student. The same command again continues a stopped run. The result is the model folder
+OUTPUT_DIR/teacher.
 """
 
 import copy
@@ -23,22 +24,23 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import gather_object, set_seed
-from checkpoints import Checkpoints, Progress, model_folder
-from image_sources import ImageSource, open_source
-from knn import evaluate_knn, evaluation_transform, open_train_and_test
-from monitoring import Monitor
-from optimization import clip_gradients, drop_last_layer_gradients, parameter_groups, set_schedules, update_teacher
-from options import OptionError, PretrainOptions, parse_options, save_options
-from schedules import cosine_schedule, teacher_temp_schedule
 from transformers import BitImageProcessor
 from transformers.utils import logging as transformers_logging
-from view_loader import Batch, SkipLog, make_loader, steps_per_epoch
-from views import ViewOptions
 
+from checkpoints import Checkpoints, Progress, model_folder
+from image_sources import ImageSource, open_source
+from knn import evaluate_knn, open_train_and_test
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from modeling_esvit.modeling_esvit import evaluation_preprocessor
 from modeling_esvit.region_matching import EsViTLoss, crop_layout, esvit_loss, update_center
 from modeling_esvit.swin import EsViTDropPath
+from monitoring import Monitor
+from optimization import clip_gradients, drop_last_layer_gradients, parameter_groups, set_schedules, update_teacher
+from options import OptionError, PretrainOptions, parse_options, save_options
+from schedules import cosine_schedule, teacher_temp_schedule
+from view_features import evaluation_transform
+from view_loader import Batch, SkipLog, make_loader, steps_per_epoch
+from views import ViewOptions
 
 
 class PrecisionError(ValueError):
@@ -146,7 +148,7 @@ class Pretraining:
         self.knn_data = self.open_knn_data()
 
     def open_knn_data(self) -> list[ImageSource] | None:
-        """Bank and test images of the evaluation during training, opened before it so that a wrong name ends it at once."""
+        """Bank and test images of the evaluation during training, opened early so that a wrong name fails at once."""
         options = self.options
         if not options.knn_every or options.knn_test is None:
             return None
@@ -163,11 +165,11 @@ class Pretraining:
     def summary(self) -> str:
         """The derived values, each with its formula."""
         o, world = self.options, self.accelerator.num_processes
-        parameters = sum(p.numel() for p in self.student.parameters())
+        millions = sum(p.numel() for p in self.student.parameters()) / 1e6
         crops = 2 + sum(o.local_crops_numbers)
         return "\n".join(
             [
-                f"{o.architecture}, window {o.window_size}, task {o.task}: {parameters / 1e6:.1f} M parameters with heads",
+                f"{o.architecture}, window {o.window_size}, task {o.task}: {millions:.1f} M parameters with heads",
                 f"images a step    = {o.batch_size} a process x {world} processes x {o.gradient_accumulation_steps} "
                 f"accumulated = {self.global_batch}, each in {crops} crops",
                 f"peak lr          = {o.lr:g} x {self.global_batch} / 256 = {o.lr * self.global_batch / 256:.3g}",
@@ -262,9 +264,8 @@ class Pretraining:
 
     def save(self, step: int) -> Path:
         # The student never uses the centres; saved with it they make its folder complete.
-        self.student.view_center.copy_(self.teacher.view_center)
-        if self.student.region_center is not None:
-            self.student.region_center.copy_(self.teacher.region_center)
+        for name, center in self.teacher.named_buffers(recurse=False):
+            self.student.get_buffer(name).copy_(center)
         progress = Progress(step, self.accelerator.num_processes, self.steps_per_epoch, asdict(self.options))
         return self.checkpoints.save(progress, self.student, self.teacher, self.optimizer)
 

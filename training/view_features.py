@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather
-from image_decoding import UnreadableImageError, decode
-from image_sources import DataOptionError, DatasetSource, EmptySourceError, FolderSource, ImageSource, StreamSource
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
+
+from image_decoding import UnreadableImageError, decode
+from image_sources import DataOptionError, DatasetSource, EmptySourceError, FolderSource, ImageSource, StreamSource
 from view_loader import SkipLog
 
 

@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from image_decoding import Record, UnreadableImageError, decode
-from image_sources import DataOptionError, ImageSource
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+from image_decoding import Record, UnreadableImageError, decode
+from image_sources import DataOptionError, ImageSource
 from views import ViewKey, ViewOptions, collate_views, make_views
 
 
