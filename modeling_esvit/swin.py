@@ -147,19 +147,19 @@ def shift_mask(height: int, width: int, window: int, shift: int, like: torch.Ten
     return torch.where(label[:, :, None] == label[:, None, :], 0.0, -100.0).to(like.dtype)
 
 
-def pad_to_windows(qkv: torch.Tensor, bias: torch.Tensor | None, window: int) -> torch.Tensor:
+def pad_to_windows(qkv: torch.Tensor, projection: nn.Module, window: int) -> torch.Tensor:
     """
     `[n, h, w, 3C]` padded at the bottom and right to multiples of the window. The padding belongs *before* the
-    projection, as zeros, whose q, k, v are its bias: so it is the bias that is put here, with its gradient.
+    projection, as zeros: what it makes of one zero (its bias) is repeated. The projection is called, and its bias not
+    read, because an offloaded parameter is there in the call only.
     """
     n, h, w, width = qkv.shape
     bottom, right = -h % window, -w % window
-    pad = qkv.new_zeros(width) if bias is None else bias.to(qkv.dtype)
-    if right:
-        qkv = torch.cat([qkv, pad.expand(n, h, right, width)], dim=2)
-    if bottom:
-        qkv = torch.cat([qkv, pad.expand(n, bottom, w + right, width)], dim=1)
-    return qkv
+    if not (bottom or right):
+        return qkv
+    pad = projection(qkv.new_zeros(1, width // 3))
+    qkv = torch.cat([qkv, pad.expand(n, h, right, width)], dim=2)
+    return torch.cat([qkv, pad.expand(n, bottom, w + right, width)], dim=1)
 
 
 def eager_attention_forward(
@@ -238,7 +238,7 @@ class EsViTSwinAttention(nn.Module):
         """One group: `[n, h, w, 3C]` -> `[n, h, w, C]`."""
         n, h, w, _ = qkv.shape
         size = self.window
-        qkv = pad_to_windows(qkv, self.qkv.bias, size)
+        qkv = pad_to_windows(qkv, self.qkv, size)
         if self.shift:
             qkv = qkv.roll((-self.shift, -self.shift), dims=(1, 2))
         rows, columns = qkv.shape[1] // size, qkv.shape[2] // size

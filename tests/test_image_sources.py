@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image_decoding import decode
+from image_decoding import UnreadableImageError, decode
 from image_sources import (
     DataNotFoundError,
     DataOptionError,
@@ -175,10 +175,17 @@ def test_columns(dataset):
         open_source(two, image_column="left", label_column="class")
     with pytest.raises(DataOptionError, match="label_column 'left' holds Image"):
         open_source(two, image_column="right", label_column="left")
+    assert open_source(dataset.rename_column("label", "parity")).read(3).label == 1
     bare = open_source(two.select_columns(["right"]))
     assert not bare.has_labels and bare.read(0).label is None
     as_bytes = datasets.Dataset.from_dict({"png": [png(5)]})
     assert index_of(open_source(as_bytes, image_column="png").read(0)) == 5
+
+
+def test_a_row_without_an_image_is_unreadable(dataset):
+    source = open_source(datasets.Dataset.from_dict({**rows(1), "image": [None]}, features=FEATURES))
+    with pytest.raises(UnreadableImageError, match="row 0"):
+        decode(source.read(0))
 
 
 def test_a_format_of_the_data_set_does_not_matter(dataset):

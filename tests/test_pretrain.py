@@ -114,6 +114,15 @@ def test_a_stopped_run_continues_exactly(images, finished, tmp_path, stop):
     assert_equal_weights(tmp_path / last, finished / last)
 
 
+def test_what_a_killed_run_did_after_its_checkpoint_is_done_again(images, finished, tmp_path):
+    Pretraining(tiny(images, tmp_path, max_steps=5, save_every=1, keep_checkpoints=3)).run()
+    for step in (4, 5):
+        shutil.rmtree(tmp_path / "checkpoints" / f"step-{step:08d}")
+    Pretraining(tiny(images, tmp_path)).run()
+    assert losses_of(tmp_path) == losses_of(finished)
+    assert_equal_weights(tmp_path / "teacher", finished / "teacher")
+
+
 def test_the_seed_matters(images, finished, tmp_path):
     Pretraining(tiny(images, tmp_path, seed=1)).run()
     assert losses_of(tmp_path) != losses_of(finished)

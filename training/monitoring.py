@@ -42,6 +42,8 @@ class Monitor:
         self.log_every = log_every
         self.images_per_step = images_per_step
         self.path = Path(output_dir) / "log.jsonl"
+        if accelerator.is_main_process and self.path.exists():
+            self.forget_after(step)
         self.bar = tqdm(
             total=last_step,
             initial=step,
@@ -51,6 +53,11 @@ class Monitor:
             dynamic_ncols=True,
         )
         self.start_window()
+
+    def forget_after(self, step: int) -> None:
+        """Drop what a killed run logged after the checkpoint that is now continued."""
+        lines = self.path.read_text().splitlines(keepends=True)
+        self.path.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
 
     def start_window(self) -> None:
         self.losses: list[torch.Tensor] = []

@@ -24,7 +24,7 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import gather_object, set_seed
-from transformers import BitImageProcessor
+from transformers import AutoModelForPreTraining, BitImageProcessor
 from transformers.utils import logging as transformers_logging
 
 from checkpoints import Checkpoints, Progress, model_folder
@@ -86,8 +86,7 @@ def build_networks(options: PretrainOptions) -> tuple[EsViTForPreTraining, EsViT
         region_head=options.task == "view+region",
         **overrides,
     )
-    config._attn_implementation = options.attn_implementation
-    student = EsViTForPreTraining(config)
+    student = AutoModelForPreTraining.from_config(config, attn_implementation=options.attn_implementation)
     teacher = copy.deepcopy(student).requires_grad_(False)
     for module in teacher.modules():
         if isinstance(module, EsViTDropPath):
@@ -130,9 +129,9 @@ class Pretraining:
         set_seed(options.seed, device_specific=True)
 
         world = self.accelerator.num_processes
-        self.global_batch = options.batch_size * world * options.gradient_accumulation_steps
-        batches = steps_per_epoch(len(self.source), options.batch_size * options.gradient_accumulation_steps, world)
-        self.steps_per_epoch = batches
+        per_process = options.batch_size * options.gradient_accumulation_steps
+        self.global_batch = per_process * world
+        self.steps_per_epoch = steps_per_epoch(len(self.source), per_process, world)
         self.num_steps = options.epochs * self.steps_per_epoch
         self.last_step = min(options.max_steps or self.num_steps, self.num_steps)
         peak_lr = options.lr * self.global_batch / 256
@@ -147,19 +146,19 @@ class Pretraining:
         self.skip_log = SkipLog(len(self.source), options.max_unreadable)
         self.knn_data = self.open_knn_data()
 
-    def open_knn_data(self) -> list[ImageSource] | None:
+    def open_knn_data(self) -> list[ImageSource]:
         """Bank and test images of the evaluation during training, opened early so that a wrong name fails at once."""
         options = self.options
         if not options.knn_every or options.knn_test is None:
-            return None
+            return []
         training_data = f"{options.data}:{options.split}" if options.split else str(options.data)
         return open_train_and_test(options.knn_train or training_data, options.knn_test)
 
-    def evaluate(self, data: list[ImageSource]) -> dict[str, float]:
+    def evaluate(self) -> dict[str, float]:
         """k-NN accuracy of the teacher's view features, as published models are evaluated."""
         processor = BitImageProcessor.from_dict(evaluation_preprocessor(self.teacher.config))
         transform = evaluation_transform(processor)
-        scores = evaluate_knn(self.teacher.esvit, transform, *data, k=self.options.knn_k)
+        scores = evaluate_knn(self.teacher.esvit, transform, *self.knn_data, k=self.options.knn_k)
         return {f"knn_{name}": value for name, value in scores.items()}
 
     def summary(self) -> str:
@@ -193,23 +192,22 @@ class Pretraining:
     def batches(self, step: int) -> Iterator[Batch]:
         """What this process sees from `step` on: `gradient_accumulation_steps` batches a step."""
         options = self.options
-        accumulation = options.gradient_accumulation_steps
-        # The loader drops an epoch's last incomplete batch; a step needs `accumulation` whole ones.
-        for epoch in range(step // self.steps_per_epoch, options.epochs):
-            first = step % self.steps_per_epoch if epoch == step // self.steps_per_epoch else 0
-            loader = make_loader(
-                self.source,
-                view_options(options),
-                seed=options.seed,
-                batch_size=options.batch_size,
-                epoch=epoch,
-                start_step=first * accumulation,
-                rank=self.accelerator.process_index,
-                world_size=self.accelerator.num_processes,
-                num_workers=options.num_workers,
-                pin_memory=self.accelerator.device.type == "cuda",
-            )
-            yield from itertools.islice(loader, (self.steps_per_epoch - first) * accumulation)
+        epoch, first = divmod(step, self.steps_per_epoch)
+        loader = make_loader(
+            self.source,
+            view_options(options),
+            seed=options.seed,
+            batch_size=options.batch_size,
+            batches_per_step=options.gradient_accumulation_steps,
+            epoch=epoch,
+            num_epochs=options.epochs - epoch,
+            start_step=first * options.gradient_accumulation_steps,
+            rank=self.accelerator.process_index,
+            world_size=self.accelerator.num_processes,
+            num_workers=options.num_workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+        )
+        return iter(loader)
 
     def train_step(self, batches: list[Batch], step: int, monitor: Monitor) -> None:
         """One update of student, teacher and centres from `gradient_accumulation_steps` batches."""
@@ -306,19 +304,22 @@ class Pretraining:
         options, last = self.options, step - 1
         epoch, rest = divmod(step, self.steps_per_epoch)
         save = step == self.last_step or (step % options.save_every == 0 if options.save_every else rest == 0)
+        evaluate = bool(self.knn_data) and (step == self.last_step or (rest == 0 and epoch % options.knn_every == 0))
         monitor.step(
             step,
-            report=save,  # so that no checkpoint is written after a loss that is not finite
+            report=save or evaluate,  # so that no checkpoint is written after a loss that is not finite
             epoch=last // self.steps_per_epoch,
             lr=self.lr[last],
             weight_decay=self.weight_decay[last],
             momentum_teacher=self.momentum[last],
             teacher_temp=self.teacher_temp[last // self.steps_per_epoch],
         )
-        if self.knn_data and (rest == 0 and epoch % options.knn_every == 0 or step == self.last_step):
-            monitor.write({"step": step, **self.evaluate(self.knn_data)})
+        if evaluate:
+            monitor.write({"step": step, **self.evaluate()})
         if save:
             self.save(step)
+        if save or evaluate:
+            monitor.start_window()  # images/s counts training alone
 
     def finish(self, monitor: Monitor) -> Path:
         """Write the published folder, and say what was skipped and how to go on."""

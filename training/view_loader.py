@@ -61,6 +61,7 @@ class BatchRequests(Sampler[BatchRequest]):
         num_epochs: int,
         start_step: int,
         batch_size: int,
+        batches_per_step: int,
         rank: int,
         world_size: int,
     ) -> None:
@@ -68,7 +69,8 @@ class BatchRequests(Sampler[BatchRequest]):
         self.epochs = range(epoch, epoch + num_epochs)
         self.start_step = start_step
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
-        self.steps_per_epoch = steps_per_epoch(len(source), batch_size, world_size)
+        whole = steps_per_epoch(len(source), batch_size * batches_per_step, world_size)
+        self.steps_per_epoch = whole * batches_per_step
         if not 0 <= start_step <= self.steps_per_epoch:
             raise DataOptionError(f"start_step {start_step} is not in an epoch of {self.steps_per_epoch} steps.")
 
@@ -188,6 +190,7 @@ def make_loader(
     *,
     seed: int,
     batch_size: int,
+    batches_per_step: int = 1,
     epoch: int = 0,
     num_epochs: int = 1,
     start_step: int = 0,
@@ -198,10 +201,11 @@ def make_loader(
 ) -> DataLoader[Batch]:
     """The batches of process `rank` from step `start_step` of `epoch` to the end of the last of `num_epochs` epochs.
 
-    Workers live, and prefetch, across the epochs of one loader. The batches are the same for any `num_workers`.
+    Workers live, and prefetch, across the epochs of one loader. The batches are the same for any `num_workers`. An epoch
+    is cut to a multiple of `batches_per_step` (gradient accumulation); `start_step` still counts batches.
 
     Raises:
-        DataOptionError: an epoch has no whole global batch, or fewer steps than `start_step`.
+        DataOptionError: an epoch has no whole global batch, or fewer batches than `start_step`.
     """
     requests = BatchRequests(
         source,
@@ -210,6 +214,7 @@ def make_loader(
         num_epochs=num_epochs,
         start_step=start_step,
         batch_size=batch_size,
+        batches_per_step=batches_per_step,
         rank=rank,
         world_size=world_size,
     )

@@ -261,7 +261,9 @@ def collate_views(samples: Sequence[Sequence[Tensor]], options: ViewOptions) -> 
 
     Returns `[2*B, 3, h, w]` for the global crops, then `[n_i*B, 3, h_i, w_i]` for each set i of local crops.
     """
-    crops = [torch.stack(crop) for crop in zip(*samples, strict=True)]
-    ends = np.cumsum([len(group) for group in options.groups]).tolist()
-    starts = [0, *ends[:-1]]
-    return [torch.cat(crops[start:end]) for start, end in zip(starts, ends, strict=True)]
+    groups, first = [], 0
+    for group in options.groups:
+        crops = range(first, first + len(group))
+        groups.append(torch.stack([sample[crop] for crop in crops for sample in samples]))
+        first = crops.stop
+    return groups
