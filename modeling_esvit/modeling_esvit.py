@@ -384,6 +384,16 @@ class EsViTForPreTraining(EsViTPreTrainedModel):
         self.register_buffer("region_center", torch.zeros(config.num_prototypes) if config.region_head else None)
         self.post_init()
 
+    @classmethod
+    def from_pretrained(cls, *args, **kwargs):
+        """As [`PreTrainedModel.from_pretrained`], which makes all parameters trainable; frozen norms stay so here."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded  # a pair with output_loading_info=True
+        for module in model.modules():
+            if isinstance(module, EsViTPrototypes):
+                module.weight_g.requires_grad_(not model.config.norm_last_layer)
+        return loaded
+
     @can_return_tuple
     def forward(
         self, pixel_values: torch.Tensor | list[torch.Tensor] | None = None, **kwargs: Unpack[TransformersKwargs]

@@ -16,12 +16,17 @@ pass, so that nothing of size rows x K is ever stored.
 from dataclasses import dataclass
 
 import torch
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from .modeling_esvit import EsViTForPreTrainingOutput
 
 
 CHUNK_ROWS = 256  # rows of logits that exist at a time: 64 MiB of float32 at 65536 prototypes
+
+
+class LossInputError(ValueError):
+    """Outputs, layout and task that do not belong together."""
 
 
 @dataclass
@@ -82,6 +87,7 @@ class PrototypeCrossEntropy(torch.autograd.Function):
         return loss, entropy
 
     @staticmethod
+    @once_differentiable
     def backward(ctx, grad_loss, _):
         grad_z, grad_w = ctx.saved_tensors
         return grad_z * grad_loss, grad_w * grad_loss, None, None, None, None, None, None, None
@@ -99,21 +105,26 @@ def match_regions(student_features: torch.Tensor, teacher_features: torch.Tensor
         return (student @ teacher.transpose(1, 2)).argmax(dim=-1)
 
 
-def view_targets(num_crops: int, batch: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+def view_targets(num_crops: int, batch: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """
     Teacher rows `[num_crops * batch, 2]` that each student view is compared with, and these pairs' weights: a view
-    meets both global views of its image, but not itself. The weights of all pairs add up to one.
+    meets both global views of its image, but not itself. The weights of all pairs add up to one; they have the type and
+    the device of `like`.
     """
-    image = torch.arange(batch, device=device).repeat(num_crops)
+    image = torch.arange(batch, device=like.device).repeat(num_crops)
     targets = torch.stack([image, image + batch], dim=1)
-    weights = torch.full((num_crops, batch, 2), 1.0 / (2 * (num_crops - 1) * batch), device=device)
+    weights = like.new_full((num_crops, batch, 2), 1.0 / (2 * (num_crops - 1) * batch))
     for view in (0, 1):
         weights[view, :, view] = 0.0
     return targets, weights.flatten(0, 1)
 
 
 def region_targets(
-    student_features: torch.Tensor, teacher_features: torch.Tensor, layout: list[tuple[int, int]], batch: int
+    student_features: torch.Tensor,
+    teacher_features: torch.Tensor,
+    layout: list[tuple[int, int]],
+    batch: int,
+    like: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """
     As [`view_targets`], for regions: each student region's best match in each global view of the same image.
@@ -122,6 +133,7 @@ def region_targets(
         student_features: `[sum of crops * batch * T, C]`, crop group after crop group.
         teacher_features: `[2 * batch * T_0, C]`.
         layout: crops and regions per crop of each group; group 0 holds the two global crops.
+        like: a tensor of the type and on the device that the weights shall have.
     """
     num_crops = sum(crops for crops, _ in layout)
     num_regions = layout[0][1]
@@ -135,8 +147,7 @@ def region_targets(
         matches = torch.stack([match_regions(by_image, view) for view in views])
         rows = matches.view(2, batch, crops, regions).transpose(1, 2) + first_row  # [2, crops, B, T]
         targets.append(rows.flatten(1).T)
-        weight = torch.full((crops, batch, regions, 2), 1.0 / (2 * (num_crops - 1) * batch * regions))
-        weights.append(weight.to(teacher_features.device))
+        weights.append(like.new_full((crops, batch, regions, 2), 1.0 / (2 * (num_crops - 1) * batch * regions)))
     for view in (0, 1):
         weights[0][view, :, :, view] = 0.0
     return torch.cat(targets), torch.cat([weight.flatten(0, 2) for weight in weights])
@@ -174,13 +185,15 @@ def esvit_loss(
         teacher_temp, student_temp: temperatures tau_t and tau_s.
 
     Raises:
-        ValueError: the region task without region embeddings, or a layout that does not begin with two global crops.
+        LossInputError: the region task without region embeddings; a layout that does not begin with two global crops.
     """
     if not layout or layout[0][0] != 2:
-        raise ValueError(f"The first group must hold the two global crops, got the layout (crops, regions) {layout}.")
+        raise LossInputError(
+            f"The first group must hold the two global crops, got the layout (crops, regions) {layout}."
+        )
     batch = len(teacher.view_embeddings) // 2
     num_crops = sum(crops for crops, _ in layout)
-    targets, weights = view_targets(num_crops, batch, teacher.view_embeddings.device)
+    targets, weights = view_targets(num_crops, batch, view_center)
     view_loss, entropy = PrototypeCrossEntropy.apply(
         student.view_embeddings,
         student.view_prototypes,
@@ -188,15 +201,17 @@ def esvit_loss(
         teacher.view_prototypes,
         view_center,
         targets,
-        weights.to(view_center.dtype),
+        weights,
         student_temp,
         teacher_temp,
     )
     if not region_weight:
         return EsViTLoss(view_loss, view_loss.detach(), None, entropy)
     if student.region_embeddings is None or region_center is None:
-        raise ValueError(f"region_weight is {region_weight}, but the model has no region head; use region_weight=0.")
-    targets, weights = region_targets(student.region_features, teacher.region_features, layout, batch)
+        raise LossInputError(
+            f"region_weight is {region_weight}, but the model has no region head; use region_weight=0."
+        )
+    targets, weights = region_targets(student.region_features, teacher.region_features, layout, batch, region_center)
     region_loss, _ = PrototypeCrossEntropy.apply(
         student.region_embeddings,
         student.region_prototypes,
@@ -204,7 +219,7 @@ def esvit_loss(
         teacher.region_prototypes,
         region_center,
         targets,
-        weights.to(region_center.dtype),
+        weights,
         student_temp,
         teacher_temp,
     )
@@ -227,4 +242,4 @@ def update_center(
         center.mul_(momentum).add_(teacher_w @ (total[:-1] / total[-1]), alpha=1 - momentum)
 
 
-__all__ = ["EsViTLoss", "crop_layout", "esvit_loss", "match_regions", "update_center"]
+__all__ = ["EsViTLoss", "LossInputError", "crop_layout", "esvit_loss", "match_regions", "update_center"]

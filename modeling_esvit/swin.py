@@ -177,7 +177,8 @@ def eager_attention_forward(
     dropout, as `[B * windows, heads, L, L]`: this very tensor is used, so that gradients with respect to it exist.
     """
     logits = torch.matmul(query * scaling, key.transpose(2, 3)) + attention_mask
-    weights = logits.softmax(dim=-1, dtype=torch.float32).to(query.dtype).view(-1, module.num_heads, *logits.shape[2:])
+    precision = torch.promote_types(query.dtype, torch.float32)
+    weights = logits.softmax(dim=-1, dtype=precision).to(query.dtype).view(-1, module.num_heads, *logits.shape[2:])
     dropped = F.dropout(weights, p=dropout, training=module.training).view_as(logits)
     return torch.matmul(dropped, value).transpose(1, 2).contiguous(), weights
 

@@ -24,7 +24,7 @@ class NonFiniteLossError(ArithmeticError):
 
 class Monitor:
     """
-    Collects the losses of each step on the device, and once per window of `log_every` steps averages them over steps and
+    Collects the losses of each step on the device, and once a window of `log_every` steps averages them over steps and
     processes, shows and writes them. Every process calls it; the main one shows and writes.
     """
 
@@ -117,8 +117,8 @@ class Monitor:
         self.write(record)
         if not torch.isfinite(mean).all():
             raise NonFiniteLossError(
-                f"The loss of steps {first} to {step} is {loss}. The last checkpoint is still good: continue from it with "
-                "a smaller --lr, a smaller --clip_grad, or --mixed_precision bf16 instead of fp16."
+                f"The loss of steps {first} to {step} is {loss}. The last checkpoint is still good: continue from it "
+                "with a smaller --lr, a smaller --clip_grad, or --mixed_precision bf16 instead of fp16."
             )
 
     def write(self, record: dict[str, float]) -> None:

@@ -201,8 +201,8 @@ def make_loader(
 ) -> DataLoader[Batch]:
     """The batches of process `rank` from step `start_step` of `epoch` to the end of the last of `num_epochs` epochs.
 
-    Workers live, and prefetch, across the epochs of one loader. The batches are the same for any `num_workers`. An epoch
-    is cut to a multiple of `batches_per_step` (gradient accumulation); `start_step` still counts batches.
+    Workers live, and prefetch, across the epochs of one loader. The batches are the same for any `num_workers`. An
+    epoch is cut to a multiple of `batches_per_step` (gradient accumulation); `start_step` still counts batches.
 
     Raises:
         DataOptionError: an epoch has no whole global batch, or fewer batches than `start_step`.
