@@ -13,7 +13,7 @@ from transformers import (
 from transformers.models.bit.image_processing_bit import BitImageProcessor
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 
-from .configuration_esvit import EsViTConfig
+from .configuration_esvit import EsViTArchitectureError, EsViTConfig
 from .modeling_esvit import (
     EsViTBackbone,
     EsViTForImageClassification,
@@ -36,6 +36,7 @@ AutoImageProcessor.register(
 )
 
 __all__ = [
+    "EsViTArchitectureError",
     "EsViTBackbone",
     "EsViTConfig",
     "EsViTForImageClassification",

@@ -29,6 +29,10 @@ COUNTS = (
 RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate")
 
 
+class EsViTArchitectureError(ValueError):
+    """The name of an architecture that was not published."""
+
+
 @strict
 class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
     r"""
@@ -127,11 +131,11 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
             overrides: Any further field of the configuration.
 
         Raises:
-            ValueError: The name is unknown; the message names the nearest one.
+            EsViTArchitectureError: The name is unknown; the message names the nearest one.
         """
         if name not in ARCHITECTURES:
             nearest = difflib.get_close_matches(str(name), ARCHITECTURES, n=1, cutoff=0.0)[0]
-            raise ValueError(
+            raise EsViTArchitectureError(
                 f"Unknown architecture {name!r}; did you mean {nearest!r}? Known: {', '.join(sorted(ARCHITECTURES))}."
             )
         return cls(**{**ARCHITECTURES[name], "window_size": window_size, **overrides})
@@ -175,4 +179,4 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
             )
 
 
-__all__ = ["EsViTConfig"]
+__all__ = ["EsViTArchitectureError", "EsViTConfig"]

@@ -310,7 +310,7 @@ class EsViTBackbone(BackboneMixin, EsViTPreTrainedModel):
     @filter_output_hidden_states
     def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BackboneOutput:
         """`[B, channels, H, W]` -> `feature_maps`, one `[B, C_s, H_s, W_s]` for each of `out_features`."""
-        if isinstance(pixel_values, list):
+        if isinstance(pixel_values, list | tuple):
             raise EsViTInputError(
                 f"A backbone takes one tensor, got a list of {len(pixel_values)}: groups of several sizes have no map."
             )

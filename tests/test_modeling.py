@@ -12,6 +12,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForPreTraining
 
 from modeling_esvit import (
+    EsViTArchitectureError,
     EsViTBackbone,
     EsViTConfig,
     EsViTForImageClassification,
@@ -70,7 +71,7 @@ def test_pretraining_heads_are_those_of_the_paper():
 
 
 def test_unknown_architecture_names_the_nearest():
-    with pytest.raises(ValueError, match="'swin-tinny'; did you mean 'swin-tiny'"):
+    with pytest.raises(EsViTArchitectureError, match="'swin-tinny'; did you mean 'swin-tiny'"):
         EsViTConfig.from_architecture("swin-tinny")
     assert EsViTConfig.from_architecture("swin-tiny", drop_path_rate=0.0, num_labels=5).num_labels == 5
 
@@ -197,7 +198,6 @@ def test_backbone_selects_stages(batch):
     with torch.no_grad():
         wanted, complete = some(batch).feature_maps, everything(batch).feature_maps
     assert len(wanted) == 2 and torch.equal(wanted[0], complete[0]) and torch.equal(wanted[1], complete[2])
-    assert EsViTBackbone(small_config()).out_features == ["stage3"]
 
 
 def test_n_last_blocks(batch):
