@@ -24,7 +24,7 @@ from transformers import AutoImageProcessor, AutoModel
 from transformers.utils import logging as transformers_logging
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
-from correspondences import correspondence_share, draw, find_correspondences, save_figure
+from correspondences import correspondence_share, draw, find_correspondences, save_figure, score_matches
 from photographs import pixel_baselines, write_photographs
 
 
@@ -74,8 +74,9 @@ def measure(model_path: Path, data: Path) -> dict[str, float]:
 
 def picture(model_path: Path, output: Path) -> None:
     """The most similar regions of the two views of the stereo pair, joined."""
-    model = AutoModel.from_pretrained(model_path).eval()
-    save_figure(draw(find_correspondences(model), f"Region correspondences, {model_path}"), output)
+    found = find_correspondences(AutoModel.from_pretrained(model_path).eval())
+    share = score_matches(found.matches, found.truth, found.grid)["share"]
+    save_figure(draw(found, f"Region correspondences: {share:.1%} of all regions matched to within one region"), output)
 
 
 def load_elsewhere(model_path: Path, photograph: Path) -> None:
