@@ -16,6 +16,7 @@ something nearer hides there.
 import argparse
 import math
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -248,14 +249,16 @@ def main() -> None:
     )
     parser.add_argument("--lines", type=int, default=40, help="how many matches to draw, the most similar first")
     arguments = parser.parse_args()
-
-    model = AutoModel.from_pretrained(arguments.model).eval()
-    processor = AutoImageProcessor.from_pretrained(arguments.model)
-    found = find_correspondences(
-        model, size=tuple(arguments.size), image_mean=processor.image_mean, image_std=processor.image_std
-    )
-    summary = describe(score_matches(found.matches, found.truth, found.grid))
-    save_figure(draw(found, summary, count=arguments.lines), arguments.output)
+    try:
+        model = AutoModel.from_pretrained(arguments.model).eval()
+        processor = AutoImageProcessor.from_pretrained(arguments.model)
+        found = find_correspondences(
+            model, size=tuple(arguments.size), image_mean=processor.image_mean, image_std=processor.image_std
+        )
+        summary = describe(score_matches(found.matches, found.truth, found.grid))
+        save_figure(draw(found, summary, count=arguments.lines), arguments.output)
+    except (RegionGridError, OSError) as error:
+        sys.exit(f"error: {error}")
     print(f"{summary}\n{arguments.output}")
 
 

@@ -30,7 +30,7 @@ RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate"
 
 
 class EsViTArchitectureError(ValueError):
-    """The name of an architecture that was not published."""
+    """The name of an architecture, or of a field of it, that does not exist."""
 
 
 @strict
@@ -131,13 +131,18 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
             overrides: Any further field of the configuration.
 
         Raises:
-            EsViTArchitectureError: The name is unknown; the message names the nearest one.
+            EsViTArchitectureError: The name, or that of a field, is unknown; the message names the nearest one.
         """
         if name not in ARCHITECTURES:
             nearest = difflib.get_close_matches(str(name), ARCHITECTURES, n=1, cutoff=0.0)[0]
             raise EsViTArchitectureError(
                 f"Unknown architecture {name!r}; did you mean {nearest!r}? Known: {', '.join(sorted(ARCHITECTURES))}."
             )
+        known = [*cls.__dataclass_fields__, *cls.attribute_map, "out_features", "out_indices", "num_labels"]
+        for field in overrides:
+            if field not in known:
+                nearest = difflib.get_close_matches(field, known, n=1, cutoff=0.0)[0]
+                raise EsViTArchitectureError(f"A configuration has no field {field!r}; did you mean {nearest!r}?")
         return cls(**{**ARCHITECTURES[name], "window_size": window_size, **overrides})
 
     def patch_grid(self) -> tuple[int, int]:

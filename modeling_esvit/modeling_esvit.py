@@ -217,7 +217,7 @@ class EsViTModel(EsViTPreTrainedModel):
     def as_crops(self, pixel_values: torch.Tensor | list[torch.Tensor] | None) -> list[torch.Tensor]:
         """The input as a list of groups, refused where its type or shape cannot be right. Values are not looked at."""
         crops = [pixel_values] if isinstance(pixel_values, torch.Tensor) else pixel_values
-        if not crops:
+        if crops is None or len(crops) == 0:
             raise EsViTInputError("pixel_values is missing; pass a float tensor [batch, channels, height, width].")
         for images in crops:
             if not (isinstance(images, torch.Tensor) and images.is_floating_point()):

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from options import RECIPES, OptionError, PretrainOptions, parse_options, save_options
+from options import FREE_TO_CHANGE, RANGES, RECIPES, OptionError, PretrainOptions, parse_options, save_options
 
 
 def test_the_command_line_goes_on_top_of_the_recipe(tmp_path):
@@ -34,13 +34,14 @@ def test_every_recipe_is_valid(name):
 def test_only_options_that_change_the_result_differ():
     options, other = PretrainOptions(), {**vars(PretrainOptions()), "num_workers": 9, "lr": 1.0}
     assert options.differences(other) == {"lr": (1.0, options.lr)}
+    assert set(FREE_TO_CHANGE) | set(RANGES) <= set(vars(options))
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
         (["--batchsize", "3"], "Unknown option 'batchsize'; did you mean 'batch_size'?"),
-        (["--learning_rte=3"], "Unknown option 'learning_rte'"),
+        (["--zzz=3"], "Unknown option 'zzz'; --help lists all"),
         (["--epoch", "3"], "did you mean 'epochs'?"),
         (["stray"], "'stray' is not the value of any option"),
         (["--epochs", "5"], "warmup_epochs is 10, but must lie between 0 and epochs (5)"),
@@ -49,7 +50,12 @@ def test_only_options_that_change_the_result_differ():
         (["--local_crop_sizes", "96", "64"], "one entry for each set"),
         (["--batch_size", "0"], "batch_size must be at least 1, got 0"),
         (["--region_weight", "0"], "for none use --task view"),
-        (["--knn_every", "1"], "knn_test"),
+        (["--knn_every", "1"], "knn_every and knn_test go together"),
+        (["--knn_test", "x"], "knn_every and knn_test go together"),
+        (["--max_steps", "-5"], "max_steps must be at least 0, got -5"),
+        (["--clip_grad", "-1"], "clip_grad must be at least 0, got -1.0"),
+        (["--momentum_teacher", "3"], "momentum_teacher must be between 0 and 1, got 3.0"),
+        (["--student_temp", "0"], "student_temp must be at least 0.001, got 0.0"),
         (["--recipe", "no_such"], "There is no recipe"),
     ],
 )
@@ -58,7 +64,10 @@ def test_refusals_name_the_value_and_the_remedy(arguments, message):
         parse_options(arguments)
 
 
-@pytest.mark.parametrize("text, message", [("epohcs: 3", "did you mean 'epochs'"), ("- 1", "must be a mapping")])
+@pytest.mark.parametrize(
+    "text, message",
+    [("epohcs: 3", "did you mean 'epochs'"), ("- 1", "must be a mapping"), ("lr: [1", "is not valid YAML")],
+)
 def test_refused_recipes(tmp_path, text, message):
     recipe = tmp_path / "bad.yaml"
     recipe.write_text(text)

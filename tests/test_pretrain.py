@@ -19,10 +19,12 @@ from transformers import AutoModel
 
 from checkpoints import ResumeError
 from image_sources import DataOptionError, EmptySourceError
+from knn import NeighbourCountError
 from modeling_esvit import EsViTForPreTraining
 from monitoring import NonFiniteLossError
 from options import OptionError, PretrainOptions, parse_options, save_options
-from pretrain import PrecisionError, Pretraining
+from pretrain import PrecisionError, Pretraining, main
+from view_features import UnlabelledDataError
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -201,6 +203,51 @@ def test_partial_checkpoints_are_ignored_and_named(images, finished, tmp_path, c
         assert any(name in message and "incomplete" in message for message in caplog.messages)
 
 
+@pytest.mark.parametrize(
+    "file", ["training_state/progress.json", "training_state/training.pt", "student/model.safetensors"]
+)
+@pytest.mark.parametrize("content", [None, b"", b"{}"])
+def test_a_damaged_checkpoint_is_named(images, tmp_path, file, content):
+    Pretraining(tiny(images, tmp_path, max_steps=1)).run()
+    damaged = tmp_path / "checkpoints" / "step-00000001" / file
+    damaged.unlink()
+    if content is None and file.endswith("json"):
+        return  # without it a checkpoint is incomplete, see above
+    if content is not None:
+        damaged.write_bytes(content)
+    with pytest.raises(ResumeError, match="step-00000001 is damaged .* Delete it"):
+        Pretraining(tiny(images, tmp_path)).run()
+
+
+def test_a_line_that_a_killed_run_did_not_finish_is_dropped(images, finished, tmp_path):
+    Pretraining(tiny(images, tmp_path, max_steps=3)).run()
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"step": 4, "lo')
+    Pretraining(tiny(images, tmp_path)).run()
+    assert losses_of(tmp_path) == losses_of(finished)
+
+
+def test_a_finished_model_is_not_overwritten(images, tmp_path):
+    (tmp_path / "teacher").mkdir()
+    with pytest.raises(ResumeError, match="holds a finished model"):
+        Pretraining(tiny(images, tmp_path)).run()
+
+
+def test_evaluation_data_is_checked_before_training(images, tmp_path):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    shutil.copy(next(images.rglob("*.png")), flat)
+    for changes, error in (({"knn_test": str(flat)}, UnlabelledDataError), ({"knn_k": [27]}, NeighbourCountError)):
+        options = {"knn_every": 1, "knn_test": str(shutil.copytree(images, tmp_path / error.__name__)), **changes}
+        with pytest.raises(error):
+            Pretraining(tiny(images, tmp_path / "run", **options))
+
+
+def test_the_command_prints_the_message_alone(images, tmp_path):
+    with pytest.raises(SystemExit, match="^error: Unknown option 'epohcs'; did you mean 'epochs'"):
+        main(["--epohcs", "3"])
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(images, tmp_path):
     run = Pretraining(tiny(images, tmp_path, log_every=100))
     with torch.no_grad():
@@ -218,6 +265,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(images, tmp_pa
         ({"batch_size": 27}, DataOptionError, "27"),
         ({"architecture": "swin-tyni"}, ValueError, "did you mean 'swin-tiny'"),
         ({"tracker": "swanlab"}, OptionError, "swanlab"),
+        ({"tracker": "foo"}, OptionError, "There is no tracker 'foo'"),
+        ({"data": __file__}, DataOptionError, "is a file: give the folder"),
     ],
 )
 def test_refusals(images, tmp_path, changes, error, message):

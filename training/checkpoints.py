@@ -15,10 +15,12 @@ import logging
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from modeling_esvit import EsViTForPreTraining
@@ -54,6 +56,16 @@ def model_folder(model: EsViTForPreTraining, path: Path) -> None:
     partial.rename(path)
 
 
+def is_complete(folder: Path) -> bool:
+    """Whether a checkpoint has its final name and the file that is written last."""
+    return not folder.name.endswith(PARTIAL) and (folder / "training_state" / "progress.json").is_file()
+
+
+def damaged(folder: Path, error: Exception) -> ResumeError:
+    name = type(error).__name__  # torch's own message advises to switch the safety off
+    return ResumeError(f"{folder} is damaged ({name} on reading it). Delete it to continue from the one before it.")
+
+
 class Checkpoints:
     """The checkpoints of one run. Every process calls `save` and `load`; the main one writes what is common to all."""
 
@@ -63,14 +75,21 @@ class Checkpoints:
         self.accelerator = accelerator
 
     def complete(self) -> list[Path]:
-        """Valid checkpoints, oldest first. Partial ones are named in the log and left out."""
-        found = []
+        """Valid checkpoints, oldest first."""
+        return [folder for folder in sorted(self.root.glob("step-*")) if is_complete(folder)]
+
+    def report_incomplete(self) -> None:
+        """Name in the log what is not used."""
         for folder in sorted(self.root.glob("step-*")):
-            if folder.name.endswith(PARTIAL) or not (folder / "training_state" / "progress.json").is_file():
+            if self.accelerator.is_main_process and not is_complete(folder):
                 logger.warning("Ignoring the incomplete checkpoint %s.", folder)
-            else:
-                found.append(folder)
-        return found
+
+    def delete_old(self) -> None:
+        """Keep the newest. What is deleted loses its final name first, so that no kill leaves half of it under that."""
+        for folder in self.complete()[: -self.keep]:
+            folder.rename(folder.with_name(folder.name + PARTIAL))
+        for folder in self.root.glob(f"step-*{PARTIAL}"):
+            shutil.rmtree(folder)
 
     def save(
         self,
@@ -94,15 +113,14 @@ class Checkpoints:
                 "scaler": None if scaler is None else scaler.state_dict(),
             }
             torch.save(training, state / "training.pt")
-            (state / "progress.json").write_text(json.dumps(asdict(progress), indent=2) + "\n")
         self.accelerator.wait_for_everyone()
         torch.save(rng_state(), state / f"rng-{self.accelerator.process_index}.pt")
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
+            (state / "progress.json").write_text(json.dumps(asdict(progress), indent=2) + "\n")
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
-            for old in self.complete()[: -self.keep]:
-                shutil.rmtree(old)
+            self.delete_old()
         self.accelerator.wait_for_everyone()
         return final
 
@@ -111,13 +129,23 @@ class Checkpoints:
         The newest valid checkpoint and its progress, if there is one.
 
         Raises:
-            ResumeError: it was made with other options, another number of processes or other data.
+            ResumeError: it was made with other options, another number of processes or other data; or there is none,
+                but a finished model, which would be overwritten.
         """
+        self.report_incomplete()
         complete = self.complete()
+        if not complete and (self.root.parent / "teacher").exists():
+            raise ResumeError(
+                f"{self.root.parent} holds a finished model, and no checkpoint to continue from. Give another "
+                "output_dir, or move the folder away."
+            )
         if not complete:
             return None
         folder = complete[-1]
-        progress = Progress(**json.loads((folder / "training_state" / "progress.json").read_text()))
+        try:
+            progress = Progress(**json.loads((folder / "training_state" / "progress.json").read_text()))
+        except (json.JSONDecodeError, TypeError) as error:
+            raise damaged(folder, error) from error
         changed = [
             f"{name} was {there!r} and is {here!r}"
             for name, (there, here) in options.differences(progress.options).items()
@@ -139,15 +167,25 @@ class Checkpoints:
         teacher: EsViTForPreTraining,
         optimizer: torch.optim.Optimizer,
     ) -> None:
-        """Put the state of a checkpoint into the objects of this run."""
+        """
+        Put the state of a checkpoint into the objects of this run.
+
+        Raises:
+            ResumeError: a file of it is missing or damaged.
+        """
         state = folder / "training_state"
-        for name, model in (("student", student), ("teacher", teacher)):
-            model.load_state_dict(load_file(folder / name / "model.safetensors"))
-        training = torch.load(state / "training.pt", weights_only=True, map_location="cpu")
+        try:
+            weights = [load_file(folder / name / "model.safetensors") for name in ("student", "teacher")]
+            training = torch.load(state / "training.pt", weights_only=True, map_location="cpu")
+            rng = torch.load(state / f"rng-{self.accelerator.process_index}.pt", weights_only=True)
+        except (OSError, EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
+            raise damaged(folder, error) from error
+        student.load_state_dict(weights[0])
+        teacher.load_state_dict(weights[1])
         optimizer.load_state_dict(training["optimizer"])
         if training["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(training["scaler"])
-        set_rng_state(torch.load(state / f"rng-{self.accelerator.process_index}.pt", weights_only=True))
+        set_rng_state(rng)
 
 
 def rng_state() -> dict[str, Any]:

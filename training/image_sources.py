@@ -304,6 +304,10 @@ def open_source(
         )
     if isinstance(data, (str, os.PathLike)):
         path = Path(data).expanduser()
+        if path.is_file() and path.suffix != ".parquet":
+            raise DataOptionError(
+                f"{str(path)!r} is a file: give the folder of images that it is in, or parquet files."
+            )
         if path.is_dir() and not _is_dataset_folder(path):
             _refuse_dataset_options(path, image_column=image_column, label_column=label_column, streaming=streaming)
             return FolderSource(path if split is None else path / split)

@@ -15,6 +15,7 @@ Nothing is trained: each test image is given to the class whose training images 
 import argparse
 import json
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,16 @@ from accelerate.utils import gather
 from torch import Tensor
 from torch.nn import functional as F
 
-from image_sources import DataOptionError, ImageSource, open_source
-from view_features import Transform, evaluation_transform, process_batches, readable_features
+from image_sources import DataOptionError, EmptySourceError, ImageSource, open_source
+from view_features import (
+    NonFiniteFeatureError,
+    NoViewFeatureError,
+    Transform,
+    UnlabelledDataError,
+    evaluation_transform,
+    process_batches,
+    readable_features,
+)
 
 
 TEMPERATURE = 0.07
@@ -47,6 +56,13 @@ class NeighbourCountError(ValueError):
 
 class TemperatureError(ValueError):
     """The temperature of the votes is not positive."""
+
+
+# What a user can put right; the command prints their message alone.
+USER_ERRORS = (
+    *(NeighbourCountError, TemperatureError, DataOptionError, EmptySourceError, UnlabelledDataError),
+    *(NonFiniteFeatureError, NoViewFeatureError, OSError),
+)
 
 
 def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -263,15 +279,26 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=0, help="decoding processes beside each process")
     parser.add_argument("--device", help="where the model runs (default: an accelerator if there is one)")
     parser.add_argument("--output", type=Path, help="a JSON file for the result")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.batch_size < 1:
+        parser.error(f"--batch-size must be at least 1, got {arguments.batch_size}")
+    if arguments.output is not None and arguments.output.is_dir():
+        parser.error(f"--output {arguments.output} is a folder; name a file in it")
+    return arguments
 
 
 def main() -> None:
+    try:
+        evaluate_command(parse_arguments())
+    except USER_ERRORS as error:
+        sys.exit(f"error: {error}")
+
+
+def evaluate_command(arguments: argparse.Namespace) -> None:
     from transformers import AutoImageProcessor, AutoModel
 
     import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
 
-    arguments = parse_arguments()
     # Accelerate ignores torchrun's processes on a CPU unless told that there is nothing else.
     state = PartialState(cpu=arguments.device == "cpu" or not torch.accelerator.is_available())
     train, test = open_train_and_test(arguments.train, arguments.test)

@@ -55,9 +55,12 @@ class Monitor:
         self.start_window()
 
     def forget_after(self, step: int) -> None:
-        """Drop what a killed run logged after the checkpoint that is now continued."""
+        """Drop what a killed run logged after the checkpoint that is now continued, and a line it did not finish."""
         lines = self.path.read_text().splitlines(keepends=True)
-        self.path.write_text("".join(line for line in lines if json.loads(line)["step"] <= step))
+        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        partial = self.path.with_suffix(".partial")
+        partial.write_text("".join(kept))
+        partial.replace(self.path)
 
     def start_window(self) -> None:
         self.losses: list[torch.Tensor] = []
@@ -117,8 +120,8 @@ class Monitor:
         self.write(record)
         if not torch.isfinite(mean).all():
             raise NonFiniteLossError(
-                f"The loss of steps {first} to {step} is {loss}. The last checkpoint is still good: continue from it "
-                "with a smaller --lr, a smaller --clip_grad, or --mixed_precision bf16 instead of fp16."
+                f"The loss of steps {first} to {step} is {loss}. The checkpoints from before are good. Start "
+                "again in another --output_dir with a smaller --lr or --clip_grad, or with --mixed_precision bf16."
             )
 
     def write(self, record: dict[str, float]) -> None:

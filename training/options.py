@@ -8,6 +8,7 @@ published Swin-T W7 (view + region, 300 epochs; arXiv 2106.09785, section 4.1).
 """
 
 import difflib
+import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,23 @@ class OptionError(ValueError):
     """An option that does not exist, or has a value that cannot work."""
 
 
+# Options that a continued run may give another value: they decide how it runs, not (but for rounding) what comes out.
+FREE_TO_CHANGE = (
+    *("output_dir", "max_unreadable", "gradient_checkpointing", "attn_implementation", "num_workers", "max_steps"),
+    *("log_every", "save_every", "keep_checkpoints", "knn_every", "knn_train", "knn_test", "knn_k", "tracker"),
+)
+# Smallest and largest value of options that have them.
+RANGES = {
+    **dict.fromkeys(
+        ("epochs", "batch_size", "gradient_accumulation_steps", "log_every", "keep_checkpoints"), (1, math.inf)
+    ),
+    **dict.fromkeys(("num_workers", "max_steps", "save_every", "knn_every", "freeze_last_layer"), (0, math.inf)),
+    **dict.fromkeys(("lr", "min_lr", "weight_decay", "weight_decay_end", "clip_grad"), (0, math.inf)),
+    **dict.fromkeys(("momentum_teacher", "center_momentum", "max_unreadable"), (0, 1)),
+    **dict.fromkeys(("student_temp", "teacher_temp", "warmup_teacher_temp"), (1e-3, math.inf)),
+}
+
+
 @dataclass
 class PretrainOptions:
     # -- data ----------------------------------------------------------------------------------------------------------
@@ -35,9 +53,6 @@ class PretrainOptions:
     streaming: bool = field(default=False, metadata={"help": "Stream the data set instead of downloading it first."})
     samples_per_epoch: int | None = field(
         default=None, metadata={"help": "Images an epoch of a stream of unknown length."}
-    )
-    max_unreadable: float = field(
-        default=0.01, metadata={"help": "Share of unreadable images above which the run stops."}
     )
     # -- model ---------------------------------------------------------------------------------------------------------
     architecture: str = field(default="swin-tiny", metadata={"help": "swin-tiny, swin-small, swin-base or swin-large."})
@@ -89,11 +104,14 @@ class PretrainOptions:
     mixed_precision: Literal["no", "bf16", "fp16"] = field(
         default="no", metadata={"help": "Autocast of both networks."}
     )
+    seed: int = field(default=0, metadata={"help": "Of weights, order and views."})
+    # -- these do not change the result (see FREE_TO_CHANGE) -----------------------------------------------------------
+    output_dir: str = field(default="runs/esvit", metadata={"help": "Everything is written below this folder."})
+    max_unreadable: float = field(
+        default=0.01, metadata={"help": "Share of unreadable images above which the run stops."}
+    )
     gradient_checkpointing: bool = field(default=False, metadata={"help": "Recompute blocks in the backward pass."})
     attn_implementation: str = field(default="sdpa", metadata={"help": "Attention of transformers: sdpa or eager."})
-    seed: int = field(default=0, metadata={"help": "Of weights, order and views."})
-    # -- these do not change the result --------------------------------------------------------------------------------
-    output_dir: str = field(default="runs/esvit", metadata={"help": "Everything is written below this folder."})
     num_workers: int = field(default=4, metadata={"help": "Processes that decode and crop; 0: the training process."})
     max_steps: int = field(
         default=0, metadata={"help": "Stop (and save) at this step; schedules stay. 0: run to the end."}
@@ -119,9 +137,10 @@ class PretrainOptions:
                 f"local_crop_sizes {self.local_crop_sizes} and local_crops_numbers {self.local_crops_numbers} must "
                 "have one entry for each set of local crops."
             )
-        for name in ("epochs", "batch_size", "gradient_accumulation_steps", "log_every", "keep_checkpoints"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name, (low, high) in RANGES.items():
+            if not low <= getattr(self, name) <= high:
+                limits = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+                raise OptionError(f"{name} must be {limits}, got {getattr(self, name)}.")
         for name in ("warmup_epochs", "warmup_teacher_temp_epochs"):
             if not 0 <= getattr(self, name) <= self.epochs:
                 raise OptionError(
@@ -129,21 +148,24 @@ class PretrainOptions:
                 )
         if not 0 < self.region_weight <= 1:
             raise OptionError(f"region_weight must lie in (0, 1], got {self.region_weight}; for none use --task view.")
-        if self.knn_every and self.knn_test is None:
-            raise OptionError("knn_every is set, but not knn_test: name the labelled data to be classified.")
+        if bool(self.knn_every) != bool(self.knn_test):
+            raise OptionError("knn_every and knn_test go together: how often to evaluate, and on which labelled data.")
 
     def differences(self, other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Result-changing options whose value in `other` (a saved run) is another: name -> (there, here)."""
-        names = [f.name for f in fields(self)]
-        changing = names[: names.index("output_dir")]
-        mine = asdict(self)
-        return {name: (other.get(name), mine[name]) for name in changing if other.get(name) != mine[name]}
+        return {
+            name: (other.get(name), value)
+            for name, value in asdict(self).items()
+            if name not in FREE_TO_CHANGE and other.get(name) != value
+        }
 
 
 def unknown_option(name: str) -> OptionError:
     names = [f.name for f in fields(PretrainOptions)]
-    nearest = difflib.get_close_matches(name.replace("-", "_"), names, n=1, cutoff=0.0)[0]
-    return OptionError(f"Unknown option {name!r}; did you mean {nearest!r}?")
+    nearest = difflib.get_close_matches(name.replace("-", "_"), names, n=1, cutoff=0.5)
+    return OptionError(
+        f"Unknown option {name!r}; {f'did you mean {nearest[0]!r}?' if nearest else '--help lists all.'}"
+    )
 
 
 def recipe_arguments(recipe: str) -> list[str]:
@@ -152,7 +174,10 @@ def recipe_arguments(recipe: str) -> list[str]:
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
         raise OptionError(f"There is no recipe {str(path)!r}; give a YAML file or one of: {known}.")
-    values = yaml.safe_load(path.read_text()) or {}
+    try:
+        values = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise OptionError(f"The recipe {str(path)!r} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise OptionError(f"The recipe {str(path)!r} must be a mapping of option names to values.")
     arguments = []

@@ -23,28 +23,56 @@ from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import LoggerType, gather_object, set_seed
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForPreTraining, BitImageProcessor
 from transformers.utils import logging as transformers_logging
 
-from checkpoints import Checkpoints, Progress, model_folder
-from image_sources import ImageSource, open_source
-from knn import evaluate_knn, open_train_and_test
-from modeling_esvit import EsViTConfig, EsViTForPreTraining
-from modeling_esvit.modeling_esvit import evaluation_preprocessor
+from checkpoints import Checkpoints, Progress, ResumeError, model_folder
+from image_sources import (
+    DataOptionError,
+    EmptySourceError,
+    ImageSource,
+    StreamTooShortError,
+    open_source,
+)
+from knn import (
+    TEMPERATURE,
+    NeighbourCountError,
+    check_options,
+    evaluate_knn,
+    open_train_and_test,
+)
+from modeling_esvit import EsViTArchitectureError, EsViTConfig, EsViTForPreTraining
+from modeling_esvit.modeling_esvit import EsViTForPreTrainingOutput, evaluation_preprocessor
 from modeling_esvit.region_matching import EsViTLoss, crop_layout, esvit_loss, update_center
 from modeling_esvit.swin import EsViTDropPath
-from monitoring import Monitor
+from monitoring import Monitor, NonFiniteLossError
 from optimization import clip_gradients, drop_last_layer_gradients, parameter_groups, set_schedules, update_teacher
 from options import OptionError, PretrainOptions, parse_options, save_options
 from schedules import cosine_schedule, teacher_temp_schedule
-from view_features import evaluation_transform
+from view_features import (
+    LabelledImages,
+    NonFiniteFeatureError,
+    Transform,
+    UnlabelledDataError,
+    evaluation_transform,
+)
 from view_loader import Batch, SkipLog, make_loader, steps_per_epoch
-from views import ViewOptions
+from views import ViewOptionError, ViewOptions
 
 
 class PrecisionError(ValueError):
     """A precision that this device cannot compute in."""
+
+
+# What a user can put right; the command prints their message alone.
+USER_ERRORS = (
+    *(OptionError, ViewOptionError, PrecisionError, ResumeError, NonFiniteLossError),
+    *(EsViTArchitectureError, StrictDataclassError),
+    *(DataOptionError, EmptySourceError, StreamTooShortError, UnlabelledDataError, NeighbourCountError),
+    *(NonFiniteFeatureError, OSError),  # the latter also for missing data, unreadable images, a full disk
+)
 
 
 def build_accelerator(options: PretrainOptions) -> Accelerator:
@@ -53,6 +81,8 @@ def build_accelerator(options: PretrainOptions) -> Accelerator:
         PrecisionError: fp16 without a GPU, which Accelerate would silently run in fp32.
         OptionError: a tracker that is unknown or not installed, which Accelerate would silently leave out.
     """
+    if options.tracker != "none" and options.tracker not in LoggerType.list():
+        raise OptionError(f"There is no tracker {options.tracker!r}; known: none, {', '.join(LoggerType.list())}.")
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # else Accelerate ignores torchrun's processes on a CPU
         mixed_precision=options.mixed_precision,
@@ -112,6 +142,8 @@ class Pretraining:
     def __init__(self, options: PretrainOptions):
         transformers_logging.disable_progress_bar()  # ours is enough
         self.options = options
+        if Path(options.output_dir).is_file():
+            raise OptionError(f"output_dir {options.output_dir!r} is a file; name a folder.")
         self.accelerator = build_accelerator(options)
         self.source: ImageSource = open_source(
             options.data,
@@ -143,32 +175,38 @@ class Pretraining:
             options.warmup_teacher_temp, options.teacher_temp, options.warmup_teacher_temp_epochs, options.epochs
         )
         self.checkpoints = Checkpoints(options.output_dir, options.keep_checkpoints, self.accelerator)
+        # Each process counts what it meets: in other epochs it meets other images, in the end all.
         self.skip_log = SkipLog(len(self.source), options.max_unreadable)
         self.knn_data = self.open_knn_data()
 
     def open_knn_data(self) -> list[ImageSource]:
-        """Bank and test images of the evaluation during training, opened early so that a wrong name fails at once."""
+        """Bank and test images of the evaluation during training, checked early: it must not fail after hours."""
         options = self.options
         if not options.knn_every or options.knn_test is None:
             return []
         training_data = f"{options.data}:{options.split}" if options.split else str(options.data)
-        return open_train_and_test(options.knn_train or training_data, options.knn_test)
+        sources = open_train_and_test(options.knn_train or training_data, options.knn_test)
+        for source in sources:
+            LabelledImages(source, self.knn_transform())
+        check_options(options.knn_k, TEMPERATURE, len(sources[0]))
+        return sources
+
+    def knn_transform(self) -> Transform:
+        return evaluation_transform(BitImageProcessor.from_dict(evaluation_preprocessor(self.teacher.config)))
 
     def evaluate(self) -> dict[str, float]:
         """k-NN accuracy of the teacher's view features, as published models are evaluated."""
-        processor = BitImageProcessor.from_dict(evaluation_preprocessor(self.teacher.config))
-        transform = evaluation_transform(processor)
-        scores = evaluate_knn(self.teacher.esvit, transform, *self.knn_data, k=self.options.knn_k)
+        scores = evaluate_knn(self.teacher.esvit, self.knn_transform(), *self.knn_data, k=self.options.knn_k)
         return {f"knn_{name}": value for name, value in scores.items()}
 
     def summary(self) -> str:
         """The derived values, each with its formula."""
         o, world = self.options, self.accelerator.num_processes
-        millions = sum(p.numel() for p in self.student.parameters()) / 1e6
+        parameters = sum(p.numel() for p in self.student.parameters())
         crops = 2 + sum(o.local_crops_numbers)
         return "\n".join(
             [
-                f"{o.architecture}, window {o.window_size}, task {o.task}: {millions:.1f} M parameters with heads",
+                f"{o.architecture}, window {o.window_size}, task {o.task}: {parameters:,} parameters with heads",
                 f"images a step    = {o.batch_size} a process x {world} processes x {o.gradient_accumulation_steps} "
                 f"accumulated = {self.global_batch}, each in {crops} crops",
                 f"peak lr          = {o.lr:g} x {self.global_batch} / 256 = {o.lr * self.global_batch / 256:.3g}",
@@ -227,7 +265,7 @@ class Pretraining:
         self.update_centers(teacher_outputs)
         update_teacher(self.teacher, self.student, self.momentum[step])
 
-    def losses(self, batch: Batch, epoch: int) -> tuple[EsViTLoss, dict[str, torch.Tensor]]:
+    def losses(self, batch: Batch, epoch: int) -> tuple[EsViTLoss, EsViTForPreTrainingOutput]:
         options = self.options
         groups = [group.to(self.accelerator.device, non_blocking=True) for group in batch.groups]
         with torch.no_grad(), self.accelerator.autocast():
@@ -252,7 +290,7 @@ class Pretraining:
         if epoch < self.options.freeze_last_layer:
             drop_last_layer_gradients(self.student)
 
-    def update_centers(self, outputs: list) -> None:
+    def update_centers(self, outputs: list[EsViTForPreTrainingOutput]) -> None:
         """Once a step, with the rows of all its batches, after the loss has used the old centres."""
         for task in ("view", "region"):
             center = getattr(self.teacher, f"{task}_center")
@@ -314,15 +352,15 @@ class Pretraining:
             momentum_teacher=self.momentum[last],
             teacher_temp=self.teacher_temp[last // self.steps_per_epoch],
         )
-        if evaluate:
-            monitor.write({"step": step, **self.evaluate()})
         if save:
             self.save(step)
+        if evaluate:
+            monitor.write({"step": step, **self.evaluate()})
         if save or evaluate:
             monitor.start_window()  # images/s counts training alone
 
     def finish(self, monitor: Monitor) -> Path:
-        """Write the published folder, and say what was skipped and how to go on."""
+        """Write the teacher's folder, and say what was skipped and, if the end is not reached, how to go on."""
         skipped = SkipLog(len(self.source), max_unreadable=1.0)
         for names in gather_object([self.skip_log.skipped]):
             skipped.add(names)
@@ -331,13 +369,20 @@ class Pretraining:
             model_folder(self.teacher, folder)
             monitor.say(skipped.summary())
             monitor.say(f"The model is in {folder}: AutoModel.from_pretrained({str(folder)!r})")
+            if self.last_step < self.num_steps:
+                monitor.say(
+                    f"Stopped after {self.last_step} of {self.num_steps} steps; without --max_steps it goes on."
+                )
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
         return folder
 
 
-def main(arguments: list[str] | None = None) -> Path:
-    return Pretraining(parse_options(sys.argv[1:] if arguments is None else arguments)).run()
+def main(arguments: list[str] | None = None) -> None:
+    try:
+        Pretraining(parse_options(sys.argv[1:] if arguments is None else arguments)).run()
+    except USER_ERRORS as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
