@@ -5,8 +5,10 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -333,6 +335,27 @@ def test_two_processes_resume_exactly(images, tmp_path):
     start([*torchrun, parts])
     assert losses_of(tmp_path / "parts") == losses_of(tmp_path / "whole")
     assert_equal_weights(tmp_path / "parts" / "teacher", tmp_path / "whole" / "teacher")
+
+
+@pytest.mark.slow
+def test_killed_runs_continue_exactly(images, tmp_path):
+    changes = {"epochs": 8, "save_every": 1, "num_workers": 2}
+    Pretraining(tiny(images, tmp_path / "whole", **changes)).run()
+    recipe = recipe_of(tiny(images, tmp_path / "killed", **changes), tmp_path / "killed.yaml")
+    command = [sys.executable, "training/pretrain.py", "--recipe", recipe]
+    log = tmp_path / "killed" / "log.jsonl"
+    for steps in (3, 9, 16):
+        process = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True
+        )
+        while not log.exists() or log.read_text().count("\n") < steps:
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    start(command)
+    assert losses_of(tmp_path / "killed") == losses_of(tmp_path / "whole")
+    assert_equal_weights(tmp_path / "killed" / "teacher", tmp_path / "whole" / "teacher")
 
 
 @pytest.mark.slow
