@@ -6,8 +6,8 @@ transformers' common image processor tests on the evaluation transform that EsVi
 Departures: `test_backends_equivalence` gets a generated image in place of the photograph that it would download,
 and `backend_equivalence_atol` is 0.5 in place of 0.1, with the limit on the mean as it is: the test images are noise,
 where PIL clamps to 0..255 between its two passes and torchvision does not, and ImageNet's small standard deviations
-magnify the difference. `test_pil_can_load_without_torchvision` of transformers 5.20 (5.23 has it no more) is off: it looks
-for the processor in `transformers.models.esvit`, where only a model of transformers' own can have one.
+magnify the difference. `test_pil_can_load_without_torchvision` of transformers 5.20 (5.23 has it no more) is off: it
+looks for the processor in `transformers.models.esvit`, where only a model of transformers' own can have one.
 """
 
 import unittest
