@@ -150,6 +150,14 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
         height, width = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
         return height // self.patch_size, width // self.patch_size
 
+    def stage_window(self, stage: int) -> tuple[int, int]:
+        """
+        Window of a stage, and shift of its odd blocks, in tokens. Fixed by the map at construction, never by an input:
+        one that is no larger than `window_size` is a single window, without shift.
+        """
+        side = min(self.patch_grid()) >> stage
+        return (self.window_size, self.window_size // 2) if side > self.window_size else (side, 0)
+
     def region_grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of regions (last-stage tokens) of an image of `height` x `width` pixels."""
         rows, columns = height // self.patch_size, width // self.patch_size

@@ -78,7 +78,7 @@ def native_obstacles(config: EsViTConfig) -> list[str]:
     obstacles = []
     num_stages = len(config.depths)
     for stage in range(num_stages):
-        window = min(config.window_size, min(config.patch_grid()) >> stage)
+        window, _ = config.stage_window(stage)
         if window != config.window_size:
             obstacles.append(
                 f"stage {stage + 1} has window {window}, but that format gives every stage window {config.window_size}"

@@ -193,36 +193,20 @@ def esvit_loss(
         )
     batch = len(teacher.view_embeddings) // 2
     num_crops = sum(crops for crops, _ in layout)
-    targets, weights = view_targets(num_crops, batch, view_center)
-    view_loss, entropy = PrototypeCrossEntropy.apply(
-        student.view_embeddings,
-        student.view_prototypes,
-        teacher.view_embeddings,
-        teacher.view_prototypes,
-        view_center,
-        targets,
-        weights,
-        student_temp,
-        teacher_temp,
-    )
+
+    def cross_entropy(task: str, center: torch.Tensor, pairs: tuple[torch.Tensor, torch.Tensor]):
+        factors = [output[f"{task}_{name}"] for output in (student, teacher) for name in ("embeddings", "prototypes")]
+        return PrototypeCrossEntropy.apply(*factors, center, *pairs, student_temp, teacher_temp)
+
+    view_loss, entropy = cross_entropy("view", view_center, view_targets(num_crops, batch, view_center))
     if not region_weight:
         return EsViTLoss(view_loss, view_loss.detach(), None, entropy)
     if student.region_embeddings is None or region_center is None:
         raise LossInputError(
             f"region_weight is {region_weight}, but the model has no region head; use region_weight=0."
         )
-    targets, weights = region_targets(student.region_features, teacher.region_features, layout, batch, region_center)
-    region_loss, _ = PrototypeCrossEntropy.apply(
-        student.region_embeddings,
-        student.region_prototypes,
-        teacher.region_embeddings,
-        teacher.region_prototypes,
-        region_center,
-        targets,
-        weights,
-        student_temp,
-        teacher_temp,
-    )
+    pairs = region_targets(student.region_features, teacher.region_features, layout, batch, region_center)
+    region_loss, _ = cross_entropy("region", region_center, pairs)
     loss = (1 - region_weight) * view_loss + region_weight * region_loss
     return EsViTLoss(loss, view_loss.detach(), region_loss.detach(), entropy)
 

@@ -326,9 +326,7 @@ class EsViTSwinStage(nn.Module):
     def __init__(self, config: EsViTConfig, index: int, drop_path: list[float]):
         super().__init__()
         dim = config.embed_dim * 2**index
-        resolution = min(config.patch_grid()) >> index
-        self.window = min(config.window_size, resolution)
-        self.shift = config.window_size // 2 if resolution > config.window_size else 0
+        self.window, self.shift = config.stage_window(index)
         self.blocks = nn.ModuleList(
             EsViTSwinLayer(config, dim, config.num_heads[index], self.window, self.shift if block % 2 else 0, rate)
             for block, rate in enumerate(drop_path)

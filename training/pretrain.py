@@ -166,9 +166,9 @@ class Pretraining:
         self.steps_per_epoch = steps_per_epoch(len(self.source), per_process, world)
         self.num_steps = options.epochs * self.steps_per_epoch
         self.last_step = min(options.max_steps or self.num_steps, self.num_steps)
-        peak_lr = options.lr * self.global_batch / 256
+        self.peak_lr = options.lr * self.global_batch / 256
         schedule = (options.epochs, self.steps_per_epoch)
-        self.lr = cosine_schedule(peak_lr, options.min_lr, *schedule, warmup_epochs=options.warmup_epochs)
+        self.lr = cosine_schedule(self.peak_lr, options.min_lr, *schedule, warmup_epochs=options.warmup_epochs)
         self.weight_decay = cosine_schedule(options.weight_decay, options.weight_decay_end, *schedule)
         self.momentum = cosine_schedule(options.momentum_teacher, 1.0, *schedule)
         self.teacher_temp = teacher_temp_schedule(
@@ -209,7 +209,7 @@ class Pretraining:
                 f"{o.architecture}, window {o.window_size}, task {o.task}: {parameters:,} parameters with heads",
                 f"images a step    = {o.batch_size} a process x {world} processes x {o.gradient_accumulation_steps} "
                 f"accumulated = {self.global_batch}, each in {crops} crops",
-                f"peak lr          = {o.lr:g} x {self.global_batch} / 256 = {o.lr * self.global_batch / 256:.3g}",
+                f"peak lr          = {o.lr:g} x {self.global_batch} / 256 = {self.peak_lr:.3g}",
                 f"steps an epoch   = floor({len(self.source)} images / {self.global_batch}) = {self.steps_per_epoch}",
                 f"steps            = {o.epochs} epochs x {self.steps_per_epoch} = {self.num_steps}"
                 + (f", stopping at {self.last_step}" if self.last_step < self.num_steps else ""),
