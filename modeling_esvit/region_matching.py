@@ -3,14 +3,16 @@
 """
 Region matching, the view loss and the region loss (arXiv 2106.09785, section 3.2, equations 1 and 2).
 
-Both losses are cross-entropies of student rows against teacher rows over K prototypes. With s = W_s z_s / tau_s and
-p = softmax((W_t z_t - c) / tau_t), and because p sums to one,
+Both losses are cross-entropies of student rows against teacher rows over K prototypes. With s_i = W_s z_i / tau_s,
+q_i = softmax(s_i), p_j = softmax((W_t z_j - c) / tau_t), the weights omega_ij of all pairs of one image and their row
+sums w_i, and because every p sums to one,
 
-    - p . log_softmax(s) = logsumexp(s) - p . s,        p . s = (W_s^T p) . z_s / tau_s.
+    loss = sum_ij omega_ij CE(p_j, q_i),      g_i = d loss / d s_i = w_i q_i - sum_j omega_ij p_j,
+    loss = sum_i w_i H(q_i) + sum_i g_i . s_i,      dz_i = W_s^T g_i / tau_s,      dW_s = sum_i g_i z_i^T / tau_s.
 
-So a teacher row enters through m = W_s^T p alone, a vector of the bottleneck's size, and every (teacher, student) pair
-costs one dot product. Rows of logits exist only chunk by chunk; gradients have closed forms and are formed in the same
-pass, so that nothing of size rows x K is ever stored.
+All pairs of a row meet in one matrix product of omega and p, whatever the number of crops. Probabilities of a few
+images exist at a time, as `[K, rows]`: that way round the matrix products with K of tens of thousands are fastest.
+Gradients are formed in the same pass, so that nothing of size (all rows) x K is ever stored.
 """
 
 from dataclasses import dataclass
@@ -22,7 +24,8 @@ from torch.nn import functional as F
 from .modeling_esvit import EsViTForPreTrainingOutput
 
 
-CHUNK_ROWS = 256  # rows of logits that exist at a time: 64 MiB of float32 at 65536 prototypes
+CHUNK_ROWS = 256  # student rows whose probabilities exist at a time, if one image has not more: 64 MiB at K = 65536
+TILE = 4096  # prototypes that are worked on at a time on a CPU, so that the passes over them stay in its cache
 
 
 class LossInputError(ValueError):
@@ -42,47 +45,74 @@ class EsViTLoss:
     teacher_entropy: torch.Tensor
 
 
-def row_chunks(rows: torch.Tensor) -> list[slice]:
-    return [slice(start, start + CHUNK_ROWS) for start in range(0, len(rows), CHUNK_ROWS)]
+def prototype_tiles(weight: torch.Tensor) -> list[slice]:
+    """The K prototypes in parts that fit into a CPU's cache; other devices take them whole."""
+    step = TILE if weight.device.type == "cpu" else len(weight)
+    return [slice(start, start + step) for start in range(0, len(weight), step)]
+
+
+def softmax_over_prototypes(
+    weight: torch.Tensor, scaled_z: torch.Tensor, offset: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """
+    The softmax over prototypes of `weight @ scaled_z.T + offset[:, None]`, for prototypes `[K, D]` and rows `[R, D]`.
+
+    Each tile of prototypes is shifted by its own peak, so that no second look at the logits is needed.
+
+    Returns: `[K, R]` of exponentials; `[tiles, R]`, what each tile is to be multiplied with; the entropies `[R]`.
+    """
+    exponentials = scaled_z.new_empty(len(weight), len(scaled_z))
+    peaks, sums, moments = [], [], []
+    for tile in prototype_tiles(weight):
+        if offset is None:
+            logits = weight[tile] @ scaled_z.T
+        else:
+            logits = torch.addmm(offset[tile, None], weight[tile], scaled_z.T)
+        peaks.append(logits.amax(dim=0))
+        logits.sub_(peaks[-1])
+        torch.exp(logits, out=exponentials[tile])
+        sums.append(exponentials[tile].sum(dim=0))
+        moments.append(logits.mul_(exponentials[tile]).sum(dim=0))
+    peak, total, moment = torch.stack(peaks), torch.stack(sums), torch.stack(moments)
+    peak -= peak.amax(dim=0)  # else large logits would cost the entropy its last digits
+    log_norm = (peak + total.log()).logsumexp(dim=0)
+    scale = (peak - log_norm).exp()
+    entropy = log_norm - (scale * (moment + peak * total)).sum(dim=0)
+    return exponentials, scale, entropy
 
 
 class PrototypeCrossEntropy(torch.autograd.Function):
     """
-    Sum over student rows i and their targets j of weight_ij * CE(p_j, softmax(s_i)), and the mean entropy of all p_j.
-
-    Gradients, with w_i = sum_j weight_ij, q_i = softmax(s_i) and A_j = sum_i weight_ij z_i:
-    dz_i = (w_i q_i W_s - sum_j weight_ij m_j) / tau_s;   dW_s = (Q^T diag(w) Z - P^T A) / tau_s.
+    Sum over images b, student rows i and teacher rows j of pairs[b, i, j] * CE(p_bj, q_bi), and the mean entropy of all
+    p. Rows are ordered by image: student_z `[B, S, D]`, teacher_z `[B, T, D]`, pairs `[B, S, T]`, center `[K]`.
     """
 
     @staticmethod
-    def forward(ctx, student_z, student_w, teacher_z, teacher_w, center, targets, weights, student_temp, teacher_temp):
+    def forward(ctx, student_z, student_w, teacher_z, teacher_w, center, pairs, student_temp, teacher_temp):
         with torch.autocast(student_z.device.type, enabled=False):
-            row_weight = weights.sum(dim=1)
-            assigned = torch.zeros_like(teacher_z)  # A
-            for column in range(targets.shape[1]):
-                assigned.index_add_(0, targets[:, column], student_z * weights[:, column, None])
-            grad_w = torch.zeros_like(student_w)
-            matched = torch.empty_like(teacher_z)  # m
-            entropy = teacher_z.new_zeros(())
-            for chunk in row_chunks(teacher_z):
-                log_p = torch.addmm(-center, teacher_z[chunk], teacher_w.T).div_(teacher_temp).log_softmax(dim=-1)
-                p = log_p.exp()
-                entropy -= torch.dot(p.flatten(), log_p.flatten())
-                matched[chunk] = p @ student_w
-                grad_w.addmm_(p.T, assigned[chunk], alpha=-1 / student_temp)
-            pull = (matched[targets] * weights[..., None]).sum(dim=1)  # sum_j weight_ij m_j
-            loss = -(pull * student_z).sum() / student_temp
-            grad_z = pull.div_(-student_temp)
-            for chunk in row_chunks(student_z):
-                z, w = student_z[chunk], row_weight[chunk]
-                logits = (z @ student_w.T).div_(student_temp)
-                log_norm = logits.logsumexp(dim=-1)
-                loss += (w * log_norm).sum()
-                q = logits.sub_(log_norm[:, None]).exp_().mul_(w[:, None])
-                grad_z[chunk].addmm_(q, student_w, alpha=1 / student_temp)
-                grad_w.addmm_(q.T, z, alpha=1 / student_temp)
+            offset = center / -teacher_temp
+            grad_z, grad_w = torch.empty_like(student_z), torch.zeros_like(student_w)
+            loss, entropy = student_z.new_zeros(()), student_z.new_zeros(())
+            images = max(1, CHUNK_ROWS // student_z.shape[1])
+            for chunk in (slice(start, start + images) for start in range(0, len(student_z), images)):
+                omega = torch.block_diag(*pairs[chunk]).T.contiguous()  # [rows of the teacher, rows of the student]
+                scaled_z = student_z[chunk].flatten(0, 1) / student_temp
+                p, p_scale, p_entropy = softmax_over_prototypes(
+                    teacher_w, teacher_z[chunk].flatten(0, 1) / teacher_temp, offset
+                )
+                g, q_scale, q_entropy = softmax_over_prototypes(student_w, scaled_z)
+                row_weight = omega.sum(dim=0)
+                q_scale *= row_weight
+                pulled = torch.zeros_like(scaled_z)  # W_s^T g
+                for index, tile in enumerate(prototype_tiles(student_w)):
+                    g[tile].mul_(q_scale[index]).addmm_(p[tile], p_scale[index, :, None] * omega, alpha=-1)
+                    pulled.addmm_(g[tile].T, student_w[tile])
+                    grad_w[tile].addmm_(g[tile], scaled_z)
+                loss += torch.dot(row_weight, q_entropy) + torch.dot(pulled.flatten(), scaled_z.flatten())
+                entropy += p_entropy.sum()
+                grad_z[chunk] = pulled.div_(student_temp).view_as(grad_z[chunk])
         ctx.save_for_backward(grad_z, grad_w)
-        entropy = entropy / len(teacher_z)
+        entropy = entropy / teacher_z.shape[:2].numel()
         ctx.mark_non_differentiable(entropy)
         return loss, entropy
 
@@ -90,7 +120,7 @@ class PrototypeCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_loss, _):
         grad_z, grad_w = ctx.saved_tensors
-        return grad_z * grad_loss, grad_w * grad_loss, None, None, None, None, None, None, None
+        return grad_z * grad_loss, grad_w * grad_loss, None, None, None, None, None, None
 
 
 def match_regions(student_features: torch.Tensor, teacher_features: torch.Tensor) -> torch.Tensor:
@@ -105,52 +135,52 @@ def match_regions(student_features: torch.Tensor, teacher_features: torch.Tensor
         return (student @ teacher.transpose(1, 2)).argmax(dim=-1)
 
 
-def view_targets(num_crops: int, batch: int, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    Teacher rows `[num_crops * batch, 2]` that each student view is compared with, and these pairs' weights: a view
-    meets both global views of its image, but not itself. The weights of all pairs add up to one; they have the type and
-    the device of `like`.
-    """
-    image = torch.arange(batch, device=like.device).repeat(num_crops)
-    targets = torch.stack([image, image + batch], dim=1)
-    weights = like.new_full((num_crops, batch, 2), 1.0 / (2 * (num_crops - 1) * batch))
-    for view in (0, 1):
-        weights[view, :, view] = 0.0
-    return targets, weights.flatten(0, 1)
+def by_image(rows: torch.Tensor, layout: list[tuple[int, int]], batch: int) -> torch.Tensor:
+    """Rows `[sum of crops * batch * rows of a crop, C]`, crop group after crop group, to `[batch, S, C]`."""
+    groups = rows.split([crops * batch * count for crops, count in layout])
+    return torch.cat(
+        [
+            group.view(crops, batch, count, -1).transpose(0, 1).flatten(1, 2)
+            for group, (crops, count) in zip(groups, layout, strict=True)
+        ],
+        dim=1,
+    )
 
 
-def region_targets(
-    student_features: torch.Tensor,
-    teacher_features: torch.Tensor,
-    layout: list[tuple[int, int]],
-    batch: int,
-    like: torch.Tensor,
-) -> tuple[torch.Tensor, torch.Tensor]:
+def pair_weights(layout: list[tuple[int, int]], batch: int, like: torch.Tensor) -> torch.Tensor:
     """
-    As [`view_targets`], for regions: each student region's best match in each global view of the same image.
-
-    Args:
-        student_features: `[sum of crops * batch * T, C]`, crop group after crop group.
-        teacher_features: `[2 * batch * T_0, C]`.
-        layout: crops and regions per crop of each group; group 0 holds the two global crops.
-        like: a tensor of the type and on the device that the weights shall have.
+    Weight of the pair of each student row of an image and each of the two global teacher views: `[S, 2]`. A view is not
+    compared with itself. All pairs of a batch add up to one. The type and the device are those of `like`.
     """
     num_crops = sum(crops for crops, _ in layout)
-    num_regions = layout[0][1]
-    views = teacher_features.view(2, batch, num_regions, -1)
-    first_row = torch.arange(2 * batch, device=teacher_features.device).view(2, 1, batch, 1) * num_regions
-    targets, weights = [], []
-    for group, (crops, regions) in zip(
-        student_features.split([crops * batch * regions for crops, regions in layout]), layout, strict=True
-    ):
-        by_image = group.view(crops, batch, regions, -1).transpose(0, 1).flatten(1, 2)  # [B, crops * T, C]
-        matches = torch.stack([match_regions(by_image, view) for view in views])
-        rows = matches.view(2, batch, crops, regions).transpose(1, 2) + first_row  # [2, crops, B, T]
-        targets.append(rows.flatten(1).T)
-        weights.append(like.new_full((crops, batch, regions, 2), 1.0 / (2 * (num_crops - 1) * batch * regions)))
+    weights = torch.cat(
+        [
+            like.new_full((crops * count, 2), 1.0 / (2 * (num_crops - 1) * batch * count))
+            for crops, count in layout
+            if crops
+        ]
+    )
+    count = layout[0][1]
     for view in (0, 1):
-        weights[0][view, :, :, view] = 0.0
-    return torch.cat(targets), torch.cat([weight.flatten(0, 2) for weight in weights])
+        weights[view * count : (view + 1) * count, view] = 0.0
+    return weights
+
+
+def region_pairs(student: torch.Tensor, teacher: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """
+    Each student region's weight goes to its best match in each of the two global views of the same image.
+
+    Args:
+        student, teacher: features by image, `[B, S, C]` and `[B, 2 T, C]`.
+        weights: see [`pair_weights`].
+
+    Returns: `[B, S, 2 T]`.
+    """
+    views = teacher.chunk(2, dim=1)
+    matches = torch.stack([match_regions(student, view) for view in views], dim=-1)  # [B, S, 2]
+    matches[..., 1] += views[0].shape[1]
+    pairs = weights.new_zeros(*student.shape[:2], teacher.shape[1])
+    return pairs.scatter_(2, matches, weights.expand(len(student), -1, -1))
 
 
 def crop_layout(groups: list[torch.Tensor], batch: int, region_grid) -> list[tuple[int, int]]:
@@ -192,21 +222,34 @@ def esvit_loss(
             f"The first group must hold the two global crops, got the layout (crops, regions) {layout}."
         )
     batch = len(teacher.view_embeddings) // 2
-    num_crops = sum(crops for crops, _ in layout)
+    views = [(crops, 1) for crops, _ in layout]
 
-    def cross_entropy(task: str, center: torch.Tensor, pairs: tuple[torch.Tensor, torch.Tensor]):
-        factors = [output[f"{task}_{name}"] for output in (student, teacher) for name in ("embeddings", "prototypes")]
-        return PrototypeCrossEntropy.apply(*factors, center, *pairs, student_temp, teacher_temp)
+    def cross_entropy(task: str, rows: list[tuple[int, int]], center: torch.Tensor, pairs: torch.Tensor):
+        return PrototypeCrossEntropy.apply(
+            by_image(student[f"{task}_embeddings"], rows, batch),
+            student[f"{task}_prototypes"],
+            by_image(teacher[f"{task}_embeddings"], rows[:1], batch),
+            teacher[f"{task}_prototypes"],
+            center,
+            pairs,
+            student_temp,
+            teacher_temp,
+        )
 
-    view_loss, entropy = cross_entropy("view", view_center, view_targets(num_crops, batch, view_center))
+    view_pairs = pair_weights(views, batch, view_center).expand(batch, -1, -1)
+    view_loss, entropy = cross_entropy("view", views, view_center, view_pairs)
     if not region_weight:
         return EsViTLoss(view_loss, view_loss.detach(), None, entropy)
     if student.region_embeddings is None or region_center is None:
         raise LossInputError(
             f"region_weight is {region_weight}, but the model has no region head; use region_weight=0."
         )
-    pairs = region_targets(student.region_features, teacher.region_features, layout, batch, region_center)
-    region_loss, _ = cross_entropy("region", region_center, pairs)
+    pairs = region_pairs(
+        by_image(student.region_features.detach(), layout, batch),
+        by_image(teacher.region_features, layout[:1], batch),
+        pair_weights(layout, batch, region_center),
+    )
+    region_loss, _ = cross_entropy("region", layout, region_center, pairs)
     loss = (1 - region_weight) * view_loss + region_weight * region_loss
     return EsViTLoss(loss, view_loss.detach(), region_loss.detach(), entropy)
 

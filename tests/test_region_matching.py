@@ -131,10 +131,11 @@ def assert_equals_plain_form(student, teacher, layout, centers, region_weight: f
         torch.testing.assert_close(student[key].grad.double(), expected_grad, rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("chunk_rows", [1, 5, 256])
+@pytest.mark.parametrize(("chunk_rows", "tile"), [(1, 7), (20, 30), (256, 4096)])
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_equals_plain_form(layout, chunk_rows, monkeypatch):
+def test_equals_plain_form(layout, chunk_rows, tile, monkeypatch):
     monkeypatch.setattr(region_matching, "CHUNK_ROWS", chunk_rows)
+    monkeypatch.setattr(region_matching, "TILE", tile)
     student, teacher, centers = random_case(layout)
     assert_equals_plain_form(student, teacher, layout, centers, region_weight=0.5)
 
@@ -192,21 +193,20 @@ def test_gradient_is_scaled_by_what_follows():
 
 
 def test_gradients_are_derivatives(monkeypatch):
-    monkeypatch.setattr(region_matching, "CHUNK_ROWS", 3)
+    monkeypatch.setattr(region_matching, "CHUNK_ROWS", 8)  # two images, then one
+    monkeypatch.setattr(region_matching, "TILE", 3)
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    teacher_z, teacher_w, center = normal(4, 3), normal(7, 3), normal(7)
-    targets, weights = torch.randint(4, (5, 2), generator=generator), normal(5, 2).abs()
+    teacher_z, teacher_w, center = normal(3, 2, 3), normal(7, 3), normal(7)
+    pairs = normal(3, 4, 2).abs()
 
     def loss(student_z: torch.Tensor, student_w: torch.Tensor) -> torch.Tensor:
-        return PrototypeCrossEntropy.apply(
-            student_z, student_w, teacher_z, teacher_w, center, targets, weights, 0.5, 0.3
-        )[0]
+        return PrototypeCrossEntropy.apply(student_z, student_w, teacher_z, teacher_w, center, pairs, 0.5, 0.3)[0]
 
-    assert torch.autograd.gradcheck(loss, (normal(5, 3).requires_grad_(), normal(7, 3).requires_grad_()))
+    assert torch.autograd.gradcheck(loss, (normal(3, 4, 3).requires_grad_(), normal(7, 3).requires_grad_()))
 
 
 def test_teacher_entropy():
@@ -277,17 +277,29 @@ class PeakMemory(TorchDispatchMode):
 
 def test_memory_does_not_grow_with_rows_times_prototypes(monkeypatch):
     """Twice the images may cost twice the bottleneck vectors, but no further row of logits."""
-    num_prototypes, chunk_rows, layout = 4096, 8, [(2, 9), (2, 4)]
-    monkeypatch.setattr(region_matching, "CHUNK_ROWS", chunk_rows)
+    num_prototypes, layout = 4096, [(2, 9), (2, 4)]
+    rows = 2 * 9 + 2 * 4  # of an image
+    monkeypatch.setattr(region_matching, "CHUNK_ROWS", 2 * rows)
     peaks = []
-    for batch in (4, 8):  # every number of rows is a multiple of the chunk
+    for batch in (4, 8):
         student, teacher, centers = random_case(layout, batch, num_prototypes)
         with PeakMemory() as memory:
             chunked_loss(student, teacher, layout, centers).loss.backward()
-        assert memory.largest == chunk_rows * num_prototypes
+        assert memory.largest == 2 * rows * num_prototypes
         peaks.append(memory.peak)
-    more_rows = 4 * (2 * 9 + 2 * 4)
-    assert peaks[1] - peaks[0] < more_rows * num_prototypes * 4 / 20
+    assert peaks[1] - peaks[0] < 4 * rows * num_prototypes * 4 / 20
+
+
+def test_logits_far_apart_stay_finite(monkeypatch):
+    """A prototype with a long norm in one tile, against which all others vanish."""
+    monkeypatch.setattr(region_matching, "TILE", 10)
+    layout = LAYOUTS["two sizes"]
+    student, teacher, centers = random_case(layout)
+    for output in (student, teacher):
+        for task in ("view", "region"):
+            with torch.no_grad():
+                output[f"{task}_prototypes"][25] *= 300
+    assert_equals_plain_form(student, teacher, layout, centers, region_weight=0.5)
 
 
 def test_refuses_the_region_task_without_a_region_head():

@@ -55,5 +55,4 @@ def drop_last_layer_gradients(model: nn.Module) -> None:
 def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     """theta_t <- momentum theta_t + (1 - momentum) theta_s over all parameters; buffers are the teacher's own."""
     averaged: list[torch.Tensor] = list(teacher.parameters())
-    torch._foreach_mul_(averaged, momentum)
-    torch._foreach_add_(averaged, list(student.parameters()), alpha=1 - momentum)
+    torch._foreach_lerp_(averaged, list(student.parameters()), 1 - momentum)

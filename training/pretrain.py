@@ -155,7 +155,7 @@ class Pretraining:
         set_seed(options.seed)
         self.student, self.teacher = build_networks(options)
         self.teacher.to(self.accelerator.device)
-        self.optimizer = torch.optim.AdamW(parameter_groups(self.student), lr=0.0)
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.student), lr=0.0, fused=True)
         self.wrapped, self.prepared_optimizer = self.accelerator.prepare(self.student, self.optimizer)
         # Each process draws its own stochastic depth; weights were drawn alike.
         set_seed(options.seed, device_specific=True)

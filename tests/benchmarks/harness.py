@@ -1,0 +1,183 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+How the benchmarks measure: every candidate lives in a process of its own, all take turns, one iteration each, so that a
+machine that slows down slows all of them down; quoted are medians, ratios of medians and each process's peak memory.
+
+All candidates get the same environment. glibc by default maps and unmaps every tensor over 32 MB anew, which costs any
+implementation up to a fifth of a step in page faults, so `MALLOC` tells it to keep its memory; and threads that wait do
+so without spinning.
+"""
+
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+
+import torch
+
+
+RESULTS = Path(__file__).parent / "results"
+MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(8 << 30), "MALLOC_TRIM_THRESHOLD_": str(16 << 30)}
+ENVIRONMENT = {**MALLOC, "OMP_WAIT_POLICY": "passive"}
+
+Iteration = Callable[[], object]
+Setup = Callable[[], Iteration]  # builds a candidate; picklable
+
+
+@dataclass
+class Measurement:
+    """seconds: of each counted iteration, in order. peak_bytes: largest resident memory of the process."""
+
+    name: str
+    seconds: list[float]
+    peak_bytes: int
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+class CandidateError(RuntimeError):
+    """A candidate's process ended; its own message is on the screen."""
+
+
+def _serve(setup: Setup, connection, threads: int) -> None:
+    """The candidate's process: one timed iteration for each request, then its peak memory."""
+    torch.set_num_threads(threads)
+    iteration = setup()
+    connection.send("ready")
+    while connection.recv() == "run":
+        started = time.perf_counter()
+        iteration()
+        connection.send(time.perf_counter() - started)
+    connection.send(peak_memory())
+
+
+def peak_memory() -> int:
+    """Largest resident set of this process so far, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def take_turns(
+    candidates: Mapping[str, Setup],
+    *,
+    repeats: int,
+    warmup: int = 1,
+    threads: int | None = None,
+    environment: Mapping[str, str] = ENVIRONMENT,
+) -> dict[str, Measurement]:
+    """
+    `repeats` timed iterations of each candidate, in turns, after `warmup` untimed ones.
+
+    Raises:
+        CandidateError: a candidate failed.
+    """
+    os.environ.update(environment)  # read by the allocator and OpenMP of each new process when it starts
+    context = multiprocessing.get_context("spawn")
+    running = {}
+    for name, setup in candidates.items():
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_serve, args=(setup, theirs, threads or os.cpu_count()), daemon=True)
+        process.start()
+        theirs.close()
+        running[name] = (process, ours)
+        _receive(name, ours)
+    seconds: dict[str, list[float]] = {name: [] for name in running}
+    for repeat in range(warmup + repeats):
+        for name, (_, connection) in running.items():
+            connection.send("run")
+            elapsed = _receive(name, connection)
+            if repeat >= warmup:
+                seconds[name].append(elapsed)
+    results = {}
+    for name, (process, connection) in running.items():
+        connection.send("stop")
+        results[name] = Measurement(name, seconds[name], _receive(name, connection))
+        process.join()
+    return results
+
+
+def _receive(name: str, connection):
+    try:
+        return connection.recv()
+    except EOFError as error:
+        raise CandidateError(f"The process of {name!r} ended before its measurement did.") from error
+
+
+def environment() -> dict[str, object]:
+    """What a figure depends on, besides the code: machine, versions, allocator, date, commit."""
+    import transformers
+
+    return {
+        "date": date.today().isoformat(),
+        "commit": _commit(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "amx": cpu_has_amx(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "settings": dict(ENVIRONMENT),
+    }
+
+
+def _commit() -> str:
+    command = ["git", "describe", "--always", "--dirty"]
+    result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    return result.stdout.strip() or "unknown"
+
+
+def _cpuinfo(field: str) -> str:
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith(field)), platform.processor())
+
+
+def _processor() -> str:
+    return _cpuinfo("model name")
+
+
+def cpu_has_amx() -> bool:
+    """Whether the CPU has tile instructions for bfloat16 (AMX), without which bf16 gains little on it."""
+    return "amx_bf16" in _cpuinfo("flags").split()
+
+
+def matrix_rate(size: int = 2048, repeats: int = 7) -> float:
+    """FLOP/s of a square float32 `torch.mm` in this process: what the machine's matrix units give at best."""
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        torch.mm(a, b)
+        seconds.append(time.perf_counter() - started)
+    return 2 * size**3 / min(seconds)
+
+
+def rows(measurements: Iterable[Measurement]) -> list[dict]:
+    return [{**asdict(m), "median_seconds": m.median} for m in measurements]
+
+
+def write_json(benchmark: str, content: dict, folder: Path = RESULTS) -> Path:
+    """`content` with the environment, as `FOLDER/BENCHMARK.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{benchmark}.json"
+    path.write_text(json.dumps({"benchmark": benchmark, "environment": environment(), **content}, indent=2) + "\n")
+    return path
+
+
+def table(header: list[str], lines: Iterable[Iterable[object]]) -> str:
+    """A Markdown table."""
+    return "\n".join(
+        f"| {' | '.join(str(cell) for cell in line)} |" for line in (header, ["---"] * len(header), *lines)
+    )

@@ -1,0 +1,174 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+The full pretraining step of `training/pretrain.py` against the plain reference step, equal to it in result.
+
+    python tests/benchmarks/step.py                      # Swin-T W7, 2 x 224 + 8 x 96 px, 65536 prototypes, batch 8
+    python tests/benchmarks/step.py --batch 4 --repeats 5
+
+Both take turns, each in a process of its own.
+"""
+
+import argparse
+import copy
+import functools
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "training"), str(ROOT)]
+
+from harness import Measurement, cpu_has_amx, environment, rows, table, take_turns, write_json  # noqa: E402
+from modeling_esvit.swin import EsViTDropPath  # noqa: E402
+from reference import ReferenceStep  # noqa: E402
+
+
+SCHEDULES = {"lr": 1e-4, "weight_decay": 0.04, "momentum_teacher": 0.996, "clip_grad": 3.0, "student_temp": 0.1}
+
+
+def random_groups(batch: int, sizes: tuple[int, int], numbers: tuple[int, int]) -> list[torch.Tensor]:
+    """Crops of random pixels, in groups `[crops * batch, 3, size, size]`."""
+    generator = torch.Generator().manual_seed(0)
+    return [
+        torch.randn(number * batch, 3, size, size, generator=generator)
+        for size, number in zip(sizes, numbers, strict=True)
+        if number
+    ]
+
+
+def pretraining(batch: int, folder: str, **options):
+    """The real run object, on a folder of one batch of random pictures; its loader is not used."""
+    from options import PretrainOptions
+    from pretrain import Pretraining
+
+    data = Path(folder) / "images"
+    data.mkdir(parents=True, exist_ok=True)
+    for index in range(batch):
+        pixels = np.random.default_rng(index).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(data / f"{index}.png")
+    defaults = {"freeze_last_layer": 0, "num_workers": 0, "tracker": "none", "epochs": 100}
+    run = Pretraining(
+        PretrainOptions(data=str(data), output_dir=f"{folder}/run", batch_size=batch, **{**defaults, **options})
+    )
+    # The reference takes constant values; the schedules begin with a learning rate of zero.
+    run.lr[:], run.weight_decay[:], run.momentum[:] = (
+        SCHEDULES[name] for name in ("lr", "weight_decay", "momentum_teacher")
+    )
+    return run
+
+
+class Losses:
+    """Takes the place of the monitor: keeps the last loss on the device."""
+
+    def add(self, loss) -> None:
+        self.last = loss.loss.detach()
+
+
+def our_step(batch: int, sizes=(224, 96), numbers=(2, 8), **options):
+    """One update of the real program."""
+    from view_loader import Batch
+
+    folder = tempfile.TemporaryDirectory()
+    run = pretraining(batch, folder.name, **options)
+    groups = random_groups(batch, sizes, numbers)
+    item = Batch(groups=groups, positions=torch.arange(batch), labels=None, skipped={})
+    losses = Losses()
+
+    def iteration():
+        run.train_step([item], 0, losses)
+        return losses.last
+
+    iteration.run, iteration.folder = run, folder  # type: ignore[attr-defined]
+    return iteration
+
+
+def reference_step(batch: int, sizes=(224, 96), numbers=(2, 8), **options):
+    """The same update, written plainly, with its own copies of the networks."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = pretraining(batch, folder, **options)
+        student, teacher, temperature = run.student, run.teacher, run.teacher_temp[0]
+    del run
+    groups = random_groups(batch, sizes, numbers)
+    step = ReferenceStep(student, teacher, batch, **SCHEDULES, teacher_temp=temperature, freeze_last_layer=False)
+    return functools.partial(step, groups)
+
+
+def largest_difference(batch: int = 2, steps: int = 2, **options) -> dict[str, float]:
+    """Losses and weights of both after `steps` equal steps without stochastic depth: how far they are apart."""
+    ours = our_step(batch, **options)
+    student, teacher = ours.run.student, ours.run.teacher
+    for module in student.modules():
+        if isinstance(module, EsViTDropPath):
+            module.rate = 0.0
+    plain_student, plain_teacher = copy.deepcopy(student), copy.deepcopy(teacher)
+    step = ReferenceStep(
+        plain_student,
+        plain_teacher,
+        batch,
+        **SCHEDULES,
+        teacher_temp=ours.run.teacher_temp[0],
+        freeze_last_layer=False,
+    )
+    groups = random_groups(batch, options.get("sizes", (224, 96)), options.get("numbers", (2, 8)))
+    loss = max(abs(float(ours()) - step(groups)) for _ in range(steps))
+    pairs = zip(teacher.state_dict().items(), plain_teacher.state_dict().values(), strict=True)
+    weights = max(float((a - b).abs().max()) for (_, a), b in pairs)
+    return {"loss": loss, "teacher": weights}
+
+
+def candidates(batch: int, **options) -> dict:
+    """What takes turns, by name; the first is the reference."""
+    setups = {
+        "reference, fp32": functools.partial(reference_step, batch, **options),
+        "ours, fp32": functools.partial(our_step, batch, **options),
+        "ours, fp32, gradient checkpointing": functools.partial(
+            our_step, batch, gradient_checkpointing=True, **options
+        ),
+    }
+    if cpu_has_amx():
+        setups["ours, bf16"] = functools.partial(our_step, batch, mixed_precision="bf16", **options)
+    return setups
+
+
+def report(results: dict[str, Measurement]) -> str:
+    reference = next(iter(results.values()))
+    return table(
+        ["step", "median s", "faster", "peak GB", "of the reference's"],
+        (
+            (
+                name,
+                f"{m.median:.2f}",
+                f"{reference.median / m.median:.2f} x",
+                f"{m.peak_bytes / 1e9:.2f}",
+                f"{m.peak_bytes / reference.peak_bytes:.2f}",
+            )
+            for name, m in results.items()
+        ),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--only", nargs="*", help="Parts of the names of candidates to run.")
+    arguments = parser.parse_args()
+    setups = candidates(arguments.batch)
+    if arguments.only:
+        setups = {name: setup for name, setup in setups.items() if any(part in name for part in arguments.only)}
+    results = take_turns(setups, repeats=arguments.repeats)
+    print(report(results))
+    if not cpu_has_amx():
+        print("bf16 was not run: this CPU has no AMX.")
+    path = write_json("step", {"batch": arguments.batch, "rows": rows(results.values())})
+    print(f"{path}; {environment()}")
+
+
+if __name__ == "__main__":
+    main()
