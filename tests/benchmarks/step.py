@@ -25,8 +25,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "training"), str(ROOT)]
 
 from harness import Measurement, cpu_has_amx, environment, rows, table, take_turns, write_json  # noqa: E402
-from modeling_esvit.swin import EsViTDropPath  # noqa: E402
 from reference import ReferenceStep  # noqa: E402
+
+from modeling_esvit.swin import EsViTDropPath  # noqa: E402
 
 
 SCHEDULES = {"lr": 1e-4, "weight_decay": 0.04, "momentum_teacher": 0.996, "clip_grad": 3.0, "student_temp": 0.1}
