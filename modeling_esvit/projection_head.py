@@ -22,7 +22,7 @@ class EsViTPrototypes(nn.Module):
 
     def forward(self) -> torch.Tensor:
         """The effective weight `[K, bottleneck]`."""
-        return self.weight_v * (self.weight_g / self.weight_v.norm(dim=1, keepdim=True))
+        return torch._weight_norm(self.weight_v, self.weight_g, 0)
 
 
 class EsViTProjectionHead(nn.Module):

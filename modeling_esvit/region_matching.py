@@ -254,19 +254,43 @@ def esvit_loss(
     return EsViTLoss(loss, view_loss.detach(), region_loss.detach(), entropy)
 
 
-@torch.no_grad()
+class CenterUpdate:
+    """
+    c <- momentum c + (1 - momentum) * mean of the teacher's logits over all rows of all processes, once a step: `add`
+    the rows of each batch, `start` the sum over processes, do other work, `finish`. The sum of W_t z_t is W_t times the
+    sum of z_t, so that no logits are formed.
+    """
+
+    def __init__(self, center: torch.Tensor, momentum: float = 0.9):
+        self.center, self.momentum = center, momentum
+        self.total = center.new_zeros(len(center) + 1)  # logits, and the number of rows
+        self.work: torch.distributed.Work | None = None
+
+    @torch.no_grad()
+    def add(self, teacher_z: torch.Tensor, teacher_w: torch.Tensor) -> None:
+        """Rows `[R, D]` and prototypes `[K, D]`."""
+        with torch.autocast(self.center.device.type, enabled=False):
+            self.total[:-1].addmv_(teacher_w, teacher_z.sum(dim=0))
+        self.total[-1:].add_(len(teacher_z))
+
+    def start(self) -> None:
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            self.work = torch.distributed.all_reduce(self.total, async_op=True)
+
+    def finish(self) -> None:
+        if self.work is not None:
+            self.work.wait()
+        self.center.lerp_(self.total[:-1] / self.total[-1], 1 - self.momentum)
+
+
 def update_center(
     center: torch.Tensor, teacher_z: torch.Tensor, teacher_w: torch.Tensor, momentum: float = 0.9
 ) -> None:
-    """
-    c <- momentum c + (1 - momentum) * mean of the teacher's logits over all rows of all processes, in place. The mean
-    of W_t z_t is W_t times the mean of z_t, so that only a bottleneck vector and a count are reduced.
-    """
-    total = torch.cat([teacher_z.sum(dim=0), teacher_z.new_full((1,), len(teacher_z))])
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(total)
-    with torch.autocast(center.device.type, enabled=False):
-        center.mul_(momentum).add_(teacher_w @ (total[:-1] / total[-1]), alpha=1 - momentum)
+    """[`CenterUpdate`] with the rows of one batch, at once."""
+    update = CenterUpdate(center, momentum)
+    update.add(teacher_z, teacher_w)
+    update.start()
+    update.finish()
 
 
-__all__ = ["EsViTLoss", "LossInputError", "crop_layout", "esvit_loss", "match_regions", "update_center"]
+__all__ = ["CenterUpdate", "EsViTLoss", "LossInputError", "crop_layout", "esvit_loss", "match_regions", "update_center"]

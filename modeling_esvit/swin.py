@@ -12,11 +12,13 @@ after group, each group being `n` images of `h` x `w` tokens (a *grid*). Everyth
 tensor once; only windows, masks and 2 x 2 merging go grid by grid. A single group stays `[n, h * w, C]`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -25,6 +27,7 @@ from .configuration_esvit import EsViTConfig
 
 
 Grid = tuple[int, int, int]  # images, rows, columns
+TokenFunction = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass
@@ -49,6 +52,16 @@ def split_groups(tokens: torch.Tensor, grids: list[Grid]) -> list[torch.Tensor]:
     lengths = [n * h * w for n, h, w in grids]
     groups = tokens.flatten(0, 1).split(lengths) if len(grids) > 1 else [tokens]
     return [group.reshape(n, h, w, tokens.shape[-1]) for group, (n, h, w) in zip(groups, grids, strict=True)]
+
+
+def recomputed(linear: nn.Module, function: TokenFunction, x: torch.Tensor) -> torch.Tensor:
+    """
+    `linear(function(x))`. In training, what `function` (a norm, an activation) returns is not stored for the backward
+    pass but computed there again: it costs little, and would be half of what a block stores.
+    """
+    if not (linear.training and torch.is_grad_enabled()):
+        return linear(function(x))
+    return checkpoint(lambda x: linear(function(x)), x, use_reentrant=False)
 
 
 def pack_groups(groups: list[torch.Tensor]) -> torch.Tensor:
@@ -176,11 +189,12 @@ def eager_attention_forward(
     Plain attention `[B, windows * heads, L, d]` -> `[B, L, windows * heads, d]`. Also returns the weights, before
     dropout, as `[B * windows, heads, L, L]`: this very tensor is used, so that gradients with respect to it exist.
     """
-    logits = torch.matmul(query * scaling, key.transpose(2, 3)) + attention_mask
+    mask = attention_mask.expand(len(query), -1, -1, -1).flatten(0, 1)
+    logits = torch.baddbmm(mask, query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2), alpha=scaling)
     precision = torch.promote_types(query.dtype, torch.float32)
-    weights = logits.softmax(dim=-1, dtype=precision).to(query.dtype).view(-1, module.num_heads, *logits.shape[2:])
+    weights = logits.softmax(dim=-1, dtype=precision).to(query.dtype).view(-1, module.num_heads, *logits.shape[1:])
     dropped = F.dropout(weights, p=dropout, training=module.training).view_as(logits)
-    return torch.matmul(dropped, value).transpose(1, 2).contiguous(), weights
+    return torch.bmm(dropped, value.flatten(0, 1)).unflatten(0, query.shape[:2]).transpose(1, 2), weights
 
 
 class EsViTSwinAttention(nn.Module):
@@ -212,18 +226,22 @@ class EsViTSwinAttention(nn.Module):
     def forward(
         self,
         hidden_states: torch.Tensor,
+        norm: TokenFunction,
         grids: list[Grid],
         masks: list[torch.Tensor | None],
         output_attentions: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | tuple[torch.Tensor, ...] | None]:
-        """Tokens in and out packed; the weights of each group `[n * windows, heads, window**2, window**2]` if asked."""
+        """
+        Tokens in and out packed; `norm` is applied to them first. The weights of each group `[n * windows, heads,
+        window**2, window**2]` if asked.
+        """
         # Fused kernels do not return weights, so a request for them is answered by the plain form.
         name = "eager" if output_attentions else self.config._attn_implementation
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention_forward)
         bias = self.position_bias()
         outputs: list[torch.Tensor] = []
         weights: list[torch.Tensor] = []
-        for qkv, mask in zip(split_groups(self.qkv(hidden_states), grids), masks, strict=True):
+        for qkv, mask in zip(split_groups(recomputed(self.qkv, norm, hidden_states), grids), masks, strict=True):
             output, group_weights = self.attend_in_windows(qkv, bias, mask, attend)
             outputs.append(output)
             if group_weights is not None:
@@ -258,8 +276,8 @@ class EsViTSwinAttention(nn.Module):
             scaling=self.scaling,
             dropout=self.attention_dropout if self.training else 0.0,
         )  # [n, size**2, windows * heads, d]
-        output = output.view(n, size, size, rows, columns, self.num_heads * self.head_dim)
-        output = output.permute(0, 3, 1, 4, 2, 5).reshape(n, rows * size, columns * size, output.shape[-1])
+        output = output.view(n, size, size, rows, columns, self.num_heads, self.head_dim)
+        output = output.permute(0, 3, 1, 4, 2, 5, 6).reshape(n, rows * size, columns * size, -1)
         if self.shift:
             output = output.roll((self.shift, self.shift), dims=(1, 2))
         return output[:, :h, :w], weights
@@ -274,8 +292,10 @@ class EsViTSwinMLP(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.dropout(self.fc2(self.dropout(self.act(self.fc1(hidden_states)))))
+    def forward(self, hidden_states: torch.Tensor, norm: TokenFunction) -> torch.Tensor:
+        """Any `[..., C]`; `norm` is applied first."""
+        hidden = recomputed(self.fc1, norm, hidden_states)
+        return self.dropout(recomputed(self.fc2, lambda hidden: self.dropout(self.act(hidden)), hidden))
 
 
 class EsViTSwinLayer(GradientCheckpointingLayer):
@@ -296,9 +316,10 @@ class EsViTSwinLayer(GradientCheckpointingLayer):
         masks: list[torch.Tensor | None],
         output_attentions: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor | tuple[torch.Tensor, ...] | None]:
-        branch, weights = self.attn(self.norm1(hidden_states), grids, masks, output_attentions)
+        # The norms' calls, not the norms: Accelerate's hooks move every module that they find among the arguments.
+        branch, weights = self.attn(hidden_states, self.norm1.__call__, grids, masks, output_attentions)
         hidden_states = hidden_states + self.drop_path(branch, grids)
-        hidden_states = hidden_states + self.drop_path(self.mlp(self.norm2(hidden_states)), grids)
+        hidden_states = hidden_states + self.drop_path(self.mlp(hidden_states, self.norm2.__call__), grids)
         return hidden_states, weights
 
 
@@ -311,13 +332,18 @@ class EsViTSwinPatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, hidden_states: torch.Tensor, grids: list[Grid]) -> tuple[torch.Tensor, list[Grid]]:
+        merged = recomputed(self.reduction, lambda tokens: self.norm(self.merge(tokens, grids)), hidden_states)
+        return merged, [(n, (h + 1) // 2, (w + 1) // 2) for n, h, w in grids]
+
+    @staticmethod
+    def merge(hidden_states: torch.Tensor, grids: list[Grid]) -> torch.Tensor:
+        """`[..., C]` -> `[..., 4C]`, a quarter as many tokens."""
         merged = []
         for group in split_groups(hidden_states, grids):
             group = F.pad(group, (0, 0, 0, group.shape[2] % 2, 0, group.shape[1] % 2))
             corners = [group[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
             merged.append(torch.cat(corners, dim=-1))
-        grids = [(m.shape[0], m.shape[1], m.shape[2]) for m in merged]
-        return self.reduction(self.norm(pack_groups(merged))), grids
+        return pack_groups(merged)
 
 
 class EsViTSwinStage(nn.Module):

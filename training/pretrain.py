@@ -44,8 +44,8 @@ from knn import (
     open_train_and_test,
 )
 from modeling_esvit import EsViTArchitectureError, EsViTConfig, EsViTForPreTraining
-from modeling_esvit.modeling_esvit import EsViTForPreTrainingOutput, evaluation_preprocessor
-from modeling_esvit.region_matching import EsViTLoss, crop_layout, esvit_loss, update_center
+from modeling_esvit.modeling_esvit import evaluation_preprocessor
+from modeling_esvit.region_matching import CenterUpdate, EsViTLoss, crop_layout, esvit_loss
 from modeling_esvit.swin import EsViTDropPath
 from monitoring import Monitor, NonFiniteLossError
 from optimization import clip_gradients, drop_last_layer_gradients, parameter_groups, set_schedules, update_teacher
@@ -251,21 +251,34 @@ class Pretraining:
         """One update of student, teacher and centres from `gradient_accumulation_steps` batches."""
         epoch = step // self.steps_per_epoch
         set_schedules(self.optimizer, self.lr[step], self.weight_decay[step])
-        teacher_outputs = []
-        for batch in batches:
+        centers = self.center_updates()
+        for index, batch in enumerate(batches):
             with self.accelerator.accumulate(self.wrapped):
-                loss, teacher_output = self.losses(batch, epoch)
+                loss = self.losses(batch, epoch, centers)
+                if index == len(batches) - 1:
+                    for update in centers.values():
+                        update.start()  # of the sum over processes, beside the backward pass
                 self.accelerator.backward(loss.loss)
                 if self.accelerator.sync_gradients:
                     self.prepare_gradients(epoch)
                 self.prepared_optimizer.step()
                 self.prepared_optimizer.zero_grad()
             monitor.add(loss)
-            teacher_outputs.append(teacher_output)
-        self.update_centers(teacher_outputs)
+        for update in centers.values():
+            update.finish()
         update_teacher(self.teacher, self.student, self.momentum[step])
 
-    def losses(self, batch: Batch, epoch: int) -> tuple[EsViTLoss, EsViTForPreTrainingOutput]:
+    def center_updates(self) -> dict[str, CenterUpdate]:
+        """One for each task; every loss of the step still uses the old centres."""
+        centers = {"view": self.teacher.view_center, "region": self.teacher.region_center}
+        return {
+            task: CenterUpdate(center, self.options.center_momentum)
+            for task, center in centers.items()
+            if center is not None
+        }
+
+    def losses(self, batch: Batch, epoch: int, centers: dict[str, CenterUpdate]) -> EsViTLoss:
+        """Of one batch, whose teacher rows are added to `centers`."""
         options = self.options
         groups = [group.to(self.accelerator.device, non_blocking=True) for group in batch.groups]
         with torch.no_grad(), self.accelerator.autocast():
@@ -281,7 +294,9 @@ class Pretraining:
             student_temp=options.student_temp,
             region_weight=options.region_weight if options.task == "view+region" else 0.0,
         )
-        return loss, teacher
+        for task, update in centers.items():
+            update.add(teacher[f"{task}_embeddings"], teacher[f"{task}_prototypes"])
+        return loss
 
     def prepare_gradients(self, epoch: int) -> None:
         self.accelerator.unscale_gradients(self.prepared_optimizer)
@@ -289,14 +304,6 @@ class Pretraining:
             clip_gradients(self.student.parameters(), self.options.clip_grad)
         if epoch < self.options.freeze_last_layer:
             drop_last_layer_gradients(self.student)
-
-    def update_centers(self, outputs: list[EsViTForPreTrainingOutput]) -> None:
-        """Once a step, with the rows of all its batches, after the loss has used the old centres."""
-        for task in ("view", "region"):
-            center = getattr(self.teacher, f"{task}_center")
-            if center is not None:
-                rows = torch.cat([output[f"{task}_embeddings"] for output in outputs])
-                update_center(center, rows, outputs[0][f"{task}_prototypes"], self.options.center_momentum)
 
     def save(self, step: int) -> Path:
         # The student never uses the centres; saved with it they make its folder complete.

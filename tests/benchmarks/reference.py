@@ -84,7 +84,8 @@ def block(layer: EsViTSwinLayer, tokens: torch.Tensor, height: int, width: int) 
         image = torch.roll(image, shifts=(shift, shift), dims=(1, 2))
     branch = image[:, :height, :width].contiguous().view(n, height * width, channels)
     tokens = tokens + drop_path(branch, layer)
-    return tokens + drop_path(layer.mlp(layer.norm2(tokens)), layer)
+    mlp = layer.mlp
+    return tokens + drop_path(mlp.fc2(mlp.act(mlp.fc1(layer.norm2(tokens)))), layer)
 
 
 def merge(merging: EsViTSwinPatchMerging, tokens: torch.Tensor, height: int, width: int):
