@@ -28,6 +28,10 @@ from .configuration_esvit import EsViTConfig
 
 Grid = tuple[int, int, int]  # images, rows, columns
 TokenFunction = Callable[[torch.Tensor], torch.Tensor]
+AttentionWeights = torch.Tensor | tuple[torch.Tensor, ...] | None  # one tensor a group
+ByShape = dict[tuple[int, int], torch.Tensor]  # something for each (rows, columns) of a grid
+
+PART_TOKENS = 4096  # tokens that pass through a block at a time on a CPU, so that what it makes of them stays in cache
 
 
 @dataclass
@@ -47,10 +51,13 @@ class EncoderOutput:
     last_blocks: tuple[torch.Tensor, ...] = ()
 
 
+def num_tokens(grids: list[Grid]) -> list[int]:
+    return [n * h * w for n, h, w in grids]
+
+
 def split_groups(tokens: torch.Tensor, grids: list[Grid]) -> list[torch.Tensor]:
     """`[B, T, C]`, packed or not, to one `[n, h, w, C]` a group."""
-    lengths = [n * h * w for n, h, w in grids]
-    groups = tokens.flatten(0, 1).split(lengths) if len(grids) > 1 else [tokens]
+    groups = tokens.flatten(0, 1).split(num_tokens(grids)) if len(grids) > 1 else [tokens]
     return [group.reshape(n, h, w, tokens.shape[-1]) for group, (n, h, w) in zip(groups, grids, strict=True)]
 
 
@@ -71,6 +78,22 @@ def pack_groups(groups: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat([group.flatten(0, -2) for group in groups]).unsqueeze(0)
 
 
+def image_parts(grids: list[Grid], limit: int) -> list[list[Grid]]:
+    """The images of all groups, in order, in parts of at most `limit` tokens, or of one image where that has more."""
+    parts: list[list[Grid]] = [[]]
+    room = limit
+    for n, h, w in grids:
+        while n:
+            taken = min(n, max(room // (h * w), 0 if parts[-1] else 1))
+            if taken:
+                parts[-1].append((taken, h, w))
+            n, room = n - taken, room - taken * h * w
+            if n:
+                parts.append([])
+                room = limit
+    return parts
+
+
 def pool_groups(tokens: torch.Tensor, grids: list[Grid]) -> torch.Tensor:
     """Mean over the tokens of each image: `[sum n, C]`, group after group."""
     return torch.cat([group.mean(dim=(1, 2)) for group in split_groups(tokens, grids)])
@@ -88,14 +111,12 @@ class EsViTDropPath(nn.Module):
         keep = 1.0 - self.rate
         return like.new_empty(num_samples).bernoulli_(keep).div_(keep)
 
-    def forward(self, branch: torch.Tensor, grids: list[Grid]) -> torch.Tensor:
+    def forward(self, grids: list[Grid], like: torch.Tensor) -> torch.Tensor | None:
+        """The factor of each token of packed groups, `[T, 1]`; None if all are 1."""
         if self.rate == 0.0 or not self.training:
-            return branch
-        factors = self.draw(sum(n for n, _, _ in grids), branch)
-        per_group = factors.split([n for n, _, _ in grids])
-        return branch * pack_groups(
-            [f.view(-1, 1, 1).expand(n, h * w, 1) for f, (n, h, w) in zip(per_group, grids, strict=True)]
-        )
+            return None
+        factors = self.draw(sum(n for n, _, _ in grids), like).split([n for n, _, _ in grids])
+        return torch.cat([f.repeat_interleave(h * w) for f, (_, h, w) in zip(factors, grids, strict=True)]).unsqueeze(1)
 
     def extra_repr(self) -> str:
         return f"rate={self.rate:.3f}"
@@ -171,8 +192,9 @@ def pad_to_windows(qkv: torch.Tensor, projection: nn.Module, window: int) -> tor
     if not (bottom or right):
         return qkv
     pad = projection(qkv.new_zeros(1, width // 3))
-    qkv = torch.cat([qkv, pad.expand(n, h, right, width)], dim=2)
-    return torch.cat([qkv, pad.expand(n, bottom, w + right, width)], dim=1)
+    if right:
+        qkv = torch.cat([qkv, pad.expand(n, h, right, width)], dim=2)
+    return torch.cat([qkv, pad.expand(n, bottom, w + right, width)], dim=1) if bottom else qkv
 
 
 def eager_attention_forward(
@@ -223,26 +245,42 @@ class EsViTSwinAttention(nn.Module):
         bias = self.relative_position_bias_table[self.relative_position_index]
         return bias.view(self.window**2, self.window**2, self.num_heads).permute(2, 0, 1)
 
+    def additive_mask(self, grid: Grid, masks: ByShape, biases: ByShape) -> torch.Tensor:
+        """Bias and mask of all windows of a map `[1, windows * heads, window**2, window**2]`, kept in `biases`."""
+        n, h, w = grid
+        if (h, w) not in biases:
+            bias, size = self.position_bias(), self.window
+            if self.shift:
+                bias = bias + masks[h, w].unsqueeze(1)
+            else:
+                bias = bias.expand(-(-h // size) * -(-w // size), -1, -1, -1)
+            biases[h, w] = bias.reshape(1, -1, size**2, size**2)
+        return biases[h, w]
+
     def forward(
         self,
         hidden_states: torch.Tensor,
         norm: TokenFunction,
         grids: list[Grid],
-        masks: list[torch.Tensor | None],
+        masks: ByShape,
+        biases: ByShape,
         output_attentions: bool = False,
-    ) -> tuple[torch.Tensor, torch.Tensor | tuple[torch.Tensor, ...] | None]:
+    ) -> tuple[torch.Tensor, AttentionWeights]:
         """
-        Tokens in and out packed; `norm` is applied to them first. The weights of each group `[n * windows, heads,
-        window**2, window**2]` if asked.
+        Args:
+            hidden_states: packed tokens.
+            norm: is applied to them first.
+            masks: of shifted windows, see [`shift_mask`].
+            biases: what earlier calls with other parts of the same batch have computed; the rest is added.
+            output_attentions: also return the weights of each group `[n * windows, heads, window**2, window**2]`.
         """
         # Fused kernels do not return weights, so a request for them is answered by the plain form.
         name = "eager" if output_attentions else self.config._attn_implementation
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention_forward)
-        bias = self.position_bias()
         outputs: list[torch.Tensor] = []
         weights: list[torch.Tensor] = []
-        for qkv, mask in zip(split_groups(recomputed(self.qkv, norm, hidden_states), grids), masks, strict=True):
-            output, group_weights = self.attend_in_windows(qkv, bias, mask, attend)
+        for qkv, grid in zip(split_groups(recomputed(self.qkv, norm, hidden_states), grids), grids, strict=True):
+            output, group_weights = self.attend_in_windows(qkv, self.additive_mask(grid, masks, biases), attend)
             outputs.append(output)
             if group_weights is not None:
                 weights.append(group_weights)
@@ -252,7 +290,7 @@ class EsViTSwinAttention(nn.Module):
         return hidden_states, weights[0] if len(weights) == 1 else tuple(weights)
 
     def attend_in_windows(
-        self, qkv: torch.Tensor, bias: torch.Tensor, mask: torch.Tensor | None, attend
+        self, qkv: torch.Tensor, additive_mask: torch.Tensor, attend
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """One group: `[n, h, w, 3C]` -> `[n, h, w, C]`."""
         n, h, w, _ = qkv.shape
@@ -261,21 +299,13 @@ class EsViTSwinAttention(nn.Module):
         if self.shift:
             qkv = qkv.roll((-self.shift, -self.shift), dims=(1, 2))
         rows, columns = qkv.shape[1] // size, qkv.shape[2] // size
-        num_windows = rows * columns
         # Windows join the heads axis: one bias (and mask) per window and head is then broadcast over the images.
         qkv = qkv.view(n, rows, size, columns, size, 3, self.num_heads, self.head_dim)
-        qkv = qkv.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(3, n, num_windows * self.num_heads, size**2, self.head_dim)
+        qkv = qkv.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(3, n, additive_mask.shape[1], size**2, self.head_dim)
         query, key, value = qkv.unbind(0)
-        bias = bias.expand(num_windows, -1, -1, -1) if mask is None else bias + mask.unsqueeze(1)
-        output, weights = attend(
-            self,
-            query,
-            key,
-            value,
-            bias.reshape(1, num_windows * self.num_heads, size**2, size**2),
-            scaling=self.scaling,
-            dropout=self.attention_dropout if self.training else 0.0,
-        )  # [n, size**2, windows * heads, d]
+        dropout = self.attention_dropout if self.training else 0.0
+        output, weights = attend(self, query, key, value, additive_mask, scaling=self.scaling, dropout=dropout)
+        # [n, size**2, windows * heads, d]
         output = output.view(n, size, size, rows, columns, self.num_heads, self.head_dim)
         output = output.permute(0, 3, 1, 4, 2, 5, 6).reshape(n, rows * size, columns * size, -1)
         if self.shift:
@@ -298,6 +328,10 @@ class EsViTSwinMLP(nn.Module):
         return self.dropout(recomputed(self.fc2, lambda hidden: self.dropout(self.act(hidden)), hidden))
 
 
+def add_branch(tokens: torch.Tensor, branch: torch.Tensor, factors: torch.Tensor | None) -> torch.Tensor:
+    return tokens + branch if factors is None else torch.addcmul(tokens, branch, factors)
+
+
 class EsViTSwinLayer(GradientCheckpointingLayer):
     """A block: window attention and MLP, each pre-normed, residual and under DropPath."""
 
@@ -310,17 +344,22 @@ class EsViTSwinLayer(GradientCheckpointingLayer):
         self.drop_path = EsViTDropPath(drop_path)
 
     def forward(
-        self,
-        hidden_states: torch.Tensor,
-        grids: list[Grid],
-        masks: list[torch.Tensor | None],
-        output_attentions: bool = False,
-    ) -> tuple[torch.Tensor, torch.Tensor | tuple[torch.Tensor, ...] | None]:
-        # The norms' calls, not the norms: Accelerate's hooks move every module that they find among the arguments.
-        branch, weights = self.attn(hidden_states, self.norm1.__call__, grids, masks, output_attentions)
-        hidden_states = hidden_states + self.drop_path(branch, grids)
-        hidden_states = hidden_states + self.drop_path(self.mlp(hidden_states, self.norm2.__call__), grids)
-        return hidden_states, weights
+        self, hidden_states: torch.Tensor, grids: list[Grid], masks: ByShape, output_attentions: bool = False
+    ) -> tuple[torch.Tensor, AttentionWeights]:
+        in_parts = hidden_states.device.type == "cpu" and not output_attentions and not torch.compiler.is_compiling()
+        parts = image_parts(grids, PART_TOKENS) if in_parts else [grids]
+        lengths = [sum(num_tokens(part)) for part in parts]
+        factors = [self.drop_path(grids, hidden_states) for _ in ("attention", "mlp")]
+        per_part = [[None] * len(parts) if f is None else f.split(lengths) for f in factors]
+        biases: ByShape = {}
+        outputs = []
+        weights = None
+        for tokens, part, *drops in zip(hidden_states.flatten(0, 1).split(lengths), parts, *per_part, strict=True):
+            # The norms' calls, not the norms: Accelerate's hooks move every module that they find among the arguments.
+            branch, weights = self.attn(tokens[None], self.norm1.__call__, part, masks, biases, output_attentions)
+            tokens = add_branch(tokens, branch.flatten(0, 1), drops[0])
+            outputs.append(add_branch(tokens, self.mlp(tokens, self.norm2.__call__), drops[1]))
+        return torch.cat(outputs).view_as(hidden_states), weights
 
 
 class EsViTSwinPatchMerging(nn.Module):
@@ -360,21 +399,20 @@ class EsViTSwinStage(nn.Module):
         is_last = index == len(config.depths) - 1
         self.downsample = None if is_last else EsViTSwinPatchMerging(config, dim)
 
-    def shift_masks(self, grids: list[Grid], like: torch.Tensor) -> list[torch.Tensor | None]:
-        """The mask of the shifted blocks for each group; none in a stage without shift."""
+    def shift_masks(self, grids: list[Grid], like: torch.Tensor) -> ByShape:
+        """The masks of the shifted blocks; none in a stage without shift."""
         if not self.shift:
-            return [None] * len(grids)
+            return {}
         size = self.window
-        return [shift_mask(h + -h % size, w + -w % size, size, self.shift, like) for _, h, w in grids]
+        return {(h, w): shift_mask(h + -h % size, w + -w % size, size, self.shift, like) for _, h, w in grids}
 
     def forward(
         self, hidden_states: torch.Tensor, grids: list[Grid], output_attentions: bool = False, last_blocks: int = 0
     ) -> tuple[torch.Tensor, list[Grid], torch.Tensor, list[torch.Tensor]]:
         """Returns tokens and grids after merging, the tokens before it, and those of the last `last_blocks` blocks."""
-        shifted, plain = self.shift_masks(grids, hidden_states), [None] * len(grids)
+        masks = self.shift_masks(grids, hidden_states)
         kept = []
         for index, block in enumerate(self.blocks):
-            masks = shifted if index % 2 else plain
             hidden_states, _ = block(hidden_states, grids, masks, output_attentions)
             if index >= len(self.blocks) - last_blocks:
                 kept.append(hidden_states)
