@@ -4,9 +4,8 @@
 How the benchmarks measure: every candidate lives in a process of its own, all take turns, one iteration each, so that a
 machine that slows down slows all of them down; quoted are medians, ratios of medians and each process's peak memory.
 
-All candidates get the same environment. glibc by default maps and unmaps every tensor over 32 MB anew, which costs any
-implementation up to a fifth of a step in page faults, so `MALLOC` tells it to keep its memory; and threads that wait do
-so without spinning.
+All candidates get the same environment. glibc by default maps and unmaps every tensor over 32 MB anew, which costs an
+implementation up to half of its time in page faults; "glibc, tuned" tells it to keep its memory.
 """
 
 import json
@@ -27,8 +26,10 @@ import torch
 
 
 RESULTS = Path(__file__).parent / "results"
-MALLOC = {"MALLOC_MMAP_THRESHOLD_": str(8 << 30), "MALLOC_TRIM_THRESHOLD_": str(16 << 30)}
-ENVIRONMENT = {**MALLOC, "OMP_WAIT_POLICY": "passive"}
+ALLOCATORS: dict[str, dict[str, str]] = {
+    "glibc": {},
+    "glibc, tuned": {"MALLOC_MMAP_THRESHOLD_": str(8 << 30), "MALLOC_TRIM_THRESHOLD_": str(16 << 30)},
+}
 
 Iteration = Callable[[], object]
 Setup = Callable[[], Iteration]  # builds a candidate; picklable
@@ -36,11 +37,15 @@ Setup = Callable[[], Iteration]  # builds a candidate; picklable
 
 @dataclass
 class Measurement:
-    """seconds: of each counted iteration, in order. peak_bytes: largest resident memory of the process."""
+    """
+    seconds: of each counted iteration, in order. peak_bytes: largest resident memory of the process. start_bytes: the
+    same before the first iteration.
+    """
 
     name: str
     seconds: list[float]
     peak_bytes: int
+    start_bytes: int
 
     @property
     def median(self) -> float:
@@ -55,7 +60,7 @@ def _serve(setup: Setup, connection, threads: int) -> None:
     """The candidate's process: one timed iteration for each request, then its peak memory."""
     torch.set_num_threads(threads)
     iteration = setup()
-    connection.send("ready")
+    connection.send(peak_memory())
     while connection.recv() == "run":
         started = time.perf_counter()
         iteration()
@@ -75,15 +80,18 @@ def take_turns(
     repeats: int,
     warmup: int = 1,
     threads: int | None = None,
-    environment: Mapping[str, str] = ENVIRONMENT,
+    allocator: str = "glibc, tuned",
 ) -> dict[str, Measurement]:
     """
-    `repeats` timed iterations of each candidate, in turns, after `warmup` untimed ones.
+    `repeats` timed iterations of each candidate, in turns, after `warmup` untimed ones, with one of `ALLOCATORS`.
 
     Raises:
         CandidateError: a candidate failed.
     """
-    os.environ.update(environment)  # read by the allocator and OpenMP of each new process when it starts
+    for variable, value in ALLOCATORS["glibc, tuned"].items():  # read by each new process when it starts
+        os.environ.pop(variable, None)
+        if variable in ALLOCATORS[allocator]:
+            os.environ[variable] = value
     context = multiprocessing.get_context("spawn")
     running = {}
     for name, setup in candidates.items():
@@ -91,19 +99,18 @@ def take_turns(
         process = context.Process(target=_serve, args=(setup, theirs, threads or os.cpu_count()), daemon=True)
         process.start()
         theirs.close()
-        running[name] = (process, ours)
-        _receive(name, ours)
+        running[name] = (process, ours, _receive(name, ours))
     seconds: dict[str, list[float]] = {name: [] for name in running}
     for repeat in range(warmup + repeats):
-        for name, (_, connection) in running.items():
+        for name, (_, connection, _) in running.items():
             connection.send("run")
             elapsed = _receive(name, connection)
             if repeat >= warmup:
                 seconds[name].append(elapsed)
     results = {}
-    for name, (process, connection) in running.items():
+    for name, (process, connection, start) in running.items():
         connection.send("stop")
-        results[name] = Measurement(name, seconds[name], _receive(name, connection))
+        results[name] = Measurement(name, seconds[name], _receive(name, connection), start)
         process.join()
     return results
 
@@ -128,7 +135,6 @@ def environment() -> dict[str, object]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "settings": dict(ENVIRONMENT),
     }
 
 
