@@ -4,6 +4,7 @@
 
 import functools
 import hashlib
+from collections.abc import Callable
 from io import BytesIO
 from typing import NamedTuple
 
@@ -25,6 +26,9 @@ DECODING_ERRORS = (
 )
 
 
+Size = tuple[int, int]  # width, height
+
+
 class UnreadableImageError(OSError):
     """One image cannot be turned into RGB pixels; the message names it and says why."""
 
@@ -43,10 +47,13 @@ class Record(NamedTuple):
         return self.image if isinstance(self.image, str) else f"image {hashlib.sha256(self.image).hexdigest()[:16]}"
 
 
-def decode(record: Record) -> Image.Image:
+def decode(record: Record, sufficient: Callable[[Size], Size] = lambda size: size) -> Image.Image:
     """The RGB image of a record. The EXIF orientation is not applied, as in the original.
 
     16-bit gray becomes 8-bit by scaling. Float pixels must be finite and lie in 0 .. 1.
+
+    `sufficient` takes the (width, height) of the file and returns the smallest that is of use: a JPEG is decoded at
+    the smallest of 1, 1/2, 1/4 and 1/8 of its size that is not below.
 
     Raises:
         UnreadableImageError: not an image, truncated, damaged, too large to be safe, or pixels without a meaning.
@@ -54,6 +61,7 @@ def decode(record: Record) -> Image.Image:
     try:
         file = BytesIO(record.image) if isinstance(record.image, bytes) else record.image
         with Image.open(file, formats=image_formats()) as image:
+            image.draft(None, sufficient(image.size))
             return _to_rgb(image)
     except UnidentifiedImageError as error:
         raise UnreadableImageError(f"{record.identity()}: not an image in a format that Pillow decodes") from error

@@ -26,7 +26,15 @@ class OptionError(ValueError):
 
 # Options that a continued run may give another value: they decide how it runs, not (but for rounding) what comes out.
 FREE_TO_CHANGE = (
-    *("output_dir", "max_unreadable", "gradient_checkpointing", "attn_implementation", "num_workers", "max_steps"),
+    *(
+        "output_dir",
+        "max_unreadable",
+        "gradient_checkpointing",
+        "compile",
+        "attn_implementation",
+        "num_workers",
+        "max_steps",
+    ),
     *("log_every", "save_every", "keep_checkpoints", "knn_every", "knn_train", "knn_test", "knn_k", "tracker"),
 )
 # Smallest and largest value of options that have them.
@@ -89,6 +97,9 @@ class PretrainOptions:
     local_crops_scale: list[float] = field(
         default_factory=lambda: [0.05, 0.4], metadata={"help": "As for global crops."}
     )
+    augment_on: Literal["auto", "workers", "device"] = field(
+        default="auto", metadata={"help": "Who does jitter, blur and so on; auto: the device, unless it is a CPU."}
+    )
     # -- optimisation --------------------------------------------------------------------------------------------------
     epochs: int = field(default=300, metadata={"help": "Length of all schedules."})
     batch_size: int = field(default=32, metadata={"help": "Images a process takes at a time."})
@@ -111,6 +122,7 @@ class PretrainOptions:
         default=0.01, metadata={"help": "Share of unreadable images above which the run stops."}
     )
     gradient_checkpointing: bool = field(default=False, metadata={"help": "Recompute blocks in the backward pass."})
+    compile: bool = field(default=False, metadata={"help": "Networks by torch.compile: minutes, then faster steps."})
     attn_implementation: str = field(default="sdpa", metadata={"help": "Attention of transformers: sdpa or eager."})
     num_workers: int = field(default=4, metadata={"help": "Processes that decode and crop; 0: the training process."})
     max_steps: int = field(

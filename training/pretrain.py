@@ -28,6 +28,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForPreTraining, BitImageProcessor
 from transformers.utils import logging as transformers_logging
 
+from augmentation import augment
 from checkpoints import Checkpoints, Progress, ResumeError, model_folder
 from image_sources import (
     DataOptionError,
@@ -156,6 +157,14 @@ class Pretraining:
         self.student, self.teacher = build_networks(options)
         self.teacher.to(self.accelerator.device)
         self.optimizer = torch.optim.AdamW(parameter_groups(self.student), lr=0.0, fused=True)
+        self.augment = augment
+        if options.compile:
+            self.student.compile()
+            self.teacher.compile()
+            self.augment = torch.compile(augment)
+        self.augment_on_device = options.augment_on == "device" or (
+            options.augment_on == "auto" and self.accelerator.device.type != "cpu"
+        )
         self.wrapped, self.prepared_optimizer = self.accelerator.prepare(self.student, self.optimizer)
         # Each process draws its own stochastic depth; weights were drawn alike.
         set_seed(options.seed, device_specific=True)
@@ -244,6 +253,7 @@ class Pretraining:
             world_size=self.accelerator.num_processes,
             num_workers=options.num_workers,
             pin_memory=self.accelerator.device.type == "cuda",
+            augment=not self.augment_on_device,
         )
         return iter(loader)
 
@@ -277,10 +287,18 @@ class Pretraining:
             if center is not None
         }
 
+    def views(self, batch: Batch) -> list[torch.Tensor]:
+        """The groups of crops on the device, normalised."""
+        groups = [group.to(self.accelerator.device, non_blocking=True) for group in batch.groups]
+        if batch.parameters is None:
+            return groups
+        parameters = [rows.to(self.accelerator.device, non_blocking=True) for rows in batch.parameters]
+        return [self.augment(group, rows) for group, rows in zip(groups, parameters, strict=True)]
+
     def losses(self, batch: Batch, epoch: int, centers: dict[str, CenterUpdate]) -> EsViTLoss:
         """Of one batch, whose teacher rows are added to `centers`."""
         options = self.options
-        groups = [group.to(self.accelerator.device, non_blocking=True) for group in batch.groups]
+        groups = self.views(batch)
         with torch.no_grad(), self.accelerator.autocast():
             teacher = self.teacher(groups[:1])
         student = self.wrapped(groups)

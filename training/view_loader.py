@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from image_decoding import Record, UnreadableImageError, decode
+from augmentation import photometric_parameters
+from crops import sufficient_size, write_views
+from image_decoding import Record, Size, UnreadableImageError, decode
 from image_sources import DataOptionError, ImageSource
-from views import ViewKey, ViewOptions, collate_views, make_views
+from views import CropParameters, ViewKey, ViewOptions, draw_views
 
 
 # An unreadable image is replaced by the next one of the epoch that can be read; so many in a row end the run.
@@ -47,6 +48,7 @@ class Batch(NamedTuple):
     positions: Tensor  # int64 [B], in the order of the epoch
     labels: Tensor | None  # int64 [B], -1 for an image without a label; None for a source without labels
     skipped: dict[str, str]  # unreadable images met on the way: name -> message
+    parameters: list[Tensor] | None = None  # of the photometric operations, a row a view, if left to the device
 
 
 class BatchRequests(Sampler[BatchRequest]):
@@ -121,32 +123,69 @@ class ViewsDataset(Dataset[Batch]):
         TooManyUnreadableImagesError: an image and its MAX_REPLACEMENTS successors cannot be read.
     """
 
-    def __init__(self, source: ImageSource, options: ViewOptions, seed: int) -> None:
+    def __init__(self, source: ImageSource, options: ViewOptions, seed: int, augment: bool = True) -> None:
         self.read: Callable[[Any], Record] = source.read  # of a stream, a function without the stream
-        self.has_labels, self.options, self.seed = source.has_labels, options, seed
+        self.has_labels, self.options, self.seed, self.augment = source.has_labels, options, seed, augment
 
     def __getitem__(self, request: BatchRequest) -> Batch:
-        samples, labels = [], []
+        batch = len(request.positions)
+        groups = empty_groups(batch, self.options, torch.float32 if self.augment else torch.uint8)
+        drawn, labels = [], []
         skipped: dict[str, str] = {}
         for slot, position in enumerate(request.positions):
-            record, image = self._first_readable(request.items[slot : slot + 1 + MAX_REPLACEMENTS], skipped)
-            samples.append(make_views(image, ViewKey(self.seed, request.epoch, position), self.options))
+            items = request.items[slot : slot + 1 + MAX_REPLACEMENTS]
+            key = ViewKey(self.seed, request.epoch, position)
+            record, crops = self._write_first_readable(items, key, views_of(slot, groups, batch), skipped)
+            drawn.append(crops)
             labels.append(-1 if record.label is None else record.label)
         return Batch(
-            groups=collate_views(samples, self.options),
+            groups=groups,
             positions=torch.tensor(request.positions),
             labels=torch.tensor(labels) if self.has_labels else None,
             skipped=skipped,
+            parameters=None if self.augment else self._parameters(drawn),
         )
 
-    def _first_readable(self, items: list[Any], skipped: dict[str, str]) -> tuple[Record, Image.Image]:
+    def _write_first_readable(
+        self, items: list[Any], key: ViewKey, slots: list[Tensor], skipped: dict[str, str]
+    ) -> tuple[Record, list[CropParameters]]:
         for item in items:
             record = self.read(item)
             try:
-                return record, decode(record)
+                return record, self._write(record, key, slots)
             except UnreadableImageError as error:
                 skipped[record.identity()] = message = str(error)
         raise TooManyUnreadableImagesError(f"{len(items)} images in a row cannot be read; the last one: {message}.")
+
+    def _write(self, record: Record, key: ViewKey, slots: list[Tensor]) -> list[CropParameters]:
+        """Boxes are drawn for the size that the file states, before it is decoded."""
+        crops: list[CropParameters] = []
+        stated: Size = (0, 0)
+
+        def sufficient(size: Size) -> Size:
+            nonlocal crops, stated
+            stated, crops = size, draw_views(key, size, self.options)
+            return sufficient_size(size, crops)
+
+        write_views(decode(record, sufficient), stated, crops, slots)
+        return crops
+
+    def _parameters(self, drawn: list[list[CropParameters]]) -> list[Tensor]:
+        """One tensor a group, its rows crop-major."""
+        by_crop = iter(zip(*drawn, strict=True))
+        return [
+            photometric_parameters([crop for _ in group for crop in next(by_crop)]) for group in self.options.groups
+        ]
+
+
+def empty_groups(batch: int, options: ViewOptions, dtype: torch.dtype) -> list[Tensor]:
+    """Uninitialised `[2*B, 3, h, w]` for the global crops, then `[n_i*B, 3, h_i, w_i]` for each set i of local ones."""
+    return [torch.empty(len(group) * batch, 3, *group[0].size, dtype=dtype) for group in options.groups]
+
+
+def views_of(image: int, groups: list[Tensor], batch: int) -> list[Tensor]:
+    """The places of one image's views, in crop order: groups are crop-major, all images of a crop side by side."""
+    return [group[row] for group in groups for row in range(image, len(group), batch)]
 
 
 class SkipLog:
@@ -198,11 +237,13 @@ def make_loader(
     world_size: int = 1,
     num_workers: int = 0,
     pin_memory: bool = False,
+    augment: bool = True,
 ) -> DataLoader[Batch]:
     """The batches of process `rank` from step `start_step` of `epoch` to the end of the last of `num_epochs` epochs.
 
     Workers live, and prefetch, across the epochs of one loader. The batches are the same for any `num_workers`. An
-    epoch is cut to a multiple of `batches_per_step` (gradient accumulation); `start_step` still counts batches.
+    epoch is cut to a multiple of `batches_per_step` (gradient accumulation); `start_step` still counts batches. Without
+    `augment`, the views are bytes, and the photometric operations are left to `augmentation.augment`.
 
     Raises:
         DataOptionError: an epoch has no whole global batch, or fewer batches than `start_step`.
@@ -219,7 +260,7 @@ def make_loader(
         world_size=world_size,
     )
     return DataLoader(
-        ViewsDataset(source, options, seed),
+        ViewsDataset(source, options, seed, augment),
         batch_size=None,  # a request is a whole batch
         sampler=requests,
         num_workers=num_workers,

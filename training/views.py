@@ -5,11 +5,8 @@
 The recipe is that of every published EsViT model (`dino_aug` of microsoft/esvit, MIT): random resized crop, flip,
 colour jitter, grayscale, Gaussian blur and, on the second global crop only, solarisation.
 
-A view is made in three steps, so that each can move to another place without changing a result:
-
-    draw_views      every random number, as a pure function of (seed, epoch, position in the stream, crop)
-    crop_view       crop + resize + flip of the PIL image -> uint8 tensor
-    augment_view    jitter, grayscale, blur, solarize, normalise -> float tensor; draws nothing
+Every random number is drawn here, as a pure function of (seed, epoch, position in the stream, crop). What is done with
+them draws nothing: `crops` makes the pixels on the CPU, wholly or up to cropping, `augmentation` the rest on a device.
 """
 
 import math
@@ -20,15 +17,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from PIL import Image, ImageFilter
-from torch import Tensor
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
-
-IMAGENET_MEAN = [0.485, 0.456, 0.406]
-IMAGENET_STD = [0.229, 0.224, 0.225]
 
 ASPECT_RATIO = (3 / 4, 4 / 3)
 FLIP_PROBABILITY = 0.5
@@ -38,18 +27,28 @@ SOLARIZE_PROBABILITY = 0.2
 SOLARIZE_THRESHOLD = 128
 BLUR_PROBABILITIES = {"global 1": 1.0, "global 2": 0.1, "local": 0.5}
 BLUR_RADIUS = (0.1, 2.0)
-JITTER = (
-    (F.adjust_brightness, (0.6, 1.4)),
-    (F.adjust_contrast, (0.6, 1.4)),
-    (F.adjust_saturation, (0.8, 1.2)),
-    (F.adjust_hue, (-0.1, 0.1)),
-)
-
 Size = int | Sequence[int]
 
 
 class ViewOptionError(ValueError):
     """An option of the views is out of its range."""
+
+
+class Jitter(IntEnum):
+    """The operations of the colour jitter, as torchvision numbers them."""
+
+    BRIGHTNESS = 0
+    CONTRAST = 1
+    SATURATION = 2
+    HUE = 3
+
+
+JITTER_RANGES = {
+    Jitter.BRIGHTNESS: (0.6, 1.4),
+    Jitter.CONTRAST: (0.6, 1.4),
+    Jitter.SATURATION: (0.8, 1.2),
+    Jitter.HUE: (-0.1, 0.1),
+}
 
 
 class Draws(IntEnum):
@@ -92,7 +91,7 @@ class CropParameters:
     size: tuple[int, int]  # (h, w) of the view
     box: CropBox
     flip: bool
-    jitter: tuple[tuple[int, float], ...]  # (index into JITTER, factor) in the order of application; empty: none
+    jitter: tuple[tuple[Jitter, float], ...]  # operations and factors in the order of application; empty: none
     grayscale: bool
     blur_radius: float  # standard deviation in pixels of the view; 0: none
     solarize: bool
@@ -215,55 +214,9 @@ def central_box(image_size: tuple[int, int]) -> CropBox:
     return CropBox((image_height - height) // 2, (image_width - width) // 2, height, width)
 
 
-def draw_jitter(generator: np.random.Generator) -> tuple[tuple[int, float], ...]:
-    """The four operations of `JITTER` in a random order, each with its factor; or none of them."""
+def draw_jitter(generator: np.random.Generator) -> tuple[tuple[Jitter, float], ...]:
+    """The four operations in a random order, each with its factor; or none of them."""
     if generator.random() >= JITTER_PROBABILITY:
         return ()
-    order = generator.permutation(len(JITTER)).tolist()
-    return tuple((operation, generator.uniform(*JITTER[operation][1])) for operation in order)
-
-
-def crop_view(image: Image.Image, crop: CropParameters) -> Tensor:
-    """Geometric stage: RGB image -> uint8 [3, h, w], equal to torchvision's transforms on PIL images."""
-    bicubic = InterpolationMode.BICUBIC
-    view = F.resized_crop(image, *crop.box, size=list(crop.size), interpolation=bicubic, antialias=True)
-    return F.pil_to_tensor(F.horizontal_flip(view) if crop.flip else view)
-
-
-def augment_view(view: Tensor, crop: CropParameters) -> Tensor:
-    """Photometric stage: uint8 [3, h, w] -> float32 [3, h, w], normalised with the ImageNet statistics.
-
-    Everything before the normalisation is 8-bit arithmetic on PIL images, as in the original: bit for bit its values,
-    and on a CPU 1.3 to 4 times as fast as the tensor kernels. The blur is therefore Pillow's: three box filters with
-    the variance of a Gaussian of that radius, within 1 to 2 grey levels (rms) of the true one.
-    """
-    image = F.to_pil_image(view)
-    for operation, factor in crop.jitter:
-        image = JITTER[operation][0](image, factor)
-    if crop.grayscale:
-        image = F.rgb_to_grayscale(image, num_output_channels=3)
-    if crop.blur_radius > 0:
-        image = image.filter(ImageFilter.GaussianBlur(crop.blur_radius))
-    if crop.solarize:
-        image = F.solarize(image, SOLARIZE_THRESHOLD)
-    # Channels first while the values are still bytes: a quarter of the traffic of doing it in float.
-    values = F.to_dtype(F.pil_to_tensor(image).contiguous(), torch.float32, scale=True)
-    return F.normalize(values, IMAGENET_MEAN, IMAGENET_STD, inplace=True)
-
-
-def make_views(image: Image.Image, key: ViewKey, options: ViewOptions) -> list[Tensor]:
-    """All views of one RGB image in crop order, each float32 [3, h, w]."""
-    return [augment_view(crop_view(image, crop), crop) for crop in draw_views(key, image.size, options)]
-
-
-def collate_views(samples: Sequence[Sequence[Tensor]], options: ViewOptions) -> list[Tensor]:
-    """Views of B samples -> one tensor per group, crop-major: all samples of a group's first crop, then of its second.
-
-    Returns `[2*B, 3, h, w]` for the global crops, then `[n_i*B, 3, h_i, w_i]` for each set i of local crops.
-    """
-    groups, first = [], 0
-    for group in options.groups:
-        crops = range(first, first + len(group))
-        groups.append(torch.stack([sample[crop] for crop in crops for sample in samples]))
-        first = crops.stop
-    return groups
+    order = [Jitter(index) for index in generator.permutation(len(Jitter)).tolist()]
+    return tuple((operation, generator.uniform(*JITTER_RANGES[operation])) for operation in order)

@@ -3,8 +3,8 @@
 """
 Feature extraction with Swin-T, window 7: images a second of ours, timm's and transformers' own Swin, in turns.
 
-    python tests/benchmarks/inference.py                       # batch 16, 224 px
-    python tests/benchmarks/inference.py --batch 1 --size 448 --compiled no
+    python tests/benchmarks/bench_inference.py                       # batch 16, 224 px
+    python tests/benchmarks/bench_inference.py --batch 1 --size 448 --compiled no
 """
 
 import argparse
@@ -68,9 +68,7 @@ MODELS = {
 
 
 def candidates(batch: int, size: int, compiled: bool) -> dict:
-    setups = {
-        name: functools.partial(extract, model, batch, size, compiled=compiled) for name, model in MODELS.items()
-    }
+    setups = {name: functools.partial(extract, model, batch, size, compiled=compiled) for name, model in MODELS.items()}
     if cpu_has_amx() and not compiled:
         setups["ours, bf16"] = functools.partial(extract, ours, batch, size, half=True)
     return setups

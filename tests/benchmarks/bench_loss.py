@@ -4,8 +4,8 @@
 Prototypes, view loss and region loss with their gradients, from bottleneck vectors on: ours against the plain form
 (logits of all rows, softmax, a loop over the 18 pairs of views).
 
-    python tests/benchmarks/loss.py                                  # 65536 prototypes, batch 8, and memory at batch 2
-    python tests/benchmarks/loss.py --prototypes 8192 --batches 8 16
+    python tests/benchmarks/bench_loss.py       # 65536 prototypes, batch 8, and memory at batch 2
+    python tests/benchmarks/bench_loss.py --prototypes 8192 --batches 8 16
 """
 
 import argparse

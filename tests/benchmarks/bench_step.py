@@ -3,8 +3,8 @@
 """
 The full pretraining step of `training/pretrain.py` against the plain reference step, equal to it in result.
 
-    python tests/benchmarks/step.py                      # Swin-T W7, 2 x 224 + 8 x 96 px, 65536 prototypes, batch 8
-    python tests/benchmarks/step.py --batch 4 --repeats 5
+    python tests/benchmarks/bench_step.py     # Swin-T W7, 2 x 224 + 8 x 96 px, 65536 prototypes, batch 8
+    python tests/benchmarks/bench_step.py --batch 4 --repeats 5
 
 Both take turns, each in a process of its own.
 """

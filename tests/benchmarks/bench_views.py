@@ -1,0 +1,120 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+From a JPEG of 500 x 375 pixels to 2 x 224 + 8 x 96 px views, on one core: ours against torchvision on PIL images.
+
+    python tests/benchmarks/bench_views.py
+    python tests/benchmarks/bench_views.py --size 2000 1500   # large photographs are decoded smaller
+"""
+
+import argparse
+import functools
+import sys
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "tests"), str(ROOT / "training"), str(ROOT)]
+
+from harness import Measurement, environment, rows, table, take_turns, write_json  # noqa: E402
+
+
+IMAGES = 16
+
+
+def jpegs(size: tuple[int, int]) -> list[bytes]:
+    """Parts of photographs that scikit-image ships, as JPEG files of (width, height)."""
+    from skimage import data
+
+    files = []
+    for index in range(IMAGES):
+        photograph = Image.fromarray((data.astronaut, data.chelsea, data.coffee, data.rocket)[index % 4]())
+        offset = np.random.default_rng(index).integers(0, 40)
+        file = BytesIO()
+        photograph.crop((offset, offset, *photograph.size)).resize(size).save(file, "JPEG", quality=90)
+        files.append(file.getvalue())
+    return files
+
+
+def by_pil(size: tuple[int, int]):
+    from pil_views import pil_views
+    from views import ViewKey, ViewOptions
+
+    files, options = jpegs(size), ViewOptions()
+
+    def iteration():
+        samples = [pil_views(file, ViewKey(0, 0, index), options) for index, file in enumerate(files)]
+        return [torch.stack([sample[crop] for sample in samples]) for crop in range(10)]
+
+    return iteration
+
+
+def by_ours(size: tuple[int, int], augment: bool = True):
+    from image_decoding import Record
+    from view_loader import BatchRequest, ViewsDataset
+    from views import ViewOptions
+
+    class Files:
+        has_labels = False
+        read = staticmethod(lambda file: Record(file, None, None))
+
+    dataset = ViewsDataset(Files(), ViewOptions(), seed=0, augment=augment)  # type: ignore[arg-type]
+    request = BatchRequest(0, range(IMAGES), jpegs(size))
+    return functools.partial(dataset.__getitem__, request)
+
+
+def on_device(size: tuple[int, int]):
+    """What is left for the device, here on the CPU."""
+    from augmentation import augment
+
+    batch = by_ours(size, augment=False)()
+
+    def iteration():
+        return [augment(group, rows) for group, rows in zip(batch.groups, batch.parameters, strict=True)]
+
+    return iteration
+
+
+def candidates(size: tuple[int, int]) -> dict:
+    return {
+        "torchvision on PIL": functools.partial(by_pil, size),
+        "ours": functools.partial(by_ours, size),
+        "ours, workers' part with --augment_on device": functools.partial(by_ours, size, augment=False),
+        "ours, device's part, on this CPU": functools.partial(on_device, size),
+    }
+
+
+def report(results: dict[str, Measurement]) -> str:
+    reference = next(iter(results.values()))
+    return table(
+        ["views", "images/s a core", "ms an image", "faster"],
+        (
+            (
+                name,
+                f"{IMAGES / m.median:.0f}",
+                f"{m.median / IMAGES * 1e3:.2f}",
+                f"{reference.median / m.median:.2f} x",
+            )
+            for name, m in results.items()
+        ),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, nargs=2, default=[500, 375], help="Width and height of the files.")
+    parser.add_argument("--repeats", type=int, default=15)
+    arguments = parser.parse_args()
+    results = take_turns(candidates(tuple(arguments.size)), repeats=arguments.repeats, threads=1, allocator="glibc")
+    print(report(results))
+    path = write_json("views", {"size": arguments.size, "images": IMAGES, "rows": rows(results.values())})
+    print(f"{path}; {environment()}")
+
+
+if __name__ == "__main__":
+    main()
