@@ -57,7 +57,7 @@ def pretrain(data: Path, output: Path, task: str, seed: int) -> Path:
     arguments += ["--task", task, "--seed", str(seed)]
     if not (output / "untrained").exists():
         set_seed(seed)
-        model_folder(build_networks(parse_options(arguments))[1], output / "untrained")
+        model_folder(build_networks(parse_options(arguments), torch.device("cpu"))[1], output / "untrained")
     if not (output / "teacher").exists():
         subprocess.run([sys.executable, str(ROOT / "training" / "pretrain.py"), *arguments], check=True)
     return output

@@ -24,7 +24,8 @@ from torch.nn import functional as F
 from .modeling_esvit import EsViTForPreTrainingOutput
 
 
-CHUNK_ROWS = 256  # student rows whose probabilities exist at a time, if one image has not more: 64 MiB at K = 65536
+# Student rows whose probabilities exist at a time, if one image has not more: 64 or 256 MiB at K = 65536.
+CPU_CHUNK_ROWS, CHUNK_ROWS = 256, 1024
 TILE = 4096  # prototypes that are worked on at a time on a CPU, so that the passes over them stay in its cache
 
 
@@ -52,16 +53,17 @@ def prototype_tiles(weight: torch.Tensor) -> list[slice]:
 
 
 def softmax_over_prototypes(
-    weight: torch.Tensor, scaled_z: torch.Tensor, offset: torch.Tensor | None = None
+    weight: torch.Tensor, scaled_z: torch.Tensor, offset: torch.Tensor | None, memory: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """
     The softmax over prototypes of `weight @ scaled_z.T + offset[:, None]`, for prototypes `[K, D]` and rows `[R, D]`.
 
     Each tile of prototypes is shifted by its own peak, so that no second look at the logits is needed.
 
-    Returns: `[K, R]` of exponentials; `[tiles, R]`, what each tile is to be multiplied with; the entropies `[R]`.
+    Returns: `[K, R]` of exponentials, in `memory` (K x R elements or more); `[tiles, R]`, what each tile is to be
+    multiplied with; the entropies `[R]`.
     """
-    exponentials = scaled_z.new_empty(len(weight), len(scaled_z))
+    exponentials = memory[: len(weight) * len(scaled_z)].view(len(weight), len(scaled_z))
     peaks, sums, moments = [], [], []
     for tile in prototype_tiles(weight):
         if offset is None:
@@ -93,14 +95,19 @@ class PrototypeCrossEntropy(torch.autograd.Function):
             offset = center / -teacher_temp
             grad_z, grad_w = torch.empty_like(student_z), torch.zeros_like(student_w)
             loss, entropy = student_z.new_zeros(()), student_z.new_zeros(())
-            images = max(1, CHUNK_ROWS // student_z.shape[1])
+            rows = CPU_CHUNK_ROWS if student_z.device.type == "cpu" else CHUNK_ROWS
+            images = min(max(1, rows // student_z.shape[1]), len(student_z))
+            # One allocation for all chunks: new pages for each would cost as much as the exponentials themselves.
+            p_memory, g_memory = (
+                z.new_empty(images * z.shape[1] * len(w)) for z, w in ((teacher_z, teacher_w), (student_z, student_w))
+            )
             for chunk in (slice(start, start + images) for start in range(0, len(student_z), images)):
                 omega = torch.block_diag(*pairs[chunk]).T.contiguous()  # [rows of the teacher, rows of the student]
                 scaled_z = student_z[chunk].flatten(0, 1) / student_temp
                 p, p_scale, p_entropy = softmax_over_prototypes(
-                    teacher_w, teacher_z[chunk].flatten(0, 1) / teacher_temp, offset
+                    teacher_w, teacher_z[chunk].flatten(0, 1) / teacher_temp, offset, p_memory
                 )
-                g, q_scale, q_entropy = softmax_over_prototypes(student_w, scaled_z)
+                g, q_scale, q_entropy = softmax_over_prototypes(student_w, scaled_z, None, g_memory)
                 row_weight = omega.sum(dim=0)
                 q_scale *= row_weight
                 pulled = torch.zeros_like(scaled_z)  # W_s^T g
@@ -120,7 +127,8 @@ class PrototypeCrossEntropy(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad_loss, _):
         grad_z, grad_w = ctx.saved_tensors
-        return grad_z * grad_loss, grad_w * grad_loss, None, None, None, None, None, None
+        # In place, because grad_w has K x D entries. Autograd notices, and refuses a second backward pass.
+        return grad_z.mul_(grad_loss), grad_w.mul_(grad_loss), None, None, None, None, None, None
 
 
 def match_regions(student_features: torch.Tensor, teacher_features: torch.Tensor) -> torch.Tensor:

@@ -127,6 +127,17 @@ def test_what_a_killed_run_did_after_its_checkpoint_is_done_again(images, finish
     assert_equal_weights(tmp_path / "teacher", finished / "teacher")
 
 
+@pytest.mark.parametrize("changes", [{"augment_on": "device"}, pytest.param({"compile": True}, marks=pytest.mark.slow)])
+def test_the_same_run_by_other_means(images, finished, tmp_path, changes):
+    """Photometric operations on the device, or compiled networks: other rounding, and nothing else."""
+    Pretraining(tiny(images, tmp_path, **changes)).run()
+    limit = 1e-4 if "compile" in changes else 0.02
+    assert losses_of(tmp_path)[0] == pytest.approx(losses_of(finished)[0], rel=limit)
+    assert losses_of(tmp_path) == pytest.approx(losses_of(finished), rel=10 * limit)
+    assert losses_of(tmp_path) != losses_of(finished)
+    AutoModel.from_pretrained(tmp_path / "teacher")
+
+
 def test_the_seed_matters(images, finished, tmp_path):
     Pretraining(tiny(images, tmp_path, seed=1)).run()
     assert losses_of(tmp_path) != losses_of(finished)

@@ -134,7 +134,7 @@ def assert_equals_plain_form(student, teacher, layout, centers, region_weight: f
 @pytest.mark.parametrize(("chunk_rows", "tile"), [(1, 7), (20, 30), (256, 4096)])
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_equals_plain_form(layout, chunk_rows, tile, monkeypatch):
-    monkeypatch.setattr(region_matching, "CHUNK_ROWS", chunk_rows)
+    monkeypatch.setattr(region_matching, "CPU_CHUNK_ROWS", chunk_rows)
     monkeypatch.setattr(region_matching, "TILE", tile)
     student, teacher, centers = random_case(layout)
     assert_equals_plain_form(student, teacher, layout, centers, region_weight=0.5)
@@ -193,7 +193,7 @@ def test_gradient_is_scaled_by_what_follows():
 
 
 def test_gradients_are_derivatives(monkeypatch):
-    monkeypatch.setattr(region_matching, "CHUNK_ROWS", 8)  # two images, then one
+    monkeypatch.setattr(region_matching, "CPU_CHUNK_ROWS", 8)  # two images, then one
     monkeypatch.setattr(region_matching, "TILE", 3)
     generator = torch.Generator().manual_seed(0)
 
@@ -206,7 +206,18 @@ def test_gradients_are_derivatives(monkeypatch):
     def loss(student_z: torch.Tensor, student_w: torch.Tensor) -> torch.Tensor:
         return PrototypeCrossEntropy.apply(student_z, student_w, teacher_z, teacher_w, center, pairs, 0.5, 0.3)[0]
 
-    assert torch.autograd.gradcheck(loss, (normal(3, 4, 3).requires_grad_(), normal(7, 3).requires_grad_()))
+    inputs = normal(3, 4, 3).requires_grad_(), normal(7, 3).requires_grad_()
+    value = 2.5 * loss(*inputs)
+    gradients = torch.autograd.grad(value, inputs, retain_graph=True)
+    for index, gradient in enumerate(gradients):
+        direction = normal(*gradient.shape)
+        step = [1e-6 * direction if index == other else torch.zeros(()) for other in (0, 1)]
+        above, below = (
+            2.5 * loss(*(x + sign * s for x, s in zip(inputs, step, strict=True))).item() for sign in (1, -1)
+        )
+        assert (gradient * direction).sum().item() == pytest.approx((above - below) / 2e-6, rel=1e-6)
+    with pytest.raises(RuntimeError, match="inplace"):
+        torch.autograd.grad(value, inputs)
 
 
 def test_teacher_entropy():
@@ -279,7 +290,7 @@ def test_memory_does_not_grow_with_rows_times_prototypes(monkeypatch):
     """Twice the images may cost twice the bottleneck vectors, but no further row of logits."""
     num_prototypes, layout = 4096, [(2, 9), (2, 4)]
     rows = 2 * 9 + 2 * 4  # of an image
-    monkeypatch.setattr(region_matching, "CHUNK_ROWS", 2 * rows)
+    monkeypatch.setattr(region_matching, "CPU_CHUNK_ROWS", 2 * rows)
     peaks = []
     for batch in (4, 8):
         student, teacher, centers = random_case(layout, batch, num_prototypes)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
-from modeling_esvit.swin import EsViTDropPath, shift_mask
+from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel, swin
+from modeling_esvit.swin import EsViTDropPath, image_parts, shift_mask
 
 
 TINY = {
@@ -217,7 +217,10 @@ def force_draws(monkeypatch, factors, first):
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("fields", [{"drop_path_rate": 0.3}, {"use_absolute_embeddings": True, "qkv_bias": False}])
-def test_packed_equals_separate(monkeypatch, attention, fields):
+@pytest.mark.parametrize("part_tokens", [200, 10**6])
+def test_packed_equals_separate(monkeypatch, attention, fields, part_tokens):
+    """All groups at once, in parts of some images or in one, against one group after the other."""
+    monkeypatch.setattr(swin, "PART_TOKENS", part_tokens)
     model = build(EsViTForPreTraining, attention, **fields).train()
     groups = [images(*shape) for shape in GROUPS]
     factors = torch.randint(0, 2, (100, 6), generator=torch.Generator().manual_seed(3)) / 0.7
@@ -240,6 +243,45 @@ def test_packed_equals_separate(monkeypatch, attention, fields):
     tolerance = 1e-5 if attention == "eager" else 1e-9  # eager's softmax is in single precision
     for one, other in zip(packed, separate, strict=True):
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(
+    "limit, expected",
+    [
+        (100, [[(2, 4, 4), (3, 2, 3)]]),
+        (50, [[(2, 4, 4), (3, 2, 3)]]),
+        (49, [[(2, 4, 4), (2, 2, 3)], [(1, 2, 3)]]),
+        (16, [[(1, 4, 4)], [(1, 4, 4)], [(2, 2, 3)], [(1, 2, 3)]]),
+        (7, [[(1, 4, 4)], [(1, 4, 4)], [(1, 2, 3)], [(1, 2, 3)], [(1, 2, 3)]]),
+    ],
+)
+def test_parts_keep_the_order_of_images(limit, expected):
+    assert image_parts([(2, 4, 4), (3, 2, 3)], limit) == expected
+
+
+def test_norms_and_activations_are_not_stored():
+    """Of what a block computes, only its input, q, k, v, the attention weights and three outputs wait for backward."""
+    model = build(EsViTModel).train()
+    pixels, stored = images(1, 3, 32, 32), {}
+
+    def remember(tensor):
+        stored[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    computed = []
+    hooks = [
+        module.register_forward_hook(lambda module, inputs, output: computed.append(output))
+        for name, module in model.named_modules()
+        if name.endswith(("norm1", "norm2", "act"))
+    ]
+    with torch.autograd.graph.saved_tensors_hooks(remember, lambda tensor: tensor):
+        output = model(pixels)
+    assert len(computed) == len(hooks) > 0
+    kept = list(stored.values())
+    for tensor in computed:
+        assert not any(k.numel() == tensor.numel() and torch.equal(k.flatten(), tensor.flatten()) for k in kept)
+    output.pooler_output.sum().backward()
+    assert len(computed) == 2 * len(hooks)
 
 
 def test_drop_path_draws_once_a_sample_and_branch(monkeypatch):

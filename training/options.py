@@ -123,7 +123,10 @@ class PretrainOptions:
     )
     gradient_checkpointing: bool = field(default=False, metadata={"help": "Recompute blocks in the backward pass."})
     compile: bool = field(default=False, metadata={"help": "Networks by torch.compile: minutes, then faster steps."})
-    attn_implementation: str = field(default="sdpa", metadata={"help": "Attention of transformers: sdpa or eager."})
+    attn_implementation: str = field(
+        default="auto",
+        metadata={"help": "Attention of transformers, sdpa or eager; auto: eager on a CPU, whose sdpa stores more."},
+    )
     num_workers: int = field(default=4, metadata={"help": "Processes that decode and crop; 0: the training process."})
     max_steps: int = field(
         default=0, metadata={"help": "Stop (and save) at this step; schedules stay. 0: run to the end."}

@@ -94,12 +94,14 @@ def build_accelerator(options: PretrainOptions) -> Accelerator:
     )
     if options.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise PrecisionError("fp16 needs a GPU; on a CPU use --mixed_precision bf16 or no.")
+    if options.mixed_precision != "no" and accelerator.device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32 in the loss, which is float32: more digits than the rest has
     if options.tracker != "none" and not accelerator.log_with:
         raise OptionError(f"The tracker {options.tracker!r} is not installed; install it or use --tracker none.")
     return accelerator
 
 
-def build_networks(options: PretrainOptions) -> tuple[EsViTForPreTraining, EsViTForPreTraining]:
+def build_networks(options: PretrainOptions, device: torch.device) -> tuple[EsViTForPreTraining, EsViTForPreTraining]:
     """Student and teacher, equal at the start; the teacher has no stochastic depth and takes no gradient."""
     overrides = {
         name: getattr(options, name)
@@ -117,7 +119,10 @@ def build_networks(options: PretrainOptions) -> tuple[EsViTForPreTraining, EsViT
         region_head=options.task == "view+region",
         **overrides,
     )
-    student = AutoModelForPreTraining.from_config(config, attn_implementation=options.attn_implementation)
+    attention = options.attn_implementation
+    if attention == "auto":
+        attention = "eager" if device.type == "cpu" else "sdpa"
+    student = AutoModelForPreTraining.from_config(config, attn_implementation=attention)
     teacher = copy.deepcopy(student).requires_grad_(False)
     for module in teacher.modules():
         if isinstance(module, EsViTDropPath):
@@ -154,7 +159,7 @@ class Pretraining:
             samples_per_epoch=options.samples_per_epoch,
         )
         set_seed(options.seed)
-        self.student, self.teacher = build_networks(options)
+        self.student, self.teacher = build_networks(options, self.accelerator.device)
         self.teacher.to(self.accelerator.device)
         self.optimizer = torch.optim.AdamW(parameter_groups(self.student), lr=0.0, fused=True)
         self.augment = augment

@@ -24,7 +24,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "training"), str(ROOT)]
 
-from harness import Measurement, cpu_has_amx, environment, rows, table, take_turns, write_json  # noqa: E402
+from harness import ALLOCATORS, Measurement, cpu_has_amx, environment, rows, table, take_turns, write_json  # noqa: E402
 from reference import ReferenceStep  # noqa: E402
 
 from modeling_esvit.swin import EsViTDropPath  # noqa: E402
@@ -43,8 +43,8 @@ def random_groups(batch: int, sizes: tuple[int, int], numbers: tuple[int, int]) 
     ]
 
 
-def pretraining(batch: int, folder: str, **options):
-    """The real run object, on a folder of one batch of random pictures; its loader is not used."""
+def pretraining(batch: int, folder: str, local_batch: int | None = None, **options):
+    """The real run object, on a folder of `batch` random pictures, of which a process takes all, or `local_batch`."""
     from options import PretrainOptions
     from pretrain import Pretraining
 
@@ -55,7 +55,9 @@ def pretraining(batch: int, folder: str, **options):
         Image.fromarray(pixels).save(data / f"{index}.png")
     defaults = {"freeze_last_layer": 0, "num_workers": 0, "tracker": "none", "epochs": 100}
     run = Pretraining(
-        PretrainOptions(data=str(data), output_dir=f"{folder}/run", batch_size=batch, **{**defaults, **options})
+        PretrainOptions(
+            data=str(data), output_dir=f"{folder}/run", batch_size=local_batch or batch, **{**defaults, **options}
+        )
     )
     # The reference takes constant values; the schedules begin with a learning rate of zero.
     run.lr[:], run.weight_decay[:], run.momentum[:] = (
@@ -159,15 +161,19 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", nargs="*", help="Parts of the names of candidates to run.")
+    parser.add_argument("--allocator", choices=ALLOCATORS, default="glibc, tuned")
     arguments = parser.parse_args()
     setups = candidates(arguments.batch)
     if arguments.only:
         setups = {name: setup for name, setup in setups.items() if any(part in name for part in arguments.only)}
-    results = take_turns(setups, repeats=arguments.repeats)
+    results = take_turns(setups, repeats=arguments.repeats, allocator=arguments.allocator)
     print(report(results))
     if not cpu_has_amx():
         print("bf16 was not run: this CPU has no AMX.")
-    path = write_json("step", {"batch": arguments.batch, "rows": rows(results.values())})
+    name = "step" if arguments.allocator == "glibc, tuned" else "step_default_allocator"
+    path = write_json(
+        name, {"batch": arguments.batch, "allocator": arguments.allocator, "rows": rows(results.values())}
+    )
     print(f"{path}; {environment()}")
 
 

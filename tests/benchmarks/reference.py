@@ -180,28 +180,38 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> N
 
 
 class ReferenceStep:
-    """`step(groups)` updates student, teacher and centres as one step of the plain recipe, and returns the loss."""
+    """
+    `step(groups)` updates student, teacher and centres as one step of the plain recipe, and returns the loss. With
+    `half`, both networks run in fp16 under autocast and the loss is scaled, as the original trains on a GPU.
+    """
 
-    def __init__(self, student: EsViTForPreTraining, teacher: EsViTForPreTraining, batch: int, **options):
+    def __init__(
+        self, student: EsViTForPreTraining, teacher: EsViTForPreTraining, batch: int, half: bool = False, **options
+    ):
         self.student, self.teacher, self.batch, self.options = student, teacher, batch, options
+        self.device = student.device.type
+        self.half, self.scaler = half, torch.amp.GradScaler(self.device, enabled=half)
         self.optimizer = torch.optim.AdamW(parameter_groups(student), lr=0.0)
 
     def __call__(self, groups: list[torch.Tensor]) -> float:
         o, teacher = self.options, self.teacher
         set_schedules(self.optimizer, o["lr"], o["weight_decay"])
-        with torch.no_grad():
-            teacher_output = forward(teacher, groups[:1])
         centers = (teacher.view_center, teacher.region_center)
-        loss = pair_losses(
-            forward(self.student, groups), teacher_output, self.batch, centers, o["student_temp"], o["teacher_temp"]
-        )
+        with torch.autocast(self.device, torch.float16, enabled=self.half):
+            with torch.no_grad():
+                teacher_output = forward(teacher, groups[:1])
+            loss = pair_losses(
+                forward(self.student, groups), teacher_output, self.batch, centers, o["student_temp"], o["teacher_temp"]
+            )
         value = loss.item()  # the original looks at it in every step
         self.optimizer.zero_grad()
-        loss.backward()
+        self.scaler.scale(loss).backward()
+        self.scaler.unscale_(self.optimizer)
         clip_gradients(self.student, o["clip_grad"])
         if o["freeze_last_layer"]:
             drop_last_layer_gradients(self.student)
-        self.optimizer.step()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         update_center(teacher.view_center, teacher_output[0])
         update_center(teacher.region_center, teacher_output[1])
         update_teacher(teacher, self.student, o["momentum_teacher"])

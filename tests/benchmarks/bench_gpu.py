@@ -1,0 +1,124 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+The pretraining step on one GPU, in images a second, peak memory and share of the GPU's matrix peak (MFU).
+
+    python tests/benchmarks/bench_gpu.py                                  # Swin-T, window 7
+    python tests/benchmarks/bench_gpu.py --architecture swin-base --batch 64
+
+Ours in bf16 with --compile, as it is, and the plain reference in fp16 with a gradient scaler, as the original trained;
+in turns, each in a process of its own. Goals on an H200: Swin-T 1200 images/s and 3 times the reference, Swin-B 420.
+"""
+
+import argparse
+import functools
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "training"), str(ROOT)]
+
+from bench_step import SCHEDULES, our_step, pretraining, random_groups  # noqa: E402
+from harness import Measurement, environment, rows, table, take_turns, write_json  # noqa: E402
+from reference import ReferenceStep  # noqa: E402
+
+
+# Dense 16-bit matrix peak in FLOP/s, by part of the device's name (vendors' data sheets).
+PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
+
+
+def on_gpu(step):
+    """An iteration that ends when the GPU has ended."""
+
+    def iteration():
+        value = step()
+        torch.cuda.synchronize()
+        return value
+
+    return iteration
+
+
+def ours(batch: int, **options):
+    return on_gpu(our_step(batch, mixed_precision="bf16", **options))
+
+
+def reference(batch: int, **options):
+    """The reference under fp16 autocast; the scaler multiplies the loss and divides the gradients."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = pretraining(batch, folder, **options)
+        student, teacher, temperature = run.student, run.teacher, run.teacher_temp[0]
+    del run
+    groups = [group.cuda() for group in random_groups(batch, (224, 96), (2, 8))]
+    step = ReferenceStep(
+        student, teacher, batch, **SCHEDULES, teacher_temp=temperature, freeze_last_layer=False, half=True
+    )
+    return on_gpu(functools.partial(step, groups))
+
+
+def flops_an_image(**options) -> float:
+    """Matrix operations of one of our steps, counted with one image; the backward pass takes twice the forward."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from view_loader import Batch
+
+    with tempfile.TemporaryDirectory() as folder:
+        run = pretraining(1, folder, **options)
+        batch = Batch(random_groups(1, (224, 96), (2, 8)), torch.arange(1), None, {})
+        with FlopCounterMode(display=False) as student, torch.no_grad():
+            run.student(run.views(batch))
+        with FlopCounterMode(display=False) as everything:
+            run.losses(batch, 0, run.center_updates())  # the loss forms its gradients here as well
+    return everything.get_total_flops() + 2 * student.get_total_flops()
+
+
+def report(results: dict[str, Measurement], batch: int, flops: float) -> str:
+    name = torch.cuda.get_device_name()
+    peak = next((value for part, value in PEAKS.items() if part in name), None)
+    slowest = results["reference, fp16"]
+    return table(
+        ["step", "images/s", "faster", "MFU"],
+        (
+            (
+                candidate,
+                f"{batch / m.median:.0f}",
+                f"{slowest.median / m.median:.2f} x",
+                f"{flops * batch / m.median / peak:.1%}" if peak else "unknown peak",
+            )
+            for candidate, m in results.items()
+        ),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--architecture", default="swin-tiny")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--repeats", type=int, default=20)
+    arguments = parser.parse_args()
+    if not torch.cuda.is_available():
+        sys.exit("error: torch finds no CUDA GPU here.")
+    options = {"architecture": arguments.architecture}
+    setups = {
+        "reference, fp16": functools.partial(reference, arguments.batch, **options),
+        "ours, bf16": functools.partial(ours, arguments.batch, **options),
+        "ours, bf16, compile": functools.partial(ours, arguments.batch, compile=True, **options),
+    }
+    results = take_turns(setups, repeats=arguments.repeats, warmup=3)
+    flops = flops_an_image(**options)
+    print(report(results, arguments.batch, flops))
+    content = {
+        **options,
+        "device": torch.cuda.get_device_name(),
+        "batch": arguments.batch,
+        "flops_an_image": flops,
+        "rows": rows(results.values()),
+    }
+    print(f"{write_json(f'gpu_{arguments.architecture}', content)}; {environment()}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+How cost grows: the step with batch, prototypes, image size, processes; extraction with image size; k-NN with the bank.
+
+    python tests/benchmarks/bench_growth.py                     # about half an hour on two cores
+    python tests/benchmarks/bench_growth.py --only prototypes
+
+Swin-T, window 7, fp32. One candidate at a time, each in a process of its own.
+"""
+
+import argparse
+import functools
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "training"), str(ROOT)]
+
+from bench_inference import MODELS, extract  # noqa: E402
+from bench_step import Losses, our_step, pretraining, random_groups, reference_step  # noqa: E402
+from harness import environment, peak_memory, table, take_turns, write_json  # noqa: E402
+
+
+STEPS = {"ours": our_step, "reference": reference_step}
+
+
+def measure(name: str, value: int, setup, repeats: int) -> dict:
+    result = take_turns({name: setup}, repeats=repeats)[name]
+    return {"name": name, "value": value, "seconds": result.median, "peak_bytes": result.peak_bytes}
+
+
+def by_batch(repeats: int) -> list[dict]:
+    """Seconds a step; the reference only up to 8, after which it needs more memory than a small machine has."""
+    return [
+        measure(name, batch, functools.partial(step, batch), repeats)
+        for batch in (1, 2, 4, 8, 16)
+        for name, step in STEPS.items()
+        if batch <= 8 or name == "ours"
+    ]
+
+
+def by_prototypes(repeats: int) -> list[dict]:
+    return [
+        measure(name, prototypes, functools.partial(step, 2, num_prototypes=prototypes), repeats)
+        for prototypes in (1024, 4096, 16384, 65536, 262144)
+        for name, step in STEPS.items()
+    ]
+
+
+def by_image_size(repeats: int) -> list[dict]:
+    """Global crops of this size, local ones of 3/7 of it, as 96 is of 224."""
+    return [
+        measure(name, size, functools.partial(step, 2, sizes=(size, size * 3 // 28 * 4)), repeats)
+        for size in (112, 160, 224, 320, 448)
+        for name, step in STEPS.items()
+    ]
+
+
+def by_processes(repeats: int) -> list[dict]:
+    """Four images a step in one process with all cores, and in two with half of them each."""
+    rows = []
+    for processes in (1, 2):
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), __file__]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
+        arguments = ["--one_of", str(4 // processes), "--repeats", str(repeats)]
+        output = subprocess.run([*command, *arguments], check=True, capture_output=True, text=True, env=environment)
+        seconds, peak = output.stdout.split()[-2:]
+        rows.append({"name": "ours", "value": processes, "seconds": float(seconds), "peak_bytes": int(peak)})
+    return rows
+
+
+def one_process(batch: int, repeats: int) -> None:
+    """The part of one process of `by_processes`; the first prints its median and its peak memory."""
+    import tempfile
+
+    from view_loader import Batch
+
+    with tempfile.TemporaryDirectory() as folder:
+        # As many images as both processes take.
+        run = pretraining(4, folder, epochs=1, local_batch=batch)
+        item = Batch(random_groups(batch, (224, 96), (2, 8)), torch.arange(batch), None, {})
+        seconds = []
+        for _ in range(repeats + 1):
+            started = time.perf_counter()
+            run.train_step([item], 0, Losses())
+            seconds.append(time.perf_counter() - started)
+        if run.accelerator.is_main_process:
+            print(statistics.median(seconds[1:]), peak_memory())
+
+
+def inference_by_size(repeats: int) -> list[dict]:
+    """One image."""
+    return [
+        measure(name, size, functools.partial(extract, MODELS[name], 1, size), repeats)
+        for size in (224, 448, 896, 1344, 1792)
+        for name in ("ours", "timm, fused attention", "transformers, sdpa")
+    ]
+
+
+def knn(bank: int):
+    from knn import knn_predict
+
+    generator = torch.Generator().manual_seed(0)
+    features = torch.nn.functional.normalize(torch.randn(bank + 1000, 768, generator=generator), dim=-1)
+    labels = torch.randint(0, 1000, (bank,), generator=generator)
+    return functools.partial(knn_predict, features[:bank], labels, features[bank:], k=[20], num_classes=1000)
+
+
+def knn_by_bank(repeats: int) -> list[dict]:
+    """1000 images looked up, 768 features, 1000 classes, k = 20."""
+    return [measure("ours", bank, functools.partial(knn, bank), repeats) for bank in (1000, 4000, 16000, 64000, 256000)]
+
+
+SWEEPS = {
+    "batch": (by_batch, "images a process"),
+    "prototypes": (by_prototypes, "prototypes K (batch 2)"),
+    "image_size": (by_image_size, "pixels of a global crop (batch 2)"),
+    "processes": (by_processes, "processes (4 images a step)"),
+    "inference": (inference_by_size, "pixels of an image"),
+    "knn": (knn_by_bank, "images in the bank"),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", choices=SWEEPS, default=list(SWEEPS))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--one_of", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.one_of:
+        return one_process(arguments.one_of, arguments.repeats)
+    for name in arguments.only:
+        sweep, unit = SWEEPS[name]
+        rows = sweep(arguments.repeats)
+        print(
+            table(
+                [unit, "", "s", "peak GB"],
+                ((r["value"], r["name"], f"{r['seconds']:.3f}", f"{r['peak_bytes'] / 1e9:.2f}") for r in rows),
+            )
+        )
+        print(write_json(f"growth_{name}", {"unit": unit, "rows": rows}))
+    print(environment())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Tables and pictures in RESULTS.md from what the benchmarks have saved.
+
+    python tests/benchmarks/report.py
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from matplotlib import pyplot
+
+
+sys.path[:0] = [str(Path(__file__).parent)]
+
+from harness import RESULTS, table  # noqa: E402
+
+
+FOLDER = Path(__file__).parent
+Saved = dict  # the content of a benchmark's JSON file
+
+
+def seconds_and_memory(saved: Saved) -> str:
+    rows = saved["rows"]
+    first = rows[0]
+    return table(
+        ["", "median s", "faster", "peak GB", "of the first"],
+        (
+            (
+                row["name"],
+                f"{row['median_seconds']:.2f}",
+                f"{first['median_seconds'] / row['median_seconds']:.2f} x",
+                f"{row['peak_bytes'] / 1e9:.2f}",
+                f"{row['peak_bytes'] / first['peak_bytes']:.2f}",
+            )
+            for row in rows
+        ),
+    )
+
+
+def loss(saved: Saved) -> str:
+    by_name = {row["name"]: row for row in saved["rows"]}
+    lines = []
+    for name, row in by_name.items():
+        plain = by_name[f"plain, {name.split(', ')[1]}"]
+        extra = (row["peak_bytes"] - row["start_bytes"]) / 1e9
+        faster = plain["median_seconds"] / row["median_seconds"]
+        lines.append((name, f"{row['median_seconds']:.2f}", f"{faster:.2f} x", f"{extra:.2f}"))
+    return table(["", "median s", "faster", "extra GB"], lines)
+
+
+def inference(saved: Saved) -> str:
+    parts = []
+    for kind in ("plain", "compiled"):
+        if kind not in saved:
+            continue
+        rows = saved[kind]
+        best = min(row["median_seconds"] for row in rows if not row["name"].startswith("ours"))
+        lines = (
+            (
+                row["name"],
+                f"{saved['batch'] / row['median_seconds']:.1f}",
+                f"{best / row['median_seconds']:.2f} x",
+                f"{row['peak_bytes'] / 1e9:.2f}",
+            )
+            for row in rows
+        )
+        parts.append(table([kind, "images/s", "of the fastest peer", "peak GB"], lines))
+    return "\n\n".join(parts)
+
+
+def views(saved: Saved) -> str:
+    first = saved["rows"][0]["median_seconds"]
+    return table(
+        ["", "images/s a core", "ms an image", "faster"],
+        (
+            (
+                row["name"],
+                f"{saved['images'] / row['median_seconds']:.0f}",
+                f"{row['median_seconds'] / saved['images'] * 1e3:.2f}",
+                f"{first / row['median_seconds']:.2f} x",
+            )
+            for row in saved["rows"]
+        ),
+    )
+
+
+def startup(saved: Saved) -> str:
+    first = saved["rows"][0]["median_seconds"]
+    return table(
+        ["", "median s", f"of the first ({len(saved['rows'][0]['seconds'])} alternations)"],
+        ((r["name"], f"{r['median_seconds']:.2f}", f"{r['median_seconds'] / first:.3f}") for r in saved["rows"]),
+    )
+
+
+def growth(saved: Saved) -> str:
+    name = saved["benchmark"]
+    picture = RESULTS / f"{name}.png"
+    draw(saved, picture)
+    rows = ((r["value"], r["name"], f"{r['seconds']:.3f}", f"{r['peak_bytes'] / 1e9:.2f}") for r in saved["rows"])
+    return f"![{name}]({picture.relative_to(FOLDER)})\n\n" + table([saved["unit"], "", "s", "peak GB"], rows)
+
+
+def draw(saved: Saved, path: Path) -> None:
+    figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
+    for axis, key, label, scale in ((axes[0], "seconds", "seconds", 1.0), (axes[1], "peak_bytes", "peak GB", 1e9)):
+        for name in dict.fromkeys(row["name"] for row in saved["rows"]):
+            rows = [row for row in saved["rows"] if row["name"] == name]
+            axis.plot([r["value"] for r in rows], [r[key] / scale for r in rows], marker="o", label=name)
+        values = sorted({row["value"] for row in saved["rows"]})
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(values, [f"{value:,}" for value in values], rotation=30)
+        axis.minorticks_off()
+        axis.set_ylim(bottom=0)
+        axis.set_xlabel(saved["unit"])
+        axis.set_ylabel(label)
+        axis.grid(alpha=0.3)
+    axes[0].legend()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+SECTIONS: dict[str, tuple[str, Callable[[Saved], str]]] = {
+    "step": ("Pretraining step, Swin-T W7, 2 x 224 + 8 x 96 px, 65536 prototypes, fp32", seconds_and_memory),
+    "step_default_allocator": ("The same with glibc's allocator as it comes", seconds_and_memory),
+    "loss": ("Loss, prototypes and their gradients, 65536 prototypes", loss),
+    "inference": ("Feature extraction, Swin-T W7, 224 px, batch 16, fp32", inference),
+    "inference_default_allocator": ("The same with glibc's allocator as it comes", inference),
+    "views": ("Views: decode a 500 x 375 JPEG, 2 x 224 + 8 x 96 px crops, one core", views),
+    "startup": ("From a new process to the features of a first image through `pipeline`", startup),
+    "gpu_swin-tiny": ("One GPU, Swin-T W7", seconds_and_memory),
+    "gpu_swin-base": ("One GPU, Swin-B W7", seconds_and_memory),
+    "growth_batch": ("Growth with the batch", growth),
+    "growth_prototypes": ("Growth with the number of prototypes", growth),
+    "growth_image_size": ("Growth with image size", growth),
+    "growth_processes": ("One and two processes", growth),
+    "growth_inference": ("Feature extraction, growth with image size", growth),
+    "growth_knn": ("k-NN, growth with the bank", growth),
+}
+
+
+def section(name: str) -> str:
+    title, make = SECTIONS[name]
+    path = RESULTS / f"{name}.json"
+    if not path.exists():
+        return f"## {title}\n\nNot measured."
+    saved = json.loads(path.read_text())
+    e = saved["environment"]
+    where = (
+        f"{e['date']}, commit {e['commit']}, {e['cores']} cores of {e['processor']}"
+        f"{', AMX' if e['amx'] else ', no AMX'}, torch {e['torch']}, transformers {e['transformers']}"
+    )
+    return f"## {title}\n\n{make(saved)}\n\n{where}."
+
+
+def main() -> None:
+    notes = (FOLDER / "NOTES.md").read_text()
+    text = "\n\n".join([notes.rstrip(), *(section(name) for name in SECTIONS)])
+    (FOLDER / "RESULTS.md").write_text(text + "\n")
+    print(FOLDER / "RESULTS.md")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The plain references of the benchmarks compute what we compute, and the tables are made from what was measured."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+
+sys.path.append(str(Path(__file__).parent / "benchmarks"))
+
+import bench_loss
+import bench_step
+
+
+SMALL = {
+    "embed_dim": 8,
+    "depths": [2, 2],
+    "num_heads": [1, 2],
+    "num_prototypes": 64,
+    "head_hidden_size": 16,
+    "head_bottleneck_size": 8,
+    "drop_path_rate": 0.0,
+}
+
+
+@pytest.mark.parametrize("compared", [{}, {"gradient_checkpointing": True}, {"attn_implementation": "eager"}])
+def test_the_reference_step_equals_ours(compared):
+    differences = bench_step.largest_difference(2, steps=2, sizes=(64, 40), numbers=(2, 3), **SMALL, **compared)
+    assert differences["loss"] < 1e-5 and differences["teacher"] < 1e-6
+
+
+def test_the_plain_loss_equals_ours():
+    ours, plain = (setup(2, 300)() for setup in (bench_loss.our_loss, bench_loss.plain_loss))
+    torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-6)
