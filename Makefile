@@ -5,9 +5,10 @@ BIN := $(VENV)/bin
 # The tests run in two processes; more threads than cores would only slow them down.
 # Threads that wait without spinning: on a machine that does something else as well, spinning ones make a run ten times slower.
 DEMO := OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py
+BENCH := $(BIN)/python tests/benchmarks
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo demo-compare test test-transformers test-all style clean
+.PHONY: demo demo-compare test test-transformers test-all bench bench-growth style clean
 
 demo: $(VENV)/.installed-demo
 	$(DEMO) demo
@@ -23,6 +24,19 @@ test-transformers: $(VENV)/.installed
 
 test-all: $(VENV)/.installed
 	$(PYTEST)
+
+# The processor's set in less than ten minutes on two cores; nothing else should run meanwhile.
+bench: $(VENV)/.installed-bench
+	$(BENCH)/bench_step.py --repeats 2
+	$(BENCH)/bench_loss.py --repeats 3
+	$(BENCH)/bench_views.py
+	$(BENCH)/bench_inference.py --repeats 5
+	$(BENCH)/bench_startup.py --repeats 5
+	$(BENCH)/report.py
+
+bench-growth: $(VENV)/.installed-bench
+	$(BENCH)/bench_growth.py
+	$(BENCH)/report.py
 
 style: $(VENV)/.installed
 	$(BIN)/ruff format --check .
@@ -41,3 +55,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable ".[training,examples,dev]"
 	touch $@ $(VENV)/.installed-demo
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[bench]"
+	touch $@

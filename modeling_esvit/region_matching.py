@@ -93,7 +93,7 @@ class PrototypeCrossEntropy(torch.autograd.Function):
     def forward(ctx, student_z, student_w, teacher_z, teacher_w, center, pairs, student_temp, teacher_temp):
         with torch.autocast(student_z.device.type, enabled=False):
             offset = center / -teacher_temp
-            grad_z, grad_w = torch.empty_like(student_z), torch.zeros_like(student_w)
+            grad_z, grad_w = torch.empty_like(student_z), torch.empty_like(student_w)
             loss, entropy = student_z.new_zeros(()), student_z.new_zeros(())
             rows = CPU_CHUNK_ROWS if student_z.device.type == "cpu" else CHUNK_ROWS
             images = min(max(1, rows // student_z.shape[1]), len(student_z))
@@ -114,7 +114,8 @@ class PrototypeCrossEntropy(torch.autograd.Function):
                 for index, tile in enumerate(prototype_tiles(student_w)):
                     g[tile].mul_(q_scale[index]).addmm_(p[tile], p_scale[index, :, None] * omega, alpha=-1)
                     pulled.addmm_(g[tile].T, student_w[tile])
-                    grad_w[tile].addmm_(g[tile], scaled_z)
+                    # Written, not added, by the first chunk: zeros would be a pass of their own over K x D entries.
+                    grad_w[tile].addmm_(g[tile], scaled_z, beta=min(chunk.start, 1))
                 loss += torch.dot(row_weight, q_entropy) + torch.dot(pulled.flatten(), scaled_z.flatten())
                 entropy += p_entropy.sum()
                 grad_z[chunk] = pulled.div_(student_temp).view_as(grad_z[chunk])

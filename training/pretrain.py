@@ -15,6 +15,7 @@ OUTPUT_DIR/teacher.
 """
 
 import copy
+import gc
 import itertools
 import sys
 from collections.abc import Iterator
@@ -353,6 +354,8 @@ class Pretraining:
             step=step,
             last_step=self.last_step,
         )
+        gc.collect()
+        gc.freeze()  # what exists now lives as long as the run: collections during steps need not walk through it
         batches = monitor.timed(self.batches(step))
         while step < self.last_step:
             self.train_step(list(self.take_step(batches)), step, monitor)

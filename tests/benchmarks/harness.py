@@ -18,9 +18,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -31,6 +33,7 @@ ALLOCATORS: dict[str, dict[str, str]] = {
     "glibc, tuned": {"MALLOC_MMAP_THRESHOLD_": str(8 << 30), "MALLOC_TRIM_THRESHOLD_": str(16 << 30)},
 }
 
+Result = TypeVar("Result")
 Iteration = Callable[[], object]
 Setup = Callable[[], Iteration]  # builds a candidate; picklable
 
@@ -88,10 +91,7 @@ def take_turns(
     Raises:
         CandidateError: a candidate failed.
     """
-    for variable, value in ALLOCATORS["glibc, tuned"].items():  # read by each new process when it starts
-        os.environ.pop(variable, None)
-        if variable in ALLOCATORS[allocator]:
-            os.environ[variable] = value
+    _set_allocator(allocator)
     context = multiprocessing.get_context("spawn")
     running = {}
     for name, setup in candidates.items():
@@ -113,6 +113,20 @@ def take_turns(
         results[name] = Measurement(name, seconds[name], _receive(name, connection), start)
         process.join()
     return results
+
+
+def in_a_process(function: Callable[[], Result], allocator: str = "glibc, tuned") -> Result:
+    """The (picklable) result of `function`, called in a process of its own."""
+    _set_allocator(allocator)
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
+        return executor.submit(function).result()
+
+
+def _set_allocator(name: str) -> None:
+    """Read by each new process when it starts."""
+    for variable in ALLOCATORS["glibc, tuned"]:
+        os.environ.pop(variable, None)
+    os.environ.update(ALLOCATORS[name])
 
 
 def _receive(name: str, connection):

@@ -96,6 +96,16 @@ def startup(saved: Saved) -> str:
     )
 
 
+def profiles(saved: Saved) -> str:
+    return table(
+        ["", "s", "in matrix products", "in linear layers and prototypes", "bare `torch.mm` of the same shapes"],
+        (
+            (r["name"], f"{r['seconds']:.2f}", *(f"{r[key]:.0%}" for key in ("products", "linear", "bare")))
+            for r in saved["rows"]
+        ),
+    )
+
+
 def growth(saved: Saved) -> str:
     name = saved["benchmark"]
     picture = RESULTS / f"{name}.png"
@@ -131,6 +141,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Saved], str]]] = {
     "inference_default_allocator": ("The same with glibc's allocator as it comes", inference),
     "views": ("Views: decode a 500 x 375 JPEG, 2 x 224 + 8 x 96 px crops, one core", views),
     "startup": ("From a new process to the features of a first image through `pipeline`", startup),
+    "profile": ("Where the time goes, step and loss at batch 8, extraction at 16, under the profiler", profiles),
     "gpu_swin-tiny": ("One GPU, Swin-T W7", seconds_and_memory),
     "gpu_swin-base": ("One GPU, Swin-B W7", seconds_and_memory),
     "growth_batch": ("Growth with the batch", growth),
