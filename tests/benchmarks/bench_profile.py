@@ -11,6 +11,7 @@ Each candidate runs in a process of its own, one after the other.
 
 import argparse
 import functools
+import json
 import sys
 import time
 from pathlib import Path
@@ -25,13 +26,16 @@ sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "training"), str(ROOT)]
 from bench_inference import MODELS, extract  # noqa: E402
 from bench_loss import our_loss, plain_loss  # noqa: E402
 from bench_step import our_step, reference_step  # noqa: E402
-from harness import environment, in_a_process, table, write_json  # noqa: E402
+from harness import RESULTS, environment, in_a_process, table, write_json  # noqa: E402
 
 
 PRODUCTS = {
     *("aten::mm", "aten::addmm", "aten::addmm_", "aten::bmm", "aten::baddbmm", "aten::addmv_"),
     *("aten::mkldnn_convolution", "aten::convolution_backward", "aten::_scaled_dot_product_flash_attention_for_cpu"),
 }
+
+
+WARMUP = {"step": 3, "loss": 8, "inference": 8}
 
 
 def factors(event) -> list[list[int]]:
@@ -51,13 +55,15 @@ def bare_seconds(shapes: list[list[int]], repeats: int = 5) -> float:
     return min(seconds)
 
 
-def shares(setup) -> dict[str, float]:
+def shares(setup, warmup: int) -> dict[str, float]:
     """
+    After `warmup` iterations, which the allocator needs to have all its pages:
+
     seconds: of one iteration. products: the share of it in matrix products. linear: the share in two-dimensional ones.
     bare: the time of bare `torch.mm` calls of these shapes, of what they took.
     """
     iteration = setup()
-    for _ in range(2):
+    for _ in range(warmup):
         iteration()
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
         iteration()
@@ -94,12 +100,14 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="Of step and loss.")
     parser.add_argument("--only", nargs="*", choices=["step", "loss", "inference"])
     arguments = parser.parse_args()
-    rows = []
+    path = RESULTS / "profile.json"
+    rows = json.loads(path.read_text())["rows"] if arguments.only and path.exists() else []
+    rows = [row for row in rows if row["name"].split(",")[0] not in (arguments.only or [])]
     for kind, setups in candidates(arguments.batch).items():
         if arguments.only and kind not in arguments.only:
             continue
         for name, setup in setups.items():
-            rows.append({"name": f"{kind}, {name}", **in_a_process(functools.partial(shares, setup))})
+            rows.append({"name": f"{kind}, {name}", **in_a_process(functools.partial(shares, setup, WARMUP[kind]))})
     print(
         table(
             ["", "s", "in matrix products", "in linear layers and prototypes", "bare torch.mm of the same"],
