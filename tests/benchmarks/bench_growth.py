@@ -26,7 +26,7 @@ sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "training"), str(ROOT)]
 
 from bench_inference import MODELS, extract  # noqa: E402
 from bench_step import Losses, our_step, pretraining, random_groups, reference_step  # noqa: E402
-from harness import environment, peak_memory, table, take_turns, write_json  # noqa: E402
+from harness import ALLOCATORS, environment, peak_memory, table, take_turns, write_json  # noqa: E402
 
 
 STEPS = {"ours": our_step, "reference": reference_step}
@@ -65,13 +65,17 @@ def by_image_size(repeats: int) -> list[dict]:
 
 
 def by_processes(repeats: int) -> list[dict]:
-    """Four images a step in one process with all cores, and in two with half of them each."""
+    """Four images a step in one process with all cores, and in two with half of them each; memory of one process."""
     rows = []
     for processes in (1, 2):
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), __file__]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes))}
+        environment = {
+            **os.environ,
+            **ALLOCATORS["glibc, tuned"],
+            "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)),
+        }
         arguments = ["--one_of", str(4 // processes), "--repeats", str(repeats)]
-        output = subprocess.run([*command, *arguments], check=True, capture_output=True, text=True, env=environment)
+        output = subprocess.run([*command, *arguments], check=True, stdout=subprocess.PIPE, text=True, env=environment)
         seconds, peak = output.stdout.split()[-2:]
         rows.append({"name": "ours", "value": processes, "seconds": float(seconds), "peak_bytes": int(peak)})
     return rows
@@ -85,7 +89,7 @@ def one_process(batch: int, repeats: int) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         # As many images as both processes take.
-        run = pretraining(4, folder, epochs=1, local_batch=batch)
+        run = pretraining(4, folder, local_batch=batch)
         item = Batch(random_groups(batch, (224, 96), (2, 8)), torch.arange(batch), None, {})
         seconds = []
         for _ in range(repeats + 1):
