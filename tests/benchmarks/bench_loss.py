@@ -60,7 +60,7 @@ def our_loss(batch: int, prototypes: int):
             region_prototypes=prototypes_[1],
         )
 
-    def iteration() -> torch.Tensor:
+    def iteration() -> list[torch.Tensor]:
         loss = esvit_loss(
             output(*student),
             output(*teacher),
@@ -71,7 +71,7 @@ def our_loss(batch: int, prototypes: int):
             student_temp=STUDENT_TEMP,
         ).loss
         loss.backward()
-        return finish(loss, student)
+        return with_gradients(loss, student)
 
     return iteration
 
@@ -87,21 +87,21 @@ def plain_loss(batch: int, prototypes: int):
         logits = [F.linear(z, torch._weight_norm(v, norms, 0)) for z, v in zip(embeddings, weights, strict=True)]
         return *logits, features, [count for _, count in LAYOUT]
 
-    def iteration() -> torch.Tensor:
+    def iteration() -> list[torch.Tensor]:
         loss = pair_losses(output(*student), output(*teacher), batch, (center, center), STUDENT_TEMP, TEACHER_TEMP)
         loss.backward()
-        return finish(loss, student)
+        return with_gradients(loss, student)
 
     return iteration
 
 
-def finish(loss: torch.Tensor, student) -> torch.Tensor:
-    """The loss and the largest entry of each gradient, which is then cleared."""
+def with_gradients(loss: torch.Tensor, student) -> list[torch.Tensor]:
+    """The loss and the gradients, which are taken off the tensors."""
     values = [loss.detach()]
     for tensor in (*student[0], *student[1]):
-        values.append(tensor.grad.abs().max())
+        values.append(tensor.grad)
         tensor.grad = None
-    return torch.stack(values)
+    return values
 
 
 def candidates(batch: int, prototypes: int) -> dict:

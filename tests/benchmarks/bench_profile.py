@@ -55,9 +55,10 @@ def bare_seconds(shapes: list[list[int]], repeats: int = 5) -> float:
     return min(seconds)
 
 
-def shares(setup, warmup: int) -> dict[str, float]:
+def shares(setup, warmup: int, repeats: int = 5) -> dict[str, float]:
     """
-    After `warmup` iterations, which the allocator needs to have all its pages:
+    The profile with the median time of `repeats`, after `warmup` iterations, which the allocator needs to have all its
+    pages (the profiler's own first events cost some more):
 
     seconds: of one iteration. products: the share of it in matrix products. linear: the share in two-dimensional ones.
     bare: the time of bare `torch.mm` calls of these shapes, of what they took.
@@ -65,20 +66,39 @@ def shares(setup, warmup: int) -> dict[str, float]:
     iteration = setup()
     for _ in range(warmup):
         iteration()
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
-        iteration()
-    events = profiler.key_averages(group_by_input_shape=True)
-    total = sum(event.self_cpu_time_total for event in events)
+    profiles = sorted((profiled(iteration) for _ in range(repeats)), key=total_time)
+    events = profiles[repeats // 2]
+    total = total_time(events)
     products = [event for event in events if event.key in PRODUCTS]
     linear = [event for event in products if "mm" in event.key and factors(event)]
-    taken = sum(event.self_cpu_time_total for event in linear)
-    bare = sum(bare_seconds(factors(event)) * event.count for event in linear)
+    taken = total_time(linear)
     return {
         "seconds": total / 1e6,
-        "products": sum(event.self_cpu_time_total for event in products) / total,
+        "products": total_time(products) / total,
         "linear": taken / total,
-        "bare": bare * 1e6 / taken,
+        "bare": bare_total(linear) * 1e6 / taken,
     }
+
+
+def profiled(iteration) -> list:
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
+        iteration()
+    return list(profiler.events())
+
+
+def total_time(events: list) -> float:
+    """Microseconds."""
+    return sum(event.self_cpu_time_total for event in events)
+
+
+def bare_total(events: list) -> float:
+    """Seconds that bare products of the same shapes take, one for each event that did compute."""
+    shapes = {str(factors(event)): factors(event) for event in events}
+    bare = {name: bare_seconds(pair) for name, pair in shapes.items()}
+    # A recomputation ends at its last product, whose result nobody needs: listed, but stopped before it computes.
+    return sum(
+        seconds for event in events if event.self_cpu_time_total * 1e-6 > 0.1 * (seconds := bare[str(factors(event))])
+    )
 
 
 def candidates(batch: int) -> dict[str, dict]:
