@@ -24,9 +24,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_esvit import EsViTConfig
+from .windows import Grid, ToTokens, ToWindows, is_padded, padded_size, window_index
 
 
-Grid = tuple[int, int, int]  # images, rows, columns
 TokenFunction = Callable[[torch.Tensor], torch.Tensor]
 AttentionWeights = torch.Tensor | tuple[torch.Tensor, ...] | None  # one tensor a group
 ByShape = dict[tuple[int, int], torch.Tensor]  # something for each (rows, columns) of a grid
@@ -181,22 +181,6 @@ def shift_mask(height: int, width: int, window: int, shift: int, like: torch.Ten
     return torch.where(label[:, :, None] == label[:, None, :], 0.0, -100.0).to(like.dtype)
 
 
-def pad_to_windows(qkv: torch.Tensor, projection: nn.Module, window: int) -> torch.Tensor:
-    """
-    `[n, h, w, 3C]` padded at the bottom and right to multiples of the window. The padding belongs *before* the
-    projection, as zeros: what it makes of one zero (its bias) is repeated. The projection is called, and its bias not
-    read, because an offloaded parameter is there in the call only.
-    """
-    n, h, w, width = qkv.shape
-    bottom, right = -h % window, -w % window
-    if not (bottom or right):
-        return qkv
-    pad = projection(qkv.new_zeros(1, width // 3))
-    if right:
-        qkv = torch.cat([qkv, pad.expand(n, h, right, width)], dim=2)
-    return torch.cat([qkv, pad.expand(n, bottom, w + right, width)], dim=1) if bottom else qkv
-
-
 def eager_attention_forward(
     module: "EsViTSwinAttention",
     query: torch.Tensor,
@@ -277,40 +261,33 @@ class EsViTSwinAttention(nn.Module):
         # Fused kernels do not return weights, so a request for them is answered by the plain form.
         name = "eager" if output_attentions else self.config._attn_implementation
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention_forward)
+        index = window_index(grids, self.window, self.shift, self.num_heads, hidden_states.device)
+        rows = recomputed(self.qkv, self.padded(norm, grids), hidden_states).reshape(-1, self.head_dim)
+        windows = ToWindows.apply(rows, index.to_windows, index.from_windows, index.padding)
+        additive_masks = [self.additive_mask(grid, masks, biases) for grid in grids]
+        sizes = [3 * n * mask.shape[1] * self.window**2 for (n, _, _), mask in zip(grids, additive_masks, strict=True)]
+        dropout = self.attention_dropout if self.training else 0.0
         outputs: list[torch.Tensor] = []
         weights: list[torch.Tensor] = []
-        for qkv, grid in zip(split_groups(recomputed(self.qkv, norm, hidden_states), grids), grids, strict=True):
-            output, group_weights = self.attend_in_windows(qkv, self.additive_mask(grid, masks, biases), attend)
-            outputs.append(output)
+        for group, (n, _, _), mask in zip(windows.split(sizes), grids, additive_masks, strict=True):
+            # Windows join the heads axis: one bias (and mask) per window and head is then broadcast over the images.
+            query, key, value = group.view(3, n, mask.shape[1], self.window**2, self.head_dim).unbind(0)
+            output, group_weights = attend(self, query, key, value, mask, scaling=self.scaling, dropout=dropout)
+            outputs.append(output.transpose(1, 2).reshape(-1, self.head_dim))
             if group_weights is not None:
                 weights.append(group_weights)
-        hidden_states = self.dropout(self.proj(pack_groups(outputs)))
+        rows = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        tokens = ToTokens.apply(rows, index.to_tokens, index.from_tokens, index.output_padding)
+        hidden_states = self.dropout(self.proj(tokens.view_as(hidden_states)))
         if not output_attentions:
             return hidden_states, None
         return hidden_states, weights[0] if len(weights) == 1 else tuple(weights)
 
-    def attend_in_windows(
-        self, qkv: torch.Tensor, additive_mask: torch.Tensor, attend
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """One group: `[n, h, w, 3C]` -> `[n, h, w, C]`."""
-        n, h, w, _ = qkv.shape
-        size = self.window
-        qkv = pad_to_windows(qkv, self.qkv, size)
-        if self.shift:
-            qkv = qkv.roll((-self.shift, -self.shift), dims=(1, 2))
-        rows, columns = qkv.shape[1] // size, qkv.shape[2] // size
-        # Windows join the heads axis: one bias (and mask) per window and head is then broadcast over the images.
-        qkv = qkv.view(n, rows, size, columns, size, 3, self.num_heads, self.head_dim)
-        qkv = qkv.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(3, n, additive_mask.shape[1], size**2, self.head_dim)
-        query, key, value = qkv.unbind(0)
-        dropout = self.attention_dropout if self.training else 0.0
-        output, weights = attend(self, query, key, value, additive_mask, scaling=self.scaling, dropout=dropout)
-        # [n, size**2, windows * heads, d]
-        output = output.view(n, size, size, rows, columns, self.num_heads, self.head_dim)
-        output = output.permute(0, 3, 1, 4, 2, 5, 6).reshape(n, rows * size, columns * size, -1)
-        if self.shift:
-            output = output.roll((self.shift, self.shift), dims=(1, 2))
-        return output[:, :h, :w], weights
+    def padded(self, norm: TokenFunction, grids: list[Grid]) -> TokenFunction:
+        """`norm`, and a row of zeros after it if windows need padding, which belongs *before* the projection."""
+        if not is_padded(grids, self.window):
+            return norm
+        return lambda tokens: F.pad(norm(tokens).flatten(0, 1), (0, 0, 0, 1))
 
 
 class EsViTSwinMLP(nn.Module):
@@ -403,8 +380,7 @@ class EsViTSwinStage(nn.Module):
         """The masks of the shifted blocks; none in a stage without shift."""
         if not self.shift:
             return {}
-        size = self.window
-        return {(h, w): shift_mask(h + -h % size, w + -w % size, size, self.shift, like) for _, h, w in grids}
+        return {(h, w): shift_mask(*padded_size(h, w, self.window), self.window, self.shift, like) for _, h, w in grids}
 
     def forward(
         self, hidden_states: torch.Tensor, grids: list[Grid], output_attentions: bool = False, last_blocks: int = 0

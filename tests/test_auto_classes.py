@@ -35,7 +35,7 @@ from modeling_esvit import (
 )
 
 
-CODE = ["configuration_esvit.py", "modeling_esvit.py", "projection_head.py", "swin.py"]
+CODE = ["configuration_esvit.py", "modeling_esvit.py", "projection_head.py", "swin.py", "windows.py"]
 CLASSES = {
     AutoModel: EsViTModel,
     AutoModelForImageClassification: EsViTForImageClassification,

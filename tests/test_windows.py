@@ -1,0 +1,86 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""One gather against padding, rolling, cutting and transposing, each by torch's own function."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from modeling_esvit import EsViTConfig, EsViTModel
+from modeling_esvit.windows import ToTokens, ToWindows, is_padded, padded_size, window_index
+
+
+CPU = torch.device("cpu")
+CASES = {
+    "one map": ([(2, 8, 8)], 4, 0),
+    "shifted": ([(2, 8, 12)], 4, 2),
+    "padded": ([(3, 6, 9)], 4, 0),
+    "padded, shifted": ([(3, 6, 9)], 4, 1),
+    "smaller than a window": ([(2, 3, 2)], 7, 3),
+    "several": ([(2, 8, 8), (3, 5, 7), (1, 2, 4)], 4, 2),
+}
+HEADS, WIDTH = 3, 5
+
+
+def cut(group: torch.Tensor, window: int, shift: int) -> torch.Tensor:
+    """`[n, h, w, k * HEADS * WIDTH]` -> `[k, n, windows, HEADS, window**2, WIDTH]`."""
+    n, h, w, _ = group.shape
+    height, width = padded_size(h, w, window)
+    group = F.pad(group, (0, 0, 0, width - w, 0, height - h)).roll((-shift, -shift), dims=(1, 2))
+    group = group.reshape(n, height // window, window, width // window, window, -1, HEADS, WIDTH)
+    return group.permute(5, 0, 1, 3, 6, 2, 4, 7).flatten(5, 6).flatten(2, 3)
+
+
+def random_groups(grids, channels: int) -> list[torch.Tensor]:
+    torch.manual_seed(0)
+    return [torch.randn(n, h, w, channels, dtype=torch.float64) for n, h, w in grids]
+
+
+@pytest.mark.parametrize(("grids", "window", "shift"), CASES.values(), ids=CASES)
+def test_to_windows(grids, window, shift):
+    groups = random_groups(grids, 3 * HEADS * WIDTH)
+    index = window_index(grids, window, shift, HEADS, CPU)
+    rows = torch.cat([group.flatten(0, 2) for group in groups])
+    if is_padded(grids, window):
+        rows = F.pad(rows, (0, 0, 0, 1))
+    windows = ToWindows.apply(rows.view(-1, WIDTH), index.to_windows, index.from_windows, index.padding)
+    expected = torch.cat([cut(group, window, shift).flatten() for group in groups])
+    assert torch.equal(windows.flatten(), expected)
+
+
+@pytest.mark.parametrize(("grids", "window", "shift"), CASES.values(), ids=CASES)
+def test_there_and_back(grids, window, shift):
+    """The outputs of a group are the cut values themselves, so the tokens come back as they were."""
+    groups = random_groups(grids, HEADS * WIDTH)
+    index = window_index(grids, window, shift, HEADS, CPU)
+    rows = torch.cat([cut(group, window, shift).reshape(-1, WIDTH) for group in groups])
+    tokens = ToTokens.apply(rows, index.to_tokens, index.from_tokens, index.output_padding)
+    assert torch.equal(tokens.flatten(), torch.cat([group.flatten() for group in groups]))
+
+
+@pytest.mark.parametrize(("grids", "window", "shift"), CASES.values(), ids=CASES)
+def test_gradients(grids, window, shift):
+    """Against finite differences, to second order: the padding's row collects from all its places."""
+    index = window_index(grids, window, shift, 1, CPU)
+    num_tokens = sum(n * h * w for n, h, w in grids)
+    rows = torch.randn(3 * (num_tokens + is_padded(grids, window)), 1, dtype=torch.float64, requires_grad=True)
+    outputs = torch.randn(len(index.from_tokens), 1, dtype=torch.float64, requires_grad=True)
+    to_windows = (index.to_windows, index.from_windows, index.padding)
+    to_tokens = (index.to_tokens, index.from_tokens, index.output_padding)
+    for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
+        assert check(lambda rows: ToWindows.apply(rows, *to_windows).square(), rows, fast_mode=True)
+        assert check(lambda rows: ToTokens.apply(rows, *to_tokens).square(), outputs, fast_mode=True)
+
+
+def test_what_inference_has_cached_serves_training():
+    config = EsViTConfig(
+        image_size=32, embed_dim=16, depths=[2, 1], num_heads=[2, 4], window_size=4, drop_path_rate=0.0
+    )
+    model = EsViTModel(config)
+    pixels = torch.randn(1, 3, 36, 52)
+    with torch.inference_mode():
+        features = model.eval()(pixels).pooler_output
+    trained = model.train()(pixels).pooler_output
+    trained.sum().backward()
+    torch.testing.assert_close(features, trained.detach())
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
