@@ -24,7 +24,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .configuration_esvit import EsViTConfig
-from .windows import Grid, ToTokens, ToWindows, is_padded, padded_size, window_index
+from .windows import Grid, is_padded, padded_size, to_tokens, to_windows
 
 
 TokenFunction = Callable[[torch.Tensor], torch.Tensor]
@@ -261,9 +261,9 @@ class EsViTSwinAttention(nn.Module):
         # Fused kernels do not return weights, so a request for them is answered by the plain form.
         name = "eager" if output_attentions else self.config._attn_implementation
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention_forward)
-        index = window_index(grids, self.window, self.shift, self.num_heads, hidden_states.device)
+        layout = (grids, self.window, self.shift, self.num_heads)
         rows = recomputed(self.qkv, self.padded(norm, grids), hidden_states).reshape(-1, self.head_dim)
-        windows = ToWindows.apply(rows, index.to_windows, index.from_windows, index.padding)
+        windows = to_windows(rows, *layout)
         additive_masks = [self.additive_mask(grid, masks, biases) for grid in grids]
         sizes = [3 * n * mask.shape[1] * self.window**2 for (n, _, _), mask in zip(grids, additive_masks, strict=True)]
         dropout = self.attention_dropout if self.training else 0.0
@@ -276,8 +276,7 @@ class EsViTSwinAttention(nn.Module):
             outputs.append(output.transpose(1, 2).reshape(-1, self.head_dim))
             if group_weights is not None:
                 weights.append(group_weights)
-        rows = outputs[0] if len(outputs) == 1 else torch.cat(outputs)
-        tokens = ToTokens.apply(rows, index.to_tokens, index.from_tokens, index.output_padding)
+        tokens = to_tokens(outputs[0] if len(outputs) == 1 else torch.cat(outputs), *layout)
         hidden_states = self.dropout(self.proj(tokens.view_as(hidden_states)))
         if not output_attentions:
             return hidden_states, None

@@ -70,6 +70,16 @@ def cell_positions(height: int, width: int, window: int, shift: int, device: tor
     return block((0, height), (0, width)), torch.cat([right, bottom])
 
 
+def cells_of_positions(size: tuple[int, int], window: int, shift: int, device: torch.device):
+    """The other way round: the row and the column of the cell at each place, `[cells]` each."""
+    height, width = size
+    position = torch.arange(height * width, device=device)
+    index, inside = position // window**2, position % window**2
+    row = index // (width // window) * window + inside // window
+    column = index % (width // window) * window + inside % window
+    return (row + shift) % height, (column + shift) % width
+
+
 def with_heads(places: torch.Tensor, images: int, length: int, heads: int, cells: int) -> torch.Tensor:
     """Places in the windows of one image `[cells]` -> rows of `[n, windows, heads, length]`: `[n, cells, heads]`."""
     window, inside = places // length, places % length
@@ -96,10 +106,10 @@ def group_index(
     outputs = with_heads(places, n, length, heads, cells)  # [n, h * w, heads]
     pads = with_heads(pad_places, n, length, heads, cells).flatten(0, 1)  # [P, heads]
     stacked = 3 * first_output + three * (n * cells * heads)  # first rows of q, k and v
-    token = torch.full((cells,), -1, device=device)
-    token[places] = torch.arange(h * w, device=device)
-    is_pad = (token < 0).view(-1, 1, length)
-    token = tokens.start + image[:, None, None, None] * (h * w) + token.view(-1, 1, length)  # [n, windows, 1, length]
+    row, column = cells_of_positions((height, width), window, shift, device)
+    is_pad = ((row >= h) | (column >= w)).view(-1, 1, length)
+    token = (row * w + column).view(-1, 1, length)
+    token = tokens.start + image[:, None, None, None] * (h * w) + token  # [n, windows, 1, length]
     source = torch.where(is_pad, tokens.stop, token) * (3 * heads) + head[:, None]
     return WindowIndex(
         to_windows=(three.view(3, 1, 1, 1, 1) * heads + source).flatten(),
@@ -127,15 +137,10 @@ def make_window_index(
 
 
 @functools.lru_cache(maxsize=256)
-def cached_window_index(grids: tuple[Grid, ...], window: int, shift: int, heads: int, device: torch.device):
-    with torch.inference_mode(False):  # what inference has cached may serve training later
+def window_index(grids: tuple[Grid, ...], window: int, shift: int, heads: int, device: torch.device) -> WindowIndex:
+    """[`make_window_index`], kept for the next batch of the same shapes."""
+    with torch.inference_mode(False):  # what inference has made may serve training later
         return make_window_index(grids, window, shift, heads, device)
-
-
-def window_index(grids: list[Grid], window: int, shift: int, heads: int, device: torch.device) -> WindowIndex:
-    """Made once for each layout; part of the graph where a graph is recorded."""
-    make = make_window_index if torch.compiler.is_compiling() else cached_window_index
-    return make(tuple(grids), window, shift, heads, device)
 
 
 class ToWindows(torch.autograd.Function):
@@ -168,3 +173,51 @@ class ToTokens(torch.autograd.Function):
     def backward(ctx, grad):
         from_tokens, output_padding = ctx.saved_tensors
         return grad.index_select(0, from_tokens).index_fill(0, output_padding, 0), None, None, None
+
+
+def to_windows(rows: torch.Tensor, grids: list[Grid], window: int, shift: int, heads: int) -> torch.Tensor:
+    """
+    Rows of projected tokens `[(T + 1) * 3 * heads, d]`, the last token only if [`is_padded`] -> `[3 M, d]`, for each
+    group q, k and v `[3, n, windows, heads, window**2]`.
+    """
+    if torch.compiler.is_compiling():
+        return cut_windows(rows, grids, window, shift, heads)
+    index = window_index(tuple(grids), window, shift, heads, rows.device)
+    return ToWindows.apply(rows, index.to_windows, index.from_windows, index.padding)
+
+
+def to_tokens(rows: torch.Tensor, grids: list[Grid], window: int, shift: int, heads: int) -> torch.Tensor:
+    """Rows of outputs `[M, d]`, for each group `[n, windows, heads, window**2]` -> `[T * heads, d]`."""
+    if torch.compiler.is_compiling():
+        return join_windows(rows, grids, window, shift, heads)
+    index = window_index(tuple(grids), window, shift, heads, rows.device)
+    return ToTokens.apply(rows, index.to_tokens, index.from_tokens, index.output_padding)
+
+
+def cut_windows(rows: torch.Tensor, grids: list[Grid], window: int, shift: int, heads: int) -> torch.Tensor:
+    """[`to_windows`] step by step: a compiler makes one pass of it, but cannot see through an index."""
+    tokens = rows.view(-1, 3 * heads * rows.shape[-1])
+    sizes = [n * h * w for n, h, w in grids]
+    windows = []
+    for group, (n, h, w) in zip(tokens[: sum(sizes)].split(sizes), grids, strict=True):
+        height, width = padded_size(h, w, window)
+        image = group.view(n, h, w, -1)
+        image = torch.cat([image, tokens[-1].expand(n, h, width - w, -1)], dim=2) if width > w else image
+        image = torch.cat([image, tokens[-1].expand(n, height - h, width, -1)], dim=1) if height > h else image
+        image = image.roll((-shift, -shift), dims=(1, 2)) if shift else image
+        image = image.view(n, height // window, window, width // window, window, 3, heads, -1)
+        windows.append(image.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(-1, rows.shape[-1]))
+    return torch.cat(windows)
+
+
+def join_windows(rows: torch.Tensor, grids: list[Grid], window: int, shift: int, heads: int) -> torch.Tensor:
+    """[`to_tokens`] step by step."""
+    padded = [(n, *padded_size(h, w, window)) for n, h, w in grids]
+    tokens = []
+    groups = rows.split([n * height * width * heads for n, height, width in padded])
+    for group, (n, h, w), (_, height, width) in zip(groups, grids, padded, strict=True):
+        image = group.view(n, height // window, width // window, heads, window, window, -1)
+        image = image.permute(0, 1, 4, 2, 5, 3, 6).reshape(n, height, width, -1)
+        image = image.roll((shift, shift), dims=(1, 2)) if shift else image
+        tokens.append(image[:, :h, :w].reshape(-1, rows.shape[-1]))
+    return torch.cat(tokens)

@@ -7,7 +7,17 @@ import torch
 from torch.nn import functional as F
 
 from modeling_esvit import EsViTConfig, EsViTModel
-from modeling_esvit.windows import ToTokens, ToWindows, is_padded, padded_size, window_index
+from modeling_esvit.windows import (
+    ToTokens,
+    ToWindows,
+    cut_windows,
+    is_padded,
+    join_windows,
+    padded_size,
+    to_tokens,
+    to_windows,
+    window_index,
+)
 
 
 CPU = torch.device("cpu")
@@ -36,32 +46,32 @@ def random_groups(grids, channels: int) -> list[torch.Tensor]:
     return [torch.randn(n, h, w, channels, dtype=torch.float64) for n, h, w in grids]
 
 
+@pytest.mark.parametrize("function", [to_windows, cut_windows])
 @pytest.mark.parametrize(("grids", "window", "shift"), CASES.values(), ids=CASES)
-def test_to_windows(grids, window, shift):
+def test_to_windows(function, grids, window, shift):
     groups = random_groups(grids, 3 * HEADS * WIDTH)
-    index = window_index(grids, window, shift, HEADS, CPU)
     rows = torch.cat([group.flatten(0, 2) for group in groups])
     if is_padded(grids, window):
         rows = F.pad(rows, (0, 0, 0, 1))
-    windows = ToWindows.apply(rows.view(-1, WIDTH), index.to_windows, index.from_windows, index.padding)
+    windows = function(rows.view(-1, WIDTH), grids, window, shift, HEADS)
     expected = torch.cat([cut(group, window, shift).flatten() for group in groups])
     assert torch.equal(windows.flatten(), expected)
 
 
+@pytest.mark.parametrize("function", [to_tokens, join_windows])
 @pytest.mark.parametrize(("grids", "window", "shift"), CASES.values(), ids=CASES)
-def test_there_and_back(grids, window, shift):
+def test_there_and_back(function, grids, window, shift):
     """The outputs of a group are the cut values themselves, so the tokens come back as they were."""
     groups = random_groups(grids, HEADS * WIDTH)
-    index = window_index(grids, window, shift, HEADS, CPU)
     rows = torch.cat([cut(group, window, shift).reshape(-1, WIDTH) for group in groups])
-    tokens = ToTokens.apply(rows, index.to_tokens, index.from_tokens, index.output_padding)
+    tokens = function(rows, grids, window, shift, HEADS)
     assert torch.equal(tokens.flatten(), torch.cat([group.flatten() for group in groups]))
 
 
 @pytest.mark.parametrize(("grids", "window", "shift"), CASES.values(), ids=CASES)
 def test_gradients(grids, window, shift):
     """Against finite differences, to second order: the padding's row collects from all its places."""
-    index = window_index(grids, window, shift, 1, CPU)
+    index = window_index(tuple(grids), window, shift, 1, CPU)
     num_tokens = sum(n * h * w for n, h, w in grids)
     rows = torch.randn(3 * (num_tokens + is_padded(grids, window)), 1, dtype=torch.float64, requires_grad=True)
     outputs = torch.randn(len(index.from_tokens), 1, dtype=torch.float64, requires_grad=True)
