@@ -1,16 +1,18 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
 """
-From tokens to (shifted, padded) windows and back, each way in one gather.
+From tokens to (shifted, padded) windows and back.
 
-Padding, cyclic shift, window partition and the split into heads only move rows of `head_dim` values about. One gather
-does all of it at once; and because no row is used twice but the one that padding is made of, the gradient of a gather
-is another gather.
+Padding, cyclic shift, window partition and the split into heads only move rows of `head_dim` values about. On a CPU one
+gather does all of it at once; and because no row is used twice but the one that padding is made of, the gradient of a
+gather is another gather. Elsewhere, and for a compiler, which fuses them but cannot see through an index, the steps are
+taken one by one.
 """
 
 import functools
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
 
@@ -48,51 +50,24 @@ def padded_size(height: int, width: int, window: int) -> tuple[int, int]:
     return height + -height % window, width + -width % window
 
 
-def window_positions(rows: torch.Tensor, columns: torch.Tensor, size: tuple[int, int], window: int, shift: int):
-    """The place of the cell (row, column) of a padded map of `size` after shift and partition, window after window."""
-    height, width = size
-    rows, columns = (rows - shift) % height, (columns - shift) % width
+def window_positions(height: int, width: int, window: int, shift: int) -> np.ndarray:
+    """For each cell of a padded map its place after shift and partition, window after window: `[height, width]`."""
+    rows, columns = np.ix_((np.arange(height) - shift) % height, (np.arange(width) - shift) % width)
     index = (rows // window) * (width // window) + columns // window
     return (index * window + rows % window) * window + columns % window
 
 
-def cell_positions(height: int, width: int, window: int, shift: int, device: torch.device):
-    """Places of the tokens of a map, row by row `[height * width]`, and of its padding `[P]`."""
-    size = padded_size(height, width, window)
-
-    def block(rows: tuple[int, int], columns: tuple[int, int]) -> torch.Tensor:
-        row = torch.arange(*rows, device=device)[:, None]
-        column = torch.arange(*columns, device=device)[None, :]
-        return window_positions(row, column, size, window, shift).flatten()
-
-    right = block((0, height), (width, size[1]))
-    bottom = block((height, size[0]), (0, size[1]))
-    return block((0, height), (0, width)), torch.cat([right, bottom])
-
-
-def cells_of_positions(size: tuple[int, int], window: int, shift: int, device: torch.device):
-    """The other way round: the row and the column of the cell at each place, `[cells]` each."""
-    height, width = size
-    position = torch.arange(height * width, device=device)
-    index, inside = position // window**2, position % window**2
-    row = index // (width // window) * window + inside // window
-    column = index % (width // window) * window + inside % window
-    return (row + shift) % height, (column + shift) % width
-
-
-def with_heads(places: torch.Tensor, images: int, length: int, heads: int, cells: int) -> torch.Tensor:
-    """Places in the windows of one image `[cells]` -> rows of `[n, windows, heads, length]`: `[n, cells, heads]`."""
-    window, inside = places // length, places % length
-    head = torch.arange(heads, device=places.device)
-    rows = (window[:, None] * heads + head) * length + inside[:, None]
-    return torch.arange(images, device=places.device)[:, None, None] * (cells * heads) + rows
+def with_heads(places: np.ndarray, images: int, length: int, heads: int, cells: int) -> np.ndarray:
+    """Places in the windows of one image `[p]` -> rows of `[n, windows, heads, length]`: `[n, p, heads]`."""
+    rows = (places[:, None] // length * heads + np.arange(heads)) * length + places[:, None] % length
+    return np.arange(images)[:, None, None] * (cells * heads) + rows
 
 
 def group_index(
-    grid: Grid, window: int, shift: int, heads: int, device: torch.device, *, tokens: range, first_output: int
-) -> WindowIndex:
+    grid: Grid, window: int, shift: int, heads: int, *, tokens: range, first_output: int
+) -> tuple[np.ndarray, ...]:
     """
-    The index of one group.
+    The fields of [`WindowIndex`] for one group.
 
     Args:
         tokens: from the group's first token to the number of all tokens, which is the row of the padding.
@@ -101,78 +76,110 @@ def group_index(
     n, h, w = grid
     height, width = padded_size(h, w, window)
     cells, length = height * width, window**2
-    three, head, image = (torch.arange(count, device=device) for count in (3, heads, n))
-    places, pad_places = cell_positions(h, w, window, shift, device)
-    outputs = with_heads(places, n, length, heads, cells)  # [n, h * w, heads]
-    pads = with_heads(pad_places, n, length, heads, cells).flatten(0, 1)  # [P, heads]
+    three, head = np.arange(3), np.arange(heads)
+    positions = window_positions(height, width, window, shift)
+    is_token = np.zeros((height, width), dtype=bool)
+    is_token[:h, :w] = True
+    outputs = with_heads(positions[is_token], n, length, heads, cells)  # [n, h * w, heads]
+    pads = with_heads(positions[~is_token], n, length, heads, cells).reshape(-1, heads)  # [P, heads]
     stacked = 3 * first_output + three * (n * cells * heads)  # first rows of q, k and v
-    row, column = cells_of_positions((height, width), window, shift, device)
-    is_pad = ((row >= h) | (column >= w)).view(-1, 1, length)
-    token = (row * w + column).view(-1, 1, length)
-    token = tokens.start + image[:, None, None, None] * (h * w) + token  # [n, windows, 1, length]
-    source = torch.where(is_pad, tokens.stop, token) * (3 * heads) + head[:, None]
-    return WindowIndex(
-        to_windows=(three.view(3, 1, 1, 1, 1) * heads + source).flatten(),
-        from_windows=(stacked[:, None] + outputs[:, :, None, :]).flatten(),
-        padding=(stacked[:, None, None] + pads.T).flatten(0, 1),
-        to_tokens=(first_output + outputs).flatten(),
-        from_tokens=torch.where(is_pad, 0, token * heads + head[:, None]).flatten(),
-        output_padding=(first_output + pads).flatten(),
+    token_at = np.full(cells, -1)
+    token_at[positions[is_token]] = np.arange(h * w)
+    token = token_at.reshape(1, -1, 1, length)  # [1, windows, 1, length]
+    row = tokens.start + np.arange(n)[:, None, None, None] * (h * w) + token
+    source = np.where(token < 0, tokens.stop, row) * (3 * heads) + head[:, None]
+    return (
+        (three.reshape(3, 1, 1, 1, 1) * heads + source).ravel(),
+        (stacked[:, None] + outputs[:, :, None, :]).ravel(),
+        (stacked[:, None, None] + pads.T).reshape(3 * heads, -1),
+        (first_output + outputs).ravel(),
+        np.where(token < 0, 0, row * heads + head[:, None]).ravel(),
+        (first_output + pads).ravel(),
     )
 
 
-def make_window_index(
-    grids: tuple[Grid, ...], window: int, shift: int, heads: int, device: torch.device
-) -> WindowIndex:
+@functools.lru_cache(maxsize=64)
+def window_index(grids: tuple[Grid, ...], window: int, shift: int, heads: int) -> WindowIndex:
+    """
+    Kept for the next batch of the same shapes; a step of Swin-T needs about thirty. Made with NumPy, so that no mode of
+    torch that happens to be on leaves its mark on what is kept.
+    """
     num_tokens = sum(n * h * w for n, h, w in grids)
     groups = []
     first_token = first_output = 0
     for n, h, w in grids:
         tokens = range(first_token, num_tokens)
-        group = group_index((n, h, w), window, shift, heads, device, tokens=tokens, first_output=first_output)
-        groups.append(group)
+        groups.append(group_index((n, h, w), window, shift, heads, tokens=tokens, first_output=first_output))
         first_token += n * h * w
-        first_output += len(group.from_tokens)
-    return WindowIndex(*(torch.cat(parts, dim=-1) for parts in zip(*groups, strict=True)))
-
-
-@functools.lru_cache(maxsize=256)
-def window_index(grids: tuple[Grid, ...], window: int, shift: int, heads: int, device: torch.device) -> WindowIndex:
-    """[`make_window_index`], kept for the next batch of the same shapes."""
+        first_output += len(groups[-1][4])
     with torch.inference_mode(False):  # what inference has made may serve training later
-        return make_window_index(grids, window, shift, heads, device)
+        return WindowIndex(
+            *(torch.from_numpy(np.concatenate(parts, axis=-1).astype(np.int32)) for parts in zip(*groups, strict=True))
+        )
 
 
 class ToWindows(torch.autograd.Function):
     """Projected tokens `[(T + 1) * 3 * heads, d]` -> `[3 M, d]`; see [`WindowIndex`]."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, rows, to_windows, from_windows, padding):
-        ctx.save_for_backward(from_windows, padding)
+    def forward(rows, to_windows, from_windows, padding):
         return rows.index_select(0, to_windows)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, to_windows, from_windows, padding = inputs
+        ctx.save_for_backward(from_windows, padding)
+        ctx.save_for_forward(to_windows)
 
     @staticmethod
     def backward(ctx, grad):
         from_windows, padding = ctx.saved_tensors
         result = grad.index_select(0, from_windows)
         if padding.numel():
-            pads = grad.index_select(0, padding.flatten()).unflatten(0, padding.shape)
+            pads = grad.index_select(0, padding.flatten()).view(*padding.shape, -1)
             result = torch.cat([result, pads.sum(dim=1)])
         return result, None, None, None
+
+    @staticmethod
+    def jvp(ctx, rows, *_):
+        (to_windows,) = ctx.saved_tensors
+        return rows.index_select(0, to_windows)
 
 
 class ToTokens(torch.autograd.Function):
     """Attention outputs `[M, d]` -> `[T * heads, d]`; see [`WindowIndex`]. What belongs to padding is dropped."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx, rows, to_tokens, from_tokens, output_padding):
-        ctx.save_for_backward(from_tokens, output_padding)
+    def forward(rows, to_tokens, from_tokens, output_padding):
         return rows.index_select(0, to_tokens)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        _, to_tokens, from_tokens, output_padding = inputs
+        ctx.save_for_backward(from_tokens, output_padding)
+        ctx.save_for_forward(to_tokens)
 
     @staticmethod
     def backward(ctx, grad):
         from_tokens, output_padding = ctx.saved_tensors
-        return grad.index_select(0, from_tokens).index_fill(0, output_padding, 0), None, None, None
+        result = grad.index_select(0, from_tokens)
+        if output_padding.numel():
+            result = result.index_fill(0, output_padding.long(), 0)
+        return result, None, None, None
+
+    @staticmethod
+    def jvp(ctx, rows, *_):
+        (to_tokens,) = ctx.saved_tensors
+        return rows.index_select(0, to_tokens)
+
+
+def by_index(rows: torch.Tensor) -> bool:
+    """Whether these rows are moved by one gather; a tensor of another class (a fake one) has no values to move."""
+    return rows.device.type == "cpu" and type(rows) is torch.Tensor and not torch.compiler.is_compiling()
 
 
 def to_windows(rows: torch.Tensor, grids: list[Grid], window: int, shift: int, heads: int) -> torch.Tensor:
@@ -180,22 +187,22 @@ def to_windows(rows: torch.Tensor, grids: list[Grid], window: int, shift: int, h
     Rows of projected tokens `[(T + 1) * 3 * heads, d]`, the last token only if [`is_padded`] -> `[3 M, d]`, for each
     group q, k and v `[3, n, windows, heads, window**2]`.
     """
-    if torch.compiler.is_compiling():
+    if not by_index(rows):
         return cut_windows(rows, grids, window, shift, heads)
-    index = window_index(tuple(grids), window, shift, heads, rows.device)
+    index = window_index(tuple(grids), window, shift, heads)
     return ToWindows.apply(rows, index.to_windows, index.from_windows, index.padding)
 
 
 def to_tokens(rows: torch.Tensor, grids: list[Grid], window: int, shift: int, heads: int) -> torch.Tensor:
     """Rows of outputs `[M, d]`, for each group `[n, windows, heads, window**2]` -> `[T * heads, d]`."""
-    if torch.compiler.is_compiling():
+    if not by_index(rows):
         return join_windows(rows, grids, window, shift, heads)
-    index = window_index(tuple(grids), window, shift, heads, rows.device)
+    index = window_index(tuple(grids), window, shift, heads)
     return ToTokens.apply(rows, index.to_tokens, index.from_tokens, index.output_padding)
 
 
 def cut_windows(rows: torch.Tensor, grids: list[Grid], window: int, shift: int, heads: int) -> torch.Tensor:
-    """[`to_windows`] step by step: a compiler makes one pass of it, but cannot see through an index."""
+    """[`to_windows`] step by step."""
     tokens = rows.view(-1, 3 * heads * rows.shape[-1])
     sizes = [n * h * w for n, h, w in grids]
     windows = []

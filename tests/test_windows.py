@@ -4,6 +4,7 @@
 
 import pytest
 import torch
+from torch._subclasses import FakeTensorMode
 from torch.nn import functional as F
 
 from modeling_esvit import EsViTConfig, EsViTModel
@@ -20,7 +21,6 @@ from modeling_esvit.windows import (
 )
 
 
-CPU = torch.device("cpu")
 CASES = {
     "one map": ([(2, 8, 8)], 4, 0),
     "shifted": ([(2, 8, 12)], 4, 2),
@@ -71,26 +71,66 @@ def test_there_and_back(function, grids, window, shift):
 @pytest.mark.parametrize(("grids", "window", "shift"), CASES.values(), ids=CASES)
 def test_gradients(grids, window, shift):
     """Against finite differences, to second order: the padding's row collects from all its places."""
-    index = window_index(tuple(grids), window, shift, 1, CPU)
+    index = window_index(tuple(grids), window, shift, 1)
     num_tokens = sum(n * h * w for n, h, w in grids)
     rows = torch.randn(3 * (num_tokens + is_padded(grids, window)), 1, dtype=torch.float64, requires_grad=True)
     outputs = torch.randn(len(index.from_tokens), 1, dtype=torch.float64, requires_grad=True)
     to_windows = (index.to_windows, index.from_windows, index.padding)
     to_tokens = (index.to_tokens, index.from_tokens, index.output_padding)
     for check in (torch.autograd.gradcheck, torch.autograd.gradgradcheck):
-        assert check(lambda rows: ToWindows.apply(rows, *to_windows).square(), rows, fast_mode=True)
-        assert check(lambda rows: ToTokens.apply(rows, *to_tokens).square(), outputs, fast_mode=True)
+        forward = {"check_forward_ad": True} if check is torch.autograd.gradcheck else {}
+        assert check(lambda rows: ToWindows.apply(rows, *to_windows).square(), rows, fast_mode=True, **forward)
+        assert check(lambda rows: ToTokens.apply(rows, *to_tokens).square(), outputs, fast_mode=True, **forward)
 
 
-def test_what_inference_has_cached_serves_training():
+def small_model() -> EsViTModel:
     config = EsViTConfig(
         image_size=32, embed_dim=16, depths=[2, 1], num_heads=[2, 4], window_size=4, drop_path_rate=0.0
     )
-    model = EsViTModel(config)
+    return EsViTModel(config).eval()
+
+
+def test_what_inference_has_cached_serves_training():
+    model = small_model()
     pixels = torch.randn(1, 3, 36, 52)
     with torch.inference_mode():
-        features = model.eval()(pixels).pooler_output
+        features = model(pixels).pooler_output
     trained = model.train()(pixels).pooler_output
     trained.sum().backward()
     torch.testing.assert_close(features, trained.detach())
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_a_fake_pass_leaves_nothing_behind():
+    """Estimators of memory run a model on tensors without values, of the very shapes that the real run will have."""
+    window_index.cache_clear()
+    model = small_model()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert model(torch.randn(1, 3, 44, 36)).pooler_output.shape == (1, 32)
+    assert model(torch.randn(1, 3, 44, 36)).pooler_output.isfinite().all()
+
+
+def test_function_transforms():
+    model, images = small_model(), torch.randn(2, 1, 3, 36, 52)
+    model.set_attn_implementation("eager")  # the fused form has no gradient of its mask
+
+    def feature(image: torch.Tensor) -> torch.Tensor:
+        return model.encoder([image]).tokens.square().sum()
+
+    each = torch.stack([torch.func.grad(feature)(image) for image in images])
+    torch.testing.assert_close(torch.vmap(torch.func.grad(feature))(images), each)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sizes", [[(36, 52)], [(32, 32), (20, 20)]], ids=["one group", "two groups"])
+def test_inductor_gives_the_same(sizes):
+    """Forward and backward, padded and shifted, through the compiler that a GPU run uses."""
+    model = small_model()
+    crops = [torch.randn(2, 3, *size) for size in sizes]
+    results = []
+    for encoder in (model.encoder, torch.compile(model.encoder, fullgraph=True)):
+        model.zero_grad()
+        tokens = encoder(crops).tokens
+        tokens.square().sum().backward()
+        results.append([tokens.detach(), *(p.grad.clone() for p in model.parameters())])
+    torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-4)
