@@ -1,0 +1,376 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The unmodified clients against the loopback Hub: what they read, what they may not read, what faults do to them.
+
+The last section holds facts about the clients that training must live with. If one of its tests fails after an update
+of a library, the client has changed, perhaps for the better.
+"""
+
+import http.client
+import io
+import json
+import subprocess
+import sys
+import textwrap
+import time
+from urllib.parse import urlparse
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hub_repositories import imagenet_1k, imagenet_1k_wds, jpeg, key_of, label_of, shard_lengths
+from loopback_hub import Fault, LoopbackHub
+
+
+TOKENS = {"hf_granted_secret": "granted", "hf_other_secret": "other"}
+GRANTED, OTHER = TOKENS
+IMAGENET, WEBDATASET = "/datasets/ILSVRC/imagenet-1k", "/datasets/timm/imagenet-1k-wds"
+
+
+@pytest.fixture
+def hub():
+    """Small forms of both repositories: 5 and 2 parquet files, 4 and 2 tar files."""
+    repositories = [imagenet_1k(train=5, validation=2, test=0), imagenet_1k_wds(train=4, validation=2)]
+    with LoopbackHub(repositories, TOKENS) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def full_hub():
+    """Both repositories with all their files. Not for faults: tests share it."""
+    with LoopbackHub([imagenet_1k(), imagenet_1k_wds()], TOKENS) as running:
+        yield running
+
+
+def client(hub, home, script, token=None, **variables):
+    """Run a script with the clients pointed at the Hub; returns what it left in `result`."""
+    program = f"import json\n{textwrap.dedent(script)}\nprint('RESULT', json.dumps(result))"
+    environment = hub.environment(home, token, OMP_NUM_THREADS="1", **variables)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, cwd=home, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.rpartition("RESULT ")[2])
+
+
+def ask(hub, path, method="GET", **headers):
+    """One plain request to the Hub's host."""
+    connection = http.client.HTTPConnection(urlparse(hub.url).netloc, timeout=10)
+    connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+    return connection.getresponse()
+
+
+def follow(hub, path, **headers):
+    """The body behind a redirection to the CDN."""
+    target = urlparse(ask(hub, path).headers["Location"])
+    connection = http.client.HTTPConnection(target.netloc, timeout=10)
+    connection.request("GET", f"{target.path}?{target.query}", headers=headers)
+    return connection.getresponse()
+
+
+SHARD = f"{WEBDATASET}/resolve/main/imagenet1k-train-0000.tar"
+
+
+# -- the server --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "span, expected", [("bytes=3-5", slice(3, 6)), ("bytes=30000-", slice(30000, None)), ("bytes=-7", slice(-7, None))]
+)
+def test_ranges_are_served(hub, span, expected):
+    whole = follow(hub, SHARD).read()
+    part = follow(hub, SHARD, Range=span)
+    start, end, size = expected.indices(len(whole))[0], expected.indices(len(whole))[1], len(whole)
+    assert part.status == 206 and part.read() == whole[expected]
+    assert part.headers["Content-Range"] == f"bytes {start}-{end - 1}/{size}"
+
+
+def test_range_beyond_the_end_is_refused(hub):
+    size = len(follow(hub, SHARD).read())
+    answer = follow(hub, SHARD, Range=f"bytes={size}-")
+    assert answer.status == 416 and answer.headers["Content-Range"] == f"bytes */{size}"
+
+
+def test_the_cdn_serves_signed_addresses_only(hub):
+    target = urlparse(ask(hub, SHARD).headers["Location"])
+    connection = http.client.HTTPConnection(target.netloc, timeout=10)
+    connection.request("GET", f"{target.path}?signature=0")
+    assert connection.getresponse().status == 403
+
+
+@pytest.mark.parametrize(
+    "path, status, code",
+    [
+        ("/api/datasets/nobody/nothing", 401, "RepoNotFound"),
+        ("/api/datasets/timm/imagenet-1k-wds/revision/refs%2Fconvert%2Fparquet", 404, "RevisionNotFound"),
+        ("/api/datasets/timm/imagenet-1k-wds/tree/main/nowhere", 404, "EntryNotFound"),
+        (f"{WEBDATASET}/resolve/main/nothing.tar", 404, "EntryNotFound"),
+        (f"{IMAGENET}/resolve/main/nothing.parquet", 401, "GatedRepo"),
+        ("/api/whoami-v2", 401, None),
+        ("/elsewhere", 404, None),
+    ],
+)
+def test_errors_carry_the_codes_that_clients_know(hub, path, status, code):
+    answer = ask(hub, path)
+    assert (answer.status, answer.headers["X-Error-Code"]) == (status, code)
+    assert json.loads(answer.read())["error"] == answer.headers["X-Error-Message"]
+
+
+def test_a_fault_has_one_effect():
+    with pytest.raises(ValueError, match="status=503, cut=drop"):
+        Fault("*", status=503, cut="drop")
+
+
+def test_faults_are_matched_and_counted(hub):
+    fault = Fault("*train-0000.tar", status=503, skip=1, times=2)
+    hub.inject(fault, Fault("*train-0000.tar", status=429, retry_after=7, method="HEAD"))
+    assert [ask(hub, SHARD).status for _ in range(5)] == [302, 503, 503, 302, 302]
+    assert ask(hub, SHARD.replace("0000", "0001")).status == 302
+    limited = ask(hub, SHARD, "HEAD")
+    assert (limited.status, limited.headers["Retry-After"]) == (429, "7")
+    assert fault.hits == 2 and [entry.fault for entry in hub.requests("*0000.tar", "GET")].count("503") == 2
+
+
+def test_a_fault_ends_with_its_seconds(hub):
+    hub.inject(Fault("*.tar", status=500, times=None, seconds=0.2))
+    assert [ask(hub, SHARD).status for _ in range(3)] == [500] * 3
+    time.sleep(0.25)
+    assert ask(hub, SHARD).status == 302
+
+
+def test_drop_sends_so_many_bytes_of_those_announced(hub):
+    hub.inject(Fault("*.tar", cut="drop", after=1000))
+    with pytest.raises(http.client.IncompleteRead) as failure:
+        follow(hub, SHARD).read()
+    assert len(failure.value.partial) == 1000
+    assert [(entry.host, entry.sent, entry.fault) for entry in hub.requests("*.tar")][-1] == ("cdn", 1000, "drop")
+
+
+def test_drop_before_the_head(hub):
+    hub.inject(Fault("/api/whoami-v2", cut="drop", after=None))
+    with pytest.raises(http.client.RemoteDisconnected):
+        ask(hub, "/api/whoami-v2")
+    assert hub.requests()[0].status == 0
+
+
+def test_reset_is_not_an_orderly_end(hub):
+    hub.inject(Fault("*.tar", cut="reset", after=1000))
+    with pytest.raises(ConnectionResetError):
+        follow(hub, SHARD).read()
+
+
+def test_stall_goes_on_after_its_pause(hub):
+    whole = follow(hub, SHARD).read()
+    hub.inject(Fault("*.tar", cut="stall", after=1000, pause=0.3))
+    start = time.monotonic()
+    assert follow(hub, SHARD).read() == whole and time.monotonic() - start > 0.3
+
+
+def test_short_body_looks_whole(hub):
+    hub.inject(Fault("*.tar", cut="short", after=1000))
+    answer = follow(hub, SHARD)
+    assert answer.headers["Content-Length"] == "1000" and len(answer.read()) == 1000
+
+
+def test_cuts_leave_shorter_answers_alone(hub):
+    fault = Fault("*.tar", cut="drop", after=10**6)
+    hub.inject(fault)
+    assert follow(hub, SHARD).read() and fault.hits == 0
+
+
+def test_the_log_knows_users_but_no_tokens(hub):
+    for token in [GRANTED, OTHER, "hf_unknown_secret"]:
+        ask(hub, "/api/whoami-v2", Authorization=f"Bearer {token}")
+    ask(hub, SHARD)
+    assert [entry.user for entry in hub.requests()] == ["granted", "other", None, None]
+    assert [entry.authenticated for entry in hub.requests()] == [True, True, True, False]
+    assert [entry.status for entry in hub.requests()] == [200, 200, 401, 302]
+    assert "secret" not in repr(hub.log)
+
+
+def test_a_client_sees_this_hub_and_nothing_of_the_user(hub, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "of the user")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    environment = hub.environment(tmp_path, EXTRA="1")
+    assert "HF_TOKEN" not in environment and "HF_HUB_OFFLINE" not in environment
+    assert environment["HF_ENDPOINT"] == hub.url and environment["EXTRA"] == "1"
+
+
+# -- the repositories --------------------------------------------------------------------------------------------------
+
+
+def test_pictures_decode_and_differ():
+    pictures = [np.asarray(Image.open(io.BytesIO(jpeg("train", number)))) for number in range(3)]
+    assert all(picture.shape == (48, 64, 3) for picture in pictures)
+    assert not np.array_equal(pictures[0], pictures[1]) and jpeg("train", 0) != jpeg("validation", 0)
+
+
+@pytest.mark.slow
+def test_repositories_have_the_real_names_and_numbers_of_files(full_hub, tmp_path):
+    script = """
+        from huggingface_hub import HfApi
+        api = HfApi()
+        result = [sorted(api.list_repo_files(name, repo_type="dataset"))
+                  for name in ("ILSVRC/imagenet-1k", "timm/imagenet-1k-wds")]
+    """
+    parquet, tars = client(full_hub, tmp_path, script)
+    assert parquet == sorted(
+        ["README.md"]
+        + [f"data/train-{index:05d}-of-00294.parquet" for index in range(294)]
+        + [f"data/validation-{index:05d}-of-00014.parquet" for index in range(14)]
+        + [f"data/test-{index:05d}-of-00028.parquet" for index in range(28)]
+    )
+    assert tars == sorted(
+        ["README.md"]
+        + [f"imagenet1k-train-{index:04d}.tar" for index in range(1024)]
+        + [f"imagenet1k-validation-{index:04d}.tar" for index in range(64)]
+    )
+
+
+# -- huggingface_hub ---------------------------------------------------------------------------------------------------
+
+
+def test_hub_client_lists_describes_and_downloads(hub, tmp_path):
+    hub.hub.page_size = 3  # lists come in several pages
+    script = """
+        from pathlib import Path
+        from huggingface_hub import HfApi, hf_hub_download
+        api, name = HfApi(), "timm/imagenet-1k-wds"
+        info = api.dataset_info(name, files_metadata=True)
+        shard = hf_hub_download(name, "imagenet1k-train-0001.tar", repo_type="dataset")
+        card = hf_hub_download(name, "README.md", repo_type="dataset", revision=info.sha)
+        result = {
+            "files": api.list_repo_files(name, repo_type="dataset"),
+            "sizes": {file.rfilename: file.size for file in info.siblings},
+            "sha256": info.siblings[1].lfs.sha256,
+            "shard": Path(shard).stat().st_size, "snapshot": Path(shard).parent.name, "sha": info.sha,
+            "card": Path(card).read_text(), "user": api.whoami()["name"],
+            "path_info": [file.path for file in api.get_paths_info(name, ["README.md", "none"], repo_type="dataset")],
+            "folder": [entry.path for entry in api.list_repo_tree("ILSVRC/imagenet-1k", "data", repo_type="dataset")],
+            "root": [entry.path for entry in api.list_repo_tree("ILSVRC/imagenet-1k", repo_type="dataset")],
+        }
+    """
+    result = client(hub, tmp_path, script, token=OTHER)
+    repository = hub.hub.repositories["dataset", "timm/imagenet-1k-wds"]
+    commit, files = repository.at("main")
+    assert result["files"] == sorted(files) and len(files) == 7
+    assert result["sizes"] == {path: len(file.content) for path, file in files.items()}
+    assert result["sha256"] == files["imagenet1k-train-0000.tar"].sha256
+    assert result["shard"] == len(files["imagenet1k-train-0001.tar"].content)
+    assert result["snapshot"] == result["sha"] == commit
+    assert result["card"].encode() == files["README.md"].content and result["user"] == "other"
+    assert result["path_info"] == ["README.md"] and result["root"] == ["README.md", "data"]
+    assert len(result["folder"]) == 7 and result["folder"][0] == "data/train-00000-of-00005.parquet"
+    assert not any(entry.authenticated for entry in hub.requests() if entry.host == "cdn")
+    assert all(entry.user == "other" for entry in hub.requests() if entry.host == "hub")
+
+
+GATE = """
+    from huggingface_hub import hf_hub_download, HfApi
+    from huggingface_hub.errors import GatedRepoError
+    result = {"files": len(HfApi().list_repo_files("ILSVRC/imagenet-1k", repo_type="dataset"))}
+    try:
+        hf_hub_download("ILSVRC/imagenet-1k", "data/train-00000-of-00005.parquet", repo_type="dataset")
+        HfApi().auth_check("ILSVRC/imagenet-1k", repo_type="dataset")
+    except GatedRepoError as error:
+        result |= {"status": error.response.status_code, "message": str(error)}
+"""
+
+
+@pytest.mark.parametrize(
+    "token, status, message",
+    [
+        (None, 401, "You must have access to it and be authenticated to access it"),
+        (OTHER, 403, "you are not in the authorized list"),
+        (GRANTED, None, ""),
+    ],
+)
+def test_gate_of_hub_client(hub, tmp_path, token, status, message):
+    result = client(hub, tmp_path, GATE, token)
+    assert result["files"] == 8 and result.get("status") == status and message in result.get("message", "")
+    assert "secret" not in json.dumps(result) + repr(hub.log)
+
+
+# -- datasets ----------------------------------------------------------------------------------------------------------
+
+STREAM = """
+    import datasets
+    def names(name, split, column):
+        stream = datasets.load_dataset(name, split=split, streaming=True)
+        for column_of_images in [key for key in stream.features if key in ("image", "jpg")]:
+            stream = stream.cast_column(column_of_images, datasets.Image(decode=False))
+        return [column(row) for row in stream]
+    def parquet(row):
+        return [row["image"]["path"], row["label"]]
+    def tar(row):
+        return [row["__key__"], row["cls"]]
+    datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0  # 5 s at the end of a parquet stream
+"""
+
+
+def samples(split, shards, suffix=""):
+    """Name and label of every sample of a split of so many shards."""
+    return [[key_of(split, n) + suffix, label_of(split, n)] for n in range(sum(shard_lengths(shards)))]
+
+
+def test_datasets_streams_both_repositories(hub, tmp_path):
+    script = (
+        STREAM
+        + """
+    builder = datasets.load_dataset_builder("ILSVRC/imagenet-1k")
+    first = next(iter(datasets.load_dataset("ILSVRC/imagenet-1k", split="train", streaming=True)))
+    result = {
+        "train": names("ILSVRC/imagenet-1k", "train", parquet),
+        "validation": names("timm/imagenet-1k-wds", "validation", tar),
+        "features": [str(feature) for feature in builder.info.features.values()][0],
+        "classes": builder.info.features["label"].names,
+        "counted": builder.info.splits["train"].num_examples,
+        "first": [first["image"].size, first["image"].getpixel((10, 10)), first["label"]],
+    }
+    """
+    )
+    result = client(hub, tmp_path, script, token=GRANTED)
+    assert result["train"] == samples("train", 5, ".JPEG")
+    assert result["validation"] == samples("validation", 2)
+    assert result["counted"] == sum(shard_lengths(5)) and len(result["classes"]) == 1000
+    picture = Image.open(io.BytesIO(jpeg("train", 0)))
+    assert result["first"] == [[64, 48], list(picture.getpixel((10, 10))), 0]
+    assert "secret" not in repr(hub.log)
+
+
+@pytest.mark.parametrize(
+    "token, message",
+    [(None, "You must be authenticated to access it"), (OTHER, "to ask for access")],
+)
+def test_gate_of_datasets(hub, tmp_path, token, message):
+    script = """
+        import datasets
+        try:
+            result = str(datasets.load_dataset("ILSVRC/imagenet-1k", split="train", streaming=True))
+        except datasets.exceptions.DatasetNotFoundError as error:
+            result = str(error)
+    """
+    refused = client(hub, tmp_path, script, token)
+    assert refused.startswith("Dataset 'ILSVRC/imagenet-1k' is a gated dataset") and message in refused
+    assert not [entry for entry in hub.requests() if entry.host == "cdn"]
+
+
+@pytest.mark.slow
+def test_datasets_streams_the_full_repositories(full_hub, tmp_path):
+    script = (
+        STREAM
+        + """
+    heads = {name: datasets.load_dataset(name, split="train", streaming=True)
+             for name in ("ILSVRC/imagenet-1k", "timm/imagenet-1k-wds")}
+    result = {
+        "shards": [stream.num_shards for stream in heads.values()],
+        "parquet": names("ILSVRC/imagenet-1k", "validation", parquet),
+        "tar": names("timm/imagenet-1k-wds", "train", tar),
+    }
+    """
+    )
+    result = client(full_hub, tmp_path, script, token=GRANTED)
+    assert result["shards"] == [294, 1024]
+    assert result["parquet"] == samples("validation", 14, ".JPEG")
+    assert result["tar"] == samples("train", 1024)
