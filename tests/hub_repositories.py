@@ -22,7 +22,8 @@ from hub_protocol import Repository
 
 NUM_CLASSES = 1000
 ROWS_PER_GROUP = 2
-JPEG_SIZE = 2560
+JPEG_SIZE = 1024
+TAR_BOUNDARY = 3 * 7 * 512
 
 
 def shard_lengths(shards: int, mean: int = 4) -> list[int]:
@@ -48,7 +49,7 @@ def jpeg(split: str, number: int) -> bytes:
     rng = np.random.default_rng([number, len(split)])
     corners = Image.fromarray(rng.integers(0, 256, (3, 4, 3), dtype=np.uint8))
     buffer = io.BytesIO()
-    corners.resize((64, 48), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=80)
+    corners.resize((64, 48), Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=50)
     return buffer.getvalue().ljust(JPEG_SIZE, b"\0")  # readers of JPEG stop at its end marker
 
 
@@ -130,8 +131,8 @@ def imagenet_1k(train: int = 294, validation: int = 14, test: int = 28, mean: in
 def tar_shard(split: str, start: int, length: int) -> bytes:
     """Samples `start` to `start + length`, each of the members jpg, cls and json.
 
-    A sample takes 5120 bytes of the archive, half of the blocks in which tar streams are read. Thus a stream that
-    breaks for good after a multiple of 10240 bytes ends between two samples, where no reader notices.
+    A sample takes 7 of the archive's blocks of 512 bytes. Python's tar streams read one block and then 20 at a time: a
+    stream that breaks for good after TAR_BOUNDARY bytes ends after the third sample, where no reader notices.
     """
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
