@@ -1,10 +1,11 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What the Hub answers to a request, as a function of the request and of its repositories: no socket is in here.
+"""What the Hub answers to those who read, as a function of the request and of its repositories: no socket is in here.
 
-`loopback_hub.py` serves it. Requests, headers and error codes are those that huggingface_hub 2.4 and datasets 5.2 send
-and understand. As on the Hub, an LFS file is not sent by the Hub itself: `resolve` redirects to a signed address of
-another host, the CDN, which wants no token; and of a gated repository anybody may see the list of files and README.md.
+`loopback_hub.py` serves it, `hub_uploads.py` adds writing. Requests, headers and error codes are those that
+huggingface_hub 2.4 and datasets 5.2 send and understand. As on the Hub, an LFS file is not sent by the Hub itself:
+`resolve` redirects to a signed address of another host, the CDN, which wants no token; and of a gated repository
+anybody may see the list of files and README.md.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ from urllib.parse import parse_qs, quote, unquote
 
 LFS_SUFFIXES = (".parquet", ".tar", ".safetensors", ".bin", ".pth")
 PUBLIC_FILES = ("README.md", ".gitattributes")
+REPOSITORY = r"/api/(?P<type>datasets|models)/(?P<id>[^/]+/[^/]+)"
 DATE = "2026-01-01T00:00:00.000Z"
 
 
@@ -60,6 +62,11 @@ def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | No
     return Response(status, json.dumps(value).encode(), {"Content-Type": "application/json", **(headers or {})})
 
 
+def repo_type_of(part: str | None) -> str:
+    """The type of a repository whose address has "datasets", "models", or nothing, which means a model."""
+    return "dataset" if part == "datasets" else "model"
+
+
 class HubFile:
     """A version of a file: its content, and the names that git and LFS give it."""
 
@@ -93,6 +100,7 @@ class Repository:
         files: Path to content. By their suffix files are LFS files or not.
         repo_type: "dataset" or "model".
         gated: Files other than `PUBLIC_FILES` go to the users in `granted` only.
+        private: It exists only for the user of its namespace.
     """
 
     def __init__(
@@ -102,10 +110,16 @@ class Repository:
         repo_type: str = "dataset",
         gated: bool = False,
         granted: Iterable[str] = (),
+        private: bool = False,
     ) -> None:
-        self.repo_id, self.repo_type, self.gated, self.granted = repo_id, repo_type, gated, set(granted)
+        self.repo_id, self.repo_type, self.private = repo_id, repo_type, private
+        self.gated, self.granted = gated, set(granted)
         self.commits: dict[str, dict[str, HubFile]] = {}
-        self.commit({path: HubFile(content, path.endswith(LFS_SUFFIXES)) for path, content in files.items()})
+        self.commit({path: HubFile(content, self.is_lfs(path)) for path, content in files.items()})
+
+    @staticmethod
+    def is_lfs(path: str) -> bool:
+        return path.endswith(LFS_SUFFIXES)
 
     def commit(self, files: dict[str, HubFile]) -> str:
         """Make `files` the content of `main`; returns the id of the commit."""
@@ -149,7 +163,7 @@ class Hub:
     def answer(self, request: Request) -> Response:
         """The response of the Hub's own host."""
         try:
-            for pattern, method in ROUTES:
+            for pattern, method in self.routes:
                 match = re.fullmatch(pattern, request.path)
                 if match:
                     parts = {name: part and unquote(part) for name, part in match.groupdict().items()}
@@ -164,11 +178,15 @@ class Hub:
             signature = parse_qs(request.query).get("signature", [""])[0]
             if not hmac.compare_digest(signature, self._signature(request.path)):
                 raise Refusal(403, "The signature of the address is wrong.")
-            repo_type, namespace, name, commit, path = unquote(request.path).lstrip("/").split("/", 4)
-            file = self.repositories[repo_type, f"{namespace}/{name}"].commits[commit][path]
-            return ranged(file, request, {"ETag": f'"{file.etag}"'})
+            return self.send(request)
         except Refusal as refusal:
             return refusal.response()
+
+    def send(self, request: Request) -> Response:
+        """The LFS file that a signed address names."""
+        repo_type, namespace, name, commit, path = unquote(request.path).lstrip("/").split("/", 4)
+        file = self.repositories[repo_type, f"{namespace}/{name}"].commits[commit][path]
+        return ranged(file, request, {"ETag": f'"{file.etag}"'})
 
     def user(self, request: Request) -> str | None:
         """The user whose token came, or None."""
@@ -179,12 +197,12 @@ class Hub:
             raise Refusal(401, "Invalid credentials in Authorization header")
         return self.tokens[token]
 
-    def repository(self, repo_type: str | None, repo_id: str, user: str | None) -> Repository:
-        """The repository of a type as addresses give it: "datasets", "models", or nothing for models."""
-        key = ("dataset" if repo_type == "datasets" else "model", repo_id)
-        if key not in self.repositories:
+    def repository(self, repo_type: str, repo_id: str, user: str | None) -> Repository:
+        """The repository, if there is one for this user."""
+        repository = self.repositories.get((repo_type, repo_id))
+        if repository is None or (repository.private and user != repo_id.split("/")[0]):
             raise Refusal(404 if user else 401, "Repository not found", "RepoNotFound")
-        return self.repositories[key]
+        return repository
 
     # -- addresses -----------------------------------------------------------------------------------------------------
 
@@ -194,7 +212,7 @@ class Hub:
         return json_response({"type": "user", "name": user, "fullname": user, "orgs": [], "auth": {}})
 
     def info(self, request: Request, user: str | None, type: str, id: str, revision: str | None = None) -> Response:
-        repository = self.repository(type, id, user)
+        repository = self.repository(repo_type_of(type), id, user)
         commit, files = repository.at(revision or "main")
         metadata = "blobs" in parse_qs(request.query)
         answer = {
@@ -202,7 +220,7 @@ class Hub:
             "id": id,
             "author": id.split("/")[0],
             "sha": commit,
-            "private": False,
+            "private": repository.private,
             "gated": "auto" if repository.gated else False,
             "disabled": False,
             "createdAt": DATE,
@@ -218,7 +236,7 @@ class Hub:
         self, request: Request, user: str | None, type: str, id: str, revision: str, path: str | None = None
     ) -> Response:
         """One page of the entries below `path`; the address of the next one is in the Link header."""
-        _, files = self.repository(type, id, user).at(revision)
+        _, files = self.repository(repo_type_of(type), id, user).at(revision)
         query = parse_qs(request.query)
         recursive = query.get("recursive", ["false"])[0].lower() == "true"
         entries = _entries(files, f"{path}/" if path else "", recursive)
@@ -231,19 +249,19 @@ class Hub:
         return json_response(entries[start:end], headers=headers)
 
     def paths_info(self, request: Request, user: str | None, type: str, id: str, revision: str) -> Response:
-        _, files = self.repository(type, id, user).at(revision)
+        _, files = self.repository(repo_type_of(type), id, user).at(revision)
         wanted = parse_qs(request.body.decode()).get("paths", [])
         return json_response([entry for entry in _entries(files, "", recursive=True) if entry["path"] in wanted])
 
     def auth_check(self, request: Request, user: str | None, type: str, id: str) -> Response:
-        self.repository(type, id, user).refuse_reader(user)
+        self.repository(repo_type_of(type), id, user).refuse_reader(user)
         return json_response({})
 
     def resolve(
         self, request: Request, user: str | None, type: str | None, id: str, revision: str, path: str
     ) -> Response:
         """A file, or the redirection to it. Who may not read a repository is not told which files it lacks."""
-        repository = self.repository(type, id, user)
+        repository = self.repository(repo_type_of(type), id, user)
         commit, files = repository.at(revision)
         if path not in PUBLIC_FILES:
             repository.refuse_reader(user)
@@ -260,6 +278,16 @@ class Hub:
 
     def _signature(self, path: str) -> str:
         return hmac.new(self._secret, path.encode(), "sha256").hexdigest()
+
+    routes: list[tuple[str, Callable[..., Response]]] = [
+        (r"/api/whoami-v2", whoami),
+        (REPOSITORY, info),
+        (REPOSITORY + r"/revision/(?P<revision>[^/]+)", info),
+        (REPOSITORY + r"/tree/(?P<revision>[^/]+)(?:/(?P<path>.+))?", tree),
+        (REPOSITORY + r"/paths-info/(?P<revision>[^/]+)", paths_info),
+        (REPOSITORY + r"/auth-check", auth_check),
+        (r"/(?:(?P<type>datasets)/)?(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)", resolve),
+    ]
 
 
 def _sibling(path: str, file: HubFile, metadata: bool) -> dict[str, Any]:
@@ -300,15 +328,3 @@ def ranged(file: HubFile, request: Request, headers: dict[str, str]) -> Response
         return Response(416, b"", {**headers, "Content-Range": f"bytes */{size}"})
     headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
     return Response(206, file.content[start:end], headers)
-
-
-_REPOSITORY = r"/api/(?P<type>datasets|models)/(?P<id>[^/]+/[^/]+)"
-ROUTES: list[tuple[str, Callable[..., Response]]] = [
-    (r"/api/whoami-v2", Hub.whoami),
-    (_REPOSITORY, Hub.info),
-    (_REPOSITORY + r"/revision/(?P<revision>[^/]+)", Hub.info),
-    (_REPOSITORY + r"/tree/(?P<revision>[^/]+)(?:/(?P<path>.+))?", Hub.tree),
-    (_REPOSITORY + r"/paths-info/(?P<revision>[^/]+)", Hub.paths_info),
-    (_REPOSITORY + r"/auth-check", Hub.auth_check),
-    (r"/(?:(?P<type>datasets)/)?(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)", Hub.resolve),
-]

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import unquote
 
-from hub_protocol import Hub, Refusal, Repository, Request, Response
+from hub_protocol import Refusal, Repository, Request, Response
+from hub_uploads import WritableHub
 
 
 CHUNK = 1 << 16
@@ -35,8 +36,10 @@ class Fault:
     """What goes wrong with requests whose unquoted path matches the glob `path`, by default with the first of them.
 
     A fault either answers with `status` (and Retry-After), or cuts a 200 or 206 answer after `after` bytes of its body;
-    answers that have no more than these are left alone. None: before the first byte of the head. The bytes of an LFS
-    file come from the CDN, at /dataset/namespace/name/commit/path, and before them a redirection at
+    answers that have no more than these are left alone. `after` None cuts before the first byte of the head. With a
+    `status` or with None a request has no effect; with a cut of its answer it has: a commit is made.
+
+    The bytes of an LFS file come from the CDN, at /dataset/namespace/name/commit/path, and before them a redirection at
     /datasets/namespace/name/resolve/revision/path: a `status` at "*/path" meets the redirection.
 
     Cuts: "drop" closes the connection; "reset" resets it; "stall" is silent for `pause` seconds, then goes on; "short"
@@ -65,9 +68,11 @@ class Fault:
     def __post_init__(self) -> None:
         if (self.status is None) == (self.cut is None):
             raise ValueError(f"a fault has either a status or a cut: status={self.status}, cut={self.cut}.")
+        if self.cut == "short" and self.after is None:
+            raise ValueError("a short body has a length: give `after`.")
 
-    def strikes(self, method: str, path: str, response: Response) -> bool:
-        """Whether this request is hit; counts it."""
+    def strikes(self, method: str, path: str, response: Response | None) -> bool:
+        """Whether this request is hit, before it is answered (None) or by a cut of its answer; counts it."""
         if method != self.method or not fnmatchcase(path, self.path) or not self._applies_to(response):
             return False
         if self.skip:
@@ -82,10 +87,11 @@ class Fault:
         self.hits += 1
         return True
 
-    def _applies_to(self, response: Response) -> bool:
-        if self.status is not None or self.after is None:
-            return True
-        return response.status in (200, 206) and len(response.body) > self.after
+    def _applies_to(self, response: Response | None) -> bool:
+        before_answer = self.status is not None or self.after is None
+        if before_answer or response is None:
+            return before_answer and response is None
+        return self.method != "HEAD" and response.status in (200, 206) and len(response.body) > self.after
 
     def response(self) -> Response:
         """The answer in place of the right one."""
@@ -122,6 +128,7 @@ class LoopbackHub:
     """The server; a context manager that starts and stops it. See `Hub` for the arguments.
 
     Attributes:
+        hub: What answers; its `repositories` have what was uploaded.
         url: The address to give to clients as HF_ENDPOINT.
         log: All requests, in the order in which they came.
     """
@@ -129,7 +136,7 @@ class LoopbackHub:
     def __init__(
         self, repositories: Iterable[Repository], tokens: Mapping[str, str] | None = None, page_size: int = 1000
     ) -> None:
-        self.hub = Hub(repositories, tokens or {}, page_size)
+        self.hub = WritableHub(repositories, tokens or {}, page_size)
         self.log: list[LoggedRequest] = []
         self.faults: list[Fault] = []
         self.stopping = threading.Event()
@@ -140,7 +147,7 @@ class LoopbackHub:
 
     def __enter__(self) -> "LoopbackHub":
         for server in self._servers:
-            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -163,7 +170,7 @@ class LoopbackHub:
         return {**kept, **settings, **({} if token is None else {"HF_TOKEN": token}), **variables}
 
     def inject(self, *faults: Fault) -> None:
-        """Add faults. A request meets the first one that strikes it."""
+        """Add faults. A request meets the first that strikes before it is answered, else the first that cuts."""
         with self._lock:
             self.faults.extend(faults)
 
@@ -177,7 +184,7 @@ class LoopbackHub:
         with self._lock:
             self.log.append(entry)
 
-    def fault_for(self, method: str, path: str, response: Response) -> Fault | None:
+    def fault_for(self, method: str, path: str, response: Response | None) -> Fault | None:
         with self._lock:
             return next((fault for fault in self.faults if fault.strikes(method, path, response)), None)
 
@@ -203,24 +210,48 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def _serve(self) -> None:
-        loopback, on_hub = self.server.loopback, self.server.host == "hub"
         path, _, query = self.path.partition("?")
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        request = Request(self.command, path, query, self.headers, body)
+        request = Request(self.command, path, query, self.headers, self._read_body())
         entry = self._log_entry(request)
-        loopback.record(entry)
-        response = loopback.hub.answer(request) if on_hub else loopback.hub.answer_cdn(request)
-        fault = loopback.fault_for(request.method, entry.path, response)
+        self.server.loopback.record(entry)
+        fault = self._fault(entry, None)
         if fault is None:
-            self._send(response, entry)
+            response = self._answer(request)
+            fault = self._fault(entry, response)
+            if fault is None:
+                self._send(response, entry)
+            else:
+                self._send_cut(response, entry, fault)
         elif fault.status is not None:
-            entry.fault = str(fault.status)
             self._send(fault.response(), entry)
+        elif fault.cut == "stall":
+            self.server.loopback.stopping.wait(fault.pause)
+            self._send(self._answer(request), entry)
         else:
-            entry.fault = fault.cut
-            self._send_cut(response, entry, fault)
+            self._end_connection(reset=fault.cut == "reset")
 
     do_GET = do_HEAD = do_POST = do_PUT = _serve
+
+    def _read_body(self) -> bytes:
+        """The request's body, of a length told before or in chunks that each tell theirs."""
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        parts = []
+        while length := int(self.rfile.readline(), 16):
+            parts.append(self.rfile.read(length))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
+    def _answer(self, request: Request) -> Response:
+        hub = self.server.loopback.hub
+        return hub.answer(request) if self.server.host == "hub" else hub.answer_cdn(request)
+
+    def _fault(self, entry: LoggedRequest, response: Response | None) -> Fault | None:
+        fault = self.server.loopback.fault_for(entry.method, entry.path, response)
+        if fault is not None:
+            entry.fault = fault.cut or str(fault.status)
+        return fault
 
     def _log_entry(self, request: Request) -> LoggedRequest:
         authorization = request.headers.get("Authorization")
@@ -250,16 +281,12 @@ class _Handler(BaseHTTPRequestHandler):
             entry.sent += len(chunk)
 
     def _send_cut(self, response: Response, entry: LoggedRequest, fault: Fault) -> None:
-        before = b"" if fault.after is None else response.body[: fault.after]
-        if fault.after is not None:
-            self._send_head(response, entry, len(before) if fault.cut == "short" else len(response.body))
-            self._send_body(before, entry)
+        before, after = response.body[: fault.after], response.body[fault.after :]
+        self._send_head(response, entry, len(before) if fault.cut == "short" else len(response.body))
+        self._send_body(before, entry)
         if fault.cut == "stall":
             self.server.loopback.stopping.wait(fault.pause)
-            if fault.after is None:
-                self._send(response, entry)
-            else:
-                self._send_body(response.body[fault.after :], entry)
+            self._send_body(after, entry)
         elif fault.cut in ("drop", "reset"):
             self._end_connection(reset=fault.cut == "reset")
 

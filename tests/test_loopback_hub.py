@@ -29,11 +29,16 @@ GRANTED, OTHER = TOKENS
 IMAGENET, WEBDATASET = "/datasets/ILSVRC/imagenet-1k", "/datasets/timm/imagenet-1k-wds"
 
 
+@pytest.fixture(scope="module")
+def small_repositories():
+    """5 and 2 parquet files, 4 and 2 tar files."""
+    return [imagenet_1k(train=5, validation=2, test=0), imagenet_1k_wds(train=4, validation=2)]
+
+
 @pytest.fixture
-def hub():
-    """Small forms of both repositories: 5 and 2 parquet files, 4 and 2 tar files."""
-    repositories = [imagenet_1k(train=5, validation=2, test=0), imagenet_1k_wds(train=4, validation=2)]
-    with LoopbackHub(repositories, TOKENS) as running:
+def hub(small_repositories):
+    """Small forms of both repositories; its log, faults and uploads are the test's own."""
+    with LoopbackHub(small_repositories, TOKENS) as running:
         yield running
 
 
@@ -121,6 +126,8 @@ def test_errors_carry_the_codes_that_clients_know(hub, path, status, code):
 def test_a_fault_has_one_effect():
     with pytest.raises(ValueError, match="status=503, cut=drop"):
         Fault("*", status=503, cut="drop")
+    with pytest.raises(ValueError, match="after"):
+        Fault("*", cut="short", after=None)
 
 
 def test_faults_are_matched_and_counted(hub):
@@ -393,6 +400,19 @@ def test_parquet_survives_faults(hub, tmp_path):
     assert [fault.hits for fault in faults] == [1] * 5
 
 
+@pytest.mark.slow
+def test_short_body_of_parquet_is_an_error(hub, tmp_path):
+    hub.inject(Fault("/dataset/*train-00001*", cut="short", after=5000))
+    script = """
+        import pyarrow
+        try:
+            result = names("ILSVRC/imagenet-1k", "train", parquet)
+        except pyarrow.ArrowInvalid as error:
+            result = str(error)
+    """
+    assert "Parquet magic bytes not found" in client(hub, tmp_path, STREAM, script, token=GRANTED)
+
+
 def test_tar_survives_single_breaks(hub, tmp_path):
     faults = [
         Fault("/dataset/*train-0001.tar", cut="drop", after=TAR_BOUNDARY),
@@ -464,3 +484,69 @@ def test_download_survives_a_drop(hub, tmp_path):
     files = hub.hub.repositories["dataset", "timm/imagenet-1k-wds"].at("main")[1]
     assert path.read_bytes() == files["imagenet1k-train-0000.tar"].content
     assert [entry.fault for entry in hub.requests("/dataset/*")] == ["drop", None]
+
+
+# -- uploads -----------------------------------------------------------------------------------------------------------
+
+UPLOAD = """
+    import os
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import HfHubHTTPError
+    api = HfApi()
+    def upload(name, **contents):
+        os.makedirs("folder", exist_ok=True)
+        for file, content in contents.items():
+            with open("folder/" + file.replace("_", "."), "w") as stream:
+                stream.write(content)
+        return api.upload_folder(repo_id=name, folder_path="folder").oid
+"""
+
+
+def test_upload_makes_a_repository_of_regular_and_lfs_files(hub, tmp_path):
+    script = """
+        url = api.create_repo("other/model", private=True)
+        api.create_repo("other/model", exist_ok=True)
+        first = upload("other/model", README_md="---\\nlicense: mit\\n---\\n", model_safetensors="weights")
+        second = upload("other/model", README_md="changed")
+        unchanged = upload("other/model")
+        api.delete_file("README.md", "other/model")
+        with open(api.hf_hub_download("other/model", "model.safetensors")) as stream:
+            result = [str(url), api.model_info("other/model").private, stream.read(), first, second, unchanged]
+    """
+    url, private, weights, first, second, unchanged = client(hub, tmp_path, UPLOAD, script, token=OTHER)
+    repository = hub.hub.repositories["model", "other/model"]
+    assert url == f"{hub.url}/other/model" and private and weights == "weights"
+    assert repository.at(first)[1]["README.md"].content.startswith(b"---") and first != second == unchanged
+    assert repository.at(second)[1]["README.md"].content == b"changed"
+    assert list(repository.at("main")[1]) == ["model.safetensors"] and repository.at("main")[1]["model.safetensors"].lfs
+    assert len(hub.requests("/upload/*", "PUT")) == 1
+    assert ask(hub, "/api/models/other/model").status == 401  # private
+
+
+@pytest.mark.parametrize("token, status", [(None, 401), (GRANTED, 403)])
+def test_upload_is_refused_to_others(hub, tmp_path, token, status):
+    script = """
+        try:
+            result = str(api.create_repo("other/model"))
+        except HfHubHTTPError as error:
+            result = error.response.status_code
+    """
+    assert client(hub, tmp_path, UPLOAD, script, token=token) == status
+    assert ("model", "other/model") not in hub.hub.repositories
+
+
+def test_faults_of_uploads(hub, tmp_path):
+    """A PUT that fails once is repeated; a commit that is lost leaves the repository as it was."""
+    put = Fault("/upload/*", status=500, method="PUT")
+    commit = Fault("*/commit/main", cut="drop", after=None, method="POST", times=None)
+    hub.inject(put, commit)
+    script = """
+        api.create_repo("other/model")
+        try:
+            result = upload("other/model", model_safetensors="weights")
+        except Exception as error:
+            result = type(error).__name__
+    """
+    assert client(hub, tmp_path, UPLOAD, script, token=OTHER) == "RemoteProtocolError"
+    assert put.hits == 1 and commit.hits == 1 and len(hub.hub.objects) == 1
+    assert hub.hub.repositories["model", "other/model"].at("main")[1] == {}
