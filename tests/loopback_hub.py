@@ -104,6 +104,7 @@ class LoggedRequest:
     """A request as it was answered. It says whether a token came and whose it was, never the token.
 
     Attributes:
+        at: Seconds on the clock of `time.monotonic` when it came.
         host: "hub" or "cdn".
         path: Unquoted, without query.
         range: The Range header, or None.
@@ -113,6 +114,7 @@ class LoggedRequest:
         fault: What was done to it on demand: a cut, "503", or None.
     """
 
+    at: float
     host: str
     method: str
     path: str
@@ -126,6 +128,8 @@ class LoggedRequest:
 
 class LoopbackHub:
     """The server; a context manager that starts and stops it. See `Hub` for the arguments.
+
+    It has no dataset viewer: `datasets` asks for that at "datasets-server." before the host, and does without.
 
     Attributes:
         hub: What answers; its `repositories` have what was uploaded.
@@ -257,9 +261,8 @@ class _Handler(BaseHTTPRequestHandler):
         authorization = request.headers.get("Authorization")
         user = self.server.loopback.hub.tokens.get((authorization or "").removeprefix("Bearer "))
         span = request.headers.get("Range")
-        return LoggedRequest(
-            self.server.host, request.method, unquote(request.path), span, authorization is not None, user
-        )
+        now, host, path = time.monotonic(), self.server.host, unquote(request.path)
+        return LoggedRequest(now, host, request.method, path, span, authorization is not None, user)
 
     def _send(self, response: Response, entry: LoggedRequest) -> None:
         self._send_head(response, entry, len(response.body))
