@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import unquote
 
 from hub_protocol import Refusal, Repository, Request, Response
@@ -88,15 +88,17 @@ class Fault:
         return True
 
     def _applies_to(self, response: Response | None) -> bool:
-        before_answer = self.status is not None or self.after is None
-        if before_answer or response is None:
-            return before_answer and response is None
-        return self.method != "HEAD" and response.status in (200, 206) and len(response.body) > self.after
+        if self.status is not None or self.after is None:
+            return response is None
+        if response is None or self.method == "HEAD":
+            return False
+        return response.status in (200, 206) and len(response.body) > self.after
 
-    def response(self) -> Response:
-        """The answer in place of the right one."""
-        headers = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
-        return Refusal(self.status or 500, f"fault on demand: {self.status}", **headers).response()
+
+def refusal(status: int, retry_after: int | None) -> Response:
+    """The answer of a server that is overloaded or broken."""
+    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    return Refusal(status, f"fault on demand: {status}", **headers).response()
 
 
 @dataclass
@@ -202,7 +204,7 @@ class _Server(ThreadingHTTPServer):
         self.loopback, self.host = loopback, host
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
-    def handle_error(self, request: object, client_address: object) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that went away is no error of the server: its connection ends. Anything else is shown."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
@@ -215,7 +217,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self) -> None:
         path, _, query = self.path.partition("?")
-        request = Request(self.command, path, query, self.headers, self._read_body())
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        request = Request(self.command, path, query, self.headers, body)
         entry = self._log_entry(request)
         self.server.loopback.record(entry)
         fault = self._fault(entry, None)
@@ -227,7 +230,7 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._send_cut(response, entry, fault)
         elif fault.status is not None:
-            self._send(fault.response(), entry)
+            self._send(refusal(fault.status, fault.retry_after), entry)
         elif fault.cut == "stall":
             self.server.loopback.stopping.wait(fault.pause)
             self._send(self._answer(request), entry)
@@ -235,17 +238,6 @@ class _Handler(BaseHTTPRequestHandler):
             self._end_connection(reset=fault.cut == "reset")
 
     do_GET = do_HEAD = do_POST = do_PUT = _serve
-
-    def _read_body(self) -> bytes:
-        """The request's body, of a length told before or in chunks that each tell theirs."""
-        if self.headers.get("Transfer-Encoding") != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        parts = []
-        while length := int(self.rfile.readline(), 16):
-            parts.append(self.rfile.read(length))
-            self.rfile.readline()
-        self.rfile.readline()
-        return b"".join(parts)
 
     def _answer(self, request: Request) -> Response:
         hub = self.server.loopback.hub
