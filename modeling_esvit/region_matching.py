@@ -38,6 +38,7 @@ class EsViTLoss:
     """
     loss: scalar with gradient. view_loss, region_loss: its two parts, detached, before weighting (region_loss is None
     for the view task). teacher_entropy: mean entropy of the teacher's view distributions, in nats; ln K means uniform.
+    The view loss is it and the mean KL divergence of the student's distributions from the teacher's.
     """
 
     loss: torch.Tensor
@@ -286,10 +287,12 @@ class CenterUpdate:
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             self.work = torch.distributed.all_reduce(self.total, async_op=True)
 
-    def finish(self) -> None:
+    def finish(self, skip: torch.Tensor | None = None) -> None:
+        """With `skip` (0-dim, on the device) not zero, the centre stays as it is, whatever the rows were."""
         if self.work is not None:
             self.work.wait()
-        self.center.lerp_(self.total[:-1] / self.total[-1], 1 - self.momentum)
+        updated = self.center.lerp(self.total[:-1] / self.total[-1], 1 - self.momentum)
+        self.center.copy_(updated if skip is None else torch.where(skip > 0, self.center, updated))
 
 
 def update_center(

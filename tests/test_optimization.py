@@ -115,5 +115,5 @@ def test_ema():
     teacher, student = nn.Linear(4, 5, bias=False), nn.Linear(4, 5, bias=False)
     teacher.weight.data.copy_(golden["ema.teacher_before"])
     student.weight.data.copy_(golden["ema.student"])
-    update_teacher(teacher, student, 0.9963)
+    update_teacher(teacher, student, 0.9963, torch.tensor(0.0))
     torch.testing.assert_close(teacher.weight.data, golden["ema.teacher_after_m0.9963"], rtol=1e-6, atol=1e-7)

@@ -155,7 +155,8 @@ def test_the_result_is_a_model_folder(finished):
 
 def test_only_the_newest_checkpoints_are_kept(images, tmp_path):
     Pretraining(tiny(images, tmp_path, save_every=1, keep_checkpoints=2, max_steps=4)).run()
-    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["step-00000003", "step-00000004"]
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["last", "step-00000003", "step-00000004"]
+    assert (tmp_path / "checkpoints" / "last").resolve().name == "step-00000004"
 
 
 def test_accumulation_equals_the_large_batch(images, tmp_path):
@@ -262,13 +263,59 @@ def test_the_command_prints_the_message_alone(images, tmp_path):
         main(["--epohcs", "3"])
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_is_not_saved(images, tmp_path):
-    run = Pretraining(tiny(images, tmp_path, log_every=100))
+class PoisonedPretraining(Pretraining):
+    """One pixel of the images at some positions is not a number."""
+
+    poisoned = range(0)
+
+    def views(self, batch):
+        groups = super().views(batch)
+        if batch.positions[0] in self.poisoned:
+            groups[-1][0, 0, 0, 0] = float("nan")
+        return groups
+
+
+def state_of(run: Pretraining) -> list[torch.Tensor]:
+    """Weights, centres, moments and step counts, as copies."""
+    optimizer = [value for state in run.optimizer.state_dict()["state"].values() for value in state.values()]
+    return [tensor.clone() for model in (run.student, run.teacher) for tensor in model.state_dict().values()] + [
+        value.clone() for value in optimizer
+    ]
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_a_step_that_is_not_finite_changes_nothing(images, tmp_path, accumulated, capsys):
+    changes = {"batch_size": 8 // accumulated, "gradient_accumulation_steps": accumulated, "freeze_last_layer": 0}
+    run = PoisonedPretraining(tiny(images, tmp_path, max_steps=1, **changes))
+    run.run()
+    before = state_of(run)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    run = PoisonedPretraining(tiny(images, tmp_path, max_steps=2, **changes))
+    run.poisoned = range(8, 16)
+    run.run()
+    after = state_of(run)
+    assert len(before) == len(after) > 100 and all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    record = log_of(tmp_path)[-1]
+    assert record["skipped_steps"] == 1 and (record["loss"] is None or accumulated == 2)
+    shown = capsys.readouterr().out
+    assert "The last was step 2; its images had, on this process, the positions 8, 9, 10, 11, 12, 13, 14, 15" in shown
+
+
+def test_a_poisoned_image_does_not_stop_the_run(images, finished, tmp_path):
+    run = PoisonedPretraining(tiny(images, tmp_path, log_every=4))
+    run.poisoned = range(8, 16)  # a step of each epoch
+    run.run()
+    assert all(value.isfinite().all() for value in load_file(tmp_path / "teacher" / "model.safetensors").values())
+    assert log_of(tmp_path)[-1]["skipped_steps"] == 2
+    assert all(loss is not None for loss in losses_of(tmp_path))
+
+
+def test_too_many_of_them_in_a_row_stop_the_run(images, tmp_path):
+    run = Pretraining(tiny(images, tmp_path, log_every=2, max_skipped_steps=4))
     with torch.no_grad():
         run.student.esvit.encoder.norm.bias.fill_(float("nan"))
-    with pytest.raises(NonFiniteLossError, match="steps 1 to 3 is nan"):
+    with pytest.raises(NonFiniteLossError, match="The last 4 steps up to 4 had"):
         run.run()
-    assert not (tmp_path / "checkpoints").exists()
 
 
 @pytest.mark.parametrize(
@@ -347,6 +394,24 @@ def test_two_processes_resume_exactly(images, tmp_path):
     start([*torchrun, parts])
     assert losses_of(tmp_path / "parts") == losses_of(tmp_path / "whole")
     assert_equal_weights(tmp_path / "parts" / "teacher", tmp_path / "whole" / "teacher")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_to_all_processes_saves_and_ends_with_its_code(images, tmp_path, number):
+    """The workers of the loader get it as well, as from a scheduler."""
+    options = tiny(images, tmp_path / "run", epochs=5000, warmup_epochs=0, num_workers=1, save_every=10**6)
+    save_options(options, tmp_path / "run.yaml")
+    command = [sys.executable, "training/pretrain.py", "--recipe", str(tmp_path / "run.yaml")]
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    log = tmp_path / "run" / "log.jsonl"
+    while not (log.exists() and len(log.read_text().splitlines()) > 3):
+        assert process.poll() is None
+        time.sleep(0.1)
+    os.killpg(process.pid, number)
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == 75 and f"{number.name} stopped the run after step" in shown
+    step = log_of(tmp_path / "run")[-1]["step"]
+    assert (tmp_path / "run" / "checkpoints" / "last").resolve().name == f"step-{step:08d}"
 
 
 @pytest.mark.slow

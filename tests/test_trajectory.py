@@ -69,7 +69,15 @@ def trajectory(tmp_path_factory):
     weights = {name.removeprefix("init."): value for name, value in golden.items() if name.startswith("init.")}
     for model in (run.student, run.teacher):
         model.load_state_dict(to_pretraining_keys(weights), strict=False)
-    monitor = Monitor(run.accelerator, run.options.output_dir, log_every=100, images_per_step=2, step=0, last_step=10)
+    monitor = Monitor(
+        run.accelerator,
+        run.options.output_dir,
+        log_every=100,
+        images_per_step=2,
+        step=0,
+        last_step=10,
+        watch=run.collapse_watch(),
+    )
     losses, snapshots = [], {}
     for step in range(10):
         monitor.start_window()

@@ -6,12 +6,16 @@ Checkpoints of a run: `checkpoints/step-00001234/` with
     student/, teacher/   model folders, loadable with from_pretrained
     training_state/      progress.json, training.pt (optimizer, scaler), rng-0.pt, rng-1.pt, ... (one a process)
 
-A checkpoint is written under a temporary name and renamed when it is whole, so a folder with the final name is valid.
-Nothing is unpickled: weights are safetensors, states are loaded with `weights_only=True`.
+and beside them two links: `last`, the newest, and `best`, that of the highest k-NN accuracy (`best.json` says which).
+
+A checkpoint is written under a temporary name, forced to the disk, and renamed when it is whole, so a folder with the
+final name is valid after a kill or a power cut at any instant. Nothing is unpickled: weights are safetensors, states
+are loaded with `weights_only=True`.
 """
 
 import json
 import logging
+import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -51,9 +55,28 @@ def model_folder(model: EsViTForPreTraining, path: Path) -> None:
     partial = path.with_name(path.name + PARTIAL)
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)
+    force_to_disk(partial)
     if path.exists():
         shutil.rmtree(path)
     partial.rename(path)
+
+
+def force_to_disk(folder: Path) -> None:
+    """Files first, then the folders that name them."""
+    for path in [*(p for p in folder.rglob("*") if p.is_file()), *(p for p in folder.rglob("*") if p.is_dir()), folder]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def point(link: Path, folder: Path) -> None:
+    """Make `link` a relative link to its sibling `folder`, at once: there is no instant without it."""
+    partial = link.with_name(link.name + PARTIAL)
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(folder.name, target_is_directory=True)
+    partial.replace(link)
 
 
 def is_complete(folder: Path) -> bool:
@@ -85,9 +108,14 @@ class Checkpoints:
                 logger.warning("Ignoring the incomplete checkpoint %s.", folder)
 
     def delete_old(self) -> None:
-        """Keep the newest. What is deleted loses its final name first, so that no kill leaves half of it under that."""
+        """
+        Keep the newest, and the best. What is deleted loses its final name first, so that no kill leaves half of it
+        under that.
+        """
+        best = (self.root / "best").resolve()
         for folder in self.complete()[: -self.keep]:
-            folder.rename(folder.with_name(folder.name + PARTIAL))
+            if folder.resolve() != best:
+                folder.rename(folder.with_name(folder.name + PARTIAL))
         for folder in self.root.glob(f"step-*{PARTIAL}"):
             shutil.rmtree(folder)
 
@@ -118,11 +146,29 @@ class Checkpoints:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             (state / "progress.json").write_text(json.dumps(asdict(progress), indent=2) + "\n")
+            force_to_disk(partial)
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
+            point(self.root / "last", final)
+            force_to_disk(self.root)
             self.delete_old()
         self.accelerator.wait_for_everyone()
         return final
+
+    def best_score(self) -> float:
+        """The accuracy of the checkpoint that `best` names; -1 if there is none."""
+        path = self.root / "best.json"
+        return json.loads(path.read_text())["score"] if path.exists() else -1.0
+
+    def offer_best(self, folder: Path, name: str, score: float) -> None:
+        """Point `best` to a checkpoint if its `score`, called `name`, is higher than any before."""
+        if not self.accelerator.is_main_process or score <= self.best_score():
+            return
+        point(self.root / "best", folder)
+        partial = self.root / f"best.json{PARTIAL}"
+        partial.write_text(json.dumps({"checkpoint": folder.name, "metric": name, "score": score}) + "\n")
+        partial.replace(self.root / "best.json")
+        force_to_disk(self.root)
 
     def latest(self, options: PretrainOptions, steps_per_epoch: int) -> tuple[Path, Progress] | None:
         """

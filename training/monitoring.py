@@ -4,7 +4,8 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,14 +13,19 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
+from collapse import CollapseWatch, rank_me, spread
 from modeling_esvit.region_matching import EsViTLoss
+from view_loader import Batch
 
 
 Item = TypeVar("Item")
 
+# Batches whose teacher embeddings are kept for the measures of collapse.
+EMBEDDING_BATCHES = 32
+
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss is infinite or not a number."""
+    """In too many steps in a row the loss or a gradient was infinite or not a number."""
 
 
 class Monitor:
@@ -37,8 +43,13 @@ class Monitor:
         images_per_step: int,
         step: int,
         last_step: int,
+        watch: CollapseWatch,
+        max_skipped_steps: int = 20,
     ):
         self.accelerator = accelerator
+        self.watch = watch
+        self.max_skipped_steps = max_skipped_steps
+        self.skipped_in_a_row = self.skipped_steps = 0
         self.log_every = log_every
         self.images_per_step = images_per_step
         self.path = Path(output_dir) / "log.jsonl"
@@ -64,11 +75,14 @@ class Monitor:
 
     def start_window(self) -> None:
         self.losses: list[torch.Tensor] = []
+        self.embeddings: deque[torch.Tensor] = deque(maxlen=EMBEDDING_BATCHES)
+        self.skips: list[torch.Tensor] = []
+        self.positions: list[tuple[int, list[torch.Tensor]]] = []  # of each step's images, on the host
         self.steps = 0
         self.waited = 0.0
         self.started = time.perf_counter()
 
-    def timed(self, batches: Iterator[Item]) -> Iterator[Item]:
+    def timed(self, batches: Iterator[Item]) -> Generator[Item, None, None]:
         """The batches, with the time spent waiting for them counted."""
         while True:
             started = time.perf_counter()
@@ -79,10 +93,16 @@ class Monitor:
             self.waited += time.perf_counter() - started
             yield batch
 
-    def add(self, loss: EsViTLoss) -> None:
-        """The losses of one batch; they stay on the device."""
+    def add(self, loss: EsViTLoss, embeddings: torch.Tensor) -> None:
+        """The losses of one batch, and the teacher's view embeddings `[2 B, D]`; they stay on the device."""
         region = loss.view_loss.new_zeros(()) if loss.region_loss is None else loss.region_loss
         self.losses.append(torch.stack([loss.loss.detach(), loss.view_loss, region, loss.teacher_entropy]))
+        self.embeddings.append(embeddings)
+
+    def add_step(self, step: int, batches: list[Batch], skip: torch.Tensor) -> None:
+        """Of step `step`, counted from 0: what it was made of, and the flag that says whether it changed nothing."""
+        self.skips.append(skip)
+        self.positions.append((step, [batch.positions for batch in batches]))
 
     def step(self, step: int, report: bool, **values: float) -> None:
         """`step` optimizer steps are done. At the end of a window, or if told so: average, check, show, write."""
@@ -93,16 +113,19 @@ class Monitor:
 
     def report(self, step: int, **values: float) -> None:
         """
-        Average the window over steps and processes.
+        Average the window over steps and processes, without batches whose loss is not finite.
 
         Raises:
             NonFiniteLossError: on all processes alike.
         """
-        mean = self.accelerator.reduce(torch.stack(self.losses).mean(dim=0), reduction="mean")
-        loss, view, region, entropy = mean.tolist()
+        losses = torch.stack(self.losses)
+        finite = losses.isfinite().all(dim=1, keepdim=True)
+        sums = torch.cat([torch.where(finite, losses, 0).sum(dim=0), finite.sum(dim=0)])
+        *sums, count = self.accelerator.reduce(sums, reduction="sum").tolist()
+        skipped = [index for index, skip in enumerate(torch.stack(self.skips).tolist()) if skip]
+        loss, view, region, entropy = (total / count if count else None for total in sums)
         elapsed = time.perf_counter() - self.started
-        record = {
-            "step": step,
+        record: dict[str, float | None] = {
             "loss": loss,
             "view_loss": view,
             "region_loss": region,
@@ -111,26 +134,56 @@ class Monitor:
             "data_wait": self.waited / elapsed,
             **values,
         }
-        first = step - self.steps + 1
+        if view is not None and entropy is not None:
+            record |= self.signs_of_collapse(step, view, entropy)
+        if skipped:
+            self.note_skipped(skipped)
+            record["skipped_steps"] = self.skipped_steps
+        self.count_in_a_row(skipped)
         self.start_window()
+        shown = "none finite" if loss is None else f"{loss:.4f}, entropy {entropy:.3f}"
         self.bar.set_postfix_str(
-            f"loss {loss:.4f}, entropy {entropy:.3f}, {record['images_per_second']:.1f} images/s, "
-            f"data wait {record['data_wait']:.0%}"
+            f"loss {shown}, {record['images_per_second']:.1f} images/s, data wait {record['data_wait']:.0%}"
         )
-        self.write(record)
-        if not torch.isfinite(mean).all():
+        self.write(step, record)
+        if self.skipped_in_a_row >= self.max_skipped_steps:
             raise NonFiniteLossError(
-                f"The loss of steps {first} to {step} is {loss}. The checkpoints from before are good. Start "
-                "again in another --output_dir with a smaller --lr or --clip_grad, or with --mixed_precision bf16."
+                f"The last {self.skipped_in_a_row} steps up to {step} had no finite loss and gradient, and were "
+                "skipped. Checkpoints are good. Start again in another --output_dir with a smaller --lr or "
+                "--clip_grad, or with --mixed_precision bf16."
             )
 
-    def write(self, record: dict[str, float]) -> None:
+    def signs_of_collapse(self, step: int, view_loss: float, entropy: float) -> dict[str, float]:
+        """Measures on this process's teacher embeddings of the window; warns."""
+        embeddings = torch.cat(list(self.embeddings)).float().cpu()
+        embeddings = embeddings[embeddings.isfinite().all(dim=1)]
+        rank = rank_me(embeddings)
+        for warning in self.watch.warnings(step, view_loss, rank):
+            self.say(warning)
+        return {"kl": view_loss - entropy, "embedding_std": spread(embeddings), "embedding_rank": rank}
+
+    def note_skipped(self, skipped: list[int]) -> None:
+        """Say which steps of the window changed nothing, and of which images the last of them was made."""
+        self.skipped_steps += len(skipped)
+        step, positions = self.positions[skipped[-1]]
+        images = ", ".join(str(position) for batch in positions for position in batch.tolist())
+        self.say(
+            f"Warning: {len(skipped)} of the last {self.steps} steps had a loss or gradient that is not finite, and "
+            f"changed nothing. The last was step {step + 1}; its images had, on this process, the positions {images} "
+            "in the epoch."
+        )
+
+    def count_in_a_row(self, skipped: list[int]) -> None:
+        """Skipped steps up to the end of the window, with those of windows before."""
+        good = [index for index in range(self.steps) if index not in skipped]
+        self.skipped_in_a_row = self.steps - 1 - good[-1] if good else self.skipped_in_a_row + self.steps
+
+    def write(self, step: int, values: Mapping[str, float | None]) -> None:
         """One line of `log.jsonl`, and the same to the trackers."""
         if self.accelerator.is_main_process:
             with self.path.open("a") as log:
-                log.write(json.dumps(record) + "\n")
-        step = int(record["step"])
-        self.accelerator.log({name: value for name, value in record.items() if name != "step"}, step=step)
+                log.write(json.dumps({"step": step, **values}) + "\n")
+        self.accelerator.log({name: value for name, value in values.items() if value is not None}, step=step)
 
     def say(self, message: str) -> None:
         """A line above the progress bar, once."""

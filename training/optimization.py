@@ -3,10 +3,10 @@
 """
 What happens to parameters and gradients in a step: weight-decay groups, clipping of each parameter on its own, the
 frozen last layer, the EMA teacher. As in the original (microsoft/esvit, MIT), with foreach kernels; nothing is read by
-the host.
+the host. Unlike the original, a step whose loss or gradient is not finite changes nothing, the teacher included.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -33,11 +33,20 @@ def set_schedules(optimizer: torch.optim.Optimizer, lr: float, weight_decay: flo
 
 
 @torch.no_grad()
-def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
-    """Scale each gradient by min(1, max_norm / (its norm + 1e-6)). There is no global norm."""
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> torch.Tensor:
+    """
+    Scale each gradient by min(1, max_norm / (its norm + 1e-6)); by nothing if `max_norm` is 0. There is no global norm.
+    Returns the norms `[gradients]` from before.
+    """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    factors = torch._foreach_norm(gradients)
-    torch._foreach_add_(factors, 1e-6)
+    norms = list(torch._foreach_norm(gradients))
+    if max_norm:
+        scale_to(gradients, norms, max_norm)
+    return torch.stack([norm.float() for norm in norms])
+
+
+def scale_to(gradients: list[torch.Tensor], norms: list[torch.Tensor], max_norm: float) -> None:
+    factors = torch._foreach_add(norms, 1e-6)
     torch._foreach_reciprocal_(factors)
     torch._foreach_mul_(factors, max_norm)
     torch._foreach_clamp_max_(factors, 1.0)
@@ -52,7 +61,24 @@ def drop_last_layer_gradients(model: nn.Module) -> None:
 
 
 @torch.no_grad()
-def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """theta_t <- momentum theta_t + (1 - momentum) theta_s over all parameters; buffers are the teacher's own."""
-    averaged: list[torch.Tensor] = list(teacher.parameters())
-    torch._foreach_lerp_(averaged, list(student.parameters()), 1 - momentum)
+def not_finite(losses: Sequence[torch.Tensor], norms: torch.Tensor) -> torch.Tensor:
+    """
+    1 if any of a step's losses (0-dim) or gradient norms `[n]` is infinite or not a number, on any process, else 0:
+    float32, 0-dim, on the device. It never travels to the host in the step.
+    """
+    values = torch.cat([torch.stack(list(losses)).float(), norms])
+    flag = (~values.isfinite()).any().float()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+    return flag
+
+
+@torch.no_grad()
+def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float, skip: torch.Tensor) -> None:
+    """
+    theta_t <- momentum theta_t + (1 - momentum) theta_s over all parameters; buffers are the teacher's own. Nothing
+    changes where `skip` (0-dim, on the device) is 1.
+    """
+    weight = (1 - momentum) * (1 - skip)
+    for averaged, current in zip(teacher.parameters(), student.parameters(), strict=True):
+        averaged.lerp_(current, weight.to(averaged.dtype))

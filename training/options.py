@@ -29,6 +29,7 @@ FREE_TO_CHANGE = (
     *(
         "output_dir",
         "max_unreadable",
+        "max_skipped_steps",
         "gradient_checkpointing",
         "compile",
         "attn_implementation",
@@ -40,7 +41,8 @@ FREE_TO_CHANGE = (
 # Smallest and largest value of options that have them.
 RANGES = {
     **dict.fromkeys(
-        ("epochs", "batch_size", "gradient_accumulation_steps", "log_every", "keep_checkpoints"), (1, math.inf)
+        ("epochs", "batch_size", "gradient_accumulation_steps", "log_every", "keep_checkpoints", "max_skipped_steps"),
+        (1, math.inf),
     ),
     **dict.fromkeys(("num_workers", "max_steps", "save_every", "knn_every", "freeze_last_layer"), (0, math.inf)),
     **dict.fromkeys(("lr", "min_lr", "weight_decay", "weight_decay_end", "clip_grad"), (0, math.inf)),
@@ -120,6 +122,9 @@ class PretrainOptions:
     output_dir: str = field(default="runs/esvit", metadata={"help": "Everything is written below this folder."})
     max_unreadable: float = field(
         default=0.01, metadata={"help": "Share of unreadable images above which the run stops."}
+    )
+    max_skipped_steps: int = field(
+        default=20, metadata={"help": "Steps in a row without a finite loss and gradient after which the run stops."}
     )
     gradient_checkpointing: bool = field(default=False, metadata={"help": "Recompute blocks in the backward pass."})
     compile: bool = field(default=False, metadata={"help": "Networks by torch.compile: minutes, then faster steps."})

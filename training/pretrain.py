@@ -14,6 +14,7 @@ moving average of the student. The same command again continues a stopped run. T
 OUTPUT_DIR/teacher.
 """
 
+import contextlib
 import copy
 import gc
 import itertools
@@ -31,6 +32,7 @@ from transformers.utils import logging as transformers_logging
 
 from augmentation import augment
 from checkpoints import Checkpoints, Progress, ResumeError, model_folder
+from collapse import CollapseWatch
 from image_sources import (
     DataOptionError,
     EmptySourceError,
@@ -38,6 +40,7 @@ from image_sources import (
     StreamTooShortError,
     open_source,
 )
+from interruption import EXIT_CODE, InterruptedRunError, Interruption
 from knn import (
     TEMPERATURE,
     NeighbourCountError,
@@ -50,7 +53,14 @@ from modeling_esvit.modeling_esvit import evaluation_preprocessor
 from modeling_esvit.region_matching import CenterUpdate, EsViTLoss, crop_layout, esvit_loss
 from modeling_esvit.swin import EsViTDropPath
 from monitoring import Monitor, NonFiniteLossError
-from optimization import clip_gradients, drop_last_layer_gradients, parameter_groups, set_schedules, update_teacher
+from optimization import (
+    clip_gradients,
+    drop_last_layer_gradients,
+    not_finite,
+    parameter_groups,
+    set_schedules,
+    update_teacher,
+)
 from options import OptionError, PretrainOptions, parse_options, save_options
 from schedules import cosine_schedule, teacher_temp_schedule
 from view_features import (
@@ -74,6 +84,12 @@ USER_ERRORS = (
     *(EsViTArchitectureError, StrictDataclassError),
     *(DataOptionError, EmptySourceError, StreamTooShortError, UnlabelledDataError, NeighbourCountError),
     *(NonFiniteFeatureError, OSError),  # the latter also for missing data, unreadable images, a full disk
+)
+
+
+OUT_OF_MEMORY = (
+    "The device's memory does not suffice. Halve --batch_size and double --gradient_accumulation_steps, which gives "
+    "the same result, or add --gradient_checkpointing, which takes a quarter more time and a third less memory."
 )
 
 
@@ -264,25 +280,34 @@ class Pretraining:
         return iter(loader)
 
     def train_step(self, batches: list[Batch], step: int, monitor: Monitor) -> None:
-        """One update of student, teacher and centres from `gradient_accumulation_steps` batches."""
+        """
+        One update of student, teacher and centres from `gradient_accumulation_steps` batches. If a loss or a gradient
+        is not finite, on any process, all stay as they were: the flag for it stays on the device.
+        """
         epoch = step // self.steps_per_epoch
         set_schedules(self.optimizer, self.lr[step], self.weight_decay[step])
         centers = self.center_updates()
+        losses: list[torch.Tensor] = []
         for index, batch in enumerate(batches):
             with self.accelerator.accumulate(self.wrapped):
-                loss = self.losses(batch, epoch, centers)
+                loss, embeddings = self.losses(batch, epoch, centers)
+                losses.append(loss.loss.detach())
                 if index == len(batches) - 1:
                     for update in centers.values():
                         update.start()  # of the sum over processes, beside the backward pass
                 self.accelerator.backward(loss.loss)
                 if self.accelerator.sync_gradients:
-                    self.prepare_gradients(epoch)
+                    skip = not_finite(losses, self.prepare_gradients(epoch))
+                    # Fused AdamW reads it on the device. With a gradient scaler, which looks at the same gradients, the
+                    # scaler puts its own flag there.
+                    self.optimizer.found_inf = skip  # type: ignore[attr-defined]
                 self.prepared_optimizer.step()
                 self.prepared_optimizer.zero_grad()
-            monitor.add(loss)
+            monitor.add(loss, embeddings)
         for update in centers.values():
-            update.finish()
-        update_teacher(self.teacher, self.student, self.momentum[step])
+            update.finish(skip)
+        update_teacher(self.teacher, self.student, self.momentum[step], skip)
+        monitor.add_step(step, batches, skip)
 
     def center_updates(self) -> dict[str, CenterUpdate]:
         """One for each task; every loss of the step still uses the old centres."""
@@ -301,8 +326,8 @@ class Pretraining:
         parameters = [rows.to(self.accelerator.device, non_blocking=True) for rows in batch.parameters]
         return [self.augment(group, rows) for group, rows in zip(groups, parameters, strict=True)]
 
-    def losses(self, batch: Batch, epoch: int, centers: dict[str, CenterUpdate]) -> EsViTLoss:
-        """Of one batch, whose teacher rows are added to `centers`."""
+    def losses(self, batch: Batch, epoch: int, centers: dict[str, CenterUpdate]) -> tuple[EsViTLoss, torch.Tensor]:
+        """Of one batch, whose teacher rows are added to `centers`; and the teacher's view embeddings `[2 B, D]`."""
         options = self.options
         groups = self.views(batch)
         with torch.no_grad(), self.accelerator.autocast():
@@ -320,14 +345,15 @@ class Pretraining:
         )
         for task, update in centers.items():
             update.add(teacher[f"{task}_embeddings"], teacher[f"{task}_prototypes"])
-        return loss
+        return loss, teacher.view_embeddings
 
-    def prepare_gradients(self, epoch: int) -> None:
+    def prepare_gradients(self, epoch: int) -> torch.Tensor:
+        """Returns the norms of all gradients."""
         self.accelerator.unscale_gradients(self.prepared_optimizer)
-        if self.options.clip_grad:
-            clip_gradients(self.student.parameters(), self.options.clip_grad)
+        norms = clip_gradients(self.student.parameters(), self.options.clip_grad)
         if epoch < self.options.freeze_last_layer:
             drop_last_layer_gradients(self.student)
+        return norms
 
     def save(self, step: int) -> Path:
         # The student never uses the centres; saved with it they make its folder complete.
@@ -353,16 +379,23 @@ class Pretraining:
             images_per_step=self.global_batch,
             step=step,
             last_step=self.last_step,
+            watch=self.collapse_watch(),
+            max_skipped_steps=options.max_skipped_steps,
         )
         gc.collect()
         gc.freeze()  # what exists now lives as long as the run: collections during steps need not walk through it
-        batches = monitor.timed(self.batches(step))
-        while step < self.last_step:
-            self.train_step(list(self.take_step(batches)), step, monitor)
-            step += 1
-            self.after_step(step, monitor)
+        # Closed, the loader's workers end at once, however the run ends.
+        with Interruption() as interruption, contextlib.closing(monitor.timed(self.batches(step))) as batches:
+            while step < self.last_step:
+                self.train_step(list(self.take_step(batches)), step, monitor)
+                step += 1
+                self.after_step(step, monitor, interruption.exchange())
         monitor.close()
         return self.finish(monitor)
+
+    def collapse_watch(self) -> CollapseWatch:
+        warm_epochs = max(self.options.warmup_epochs, self.options.warmup_teacher_temp_epochs)
+        return CollapseWatch(self.options.num_prototypes, warm_epochs * self.steps_per_epoch)
 
     def take_step(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The batches of one step, their unreadable images noted."""
@@ -370,27 +403,40 @@ class Pretraining:
             self.skip_log.add(batch.skipped)
             yield batch
 
-    def after_step(self, step: int, monitor: Monitor) -> None:
-        """Report, evaluate and save where `step`, the number of finished steps, says so."""
+    def after_step(self, step: int, monitor: Monitor, signal: int) -> None:
+        """
+        Report, evaluate and save where `step`, the number of finished steps, says so.
+
+        Raises:
+            InterruptedRunError: a signal asked for it, and the checkpoint is written.
+        """
         options, last = self.options, step - 1
         epoch, rest = divmod(step, self.steps_per_epoch)
-        save = step == self.last_step or (step % options.save_every == 0 if options.save_every else rest == 0)
-        evaluate = bool(self.knn_data) and (step == self.last_step or (rest == 0 and epoch % options.knn_every == 0))
+        at_end = step == self.last_step
+        evaluate = bool(self.knn_data) and (at_end or (rest == 0 and epoch % options.knn_every == 0))
+        due = step % options.save_every == 0 if options.save_every else rest == 0
+        save = at_end or due or evaluate or bool(signal)
         monitor.step(
             step,
-            report=save or evaluate,  # so that no checkpoint is written after a loss that is not finite
+            report=save,
             epoch=last // self.steps_per_epoch,
             lr=self.lr[last],
             weight_decay=self.weight_decay[last],
             momentum_teacher=self.momentum[last],
             teacher_temp=self.teacher_temp[last // self.steps_per_epoch],
         )
-        if save:
-            self.save(step)
+        if not save:
+            return
+        folder = self.save(step)
+        if signal and not at_end:
+            monitor.close()
+            self.accelerator.end_training()
+            raise InterruptedRunError(signal, step)
         if evaluate:
-            monitor.write({"step": step, **self.evaluate()})
-        if save or evaluate:
-            monitor.start_window()  # images/s counts training alone
+            scores = self.evaluate()
+            monitor.write(step, scores)
+            self.checkpoints.offer_best(folder, *next(iter(scores.items())))
+        monitor.start_window()  # images/s counts training alone
 
     def finish(self, monitor: Monitor) -> Path:
         """Write the teacher's folder, and say what was skipped and, if the end is not reached, how to go on."""
@@ -414,6 +460,11 @@ class Pretraining:
 def main(arguments: list[str] | None = None) -> None:
     try:
         Pretraining(parse_options(sys.argv[1:] if arguments is None else arguments)).run()
+    except InterruptedRunError as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_CODE)
+    except torch.OutOfMemoryError as error:
+        sys.exit(f"error: {error}\n{OUT_OF_MEMORY}")
     except USER_ERRORS as error:
         sys.exit(f"error: {error}")
 

@@ -20,6 +20,7 @@ from augmentation import photometric_parameters
 from crops import sufficient_size, write_views
 from image_decoding import Record, Size, UnreadableImageError, decode
 from image_sources import DataOptionError, ImageSource
+from interruption import outlive_signals
 from views import CropParameters, ViewKey, ViewOptions, draw_views
 
 
@@ -265,5 +266,6 @@ def make_loader(
         sampler=requests,
         num_workers=num_workers,
         pin_memory=pin_memory,
+        worker_init_fn=outlive_signals,
         generator=torch.Generator(),  # else making an iterator would draw from, and so change, the global one
     )

@@ -69,8 +69,11 @@ def pretraining(batch: int, folder: str, local_batch: int | None = None, **optio
 class Losses:
     """Takes the place of the monitor: keeps the last loss on the device."""
 
-    def add(self, loss) -> None:
+    def add(self, loss, embeddings) -> None:
         self.last = loss.loss.detach()
+
+    def add_step(self, step, batches, skip) -> None:
+        pass
 
 
 def our_step(batch: int, sizes=(224, 96), numbers=(2, 8), **options):

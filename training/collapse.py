@@ -1,0 +1,75 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Signs of collapse, the failure of self-distillation that no error shows: the teacher gives every image the same
+distribution over prototypes, and the loss sits at ln K; or features keep few dimensions.
+"""
+
+import math
+
+import torch
+
+
+STUCK = 0.01  # distance of the loss from ln K, as a share of it
+MIN_RANK = 3.0  # RankMe; of collapsed features it is 1
+PATIENCE = 500  # steps
+
+
+def rank_me(features: torch.Tensor) -> float:
+    """
+    The effective rank of features `[N, D]`, between 1 and min(N, D): exp of the entropy of the singular values, divided
+    by their sum (RankMe, arXiv 2210.02885, equation 1).
+    """
+    features = features.double()
+    gram = features.T @ features if len(features) > features.shape[1] else features @ features.T
+    singular_values = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
+    share = singular_values / singular_values.sum()
+    return float(torch.special.entr(share).sum().exp())
+
+
+def spread(features: torch.Tensor) -> float:
+    """
+    Standard deviation over unit vectors `[N, D]`, averaged over dimensions and scaled by sqrt(D): about 1 if they point
+    everywhere, 0 if all are the same (as in SimSiam, arXiv 2011.10566, section 4.1).
+    """
+    return float(features.std(dim=0, correction=0).mean() * math.sqrt(features.shape[1]))
+
+
+class CollapseWatch:
+    """Says, once for each reason, that `PATIENCE` steps after the warm-up looked like a collapse."""
+
+    def __init__(self, num_prototypes: int, warm_step: int):
+        """`warm_step`: the step from which on learning rate and teacher temperature are warmed up."""
+        self.uniform = math.log(num_prototypes)
+        self.warm_step = warm_step
+        self.since: dict[str, int] = {}  # the step at which each sign was first seen without a break
+        self.said: set[str] = set()
+
+    def warnings(self, step: int, view_loss: float, rank: float) -> list[str]:
+        """What is to be said at `step`, the number of finished steps."""
+        signs = {
+            f"the view loss is within {STUCK:.0%} of ln K = {self.uniform:.2f}, so the teacher's distributions are all "
+            "alike and nothing is learnt": abs(view_loss - self.uniform) <= STUCK * self.uniform,
+            f"the effective rank of the teacher's features is below {MIN_RANK:g}, so they are nearly the same for all "
+            "images": rank < MIN_RANK,
+        }
+        if step <= self.warm_step:
+            return []
+        return [self.advice(sign, step) for sign, seen in signs.items() if self.lasts(sign, seen, step)]
+
+    def lasts(self, sign: str, seen: bool, step: int) -> bool:
+        if not seen:
+            self.since.pop(sign, None)
+            return False
+        first = self.since.setdefault(sign, step)
+        if step - first < PATIENCE or sign in self.said:
+            return False
+        self.said.add(sign)
+        return True
+
+    def advice(self, sign: str, step: int) -> str:
+        return (
+            f"Warning: since step {self.since[sign]}, {sign}. Start again with a lower --teacher_temp (0.04), a longer "
+            "warm-up (--warmup_teacher_temp_epochs, --warmup_epochs), a lower --lr, or larger batches "
+            f"(--gradient_accumulation_steps); at step {step} more training will not mend it."
+        )
