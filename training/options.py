@@ -77,6 +77,9 @@ class PretrainOptions:
     head_hidden_size: int = field(default=2048, metadata={"help": "Width of the heads' MLPs."})
     head_bottleneck_size: int = field(default=256, metadata={"help": "Dimension in front of the prototypes."})
     norm_last_layer: bool = field(default=False, metadata={"help": "Keep the prototypes' norms at 1."})
+    init_from: str | None = field(
+        default=None, metadata={"help": "Run, model folder or model on the Hub to start from; default: random weights."}
+    )
     # -- task ----------------------------------------------------------------------------------------------------------
     task: Literal["view", "view+region"] = field(default="view+region", metadata={"help": "Level of the losses."})
     region_weight: float = field(default=0.5, metadata={"help": "Share of the region loss; the rest is the view loss."})

@@ -38,6 +38,7 @@ from image_sources import (
     StreamTooShortError,
     open_source,
 )
+from initialisation import InitialisationError, initialise
 from knn import (
     TEMPERATURE,
     NeighbourCountError,
@@ -71,7 +72,7 @@ class PrecisionError(ValueError):
 # What a user can put right; the command prints their message alone.
 USER_ERRORS = (
     *(OptionError, ViewOptionError, PrecisionError, ResumeError, NonFiniteLossError),
-    *(EsViTArchitectureError, StrictDataclassError),
+    *(EsViTArchitectureError, StrictDataclassError, InitialisationError),
     *(DataOptionError, EmptySourceError, StreamTooShortError, UnlabelledDataError, NeighbourCountError),
     *(NonFiniteFeatureError, OSError),  # the latter also for missing data, unreadable images, a full disk
 )
@@ -233,9 +234,14 @@ class Pretraining:
         )
 
     def resume(self) -> int:
-        """Continue from the newest valid checkpoint, if there is one. Returns the number of steps that are done."""
+        """
+        Continue from the newest valid checkpoint, or else start from `init_from`. Returns the number of finished steps.
+        """
         found = self.checkpoints.latest(self.options, self.steps_per_epoch)
         if found is None:
+            if self.options.init_from is not None:
+                report = initialise(self.options.init_from, self.student, self.teacher, self.optimizer)
+                self.accelerator.print(report)
             return 0
         folder, progress = found
         self.checkpoints.load(folder, self.student, self.teacher, self.optimizer)
