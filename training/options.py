@@ -9,6 +9,7 @@ published Swin-T W7 (view + region, 300 epochs; arXiv 2106.09785, section 4.1).
 
 import difflib
 import math
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -37,6 +38,8 @@ FREE_TO_CHANGE = (
     ),
     *("log_every", "save_every", "keep_checkpoints", "knn_every", "knn_train", "knn_test", "knn_k", "tracker"),
 )
+# What says how to read `data`: a recipe's do not apply to other data.
+ABOUT_DATA = ("data", "split", "image_column", "streaming", "samples_per_epoch")
 # Smallest and largest value of options that have them.
 RANGES = {
     **dict.fromkeys(
@@ -186,8 +189,11 @@ def unknown_option(name: str) -> OptionError:
     )
 
 
-def recipe_arguments(recipe: str) -> list[str]:
-    """A recipe, by path or by its name in `recipes/`, as command line arguments: both are checked in one way."""
+def recipe_arguments(recipe: str, left_out: Collection[str] = ()) -> list[str]:
+    """
+    A recipe, by path or by its name in `recipes/`, as command line arguments: both are checked in one way. Without the
+    options `left_out`.
+    """
     path = Path(recipe) if Path(recipe).suffix in (".yaml", ".yml") else RECIPES / f"{recipe}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
@@ -202,14 +208,15 @@ def recipe_arguments(recipe: str) -> list[str]:
     for name, value in values.items():
         if name not in {f.name for f in fields(PretrainOptions)}:
             raise unknown_option(str(name))
-        if value is not None:
+        if value is not None and name not in left_out:
             arguments += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     return arguments
 
 
 def parse_options(arguments: list[str]) -> PretrainOptions:
     """
-    Defaults, then `--recipe`, then the rest of the command line.
+    Defaults, then `--recipe`, then the rest of the command line. `--data` there replaces all that the recipe says about
+    data (ABOUT_DATA): a folder is not streamed because the recipe's data set is.
 
     Raises:
         OptionError: an unknown name (with the nearest valid one) or an impossible value.
@@ -217,8 +224,9 @@ def parse_options(arguments: list[str]) -> PretrainOptions:
     dataclass_types: Any = PretrainOptions  # its own annotation does not accept a dataclass
     parser = HfArgumentParser(dataclass_types, allow_abbrev=False, description="Pretrain an EsViT backbone.")
     parser.add_argument("--recipe", help="YAML file of these options, or the name of one in recipes/.")
-    recipe = parser.parse_known_args(arguments)[0].recipe
-    in_order = (recipe_arguments(recipe) if recipe else []) + arguments
+    given = parser.parse_known_args(arguments)[0]
+    left_out = () if given.data is None else ABOUT_DATA
+    in_order = (recipe_arguments(given.recipe, left_out) if given.recipe else []) + arguments
     options, _, rest = parser.parse_args_into_dataclasses(in_order, return_remaining_strings=True)
     if rest and rest[0].startswith("-"):
         raise unknown_option(rest[0].lstrip("-").split("=")[0])
