@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Multi-crop views: keyed draws and their distributions."""
 
+import dataclasses
 import itertools
 import math
 
@@ -11,7 +12,18 @@ import torch
 from scipy import stats
 from torchvision.transforms import RandomResizedCrop, v2
 
-from views import Draws, Jitter, ViewKey, ViewOptionError, ViewOptions, draw_box, draw_crop, draw_views, keyed_generator
+from views import (
+    POLICIES,
+    Draws,
+    Jitter,
+    ViewKey,
+    ViewOptionError,
+    ViewOptions,
+    draw_box,
+    draw_crop,
+    draw_views,
+    keyed_generator,
+)
 
 
 OPTIONS = ViewOptions(global_crop_size=32, local_crop_sizes=(16,), local_crops_numbers=(3,))
@@ -81,8 +93,9 @@ def test_images_that_no_draw_fits_get_torchvisions_central_box(image_size):
     assert draw_box(keyed_generator(0, 0), image_size, (0.9, 1.0)) == theirs
 
 
-def test_jitter_is_distributed_as_torchvisions():
-    recipe = OPTIONS.groups[0][0]
+@pytest.mark.parametrize("policy, strengths", [("dino", (0.4, 0.4, 0.2, 0.1)), ("mocov2", (0.4, 0.4, 0.4, 0.1))])
+def test_jitter_is_distributed_as_torchvisions(policy, strengths):
+    recipe = dataclasses.replace(OPTIONS, augmentation=policy).groups[0][0]
     jitters = [crop.jitter for crop in draw_many(4000, recipe) if crop.jitter]
     assert stats.binomtest(len(jitters), 4000, 0.8).pvalue > 1e-3
 
@@ -93,7 +106,7 @@ def test_jitter_is_distributed_as_torchvisions():
     assert stats.chisquare(counts).pvalue > 1e-3
 
     torch.manual_seed(0)
-    torchvision_jitter = v2.ColorJitter(0.4, 0.4, 0.2, 0.1)
+    torchvision_jitter = v2.ColorJitter(*strengths)
     theirs = [torchvision_jitter.make_params([]) for _ in range(2000)]
     for operation in Jitter:
         ours_ = [dict(jitter)[operation] for jitter in jitters]
@@ -101,19 +114,37 @@ def test_jitter_is_distributed_as_torchvisions():
         assert stats.ks_2samp(ours_, theirs_).pvalue > 1e-3
 
 
-def test_probabilities_of_the_recipe():
-    (global_1, global_2), (local, *_) = OPTIONS.groups
-    for recipe, blur, solarize in [(global_1, 1.0, 0.0), (global_2, 0.1, 0.2), (local, 0.5, 0.0)]:
+# Of each policy and kind of crop: jitter, grayscale, blur, solarize.
+PROBABILITIES = {
+    "dino": [(0.8, 0.2, 1.0, 0.0), (0.8, 0.2, 0.1, 0.2), (0.8, 0.2, 0.5, 0.0)],
+    "mocov2": [(0.8, 0.2, 0.5, 0.0)] * 3,
+    "basic": [(0.0, 0.0, 0.0, 0.0)] * 3,
+}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_probabilities_of_the_policies(policy):
+    (global_1, global_2), (local, *_) = dataclasses.replace(OPTIONS, augmentation=policy).groups
+    recipes = (global_1, global_2, local)
+    for recipe, (jitter, grayscale, blur, solarize) in zip(recipes, PROBABILITIES[policy], strict=True):
         crops = draw_many(3000, recipe)
         blurs = [crop.blur_radius for crop in crops if crop.blur_radius > 0]
         for number, probability in [
             (sum(crop.flip for crop in crops), 0.5),
-            (sum(crop.grayscale for crop in crops), 0.2),
+            (sum(bool(crop.jitter) for crop in crops), jitter),
+            (sum(crop.grayscale for crop in crops), grayscale),
             (sum(crop.solarize for crop in crops), solarize),
             (len(blurs), blur),
         ]:
             assert stats.binomtest(number, len(crops), probability).pvalue > 1e-3
-        assert stats.kstest(blurs, stats.uniform(0.1, 1.9).cdf).pvalue > 1e-3
+        if blurs:
+            assert stats.kstest(blurs, stats.uniform(0.1, 1.9).cdf).pvalue > 1e-3
+
+
+def test_policies_share_boxes_and_flips():
+    drawn = [draw_views(ViewKey(0, 0, 3), SIZE, dataclasses.replace(OPTIONS, augmentation=name)) for name in POLICIES]
+    assert len({tuple((crop.box, crop.flip) for crop in crops) for crops in drawn}) == 1
+    assert len({tuple(crops) for crops in drawn}) == len(POLICIES)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +157,7 @@ def test_probabilities_of_the_recipe():
         {"global_crops_scale": (0.0, 1.0)},
         {"local_crops_scale": (0.4, 0.05)},
         {"global_crops_scale": (0.4, 1.1)},
+        {"augmentation": "simclr"},
     ],
 )
 def test_options_out_of_range_are_refused(wrong):

@@ -103,6 +103,9 @@ class PretrainOptions:
     local_crops_scale: list[float] = field(
         default_factory=lambda: [0.05, 0.4], metadata={"help": "As for global crops."}
     )
+    augmentation: Literal["dino", "mocov2", "basic"] = field(
+        default="dino", metadata={"help": "Colours, blur and so on: dino as published, mocov2, or basic (none)."}
+    )
     augment_on: Literal["auto", "workers", "device"] = field(
         default="auto", metadata={"help": "Who does jitter, blur and so on; auto: the device, unless it is a CPU."}
     )

@@ -141,6 +141,7 @@ def view_options(options: PretrainOptions) -> ViewOptions:
         local_crops_numbers=options.local_crops_numbers,
         global_crops_scale=(options.global_crops_scale[0], options.global_crops_scale[1]),
         local_crops_scale=(options.local_crops_scale[0], options.local_crops_scale[1]),
+        augmentation=options.augmentation,
     )
 
 

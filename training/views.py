@@ -2,8 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Multi-crop views of an image: 2 global crops and any number of local ones (arXiv 2106.09785, section 3).
 
-The recipe is that of every published EsViT model (`dino_aug` of microsoft/esvit, MIT): random resized crop, flip,
-colour jitter, grayscale, Gaussian blur and, on the second global crop only, solarisation.
+Each view is a random resized crop, perhaps flipped, then colour jitter, grayscale, Gaussian blur and solarisation. How
+often and how strongly is the policy `augmentation`; sizes and area shares of the crops are options of their own:
+
+    dino    that of every published EsViT model (`dino_aug` of microsoft/esvit, MIT)
+    mocov2  that of MoCo v2 (arXiv 2003.04297): all crops alike, more saturation, no solarisation. The original has only
+            its name. MoCo v2's own crops are `global_crops_scale=(0.2, 1.0)`, without local ones.
+    basic   crop and flip alone; the original has only its name
 
 Every random number is drawn here, as a pure function of (seed, epoch, position in the stream, crop). What is done with
 them draws nothing: `crops` makes the pixels on the CPU, wholly or up to cropping, `augmentation` the rest on a device.
@@ -21,11 +26,7 @@ import numpy as np
 
 ASPECT_RATIO = (3 / 4, 4 / 3)
 FLIP_PROBABILITY = 0.5
-JITTER_PROBABILITY = 0.8
-GRAYSCALE_PROBABILITY = 0.2
-SOLARIZE_PROBABILITY = 0.2
 SOLARIZE_THRESHOLD = 128
-BLUR_PROBABILITIES = {"global 1": 1.0, "global 2": 0.1, "local": 0.5}
 BLUR_RADIUS = (0.1, 2.0)
 Size = int | Sequence[int]
 
@@ -43,11 +44,41 @@ class Jitter(IntEnum):
     HUE = 3
 
 
-JITTER_RANGES = {
+DINO_JITTER = {
     Jitter.BRIGHTNESS: (0.6, 1.4),
     Jitter.CONTRAST: (0.6, 1.4),
     Jitter.SATURATION: (0.8, 1.2),
     Jitter.HUE: (-0.1, 0.1),
+}
+
+
+class Photometry(NamedTuple):
+    """Probabilities of the operations on colours and sharpness, and the ranges of the jitter's factors."""
+
+    jitter: float = 0.0
+    grayscale: float = 0.0
+    blur: float = 0.0
+    solarize: float = 0.0
+    jitter_ranges: dict[Jitter, tuple[float, float]] = DINO_JITTER
+
+
+class Policy(NamedTuple):
+    """What is done with the first and the second global crop, and with local ones."""
+
+    global_1: Photometry
+    global_2: Photometry
+    local: Photometry
+
+
+MOCO = Photometry(jitter=0.8, grayscale=0.2, blur=0.5, jitter_ranges={**DINO_JITTER, Jitter.SATURATION: (0.6, 1.4)})
+POLICIES = {
+    "dino": Policy(
+        Photometry(jitter=0.8, grayscale=0.2, blur=1.0),
+        Photometry(jitter=0.8, grayscale=0.2, blur=0.1, solarize=0.2),
+        Photometry(jitter=0.8, grayscale=0.2, blur=0.5),
+    ),
+    "mocov2": Policy(MOCO, MOCO, MOCO),
+    "basic": Policy(Photometry(), Photometry(), Photometry()),
 }
 
 
@@ -71,8 +102,7 @@ class CropRecipe(NamedTuple):
 
     size: tuple[int, int]  # (h, w) of the view
     scale: tuple[float, float]  # share of the image's area
-    blur_probability: float
-    solarize_probability: float
+    photometry: Photometry
 
 
 class CropBox(NamedTuple):
@@ -99,7 +129,7 @@ class CropParameters:
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """Sizes, numbers and area shares of the crops. A size is an int (square) or (h, w).
+    """Sizes, numbers and area shares of the crops, and the policy. A size is an int (square) or (h, w).
 
     Set i of local crops has `local_crops_numbers[i]` crops of `local_crop_sizes[i]`; all sets share one scale range.
     Empty sequences, or numbers of 0, mean no local crops.
@@ -113,6 +143,7 @@ class ViewOptions:
     local_crops_numbers: Sequence[int] = (8,)
     global_crops_scale: tuple[float, float] = (0.4, 1.0)
     local_crops_scale: tuple[float, float] = (0.05, 0.4)
+    augmentation: str = "dino"
 
     def __post_init__(self) -> None:
         if len(self.local_crop_sizes) != len(self.local_crops_numbers):
@@ -131,17 +162,16 @@ class ViewOptions:
                 )
         for size in (self.global_crop_size, *self.local_crop_sizes):
             _height_width(size)
+        if self.augmentation not in POLICIES:
+            raise ViewOptionError(f"augmentation {self.augmentation!r} is none of {', '.join(POLICIES)}.")
 
     @cached_property
     def groups(self) -> tuple[tuple[CropRecipe, ...], ...]:
         """The crops, grouped by set: the two global ones, then each set of local ones."""
-        size, scale, blur = _height_width(self.global_crop_size), self.global_crops_scale, BLUR_PROBABILITIES
-        global_crops = (
-            CropRecipe(size, scale, blur["global 1"], 0.0),
-            CropRecipe(size, scale, blur["global 2"], SOLARIZE_PROBABILITY),
-        )
+        size, scale, policy = _height_width(self.global_crop_size), self.global_crops_scale, POLICIES[self.augmentation]
+        global_crops = (CropRecipe(size, scale, policy.global_1), CropRecipe(size, scale, policy.global_2))
         local_crops = (
-            (CropRecipe(_height_width(size), self.local_crops_scale, blur["local"], 0.0),) * number
+            (CropRecipe(_height_width(size), self.local_crops_scale, policy.local),) * number
             for size, number in zip(self.local_crop_sizes, self.local_crops_numbers, strict=True)
             if number > 0
         )
@@ -176,14 +206,15 @@ def draw_views(key: ViewKey, image_size: tuple[int, int], options: ViewOptions) 
 
 def draw_crop(generator: np.random.Generator, image_size: tuple[int, int], recipe: CropRecipe) -> CropParameters:
     """One draw from the distribution of `recipe`."""
+    photometry = recipe.photometry
     return CropParameters(
         size=recipe.size,
         box=draw_box(generator, image_size, recipe.scale),
         flip=generator.random() < FLIP_PROBABILITY,
-        jitter=draw_jitter(generator),
-        grayscale=generator.random() < GRAYSCALE_PROBABILITY,
-        blur_radius=generator.uniform(*BLUR_RADIUS) if generator.random() < recipe.blur_probability else 0.0,
-        solarize=generator.random() < recipe.solarize_probability,
+        jitter=draw_jitter(generator, photometry),
+        grayscale=generator.random() < photometry.grayscale,
+        blur_radius=generator.uniform(*BLUR_RADIUS) if generator.random() < photometry.blur else 0.0,
+        solarize=generator.random() < photometry.solarize,
     )
 
 
@@ -214,9 +245,9 @@ def central_box(image_size: tuple[int, int]) -> CropBox:
     return CropBox((image_height - height) // 2, (image_width - width) // 2, height, width)
 
 
-def draw_jitter(generator: np.random.Generator) -> tuple[tuple[Jitter, float], ...]:
+def draw_jitter(generator: np.random.Generator, photometry: Photometry) -> tuple[tuple[Jitter, float], ...]:
     """The four operations in a random order, each with its factor; or none of them."""
-    if generator.random() >= JITTER_PROBABILITY:
+    if generator.random() >= photometry.jitter:
         return ()
     order = [Jitter(index) for index in generator.permutation(len(Jitter)).tolist()]
-    return tuple((operation, generator.uniform(*JITTER_RANGES[operation])) for operation in order)
+    return tuple((operation, generator.uniform(*photometry.jitter_ranges[operation])) for operation in order)
