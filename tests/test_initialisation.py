@@ -2,8 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """`--init_from`: what is taken from runs, models and converted checkpoints, what is new, and what is refused."""
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -116,6 +119,18 @@ def test_a_run_starts_from_a_run_and_is_resumed_without_it(images, view_run, tmp
     AcceleratorState._reset_state(reset_partial_state=True)
     with pytest.raises(ResumeError, match="init_from was '.*' and is None"):
         Pretraining(parse_options(tiny(images, tmp_path / "parts", "--warmup_epochs 0"))).run()
+
+
+@pytest.mark.slow
+def test_two_processes_start_alike(images, view_run, tmp_path):
+    changes = f"--init_from {view_run} --warmup_epochs 0 --drop_path_rate 0"
+    Pretraining(parse_options(tiny(images, tmp_path / "one", changes))).run()
+    command = ["torchrun", "--standalone", "--nproc_per_node", "2", "training/pretrain.py"]
+    scripts = Path(sys.executable).parent
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{scripts}:{os.environ['PATH']}"}
+    two = tiny(images, tmp_path / "two", f"{changes} --batch_size 4")
+    subprocess.run([*command, *two], cwd=FIXTURES.parents[1], env=environment, check=True, timeout=300)
+    assert losses_of(tmp_path / "two") == pytest.approx(losses_of(tmp_path / "one"), rel=1e-5)
 
 
 def test_a_model_folder(images, view_run):

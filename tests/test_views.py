@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from torchvision.transforms import RandomResizedCrop, v2
+from torchvision.transforms import RandomErasing, RandomResizedCrop, v2
 
 from views import (
     POLICIES,
     Draws,
     Jitter,
+    Operation,
     ViewKey,
     ViewOptionError,
     ViewOptions,
@@ -23,6 +24,7 @@ from views import (
     draw_crop,
     draw_views,
     keyed_generator,
+    noise,
 )
 
 
@@ -119,6 +121,7 @@ PROBABILITIES = {
     "dino": [(0.8, 0.2, 1.0, 0.0), (0.8, 0.2, 0.1, 0.2), (0.8, 0.2, 0.5, 0.0)],
     "mocov2": [(0.8, 0.2, 0.5, 0.0)] * 3,
     "basic": [(0.0, 0.0, 0.0, 0.0)] * 3,
+    "deit": [(0.0, 0.0, 0.0, 0.0)] * 3,
 }
 
 
@@ -145,6 +148,43 @@ def test_policies_share_boxes_and_flips():
     drawn = [draw_views(ViewKey(0, 0, 3), SIZE, dataclasses.replace(OPTIONS, augmentation=name)) for name in POLICIES]
     assert len({tuple((crop.box, crop.flip) for crop in crops) for crops in drawn}) == 1
     assert len({tuple(crops) for crops in drawn}) == len(POLICIES)
+
+
+def test_operations_of_rand_augment():
+    recipe = dataclasses.replace(OPTIONS, augmentation="deit").groups[0][0]
+    crops = draw_many(6000, recipe)
+    drawn = [applied for crop in crops for applied in crop.operations]
+    assert stats.binomtest(len(drawn), 2 * len(crops), 0.5).pvalue > 1e-3
+    assert stats.chisquare([sum(operation == other for operation, _ in drawn) for other in Operation]).pvalue > 1e-3
+    assert any(len(crop.operations) == 2 and len(set(crop.operations)) == 2 for crop in crops)
+    magnitudes = stats.norm(0.9, 0.05)
+    for operation, factor in [
+        (Operation.ROTATE, 30),
+        *((Operation.SHEAR_X, 0.3), (Operation.SHEAR_Y, 0.3)),
+        *((Operation.TRANSLATE_X, 0.45), (Operation.TRANSLATE_Y, 0.45)),
+    ]:
+        arguments = np.array([argument for other, argument in drawn if other == operation]) / factor
+        assert stats.binomtest(int((arguments > 0).sum()), len(arguments), 0.5).pvalue > 1e-3
+        inside = np.abs(arguments)[np.abs(arguments) < 1]
+        assert stats.kstest(inside, lambda x: magnitudes.cdf(x) / magnitudes.cdf(1)).pvalue > 1e-3
+    assert {argument for other, argument in drawn if other == Operation.POSTERIZE} <= {0, 1, 2}
+    factors = [argument for other, argument in drawn if other == Operation.COLOR]
+    assert min(factors) >= 0.1 and 1.5 < max(factors) <= 1.9
+
+
+def test_erased_rectangles():
+    recipe = dataclasses.replace(OPTIONS, augmentation="deit").groups[0][0]._replace(size=(200, 160))
+    crops = draw_many(4000, recipe)
+    boxes = np.array([crop.erased.box for crop in crops if crop.erased is not None])
+    assert stats.binomtest(len(boxes), len(crops), 0.25).pvalue > 1e-3
+    torch.manual_seed(0)
+    picture = torch.zeros(3, 200, 160)
+    theirs = [RandomErasing.get_params(picture, (0.02, 1 / 3), (0.3, 1 / 0.3), value=[0.0])[:4] for _ in range(1000)]
+    for ours_, theirs_ in zip(boxes.T, np.array(theirs).T, strict=True):
+        assert stats.ks_2samp(ours_, theirs_).pvalue > 1e-3
+    erased = [crop.erased for crop in crops if crop.erased is not None]
+    assert len({rectangle.key for rectangle in erased}) == len(erased)
+    assert stats.kstest(noise(erased[0]).ravel(), stats.norm.cdf).pvalue > 1e-3
 
 
 @pytest.mark.parametrize(

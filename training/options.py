@@ -103,8 +103,8 @@ class PretrainOptions:
     local_crops_scale: list[float] = field(
         default_factory=lambda: [0.05, 0.4], metadata={"help": "As for global crops."}
     )
-    augmentation: Literal["dino", "mocov2", "basic"] = field(
-        default="dino", metadata={"help": "Colours, blur and so on: dino as published, mocov2, or basic (none)."}
+    augmentation: Literal["dino", "mocov2", "basic", "deit"] = field(
+        default="dino", metadata={"help": "Colours, blur and so on: dino as published; basic is none; see views.py."}
     )
     augment_on: Literal["auto", "workers", "device"] = field(
         default="auto", metadata={"help": "Who does jitter, blur and so on; auto: the device, unless it is a CPU."}
@@ -172,6 +172,8 @@ class PretrainOptions:
                 )
         if not 0 < self.region_weight <= 1:
             raise OptionError(f"region_weight must lie in (0, 1], got {self.region_weight}; for none use --task view.")
+        if self.augmentation == "deit" and self.augment_on == "device":
+            raise OptionError("augmentation deit is done by the workers: use --augment_on workers, or auto.")
         if bool(self.knn_every) != bool(self.knn_test):
             raise OptionError("knn_every and knn_test go together: how often to evaluate, and on which labelled data.")
 

@@ -171,7 +171,7 @@ class Pretraining:
             self.teacher.compile()
             self.augment = torch.compile(augment)
         self.augment_on_device = options.augment_on == "device" or (
-            options.augment_on == "auto" and self.accelerator.device.type != "cpu"
+            options.augment_on == "auto" and options.augmentation != "deit" and self.accelerator.device.type != "cpu"
         )
         self.wrapped, self.prepared_optimizer = self.accelerator.prepare(self.student, self.optimizer)
         # Each process draws its own stochastic depth; weights were drawn alike.

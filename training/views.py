@@ -9,6 +9,8 @@ often and how strongly is the policy `augmentation`; sizes and area shares of th
     mocov2  that of MoCo v2 (arXiv 2003.04297): all crops alike, more saturation, no solarisation. The original has only
             its name. MoCo v2's own crops are `global_crops_scale=(0.2, 1.0)`, without local ones.
     basic   crop and flip alone; the original has only its name
+    deit    RandAugment and random erasing, as timm's `rand-m9-mstd0.5-inc1` and `pixel` of p = 0.25, which the original
+            meant to call (`deit_aug`; it failed there). The erased pixels are noise, so that the workers do all of it.
 
 Every random number is drawn here, as a pure function of (seed, epoch, position in the stream, crop). What is done with
 them draws nothing: `crops` makes the pixels on the CPU, wholly or up to cropping, `augmentation` the rest on a device.
@@ -44,6 +46,29 @@ class Jitter(IntEnum):
     HUE = 3
 
 
+class Operation(IntEnum):
+    """The operations of RandAugment, in timm's order."""
+
+    AUTO_CONTRAST = 0
+    EQUALIZE = 1
+    INVERT = 2
+    ROTATE = 3
+    POSTERIZE = 4
+    SOLARIZE = 5
+    SOLARIZE_ADD = 6
+    COLOR = 7
+    CONTRAST = 8
+    BRIGHTNESS = 9
+    SHARPNESS = 10
+    SHEAR_X = 11
+    SHEAR_Y = 12
+    TRANSLATE_X = 13
+    TRANSLATE_Y = 14
+
+
+NUM_OPERATIONS, OPERATION_PROBABILITY = 2, 0.5
+MAGNITUDE, MAGNITUDE_STD = 0.9, 0.05  # of largest 1
+ERASED_SHARE, ERASED_RATIO = (0.02, 1 / 3), (0.3, 1 / 0.3)
 DINO_JITTER = {
     Jitter.BRIGHTNESS: (0.6, 1.4),
     Jitter.CONTRAST: (0.6, 1.4),
@@ -60,6 +85,8 @@ class Photometry(NamedTuple):
     blur: float = 0.0
     solarize: float = 0.0
     jitter_ranges: dict[Jitter, tuple[float, float]] = DINO_JITTER
+    rand_augment: bool = False
+    erase: float = 0.0
 
 
 class Policy(NamedTuple):
@@ -70,6 +97,7 @@ class Policy(NamedTuple):
     local: Photometry
 
 
+DEIT = Photometry(rand_augment=True, erase=0.25)
 MOCO = Photometry(jitter=0.8, grayscale=0.2, blur=0.5, jitter_ranges={**DINO_JITTER, Jitter.SATURATION: (0.6, 1.4)})
 POLICIES = {
     "dino": Policy(
@@ -79,6 +107,7 @@ POLICIES = {
     ),
     "mocov2": Policy(MOCO, MOCO, MOCO),
     "basic": Policy(Photometry(), Photometry(), Photometry()),
+    "deit": Policy(DEIT, DEIT, DEIT),
 }
 
 
@@ -114,6 +143,13 @@ class CropBox(NamedTuple):
     width: int
 
 
+class Erased(NamedTuple):
+    """A rectangle of the view that becomes noise after the normalisation, and the key of the noise."""
+
+    box: CropBox
+    key: int
+
+
 @dataclass(frozen=True, slots=True)
 class CropParameters:
     """Everything that was drawn for one crop; with the image it determines the view."""
@@ -125,6 +161,8 @@ class CropParameters:
     grayscale: bool
     blur_radius: float  # standard deviation in pixels of the view; 0: none
     solarize: bool
+    operations: tuple[tuple[Operation, float], ...] = ()  # of RandAugment, before everything else, and their arguments
+    erased: Erased | None = None
 
 
 @dataclass(frozen=True)
@@ -215,6 +253,8 @@ def draw_crop(generator: np.random.Generator, image_size: tuple[int, int], recip
         grayscale=generator.random() < photometry.grayscale,
         blur_radius=generator.uniform(*BLUR_RADIUS) if generator.random() < photometry.blur else 0.0,
         solarize=generator.random() < photometry.solarize,
+        operations=draw_operations(generator) if photometry.rand_augment else (),
+        erased=draw_erased(generator, recipe.size) if generator.random() < photometry.erase else None,
     )
 
 
@@ -251,3 +291,54 @@ def draw_jitter(generator: np.random.Generator, photometry: Photometry) -> tuple
         return ()
     order = [Jitter(index) for index in generator.permutation(len(Jitter)).tolist()]
     return tuple((operation, generator.uniform(*photometry.jitter_ranges[operation])) for operation in order)
+
+
+def draw_operations(generator: np.random.Generator) -> tuple[tuple[Operation, float], ...]:
+    """Two operations of RandAugment, perhaps the same, each left out with probability 1/2."""
+    chosen = [Operation(index) for index in generator.integers(len(Operation), size=NUM_OPERATIONS).tolist()]
+    return tuple(
+        (operation, argument_of(operation, generator))
+        for operation in chosen
+        if generator.random() < OPERATION_PROBABILITY
+    )
+
+
+def argument_of(operation: Operation, generator: np.random.Generator) -> float:
+    """Degrees, bits, level, addend, factor or share: timm's "increasing" meaning of a magnitude between 0 and 1."""
+    magnitude = min(max(generator.normal(MAGNITUDE, MAGNITUDE_STD), 0.0), 1.0)
+    signed = magnitude if generator.random() < 0.5 else -magnitude
+    if operation in (Operation.AUTO_CONTRAST, Operation.EQUALIZE, Operation.INVERT):
+        return 0.0
+    if operation == Operation.ROTATE:
+        return 30 * signed
+    if operation == Operation.POSTERIZE:
+        return 4 - int(4 * magnitude)
+    if operation == Operation.SOLARIZE:
+        return 256 - int(256 * magnitude)
+    if operation == Operation.SOLARIZE_ADD:
+        return int(110 * magnitude)
+    if operation in (Operation.SHEAR_X, Operation.SHEAR_Y):
+        return 0.3 * signed
+    if operation in (Operation.TRANSLATE_X, Operation.TRANSLATE_Y):
+        return 0.45 * signed
+    return max(0.1, 1 + 0.9 * signed)
+
+
+def draw_erased(generator: np.random.Generator, size: tuple[int, int]) -> Erased | None:
+    """The rectangle of timm's `RandomErasing`; none, if none of ten draws fits into the view."""
+    view_height, view_width = size
+    for _ in range(10):
+        area = view_height * view_width * generator.uniform(*ERASED_SHARE)
+        ratio = math.exp(generator.uniform(math.log(ERASED_RATIO[0]), math.log(ERASED_RATIO[1])))
+        height, width = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if height < view_height and width < view_width:
+            top = int(generator.integers(view_height - height + 1))
+            left = int(generator.integers(view_width - width + 1))
+            return Erased(CropBox(top, left, height, width), int(generator.integers(2**63)))
+    return None
+
+
+def noise(erased: Erased) -> np.ndarray:
+    """float32 `[3, height, width]`, standard normal: a function of the key."""
+    generator = np.random.Generator(np.random.Philox(key=erased.key))
+    return generator.standard_normal((3, erased.box.height, erased.box.width), dtype=np.float32)
