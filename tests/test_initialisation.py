@@ -56,6 +56,16 @@ def networks_of(images: Path, changes: str = ""):
     return student, teacher, torch.optim.AdamW(parameter_groups(student), lr=0.0)
 
 
+def start(command: list[str], arguments: list[str], **environment: str) -> str:
+    """Pretrain in processes of their own; returns what they printed."""
+    scripts = Path(sys.executable).parent
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{scripts}:{os.environ['PATH']}", **environment}
+    command = [*command, "training/pretrain.py", *arguments]
+    done = subprocess.run(command, cwd=FIXTURES.parents[1], env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
 def assert_loaded(model: EsViTForPreTraining, folder: Path, prefixes: tuple[str, ...]) -> None:
     expected = {name: t for name, t in load_file(folder / "model.safetensors").items() if name.startswith(prefixes)}
     assert expected
@@ -125,12 +135,22 @@ def test_a_run_starts_from_a_run_and_is_resumed_without_it(images, view_run, tmp
 def test_two_processes_start_alike(images, view_run, tmp_path):
     changes = f"--init_from {view_run} --warmup_epochs 0 --drop_path_rate 0"
     Pretraining(parse_options(tiny(images, tmp_path / "one", changes))).run()
-    command = ["torchrun", "--standalone", "--nproc_per_node", "2", "training/pretrain.py"]
-    scripts = Path(sys.executable).parent
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{scripts}:{os.environ['PATH']}"}
-    two = tiny(images, tmp_path / "two", f"{changes} --batch_size 4")
-    subprocess.run([*command, *two], cwd=FIXTURES.parents[1], env=environment, check=True, timeout=300)
+    torchrun = ["torchrun", "--standalone", "--nproc_per_node", "2"]
+    start(torchrun, tiny(images, tmp_path / "two", f"{changes} --batch_size 4"))
     assert losses_of(tmp_path / "two") == pytest.approx(losses_of(tmp_path / "one"), rel=1e-5)
+
+
+@pytest.mark.slow
+def test_a_model_on_the_hub(images, view_run, tmp_path):
+    """From the cache that a download fills."""
+    cached = tmp_path / "cache" / "models--org--name"
+    shutil.copytree(view_run / "teacher", cached / "snapshots" / "0")
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("0")
+    hub = {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    arguments = tiny(images, tmp_path / "run", "--init_from org/name --task view --max_steps 1")
+    printed = start([sys.executable], arguments, **hub)
+    assert "Starting from org/name, student and teacher alike." in printed and "view head and centre: kept" in printed
 
 
 def test_a_model_folder(images, view_run):
