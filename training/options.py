@@ -47,6 +47,7 @@ RANGES = {
     ),
     **dict.fromkeys(("num_workers", "max_steps", "save_every", "knn_every", "freeze_last_layer"), (0, math.inf)),
     **dict.fromkeys(("lr", "min_lr", "weight_decay", "weight_decay_end", "clip_grad"), (0, math.inf)),
+    **dict.fromkeys(("mixup", "cutmix"), (0, math.inf)),
     **dict.fromkeys(("momentum_teacher", "center_momentum", "max_unreadable"), (0, 1)),
     **dict.fromkeys(("student_temp", "teacher_temp", "warmup_teacher_temp"), (1e-3, math.inf)),
 }
@@ -106,6 +107,8 @@ class PretrainOptions:
     augmentation: Literal["dino", "mocov2", "basic", "deit"] = field(
         default="dino", metadata={"help": "Colours, blur and so on: dino as published; basic is none; see views.py."}
     )
+    mixup: float = field(default=0.0, metadata={"help": "Of the student's views: alpha, 0.8 say; view task alone."})
+    cutmix: float = field(default=0.0, metadata={"help": "The same: alpha, 1 say. Both: each half of the time."})
     augment_on: Literal["auto", "workers", "device"] = field(
         default="auto", metadata={"help": "Who does jitter, blur and so on; auto: the device, unless it is a CPU."}
     )
@@ -172,6 +175,11 @@ class PretrainOptions:
                 )
         if not 0 < self.region_weight <= 1:
             raise OptionError(f"region_weight must lie in (0, 1], got {self.region_weight}; for none use --task view.")
+        if (self.mixup or self.cutmix) and (self.task != "view" or self.batch_size % 2):
+            raise OptionError(
+                f"mixup and cutmix are for --task view (here {self.task}) and an even batch_size (here "
+                f"{self.batch_size}), whose images they mix in pairs."
+            )
         if self.augmentation == "deit" and self.augment_on == "device":
             raise OptionError("augmentation deit is done by the workers: use --augment_on workers, or auto.")
         if bool(self.knn_every) != bool(self.knn_test):

@@ -46,6 +46,7 @@ from knn import (
     evaluate_knn,
     open_train_and_test,
 )
+from mixing import draw_mixings, mix
 from modeling_esvit import EsViTArchitectureError, EsViTConfig, EsViTForPreTraining
 from modeling_esvit.modeling_esvit import evaluation_preprocessor
 from modeling_esvit.region_matching import CenterUpdate, EsViTLoss, crop_layout, esvit_loss
@@ -308,12 +309,24 @@ class Pretraining:
         parameters = [rows.to(self.accelerator.device, non_blocking=True) for rows in batch.parameters]
         return [self.augment(group, rows) for group, rows in zip(groups, parameters, strict=True)]
 
+    def mixed(
+        self, groups: list[torch.Tensor], batch: Batch, epoch: int
+    ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+        """The student's views by mixup or cutmix, and the mixture for the loss; without these options, as they are."""
+        options = self.options
+        if not options.mixup and not options.cutmix:
+            return groups, None
+        key = {"seed": options.seed, "epoch": epoch, "position": int(batch.positions[0])}
+        mixings = draw_mixings(groups, options.batch_size, **key, mixup=options.mixup, cutmix=options.cutmix)
+        return mix(groups, mixings, options.batch_size)
+
     def losses(self, batch: Batch, epoch: int, centers: dict[str, CenterUpdate]) -> EsViTLoss:
         """Of one batch, whose teacher rows are added to `centers`."""
         options = self.options
         groups = self.views(batch)
         with torch.no_grad(), self.accelerator.autocast():
             teacher = self.teacher(groups[:1])
+        groups, mixing = self.mixed(groups, batch, epoch)
         student = self.wrapped(groups)
         loss = esvit_loss(
             student,
@@ -324,6 +337,7 @@ class Pretraining:
             teacher_temp=self.teacher_temp[epoch],
             student_temp=options.student_temp,
             region_weight=options.region_weight if options.task == "view+region" else 0.0,
+            mixing=mixing,
         )
         for task, update in centers.items():
             update.add(teacher[f"{task}_embeddings"], teacher[f"{task}_prototypes"])

@@ -116,6 +116,7 @@ class Draws(IntEnum):
 
     VIEW = 0
     ORDER = 1
+    MIXING = 2
 
 
 class ViewKey(NamedTuple):
