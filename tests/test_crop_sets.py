@@ -32,7 +32,7 @@ def losses(images: Path, output: Path, changes: str) -> list[float]:
     return losses_of(output)
 
 
-@pytest.mark.parametrize("task", ["view", "view+region"])
+@pytest.mark.parametrize("task", [pytest.param("view", marks=pytest.mark.slow), "view+region"])
 def test_sets_of_local_crops(images, tmp_path, task):
     """Crops of one size may come in one set or in two: they are the same, and so are the losses."""
     one = losses(images, tmp_path / "one", f"--task {task} --local_crop_sizes 16 --local_crops_numbers 3")

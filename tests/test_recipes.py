@@ -64,7 +64,14 @@ def assert_two_steps(recipe: str, output: Path, log: list[dict]) -> None:
     assert len(trained) > 10 and not [name for name in trained if torch.equal(before[name], after[name])]
 
 
-@pytest.mark.parametrize("recipe", [name for name in NAMES if name not in SECOND_STAGES])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        pytest.param(name, marks=pytest.mark.slow if "small_w" in name or "base" in name else ())
+        for name in NAMES
+        if name not in SECOND_STAGES
+    ],
+)
 def test_two_steps(recipe, images, tmp_path):
     assert_two_steps(recipe, tmp_path / "run", run(recipe, images, tmp_path / "run"))
 

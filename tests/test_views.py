@@ -152,7 +152,7 @@ def test_policies_share_boxes_and_flips():
 
 def test_operations_of_rand_augment():
     recipe = dataclasses.replace(OPTIONS, augmentation="deit").groups[0][0]
-    crops = draw_many(6000, recipe)
+    crops = draw_many(3000, recipe)
     drawn = [applied for crop in crops for applied in crop.operations]
     assert stats.binomtest(len(drawn), 2 * len(crops), 0.5).pvalue > 1e-3
     assert stats.chisquare([sum(operation == other for operation, _ in drawn) for other in Operation]).pvalue > 1e-3
@@ -174,7 +174,7 @@ def test_operations_of_rand_augment():
 
 def test_erased_rectangles():
     recipe = dataclasses.replace(OPTIONS, augmentation="deit").groups[0][0]._replace(size=(200, 160))
-    crops = draw_many(4000, recipe)
+    crops = draw_many(2500, recipe)
     boxes = np.array([crop.erased.box for crop in crops if crop.erased is not None])
     assert stats.binomtest(len(boxes), len(crops), 0.25).pvalue > 1e-3
     torch.manual_seed(0)

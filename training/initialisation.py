@@ -58,30 +58,29 @@ def initialise(
         OSError: there is no such model on the Hub, or a file cannot be read.
     """
     origin = find_origin(source)
-    networks = [load_network(origin.student)]
-    networks += [networks[0] if origin.teacher == origin.student else load_network(origin.teacher)]
+    original, tensors = load_network(origin.student)
+    teachers = tensors if origin.teacher == origin.student else load_network(origin.teacher)[1]
     wanted = student.state_dict()
     problems = {
-        part: [problem for _, tensors in networks for problem in misfits(wanted, tensors, prefixes)]
+        part: misfits(wanted, tensors, prefixes) or misfits(wanted, teachers, prefixes)
         for part, prefixes in PARTS.items()
     }
     refuse_other_backbone(source, problems[BACKBONE])
-    refuse_other_computation(source, networks[0][0].config, student.config)
+    refuse_other_computation(source, original.config, student.config)
     kept = tuple(prefix for part, prefixes in PARTS.items() if not problems[part] for prefix in prefixes)
-    for model, (_, tensors) in zip((student, teacher), networks, strict=True):
-        fitting = {name: tensor for name, tensor in tensors.items() if name in wanted and name.startswith(kept)}
-        model.load_state_dict(fitting, strict=False)
-    fixes_norms = student.config.norm_last_layer and not networks[0][0].config.norm_last_layer
+    for model, found in ((student, tensors), (teacher, teachers)):
+        model.load_state_dict({name: found[name] for name in wanted if name.startswith(kept)}, strict=False)
     report = [
-        f"Starting from {Path(origin.student).parent}, student and teacher each from its own."
-        if origin.training_state
-        else f"Starting from {source}, student and teacher alike.",
-        *(f"  {line}" for line in describe_parts(wanted, networks[0][1], problems)),
-        *(["  norms of prototypes: as they were trained, fixed from now on"] if fixes_norms else []),
-        f"  {take_moments(origin.training_state, networks[0][0], student, optimizer, kept)}",
-        "  schedules: from their beginning",
+        f"Starting from {source}, student and teacher alike."
+        if origin.training_state is None
+        else f"Starting from {origin.training_state.parent}, student and teacher each from its own.",
+        *describe_parts(wanted, tensors, problems),
+        take_moments(origin.training_state, original, student, optimizer, kept),
+        "schedules: from their beginning",
     ]
-    return "\n".join(report)
+    if student.config.norm_last_layer and not original.config.norm_last_layer:
+        report.append("norms of prototypes: as they were trained, fixed from now on")
+    return "\n  ".join(report)
 
 
 def find_origin(source: str) -> Origin:
@@ -142,11 +141,10 @@ def misfits(wanted: dict[str, Tensor], found: dict[str, Tensor], prefixes: tuple
 
 def refuse_other_backbone(source: str, problems: list[str]) -> None:
     if problems:
-        named = list(dict.fromkeys(problems))  # student and teacher have the same
-        rest = f"\n  and {len(named) - MAX_NAMED} more" if len(named) > MAX_NAMED else ""
+        rest = f"\n  and {len(problems) - MAX_NAMED} more" if len(problems) > MAX_NAMED else ""
         raise InitialisationError(
             f"The backbone of init_from {source!r} does not fit (architecture, window_size, depths, ...?):\n  "
-            + "\n  ".join(named[:MAX_NAMED])
+            + "\n  ".join(problems[:MAX_NAMED])
             + rest
         )
 
