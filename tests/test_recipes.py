@@ -11,11 +11,16 @@ import torch
 import yaml
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
+from transformers import AutoImageProcessor, AutoModel
 
+from image_sources import open_source
+from knn import evaluate_knn
 from options import ABOUT_DATA, RECIPES, PretrainOptions, parse_options
-from pretrain import Pretraining
+from photographs import write_photographs
+from pretrain import Pretraining, build_networks
 from schedules import cosine_schedule
 from tiny_runs import write_images
+from view_features import evaluation_transform
 
 
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
@@ -89,6 +94,22 @@ def test_two_steps_of_both_stages(recipe, images, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "view head and centre: kept" in printed and "region head and centre: new" in printed
     assert "AdamW moments: kept for" in printed
+
+
+@pytest.mark.slow
+def test_a_small_batch_learns(tmp_path):
+    """Three epochs of photographs, of the recipe's five: minutes."""
+    data, output = tmp_path / "photographs", tmp_path / "run"
+    write_photographs(data, patch_size=96, train_per_photograph=150, test_per_photograph=40, shards=2)
+    paths = ["--recipe", "demo_small_batch", "--data", str(data), "--output_dir", str(output)]
+    Pretraining(parse_options([*paths, "--epochs", "3", "--tracker", "none"])).run()
+    untrained = build_networks(parse_options(paths), torch.device("cpu"))[1].esvit.eval()
+    trained = AutoModel.from_pretrained(output / "teacher").eval()
+    transform = evaluation_transform(AutoImageProcessor.from_pretrained(output / "teacher"))
+    images = [open_source(str(data), split=split) for split in ("train", "test")]
+    before, after = (evaluate_knn(model, transform, *images, k=[20])["k20_top1"] for model in (untrained, trained))
+    print(before, after)
+    assert after >= before + 0.05
 
 
 # -- what they say -----------------------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ class Draws(IntEnum):
 
     VIEW = 0
     ORDER = 1
-    MIXING = 2
+    MIXING = 3
 
 
 class ViewKey(NamedTuple):
