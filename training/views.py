@@ -10,7 +10,8 @@ often and how strongly is the policy `augmentation`; sizes and area shares of th
             its name. MoCo v2's own crops are `global_crops_scale=(0.2, 1.0)`, without local ones.
     basic   crop and flip alone; the original has only its name
     deit    RandAugment and random erasing, as timm's `rand-m9-mstd0.5-inc1` and `pixel` of p = 0.25, which the original
-            meant to call (`deit_aug`; it failed there). The erased pixels are noise, so that the workers do all of it.
+            meant to call (`deit_aug`; it failed there), with crops of (0.08, 1.0). The erased pixels are noise, so that
+            the workers do all of it.
 
 Every random number is drawn here, as a pure function of (seed, epoch, position in the stream, crop). What is done with
 them draws nothing: `crops` makes the pixels on the CPU, wholly or up to cropping, `augmentation` the rest on a device.
