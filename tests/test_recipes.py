@@ -108,7 +108,6 @@ def test_a_small_batch_learns(tmp_path):
     transform = evaluation_transform(AutoImageProcessor.from_pretrained(output / "teacher"))
     images = [open_source(str(data), split=split) for split in ("train", "test")]
     before, after = (evaluate_knn(model, transform, *images, k=[20])["k20_top1"] for model in (untrained, trained))
-    print(before, after)
     assert after >= before + 0.05
 
 
