@@ -98,17 +98,17 @@ def test_two_steps_of_both_stages(recipe, images, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_small_batch_learns(tmp_path):
-    """Three epochs of photographs, of the recipe's five: minutes."""
+    """The demo's photographs; takes minutes."""
     data, output = tmp_path / "photographs", tmp_path / "run"
     write_photographs(data, patch_size=96, train_per_photograph=150, test_per_photograph=40, shards=2)
     paths = ["--recipe", "demo_small_batch", "--data", str(data), "--output_dir", str(output)]
-    Pretraining(parse_options([*paths, "--epochs", "3", "--tracker", "none"])).run()
+    Pretraining(parse_options([*paths, "--tracker", "none"])).run()
     untrained = build_networks(parse_options(paths), torch.device("cpu"))[1].esvit.eval()
     trained = AutoModel.from_pretrained(output / "teacher").eval()
     transform = evaluation_transform(AutoImageProcessor.from_pretrained(output / "teacher"))
     images = [open_source(str(data), split=split) for split in ("train", "test")]
     before, after = (evaluate_knn(model, transform, *images, k=[20])["k20_top1"] for model in (untrained, trained))
-    assert after >= before + 0.05
+    assert after >= before + 0.1
 
 
 # -- what they say -----------------------------------------------------------------------------------------------------
