@@ -176,6 +176,19 @@ def pair_weights(layout: list[tuple[int, int]], batch: int, like: torch.Tensor) 
     return weights
 
 
+def by_mixed_pair(rows: torch.Tensor) -> torch.Tensor:
+    """Rows by image `[B, S, D]` to `[B / 2, 2 S, D]`: those of image i, then those of image B - 1 - i."""
+    first, second = rows.chunk(2)
+    return torch.cat([first, second.flip(0)], dim=1)
+
+
+def mixed_weights(weights: torch.Tensor, mixing: torch.Tensor) -> torch.Tensor:
+    """`[S, 2]` of [`pair_weights`] and shares `[S]` to `[2 S, 4]`: a mixed view has targets of both its images."""
+    share = mixing.to(weights.dtype)[:, None]
+    own, other = weights * share, weights * (1 - share)
+    return torch.cat([torch.cat([own, other], dim=1), torch.cat([other, own], dim=1)])
+
+
 def region_pairs(student: torch.Tensor, teacher: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """
     Each student region's weight goes to its best match in each of the two global views of the same image.
@@ -212,6 +225,7 @@ def esvit_loss(
     teacher_temp: float,
     student_temp: float = 0.1,
     region_weight: float = 0.5,
+    mixing: torch.Tensor | None = None,
 ) -> EsViTLoss:
     """
     (1 - region_weight) * view loss + region_weight * region loss, averaged over the 2 (n - 1) pairs of a global teacher
@@ -223,9 +237,12 @@ def esvit_loss(
         layout: see [`crop_layout`]. Any number of groups, and crops of any shape.
         view_center, region_center: centres c of the teacher's logits `[K]`.
         teacher_temp, student_temp: temperatures tau_t and tau_s.
+        mixing: for mixup, the share `[n]` of image i in the student's crop of it; the rest is of image B - 1 - i. Only
+            for the view task and an even batch.
 
     Raises:
-        LossInputError: the region task without region embeddings; a layout that does not begin with two global crops.
+        LossInputError: the region task without region embeddings or with mixing; mixing of an odd batch; a layout that
+            does not begin with two global crops.
     """
     if not layout or layout[0][0] != 2:
         raise LossInputError(
@@ -234,11 +251,20 @@ def esvit_loss(
     batch = len(teacher.view_embeddings) // 2
     views = [(crops, 1) for crops, _ in layout]
 
+    if mixing is not None and (region_weight or batch % 2):
+        raise LossInputError(
+            f"mixing needs region_weight=0 and an even batch; they are {region_weight} and {batch} images."
+        )
+
     def cross_entropy(task: str, rows: list[tuple[int, int]], center: torch.Tensor, pairs: torch.Tensor):
+        student_z = by_image(student[f"{task}_embeddings"], rows, batch)
+        teacher_z = by_image(teacher[f"{task}_embeddings"], rows[:1], batch)
+        if mixing is not None:
+            student_z, teacher_z = by_mixed_pair(student_z), by_mixed_pair(teacher_z)
         return PrototypeCrossEntropy.apply(
-            by_image(student[f"{task}_embeddings"], rows, batch),
+            student_z,
             student[f"{task}_prototypes"],
-            by_image(teacher[f"{task}_embeddings"], rows[:1], batch),
+            teacher_z,
             teacher[f"{task}_prototypes"],
             center,
             pairs,
@@ -246,7 +272,11 @@ def esvit_loss(
             teacher_temp,
         )
 
-    view_pairs = pair_weights(views, batch, view_center).expand(batch, -1, -1)
+    view_weights = pair_weights(views, batch, view_center)
+    if mixing is None:
+        view_pairs = view_weights.expand(batch, -1, -1)
+    else:
+        view_pairs = mixed_weights(view_weights, mixing).expand(batch // 2, -1, -1)
     view_loss, entropy = cross_entropy("view", views, view_center, view_pairs)
     if not region_weight:
         return EsViTLoss(view_loss, view_loss.detach(), None, entropy)

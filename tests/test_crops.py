@@ -133,6 +133,15 @@ def test_views_equal_torchvisions_up_to_rounding(image, views):
     assert np.median(differences) < 2 and np.mean(np.array(differences) > 6) < 0.03  # solarize jumps at its threshold
 
 
+@pytest.mark.parametrize("views", [make_views, on_device], ids=["workers", "device"])
+def test_basic_views_are_crops_alone(image, views):
+    options = dataclasses.replace(OPTIONS, augmentation="basic")
+    for position in range(5):
+        drawn = draw_views(ViewKey(0, 0, position), image.size, options)
+        for view, crop in zip(views(image, drawn), drawn, strict=True):
+            assert levels(view - pil_view(image, crop)).abs().max() < 1.01
+
+
 def statistics_of(views):
     """What would show a wrong distribution of pixels: mean, contrast, colourfulness, sharpness and hue of each view."""
     values = []

@@ -189,6 +189,15 @@ def test_losses(teacher_temp, region_weight, printed):
     assert loss.item() == pytest.approx(printed, rel=0, abs=5.1e-10)
 
 
+def test_loss_of_mixed_views():
+    """The original's targets were [[0.7, 0.3], [0.3, 0.7]] for every crop, in float32."""
+    mixing = torch.full((4,), 0.7)
+    loss = esvit_loss(
+        *student_and_teacher(), LAYOUT, **CENTERS, teacher_temp=0.07, region_weight=0.0, mixing=mixing
+    ).loss
+    assert loss.item() == pytest.approx(12.383648077, rel=0, abs=5.1e-10)
+
+
 def test_centers():
     _, teacher = student_and_teacher()
     printed = {"view": [0.06679596, -0.01427296, 0.05721749], "region": [-0.02508026, -0.01713615, -0.07160805]}

@@ -56,6 +56,9 @@ def test_only_options_that_change_the_result_differ():
         (["--clip_grad", "-1"], "clip_grad must be at least 0, got -1.0"),
         (["--momentum_teacher", "3"], "momentum_teacher must be between 0 and 1, got 3.0"),
         (["--student_temp", "0"], "student_temp must be at least 0.001, got 0.0"),
+        (["--augmentation", "deit", "--augment_on", "device"], "augmentation deit is done by the workers"),
+        (["--mixup", "0.8"], "mixup and cutmix are for --task view (here view+region)"),
+        (["--cutmix", "1", "--task", "view", "--batch_size", "5"], "an even batch_size (here 5)"),
         (["--recipe", "no_such"], "There is no recipe"),
     ],
 )

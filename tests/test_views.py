@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Multi-crop views: keyed draws and their distributions."""
 
+import dataclasses
 import itertools
 import math
 
@@ -9,9 +10,22 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from torchvision.transforms import RandomResizedCrop, v2
+from torchvision.transforms import RandomErasing, RandomResizedCrop, v2
 
-from views import Draws, Jitter, ViewKey, ViewOptionError, ViewOptions, draw_box, draw_crop, draw_views, keyed_generator
+from views import (
+    POLICIES,
+    Draws,
+    Jitter,
+    Operation,
+    ViewKey,
+    ViewOptionError,
+    ViewOptions,
+    draw_box,
+    draw_crop,
+    draw_views,
+    keyed_generator,
+    noise,
+)
 
 
 OPTIONS = ViewOptions(global_crop_size=32, local_crop_sizes=(16,), local_crops_numbers=(3,))
@@ -52,7 +66,7 @@ def test_no_two_keys_share_a_stream():
         state = keyed_generator(seed, epoch, position, crop, draws=draws).bit_generator.state["state"]
         assert state["counter"][0] == 0
         starts.add((*state["key"].tolist(), *state["counter"].tolist()))
-    assert len(starts) == 3**4 * 2
+    assert len(starts) == 3**4 * len(Draws)
 
 
 # -- distributions -----------------------------------------------------------------------------------------------------
@@ -81,8 +95,9 @@ def test_images_that_no_draw_fits_get_torchvisions_central_box(image_size):
     assert draw_box(keyed_generator(0, 0), image_size, (0.9, 1.0)) == theirs
 
 
-def test_jitter_is_distributed_as_torchvisions():
-    recipe = OPTIONS.groups[0][0]
+@pytest.mark.parametrize("policy, strengths", [("dino", (0.4, 0.4, 0.2, 0.1)), ("mocov2", (0.4, 0.4, 0.4, 0.1))])
+def test_jitter_is_distributed_as_torchvisions(policy, strengths):
+    recipe = dataclasses.replace(OPTIONS, augmentation=policy).groups[0][0]
     jitters = [crop.jitter for crop in draw_many(4000, recipe) if crop.jitter]
     assert stats.binomtest(len(jitters), 4000, 0.8).pvalue > 1e-3
 
@@ -93,7 +108,7 @@ def test_jitter_is_distributed_as_torchvisions():
     assert stats.chisquare(counts).pvalue > 1e-3
 
     torch.manual_seed(0)
-    torchvision_jitter = v2.ColorJitter(0.4, 0.4, 0.2, 0.1)
+    torchvision_jitter = v2.ColorJitter(*strengths)
     theirs = [torchvision_jitter.make_params([]) for _ in range(2000)]
     for operation in Jitter:
         ours_ = [dict(jitter)[operation] for jitter in jitters]
@@ -101,19 +116,75 @@ def test_jitter_is_distributed_as_torchvisions():
         assert stats.ks_2samp(ours_, theirs_).pvalue > 1e-3
 
 
-def test_probabilities_of_the_recipe():
-    (global_1, global_2), (local, *_) = OPTIONS.groups
-    for recipe, blur, solarize in [(global_1, 1.0, 0.0), (global_2, 0.1, 0.2), (local, 0.5, 0.0)]:
+# Of each policy and kind of crop: jitter, grayscale, blur, solarize.
+PROBABILITIES = {
+    "dino": [(0.8, 0.2, 1.0, 0.0), (0.8, 0.2, 0.1, 0.2), (0.8, 0.2, 0.5, 0.0)],
+    "mocov2": [(0.8, 0.2, 0.5, 0.0)] * 3,
+    "basic": [(0.0, 0.0, 0.0, 0.0)] * 3,
+    "deit": [(0.0, 0.0, 0.0, 0.0)] * 3,
+}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_probabilities_of_the_policies(policy):
+    (global_1, global_2), (local, *_) = dataclasses.replace(OPTIONS, augmentation=policy).groups
+    recipes = (global_1, global_2, local)
+    for recipe, (jitter, grayscale, blur, solarize) in zip(recipes, PROBABILITIES[policy], strict=True):
         crops = draw_many(3000, recipe)
         blurs = [crop.blur_radius for crop in crops if crop.blur_radius > 0]
         for number, probability in [
             (sum(crop.flip for crop in crops), 0.5),
-            (sum(crop.grayscale for crop in crops), 0.2),
+            (sum(bool(crop.jitter) for crop in crops), jitter),
+            (sum(crop.grayscale for crop in crops), grayscale),
             (sum(crop.solarize for crop in crops), solarize),
             (len(blurs), blur),
         ]:
             assert stats.binomtest(number, len(crops), probability).pvalue > 1e-3
-        assert stats.kstest(blurs, stats.uniform(0.1, 1.9).cdf).pvalue > 1e-3
+        if blurs:
+            assert stats.kstest(blurs, stats.uniform(0.1, 1.9).cdf).pvalue > 1e-3
+
+
+def test_policies_share_boxes_and_flips():
+    drawn = [draw_views(ViewKey(0, 0, 3), SIZE, dataclasses.replace(OPTIONS, augmentation=name)) for name in POLICIES]
+    assert len({tuple((crop.box, crop.flip) for crop in crops) for crops in drawn}) == 1
+    assert len({tuple(crops) for crops in drawn}) == len(POLICIES)
+
+
+def test_operations_of_rand_augment():
+    recipe = dataclasses.replace(OPTIONS, augmentation="deit").groups[0][0]
+    crops = draw_many(3000, recipe)
+    drawn = [applied for crop in crops for applied in crop.operations]
+    assert stats.binomtest(len(drawn), 2 * len(crops), 0.5).pvalue > 1e-3
+    assert stats.chisquare([sum(operation == other for operation, _ in drawn) for other in Operation]).pvalue > 1e-3
+    assert any(len(crop.operations) == 2 and len(set(crop.operations)) == 2 for crop in crops)
+    magnitudes = stats.norm(0.9, 0.05)
+    for operation, factor in [
+        (Operation.ROTATE, 30),
+        *((Operation.SHEAR_X, 0.3), (Operation.SHEAR_Y, 0.3)),
+        *((Operation.TRANSLATE_X, 0.45), (Operation.TRANSLATE_Y, 0.45)),
+    ]:
+        arguments = np.array([argument for other, argument in drawn if other == operation]) / factor
+        assert stats.binomtest(int((arguments > 0).sum()), len(arguments), 0.5).pvalue > 1e-3
+        inside = np.abs(arguments)[np.abs(arguments) < 1]
+        assert stats.kstest(inside, lambda x: magnitudes.cdf(x) / magnitudes.cdf(1)).pvalue > 1e-3
+    assert {argument for other, argument in drawn if other == Operation.POSTERIZE} <= {0, 1, 2}
+    factors = [argument for other, argument in drawn if other == Operation.COLOR]
+    assert min(factors) >= 0.1 and 1.5 < max(factors) <= 1.9
+
+
+def test_erased_rectangles():
+    recipe = dataclasses.replace(OPTIONS, augmentation="deit").groups[0][0]._replace(size=(200, 160))
+    crops = draw_many(2500, recipe)
+    boxes = np.array([crop.erased.box for crop in crops if crop.erased is not None])
+    assert stats.binomtest(len(boxes), len(crops), 0.25).pvalue > 1e-3
+    torch.manual_seed(0)
+    picture = torch.zeros(3, 200, 160)
+    theirs = [RandomErasing.get_params(picture, (0.02, 1 / 3), (0.3, 1 / 0.3), value=[0.0])[:4] for _ in range(1000)]
+    for ours_, theirs_ in zip(boxes.T, np.array(theirs).T, strict=True):
+        assert stats.ks_2samp(ours_, theirs_).pvalue > 1e-3
+    erased = [crop.erased for crop in crops if crop.erased is not None]
+    assert len({rectangle.key for rectangle in erased}) == len(erased)
+    assert stats.kstest(noise(erased[0]).ravel(), stats.norm.cdf).pvalue > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -126,6 +197,7 @@ def test_probabilities_of_the_recipe():
         {"global_crops_scale": (0.0, 1.0)},
         {"local_crops_scale": (0.4, 0.05)},
         {"global_crops_scale": (0.4, 1.1)},
+        {"augmentation": "simclr"},
     ],
 )
 def test_options_out_of_range_are_refused(wrong):

@@ -16,7 +16,8 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
-from views import SOLARIZE_THRESHOLD, CropBox, CropParameters, Jitter
+from rand_augment import transform
+from views import SOLARIZE_THRESHOLD, CropBox, CropParameters, Jitter, noise
 
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -43,7 +44,7 @@ def write_views(
         full_size: (width, height) that the boxes of `crops` refer to.
         crops: what was drawn.
         slots: where view i goes, `[3, h, w]`. A float32 slot gets the normalised view, a uint8 one the view as it is
-            before the photometric operations, which `augmentation` does on a device.
+            before the photometric operations, which `augmentation` does on a device (but not those of `deit`).
     """
     pixels = np.array(image)
     for crop, slot in zip(crops, slots, strict=True):
@@ -54,6 +55,9 @@ def write_views(
             view = augment_view(cv2.merge(channels), crop)
             for plane, channel, table in zip(slot.numpy(), cv2.split(view), NORMALISED, strict=True):
                 cv2.LUT(channel, table, plane)
+            if crop.erased is not None:
+                top, left, height, width = crop.erased.box
+                slot.numpy()[:, top : top + height, left : left + width] = noise(crop.erased)
 
 
 def crop_view(pixels: np.ndarray, full_size: tuple[int, int], crop: CropParameters) -> list[np.ndarray]:
@@ -93,6 +97,8 @@ def sufficient_size(full_size: tuple[int, int], crops: Sequence[CropParameters])
 
 def augment_view(view: np.ndarray, crop: CropParameters) -> np.ndarray:
     """Photometric operations: uint8 `[h, w, 3]` -> the same."""
+    for name, argument in crop.operations:
+        view = transform(view, name, argument)
     for operation, factor in crop.jitter:
         view = JITTER[operation](view, factor)
     if crop.grayscale:

@@ -9,6 +9,7 @@ published Swin-T W7 (view + region, 300 epochs; arXiv 2106.09785, section 4.1).
 
 import difflib
 import math
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -38,6 +39,8 @@ FREE_TO_CHANGE = (
     ),
     *("log_every", "save_every", "keep_checkpoints", "knn_every", "knn_train", "knn_test", "knn_k", "tracker"),
 )
+# What says how to read `data`: a recipe's do not apply to other data.
+ABOUT_DATA = ("data", "split", "image_column", "streaming", "samples_per_epoch")
 # Smallest and largest value of options that have them.
 RANGES = {
     **dict.fromkeys(
@@ -46,6 +49,7 @@ RANGES = {
     ),
     **dict.fromkeys(("num_workers", "max_steps", "save_every", "knn_every", "freeze_last_layer"), (0, math.inf)),
     **dict.fromkeys(("lr", "min_lr", "weight_decay", "weight_decay_end", "clip_grad"), (0, math.inf)),
+    **dict.fromkeys(("mixup", "cutmix"), (0, math.inf)),
     **dict.fromkeys(("momentum_teacher", "center_momentum", "max_unreadable"), (0, 1)),
     **dict.fromkeys(("student_temp", "teacher_temp", "warmup_teacher_temp"), (1e-3, math.inf)),
 }
@@ -79,6 +83,9 @@ class PretrainOptions:
     head_hidden_size: int = field(default=2048, metadata={"help": "Width of the heads' MLPs."})
     head_bottleneck_size: int = field(default=256, metadata={"help": "Dimension in front of the prototypes."})
     norm_last_layer: bool = field(default=False, metadata={"help": "Keep the prototypes' norms at 1."})
+    init_from: str | None = field(
+        default=None, metadata={"help": "Run, model folder or model on the Hub to start from; default: random weights."}
+    )
     # -- task ----------------------------------------------------------------------------------------------------------
     task: Literal["view", "view+region"] = field(default="view+region", metadata={"help": "Level of the losses."})
     region_weight: float = field(default=0.5, metadata={"help": "Share of the region loss; the rest is the view loss."})
@@ -99,6 +106,11 @@ class PretrainOptions:
     local_crops_scale: list[float] = field(
         default_factory=lambda: [0.05, 0.4], metadata={"help": "As for global crops."}
     )
+    augmentation: Literal["dino", "mocov2", "basic", "deit"] = field(
+        default="dino", metadata={"help": "Colours, blur and so on: dino as published; basic is none; see views.py."}
+    )
+    mixup: float = field(default=0.0, metadata={"help": "Of the student's views: alpha, 0.8 say; view task alone."})
+    cutmix: float = field(default=0.0, metadata={"help": "The same: alpha, 1 say. Both: each half of the time."})
     augment_on: Literal["auto", "workers", "device"] = field(
         default="auto", metadata={"help": "Who does jitter, blur and so on; auto: the device, unless it is a CPU."}
     )
@@ -168,6 +180,13 @@ class PretrainOptions:
                 )
         if not 0 < self.region_weight <= 1:
             raise OptionError(f"region_weight must lie in (0, 1], got {self.region_weight}; for none use --task view.")
+        if (self.mixup or self.cutmix) and (self.task != "view" or self.batch_size % 2):
+            raise OptionError(
+                f"mixup and cutmix are for --task view (here {self.task}) and an even batch_size (here "
+                f"{self.batch_size}), whose images they mix in pairs."
+            )
+        if self.augmentation == "deit" and self.augment_on == "device":
+            raise OptionError("augmentation deit is done by the workers: use --augment_on workers, or auto.")
         if bool(self.knn_every) != bool(self.knn_test):
             raise OptionError("knn_every and knn_test go together: how often to evaluate, and on which labelled data.")
 
@@ -188,8 +207,11 @@ def unknown_option(name: str) -> OptionError:
     )
 
 
-def recipe_arguments(recipe: str) -> list[str]:
-    """A recipe, by path or by its name in `recipes/`, as command line arguments: both are checked in one way."""
+def recipe_arguments(recipe: str, left_out: Collection[str] = ()) -> list[str]:
+    """
+    A recipe, by path or by its name in `recipes/`, as command line arguments: both are checked in one way. Without the
+    options `left_out`.
+    """
     path = Path(recipe) if Path(recipe).suffix in (".yaml", ".yml") else RECIPES / f"{recipe}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
@@ -204,14 +226,15 @@ def recipe_arguments(recipe: str) -> list[str]:
     for name, value in values.items():
         if name not in {f.name for f in fields(PretrainOptions)}:
             raise unknown_option(str(name))
-        if value is not None:
+        if value is not None and name not in left_out:
             arguments += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     return arguments
 
 
 def parse_options(arguments: list[str]) -> PretrainOptions:
     """
-    Defaults, then `--recipe`, then the rest of the command line.
+    Defaults, then `--recipe`, then the rest of the command line. `--data` there replaces all that the recipe says about
+    data (ABOUT_DATA): a folder is not streamed because the recipe's data set is.
 
     Raises:
         OptionError: an unknown name (with the nearest valid one) or an impossible value.
@@ -219,8 +242,9 @@ def parse_options(arguments: list[str]) -> PretrainOptions:
     dataclass_types: Any = PretrainOptions  # its own annotation does not accept a dataclass
     parser = HfArgumentParser(dataclass_types, allow_abbrev=False, description="Pretrain an EsViT backbone.")
     parser.add_argument("--recipe", help="YAML file of these options, or the name of one in recipes/.")
-    recipe = parser.parse_known_args(arguments)[0].recipe
-    in_order = (recipe_arguments(recipe) if recipe else []) + arguments
+    given = parser.parse_known_args(arguments)[0]
+    left_out = () if given.data is None else ABOUT_DATA
+    in_order = (recipe_arguments(given.recipe, left_out) if given.recipe else []) + arguments
     options, _, rest = parser.parse_args_into_dataclasses(in_order, return_remaining_strings=True)
     if rest and rest[0].startswith("-"):
         raise unknown_option(rest[0].lstrip("-").split("=")[0])

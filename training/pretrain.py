@@ -40,6 +40,7 @@ from image_sources import (
     StreamTooShortError,
     open_source,
 )
+from initialisation import InitialisationError, initialise
 from interruption import EXIT_CODE, InterruptedRunError, Interruption
 from knn import (
     TEMPERATURE,
@@ -48,6 +49,7 @@ from knn import (
     evaluate_knn,
     open_train_and_test,
 )
+from mixing import draw_mixings, mix
 from modeling_esvit import EsViTArchitectureError, EsViTConfig, EsViTForPreTraining
 from modeling_esvit.modeling_esvit import evaluation_preprocessor
 from modeling_esvit.region_matching import CenterUpdate, EsViTLoss, crop_layout, esvit_loss
@@ -81,7 +83,7 @@ class PrecisionError(ValueError):
 # What a user can put right; the command prints their message alone.
 USER_ERRORS = (
     *(OptionError, ViewOptionError, PrecisionError, ResumeError, NonFiniteLossError),
-    *(EsViTArchitectureError, StrictDataclassError),
+    *(EsViTArchitectureError, StrictDataclassError, InitialisationError),
     *(DataOptionError, EmptySourceError, StreamTooShortError, UnlabelledDataError, NeighbourCountError),
     *(NonFiniteFeatureError, OSError),  # the latter also for missing data, unreadable images, a full disk
 )
@@ -156,6 +158,7 @@ def view_options(options: PretrainOptions) -> ViewOptions:
         local_crops_numbers=options.local_crops_numbers,
         global_crops_scale=(options.global_crops_scale[0], options.global_crops_scale[1]),
         local_crops_scale=(options.local_crops_scale[0], options.local_crops_scale[1]),
+        augmentation=options.augmentation,
     )
 
 
@@ -185,7 +188,7 @@ class Pretraining:
             self.teacher.compile()
             self.augment = torch.compile(augment)
         self.augment_on_device = options.augment_on == "device" or (
-            options.augment_on == "auto" and self.accelerator.device.type != "cpu"
+            options.augment_on == "auto" and options.augmentation != "deit" and self.accelerator.device.type != "cpu"
         )
         self.wrapped, self.prepared_optimizer = self.accelerator.prepare(self.student, self.optimizer)
         # Each process draws its own stochastic depth; weights were drawn alike.
@@ -249,9 +252,14 @@ class Pretraining:
         )
 
     def resume(self) -> int:
-        """Continue from the newest valid checkpoint, if there is one. Returns the number of steps that are done."""
+        """
+        Continue from the newest valid checkpoint, or else start from `init_from`. Returns the number of finished steps.
+        """
         found = self.checkpoints.latest(self.options, self.steps_per_epoch)
         if found is None:
+            if self.options.init_from is not None:
+                report = initialise(self.options.init_from, self.student, self.teacher, self.optimizer)
+                self.accelerator.print(report)
             return 0
         folder, progress = found
         self.checkpoints.load(folder, self.student, self.teacher, self.optimizer)
@@ -326,12 +334,24 @@ class Pretraining:
         parameters = [rows.to(self.accelerator.device, non_blocking=True) for rows in batch.parameters]
         return [self.augment(group, rows) for group, rows in zip(groups, parameters, strict=True)]
 
+    def mixed(
+        self, groups: list[torch.Tensor], batch: Batch, epoch: int
+    ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+        """The student's views by mixup or cutmix, and the mixture for the loss; without these options, as they are."""
+        options = self.options
+        if not options.mixup and not options.cutmix:
+            return groups, None
+        key = {"seed": options.seed, "epoch": epoch, "position": int(batch.positions[0])}
+        mixings = draw_mixings(groups, options.batch_size, **key, mixup=options.mixup, cutmix=options.cutmix)
+        return mix(groups, mixings, options.batch_size)
+
     def losses(self, batch: Batch, epoch: int, centers: dict[str, CenterUpdate]) -> tuple[EsViTLoss, torch.Tensor]:
         """Of one batch, whose teacher rows are added to `centers`; and the teacher's view embeddings `[2 B, D]`."""
         options = self.options
         groups = self.views(batch)
         with torch.no_grad(), self.accelerator.autocast():
             teacher = self.teacher(groups[:1])
+        groups, mixing = self.mixed(groups, batch, epoch)
         student = self.wrapped(groups)
         loss = esvit_loss(
             student,
@@ -342,6 +362,7 @@ class Pretraining:
             teacher_temp=self.teacher_temp[epoch],
             student_temp=options.student_temp,
             region_weight=options.region_weight if options.task == "view+region" else 0.0,
+            mixing=mixing,
         )
         for task, update in centers.items():
             update.add(teacher[f"{task}_embeddings"], teacher[f"{task}_prototypes"])

@@ -2,8 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Multi-crop views of an image: 2 global crops and any number of local ones (arXiv 2106.09785, section 3).
 
-The recipe is that of every published EsViT model (`dino_aug` of microsoft/esvit, MIT): random resized crop, flip,
-colour jitter, grayscale, Gaussian blur and, on the second global crop only, solarisation.
+Each view is a random resized crop, perhaps flipped, then colour jitter, grayscale, Gaussian blur and solarisation. How
+often and how strongly is the policy `augmentation`; sizes and area shares of the crops are options of their own:
+
+    dino    that of every published EsViT model (`dino_aug` of microsoft/esvit, MIT)
+    mocov2  that of MoCo v2 (arXiv 2003.04297): all crops alike, more saturation, no solarisation. The original has only
+            its name. MoCo v2's own crops are `global_crops_scale=(0.2, 1.0)`, without local ones.
+    basic   crop and flip alone; the original has only its name
+    deit    RandAugment and random erasing, as timm's `rand-m9-mstd0.5-inc1` and `pixel` of p = 0.25, which the original
+            meant to call (`deit_aug`; it failed there), with crops of (0.08, 1.0). The erased pixels are noise, so that
+            the workers do all of it.
 
 Every random number is drawn here, as a pure function of (seed, epoch, position in the stream, crop). What is done with
 them draws nothing: `crops` makes the pixels on the CPU, wholly or up to cropping, `augmentation` the rest on a device.
@@ -21,11 +29,7 @@ import numpy as np
 
 ASPECT_RATIO = (3 / 4, 4 / 3)
 FLIP_PROBABILITY = 0.5
-JITTER_PROBABILITY = 0.8
-GRAYSCALE_PROBABILITY = 0.2
-SOLARIZE_PROBABILITY = 0.2
 SOLARIZE_THRESHOLD = 128
-BLUR_PROBABILITIES = {"global 1": 1.0, "global 2": 0.1, "local": 0.5}
 BLUR_RADIUS = (0.1, 2.0)
 Size = int | Sequence[int]
 
@@ -43,11 +47,68 @@ class Jitter(IntEnum):
     HUE = 3
 
 
-JITTER_RANGES = {
+class Operation(IntEnum):
+    """The operations of RandAugment, in timm's order."""
+
+    AUTO_CONTRAST = 0
+    EQUALIZE = 1
+    INVERT = 2
+    ROTATE = 3
+    POSTERIZE = 4
+    SOLARIZE = 5
+    SOLARIZE_ADD = 6
+    COLOR = 7
+    CONTRAST = 8
+    BRIGHTNESS = 9
+    SHARPNESS = 10
+    SHEAR_X = 11
+    SHEAR_Y = 12
+    TRANSLATE_X = 13
+    TRANSLATE_Y = 14
+
+
+NUM_OPERATIONS, OPERATION_PROBABILITY = 2, 0.5
+MAGNITUDE, MAGNITUDE_STD = 0.9, 0.05  # of largest 1
+ERASED_SHARE, ERASED_RATIO = (0.02, 1 / 3), (0.3, 1 / 0.3)
+DINO_JITTER = {
     Jitter.BRIGHTNESS: (0.6, 1.4),
     Jitter.CONTRAST: (0.6, 1.4),
     Jitter.SATURATION: (0.8, 1.2),
     Jitter.HUE: (-0.1, 0.1),
+}
+
+
+class Photometry(NamedTuple):
+    """Probabilities of the operations on colours and sharpness, and the ranges of the jitter's factors."""
+
+    jitter: float = 0.0
+    grayscale: float = 0.0
+    blur: float = 0.0
+    solarize: float = 0.0
+    jitter_ranges: dict[Jitter, tuple[float, float]] = DINO_JITTER
+    rand_augment: bool = False
+    erase: float = 0.0
+
+
+class Policy(NamedTuple):
+    """What is done with the first and the second global crop, and with local ones."""
+
+    global_1: Photometry
+    global_2: Photometry
+    local: Photometry
+
+
+DEIT = Photometry(rand_augment=True, erase=0.25)
+MOCO = Photometry(jitter=0.8, grayscale=0.2, blur=0.5, jitter_ranges={**DINO_JITTER, Jitter.SATURATION: (0.6, 1.4)})
+POLICIES = {
+    "dino": Policy(
+        Photometry(jitter=0.8, grayscale=0.2, blur=1.0),
+        Photometry(jitter=0.8, grayscale=0.2, blur=0.1, solarize=0.2),
+        Photometry(jitter=0.8, grayscale=0.2, blur=0.5),
+    ),
+    "mocov2": Policy(MOCO, MOCO, MOCO),
+    "basic": Policy(Photometry(), Photometry(), Photometry()),
+    "deit": Policy(DEIT, DEIT, DEIT),
 }
 
 
@@ -56,6 +117,7 @@ class Draws(IntEnum):
 
     VIEW = 0
     ORDER = 1
+    MIXING = 3
 
 
 class ViewKey(NamedTuple):
@@ -71,8 +133,7 @@ class CropRecipe(NamedTuple):
 
     size: tuple[int, int]  # (h, w) of the view
     scale: tuple[float, float]  # share of the image's area
-    blur_probability: float
-    solarize_probability: float
+    photometry: Photometry
 
 
 class CropBox(NamedTuple):
@@ -82,6 +143,13 @@ class CropBox(NamedTuple):
     left: int
     height: int
     width: int
+
+
+class Erased(NamedTuple):
+    """A rectangle of the view that becomes noise after the normalisation, and the key of the noise."""
+
+    box: CropBox
+    key: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +163,13 @@ class CropParameters:
     grayscale: bool
     blur_radius: float  # standard deviation in pixels of the view; 0: none
     solarize: bool
+    operations: tuple[tuple[Operation, float], ...] = ()  # of RandAugment, before everything else, and their arguments
+    erased: Erased | None = None
 
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """Sizes, numbers and area shares of the crops. A size is an int (square) or (h, w).
+    """Sizes, numbers and area shares of the crops, and the policy. A size is an int (square) or (h, w).
 
     Set i of local crops has `local_crops_numbers[i]` crops of `local_crop_sizes[i]`; all sets share one scale range.
     Empty sequences, or numbers of 0, mean no local crops.
@@ -113,6 +183,7 @@ class ViewOptions:
     local_crops_numbers: Sequence[int] = (8,)
     global_crops_scale: tuple[float, float] = (0.4, 1.0)
     local_crops_scale: tuple[float, float] = (0.05, 0.4)
+    augmentation: str = "dino"
 
     def __post_init__(self) -> None:
         if len(self.local_crop_sizes) != len(self.local_crops_numbers):
@@ -131,17 +202,16 @@ class ViewOptions:
                 )
         for size in (self.global_crop_size, *self.local_crop_sizes):
             _height_width(size)
+        if self.augmentation not in POLICIES:
+            raise ViewOptionError(f"augmentation {self.augmentation!r} is none of {', '.join(POLICIES)}.")
 
     @cached_property
     def groups(self) -> tuple[tuple[CropRecipe, ...], ...]:
         """The crops, grouped by set: the two global ones, then each set of local ones."""
-        size, scale, blur = _height_width(self.global_crop_size), self.global_crops_scale, BLUR_PROBABILITIES
-        global_crops = (
-            CropRecipe(size, scale, blur["global 1"], 0.0),
-            CropRecipe(size, scale, blur["global 2"], SOLARIZE_PROBABILITY),
-        )
+        size, scale, policy = _height_width(self.global_crop_size), self.global_crops_scale, POLICIES[self.augmentation]
+        global_crops = (CropRecipe(size, scale, policy.global_1), CropRecipe(size, scale, policy.global_2))
         local_crops = (
-            (CropRecipe(_height_width(size), self.local_crops_scale, blur["local"], 0.0),) * number
+            (CropRecipe(_height_width(size), self.local_crops_scale, policy.local),) * number
             for size, number in zip(self.local_crop_sizes, self.local_crops_numbers, strict=True)
             if number > 0
         )
@@ -176,14 +246,17 @@ def draw_views(key: ViewKey, image_size: tuple[int, int], options: ViewOptions) 
 
 def draw_crop(generator: np.random.Generator, image_size: tuple[int, int], recipe: CropRecipe) -> CropParameters:
     """One draw from the distribution of `recipe`."""
+    photometry = recipe.photometry
     return CropParameters(
         size=recipe.size,
         box=draw_box(generator, image_size, recipe.scale),
         flip=generator.random() < FLIP_PROBABILITY,
-        jitter=draw_jitter(generator),
-        grayscale=generator.random() < GRAYSCALE_PROBABILITY,
-        blur_radius=generator.uniform(*BLUR_RADIUS) if generator.random() < recipe.blur_probability else 0.0,
-        solarize=generator.random() < recipe.solarize_probability,
+        jitter=draw_jitter(generator, photometry),
+        grayscale=generator.random() < photometry.grayscale,
+        blur_radius=generator.uniform(*BLUR_RADIUS) if generator.random() < photometry.blur else 0.0,
+        solarize=generator.random() < photometry.solarize,
+        operations=draw_operations(generator) if photometry.rand_augment else (),
+        erased=draw_erased(generator, recipe.size) if generator.random() < photometry.erase else None,
     )
 
 
@@ -214,9 +287,60 @@ def central_box(image_size: tuple[int, int]) -> CropBox:
     return CropBox((image_height - height) // 2, (image_width - width) // 2, height, width)
 
 
-def draw_jitter(generator: np.random.Generator) -> tuple[tuple[Jitter, float], ...]:
+def draw_jitter(generator: np.random.Generator, photometry: Photometry) -> tuple[tuple[Jitter, float], ...]:
     """The four operations in a random order, each with its factor; or none of them."""
-    if generator.random() >= JITTER_PROBABILITY:
+    if generator.random() >= photometry.jitter:
         return ()
     order = [Jitter(index) for index in generator.permutation(len(Jitter)).tolist()]
-    return tuple((operation, generator.uniform(*JITTER_RANGES[operation])) for operation in order)
+    return tuple((operation, generator.uniform(*photometry.jitter_ranges[operation])) for operation in order)
+
+
+def draw_operations(generator: np.random.Generator) -> tuple[tuple[Operation, float], ...]:
+    """Two operations of RandAugment, perhaps the same, each left out with probability 1/2."""
+    chosen = [Operation(index) for index in generator.integers(len(Operation), size=NUM_OPERATIONS).tolist()]
+    return tuple(
+        (operation, argument_of(operation, generator))
+        for operation in chosen
+        if generator.random() < OPERATION_PROBABILITY
+    )
+
+
+def argument_of(operation: Operation, generator: np.random.Generator) -> float:
+    """Degrees, bits, level, addend, factor or share: timm's "increasing" meaning of a magnitude between 0 and 1."""
+    magnitude = min(max(generator.normal(MAGNITUDE, MAGNITUDE_STD), 0.0), 1.0)
+    signed = magnitude if generator.random() < 0.5 else -magnitude
+    if operation in (Operation.AUTO_CONTRAST, Operation.EQUALIZE, Operation.INVERT):
+        return 0.0
+    if operation == Operation.ROTATE:
+        return 30 * signed
+    if operation == Operation.POSTERIZE:
+        return 4 - int(4 * magnitude)
+    if operation == Operation.SOLARIZE:
+        return 256 - int(256 * magnitude)
+    if operation == Operation.SOLARIZE_ADD:
+        return int(110 * magnitude)
+    if operation in (Operation.SHEAR_X, Operation.SHEAR_Y):
+        return 0.3 * signed
+    if operation in (Operation.TRANSLATE_X, Operation.TRANSLATE_Y):
+        return 0.45 * signed
+    return max(0.1, 1 + 0.9 * signed)
+
+
+def draw_erased(generator: np.random.Generator, size: tuple[int, int]) -> Erased | None:
+    """The rectangle of timm's `RandomErasing`; none, if none of ten draws fits into the view."""
+    view_height, view_width = size
+    for _ in range(10):
+        area = view_height * view_width * generator.uniform(*ERASED_SHARE)
+        ratio = math.exp(generator.uniform(math.log(ERASED_RATIO[0]), math.log(ERASED_RATIO[1])))
+        height, width = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if height < view_height and width < view_width:
+            top = int(generator.integers(view_height - height + 1))
+            left = int(generator.integers(view_width - width + 1))
+            return Erased(CropBox(top, left, height, width), int(generator.integers(2**63)))
+    return None
+
+
+def noise(erased: Erased) -> np.ndarray:
+    """float32 `[3, height, width]`, standard normal: a function of the key."""
+    generator = np.random.Generator(np.random.Philox(key=erased.key))
+    return generator.standard_normal((3, erased.box.height, erased.box.width), dtype=np.float32)

@@ -1,0 +1,36 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Runs of seconds: images, and what makes any recipe small."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+NETWORK = "--image_size 32 --embed_dim 8 --depths 2 1 --num_heads 1 2 --window_size 4"
+HEADS = "--num_prototypes 32 --head_hidden_size 16 --head_bottleneck_size 8"
+CROPS = "--global_crop_size 32 --local_crop_sizes 16 --local_crops_numbers 2"
+LENGTH = "--epochs 2 --warmup_epochs 1 --warmup_teacher_temp_epochs 1 --batch_size 8 --lr 0.05 --freeze_last_layer 0"
+MEANS = "--num_workers 0 --log_every 1 --tracker none"
+
+
+def write_images(folder: Path, number: int = 26) -> Path:
+    """Textured images of 48 pixels."""
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for index in range(number):
+        coarse = Image.fromarray(generator.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+        coarse.resize((48, 48), Image.Resampling.BICUBIC).save(folder / f"{index:02d}.png")
+    return folder
+
+
+def tiny(images: Path, output: Path, changes: str = "") -> list[str]:
+    """Arguments of a run of 2 epochs x 3 steps of 8 images."""
+    paths = ["--data", str(images), "--output_dir", str(output)]
+    return [*paths, *" ".join([NETWORK, HEADS, CROPS, LENGTH, MEANS, changes]).split()]
+
+
+def losses_of(output: Path) -> list[float]:
+    return [json.loads(line)["loss"] for line in (output / "log.jsonl").read_text().splitlines()]
