@@ -56,6 +56,7 @@ class Draws(IntEnum):
 
     VIEW = 0
     ORDER = 1
+    WINDOW = 2
 
 
 class ViewKey(NamedTuple):
