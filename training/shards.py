@@ -74,11 +74,13 @@ class ParquetShard:
         """The records of a unit."""
         group = int(np.searchsorted(self._ends, start, side="right"))
         names = [columns.image] if columns.label is None else [columns.image, columns.label]
+        reader = RangeReader(self.file, _column_ranges(self.metadata.row_group(group), names))
         try:
-            reader = RangeReader(self.file, _column_ranges(self.metadata.row_group(group), names))
             with pq.ParquetFile(reader, metadata=self.metadata, pre_buffer=False) as file:
                 table = file.read_row_group(group, columns=names, use_threads=False)
-        except (pa.ArrowInvalid, pa.ArrowException) as error:
+        except ShardError:  # of a read beyond those ranges
+            raise
+        except (pa.ArrowException, OSError) as error:
             raise ShardError(f"{self.file.url} is damaged in row group {group}: {error}") from error
         first = int(self._ends[group]) - table.num_rows
         rows = table.slice(start - first, stop - start).to_pylist()
