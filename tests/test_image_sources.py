@@ -4,6 +4,7 @@
 
 import io
 import itertools
+import zipfile
 
 import datasets
 import numpy as np
@@ -149,6 +150,13 @@ def test_parquet_files_in_place_and_streamed(shards):
 def test_an_unknown_split_is_an_error_that_names_the_others(shards, streaming):
     with pytest.raises(DataOptionError, match="val.*train"):
         open_source(shards, split="val", streaming=streaming)
+
+
+def test_members_of_archives_are_fetched(tmp_path):
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        archive.writestr("3.png", png(3))
+    paths = datasets.Dataset.from_dict({"image": [f"zip://3.png::{tmp_path}/images.zip"]})
+    assert index_of(open_source(paths.cast_column("image", datasets.Image())).read(0)) == 3
 
 
 def test_columns(dataset):
