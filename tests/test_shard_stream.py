@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A stream of shards: every sample once an epoch, on any number of processes, after any stop, through any fault."""
 
+import io
 import itertools
 import json
 import tarfile
@@ -14,7 +15,7 @@ import torch
 
 from image_columns import DataOptionError, EmptySourceError
 from image_decoding import decode
-from image_sources import open_source
+from image_sources import FolderSource, open_source
 from shard_files import ShardError, patiently
 from shard_server import picture, serve, write_parquet, write_tar
 from shard_stream import Run, block_bounds, cut, epoch_runs, in_order, open_stream
@@ -355,9 +356,16 @@ def test_tar_files_stream_without_being_told(tmp_path):
     assert [len(open_source(data)) for data in (tmp_path, f"{tmp_path}/*.tar")] == [4, 4]
 
 
-def write_members(path, members):
-    import io
+def test_an_archive_beside_images_is_left_alone(tmp_path):
+    write_tar(tmp_path, [4])
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "cats" / "x.png").write_bytes(picture(0))
+    assert isinstance(open_source(tmp_path), FolderSource)
+    with pytest.raises(DataOptionError, match="streaming does not apply"):
+        open_source(tmp_path, streaming=True)
 
+
+def write_members(path, members):
     with tarfile.open(path, "w") as tar:
         for name, content in members.items():
             member = tarfile.TarInfo(name)

@@ -207,8 +207,11 @@ def open_source(
 
 
 def _is_tar(data: str | os.PathLike[str]) -> bool:
+    """Tar files, or a folder of them and not of images: these are often kept beside the archive they came in."""
     path = Path(data).expanduser()
-    return path.suffix == ".tar" or any(path.glob("*.tar")) or any(path.glob("data/*.tar"))
+    if any(path.glob("*.tar")) or any(path.glob("data/*.tar")):
+        return next(_image_paths(path), None) is None
+    return path.suffix == ".tar"
 
 
 def _refuse_to_stream(path: Path, image_column: str | None, label_column: str | None) -> None:
