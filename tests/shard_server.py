@@ -7,6 +7,7 @@ import re
 import socket
 import struct
 import tarfile
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -89,6 +90,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault == "reset":
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.connection.close()
+        elif fault == "stall":
+            time.sleep(1.0)
+            self.close_connection = True
         elif fault == "drop":
             self.close_connection = True
         else:

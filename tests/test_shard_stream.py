@@ -216,9 +216,10 @@ def test_the_index_of_tars_is_kept_where_asked(tmp_path):
 @pytest.fixture
 def quick(monkeypatch):
     monkeypatch.setattr("shard_files.FIRST_DELAY", 0.02)
+    monkeypatch.setattr("shard_files.STALL_SECONDS", 0.3)
 
 
-FAULTS = ["drop", "reset", "short", "broken", "503", "500"]
+FAULTS = ["drop", "reset", "stall", "short", "broken", "503"]
 
 
 def test_faults_neither_lose_nor_repeat_a_sample(kind, tmp_path, quick, caplog):
@@ -234,6 +235,7 @@ def test_faults_neither_lose_nor_repeat_a_sample(kind, tmp_path, quick, caplog):
     assert len(loaded) == 48 and {*loaded[:24]} == {*loaded[24:]} == set(range(24))
     assert loaded == without
     assert any("train-00001" in message and "trying again in" in message for message in caplog.messages)
+    assert any("Timeout" in message for message in caplog.messages)
     assert any("429" in message and "in 1.0 s" in message for message in caplog.messages)
 
 
@@ -389,6 +391,20 @@ def test_members_of_a_tar_sample(tmp_path):
         open_stream(write_members(tmp_path / "b.tar", {"a.jpg": b"x"}), label_column="cls")
     with pytest.raises(EmptySourceError, match="b.tar"):
         open_stream(write_members(tmp_path / "b.tar", {}))
+
+
+def test_a_column_of_plain_bytes_is_taken_by_its_name(tmp_path):
+    datasets.Dataset.from_dict({"jpg": [picture(i) for i in range(3)], "n": [4, 5, 6]}).to_parquet(
+        tmp_path / "a.parquet"
+    )
+    source = open_stream([str(tmp_path / "a.parquet")], image_column="jpg", label_column="n")
+    records = list(itertools.islice(source.rank_items(0, 0, 0, 3, 0), 3))
+    assert {record.label: record.image for record in records} == {4 + i: picture(i) for i in range(3)}
+    with pytest.raises(DataOptionError, match="image_column must be one of"):
+        open_stream([str(tmp_path / "a.parquet")])
+    [other] = write_parquet(tmp_path, [2])
+    with pytest.raises(ShardError, match="train-00000.parquet has no column 'jpg', as other shards have"):
+        open_stream([str(tmp_path / "a.parquet"), other], image_column="jpg")
 
 
 def test_other_files_cannot_be_streamed(tmp_path):

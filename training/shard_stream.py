@@ -151,10 +151,11 @@ class ShardStream:
         records = self._records(runs)
         skip, shuffled = start - bounds[first_block], list[Record]()
         for begin, end in itertools.pairwise(bounds[first_block:]):
-            block = list(itertools.islice(records, end - begin))
-            generator = keyed_generator(seed, epoch, rank * count + begin, draws=Draws.WINDOW)
-            shuffled = [block[index] for index in generator.permutation(end - begin).tolist()]
-            yield from shuffled[skip:]
+            shuffled.clear()  # before the next block is in memory
+            shuffled += itertools.islice(records, end - begin)
+            order = keyed_generator(seed, epoch, rank * count + begin, draws=Draws.WINDOW).permutation(end - begin)
+            shuffled[:] = [shuffled[index] for index in order.tolist()]
+            yield from itertools.islice(shuffled, skip, None)
             skip = 0
         yield from itertools.cycle(shuffled)
 
