@@ -3,6 +3,7 @@
 """What each kind of data opens as, in which order it is read, and which error a mistake gets."""
 
 import io
+import itertools
 import zipfile
 
 import datasets
@@ -17,11 +18,10 @@ from image_sources import (
     DatasetSource,
     EmptySourceError,
     FolderSource,
-    StreamSource,
-    StreamTooShortError,
     epoch_order,
     open_source,
 )
+from shard_stream import ShardStream
 
 
 FEATURES = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["even", "odd"])})
@@ -58,7 +58,6 @@ def dataset():
 def shards(dataset, tmp_path, monkeypatch):
     """Two training shards and one test shard, and a cache of their own."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)  # 5 s at the end of a parquet stream
     folder = tmp_path / "shards"
     folder.mkdir()
     for index in range(2):
@@ -139,9 +138,11 @@ def test_parquet_files_in_place_and_streamed(shards):
     for data in (shards, f"{shards}/train-*.parquet"):
         source = open_source(data)
         assert [index_of(source.read(i)) for i in range(len(source))] == list(range(20))
-        stream = open_source(data, streaming=True, samples_per_epoch=20)
-        assert isinstance(stream, StreamSource) and stream.class_names == ["even", "odd"]
-        assert sorted(index_of(stream.read(item)) for item in stream.items(0, 0)) == list(range(20))
+        stream = open_source(f"{data}", streaming=True)
+        assert isinstance(stream, ShardStream) and stream.class_names == ["even", "odd"] and len(stream) == 20
+        records = list(itertools.islice(stream.rank_items(0, 0, rank=0, count=20, start=0), 20))
+        assert sorted(index_of(record) for record in records) == list(range(20))
+    assert len(open_source(shards, split="test", streaming=True)) == 4
     assert len(open_source(shards, split="test")) == 4
 
 
@@ -153,15 +154,9 @@ def test_an_unknown_split_is_an_error_that_names_the_others(shards, streaming):
 
 def test_members_of_archives_are_fetched(tmp_path):
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
-        for index in range(3):
-            archive.writestr(f"{index}.png", png(index))
-    stream = datasets.load_dataset(
-        "imagefolder", data_files=str(tmp_path / "images.zip"), split="train", streaming=True, drop_labels=True
-    )
-    source = StreamSource(stream, samples_per_epoch=3)
-    records = [source.read(item) for item in source.items(0, 0)]
-    assert sorted(index_of(record) for record in records) == [0, 1, 2]
-    assert all(record.name.endswith("images.zip") for record in records)
+        archive.writestr("3.png", png(3))
+    paths = datasets.Dataset.from_dict({"image": [f"zip://3.png::{tmp_path}/images.zip"]})
+    assert index_of(open_source(paths.cast_column("image", datasets.Image())).read(0)) == 3
 
 
 def test_columns(dataset):
@@ -190,8 +185,6 @@ def test_a_row_without_an_image_is_unreadable(dataset):
 
 def test_a_format_of_the_data_set_does_not_matter(dataset):
     assert index_of(open_source(dataset.with_transform(lambda rows: {"nothing": []})).read(2)) == 2
-    stream = open_source(dataset.to_iterable_dataset().with_format("pandas"), samples_per_epoch=20)
-    assert sorted(index_of(stream.read(item)) for item in stream.items(0, 0)) == list(range(20))
 
 
 # -- order -------------------------------------------------------------------------------------------------------------
@@ -202,24 +195,6 @@ def test_epoch_order_is_a_permutation_keyed_by_seed_and_epoch():
     assert all(sorted(order) == list(range(100)) for order in orders.values())
     assert len({tuple(order) for order in orders.values()}) == 4
     assert orders[1, 0] == epoch_order(100, 1, 0).tolist()
-
-
-def test_stream_order_is_keyed_by_seed_and_epoch(dataset):
-    source = open_source(dataset.to_iterable_dataset(num_shards=4), samples_per_epoch=20, shuffle_buffer=8)
-    orders = {key: [record.name for record in source.items(*key)] for key in [(0, 0), (0, 1), (1, 0)]}
-    assert all(sorted(order) == sorted(f"{i}.png" for i in range(20)) for order in orders.values())
-    assert len({tuple(order) for order in orders.values()}) == 3
-    assert orders[0, 1] == [record.name for record in source.items(0, 1)]
-
-
-def test_the_length_of_a_stream(dataset, shards):
-    stream = dataset.to_iterable_dataset()
-    with pytest.raises(DataOptionError, match="samples_per_epoch"):
-        open_source(stream)
-    with pytest.raises(StreamTooShortError, match="after 20 samples, but an epoch has 21"):
-        list(open_source(stream, samples_per_epoch=21).items(0, 0))
-    open_source(shards)  # after this, the length of the split is on record
-    assert len(open_source(shards, streaming=True)) == 20
 
 
 # -- mistakes ----------------------------------------------------------------------------------------------------------
@@ -244,6 +219,5 @@ def test_options_that_do_not_fit(tmp_path):
     save(tmp_path / "x.png")
     with pytest.raises(DataOptionError, match="streaming"):
         open_source(tmp_path, streaming=True)
-    stream = datasets.IterableDataset.from_generator(lambda: iter([{"image": picture(0)}]))
-    with pytest.raises(DataOptionError, match="features="):
-        open_source(stream, samples_per_epoch=1)
+    with pytest.raises(DataOptionError, match="IterableDataset; it must be a path, a name or a Dataset"):
+        open_source(datasets.Dataset.from_dict(rows(1), features=FEATURES).to_iterable_dataset())

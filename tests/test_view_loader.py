@@ -5,13 +5,14 @@
 import itertools
 import pickle
 
-import datasets
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from image_sources import DataOptionError, FolderSource, StreamSource, epoch_order
+from image_sources import DataOptionError, FolderSource, epoch_order
+from shard_server import write_parquet
+from shard_stream import open_stream
 from view_loader import BatchRequest, SkipLog, TooManyUnreadableImagesError, ViewsDataset, make_loader
 from views import ViewOptions
 
@@ -32,20 +33,18 @@ def folder(tmp_path_factory):
     return root
 
 
-def stream_of(folder, unreadable=()):
-    """The same pictures from three shards, labelled by their index; those named in `unreadable` cut off."""
-    paths = sorted(folder.rglob("*.png"))
-    images = [
-        {"bytes": path.read_bytes()[: 50 if path.name in unreadable else None], "path": path.name} for path in paths
-    ]
-    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
-    dataset = datasets.Dataset.from_dict({"image": images, "label": list(range(NUMBER))}, features=features)
-    return StreamSource(dataset.to_iterable_dataset(num_shards=3), samples_per_epoch=NUMBER, shuffle_buffer=6)
+def stream(folder):
+    """22 other pictures, in three parquet files."""
+    shards = folder.parent / f"{folder.name}-shards"
+    if not shards.exists():
+        shards.mkdir()
+        write_parquet(shards, [9, 4, 9])
+    return open_stream([str(path) for path in sorted(shards.iterdir())], shuffle_window=6)
 
 
 @pytest.fixture(params=["folder", "stream"])
 def source(request, folder):
-    return FolderSource(folder) if request.param == "folder" else stream_of(folder)
+    return FolderSource(folder) if request.param == "folder" else stream(folder)
 
 
 def batches(source, **options):
@@ -70,17 +69,13 @@ def test_an_epoch_holds_each_image_once_in_its_order(folder):
     assert torch.cat([batch.labels for batch in epoch]).tolist() == [source.read(int(i)).label for i in images]
 
 
-def test_a_stream_holds_each_image_once(folder):
-    labels = torch.cat([batch.labels for batch in batches(stream_of(folder), batch_size=11)])
-    assert sorted(labels.tolist()) == list(range(NUMBER))
-
-
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_workers_change_nothing(source, num_workers):
     assert_equal(batches(source, num_workers=num_workers, num_epochs=2), batches(source, num_epochs=2))
 
 
-def test_processes_together_hold_the_batches_of_one(source):
+def test_processes_together_hold_the_batches_of_one(folder):
+    source = FolderSource(folder)
     whole = batches(source, batch_size=6)
     parts = [batches(source, batch_size=2, rank=rank, world_size=3) for rank in range(3)]
     for k, batch in enumerate(whole):
@@ -111,11 +106,11 @@ def test_views_of_a_position_differ_between_epochs(folder):
 
 def test_workers_can_be_started_without_fork(folder):
     """What goes to a worker can be pickled, and is not the stream: that may hold threads, connections, lambdas."""
-    stream = stream_of(folder)
-    stream.connection = lambda: None
-    for source in (FolderSource(folder), stream):
+    shards = stream(folder)
+    shards.connection = lambda: None
+    for source, items in ((FolderSource(folder), iter([3])), (shards, shards.rank_items(5, 0, 0, NUMBER, 0))):
         dataset = ViewsDataset(source, OPTIONS, seed=5)
-        item = next(source.items(5, 0))
+        item = next(items)
         copy = pickle.loads(pickle.dumps(dataset))
         pairs = zip(*[views[BatchRequest(0, range(1), [item])].groups for views in (dataset, copy)], strict=True)
         assert all(torch.equal(a, b) for a, b in pairs)
@@ -134,21 +129,6 @@ def test_batches_that_do_not_exist_are_refused(folder):
         make_loader(source, OPTIONS, seed=0, batch_size=8, world_size=3)
     with pytest.raises(DataOptionError, match="start_step 6 is not in an epoch of 5 steps"):
         make_loader(source, OPTIONS, seed=0, batch_size=4, start_step=6)
-
-
-def test_parquet_shards_stream_the_same_with_workers(folder, tmp_path, monkeypatch):
-    """`datasets` reads several files at a time with threads: they must not show in the order, nor hang the workers."""
-    monkeypatch.setattr(datasets.config, "SLEEP_TIME_ON_THREADS_SHUTDOWN", 0)  # 5 s at the end of a parquet stream
-    features = datasets.Features({"image": datasets.Image()})
-    for index, part in enumerate(np.array_split(sorted(folder.rglob("*.png")), 4)):
-        images = [{"bytes": path.read_bytes(), "path": path.name} for path in part]
-        datasets.Dataset.from_dict({"image": images}, features=features).to_parquet(tmp_path / f"{index}.parquet")
-    stream = datasets.load_dataset("parquet", data_files=str(tmp_path / "*.parquet"), split="train", streaming=True)
-    source = StreamSource(stream, samples_per_epoch=NUMBER, shuffle_buffer=12)
-    alone, workers = (
-        [batch.groups[0] for batch in batches(source, num_epochs=2, num_workers=number)] for number in (0, 2)
-    )
-    assert len(alone) == 10 and all(torch.equal(a, b) for a, b in zip(alone, workers, strict=True))
 
 
 # -- unreadable images -------------------------------------------------------------------------------------------------
@@ -198,12 +178,6 @@ def test_a_replacement_gets_views_of_its_own(damaged):
     """Slots 1 to 3 show the same image, but not the same crops of it."""
     first = batches(FolderSource(damaged[0]), batch_size=22)[0].groups[0][1:4]
     assert not any(torch.equal(a, b) for a, b in itertools.combinations(first, 2))
-
-
-def test_the_last_image_of_a_stream_is_replaced_by_its_first(folder):
-    last = [record.name for record in stream_of(folder).items(5, 0)][-1]
-    epoch = batches(stream_of(folder, unreadable={last}), batch_size=1)
-    assert epoch[-1].labels.tolist() == epoch[0].labels.tolist() and list(epoch[-1].skipped) == [last]
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

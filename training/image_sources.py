@@ -1,9 +1,10 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Where images come from: a folder of files, or any `datasets` data set, in place or streamed.
+"""Where images come from: a folder of files, a `datasets` data set in place, or a stream of shards.
 
     source = open_source("photographs/")               # any nesting, any format Pillow decodes
     source = open_source("shards/*.parquet")           # also: a folder of them, or of Dataset.save_to_disk
+    source = open_source("shards/*.tar")               # as WebDataset writes them; also https://.../shard.tar
     source = open_source("org/name", streaming=True)   # a data set of the Hub
 
 A source hands out undecoded records, in an order that is a function of (seed, epoch); `image_decoding.decode` makes
@@ -13,34 +14,21 @@ the RGB image of a record.
 import glob
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
+import fsspec
 import numpy as np
 
+from image_columns import DataNotFoundError, DataOptionError, EmptySourceError, ImageColumns
 from image_decoding import Record, image_extensions
+from shard_stream import ShardStream, open_stream
 from views import Draws, keyed_generator
 
 
 if TYPE_CHECKING:
     import datasets
-
-
-class DataOptionError(ValueError):
-    """An option does not fit the data it is meant for."""
-
-
-class DataNotFoundError(FileNotFoundError):
-    """There is no data where `data` points to."""
-
-
-class EmptySourceError(ValueError):
-    """The data exists but holds no image."""
-
-
-class StreamTooShortError(ValueError):
-    """A stream ended before the number of samples that it was said to have."""
 
 
 def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:
@@ -140,62 +128,6 @@ class DatasetSource:
         return record._replace(name=f"row {item} ({record.name})" if record.name else f"row {item}")
 
 
-class StreamSource:
-    """A streamed `datasets.IterableDataset`, shuffled by its own buffer of `shuffle_buffer` records.
-
-    The simple form: every process reads the whole stream, and decodes only its own part. (At the end of each pass over
-    parquet files `datasets` 5.2 rests for 5 seconds.)
-
-    Raises:
-        DataOptionError: the length is neither given by `samples_per_epoch` nor recorded in the data set, or the
-            columns cannot be told (see `ImageColumns.find`).
-    """
-
-    def __init__(
-        self,
-        dataset: "datasets.IterableDataset",
-        image_column: str | None = None,
-        label_column: str | None = None,
-        samples_per_epoch: int | None = None,
-        shuffle_buffer: int = 1000,
-    ) -> None:
-        if dataset.features is None:
-            raise DataOptionError(
-                "the stream does not declare its columns; give them where it is made, for instance "
-                "IterableDataset.from_generator(..., features=Features({'image': Image()}))."
-            )
-        self._columns = ImageColumns.find(dataset.features, image_column, label_column)
-        self._dataset = self._columns.select(dataset)
-        self.has_labels, self.class_names = self._columns.label is not None, self._columns.class_names
-        self._length = _recorded_length(dataset) if samples_per_epoch is None else samples_per_epoch
-        self._shuffle_buffer = shuffle_buffer
-
-    def __len__(self) -> int:
-        return self._length
-
-    def items(self, seed: int, epoch: int) -> Iterator[Record]:
-        """The records of the stream, in the order of the epoch.
-
-        Raises:
-            StreamTooShortError: it ended before `len(self)` records.
-        """
-        stream_seed = int(keyed_generator(seed, epoch, draws=Draws.ORDER).integers(2**63))
-        count = 0
-        for row in self._dataset.shuffle(seed=stream_seed, buffer_size=self._shuffle_buffer):
-            yield self._columns.record(row)
-            count += 1
-        if count < len(self):
-            raise StreamTooShortError(
-                f"the stream ended after {count} samples, but an epoch has {len(self)}: "
-                f"set samples_per_epoch to {count} or less."
-            )
-
-    @staticmethod
-    def read(item: Record) -> Record:
-        """The record itself, which the stream already had to read."""
-        return fetched(item)
-
-
 def fetched(record: Record) -> Record:
     """The record with its content, if `datasets` names it by a URL: of a remote file, or of a member of an archive."""
     if isinstance(record.image, bytes) or "://" not in record.image:
@@ -206,74 +138,11 @@ def fetched(record: Record) -> Record:
         return record._replace(image=file.read())
 
 
-def _recorded_length(dataset: "datasets.IterableDataset") -> int:
-    splits = dataset.info.splits or {}
-    split = splits.get(str(dataset.split))
-    if split is None or not split.num_examples:
-        raise DataOptionError("the stream does not say how many samples it has: set samples_per_epoch to their number.")
-    return split.num_examples
-
-
-ImageSource: TypeAlias = FolderSource | DatasetSource | StreamSource
-
-
-class ImageColumns(NamedTuple):
-    """The columns of a data set that hold the image and, where there is one, its class."""
-
-    image: str
-    label: str | None
-    class_names: list[str] | None
-
-    @classmethod
-    def find(cls, features: "datasets.Features", image: str | None, label: str | None) -> "ImageColumns":
-        """The columns named, or else the only image column and the only class (or integer "label") column.
-
-        Raises:
-            DataOptionError: a named column does not exist, the labels are not integers, or there is not exactly one
-                image column to choose.
-        """
-        import datasets
-
-        _refuse_unknown_columns(features, image_column=image, label_column=label)
-        images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
-        classes = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
-        if image is None and len(images) != 1:
-            raise DataOptionError(f"image_column must be one of the columns {list(features)}; images are in {images}.")
-        if label is None and len(classes) == 1:
-            label = classes[0]
-        if label is None and _is_integer(features.get("label")):
-            label = "label"
-        if label is not None and not (label in classes or _is_integer(features[label])):
-            raise DataOptionError(f"label_column {label!r} holds {features[label]}; labels are integers or ClassLabel.")
-        return cls(image or images[0], label, features[label].names if label in classes else None)
-
-    def select(self, dataset: Any) -> Any:
-        """The data set with these columns only, images as bytes or path: it must not decode, we do."""
-        import datasets
-
-        columns = [self.image] if self.label is None else [self.image, self.label]
-        dataset = dataset.with_format(None).select_columns(columns)
-        return dataset.cast_column(self.image, datasets.Image(decode=False))
-
-    def record(self, row: dict[str, Any]) -> Record:
-        """The record of a row of `select(dataset)`. A null image becomes empty bytes, which `decode` refuses."""
-        image = row[self.image] or {"bytes": None, "path": None}
-        content = image["bytes"] or image["path"] or b""
-        return Record(content, None if self.label is None else row[self.label], image["path"])
-
-
-def _refuse_unknown_columns(features: "datasets.Features", **columns: str | None) -> None:
-    for option, column in columns.items():
-        if column is not None and column not in features:
-            raise DataOptionError(f"{option} {column!r} does not exist; the columns are {list(features)}.")
-
-
-def _is_integer(feature: Any) -> bool:
-    return "int" in getattr(feature, "dtype", "")
+ImageSource: TypeAlias = FolderSource | DatasetSource | ShardStream
 
 
 def open_source(
-    data: Union[str, os.PathLike[str], "datasets.Dataset", "datasets.IterableDataset", None],
+    data: Union[str, os.PathLike[str], "datasets.Dataset", None],
     *,
     split: str | None = None,
     config_name: str | None = None,
@@ -281,46 +150,102 @@ def open_source(
     label_column: str | None = None,
     streaming: bool = False,
     samples_per_epoch: int | None = None,
-    shuffle_buffer: int = 1000,
+    shuffle_window: int = 1000,
+    stream_retry_seconds: float = 300,
+    tar_index: Path | None = None,
 ) -> ImageSource:
     """The source of images that `data` names.
 
     Args:
-        data: A folder of images; a folder or glob of parquet files (in the folder itself or in its `data` subfolder);
-            a folder written by `save_to_disk`; "namespace/name" of a Hub data set; or a `datasets` object.
+        data: A folder of images; a folder or glob of parquet or tar files (in the folder itself or in its `data`
+            subfolder), also by URL; a folder written by `save_to_disk`; "namespace/name" of a Hub data set; or a
+            `datasets.Dataset`.
         split: Of a data set ("train" if None); of a folder of images, one of its subfolders (itself if None).
         config_name: Of a data set with several configurations.
-        image_column, label_column: See `ImageColumns.find`.
-        streaming: Read parquet files and Hub data sets as a stream: nothing is stored on disk.
-        samples_per_epoch, shuffle_buffer: See `StreamSource`.
+        image_column, label_column: See `ImageColumns.find`; of tar files, the extensions of the members.
+        streaming: Read parquet files and Hub data sets as a stream: nothing is stored on disk. Tar files and URLs
+            always are.
+        samples_per_epoch, shuffle_window, stream_retry_seconds, tar_index: Of a stream, see `open_stream`.
 
     Raises:
         DataNotFoundError, EmptySourceError, DataOptionError: see their descriptions.
+        ShardError: a shard cannot be read, or is damaged.
     """
     if data is None:
         raise DataOptionError(
-            "no data given: pass --data with a folder of images, a glob of parquet files, or the name of a data set "
-            "on the Hub such as ILSVRC/imagenet-1k."
+            "no data given: pass --data with a folder of images, a glob of parquet or tar files, or the name of a data "
+            "set on the Hub such as ILSVRC/imagenet-1k."
         )
     if isinstance(data, (str, os.PathLike)):
+        if streaming or _is_tar(data) or "://" in str(data):
+            _refuse_to_stream(Path(data).expanduser(), image_column, label_column)
+            shards, features = _find_shards(str(data), split, config_name)
+            return open_stream(
+                shards,
+                features=features,
+                image_column=image_column,
+                label_column=label_column,
+                samples_per_epoch=samples_per_epoch,
+                shuffle_window=shuffle_window,
+                retry_seconds=stream_retry_seconds,
+                index_dir=tar_index,
+            )
         path = Path(data).expanduser()
         if path.is_file() and path.suffix != ".parquet":
             raise DataOptionError(
                 f"{str(path)!r} is a file: give the folder of images that it is in, or parquet files."
             )
         if path.is_dir() and not _is_dataset_folder(path):
-            _refuse_dataset_options(path, image_column=image_column, label_column=label_column, streaming=streaming)
+            _refuse_dataset_options(path, image_column=image_column, label_column=label_column)
             return FolderSource(path if split is None else path / split)
-        data = _load_dataset(path, split, config_name, streaming)
+        data = _load_dataset(path, split, config_name)
     import datasets
 
     if isinstance(data, datasets.Dataset):
         return DatasetSource(data, image_column, label_column)
-    if isinstance(data, datasets.IterableDataset):
-        return StreamSource(data, image_column, label_column, samples_per_epoch, shuffle_buffer)
-    raise DataOptionError(
-        f"data is a {type(data).__name__}; it must be a path, a name, a Dataset or an IterableDataset."
-    )
+    raise DataOptionError(f"data is a {type(data).__name__}; it must be a path, a name or a Dataset.")
+
+
+def _is_tar(data: str | os.PathLike[str]) -> bool:
+    """Tar files, or a folder of them and not of images: these are often kept beside the archive they came in."""
+    path = Path(data).expanduser()
+    if any(path.glob("*.tar")) or any(path.glob("data/*.tar")):
+        return next(_image_paths(path), None) is None
+    return path.suffix == ".tar"
+
+
+def _refuse_to_stream(path: Path, image_column: str | None, label_column: str | None) -> None:
+    if _is_saved_to_disk(path):
+        raise DataOptionError(f"{str(path)!r} was written by save_to_disk and is read in place: leave streaming out.")
+    if path.is_dir() and not (_is_dataset_folder(path) or _is_tar(path)):
+        _refuse_dataset_options(path, image_column=image_column, label_column=label_column, streaming=True)
+
+
+def _find_shards(data: str, split: str | None, config_name: str | None) -> tuple[list[str], Any]:
+    """The shards of a split, by path or URL, and the features of the data set if it declares them."""
+    if data.endswith((".parquet", ".tar")):
+        if split not in (None, "train"):
+            raise DataOptionError(f"split {split!r} does not apply to {data!r}: its files are all of the data.")
+        return _matching_shards(data), None
+    import datasets
+
+    path = Path(data).expanduser()
+    arguments = {"path": str(path.resolve()) if path.is_dir() else data, "name": config_name}
+    builder = _of_the_hub(data, lambda: datasets.load_dataset_builder(**arguments))
+    files = builder.config.data_files or {}
+    if (split or "train") not in files:
+        raise DataOptionError(f"{data!r} has no files of a split {split or 'train'!r}; it has {[*map(str, files)]}.")
+    return list(files[split or "train"]), builder.info.features
+
+
+def _matching_shards(pattern: str) -> list[str]:
+    if "://" not in pattern:
+        return _matching_files(Path(pattern).expanduser())
+    filesystem, path = fsspec.core.url_to_fs(pattern)
+    files = sorted(filesystem.glob(path)) if glob.has_magic(path) else [path]
+    if not files:
+        raise DataNotFoundError(f"no file matches {pattern!r}.")
+    return [filesystem.unstrip_protocol(file) for file in files]
 
 
 def _is_dataset_folder(path: Path) -> bool:
@@ -337,31 +262,34 @@ def _refuse_dataset_options(path: Path, **options: str | bool | None) -> None:
             raise DataOptionError(f"{option} does not apply to {str(path)!r}, a folder of image files: leave it out.")
 
 
-def _load_dataset(path: Path, split: str | None, config_name: str | None, streaming: bool) -> Any:
+def _load_dataset(path: Path, split: str | None, config_name: str | None) -> Any:
     """The split of the data set that `path` names: saved to disk, parquet files, or on the Hub."""
     import datasets
 
     if _is_saved_to_disk(path):
-        return _split_saved_to_disk(path, split, streaming)
+        return _split_saved_to_disk(path, split)
     if path.is_dir():
         arguments: dict[str, Any] = {"path": str(path.resolve())}
     elif path.suffix == ".parquet":
         arguments = {"path": "parquet", "data_files": _matching_files(path)}
-    elif re.fullmatch(r"[\w.-]+/[\w.-]+", str(path)):
-        arguments = {"path": str(path)}
     else:
+        arguments = {"path": str(path)}
+    return _of_the_hub(str(path), lambda: datasets.load_dataset(**arguments, name=config_name, split=split or "train"))
+
+
+def _of_the_hub(data: str, load: Callable[[], Any]) -> Any:
+    """What `load` returns, for an existing path or the name of a data set; errors of `datasets` under our names."""
+    if not os.path.exists(os.path.expanduser(data)) and not re.fullmatch(r"[\w.-]+/[\w.-]+|.*\.parquet", data):
         raise DataNotFoundError(
-            f"{str(path)!r} does not exist: it is neither a folder of images nor a folder or glob of .parquet files "
+            f"{data!r} does not exist: it is neither a folder of images nor a folder or glob of .parquet or .tar files "
             f"nor the 'namespace/name' of a data set on the Hub."
         )
     try:
-        return datasets.load_dataset(**arguments, name=config_name, split=split or "train", streaming=streaming)
+        return load()
     except (FileNotFoundError, ConnectionError) as error:
-        raise DataNotFoundError(
-            f"{str(path)!r} is no existing folder, and as a data set of the Hub: {error}"
-        ) from error
+        raise DataNotFoundError(f"{data!r} is no existing folder, and as a data set of the Hub: {error}") from error
     except ValueError as error:  # an unknown split or configuration; the message lists those there are
-        raise DataOptionError(f"{str(path)!r}: {error}") from error
+        raise DataOptionError(f"{data!r}: {error}") from error
 
 
 def _matching_files(pattern: Path) -> list[str]:
@@ -371,11 +299,9 @@ def _matching_files(pattern: Path) -> list[str]:
     return files
 
 
-def _split_saved_to_disk(path: Path, split: str | None, streaming: bool) -> Any:
+def _split_saved_to_disk(path: Path, split: str | None) -> Any:
     import datasets
 
-    if streaming:
-        raise DataOptionError(f"{str(path)!r} was written by save_to_disk and is read in place: leave streaming out.")
     loaded = datasets.load_from_disk(str(path))
     if isinstance(loaded, datasets.Dataset):
         return loaded

@@ -29,6 +29,8 @@ class OptionError(ValueError):
 FREE_TO_CHANGE = (
     *(
         "output_dir",
+        "tar_index",
+        "stream_retry_seconds",
         "max_unreadable",
         "max_skipped_steps",
         "gradient_checkpointing",
@@ -47,7 +49,11 @@ RANGES = {
         ("epochs", "batch_size", "gradient_accumulation_steps", "log_every", "keep_checkpoints", "max_skipped_steps"),
         (1, math.inf),
     ),
-    **dict.fromkeys(("num_workers", "max_steps", "save_every", "knn_every", "freeze_last_layer"), (0, math.inf)),
+    "shuffle_window": (1, math.inf),
+    **dict.fromkeys(
+        ("num_workers", "max_steps", "stream_retry_seconds", "save_every", "knn_every", "freeze_last_layer"),
+        (0, math.inf),
+    ),
     **dict.fromkeys(("lr", "min_lr", "weight_decay", "weight_decay_end", "clip_grad"), (0, math.inf)),
     **dict.fromkeys(("mixup", "cutmix"), (0, math.inf)),
     **dict.fromkeys(("momentum_teacher", "center_momentum", "max_unreadable"), (0, 1)),
@@ -60,13 +66,16 @@ class PretrainOptions:
     # -- data ----------------------------------------------------------------------------------------------------------
     data: str | None = field(
         default=None,
-        metadata={"help": "Folder of images, folder or glob of parquet files, or data set name on the Hub."},
+        metadata={"help": "Folder of images, folder or glob of parquet or tar files, or data set name on the Hub."},
     )
     split: str | None = field(default=None, metadata={"help": "Split of a data set (train), or subfolder of a folder."})
     image_column: str | None = field(default=None, metadata={"help": "Column of images, where there are several."})
     streaming: bool = field(default=False, metadata={"help": "Stream the data set instead of downloading it first."})
     samples_per_epoch: int | None = field(
-        default=None, metadata={"help": "Images an epoch of a stream of unknown length."}
+        default=None, metadata={"help": "Images an epoch of a stream, if not all of it."}
+    )
+    shuffle_window: int = field(
+        default=1000, metadata={"help": "Images of a stream that are shuffled, and in memory, at a time; twice that."}
     )
     # -- model ---------------------------------------------------------------------------------------------------------
     architecture: str = field(default="swin-tiny", metadata={"help": "swin-tiny, swin-small, swin-base or swin-large."})
@@ -132,6 +141,12 @@ class PretrainOptions:
     seed: int = field(default=0, metadata={"help": "Of weights, order and views."})
     # -- these do not change the result (see FREE_TO_CHANGE) -----------------------------------------------------------
     output_dir: str = field(default="runs/esvit", metadata={"help": "Everything is written below this folder."})
+    tar_index: str | None = field(
+        default=None, metadata={"help": "Folder for the index of tar shards (OUTPUT_DIR/tar_index)."}
+    )
+    stream_retry_seconds: float = field(
+        default=300, metadata={"help": "How long a server of shards may fail before the run stops."}
+    )
     max_unreadable: float = field(
         default=0.01, metadata={"help": "Share of unreadable images above which the run stops."}
     )

@@ -37,7 +37,6 @@ from image_sources import (
     DataOptionError,
     EmptySourceError,
     ImageSource,
-    StreamTooShortError,
     open_source,
 )
 from initialisation import InitialisationError, initialise
@@ -65,6 +64,7 @@ from optimization import (
 )
 from options import OptionError, PretrainOptions, parse_options, save_options
 from schedules import cosine_schedule, teacher_temp_schedule
+from shard_stream import ShardStream
 from view_features import (
     LabelledImages,
     NonFiniteFeatureError,
@@ -84,7 +84,7 @@ class PrecisionError(ValueError):
 USER_ERRORS = (
     *(OptionError, ViewOptionError, PrecisionError, ResumeError, NonFiniteLossError),
     *(EsViTArchitectureError, StrictDataclassError, InitialisationError),
-    *(DataOptionError, EmptySourceError, StreamTooShortError, UnlabelledDataError, NeighbourCountError),
+    *(DataOptionError, EmptySourceError, UnlabelledDataError, NeighbourCountError),
     *(NonFiniteFeatureError, OSError),  # the latter also for missing data, unreadable images, a full disk
 )
 
@@ -177,6 +177,9 @@ class Pretraining:
             image_column=options.image_column,
             streaming=options.streaming,
             samples_per_epoch=options.samples_per_epoch,
+            shuffle_window=options.shuffle_window,
+            stream_retry_seconds=options.stream_retry_seconds,
+            tar_index=Path(options.tar_index or Path(options.output_dir) / "tar_index"),
         )
         set_seed(options.seed)
         self.student, self.teacher = build_networks(options, self.accelerator.device)
@@ -245,11 +248,18 @@ class Pretraining:
                 f"accumulated = {self.global_batch}, each in {crops} crops",
                 f"peak lr          = {o.lr:g} x {self.global_batch} / 256 = {self.peak_lr:.3g}",
                 f"steps an epoch   = floor({len(self.source)} images / {self.global_batch}) = {self.steps_per_epoch}",
+                *self.stream_summary(),
                 f"steps            = {o.epochs} epochs x {self.steps_per_epoch} = {self.num_steps}"
                 + (f", stopping at {self.last_step}" if self.last_step < self.num_steps else ""),
                 f"device           = {self.accelerator.device}, {o.mixed_precision} mixed precision",
             ]
         )
+
+    def stream_summary(self) -> list[str]:
+        world = self.accelerator.num_processes
+        if not isinstance(self.source, ShardStream):
+            return []
+        return [self.source.describe(self.steps_per_epoch * self.global_batch // world, world)]
 
     def resume(self) -> int:
         """

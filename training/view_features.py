@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from image_decoding import UnreadableImageError, decode
-from image_sources import DataOptionError, DatasetSource, EmptySourceError, FolderSource, ImageSource, StreamSource
+from image_sources import DataOptionError, DatasetSource, EmptySourceError, FolderSource, ImageSource
+from shard_stream import ShardStream
 from view_loader import SkipLog
 
 
@@ -58,7 +59,7 @@ class LabelledImages(Dataset[tuple[Tensor, int]]):
     """
 
     def __init__(self, source: ImageSource, transform: Transform) -> None:
-        if isinstance(source, StreamSource):
+        if isinstance(source, ShardStream):
             raise DataOptionError(
                 "k-NN reads images by their number, which a stream has not: open it without streaming."
             )

@@ -2,9 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Batches of multi-crop views from a source of images, in an order that depends on nothing but its arguments.
 
-With G = batch size * number of processes, step k of an epoch holds the positions k*G .. (k+1)*G - 1 of the epoch's
-order, and process r their r-th part of one batch size. The main process walks that order and tells the workers what to
-read; they decode and crop. So the number of workers changes nothing, and a run can begin at any step.
+With G = batch size * number of processes, step k of an epoch holds the positions k*G .. (k+1)*G - 1, and process r
+their r-th part of one batch size. Of a folder or data set, these are positions in one order of all images; of a stream,
+each process fills its own from its own part of the shards (see `shard_stream`). The main process walks that order and
+tells the workers what to read; they decode and crop. So the number of workers changes nothing, and a run can begin at
+any step.
 """
 
 import itertools
@@ -21,6 +23,7 @@ from crops import sufficient_size, write_views
 from image_decoding import Record, Size, UnreadableImageError, decode
 from image_sources import DataOptionError, ImageSource
 from interruption import outlive_signals
+from shard_stream import ShardStream
 from views import CropParameters, ViewKey, ViewOptions, draw_views
 
 
@@ -74,6 +77,8 @@ class BatchRequests(Sampler[BatchRequest]):
         self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
         whole = steps_per_epoch(len(source), batch_size * batches_per_step, world_size)
         self.steps_per_epoch = whole * batches_per_step
+        if isinstance(source, ShardStream):
+            source.check_processes(world_size)
         if not 0 <= start_step <= self.steps_per_epoch:
             raise DataOptionError(f"start_step {start_step} is not in an epoch of {self.steps_per_epoch} steps.")
 
@@ -85,15 +90,24 @@ class BatchRequests(Sampler[BatchRequest]):
             yield from self._epoch(epoch, self.start_step if epoch == self.epochs.start else 0)
 
     def _epoch(self, epoch: int, start_step: int) -> Iterator[BatchRequest]:
-        items = _followed_by_its_start(self.source.items(self.seed, epoch), MAX_REPLACEMENTS)
+        items, first, stride = self._items(epoch, start_step)
         window: deque[Any] = deque(maxlen=self.batch_size + MAX_REPLACEMENTS)
         taken = 0
         for step in range(start_step, self.steps_per_epoch):
-            first = (step * self.world_size + self.rank) * self.batch_size
+            position = (step * self.world_size + self.rank) * self.batch_size
             end = first + self.batch_size + MAX_REPLACEMENTS
             window.extend(itertools.islice(items, end - taken))  # keeps items first .. end - 1
-            taken = end
-            yield BatchRequest(epoch, range(first, first + self.batch_size), list(window))
+            taken, first = end, first + stride
+            yield BatchRequest(epoch, range(position, position + self.batch_size), list(window))
+
+    def _items(self, epoch: int, start_step: int) -> tuple[Iterator[Any], int, int]:
+        """Items without end, the number of the first one of `start_step` in them, and how far the next step's is."""
+        if isinstance(self.source, ShardStream):
+            count, start = self.steps_per_epoch * self.batch_size, start_step * self.batch_size
+            return self.source.rank_items(self.seed, epoch, self.rank, count, start), 0, self.batch_size
+        items = _followed_by_its_start(self.source.items(self.seed, epoch), MAX_REPLACEMENTS)
+        first = (start_step * self.world_size + self.rank) * self.batch_size
+        return items, first, self.world_size * self.batch_size
 
 
 def steps_per_epoch(num_images: int, batch_size: int, world_size: int) -> int:
@@ -247,7 +261,8 @@ def make_loader(
     `augment`, the views are bytes, and the photometric operations are left to `augmentation.augment`.
 
     Raises:
-        DataOptionError: an epoch has no whole global batch, or fewer batches than `start_step`.
+        DataOptionError: an epoch has no whole global batch, or fewer batches than `start_step`; or a stream has too
+            few row groups for so many processes.
     """
     requests = BatchRequests(
         source,

@@ -117,6 +117,7 @@ class Draws(IntEnum):
 
     VIEW = 0
     ORDER = 1
+    WINDOW = 2
     MIXING = 3
 
 

@@ -1,0 +1,117 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop on streams of shards: a stopped run continues exactly, also of several processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from accelerate.state import AcceleratorState
+
+from checkpoints import ResumeError
+from pretrain import Pretraining, main
+from shard_server import serve, write_parquet, write_tar
+from test_pretrain import ROOT, assert_equal_weights, losses_of, recipe_of, start, tiny
+
+
+WRITE = {"parquet": write_parquet, "tar": write_tar}
+STREAM = {"streaming": True, "shuffle_window": 7, "stream_retry_seconds": 5.0}
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerate():
+    """Accelerate keeps the first precision of a process for all later runs in it."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="module", params=["parquet", "tar"])
+def shards(request, tmp_path_factory):
+    """29 images in shards of uneven lengths: 3 steps of 8 an epoch, and 5 images over."""
+    folder = tmp_path_factory.mktemp(request.param)
+    WRITE[request.param](folder, [11, 2, 16], size=48)
+    return folder / f"*.{request.param}"
+
+
+@pytest.fixture(scope="module")
+def finished(shards, tmp_path_factory):
+    output = tmp_path_factory.mktemp("finished")
+    Pretraining(tiny(shards, output, **STREAM)).run()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return output
+
+
+@pytest.mark.parametrize("stop", [1, 3, 4])
+def test_a_stopped_stream_continues_exactly(shards, finished, tmp_path, stop):
+    Pretraining(tiny(shards, tmp_path, max_steps=stop, num_workers=2, **STREAM)).run()
+    Pretraining(tiny(shards, tmp_path, **STREAM)).run()
+    assert losses_of(tmp_path) == losses_of(finished) and len(losses_of(finished)) == 6
+    for folder in ("teacher", "checkpoints/step-00000006/student"):
+        assert_equal_weights(tmp_path / folder, finished / folder)
+
+
+def test_a_server_that_fails_changes_nothing(shards, tmp_path):
+    """The same shards by HTTP: the order is of their contents, not of their names."""
+    with serve(shards.parent) as server:
+        urls = [server.url(path.name) for path in sorted(shards.parent.glob(shards.name))]
+        run = Pretraining(tiny(urls[0], tmp_path, **{**STREAM, "batch_size": 4}))
+        server.faults = ["reset", "503", "", "broken", "short"]
+        run.run()
+        assert not server.faults
+    local = tmp_path / "local"
+    AcceleratorState._reset_state(reset_partial_state=True)
+    Pretraining(tiny(sorted(shards.parent.iterdir())[0], local, **{**STREAM, "batch_size": 4})).run()
+    assert losses_of(local) == losses_of(tmp_path)
+
+
+def test_the_shuffle_belongs_to_the_run(shards, tmp_path, capsys):
+    Pretraining(tiny(shards, tmp_path, max_steps=1, **STREAM)).run()
+    assert "left out         = 29 - 1 processes x 24 = 5 images, others each epoch" in capsys.readouterr().out
+    with pytest.raises(ResumeError, match="shuffle_window was 7 and is 8"):
+        Pretraining(tiny(shards, tmp_path, **{**STREAM, "shuffle_window": 8})).run()
+    assert (tmp_path / "tar_index").is_dir() == (shards.suffix == ".tar")
+
+
+def test_a_shard_that_cannot_be_read_is_said_in_one_line(shards, tmp_path):
+    broken = tmp_path / f"broken{shards.suffix}"
+    broken.write_bytes(sorted(shards.parent.iterdir())[0].read_bytes()[:3000])
+    recipe = recipe_of(tiny(broken, tmp_path / "run", **STREAM), tmp_path / "run.yaml")
+    with pytest.raises(SystemExit, match=f"^error: .*broken{shards.suffix} is not a whole"):
+        main(["--recipe", recipe])
+
+
+@pytest.mark.slow
+def test_two_processes_resume_a_stream_exactly(shards, tmp_path):
+    torchrun = ["torchrun", "--standalone", "--nproc_per_node", "2", "training/pretrain.py", "--recipe"]
+    changes = {**STREAM, "batch_size": 4, "num_workers": 1}
+    whole = recipe_of(tiny(shards, tmp_path / "whole", **changes), tmp_path / "whole.yaml")
+    parts = recipe_of(tiny(shards, tmp_path / "parts", **changes), tmp_path / "parts.yaml")
+    assert "images a process = 12: process r has rows r x 12" in start([*torchrun, whole])
+    start([*torchrun, parts, "--max_steps", "4"])
+    start([*torchrun, parts])
+    assert losses_of(tmp_path / "parts") == losses_of(tmp_path / "whole")
+    assert_equal_weights(tmp_path / "parts" / "teacher", tmp_path / "whole" / "teacher")
+
+
+@pytest.mark.slow
+def test_killed_streams_continue_exactly(shards, tmp_path):
+    changes = {**STREAM, "epochs": 6, "save_every": 1, "num_workers": 2}
+    Pretraining(tiny(shards, tmp_path / "whole", **changes)).run()
+    recipe = recipe_of(tiny(shards, tmp_path / "killed", **changes), tmp_path / "killed.yaml")
+    command = [sys.executable, "training/pretrain.py", "--recipe", recipe]
+    log = tmp_path / "killed" / "log.jsonl"
+    for steps in (4, 11):
+        process = subprocess.Popen(
+            command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True
+        )
+        while not log.exists() or log.read_text().count("\n") < steps:
+            assert process.poll() is None
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    start(command)
+    assert losses_of(tmp_path / "killed") == losses_of(tmp_path / "whole")
+    assert_equal_weights(tmp_path / "killed" / "teacher", tmp_path / "whole" / "teacher")

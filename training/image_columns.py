@@ -1,0 +1,78 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The columns of a data set that matter here, and the errors of data that cannot be used."""
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from image_decoding import Record
+
+
+if TYPE_CHECKING:
+    import datasets
+
+
+class DataOptionError(ValueError):
+    """An option does not fit the data it is meant for."""
+
+
+class DataNotFoundError(FileNotFoundError):
+    """There is no data where `data` points to."""
+
+
+class EmptySourceError(ValueError):
+    """The data exists but holds no image."""
+
+
+class ImageColumns(NamedTuple):
+    """The columns of a data set that hold the image and, where there is one, its class."""
+
+    image: str
+    label: str | None
+    class_names: list[str] | None
+
+    @classmethod
+    def find(cls, features: "datasets.Features", image: str | None, label: str | None) -> "ImageColumns":
+        """The columns named, or else the only image column and the only class (or integer "label") column.
+
+        Raises:
+            DataOptionError: a named column does not exist, the labels are not integers, or there is not exactly one
+                image column to choose.
+        """
+        import datasets
+
+        _refuse_unknown_columns(features, image_column=image, label_column=label)
+        images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+        classes = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+        if image is None and len(images) != 1:
+            raise DataOptionError(f"image_column must be one of the columns {list(features)}; images are in {images}.")
+        if label is None and len(classes) == 1:
+            label = classes[0]
+        if label is None and _is_integer(features.get("label")):
+            label = "label"
+        if label is not None and not (label in classes or _is_integer(features[label])):
+            raise DataOptionError(f"label_column {label!r} holds {features[label]}; labels are integers or ClassLabel.")
+        return cls(image or images[0], label, features[label].names if label in classes else None)
+
+    def select(self, dataset: Any) -> Any:
+        """The data set with these columns only, images as bytes or path: it must not decode, we do."""
+        import datasets
+
+        columns = [self.image] if self.label is None else [self.image, self.label]
+        dataset = dataset.with_format(None).select_columns(columns)
+        return dataset.cast_column(self.image, datasets.Image(decode=False))
+
+    def record(self, row: dict[str, Any]) -> Record:
+        """The record of a row of `select(dataset)`. A null image becomes empty bytes, which `decode` refuses."""
+        image = row[self.image] or {"bytes": None, "path": None}
+        content = image["bytes"] or image["path"] or b""
+        return Record(content, None if self.label is None else row[self.label], image["path"])
+
+
+def _refuse_unknown_columns(features: "datasets.Features", **columns: str | None) -> None:
+    for option, column in columns.items():
+        if column is not None and column not in features:
+            raise DataOptionError(f"{option} {column!r} does not exist; the columns are {list(features)}.")
+
+
+def _is_integer(feature: Any) -> bool:
+    return "int" in getattr(feature, "dtype", "")

@@ -1,0 +1,190 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Exact reads of byte ranges of a file that may lie on another machine, and may fail for a while.
+
+Everything that a stream reads goes through `ShardFile.read_range`: either it returns all the bytes that were asked for,
+or it raises an error that names the file. A range can be asked for again without harm, so a fault is never a matter of
+the samples: nothing is lost, and nothing comes twice.
+"""
+
+import asyncio
+import io
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from typing import Any, NamedTuple, TypeVar
+
+import fsspec
+
+
+logger = logging.getLogger(__name__)
+
+FIRST_DELAY, LAST_DELAY = 0.5, 30.0  # seconds between two attempts, doubled from one to the next
+# Seconds in which a server must connect, and send at least a byte; else it is a stall, and the range asked for again.
+STALL_SECONDS = 30
+Result = TypeVar("Result")
+
+
+class ShardError(OSError):
+    """A shard cannot be read, or does not hold what it should; the message names it."""
+
+
+class ShortReadError(OSError):
+    """Fewer bytes came than were asked for."""
+
+
+class ShardFile(NamedTuple):
+    """A file by its path or URL, any that fsspec knows: a local one, https://, hf://."""
+
+    url: str
+    size: int
+    retry_seconds: float
+
+    @classmethod
+    def locate(cls, url: str, retry_seconds: float) -> "ShardFile":
+        """The file and its size.
+
+        Raises:
+            ShardError: it does not exist, or its size cannot be told, also not `retry_seconds` later.
+        """
+        filesystem, path = _filesystem(url)
+        size = patiently(url, retry_seconds, lambda: filesystem.info(path)["size"])
+        if size is None:
+            raise ShardError(f"{url}: the server does not tell its size, so that no part of it can be asked for.")
+        return cls(url, size, retry_seconds)
+
+    @property
+    def is_local(self) -> bool:
+        return "://" not in self.url
+
+    def read_range(self, start: int, stop: int) -> bytes:
+        """The bytes `start` to `stop - 1`, all of them; one request. May be called by several threads.
+
+        Raises:
+            ShardError: it cannot be read, and (of a remote file) could not for `retry_seconds`.
+        """
+        seconds = 0 if self.is_local else self.retry_seconds
+        return patiently(self.url, seconds, lambda: self._read_once(start, stop))
+
+    def _read_once(self, start: int, stop: int) -> bytes:
+        filesystem, path = _filesystem(self.url)
+        # With its size given, opening asks the server for nothing; without a cache, reading asks for this range alone.
+        with filesystem.open(path, "rb", size=self.size, cache_type="none") as file:
+            file.seek(start)
+            content = file.read(stop - start)
+        if len(content) != stop - start:
+            raise ShortReadError(f"{len(content)} bytes came instead of the {stop - start} from {start} on")
+        return content
+
+
+def _filesystem(url: str) -> tuple[Any, str]:
+    if not url.startswith(("http://", "https://")):
+        return fsspec.core.url_to_fs(url)
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=STALL_SECONDS, sock_read=STALL_SECONDS)
+    return fsspec.core.url_to_fs(url, client_kwargs={"timeout": timeout})
+
+
+def patiently(name: str, seconds: float, action: Callable[[], Result]) -> Result:
+    """What `action` returns; what may pass, as a lost connection may, is tried again for up to `seconds`.
+
+    Raises:
+        ShardError: it did not pass, or is nothing that would. It begins with `name`.
+    """
+    deadline, delay = time.monotonic() + seconds, FIRST_DELAY
+    # ValueError: of fsspec, about a server that cannot send a part of a file.
+    expected: tuple[type[Exception], ...] = (*_network_errors(), OSError, ValueError)
+    while True:
+        try:
+            return action()
+        except expected as error:
+            wait = max(delay, _retry_after(error))
+            reason = f"{name}: {type(error).__name__}: {error}"
+            if not _may_pass(error):
+                raise ShardError(reason) from error
+            if time.monotonic() + wait > deadline:
+                raise ShardError(f"{reason} (tried for {seconds:g} s, see stream_retry_seconds)") from error
+        logger.warning("%s; trying again in %.1f s.", reason, wait)
+        time.sleep(wait)
+        delay = min(2 * delay, LAST_DELAY)
+
+
+@cache
+def _network_errors() -> tuple[type[Exception], ...]:
+    """What the clients of https:// and hf:// raise when a connection fails."""
+    import aiohttp
+    from huggingface_hub.utils import httpx  # under this name in every version
+
+    return (aiohttp.ClientError, asyncio.TimeoutError, httpx.RequestError, ConnectionError, TimeoutError)
+
+
+def _may_pass(error: BaseException) -> bool:
+    answers = [status for status in map(_status, _with_causes(error)) if status is not None]
+    if answers:
+        return answers[0] in (408, 429) or answers[0] >= 500
+    return any(isinstance(each, (*_network_errors(), ShortReadError)) for each in _with_causes(error))
+
+
+def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
+    """fsspec turns some errors into others, and keeps the first as the cause."""
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _status(error: BaseException) -> int | None:
+    """The HTTP status that an error of aiohttp, or of huggingface_hub, stands for."""
+    response = getattr(error, "response", None)
+    return getattr(error, "status", None) if response is None else response.status_code
+
+
+def _retry_after(error: BaseException) -> float:
+    """Seconds that the server asks to wait; 0 if it does not say (or says it as a date)."""
+    for each in _with_causes(error):
+        headers = getattr(getattr(each, "response", each), "headers", None) or {}
+        if headers.get("Retry-After", "").isdigit():
+            return float(headers["Retry-After"])
+    return 0.0
+
+
+class RangeReader(io.RawIOBase):
+    """A `ShardFile` as a seekable file for libraries that want one.
+
+    `ranges` (start, stop) are read at once, and read from without another request. Outside of them every read is a
+    request, of at least `ahead` bytes, which are kept until the next request.
+    """
+
+    def __init__(self, file: ShardFile, ranges: Iterable[tuple[int, int]] = (), ahead: int = 0) -> None:
+        self._file, self._ahead, self._position = file, ahead, 0
+        self._parts = [(start, memoryview(file.read_range(start, stop))) for start, stop in ranges]
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._file.size}[whence]
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Up to `size` bytes, fewer only at the end of the file."""
+        left = max(self._file.size - self._position, 0)
+        start, count = self._position, left if size is None or size < 0 else min(size, left)
+        self._position += count
+        return self._bytes(start, start + count) if count else b""
+
+    def _bytes(self, start: int, stop: int) -> bytes:
+        for first, part in self._parts:
+            if first <= start and stop <= first + len(part):
+                return bytes(part[start - first : stop - first])
+        content = self._file.read_range(start, min(max(stop, start + self._ahead), self._file.size))
+        if self._ahead:
+            self._parts = [(start, memoryview(content))]
+        return content[: stop - start]

@@ -1,0 +1,284 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A stream of shards whose order is index arithmetic: a function of (seed, epoch, process), known before it is read.
+
+    shards         in a permutation keyed by (seed, epoch), one after the other, begun at a keyed row: a circle of rows
+    process r      the rows r * n .. (r + 1) * n - 1 of it, n = steps an epoch x images a process and step; up to the
+                   rows left out at the end, other ones each epoch, that is every row once
+    shuffle        its rows in equal blocks of up to `shuffle_window`, each in a keyed permutation
+
+So a run can begin at any step: it begins to read at the block of that step. A process reads only the row groups (or tar
+members) that its rows are in.
+"""
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from functools import partial
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, Union
+
+import torch.distributed
+
+from image_columns import DataOptionError, EmptySourceError, ImageColumns
+from image_decoding import Record
+from shard_files import ShardFile
+from shards import ParquetShard, Shard, TarShard, open_tar
+from views import Draws, keyed_generator
+
+
+if TYPE_CHECKING:
+    import datasets
+
+
+READERS, OPENERS = 4, 16  # threads that read, and that open shards: so many requests at a time
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Run(NamedTuple):
+    """Neighbouring rows of one shard."""
+
+    shard: int
+    start: int
+    stop: int
+
+
+def epoch_runs(lengths: list[int], seed: int, epoch: int) -> list[Run]:
+    """All rows of all shards in the order of an epoch; of the first shard a part may come at the end."""
+    generator = keyed_generator(seed, epoch, draws=Draws.ORDER)
+    runs = [Run(shard, 0, lengths[shard]) for shard in generator.permutation(len(lengths)).tolist()]
+    total = sum(lengths)
+    first = int(generator.integers(total))
+    return cut(runs, first, total - first) + cut(runs, 0, first)
+
+
+def cut(runs: list[Run], first: int, count: int) -> list[Run]:
+    """The rows `first` to `first + count - 1` of those in `runs`."""
+    found, position = [], 0
+    for shard, start, stop in runs:
+        low, high = max(first - position, 0), min(first + count - position, stop - start)
+        if low < high:
+            found.append(Run(shard, start + low, start + high))
+        position += stop - start
+    return found
+
+
+def block_bounds(count: int, window: int) -> list[int]:
+    """Where the blocks of `count` rows begin, and the last one ends: of up to `window` rows, equal up to one row."""
+    blocks = -(-count // window)
+    return [count * block // blocks for block in range(blocks + 1)]
+
+
+class ShardStream:
+    """The images of shards as a source for the loader.
+
+    Raises:
+        DataOptionError: `samples_per_epoch` is more than there is.
+        EmptySourceError: the shards have no rows.
+    """
+
+    def __init__(
+        self,
+        shards: list[Shard],
+        columns: ImageColumns,
+        *,
+        samples_per_epoch: int | None = None,
+        shuffle_window: int = 1000,
+    ) -> None:
+        self.shards, self._columns, self._window = shards, columns, shuffle_window
+        self.has_labels, self.class_names = columns.label is not None, columns.class_names
+        self._lengths = [len(shard) for shard in shards]
+        if not sum(self._lengths):
+            raise EmptySourceError(f"the {len(shards)} shards, {shards[0].file.url} and so on, have no rows.")
+        self._length = sum(self._lengths) if samples_per_epoch is None else samples_per_epoch
+        if self._length > sum(self._lengths):
+            raise DataOptionError(
+                f"samples_per_epoch is {samples_per_epoch}, but the shards have {sum(self._lengths)} images."
+            )
+
+    def __len__(self) -> int:
+        return self._length
+
+    def num_units(self) -> int:
+        """Of what is not read in parts: row groups, or samples."""
+        if isinstance(self.shards[0], TarShard):
+            return sum(self._lengths)
+        return sum(1 for shard in self.shards for _ in shard.units(0, len(shard)))
+
+    def check_processes(self, world_size: int) -> None:
+        """
+        Raises:
+            DataOptionError: there are more processes than row groups, so that some would read what others read.
+        """
+        if self.num_units() < world_size:
+            raise DataOptionError(
+                f"the {len(self.shards)} shards have {self.num_units()} {self.shards[0].unit_name} in all, for "
+                f"{world_size} processes: each must have one of its own. Write them with smaller row groups, or read "
+                "them without streaming."
+            )
+
+    def describe(self, per_process: int, world_size: int) -> str:
+        """How an epoch is dealt out, in numbers; `per_process` is the images of each process."""
+        total, used = sum(self._lengths), per_process * world_size
+        blocks = len(block_bounds(per_process, self._window)) - 1
+        return "\n".join(
+            [
+                f"stream           = {total} images in {len(self.shards)} shards, {self.num_units()} "
+                f"{self.shards[0].unit_name}; an epoch has {len(self)}",
+                f"images a process = {per_process}: process r has rows r x {per_process} .. of the shards in the "
+                f"epoch's order, {self._window} at most ({blocks} blocks) shuffled at a time",
+                f"left out         = {total} - {world_size} processes x {per_process} = {total - used} images, others "
+                "each epoch",
+            ]
+        )
+
+    def rank_items(self, seed: int, epoch: int, rank: int, count: int, start: int) -> Iterator[Record]:
+        """The records of process `rank`, of `count` for each process, from the one with number `start` on.
+
+        There is no end: after the last one comes the last block, again and again, to replace what is unreadable.
+
+        Raises:
+            ShardError: what a shard should hold could not be read.
+        """
+        bounds = block_bounds(count, self._window)
+        first_block = next(block for block, end in enumerate(bounds[1:]) if start < end or end == count)
+        first_row = rank * count + bounds[first_block]
+        runs = cut(epoch_runs(self._lengths, seed, epoch), first_row, count - bounds[first_block])
+        records = self._records(runs)
+        skip, shuffled = start - bounds[first_block], list[Record]()
+        for begin, end in itertools.pairwise(bounds[first_block:]):
+            shuffled.clear()  # before the next block is in memory
+            shuffled += itertools.islice(records, end - begin)
+            order = keyed_generator(seed, epoch, rank * count + begin, draws=Draws.WINDOW).permutation(end - begin)
+            shuffled[:] = [shuffled[index] for index in order.tolist()]
+            yield from itertools.islice(shuffled, skip, None)
+            skip = 0
+        yield from itertools.cycle(shuffled)
+
+    def _records(self, runs: list[Run]) -> Iterator[Record]:
+        units = (
+            Run(run.shard, start, stop)
+            for run in runs
+            for start, stop in self.shards[run.shard].units(run.start, run.stop)
+        )
+        return itertools.chain.from_iterable(
+            in_order(
+                units, self._read_unit, threads=READERS, ahead=self._window, weight=lambda unit: unit.stop - unit.start
+            )
+        )
+
+    def _read_unit(self, unit: Run) -> list[Record]:
+        return self.shards[unit.shard].read(unit.start, unit.stop, self._columns)
+
+    @staticmethod
+    def read(item: Record) -> Record:
+        """The record itself, which the stream has read."""
+        return item
+
+
+def in_order(
+    items: Iterator[Item],
+    action: Callable[[Item], Result],
+    *,
+    threads: int,
+    ahead: int,
+    weight: Callable[[Item], int] = lambda item: 1,
+) -> Iterator[Result]:
+    """`action(item)` of each item, in order; `threads` work up to a weight of `ahead` in advance.
+
+    An error of `action` is raised here, in the place of its result.
+    """
+    tasks: SimpleQueue[tuple[Future[Result], Item] | None] = SimpleQueue()
+    for _ in range(threads):
+        # Daemons: a program must be able to end while one of them waits for a server.
+        Thread(target=_serve, args=(tasks, action), daemon=True).start()
+    waiting: deque[tuple[Future[Result], int]] = deque()
+    try:
+        for item in items:
+            waiting.append((Future(), weight(item)))
+            tasks.put((waiting[-1][0], item))
+            while sum(size for _, size in waiting) > ahead + waiting[0][1]:
+                yield waiting.popleft()[0].result()
+        while waiting:
+            yield waiting.popleft()[0].result()
+    finally:
+        for future, _ in waiting:
+            future.cancel()
+        for _ in range(threads):
+            tasks.put(None)
+
+
+def _serve(tasks: SimpleQueue[tuple[Future[Result], Item] | None], action: Callable[[Item], Result]) -> None:
+    while (task := tasks.get()) is not None:
+        future, item = task
+        if future.set_running_or_notify_cancel():
+            try:
+                future.set_result(action(item))
+            except BaseException as error:  # whatever it is, it belongs to who asks for the result
+                future.set_exception(error)
+
+
+def open_stream(
+    urls: list[str],
+    *,
+    features: Union["datasets.Features", None] = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    samples_per_epoch: int | None = None,
+    shuffle_window: int = 1000,
+    retry_seconds: float = 300,
+    index_dir: Path | None = None,
+) -> ShardStream:
+    """The stream of parquet files, or of tar files, with these paths or URLs.
+
+    Processes of a torch.distributed group share the work of opening them (for tar files: of walking through them).
+
+    Args:
+        features: Of the data set, if they are declared somewhere else than in the files.
+        image_column, label_column: Of parquet files as in `ImageColumns.find`; of tar files, the extensions.
+        samples_per_epoch: Fewer than there are, if not all of them are to be seen in each epoch.
+        shuffle_window: Rows that are shuffled, and held in memory, at a time; as many are read ahead.
+        retry_seconds: How long faults of a server may last.
+        index_dir: Where the index of tar files is kept from one run to the next; None: in memory only.
+
+    Raises:
+        ShardError: one cannot be read, or is damaged.
+        DataOptionError, EmptySourceError: see `ShardStream`, `ImageColumns.find` and `shards.index_tar`.
+    """
+    stream = partial(ShardStream, samples_per_epoch=samples_per_epoch, shuffle_window=shuffle_window)
+    if all(url.endswith(".tar") for url in urls):
+        tars = _shared(
+            urls, lambda url: open_tar(ShardFile.locate(url, retry_seconds), image_column, label_column, index_dir)
+        )
+        label = (label_column or "cls") if all(tar.has_labels for tar in tars) else None
+        return stream([*tars], ImageColumns(image_column or "image", label, None))
+    if not all(url.endswith(".parquet") for url in urls):
+        other = next(url for url in urls if not url.endswith(".parquet"))
+        raise DataOptionError(f"{other!r} cannot be streamed: shards are .parquet files, or (uncompressed) .tar files.")
+    parquets = _shared(urls, lambda url: ParquetShard(ShardFile.locate(url, retry_seconds)))
+    columns = ImageColumns.find(features or _features(parquets[0]), image_column, label_column)
+    for shard in parquets:
+        shard.check(columns)
+    return stream([*parquets], columns)
+
+
+def _features(shard: ParquetShard) -> "datasets.Features":
+    import datasets
+
+    return datasets.Features.from_arrow_schema(shard.metadata.schema.to_arrow_schema())
+
+
+def _shared(urls: list[str], opened: Callable[[str], Result]) -> list[Result]:
+    """`opened(url)` of each, in order; every process of the group does its share, and gets all."""
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else (0, 1)
+    mine = list(in_order(iter(urls[rank::world]), opened, threads=OPENERS, ahead=4 * OPENERS))
+    if not distributed:
+        return mine
+    parts: list[list[Result]] = [[] for _ in range(world)]
+    torch.distributed.all_gather_object(parts, mine)
+    return [parts[index % world][index // world] for index in range(len(urls))]
