@@ -53,8 +53,9 @@ def test_a_stopped_stream_continues_exactly(shards, finished, tmp_path, stop):
         assert_equal_weights(tmp_path / folder, finished / folder)
 
 
-def test_a_server_that_fails_changes_nothing(shards, tmp_path):
+def test_a_server_that_fails_changes_nothing(shards, tmp_path, monkeypatch):
     """The same shards by HTTP: the order is of their contents, not of their names."""
+    monkeypatch.setattr("shard_files.FIRST_DELAY", 0.02)
     with serve(shards.parent) as server:
         urls = [server.url(path.name) for path in sorted(shards.parent.glob(shards.name))]
         run = Pretraining(tiny(urls[0], tmp_path, **{**STREAM, "batch_size": 4}))

@@ -107,7 +107,7 @@ class ShardStream:
         """Of what is not read in parts: row groups, or samples."""
         if isinstance(self.shards[0], TarShard):
             return sum(self._lengths)
-        return sum(1 for shard in self.shards for _ in shard.units(0, len(shard)))
+        return sum(1 for shard in self.shards if len(shard) for _ in shard.units(0, len(shard)))
 
     def check_processes(self, world_size: int) -> None:
         """
