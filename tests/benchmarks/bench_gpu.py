@@ -43,7 +43,8 @@ def on_gpu(step):
 
 
 def ours(batch: int, **options):
-    return on_gpu(our_step(batch, mixed_precision="bf16", **options))
+    """Its crops lie on the GPU before, as the reference's do; a run copies them there beside the step before."""
+    return on_gpu(our_step(batch, device="cuda", mixed_precision="bf16", **options))
 
 
 def reference(batch: int, **options):
@@ -72,7 +73,15 @@ def flops_an_image(**options) -> float:
             run.student(run.views(batch))
         with FlopCounterMode(display=False) as everything:
             run.losses(batch, 0, run.center_updates())  # the loss forms its gradients here as well
-    return everything.get_total_flops() + 2 * student.get_total_flops()
+    return everything.get_total_flops() + 2 * student.get_total_flops() + uncounted_flops(run)
+
+
+def uncounted_flops(run) -> int:
+    """The loss's products in place, which torch's counter passes over: both gradients, and pairs times probabilities."""
+    options = run.options
+    width, prototypes = options.head_bottleneck_size, options.num_prototypes
+    rows = {"view": (10, 2), "region": (2 * 49 + 8 * 9, 2 * 49)}  # of student and teacher, for each image
+    return sum(2 * prototypes * s * (2 * width + t) for s, t in rows.values())
 
 
 def report(results: dict[str, Measurement], batch: int, flops: float) -> str:

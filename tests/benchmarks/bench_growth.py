@@ -6,7 +6,7 @@ How cost grows: the step with batch, prototypes, image size, processes; extracti
     python tests/benchmarks/bench_growth.py                     # about half an hour on two cores
     python tests/benchmarks/bench_growth.py --only prototypes
 
-Swin-T, window 7, fp32. One candidate at a time, each in a process of its own.
+Swin-T, window 7, fp32. At each point all candidates take turns, each in a process of its own.
 """
 
 import argparse
@@ -32,35 +32,40 @@ from harness import ALLOCATORS, environment, peak_memory, table, take_turns, wri
 STEPS = {"ours": our_step, "reference": reference_step}
 
 
-def measure(name: str, value: int, setup, repeats: int) -> dict:
-    result = take_turns({name: setup}, repeats=repeats)[name]
-    return {"name": name, "value": value, "seconds": result.median, "peak_bytes": result.peak_bytes}
+def measure(value: int, setups: dict, repeats: int) -> list[dict]:
+    """One point of a curve: all candidates take turns."""
+    results = take_turns(setups, repeats=repeats)
+    return [
+        {"name": name, "value": value, "seconds": result.median, "peak_bytes": result.peak_bytes}
+        for name, result in results.items()
+    ]
+
+
+def steps(batch: int, **options) -> dict:
+    """The reference only up to 8 images, after which it needs more memory than a small machine has."""
+    names = STEPS if batch <= 8 else ["ours"]
+    return {name: functools.partial(STEPS[name], batch, **options) for name in names}
 
 
 def by_batch(repeats: int) -> list[dict]:
-    """Seconds a step; the reference only up to 8, after which it needs more memory than a small machine has."""
-    return [
-        measure(name, batch, functools.partial(step, batch), repeats)
-        for batch in (1, 2, 4, 8, 16)
-        for name, step in STEPS.items()
-        if batch <= 8 or name == "ours"
-    ]
+    """Seconds a step."""
+    return [row for batch in (1, 2, 4, 8, 16) for row in measure(batch, steps(batch), repeats)]
 
 
 def by_prototypes(repeats: int) -> list[dict]:
     return [
-        measure(name, prototypes, functools.partial(step, 2, num_prototypes=prototypes), repeats)
+        row
         for prototypes in (1024, 4096, 16384, 65536, 262144)
-        for name, step in STEPS.items()
+        for row in measure(prototypes, steps(2, num_prototypes=prototypes), repeats)
     ]
 
 
 def by_image_size(repeats: int) -> list[dict]:
     """Global crops of this size, local ones of 3/7 of it, as 96 is of 224."""
     return [
-        measure(name, size, functools.partial(step, 2, sizes=(size, size * 3 // 28 * 4)), repeats)
+        row
         for size in (112, 160, 224, 320, 448)
-        for name, step in STEPS.items()
+        for row in measure(size, steps(2, sizes=(size, size * 3 // 28 * 4)), repeats)
     ]
 
 
@@ -102,10 +107,11 @@ def one_process(batch: int, repeats: int) -> None:
 
 def inference_by_size(repeats: int) -> list[dict]:
     """One image."""
+    names = ("ours", "timm, fused attention", "transformers, sdpa")
     return [
-        measure(name, size, functools.partial(extract, MODELS[name], 1, size), repeats)
+        row
         for size in (224, 448, 896, 1344, 1792)
-        for name in ("ours", "timm, fused attention", "transformers, sdpa")
+        for row in measure(size, {name: functools.partial(extract, MODELS[name], 1, size) for name in names}, repeats)
     ]
 
 
@@ -120,7 +126,11 @@ def knn(bank: int):
 
 def knn_by_bank(repeats: int) -> list[dict]:
     """1000 images looked up, 768 features, 1000 classes, k = 20."""
-    return [measure("ours", bank, functools.partial(knn, bank), repeats) for bank in (1000, 4000, 16000, 64000, 256000)]
+    return [
+        row
+        for bank in (1000, 4000, 16000, 64000, 256000)
+        for row in measure(bank, {"ours": functools.partial(knn, bank)}, repeats)
+    ]
 
 
 SWEEPS = {
