@@ -212,8 +212,6 @@ def test_data_that_is_not_there(tmp_path):
 
 
 def test_options_that_do_not_fit(tmp_path):
-    with pytest.raises(DataOptionError, match="--data"):
-        open_source(None)
     with pytest.raises(DataOptionError, match="ndarray"):
         open_source(np.zeros(3))
     save(tmp_path / "x.png")

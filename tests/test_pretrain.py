@@ -322,7 +322,6 @@ def test_too_many_of_them_in_a_row_stop_the_run(images, tmp_path):
     "changes, error, message",
     [
         ({"mixed_precision": "fp16"}, PrecisionError, "fp16 needs a GPU"),
-        ({"data": None}, DataOptionError, "--data"),
         ({"batch_size": 27}, DataOptionError, "27"),
         ({"architecture": "swin-tyni"}, ValueError, "did you mean 'swin-tiny'"),
         ({"tracker": "swanlab"}, OptionError, "swanlab"),

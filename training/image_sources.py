@@ -142,7 +142,7 @@ ImageSource: TypeAlias = FolderSource | DatasetSource | ShardStream
 
 
 def open_source(
-    data: Union[str, os.PathLike[str], "datasets.Dataset", None],
+    data: Union[str, os.PathLike[str], "datasets.Dataset"],
     *,
     split: str | None = None,
     config_name: str | None = None,
@@ -171,11 +171,6 @@ def open_source(
         DataNotFoundError, EmptySourceError, DataOptionError: see their descriptions.
         ShardError: a shard cannot be read, or is damaged.
     """
-    if data is None:
-        raise DataOptionError(
-            "no data given: pass --data with a folder of images, a glob of parquet or tar files, or the name of a data "
-            "set on the Hub such as ILSVRC/imagenet-1k."
-        )
     if isinstance(data, (str, os.PathLike)):
         if streaming or _is_tar(data) or "://" in str(data):
             _refuse_to_stream(Path(data).expanduser(), image_column, label_column)

@@ -41,6 +41,8 @@ FREE_TO_CHANGE = (
     ),
     *("log_every", "save_every", "keep_checkpoints", "knn_every", "knn_train", "knn_test", "knn_k", "tracker"),
 )
+# What is read if `data` is not given, as a stream.
+DEFAULT_DATA = "ILSVRC/imagenet-1k"
 # What says how to read `data`: a recipe's do not apply to other data.
 ABOUT_DATA = ("data", "split", "image_column", "streaming", "samples_per_epoch")
 # Smallest and largest value of options that have them.
@@ -66,7 +68,10 @@ class PretrainOptions:
     # -- data ----------------------------------------------------------------------------------------------------------
     data: str | None = field(
         default=None,
-        metadata={"help": "Folder of images, folder or glob of parquet or tar files, or data set name on the Hub."},
+        metadata={
+            "help": "Folder of images, folder or glob of parquet or tar files, or data set name on the Hub "
+            f"({DEFAULT_DATA}, streamed)."
+        },
     )
     split: str | None = field(default=None, metadata={"help": "Split of a data set (train), or subfolder of a folder."})
     image_column: str | None = field(default=None, metadata={"help": "Column of images, where there are several."})
@@ -175,6 +180,8 @@ class PretrainOptions:
     tracker: str = field(default="tensorboard", metadata={"help": "Any tracker of Accelerate by name, or none."})
 
     def __post_init__(self):
+        if self.data is None:
+            self.data, self.streaming = DEFAULT_DATA, True
         for name in ("global_crops_scale", "local_crops_scale"):
             share = getattr(self, name)
             if len(share) != 2 or not 0 < share[0] <= share[1] <= 1:

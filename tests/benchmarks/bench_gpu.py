@@ -77,7 +77,7 @@ def flops_an_image(**options) -> float:
 
 
 def uncounted_flops(run) -> int:
-    """The loss's products in place, which torch's counter passes over: both gradients, and pairs times probabilities."""
+    """The loss's products in place, which the counter passes over: both gradients, and pairs times probabilities."""
     options = run.options
     width, prototypes = options.head_bottleneck_size, options.num_prototypes
     rows = {"view": (10, 2), "region": (2 * 49 + 8 * 9, 2 * 49)}  # of student and teacher, for each image

@@ -1,0 +1,47 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Streams of the Hub's ImageNets, by the unmodified clients, through faults of the Hub."""
+
+from pathlib import Path
+
+import pytest
+
+from hub_client import GRANTED, client, small_hub
+from loopback_hub import Fault
+
+
+ROOT = Path(__file__).resolve().parents[1]
+STREAM = """
+    import itertools
+    from image_sources import open_source
+
+    source = open_source({name!r}, streaming=True, stream_retry_seconds=60)
+    records = list(itertools.islice(source.rank_items(0, 0, 0, len(source), 0), len(source)))
+    result = [len(source.shards), [record.label for record in records], len(set(map(str, records)))]
+"""
+FAULTS = {
+    "none": [],
+    "reset": [{"cut": "reset", "after": 700, "times": 3}],
+    "drop": [{"cut": "drop", "after": 300, "times": 2}],
+    "short": [{"cut": "short", "after": 300, "times": 2}],
+    "429": [{"status": 429, "retry_after": 1, "times": 2}],
+    "503": [{"status": 503, "seconds": 3.0, "times": None}],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, files, number", [("ILSVRC/imagenet-1k", "*.parquet", 20), ("timm/imagenet-1k-wds", "*.tar", 17)]
+)
+def test_faults_of_the_hub_change_nothing(name, files, number, tmp_path):
+    results = {}
+    for fault, settings in FAULTS.items():
+        with small_hub() as hub:
+            hub.inject(*[Fault(path=files, **each) for each in settings])
+            (home := tmp_path / fault).mkdir()
+            results[fault] = client(
+                hub, home, STREAM.format(name=name), token=GRANTED, PYTHONPATH=f"{ROOT / 'training'}:{ROOT}"
+            )
+            assert all(each.hits for each in hub.faults)
+    assert all(result == results["none"] for result in results.values())
+    assert len(results["none"][1]) == results["none"][2] == number
