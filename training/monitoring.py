@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 from collapse import CollapseWatch, rank_me, spread
 from modeling_esvit.region_matching import EsViTLoss
+from pictures import draw_curves
 from view_loader import Batch
 
 
@@ -53,6 +54,7 @@ class Monitor:
         self.log_every = log_every
         self.images_per_step = images_per_step
         self.path = Path(output_dir) / "log.jsonl"
+        self.drawn = 0.0
         if accelerator.is_main_process and self.path.exists():
             self.forget_after(step)
         self.bar = tqdm(
@@ -184,6 +186,15 @@ class Monitor:
             with self.path.open("a") as log:
                 log.write(json.dumps({"step": step, **values}) + "\n")
         self.accelerator.log({name: value for name, value in values.items() if value is not None}, step=step)
+
+    def seconds_since_drawn(self) -> float:
+        return time.monotonic() - self.drawn
+
+    def draw(self, num_prototypes: int) -> None:
+        """Make the picture of the log, `curves.png`, anew."""
+        self.drawn = time.monotonic()
+        if self.accelerator.is_main_process:
+            draw_curves(self.path, self.path.with_name("curves.png"), num_prototypes)
 
     def say(self, message: str) -> None:
         """A line above the progress bar, once."""

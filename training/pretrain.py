@@ -15,7 +15,6 @@ OUTPUT_DIR/teacher.
 """
 
 import contextlib
-import copy
 import gc
 import itertools
 import sys
@@ -24,15 +23,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import LoggerType, gather_object, set_seed
+from accelerate.utils import gather_object, set_seed
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoModelForPreTraining, BitImageProcessor
+from transformers import BitImageProcessor
 from transformers.utils import logging as transformers_logging
 
 from augmentation import augment
 from checkpoints import Checkpoints, Progress, ResumeError, model_folder
 from collapse import CollapseWatch
+from construction import PrecisionError, build_accelerator, build_networks, view_options
 from image_sources import (
     DataOptionError,
     EmptySourceError,
@@ -49,10 +48,9 @@ from knn import (
     open_train_and_test,
 )
 from mixing import draw_mixings, mix
-from modeling_esvit import EsViTArchitectureError, EsViTConfig, EsViTForPreTraining
+from modeling_esvit import EsViTArchitectureError
 from modeling_esvit.modeling_esvit import evaluation_preprocessor
 from modeling_esvit.region_matching import CenterUpdate, EsViTLoss, crop_layout, esvit_loss
-from modeling_esvit.swin import EsViTDropPath
 from monitoring import Monitor, NonFiniteLossError
 from optimization import (
     clip_gradients,
@@ -63,6 +61,7 @@ from optimization import (
     update_teacher,
 )
 from options import OptionError, PretrainOptions, parse_options, save_options
+from pictures import views_picture
 from schedules import cosine_schedule, teacher_temp_schedule
 from shard_stream import ShardStream
 from view_features import (
@@ -73,11 +72,7 @@ from view_features import (
     evaluation_transform,
 )
 from view_loader import Batch, SkipLog, make_loader, steps_per_epoch
-from views import ViewOptionError, ViewOptions
-
-
-class PrecisionError(ValueError):
-    """A precision that this device cannot compute in."""
+from views import ViewOptionError
 
 
 # What a user can put right; the command prints their message alone.
@@ -89,77 +84,11 @@ USER_ERRORS = (
 )
 
 
+DRAW_EVERY = 60  # seconds between two pictures of the curves, at the least
 OUT_OF_MEMORY = (
     "The device's memory does not suffice. Halve --batch_size and double --gradient_accumulation_steps, which gives "
     "the same result, or add --gradient_checkpointing, which takes a quarter more time and a third less memory."
 )
-
-
-def build_accelerator(options: PretrainOptions) -> Accelerator:
-    """
-    Raises:
-        PrecisionError: fp16 without a GPU, which Accelerate would silently run in fp32.
-        OptionError: a tracker that is unknown or not installed, which Accelerate would silently leave out.
-    """
-    if options.tracker != "none" and options.tracker not in LoggerType.list():
-        raise OptionError(f"There is no tracker {options.tracker!r}; known: none, {', '.join(LoggerType.list())}.")
-    accelerator = Accelerator(
-        cpu=not torch.accelerator.is_available(),  # else Accelerate ignores torchrun's processes on a CPU
-        mixed_precision=options.mixed_precision,
-        gradient_accumulation_steps=options.gradient_accumulation_steps,
-        log_with=None if options.tracker == "none" else options.tracker,
-        project_dir=options.output_dir,
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
-    )
-    if options.mixed_precision == "fp16" and accelerator.device.type == "cpu":
-        raise PrecisionError("fp16 needs a GPU; on a CPU use --mixed_precision bf16 or no.")
-    if options.mixed_precision != "no" and accelerator.device.type == "cuda":
-        torch.set_float32_matmul_precision("high")  # TF32 in the loss, which is float32: more digits than the rest has
-    if options.tracker != "none" and not accelerator.log_with:
-        raise OptionError(f"The tracker {options.tracker!r} is not installed; install it or use --tracker none.")
-    return accelerator
-
-
-def build_networks(options: PretrainOptions, device: torch.device) -> tuple[EsViTForPreTraining, EsViTForPreTraining]:
-    """Student and teacher, equal at the start; the teacher has no stochastic depth and takes no gradient."""
-    overrides = {
-        name: getattr(options, name)
-        for name in ("patch_size", "embed_dim", "depths", "num_heads", "drop_path_rate")
-        if getattr(options, name) is not None
-    }
-    config = EsViTConfig.from_architecture(
-        options.architecture,
-        window_size=options.window_size,
-        image_size=options.image_size,
-        num_prototypes=options.num_prototypes,
-        head_hidden_size=options.head_hidden_size,
-        head_bottleneck_size=options.head_bottleneck_size,
-        norm_last_layer=options.norm_last_layer,
-        region_head=options.task == "view+region",
-        **overrides,
-    )
-    attention = options.attn_implementation
-    if attention == "auto":
-        attention = "eager" if device.type == "cpu" else "sdpa"
-    student = AutoModelForPreTraining.from_config(config, attn_implementation=attention)
-    teacher = copy.deepcopy(student).requires_grad_(False)
-    for module in teacher.modules():
-        if isinstance(module, EsViTDropPath):
-            module.rate = 0.0
-    if options.gradient_checkpointing:
-        student.gradient_checkpointing_enable()
-    return student.train(), teacher.train()
-
-
-def view_options(options: PretrainOptions) -> ViewOptions:
-    return ViewOptions(
-        global_crop_size=options.global_crop_size,
-        local_crop_sizes=options.local_crop_sizes,
-        local_crops_numbers=options.local_crops_numbers,
-        global_crops_scale=(options.global_crops_scale[0], options.global_crops_scale[1]),
-        local_crops_scale=(options.local_crops_scale[0], options.local_crops_scale[1]),
-        augmentation=options.augmentation,
-    )
 
 
 class Pretraining:
@@ -417,12 +346,21 @@ class Pretraining:
         gc.freeze()  # what exists now lives as long as the run: collections during steps need not walk through it
         # Closed, the loader's workers end at once, however the run ends.
         with Interruption() as interruption, contextlib.closing(monitor.timed(self.batches(step))) as batches:
+            first = step
             while step < self.last_step:
-                self.train_step(list(self.take_step(batches)), step, monitor)
+                taken = list(self.take_step(batches))
+                if step == first:
+                    self.draw_views(taken[0])
+                self.train_step(taken, step, monitor)
                 step += 1
                 self.after_step(step, monitor, interruption.exchange())
         monitor.close()
         return self.finish(monitor)
+
+    def draw_views(self, batch: Batch) -> None:
+        if self.accelerator.is_main_process:
+            picture = views_picture(self.views(batch), self.options.batch_size)
+            picture.save(Path(self.options.output_dir) / "views.png")
 
     def collapse_watch(self) -> CollapseWatch:
         warm_epochs = max(self.options.warmup_epochs, self.options.warmup_teacher_temp_epochs)
@@ -460,6 +398,7 @@ class Pretraining:
             return
         folder = self.save(step)
         if signal and not at_end:
+            monitor.draw(self.options.num_prototypes)
             monitor.close()
             self.accelerator.end_training()
             raise InterruptedRunError(signal, step)
@@ -467,6 +406,8 @@ class Pretraining:
             scores = self.evaluate()
             monitor.write(step, scores)
             self.checkpoints.offer_best(folder, *next(iter(scores.items())))
+        if at_end or monitor.seconds_since_drawn() > DRAW_EVERY:
+            monitor.draw(self.options.num_prototypes)
         monitor.start_window()  # images/s counts training alone
 
     def finish(self, monitor: Monitor) -> Path:

@@ -1,0 +1,45 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The pictures of a run show what they are made of."""
+
+import json
+import math
+
+import numpy as np
+import torch
+from PIL import Image
+
+from crops import IMAGENET_MEAN, IMAGENET_STD
+from pictures import GAP, draw_curves, views_picture
+
+
+def test_views_are_shown_image_by_image():
+    """Each view has a grey level of its own: 10 * image + crop."""
+    levels = [torch.tensor([[10 * image + crop for image in range(3)] for crop in crops]) for crops in ((0, 1), (2,))]
+    groups = []
+    for level, size in zip(levels, (8, 4), strict=True):
+        view = level.flatten()[:, None, None, None].expand(-1, 3, size, size) / 255
+        groups.append((view - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1))
+    shown = np.asarray(views_picture(groups, batch=3, images=2))
+    assert shown.shape == (2 * (8 + GAP), 2 * (8 + GAP) + 4 + GAP, 3)
+    for image in range(2):
+        top = image * (8 + GAP)
+        for crop, left in enumerate((0, 8 + GAP, 2 * (8 + GAP))):
+            assert (shown[top : top + 4, left : left + 4] == 10 * image + crop).all()
+
+
+def test_curves(tmp_path):
+    """More to show, more panels; a step without a finite loss is a gap."""
+    log, picture = tmp_path / "log.jsonl", tmp_path / "curves.png"
+    records = [{"step": step, "loss": 5 / step, "teacher_entropy": 2.0, "kl": 1.0} for step in range(1, 30)]
+    records[3]["loss"] = None
+    log.write_text("".join(json.dumps(record) + "\n" for record in records))
+    draw_curves(log, picture, num_prototypes=64)
+    with Image.open(picture) as image:
+        width = image.width
+    with log.open("a") as file:
+        file.write(json.dumps({"step": 29, "knn_k10_top1": 0.5}) + "\n")
+    draw_curves(log, picture, num_prototypes=64)
+    with Image.open(picture) as image:
+        assert image.width * 3 == width * 4 and math.isclose(image.height, 300, abs_tol=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "log.jsonl"]

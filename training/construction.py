@@ -1,0 +1,86 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What a run is built of, from its options: accelerator, student and teacher, the description of its views."""
+
+import copy
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import LoggerType
+from transformers import AutoModelForPreTraining
+
+from modeling_esvit import EsViTConfig, EsViTForPreTraining
+from modeling_esvit.swin import EsViTDropPath
+from options import OptionError, PretrainOptions
+from views import ViewOptions
+
+
+class PrecisionError(ValueError):
+    """A precision that this device cannot compute in."""
+
+
+def build_accelerator(options: PretrainOptions) -> Accelerator:
+    """
+    Raises:
+        PrecisionError: fp16 without a GPU, which Accelerate would silently run in fp32.
+        OptionError: a tracker that is unknown or not installed, which Accelerate would silently leave out.
+    """
+    if options.tracker != "none" and options.tracker not in LoggerType.list():
+        raise OptionError(f"There is no tracker {options.tracker!r}; known: none, {', '.join(LoggerType.list())}.")
+    accelerator = Accelerator(
+        cpu=not torch.accelerator.is_available(),  # else Accelerate ignores torchrun's processes on a CPU
+        mixed_precision=options.mixed_precision,
+        gradient_accumulation_steps=options.gradient_accumulation_steps,
+        log_with=None if options.tracker == "none" else options.tracker,
+        project_dir=options.output_dir,
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+    )
+    if options.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise PrecisionError("fp16 needs a GPU; on a CPU use --mixed_precision bf16 or no.")
+    if options.mixed_precision != "no" and accelerator.device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32 in the loss, which is float32: more digits than the rest has
+    if options.tracker != "none" and not accelerator.log_with:
+        raise OptionError(f"The tracker {options.tracker!r} is not installed; install it or use --tracker none.")
+    return accelerator
+
+
+def build_networks(options: PretrainOptions, device: torch.device) -> tuple[EsViTForPreTraining, EsViTForPreTraining]:
+    """Student and teacher, equal at the start; the teacher has no stochastic depth and takes no gradient."""
+    overrides = {
+        name: getattr(options, name)
+        for name in ("patch_size", "embed_dim", "depths", "num_heads", "drop_path_rate")
+        if getattr(options, name) is not None
+    }
+    config = EsViTConfig.from_architecture(
+        options.architecture,
+        window_size=options.window_size,
+        image_size=options.image_size,
+        num_prototypes=options.num_prototypes,
+        head_hidden_size=options.head_hidden_size,
+        head_bottleneck_size=options.head_bottleneck_size,
+        norm_last_layer=options.norm_last_layer,
+        region_head=options.task == "view+region",
+        **overrides,
+    )
+    attention = options.attn_implementation
+    if attention == "auto":
+        attention = "eager" if device.type == "cpu" else "sdpa"
+    student = AutoModelForPreTraining.from_config(config, attn_implementation=attention)
+    teacher = copy.deepcopy(student).requires_grad_(False)
+    for module in teacher.modules():
+        if isinstance(module, EsViTDropPath):
+            module.rate = 0.0
+    if options.gradient_checkpointing:
+        student.gradient_checkpointing_enable()
+    return student.train(), teacher.train()
+
+
+def view_options(options: PretrainOptions) -> ViewOptions:
+    return ViewOptions(
+        global_crop_size=options.global_crop_size,
+        local_crop_sizes=options.local_crop_sizes,
+        local_crops_numbers=options.local_crops_numbers,
+        global_crops_scale=(options.global_crops_scale[0], options.global_crops_scale[1]),
+        local_crops_scale=(options.local_crops_scale[0], options.local_crops_scale[1]),
+        augmentation=options.augmentation,
+    )
