@@ -88,6 +88,16 @@ def views(saved: Saved) -> str:
     )
 
 
+def streams(saved: Saved) -> str:
+    return table(
+        ["", "samples/s", "peak GB"],
+        (
+            (r["name"], f"{saved['images'] / r['median_seconds']:.0f}", f"{r['peak_bytes'] / 1e9:.2f}")
+            for r in saved["rows"]
+        ),
+    )
+
+
 def startup(saved: Saved) -> str:
     first = saved["rows"][0]["median_seconds"]
     return table(
@@ -140,6 +150,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Saved], str]]] = {
     "inference": ("Feature extraction, Swin-T W7, 224 px, batch 16, fp32", inference),
     "inference_default_allocator": ("The same with glibc's allocator as it comes", inference),
     "views": ("Views: decode a 500 x 375 JPEG, 2 x 224 + 8 x 96 px crops, one core", views),
+    "stream": ("Streams of JPEGs of 500 x 375 px, shuffled and decoded, one core", streams),
     "startup": ("From a new process to the features of a first image through `pipeline`", startup),
     "profile": ("Where the time goes, step and loss at batch 8, extraction at 16, under the profiler", profiles),
     "gpu_swin-tiny": ("One GPU, Swin-T W7", seconds_and_memory),

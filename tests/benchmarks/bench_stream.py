@@ -1,0 +1,116 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Samples a second of a shuffled stream from parquet and tar shards, decoded to RGB, on one core: ours, `datasets` and
+`webdataset` on the same files.
+
+    python tests/benchmarks/bench_stream.py
+    python tests/benchmarks/bench_stream.py --images 2000 --repeats 5
+"""
+
+import argparse
+import functools
+import itertools
+import sys
+import tempfile
+from pathlib import Path
+
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "training"), str(ROOT)]
+
+from bench_views import jpegs  # noqa: E402
+from harness import Measurement, environment, rows, table, take_turns, write_json  # noqa: E402
+
+
+SHARDS, WINDOW = 4, 256
+SIZE = (500, 375)
+
+
+def write_shards(folder: Path, images: int) -> None:
+    """The same JPEG files, with a class each, in parquet shards and in tar shards."""
+    import datasets
+    import webdataset
+
+    files = jpegs(SIZE)
+    samples = [(index, files[index % len(files)]) for index in range(images)]
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(num_classes=images)})
+    for shard in range(SHARDS):
+        part = samples[shard::SHARDS]
+        columns = {"image": [{"bytes": file, "path": None} for _, file in part], "label": [index for index, _ in part]}
+        datasets.Dataset.from_dict(columns, features=features).to_parquet(folder / f"{shard}.parquet", batch_size=100)
+        with webdataset.TarWriter(str(folder / f"{shard}.tar")) as tar:
+            for index, file in part:
+                tar.write({"__key__": f"{index:06d}", "jpg": file, "cls": index})
+
+
+def ours(pattern: str):
+    from image_decoding import decode
+    from image_sources import open_source
+
+    source = open_source(pattern, streaming=True, shuffle_window=WINDOW)
+    epochs = itertools.count()
+
+    def iteration() -> int:
+        items = source.rank_items(0, next(epochs), 0, len(source), 0)
+        return sum(decode(source.read(item)).width for item in itertools.islice(items, len(source)))
+
+    return iteration
+
+
+def by_datasets(pattern: str):
+    import datasets
+
+    # Else the end of every pass over parquet files waits five seconds.
+    datasets.config.SLEEP_TIME_ON_THREADS_SHUTDOWN = 0
+    kind = "parquet" if pattern.endswith("parquet") else "webdataset"
+    stream = datasets.load_dataset(kind, data_files=pattern, split="train", streaming=True)
+    column = "image" if kind == "parquet" else "jpg"
+    epochs = itertools.count()
+
+    def iteration() -> int:
+        shuffled = stream.shuffle(seed=next(epochs), buffer_size=WINDOW)
+        return sum(sample[column].convert("RGB").width for sample in shuffled)
+
+    return iteration
+
+
+def by_webdataset(pattern: str):
+    import webdataset
+
+    urls = sorted(map(str, Path(pattern).parent.glob(Path(pattern).name)))
+    stream = webdataset.WebDataset(urls, shardshuffle=SHARDS).shuffle(WINDOW).decode("pilrgb").to_tuple("jpg", "cls")
+    return lambda: sum(image.width for image, _ in stream)
+
+
+def candidates(folder: str) -> dict:
+    return {
+        "ours, parquet": functools.partial(ours, f"{folder}/*.parquet"),
+        "datasets, parquet": functools.partial(by_datasets, f"{folder}/*.parquet"),
+        "ours, tar": functools.partial(ours, f"{folder}/*.tar"),
+        "datasets, tar": functools.partial(by_datasets, f"{folder}/*.tar"),
+        "webdataset, tar": functools.partial(by_webdataset, f"{folder}/*.tar"),
+    }
+
+
+def report(results: dict[str, Measurement], images: int) -> str:
+    return table(
+        ["stream", "samples/s", "peak GB"],
+        ((name, f"{images / m.median:.0f}", f"{m.peak_bytes / 1e9:.2f}") for name, m in results.items()),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=1000)
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        write_shards(Path(folder), arguments.images)
+        results = take_turns(candidates(folder), repeats=arguments.repeats, threads=1)
+    print(report(results, arguments.images))
+    print(f"{write_json('stream', {'images': arguments.images, 'rows': rows(results.values())})}; {environment()}")
+
+
+if __name__ == "__main__":
+    main()
