@@ -1,0 +1,51 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The measures of collapse on features whose rank is known, and when a warning is given."""
+
+import math
+
+import pytest
+import torch
+
+from collapse import PATIENCE, CollapseWatch, rank_me, spread
+
+
+@pytest.mark.parametrize("rows", [8, 200])
+@pytest.mark.parametrize("rank", [1, 3, 6])
+def test_rank_of_equal_orthogonal_directions(rows, rank):
+    """Rows that visit `rank` orthogonal directions equally often have `rank` equal singular values."""
+    directions = torch.linalg.qr(torch.randn(16, 16, generator=torch.Generator().manual_seed(0)))[0][:rank]
+    features = directions.repeat(rows // rank, 1)
+    assert rank_me(features) == pytest.approx(rank, rel=1e-4)
+
+
+def test_spread():
+    generator = torch.Generator().manual_seed(0)
+    everywhere = torch.nn.functional.normalize(torch.randn(4000, 32, generator=generator), dim=1)
+    assert spread(everywhere) == pytest.approx(1, abs=0.02)
+    assert spread(everywhere[:1].expand(100, -1)) == pytest.approx(0, abs=1e-6)
+
+
+def warnings_of(watch: CollapseWatch, losses, rank: float = 50.0) -> dict[int, list[str]]:
+    """At every tenth step from 10 on: what is said."""
+    said = {10 * index: watch.warnings(10 * index, loss, rank) for index, loss in enumerate(losses, 1)}
+    return {step: messages for step, messages in said.items() if messages}
+
+
+def test_a_loss_at_ln_k_is_warned_of_once_after_the_warm_up():
+    stuck = [math.log(1024) * 1.005] * 200
+    said = warnings_of(CollapseWatch(1024, warm_step=300), stuck)
+    (step,) = said
+    assert step == 310 + PATIENCE and "since step 310" in said[step][0] and "ln K = 6.93" in said[step][0]
+
+
+def test_a_break_starts_the_count_anew():
+    uniform, learning = math.log(1024), math.log(1024) * 0.98
+    losses = [uniform] * 40 + [learning] + [uniform] * 100
+    assert list(warnings_of(CollapseWatch(1024, warm_step=0), losses)) == [420 + PATIENCE]
+    assert not warnings_of(CollapseWatch(1024, warm_step=0), [learning] * 200)
+
+
+def test_a_low_rank_is_warned_of():
+    said = warnings_of(CollapseWatch(1024, warm_step=0), [3.0] * 100, rank=2.0)
+    assert list(said) == [10 + PATIENCE] and "effective rank" in said[10 + PATIENCE][0]
