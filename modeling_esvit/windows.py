@@ -118,20 +118,29 @@ def window_index(grids: tuple[Grid, ...], window: int, shift: int, heads: int) -
         )
 
 
-class ToWindows(torch.autograd.Function):
-    """Projected tokens `[(T + 1) * 3 * heads, d]` -> `[3 M, d]`; see [`WindowIndex`]."""
+class Gather(torch.autograd.Function):
+    """Rows `[R, d]` by an index; what its gradient needs is another index, and the places of the padding."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(rows, to_windows, from_windows, padding):
-        return rows.index_select(0, to_windows)
+    def forward(rows, index, inverse, padding):
+        return rows.index_select(0, index)
 
     @staticmethod
     def setup_context(ctx, inputs, output):
-        _, to_windows, from_windows, padding = inputs
-        ctx.save_for_backward(from_windows, padding)
-        ctx.save_for_forward(to_windows)
+        _, index, inverse, padding = inputs
+        ctx.save_for_backward(inverse, padding)
+        ctx.save_for_forward(index)
+
+    @staticmethod
+    def jvp(ctx, rows, *_):
+        (index,) = ctx.saved_tensors
+        return rows.index_select(0, index)
+
+
+class ToWindows(Gather):
+    """Projected tokens `[(T + 1) * 3 * heads, d]` -> `[3 M, d]`; see [`WindowIndex`]."""
 
     @staticmethod
     def backward(ctx, grad):
@@ -142,26 +151,9 @@ class ToWindows(torch.autograd.Function):
             result = torch.cat([result, pads.sum(dim=1)])
         return result, None, None, None
 
-    @staticmethod
-    def jvp(ctx, rows, *_):
-        (to_windows,) = ctx.saved_tensors
-        return rows.index_select(0, to_windows)
 
-
-class ToTokens(torch.autograd.Function):
+class ToTokens(Gather):
     """Attention outputs `[M, d]` -> `[T * heads, d]`; see [`WindowIndex`]. What belongs to padding is dropped."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(rows, to_tokens, from_tokens, output_padding):
-        return rows.index_select(0, to_tokens)
-
-    @staticmethod
-    def setup_context(ctx, inputs, output):
-        _, to_tokens, from_tokens, output_padding = inputs
-        ctx.save_for_backward(from_tokens, output_padding)
-        ctx.save_for_forward(to_tokens)
 
     @staticmethod
     def backward(ctx, grad):
@@ -170,11 +162,6 @@ class ToTokens(torch.autograd.Function):
         if output_padding.numel():
             result = result.index_fill(0, output_padding.long(), 0)
         return result, None, None, None
-
-    @staticmethod
-    def jvp(ctx, rows, *_):
-        (to_tokens,) = ctx.saved_tensors
-        return rows.index_select(0, to_tokens)
 
 
 def by_index(rows: torch.Tensor) -> bool:
