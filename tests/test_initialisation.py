@@ -15,12 +15,13 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
 from checkpoints import ResumeError
+from construction import build_networks
 from initialisation import InitialisationError, find_origin, initialise, optimized_names
 from modeling_esvit import EsViTForPreTraining, EsViTModel
 from modeling_esvit.convert_original import convert
 from optimization import parameter_groups
 from options import parse_options
-from pretrain import Pretraining, build_networks, main
+from pretrain import Pretraining, main
 from tiny_runs import losses_of, tiny, write_images
 
 

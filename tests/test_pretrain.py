@@ -268,19 +268,18 @@ class PoisonedPretraining(Pretraining):
 
     poisoned = range(0)
 
-    def views(self, batch):
-        groups = super().views(batch)
-        if batch.positions[0] in self.poisoned:
-            groups[-1][0, 0, 0, 0] = float("nan")
-        return groups
+    def batches(self, step):
+        for batch in super().batches(step):
+            if batch.positions[0] in self.poisoned:
+                batch.groups[-1][0, 0, 0, 0] = float("nan")
+            yield batch
 
 
 def state_of(run: Pretraining) -> list[torch.Tensor]:
     """Weights, centres, moments and step counts, as copies."""
-    optimizer = [value for state in run.optimizer.state_dict()["state"].values() for value in state.values()]
-    return [tensor.clone() for model in (run.student, run.teacher) for tensor in model.state_dict().values()] + [
-        value.clone() for value in optimizer
-    ]
+    student, teacher, optimizer = run.learner.state()
+    moments = [value for state in optimizer.state_dict()["state"].values() for value in state.values()]
+    return [value.clone() for value in (*student.state_dict().values(), *teacher.state_dict().values(), *moments)]
 
 
 @pytest.mark.parametrize("accumulated", [1, 2])
@@ -313,7 +312,7 @@ def test_a_poisoned_image_does_not_stop_the_run(images, finished, tmp_path):
 def test_too_many_of_them_in_a_row_stop_the_run(images, tmp_path):
     run = Pretraining(tiny(images, tmp_path, log_every=2, max_skipped_steps=4))
     with torch.no_grad():
-        run.student.esvit.encoder.norm.bias.fill_(float("nan"))
+        run.learner.student.esvit.encoder.norm.bias.fill_(float("nan"))
     with pytest.raises(NonFiniteLossError, match="The last 4 steps up to 4 had"):
         run.run()
 

@@ -13,11 +13,12 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel
 
+from construction import build_networks
 from image_sources import open_source
 from knn import evaluate_knn
 from options import ABOUT_DATA, RECIPES, PretrainOptions, parse_options
 from photographs import write_photographs
-from pretrain import Pretraining, build_networks
+from pretrain import Pretraining
 from schedules import cosine_schedule
 from tiny_runs import write_images
 from view_features import evaluation_transform

@@ -67,7 +67,7 @@ def trajectory(tmp_path_factory):
     golden = load("golden_trajectory")
     run = Pretraining(golden_options(tmp_path_factory.mktemp("trajectory")))
     weights = {name.removeprefix("init."): value for name, value in golden.items() if name.startswith("init.")}
-    for model in (run.student, run.teacher):
+    for model in (run.learner.student, run.learner.teacher):
         model.load_state_dict(to_pretraining_keys(weights), strict=False)
     monitor = Monitor(
         run.accelerator,
@@ -81,19 +81,19 @@ def trajectory(tmp_path_factory):
     losses, snapshots = [], {}
     for step in range(10):
         monitor.start_window()
-        run.train_step([golden_batch(step)], step, monitor)
+        run.learner.train_step([golden_batch(step)], step, monitor)
         losses.append(monitor.losses[0][0].item())
         if step + 1 in (5, 10):
             snapshots[step + 1] = {
-                "student": {k: v.clone() for k, v in run.student.state_dict().items()},
-                "teacher": {k: v.clone() for k, v in run.teacher.state_dict().items()},
+                "student": {k: v.clone() for k, v in run.learner.student.state_dict().items()},
+                "teacher": {k: v.clone() for k, v in run.learner.teacher.state_dict().items()},
             }
     return golden, run, losses, snapshots
 
 
 def test_schedules_are_exact(trajectory):
     golden, run, _, _ = trajectory
-    for name, ours in (("lr", run.lr), ("wd", run.weight_decay), ("momentum", run.momentum)):
+    for name, ours in (("lr", run.plan.lr), ("wd", run.plan.weight_decay), ("momentum", run.plan.momentum)):
         torch.testing.assert_close(torch.from_numpy(ours), golden[name], rtol=1e-15, atol=0)
 
 

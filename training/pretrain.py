@@ -23,15 +23,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from accelerate.utils import gather_object, set_seed
+from accelerate.utils import gather_object
 from huggingface_hub.errors import StrictDataclassError
 from transformers import BitImageProcessor
 from transformers.utils import logging as transformers_logging
 
-from augmentation import augment
 from checkpoints import Checkpoints, Progress, ResumeError, model_folder
 from collapse import CollapseWatch
-from construction import PrecisionError, build_accelerator, build_networks, view_options
+from construction import PrecisionError, build_accelerator, view_options
 from image_sources import (
     DataOptionError,
     EmptySourceError,
@@ -47,22 +46,13 @@ from knn import (
     evaluate_knn,
     open_train_and_test,
 )
-from mixing import draw_mixings, mix
+from learner import Learner
 from modeling_esvit import EsViTArchitectureError
 from modeling_esvit.modeling_esvit import evaluation_preprocessor
-from modeling_esvit.region_matching import CenterUpdate, EsViTLoss, crop_layout, esvit_loss
 from monitoring import Monitor, NonFiniteLossError
-from optimization import (
-    clip_gradients,
-    drop_last_layer_gradients,
-    not_finite,
-    parameter_groups,
-    set_schedules,
-    update_teacher,
-)
 from options import OptionError, PretrainOptions, parse_options, save_options
 from pictures import views_picture
-from schedules import cosine_schedule, teacher_temp_schedule
+from plan import describe_plan, make_plan
 from shard_stream import ShardStream
 from view_features import (
     LabelledImages,
@@ -71,7 +61,7 @@ from view_features import (
     UnlabelledDataError,
     evaluation_transform,
 )
-from view_loader import Batch, SkipLog, make_loader, steps_per_epoch
+from view_loader import Batch, SkipLog, make_loader
 from views import ViewOptionError
 
 
@@ -92,7 +82,7 @@ OUT_OF_MEMORY = (
 
 
 class Pretraining:
-    """A run: its networks, its schedules, and the step."""
+    """A run: its data, its learner, and what is reported, evaluated and saved along the way."""
 
     def __init__(self, options: PretrainOptions):
         transformers_logging.disable_progress_bar()  # ours is enough
@@ -110,35 +100,10 @@ class Pretraining:
             stream_retry_seconds=options.stream_retry_seconds,
             tar_index=Path(options.tar_index or Path(options.output_dir) / "tar_index"),
         )
-        set_seed(options.seed)
-        self.student, self.teacher = build_networks(options, self.accelerator.device)
-        self.teacher.to(self.accelerator.device)
-        self.optimizer = torch.optim.AdamW(parameter_groups(self.student), lr=0.0, fused=True)
-        self.augment = augment
-        if options.compile:
-            self.student.compile()
-            self.teacher.compile()
-            self.augment = torch.compile(augment)
+        self.plan = make_plan(options, len(self.source), self.accelerator.num_processes)
+        self.learner = Learner(options, self.plan, self.accelerator)
         self.augment_on_device = options.augment_on == "device" or (
             options.augment_on == "auto" and options.augmentation != "deit" and self.accelerator.device.type != "cpu"
-        )
-        self.wrapped, self.prepared_optimizer = self.accelerator.prepare(self.student, self.optimizer)
-        # Each process draws its own stochastic depth; weights were drawn alike.
-        set_seed(options.seed, device_specific=True)
-
-        world = self.accelerator.num_processes
-        per_process = options.batch_size * options.gradient_accumulation_steps
-        self.global_batch = per_process * world
-        self.steps_per_epoch = steps_per_epoch(len(self.source), per_process, world)
-        self.num_steps = options.epochs * self.steps_per_epoch
-        self.last_step = min(options.max_steps or self.num_steps, self.num_steps)
-        self.peak_lr = options.lr * self.global_batch / 256
-        schedule = (options.epochs, self.steps_per_epoch)
-        self.lr = cosine_schedule(self.peak_lr, options.min_lr, *schedule, warmup_epochs=options.warmup_epochs)
-        self.weight_decay = cosine_schedule(options.weight_decay, options.weight_decay_end, *schedule)
-        self.momentum = cosine_schedule(options.momentum_teacher, 1.0, *schedule)
-        self.teacher_temp = teacher_temp_schedule(
-            options.warmup_teacher_temp, options.teacher_temp, options.warmup_teacher_temp_epochs, options.epochs
         )
         self.checkpoints = Checkpoints(options.output_dir, options.keep_checkpoints, self.accelerator)
         # Each process counts what it meets: in other epochs it meets other images, in the end all.
@@ -158,57 +123,51 @@ class Pretraining:
         return sources
 
     def knn_transform(self) -> Transform:
-        return evaluation_transform(BitImageProcessor.from_dict(evaluation_preprocessor(self.teacher.config)))
+        return evaluation_transform(BitImageProcessor.from_dict(evaluation_preprocessor(self.learner.teacher.config)))
 
     def evaluate(self) -> dict[str, float]:
         """k-NN accuracy of the teacher's view features, as published models are evaluated."""
-        scores = evaluate_knn(self.teacher.esvit, self.knn_transform(), *self.knn_data, k=self.options.knn_k)
+        scores = evaluate_knn(self.learner.teacher.esvit, self.knn_transform(), *self.knn_data, k=self.options.knn_k)
         return {f"knn_{name}": value for name, value in scores.items()}
 
     def summary(self) -> str:
-        """The derived values, each with its formula."""
-        o, world = self.options, self.accelerator.num_processes
-        parameters = sum(p.numel() for p in self.student.parameters())
-        crops = 2 + sum(o.local_crops_numbers)
+        """What is trained on what, and the derived values, each with its formula."""
+        options = self.options
+        parameters = sum(p.numel() for p in self.learner.student.parameters())
         return "\n".join(
             [
-                f"{o.architecture}, window {o.window_size}, task {o.task}: {parameters:,} parameters with heads",
-                f"images a step    = {o.batch_size} a process x {world} processes x {o.gradient_accumulation_steps} "
-                f"accumulated = {self.global_batch}, each in {crops} crops",
-                f"peak lr          = {o.lr:g} x {self.global_batch} / 256 = {self.peak_lr:.3g}",
-                f"steps an epoch   = floor({len(self.source)} images / {self.global_batch}) = {self.steps_per_epoch}",
+                f"{options.architecture}, window {options.window_size}, task {options.task}: {parameters:,} parameters "
+                "with heads",
+                *describe_plan(options, self.plan),
                 *self.stream_summary(),
-                f"steps            = {o.epochs} epochs x {self.steps_per_epoch} = {self.num_steps}"
-                + (f", stopping at {self.last_step}" if self.last_step < self.num_steps else ""),
-                f"device           = {self.accelerator.device}, {o.mixed_precision} mixed precision",
+                f"device           = {self.accelerator.device}, {options.mixed_precision} mixed precision",
             ]
         )
 
     def stream_summary(self) -> list[str]:
-        world = self.accelerator.num_processes
         if not isinstance(self.source, ShardStream):
             return []
-        return [self.source.describe(self.steps_per_epoch * self.global_batch // world, world)]
+        world = self.plan.world_size
+        return [self.source.describe(self.plan.steps_per_epoch * self.plan.global_batch // world, world)]
 
     def resume(self) -> int:
         """
         Continue from the newest valid checkpoint, or else start from `init_from`. Returns the number of finished steps.
         """
-        found = self.checkpoints.latest(self.options, self.steps_per_epoch)
+        found = self.checkpoints.latest(self.options, self.plan.steps_per_epoch)
         if found is None:
             if self.options.init_from is not None:
-                report = initialise(self.options.init_from, self.student, self.teacher, self.optimizer)
-                self.accelerator.print(report)
+                self.accelerator.print(initialise(self.options.init_from, *self.learner.state()))
             return 0
         folder, progress = found
-        self.checkpoints.load(folder, self.student, self.teacher, self.optimizer)
+        self.checkpoints.load(folder, *self.learner.state())
         self.accelerator.print(f"Continuing from {folder}.")
         return progress.step
 
     def batches(self, step: int) -> Iterator[Batch]:
         """What this process sees from `step` on: `gradient_accumulation_steps` batches a step."""
         options = self.options
-        epoch, first = divmod(step, self.steps_per_epoch)
+        epoch, first = divmod(step, self.plan.steps_per_epoch)
         loader = make_loader(
             self.source,
             view_options(options),
@@ -226,101 +185,9 @@ class Pretraining:
         )
         return iter(loader)
 
-    def train_step(self, batches: list[Batch], step: int, monitor: Monitor) -> None:
-        """
-        One update of student, teacher and centres from `gradient_accumulation_steps` batches. If a loss or a gradient
-        is not finite, on any process, all stay as they were: the flag for it stays on the device.
-        """
-        epoch = step // self.steps_per_epoch
-        set_schedules(self.optimizer, self.lr[step], self.weight_decay[step])
-        centers = self.center_updates()
-        losses: list[torch.Tensor] = []
-        for index, batch in enumerate(batches):
-            with self.accelerator.accumulate(self.wrapped):
-                loss, embeddings = self.losses(batch, epoch, centers)
-                losses.append(loss.loss.detach())
-                if index == len(batches) - 1:
-                    for update in centers.values():
-                        update.start()  # of the sum over processes, beside the backward pass
-                self.accelerator.backward(loss.loss)
-                if self.accelerator.sync_gradients:
-                    skip = not_finite(losses, self.prepare_gradients(epoch))
-                    # Fused AdamW reads it on the device. With a gradient scaler, which looks at the same gradients, the
-                    # scaler puts its own flag there.
-                    self.optimizer.found_inf = skip  # type: ignore[attr-defined]
-                self.prepared_optimizer.step()
-                self.prepared_optimizer.zero_grad()
-            monitor.add(loss, embeddings)
-        for update in centers.values():
-            update.finish(skip)
-        update_teacher(self.teacher, self.student, self.momentum[step], skip)
-        monitor.add_step(step, batches, skip)
-
-    def center_updates(self) -> dict[str, CenterUpdate]:
-        """One for each task; every loss of the step still uses the old centres."""
-        centers = {"view": self.teacher.view_center, "region": self.teacher.region_center}
-        return {
-            task: CenterUpdate(center, self.options.center_momentum)
-            for task, center in centers.items()
-            if center is not None
-        }
-
-    def views(self, batch: Batch) -> list[torch.Tensor]:
-        """The groups of crops on the device, normalised."""
-        groups = [group.to(self.accelerator.device, non_blocking=True) for group in batch.groups]
-        if batch.parameters is None:
-            return groups
-        parameters = [rows.to(self.accelerator.device, non_blocking=True) for rows in batch.parameters]
-        return [self.augment(group, rows) for group, rows in zip(groups, parameters, strict=True)]
-
-    def mixed(
-        self, groups: list[torch.Tensor], batch: Batch, epoch: int
-    ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
-        """The student's views by mixup or cutmix, and the mixture for the loss; without these options, as they are."""
-        options = self.options
-        if not options.mixup and not options.cutmix:
-            return groups, None
-        key = {"seed": options.seed, "epoch": epoch, "position": int(batch.positions[0])}
-        mixings = draw_mixings(groups, options.batch_size, **key, mixup=options.mixup, cutmix=options.cutmix)
-        return mix(groups, mixings, options.batch_size)
-
-    def losses(self, batch: Batch, epoch: int, centers: dict[str, CenterUpdate]) -> tuple[EsViTLoss, torch.Tensor]:
-        """Of one batch, whose teacher rows are added to `centers`; and the teacher's view embeddings `[2 B, D]`."""
-        options = self.options
-        groups = self.views(batch)
-        with torch.no_grad(), self.accelerator.autocast():
-            teacher = self.teacher(groups[:1])
-        groups, mixing = self.mixed(groups, batch, epoch)
-        student = self.wrapped(groups)
-        loss = esvit_loss(
-            student,
-            teacher,
-            crop_layout(groups, options.batch_size, self.student.config.region_grid),
-            view_center=self.teacher.view_center,
-            region_center=self.teacher.region_center,
-            teacher_temp=self.teacher_temp[epoch],
-            student_temp=options.student_temp,
-            region_weight=options.region_weight if options.task == "view+region" else 0.0,
-            mixing=mixing,
-        )
-        for task, update in centers.items():
-            update.add(teacher[f"{task}_embeddings"], teacher[f"{task}_prototypes"])
-        return loss, teacher.view_embeddings
-
-    def prepare_gradients(self, epoch: int) -> torch.Tensor:
-        """Returns the norms of all gradients."""
-        self.accelerator.unscale_gradients(self.prepared_optimizer)
-        norms = clip_gradients(self.student.parameters(), self.options.clip_grad)
-        if epoch < self.options.freeze_last_layer:
-            drop_last_layer_gradients(self.student)
-        return norms
-
     def save(self, step: int) -> Path:
-        # The student never uses the centres; saved with it they make its folder complete.
-        for name, center in self.teacher.named_buffers(recurse=False):
-            self.student.get_buffer(name).copy_(center)
-        progress = Progress(step, self.accelerator.num_processes, self.steps_per_epoch, asdict(self.options))
-        return self.checkpoints.save(progress, self.student, self.teacher, self.optimizer)
+        progress = Progress(step, self.plan.world_size, self.plan.steps_per_epoch, asdict(self.options))
+        return self.checkpoints.save(progress, *self.learner.state())
 
     def run(self) -> Path:
         """Train to the end. Returns the teacher's model folder."""
@@ -336,9 +203,9 @@ class Pretraining:
             accelerator,
             options.output_dir,
             log_every=options.log_every,
-            images_per_step=self.global_batch,
+            images_per_step=self.plan.global_batch,
             step=step,
-            last_step=self.last_step,
+            last_step=self.plan.last_step,
             watch=self.collapse_watch(),
             max_skipped_steps=options.max_skipped_steps,
         )
@@ -347,11 +214,11 @@ class Pretraining:
         # Closed, the loader's workers end at once, however the run ends.
         with Interruption() as interruption, contextlib.closing(monitor.timed(self.batches(step))) as batches:
             first = step
-            while step < self.last_step:
+            while step < self.plan.last_step:
                 taken = list(self.take_step(batches))
                 if step == first:
                     self.draw_views(taken[0])
-                self.train_step(taken, step, monitor)
+                self.learner.train_step(taken, step, monitor)
                 step += 1
                 self.after_step(step, monitor, interruption.exchange())
         monitor.close()
@@ -359,12 +226,12 @@ class Pretraining:
 
     def draw_views(self, batch: Batch) -> None:
         if self.accelerator.is_main_process:
-            picture = views_picture(self.views(batch), self.options.batch_size)
+            picture = views_picture(self.learner.views(batch), self.options.batch_size)
             picture.save(Path(self.options.output_dir) / "views.png")
 
     def collapse_watch(self) -> CollapseWatch:
         warm_epochs = max(self.options.warmup_epochs, self.options.warmup_teacher_temp_epochs)
-        return CollapseWatch(self.options.num_prototypes, warm_epochs * self.steps_per_epoch)
+        return CollapseWatch(self.options.num_prototypes, warm_epochs * self.plan.steps_per_epoch)
 
     def take_step(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The batches of one step, their unreadable images noted."""
@@ -379,20 +246,16 @@ class Pretraining:
         Raises:
             InterruptedRunError: a signal asked for it, and the checkpoint is written.
         """
-        options, last = self.options, step - 1
-        epoch, rest = divmod(step, self.steps_per_epoch)
-        at_end = step == self.last_step
+        options = self.options
+        epoch, rest = divmod(step, self.plan.steps_per_epoch)
+        at_end = step == self.plan.last_step
         evaluate = bool(self.knn_data) and (at_end or (rest == 0 and epoch % options.knn_every == 0))
         due = step % options.save_every == 0 if options.save_every else rest == 0
         save = at_end or due or evaluate or bool(signal)
         monitor.step(
             step,
             report=save,
-            epoch=last // self.steps_per_epoch,
-            lr=self.lr[last],
-            weight_decay=self.weight_decay[last],
-            momentum_teacher=self.momentum[last],
-            teacher_temp=self.teacher_temp[last // self.steps_per_epoch],
+            **self.plan.values(step - 1),
         )
         if not save:
             return
@@ -417,12 +280,13 @@ class Pretraining:
             skipped.add(names)
         folder = Path(self.options.output_dir) / "teacher"
         if self.accelerator.is_main_process:
-            model_folder(self.teacher, folder)
+            model_folder(self.learner.teacher, folder)
             monitor.say(skipped.summary())
             monitor.say(f"The model is in {folder}: AutoModel.from_pretrained({str(folder)!r})")
-            if self.last_step < self.num_steps:
+            if self.plan.last_step < self.plan.num_steps:
                 monitor.say(
-                    f"Stopped after {self.last_step} of {self.num_steps} steps; without --max_steps it goes on."
+                    f"Stopped after {self.plan.last_step} of {self.plan.num_steps} steps; without --max_steps it goes "
+                    "on."
                 )
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()

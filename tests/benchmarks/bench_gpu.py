@@ -51,7 +51,7 @@ def reference(batch: int, **options):
     """The reference under fp16 autocast; the scaler multiplies the loss and divides the gradients."""
     with tempfile.TemporaryDirectory() as folder:
         run = pretraining(batch, folder, **options)
-        student, teacher, temperature = run.student, run.teacher, run.teacher_temp[0]
+        student, teacher, temperature = run.learner.student, run.learner.teacher, run.plan.teacher_temp[0]
     del run
     groups = [group.cuda() for group in random_groups(batch, (224, 96), (2, 8))]
     step = ReferenceStep(
@@ -70,9 +70,9 @@ def flops_an_image(**options) -> float:
         run = pretraining(1, folder, **options)
         batch = Batch(random_groups(1, (224, 96), (2, 8)), torch.arange(1), None, {})
         with FlopCounterMode(display=False) as student, torch.no_grad():
-            run.student(run.views(batch))
+            run.learner.student(run.learner.views(batch))
         with FlopCounterMode(display=False) as everything:
-            run.losses(batch, 0, run.center_updates())  # the loss forms its gradients here as well
+            run.learner.losses(batch, 0, run.learner.center_updates())  # the loss forms its gradients here as well
     return everything.get_total_flops() + 2 * student.get_total_flops() + uncounted_flops(run)
 
 

@@ -99,7 +99,7 @@ def one_process(batch: int, repeats: int) -> None:
         seconds = []
         for _ in range(repeats + 1):
             started = time.perf_counter()
-            run.train_step([item], 0, Losses())
+            run.learner.train_step([item], 0, Losses())
             seconds.append(time.perf_counter() - started)
         if run.accelerator.is_main_process:
             print(statistics.median(seconds[1:]), peak_memory())

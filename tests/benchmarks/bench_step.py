@@ -61,7 +61,7 @@ def pretraining(batch: int, folder: str, local_batch: int | None = None, **optio
         )
     )
     # The reference takes constant values; the schedules begin with a learning rate of zero.
-    run.lr[:], run.weight_decay[:], run.momentum[:] = (
+    run.plan.lr[:], run.plan.weight_decay[:], run.plan.momentum[:] = (
         SCHEDULES[name] for name in ("lr", "weight_decay", "momentum_teacher")
     )
     return run
@@ -88,7 +88,7 @@ def our_step(batch: int, sizes=(224, 96), numbers=(2, 8), device: str = "cpu", *
     losses = Losses()
 
     def iteration():
-        run.train_step([item], 0, losses)
+        run.learner.train_step([item], 0, losses)
         return losses.last
 
     iteration.run, iteration.folder = run, folder  # type: ignore[attr-defined]
@@ -99,7 +99,7 @@ def reference_step(batch: int, sizes=(224, 96), numbers=(2, 8), **options):
     """The same update, written plainly, with its own copies of the networks."""
     with tempfile.TemporaryDirectory() as folder:
         run = pretraining(batch, folder, **options)
-        student, teacher, temperature = run.student, run.teacher, run.teacher_temp[0]
+        student, teacher, temperature = run.learner.student, run.learner.teacher, run.plan.teacher_temp[0]
     del run
     groups = random_groups(batch, sizes, numbers)
     step = ReferenceStep(student, teacher, batch, **SCHEDULES, teacher_temp=temperature, freeze_last_layer=False)
@@ -109,7 +109,7 @@ def reference_step(batch: int, sizes=(224, 96), numbers=(2, 8), **options):
 def largest_difference(batch: int = 2, steps: int = 2, **options) -> dict[str, float]:
     """Losses and weights of both after `steps` equal steps without stochastic depth: how far they are apart at most."""
     ours = our_step(batch, **options)
-    student, teacher = ours.run.student, ours.run.teacher
+    student, teacher = ours.run.learner.student, ours.run.learner.teacher
     for module in student.modules():
         if isinstance(module, EsViTDropPath):
             module.rate = 0.0
@@ -119,7 +119,7 @@ def largest_difference(batch: int = 2, steps: int = 2, **options) -> dict[str, f
         plain_teacher,
         batch,
         **SCHEDULES,
-        teacher_temp=ours.run.teacher_temp[0],
+        teacher_temp=ours.run.plan.teacher_temp[0],
         freeze_last_layer=False,
     )
     groups = random_groups(batch, options.get("sizes", (224, 96)), options.get("numbers", (2, 8)))

@@ -1,0 +1,148 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Student, teacher and optimizer of a run, and the step that moves them (arXiv 2106.09785, section 3.2)."""
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+
+from augmentation import augment
+from construction import build_networks
+from mixing import draw_mixings, mix
+from modeling_esvit import EsViTForPreTraining
+from modeling_esvit.region_matching import CenterUpdate, EsViTLoss, crop_layout, esvit_loss
+from monitoring import Monitor
+from optimization import (
+    clip_gradients,
+    drop_last_layer_gradients,
+    not_finite,
+    parameter_groups,
+    set_schedules,
+    update_teacher,
+)
+from options import PretrainOptions
+from plan import Plan
+from view_loader import Batch
+
+
+class Learner:
+    """
+    Every process makes one, with equal weights. `student` and `teacher` are the bare models, `wrapped` is the student
+    as Accelerate prepared it, whose backward pass averages gradients over processes.
+    """
+
+    def __init__(self, options: PretrainOptions, plan: Plan, accelerator: Accelerator):
+        self.options = options
+        self.plan = plan
+        self.accelerator = accelerator
+        set_seed(options.seed)
+        self.student, self.teacher = build_networks(options, accelerator.device)
+        self.teacher.to(accelerator.device)
+        self.optimizer = torch.optim.AdamW(parameter_groups(self.student), lr=0.0, fused=True)
+        self.augment = augment
+        if options.compile:
+            self.student.compile()
+            self.teacher.compile()
+            self.augment = torch.compile(augment)
+        self.wrapped, self.prepared_optimizer = accelerator.prepare(self.student, self.optimizer)
+        # Each process draws its own stochastic depth; weights were drawn alike.
+        set_seed(options.seed, device_specific=True)
+
+    def state(self) -> tuple[EsViTForPreTraining, EsViTForPreTraining, torch.optim.Optimizer]:
+        """
+        Student, teacher, optimizer, for saving and loading. The student never uses the centres; with the teacher's its
+        folder is complete.
+        """
+        for name, center in self.teacher.named_buffers(recurse=False):
+            self.student.get_buffer(name).copy_(center)
+        return self.student, self.teacher, self.optimizer
+
+    def train_step(self, batches: list[Batch], step: int, monitor: Monitor) -> None:
+        """
+        One update of student, teacher and centres from `gradient_accumulation_steps` batches. If a loss or a gradient
+        is not finite, on any process, all stay as they were: the flag for it stays on the device.
+        """
+        plan = self.plan
+        epoch = plan.epoch(step)
+        set_schedules(self.optimizer, plan.lr[step], plan.weight_decay[step])
+        centers = self.center_updates()
+        losses: list[torch.Tensor] = []
+        for index, batch in enumerate(batches):
+            with self.accelerator.accumulate(self.wrapped):
+                loss, embeddings = self.losses(batch, epoch, centers)
+                losses.append(loss.loss.detach())
+                if index == len(batches) - 1:
+                    for update in centers.values():
+                        update.start()  # of the sum over processes, beside the backward pass
+                self.accelerator.backward(loss.loss)
+                if self.accelerator.sync_gradients:
+                    skip = not_finite(losses, self.prepare_gradients(epoch))
+                    # Fused AdamW reads it on the device. With a gradient scaler, which looks at the same gradients, the
+                    # scaler puts its own flag there.
+                    self.optimizer.found_inf = skip  # type: ignore[attr-defined]
+                self.prepared_optimizer.step()
+                self.prepared_optimizer.zero_grad()
+            monitor.add(loss, embeddings)
+        for update in centers.values():
+            update.finish(skip)
+        update_teacher(self.teacher, self.student, plan.momentum[step], skip)
+        monitor.add_step(step, batches, skip)
+
+    def center_updates(self) -> dict[str, CenterUpdate]:
+        """One for each task; every loss of the step still uses the old centres."""
+        centers = {"view": self.teacher.view_center, "region": self.teacher.region_center}
+        return {
+            task: CenterUpdate(center, self.options.center_momentum)
+            for task, center in centers.items()
+            if center is not None
+        }
+
+    def views(self, batch: Batch) -> list[torch.Tensor]:
+        """The groups of crops on the device, normalised."""
+        groups = [group.to(self.accelerator.device, non_blocking=True) for group in batch.groups]
+        if batch.parameters is None:
+            return groups
+        parameters = [rows.to(self.accelerator.device, non_blocking=True) for rows in batch.parameters]
+        return [self.augment(group, rows) for group, rows in zip(groups, parameters, strict=True)]
+
+    def mixed(
+        self, groups: list[torch.Tensor], batch: Batch, epoch: int
+    ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
+        """The student's views by mixup or cutmix, and the mixture for the loss; without these options, as they are."""
+        options = self.options
+        if not options.mixup and not options.cutmix:
+            return groups, None
+        key = {"seed": options.seed, "epoch": epoch, "position": int(batch.positions[0])}
+        mixings = draw_mixings(groups, options.batch_size, **key, mixup=options.mixup, cutmix=options.cutmix)
+        return mix(groups, mixings, options.batch_size)
+
+    def losses(self, batch: Batch, epoch: int, centers: dict[str, CenterUpdate]) -> tuple[EsViTLoss, torch.Tensor]:
+        """Of one batch, whose teacher rows are added to `centers`; and the teacher's view embeddings `[2 B, D]`."""
+        options = self.options
+        groups = self.views(batch)
+        with torch.no_grad(), self.accelerator.autocast():
+            teacher = self.teacher(groups[:1])
+        groups, mixing = self.mixed(groups, batch, epoch)
+        student = self.wrapped(groups)
+        loss = esvit_loss(
+            student,
+            teacher,
+            crop_layout(groups, options.batch_size, self.student.config.region_grid),
+            view_center=self.teacher.view_center,
+            region_center=self.teacher.region_center,
+            teacher_temp=self.plan.teacher_temp[epoch],
+            student_temp=options.student_temp,
+            region_weight=options.region_weight if options.task == "view+region" else 0.0,
+            mixing=mixing,
+        )
+        for task, update in centers.items():
+            update.add(teacher[f"{task}_embeddings"], teacher[f"{task}_prototypes"])
+        return loss, teacher.view_embeddings
+
+    def prepare_gradients(self, epoch: int) -> torch.Tensor:
+        """Returns the norms of all gradients."""
+        self.accelerator.unscale_gradients(self.prepared_optimizer)
+        norms = clip_gradients(self.student.parameters(), self.options.clip_grad)
+        if epoch < self.options.freeze_last_layer:
+            drop_last_layer_gradients(self.student)
+        return norms
