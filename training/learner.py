@@ -41,8 +41,10 @@ class Learner:
         self.optimizer = torch.optim.AdamW(parameter_groups(self.student), lr=0.0, fused=True)
         self.augment = augment
         if options.compile:
-            self.student.compile()
-            self.teacher.compile()
+            # Sizes never change in a run. Symbolic ones, which torch tries where student and teacher differ, can take
+            # more than half an hour.
+            self.student.compile(dynamic=False)
+            self.teacher.compile(dynamic=False)
             self.augment = torch.compile(augment)
         self.wrapped, self.prepared_optimizer = accelerator.prepare(self.student, self.optimizer)
         # Each process draws its own stochastic depth; weights were drawn alike.
