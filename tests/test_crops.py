@@ -18,7 +18,7 @@ import augmentation
 import crops
 from augmentation import augment, photometric_parameters
 from crops import augment_view, crop_view, scaled_box, sufficient_size, write_views
-from image_decoding import Record, decode
+from modeling_esvit.image_decoding import Record, decode
 from pil_views import pil_augment, pil_crop, pil_view
 from view_loader import empty_groups, views_of
 from views import CropBox, CropParameters, Jitter, ViewKey, ViewOptions, draw_views

@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image_decoding import UnreadableImageError, decode
 from image_sources import (
     DataNotFoundError,
     DataOptionError,
@@ -21,6 +20,7 @@ from image_sources import (
     epoch_order,
     open_source,
 )
+from modeling_esvit.image_decoding import UnreadableImageError, decode
 from shard_stream import ShardStream
 
 

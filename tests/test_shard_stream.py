@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from image_columns import DataOptionError, EmptySourceError
-from image_decoding import decode
 from image_sources import FolderSource, open_source
+from modeling_esvit.image_decoding import decode
 from shard_files import ShardError, patiently
 from shard_server import picture, serve, write_parquet, write_tar
 from shard_stream import Run, block_bounds, cut, epoch_runs, in_order, open_stream

@@ -4,7 +4,7 @@
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from image_decoding import Record
+from modeling_esvit.image_decoding import Record
 
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@
     source = open_source("shards/*.tar")               # as WebDataset writes them; also https://.../shard.tar
     source = open_source("org/name", streaming=True)   # a data set of the Hub
 
-A source hands out undecoded records, in an order that is a function of (seed, epoch); `image_decoding.decode` makes
+A source hands out undecoded records, in an order that is a function of (seed, epoch); `decode` makes
 the RGB image of a record.
 """
 
@@ -22,7 +22,7 @@ import fsspec
 import numpy as np
 
 from image_columns import DataNotFoundError, DataOptionError, EmptySourceError, ImageColumns
-from image_decoding import Record, image_extensions
+from modeling_esvit.image_decoding import Record, image_extensions
 from shard_stream import ShardStream, open_stream
 from views import Draws, keyed_generator
 

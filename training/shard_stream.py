@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar, Union
 import torch.distributed
 
 from image_columns import DataOptionError, EmptySourceError, ImageColumns
-from image_decoding import Record
+from modeling_esvit.image_decoding import Record
 from shard_files import ShardFile
 from shards import ParquetShard, Shard, TarShard, open_tar
 from views import Draws, keyed_generator

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from image_columns import DataOptionError, ImageColumns
-from image_decoding import Record
+from modeling_esvit.image_decoding import Record
 from shard_files import RangeReader, ShardError, ShardFile
 
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from image_decoding import UnreadableImageError, decode
 from image_sources import DataOptionError, DatasetSource, EmptySourceError, FolderSource, ImageSource
+from modeling_esvit.image_decoding import UnreadableImageError, decode
 from shard_stream import ShardStream
 from view_loader import SkipLog
 

@@ -20,9 +20,9 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from augmentation import photometric_parameters
 from crops import sufficient_size, write_views
-from image_decoding import Record, Size, UnreadableImageError, decode
 from image_sources import DataOptionError, ImageSource
 from interruption import outlive_signals
+from modeling_esvit.image_decoding import Record, Size, UnreadableImageError, decode
 from shard_stream import ShardStream
 from views import CropParameters, ViewKey, ViewOptions, draw_views
 

@@ -45,8 +45,8 @@ def write_shards(folder: Path, images: int) -> None:
 
 
 def ours(pattern: str):
-    from image_decoding import decode
     from image_sources import open_source
+    from modeling_esvit.image_decoding import decode
 
     source = open_source(pattern, streaming=True, shuffle_window=WINDOW)
     epochs = itertools.count()

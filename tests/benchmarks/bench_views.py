@@ -55,7 +55,7 @@ def by_pil(size: tuple[int, int]):
 
 
 def by_ours(size: tuple[int, int], augment: bool = True):
-    from image_decoding import Record
+    from modeling_esvit.image_decoding import Record
     from view_loader import BatchRequest, ViewsDataset
     from views import ViewOptions
 
