@@ -1,0 +1,230 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Features on disk. While `embed` runs they are in parts, `OUTPUT.parts/part-00000000.safetensors` and so on, each of the
+next `part_size` images: any number of processes can make them, in any order, and a stopped run lacks only some. In the
+end they are put together as `OUTPUT`, in the format of its suffix.
+"""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+
+FORMATS = (".parquet", ".npz", ".safetensors")
+PARTIAL = ".partial"
+
+
+class OutputError(ValueError):
+    """The output cannot be written, or not continued, as asked."""
+
+
+@dataclass
+class Features:
+    """
+    names: of the images that could be read, in order.
+    view: `[N, C]`.
+    regions: `[N, T, C]`, row by row, if they were asked for.
+    unreadable: name of every other image -> why.
+    """
+
+    names: list[str]
+    view: np.ndarray
+    regions: np.ndarray | None = None
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {"view": self.view} | ({} if self.regions is None else {"regions": self.regions})
+
+
+def joined(parts: list[Features]) -> Features:
+    """
+    Raises:
+        OutputError: no image could be read.
+    """
+    with_images = [part for part in parts if part.names]
+    unreadable = {name: reason for part in parts for name, reason in part.unreadable.items()}
+    if not with_images:
+        raise OutputError(f"None of the {len(unreadable)} images can be read: {next(iter(unreadable.values()), '')}")
+    regions = [part.regions for part in with_images if part.regions is not None]
+    return Features(
+        names=[name for part in with_images for name in part.names],
+        view=np.concatenate([part.view for part in with_images]),
+        regions=np.concatenate(regions) if regions else None,
+        unreadable=unreadable,
+    )
+
+
+class Parts:
+    """The parts of one output. `settings` is what they all depend on: a run with other settings does not go on."""
+
+    def __init__(self, output: Path, settings: dict[str, Any]):
+        self.folder = output.with_name(output.name + ".parts")
+        self.settings = json.loads(json.dumps(settings))
+
+    def begin(self) -> None:
+        """
+        Raises:
+            OutputError: the folder holds parts that were made with other settings.
+        """
+        file = self.folder / "settings.json"
+        if not file.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_whole(file, json.dumps(self.settings, indent=2).encode())
+            return
+        found = json.loads(file.read_text())
+        changed = [f"{name} was {found.get(name)!r} and is {value!r}" for name, value in self.settings.items()
+                   if found.get(name) != value]  # fmt: skip
+        if changed:
+            raise OutputError(
+                f"{self.folder} holds features of another call: {'; '.join(changed)}. Call as before, delete the "
+                "folder, or name another output."
+            )
+
+    def path(self, number: int) -> Path:
+        return self.folder / f"part-{number:08d}.safetensors"
+
+    def is_done(self, number: int) -> bool:
+        return self.path(number).exists()
+
+    def write(self, number: int, features: Features) -> None:
+        metadata = {"names": json.dumps(features.names), "unreadable": json.dumps(features.unreadable)}
+        partial = self.path(number).with_suffix(PARTIAL)
+        save_file(features.arrays() if features.names else {}, partial, metadata=metadata)
+        partial.replace(self.path(number))
+
+    def read(self, number: int) -> Features:
+        """
+        Raises:
+            OutputError: the file is damaged.
+        """
+        path = self.path(number)
+        try:
+            with safe_open(path, framework="np") as file:
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
+                metadata = file.metadata()
+        except (SafetensorError, OSError) as error:
+            raise OutputError(f"{path} is damaged ({error}). Delete it; the same call makes it anew.") from error
+        names, unreadable = json.loads(metadata["names"]), json.loads(metadata["unreadable"])
+        return Features(names, arrays.get("view", np.empty((0, 0))), arrays.get("regions"), unreadable)
+
+    def delete(self) -> None:
+        shutil.rmtree(self.folder)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    partial = path.with_name(path.name + PARTIAL)
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def check_output(output: Path, overwrite: bool) -> None:
+    """
+    Raises:
+        OutputError: the suffix names no format, it is a folder, or the file exists and is not to be overwritten.
+    """
+    if output.suffix not in FORMATS:
+        raise OutputError(f"{output} must end in one of {', '.join(FORMATS)}, which names the format.")
+    if output.is_dir():
+        raise OutputError(f"{output} is a folder; name a file in it.")
+    if output.exists() and not overwrite:
+        raise OutputError(f"{output} exists already: name another file, or pass --overwrite.")
+
+
+def put_together(parts: Parts, count: int, output: Path) -> dict[str, str]:
+    """
+    Write `output` from parts 0 .. count - 1. parquet is written part by part; the others pass through memory as a
+    whole. Returns what could not be read, and lists it beside the output (`OUTPUT.unreadable.txt`).
+    """
+    partial = output.with_name(f".{output.name}{PARTIAL}")
+    if output.suffix == ".parquet":
+        unreadable = write_parquet((parts.read(number) for number in range(count)), partial)
+    else:
+        features = joined([parts.read(number) for number in range(count)])
+        unreadable = features.unreadable
+        write_arrays(features, partial, output.suffix)
+    partial.replace(output)
+    report = output.with_name(output.name + ".unreadable.txt")
+    report.unlink(missing_ok=True)
+    if unreadable:
+        write_whole(report, "".join(f"{name}\t{reason}\n" for name, reason in unreadable.items()).encode())
+    return unreadable
+
+
+def write_arrays(features: Features, path: Path, suffix: str) -> None:
+    names = np.frombuffer(json.dumps(features.names).encode(), dtype=np.uint8)
+    if suffix == ".npz":
+        with path.open("wb") as file:
+            np.savez(file, allow_pickle=False, names=np.array(features.names), **features.arrays())
+    else:
+        save_file({"names": names, **features.arrays()}, path)
+
+
+def write_parquet(parts: Iterator[Features], path: Path) -> dict[str, str]:
+    """Columns `name`, `view` and, if there, `regions` (a list of T lists of C numbers)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    writer, unreadable = None, dict[str, str]()
+    for features in parts:
+        unreadable |= features.unreadable
+        if not features.names:
+            continue
+        table = pa.table({"name": features.names} | {name: nested(a) for name, a in features.arrays().items()})
+        writer = writer or pq.ParquetWriter(path, table.schema)
+        writer.write_table(table)
+    if writer is None:
+        raise OutputError(f"None of the {len(unreadable)} images can be read: {next(iter(unreadable.values()), '')}")
+    writer.close()
+    return unreadable
+
+
+def nested(array: np.ndarray) -> Any:
+    """`[N, ..., C]` as an arrow array of N lists of fixed size."""
+    import pyarrow as pa
+
+    result = pa.array(array.reshape(-1))
+    for size in reversed(array.shape[1:]):
+        result = pa.FixedSizeListArray.from_arrays(result, size)
+    return result
+
+
+def load_features(path: str | Path) -> Features:
+    """
+    Features that `embed` wrote, in any of its formats.
+
+    Raises:
+        OutputError: the suffix names no format.
+    """
+    path = Path(path)
+    if path.suffix == ".npz":
+        with np.load(path, allow_pickle=False) as file:
+            return Features(file["names"].tolist(), file["view"], file["regions"] if "regions" in file else None)
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="np") as file:
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return Features(json.loads(arrays["names"].tobytes()), arrays["view"], arrays.get("regions"))
+    if path.suffix == ".parquet":
+        return read_parquet(path)
+    raise OutputError(f"{path} must end in one of {', '.join(FORMATS)}.")
+
+
+def read_parquet(path: Path) -> Features:
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(path)
+    arrays = {}
+    for name in set(table.column_names) - {"name"}:
+        column, shape = table[name].combine_chunks(), [len(table)]
+        while hasattr(column.type, "list_size"):
+            shape.append(column.type.list_size)
+            column = column.flatten()
+        arrays[name] = column.to_numpy(zero_copy_only=False).reshape(shape)
+    return Features(table["name"].to_pylist(), arrays["view"], arrays.get("regions"))
