@@ -23,7 +23,6 @@ from checkpoints import ResumeError
 from image_sources import DataOptionError, EmptySourceError
 from knn import NeighbourCountError
 from modeling_esvit import EsViTForPreTraining
-from monitoring import NonFiniteLossError
 from options import OptionError, PretrainOptions, parse_options, save_options
 from pretrain import PrecisionError, Pretraining, main
 from view_features import UnlabelledDataError
@@ -261,60 +260,6 @@ def test_evaluation_data_is_checked_before_training(images, tmp_path):
 def test_the_command_prints_the_message_alone(images, tmp_path):
     with pytest.raises(SystemExit, match="^error: Unknown option 'epohcs'; did you mean 'epochs'"):
         main(["--epohcs", "3"])
-
-
-class PoisonedPretraining(Pretraining):
-    """One pixel of the images at some positions is not a number."""
-
-    poisoned = range(0)
-
-    def batches(self, step):
-        for batch in super().batches(step):
-            if batch.positions[0] in self.poisoned:
-                batch.groups[-1][0, 0, 0, 0] = float("nan")
-            yield batch
-
-
-def state_of(run: Pretraining) -> list[torch.Tensor]:
-    """Weights, centres, moments and step counts, as copies."""
-    student, teacher, optimizer = run.learner.state()
-    moments = [value for state in optimizer.state_dict()["state"].values() for value in state.values()]
-    return [value.clone() for value in (*student.state_dict().values(), *teacher.state_dict().values(), *moments)]
-
-
-@pytest.mark.parametrize("accumulated", [1, 2])
-def test_a_step_that_is_not_finite_changes_nothing(images, tmp_path, accumulated, capsys):
-    changes = {"batch_size": 8 // accumulated, "gradient_accumulation_steps": accumulated, "freeze_last_layer": 0}
-    run = PoisonedPretraining(tiny(images, tmp_path, max_steps=1, **changes))
-    run.run()
-    before = state_of(run)
-    AcceleratorState._reset_state(reset_partial_state=True)
-    run = PoisonedPretraining(tiny(images, tmp_path, max_steps=2, **changes))
-    run.poisoned = range(8, 16)
-    run.run()
-    after = state_of(run)
-    assert len(before) == len(after) > 100 and all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
-    record = log_of(tmp_path)[-1]
-    assert record["skipped_steps"] == 1 and (record["loss"] is None or accumulated == 2)
-    shown = capsys.readouterr().out
-    assert "The last was step 2; its images had, on this process, the positions 8, 9, 10, 11, 12, 13, 14, 15" in shown
-
-
-def test_a_poisoned_image_does_not_stop_the_run(images, finished, tmp_path):
-    run = PoisonedPretraining(tiny(images, tmp_path, log_every=4))
-    run.poisoned = range(8, 16)  # a step of each epoch
-    run.run()
-    assert all(value.isfinite().all() for value in load_file(tmp_path / "teacher" / "model.safetensors").values())
-    assert log_of(tmp_path)[-1]["skipped_steps"] == 2
-    assert all(loss is not None for loss in losses_of(tmp_path))
-
-
-def test_too_many_of_them_in_a_row_stop_the_run(images, tmp_path):
-    run = Pretraining(tiny(images, tmp_path, log_every=2, max_skipped_steps=4))
-    with torch.no_grad():
-        run.learner.student.esvit.encoder.norm.bias.fill_(float("nan"))
-    with pytest.raises(NonFiniteLossError, match="The last 4 steps up to 4 had"):
-        run.run()
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from modeling_esvit import EsViTForPreTraining
 from modeling_esvit.region_matching import CenterUpdate, EsViTLoss, crop_layout, esvit_loss
 from monitoring import Monitor
 from optimization import (
+    apply_gradients,
     clip_gradients,
     drop_last_layer_gradients,
     not_finite,
@@ -46,7 +47,7 @@ class Learner:
             self.student.compile(dynamic=False)
             self.teacher.compile(dynamic=False)
             self.augment = torch.compile(augment)
-        self.wrapped, self.prepared_optimizer = accelerator.prepare(self.student, self.optimizer)
+        self.wrapped = accelerator.prepare(self.student)
         # Each process draws its own stochastic depth; weights were drawn alike.
         set_seed(options.seed, device_specific=True)
 
@@ -79,11 +80,8 @@ class Learner:
                 self.accelerator.backward(loss.loss)
                 if self.accelerator.sync_gradients:
                     skip = not_finite(losses, self.prepare_gradients(epoch))
-                    # Fused AdamW reads it on the device. With a gradient scaler, which looks at the same gradients, the
-                    # scaler puts its own flag there.
-                    self.optimizer.found_inf = skip  # type: ignore[attr-defined]
-                self.prepared_optimizer.step()
-                self.prepared_optimizer.zero_grad()
+                    apply_gradients(self.optimizer, skip, self.accelerator.scaler)
+                    self.optimizer.zero_grad()
             monitor.add(loss, embeddings)
         for update in centers.values():
             update.finish(skip)
@@ -143,7 +141,8 @@ class Learner:
 
     def prepare_gradients(self, epoch: int) -> torch.Tensor:
         """Returns the norms of all gradients."""
-        self.accelerator.unscale_gradients(self.prepared_optimizer)
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.unscale_(self.optimizer)
         norms = clip_gradients(self.student.parameters(), self.options.clip_grad)
         if epoch < self.options.freeze_last_layer:
             drop_last_layer_gradients(self.student)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
+from torch.optim.sgd import sgd
 
 
 def parameter_groups(model: nn.Module) -> list[dict]:
@@ -73,12 +74,40 @@ def not_finite(losses: Sequence[torch.Tensor], norms: torch.Tensor) -> torch.Ten
     return flag
 
 
+def apply_gradients(
+    optimizer: torch.optim.Optimizer, skip: torch.Tensor, scaler: torch.amp.GradScaler | None = None
+) -> None:
+    """
+    A step of fused AdamW, which reads `skip` (0-dim) on the device: where it is 1, weights, moments and step counts
+    stay as they are. A `scaler`, which must have unscaled the gradients, then sets its scale anew.
+    """
+    optimizer.found_inf = skip  # type: ignore[attr-defined]
+    # Not scaler.step(), whose own flag knows neither the loss nor norms that overflow.
+    optimizer.step()
+    if scaler is not None:
+        scaler.update()
+
+
 @torch.no_grad()
 def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float, skip: torch.Tensor) -> None:
     """
     theta_t <- momentum theta_t + (1 - momentum) theta_s over all parameters; buffers are the teacher's own. Nothing
-    changes where `skip` (0-dim, on the device) is 1.
+    changes where `skip` (0-dim, on the device) is 1, whatever theta_s is.
     """
-    weight = (1 - momentum) * (1 - skip)
-    for averaged, current in zip(teacher.parameters(), student.parameters(), strict=True):
-        averaged.lerp_(current, weight.to(averaged.dtype))
+    averaged: list[torch.Tensor] = [*teacher.parameters()]
+    current: list[torch.Tensor] = [*student.parameters()]
+    # theta_t - (1 - momentum) (theta_t - theta_s) is a descent along theta_t (weight decay) and -theta_s (gradient).
+    # The fused kernel for that takes a flag; a weight of 0 would not do instead, because 0 times NaN is NaN.
+    sgd(
+        averaged,
+        current,
+        [None for _ in averaged],
+        fused=True,
+        found_inf=skip,
+        lr=1 - momentum,
+        weight_decay=1.0,
+        maximize=True,
+        momentum=0.0,
+        dampening=0.0,
+        nesterov=False,
+    )

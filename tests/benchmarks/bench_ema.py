@@ -1,0 +1,89 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+The teacher's moving average: how long it takes, and what would be lost if it were kept in bfloat16.
+
+    python tests/benchmarks/bench_ema.py
+
+The loss: a student that stands still at 1 while the teacher's weights begin at 0.9, by 2000 steps of each momentum. In
+exact arithmetic the distance falls by momentum^2000.
+"""
+
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "training"), str(ROOT)]
+
+from harness import environment, table, write_json  # noqa: E402
+from optimization import update_teacher  # noqa: E402
+
+from modeling_esvit import EsViTConfig, EsViTForPreTraining  # noqa: E402
+
+
+MOMENTA, STEPS = (0.97, 0.99, 0.996, 0.999), 2000
+
+
+def by_lerp(teacher: nn.Module, student: nn.Module, momentum: float, skip: torch.Tensor) -> None:
+    """What was there before: a weight of 0 instead of a flag, so that NaN passes."""
+    weight = (1 - momentum) * (1 - skip)
+    with torch.no_grad():
+        for averaged, current in zip(teacher.parameters(), student.parameters(), strict=True):
+            averaged.lerp_(current, weight.to(averaged.dtype))
+
+
+def by_where(teacher: nn.Module, student: nn.Module, momentum: float, skip: torch.Tensor) -> None:
+    """Plainly: the average where the step counts, else the old value."""
+    with torch.no_grad():
+        for averaged, current in zip(teacher.parameters(), student.parameters(), strict=True):
+            averaged.copy_(torch.where(skip > 0, averaged, averaged.lerp(current, 1 - momentum)))
+
+
+def seconds(repeats: int = 15) -> dict[str, float]:
+    """Medians for Swin-T with both heads of 65536 prototypes; the forms take turns."""
+    networks = [EsViTForPreTraining(EsViTConfig.from_architecture("swin-tiny")) for _ in range(2)]
+    forms = {"ours, fused with a flag": update_teacher, "a lerp a tensor": by_lerp, "torch.where": by_where}
+    taken: dict[str, list[float]] = {name: [] for name in forms}
+    for _ in range(repeats):
+        for name, form in forms.items():
+            started = time.perf_counter()
+            form(*networks, 0.996, torch.zeros(()))
+            taken[name].append(time.perf_counter() - started)
+    return {name: statistics.median(values[2:]) for name, values in taken.items()}
+
+
+def distance_left(momentum: float, dtype: torch.dtype) -> float:
+    """Share of the first distance after `STEPS` steps."""
+    teacher, student = (nn.Linear(1, 1, bias=False, dtype=dtype) for _ in range(2))
+    nn.init.constant_(teacher.weight, 0.9)
+    nn.init.constant_(student.weight, 1.0)
+    first = 1 - teacher.weight.item()
+    for _ in range(STEPS):
+        update_teacher(teacher, student, momentum, torch.zeros(()))
+    return (1 - teacher.weight.item()) / first
+
+
+def main() -> None:
+    times = seconds()
+    print(table(["form", "ms"], ((name, f"{1000 * value:.1f}") for name, value in times.items())))
+    left = {
+        momentum: {
+            "exact": momentum**STEPS,
+            **{str(dtype): distance_left(momentum, dtype) for dtype in (torch.float32, torch.bfloat16)},
+        }
+        for momentum in MOMENTA
+    }
+    header = ["momentum", "exact", "float32", "bfloat16"]
+    print(table(header, ([str(m), *(f"{value:.2%}" for value in row.values())] for m, row in left.items())))
+    path = write_json("ema", {"seconds": times, "steps": STEPS, "distance_left": left})
+    print(f"{path}; {environment()}")
+
+
+if __name__ == "__main__":
+    main()
