@@ -30,11 +30,11 @@ from photographs import pixel_baselines, write_photographs
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "training"))
-from checkpoints import model_folder  # noqa: E402  (the line above puts them on the path)
 from construction import build_networks  # noqa: E402
 from image_sources import open_source  # noqa: E402
 from knn import evaluate_knn  # noqa: E402
 from options import parse_options  # noqa: E402
+from run_folder import model_folder  # noqa: E402  (the line above puts them on the path)
 from view_features import evaluation_transform  # noqa: E402
 
 

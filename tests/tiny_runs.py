@@ -16,13 +16,15 @@ LENGTH = "--epochs 2 --warmup_epochs 1 --warmup_teacher_temp_epochs 1 --batch_si
 MEANS = "--num_workers 0 --log_every 1 --tracker none"
 
 
-def write_images(folder: Path, number: int = 26) -> Path:
-    """Textured images of 48 pixels."""
-    folder.mkdir()
+def write_images(folder: Path, number: int = 26, classes: str = "") -> Path:
+    """Textured images of 48 pixels, in one folder or in turn in one for each letter of `classes`."""
+    for name in classes or ".":
+        (folder / name).mkdir(parents=True)
     generator = np.random.default_rng(0)
     for index in range(number):
         coarse = Image.fromarray(generator.integers(0, 256, (6, 6, 3), dtype=np.uint8))
-        coarse.resize((48, 48), Image.Resampling.BICUBIC).save(folder / f"{index:02d}.png")
+        place = folder / classes[index % len(classes)] if classes else folder
+        coarse.resize((48, 48), Image.Resampling.BICUBIC).save(place / f"{index:02d}.png")
     return folder
 
 

@@ -5,17 +5,18 @@ Checkpoints of a run: `checkpoints/step-00001234/` with
 
     student/, teacher/   model folders, loadable with from_pretrained
     training_state/      progress.json, training.pt (optimizer, scaler), rng-0.pt, rng-1.pt, ... (one a process)
+    evaluation.json      what the teacher scored, once it was evaluated
 
 and beside them two links: `last`, the newest, and `best`, that of the highest k-NN accuracy (`best.json` says which).
 
 A checkpoint is written under a temporary name, forced to the disk, and renamed when it is whole, so a folder with the
-final name is valid after a kill or a power cut at any instant. Nothing is unpickled: weights are safetensors, states
-are loaded with `weights_only=True`.
+final name is valid after a kill or a power cut at any instant. The main process alone writes, also the generators of
+the others. No pickle is trusted: weights are safetensors, states are loaded with `weights_only=True`.
 """
 
+import io
 import json
 import logging
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,19 +25,19 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from modeling_esvit import EsViTForPreTraining
 from options import PretrainOptions
+from run_folder import PARTIAL, RunFolderError, on_main, point, write_text, writing, written_beside
 
 
 logger = logging.getLogger(__name__)
 
-PARTIAL = ".partial"
 
-
-class ResumeError(ValueError):
+class ResumeError(RunFolderError, ValueError):
     """A checkpoint that cannot be continued by this command."""
 
 
@@ -50,35 +51,6 @@ class Progress:
     options: dict[str, Any]
 
 
-def model_folder(model: EsViTForPreTraining, path: Path) -> None:
-    """Write a model folder under a temporary name and put it in place of any older one."""
-    partial = path.with_name(path.name + PARTIAL)
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    force_to_disk(partial)
-    if path.exists():
-        shutil.rmtree(path)
-    partial.rename(path)
-
-
-def force_to_disk(folder: Path) -> None:
-    """Files first, then the folders that name them."""
-    for path in [*(p for p in folder.rglob("*") if p.is_file()), *(p for p in folder.rglob("*") if p.is_dir()), folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def point(link: Path, folder: Path) -> None:
-    """Make `link` a relative link to its sibling `folder`, at once: there is no instant without it."""
-    partial = link.with_name(link.name + PARTIAL)
-    partial.unlink(missing_ok=True)
-    partial.symlink_to(folder.name, target_is_directory=True)
-    partial.replace(link)
-
-
 def is_complete(folder: Path) -> bool:
     """Whether a checkpoint has its final name and the file that is written last."""
     return not folder.name.endswith(PARTIAL) and (folder / "training_state" / "progress.json").is_file()
@@ -90,34 +62,12 @@ def damaged(folder: Path, error: Exception) -> ResumeError:
 
 
 class Checkpoints:
-    """The checkpoints of one run. Every process calls `save` and `load`; the main one writes what is common to all."""
+    """The checkpoints of one run. Every process calls the methods without an underscore, at the same time."""
 
     def __init__(self, output_dir: str, keep: int, accelerator: Accelerator):
         self.root = Path(output_dir) / "checkpoints"
         self.keep = keep
         self.accelerator = accelerator
-
-    def complete(self) -> list[Path]:
-        """Valid checkpoints, oldest first."""
-        return [folder for folder in sorted(self.root.glob("step-*")) if is_complete(folder)]
-
-    def report_incomplete(self) -> None:
-        """Name in the log what is not used."""
-        for folder in sorted(self.root.glob("step-*")):
-            if self.accelerator.is_main_process and not is_complete(folder):
-                logger.warning("Ignoring the incomplete checkpoint %s.", folder)
-
-    def delete_old(self) -> None:
-        """
-        Keep the newest, and the best. What is deleted loses its final name first, so that no kill leaves half of it
-        under that.
-        """
-        best = (self.root / "best").resolve()
-        for folder in self.complete()[: -self.keep]:
-            if folder.resolve() != best:
-                folder.rename(folder.with_name(folder.name + PARTIAL))
-        for folder in self.root.glob(f"step-*{PARTIAL}"):
-            shutil.rmtree(folder)
 
     def save(
         self,
@@ -126,60 +76,95 @@ class Checkpoints:
         teacher: EsViTForPreTraining,
         optimizer: torch.optim.Optimizer,
     ) -> Path:
-        """Write a checkpoint and delete the oldest beyond `keep`. Returns its folder."""
+        """
+        Write a checkpoint and delete the oldest beyond `keep`. Returns its folder.
+
+        Raises:
+            UnwritableCheckpointError: on all processes; those before it are as they were.
+        """
+        generators = gather_object([rng_state()])
+        return on_main(self.accelerator, lambda: self._write(progress, student, teacher, optimizer, generators))
+
+    def _write(
+        self,
+        progress: Progress,
+        student: EsViTForPreTraining,
+        teacher: EsViTForPreTraining,
+        optimizer: torch.optim.Optimizer,
+        generators: list[dict[str, Any]],
+    ) -> Path:
         final = self.root / f"step-{progress.step:08d}"
-        partial = final.with_name(final.name + PARTIAL)
-        state = partial / "training_state"
-        if self.accelerator.is_main_process:
-            shutil.rmtree(partial, ignore_errors=True)
-            state.mkdir(parents=True)
-            student.save_pretrained(partial / "student")
-            teacher.save_pretrained(partial / "teacher")
-            scaler = self.accelerator.scaler
-            training = {
-                "optimizer": optimizer.state_dict(),
-                "scaler": None if scaler is None else scaler.state_dict(),
-            }
-            torch.save(training, state / "training.pt")
-        self.accelerator.wait_for_everyone()
-        torch.save(rng_state(), state / f"rng-{self.accelerator.process_index}.pt")
-        self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
+        scaler = self.accelerator.scaler
+        training = {"optimizer": optimizer.state_dict(), "scaler": None if scaler is None else scaler.state_dict()}
+        with written_beside(final) as folder:
+            student.save_pretrained(folder / "student")
+            teacher.save_pretrained(folder / "teacher")
+            state = folder / "training_state"
+            state.mkdir()
+            save_tensors(training, state / "training.pt")
+            for rank, generator in enumerate(generators):
+                save_tensors(generator, state / f"rng-{rank}.pt")
             (state / "progress.json").write_text(json.dumps(asdict(progress), indent=2) + "\n")
-            force_to_disk(partial)
-            shutil.rmtree(final, ignore_errors=True)
-            partial.rename(final)
+        with writing(self.root):
             point(self.root / "last", final)
-            force_to_disk(self.root)
-            self.delete_old()
-        self.accelerator.wait_for_everyone()
+            self._delete_old()
         return final
 
-    def best_score(self) -> float:
-        """The accuracy of the checkpoint that `best` names; -1 if there is none."""
-        path = self.root / "best.json"
-        return json.loads(path.read_text())["score"] if path.exists() else -1.0
+    def _complete(self) -> list[Path]:
+        """Valid checkpoints, oldest first."""
+        return [folder for folder in sorted(self.root.glob("step-*")) if is_complete(folder)]
 
-    def offer_best(self, folder: Path, name: str, score: float) -> None:
-        """Point `best` to a checkpoint if its `score`, called `name`, is higher than any before."""
-        if not self.accelerator.is_main_process or score <= self.best_score():
-            return
-        point(self.root / "best", folder)
-        partial = self.root / f"best.json{PARTIAL}"
-        partial.write_text(json.dumps({"checkpoint": folder.name, "metric": name, "score": score}) + "\n")
-        partial.replace(self.root / "best.json")
-        force_to_disk(self.root)
+    def _delete_old(self) -> None:
+        """
+        Keep the newest, and the best. What is deleted loses its final name first, so that no kill leaves half of it
+        under that.
+        """
+        best = (self.root / "best").resolve()
+        for folder in self._complete()[: -self.keep]:
+            if folder.resolve() != best:
+                folder.rename(folder.with_name(folder.name + PARTIAL))
+        for folder in self.root.glob(f"step-*{PARTIAL}"):
+            shutil.rmtree(folder)
+
+    def scores(self, folder: Path) -> dict[str, float] | None:
+        """What the teacher of a checkpoint scored, the score that `best` goes by first; None: not evaluated yet."""
+        return on_main(self.accelerator, lambda: read_json(folder / "evaluation.json"))
+
+    def add_scores(self, folder: Path, scores: dict[str, float]) -> None:
+        """
+        Note what the teacher of a checkpoint scored, and point `best` to it if the first score is higher than any
+        before. Doing so again, after a kill in between, changes nothing.
+
+        Raises:
+            UnwritableCheckpointError: on all processes.
+        """
+        on_main(self.accelerator, lambda: self._add_scores(folder, scores))
+
+    def _add_scores(self, folder: Path, scores: dict[str, float]) -> None:
+        with writing(self.root):
+            write_text(folder / "evaluation.json", json.dumps(scores) + "\n")
+            name, score = next(iter(scores.items()))
+            best = read_json(self.root / "best.json")
+            if best is None or score > best["score"]:
+                point(self.root / "best", folder)
+                content = {"checkpoint": folder.name, "metric": name, "score": score}
+                write_text(self.root / "best.json", json.dumps(content) + "\n")
 
     def latest(self, options: PretrainOptions, steps_per_epoch: int) -> tuple[Path, Progress] | None:
         """
-        The newest valid checkpoint and its progress, if there is one.
+        The newest valid checkpoint and its progress, if there is one; `last` points to it.
 
         Raises:
-            ResumeError: it was made with other options, another number of processes or other data; or there is none,
-                but a finished model, which would be overwritten.
+            ResumeError: on all processes. It was made with other options, another number of processes or other data; or
+                there is none, but a finished model, which would be overwritten.
         """
-        self.report_incomplete()
-        complete = self.complete()
+        return on_main(self.accelerator, lambda: self._latest(options, steps_per_epoch))
+
+    def _latest(self, options: PretrainOptions, steps_per_epoch: int) -> tuple[Path, Progress] | None:
+        for folder in sorted(self.root.glob("step-*")):
+            if not is_complete(folder):
+                logger.warning("Ignoring the incomplete checkpoint %s.", folder)
+        complete = self._complete()
         if not complete and (self.root.parent / "teacher").exists():
             raise ResumeError(
                 f"{self.root.parent} holds a finished model, and no checkpoint to continue from. Give another "
@@ -188,10 +173,13 @@ class Checkpoints:
         if not complete:
             return None
         folder = complete[-1]
-        try:
-            progress = Progress(**json.loads((folder / "training_state" / "progress.json").read_text()))
-        except (json.JSONDecodeError, TypeError) as error:
-            raise damaged(folder, error) from error
+        progress = read_progress(folder)
+        self._check(folder, progress, options, steps_per_epoch)
+        with writing(self.root):
+            point(self.root / "last", folder)  # a kill may have come before that
+        return folder, progress
+
+    def _check(self, folder: Path, progress: Progress, options: PretrainOptions, steps_per_epoch: int) -> None:
         changed = [
             f"{name} was {there!r} and is {here!r}"
             for name, (there, here) in options.differences(progress.options).items()
@@ -204,7 +192,6 @@ class Checkpoints:
             raise ResumeError(
                 f"{folder} belongs to another run: {'; '.join(changed)}. Give the same values, or another output_dir."
             )
-        return folder, progress
 
     def load(
         self,
@@ -232,6 +219,24 @@ class Checkpoints:
         if training["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(training["scaler"])
         set_rng_state(rng)
+
+
+def read_progress(folder: Path) -> Progress:
+    try:
+        return Progress(**json.loads((folder / "training_state" / "progress.json").read_text()))
+    except (json.JSONDecodeError, TypeError) as error:
+        raise damaged(folder, error) from error
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def save_tensors(content: dict[str, Any], path: Path) -> None:
+    """By way of the memory: torch's own file writer says of a full disk only that a position is unexpected."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    path.write_bytes(buffer.getbuffer())
 
 
 def rng_state() -> dict[str, Any]:

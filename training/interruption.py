@@ -60,10 +60,23 @@ class Interruption:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_) -> None:
+        if error is InterruptedRunError:
+            return  # a launcher, told by the first process that leaves, signals the others: they end with the same code
         for number, handler in self.previous.items():
             signal.signal(number, handler)
         if error is None and self.sent is not None:
             self.sent[1].wait()
+
+    def stop(self, step: int) -> None:
+        """
+        To be called by all processes while they do something long after `step`, at the same points.
+
+        Raises:
+            InterruptedRunError: one of them had a signal.
+        """
+        number = self.exchange()
+        if number:
+            raise InterruptedRunError(number, step)
 
     def note(self, number: int, frame: FrameType | None) -> None:
         self.received = number

@@ -16,7 +16,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +181,7 @@ def evaluate_knn(
     temperature: float = TEMPERATURE,
     batch_size: int = 64,
     num_workers: int = 0,
+    after_batch: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Classifies the images of `test` by their neighbours in `train`, in the view features of `model`.
 
@@ -193,6 +194,7 @@ def evaluate_knn(
         train, test: labelled sources that can be read by number. A test image of a class that `train` lacks is counted
             as wrong; `unknown_class_images` says how many there are.
         k: numbers of neighbours. If None, those of 10, 20, 100 and 200 that are not more than the training images.
+        after_batch: called by all processes after each batch of images; what it raises ends the evaluation.
 
     Returns:
         {"k20_top1": accuracy in 0..1, "k20_top5": ..., "train_images": ..., "test_images": ..., "classes": ...,
@@ -209,7 +211,7 @@ def evaluate_knn(
     if k is None:
         k = [count for count in DEFAULT_K if count <= len(train)]
     check_options(k, temperature, len(train))
-    options = {"batch_size": batch_size, "num_workers": num_workers}
+    options: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers, "after_batch": after_batch}
     bank, bank_labels = readable_features(model, train, transform, description="k-NN train", **options)
     queries, labels = readable_features(model, test, transform, description="k-NN test", **options)
     bank_labels, labels, num_classes = align_labels(bank_labels, labels, train.class_names, test.class_names)

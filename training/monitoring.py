@@ -68,9 +68,13 @@ class Monitor:
         self.start_window()
 
     def forget_after(self, step: int) -> None:
-        """Drop what a killed run logged after the checkpoint that is now continued, and a line it did not finish."""
-        lines = self.path.read_text().splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step]
+        """
+        Drop what a stopped run logged after the checkpoint that is now continued, and a line it did not finish. The
+        scores of that checkpoint, which has them itself, are written again.
+        """
+        lines = [line for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        records = [(json.loads(line), line) for line in lines]
+        kept = [line for values, line in records if values["step"] < step + ("loss" in values)]
         partial = self.path.with_suffix(".partial")
         partial.write_text("".join(kept))
         partial.replace(self.path)

@@ -18,7 +18,7 @@ import contextlib
 import gc
 import itertools
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import BitImageProcessor
 from transformers.utils import logging as transformers_logging
 
-from checkpoints import Checkpoints, Progress, ResumeError, model_folder
+from checkpoints import Checkpoints, Progress
 from collapse import CollapseWatch
 from construction import PrecisionError, build_accelerator, view_options
 from image_sources import (
@@ -53,6 +53,7 @@ from monitoring import Monitor, NonFiniteLossError
 from options import OptionError, PretrainOptions, parse_options, save_options
 from pictures import views_picture
 from plan import describe_plan, make_plan
+from run_folder import RunFolderError, check_shared, model_folder, on_main, writing
 from shard_stream import ShardStream
 from view_features import (
     LabelledImages,
@@ -67,7 +68,7 @@ from views import ViewOptionError
 
 # What a user can put right; the command prints their message alone.
 USER_ERRORS = (
-    *(OptionError, ViewOptionError, PrecisionError, ResumeError, NonFiniteLossError),
+    *(OptionError, ViewOptionError, PrecisionError, RunFolderError, NonFiniteLossError),
     *(EsViTArchitectureError, StrictDataclassError, InitialisationError),
     *(DataOptionError, EmptySourceError, UnlabelledDataError, NeighbourCountError),
     *(NonFiniteFeatureError, OSError),  # the latter also for missing data, unreadable images, a full disk
@@ -125,9 +126,10 @@ class Pretraining:
     def knn_transform(self) -> Transform:
         return evaluation_transform(BitImageProcessor.from_dict(evaluation_preprocessor(self.learner.teacher.config)))
 
-    def evaluate(self) -> dict[str, float]:
+    def evaluate(self, after_batch: Callable[[], None]) -> dict[str, float]:
         """k-NN accuracy of the teacher's view features, as published models are evaluated."""
-        scores = evaluate_knn(self.learner.teacher.esvit, self.knn_transform(), *self.knn_data, k=self.options.knn_k)
+        teacher, k = self.learner.teacher.esvit, self.options.knn_k
+        scores = evaluate_knn(teacher, self.knn_transform(), *self.knn_data, k=k, after_batch=after_batch)
         return {f"knn_{name}": value for name, value in scores.items()}
 
     def summary(self) -> str:
@@ -150,19 +152,20 @@ class Pretraining:
         world = self.plan.world_size
         return [self.source.describe(self.plan.steps_per_epoch * self.plan.global_batch // world, world)]
 
-    def resume(self) -> int:
+    def resume(self) -> tuple[int, Path | None]:
         """
-        Continue from the newest valid checkpoint, or else start from `init_from`. Returns the number of finished steps.
+        Continue from the newest valid checkpoint, or else start from `init_from`. Returns the number of finished steps,
+        and the checkpoint.
         """
         found = self.checkpoints.latest(self.options, self.plan.steps_per_epoch)
         if found is None:
             if self.options.init_from is not None:
                 self.accelerator.print(initialise(self.options.init_from, *self.learner.state()))
-            return 0
+            return 0, None
         folder, progress = found
         self.checkpoints.load(folder, *self.learner.state())
         self.accelerator.print(f"Continuing from {folder}.")
-        return progress.step
+        return progress.step, folder
 
     def batches(self, step: int) -> Iterator[Batch]:
         """What this process sees from `step` on: `gradient_accumulation_steps` batches a step."""
@@ -193,11 +196,9 @@ class Pretraining:
         """Train to the end. Returns the teacher's model folder."""
         options, accelerator = self.options, self.accelerator
         accelerator.print(self.summary())
-        step = self.resume()
-        if accelerator.is_main_process:
-            Path(options.output_dir).mkdir(parents=True, exist_ok=True)
-            save_options(options, Path(options.output_dir) / "options.yaml")
-        accelerator.wait_for_everyone()
+        check_shared(accelerator, Path(options.output_dir))
+        step, checkpoint = self.resume()
+        on_main(accelerator, self.save_options)
         accelerator.init_trackers("esvit", {name: str(value) for name, value in asdict(options).items()})
         monitor = Monitor(
             accelerator,
@@ -209,20 +210,40 @@ class Pretraining:
             watch=self.collapse_watch(),
             max_skipped_steps=options.max_skipped_steps,
         )
+        try:
+            self.train(step, checkpoint, monitor)
+        except InterruptedRunError:
+            monitor.draw(options.num_prototypes)
+            accelerator.end_training()
+            raise
+        finally:
+            monitor.close()
+        return self.finish(monitor)
+
+    def train(self, first: int, checkpoint: Path | None, monitor: Monitor) -> None:
+        """
+        The steps from `first` on, which `checkpoint` holds.
+
+        Raises:
+            InterruptedRunError: a signal asked for it, and a checkpoint is written.
+        """
         gc.collect()
         gc.freeze()  # what exists now lives as long as the run: collections during steps need not walk through it
         # Closed, the loader's workers end at once, however the run ends.
-        with Interruption() as interruption, contextlib.closing(monitor.timed(self.batches(step))) as batches:
-            first = step
-            while step < self.plan.last_step:
+        with Interruption() as interruption, contextlib.closing(monitor.timed(self.batches(first))) as batches:
+            if checkpoint is not None:
+                self.make_up_evaluation(checkpoint, first, monitor, interruption)
+            for step in range(first, self.plan.last_step):
                 taken = list(self.take_step(batches))
                 if step == first:
                     self.draw_views(taken[0])
                 self.learner.train_step(taken, step, monitor)
-                step += 1
-                self.after_step(step, monitor, interruption.exchange())
-        monitor.close()
-        return self.finish(monitor)
+                self.after_step(step + 1, monitor, interruption)
+
+    def save_options(self) -> None:
+        folder = Path(self.options.output_dir)
+        with writing(folder):
+            save_options(self.options, folder / "options.yaml")
 
     def draw_views(self, batch: Batch) -> None:
         if self.accelerator.is_main_process:
@@ -239,7 +260,23 @@ class Pretraining:
             self.skip_log.add(batch.skipped)
             yield batch
 
-    def after_step(self, step: int, monitor: Monitor, signal: int) -> None:
+    def is_evaluated(self, step: int) -> bool:
+        """Whether the teacher is evaluated after `step` steps: every `knn_every` epochs, and at the end."""
+        epoch, rest = divmod(step, self.plan.steps_per_epoch)
+        at_end = step == self.plan.last_step
+        return bool(self.knn_data) and (at_end or (rest == 0 and epoch % self.options.knn_every == 0))
+
+    def make_up_evaluation(self, checkpoint: Path, step: int, monitor: Monitor, interruption: Interruption) -> None:
+        """Evaluate the checkpoint that is continued, if a stopped run had to and did not come to it; log its scores."""
+        scores = self.checkpoints.scores(checkpoint)
+        if scores is None and self.is_evaluated(step):
+            scores = self.evaluate(lambda: interruption.stop(step))
+        if scores is not None:
+            self.checkpoints.add_scores(checkpoint, scores)
+            monitor.write(step, scores)
+            monitor.start_window()
+
+    def after_step(self, step: int, monitor: Monitor, interruption: Interruption) -> None:
         """
         Report, evaluate and save where `step`, the number of finished steps, says so.
 
@@ -247,10 +284,10 @@ class Pretraining:
             InterruptedRunError: a signal asked for it, and the checkpoint is written.
         """
         options = self.options
-        epoch, rest = divmod(step, self.plan.steps_per_epoch)
         at_end = step == self.plan.last_step
-        evaluate = bool(self.knn_data) and (at_end or (rest == 0 and epoch % options.knn_every == 0))
-        due = step % options.save_every == 0 if options.save_every else rest == 0
+        evaluate = self.is_evaluated(step)
+        due = step % (options.save_every or self.plan.steps_per_epoch) == 0
+        signal = interruption.exchange()
         save = at_end or due or evaluate or bool(signal)
         monitor.step(
             step,
@@ -261,14 +298,11 @@ class Pretraining:
             return
         folder = self.save(step)
         if signal and not at_end:
-            monitor.draw(self.options.num_prototypes)
-            monitor.close()
-            self.accelerator.end_training()
             raise InterruptedRunError(signal, step)
         if evaluate:
-            scores = self.evaluate()
+            scores = self.evaluate(lambda: interruption.stop(step))
+            self.checkpoints.add_scores(folder, scores)
             monitor.write(step, scores)
-            self.checkpoints.offer_best(folder, *next(iter(scores.items())))
         if at_end or monitor.seconds_since_drawn() > DRAW_EVERY:
             monitor.draw(self.options.num_prototypes)
         monitor.start_window()  # images/s counts training alone
@@ -279,8 +313,8 @@ class Pretraining:
         for names in gather_object([self.skip_log.skipped]):
             skipped.add(names)
         folder = Path(self.options.output_dir) / "teacher"
+        on_main(self.accelerator, lambda: model_folder(self.learner.teacher, folder))
         if self.accelerator.is_main_process:
-            model_folder(self.learner.teacher, folder)
             monitor.say(skipped.summary())
             monitor.say(f"The model is in {folder}: AutoModel.from_pretrained({str(folder)!r})")
             if self.plan.last_step < self.plan.num_steps:

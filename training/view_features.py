@@ -120,11 +120,13 @@ def extract_features(
     batch_size: int = 64,
     num_workers: int = 0,
     description: str = "",
+    after_batch: Callable[[], None] = lambda: None,
 ) -> tuple[Tensor, Tensor]:
     """The view features (`pooler_output`) of all images, [N, C] float32, and their labels [N], on the CPU.
 
     Each process runs its share, and all get all rows in the order of `images`. The model runs on its device, in its
-    type; its modes and every random generator are left as they were.
+    type; its modes and every random generator are left as they were. All call `after_batch` equally often; it may
+    raise.
 
     Raises:
         NoViewFeatureError: the model has no pooled output.
@@ -141,6 +143,7 @@ def extract_features(
                 raise NoViewFeatureError(f"{type(model).__name__} gives no pooler_output: choose a model that does.")
             features.append(gather(pooled.float()).cpu())
             labels.append(gather(batch_labels.to(model.device)).cpu())
+            after_batch()
     return torch.cat(features)[: len(images)], torch.cat(labels)[: len(images)]
 
 
