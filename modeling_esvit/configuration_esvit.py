@@ -3,19 +3,20 @@
 """EsViT configuration, and the published architectures by name (arXiv 2106.09785, Table 1)."""
 
 import difflib
+from typing import Any
 
 from huggingface_hub.dataclasses import strict
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig
 
+from .families import FAMILIES, Family
 
-SWIN_VARIANTS = {
-    "swin-tiny": {"embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24], "drop_path_rate": 0.1},
-    "swin-small": {"embed_dim": 96, "depths": [2, 2, 18, 2], "num_heads": [3, 6, 12, 24], "drop_path_rate": 0.2},
-    "swin-base": {"embed_dim": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32], "drop_path_rate": 0.2},
-    "swin-large": {"embed_dim": 192, "depths": [2, 2, 18, 2], "num_heads": [6, 12, 24, 48], "drop_path_rate": 0.2},
+
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    name: {"architecture": key, **fields}
+    for key, family in FAMILIES.items()
+    for name, fields in family.variants.items()
 }
-ARCHITECTURES = {name: {"architecture": "swin", **fields} for name, fields in SWIN_VARIANTS.items()}
 COUNTS = (
     "patch_size",
     "num_channels",
@@ -41,14 +42,16 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
 
     Args:
         architecture (`str`, defaults to `"swin"`):
-            Family of the backbone. Only `"swin"` so far.
+            Family of the backbone, see `families.py`: `"swin"`.
         image_size (`int` or pair, defaults to 224):
             Size, in pixels, *at construction*: with `patch_size` it fixes the window and the shift of every stage.
             Inputs of any other size are accepted and never change them.
         patch_size (`int`, defaults to 4):
-            Side of a patch. Right and bottom pixels beyond a multiple of it are cropped.
+            Side of a patch (Swin). Right and bottom pixels beyond a multiple of it are cropped.
         num_channels, embed_dim, depths, num_heads:
             Input channels, width of the first stage, and blocks and attention heads of each stage.
+        stage_dims (`list[int]`, *optional*):
+            Width of each stage, where it does not double from stage to stage.
         window_size (`int`, defaults to 7):
             Side of an attention window, in tokens. A stage whose map at construction is no larger than it uses the
             map's side as its window, without shift.
@@ -88,6 +91,7 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
     patch_size: int = 4
     num_channels: int = 3
     embed_dim: int = 96
+    stage_dims: list[int] | tuple[int, ...] | None = None
     depths: list[int] | tuple[int, ...] = (2, 2, 6, 2)
     num_heads: list[int] | tuple[int, ...] = (3, 6, 12, 24)
     window_size: int = 7
@@ -113,7 +117,7 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         self.num_layers = len(self.depths)
-        self.hidden_size = self.embed_dim * 2 ** (self.num_layers - 1)
+        self.hidden_size = self.stage_widths()[-1] if self.depths else self.embed_dim
         self.stage_names = ["stem"] + [f"stage{idx}" for idx in range(1, self.num_layers + 1)]
         self.set_output_features_output_indices(
             out_indices=kwargs.pop("out_indices", None), out_features=kwargs.pop("out_features", None)
@@ -126,7 +130,7 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
         The configuration of a published architecture.
 
         Args:
-            name (`str`): `"swin-tiny"`, `"swin-small"`, `"swin-base"` or `"swin-large"`.
+            name (`str`): a key of `ARCHITECTURES`, such as `"swin-tiny"`.
             window_size (`int`, defaults to 7): 7 or 14 in the paper; any other value works.
             overrides: Any further field of the configuration.
 
@@ -145,6 +149,22 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
                 raise EsViTArchitectureError(f"A configuration has no field {field!r}; did you mean {nearest!r}?")
         return cls(**{**ARCHITECTURES[name], "window_size": window_size, **overrides})
 
+    @property
+    def family(self) -> Family:
+        """
+        Raises:
+            EsViTArchitectureError: there is none of the name in `architecture`.
+        """
+        if self.architecture not in FAMILIES:
+            raise EsViTArchitectureError(f"architecture must be one of {sorted(FAMILIES)}, got {self.architecture!r}.")
+        return FAMILIES[self.architecture]
+
+    def stage_widths(self) -> list[int]:
+        """C of each stage."""
+        if self.stage_dims is not None:
+            return list(self.stage_dims)
+        return [self.embed_dim * 2**stage for stage in range(len(self.depths))]
+
     def patch_grid(self) -> tuple[int, int]:
         """Rows and columns of patches of an image of `image_size`."""
         height, width = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
@@ -160,36 +180,23 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
 
     def region_grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of regions (last-stage tokens) of an image of `height` x `width` pixels."""
-        rows, columns = height // self.patch_size, width // self.patch_size
-        for _ in range(self.num_layers - 1):
-            rows, columns = (rows + 1) // 2, (columns + 1) // 2
-        return rows, columns
+        return self.family.region_grid(self, height, width)
 
     def validate_architecture(self):
         super().validate_architecture()
-        if self.architecture != "swin":
-            raise ValueError(f"architecture must be 'swin', got {self.architecture!r}.")
-        if not self.depths or len(self.depths) != len(self.num_heads):
-            raise ValueError(f"depths {self.depths} and num_heads {self.num_heads} must have one entry per stage.")
-        for stage, heads in enumerate(self.num_heads):
-            width = self.embed_dim * 2**stage
-            if heads < 1 or width % heads:
-                raise ValueError(f"num_heads[{stage}]={heads} must divide the width {width} of stage {stage}.")
         for name in COUNTS:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
         for name in RATES:
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
-        if min(self.depths) < 1 or self.mlp_ratio <= 0:
-            raise ValueError(f"depths {self.depths} and mlp_ratio {self.mlp_ratio} must be positive.")
+        if not self.depths or min(self.depths) < 1 or self.mlp_ratio <= 0:
+            raise ValueError(
+                f"depths {self.depths} must have one entry per stage, and like mlp_ratio {self.mlp_ratio} be positive."
+            )
         if not isinstance(self.image_size, int) and len(self.image_size) != 2:
             raise ValueError(f"image_size must be a number or a (height, width) pair, got {self.image_size}.")
-        if min(self.patch_grid()) >> (len(self.depths) - 1) < 1:
-            raise ValueError(
-                f"image_size {self.image_size} with patch_size {self.patch_size} leaves no token for stage "
-                f"{len(self.depths)}; use an image_size of at least {self.patch_size << (len(self.depths) - 1)}."
-            )
+        self.family.validate(self)
 
 
 __all__ = ["EsViTArchitectureError", "EsViTConfig"]

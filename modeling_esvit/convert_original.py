@@ -11,31 +11,22 @@ backbone in transformers' own `swin` format instead; it also takes a model folde
 """
 
 import argparse
-import math
-import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 
-from .configuration_esvit import ARCHITECTURES, EsViTConfig
+from .configuration_esvit import EsViTConfig
 from .modeling_esvit import EsViTForPreTraining, EsViTModel
 from .native_swin import load_backbone, residual_scale, save_native
+from .original_architecture import infer_config, joined, published_name
 from .original_checkpoint import ConversionError, OriginalCheckpoint, load_original_state_dict, read_checkpoint
 
 
-DEFAULT_IMAGE_SIZE = 224
-BLOCK = re.compile(r"^layers\.(\d+)\.blocks\.(\d+)\.")
-BACKBONE_FIELDS = (
-    *("image_size", "patch_size", "num_channels", "embed_dim", "depths", "num_heads", "window_size", "mlp_ratio"),
-    *("qkv_bias", "use_absolute_embeddings", "patch_norm"),
-)
 # Original name or prefix and ours; the first that fits counts, the last fits all.
 RENAMED_PREFIXES = (
     ("head.", "view_head."),
@@ -61,153 +52,16 @@ class ConversionReport:
     def __str__(self) -> str:
         config = self.config
         name = published_name(config)
-        stages = f"width {config.embed_dim}, depths {joined(config.depths)}, heads {joined(config.num_heads)}"
+        stages = f"widths {joined(config.stage_widths())}, depths {joined(config.depths)}"
         lines = [
             f"{self.source} -> {self.output}",
             f"{self.model_class}, {name or 'no published architecture'}",
-            f"Swin, {stages}, window {config.window_size} at {config.image_size} px",
+            f"{config.family.name}, {stages}, heads {joined(config.num_heads)}, window {config.window_size} at "
+            f"{config.image_size} px",
             f"{self.num_parameters:,} backbone parameters",
             *self.notes,
         ]
         return "\n  ".join(lines)
-
-
-def joined(numbers) -> str:
-    return "-".join(str(number) for number in numbers)
-
-
-# Architecture
-
-
-def infer_config(state_dict: Mapping[str, torch.Tensor], image_size: int | None = None, **overrides) -> EsViTConfig:
-    """
-    The configuration of a network from the shapes of its tensors (on any device, `meta` too).
-
-    Args:
-        state_dict: original names, as from [`load_original_state_dict`].
-        image_size: construction size, where the shapes leave a choice; the default is 224 if that fits.
-        overrides: what shapes cannot tell, such as `norm_last_layer`.
-
-    Raises:
-        ConversionError: a tensor that decides is missing or has an impossible shape, or the image size is not decided.
-    """
-    blocks = {(int(match[1]), int(match[2])) for name in state_dict if (match := BLOCK.match(name))}
-    stages = range(max(len({stage for stage, _ in blocks}), 1))
-    tables = [shape_of(state_dict, f"layers.{stage}.blocks.*.relative_position_bias_table", 2) for stage in stages]
-    windows = [window_of(rows) for rows, _ in tables]
-    embed_dim, num_channels, patch_size, _ = shape_of(state_dict, "patch_embed.proj.weight", 4)
-    hidden, width = shape_of(state_dict, f"layers.{max(stages)}.blocks.*.mlp.fc1.weight", 2)
-    num_positions = shape_of(state_dict, "absolute_pos_embed", 3)[1] if "absolute_pos_embed" in state_dict else None
-    fields = {
-        "image_size": infer_image_size(windows, patch_size, num_positions, image_size),
-        "patch_size": patch_size,
-        "num_channels": num_channels,
-        "embed_dim": embed_dim,
-        "depths": [sum(stage == other for other, _ in blocks) for stage in stages],
-        "num_heads": [heads for _, heads in tables],
-        "window_size": max(windows),
-        "mlp_ratio": mlp_ratio(hidden, width),
-        "qkv_bias": any(name.endswith(".attn.qkv.bias") for name in state_dict),
-        "patch_norm": any(name.startswith("patch_embed.norm.") for name in state_dict),
-        "use_absolute_embeddings": "absolute_pos_embed" in state_dict,
-        **infer_heads(state_dict),
-        **overrides,
-    }
-    try:
-        config = EsViTConfig(**fields)
-        name = published_name(config)
-        return config if name is None else EsViTConfig(**{**ARCHITECTURES[name], **fields})
-    except StrictDataclassError as error:
-        raise ConversionError(f"The shapes of the tensors contradict each other: {error}") from error
-
-
-def shape_of(state_dict: Mapping[str, torch.Tensor], pattern: str, rank: int) -> tuple[int, ...]:
-    """Shape of the first tensor whose name matches, which must have `rank` dimensions."""
-    for name, tensor in state_dict.items():
-        if fnmatchcase(name, pattern):
-            if tensor.ndim != rank:
-                raise ConversionError(f"{name} has shape {list(tensor.shape)}; it must have {rank} dimensions.")
-            return tuple(tensor.shape)
-    raise ConversionError(f"The tensor {pattern} is missing.")
-
-
-def window_of(rows: int) -> int:
-    """Window of a relative position bias table, which has (2 w - 1)^2 rows."""
-    side = math.isqrt(rows)
-    if side * side != rows or side % 2 == 0:
-        raise ConversionError(
-            f"A relative position bias table has {rows} rows; no window w gives (2 w - 1)^2 = {rows}."
-        )
-    return (side + 1) // 2
-
-
-def mlp_ratio(hidden: int, width: int) -> float:
-    """A ratio r with int(width * r) == hidden. From the last stage, as the narrower ones then follow."""
-    ratio = hidden / width
-    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
-
-
-def infer_image_size(
-    windows: list[int], patch_size: int, num_positions: int | None = None, requested: int | None = None
-) -> int:
-    """
-    The construction size: `requested`, else 224, if it gives these windows, else the one that does.
-
-    With g patches a side, stage s has maps of side g >> s and the window min(window, g >> s), so clipped windows bound
-    g; a position embedding fixes it. Sizes that give the same windows may still differ in which stages shift (those
-    whose maps are larger than the window), and then nothing but the caller can tell.
-    """
-    window = max(windows)
-    lowest = max(side << stage for stage, side in enumerate(windows))
-    highest = min((((side + 1) << stage) - 1 for stage, side in enumerate(windows) if side < window), default=math.inf)
-    if num_positions is not None:
-        side = math.isqrt(num_positions)
-        lowest, highest = max(lowest, side), min(highest, side)
-    origin = f"The windows {joined(windows)}, patches of {patch_size} px"
-    origin += "" if num_positions is None else f" and {num_positions} positions"
-    if lowest > highest:
-        raise ConversionError(f"{origin} do not come from any one image size, so these tensors are not of one Swin.")
-    preferred = DEFAULT_IMAGE_SIZE if requested is None else requested
-    if lowest <= preferred // patch_size <= highest:
-        return preferred
-    shifting = {(window + 1) << stage for stage in range(len(windows))}  # from such a grid on, one more stage shifts
-    sizes = [grid * patch_size for grid in sorted({lowest, *shifting}) if lowest <= grid <= highest]
-    if requested is None and len(sizes) == 1:
-        return sizes[0]
-    raise ConversionError(
-        f"{origin} do not come from images of {preferred} px. Sizes that fit: {', '.join(map(str, sizes))}. They "
-        "differ in which stages shift their windows; give the size of the training run (--image-size)."
-    )
-
-
-def infer_heads(state_dict: Mapping[str, torch.Tensor]) -> dict:
-    """Fields of the projection heads; none if the network has no heads."""
-    heads = {name.split(".")[0] for name in state_dict} & {"head", "head_dense"}
-    if not heads:
-        return {}
-    head = min(heads)
-    names = [name for name in state_dict if re.fullmatch(rf"{head}\.mlp\.\d+\.weight", name)]
-    names = [name for name in names if state_dict[name].ndim == 2]  # not those of BatchNorms
-    if not names:
-        raise ConversionError(f"The tensors {head}.mlp.*.weight are missing.")
-    linears = [state_dict[name].shape for name in sorted(names, key=lambda name: int(name.split(".")[2]))]
-    fields = {
-        "num_prototypes": shape_of(state_dict, f"{head}.last_layer.weight_[gv]", 2)[0],
-        "head_num_layers": len(linears),
-        "head_bottleneck_size": linears[-1][0],
-        "head_batch_norm": any(name.endswith(".running_mean") for name in state_dict),
-        "region_head": "head_dense" in heads,
-    }
-    return fields if len(linears) == 1 else {**fields, "head_hidden_size": linears[0][0]}
-
-
-def published_name(config: EsViTConfig) -> str | None:
-    """Name of the published architecture whose backbone this is, whatever its window."""
-    for name in ARCHITECTURES:
-        published = EsViTConfig.from_architecture(name, window_size=config.window_size)
-        if all(getattr(config, field) == getattr(published, field) for field in BACKBONE_FIELDS):
-            return name
-    return None
 
 
 # Tensors
@@ -243,7 +97,9 @@ def check_tensors(expected: Mapping[str, torch.Tensor], found: Mapping[str, torc
             problems.append(f"misshapen: {original_name(name)} {shapes}")
     if problems:
         listed = "\n  ".join(problems)
-        raise ConversionError(f"{len(problems)} tensors do not fit the Swin that the others describe:\n  {listed}")
+        raise ConversionError(
+            f"{len(problems)} tensors do not fit the architecture that the others describe:\n  {listed}"
+        )
 
 
 def check_finite(tensors: Mapping[str, torch.Tensor]) -> None:

@@ -24,17 +24,12 @@ from transformers.utils.output_capturing import (
 
 from .configuration_esvit import EsViTConfig
 from .projection_head import EsViTProjectionHead, EsViTPrototypes
-from .swin import (
-    EsViTSwinAttention,
-    EsViTSwinEncoder,
-    EsViTSwinLayer,
-    EsViTSwinPatchEmbed,
-    EsViTSwinStage,
-    pool_groups,
-    relative_position_index,
-)
+from .swin import EsViTSwinEncoder
+from .tokens import EsViTInputError, EsViTLayer, EsViTStage
 
 
+# By `config.architecture`. What an encoder has to offer: see EsViTSwinEncoder.
+ENCODERS = {"swin": EsViTSwinEncoder}
 AUTO_MAP = {
     "AutoConfig": "configuration_esvit.EsViTConfig",
     "AutoModel": "modeling_esvit.EsViTModel",
@@ -42,10 +37,6 @@ AUTO_MAP = {
     "AutoModelForImageClassification": "modeling_esvit.EsViTForImageClassification",
     "AutoModelForPreTraining": "modeling_esvit.EsViTForPreTraining",
 }
-
-
-class EsViTInputError(ValueError):
-    """Pixel values that the model cannot take: wrong rank, type or channels, or smaller than one patch."""
 
 
 @dataclass
@@ -137,8 +128,8 @@ class EsViTPreTrainedModel(PreTrainedModel):
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _can_record_outputs = {
-        "hidden_states": OutputRecorder(EsViTSwinStage, index=0),
-        "attentions": OutputRecorder(EsViTSwinLayer, index=1),
+        "hidden_states": OutputRecorder(EsViTStage, index=0),
+        "attentions": OutputRecorder(EsViTLayer, index=1),
     }
 
     @classmethod
@@ -148,9 +139,15 @@ class EsViTPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """As the original: truncated normals for linear layers and bias tables, torch's default for the convolution."""
+        """
+        As the original: truncated normals for linear layers, torch's default for convolutions. A module with an
+        `init_weights` initialises its own parameters, and it may replace what is said here.
+        """
         std = self.config.initializer_range
-        if isinstance(module, nn.Linear):
+        own = None if isinstance(module, PreTrainedModel) else getattr(module, "init_weights", None)
+        if own is not None:
+            own(std)
+        elif isinstance(module, nn.Linear):
             init.trunc_normal_(module.weight, std=std)
             if module.bias is not None:
                 init.zeros_(module.bias)
@@ -159,16 +156,6 @@ class EsViTPreTrainedModel(PreTrainedModel):
             bound = 1 / math.sqrt(module.weight[0].numel())
             if module.bias is not None:
                 init.uniform_(module.bias, -bound, bound)
-        elif isinstance(module, EsViTSwinPatchEmbed):
-            if module.absolute_pos_embed is not None:
-                init.trunc_normal_(module.absolute_pos_embed, std=std)
-        elif isinstance(module, EsViTSwinAttention):
-            init.trunc_normal_(module.relative_position_bias_table, std=std)
-            init.copy_(module.relative_position_index, relative_position_index(module.window))
-        elif isinstance(module, EsViTPrototypes):
-            init.ones_(module.weight_g)
-            bound = 1 / math.sqrt(module.weight_v.shape[1])
-            init.uniform_(module.weight_v, -bound, bound)
         elif isinstance(module, EsViTForPreTraining):
             init.zeros_(module.view_center)
             if module.region_center is not None:
@@ -202,7 +189,7 @@ class EsViTModel(EsViTPreTrainedModel):
 
     def __init__(self, config: EsViTConfig):
         super().__init__(config)
-        self.encoder = EsViTSwinEncoder(config)
+        self.encoder = ENCODERS[config.architecture](config)
         self.num_features = config.hidden_size
         self.post_init()
 
@@ -212,7 +199,7 @@ class EsViTModel(EsViTPreTrainedModel):
         maybe_install_capturing_hooks(self)
 
     def get_input_embeddings(self) -> nn.Module:
-        return self.encoder.patch_embed.proj
+        return self.encoder.input_embedding()
 
     def as_crops(self, pixel_values: torch.Tensor | list[torch.Tensor] | None) -> list[torch.Tensor]:
         """The input as a list of groups, refused where its type or shape cannot be right. Values are not looked at."""
@@ -230,11 +217,7 @@ class EsViTModel(EsViTPreTrainedModel):
                 raise EsViTInputError(
                     f"pixel_values has shape {shape}; expected [batch, {self.config.num_channels}, height, width]."
                 )
-            if min(shape[2:]) < self.config.patch_size:
-                raise EsViTInputError(
-                    f"An image of {shape[2]} x {shape[3]} pixels is smaller than one patch of "
-                    f"{self.config.patch_size} x {self.config.patch_size}; enlarge it first."
-                )
+            self.encoder.check_size(*shape[2:])
         return list(crops)
 
     @merge_with_config_defaults
@@ -247,12 +230,12 @@ class EsViTModel(EsViTPreTrainedModel):
     ) -> EsViTModelOutput:
         """
         Args:
-            pixel_values: normalised images `[B, channels, H, W]` of any size from one patch on, or a list of such
-                tensors (groups of crops of different sizes), which go through the backbone together.
+            pixel_values: normalised images `[B, channels, H, W]` of any size that the architecture takes, or a list of
+                such tensors (groups of crops of different sizes), which go through the backbone together.
             output_maps_before_merging: take `reshaped_hidden_states` before patch merging.
 
         Raises:
-            EsViTInputError: wrong rank, type or number of channels, or an image smaller than one patch.
+            EsViTInputError: wrong rank, type or number of channels, or a size that the architecture cannot take.
         """
         crops = self.as_crops(pixel_values)
         with_maps = bool(kwargs.get("output_hidden_states", self.config.output_hidden_states))
@@ -264,7 +247,7 @@ class EsViTModel(EsViTPreTrainedModel):
         )
         return EsViTModelOutput(
             last_hidden_state=output.tokens,
-            pooler_output=pool_groups(output.tokens, output.grids),
+            pooler_output=output.pooled,
             reshaped_hidden_states=output.maps,
         )
 
@@ -295,7 +278,7 @@ class EsViTBackbone(BackboneMixin, EsViTPreTrainedModel):
     def __init__(self, config: EsViTConfig):
         super().__init__(config)
         self.esvit = EsViTModel(config)
-        self.num_features = [config.embed_dim, *self.esvit.encoder.num_features]
+        self.num_features = [self.esvit.encoder.stem_features, *self.esvit.encoder.num_features]
         self.hidden_states_norms = nn.ModuleDict(
             {
                 stage: nn.LayerNorm(width, eps=config.layer_norm_eps)

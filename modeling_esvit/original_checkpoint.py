@@ -13,7 +13,7 @@ import pickle
 import re
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
+
+from .families import FAMILIES
 
 
 # What a damaged or hand-made pickle raises, beside pickle's own error (see the pickle module's documentation).
@@ -39,7 +41,6 @@ NUMPY_SCALARS = {"f8": "<d", "f4": "<f", "i8": "<q", "i4": "<i", "b1": "<?"}  # 
 ZIP, SAFETENSORS, PICKLE = "zip", "safetensors", "pickle"
 
 WRAPPERS = re.compile(r"^(?:(?:module|backbone)\.)+")
-DERIVED_BUFFER = re.compile(r"\.(relative_position_index|attn_mask)$")
 RENAMED = (
     (re.compile(r"\.parametrizations\.weight\.original0$"), ".weight_g"),
     (re.compile(r"\.parametrizations\.weight\.original1$"), ".weight_v"),
@@ -58,9 +59,32 @@ FOREIGN = (
         "a supervised Swin classifier, whose LayerNorms have another epsilon than EsViT's",
     ),
 )
+
+
+@dataclass(frozen=True)
+class OriginalFamily:
+    """
+    How a family's tensors are called in the original.
+
+    keys: at the start of the name of a tensor: it belongs to this family, and no other has it.
+    derived: in the name of one that is left out, as the model makes it itself.
+    """
+
+    keys: re.Pattern
+    derived: re.Pattern
+
+
+# By the name of the family in `config.architecture`.
+ORIGINAL_FAMILIES = {
+    "swin": OriginalFamily(
+        keys=re.compile(r"patch_embed\.|layers\.0\.blocks\."),
+        derived=re.compile(r"\.(relative_position_index|attn_mask)$"),
+    ),
+}
+NAMES = " or ".join(FAMILIES[family].name for family in ORIGINAL_FAMILIES)
 SUPPORTED = (
-    "Supported are the Swin networks of EsViT: a training checkpoint with 'teacher' and 'student', or one such state "
-    "dict, as written by torch.save or as .safetensors."
+    f"Supported are the {NAMES} networks of EsViT: a training checkpoint with 'teacher' and 'student', or one such "
+    "state dict, as written by torch.save or as .safetensors."
 )
 
 
@@ -99,6 +123,7 @@ class OriginalCheckpoint:
     One network of an original checkpoint.
 
     state_dict: its tensors under their original names, without the prefixes of wrappers and without derivable buffers.
+    family: name of the family in `config.architecture`.
     source: the entry of the file they come from: `"teacher"`, `"student"`, `"model"`, ...
     centers: `center` and `center_grid` (`[1, K]`) of the loss, as far as the file has them.
     args: the options of the training run, if the file has them.
@@ -107,6 +132,7 @@ class OriginalCheckpoint:
     """
 
     state_dict: dict[str, torch.Tensor]
+    family: str
     source: str
     centers: dict[str, torch.Tensor] = field(default_factory=dict)
     args: dict[str, Any] = field(default_factory=dict)
@@ -133,8 +159,9 @@ def read_checkpoint(path: str | Path, key: str = "teacher") -> OriginalCheckpoin
     state_dict, left_out = clean_names(network)
     if not state_dict:
         raise ConversionError(f"{path} holds no tensors, only {preview(content)}. {SUPPORTED}")
-    require_swin(state_dict, path)
-    checkpoint = OriginalCheckpoint(state_dict, source, left_out=left_out)
+    family = family_of(state_dict, path)
+    left_out += drop_derived(state_dict, family)
+    checkpoint = OriginalCheckpoint(state_dict, family, source, left_out=left_out)
     if network is not content:
         centers, args, epoch = content.get("dino_loss"), content.get("args"), content.get("epoch")
         if isinstance(centers, Mapping):
@@ -234,7 +261,7 @@ def clean_names(network: Mapping) -> tuple[dict[str, torch.Tensor], list[str]]:
         plain = WRAPPERS.sub("", str(name))
         for pattern, replacement in RENAMED:
             plain = pattern.sub(replacement, plain)
-        if not isinstance(value, torch.Tensor) or DERIVED_BUFFER.search(plain):
+        if not isinstance(value, torch.Tensor):
             left_out.append(plain)
         elif plain in state_dict:
             raise ConversionError(f"The tensor {plain} is there twice, once as {name}; remove one of the two.")
@@ -243,11 +270,27 @@ def clean_names(network: Mapping) -> tuple[dict[str, torch.Tensor], list[str]]:
     return state_dict, left_out
 
 
-def require_swin(state_dict: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Refuse another architecture by its name, before it is refused by a list of all its tensors."""
+def find_family(names: Iterable[str]) -> str | None:
+    """The family that tensors of these names are of, if any."""
+    found = [name for name, family in ORIGINAL_FAMILIES.items() if any(family.keys.match(key) for key in names)]
+    return found[0] if found else None
+
+
+def family_of(state_dict: Mapping[str, torch.Tensor], path: Path) -> str:
+    """The family of a network. Another architecture is refused by its name, not by a list of all its tensors."""
     for pattern, description in FOREIGN:
         found = next((name for name in state_dict if re.search(pattern, name)), None)
         if found is not None:
             raise ConversionError(f"{path} seems to be {description} (it has a tensor {found}). {SUPPORTED}")
-    if not any(name.startswith(("patch_embed.", "layers.0.blocks.")) for name in state_dict):
-        raise ConversionError(f"{path} has none of the tensors of a Swin, but {preview(state_dict)}. {SUPPORTED}")
+    family = find_family(state_dict)
+    if family is None:
+        raise ConversionError(f"{path} has none of the tensors of a {NAMES}, but {preview(state_dict)}. {SUPPORTED}")
+    return family
+
+
+def drop_derived(state_dict: dict[str, torch.Tensor], family: str) -> list[str]:
+    """Delete the tensors that the model makes itself. Returns their names."""
+    derived = [name for name in state_dict if ORIGINAL_FAMILIES[family].derived.search(name)]
+    for name in derived:
+        del state_dict[name]
+    return derived

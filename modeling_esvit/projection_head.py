@@ -2,9 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """The projection head of the view and of the region task: an MLP, L2 normalisation, weight-normalised prototypes."""
 
+import math
+
 import torch
 from torch import nn
 from torch.nn import functional as F
+from transformers import initialization as init
 
 from .configuration_esvit import EsViTConfig
 
@@ -19,6 +22,11 @@ class EsViTPrototypes(nn.Module):
         super().__init__()
         self.weight_g = nn.Parameter(torch.empty(num_prototypes, 1), requires_grad=trainable_norm)
         self.weight_v = nn.Parameter(torch.empty(num_prototypes, dim))
+
+    def init_weights(self, std: float) -> None:
+        init.ones_(self.weight_g)
+        bound = 1 / math.sqrt(self.weight_v.shape[1])
+        init.uniform_(self.weight_v, -bound, bound)
 
     def forward(self) -> torch.Tensor:
         """The effective weight `[K, bottleneck]`."""

@@ -7,119 +7,42 @@ It differs from transformers' own Swin where published EsViT weights depend on i
 fixed at construction and never follow the input, padding is not masked, every epsilon is `layer_norm_eps`, DropPath is
 on both branches, and the patch embedding crops instead of padding.
 
-A forward pass takes crops of several sizes at once. Their tokens are *packed*: one tensor `[1, T, C]` that holds group
-after group, each group being `n` images of `h` x `w` tokens (a *grid*). Everything that works per token sees the packed
-tensor once; only windows, masks and 2 x 2 merging go grid by grid. A single group stays `[n, h * w, C]`.
+Tokens of several crop sizes are packed (see `tokens.py`); only windows, masks and 2 x 2 merging go grid by grid.
 """
-
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
+from transformers import initialization as init
 from transformers.activations import ACT2FN
-from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .attention import attention_function
 from .configuration_esvit import EsViTConfig
-from .windows import Grid, is_padded, padded_size, to_tokens, to_windows
+from .tokens import (
+    AttentionWeights,
+    EncoderOutput,
+    EsViTDropPath,
+    EsViTInputError,
+    EsViTLayer,
+    EsViTStage,
+    Grid,
+    TokenFunction,
+    add_branch,
+    drop_path_rates,
+    image_parts,
+    num_tokens,
+    pack_groups,
+    pool_groups,
+    recomputed,
+    split_groups,
+    to_map,
+)
+from .windows import is_padded, padded_size, to_tokens, to_windows
 
 
-TokenFunction = Callable[[torch.Tensor], torch.Tensor]
-AttentionWeights = torch.Tensor | tuple[torch.Tensor, ...] | None  # one tensor a group
 ByShape = dict[tuple[int, int], torch.Tensor]  # something for each (rows, columns) of a grid
 
 PART_TOKENS = 4096  # tokens that pass through a block at a time on a CPU, so that what it makes of them stays in cache
-
-
-@dataclass
-class EncoderOutput:
-    """
-    What a backbone returns for a list of crop groups.
-
-    tokens: regions after the final norm, `[n, h * w, C]` for one group, else packed `[1, sum n * h * w, C]`.
-    grids: one `(n, h, w)` a group.
-    maps: `[n, C_s, h_s, w_s]` of the stem and each stage, if they were asked for.
-    last_blocks: pooled outputs `[sum n, C_b]` of the last blocks, if they were asked for.
-    """
-
-    tokens: torch.Tensor
-    grids: list[Grid]
-    maps: tuple[torch.Tensor, ...] | None = None
-    last_blocks: tuple[torch.Tensor, ...] = ()
-
-
-def num_tokens(grids: list[Grid]) -> list[int]:
-    return [n * h * w for n, h, w in grids]
-
-
-def split_groups(tokens: torch.Tensor, grids: list[Grid]) -> list[torch.Tensor]:
-    """`[B, T, C]`, packed or not, to one `[n, h, w, C]` a group."""
-    groups = tokens.flatten(0, 1).split(num_tokens(grids)) if len(grids) > 1 else [tokens]
-    return [group.reshape(n, h, w, tokens.shape[-1]) for group, (n, h, w) in zip(groups, grids, strict=True)]
-
-
-def recomputed(linear: nn.Module, function: TokenFunction, x: torch.Tensor) -> torch.Tensor:
-    """
-    `linear(function(x))`. In training, what `function` (a norm, an activation) returns is not stored for the backward
-    pass but computed there again: it costs little, and would be half of what a block stores.
-    """
-    if not (linear.training and torch.is_grad_enabled()):
-        return linear(function(x))
-    return checkpoint(lambda x: linear(function(x)), x, use_reentrant=False)
-
-
-def pack_groups(groups: list[torch.Tensor]) -> torch.Tensor:
-    """One `[n, ..., C]` a group to the packed tensor; a single group to `[n, T, C]`."""
-    if len(groups) == 1:
-        return groups[0].flatten(1, -2)
-    return torch.cat([group.flatten(0, -2) for group in groups]).unsqueeze(0)
-
-
-def image_parts(grids: list[Grid], limit: int) -> list[list[Grid]]:
-    """The images of all groups, in order, in parts of at most `limit` tokens, or of one image where that has more."""
-    parts: list[list[Grid]] = [[]]
-    room = limit
-    for n, h, w in grids:
-        while n:
-            taken = min(n, max(room // (h * w), 0 if parts[-1] else 1))
-            if taken:
-                parts[-1].append((taken, h, w))
-            n, room = n - taken, room - taken * h * w
-            if n:
-                parts.append([])
-                room = limit
-    return parts
-
-
-def pool_groups(tokens: torch.Tensor, grids: list[Grid]) -> torch.Tensor:
-    """Mean over the tokens of each image: `[sum n, C]`, group after group."""
-    return torch.cat([group.mean(dim=(1, 2)) for group in split_groups(tokens, grids)])
-
-
-class EsViTDropPath(nn.Module):
-    """Stochastic depth: one draw for each crop of each image, expanded to the tokens of that crop."""
-
-    def __init__(self, rate: float):
-        super().__init__()
-        self.rate = rate
-
-    def draw(self, num_samples: int, like: torch.Tensor) -> torch.Tensor:
-        """Factors `[num_samples]`: 0 with probability `rate`, else 1 / (1 - rate)."""
-        keep = 1.0 - self.rate
-        return like.new_empty(num_samples).bernoulli_(keep).div_(keep)
-
-    def forward(self, grids: list[Grid], like: torch.Tensor) -> torch.Tensor | None:
-        """The factor of each token of packed groups, `[T, 1]`; None if all are 1."""
-        if self.rate == 0.0 or not self.training:
-            return None
-        factors = self.draw(sum(n for n, _, _ in grids), like).split([n for n, _, _ in grids])
-        return torch.cat([f.repeat_interleave(h * w) for f, (_, h, w) in zip(factors, grids, strict=True)]).unsqueeze(1)
-
-    def extra_repr(self) -> str:
-        return f"rate={self.rate:.3f}"
 
 
 class EsViTSwinPatchEmbed(nn.Module):
@@ -135,6 +58,10 @@ class EsViTSwinPatchEmbed(nn.Module):
             nn.Parameter(torch.empty(1, num_positions, config.embed_dim)) if config.use_absolute_embeddings else None
         )
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def init_weights(self, std: float) -> None:
+        if self.absolute_pos_embed is not None:
+            init.trunc_normal_(self.absolute_pos_embed, std=std)
 
     def forward(self, crops: list[torch.Tensor]) -> tuple[torch.Tensor, list[Grid]]:
         maps = [self.proj(images).permute(0, 2, 3, 1) for images in crops]  # [n, h, w, E]
@@ -181,28 +108,6 @@ def shift_mask(height: int, width: int, window: int, shift: int, like: torch.Ten
     return torch.where(label[:, :, None] == label[:, None, :], 0.0, -100.0).to(like.dtype)
 
 
-def eager_attention_forward(
-    module: "EsViTSwinAttention",
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor,
-    scaling: float,
-    dropout: float = 0.0,
-    **kwargs,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    Plain attention `[B, windows * heads, L, d]` -> `[B, L, windows * heads, d]`. Also returns the weights, before
-    dropout, as `[B * windows, heads, L, L]`: this very tensor is used, so that gradients with respect to it exist.
-    """
-    mask = attention_mask.expand(len(query), -1, -1, -1).flatten(0, 1)
-    logits = torch.baddbmm(mask, query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2), alpha=scaling)
-    precision = torch.promote_types(query.dtype, torch.float32)
-    weights = logits.softmax(dim=-1, dtype=precision).to(query.dtype).view(-1, module.num_heads, *logits.shape[1:])
-    dropped = F.dropout(weights, p=dropout, training=module.training).view_as(logits)
-    return torch.bmm(dropped, value.flatten(0, 1)).unflatten(0, query.shape[:2]).transpose(1, 2), weights
-
-
 class EsViTSwinAttention(nn.Module):
     """Multi-head self-attention inside (shifted) windows with a relative position bias."""
 
@@ -223,6 +128,10 @@ class EsViTSwinAttention(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, num_heads))
         self.register_buffer("relative_position_index", relative_position_index(window), persistent=False)
+
+    def init_weights(self, std: float) -> None:
+        init.trunc_normal_(self.relative_position_bias_table, std=std)
+        init.copy_(self.relative_position_index, relative_position_index(self.window))
 
     def position_bias(self) -> torch.Tensor:
         """`[heads, window**2, window**2]`."""
@@ -258,9 +167,7 @@ class EsViTSwinAttention(nn.Module):
             biases: what earlier calls with other parts of the same batch have computed; the rest is added.
             output_attentions: also return the weights of each group `[n * windows, heads, window**2, window**2]`.
         """
-        # Fused kernels do not return weights, so a request for them is answered by the plain form.
-        name = "eager" if output_attentions else self.config._attn_implementation
-        attend = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention_forward)
+        attend = attention_function(self.config, output_attentions)
         layout = (grids, self.window, self.shift, self.num_heads)
         rows = recomputed(self.qkv, self.padded(norm, grids), hidden_states).reshape(-1, self.head_dim)
         windows = to_windows(rows, *layout)
@@ -304,11 +211,7 @@ class EsViTSwinMLP(nn.Module):
         return self.dropout(recomputed(self.fc2, lambda hidden: self.dropout(self.act(hidden)), hidden))
 
 
-def add_branch(tokens: torch.Tensor, branch: torch.Tensor, factors: torch.Tensor | None) -> torch.Tensor:
-    return tokens + branch if factors is None else torch.addcmul(tokens, branch, factors)
-
-
-class EsViTSwinLayer(GradientCheckpointingLayer):
+class EsViTSwinLayer(EsViTLayer):
     """A block: window attention and MLP, each pre-normed, residual and under DropPath."""
 
     def __init__(self, config: EsViTConfig, dim: int, num_heads: int, window: int, shift: int, drop_path: float):
@@ -361,7 +264,7 @@ class EsViTSwinPatchMerging(nn.Module):
         return pack_groups(merged)
 
 
-class EsViTSwinStage(nn.Module):
+class EsViTSwinStage(EsViTStage):
     """Blocks of one resolution, then (but for the last stage) patch merging."""
 
     def __init__(self, config: EsViTConfig, index: int, drop_path: list[float]):
@@ -402,17 +305,28 @@ class EsViTSwinEncoder(nn.Module):
 
     def __init__(self, config: EsViTConfig):
         super().__init__()
-        num_blocks = sum(config.depths)
-        rates = [config.drop_path_rate * i / max(num_blocks - 1, 1) for i in range(num_blocks)]
-        starts = [sum(config.depths[:stage]) for stage in range(len(config.depths))]
+        self.patch_size = config.patch_size
         self.depths = config.depths
-        self.num_features = [config.embed_dim * 2**stage for stage in range(len(config.depths))]
+        self.stem_features = config.embed_dim
+        self.num_features = config.stage_widths()
         self.patch_embed = EsViTSwinPatchEmbed(config)
-        self.layers = nn.ModuleList(
-            EsViTSwinStage(config, stage, rates[start : start + depth])
-            for stage, (start, depth) in enumerate(zip(starts, config.depths, strict=True))
-        )
+        rates = drop_path_rates(config.drop_path_rate, config.depths)
+        self.layers = nn.ModuleList(EsViTSwinStage(config, stage, rates[stage]) for stage in range(len(rates)))
         self.norm = nn.LayerNorm(self.num_features[-1], eps=config.layer_norm_eps)
+
+    def input_embedding(self) -> nn.Module:
+        return self.patch_embed.proj
+
+    def check_size(self, height: int, width: int) -> None:
+        """
+        Raises:
+            EsViTInputError: no encoder of this kind takes an image of this size.
+        """
+        if min(height, width) < self.patch_size:
+            raise EsViTInputError(
+                f"An image of {height} x {width} pixels is smaller than one patch of {self.patch_size} x "
+                f"{self.patch_size}; enlarge it first."
+            )
 
     def forward(
         self,
@@ -431,19 +345,16 @@ class EsViTSwinEncoder(nn.Module):
             last_blocks: also return the pooled outputs of this many last blocks, counted over all stages.
         """
         tokens, grids = self.patch_embed(crops)
-        maps = [self.to_map(tokens, grids)] if output_maps else []
-        pooled: list[torch.Tensor] = []
+        maps = [to_map(tokens, grids)] if output_maps else []
+        pooled_blocks: list[torch.Tensor] = []
         for index, stage in enumerate(self.layers):
             wanted = max(last_blocks - sum(self.depths[index + 1 :]), 0)
             stage_grids = grids
             tokens, grids, unmerged, blocks = stage(tokens, grids, output_attentions, wanted)
             if output_maps:
-                maps.append(self.to_map(unmerged, stage_grids) if before_merging else self.to_map(tokens, grids))
+                maps.append(to_map(unmerged, stage_grids) if before_merging else to_map(tokens, grids))
             is_last = index == len(self.layers) - 1
-            pooled += [pool_groups(self.norm(block) if is_last else block, stage_grids) for block in blocks]
-        return EncoderOutput(self.norm(tokens), grids, tuple(maps) if output_maps else None, tuple(pooled))
-
-    @staticmethod
-    def to_map(tokens: torch.Tensor, grids: list[Grid]) -> torch.Tensor:
-        (group,) = split_groups(tokens, grids)
-        return group.permute(0, 3, 1, 2).contiguous()
+            pooled_blocks += [pool_groups(self.norm(block) if is_last else block, stage_grids) for block in blocks]
+        tokens = self.norm(tokens)
+        maps_or_none = tuple(maps) if output_maps else None
+        return EncoderOutput(tokens, grids, pool_groups(tokens, grids), maps_or_none, tuple(pooled_blocks))

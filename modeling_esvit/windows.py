@@ -15,8 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-
-Grid = tuple[int, int, int]  # images, rows, columns
+from .tokens import Grid
 
 
 class WindowIndex(NamedTuple):

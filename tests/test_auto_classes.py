@@ -35,7 +35,10 @@ from modeling_esvit import (
 )
 
 
-CODE = ["configuration_esvit.py", "modeling_esvit.py", "projection_head.py", "swin.py", "windows.py"]
+CODE = [
+    *("attention.py", "configuration_esvit.py", "families.py", "modeling_esvit.py", "projection_head.py", "swin.py"),
+    *("tokens.py", "windows.py"),
+]
 CLASSES = {
     AutoModel: EsViTModel,
     AutoModelForImageClassification: EsViTForImageClassification,

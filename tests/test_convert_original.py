@@ -27,12 +27,11 @@ from modeling_esvit.convert_original import (
     check_tensors,
     convert,
     infer_config,
-    infer_image_size,
     main,
-    mlp_ratio,
     original_name,
     our_name,
 )
+from modeling_esvit.original_architecture import infer_image_size, mlp_ratio
 
 
 CHECKPOINT = FIXTURES / "checkpoint_swin_tiny.pth"

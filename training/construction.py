@@ -10,7 +10,7 @@ from accelerate.utils import LoggerType
 from transformers import AutoModelForPreTraining
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
-from modeling_esvit.swin import EsViTDropPath
+from modeling_esvit.tokens import EsViTDropPath
 from options import OptionError, PretrainOptions
 from views import ViewOptions
 

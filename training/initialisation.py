@@ -152,16 +152,8 @@ def refuse_other_backbone(source: str, problems: list[str]) -> None:
 def refuse_other_computation(source: str, there: EsViTConfig, here: EsViTConfig) -> None:
     """Where the tensors fit, but the network would not compute the same with them."""
 
-    def unseen_in_shapes(config: EsViTConfig) -> dict[str, Any]:
-        windows = [config.stage_window(stage) for stage in range(config.num_layers)]
-        return {
-            "window and shift of each stage (image_size)": windows,
-            "layer_norm_eps": config.layer_norm_eps,
-            "hidden_act": config.hidden_act,
-        }
-
-    values = unseen_in_shapes(here)
-    for name, value in unseen_in_shapes(there).items():
+    values = here.family.unseen(here)
+    for name, value in there.family.unseen(there).items():
         if value != values[name]:
             raise InitialisationError(
                 f"The backbone of init_from {source!r} does not fit: {name} is {value} there and {values[name]} here."

@@ -17,6 +17,8 @@ from typing import Any, Literal
 import yaml
 from transformers import HfArgumentParser
 
+from modeling_esvit.configuration_esvit import ARCHITECTURES
+
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -83,7 +85,7 @@ class PretrainOptions:
         default=1000, metadata={"help": "Images of a stream that are shuffled, and in memory, at a time; twice that."}
     )
     # -- model ---------------------------------------------------------------------------------------------------------
-    architecture: str = field(default="swin-tiny", metadata={"help": "swin-tiny, swin-small, swin-base or swin-large."})
+    architecture: str = field(default="swin-tiny", metadata={"help": f"One of: {', '.join(ARCHITECTURES)}."})
     window_size: int = field(default=7, metadata={"help": "Attention window in tokens: 7 or 14 in the paper."})
     image_size: int = field(default=224, metadata={"help": "Size at construction; fixes windows and shifts."})
     patch_size: int | None = field(default=None, metadata={"help": "Instead of the architecture's."})

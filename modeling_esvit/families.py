@@ -1,0 +1,97 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+The families of architectures: published variants, and what a configuration means and must satisfy in each.
+
+A new family is an entry of FAMILIES, the fields that it needs in `configuration_esvit.py`, and an encoder in a file of
+its own, named in ENCODERS of `modeling_esvit.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+
+if TYPE_CHECKING:
+    from .configuration_esvit import EsViTConfig
+
+
+@dataclass(frozen=True)
+class Family:
+    """
+    name: as people write it.
+    variants: fields of the published architectures, by the name of each.
+    fields: those fields of a configuration that make the network; two that agree in them are the same one.
+    region_grid: rows and columns of regions of an image of so many pixels (height, width).
+    validate: raises a ValueError that names the value, if fields cannot work together.
+    unseen: what decides the computation but not the shape of any tensor, by a name for people.
+    """
+
+    name: str
+    variants: dict[str, dict[str, Any]]
+    fields: tuple[str, ...]
+    region_grid: Callable[[EsViTConfig, int, int], tuple[int, int]]
+    validate: Callable[[EsViTConfig], None]
+    unseen: Callable[[EsViTConfig], dict[str, Any]]
+
+
+def require_stages(config: EsViTConfig, **lists) -> None:
+    """Lists with one entry for each stage."""
+    for name, values in lists.items():
+        if not config.depths or len(config.depths) != len(values):
+            raise ValueError(f"depths {config.depths} and {name} {values} must have one entry per stage.")
+
+
+def require_heads(config: EsViTConfig) -> None:
+    """Attention heads that divide the width of each stage."""
+    require_stages(config, num_heads=config.num_heads)
+    for stage, (heads, width) in enumerate(zip(config.num_heads, config.stage_widths(), strict=True)):
+        if heads < 1 or width % heads:
+            raise ValueError(f"num_heads[{stage}]={heads} must divide the width {width} of stage {stage}.")
+
+
+# Swin
+
+SWIN_VARIANTS = {
+    "swin-tiny": {"embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24], "drop_path_rate": 0.1},
+    "swin-small": {"embed_dim": 96, "depths": [2, 2, 18, 2], "num_heads": [3, 6, 12, 24], "drop_path_rate": 0.2},
+    "swin-base": {"embed_dim": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32], "drop_path_rate": 0.2},
+    "swin-large": {"embed_dim": 192, "depths": [2, 2, 18, 2], "num_heads": [6, 12, 24, 48], "drop_path_rate": 0.2},
+}
+SWIN_FIELDS = (
+    *("image_size", "patch_size", "num_channels", "embed_dim", "depths", "num_heads", "window_size", "mlp_ratio"),
+    *("qkv_bias", "use_absolute_embeddings", "patch_norm"),
+)
+
+
+def swin_region_grid(config: EsViTConfig, height: int, width: int) -> tuple[int, int]:
+    rows, columns = height // config.patch_size, width // config.patch_size
+    for _ in range(config.num_layers - 1):
+        rows, columns = (rows + 1) // 2, (columns + 1) // 2
+    return rows, columns
+
+
+def validate_swin(config: EsViTConfig) -> None:
+    require_heads(config)
+    if config.stage_dims is not None:
+        raise ValueError(f"A Swin doubles its width from stage to stage; leave out stage_dims {config.stage_dims}.")
+    if min(config.patch_grid()) >> (len(config.depths) - 1) < 1:
+        raise ValueError(
+            f"image_size {config.image_size} with patch_size {config.patch_size} leaves no token for stage "
+            f"{len(config.depths)}; use an image_size of at least {config.patch_size << (len(config.depths) - 1)}."
+        )
+
+
+def swin_unseen(config: EsViTConfig) -> dict[str, Any]:
+    return {
+        "window and shift of each stage (image_size)": [config.stage_window(s) for s in range(config.num_layers)],
+        "layer_norm_eps": config.layer_norm_eps,
+        "hidden_act": config.hidden_act,
+    }
+
+
+FAMILIES = {
+    "swin": Family("Swin", SWIN_VARIANTS, SWIN_FIELDS, swin_region_grid, validate_swin, swin_unseen),
+}

@@ -1,0 +1,142 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Tokens as the encoders of all families pass them on, and what every family does with them.
+
+A forward pass takes crops of several sizes at once. Their tokens are *packed*: one tensor `[1, T, C]` that holds group
+after group, each group being `n` images of `h` x `w` tokens (a *grid*). Everything that works per token sees the packed
+tensor once; only what looks at places goes grid by grid. A single group stays `[n, h * w, C]`.
+"""
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+
+Grid = tuple[int, int, int]  # images, rows, columns
+TokenFunction = Callable[[torch.Tensor], torch.Tensor]
+AttentionWeights = torch.Tensor | tuple[torch.Tensor, ...] | None  # one tensor a group
+
+
+class EsViTInputError(ValueError):
+    """Pixel values that the model cannot take: wrong rank, type or channels, or an impossible size."""
+
+
+class EsViTStage(nn.Module):
+    """A stage of an encoder. Its first output is recorded as a hidden state; so is the first stage's first input."""
+
+
+class EsViTLayer(GradientCheckpointingLayer):
+    """A block of an encoder. Its second output is recorded as attentions."""
+
+
+@dataclass
+class EncoderOutput:
+    """
+    What a backbone returns for a list of crop groups.
+
+    tokens: regions after the final norm, `[n, h * w, C]` for one group, else packed `[1, sum n * h * w, C]`.
+    grids: one `(n, h, w)` a group.
+    pooled: the view feature of each image, `[sum n, C]`.
+    maps: `[n, C_s, h_s, w_s]` of the stem and each stage, if they were asked for.
+    last_blocks: pooled outputs `[sum n, C_b]` of the last blocks, if they were asked for.
+    """
+
+    tokens: torch.Tensor
+    grids: list[Grid]
+    pooled: torch.Tensor
+    maps: tuple[torch.Tensor, ...] | None = None
+    last_blocks: tuple[torch.Tensor, ...] = ()
+
+
+def num_tokens(grids: list[Grid]) -> list[int]:
+    return [n * h * w for n, h, w in grids]
+
+
+def split_groups(tokens: torch.Tensor, grids: list[Grid]) -> list[torch.Tensor]:
+    """`[B, T, C]`, packed or not, to one `[n, h, w, C]` a group."""
+    groups = tokens.flatten(0, 1).split(num_tokens(grids)) if len(grids) > 1 else [tokens]
+    return [group.reshape(n, h, w, tokens.shape[-1]) for group, (n, h, w) in zip(groups, grids, strict=True)]
+
+
+def recomputed(linear: nn.Module, function: TokenFunction, x: torch.Tensor) -> torch.Tensor:
+    """
+    `linear(function(x))`. In training, what `function` (a norm, an activation) returns is not stored for the backward
+    pass but computed there again: it costs little, and would be half of what a block stores.
+    """
+    if not (linear.training and torch.is_grad_enabled()):
+        return linear(function(x))
+    return checkpoint(lambda x: linear(function(x)), x, use_reentrant=False)
+
+
+def pack_groups(groups: list[torch.Tensor]) -> torch.Tensor:
+    """One `[n, ..., C]` a group to the packed tensor; a single group to `[n, T, C]`."""
+    if len(groups) == 1:
+        return groups[0].flatten(1, -2)
+    return torch.cat([group.flatten(0, -2) for group in groups]).unsqueeze(0)
+
+
+def image_parts(grids: list[Grid], limit: int) -> list[list[Grid]]:
+    """The images of all groups, in order, in parts of at most `limit` tokens, or of one image where that has more."""
+    parts: list[list[Grid]] = [[]]
+    room = limit
+    for n, h, w in grids:
+        while n:
+            taken = min(n, max(room // (h * w), 0 if parts[-1] else 1))
+            if taken:
+                parts[-1].append((taken, h, w))
+            n, room = n - taken, room - taken * h * w
+            if n:
+                parts.append([])
+                room = limit
+    return parts
+
+
+def pool_groups(tokens: torch.Tensor, grids: list[Grid]) -> torch.Tensor:
+    """Mean over the tokens of each image: `[sum n, C]`, group after group."""
+    return torch.cat([group.mean(dim=(1, 2)) for group in split_groups(tokens, grids)])
+
+
+def to_map(tokens: torch.Tensor, grids: list[Grid]) -> torch.Tensor:
+    """The only group's tokens `[n, h * w, C]` as `[n, C, h, w]`."""
+    (group,) = split_groups(tokens, grids)
+    return group.permute(0, 3, 1, 2).contiguous()
+
+
+def add_branch(tokens: torch.Tensor, branch: torch.Tensor, factors: torch.Tensor | None) -> torch.Tensor:
+    return tokens + branch if factors is None else torch.addcmul(tokens, branch, factors)
+
+
+def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
+    """Of each block of each stage: from 0 to `rate`, linearly over all blocks."""
+    last = max(sum(depths) - 1, 1)
+    rates = iter([rate * block / last for block in range(sum(depths))])
+    return [list(itertools.islice(rates, depth)) for depth in depths]
+
+
+class EsViTDropPath(nn.Module):
+    """Stochastic depth: one draw for each crop of each image, expanded to the tokens of that crop."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def draw(self, num_samples: int, like: torch.Tensor) -> torch.Tensor:
+        """Factors `[num_samples]`: 0 with probability `rate`, else 1 / (1 - rate)."""
+        keep = 1.0 - self.rate
+        return like.new_empty(num_samples).bernoulli_(keep).div_(keep)
+
+    def forward(self, grids: list[Grid], like: torch.Tensor) -> torch.Tensor | None:
+        """The factor of each token of packed groups, `[T, 1]`; None if all are 1."""
+        if self.rate == 0.0 or not self.training:
+            return None
+        factors = self.draw(sum(n for n, _, _ in grids), like).split([n for n, _, _ in grids])
+        return torch.cat([f.repeat_interleave(h * w) for f, (_, h, w) in zip(factors, grids, strict=True)]).unsqueeze(1)
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:.3f}"
