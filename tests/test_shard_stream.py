@@ -2,10 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """A stream of shards: every sample once an epoch, on any number of processes, after any stop, through any fault."""
 
+import gc
 import io
 import itertools
 import json
+import multiprocessing
+import os
 import tarfile
+import threading
+import time
 from collections import Counter
 
 import datasets
@@ -16,15 +21,17 @@ import torch
 from image_columns import DataOptionError, EmptySourceError
 from image_sources import FolderSource, open_source
 from modeling_esvit.image_decoding import decode
+from read_ahead import in_order
 from shard_files import ShardError, patiently
 from shard_server import picture, serve, write_parquet, write_tar
-from shard_stream import Run, block_bounds, cut, epoch_runs, in_order, open_stream
+from shard_stream import Run, block_bounds, cut, epoch_runs, open_stream
 from view_loader import make_loader
 from views import ViewOptions
 
 
 OPTIONS = ViewOptions(global_crop_size=8, local_crop_sizes=(4,), local_crops_numbers=(1,))
 WRITE = {"parquet": write_parquet, "tar": write_tar}
+SOURCES = ("folder", "parquet", "tar")
 LENGTHS = {"divisible": [12] * 6, "uneven": [7, 31, 1, 13, 18]}
 
 
@@ -41,15 +48,24 @@ def labels(loaded):
     return [label for batch in loaded for label in batch.labels.tolist()]
 
 
+def write_folder(folder, lengths):
+    """One image a class, so that its label is its number."""
+    for number in range(sum(lengths)):
+        (folder / f"{number:04d}").mkdir()
+        (folder / f"{number:04d}" / "x.png").write_bytes(picture(number))
+
+
 # -- samples -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("lengths", LENGTHS)
 @pytest.mark.parametrize("world_size", [1, 2, 3])
 @pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
-def test_each_sample_comes_once_but_for_the_rest(kind, lengths, world_size, num_workers, tmp_path):
+@pytest.mark.parametrize("data", SOURCES)
+def test_each_sample_comes_once_but_for_the_rest(data, lengths, world_size, num_workers, tmp_path):
     total, steps = sum(LENGTHS[lengths]), sum(LENGTHS[lengths]) // (4 * world_size)
-    source = open_stream(WRITE[kind](tmp_path, LENGTHS[lengths]), shuffle_window=10)
+    {**WRITE, "folder": write_folder}[data](tmp_path, LENGTHS[lengths])
+    source = open_source(tmp_path, streaming=data != "folder", **({} if data == "folder" else {"shuffle_window": 10}))
     ranks = [{"rank": rank, "world_size": world_size, "num_workers": num_workers} for rank in range(world_size)]
     rests, orders = [], []
     for epoch in (0, 1):
@@ -75,6 +91,55 @@ def test_workers_and_stops_change_no_byte(kind, tmp_path):
         for a, b in zip(loaded, alone[start:], strict=True):
             assert torch.equal(a.positions, b.positions) and torch.equal(a.labels, b.labels)
             assert all(torch.equal(x, y) for x, y in zip(a.groups, b.groups, strict=True))
+
+
+def test_the_next_epoch_is_read_while_this_one_ends(kind, tmp_path):
+    """With one epoch to come, more is read; and where an epoch ends or begins changes no item."""
+    paths = WRITE[kind](tmp_path, [8, 8, 8], size=60)
+    with serve(tmp_path) as server:
+        source = open_stream([server.url(path.rsplit("/")[-1]) for path in paths], shuffle_window=8)
+
+        def read(epochs):
+            server.sent.clear()
+            items = list(itertools.islice(next(epochs), 24))
+            wait_for(lambda: sum(server.sent.values()) > 30 * len(items[0].image), seconds=0.3)
+            return items, sum(server.sent.values())
+
+        alone, bytes_alone = read(source.rank_epochs(0, range(1), 0, 24, 0))
+        items, bytes_both = read(epochs := source.rank_epochs(0, range(2), 0, 24, 0))
+        assert items == alone and bytes_both > bytes_alone + 6 * len(items[0].image)
+        following = list(itertools.islice(next(epochs), 24))
+        assert following == list(itertools.islice(source.rank_items(0, 1, 0, 24, 0), 24))
+
+
+def wait_for(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def test_an_epoch_that_is_not_read_to_its_end_shifts_no_other(kind, tmp_path):
+    source = open_stream(WRITE[kind](tmp_path, [9, 8, 7]), shuffle_window=5)
+    epochs = source.rank_epochs(3, range(2), 0, 24, 24)
+    next(next(epochs))
+    assert list(itertools.islice(next(epochs), 24)) == list(itertools.islice(source.rank_items(3, 1, 0, 24, 0), 24))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_epochs_leave_no_thread_process_or_file_behind(kind, num_workers, tmp_path):
+    source = open_stream(WRITE[kind](tmp_path, [9, 8, 7]), shuffle_window=5)
+
+    def open_things():
+        gc.collect()
+        return threading.active_count(), len(multiprocessing.active_children()), len(os.listdir("/proc/self/fd"))
+
+    batches(source, num_epochs=2, num_workers=num_workers)
+    before = open_things()
+    for _ in range(3):
+        batches(source, num_epochs=2, num_workers=num_workers)
+        next(source.rank_items(0, 0, 0, 24, 0))  # and no more of it
+    wait_for(lambda: open_things() == before, seconds=10)
+    assert open_things() == before
 
 
 def test_a_record_is_the_row_that_its_label_says(kind, tmp_path):

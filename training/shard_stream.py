@@ -12,19 +12,19 @@ members) that its rows are in.
 """
 
 import itertools
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from queue import SimpleQueue
-from threading import Thread
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, Union
 
 import torch.distributed
+from tqdm import tqdm
 
 from image_columns import DataOptionError, EmptySourceError, ImageColumns
 from modeling_esvit.image_decoding import Record
+from read_ahead import in_order
 from shard_files import ShardFile
 from shards import ParquetShard, Shard, TarShard, open_tar
 from views import Draws, keyed_generator
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 READERS, OPENERS = 4, 16  # threads that read, and that open shards: so many requests at a time
-Item = TypeVar("Item")
+SHOWN_FROM = 64  # shards whose opening is shown
 Result = TypeVar("Result")
 
 
@@ -144,22 +144,52 @@ class ShardStream:
         Raises:
             ShardError: what a shard should hold could not be read.
         """
-        bounds = block_bounds(count, self._window)
-        first_block = next(block for block, end in enumerate(bounds[1:]) if start < end or end == count)
-        first_row = rank * count + bounds[first_block]
-        runs = cut(epoch_runs(self._lengths, seed, epoch), first_row, count - bounds[first_block])
-        records = self._records(runs)
-        skip, shuffled = start - bounds[first_block], list[Record]()
-        for begin, end in itertools.pairwise(bounds[first_block:]):
-            shuffled.clear()  # before the next block is in memory
-            shuffled += itertools.islice(records, end - begin)
-            order = keyed_generator(seed, epoch, rank * count + begin, draws=Draws.WINDOW).permutation(end - begin)
-            shuffled[:] = [shuffled[index] for index in order.tolist()]
-            yield from itertools.islice(shuffled, skip, None)
-            skip = 0
-        yield from itertools.cycle(shuffled)
+        return next(self.rank_epochs(seed, range(epoch, epoch + 1), rank, count, start))
 
-    def _records(self, runs: list[Run]) -> Iterator[Record]:
+    def rank_epochs(self, seed: int, epochs: range, rank: int, count: int, start: int) -> Iterator[Iterator[Record]]:
+        """`rank_items` of each epoch, of the first one from `start` on.
+
+        One reader serves them all: while the last block of an epoch is consumed, the next epoch is read already. An
+        epoch's items end to be valid when the next one's are asked for.
+        """
+        firsts = [start if epoch == epochs.start else 0 for epoch in epochs]
+        bounds = [self._bounds_from(first, count) for first in firsts]
+        runs = (self._runs(seed, epoch, rank, count, each[0]) for epoch, each in zip(epochs, bounds, strict=True))
+        records = self._records(itertools.chain.from_iterable(runs))
+        for epoch, first, each in zip(epochs, firsts, bounds, strict=True):
+            part = itertools.islice(records, count - each[0])
+            yield self._shuffled(part, partial(self._order, seed, epoch, rank * count), each, first - each[0])
+            deque(part, maxlen=0)  # what was not asked for: the reader must be at the next epoch's start
+
+    def _bounds_from(self, start: int, count: int) -> list[int]:
+        """The bounds of the blocks from that of `start` on."""
+        bounds = block_bounds(count, self._window)
+        return bounds[next(block for block, end in enumerate(bounds[1:]) if start < end or end == count) :]
+
+    def _runs(self, seed: int, epoch: int, rank: int, count: int, first: int) -> list[Run]:
+        return cut(epoch_runs(self._lengths, seed, epoch), rank * count + first, count - first)
+
+    @staticmethod
+    def _order(seed: int, epoch: int, first_row: int, begin: int, end: int) -> list[int]:
+        """The permutation of a block."""
+        generator = keyed_generator(seed, epoch, first_row + begin, draws=Draws.WINDOW)
+        return generator.permutation(end - begin).tolist()
+
+    @staticmethod
+    def _shuffled(
+        records: Iterator[Record], order: Callable[[int, int], list[int]], bounds: list[int], skip: int
+    ) -> Iterator[Record]:
+        """The records block by block, each in its order, without the first `skip`; then the last block without end."""
+        block = list[Record]()
+        for begin, end in itertools.pairwise(bounds):
+            block.clear()  # before the next block is in memory
+            block += itertools.islice(records, end - begin)
+            block[:] = [block[index] for index in order(begin, end)]
+            yield from itertools.islice(block, skip, None)
+            skip = 0
+        yield from itertools.cycle(block)
+
+    def _records(self, runs: Iterator[Run]) -> Iterator[Record]:
         units = (
             Run(run.shard, start, stop)
             for run in runs
@@ -178,48 +208,6 @@ class ShardStream:
     def read(item: Record) -> Record:
         """The record itself, which the stream has read."""
         return item
-
-
-def in_order(
-    items: Iterator[Item],
-    action: Callable[[Item], Result],
-    *,
-    threads: int,
-    ahead: int,
-    weight: Callable[[Item], int] = lambda item: 1,
-) -> Iterator[Result]:
-    """`action(item)` of each item, in order; `threads` work up to a weight of `ahead` in advance.
-
-    An error of `action` is raised here, in the place of its result.
-    """
-    tasks: SimpleQueue[tuple[Future[Result], Item] | None] = SimpleQueue()
-    for _ in range(threads):
-        # Daemons: a program must be able to end while one of them waits for a server.
-        Thread(target=_serve, args=(tasks, action), daemon=True).start()
-    waiting: deque[tuple[Future[Result], int]] = deque()
-    try:
-        for item in items:
-            waiting.append((Future(), weight(item)))
-            tasks.put((waiting[-1][0], item))
-            while sum(size for _, size in waiting) > ahead + waiting[0][1]:
-                yield waiting.popleft()[0].result()
-        while waiting:
-            yield waiting.popleft()[0].result()
-    finally:
-        for future, _ in waiting:
-            future.cancel()
-        for _ in range(threads):
-            tasks.put(None)
-
-
-def _serve(tasks: SimpleQueue[tuple[Future[Result], Item] | None], action: Callable[[Item], Result]) -> None:
-    while (task := tasks.get()) is not None:
-        future, item = task
-        if future.set_running_or_notify_cancel():
-            try:
-                future.set_result(action(item))
-            except BaseException as error:  # whatever it is, it belongs to who asks for the result
-                future.set_exception(error)
 
 
 def open_stream(
@@ -276,9 +264,16 @@ def _shared(urls: list[str], opened: Callable[[str], Result]) -> list[Result]:
     """`opened(url)` of each, in order; every process of the group does its share, and gets all."""
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else (0, 1)
-    mine = list(in_order(iter(urls[rank::world]), opened, threads=OPENERS, ahead=4 * OPENERS))
+    results = in_order(iter(urls[rank::world]), opened, threads=OPENERS, ahead=4 * OPENERS)
+    mine = list(_shown(results, len(urls[rank::world]), quiet=rank != 0 or len(urls) < SHOWN_FROM))
     if not distributed:
         return mine
     parts: list[list[Result]] = [[] for _ in range(world)]
     torch.distributed.all_gather_object(parts, mine)
     return [parts[index % world][index // world] for index in range(len(urls))]
+
+
+def _shown(results: Iterator[Result], number: int, quiet: bool) -> Iterator[Result]:
+    """`results`, with a bar on stderr; in a log file, a line of it now and then."""
+    interval = 0.2 if sys.stderr.isatty() else 10.0
+    return iter(tqdm(results, "Opening shards", number, unit=" shards", mininterval=interval, disable=quiet))

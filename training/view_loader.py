@@ -86,11 +86,11 @@ class BatchRequests(Sampler[BatchRequest]):
         return self.steps_per_epoch * len(self.epochs) - self.start_step
 
     def __iter__(self) -> Iterator[BatchRequest]:
-        for epoch in self.epochs:
-            yield from self._epoch(epoch, self.start_step if epoch == self.epochs.start else 0)
+        for epoch, items in zip(self.epochs, self._items(), strict=True):
+            yield from self._epoch(epoch, items, self.start_step if epoch == self.epochs.start else 0)
 
-    def _epoch(self, epoch: int, start_step: int) -> Iterator[BatchRequest]:
-        items, first, stride = self._items(epoch, start_step)
+    def _epoch(self, epoch: int, items: Iterator[Any], start_step: int) -> Iterator[BatchRequest]:
+        first, stride = self._first_and_stride(start_step)
         window: deque[Any] = deque(maxlen=self.batch_size + MAX_REPLACEMENTS)
         taken = 0
         for step in range(start_step, self.steps_per_epoch):
@@ -100,14 +100,19 @@ class BatchRequests(Sampler[BatchRequest]):
             taken, first = end, first + stride
             yield BatchRequest(epoch, range(position, position + self.batch_size), list(window))
 
-    def _items(self, epoch: int, start_step: int) -> tuple[Iterator[Any], int, int]:
-        """Items without end, the number of the first one of `start_step` in them, and how far the next step's is."""
+    def _items(self) -> Iterator[Iterator[Any]]:
+        """The items of each epoch, without end; a stream's begin with `start_step`."""
         if isinstance(self.source, ShardStream):
-            count, start = self.steps_per_epoch * self.batch_size, start_step * self.batch_size
-            return self.source.rank_items(self.seed, epoch, self.rank, count, start), 0, self.batch_size
-        items = _followed_by_its_start(self.source.items(self.seed, epoch), MAX_REPLACEMENTS)
-        first = (start_step * self.world_size + self.rank) * self.batch_size
-        return items, first, self.world_size * self.batch_size
+            count, start = self.steps_per_epoch * self.batch_size, self.start_step * self.batch_size
+            return self.source.rank_epochs(self.seed, self.epochs, self.rank, count, start)
+        source = self.source
+        return (_followed_by_its_start(source.items(self.seed, epoch), MAX_REPLACEMENTS) for epoch in self.epochs)
+
+    def _first_and_stride(self, start_step: int) -> tuple[int, int]:
+        """The number of the first item of `start_step`, and how far the next step's is."""
+        if isinstance(self.source, ShardStream):
+            return 0, self.batch_size
+        return (start_step * self.world_size + self.rank) * self.batch_size, self.world_size * self.batch_size
 
 
 def steps_per_epoch(num_images: int, batch_size: int, world_size: int) -> int:
