@@ -22,7 +22,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
 from accelerate.utils import gather_object
 from huggingface_hub.errors import StrictDataclassError
 from transformers import BitImageProcessor
@@ -51,6 +50,7 @@ from modeling_esvit import EsViTArchitectureError
 from modeling_esvit.modeling_esvit import evaluation_preprocessor
 from monitoring import Monitor, NonFiniteLossError
 from options import OptionError, PretrainOptions, parse_options, save_options
+from out_of_memory import is_out_of_memory, out_of_memory_advice
 from pictures import views_picture
 from plan import describe_plan, make_plan
 from run_folder import RunFolderError, check_shared, model_folder, on_main, writing
@@ -76,10 +76,6 @@ USER_ERRORS = (
 
 
 DRAW_EVERY = 60  # seconds between two pictures of the curves, at the least
-OUT_OF_MEMORY = (
-    "The device's memory does not suffice. Halve --batch_size and double --gradient_accumulation_steps, which gives "
-    "the same result, or add --gradient_checkpointing, which takes a quarter more time and a third less memory."
-)
 
 
 class Pretraining:
@@ -328,15 +324,18 @@ class Pretraining:
 
 
 def main(arguments: list[str] | None = None) -> None:
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        Pretraining(parse_options(sys.argv[1:] if arguments is None else arguments)).run()
+        Pretraining(parse_options(arguments)).run()
     except InterruptedRunError as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_CODE)
-    except torch.OutOfMemoryError as error:
-        sys.exit(f"error: {error}\n{OUT_OF_MEMORY}")
     except USER_ERRORS as error:
         sys.exit(f"error: {error}")
+    except RuntimeError as error:  # a CPU's memory has no type of its own
+        if not is_out_of_memory(error):
+            raise
+        sys.exit(f"error: {error}\n{out_of_memory_advice(parse_options(arguments))}")
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "training"), str(ROOT)]
 
 from harness import environment, table, write_json  # noqa: E402
-from optimization import update_teacher  # noqa: E402
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining  # noqa: E402
+from optimization import update_teacher  # noqa: E402
 
 
 MOMENTA, STEPS = (0.97, 0.99, 0.996, 0.999), 2000
