@@ -154,9 +154,10 @@ class Pretraining:
         and the checkpoint.
         """
         found = self.checkpoints.latest(self.options, self.plan.steps_per_epoch)
+        if found is None and self.options.init_from is not None:
+            self.accelerator.print(initialise(self.options.init_from, *self.learner.state()))
+        check_shared(self.accelerator, Path(self.options.output_dir))
         if found is None:
-            if self.options.init_from is not None:
-                self.accelerator.print(initialise(self.options.init_from, *self.learner.state()))
             return 0, None
         folder, progress = found
         self.checkpoints.load(folder, *self.learner.state())
@@ -192,7 +193,6 @@ class Pretraining:
         """Train to the end. Returns the teacher's model folder."""
         options, accelerator = self.options, self.accelerator
         accelerator.print(self.summary())
-        check_shared(accelerator, Path(options.output_dir))
         step, checkpoint = self.resume()
         on_main(accelerator, self.save_options)
         accelerator.init_trackers("esvit", {name: str(value) for name, value in asdict(options).items()})
