@@ -14,7 +14,7 @@ from transformers.backbone_utils import BackboneMixin, filter_output_hidden_stat
 from transformers.modeling_outputs import BackboneOutput
 from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
-from transformers.utils import ModelOutput, TransformersKwargs
+from transformers.utils import ModelOutput, TransformersKwargs, cached_file
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import (
     OutputRecorder,
@@ -37,6 +37,13 @@ AUTO_MAP = {
     "AutoModelForImageClassification": "modeling_esvit.EsViTForImageClassification",
     "AutoModelForPreTraining": "modeling_esvit.EsViTForPreTraining",
 }
+
+
+# A published model is two files of weights: the backbone alone, which everything loads, and heads and centres. This
+# variant of the index of the weights names both.
+PRETRAINING_VARIANT = "pretraining"
+PRETRAINING_INDEX = f"model.safetensors.index.{PRETRAINING_VARIANT}.json"
+DOWNLOAD_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 
 
 @dataclass
@@ -368,9 +375,18 @@ class EsViTForPreTraining(EsViTPreTrainedModel):
         self.post_init()
 
     @classmethod
-    def from_pretrained(cls, *args, **kwargs):
-        """As [`PreTrainedModel.from_pretrained`], which makes all parameters trainable; frozen norms stay so here."""
-        loaded = super().from_pretrained(*args, **kwargs)
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """
+        As [`PreTrainedModel.from_pretrained`], which makes all parameters trainable; frozen norms stay so here. Where
+        heads and centres are in a file of their own (`pretraining_heads.safetensors`), they are loaded too.
+        """
+        if pretrained_model_name_or_path is not None and "variant" not in kwargs:
+            options = {name: kwargs[name] for name in DOWNLOAD_OPTIONS if kwargs.get(name) is not None}
+            quietly = dict.fromkeys(("missing_entries", "connection_errors", "gated_repo"), False)
+            quietly = {f"_raise_exceptions_for_{name}": value for name, value in quietly.items()}
+            if cached_file(pretrained_model_name_or_path, PRETRAINING_INDEX, **options, **quietly) is not None:
+                kwargs["variant"] = PRETRAINING_VARIANT
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
         model = loaded[0] if isinstance(loaded, tuple) else loaded  # a pair with output_loading_info=True
         for module in model.modules():
             if isinstance(module, EsViTPrototypes):

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qs, quote, unquote
 
 
@@ -93,14 +93,14 @@ class HubFile:
 
 
 class Repository:
-    """A repository of the Hub: its files at each commit, and who may read them.
+    """A repository of the Hub: its files at each commit, its branches and pull requests, and who may read them.
 
     Args:
         repo_id: "namespace/name".
         files: Path to content. By their suffix files are LFS files or not.
         repo_type: "dataset" or "model".
-        gated: Files other than `PUBLIC_FILES` go to the users in `granted` only.
-        private: It exists only for the user of its namespace.
+        gated: If not False, files other than `PUBLIC_FILES` go to the users in `granted` only.
+        private: It exists only for the user, or the members of the organisation, of its namespace.
     """
 
     def __init__(
@@ -108,29 +108,31 @@ class Repository:
         repo_id: str,
         files: Mapping[str, bytes],
         repo_type: str = "dataset",
-        gated: bool = False,
+        gated: Literal["auto", "manual", False] = False,
         granted: Iterable[str] = (),
         private: bool = False,
     ) -> None:
         self.repo_id, self.repo_type, self.private = repo_id, repo_type, private
         self.gated, self.granted = gated, set(granted)
         self.commits: dict[str, dict[str, HubFile]] = {}
+        self.branches: dict[str, str] = {}  # also "refs/pr/1" and so on, to the newest commit
         self.commit({path: HubFile(content, self.is_lfs(path)) for path, content in files.items()})
 
     @staticmethod
     def is_lfs(path: str) -> bool:
         return path.endswith(LFS_SUFFIXES)
 
-    def commit(self, files: dict[str, HubFile]) -> str:
-        """Make `files` the content of `main`; returns the id of the commit."""
+    def commit(self, files: dict[str, HubFile], branch: str = "main") -> str:
+        """Make `files` the content of a branch; returns the id of the commit."""
         state = [len(self.commits), *((path, file.etag) for path, file in sorted(files.items()))]
-        self.head = hashlib.sha1(json.dumps(state).encode()).hexdigest()
-        self.commits[self.head] = files
-        return self.head
+        commit = hashlib.sha1(json.dumps(state).encode()).hexdigest()
+        self.commits[commit] = files
+        self.branches[branch] = commit
+        return commit
 
     def at(self, revision: str) -> tuple[str, dict[str, HubFile]]:
-        """Commit id and files of a branch (there is `main`) or commit."""
-        commit = self.head if revision == "main" else revision
+        """Commit id and files of a branch, pull request or commit."""
+        commit = self.branches.get(revision, revision)
         if commit not in self.commits:
             raise Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return commit, self.commits[commit]
@@ -152,11 +154,19 @@ class Hub:
         repositories: What it holds.
         tokens: Token to user name; any other token is refused.
         page_size: Entries of a page of a list of files.
+        organizations: Name to the users in it.
     """
 
-    def __init__(self, repositories: Iterable[Repository], tokens: Mapping[str, str], page_size: int = 1000) -> None:
+    def __init__(
+        self,
+        repositories: Iterable[Repository],
+        tokens: Mapping[str, str],
+        page_size: int = 1000,
+        organizations: Mapping[str, Iterable[str]] | None = None,
+    ) -> None:
         self.repositories = {(repository.repo_type, repository.repo_id): repository for repository in repositories}
         self.tokens, self.page_size = dict(tokens), page_size
+        self.organizations = {name: set(members) for name, members in (organizations or {}).items()}
         self.url = self.cdn_url = ""  # set by the server
         self._secret = b"loopback"
 
@@ -200,16 +210,22 @@ class Hub:
     def repository(self, repo_type: str, repo_id: str, user: str | None) -> Repository:
         """The repository, if there is one for this user."""
         repository = self.repositories.get((repo_type, repo_id))
-        if repository is None or (repository.private and user != repo_id.split("/")[0]):
+        if repository is None or (repository.private and not self.owns(user, repo_id)):
             raise Refusal(404 if user else 401, "Repository not found", "RepoNotFound")
         return repository
+
+    def owns(self, user: str | None, repo_id: str) -> bool:
+        """Whether a repository is the user's own or of one of their organisations."""
+        namespace = repo_id.split("/")[0]
+        return user is not None and (user == namespace or user in self.organizations.get(namespace, ()))
 
     # -- addresses -----------------------------------------------------------------------------------------------------
 
     def whoami(self, request: Request, user: str | None) -> Response:
         if user is None:
             raise Refusal(401, "Invalid username or password.")
-        return json_response({"type": "user", "name": user, "fullname": user, "orgs": [], "auth": {}})
+        orgs = [{"name": name} for name, members in self.organizations.items() if user in members]
+        return json_response({"type": "user", "name": user, "fullname": user, "orgs": orgs, "auth": {}})
 
     def info(self, request: Request, user: str | None, type: str, id: str, revision: str | None = None) -> Response:
         repository = self.repository(repo_type_of(type), id, user)
@@ -221,7 +237,7 @@ class Hub:
             "author": id.split("/")[0],
             "sha": commit,
             "private": repository.private,
-            "gated": "auto" if repository.gated else False,
+            "gated": repository.gated,
             "disabled": False,
             "createdAt": DATE,
             "lastModified": DATE,
@@ -254,7 +270,9 @@ class Hub:
         return json_response([entry for entry in _entries(files, "", recursive=True) if entry["path"] in wanted])
 
     def auth_check(self, request: Request, user: str | None, type: str, id: str) -> Response:
-        self.repository(repo_type_of(type), id, user).refuse_reader(user)
+        repository = self.repository(repo_type_of(type), id, user)
+        if not self.owns(user, id):
+            repository.refuse_reader(user)
         return json_response({})
 
     def resolve(
@@ -263,7 +281,7 @@ class Hub:
         """A file, or the redirection to it. Who may not read a repository is not told which files it lacks."""
         repository = self.repository(repo_type_of(type), id, user)
         commit, files = repository.at(revision)
-        if path not in PUBLIC_FILES:
+        if path not in PUBLIC_FILES and not self.owns(user, id):
             repository.refuse_reader(user)
         if path not in files:
             raise Refusal(404, "Entry not found", "EntryNotFound", **{"X-Repo-Commit": commit})

@@ -122,7 +122,7 @@ def imagenet_1k(train: int = 294, validation: int = 14, test: int = 28, mean: in
         for index, length in enumerate(shards):
             name = f"data/{split}-{index:05d}-of-{len(shards):05d}.parquet"
             files[name] = parquet_shard(split, starts[index], length, schema)
-    return Repository("ILSVRC/imagenet-1k", files, gated=True, granted=["granted"])
+    return Repository("ILSVRC/imagenet-1k", files, gated="auto", granted=["granted"])
 
 
 # -- WebDataset --------------------------------------------------------------------------------------------------------

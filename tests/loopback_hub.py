@@ -140,9 +140,13 @@ class LoopbackHub:
     """
 
     def __init__(
-        self, repositories: Iterable[Repository], tokens: Mapping[str, str] | None = None, page_size: int = 1000
+        self,
+        repositories: Iterable[Repository],
+        tokens: Mapping[str, str] | None = None,
+        page_size: int = 1000,
+        organizations: Mapping[str, Iterable[str]] | None = None,
     ) -> None:
-        self.hub = WritableHub(repositories, tokens or {}, page_size)
+        self.hub = WritableHub(repositories, tokens or {}, page_size, organizations)
         self.log: list[LoggedRequest] = []
         self.faults: list[Fault] = []
         self.stopping = threading.Event()

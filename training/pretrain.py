@@ -123,10 +123,11 @@ class Pretraining:
         return evaluation_transform(BitImageProcessor.from_dict(evaluation_preprocessor(self.learner.teacher.config)))
 
     def evaluate(self, after_batch: Callable[[], None]) -> dict[str, float]:
-        """k-NN accuracy of the teacher's view features, as published models are evaluated."""
+        """k-NN accuracy of the teacher's view features, as published models are evaluated. Accuracies come first."""
         teacher, k = self.learner.teacher.esvit, self.options.knn_k
         scores = evaluate_knn(teacher, self.knn_transform(), *self.knn_data, k=k, after_batch=after_batch)
-        return {f"knn_{name}": value for name, value in scores.items()}
+        accuracies_first = sorted(scores.items(), key=lambda score: "_top" not in score[0])
+        return {f"knn_{name}": value for name, value in accuracies_first}
 
     def summary(self) -> str:
         """What is trained on what, and the derived values, each with its formula."""
