@@ -98,10 +98,10 @@ def describe(config: EsViTConfig) -> dict[str, Any]:
     """The architecture in words and numbers, as facts of a card."""
     height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
     return {
-        "architecture": published_name(config) or "swin of no published size",
+        "architecture": published_name(config) or f"{config.architecture} of no published size",
         "window": config.window_size,
         "image_size": f"{height} x {width}",
-        "stages": f"width {config.embed_dim}, depths {joined(config.depths)}, heads {joined(config.num_heads)}",
+        "stages": f"widths {joined(config.stage_widths())}, depths {joined(config.depths)}, heads {joined(config.num_heads)}",
         "feature_size": config.hidden_size,
     }
 
