@@ -9,7 +9,8 @@ from huggingface_hub.dataclasses import strict
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig
 
-from .families import FAMILIES, Family
+from .families import FAMILIES, EsViTArchitectureError, Family
+from .vil_architecture import is_architecture_string, parse_architecture
 
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -30,8 +31,22 @@ COUNTS = (
 RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate")
 
 
-class EsViTArchitectureError(ValueError):
-    """The name of an architecture, or of a field of it, that does not exist."""
+def architecture_fields(name: str, window_size: int | None) -> dict[str, Any]:
+    """The fields of a published architecture, or of one that is spelt out."""
+    window = {} if window_size is None else {"window_size": window_size}
+    if is_architecture_string(str(name)):
+        fields = parse_architecture(name)
+        if window_size not in (None, fields["window_size"]):
+            raise EsViTArchitectureError(
+                f"window_size is {window_size}, but {name!r} has chunks of f{fields['window_size']}; give both the same."
+            )
+        return fields
+    if name not in ARCHITECTURES:
+        nearest = difflib.get_close_matches(str(name), ARCHITECTURES, n=1, cutoff=0.0)[0]
+        raise EsViTArchitectureError(
+            f"Unknown architecture {name!r}; did you mean {nearest!r}? Known: {', '.join(sorted(ARCHITECTURES))}."
+        )
+    return {**ARCHITECTURES[name], **window}
 
 
 @strict
@@ -95,6 +110,12 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
     depths: list[int] | tuple[int, ...] = (2, 2, 6, 2)
     num_heads: list[int] | tuple[int, ...] = (3, 6, 12, 24)
     window_size: int = 7
+    patch_strides: list[int] | tuple[int, ...] = (4, 2, 2, 2)
+    sparse_stages: list[int] | tuple[int, ...] = (1, 1, 0, 0)
+    global_tokens: list[int] | tuple[int, ...] = (1, 1, 1, 0)
+    vil_mode: int = 0
+    vil_exact_window: bool = False
+    vil_shared_weights: bool = True
     mlp_ratio: float | int = 4.0
     qkv_bias: bool = True
     hidden_dropout_prob: float | int = 0.0
@@ -125,29 +146,26 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     @classmethod
-    def from_architecture(cls, name: str, window_size: int = 7, **overrides) -> "EsViTConfig":
+    def from_architecture(cls, name: str, window_size: int | None = None, **overrides) -> "EsViTConfig":
         """
         The configuration of a published architecture.
 
         Args:
-            name (`str`): a key of `ARCHITECTURES`, such as `"swin-tiny"`.
-            window_size (`int`, defaults to 7): 7 or 14 in the paper; any other value works.
+            name (`str`): a key of `ARCHITECTURES`, such as `"swin-tiny"`, or the original's string for a ViL, see
+                `vil_architecture.py`.
+            window_size (`int`, *optional*): 7 (the default) or 14 in the paper; any other value works.
             overrides: Any further field of the configuration.
 
         Raises:
             EsViTArchitectureError: The name, or that of a field, is unknown; the message names the nearest one.
         """
-        if name not in ARCHITECTURES:
-            nearest = difflib.get_close_matches(str(name), ARCHITECTURES, n=1, cutoff=0.0)[0]
-            raise EsViTArchitectureError(
-                f"Unknown architecture {name!r}; did you mean {nearest!r}? Known: {', '.join(sorted(ARCHITECTURES))}."
-            )
+        fields = architecture_fields(name, window_size)
         known = [*cls.__dataclass_fields__, *cls.attribute_map, "out_features", "out_indices", "num_labels"]
         for field in overrides:
             if field not in known:
                 nearest = difflib.get_close_matches(field, known, n=1, cutoff=0.0)[0]
                 raise EsViTArchitectureError(f"A configuration has no field {field!r}; did you mean {nearest!r}?")
-        return cls(**{**ARCHITECTURES[name], "window_size": window_size, **overrides})
+        return cls(**{**fields, **overrides})
 
     @property
     def family(self) -> Family:

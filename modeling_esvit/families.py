@@ -9,6 +9,7 @@ its own, named in ENCODERS of `modeling_esvit.py`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .configuration_esvit import EsViTConfig
+
+
+class EsViTArchitectureError(ValueError):
+    """The name of an architecture, or of a field of it, that does not exist or is not supported."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,66 @@ def swin_unseen(config: EsViTConfig) -> dict[str, Any]:
     }
 
 
+# ViL
+
+VIL_VARIANTS = {
+    "vil-tiny": {  # vil_2262 of the original
+        "embed_dim": 96,
+        "depths": [2, 2, 6, 2],
+        "num_heads": [3, 6, 12, 24],
+        "patch_strides": [4, 2, 2, 2],
+        "sparse_stages": [1, 1, 0, 0],
+        "global_tokens": [1, 1, 1, 0],
+        "drop_path_rate": 0.1,
+    },
+}
+VIL_FIELDS = (
+    *("image_size", "num_channels", "embed_dim", "stage_dims", "depths", "num_heads", "window_size", "mlp_ratio"),
+    *("qkv_bias", "patch_strides", "sparse_stages", "global_tokens", "vil_shared_weights"),
+)
+
+
+def vil_region_grid(config: EsViTConfig, height: int, width: int) -> tuple[int, int]:
+    for stride in config.patch_strides:
+        height, width = height // stride, width // stride
+    return height, width
+
+
+def validate_vil(config: EsViTConfig) -> None:
+    require_heads(config)
+    require_stages(
+        config,
+        patch_strides=config.patch_strides,
+        sparse_stages=config.sparse_stages,
+        global_tokens=config.global_tokens,
+    )
+    if list(config.sparse_stages) != sorted(config.sparse_stages, reverse=True):
+        raise ValueError(f"sparse_stages {config.sparse_stages} must not have a 1 after a 0.")
+    if config.patch_size != config.patch_strides[0]:
+        raise ValueError(f"patch_size {config.patch_size} must be the first of patch_strides {config.patch_strides}.")
+    if config.vil_mode not in range(-1, 9):
+        raise ValueError(f"vil_mode must be -1, 0, or above 0 (at most 8), got {config.vil_mode}.")
+    if config.vil_exact_window and config.vil_mode != 0:
+        raise ValueError(f"vil_exact_window needs vil_mode 0, got {config.vil_mode}.")
+    if not isinstance(config.image_size, int) and config.image_size[0] != config.image_size[1]:
+        raise ValueError(f"A ViL is constructed for square images; image_size is {config.image_size}.")
+    side = min(config.patch_grid()) * config.patch_size
+    if min(config.region_grid(side, side)) < 1:
+        raise ValueError(
+            f"image_size {config.image_size} with patch_strides {config.patch_strides} leaves no token for stage "
+            f"{len(config.depths)}; use an image_size of at least {math.prod(config.patch_strides)}."
+        )
+
+
+def vil_unseen(config: EsViTConfig) -> dict[str, Any]:
+    return {
+        "vil_exact_window": config.vil_exact_window,
+        "layer_norm_eps": config.layer_norm_eps,
+        "hidden_act": config.hidden_act,
+    }
+
+
 FAMILIES = {
     "swin": Family("Swin", SWIN_VARIANTS, SWIN_FIELDS, swin_region_grid, validate_swin, swin_unseen),
+    "vil": Family("ViL", VIL_VARIANTS, VIL_FIELDS, vil_region_grid, validate_vil, vil_unseen),
 }

@@ -26,10 +26,11 @@ from .configuration_esvit import EsViTConfig
 from .projection_head import EsViTProjectionHead, EsViTPrototypes
 from .swin import EsViTSwinEncoder
 from .tokens import EsViTInputError, EsViTLayer, EsViTStage
+from .vil import EsViTViLEncoder
 
 
 # By `config.architecture`. What an encoder has to offer: see EsViTSwinEncoder.
-ENCODERS = {"swin": EsViTSwinEncoder}
+ENCODERS = {"swin": EsViTSwinEncoder, "vil": EsViTViLEncoder}
 AUTO_MAP = {
     "AutoConfig": "configuration_esvit.EsViTConfig",
     "AutoModel": "modeling_esvit.EsViTModel",

@@ -24,6 +24,7 @@ from modeling_esvit import EsViTConfig, EsViTForPreTraining
 
 FIXTURES = Path(__file__).parent / "fixtures"
 THINNED = re.compile(r"\.b0\.|^mc\.(head_dense|fea)$")
+POSITIONAL = re.compile(r"relative_position_bias(_table)?$|cls_token$")
 COTANGENT_SEED = 101
 
 
@@ -86,7 +87,7 @@ def draw_weights(parameters: list[tuple[str, list[int]]], seed: int) -> dict[str
         value = torch.from_numpy(stream.randn(*shape).astype(np.float32))
         if key.endswith("weight_g"):
             value = 1 + 0.2 * value
-        elif key.endswith("relative_position_bias_table"):
+        elif POSITIONAL.search(key):
             value = 0.5 * value
         elif key.endswith(".bias"):
             value = 0.3 * value
@@ -98,9 +99,11 @@ def draw_weights(parameters: list[tuple[str, list[int]]], seed: int) -> dict[str
     return weights
 
 
-def cotangents(view_rows: int, region_rows: int, num_prototypes: int) -> tuple[torch.Tensor, torch.Tensor]:
+def cotangents(
+    view_rows: int, region_rows: int, num_prototypes: int, seed: int = COTANGENT_SEED
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Factors of the view and region logits in the loss whose gradients are golden."""
-    stream = np.random.RandomState(COTANGENT_SEED)
+    stream = np.random.RandomState(seed)
     view = stream.randn(view_rows, num_prototypes).astype(np.float32)
     region = stream.randn(region_rows, num_prototypes).astype(np.float32)
     return torch.from_numpy(view), torch.from_numpy(region)

@@ -23,6 +23,7 @@ from golden import COTANGENT_SEED, FIXTURES, cotangents, draw_weights, thin
 
 SOURCE = "computed by the original, microsoft/esvit at 2d6becd (MIT)"
 INPUT_PARTS = {"g0": ["g0"], "g1": ["g1"], "local": ["l0", "l1", "l2", "l3"], "single": ["x101", "x168", "x200"]}
+VIL_COTANGENT_SEED = 301
 UNREAD_OUTPUTS = ("bwd.c_head", "mc.npatch")
 
 
@@ -34,9 +35,11 @@ def write(name: str, tensors: dict[str, torch.Tensor], **header) -> None:
     print(f"{path.name}: {len(tensors)} tensors, {path.stat().st_size / 1024:.0f} KiB")
 
 
-def original_order(folder: Path, weights: dict[str, torch.Tensor]) -> list[tuple[str, list[int]]]:
-    """(key, shape) in the order of the original's parameters, read off Swin-T: it has all keys of the small models."""
-    full = json.loads((folder / "fullsize_state_dicts.json").read_text())["models"]["swin_tiny_w7"]["state_dict"]
+def original_order(
+    folder: Path, weights: dict[str, torch.Tensor], full_size: str = "swin_tiny_w7"
+) -> list[tuple[str, list[int]]]:
+    """(key, shape) in the order of the original's parameters, read off a full one: it has all keys of the small one."""
+    full = json.loads((folder / "fullsize_state_dicts.json").read_text())["models"][full_size]["state_dict"]
     keys = [key for key in full if key in weights and not key.endswith("relative_position_index")]
     return [(key, list(weights[key].shape)) for key in keys]
 
@@ -65,6 +68,43 @@ def swin(folder: Path, name: str) -> None:
     write(f"golden_{name}", kept, config=config, seed=seed, parameters=parameters, cotangent_seed=COTANGENT_SEED)
 
 
+def without_aliases(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Of a ViL with shared weights, whose global projections are the local ones."""
+    aliases = [key for key in weights if "_global." in key]
+    assert all(torch.equal(weights[key], weights[key.replace("_global.", ".")]) for key in aliases)
+    return {key: value for key, value in weights.items() if key not in aliases}
+
+
+def vil(folder: Path) -> None:
+    weights = without_aliases(load_file(folder / "vil_2262like.weights.safetensors"))
+    outputs = load_file(folder / "vil_2262like.outputs.safetensors")
+    modes = load_file(folder / "vil_2262like.modes.safetensors")
+    with safe_open(folder / "vil_2262like.weights.safetensors", "pt") as file:
+        config, seed = json.loads(file.metadata()["config"]), int(file.metadata()["seed"])
+    parameters = original_order(folder, weights, "vil_2262")
+    drawn = draw_weights(parameters, seed)
+    assert drawn.keys() == weights.keys() and all(torch.equal(drawn[key], weights[key]) for key in weights)
+    view, region = cotangents(len(outputs["bwd.c_head"]), *outputs["bwd.c_head_dense"].shape, seed=VIL_COTANGENT_SEED)
+    assert torch.equal(view, outputs["bwd.c_head"]) and torch.equal(region, outputs["bwd.c_head_dense"])
+    kept = {key: value for key, value in outputs.items() if is_read(key, outputs)}
+    header = {"architecture": config["msvit"]["ARCH"], "cotangent_seed": VIL_COTANGENT_SEED}
+    write("golden_vil", {**kept, **modes}, seed=seed, parameters=parameters, **header)
+
+
+def vil_attention(folder: Path) -> None:
+    path = folder / "vil_attention.safetensors"
+    with safe_open(path, "pt") as file:
+        variants = json.loads(file.metadata()["variants"])
+    read = {name: variants[name] for name in ("base", "sharew_false", "norpe", "nglo0", "nglo2", "exact1")}
+    shared = tuple(f"{name}.state" for name, variant in read.items() if variant["sharew"])
+    kept = {
+        key: value
+        for key, value in load_file(path).items()
+        if key.split(".")[0] in read and not (key.startswith(shared) and "_global." in key)
+    }
+    write("golden_vil_attention", kept, variants=read)
+
+
 def losses(folder: Path) -> None:
     kept = {
         key: value
@@ -81,7 +121,8 @@ def heads(folder: Path) -> None:
 
 def position_index(folder: Path) -> None:
     tensors = load_file(folder / "rel_index.safetensors")
-    write("golden_position_index", {key: tensors[key][::5] for key in ("swin_window7", "swin_window14")})
+    windows = ("swin_window7", "swin_window14", "vil_longformer_w3", "vil_longformer_w7")
+    write("golden_position_index", {key: tensors[key][::5] for key in windows})
 
 
 def inputs(folder: Path) -> None:
@@ -95,6 +136,8 @@ def main(folder: Path) -> None:
     inputs(folder)
     swin(folder, "swin_w7")
     swin(folder, "swin_w14")
+    vil(folder)
+    vil_attention(folder)
     losses(folder)
     heads(folder)
     position_index(folder)

@@ -1,0 +1,271 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+The ViL backbone as EsViT uses it (arXiv 2106.09785, section 3.1; Vision Longformer: arXiv 2103.15358).
+
+A stage embeds the map before it, puts its own learned global tokens in front of the tokens of each image, and drops
+them at its end: only local tokens go on. The first stages attend sparsely, the later ones densely.
+
+Global and local tokens of an image are a *sequence* of g + h * w tokens, and sequences are packed as tokens are (see
+`tokens.py`): what works per token sees them at once, attention goes group by group.
+"""
+
+import torch
+from torch import nn
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .configuration_esvit import EsViTConfig
+from .tokens import (
+    AttentionWeights,
+    EncoderOutput,
+    EsViTDropPath,
+    EsViTInputError,
+    EsViTLayer,
+    EsViTStage,
+    Grid,
+    TokenFunction,
+    add_branch,
+    drop_path_rates,
+    pack_groups,
+    recomputed,
+    split_groups,
+    to_map,
+)
+from .vil_attention import EsViTViLFullAttention, EsViTViLSparseAttention
+
+
+def construction_side(config: EsViTConfig, stage: int) -> int:
+    """Side of the map of a stage, in tokens, at construction."""
+    side = config.image_size if isinstance(config.image_size, int) else config.image_size[0]
+    for stride in config.patch_strides[: stage + 1]:
+        side //= stride
+    return side
+
+
+def sequence_grids(grids: list[Grid], num_global: int) -> list[Grid]:
+    """The sequences of each group as a map of one row."""
+    return [(n, 1, num_global + h * w) for n, h, w in grids]
+
+
+def split_sequences(sequences: torch.Tensor, grids: list[Grid], num_global: int) -> list[torch.Tensor]:
+    """Packed sequences to one `[n, g + h * w, C]` a group."""
+    return [group.flatten(1, 2) for group in split_groups(sequences, sequence_grids(grids, num_global))]
+
+
+def local_tokens(sequences: torch.Tensor, grids: list[Grid], num_global: int) -> torch.Tensor:
+    """Packed sequences without their global tokens."""
+    return pack_groups([group[:, num_global:] for group in split_sequences(sequences, grids, num_global)])
+
+
+def pool_sequences(sequences: torch.Tensor, grids: list[Grid], num_global: int) -> torch.Tensor:
+    """The first global token of each image, or the mean of its tokens where there is none: `[sum n, C]`."""
+    groups = split_sequences(sequences, grids, num_global)
+    return torch.cat([group[:, 0] if num_global else group.mean(dim=1) for group in groups])
+
+
+class EsViTViLEmbedding(nn.Module):
+    """Patches of a map to tokens; what is beyond a multiple of the patch size is cropped. Holds the global tokens."""
+
+    def __init__(self, config: EsViTConfig, stage: int):
+        super().__init__()
+        widths = config.stage_widths()
+        patch_size = config.patch_strides[stage]
+        num_channels = widths[stage - 1] if stage else config.num_channels
+        self.num_global = config.global_tokens[stage]
+        if self.num_global:
+            self.cls_token = nn.Parameter(torch.empty(1, self.num_global, widths[stage]))
+        self.proj = nn.Conv2d(num_channels, widths[stage], patch_size, stride=patch_size)
+        self.norm_embed = nn.LayerNorm(widths[stage], eps=config.layer_norm_eps)
+
+    def init_weights(self, std: float) -> None:
+        if self.num_global:
+            init.trunc_normal_(self.cls_token, std=std)
+
+    def forward(self, maps: list[torch.Tensor]) -> tuple[torch.Tensor, list[Grid]]:
+        """One `[n, channels, height, width]` a group to packed local tokens."""
+        embedded = [self.proj(images).permute(0, 2, 3, 1) for images in maps]
+        grids = [(m.shape[0], m.shape[1], m.shape[2]) for m in embedded]
+        return self.norm_embed(pack_groups(embedded)), grids
+
+    def with_global_tokens(self, tokens: torch.Tensor, grids: list[Grid]) -> torch.Tensor:
+        """Packed local tokens to packed sequences."""
+        if not self.num_global:
+            return tokens
+        groups = [group.flatten(1, 2) for group in split_groups(tokens, grids)]
+        return pack_groups([torch.cat([self.cls_token.expand(len(group), -1, -1), group], dim=1) for group in groups])
+
+
+class EsViTViLAttentionBlock(EsViTLayer):
+    """Pre-normed attention, residual and under DropPath."""
+
+    def __init__(self, config: EsViTConfig, stage: int, drop_path: float):
+        super().__init__()
+        dim, heads = config.stage_widths()[stage], config.num_heads[stage]
+        self.num_global = config.global_tokens[stage]
+        self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
+        self.attn: EsViTViLSparseAttention | EsViTViLFullAttention
+        if config.sparse_stages[stage]:
+            self.attn = EsViTViLSparseAttention(config, dim, heads, self.num_global)
+        else:
+            self.attn = EsViTViLFullAttention(config, dim, heads, self.num_global, construction_side(config, stage))
+        self.drop_path = EsViTDropPath(drop_path)
+
+    def forward(
+        self, hidden_states: torch.Tensor, grids: list[Grid], output_attentions: bool = False
+    ) -> tuple[torch.Tensor, AttentionWeights]:
+        """Packed sequences to the same, and the weights of each group if asked for."""
+        groups = split_sequences(self.norm(hidden_states), grids, self.num_global)
+        outputs, weights = zip(
+            *(self.attn(group, h, w, output_attentions) for group, (_, h, w) in zip(groups, grids, strict=True)),
+            strict=True,
+        )
+        factors = self.drop_path(sequence_grids(grids, self.num_global), hidden_states)
+        branch = pack_groups(list(outputs)).flatten(0, 1)
+        hidden_states = add_branch(hidden_states.flatten(0, 1), branch, factors).view_as(hidden_states)
+        if not output_attentions:
+            return hidden_states, None
+        return hidden_states, weights[0] if len(weights) == 1 else weights
+
+
+class EsViTViLMLP(nn.Module):
+    def __init__(self, config: EsViTConfig, dim: int):
+        super().__init__()
+        hidden = int(dim * config.mlp_ratio)
+        self.fc1 = nn.Linear(dim, hidden)
+        self.act = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(hidden, dim)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden_states: torch.Tensor, norm: TokenFunction) -> torch.Tensor:
+        """Any `[..., C]`; `norm` is applied first."""
+        hidden = recomputed(self.fc1, norm, hidden_states)
+        return self.dropout(recomputed(self.fc2, lambda hidden: self.dropout(self.act(hidden)), hidden))
+
+
+class EsViTViLMLPBlock(GradientCheckpointingLayer):
+    """Pre-normed MLP, residual and under DropPath."""
+
+    def __init__(self, config: EsViTConfig, stage: int, drop_path: float):
+        super().__init__()
+        dim = config.stage_widths()[stage]
+        self.num_global = config.global_tokens[stage]
+        self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
+        self.mlp = EsViTViLMLP(config, dim)
+        self.drop_path = EsViTDropPath(drop_path)
+
+    def forward(self, hidden_states: torch.Tensor, grids: list[Grid]) -> torch.Tensor:
+        factors = self.drop_path(sequence_grids(grids, self.num_global), hidden_states)
+        # The norm's call, not the norm: Accelerate's hooks move every module that they find among the arguments.
+        branch = self.mlp(hidden_states, self.norm.__call__).flatten(0, 1)
+        return add_branch(hidden_states.flatten(0, 1), branch, factors).view_as(hidden_states)
+
+
+class EsViTViLStage(EsViTStage, nn.ModuleList):
+    """The embedding, then attention and MLP in turns, as the original numbers them."""
+
+    def __init__(self, config: EsViTConfig, stage: int, drop_path: list[float]):
+        blocks = [
+            block(config, stage, rate) for rate in drop_path for block in (EsViTViLAttentionBlock, EsViTViLMLPBlock)
+        ]
+        nn.ModuleList.__init__(self, [EsViTViLEmbedding(config, stage), *blocks])
+        self.num_global = config.global_tokens[stage]
+
+    def forward(
+        self, hidden_states: torch.Tensor, grids: list[Grid], output_attentions: bool = False, last_blocks: int = 0
+    ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+        """
+        Packed local tokens, as the stage's embedding gives them, to packed local tokens, and packed sequences: those
+        of the last block, and of the last `last_blocks` blocks.
+        """
+        embedding, *blocks = self
+        sequences = embedding.with_global_tokens(hidden_states, grids)
+        kept = []
+        for attention, mlp in zip(blocks[::2], blocks[1::2], strict=True):
+            sequences, _ = attention(sequences, grids, output_attentions)
+            sequences = mlp(sequences, grids)
+            kept.append(sequences)
+        return local_tokens(sequences, grids, self.num_global), sequences, kept[max(len(kept) - last_blocks, 0) :]
+
+
+class EsViTViLEncoder(nn.Module):
+    """Stages and final norm."""
+
+    def __init__(self, config: EsViTConfig):
+        super().__init__()
+        self.depths = config.depths
+        self.patch_strides = config.patch_strides
+        self.num_features = config.stage_widths()
+        self.stem_features = self.num_features[0]
+        rates = drop_path_rates(config.drop_path_rate, config.depths)
+        for stage, stage_rates in enumerate(rates):
+            self.add_module(f"layer{stage + 1}", EsViTViLStage(config, stage, stage_rates))
+        self.norm = nn.LayerNorm(self.num_features[-1], eps=config.layer_norm_eps)
+
+    def stages(self) -> list[EsViTViLStage]:
+        return [module for module in self.children() if isinstance(module, EsViTViLStage)]
+
+    def input_embedding(self) -> nn.Module:
+        return self.stages()[0][0].proj
+
+    def set_mode(self, mode: int) -> None:
+        """Which chunks sparse attention sees from now on, see `vil_mode` of the configuration."""
+        for module in self.modules():
+            if isinstance(module, EsViTViLSparseAttention):
+                module.mode = mode
+
+    def check_size(self, height: int, width: int) -> None:
+        """
+        Raises:
+            EsViTInputError: the last stage would have no token.
+        """
+        smallest = 1
+        for stride in self.patch_strides:
+            smallest *= stride
+        if min(height, width) < smallest:
+            raise EsViTInputError(
+                f"An image of {height} x {width} pixels leaves no token for stage {len(self.patch_strides)}; enlarge "
+                f"it to at least {smallest} x {smallest}."
+            )
+
+    def forward(
+        self,
+        crops: list[torch.Tensor],
+        output_attentions: bool = False,
+        output_maps: bool = False,
+        before_merging: bool = False,
+        last_blocks: int = 0,
+    ) -> EncoderOutput:
+        """
+        Args:
+            crops: one tensor `[n, channels, height, width]` a group.
+            output_attentions: have each block compute its attention weights (recorded by the model).
+            output_maps: also return the maps of stem and stages (one group only).
+            before_merging: changes nothing, as a stage merges at its beginning.
+            last_blocks: also return the pooled outputs of this many last blocks, counted over all stages.
+        """
+        maps: list[torch.Tensor] = []
+        features: list[torch.Tensor] = []
+        inputs = crops
+        for index, stage in enumerate(self.stages()):
+            tokens, grids = stage[0](inputs)
+            if output_maps and not maps:
+                maps.append(to_map(tokens, grids))
+            wanted = max(last_blocks - sum(self.depths[index + 1 :]), 0)
+            tokens, sequences, blocks = stage(tokens, grids, output_attentions, wanted)
+            inputs = [group.permute(0, 3, 1, 2) for group in split_groups(tokens, grids)]
+            if output_maps:
+                maps.append(to_map(tokens, grids))
+            is_last = index == len(self.depths) - 1
+            features += [
+                pool_sequences(self.norm(block) if is_last else block, grids, stage.num_global) for block in blocks
+            ]
+        sequences = self.norm(sequences)
+        return EncoderOutput(
+            tokens=local_tokens(sequences, grids, stage.num_global),
+            grids=grids,
+            pooled=pool_sequences(sequences, grids, stage.num_global),
+            maps=tuple(maps) if output_maps else None,
+            last_blocks=tuple(features),
+        )

@@ -1,0 +1,74 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+The strings by which the original names a ViL: its stages joined by `_`, each a list of a letter and a number.
+
+    l1,h3,d96,n2,s1,g1,p4,f7,a0_l2,h6,d192,n2,s1,g1,p2,f7,a0_l3,h12,d384,n6,s0,g1,p2,f7,a0_l4,h24,d768,n2,s0,g0,p2,f7,a0
+
+`l` is the number of the stage, `h` its heads, `d` its width, `n` its blocks, `s` whether its attention is sparse, `g`
+the number of its global tokens, `p` the size of its patches, `f` the side of a chunk, `a` whether it adds position
+embeddings instead of position biases, `r` whether it also attends to pooled tokens.
+"""
+
+import re
+from typing import Any
+
+from .families import EsViTArchitectureError
+
+
+DEFAULTS = {"h": 3, "d": 192, "n": 1, "s": 1, "g": 1, "p": 2, "f": 7, "a": 1, "r": 0}
+UNSUPPORTED = {"a": "position embeddings (a1)", "r": "attention to pooled tokens (r1)"}
+
+
+def is_architecture_string(name: str) -> bool:
+    return re.match(r"l\d+(,|_|$)", name) is not None
+
+
+def parse_stage(text: str, number: int) -> dict[str, int]:
+    """The numbers of one stage by their letters."""
+    values = dict(DEFAULTS)
+    for part in text.split(","):
+        match = re.fullmatch(r"([lhdnsgpfar])(\d+)", part)
+        if match is None:
+            raise EsViTArchitectureError(
+                f"{part!r} in stage {number} is none of the letters l, h, d, n, s, g, p, f, a, r with a number."
+            )
+        values[match[1]] = int(match[2])
+    if values.get("l") != number:
+        raise EsViTArchitectureError(
+            f"Stage {number} is called {text.split(',')[0]!r}; it must start with 'l{number}'."
+        )
+    for letter, meaning in UNSUPPORTED.items():
+        if values[letter]:
+            raise EsViTArchitectureError(f"Stage {number} has {meaning}, which are not supported; use {letter}0.")
+    return values
+
+
+def parse_architecture(text: str) -> dict[str, Any]:
+    """
+    Fields of a configuration.
+
+    Raises:
+        EsViTArchitectureError: the string is malformed, or has what is not supported.
+    """
+    stages = [parse_stage(stage, number) for number, stage in enumerate(text.split("_"), start=1)]
+    windows = {stage["f"] for stage in stages if stage["s"]} or {stages[0]["f"]}
+    if len(windows) > 1:
+        raise EsViTArchitectureError(f"Sparse stages have chunks of different sides ({sorted(windows)}); use one.")
+    return {
+        "architecture": "vil",
+        **width_fields([stage["d"] for stage in stages]),
+        "depths": [stage["n"] for stage in stages],
+        "num_heads": [stage["h"] for stage in stages],
+        "sparse_stages": [stage["s"] for stage in stages],
+        "global_tokens": [stage["g"] for stage in stages],
+        "patch_size": stages[0]["p"],
+        "patch_strides": [stage["p"] for stage in stages],
+        "window_size": windows.pop(),
+    }
+
+
+def width_fields(widths: list[int]) -> dict[str, Any]:
+    """`embed_dim`, and `stage_dims` if the width does not double from stage to stage."""
+    doubling = [widths[0] * 2**stage for stage in range(len(widths))]
+    return {"embed_dim": widths[0], "stage_dims": None if widths == doubling else widths}
