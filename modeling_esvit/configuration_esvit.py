@@ -38,7 +38,7 @@ def architecture_fields(name: str, window_size: int | None) -> dict[str, Any]:
         fields = parse_architecture(name)
         if window_size not in (None, fields["window_size"]):
             raise EsViTArchitectureError(
-                f"window_size is {window_size}, but {name!r} has chunks of f{fields['window_size']}; give both the same."
+                f"window_size is {window_size}, but {name!r} has f{fields['window_size']}; make both the same."
             )
         return fields
     if name not in ARCHITECTURES:
@@ -57,7 +57,7 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
 
     Args:
         architecture (`str`, defaults to `"swin"`):
-            Family of the backbone, see `families.py`: `"swin"`.
+            Family of the backbone, see `families.py`: `"swin"` or `"vil"`.
         image_size (`int` or pair, defaults to 224):
             Size, in pixels, *at construction*: with `patch_size` it fixes the window and the shift of every stage.
             Inputs of any other size are accepted and never change them.
@@ -69,7 +69,17 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
             Width of each stage, where it does not double from stage to stage.
         window_size (`int`, defaults to 7):
             Side of an attention window, in tokens. A stage whose map at construction is no larger than it uses the
-            map's side as its window, without shift.
+            map's side as its window, without shift. ViL: side of a chunk, which never changes.
+        patch_strides, sparse_stages, global_tokens:
+            ViL: of each stage, the side of its patches in pixels or tokens (the first is `patch_size`), whether its
+            attention is sparse (1) or full (0), and the number of its global tokens.
+        vil_mode (`int`, defaults to 0):
+            Which chunks a local token sees in the sparse attention of ViL: 0 its own and the eight around it, -1 its
+            own. Above 0: in training its own and one of the eight, drawn for each call; else as 0.
+        vil_exact_window (`bool`, defaults to `False`):
+            ViL: whether of these chunks only what is at most `window_size` rows and columns away is seen.
+        vil_shared_weights (`bool`, defaults to `True`):
+            ViL: whether global tokens are projected by the same weights as local ones in sparse attention.
         mlp_ratio, qkv_bias, hidden_dropout_prob, attention_probs_dropout_prob, drop_path_rate, hidden_act:
             As in [`SwinConfig`]. `drop_path_rate` is the rate of the last block; it grows linearly from zero.
         use_absolute_embeddings (`bool`, defaults to `False`):

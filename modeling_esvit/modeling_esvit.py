@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -30,7 +31,7 @@ from .vil import EsViTViLEncoder
 
 
 # By `config.architecture`. What an encoder has to offer: see EsViTSwinEncoder.
-ENCODERS = {"swin": EsViTSwinEncoder, "vil": EsViTViLEncoder}
+ENCODERS: dict[str, Any] = {"swin": EsViTSwinEncoder, "vil": EsViTViLEncoder}
 AUTO_MAP = {
     "AutoConfig": "configuration_esvit.EsViTConfig",
     "AutoModel": "modeling_esvit.EsViTModel",

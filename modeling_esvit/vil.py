@@ -10,6 +10,9 @@ Global and local tokens of an image are a *sequence* of g + h * w tokens, and se
 `tokens.py`): what works per token sees them at once, attention goes group by group.
 """
 
+import math
+from typing import cast
+
 import torch
 from torch import nn
 from transformers import initialization as init
@@ -172,6 +175,10 @@ class EsViTViLStage(EsViTStage, nn.ModuleList):
         nn.ModuleList.__init__(self, [EsViTViLEmbedding(config, stage), *blocks])
         self.num_global = config.global_tokens[stage]
 
+    @property
+    def embedding(self) -> EsViTViLEmbedding:
+        return cast(EsViTViLEmbedding, self[0])
+
     def forward(
         self, hidden_states: torch.Tensor, grids: list[Grid], output_attentions: bool = False, last_blocks: int = 0
     ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
@@ -179,9 +186,9 @@ class EsViTViLStage(EsViTStage, nn.ModuleList):
         Packed local tokens, as the stage's embedding gives them, to packed local tokens, and packed sequences: those
         of the last block, and of the last `last_blocks` blocks.
         """
-        embedding, *blocks = self
-        sequences = embedding.with_global_tokens(hidden_states, grids)
+        sequences = self.embedding.with_global_tokens(hidden_states, grids)
         kept = []
+        blocks = list(self)[1:]
         for attention, mlp in zip(blocks[::2], blocks[1::2], strict=True):
             sequences, _ = attention(sequences, grids, output_attentions)
             sequences = mlp(sequences, grids)
@@ -207,7 +214,7 @@ class EsViTViLEncoder(nn.Module):
         return [module for module in self.children() if isinstance(module, EsViTViLStage)]
 
     def input_embedding(self) -> nn.Module:
-        return self.stages()[0][0].proj
+        return self.stages()[0].embedding.proj
 
     def set_mode(self, mode: int) -> None:
         """Which chunks sparse attention sees from now on, see `vil_mode` of the configuration."""
@@ -220,9 +227,7 @@ class EsViTViLEncoder(nn.Module):
         Raises:
             EsViTInputError: the last stage would have no token.
         """
-        smallest = 1
-        for stride in self.patch_strides:
-            smallest *= stride
+        smallest = math.prod(self.patch_strides)
         if min(height, width) < smallest:
             raise EsViTInputError(
                 f"An image of {height} x {width} pixels leaves no token for stage {len(self.patch_strides)}; enlarge "
@@ -249,7 +254,7 @@ class EsViTViLEncoder(nn.Module):
         features: list[torch.Tensor] = []
         inputs = crops
         for index, stage in enumerate(self.stages()):
-            tokens, grids = stage[0](inputs)
+            tokens, grids = stage.embedding(inputs)
             if output_maps and not maps:
                 maps.append(to_map(tokens, grids))
             wanted = max(last_blocks - sum(self.depths[index + 1 :]), 0)

@@ -12,9 +12,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .attention import eager_attention_forward
+from .attention import attention_function
 from .configuration_esvit import EsViTConfig
 
 
@@ -130,9 +129,7 @@ class EsViTViLAttention(nn.Module):
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor, output_attentions: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Heads `[n, B, L, d]` and a bias `[1, B, L, K]` to `[n, L, B, d]`, and the weights if asked for."""
-        # Fused kernels do not return weights, so a request for them is answered by the plain form.
-        name = "eager" if output_attentions else self.config._attn_implementation
-        function = ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention_forward)
+        function = attention_function(self.config, output_attentions)
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
         return function(self, query, key, value, bias, scaling=self.scaling, dropout=dropout)
 
@@ -238,7 +235,7 @@ class EsViTViLSparseAttention(EsViTViLAttention):
 
     @staticmethod
     def gather(chunks: torch.Tensor, places: list[Place], *before: torch.Tensor) -> torch.Tensor:
-        """The chunks around each one, joined: `[., n, rows + 2, columns + 2, ..., L, d]` -> `[., n, rows, ..., K, d]`."""
+        """The chunks around each, joined: `[., n, rows + 2, columns + 2, ..., L, d]` -> `[., n, rows, ..., K, d]`."""
         return torch.cat([*before, *(neighbour(chunks, place) for place in places)], dim=-2)
 
     def local_attention(

@@ -37,7 +37,7 @@ from modeling_esvit import (
 
 CODE = [
     *("attention.py", "configuration_esvit.py", "families.py", "modeling_esvit.py", "projection_head.py", "swin.py"),
-    *("tokens.py", "windows.py"),
+    *("tokens.py", "vil.py", "vil_architecture.py", "vil_attention.py", "windows.py"),
 ]
 CLASSES = {
     AutoModel: EsViTModel,

@@ -8,8 +8,17 @@ multi-crop outputs and gradients of a small model.
 import pytest
 import torch
 
-from golden import cotangents, crop_groups, draw_weights, inputs, load, metadata, thin, to_original_key
-from golden import to_pretraining_keys
+from golden import (
+    cotangents,
+    crop_groups,
+    draw_weights,
+    inputs,
+    load,
+    metadata,
+    thin,
+    to_original_key,
+    to_pretraining_keys,
+)
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from modeling_esvit.vil_attention import EsViTViLSparseAttention, chunk_position_index
 

@@ -1,0 +1,66 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The original's strings for a ViL, and what a configuration of one must satisfy."""
+
+import pytest
+from huggingface_hub.errors import StrictDataclassError
+
+from modeling_esvit import EsViTArchitectureError, EsViTConfig
+
+
+PUBLISHED = (
+    "l1,h3,d96,n2,s1,g1,p4,f7,a0_l2,h6,d192,n2,s1,g1,p2,f7,a0_l3,h12,d384,n6,s0,g1,p2,f7,a0_l4,h24,d768,n2,s0,g0,p2,"
+    "f7,a0"
+)
+
+
+def test_published_string():
+    assert EsViTConfig.from_architecture(PUBLISHED, drop_path_rate=0.1) == EsViTConfig.from_architecture("vil-tiny")
+
+
+def test_widths_that_do_not_double_and_defaults():
+    config = EsViTConfig.from_architecture("l1,d48,p4,a0_l2,d96,n4,f7,a0_l3,h8,d256,s0,g0,a0", vil_mode=3)
+    assert config.stage_widths() == [48, 96, 256] and config.hidden_size == 256
+    assert (config.num_heads, config.depths) == ([3, 3, 8], [1, 4, 1])
+    assert (config.sparse_stages, config.global_tokens) == ([1, 1, 0], [1, 1, 0])
+    assert (config.patch_strides, config.window_size, config.vil_mode) == ([4, 2, 2], 7, 3)
+    assert config.region_grid(224, 100) == (14, 6)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("l1,h3,d96,x2,a0", "'x2' in stage 1"),
+        ("l1,a0_l3,a0", "must start with 'l2'"),
+        ("l1,h3,d96,a1", "position embeddings"),
+        ("l1,h3,d96", "position embeddings"),  # the default
+        ("l1,a0,r1", "pooled tokens"),
+        ("l1,a0,f7_l2,a0,f9", "different sides"),
+    ],
+)
+def test_strings_that_are_refused(text, message):
+    with pytest.raises(EsViTArchitectureError, match=message):
+        EsViTConfig.from_architecture(text)
+
+
+def test_window_of_the_string_is_not_overruled():
+    with pytest.raises(EsViTArchitectureError, match="window_size is 14"):
+        EsViTConfig.from_architecture(PUBLISHED, window_size=14)
+
+
+@pytest.mark.parametrize(
+    "overrides, message",
+    [
+        ({"sparse_stages": [1, 0, 1, 0]}, "must not have a 1 after a 0"),
+        ({"global_tokens": [1, 1, 1]}, "one entry per stage"),
+        ({"patch_size": 8}, "first of patch_strides"),
+        ({"vil_mode": 9}, "vil_mode"),
+        ({"vil_mode": 1, "vil_exact_window": True}, "needs vil_mode 0"),
+        ({"image_size": (224, 192)}, "square"),
+        ({"image_size": 31}, "at least 32"),
+        ({"num_heads": [5, 6, 12, 24]}, "must divide the width 96"),
+    ],
+)
+def test_configurations_that_are_refused(overrides, message):
+    with pytest.raises(StrictDataclassError, match=message):
+        EsViTConfig.from_architecture("vil-tiny", **overrides)
