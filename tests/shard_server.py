@@ -68,7 +68,7 @@ class FileServer(ThreadingHTTPServer):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.folder, self.faults, self.sent = folder, list[str](), Counter[str]()
+        self.folder, self.faults, self.sent, self.tags = folder, list[str](), Counter[str](), True
 
     def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self.server_port}/{name}"
@@ -105,6 +105,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         content, size = path.read_bytes(), path.stat().st_size
+        tag = f'"{path.stat().st_mtime_ns}-{size}"'
+        if self.headers.get("If-Match", tag) != tag:
+            self.send_error(412)
+            return
         wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
         if wanted:
             content = content[int(wanted[1]) : int(wanted[2]) + 1]
@@ -112,6 +116,8 @@ class _Handler(BaseHTTPRequestHandler):
             content = content[: len(content) // 2]
         self.send_response(206 if wanted else 200)
         self.send_header("Accept-Ranges", "bytes")
+        if self.server.tags:
+            self.send_header("ETag", tag)
         self.send_header("Content-Length", str(len(content)))
         if wanted:
             self.send_header("Content-Range", f"bytes {wanted[1]}-{int(wanted[1]) + len(content) - 1}/{size}")

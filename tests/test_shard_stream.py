@@ -322,13 +322,35 @@ def test_what_will_not_pass_is_raised_at_once(tmp_path):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_a_shard_that_changed_is_an_error_and_not_an_end(kind, tmp_path, num_workers):
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_shard_that_changed_is_an_error_and_not_an_end(kind, tmp_path, num_workers, remote):
+    """Between two epochs: it is cut off at the end of a member, or replaced by one of the same size."""
+    path, _ = WRITE[kind](tmp_path, [24, 24])
+    content = open(path, "rb").read()
+    for other in (content[:2048], content[:2048] + bytes(len(content) - 2048)):
+        with serve(tmp_path) as server:
+            name = server.url(f"train-00000.{kind}") if remote else path
+            source = open_stream([name])
+            assert len(batches(source, num_workers=num_workers)) == 6
+            with open(path, "wb") as file:
+                file.write(other)
+            with pytest.raises(ShardError, match=f"train-00000.{kind} was changed since it was opened"):
+                batches(source, epoch=1, num_workers=num_workers)
+        with open(path, "wb") as file:
+            file.write(content)
+
+
+def test_a_server_without_versions_is_read_all_the_same(kind, tmp_path):
+    """A tar file that it cuts off is then noticed by the bytes that do not come."""
     [path] = WRITE[kind](tmp_path, [24])
-    source = open_stream([path])
-    with open(path, "r+b") as file:
-        file.truncate(2000)
-    with pytest.raises(ShardError, match=f"train-00000.{kind}.*bytes came instead of"):
-        batches(source, num_workers=num_workers)
+    with serve(tmp_path) as server:
+        server.tags = False
+        source = open_stream([server.url(f"train-00000.{kind}")], retry_seconds=0.2)
+        assert len(batches(source)) == 6
+        with open(path, "r+b") as file:
+            file.truncate(2048)
+        with pytest.raises(ShardError, match=f"train-00000.{kind}: .*"):
+            batches(source, epoch=1)
 
 
 def test_a_tar_that_was_cut_off_is_refused_wherever(tmp_path):
@@ -343,6 +365,9 @@ def test_a_tar_that_was_cut_off_is_refused_wherever(tmp_path):
         (tmp_path / "cut.tar").write_bytes(content[:size])
         with pytest.raises(ShardError, match="cut.tar .*(not a whole|no end mark)"):
             open_stream([str(tmp_path / "cut.tar")])
+    (tmp_path / "cut.tar").write_bytes(content[: members[6].offset])  # where a reader takes it for whole
+    with serve(tmp_path) as server, pytest.raises(ShardError, match="cut.tar has no end mark after 2 samples"):
+        open_stream([server.url("cut.tar")])
     damaged = bytearray(content)
     damaged[members[6].offset + 20] ^= 255  # the header of a member in the middle: its sum is wrong
     (tmp_path / "cut.tar").write_bytes(damaged)
@@ -352,10 +377,10 @@ def test_a_tar_that_was_cut_off_is_refused_wherever(tmp_path):
 
 def test_a_parquet_file_that_is_damaged_is_named(tmp_path):
     [path] = write_parquet(tmp_path, [9])
-    source = open_stream([path])
     content = bytearray(open(path, "rb").read())
     content[4:40] = bytes(36)
     open(path, "wb").write(content)
+    source = open_stream([path])
     with pytest.raises(ShardError, match="train-00000.parquet is damaged in row group 0"):
         batches(source)
     open(path, "wb").write(content[:-5])

@@ -153,6 +153,7 @@ def open_source(
     shuffle_window: int = 1000,
     stream_retry_seconds: float = 300,
     tar_index: Path | None = None,
+    cache: Path | None = None,
 ) -> ImageSource:
     """The source of images that `data` names.
 
@@ -165,7 +166,7 @@ def open_source(
         image_column, label_column: See `ImageColumns.find`; of tar files, the extensions of the members.
         streaming: Read parquet files and Hub data sets as a stream: nothing is stored on disk. Tar files and URLs
             always are.
-        samples_per_epoch, shuffle_window, stream_retry_seconds, tar_index: Of a stream, see `open_stream`.
+        samples_per_epoch, shuffle_window, stream_retry_seconds, tar_index, cache: Of a stream, see `open_stream`.
 
     Raises:
         DataNotFoundError, EmptySourceError, DataOptionError: see their descriptions.
@@ -184,7 +185,10 @@ def open_source(
                 shuffle_window=shuffle_window,
                 retry_seconds=stream_retry_seconds,
                 index_dir=tar_index,
+                cache=cache,
             )
+        if cache is not None:
+            raise DataOptionError(f"cache applies to streams, and {str(data)!r} is read in place: leave it out.")
         path = Path(data).expanduser()
         if path.is_file() and path.suffix != ".parquet":
             raise DataOptionError(

@@ -32,6 +32,7 @@ FREE_TO_CHANGE = (
     *(
         "output_dir",
         "tar_index",
+        "cache",
         "stream_retry_seconds",
         "max_unreadable",
         "max_skipped_steps",
@@ -150,6 +151,9 @@ class PretrainOptions:
     output_dir: str = field(default="runs/esvit", metadata={"help": "Everything is written below this folder."})
     tar_index: str | None = field(
         default=None, metadata={"help": "Folder for the index of tar shards (OUTPUT_DIR/tar_index)."}
+    )
+    cache: str | None = field(
+        default=None, metadata={"help": "Folder for copies of a stream's shards, read in later epochs; default: none."}
     )
     stream_retry_seconds: float = field(
         default=300, metadata={"help": "How long a server of shards may fail before the run stops."}

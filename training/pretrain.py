@@ -96,6 +96,7 @@ class Pretraining:
             shuffle_window=options.shuffle_window,
             stream_retry_seconds=options.stream_retry_seconds,
             tar_index=Path(options.tar_index or Path(options.output_dir) / "tar_index"),
+            cache=None if options.cache is None else Path(options.cache),
         )
         self.plan = make_plan(options, len(self.source), self.accelerator.num_processes)
         self.learner = Learner(options, self.plan, self.accelerator)

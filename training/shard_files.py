@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 FIRST_DELAY, LAST_DELAY = 0.5, 30.0  # seconds between two attempts, doubled from one to the next
 # Seconds in which a server must connect, and send at least a byte; else it is a stall, and the range asked for again.
 STALL_SECONDS = 30
+HTTP = ("http://", "https://")
+PRECONDITION_FAILED = 412
 Result = TypeVar("Result")
 
 
@@ -34,12 +36,21 @@ class ShortReadError(OSError):
     """Fewer bytes came than were asked for."""
 
 
+class ChangedShardError(ShardError):
+    """A shard is not the one that was opened."""
+
+
 class ShardFile(NamedTuple):
-    """A file by its path or URL, any that fsspec knows: a local one, https://, hf://."""
+    """A file by its path or URL, any that fsspec knows: a local one, https://, hf://.
+
+    `version` is another one after each change: of a local file its time of modification, of https:// its ETag (or
+    Last-Modified); empty if it cannot be told, or need not be: an hf:// URL names a commit.
+    """
 
     url: str
     size: int
     retry_seconds: float
+    version: str = ""
 
     @classmethod
     def locate(cls, url: str, retry_seconds: float) -> "ShardFile":
@@ -49,10 +60,10 @@ class ShardFile(NamedTuple):
             ShardError: it does not exist, or its size cannot be told, also not `retry_seconds` later.
         """
         filesystem, path = _filesystem(url)
-        size = patiently(url, retry_seconds, lambda: filesystem.info(path)["size"])
-        if size is None:
+        info = patiently(url, retry_seconds, lambda: filesystem.info(path))
+        if info["size"] is None:
             raise ShardError(f"{url}: the server does not tell its size, so that no part of it can be asked for.")
-        return cls(url, size, retry_seconds)
+        return cls(url, info["size"], retry_seconds, _version(info))
 
     @property
     def is_local(self) -> bool:
@@ -62,24 +73,54 @@ class ShardFile(NamedTuple):
         """The bytes `start` to `stop - 1`, all of them; one request. May be called by several threads.
 
         Raises:
+            ChangedShardError: it was changed since `locate`.
             ShardError: it cannot be read, and (of a remote file) could not for `retry_seconds`.
         """
+        if start == stop:
+            return b""
         seconds = 0 if self.is_local else self.retry_seconds
-        return patiently(self.url, seconds, lambda: self._read_once(start, stop))
+        try:
+            return patiently(self.url, seconds, lambda: self._read_once(start, stop))
+        except ShardError as error:
+            if PRECONDITION_FAILED in map(_status, _with_causes(error)):
+                raise self._changed() from error
+            raise
 
     def _read_once(self, start: int, stop: int) -> bytes:
         filesystem, path = _filesystem(self.url)
+        if self.is_local and _version(filesystem.info(path)) != self.version:
+            raise self._changed()
+        condition = {"headers": _condition(self.version)} if self.url.startswith(HTTP) else {}
         # With its size given, opening asks the server for nothing; without a cache, reading asks for this range alone.
-        with filesystem.open(path, "rb", size=self.size, cache_type="none") as file:
+        with filesystem.open(path, "rb", size=self.size, cache_type="none", **condition) as file:
             file.seek(start)
             content = file.read(stop - start)
         if len(content) != stop - start:
             raise ShortReadError(f"{len(content)} bytes came instead of the {stop - start} from {start} on")
         return content
 
+    def _changed(self) -> ChangedShardError:
+        return ChangedShardError(
+            f"{self.url} was changed since it was opened: what was read and what is to come are not of one data set. "
+            "Shards must stay as they are while a run reads them."
+        )
+
+
+def _version(info: dict[str, Any]) -> str:
+    """Of a weak ETag, which servers do not take as a condition, the date of change is preferred."""
+    tag = info.get("ETag", "")
+    return str(info.get("mtime") or (tag if tag.startswith('"') else info.get("Last-Modified", tag)))
+
+
+def _condition(version: str) -> dict[str, str]:
+    """Headers by which a server sends a part of this version only, and else PRECONDITION_FAILED."""
+    if not version or version.startswith("W/"):
+        return {}
+    return {"If-Match" if version.startswith('"') else "If-Unmodified-Since": version}
+
 
 def _filesystem(url: str) -> tuple[Any, str]:
-    if not url.startswith(("http://", "https://")):
+    if not url.startswith(HTTP):
         return fsspec.core.url_to_fs(url)
     import aiohttp
 
@@ -99,6 +140,8 @@ def patiently(name: str, seconds: float, action: Callable[[], Result]) -> Result
     while True:
         try:
             return action()
+        except ShardError:  # one of ours, which says it all
+            raise
         except expected as error:
             wait = max(delay, _retry_after(error))
             reason = f"{name}: {type(error).__name__}: {error}"

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from image_columns import DataOptionError, EmptySourceError, ImageColumns
 from modeling_esvit.image_decoding import Record
 from read_ahead import in_order
+from shard_cache import ShardCache
 from shard_files import ShardFile
 from shards import ParquetShard, Shard, TarShard, open_tar
 from views import Draws, keyed_generator
@@ -88,8 +89,9 @@ class ShardStream:
         *,
         samples_per_epoch: int | None = None,
         shuffle_window: int = 1000,
+        cache: ShardCache | None = None,
     ) -> None:
-        self.shards, self._columns, self._window = shards, columns, shuffle_window
+        self.shards, self._columns, self._window, self._cache = shards, columns, shuffle_window, cache
         self.has_labels, self.class_names = columns.label is not None, columns.class_names
         self._lengths = [len(shard) for shard in shards]
         if not sum(self._lengths):
@@ -202,7 +204,9 @@ class ShardStream:
         )
 
     def _read_unit(self, unit: Run) -> list[Record]:
-        return self.shards[unit.shard].read(unit.start, unit.stop, self._columns)
+        shard = self.shards[unit.shard]
+        file = shard.file if self._cache is None else self._cache.local(shard.file)
+        return shard.read(unit.start, unit.stop, self._columns, file)
 
     @staticmethod
     def read(item: Record) -> Record:
@@ -220,6 +224,7 @@ def open_stream(
     shuffle_window: int = 1000,
     retry_seconds: float = 300,
     index_dir: Path | None = None,
+    cache: Path | None = None,
 ) -> ShardStream:
     """The stream of parquet files, or of tar files, with these paths or URLs.
 
@@ -232,12 +237,18 @@ def open_stream(
         shuffle_window: Rows that are shuffled, and held in memory, at a time; as many are read ahead.
         retry_seconds: How long faults of a server may last.
         index_dir: Where the index of tar files is kept from one run to the next; None: in memory only.
+        cache: Folder for copies of the shards that are read; None: nothing of them is stored. See `ShardCache`.
 
     Raises:
         ShardError: one cannot be read, or is damaged.
         DataOptionError, EmptySourceError: see `ShardStream`, `ImageColumns.find` and `shards.index_tar`.
     """
-    stream = partial(ShardStream, samples_per_epoch=samples_per_epoch, shuffle_window=shuffle_window)
+    stream = partial(
+        ShardStream,
+        samples_per_epoch=samples_per_epoch,
+        shuffle_window=shuffle_window,
+        cache=None if cache is None else ShardCache(cache),
+    )
     if all(url.endswith(".tar") for url in urls):
         tars = _shared(
             urls, lambda url: open_tar(ShardFile.locate(url, retry_seconds), image_column, label_column, index_dir)

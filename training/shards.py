@@ -70,18 +70,18 @@ class ParquetShard:
         ends = [int(end) for end in self._ends if start < end < stop]
         return zip([start, *ends], [*ends, stop], strict=True)
 
-    def read(self, start: int, stop: int, columns: ImageColumns) -> list[Record]:
-        """The records of a unit."""
+    def read(self, start: int, stop: int, columns: ImageColumns, copy: ShardFile) -> list[Record]:
+        """The records of a unit, from the file or a copy of it."""
         group = int(np.searchsorted(self._ends, start, side="right"))
         names = [columns.image] if columns.label is None else [columns.image, columns.label]
-        reader = RangeReader(self.file, _column_ranges(self.metadata.row_group(group), names))
+        reader = RangeReader(copy, _column_ranges(self.metadata.row_group(group), names))
         try:
             with pq.ParquetFile(reader, metadata=self.metadata, pre_buffer=False) as file:
                 table = file.read_row_group(group, columns=names, use_threads=False)
         except ShardError:  # of a read beyond those ranges
             raise
         except (pa.ArrowException, OSError) as error:
-            raise ShardError(f"{self.file.url} is damaged in row group {group}: {error}") from error
+            raise ShardError(f"{copy.url} is damaged in row group {group}: {error}") from error
         first = int(self._ends[group]) - table.num_rows
         rows = table.slice(start - first, stop - start).to_pylist()
         return [self._record(row, start + index, columns) for index, row in enumerate(rows)]
@@ -150,10 +150,10 @@ class TarShard:
             yield start, end
             start = end
 
-    def read(self, start: int, stop: int, columns: ImageColumns) -> list[Record]:
-        """The records of a unit."""
+    def read(self, start: int, stop: int, columns: ImageColumns, copy: ShardFile) -> list[Record]:
+        """The records of a unit, from the file or a copy of it."""
         first = int(self._offsets[start])
-        content = memoryview(self.file.read_range(first, int(self._offsets[stop - 1] + self._sizes[stop - 1])))
+        content = memoryview(copy.read_range(first, int(self._offsets[stop - 1] + self._sizes[stop - 1])))
         records = []
         for row in range(start, stop):
             offset, label = int(self._offsets[row]) - first, int(self._labels[row])
@@ -167,7 +167,7 @@ def open_tar(file: ShardFile, image: str | None, label: str | None, index_dir: P
     """The shard, by its index in `index_dir` if it is there already; else it is made, and written there."""
     if index_dir is None:
         return TarShard(file, index_tar(file, image, label))
-    key = hashlib.sha256(repr((file.url, file.size, image, label)).encode()).hexdigest()[:16]
+    key = hashlib.sha256(repr((file.url, file.size, file.version, image, label)).encode()).hexdigest()[:16]
     path = index_dir / f"{os.path.basename(file.url)}-{key}.json"
     if not path.is_file():
         index_dir.mkdir(parents=True, exist_ok=True)
