@@ -13,9 +13,11 @@ from huggingface_hub.errors import StrictDataclassError
 
 from .configuration_esvit import ARCHITECTURES, EsViTConfig
 from .original_checkpoint import ConversionError, find_family, preview
+from .vil_architecture import width_fields
 
 
 DEFAULT_IMAGE_SIZE = 224
+VIL_STAGE = re.compile(r"^layer(\d+)\.0\.proj\.")
 SWIN_BLOCK = re.compile(r"^layers\.(\d+)\.blocks\.(\d+)\.")
 
 
@@ -167,5 +169,59 @@ def infer_image_size(
     )
 
 
+# ViL
+
+
+def vil_fields(state_dict: Mapping[str, torch.Tensor], image_size: int | None) -> dict[str, Any]:
+    stages = sorted({int(match[1]) for name in state_dict if (match := VIL_STAGE.match(name))})
+    embeddings = [shape_of(state_dict, f"layer{stage}.0.proj.weight", 4) for stage in stages]
+    tables = [shape_of(state_dict, f"layer{stage}.*.local_relative_position_bias_table", 2) for stage in stages]
+    sparse = [any(fnmatchcase(name, f"layer{stage}.*.attn.kv.weight") for name in state_dict) for stage in stages]
+    strides = [shape[2] for shape in embeddings]
+    sides = {math.prod(strides[: i + 1]): window_of(tables[i][0]) for i in range(len(stages)) if not sparse[i]}
+    # Chunks of W have tables of (4 W - 1)^2 rows, as windows of 2 W have.
+    chunks = {window_of(rows) // 2 for (rows, _), is_sparse in zip(tables, sparse, strict=True) if is_sparse}
+    hidden, width = shape_of(state_dict, f"layer{stages[-1]}.*.mlp.fc1.weight", 2)
+    return {
+        **width_fields([shape[0] for shape in embeddings]),
+        **({"window_size": chunks.pop()} if chunks else {}),
+        "image_size": vil_image_size(sides, image_size),
+        "num_channels": embeddings[0][1],
+        "depths": [vil_depth(state_dict, stage) for stage in stages],
+        "num_heads": [heads for _, heads in tables],
+        "patch_size": strides[0],
+        "patch_strides": strides,
+        "sparse_stages": [int(is_sparse) for is_sparse in sparse],
+        "global_tokens": [vil_global_tokens(state_dict, stage) for stage in stages],
+        "mlp_ratio": mlp_ratio(hidden, width),
+        "qkv_bias": any(name.endswith((".attn.kv.bias", ".attn.qkv.bias")) for name in state_dict),
+        "vil_shared_weights": not any(".attn.kv_global." in name for name in state_dict),
+    }
+
+
+def vil_depth(state_dict: Mapping[str, torch.Tensor], stage: int) -> int:
+    return sum(fnmatchcase(name, f"layer{stage}.*.attn.proj.weight") for name in state_dict)
+
+
+def vil_global_tokens(state_dict: Mapping[str, torch.Tensor], stage: int) -> int:
+    name = f"layer{stage}.0.cls_token"
+    return shape_of(state_dict, name, 3)[1] if name in state_dict else 0
+
+
+def vil_image_size(sides: dict[int, int], requested: int | None) -> int:
+    """
+    The construction size: `requested`, else 224, if it gives the full stages maps of these sides, else the one that
+    does. `sides` are by the pixels that a token of the stage covers on each side.
+    """
+    preferred = requested or DEFAULT_IMAGE_SIZE
+    if all(preferred // pixels == side for pixels, side in sides.items()):
+        return preferred
+    smallest = max(side * pixels for pixels, side in sides.items())
+    if requested is None and all(smallest // pixels == side for pixels, side in sides.items()):
+        return smallest
+    maps = ", ".join(f"{side} of {pixels} px" for pixels, side in sides.items())
+    raise ConversionError(f"Maps at construction, whose sides are {maps}, do not come from images of {preferred} px.")
+
+
 # Fields of a configuration, from the tensors and the construction size that the caller says, by family.
-FIELDS_FROM_SHAPES = {"swin": swin_fields}
+FIELDS_FROM_SHAPES = {"swin": swin_fields, "vil": vil_fields}

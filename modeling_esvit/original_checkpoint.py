@@ -51,7 +51,6 @@ FOREIGN = (
     (r"^(\w+\.)?embeddings\.patch_embeddings\.", "a model in transformers' own format"),
     (r"\.attn\.logit_scale$", "a Swin V2"),
     (r"^stage0\.", "a CvT"),
-    (r"^layer1\.0\.(cls_token|norm_embed\.)", "a ViL (Vision Longformer)"),
     (r"^(cls_token|pos_embed)$", "a ViT or DeiT"),
     (r"^layer1\.0\.conv1\.", "a ResNet"),
     (
@@ -68,10 +67,12 @@ class OriginalFamily:
 
     keys: at the start of the name of a tensor: it belongs to this family, and no other has it.
     derived: in the name of one that is left out, as the model makes it itself.
+    alias: in the name of one that may be another's second name, which is without it. Left out if all are.
     """
 
     keys: re.Pattern
     derived: re.Pattern
+    alias: re.Pattern | None = None
 
 
 # By the name of the family in `config.architecture`.
@@ -79,6 +80,11 @@ ORIGINAL_FAMILIES = {
     "swin": OriginalFamily(
         keys=re.compile(r"patch_embed\.|layers\.0\.blocks\."),
         derived=re.compile(r"\.(relative_position_index|attn_mask)$"),
+    ),
+    "vil": OriginalFamily(
+        keys=re.compile(r"layer1\.0\.(cls_token|proj\.|norm_embed\.)"),
+        derived=re.compile(r"\.relative_position_index$"),
+        alias=re.compile(r"_global(?=\.(weight|bias)$)"),
     ),
 }
 NAMES = " or ".join(FAMILIES[family].name for family in ORIGINAL_FAMILIES)
@@ -289,8 +295,18 @@ def family_of(state_dict: Mapping[str, torch.Tensor], path: Path) -> str:
 
 
 def drop_derived(state_dict: dict[str, torch.Tensor], family: str) -> list[str]:
-    """Delete the tensors that the model makes itself. Returns their names."""
+    """Delete the tensors that the model makes itself, and second names of others. Returns their names."""
     derived = [name for name in state_dict if ORIGINAL_FAMILIES[family].derived.search(name)]
+    derived += aliases(state_dict, ORIGINAL_FAMILIES[family].alias)
     for name in derived:
         del state_dict[name]
     return derived
+
+
+def aliases(state_dict: Mapping[str, torch.Tensor], pattern: re.Pattern | None) -> list[str]:
+    """The names that match, if all of them are second names; none of networks that learned these tensors apart."""
+    firsts = {name: pattern.sub("", name) for name in state_dict if pattern.search(name)} if pattern else {}
+    same = all(
+        first in state_dict and torch.equal(state_dict[name], state_dict[first]) for name, first in firsts.items()
+    )
+    return list(firsts) if same else []

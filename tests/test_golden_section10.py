@@ -1,8 +1,8 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
 """
-Swin-T at full size, a projection head and both losses in float64, against digits that the original (microsoft/esvit,
-MIT) printed for weights and inputs defined by a hash function.
+Swin-T and ViL at full size, a projection head and both losses in float64, against digits that the original
+(microsoft/esvit, MIT) printed for weights and inputs defined by a hash function.
 """
 
 import math
@@ -40,7 +40,7 @@ def fill(module: torch.nn.Module) -> None:
     """Every parameter from the stream of its rank among the sorted keys; by way of float32, as in the original."""
     for stream, (key, parameter) in enumerate(sorted(module.named_parameters())):
         value = hash_values(parameter.numel(), stream).view_as(parameter)
-        if key.endswith("relative_position_bias_table"):
+        if "relative_position_bias" in key:
             value = 2 * value
         elif key.endswith(".bias"):
             value = 0.2 * value
@@ -144,6 +144,25 @@ def test_swin_tiny(window):
     fill(model.encoder)
     ours = {size: outputs(model, size) for size in (224, 96)}
     for name, size, shape, figures in SWIN_TINY[window]:
+        assert_printed(ours[size][name], shape, figures)
+
+
+VIL_TINY = [
+    ("pooled", 224, (2, 768), "-0.000826 0.544869  -0.380425 0.747314 -0.378982 0.052931  -0.322180 -0.218802"),
+    ("tokens", 224, (2, 49, 768), "-0.000826 1.001642  -1.821933 1.364012 -0.602537 1.098291  -1.340473 -0.105528"),
+    ("pooled", 96, (2, 768), "-0.001609 0.619775  -0.389813 0.809550 -0.309779 -0.313333  -0.316526 -0.580770"),
+    ("tokens", 96, (2, 9, 768), "-0.001609 1.001691  -0.954127 2.170334 0.360173 0.405343  -1.401292 0.375932"),
+    ("n_last_4", 224, (2, 2304), "+0.004456 0.543991  0.032404 0.023767 1.182680 -0.354038  -0.322180 -0.218802"),
+]
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_vil_tiny():
+    model = EsViTModel(EsViTConfig.from_architecture("vil-tiny")).double().eval()
+    fill(model.encoder)
+    ours = {size: outputs(model, size) for size in (224, 96)}
+    for name, size, shape, figures in VIL_TINY:
         assert_printed(ours[size][name], shape, figures)
 
 
