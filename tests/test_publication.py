@@ -23,21 +23,14 @@ from pretrain import Pretraining
 from publication import CURVES, HEADS, OPTIONS, SourceError, find_source, public_name
 from publish import main
 from test_auto_classes import CODE, small_config
-from tiny_runs import tiny, write_images
-
-
-KNN = "--knn_every 1 --knn_k 3"
+from tiny_runs import tiny, write_labelled_images
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     """A finished run, evaluated after each of its two epochs."""
     folder = tmp_path_factory.mktemp("secret_place")
-    for name in ("train/a", "train/b", "test/a", "test/b"):
-        (folder / name).parent.mkdir(exist_ok=True)
-        write_images(folder / name, 13)
-    evaluation = f"{KNN} --knn_train {folder}/train --knn_test {folder}/test"
-    Pretraining(parse_options(tiny(folder / "train", folder / "run", evaluation))).run()
+    Pretraining(parse_options(tiny(folder / "train", folder / "run", write_labelled_images(folder)))).run()
     AcceleratorState._reset_state(reset_partial_state=True)
     return folder / "run"
 

@@ -28,6 +28,15 @@ def write_images(folder: Path, number: int = 26, classes: str = "") -> Path:
     return folder
 
 
+def write_labelled_images(folder: Path) -> str:
+    """26 images in two classes to train on, and the same to be classified; the options that evaluate so."""
+    for name in ("train", "test"):
+        (folder / name).mkdir()
+        for label in "ab":
+            write_images(folder / name / label, 13)
+    return f"--knn_every 1 --knn_k 3 --knn_train {folder}/train --knn_test {folder}/test"
+
+
 def tiny(images: Path, output: Path, changes: str = "") -> list[str]:
     """Arguments of a run of 2 epochs x 3 steps of 8 images."""
     paths = ["--data", str(images), "--output_dir", str(output)]

@@ -97,11 +97,12 @@ class Card:
 def describe(config: EsViTConfig) -> dict[str, Any]:
     """The architecture in words and numbers, as facts of a card."""
     height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+    stages = [config.stage_widths(), config.depths, config.num_heads]
     return {
         "architecture": published_name(config) or f"{config.architecture} of no published size",
         "window": config.window_size,
         "image_size": f"{height} x {width}",
-        "stages": f"widths {joined(config.stage_widths())}, depths {joined(config.depths)}, heads {joined(config.num_heads)}",
+        "stages": "widths {}, depths {}, heads {}".format(*map(joined, stages)),
         "feature_size": config.hidden_size,
     }
 

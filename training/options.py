@@ -42,7 +42,17 @@ FREE_TO_CHANGE = (
         "num_workers",
         "max_steps",
     ),
-    *("log_every", "save_every", "keep_checkpoints", "knn_every", "knn_train", "knn_test", "knn_k", "tracker"),
+    *(
+        "log_every",
+        "save_every",
+        "keep_checkpoints",
+        "knn_every",
+        "knn_train",
+        "knn_test",
+        "knn_k",
+        "tracker",
+        "push_to_hub",
+    ),
 )
 # What is read if `data` is not given, as a stream.
 DEFAULT_DATA = "ILSVRC/imagenet-1k"
@@ -184,6 +194,10 @@ class PretrainOptions:
     knn_test: str | None = field(default=None, metadata={"help": "Labelled data to be classified, DATA or DATA:SPLIT."})
     knn_k: list[int] = field(default_factory=lambda: [10, 20], metadata={"help": "Numbers of neighbours."})
     tracker: str = field(default="tensorboard", metadata={"help": "Any tracker of Accelerate by name, or none."})
+    push_to_hub: str | None = field(
+        default=None,
+        metadata={"help": "Repository (user/name) for each best teacher by k-NN; without k-NN, for the final one."},
+    )
 
     def __post_init__(self):
         if self.data is None:

@@ -30,6 +30,7 @@ from transformers.utils import logging as transformers_logging
 from checkpoints import Checkpoints, Progress
 from collapse import CollapseWatch
 from construction import PrecisionError, build_accelerator, view_options
+from hub_push import push_to_hub
 from image_sources import (
     DataOptionError,
     EmptySourceError,
@@ -107,6 +108,7 @@ class Pretraining:
         # Each process counts what it meets: in other epochs it meets other images, in the end all.
         self.skip_log = SkipLog(len(self.source), options.max_unreadable)
         self.knn_data = self.open_knn_data()
+        self.hub = push_to_hub(options.push_to_hub, options.output_dir, self.accelerator.is_main_process)
 
     def open_knn_data(self) -> list[ImageSource]:
         """Bank and test images of the evaluation during training, checked early: it must not fail after hours."""
@@ -209,7 +211,8 @@ class Pretraining:
             max_skipped_steps=options.max_skipped_steps,
         )
         try:
-            self.train(step, checkpoint, monitor)
+            with self.hub:
+                self.train(step, checkpoint, monitor)
         except InterruptedRunError:
             monitor.draw(options.num_prototypes)
             accelerator.end_training()
@@ -272,6 +275,7 @@ class Pretraining:
         if scores is not None:
             self.checkpoints.add_scores(checkpoint, scores)
             monitor.write(step, scores)
+            self.hub.offer_best()
             monitor.start_window()
 
     def after_step(self, step: int, monitor: Monitor, interruption: Interruption) -> None:
@@ -301,6 +305,8 @@ class Pretraining:
             scores = self.evaluate(lambda: interruption.stop(step))
             self.checkpoints.add_scores(folder, scores)
             monitor.write(step, scores)
+            self.hub.offer_best()
+        self.hub.poll()
         if at_end or monitor.seconds_since_drawn() > DRAW_EVERY:
             monitor.draw(self.options.num_prototypes)
         monitor.start_window()  # images/s counts training alone
@@ -315,6 +321,7 @@ class Pretraining:
         if self.accelerator.is_main_process:
             monitor.say(skipped.summary())
             monitor.say(f"The model is in {folder}: AutoModel.from_pretrained({str(folder)!r})")
+            monitor.say(f"To publish it: python training/publish.py {self.options.output_dir} --repo_id USER/NAME")
             if self.plan.last_step < self.plan.num_steps:
                 monitor.say(
                     f"Stopped after {self.plan.last_step} of {self.plan.num_steps} steps; without --max_steps it goes "
@@ -322,6 +329,7 @@ class Pretraining:
                 )
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
+        self.hub.finish()  # other processes need not wait for it
         return folder
 
 

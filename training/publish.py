@@ -25,17 +25,19 @@ from typing import Any, NoReturn
 
 import torch
 from huggingface_hub import CommitInfo, HfApi, constants, get_token
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, RevisionNotFoundError
-from huggingface_hub.utils import httpx, validate_repo_id
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RevisionNotFoundError
+from huggingface_hub.utils import httpx
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import AutoModel
 from transformers.utils import logging as transformers_logging
 
+from hub_push import check_repo_id
 from model_card import CardError, check_card
 from modeling_esvit import EsViTForPreTraining, EsViTModel
 from modeling_esvit.modeling_esvit import PRETRAINING_INDEX
 from modeling_esvit.native_swin import NativeFormatError
+from options import OptionError
 from publication import (
     CHECKPOINTS,
     CURVES,
@@ -312,11 +314,9 @@ def parse_arguments(arguments: list[str] | None = None) -> PublishOptions:
     parser.add_argument("--no_check", action="store_false", dest="check", help="do not load the model back")
     options = PublishOptions(**vars(parser.parse_args(arguments)))
     try:
-        validate_repo_id(options.repo_id)
-    except HFValidationError as error:
+        check_repo_id(options.repo_id)
+    except OptionError as error:
         parser.error(f"--repo_id: {error}")
-    if "/" not in options.repo_id:
-        parser.error(f"--repo_id {options.repo_id!r} must be user/name or organisation/name")
     if options.create_pr and options.revision is not None:
         parser.error("--create_pr opens a pull request to main: leave --revision out")
     if options.create_pr and (options.private or options.gated):
