@@ -45,10 +45,15 @@ def build_accelerator(options: PretrainOptions) -> Accelerator:
 
 
 def build_networks(options: PretrainOptions, device: torch.device) -> tuple[EsViTForPreTraining, EsViTForPreTraining]:
-    """Student and teacher, equal at the start; the teacher has no stochastic depth and takes no gradient."""
+    """
+    Student and teacher, equal at the start; the teacher has no stochastic depth and takes no gradient.
+
+    Raises:
+        OptionError: an option that the architecture does not have.
+    """
     overrides = {
         name: getattr(options, name)
-        for name in ("patch_size", "embed_dim", "depths", "num_heads", "drop_path_rate")
+        for name in ("patch_size", "embed_dim", "depths", "num_heads", "drop_path_rate", "vil_mode")
         if getattr(options, name) is not None
     }
     config = EsViTConfig.from_architecture(
@@ -62,6 +67,8 @@ def build_networks(options: PretrainOptions, device: torch.device) -> tuple[EsVi
         region_head=options.task == "view+region",
         **overrides,
     )
+    if options.vil_mode is not None and config.architecture != "vil":
+        raise OptionError(f"vil_mode is for a ViL; {options.architecture} is a {config.family.name}.")
     attention = options.attn_implementation
     if attention == "auto":
         attention = "eager" if device.type == "cpu" else "sdpa"

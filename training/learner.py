@@ -68,6 +68,7 @@ class Learner:
         plan = self.plan
         epoch = plan.epoch(step)
         set_schedules(self.optimizer, plan.lr[step], plan.weight_decay[step])
+        self.switch_mode(epoch)
         centers = self.center_updates()
         losses: list[torch.Tensor] = []
         for index, batch in enumerate(batches):
@@ -87,6 +88,12 @@ class Learner:
             update.finish(skip)
         update_teacher(self.teacher, self.student, plan.momentum[step], skip)
         monitor.add_step(step, batches, skip)
+
+    def switch_mode(self, epoch: int) -> None:
+        """Towards the end of the run, the sparse attention of a ViL no longer draws chunks but sees all of them."""
+        if self.student.config.vil_mode > 0 and epoch >= self.options.vil_mode_switch * self.options.epochs:
+            for network in (self.student, self.teacher):
+                network.esvit.encoder.set_mode(0)
 
     def center_updates(self) -> dict[str, CenterUpdate]:
         """One for each task; every loss of the step still uses the old centres."""

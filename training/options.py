@@ -71,7 +71,7 @@ RANGES = {
     ),
     **dict.fromkeys(("lr", "min_lr", "weight_decay", "weight_decay_end", "clip_grad"), (0, math.inf)),
     **dict.fromkeys(("mixup", "cutmix"), (0, math.inf)),
-    **dict.fromkeys(("momentum_teacher", "center_momentum", "max_unreadable"), (0, 1)),
+    **dict.fromkeys(("momentum_teacher", "center_momentum", "max_unreadable", "vil_mode_switch"), (0, 1)),
     **dict.fromkeys(("student_temp", "teacher_temp", "warmup_teacher_temp"), (1e-3, math.inf)),
 }
 
@@ -105,6 +105,13 @@ class PretrainOptions:
     num_heads: list[int] | None = field(default=None, metadata={"help": "Instead of the architecture's."})
     drop_path_rate: float | None = field(
         default=None, metadata={"help": "Of the student, instead of the architecture's."}
+    )
+    vil_mode: int | None = field(
+        default=None,
+        metadata={"help": "ViL: chunks that a token sees: 0 all 9, -1 its own, 1 its own and one of 8 that is drawn."},
+    )
+    vil_mode_switch: float = field(
+        default=0.75, metadata={"help": "Share of the epochs after which a vil_mode above 0 becomes 0."}
     )
     num_prototypes: int = field(default=65536, metadata={"help": "K, the heads' output dimension."})
     head_hidden_size: int = field(default=2048, metadata={"help": "Width of the heads' MLPs."})
