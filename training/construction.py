@@ -6,7 +6,7 @@ import copy
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import LoggerType
+from accelerate.utils import GradientAccumulationPlugin, LoggerType, parse_flag_from_env
 from transformers import AutoModelForPreTraining
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
@@ -19,18 +19,46 @@ class PrecisionError(ValueError):
     """A precision that this device cannot compute in."""
 
 
+class ShardingError(ValueError):
+    """Accelerate is configured to split the model over processes."""
+
+
+# What `accelerate launch` sets for it. On a CPU Accelerate itself ignores these silently.
+SHARDING = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism config",
+}
+
+
+def refuse_sharding() -> None:
+    for variable, name in SHARDING.items():
+        if parse_flag_from_env(variable):
+            raise ShardingError(
+                f"Accelerate is configured for {name} ({variable} is set), but every process holds a whole student and "
+                "teacher here: with optimizer and gradients they take 1.5 GB for Swin-T and 5 GB for Swin-L, and "
+                "Accelerate shards one model, not two that move together. Answer no to it in `accelerate config`, or "
+                "leave --use_fsdp or --use_deepspeed out. Where memory does not suffice, use --gradient_checkpointing, "
+                "or a smaller --batch_size with more --gradient_accumulation_steps."
+            )
+
+
 def build_accelerator(options: PretrainOptions) -> Accelerator:
     """
     Raises:
+        ShardingError: FSDP, DeepSpeed or the like is configured.
         PrecisionError: fp16 without a GPU, which Accelerate would silently run in fp32.
         OptionError: a tracker that is unknown or not installed, which Accelerate would silently leave out.
     """
+    refuse_sharding()
     if options.tracker != "none" and options.tracker not in LoggerType.list():
         raise OptionError(f"There is no tracker {options.tracker!r}; known: none, {', '.join(LoggerType.list())}.")
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # else Accelerate ignores torchrun's processes on a CPU
         mixed_precision=options.mixed_precision,
-        gradient_accumulation_steps=options.gradient_accumulation_steps,
+        # As a plugin, because the plain number gives way to an environment variable.
+        gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=options.gradient_accumulation_steps),
         log_with=None if options.tracker == "none" else options.tracker,
         project_dir=options.output_dir,
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
