@@ -31,3 +31,322 @@ from checkpoints import Checkpoints, Progress
 from collapse import CollapseWatch
 from construction import PrecisionError, ShardingError, build_accelerator, view_options
 from hub_push import push_to_hub
+from image_sources import (
+    DataOptionError,
+    EmptySourceError,
+    ImageSource,
+    open_source,
+)
+from initialisation import InitialisationError, initialise
+from interruption import EXIT_CODE, InterruptedRunError, Interruption
+from knn import (
+    TEMPERATURE,
+    NeighbourCountError,
+    check_options,
+    evaluate_knn,
+    open_train_and_test,
+)
+from learner import Learner
+from modeling_esvit import EsViTArchitectureError
+from modeling_esvit.modeling_esvit import evaluation_preprocessor
+from monitoring import Monitor, NonFiniteLossError
+from options import OptionError, PretrainOptions, parse_options, save_options
+from out_of_memory import is_out_of_memory, out_of_memory_advice
+from pictures import views_picture
+from plan import describe_plan, make_plan
+from run_folder import RunFolderError, check_shared, model_folder, on_main, writing
+from shard_stream import ShardStream
+from view_features import (
+    LabelledImages,
+    NonFiniteFeatureError,
+    Transform,
+    UnlabelledDataError,
+    evaluation_transform,
+)
+from view_loader import Batch, SkipLog, make_loader
+from views import ViewOptionError
+
+
+# What a user can put right; the command prints their message alone.
+USER_ERRORS = (
+    *(OptionError, ViewOptionError, PrecisionError, ShardingError, RunFolderError, NonFiniteLossError),
+    *(EsViTArchitectureError, StrictDataclassError, InitialisationError),
+    *(DataOptionError, EmptySourceError, UnlabelledDataError, NeighbourCountError),
+    *(NonFiniteFeatureError, OSError),  # the latter also for missing data, unreadable images, a full disk
+)
+
+
+DRAW_EVERY = 60  # seconds between two pictures of the curves, at the least
+
+
+class Pretraining:
+    """A run: its data, its learner, and what is reported, evaluated and saved along the way."""
+
+    def __init__(self, options: PretrainOptions):
+        transformers_logging.disable_progress_bar()  # ours is enough
+        self.options = options
+        if Path(options.output_dir).is_file():
+            raise OptionError(f"output_dir {options.output_dir!r} is a file; name a folder.")
+        self.accelerator = build_accelerator(options)
+        self.source: ImageSource = open_source(
+            options.data,
+            split=options.split,
+            image_column=options.image_column,
+            streaming=options.streaming,
+            samples_per_epoch=options.samples_per_epoch,
+            shuffle_window=options.shuffle_window,
+            stream_retry_seconds=options.stream_retry_seconds,
+            tar_index=Path(options.tar_index or Path(options.output_dir) / "tar_index"),
+            cache=None if options.cache is None else Path(options.cache),
+        )
+        self.plan = make_plan(options, len(self.source), self.accelerator.num_processes)
+        self.learner = Learner(options, self.plan, self.accelerator)
+        self.augment_on_device = options.augment_on == "device" or (
+            options.augment_on == "auto" and options.augmentation != "deit" and self.accelerator.device.type != "cpu"
+        )
+        self.checkpoints = Checkpoints(options.output_dir, options.keep_checkpoints, self.accelerator)
+        # Each process counts what it meets: in other epochs it meets other images, in the end all.
+        self.skip_log = SkipLog(len(self.source), options.max_unreadable)
+        self.knn_data = self.open_knn_data()
+        self.hub = push_to_hub(options.push_to_hub, options.output_dir, self.accelerator.is_main_process)
+
+    def open_knn_data(self) -> list[ImageSource]:
+        """Bank and test images of the evaluation during training, checked early: it must not fail after hours."""
+        options = self.options
+        if not options.knn_every or options.knn_test is None:
+            return []
+        training_data = f"{options.data}:{options.split}" if options.split else str(options.data)
+        sources = open_train_and_test(options.knn_train or training_data, options.knn_test)
+        for source in sources:
+            LabelledImages(source, self.knn_transform())
+        check_options(options.knn_k, TEMPERATURE, len(sources[0]))
+        return sources
+
+    def knn_transform(self) -> Transform:
+        return evaluation_transform(BitImageProcessor.from_dict(evaluation_preprocessor(self.learner.teacher.config)))
+
+    def evaluate(self, after_batch: Callable[[], None]) -> dict[str, float]:
+        """k-NN accuracy of the teacher's view features, as published models are evaluated. Accuracies come first."""
+        teacher, k = self.learner.teacher.esvit, self.options.knn_k
+        scores = evaluate_knn(teacher, self.knn_transform(), *self.knn_data, k=k, after_batch=after_batch)
+        accuracies_first = sorted(scores.items(), key=lambda score: "_top" not in score[0])
+        return {f"knn_{name}": value for name, value in accuracies_first}
+
+    def summary(self) -> str:
+        """What is trained on what, and the derived values, each with its formula."""
+        options = self.options
+        parameters = sum(p.numel() for p in self.learner.student.parameters())
+        return "\n".join(
+            [
+                f"{options.architecture}, window {options.window_size}, task {options.task}: {parameters:,} parameters "
+                "with heads",
+                *describe_plan(options, self.plan),
+                *self.stream_summary(),
+                f"device           = {self.accelerator.device}, {options.mixed_precision} mixed precision",
+            ]
+        )
+
+    def stream_summary(self) -> list[str]:
+        if not isinstance(self.source, ShardStream):
+            return []
+        world = self.plan.world_size
+        return [self.source.describe(self.plan.steps_per_epoch * self.plan.global_batch // world, world)]
+
+    def resume(self) -> tuple[int, Path | None]:
+        """
+        Continue from the newest valid checkpoint, or else start from `init_from`. Returns the number of finished steps,
+        and the checkpoint.
+        """
+        found = self.checkpoints.latest(self.options, self.plan.steps_per_epoch)
+        if found is None and self.options.init_from is not None:
+            self.accelerator.print(initialise(self.options.init_from, *self.learner.state()))
+        check_shared(self.accelerator, Path(self.options.output_dir))
+        if found is None:
+            return 0, None
+        folder, progress = found
+        self.checkpoints.load(folder, *self.learner.state())
+        self.accelerator.print(f"Continuing from {folder}.")
+        return progress.step, folder
+
+    def batches(self, step: int) -> Iterator[Batch]:
+        """What this process sees from `step` on: `gradient_accumulation_steps` batches a step."""
+        options = self.options
+        epoch, first = divmod(step, self.plan.steps_per_epoch)
+        loader = make_loader(
+            self.source,
+            view_options(options),
+            seed=options.seed,
+            batch_size=options.batch_size,
+            batches_per_step=options.gradient_accumulation_steps,
+            epoch=epoch,
+            num_epochs=options.epochs - epoch,
+            start_step=first * options.gradient_accumulation_steps,
+            rank=self.accelerator.process_index,
+            world_size=self.accelerator.num_processes,
+            num_workers=options.num_workers,
+            pin_memory=self.accelerator.device.type == "cuda",
+            augment=not self.augment_on_device,
+        )
+        return iter(loader)
+
+    def save(self, step: int) -> Path:
+        progress = Progress(step, self.plan.world_size, self.plan.steps_per_epoch, asdict(self.options))
+        return self.checkpoints.save(progress, *self.learner.state())
+
+    def run(self) -> Path:
+        """Train to the end. Returns the teacher's model folder."""
+        options, accelerator = self.options, self.accelerator
+        accelerator.print(self.summary())
+        step, checkpoint = self.resume()
+        on_main(accelerator, self.save_options)
+        accelerator.init_trackers("esvit", {name: str(value) for name, value in asdict(options).items()})
+        monitor = Monitor(
+            accelerator,
+            options.output_dir,
+            log_every=options.log_every,
+            images_per_step=self.plan.global_batch,
+            step=step,
+            last_step=self.plan.last_step,
+            watch=self.collapse_watch(),
+            max_skipped_steps=options.max_skipped_steps,
+        )
+        try:
+            with self.hub:
+                self.train(step, checkpoint, monitor)
+        except InterruptedRunError:
+            monitor.draw(options.num_prototypes)
+            accelerator.end_training()
+            raise
+        finally:
+            monitor.close()
+        return self.finish(monitor)
+
+    def train(self, first: int, checkpoint: Path | None, monitor: Monitor) -> None:
+        """
+        The steps from `first` on, which `checkpoint` holds.
+
+        Raises:
+            InterruptedRunError: a signal asked for it, and a checkpoint is written.
+        """
+        gc.collect()
+        gc.freeze()  # what exists now lives as long as the run: collections during steps need not walk through it
+        # Closed, the loader's workers end at once, however the run ends.
+        with Interruption() as interruption, contextlib.closing(monitor.timed(self.batches(first))) as batches:
+            if checkpoint is not None:
+                self.make_up_evaluation(checkpoint, first, monitor, interruption)
+            for step in range(first, self.plan.last_step):
+                taken = list(self.take_step(batches))
+                if step == first:
+                    self.draw_views(taken[0])
+                self.learner.train_step(taken, step, monitor)
+                self.after_step(step + 1, monitor, interruption)
+
+    def save_options(self) -> None:
+        folder = Path(self.options.output_dir)
+        with writing(folder):
+            save_options(self.options, folder / "options.yaml")
+
+    def draw_views(self, batch: Batch) -> None:
+        if self.accelerator.is_main_process:
+            picture = views_picture(self.learner.views(batch), self.options.batch_size)
+            picture.save(Path(self.options.output_dir) / "views.png")
+
+    def collapse_watch(self) -> CollapseWatch:
+        warm_epochs = max(self.options.warmup_epochs, self.options.warmup_teacher_temp_epochs)
+        return CollapseWatch(self.options.num_prototypes, warm_epochs * self.plan.steps_per_epoch)
+
+    def take_step(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches of one step, their unreadable images noted."""
+        for batch in itertools.islice(batches, self.options.gradient_accumulation_steps):
+            self.skip_log.add(batch.skipped)
+            yield batch
+
+    def is_evaluated(self, step: int) -> bool:
+        """Whether the teacher is evaluated after `step` steps: every `knn_every` epochs, and at the end."""
+        epoch, rest = divmod(step, self.plan.steps_per_epoch)
+        at_end = step == self.plan.last_step
+        return bool(self.knn_data) and (at_end or (rest == 0 and epoch % self.options.knn_every == 0))
+
+    def make_up_evaluation(self, checkpoint: Path, step: int, monitor: Monitor, interruption: Interruption) -> None:
+        """Evaluate the checkpoint that is continued, if a stopped run had to and did not come to it; log its scores."""
+        scores = self.checkpoints.scores(checkpoint)
+        if scores is None and self.is_evaluated(step):
+            scores = self.evaluate(lambda: interruption.stop(step))
+        if scores is not None:
+            self.checkpoints.add_scores(checkpoint, scores)
+            monitor.write(step, scores)
+            self.hub.offer_best()
+            monitor.start_window()
+
+    def after_step(self, step: int, monitor: Monitor, interruption: Interruption) -> None:
+        """
+        Report, evaluate and save where `step`, the number of finished steps, says so.
+
+        Raises:
+            InterruptedRunError: a signal asked for it, and the checkpoint is written.
+        """
+        options = self.options
+        at_end = step == self.plan.last_step
+        evaluate = self.is_evaluated(step)
+        due = step % (options.save_every or self.plan.steps_per_epoch) == 0
+        signal = interruption.exchange()
+        save = at_end or due or evaluate or bool(signal)
+        monitor.step(
+            step,
+            report=save,
+            **self.plan.values(step - 1),
+        )
+        if not save:
+            return
+        folder = self.save(step)
+        if signal and not at_end:
+            raise InterruptedRunError(signal, step)
+        if evaluate:
+            scores = self.evaluate(lambda: interruption.stop(step))
+            self.checkpoints.add_scores(folder, scores)
+            monitor.write(step, scores)
+            self.hub.offer_best()
+        self.hub.poll()
+        if at_end or monitor.seconds_since_drawn() > DRAW_EVERY:
+            monitor.draw(self.options.num_prototypes)
+        monitor.start_window()  # images/s counts training alone
+
+    def finish(self, monitor: Monitor) -> Path:
+        """Write the teacher's folder, and say what was skipped and, if the end is not reached, how to go on."""
+        skipped = SkipLog(len(self.source), max_unreadable=1.0)
+        for names in gather_object([self.skip_log.skipped]):
+            skipped.add(names)
+        folder = Path(self.options.output_dir) / "teacher"
+        on_main(self.accelerator, lambda: model_folder(self.learner.teacher, folder))
+        if self.accelerator.is_main_process:
+            monitor.say(skipped.summary())
+            monitor.say(f"The model is in {folder}: AutoModel.from_pretrained({str(folder)!r})")
+            monitor.say(f"To publish it: python training/publish.py {self.options.output_dir} --repo_id USER/NAME")
+            if self.plan.last_step < self.plan.num_steps:
+                monitor.say(
+                    f"Stopped after {self.plan.last_step} of {self.plan.num_steps} steps; without --max_steps it goes "
+                    "on."
+                )
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
+        self.hub.finish()  # other processes need not wait for it
+        return folder
+
+
+def main(arguments: list[str] | None = None) -> None:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        Pretraining(parse_options(arguments)).run()
+    except InterruptedRunError as error:
+        print(error, file=sys.stderr)
+        sys.exit(EXIT_CODE)
+    except USER_ERRORS as error:
+        sys.exit(f"error: {error}")
+    except RuntimeError as error:  # a CPU's memory has no type of its own
+        if not is_out_of_memory(error):
+            raise
+        sys.exit(f"error: {error}\n{out_of_memory_advice(parse_options(arguments))}")
+
+
+if __name__ == "__main__":
+    main()
