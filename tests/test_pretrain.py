@@ -358,27 +358,6 @@ def test_a_signal_to_all_processes_saves_and_ends_with_its_code(images, tmp_path
 
 
 @pytest.mark.slow
-def test_killed_runs_continue_exactly(images, tmp_path):
-    changes = {"epochs": 8, "save_every": 1, "num_workers": 2}
-    Pretraining(tiny(images, tmp_path / "whole", **changes)).run()
-    recipe = recipe_of(tiny(images, tmp_path / "killed", **changes), tmp_path / "killed.yaml")
-    command = [sys.executable, "training/pretrain.py", "--recipe", recipe]
-    log = tmp_path / "killed" / "log.jsonl"
-    for steps in (3, 9, 16):
-        process = subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True
-        )
-        while not log.exists() or log.read_text().count("\n") < steps:
-            assert process.poll() is None
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    start(command)
-    assert losses_of(tmp_path / "killed") == losses_of(tmp_path / "whole")
-    assert_equal_weights(tmp_path / "killed" / "teacher", tmp_path / "whole" / "teacher")
-
-
-@pytest.mark.slow
 def test_tensorboard_is_the_default_tracker(images, tmp_path):
     recipe = recipe_of(tiny(images, tmp_path / "run", tracker="tensorboard", max_steps=1), tmp_path / "run.yaml")
     start([sys.executable, "training/pretrain.py", "--recipe", recipe])

@@ -2,19 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop on streams of shards: a stopped run continues exactly, also of several processes."""
 
-import os
-import signal
-import subprocess
-import sys
-import time
-
 import pytest
 from accelerate.state import AcceleratorState
 
 from checkpoints import ResumeError
 from pretrain import Pretraining, main
 from shard_server import serve, write_parquet, write_tar
-from test_pretrain import ROOT, assert_equal_weights, losses_of, recipe_of, start, tiny
+from test_pretrain import assert_equal_weights, losses_of, recipe_of, start, tiny
 
 
 WRITE = {"parquet": write_parquet, "tar": write_tar}
@@ -95,24 +89,3 @@ def test_two_processes_resume_a_stream_exactly(shards, tmp_path):
     start([*torchrun, parts])
     assert losses_of(tmp_path / "parts") == losses_of(tmp_path / "whole")
     assert_equal_weights(tmp_path / "parts" / "teacher", tmp_path / "whole" / "teacher")
-
-
-@pytest.mark.slow
-def test_killed_streams_continue_exactly(shards, tmp_path):
-    changes = {**STREAM, "epochs": 6, "save_every": 1, "num_workers": 2}
-    Pretraining(tiny(shards, tmp_path / "whole", **changes)).run()
-    recipe = recipe_of(tiny(shards, tmp_path / "killed", **changes), tmp_path / "killed.yaml")
-    command = [sys.executable, "training/pretrain.py", "--recipe", recipe]
-    log = tmp_path / "killed" / "log.jsonl"
-    for steps in (4, 11):
-        process = subprocess.Popen(
-            command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True
-        )
-        while not log.exists() or log.read_text().count("\n") < steps:
-            assert process.poll() is None
-            time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    start(command)
-    assert losses_of(tmp_path / "killed") == losses_of(tmp_path / "whole")
-    assert_equal_weights(tmp_path / "killed" / "teacher", tmp_path / "whole" / "teacher")
