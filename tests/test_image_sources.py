@@ -217,5 +217,7 @@ def test_options_that_do_not_fit(tmp_path):
     save(tmp_path / "x.png")
     with pytest.raises(DataOptionError, match="streaming"):
         open_source(tmp_path, streaming=True)
+    with pytest.raises(DataOptionError, match="revision applies to data sets of the Hub"):
+        open_source(tmp_path, revision="main")
     with pytest.raises(DataOptionError, match="IterableDataset; it must be a path, a name or a Dataset"):
         open_source(datasets.Dataset.from_dict(rows(1), features=FEATURES).to_iterable_dataset())

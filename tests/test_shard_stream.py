@@ -15,14 +15,17 @@ from collections import Counter
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
-from image_columns import DataOptionError, EmptySourceError
+from image_columns import DataNotFoundError, DataOptionError, EmptySourceError
 from image_sources import FolderSource, open_source
-from modeling_esvit.image_decoding import decode
+from modeling_esvit.image_decoding import UnreadableImageError, decode
 from read_ahead import in_order
 from shard_files import ShardError, patiently
+from shard_names import expanded
 from shard_server import picture, serve, write_parquet, write_tar
 from shard_stream import Run, block_bounds, cut, epoch_runs, open_stream
 from view_loader import make_loader
@@ -481,6 +484,70 @@ def test_members_of_a_tar_sample(tmp_path):
         open_stream(write_members(tmp_path / "b.tar", {"a.jpg": b"x"}), label_column="cls")
     with pytest.raises(EmptySourceError, match="b.tar"):
         open_stream(write_members(tmp_path / "b.tar", {}))
+
+
+def test_odd_members_of_a_tar(tmp_path):
+    """Upper case, a mask beside the image, what macOS adds, a path with dots, an empty image."""
+    members = {
+        "./v1.0/a.JPG": picture(0),
+        "./v1.0/._a.JPG": b"macOS",
+        "./v1.0/a.CLS": b"3\n",
+        "./v1.0/a.seg.png": picture(9),
+        ".DS_Store": b"",
+        "./v1.0/b.jpg": b"",
+        "./v1.0/b.cls": b"4",
+    }
+    source = open_stream(write_members(tmp_path / "a.tar", members))
+    records = list(itertools.islice(source.rank_items(0, 0, 0, 2, 0), 2))
+    assert {record.label: record.image for record in records} == {3: picture(0), 4: b""}
+    with pytest.raises(UnreadableImageError, match="b.jpg"):
+        decode(next(record for record in records if record.label == 4))
+    assert len(open_stream([str(tmp_path / "a.tar")], image_column="JPG", label_column="CLS")) == 2
+    with pytest.raises(DataOptionError, match="label of sample 'c' is b''"):
+        open_stream(write_members(tmp_path / "b.tar", {"c.jpg": b"x", "c.cls": b""}))
+
+
+def test_compressed_tars_are_refused(tmp_path):
+    (tmp_path / "a.tar.gz").write_bytes(b"")
+    with pytest.raises(DataOptionError, match="compressed tar file cannot be read in parts.*Decompress"):
+        open_source(f"{tmp_path}/*.tar.gz")
+    with tarfile.open(tmp_path / "a.tar", "w:gz"):
+        pass
+    with pytest.raises(ShardError, match="a.tar is not a whole, uncompressed tar file"):
+        open_stream([str(tmp_path / "a.tar")])
+
+
+def test_columns_without_the_features_of_datasets(tmp_path):
+    images = pa.array([{"bytes": picture(0), "path": "0.png"}])
+    pq.write_table(pa.table({"image": images, "label": [7], "many": [[b"a", b"b"]]}), tmp_path / "a.parquet")
+    source = open_stream([str(tmp_path / "a.parquet")])
+    record = next(source.rank_items(0, 0, 0, 1, 0))
+    assert record.image == picture(0) and record.label == 7 and "0.png" in record.name
+    with pytest.raises(DataOptionError, match="image_column 'many' holds .*one a row"):
+        open_stream([str(tmp_path / "a.parquet")], image_column="many")
+    (tmp_path / "0.png").write_bytes(picture(0))
+    pq.write_table(pa.table({"file": [str(tmp_path / "0.png")]}), tmp_path / "b.parquet")
+    record = next(open_stream([str(tmp_path / "b.parquet")], image_column="file").rank_items(0, 0, 0, 1, 0))
+    assert decode(record).size == (12, 12)
+
+
+def test_braces(kind, tmp_path):
+    assert expanded("a-{08..11}-{x,y}") == [
+        f"a-{number}-{word}" for number in ("08", "09", "10", "11") for word in "xy"
+    ]
+    assert expanded("a{b}") == ["a{b}"]
+    WRITE[kind](tmp_path, [5, 4, 3])
+    with serve(tmp_path) as server:
+        ranges = f"train-{{00000..00002}}.{kind}"
+        words = f"{{{server.url(f'train-00000.{kind}')},{tmp_path}/train-00001.{kind}}}"
+        for data, number in ((server.url(ranges), 12), (f"{tmp_path}/{ranges}", 12), (words, 9)):
+            assert len(open_source(data, streaming=True)) == number
+        with pytest.raises(ShardError, match="train-00003"):
+            open_source(server.url(f"train-{{00002..00003}}.{kind}"), streaming=True)
+    with pytest.raises(DataNotFoundError, match="no file matches .*train-00003"):
+        open_source(f"{tmp_path}/train-{{00002..00003}}.{kind}", streaming=True)
+    with pytest.raises(DataOptionError, match="names .*train-00001.* twice"):
+        open_source(f"{tmp_path}/train-0000{{1,*}}.{kind}", streaming=True)
 
 
 def test_a_column_of_plain_bytes_is_taken_by_its_name(tmp_path):

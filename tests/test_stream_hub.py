@@ -45,3 +45,26 @@ def test_faults_of_the_hub_change_nothing(name, files, number, tmp_path):
             assert all(each.hits for each in hub.faults)
     assert all(result == results["none"] for result in results.values())
     assert len(results["none"][1]) == results["none"][2] == number
+
+
+PINNED = """
+    from image_sources import open_source
+    from shard_names import commit_of
+
+    def commit(data, **options):
+        return commit_of([shard.file.url for shard in open_source(data, **options).shards])
+
+    named = "hf://datasets/timm/imagenet-1k-wds/imagenet1k-train-{0000..0001}.tar"
+    found = commit(named)
+    globbed = commit("hf://datasets/timm/imagenet-1k-wds@main/imagenet1k-train-*.tar")
+    whole = commit("timm/imagenet-1k-wds", streaming=True)
+    again = [commit(named, revision=found), commit("timm/imagenet-1k-wds", streaming=True, revision=found)]
+    result = [found, globbed, whole, *again]
+"""
+
+
+@pytest.mark.slow
+def test_shards_of_the_hub_are_those_of_one_commit(tmp_path):
+    with small_hub() as hub:
+        commits = client(hub, tmp_path, PINNED, token=GRANTED, PYTHONPATH=f"{ROOT / 'training'}:{ROOT}")
+    assert len(commits) == 5 and len(set(commits)) == 1 and len(commits[0]) == 40

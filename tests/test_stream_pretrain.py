@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop on streams of shards: a stopped run continues exactly, also of several processes."""
 
+import os
+import shutil
+
 import pytest
 from accelerate.state import AcceleratorState
 
@@ -68,6 +71,21 @@ def test_the_shuffle_belongs_to_the_run(shards, tmp_path, capsys):
     with pytest.raises(ResumeError, match="shuffle_window was 7 and is 8"):
         Pretraining(tiny(shards, tmp_path, **{**STREAM, "shuffle_window": 8})).run()
     assert (tmp_path / "tar_index").is_dir() == (shards.suffix == ".tar")
+
+
+def test_a_run_is_not_continued_on_other_shards(shards, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(shards.parent, data)
+    arguments = (data / shards.name, tmp_path / "run")
+    Pretraining(tiny(*arguments, max_steps=1, **STREAM)).run()
+    first, second, *_ = sorted(data.iterdir())
+    os.utime(second, (1, 1))
+    with pytest.raises(ResumeError, match=rf"other data: .*{second.name} had \[rows, bytes, version\]"):
+        Pretraining(tiny(*arguments, **STREAM)).run()
+    shutil.copy(first, data / f"x{shards.suffix}")
+    second.unlink()
+    with pytest.raises(ResumeError, match=f"other data: the shard .*{second.name} is missing|steps per epoch"):
+        Pretraining(tiny(*arguments, **STREAM)).run()
 
 
 def test_a_shard_that_cannot_be_read_is_said_in_one_line(shards, tmp_path):

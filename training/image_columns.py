@@ -34,17 +34,26 @@ class ImageColumns(NamedTuple):
     def find(cls, features: "datasets.Features", image: str | None, label: str | None) -> "ImageColumns":
         """The columns named, or else the only image column and the only class (or integer "label") column.
 
+        An image column is an `Image` or, where there is none, a struct of `bytes` and `path`; by name, also plain bytes
+        or strings, which are paths.
+
         Raises:
-            DataOptionError: a named column does not exist, the labels are not integers, or there is not exactly one
+            DataOptionError: a named column does not exist, or holds no images or integers; or there is not exactly one
                 image column to choose.
         """
         import datasets
 
         _refuse_unknown_columns(features, image_column=image, label_column=label)
         images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+        images = images or [name for name, feature in features.items() if _is_image_struct(feature)]
         classes = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
         if image is None and len(images) != 1:
             raise DataOptionError(f"image_column must be one of the columns {list(features)}; images are in {images}.")
+        if image is not None and image not in images and not _is_bytes_or_path(features[image]):
+            raise DataOptionError(
+                f"image_column {image!r} holds {features[image]}; it must be an Image, a struct of bytes and path, "
+                "bytes or a path: one a row."
+            )
         if label is None and len(classes) == 1:
             label = classes[0]
         if label is None and _is_integer(features.get("label")):
@@ -76,3 +85,12 @@ def _refuse_unknown_columns(features: "datasets.Features", **columns: str | None
 
 def _is_integer(feature: Any) -> bool:
     return "int" in getattr(feature, "dtype", "")
+
+
+def _is_image_struct(feature: Any) -> bool:
+    """As `datasets` stores images, without its note that they are."""
+    return isinstance(feature, dict) and set(feature) == {"bytes", "path"}
+
+
+def _is_bytes_or_path(feature: Any) -> bool:
+    return getattr(feature, "dtype", None) in ("binary", "large_binary", "string", "large_string")

@@ -11,18 +11,17 @@ A source hands out undecoded records, in an order that is a function of (seed, e
 the RGB image of a record.
 """
 
-import glob
 import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
-import fsspec
 import numpy as np
 
 from image_columns import DataNotFoundError, DataOptionError, EmptySourceError, ImageColumns
 from modeling_esvit.image_decoding import Record, image_extensions
+from shard_names import matching_shards, names_shards
 from shard_stream import ShardStream, open_stream
 from views import Draws, keyed_generator
 
@@ -67,6 +66,10 @@ class FolderSource:
 
     def __len__(self) -> int:
         return len(self._paths)
+
+    def paths(self) -> list[str]:
+        """Of all images, relative to the root."""
+        return [os.fsdecode(path) for path in self._paths]
 
     def items(self, seed: int, epoch: int) -> Iterator[int]:
         """The indices of all images, in the order of the epoch."""
@@ -146,6 +149,7 @@ def open_source(
     *,
     split: str | None = None,
     config_name: str | None = None,
+    revision: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
     streaming: bool = False,
@@ -158,11 +162,12 @@ def open_source(
     """The source of images that `data` names.
 
     Args:
-        data: A folder of images; a folder or glob of parquet or tar files (in the folder itself or in its `data`
-            subfolder), also by URL; a folder written by `save_to_disk`; "namespace/name" of a Hub data set; or a
-            `datasets.Dataset`.
+        data: A folder of images; a folder, glob or pattern (see `shard_names`) of parquet or tar files (in the folder
+            itself or in its `data` subfolder), also by URL; a folder written by `save_to_disk`; "namespace/name" of a
+            Hub data set; or a `datasets.Dataset`.
         split: Of a data set ("train" if None); of a folder of images, one of its subfolders (itself if None).
         config_name: Of a data set with several configurations.
+        revision: Branch, tag or commit of a data set of the Hub.
         image_column, label_column: See `ImageColumns.find`; of tar files, the extensions of the members.
         streaming: Read parquet files and Hub data sets as a stream: nothing is stored on disk. Tar files and URLs
             always are.
@@ -173,9 +178,13 @@ def open_source(
         ShardError: a shard cannot be read, or is damaged.
     """
     if isinstance(data, (str, os.PathLike)):
+        if revision is not None and (
+            os.path.exists(os.path.expanduser(data)) or "://" in str(data).replace("hf://", "")
+        ):
+            raise DataOptionError(f"revision applies to data sets of the Hub, not to {str(data)!r}: leave it out.")
         if streaming or _is_tar(data) or "://" in str(data):
             _refuse_to_stream(Path(data).expanduser(), image_column, label_column)
-            shards, features = _find_shards(str(data), split, config_name)
+            shards, features = _find_shards(str(data), split, config_name, revision)
             return open_stream(
                 shards,
                 features=features,
@@ -197,7 +206,7 @@ def open_source(
         if path.is_dir() and not _is_dataset_folder(path):
             _refuse_dataset_options(path, image_column=image_column, label_column=label_column)
             return FolderSource(path if split is None else path / split)
-        data = _load_dataset(path, split, config_name)
+        data = _load_dataset(path, split, config_name, revision)
     import datasets
 
     if isinstance(data, datasets.Dataset):
@@ -210,7 +219,7 @@ def _is_tar(data: str | os.PathLike[str]) -> bool:
     path = Path(data).expanduser()
     if any(path.glob("*.tar")) or any(path.glob("data/*.tar")):
         return next(_image_paths(path), None) is None
-    return path.suffix == ".tar"
+    return names_shards(str(data), (".tar",))
 
 
 def _refuse_to_stream(path: Path, image_column: str | None, label_column: str | None) -> None:
@@ -220,31 +229,21 @@ def _refuse_to_stream(path: Path, image_column: str | None, label_column: str | 
         _refuse_dataset_options(path, image_column=image_column, label_column=label_column, streaming=True)
 
 
-def _find_shards(data: str, split: str | None, config_name: str | None) -> tuple[list[str], Any]:
+def _find_shards(data: str, split: str | None, config_name: str | None, revision: str | None) -> tuple[list[str], Any]:
     """The shards of a split, by path or URL, and the features of the data set if it declares them."""
-    if data.endswith((".parquet", ".tar")):
+    if names_shards(data):
         if split not in (None, "train"):
             raise DataOptionError(f"split {split!r} does not apply to {data!r}: its files are all of the data.")
-        return _matching_shards(data), None
+        return matching_shards(data, revision), None
     import datasets
 
     path = Path(data).expanduser()
-    arguments = {"path": str(path.resolve()) if path.is_dir() else data, "name": config_name}
+    arguments = {"path": str(path.resolve()) if path.is_dir() else data, "name": config_name, "revision": revision}
     builder = _of_the_hub(data, lambda: datasets.load_dataset_builder(**arguments))
     files = builder.config.data_files or {}
     if (split or "train") not in files:
         raise DataOptionError(f"{data!r} has no files of a split {split or 'train'!r}; it has {[*map(str, files)]}.")
     return list(files[split or "train"]), builder.info.features
-
-
-def _matching_shards(pattern: str) -> list[str]:
-    if "://" not in pattern:
-        return _matching_files(Path(pattern).expanduser())
-    filesystem, path = fsspec.core.url_to_fs(pattern)
-    files = sorted(filesystem.glob(path)) if glob.has_magic(path) else [path]
-    if not files:
-        raise DataNotFoundError(f"no file matches {pattern!r}.")
-    return [filesystem.unstrip_protocol(file) for file in files]
 
 
 def _is_dataset_folder(path: Path) -> bool:
@@ -261,7 +260,7 @@ def _refuse_dataset_options(path: Path, **options: str | bool | None) -> None:
             raise DataOptionError(f"{option} does not apply to {str(path)!r}, a folder of image files: leave it out.")
 
 
-def _load_dataset(path: Path, split: str | None, config_name: str | None) -> Any:
+def _load_dataset(path: Path, split: str | None, config_name: str | None, revision: str | None) -> Any:
     """The split of the data set that `path` names: saved to disk, parquet files, or on the Hub."""
     import datasets
 
@@ -269,10 +268,10 @@ def _load_dataset(path: Path, split: str | None, config_name: str | None) -> Any
         return _split_saved_to_disk(path, split)
     if path.is_dir():
         arguments: dict[str, Any] = {"path": str(path.resolve())}
-    elif path.suffix == ".parquet":
-        arguments = {"path": "parquet", "data_files": _matching_files(path)}
+    elif names_shards(str(path)):
+        arguments = {"path": "parquet", "data_files": matching_shards(str(path))}
     else:
-        arguments = {"path": str(path)}
+        arguments = {"path": str(path), "revision": revision}
     return _of_the_hub(str(path), lambda: datasets.load_dataset(**arguments, name=config_name, split=split or "train"))
 
 
@@ -289,13 +288,6 @@ def _of_the_hub(data: str, load: Callable[[], Any]) -> Any:
         raise DataNotFoundError(f"{data!r} is no existing folder, and as a data set of the Hub: {error}") from error
     except ValueError as error:  # an unknown split or configuration; the message lists those there are
         raise DataOptionError(f"{data!r}: {error}") from error
-
-
-def _matching_files(pattern: Path) -> list[str]:
-    files = sorted(glob.glob(str(pattern), recursive=True))
-    if not files:
-        raise DataNotFoundError(f"no file matches {str(pattern)!r}.")
-    return files
 
 
 def _split_saved_to_disk(path: Path, split: str | None) -> Any:

@@ -57,7 +57,7 @@ FREE_TO_CHANGE = (
 # What is read if `data` is not given, as a stream.
 DEFAULT_DATA = "ILSVRC/imagenet-1k"
 # What says how to read `data`: a recipe's do not apply to other data.
-ABOUT_DATA = ("data", "split", "image_column", "streaming", "samples_per_epoch")
+ABOUT_DATA = ("data", "split", "revision", "image_column", "streaming", "samples_per_epoch")
 # Smallest and largest value of options that have them.
 RANGES = {
     **dict.fromkeys(
@@ -87,6 +87,9 @@ class PretrainOptions:
         },
     )
     split: str | None = field(default=None, metadata={"help": "Split of a data set (train), or subfolder of a folder."})
+    revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of a data set on the Hub; a run stays with its commit."}
+    )
     image_column: str | None = field(default=None, metadata={"help": "Column of images, where there are several."})
     streaming: bool = field(default=False, metadata={"help": "Stream the data set instead of downloading it first."})
     samples_per_epoch: int | None = field(

@@ -30,6 +30,7 @@ from transformers.utils import logging as transformers_logging
 from checkpoints import Checkpoints, Progress
 from collapse import CollapseWatch
 from construction import PrecisionError, ShardingError, build_accelerator, view_options
+from data_record import DataRecord
 from hub_push import push_to_hub
 from image_sources import (
     DataOptionError,
@@ -88,9 +89,11 @@ class Pretraining:
         if Path(options.output_dir).is_file():
             raise OptionError(f"output_dir {options.output_dir!r} is a file; name a folder.")
         self.accelerator = build_accelerator(options)
+        self.data_record = DataRecord(options.output_dir)
         self.source: ImageSource = open_source(
             options.data,
             split=options.split,
+            revision=self.data_record.commit(options.data) or options.revision,
             image_column=options.image_column,
             streaming=options.streaming,
             samples_per_epoch=options.samples_per_epoch,
@@ -164,6 +167,7 @@ class Pretraining:
         if found is None:
             return 0, None
         folder, progress = found
+        self.data_record.check(self.source)
         self.checkpoints.load(folder, *self.learner.state())
         self.accelerator.print(f"Continuing from {folder}.")
         return progress.step, folder
@@ -199,6 +203,7 @@ class Pretraining:
         accelerator.print(self.summary())
         step, checkpoint = self.resume()
         on_main(accelerator, self.save_options)
+        on_main(accelerator, lambda: self.data_record.write(options.data, self.source))
         accelerator.init_trackers("esvit", {name: str(value) for name, value in asdict(options).items()})
         monitor = Monitor(
             accelerator,

@@ -90,6 +90,8 @@ class ParquetShard:
         image = row[columns.image]
         if isinstance(image, bytes):
             row = {**row, columns.image: {"bytes": image, "path": None}}
+        elif isinstance(image, str):
+            row = {**row, columns.image: {"bytes": None, "path": image}}
         record = columns.record(row)
         name = f"row {index}" if record.name is None else f"row {index} ({record.name})"
         return record._replace(name=f"{os.path.basename(self.file.url)}, {name}")
@@ -180,12 +182,14 @@ def open_tar(file: ShardFile, image: str | None, label: str | None, index_dir: P
 def index_tar(file: ShardFile, image: str | None, label: str | None) -> list[Sample]:
     """The samples of a tar file, found by walking through its headers.
 
-    `image` and `label` are extensions; without, they are the only one of TAR_IMAGES, and `cls` where it is there.
+    `image` and `label` are extensions, in any case; without, they are the only one of TAR_IMAGES, and `cls` where it
+    is there.
 
     Raises:
         ShardError: it is not a whole, uncompressed tar file, or two members of a sample have one extension.
         DataOptionError: a sample has not exactly one image to choose, or a label that is not an integer.
     """
+    image, label = (None if name is None else name.lower() for name in (image, label))
     reader = RangeReader(file, ahead=LOCAL_STEP if file.is_local else TAR_UNIT)
     try:
         with tarfile.open(fileobj=reader, mode="r:") as tar:
@@ -212,7 +216,7 @@ def _grouped(file: ShardFile, tar: tarfile.TarFile) -> Iterator[tuple[str, Field
         if match[1] != stem and fields:
             yield stem, fields
             fields = {}
-        stem, extension = match[1], match[2]
+        stem, extension = match[1], match[2].lower()
         if extension in fields:
             raise ShardError(f"{file.url} has two members {member.name!r} in one sample.")
         fields[extension] = member, _small_content(tar, member)
@@ -227,7 +231,7 @@ def _small_content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | Non
 
 
 def _sample(file: ShardFile, stem: str, fields: Fields, image: str | None, label: str | None) -> Sample:
-    images = [name for name in fields if name.lower() in TAR_IMAGES] if image is None else [image]
+    images = [name for name in fields if name in TAR_IMAGES] if image is None else [image]
     if len(images) != 1 or images[0] not in fields:
         raise DataOptionError(
             f"{file.url}: sample {stem!r} has the members {list(fields)}; image_column must be one of them, and be in "
