@@ -242,13 +242,15 @@ def esvit_loss(
 
     Raises:
         LossInputError: the region task without region embeddings or with mixing; mixing of an odd batch; a layout that
-            does not begin with two global crops.
+            does not begin with two global crops; an empty batch.
     """
     if not layout or layout[0][0] != 2:
         raise LossInputError(
             f"The first group must hold the two global crops, got the layout (crops, regions) {layout}."
         )
     batch = len(teacher.view_embeddings) // 2
+    if not batch:
+        raise LossInputError("The teacher's output has no rows, so there are no images to average over.")
     views = [(crops, 1) for crops, _ in layout]
 
     if mixing is not None and (region_weight or batch % 2):

@@ -65,8 +65,8 @@ def assert_two_steps(recipe: str, output: Path, log: list[dict]) -> None:
         assert math.isfinite(record["loss"]) and (record["region_loss"] > 0) == has_regions
     before, after = weights(output, 1), weights(output, 2)
     assert ("region_center" in after) == has_regions
-    # Not the frozen prototypes; nor the ones in norms, which such a learning rate does not change in float32; nor biases
-    # between global tokens, which lead nowhere in the last block of a stage.
+    # Not the frozen prototypes; nor the ones in norms, which such a learning rate does not change in float32; nor
+    # biases between global tokens, which lead nowhere in the last block of a stage.
     trained = [name for name in after if after[name].ndim > 1 and "last_layer" not in name and "g2g_" not in name]
     assert len(trained) > 10 and not [name for name in trained if torch.equal(before[name], after[name])]
 

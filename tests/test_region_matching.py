@@ -321,6 +321,13 @@ def test_refuses_the_region_task_without_a_region_head():
         chunked_loss(student, teacher, layout, centers)
 
 
+def test_refuses_an_empty_batch():
+    student, teacher, centers = random_case(LAYOUTS["two sizes"])
+    teacher.view_embeddings = teacher.view_embeddings[:0]
+    with pytest.raises(ValueError, match="has no rows"):
+        chunked_loss(student, teacher, LAYOUTS["two sizes"], centers)
+
+
 @pytest.mark.parametrize("layout", [[], [(1, 9), (2, 4)]])
 def test_refuses_a_layout_without_two_global_crops(layout):
     student, teacher, centers = random_case(LAYOUTS["two sizes"])
