@@ -2,7 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 Signals with which schedulers announce that a machine is taken away: SIGTERM, SIGUSR1, SIGUSR2. All processes stop after
-the same step, so that a checkpoint can be written, and the program ends with `EXIT_CODE`.
+the same step, so that a checkpoint can be written, and the program ends with `EXIT_CODE`. Before training begins, and
+after it, they end the program at once: there is nothing to save.
+
+What started the processes ends with a code of its own: SLURM's `srun` with the highest of theirs, so with `EXIT_CODE`;
+`torchrun` and `accelerate launch` with 1. Of signals that they get themselves, these two pass on SIGTERM, and others if
+`PET_SIGNALS_TO_HANDLE` names them (see `examples/launch`); `accelerate launch` of one process
+dies and leaves it running.
 """
 
 import signal
