@@ -148,7 +148,7 @@ def test_a_read_only_folder_is_said_before_training(images, tmp_path):
     run(images, tmp_path / "run", "--max_steps 2")
     with (
         mounted(tmp_path / "run", "--bind", "-o", "ro", str(tmp_path / "run")),
-        pytest.raises(UnwritableCheckpointError, match=f"{tmp_path}/run/checkpoints cannot be written: .*Read-only"),
+        pytest.raises(UnwritableCheckpointError, match=f"{tmp_path}/run cannot be written: .*Read-only"),
     ):
         run(images, tmp_path / "run")
     AcceleratorState._reset_state(reset_partial_state=True)

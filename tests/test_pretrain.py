@@ -20,11 +20,12 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from checkpoints import ResumeError
+from construction import PrecisionError
 from image_sources import DataOptionError, EmptySourceError
 from knn import NeighbourCountError
 from modeling_esvit import EsViTForPreTraining
 from options import OptionError, PretrainOptions, parse_options, save_options
-from pretrain import PrecisionError, Pretraining, main
+from pretrain import Pretraining, main
 from view_features import UnlabelledDataError
 
 
@@ -361,5 +362,5 @@ def test_a_signal_to_all_processes_saves_and_ends_with_its_code(images, tmp_path
 def test_tensorboard_is_the_default_tracker(images, tmp_path):
     recipe = recipe_of(tiny(images, tmp_path / "run", tracker="tensorboard", max_steps=1), tmp_path / "run.yaml")
     start([sys.executable, "training/pretrain.py", "--recipe", recipe])
-    assert parse_options([]).tracker == "tensorboard"
+    assert parse_options([]).tracker == ["tensorboard"]
     assert list((tmp_path / "run").rglob("events.out.tfevents.*"))

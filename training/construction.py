@@ -1,17 +1,22 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a run is built of, from its options: accelerator, student and teacher, the description of its views."""
+"""What a run is built of, from its options: accelerator, student and teacher, views and their loader."""
 
 import copy
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import GradientAccumulationPlugin, LoggerType, parse_flag_from_env
+from accelerate.utils import GradientAccumulationPlugin, is_bf16_available, parse_flag_from_env
+from torch.utils.data import DataLoader
 from transformers import AutoModelForPreTraining
 
+from image_sources import ImageSource
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from modeling_esvit.tokens import EsViTDropPath
 from options import OptionError, PretrainOptions
+from plan import Plan
+from trackers import tracker_names
+from view_loader import Batch, make_loader
 from views import ViewOptions
 
 
@@ -44,40 +49,44 @@ def refuse_sharding() -> None:
             )
 
 
-def build_accelerator(options: PretrainOptions) -> Accelerator:
+def check_precision(options: PretrainOptions) -> None:
     """
     Raises:
+        PrecisionError: fp16 without a GPU, which Accelerate would silently run in fp32; bf16 on one that has none.
+    """
+    if options.mixed_precision == "fp16" and not torch.accelerator.is_available():
+        raise PrecisionError("fp16 needs a GPU; on a CPU use --mixed_precision bf16 or no.")
+    if options.mixed_precision == "bf16" and not is_bf16_available():
+        raise PrecisionError("This device cannot compute in bf16; use --mixed_precision fp16 or no.")
+
+
+def build_accelerator(options: PretrainOptions) -> Accelerator:
+    """
+    Of options that `check_precision` and `check_trackers` let pass.
+
+    Raises:
         ShardingError: FSDP, DeepSpeed or the like is configured.
-        PrecisionError: fp16 without a GPU, which Accelerate would silently run in fp32.
-        OptionError: a tracker that is unknown or not installed, which Accelerate would silently leave out.
     """
     refuse_sharding()
-    if options.tracker != "none" and options.tracker not in LoggerType.list():
-        raise OptionError(f"There is no tracker {options.tracker!r}; known: none, {', '.join(LoggerType.list())}.")
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # else Accelerate ignores torchrun's processes on a CPU
         mixed_precision=options.mixed_precision,
         # As a plugin, because the plain number gives way to an environment variable.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=options.gradient_accumulation_steps),
-        log_with=None if options.tracker == "none" else options.tracker,
+        log_with=tracker_names(options) or None,
         project_dir=options.output_dir,
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
     )
-    if options.mixed_precision == "fp16" and accelerator.device.type == "cpu":
-        raise PrecisionError("fp16 needs a GPU; on a CPU use --mixed_precision bf16 or no.")
     if options.mixed_precision != "no" and accelerator.device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 in the loss, which is float32: more digits than the rest has
-    if options.tracker != "none" and not accelerator.log_with:
-        raise OptionError(f"The tracker {options.tracker!r} is not installed; install it or use --tracker none.")
     return accelerator
 
 
-def build_networks(options: PretrainOptions, device: torch.device) -> tuple[EsViTForPreTraining, EsViTForPreTraining]:
+def build_config(options: PretrainOptions) -> EsViTConfig:
     """
-    Student and teacher, equal at the start; the teacher has no stochastic depth and takes no gradient.
-
     Raises:
         OptionError: an option that the architecture does not have.
+        EsViTArchitectureError, StrictDataclassError: there is no such architecture, or a field of it cannot be so.
     """
     overrides = {
         name: getattr(options, name)
@@ -97,10 +106,15 @@ def build_networks(options: PretrainOptions, device: torch.device) -> tuple[EsVi
     )
     if options.vil_mode is not None and config.architecture != "vil":
         raise OptionError(f"vil_mode is for a ViL; {options.architecture} is a {config.family.name}.")
+    return config
+
+
+def build_networks(options: PretrainOptions, device: torch.device) -> tuple[EsViTForPreTraining, EsViTForPreTraining]:
+    """Student and teacher, equal at the start; the teacher has no stochastic depth and takes no gradient."""
     attention = options.attn_implementation
     if attention == "auto":
         attention = "eager" if device.type == "cpu" else "sdpa"
-    student = AutoModelForPreTraining.from_config(config, attn_implementation=attention)
+    student = AutoModelForPreTraining.from_config(build_config(options), attn_implementation=attention)
     teacher = copy.deepcopy(student).requires_grad_(False)
     for module in teacher.modules():
         if isinstance(module, EsViTDropPath):
@@ -118,4 +132,33 @@ def view_options(options: PretrainOptions) -> ViewOptions:
         global_crops_scale=(options.global_crops_scale[0], options.global_crops_scale[1]),
         local_crops_scale=(options.local_crops_scale[0], options.local_crops_scale[1]),
         augmentation=options.augmentation,
+    )
+
+
+def augments_on_device(options: PretrainOptions, device: torch.device) -> bool:
+    """Whether the device does jitter, blur and so on."""
+    if options.augment_on != "auto":
+        return options.augment_on == "device"
+    return options.augmentation != "deit" and device.type != "cpu"
+
+
+def build_loader(
+    options: PretrainOptions, source: ImageSource, plan: Plan, accelerator: Accelerator, step: int
+) -> DataLoader[Batch]:
+    """What this process sees from `step` on: `gradient_accumulation_steps` batches a step."""
+    epoch, first = divmod(step, plan.steps_per_epoch)
+    return make_loader(
+        source,
+        view_options(options),
+        seed=options.seed,
+        batch_size=options.batch_size,
+        batches_per_step=options.gradient_accumulation_steps,
+        epoch=epoch,
+        num_epochs=options.epochs - epoch,
+        start_step=first * options.gradient_accumulation_steps,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+        num_workers=options.num_workers,
+        pin_memory=accelerator.device.type == "cuda",
+        augment=not augments_on_device(options, accelerator.device),
     )

@@ -109,6 +109,22 @@ def find_origin(source: str) -> Origin:
     return Origin(str(newest / "student"), str(newest / "teacher"), newest / "training_state")
 
 
+def check_origin(origin: Origin, config: EsViTConfig) -> None:
+    """
+    What can be told before a network is made.
+
+    Raises:
+        InitialisationError: there is no such model, or its backbone computes something else.
+    """
+    try:
+        original = EsViTConfig.from_pretrained(origin.student)
+    except OSError as error:
+        raise InitialisationError(
+            f"init_from {origin.student!r} is no folder; and as a model on the Hub: {error}"
+        ) from error
+    refuse_other_computation(origin.student, original, config)
+
+
 def load_network(name: str) -> tuple[EsViTForPreTraining, dict[str, Tensor]]:
     """A model in its own configuration, on the CPU in float32, and those of its tensors that the files have."""
     model_type = EsViTConfig.get_config_dict(name)[0].get("model_type")

@@ -9,7 +9,7 @@ published Swin-T W7 (view + region, 300 epochs; arXiv 2106.09785, section 4.1).
 
 import difflib
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -52,6 +52,7 @@ FREE_TO_CHANGE = (
         "knn_k",
         "tracker",
         "push_to_hub",
+        "dry_run",
     ),
 )
 # What is read if `data` is not given, as a stream.
@@ -77,8 +78,9 @@ RANGES = {
 
 
 @dataclass
-class PretrainOptions:
-    # -- data ----------------------------------------------------------------------------------------------------------
+class DataSection:
+    _argument_group_name = "data"
+
     data: str | None = field(
         default=None,
         metadata={
@@ -98,7 +100,12 @@ class PretrainOptions:
     shuffle_window: int = field(
         default=1000, metadata={"help": "Images of a stream that are shuffled, and in memory, at a time; twice that."}
     )
-    # -- model ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class ModelSection:
+    _argument_group_name = "model"
+
     architecture: str = field(default="swin-tiny", metadata={"help": f"One of: {', '.join(ARCHITECTURES)}."})
     window_size: int = field(default=7, metadata={"help": "Attention window in tokens: 7 or 14 in the paper."})
     image_size: int = field(default=224, metadata={"help": "Size at construction; fixes windows and shifts."})
@@ -123,7 +130,12 @@ class PretrainOptions:
     init_from: str | None = field(
         default=None, metadata={"help": "Run, model folder or model on the Hub to start from; default: random weights."}
     )
-    # -- task ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class TaskSection:
+    _argument_group_name = "task"
+
     task: Literal["view", "view+region"] = field(default="view+region", metadata={"help": "Level of the losses."})
     region_weight: float = field(default=0.5, metadata={"help": "Share of the region loss; the rest is the view loss."})
     student_temp: float = field(default=0.1, metadata={"help": "tau_s."})
@@ -131,7 +143,12 @@ class PretrainOptions:
     teacher_temp: float = field(default=0.07, metadata={"help": "tau_t after its warm-up."})
     warmup_teacher_temp_epochs: int = field(default=30, metadata={"help": "Epochs of that warm-up; 0 for none."})
     center_momentum: float = field(default=0.9, metadata={"help": "Momentum of the centres."})
-    # -- views ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class ViewSection:
+    _argument_group_name = "views"
+
     global_crop_size: int = field(default=224, metadata={"help": "Pixels of the two global crops."})
     global_crops_scale: list[float] = field(
         default_factory=lambda: [0.4, 1.0], metadata={"help": "Smallest and largest share of the image's area."}
@@ -151,7 +168,12 @@ class PretrainOptions:
     augment_on: Literal["auto", "workers", "device"] = field(
         default="auto", metadata={"help": "Who does jitter, blur and so on; auto: the device, unless it is a CPU."}
     )
-    # -- optimisation --------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class OptimizationSection:
+    _argument_group_name = "optimization"
+
     epochs: int = field(default=300, metadata={"help": "Length of all schedules."})
     batch_size: int = field(default=32, metadata={"help": "Images a process takes at a time."})
     gradient_accumulation_steps: int = field(default=1, metadata={"help": "Batches of each process to one step."})
@@ -167,7 +189,12 @@ class PretrainOptions:
         default="no", metadata={"help": "Autocast of both networks."}
     )
     seed: int = field(default=0, metadata={"help": "Of weights, order and views."})
-    # -- these do not change the result (see FREE_TO_CHANGE) -----------------------------------------------------------
+
+
+@dataclass
+class RunSection:
+    _argument_group_name = "the run"
+
     output_dir: str = field(default="runs/esvit", metadata={"help": "Everything is written below this folder."})
     tar_index: str | None = field(
         default=None, metadata={"help": "Folder for the index of tar shards (OUTPUT_DIR/tar_index)."}
@@ -203,44 +230,68 @@ class PretrainOptions:
     )
     knn_test: str | None = field(default=None, metadata={"help": "Labelled data to be classified, DATA or DATA:SPLIT."})
     knn_k: list[int] = field(default_factory=lambda: [10, 20], metadata={"help": "Numbers of neighbours."})
-    tracker: str = field(default="tensorboard", metadata={"help": "Any tracker of Accelerate by name, or none."})
     push_to_hub: str | None = field(
         default=None,
         metadata={"help": "Repository (user/name) for each best teacher by k-NN; without k-NN, for the final one."},
     )
+    tracker: list[str] = field(
+        default_factory=lambda: ["tensorboard"],
+        metadata={"help": "One or more trackers of Accelerate (tensorboard, wandb, trackio, ...), or none."},
+    )
+    dry_run: bool = field(
+        default=False,
+        metadata={"help": "Print the plan, its memory and arithmetic, check all that the run needs, and do not train."},
+    )
 
-    def __post_init__(self):
+
+@dataclass
+class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection, ModelSection, DataSection):
+    """All of them. Values are checked by `problems`."""
+
+    def __post_init__(self) -> None:
         if self.data is None:
             self.data, self.streaming = DEFAULT_DATA, True
-        for name in ("global_crops_scale", "local_crops_scale"):
-            share = getattr(self, name)
-            if len(share) != 2 or not 0 < share[0] <= share[1] <= 1:
-                raise OptionError(f"{name} must be two shares with 0 < low <= high <= 1, got {share}.")
-        if len(self.local_crop_sizes) != len(self.local_crops_numbers):
-            raise OptionError(
-                f"local_crop_sizes {self.local_crop_sizes} and local_crops_numbers {self.local_crops_numbers} must "
-                "have one entry for each set of local crops."
-            )
+        if isinstance(self.tracker, str):
+            self.tracker = [self.tracker]
+
+    def problems(self) -> list[str]:
+        """What is wrong with the values, all of it."""
+        return [*self.out_of_range(), *self.crop_problems(), *self.contradictions()]
+
+    def out_of_range(self) -> Iterator[str]:
         for name, (low, high) in RANGES.items():
             if not low <= getattr(self, name) <= high:
                 limits = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
-                raise OptionError(f"{name} must be {limits}, got {getattr(self, name)}.")
+                yield f"{name} must be {limits}, got {getattr(self, name)}."
         for name in ("warmup_epochs", "warmup_teacher_temp_epochs"):
             if not 0 <= getattr(self, name) <= self.epochs:
-                raise OptionError(
-                    f"{name} is {getattr(self, name)}, but must lie between 0 and epochs ({self.epochs})."
-                )
+                yield f"{name} is {getattr(self, name)}, but must lie between 0 and epochs ({self.epochs})."
         if not 0 < self.region_weight <= 1:
-            raise OptionError(f"region_weight must lie in (0, 1], got {self.region_weight}; for none use --task view.")
+            yield f"region_weight must lie in (0, 1], got {self.region_weight}; for none use --task view."
+
+    def crop_problems(self) -> Iterator[str]:
+        for name in ("global_crops_scale", "local_crops_scale"):
+            share = getattr(self, name)
+            if len(share) != 2 or not 0 < share[0] <= share[1] <= 1:
+                yield f"{name} must be two shares with 0 < low <= high <= 1, got {share}."
+        if len(self.local_crop_sizes) != len(self.local_crops_numbers):
+            yield (
+                f"local_crop_sizes {self.local_crop_sizes} and local_crops_numbers {self.local_crops_numbers} must "
+                "have one entry for each set of local crops."
+            )
+
+    def contradictions(self) -> Iterator[str]:
         if (self.mixup or self.cutmix) and (self.task != "view" or self.batch_size % 2):
-            raise OptionError(
+            yield (
                 f"mixup and cutmix are for --task view (here {self.task}) and an even batch_size (here "
                 f"{self.batch_size}), whose images they mix in pairs."
             )
         if self.augmentation == "deit" and self.augment_on == "device":
-            raise OptionError("augmentation deit is done by the workers: use --augment_on workers, or auto.")
+            yield "augmentation deit is done by the workers: use --augment_on workers, or auto."
         if bool(self.knn_every) != bool(self.knn_test):
-            raise OptionError("knn_every and knn_test go together: how often to evaluate, and on which labelled data.")
+            yield "knn_every and knn_test go together: how often to evaluate, and on which labelled data."
+        if "none" in self.tracker and len(self.tracker) > 1:
+            yield f"tracker is {' '.join(self.tracker)}: give names of trackers, or none alone."
 
     def differences(self, other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Result-changing options whose value in `other` (a saved run) is another: name -> (there, here)."""
@@ -249,6 +300,9 @@ class PretrainOptions:
             for name, value in asdict(self).items()
             if name not in FREE_TO_CHANGE and other.get(name) != value
         }
+
+
+SECTIONS: Any = (DataSection, ModelSection, TaskSection, ViewSection, OptimizationSection, RunSection)
 
 
 def unknown_option(name: str) -> OptionError:
@@ -283,25 +337,37 @@ def recipe_arguments(recipe: str, left_out: Collection[str] = ()) -> list[str]:
     return arguments
 
 
-def parse_options(arguments: list[str]) -> PretrainOptions:
+def read_options(arguments: list[str]) -> PretrainOptions:
     """
     Defaults, then `--recipe`, then the rest of the command line. `--data` there replaces all that the recipe says about
-    data (ABOUT_DATA): a folder is not streamed because the recipe's data set is.
+    data (ABOUT_DATA): a folder is not streamed because the recipe's data set is. Values are not checked yet.
 
     Raises:
-        OptionError: an unknown name (with the nearest valid one) or an impossible value.
+        OptionError: an unknown name (with the nearest valid one), or a recipe that cannot be read.
     """
-    dataclass_types: Any = PretrainOptions  # its own annotation does not accept a dataclass
-    parser = HfArgumentParser(dataclass_types, allow_abbrev=False, description="Pretrain an EsViT backbone.")
+    parser = HfArgumentParser(SECTIONS, allow_abbrev=False, description="Pretrain an EsViT backbone.")
     parser.add_argument("--recipe", help="YAML file of these options, or the name of one in recipes/.")
     given = parser.parse_known_args(arguments)[0]
     left_out = () if given.data is None else ABOUT_DATA
     in_order = (recipe_arguments(given.recipe, left_out) if given.recipe else []) + arguments
-    options, _, rest = parser.parse_args_into_dataclasses(in_order, return_remaining_strings=True)
+    *sections, _, rest = parser.parse_args_into_dataclasses(in_order, return_remaining_strings=True)
     if rest and rest[0].startswith("-"):
         raise unknown_option(rest[0].lstrip("-").split("=")[0])
     if rest:
         raise OptionError(f"{rest[0]!r} is not the value of any option.")
+    return PretrainOptions(**{name: value for section in sections for name, value in vars(section).items()})
+
+
+def parse_options(arguments: list[str]) -> PretrainOptions:
+    """
+    As `read_options`, and checked.
+
+    Raises:
+        OptionError: also for impossible values, of which it names all.
+    """
+    options = read_options(arguments)
+    if problems := options.problems():
+        raise OptionError("\n".join(problems))
     return options
 
 

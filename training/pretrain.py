@@ -23,58 +23,26 @@ from dataclasses import asdict
 from pathlib import Path
 
 from accelerate.utils import gather_object
-from huggingface_hub.errors import StrictDataclassError
-from transformers import BitImageProcessor
 from transformers.utils import logging as transformers_logging
 
 from checkpoints import Checkpoints, Progress
 from collapse import CollapseWatch
-from construction import PrecisionError, ShardingError, build_accelerator, view_options
+from construction import build_loader
 from data_record import DataRecord
+from dry_run import dry_run
 from hub_push import push_to_hub
-from image_sources import (
-    DataOptionError,
-    EmptySourceError,
-    ImageSource,
-    open_source,
-)
-from initialisation import InitialisationError, initialise
+from initialisation import initialise
 from interruption import EXIT_CODE, InterruptedRunError, Interruption
-from knn import (
-    TEMPERATURE,
-    NeighbourCountError,
-    check_options,
-    evaluate_knn,
-    open_train_and_test,
-)
+from knn import evaluate_knn
 from learner import Learner
-from modeling_esvit import EsViTArchitectureError
-from modeling_esvit.modeling_esvit import evaluation_preprocessor
-from monitoring import Monitor, NonFiniteLossError
-from options import OptionError, PretrainOptions, parse_options, save_options
+from monitoring import Monitor
+from options import PretrainOptions, read_options, save_options
 from out_of_memory import is_out_of_memory, out_of_memory_advice
 from pictures import views_picture
-from plan import describe_plan, make_plan
-from run_folder import RunFolderError, check_shared, model_folder, on_main, writing
-from shard_stream import ShardStream
-from view_features import (
-    LabelledImages,
-    NonFiniteFeatureError,
-    Transform,
-    UnlabelledDataError,
-    evaluation_transform,
-)
-from view_loader import Batch, SkipLog, make_loader
-from views import ViewOptionError
-
-
-# What a user can put right; the command prints their message alone.
-USER_ERRORS = (
-    *(OptionError, ViewOptionError, PrecisionError, ShardingError, RunFolderError, NonFiniteLossError),
-    *(EsViTArchitectureError, StrictDataclassError, InitialisationError),
-    *(DataOptionError, EmptySourceError, UnlabelledDataError, NeighbourCountError),
-    *(NonFiniteFeatureError, OSError),  # the latter also for missing data, unreadable images, a full disk
-)
+from preparation import USER_ERRORS, Preparation, PreparationError, knn_transform
+from run_folder import check_shared, model_folder, on_main, writing
+from trackers import start_trackers
+from view_loader import Batch, SkipLog
 
 
 DRAW_EVERY = 60  # seconds between two pictures of the curves, at the least
@@ -86,81 +54,33 @@ class Pretraining:
     def __init__(self, options: PretrainOptions):
         transformers_logging.disable_progress_bar()  # ours is enough
         self.options = options
-        if Path(options.output_dir).is_file():
-            raise OptionError(f"output_dir {options.output_dir!r} is a file; name a folder.")
-        self.accelerator = build_accelerator(options)
+        self.preparation = preparation = Preparation(options)
+        preparation.refuse()
+        assert preparation.source is not None and preparation.plan is not None
+        self.accelerator, self.source, self.plan = preparation.accelerator, preparation.source, preparation.plan
+        self.knn_data = preparation.knn_data
         self.data_record = DataRecord(options.output_dir)
-        self.source: ImageSource = open_source(
-            options.data,
-            split=options.split,
-            revision=self.data_record.commit(options.data) or options.revision,
-            image_column=options.image_column,
-            streaming=options.streaming,
-            samples_per_epoch=options.samples_per_epoch,
-            shuffle_window=options.shuffle_window,
-            stream_retry_seconds=options.stream_retry_seconds,
-            tar_index=Path(options.tar_index or Path(options.output_dir) / "tar_index"),
-            cache=None if options.cache is None else Path(options.cache),
-        )
-        self.plan = make_plan(options, len(self.source), self.accelerator.num_processes)
         self.learner = Learner(options, self.plan, self.accelerator)
-        self.augment_on_device = options.augment_on == "device" or (
-            options.augment_on == "auto" and options.augmentation != "deit" and self.accelerator.device.type != "cpu"
-        )
         self.checkpoints = Checkpoints(options.output_dir, options.keep_checkpoints, self.accelerator)
         # Each process counts what it meets: in other epochs it meets other images, in the end all.
         self.skip_log = SkipLog(len(self.source), options.max_unreadable)
-        self.knn_data = self.open_knn_data()
         self.hub = push_to_hub(options.push_to_hub, options.output_dir, self.accelerator.is_main_process)
-
-    def open_knn_data(self) -> list[ImageSource]:
-        """Bank and test images of the evaluation during training, checked early: it must not fail after hours."""
-        options = self.options
-        if not options.knn_every or options.knn_test is None:
-            return []
-        training_data = f"{options.data}:{options.split}" if options.split else str(options.data)
-        sources = open_train_and_test(options.knn_train or training_data, options.knn_test)
-        for source in sources:
-            LabelledImages(source, self.knn_transform())
-        check_options(options.knn_k, TEMPERATURE, len(sources[0]))
-        return sources
-
-    def knn_transform(self) -> Transform:
-        return evaluation_transform(BitImageProcessor.from_dict(evaluation_preprocessor(self.learner.teacher.config)))
 
     def evaluate(self, after_batch: Callable[[], None]) -> dict[str, float]:
         """k-NN accuracy of the teacher's view features, as published models are evaluated. Accuracies come first."""
-        teacher, k = self.learner.teacher.esvit, self.options.knn_k
-        scores = evaluate_knn(teacher, self.knn_transform(), *self.knn_data, k=k, after_batch=after_batch)
+        teacher, k = self.learner.teacher, self.options.knn_k
+        scores = evaluate_knn(
+            teacher.esvit, knn_transform(teacher.config), *self.knn_data, k=k, after_batch=after_batch
+        )
         accuracies_first = sorted(scores.items(), key=lambda score: "_top" not in score[0])
         return {f"knn_{name}": value for name, value in accuracies_first}
-
-    def summary(self) -> str:
-        """What is trained on what, and the derived values, each with its formula."""
-        options = self.options
-        parameters = sum(p.numel() for p in self.learner.student.parameters())
-        return "\n".join(
-            [
-                f"{options.architecture}, window {options.window_size}, task {options.task}: {parameters:,} parameters "
-                "with heads",
-                *describe_plan(options, self.plan),
-                *self.stream_summary(),
-                f"device           = {self.accelerator.device}, {options.mixed_precision} mixed precision",
-            ]
-        )
-
-    def stream_summary(self) -> list[str]:
-        if not isinstance(self.source, ShardStream):
-            return []
-        world = self.plan.world_size
-        return [self.source.describe(self.plan.steps_per_epoch * self.plan.global_batch // world, world)]
 
     def resume(self) -> tuple[int, Path | None]:
         """
         Continue from the newest valid checkpoint, or else start from `init_from`. Returns the number of finished steps,
         and the checkpoint.
         """
-        found = self.checkpoints.latest(self.options, self.plan.steps_per_epoch)
+        found = self.preparation.found
         if found is None and self.options.init_from is not None:
             self.accelerator.print(initialise(self.options.init_from, *self.learner.state()))
         check_shared(self.accelerator, Path(self.options.output_dir))
@@ -174,24 +94,7 @@ class Pretraining:
 
     def batches(self, step: int) -> Iterator[Batch]:
         """What this process sees from `step` on: `gradient_accumulation_steps` batches a step."""
-        options = self.options
-        epoch, first = divmod(step, self.plan.steps_per_epoch)
-        loader = make_loader(
-            self.source,
-            view_options(options),
-            seed=options.seed,
-            batch_size=options.batch_size,
-            batches_per_step=options.gradient_accumulation_steps,
-            epoch=epoch,
-            num_epochs=options.epochs - epoch,
-            start_step=first * options.gradient_accumulation_steps,
-            rank=self.accelerator.process_index,
-            world_size=self.accelerator.num_processes,
-            num_workers=options.num_workers,
-            pin_memory=self.accelerator.device.type == "cuda",
-            augment=not self.augment_on_device,
-        )
-        return iter(loader)
+        return iter(build_loader(self.options, self.source, self.plan, self.accelerator, step))
 
     def save(self, step: int) -> Path:
         progress = Progress(step, self.plan.world_size, self.plan.steps_per_epoch, asdict(self.options))
@@ -200,11 +103,11 @@ class Pretraining:
     def run(self) -> Path:
         """Train to the end. Returns the teacher's model folder."""
         options, accelerator = self.options, self.accelerator
-        accelerator.print(self.summary())
+        accelerator.print(self.preparation.summary(sum(p.numel() for p in self.learner.student.parameters())))
         step, checkpoint = self.resume()
         on_main(accelerator, self.save_options)
         on_main(accelerator, lambda: self.data_record.write(options.data, self.source))
-        accelerator.init_trackers("esvit", {name: str(value) for name, value in asdict(options).items()})
+        start_trackers(accelerator, options, step)
         monitor = Monitor(
             accelerator,
             options.output_dir,
@@ -341,16 +244,20 @@ class Pretraining:
 def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        Pretraining(parse_options(arguments)).run()
+        options = read_options(arguments)
+        if options.dry_run:
+            dry_run(options)
+        else:
+            Pretraining(options).run()
     except InterruptedRunError as error:
         print(error, file=sys.stderr)
         sys.exit(EXIT_CODE)
-    except USER_ERRORS as error:
+    except (PreparationError, *USER_ERRORS) as error:
         sys.exit(f"error: {error}")
     except RuntimeError as error:  # a CPU's memory has no type of its own
         if not is_out_of_memory(error):
             raise
-        sys.exit(f"error: {error}\n{out_of_memory_advice(parse_options(arguments))}")
+        sys.exit(f"error: {error}\n{out_of_memory_advice(read_options(arguments))}")
 
 
 if __name__ == "__main__":

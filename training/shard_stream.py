@@ -26,7 +26,7 @@ from image_columns import DataOptionError, EmptySourceError, ImageColumns
 from modeling_esvit.image_decoding import Record
 from read_ahead import in_order
 from shard_cache import ShardCache
-from shard_files import ShardFile
+from shard_files import ShardError, ShardFile
 from shards import ParquetShard, Shard, TarShard, open_tar
 from views import Draws, keyed_generator
 
@@ -272,16 +272,32 @@ def _features(shard: ParquetShard) -> "datasets.Features":
 
 
 def _shared(urls: list[str], opened: Callable[[str], Result]) -> list[Result]:
-    """`opened(url)` of each, in order; every process of the group does its share, and gets all."""
+    """
+    `opened(url)` of each, in order; every process of the group does its share, and gets all.
+
+    Raises:
+        ShardError: also where another process could not open its share: none waits for it.
+    """
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else (0, 1)
     results = in_order(iter(urls[rank::world]), opened, threads=OPENERS, ahead=4 * OPENERS)
-    mine = list(_shown(results, len(urls[rank::world]), quiet=rank != 0 or len(urls) < SHOWN_FROM))
+    shown = _shown(results, len(urls[rank::world]), quiet=rank != 0 or len(urls) < SHOWN_FROM)
     if not distributed:
-        return mine
-    parts: list[list[Result]] = [[] for _ in range(world)]
-    torch.distributed.all_gather_object(parts, mine)
-    return [parts[index % world][index // world] for index in range(len(urls))]
+        return list(shown)
+    mine: list[Result] = []
+    failure: OSError | ValueError | None = None
+    try:
+        mine += shown
+    except (OSError, ValueError) as error:
+        failure = error
+    parts: list[tuple[list[Result], str | None]] = [([], None)] * world
+    sent = (mine, None if failure is None else str(failure))
+    torch.distributed.all_gather_object(parts, sent)
+    if failure is not None:
+        raise failure
+    for message in filter(None, (message for _, message in parts)):
+        raise ShardError(message)
+    return [parts[index % world][0][index // world] for index in range(len(urls))]
 
 
 def _shown(results: Iterator[Result], number: int, quiet: bool) -> Iterator[Result]:
