@@ -9,8 +9,10 @@ from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
+import psutil
 import torch
 from accelerate import Accelerator
+from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 from collapse import CollapseWatch, rank_me, spread
@@ -23,6 +25,7 @@ Item = TypeVar("Item")
 
 # Batches whose teacher embeddings are kept for the measures of collapse.
 EMBEDDING_BATCHES = 32
+UNREADABLE_EVERY = 100  # unreadable images from one line about them to the next
 
 
 class NonFiniteLossError(ArithmeticError):
@@ -46,11 +49,15 @@ class Monitor:
         last_step: int,
         watch: CollapseWatch,
         max_skipped_steps: int = 20,
+        unreadable: dict[str, str] | None = None,
     ):
+        """`unreadable`: the images that this process could not read so far, and why; it grows with the run."""
         self.accelerator = accelerator
         self.watch = watch
         self.max_skipped_steps = max_skipped_steps
         self.skipped_in_a_row = self.skipped_steps = 0
+        self.unreadable = {} if unreadable is None else unreadable
+        self.unreadable_told = 0
         self.log_every = log_every
         self.images_per_step = images_per_step
         self.path = Path(output_dir) / "log.jsonl"
@@ -126,8 +133,9 @@ class Monitor:
         """
         losses = torch.stack(self.losses)
         finite = losses.isfinite().all(dim=1, keepdim=True)
-        sums = torch.cat([torch.where(finite, losses, 0).sum(dim=0), finite.sum(dim=0)])
-        *sums, count = self.accelerator.reduce(sums, reduction="sum").tolist()
+        unreadable = losses.new_tensor([len(self.unreadable)])
+        sums = torch.cat([torch.where(finite, losses, 0).sum(dim=0), finite.sum(dim=0), unreadable])
+        *sums, count, unreadable_images = self.accelerator.reduce(sums, reduction="sum").tolist()
         skipped = [index for index, skip in enumerate(torch.stack(self.skips).tolist()) if skip]
         loss, view, region, entropy = (total / count if count else None for total in sums)
         elapsed = time.perf_counter() - self.started
@@ -138,6 +146,7 @@ class Monitor:
             "teacher_entropy": entropy,
             "images_per_second": self.steps * self.images_per_step / elapsed,
             "data_wait": self.waited / elapsed,
+            "memory_gb": self.memory() / 1e9,
             **values,
         }
         if view is not None and entropy is not None:
@@ -145,6 +154,9 @@ class Monitor:
         if skipped:
             self.note_skipped(skipped)
             record["skipped_steps"] = self.skipped_steps
+        if unreadable_images:
+            self.note_unreadable(int(unreadable_images))
+            record["unreadable_images"] = unreadable_images
         self.count_in_a_row(skipped)
         self.start_window()
         shown = "none finite" if loss is None else f"{loss:.4f}, entropy {entropy:.3f}"
@@ -178,6 +190,22 @@ class Monitor:
             f"changed nothing. The last was step {step + 1}; its images had, on this process, the positions {images} "
             "in the epoch."
         )
+
+    def note_unreadable(self, number: int) -> None:
+        """Every process calls it with the same number, that of all. Say so at the first, and then once per hundred."""
+        if self.unreadable_told and number < self.unreadable_told + UNREADABLE_EVERY:
+            return
+        self.unreadable_told = number
+        last = [message for message in gather_object([next(reversed(self.unreadable.values()), None)]) if message]
+        self.say(f"Warning: {number} unreadable images were left out so far, the last of them: {last[0]}")
+
+    def memory(self) -> int:
+        """Bytes of this process: the window's peak on an accelerator; on a CPU, what is resident."""
+        if self.accelerator.device.type == "cpu":
+            return psutil.Process().memory_info().rss
+        peak = torch.accelerator.max_memory_allocated(self.accelerator.device)
+        torch.accelerator.reset_peak_memory_stats(self.accelerator.device)
+        return peak
 
     def count_in_a_row(self, skipped: list[int]) -> None:
         """Skipped steps up to the end of the window, with those of windows before."""

@@ -27,6 +27,7 @@ from transformers.utils import logging as transformers_logging
 
 from checkpoints import Checkpoints, Progress
 from collapse import CollapseWatch
+from commands import publish_command, resume_command
 from construction import build_loader
 from data_record import DataRecord
 from dry_run import dry_run
@@ -117,12 +118,14 @@ class Pretraining:
             last_step=self.plan.last_step,
             watch=self.collapse_watch(),
             max_skipped_steps=options.max_skipped_steps,
+            unreadable=self.skip_log.skipped,
         )
         try:
             with self.hub:
                 self.train(step, checkpoint, monitor)
         except InterruptedRunError:
             monitor.draw(options.num_prototypes)
+            accelerator.print(f"To go on: {resume_command(options.output_dir, max_steps=0)}")
             accelerator.end_training()
             raise
         finally:
@@ -229,11 +232,11 @@ class Pretraining:
         if self.accelerator.is_main_process:
             monitor.say(skipped.summary())
             monitor.say(f"The model is in {folder}: AutoModel.from_pretrained({str(folder)!r})")
-            monitor.say(f"To publish it: python training/publish.py {self.options.output_dir} --repo_id USER/NAME")
+            monitor.say(f"To publish it: {publish_command(self.options.output_dir)}")
             if self.plan.last_step < self.plan.num_steps:
                 monitor.say(
-                    f"Stopped after {self.plan.last_step} of {self.plan.num_steps} steps; without --max_steps it goes "
-                    "on."
+                    f"Stopped after {self.plan.last_step} of {self.plan.num_steps} steps. To go on: "
+                    f"{resume_command(self.options.output_dir, self.options.max_steps)}"
                 )
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
