@@ -31,7 +31,7 @@ from safetensors.torch import load_file
 
 from modeling_esvit import EsViTForPreTraining
 from options import PretrainOptions
-from run_folder import PARTIAL, RunFolderError, on_main, point, write_text, writing, written_beside
+from run_folder import PARTIAL, RunFolderError, fsync, on_main, point, write_text, writing, written_beside
 
 
 logger = logging.getLogger(__name__)
@@ -107,6 +107,7 @@ class Checkpoints:
             (state / "progress.json").write_text(json.dumps(asdict(progress), indent=2) + "\n")
         with writing(self.root):
             point(self.root / "last", final)
+            fsync(self.root.parent)  # the first checkpoint made the folder `checkpoints` there
             self._delete_old()
         return final
 
