@@ -13,6 +13,7 @@ from transformers import (
 from transformers.models.bit.image_processing_bit import BitImageProcessor
 from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil
 
+from .backbone_probe import EsViTBackboneError
 from .configuration_esvit import EsViTArchitectureError, EsViTConfig
 from .modeling_esvit import (
     EsViTBackbone,
@@ -38,6 +39,7 @@ AutoImageProcessor.register(
 __all__ = [
     "EsViTArchitectureError",
     "EsViTBackbone",
+    "EsViTBackboneError",
     "EsViTConfig",
     "EsViTForImageClassification",
     "EsViTForPreTraining",

@@ -6,6 +6,7 @@ import difflib
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig
 
@@ -18,6 +19,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     for key, family in FAMILIES.items()
     for name, fields in family.variants.items()
 }
+ARCHITECTURES["auto"] = {"architecture": "auto"}  # needs a backbone_config
 COUNTS = (
     "patch_size",
     "num_channels",
@@ -57,7 +59,12 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
 
     Args:
         architecture (`str`, defaults to `"swin"`):
-            Family of the backbone, see `families.py`: `"swin"` or `"vil"`.
+            Family of the backbone, see `families.py`: `"swin"`, `"vil"`, `"vit"`, or `"auto"` for a backbone of
+            transformers.
+        backbone_config (*optional*):
+            With `"auto"`: configuration of a model that `AutoBackbone` knows, as an object or dict, or the name of a
+            model on the Hub, a model folder, or a `config.json`. Fields of the network that follow here, down to
+            `patch_norm`, are then without effect.
         image_size (`int` or pair, defaults to 224):
             Size, in pixels, *at construction*: with `patch_size` it fixes the window and the shift of every stage.
             Inputs of any other size are accepted and never change them.
@@ -109,9 +116,11 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
     ```"""
 
     model_type = "esvit"
+    sub_configs = {"backbone_config": AutoConfig}
     attribute_map = {"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"}
 
     architecture: str = "swin"
+    backbone_config: Any = None  # str | dict | PreTrainedConfig, of which the completion makes the last
     image_size: int | list[int] | tuple[int, int] = 224
     patch_size: int = 4
     num_channels: int = 3
@@ -147,9 +156,11 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
     _out_indices: list[int] | None = None
 
     def __post_init__(self, **kwargs):
-        self.num_layers = len(self.depths)
-        self.hidden_size = self.stage_widths()[-1] if self.depths else self.embed_dim
-        self.stage_names = ["stem"] + [f"stage{idx}" for idx in range(1, self.num_layers + 1)]
+        self.family.complete(self)
+        stages = self.family.stages(self) if self.depths else {"stem": self.embed_dim}
+        self.stage_names = list(stages)
+        self.num_layers = len(stages) - 1
+        self.hidden_size = list(stages.values())[-1]
         self.set_output_features_output_indices(
             out_indices=kwargs.pop("out_indices", None), out_features=kwargs.pop("out_features", None)
         )

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .backbone_probe import EsViTBackboneError, description, last_map, resolve_backbone, stages
+
 
 if TYPE_CHECKING:
     from .configuration_esvit import EsViTConfig
@@ -21,6 +23,16 @@ if TYPE_CHECKING:
 
 class EsViTArchitectureError(ValueError):
     """The name of an architecture, or of a field of it, that does not exist or is not supported."""
+
+
+def nothing_to_complete(config: EsViTConfig) -> None:
+    """Of families whose fields are all given."""
+
+
+def stem_and_stages(config: EsViTConfig) -> dict[str, int]:
+    """A map for each entry of `depths`."""
+    widths = {f"stage{stage}": width for stage, width in enumerate(config.stage_widths(), 1)}
+    return {"stem": config.stage_widths()[0], **widths}
 
 
 @dataclass(frozen=True)
@@ -32,6 +44,9 @@ class Family:
     region_grid: rows and columns of regions of an image of so many pixels (height, width).
     validate: raises a ValueError that names the value, if fields cannot work together.
     unseen: what decides the computation but not the shape of any tensor, by a name for people.
+    complete: fills in fields that follow from others, before anything else is done with them.
+    stages: the maps that [`EsViTBackbone`] may return, and the width C of each, from the stem on.
+    normed_maps: whether these come normed from the encoder.
     """
 
     name: str
@@ -40,6 +55,9 @@ class Family:
     region_grid: Callable[[EsViTConfig, int, int], tuple[int, int]]
     validate: Callable[[EsViTConfig], None]
     unseen: Callable[[EsViTConfig], dict[str, Any]]
+    complete: Callable[[EsViTConfig], None] = nothing_to_complete
+    stages: Callable[[EsViTConfig], dict[str, int]] = stem_and_stages
+    normed_maps: bool = False
 
 
 def require_stages(config: EsViTConfig, **lists) -> None:
@@ -156,7 +174,101 @@ def vil_unseen(config: EsViTConfig) -> dict[str, Any]:
     }
 
 
+# ViT
+
+VIT_VARIANTS = {
+    "deit-tiny": {"embed_dim": 192, "depths": [12], "num_heads": [3], "patch_size": 16, "drop_path_rate": 0.1},
+    "deit-small": {"embed_dim": 384, "depths": [12], "num_heads": [6], "patch_size": 16, "drop_path_rate": 0.1},
+    "vit-base": {"embed_dim": 768, "depths": [12], "num_heads": [12], "patch_size": 16, "drop_path_rate": 0.1},
+}
+# Patches are of 16 or 8 pixels.
+VIT_FIELDS = ("image_size", "num_channels", "embed_dim", "depths", "num_heads", "mlp_ratio", "qkv_bias")
+
+
+def vit_region_grid(config: EsViTConfig, height: int, width: int) -> tuple[int, int]:
+    return height // config.patch_size, width // config.patch_size
+
+
+def validate_vit(config: EsViTConfig) -> None:
+    if len(config.depths) != 1 or config.stage_dims is not None:
+        raise ValueError(f"A ViT has one stage; depths {config.depths}, stage_dims {config.stage_dims} have others.")
+    require_heads(config)
+    if min(config.patch_grid()) < 1:
+        raise ValueError(f"image_size {config.image_size} is smaller than patch_size {config.patch_size}.")
+
+
+def vit_unseen(config: EsViTConfig) -> dict[str, Any]:
+    names = ("num_heads", "image_size", "layer_norm_eps", "hidden_act")
+    return {name: getattr(config, name) for name in names}
+
+
+def vit_stages(config: EsViTConfig) -> dict[str, int]:
+    """A map after each block."""
+    return dict.fromkeys(["stem", *(f"stage{block + 1}" for block in range(sum(config.depths)))], config.embed_dim)
+
+
+# Backbones of transformers
+
+RESNET_50 = {
+    "model_type": "resnet",
+    "embedding_size": 64,
+    "hidden_sizes": [256, 512, 1024, 2048],
+    "depths": [3, 4, 6, 3],
+    "layer_type": "bottleneck",
+    "hidden_act": "relu",
+}
+AUTO_VARIANTS = {"resnet-50": {"backbone_config": RESNET_50}}
+# Of a backbone's configuration: what has no influence on its last map in evaluation.
+NOT_COMPUTED = (
+    *("transformers_version", "_name_or_path", "architectures", "dtype", "id2label", "label2id", "problem_type"),
+    *("out_features", "out_indices", "stage_names", "initializer_range", "output_attentions", "output_hidden_states"),
+    *("return_dict", "drop_path_rate", "chunk_size_feed_forward", "is_encoder_decoder"),
+)
+
+
+def complete_auto(config: EsViTConfig) -> None:
+    """All that is known of a backbone is in `backbone_config`; it has no blocks that could be counted."""
+    if config.backbone_config is None:
+        raise EsViTBackboneError(
+            "The architecture 'auto' needs a backbone_config: the configuration of a backbone of transformers, the "
+            "name of a model on the Hub, a model folder, or a config.json."
+        )
+    config.backbone_config = resolve_backbone(config.backbone_config)
+    config.num_channels = getattr(config.backbone_config, "num_channels", 3)
+    config.embed_dim = list(stages(config.backbone_config).values())[-1]
+    config.depths, config.num_heads, config.patch_size = [1], [1], 1
+
+
+def auto_region_grid(config: EsViTConfig, height: int, width: int) -> tuple[int, int]:
+    return last_map(description(config.backbone_config), height, width)[1:]
+
+
+def validate_auto(config: EsViTConfig) -> None:
+    """What can be wrong stops the completion."""
+
+
+def auto_stages(config: EsViTConfig) -> dict[str, int]:
+    return stages(config.backbone_config)
+
+
+def auto_unseen(config: EsViTConfig) -> dict[str, Any]:
+    fields = config.backbone_config.to_dict()
+    return {f"backbone_config.{name}": fields[name] for name in sorted(fields) if name not in NOT_COMPUTED}
+
+
 FAMILIES = {
     "swin": Family("Swin", SWIN_VARIANTS, SWIN_FIELDS, swin_region_grid, validate_swin, swin_unseen),
     "vil": Family("ViL", VIL_VARIANTS, VIL_FIELDS, vil_region_grid, validate_vil, vil_unseen),
+    "vit": Family("ViT", VIT_VARIANTS, VIT_FIELDS, vit_region_grid, validate_vit, vit_unseen, stages=vit_stages),
+    "auto": Family(
+        name="Backbone of transformers",
+        variants=AUTO_VARIANTS,
+        fields=("backbone_config",),
+        region_grid=auto_region_grid,
+        validate=validate_auto,
+        unseen=auto_unseen,
+        complete=complete_auto,
+        stages=auto_stages,
+        normed_maps=True,
+    ),
 }

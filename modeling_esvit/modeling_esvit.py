@@ -23,15 +23,22 @@ from transformers.utils.output_capturing import (
     maybe_install_capturing_hooks,
 )
 
+from .auto_backbone import EsViTAutoEncoder
 from .configuration_esvit import EsViTConfig
 from .projection_head import EsViTProjectionHead, EsViTPrototypes
 from .swin import EsViTSwinEncoder
-from .tokens import EsViTInputError, EsViTLayer, EsViTStage
+from .tokens import EsViTInputError, EsViTLayer, EsViTStage, pool_groups
 from .vil import EsViTViLEncoder
+from .vit import EsViTViTEncoder
 
 
 # By `config.architecture`. What an encoder has to offer: see EsViTSwinEncoder.
-ENCODERS: dict[str, Any] = {"swin": EsViTSwinEncoder, "vil": EsViTViLEncoder}
+ENCODERS: dict[str, Any] = {
+    "swin": EsViTSwinEncoder,
+    "vil": EsViTViLEncoder,
+    "vit": EsViTViTEncoder,
+    "auto": EsViTAutoEncoder,
+}
 AUTO_MAP = {
     "AutoConfig": "configuration_esvit.EsViTConfig",
     "AutoModel": "modeling_esvit.EsViTModel",
@@ -53,8 +60,10 @@ class EsViTModelOutput(ModelOutput):
     """
     last_hidden_state (`[B, T, C]`): The regions: tokens of the last stage after the final norm, row by row. For a list
         of crop groups they are packed, `[1, sum of n * T, C]`, group after group, image after image.
-    pooler_output (`[B, C]`): The view feature: the mean of the regions. For groups `[sum of n, C]`.
-    hidden_states: The embedded patches and the output of each stage (after merging), `[B, T_s, C_s]`.
+    pooler_output (`[B, C]`): The view feature: the mean of the regions; of a ViT the class token after the final norm.
+        For groups `[sum of n, C]`.
+    hidden_states: The embedded patches and the output of each stage (after merging), `[B, T_s, C_s]`; of a ViT the
+        output of each block, with the class token first. A backbone of transformers gives its own.
     attentions: The weights of each block in its own windows, `[B * windows, heads, window**2, window**2]`, in the
         rolled and padded frame where the block is shifted or the map padded. For groups a tuple of these.
     reshaped_hidden_states: `hidden_states` as maps `[B, C_s, H_s, W_s]`.
@@ -141,6 +150,12 @@ class EsViTPreTrainedModel(PreTrainedModel):
         "attentions": OutputRecorder(EsViTLayer, index=1),
     }
 
+    def post_init(self):
+        super().post_init()
+        # A backbone of transformers may be unable to recompute its blocks.
+        inner = [module for module in self.modules() if isinstance(module, PreTrainedModel) and module is not self]
+        self.supports_gradient_checkpointing = all(module.supports_gradient_checkpointing for module in inner)
+
     @classmethod
     def _can_set_attn_implementation(cls) -> bool:
         # transformers looks for the attention interface in this file only; ours is in the architecture's file.
@@ -198,13 +213,14 @@ class EsViTModel(EsViTPreTrainedModel):
 
     def __init__(self, config: EsViTConfig):
         super().__init__(config)
-        self.encoder = ENCODERS[config.architecture](config)
+        self.encoder: Any = ENCODERS[config.architecture](config)
         self.num_features = config.hidden_size
         self.post_init()
 
     def post_init(self):
         super().post_init()
         # Installed at once: a first installation inside a compiled forward would break its graph.
+        self._output_capturing_hooks_installed = isinstance(self.encoder, EsViTAutoEncoder)  # by itself
         maybe_install_capturing_hooks(self)
 
     def get_input_embeddings(self) -> nn.Module:
@@ -260,11 +276,13 @@ class EsViTModel(EsViTPreTrainedModel):
             reshaped_hidden_states=output.maps,
         )
 
-    def n_last_blocks_features(self, pixel_values: torch.Tensor, n: int = 4) -> torch.Tensor:
+    def n_last_blocks_features(self, pixel_values: torch.Tensor, n: int = 4, append_mean: bool = False) -> torch.Tensor:
         """
         The feature of the paper's linear probe: the outputs of the last `n` blocks, counted over all stages and before
         patch merging, each averaged over its tokens (those of the last stage after the final norm), concatenated in
-        order. Swin-T with n = 4: `[B, 2304]`; the last C entries are the view feature.
+        order. Swin-T with n = 4: `[B, 2304]`; the last C entries are the view feature. Of a ViT the class tokens, each
+        after the final norm, and with `append_mean` also the mean of the regions: DeiT-S with n = 4 `[B, 1536]`, with
+        n = 1 and the mean `[B, 768]`. A backbone of transformers gives its view feature alone, n = 1.
 
         Raises:
             ValueError: n is not between 1 and the number of blocks.
@@ -272,7 +290,9 @@ class EsViTModel(EsViTPreTrainedModel):
         num_blocks = sum(self.config.depths)
         if not 1 <= n <= num_blocks:
             raise ValueError(f"n must be between 1 and the {num_blocks} blocks of this model, got {n}.")
-        return torch.cat(self.encoder(self.as_crops(pixel_values), last_blocks=n).last_blocks, dim=-1)
+        output = self.encoder(self.as_crops(pixel_values), last_blocks=n)
+        means = [pool_groups(output.tokens, output.grids)] if append_mean else []
+        return torch.cat([*output.last_blocks, *means], dim=-1)
 
 
 class EsViTBackbone(BackboneMixin, EsViTPreTrainedModel):
@@ -287,12 +307,12 @@ class EsViTBackbone(BackboneMixin, EsViTPreTrainedModel):
     def __init__(self, config: EsViTConfig):
         super().__init__(config)
         self.esvit = EsViTModel(config)
-        self.num_features = [self.esvit.encoder.stem_features, *self.esvit.encoder.num_features]
+        self.num_features = list(config.family.stages(config).values())
         self.hidden_states_norms = nn.ModuleDict(
             {
                 stage: nn.LayerNorm(width, eps=config.layer_norm_eps)
                 for stage, width in zip(self.out_features, self.channels, strict=True)
-                if stage != self.stage_names[-1]
+                if stage != self.stage_names[-1] and not config.family.normed_maps
             }
         )
         self._output_capturing_hooks_installed = True  # by EsViTModel; BackboneMixin would install them a second time
@@ -314,11 +334,15 @@ class EsViTBackbone(BackboneMixin, EsViTPreTrainedModel):
         )
         return BackboneOutput(
             feature_maps=feature_maps,  # type: ignore[arg-type]  # annotated as a tuple of one
-            hidden_states=outputs.reshaped_hidden_states,
+            hidden_states=outputs.hidden_states
+            if self.config.architecture == "auto"
+            else outputs.reshaped_hidden_states,
             attentions=outputs.attentions,
         )
 
     def normalize(self, stage: str, feature_map: torch.Tensor) -> torch.Tensor:
+        if self.config.family.normed_maps:
+            return feature_map
         norm = self.esvit.encoder.norm if stage == self.stage_names[-1] else self.hidden_states_norms[stage]
         return norm(feature_map.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).contiguous()
 
@@ -379,7 +403,7 @@ class EsViTForPreTraining(EsViTPreTrainedModel):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
         """
-        As [`PreTrainedModel.from_pretrained`], which makes all parameters trainable; frozen norms stay so here. Where
+        As [`PreTrainedModel.from_pretrained`], which makes all parameters trainable; frozen ones stay so here. Where
         heads and centres are in a file of their own (`pretraining_heads.safetensors`), they are loaded too.
         """
         if pretrained_model_name_or_path is not None and "variant" not in kwargs:
@@ -393,6 +417,8 @@ class EsViTForPreTraining(EsViTPreTrainedModel):
         for module in model.modules():
             if isinstance(module, EsViTPrototypes):
                 module.weight_g.requires_grad_(not model.config.norm_last_layer)
+            elif isinstance(module, EsViTAutoEncoder):
+                module.freeze()
         return loaded
 
     @can_return_tuple

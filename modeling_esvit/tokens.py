@@ -50,7 +50,7 @@ class EncoderOutput:
     tokens: torch.Tensor
     grids: list[Grid]
     pooled: torch.Tensor
-    maps: tuple[torch.Tensor, ...] | None = None
+    maps: tuple[torch.Tensor | None, ...] | None = None
     last_blocks: tuple[torch.Tensor, ...] = ()
 
 

@@ -24,7 +24,7 @@ from modeling_esvit import EsViTConfig, EsViTForPreTraining
 
 FIXTURES = Path(__file__).parent / "fixtures"
 THINNED = re.compile(r"\.b0\.|^mc\.(head_dense|fea)$")
-POSITIONAL = re.compile(r"relative_position_bias(_table)?$|cls_token$")
+POSITIONAL = re.compile(r"relative_position_bias(_table)?$|cls_token$|^pos_embed$")
 COTANGENT_SEED = 101
 
 
@@ -109,24 +109,37 @@ def cotangents(
     return torch.from_numpy(view), torch.from_numpy(region)
 
 
+def swin_fields(original: dict) -> dict:
+    names = ("patch_size", "embed_dim", "depths", "num_heads", "window_size", "mlp_ratio")
+    return {name: original[name] for name in names} | {
+        "image_size": original["img_size"],
+        "layer_norm_eps": original["ln_eps"],
+    }
+
+
+def vit_fields(original: dict) -> dict:
+    return {name: original[name] for name in ("patch_size", "embed_dim", "mlp_ratio", "qkv_bias")} | {
+        "architecture": "vit",
+        "image_size": original["img_size"],
+        "layer_norm_eps": original["ln_eps"],
+        "depths": [original["depth"]],
+        "num_heads": [original["num_heads"]],
+    }
+
+
+BACKBONES = {"swin": swin_fields, "vit": vit_fields}
+
+
 def pretraining_model(name: str, attention: str, region_head: bool = True) -> EsViTForPreTraining:
     """A golden model with its weights, in evaluation mode."""
     header = metadata(name)
     original = header["config"]
     config = EsViTConfig(
-        image_size=original["img_size"],
-        patch_size=original["patch_size"],
-        embed_dim=original["embed_dim"],
-        depths=original["depths"],
-        num_heads=original["num_heads"],
-        window_size=original["window_size"],
-        mlp_ratio=original["mlp_ratio"],
-        layer_norm_eps=original["ln_eps"],
+        **BACKBONES[original["arch"]](original),
         num_prototypes=original["dinohead"]["out_dim"],
         head_hidden_size=original["dinohead"]["hidden_dim"],
         head_bottleneck_size=original["dinohead"]["bottleneck_dim"],
-        head_num_layers=original["dinohead"]["nlayers"],
-        norm_last_layer=original["dinohead"]["norm_last_layer"],
+        norm_last_layer=original["dinohead"].get("norm_last_layer", True),
         region_head=region_head,
     )
     model = EsViTForPreTraining(config).eval()

@@ -44,27 +44,28 @@ def original_order(
     return [(key, list(weights[key].shape)) for key in keys]
 
 
-def is_read(key: str, outputs: dict[str, torch.Tensor]) -> bool:
+def is_read(key: str, outputs: dict[str, torch.Tensor], last: str = "attn7") -> bool:
     if key.startswith("bwd.gradnorm."):  # for the gradients that are stored in part
         return key.replace("gradnorm", "grad_rows4") in outputs
     if key.endswith(".attn_last"):  # also stored by its number, if all layers are
-        return key.replace("attn_last", "attn7.sel") not in outputs and key.replace("attn_last", "attn7") not in outputs
+        return all(key.replace("attn_last", name) not in outputs for name in (f"{last}.sel", last))
     return not any(part in key for part in UNREAD_OUTPUTS)
 
 
-def swin(folder: Path, name: str) -> None:
+def backbone(folder: Path, name: str, full_size: str) -> None:
     weights = load_file(folder / f"{name}.weights.safetensors")
     outputs = load_file(folder / f"{name}.outputs.safetensors")
     with safe_open(folder / f"{name}.weights.safetensors", "pt") as file:
         config, seed = json.loads(file.metadata()["config"]), int(file.metadata()["seed"])
-    parameters = original_order(folder, weights)
+    parameters = original_order(folder, weights, full_size)
     drawn = draw_weights(parameters, seed)
     for key, value in weights.items():
         assert key.endswith("relative_position_index") or torch.equal(drawn[key], value), f"{key} is not from the seed"
     if "bwd.c_head" in outputs:
         view, region = cotangents(len(outputs["bwd.c_head"]), *outputs["bwd.c_head_dense"].shape)
         assert torch.equal(view, outputs["bwd.c_head"]) and torch.equal(region, outputs["bwd.c_head_dense"])
-    kept = {key.replace("attn_last", "attn7"): value for key, value in outputs.items() if is_read(key, outputs)}
+    last = f"attn{sum(config.get('depths') or [config['depth']]) - 1}"
+    kept = {key.replace("attn_last", last): value for key, value in outputs.items() if is_read(key, outputs, last)}
     write(f"golden_{name}", kept, config=config, seed=seed, parameters=parameters, cotangent_seed=COTANGENT_SEED)
 
 
@@ -134,8 +135,9 @@ def inputs(folder: Path) -> None:
 def main(folder: Path) -> None:
     FIXTURES.mkdir(exist_ok=True)
     inputs(folder)
-    swin(folder, "swin_w7")
-    swin(folder, "swin_w14")
+    backbone(folder, "swin_w7", "swin_tiny_w7")
+    backbone(folder, "swin_w14", "swin_tiny_w7")
+    backbone(folder, "vit_p16", "deit_small")
     vil(folder)
     vil_attention(folder)
     losses(folder)

@@ -36,8 +36,9 @@ from modeling_esvit import (
 
 
 CODE = [
-    *("attention.py", "configuration_esvit.py", "families.py", "modeling_esvit.py", "projection_head.py", "swin.py"),
-    *("tokens.py", "vil.py", "vil_architecture.py", "vil_attention.py", "windows.py"),
+    *("attention.py", "auto_backbone.py", "backbone_probe.py", "configuration_esvit.py", "families.py"),
+    *("modeling_esvit.py", "projection_head.py", "swin.py", "tokens.py", "vil.py", "vil_architecture.py"),
+    *("vil_attention.py", "vit.py", "windows.py"),
 ]
 CLASSES = {
     AutoModel: EsViTModel,

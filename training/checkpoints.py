@@ -27,7 +27,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from modeling_esvit import EsViTForPreTraining
 from options import PretrainOptions
@@ -209,7 +208,7 @@ class Checkpoints:
         """
         state = folder / "training_state"
         try:
-            weights = [load_file(folder / name / "model.safetensors") for name in ("student", "teacher")]
+            weights = [network_weights(folder / name) for name in ("student", "teacher")]
             training = torch.load(state / "training.pt", weights_only=True, map_location="cpu")
             rng = torch.load(state / f"rng-{self.accelerator.process_index}.pt", weights_only=True)
         except (OSError, EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
@@ -220,6 +219,16 @@ class Checkpoints:
         if training["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(training["scaler"])
         set_rng_state(rng)
+
+
+def network_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a model folder, by the names of modules: transformers saves some backbones by older names."""
+    model, loading = EsViTForPreTraining.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+    )
+    if loading["missing_keys"]:
+        raise RuntimeError(f"{folder} lacks {sorted(loading['missing_keys'])}.")
+    return model.state_dict()
 
 
 def read_progress(folder: Path) -> Progress:

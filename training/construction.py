@@ -10,8 +10,10 @@ from accelerate.utils import GradientAccumulationPlugin, is_bf16_available, pars
 from torch.utils.data import DataLoader
 from transformers import AutoModelForPreTraining
 
+from backbones import backbone_overrides, check_backbone, load_backbone_weights, without_stochastic_depth
 from image_sources import ImageSource
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
+from modeling_esvit.configuration_esvit import ARCHITECTURES
 from modeling_esvit.tokens import EsViTDropPath
 from options import OptionError, PretrainOptions
 from plan import Plan
@@ -86,13 +88,14 @@ def build_config(options: PretrainOptions) -> EsViTConfig:
     """
     Raises:
         OptionError: an option that the architecture does not have.
+        EsViTBackboneError: a backbone that cannot do what the run asks of it.
         EsViTArchitectureError, StrictDataclassError: there is no such architecture, or a field of it cannot be so.
     """
-    overrides = {
-        name: getattr(options, name)
-        for name in ("patch_size", "embed_dim", "depths", "num_heads", "drop_path_rate", "vil_mode")
-        if getattr(options, name) is not None
-    }
+    names = ("patch_size", "embed_dim", "depths", "num_heads", "drop_path_rate", "vil_mode")
+    overrides = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    architecture = ARCHITECTURES.get(options.architecture, {})
+    if architecture.get("architecture") == "auto":
+        overrides = backbone_overrides(options, architecture.get("backbone_config"))
     config = EsViTConfig.from_architecture(
         options.architecture,
         window_size=options.window_size,
@@ -106,22 +109,39 @@ def build_config(options: PretrainOptions) -> EsViTConfig:
     )
     if options.vil_mode is not None and config.architecture != "vil":
         raise OptionError(f"vil_mode is for a ViL; {options.architecture} is a {config.family.name}.")
+    if config.architecture == "auto":
+        check_backbone(config, options)
     return config
 
 
 def build_networks(options: PretrainOptions, device: torch.device) -> tuple[EsViTForPreTraining, EsViTForPreTraining]:
-    """Student and teacher, equal at the start; the teacher has no stochastic depth and takes no gradient."""
-    attention = options.attn_implementation
-    if attention == "auto":
-        attention = "eager" if device.type == "cpu" else "sdpa"
-    student = AutoModelForPreTraining.from_config(build_config(options), attn_implementation=attention)
+    """
+    Student and teacher, equal at the start; the teacher has no stochastic depth and takes no gradient.
+
+    Raises:
+        OptionError, EsViTBackboneError, EsViTArchitectureError, StrictDataclassError: see [`build_config`].
+    """
+    config = build_config(options)
+    student = AutoModelForPreTraining.from_config(config, attn_implementation=attention(options, device, config))
+    if options.backbone_weights and options.backbone is not None and device.type != "meta":
+        load_backbone_weights(student, options.backbone)
     teacher = copy.deepcopy(student).requires_grad_(False)
     for module in teacher.modules():
+        without_stochastic_depth(module)
         if isinstance(module, EsViTDropPath):
             module.rate = 0.0
     if options.gradient_checkpointing:
         student.gradient_checkpointing_enable()
     return student.train(), teacher.train()
+
+
+def attention(options: PretrainOptions, device: torch.device, config: EsViTConfig) -> str | None:
+    """The implementation; None leaves the choice to a backbone of transformers, which may have only its own."""
+    if options.attn_implementation != "auto":
+        return options.attn_implementation
+    if config.architecture == "auto":
+        return None
+    return "eager" if device.type == "cpu" else "sdpa"
 
 
 def view_options(options: PretrainOptions) -> ViewOptions:

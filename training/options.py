@@ -107,6 +107,16 @@ class ModelSection:
     _argument_group_name = "model"
 
     architecture: str = field(default="swin-tiny", metadata={"help": f"One of: {', '.join(ARCHITECTURES)}."})
+    backbone: str | None = field(
+        default=None,
+        metadata={
+            "help": "With --architecture auto: model that transformers has an AutoBackbone of, by its name on the Hub, "
+            "its folder, or a config.json."
+        },
+    )
+    backbone_weights: bool = field(
+        default=False, metadata={"help": "Start from the weights of --backbone, not from random ones."}
+    )
     window_size: int = field(default=7, metadata={"help": "Attention window in tokens: 7 or 14 in the paper."})
     image_size: int = field(default=224, metadata={"help": "Size at construction; fixes windows and shifts."})
     patch_size: int | None = field(default=None, metadata={"help": "Instead of the architecture's."})
@@ -288,6 +298,10 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
             )
         if self.augmentation == "deit" and self.augment_on == "device":
             yield "augmentation deit is done by the workers: use --augment_on workers, or auto."
+        if (self.architecture == "auto") != (self.backbone is not None):
+            yield "architecture auto and backbone go together: any backbone of transformers, and which."
+        if self.backbone_weights and self.backbone is None:
+            yield "backbone_weights needs a backbone, whose weights these are."
         if bool(self.knn_every) != bool(self.knn_test):
             yield "knn_every and knn_test go together: how often to evaluate, and on which labelled data."
         if "none" in self.tracker and len(self.tracker) > 1:

@@ -32,7 +32,7 @@ from data_record import DataRecord
 from image_sources import DataOptionError, EmptySourceError, ImageSource, open_source
 from initialisation import InitialisationError, check_origin, find_origin
 from knn import TEMPERATURE, NeighbourCountError, check_options, open_train_and_test
-from modeling_esvit import EsViTArchitectureError, EsViTConfig
+from modeling_esvit import EsViTArchitectureError, EsViTBackboneError, EsViTConfig
 from modeling_esvit.modeling_esvit import evaluation_preprocessor
 from monitoring import NonFiniteLossError
 from options import OptionError, PretrainOptions
@@ -53,7 +53,7 @@ from views import ViewOptionError
 # What a user can put right; the command prints their message alone.
 USER_ERRORS = (
     *(OptionError, ViewOptionError, PrecisionError, ShardingError, RunFolderError, NonFiniteLossError),
-    *(EsViTArchitectureError, StrictDataclassError, InitialisationError),
+    *(EsViTArchitectureError, EsViTBackboneError, StrictDataclassError, InitialisationError),
     *(DataOptionError, EmptySourceError, UnlabelledDataError, NeighbourCountError),
     *(NonFiniteFeatureError, OSError),  # the latter also for missing data, unreadable images, a full disk
 )
@@ -157,7 +157,7 @@ def refuse_values(options: PretrainOptions) -> None:
     """
     Raises:
         OptionError: names every value that cannot be.
-        EsViTArchitectureError, StrictDataclassError, ViewOptionError: as their constructors say.
+        EsViTArchitectureError, EsViTBackboneError, StrictDataclassError, ViewOptionError: as their constructors say.
     """
     if problems := options.problems():
         raise OptionError("\n".join(problems))

@@ -1,0 +1,170 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Any backbone of transformers (`AutoBackbone`) as an encoder: the tokens of its last feature map are the regions, their
+mean is the view feature, as the paper does with ResNet-50 and PVT (arXiv 2106.09785, Table 4).
+
+A backbone is taken as it is, with its own initialisation, norms and attention. Crops of each size go through it
+separately, so that each has batch statistics of its own.
+"""
+
+import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoBackbone
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.utils.output_capturing import install_output_capuring_hook
+
+from .backbone_probe import EsViTBackboneError, description, last_map, unused_parameters
+from .configuration_esvit import EsViTConfig
+from .tokens import EncoderOutput, EsViTInputError, EsViTLayer, EsViTStage, Grid, pack_groups, pool_groups
+
+
+TIMM = "timm_backbone"
+
+
+class EsViTAutoStage(EsViTStage):
+    """The boundary of two stages of the backbone, where the model records hidden states."""
+
+    def forward(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+        return after
+
+
+class EsViTAutoLayer(EsViTLayer):
+    """A layer of the backbone, whose attention the model records."""
+
+    def forward(self, weights: torch.Tensor) -> tuple[None, torch.Tensor]:
+        return None, weights
+
+
+@contextmanager
+def plain_attention(config: PreTrainedConfig) -> Iterator[None]:
+    """Fused kernels do not return weights, so a request for them is answered by the plain form."""
+    chosen = config._attn_implementation
+    config._attn_implementation = "eager"
+    try:
+        yield
+    finally:
+        config._attn_implementation = chosen
+
+
+class EsViTAutoEncoder(nn.Module):
+    """A backbone of transformers, which norms its last map itself where it does."""
+
+    def __init__(self, config: EsViTConfig):
+        super().__init__()
+        self.stage_names = config.stage_names
+        self.last_stage = config.stage_names[-1]
+        wanted = [name for name in config.stage_names if name in (*config.out_features, self.last_stage)]
+        self.backbone: Any = AutoBackbone.from_config(with_outputs(config.backbone_config, wanted))
+        self.num_features = list(self.backbone.num_features)
+        self.is_timm = config.backbone_config.model_type == TIMM
+        self.norm = nn.Identity()
+        self.stage = EsViTAutoStage()
+        self.layer = EsViTAutoLayer()
+        # By name, not by the search through all modules: the backbone has its own hooks, and a second set of them
+        # would give each of its hidden states twice, and from these the wrong maps.
+        install_output_capuring_hook(self.stage, "hidden_states", 0)
+        install_output_capuring_hook(self.layer, "attentions", 1)
+        self.description = description(config.backbone_config)
+        self.freeze()
+
+    @property
+    def supports_gradient_checkpointing(self) -> bool:
+        return self.backbone.supports_gradient_checkpointing
+
+    def input_embedding(self) -> nn.Module:
+        return next(module for module in self.backbone.modules() if isinstance(module, nn.Conv2d))
+
+    def check_size(self, height: int, width: int) -> None:
+        """
+        The backbone's own code would stop somewhere in the middle.
+
+        Raises:
+            EsViTInputError: the backbone cannot take such an image.
+        """
+        if torch.compiler.is_compiling():
+            return
+        try:
+            last_map(self.description, height, width)
+        except EsViTBackboneError as error:
+            raise EsViTInputError(str(error)) from error
+
+    def freeze(self) -> None:
+        """Take the gradient from parameters that its last map does not depend on, which DDP would wait for."""
+        for name in unused_parameters(self.description):
+            self.backbone.get_parameter(name).requires_grad_(False)
+
+    def forward(
+        self,
+        crops: list[torch.Tensor],
+        output_attentions: bool = False,
+        output_maps: bool = False,
+        before_merging: bool = False,
+        last_blocks: int = 0,
+    ) -> EncoderOutput:
+        """
+        Args:
+            crops: one tensor `[n, channels, height, width]` a group.
+            output_attentions: have the attention weights of the backbone recorded by the model, in its own layout.
+            output_maps: also return the maps of those stages that `out_features` of the configuration names, None for
+                the others (one group only), and have the hidden states of the backbone recorded.
+            before_merging: without effect: what a map is taken from is the backbone's choice.
+            last_blocks: 1 also returns the view feature here; more a backbone does not give.
+
+        Raises:
+            EsViTBackboneError: it has no attention weights to return.
+        """
+        outputs = [self.run(images, output_attentions, output_maps) for images in crops]
+        maps = [output.feature_maps[-1].permute(0, 2, 3, 1) for output in outputs]
+        grids: list[Grid] = [(m.shape[0], m.shape[1], m.shape[2]) for m in maps]
+        tokens = pack_groups(maps)
+        pooled = pool_groups(tokens, grids)
+        return EncoderOutput(
+            tokens=tokens,
+            grids=grids,
+            pooled=pooled,
+            maps=self.maps_of_stages(outputs[0]) if output_maps else None,
+            last_blocks=(pooled,) if last_blocks else (),
+        )
+
+    def run(self, images: torch.Tensor, output_attentions: bool, output_hidden_states: bool) -> Any:
+        """The backbone's output for one group; what was asked for beside it is handed to the model's records."""
+        name, attends = self.backbone.config.model_type, self.backbone.has_attentions and not self.is_timm
+        if output_attentions and not attends:
+            raise EsViTBackboneError(f"The backbone {name} has no attention weights to return.")
+        with plain_attention(self.backbone.config) if output_attentions else nullcontext():
+            output = self.backbone.forward_with_filtered_kwargs(
+                images, output_attentions=output_attentions, output_hidden_states=output_hidden_states
+            )
+        if output_attentions and not output.attentions:
+            raise EsViTBackboneError(f"The backbone {name} does not return its attention weights.")
+        for weights in output.attentions or () if output_attentions else ():
+            self.layer(weights)
+        for before, after in itertools.pairwise(output.hidden_states or () if output_hidden_states else ()):
+            self.stage(before, after)
+        return output
+
+    def maps_of_stages(self, output: Any) -> tuple[torch.Tensor | None, ...]:
+        maps = dict(zip(self.backbone.out_features, output.feature_maps, strict=True))
+        return tuple(maps.get(name) for name in self.stage_names)
+
+
+def with_outputs(config: PreTrainedConfig, names: list[str]) -> PreTrainedConfig:
+    """
+    `config`, which now names the stages whose maps are wanted: some backbones have a norm for each of them.
+
+    Raises:
+        EsViTBackboneError: other stages than the last of a timm model.
+    """
+    if config.model_type != TIMM:
+        config.set_output_features_output_indices(out_features=names, out_indices=None)
+    elif len(names) > 1:
+        raise EsViTBackboneError(
+            f"out_features {names}: of a timm model only the last map, {names[-1:]}, is available."
+        )
+    return config

@@ -1,0 +1,134 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+What a backbone of transformers can do, found out on the meta device: its stages, and the map that it makes of an image.
+
+No weights are made and nothing is computed, so that an answer takes a fraction of a second, once for each backbone and
+size.
+"""
+
+import functools
+import json
+from typing import Any
+
+import torch
+from transformers import AutoBackbone, AutoConfig
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.modeling_utils import PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING_NAMES
+
+
+# What the code of a model raises where it is given a size that it was not written for.
+SIZE_FAILURES = (ArithmeticError, AssertionError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
+# What a configuration says of the model that it was saved with. A backbone has the type of the model around it.
+BOOKKEEPING = ("_name_or_path", "architectures", "auto_map", "dtype", "transformers_version")
+
+
+class EsViTBackboneError(ValueError):
+    """A backbone that does not exist, or cannot do what is asked of it."""
+
+
+def resolve_backbone(backbone: str | dict | PreTrainedConfig) -> PreTrainedConfig:
+    """
+    The configuration of a backbone, as it will be after saving and loading.
+
+    Args:
+        backbone: a configuration, its fields as a dict with `model_type`, the name of a model on the Hub, a model
+            folder, or a `config.json`.
+
+    Raises:
+        EsViTBackboneError: transformers has no backbone of this type. OSError: there is no such model.
+    """
+    if isinstance(backbone, str):
+        backbone = AutoConfig.from_pretrained(backbone)
+    fields = backbone.to_dict() if isinstance(backbone, PreTrainedConfig) else backbone
+    if not isinstance(fields, dict):
+        raise EsViTBackboneError(f"backbone_config must be a configuration, a dict or a name, got {fields!r}.")
+    model_type = fields.get("model_type")
+    if model_type not in MODEL_FOR_BACKBONE_MAPPING_NAMES:
+        known = ", ".join(MODEL_FOR_BACKBONE_MAPPING_NAMES)
+        raise EsViTBackboneError(f"transformers has no backbone of type {model_type!r}; it has: {known}.")
+    fields = json.loads(json.dumps(fields))  # tuples to lists: some backbones take only what a file can hold
+    fields = {name: value for name, value in fields.items() if name not in BOOKKEEPING}
+    return AutoConfig.for_model(fields.pop("model_type"), **fields)
+
+
+def description(config: PreTrainedConfig) -> str:
+    """All that decides how a backbone computes, as text."""
+    return json.dumps(config.to_dict(), sort_keys=True)
+
+
+@functools.lru_cache(maxsize=8)
+def on_meta(text: str) -> PreTrainedModel:
+    """
+    A backbone without weights, by its [`description`].
+
+    Raises:
+        EsViTBackboneError: it cannot be built.
+    """
+    fields = json.loads(text)
+    model_type = fields.pop("model_type")
+    try:
+        with torch.device("meta"):
+            return AutoBackbone.from_config(AutoConfig.for_model(model_type, **fields)).eval()
+    except (ImportError, *SIZE_FAILURES) as error:
+        raise EsViTBackboneError(f"The backbone {model_type} cannot be built: {error}") from error
+
+
+def stages(config: PreTrainedConfig) -> dict[str, int]:
+    """Names of the stages of a backbone, from the stem if it has one, and the width of each."""
+    model: Any = on_meta(description(config))
+    return dict(zip(model.stage_names, model.num_features, strict=True))
+
+
+@functools.lru_cache(maxsize=1024)
+def last_map(text: str, height: int, width: int) -> tuple[int, int, int]:
+    """
+    Shape `(C, rows, columns)` of the last feature map of an image of `height` x `width` pixels.
+
+    Raises:
+        EsViTBackboneError: the backbone cannot take such an image, or its last output is no map.
+    """
+    model: Any = on_meta(text)
+    name = model.config.model_type
+    images = torch.empty(1, getattr(model.config, "num_channels", 3), height, width, device="meta")
+    try:
+        with torch.no_grad():
+            shape = tuple(model(images).feature_maps[-1].shape)
+    except SIZE_FAILURES as error:
+        size = built_size(model.config)
+        built = "" if size is None else f"; it was built for {size[0]} x {size[1]}"
+        raise EsViTBackboneError(
+            f"The backbone {name} cannot take images of {height} x {width} pixels{built} ({type(error).__name__}: "
+            f"{error})."
+        ) from error
+    if len(shape) != 4:
+        raise EsViTBackboneError(f"The backbone {name} gives no feature map, but {list(shape)}.")
+    return shape[1], shape[2], shape[3]
+
+
+@functools.lru_cache(maxsize=64)
+def unused_parameters(text: str) -> tuple[str, ...]:
+    """
+    Names of parameters that the last feature map does not depend on, such as norms that only a classifier uses.
+
+    Raises:
+        EsViTBackboneError: see [`last_map`].
+    """
+    model: Any = on_meta(text)
+    height, width = built_size(model.config) or (224, 224)
+    last_map(text, height, width)
+    images = torch.empty(1, getattr(model.config, "num_channels", 3), height, width, device="meta")
+    with torch.enable_grad():
+        model(images).feature_maps[-1].sum().backward()
+    unused = tuple(name for name, parameter in model.named_parameters() if parameter.grad is None)
+    model.zero_grad()
+    return unused
+
+
+def built_size(config: PreTrainedConfig) -> tuple[int, int] | None:
+    """Height and width that a backbone says it was built for."""
+    size = getattr(config, "image_size", None)
+    if size is None:
+        return None
+    return (size, size) if isinstance(size, int) else (size[0], size[1])

@@ -1,0 +1,228 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+The monolithic baseline of the paper: ViT / DeiT as DINO uses it (arXiv 2010.11929, 2012.12877, 2104.14294).
+
+One resolution from the patches to the end. Each image is a *sequence*: a class token, whose final state is the view
+feature, and its patches, the regions. Sequences of several sizes are packed as tokens of grids are (see `tokens.py`);
+everything but the attention sees them once.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+
+from .attention import attention_function
+from .configuration_esvit import EsViTConfig
+from .tokens import (
+    AttentionWeights,
+    EncoderOutput,
+    EsViTDropPath,
+    EsViTInputError,
+    EsViTLayer,
+    EsViTStage,
+    Grid,
+    TokenFunction,
+    add_branch,
+    drop_path_rates,
+    pack_groups,
+    recomputed,
+    split_groups,
+)
+
+
+def sequences_of(grids: list[Grid]) -> list[Grid]:
+    """The grids of sequences: one row of a class token and `h * w` patches."""
+    return [(n, 1, 1 + h * w) for n, h, w in grids]
+
+
+class EsViTViTPatchEmbed(nn.Module):
+    """Patches as tokens. Pixels beyond a multiple of the patch size are cropped."""
+
+    def __init__(self, config: EsViTConfig):
+        super().__init__()
+        self.proj = nn.Conv2d(config.num_channels, config.embed_dim, config.patch_size, stride=config.patch_size)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """`[n, channels, height, width]` -> `[n, h, w, C]`."""
+        return self.proj(images).permute(0, 2, 3, 1)
+
+
+class EsViTViTAttention(nn.Module):
+    """Multi-head self-attention over whole sequences."""
+
+    def __init__(self, config: EsViTConfig):
+        super().__init__()
+        dim = config.embed_dim
+        self.config = config
+        self.num_heads = config.num_heads[0]
+        self.head_dim = dim // self.num_heads
+        self.scaling = self.head_dim**-0.5
+        self.is_causal = False
+        self.attention_dropout = config.attention_probs_dropout_prob
+        self.qkv = nn.Linear(dim, 3 * dim, bias=config.qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self, hidden_states: torch.Tensor, norm: TokenFunction, sequences: list[Grid], output_attentions: bool = False
+    ) -> tuple[torch.Tensor, AttentionWeights]:
+        """
+        Args:
+            hidden_states: packed sequences.
+            norm: is applied to them first.
+            output_attentions: also return the weights of each group `[n, heads, 1 + h * w, 1 + h * w]`.
+        """
+        attend = attention_function(self.config, output_attentions)
+        dropout = self.attention_dropout if self.training else 0.0
+        outputs, weights = [], []
+        for group in split_groups(recomputed(self.qkv, norm, hidden_states), sequences):
+            heads = group.view(group.shape[0], group.shape[2], 3, self.num_heads, self.head_dim)
+            query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)
+            output, group_weights = attend(self, query, key, value, None, scaling=self.scaling, dropout=dropout)
+            outputs.append(output.flatten(2))
+            weights.append(group_weights)
+        hidden_states = self.dropout(self.proj(pack_groups(outputs)))
+        if not output_attentions:
+            return hidden_states, None
+        return hidden_states, weights[0] if len(weights) == 1 else tuple(weights)
+
+
+class EsViTViTMLP(nn.Module):
+    def __init__(self, config: EsViTConfig):
+        super().__init__()
+        hidden = int(config.embed_dim * config.mlp_ratio)
+        self.fc1 = nn.Linear(config.embed_dim, hidden)
+        self.act = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(hidden, config.embed_dim)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden_states: torch.Tensor, norm: TokenFunction) -> torch.Tensor:
+        """Any `[..., C]`; `norm` is applied first."""
+        hidden = recomputed(self.fc1, norm, hidden_states)
+        return self.dropout(recomputed(self.fc2, lambda hidden: self.dropout(self.act(hidden)), hidden))
+
+
+class EsViTViTLayer(EsViTLayer, EsViTStage):
+    """A block: attention and MLP, each pre-normed, residual and under DropPath. Each is a stage of its own."""
+
+    def __init__(self, config: EsViTConfig, drop_path: float):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
+        self.attn = EsViTViTAttention(config)
+        self.norm2 = nn.LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
+        self.mlp = EsViTViTMLP(config)
+        self.drop_path = EsViTDropPath(drop_path)
+
+    def forward(
+        self, hidden_states: torch.Tensor, sequences: list[Grid], output_attentions: bool = False
+    ) -> tuple[torch.Tensor, AttentionWeights]:
+        shape = hidden_states.shape
+        # The norms' calls, not the norms: Accelerate's hooks move every module that they find among the arguments.
+        branch, weights = self.attn(hidden_states, self.norm1.__call__, sequences, output_attentions)
+        tokens = hidden_states.flatten(0, 1)
+        tokens = add_branch(tokens, branch.flatten(0, 1), self.drop_path(sequences, tokens))
+        branch = self.mlp(tokens, self.norm2.__call__)
+        return add_branch(tokens, branch, self.drop_path(sequences, tokens)).view(shape), weights
+
+
+class EsViTViTEncoder(nn.Module):
+    """Patch embedding, class token and positions, blocks, final norm."""
+
+    def __init__(self, config: EsViTConfig):
+        super().__init__()
+        dim = config.embed_dim
+        self.stem_features = dim
+        self.num_features = [dim] * config.depths[0]
+        self.patch_size = config.patch_size
+        self.patch_embed = EsViTViTPatchEmbed(config)
+        self.position_grid = config.patch_grid()
+        num_positions = 1 + self.position_grid[0] * self.position_grid[1]
+        self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.empty(1, num_positions, dim))
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        (rates,) = drop_path_rates(config.drop_path_rate, config.depths)
+        self.blocks = nn.ModuleList(EsViTViTLayer(config, rate) for rate in rates)
+        self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
+
+    def init_weights(self, std: float) -> None:
+        init.trunc_normal_(self.cls_token, std=std)
+        init.trunc_normal_(self.pos_embed, std=std)
+
+    def input_embedding(self) -> nn.Module:
+        return self.patch_embed.proj
+
+    def check_size(self, height: int, width: int) -> None:
+        """
+        Raises:
+            EsViTInputError: the image is smaller than one patch.
+        """
+        if min(height, width) < self.patch_size:
+            raise EsViTInputError(
+                f"An image of {height} x {width} pixels is smaller than one patch of {self.patch_size} x "
+                f"{self.patch_size}; enlarge it first."
+            )
+
+    def forward(
+        self,
+        crops: list[torch.Tensor],
+        output_attentions: bool = False,
+        output_maps: bool = False,
+        before_merging: bool = False,
+        last_blocks: int = 0,
+    ) -> EncoderOutput:
+        """
+        Args:
+            crops: one tensor `[n, channels, height, width]` a group.
+            output_attentions: have each block compute its attention weights (recorded by the model).
+            output_maps: also return the maps of the patches after the embedding and after each block (one group only).
+            before_merging: without effect, as nothing is merged.
+            last_blocks: also return the class tokens of this many last blocks, each after the final norm.
+        """
+        tokens, grids = self.embed(crops)
+        sequences = sequences_of(grids)
+        maps = [self.to_map(tokens, grids)] if output_maps else []
+        kept = []
+        for index, block in enumerate(self.blocks):
+            tokens, _ = block(tokens, sequences, output_attentions)
+            if output_maps:
+                maps.append(self.to_map(tokens, grids))
+            if index >= len(self.blocks) - last_blocks:
+                kept.append(torch.cat([group[:, 0, 0] for group in split_groups(tokens, sequences)]))
+        groups = split_groups(self.norm(tokens), sequences)
+        return EncoderOutput(
+            tokens=pack_groups([group[:, 0, 1:] for group in groups]),
+            grids=grids,
+            pooled=torch.cat([group[:, 0, 0] for group in groups]),
+            maps=tuple(maps) if output_maps else None,
+            last_blocks=tuple(self.norm(tokens) for tokens in kept),
+        )
+
+    def embed(self, crops: list[torch.Tensor]) -> tuple[torch.Tensor, list[Grid]]:
+        """The sequences of all groups, packed, and the grids of their patches."""
+        maps = [self.patch_embed(images) for images in crops]
+        sequences = []
+        for patches in maps:
+            patches = patches + self.positions(patches.shape[1], patches.shape[2])
+            class_token = (self.cls_token + self.pos_embed[:, :1]).expand(len(patches), -1, -1)
+            sequences.append(torch.cat([class_token, patches.flatten(1, 2)], dim=1))
+        return self.dropout(pack_groups(sequences)), [(len(m), m.shape[1], m.shape[2]) for m in maps]
+
+    def positions(self, rows: int, columns: int) -> torch.Tensor:
+        """
+        The positions of `rows` x `columns` patches `[1, rows, columns, C]`: the table, resized bicubically for any grid
+        but its own. Each axis has its scale; on square grids that is the original's sqrt(T / N).
+        """
+        table = self.pos_embed[:, 1:].unflatten(1, self.position_grid)
+        if (rows, columns) == self.position_grid:
+            return table
+        resized = F.interpolate(table.permute(0, 3, 1, 2), size=(rows, columns), mode="bicubic")
+        return resized.permute(0, 2, 3, 1)
+
+    @staticmethod
+    def to_map(tokens: torch.Tensor, grids: list[Grid]) -> torch.Tensor:
+        """The patches of one group of sequences as `[n, C, h, w]`."""
+        ((_, rows, columns),) = grids
+        return tokens[:, 1:].transpose(1, 2).unflatten(2, (rows, columns)).contiguous()

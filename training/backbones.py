@@ -1,0 +1,76 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+`--architecture auto` and `resnet-50`: backbones of transformers in a run. What one cannot do is said before training.
+"""
+
+from typing import Any
+
+from modeling_esvit import EsViTConfig, EsViTForPreTraining
+from modeling_esvit.backbone_probe import EsViTBackboneError, description, on_meta, resolve_backbone
+from options import OptionError, PretrainOptions
+
+
+OWN_FIELDS = ("patch_size", "embed_dim", "depths", "num_heads")
+
+
+def backbone_overrides(options: PretrainOptions, backbone: Any) -> dict[str, Any]:
+    """
+    Fields of an [`EsViTConfig`] for the backbone that `options` (or else the architecture, as `backbone`) names.
+
+    Raises:
+        OptionError: options that a backbone does not have. EsViTBackboneError, OSError: see [`resolve_backbone`].
+    """
+    given = [name for name in OWN_FIELDS if getattr(options, name) is not None]
+    if given:
+        raise OptionError(
+            f"{', '.join(given)}: of EsViT's own architectures; those of a backbone of transformers stand in its "
+            "configuration, --backbone config.json."
+        )
+    config = resolve_backbone(options.backbone or backbone)
+    if options.drop_path_rate is not None:
+        if not hasattr(config, "drop_path_rate"):
+            raise OptionError(f"drop_path_rate: the backbone {config.model_type} has no stochastic depth.")
+        config.drop_path_rate = options.drop_path_rate
+    return {"backbone_config": config}
+
+
+def check_backbone(config: EsViTConfig, options: PretrainOptions) -> None:
+    """
+    Raises:
+        EsViTBackboneError: the backbone cannot take crops of the sizes of `options`.
+        OptionError: it cannot recompute its blocks.
+    """
+    sizes = {"global_crop_size": [options.global_crop_size], "local_crop_sizes": used_local_sizes(options)}
+    for name, values in sizes.items():
+        for size in values:
+            try:
+                config.region_grid(size, size)
+            except EsViTBackboneError as error:
+                raise EsViTBackboneError(f"{name} {size}: {error}") from error
+    model = on_meta(description(config.backbone_config))
+    if options.gradient_checkpointing and not model.supports_gradient_checkpointing:
+        raise OptionError(f"gradient_checkpointing: not possible with {config.backbone_config.model_type}.")
+
+
+def used_local_sizes(options: PretrainOptions) -> list[int]:
+    pairs = zip(options.local_crop_sizes, options.local_crops_numbers, strict=True)
+    return [size for size, number in pairs if number]
+
+
+def load_backbone_weights(model: EsViTForPreTraining, name: str) -> None:
+    """
+    Put pretrained weights of a backbone into a model; transformers warns of those that `name` lacks.
+
+    Raises:
+        OSError: there are none of this name.
+    """
+    backbone = model.esvit.encoder.backbone
+    loaded = type(backbone).from_pretrained(name, config=backbone.config, dtype=backbone.dtype)
+    backbone.load_state_dict(loaded.state_dict())
+
+
+def without_stochastic_depth(module: Any) -> None:
+    """Blocks of transformers and timm draw it where `drop_prob` says so."""
+    if type(module).__name__.endswith("DropPath"):
+        module.drop_prob = 0.0
