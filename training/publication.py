@@ -29,6 +29,7 @@ from safetensors.torch import load_file, save_file
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
 from modeling_esvit.modeling_esvit import PRETRAINING_INDEX
 from modeling_esvit.native_swin import load_backbone, save_native
+from options import FREE_TO_CHANGE
 from pictures import draw_curves
 from run_folder import PARTIAL
 
@@ -39,8 +40,6 @@ OPTIONS = "training_options.yaml"
 CURVES = "curves.png"
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 CHECKPOINTS = ("final", "best", "last")
-# Options that name folders of this machine or say how it was used, and are nobody else's concern.
-PRIVATE_OPTIONS = ("output_dir", "tar_index", "push_to_hub", "tracker", "num_workers")
 DATA_OPTIONS = ("data", "knn_train", "knn_test", "init_from")
 
 
@@ -131,9 +130,13 @@ def on_hub(data: str) -> bool:
 
 
 def public_options(options: dict[str, Any]) -> dict[str, Any]:
-    """The options of a run as a recipe for others."""
-    public = {name: value for name, value in options.items() if name not in PRIVATE_OPTIONS}
-    return public | {name: public_name(str(options[name])) for name in DATA_OPTIONS if options.get(name) is not None}
+    """The options of a run with what may be told of its data."""
+    return options | {name: public_name(str(options[name])) for name in DATA_OPTIONS if options.get(name) is not None}
+
+
+def recipe_for_others(options: dict[str, Any]) -> dict[str, Any]:
+    """The options that decide the result; many of the others name folders of the machine."""
+    return {name: value for name, value in public_options(options).items() if name not in FREE_TO_CHANGE}
 
 
 # -- the folder --------------------------------------------------------------------------------------------------------
@@ -227,7 +230,7 @@ def write_heads(model: EsViTForPreTraining, folder: Path) -> None:
 def write_history(source: Source, folder: Path) -> None:
     """Of a run: its options, and the picture of its log."""
     if source.options:
-        (folder / OPTIONS).write_text(yaml.safe_dump(public_options(source.options), sort_keys=False))
+        (folder / OPTIONS).write_text(yaml.safe_dump(recipe_for_others(source.options), sort_keys=False))
     if source.records:
         log = folder / "log.jsonl"
         log.write_text("".join(json.dumps(record) + "\n" for record in source.records))

@@ -122,8 +122,8 @@ def training(row: Published) -> str:
     names = " and then ".join(f"`training/recipes/{name}.yaml`" for name in row.recipes)
     if not names:
         return text
-    batch = "" if row.batch == 512 else f", with a batch of {row.batch} in place of 512"
-    return f"{text} What is known of their options is in {names}{batch}; the same with this project is"
+    batch = f", for a batch of 512 instead of {row.batch}" if row.is_native and row.batch != 512 else ""
+    return f"{text} What is known of their options is in {names}{batch}. With this project, as the comments there say:"
 
 
 def command(row: Published) -> str | None:

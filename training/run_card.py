@@ -38,7 +38,7 @@ This is transformers' own `swin` format: no further code is needed. It is equal 
 FILES = {
     "model.safetensors": "the backbone",
     HEADS: "projection heads and centres, for continued pretraining",
-    OPTIONS: "all options of the run, a recipe for `pretrain.py --recipe`",
+    OPTIONS: "the options of the run that decide the result, a recipe for `pretrain.py --recipe`",
 }
 
 
@@ -108,7 +108,7 @@ def training(source: Source) -> str:
     images = processes * source.options["batch_size"] * source.options["gradient_accumulation_steps"]
     where = f", in {processes} processes" if processes > 1 else ""
     steps = "" if source.step is None else f"{source.step} steps of {images} images{where}. "
-    return f"Pretrained on images alone, no labels: {steps}The options that decide, all others being in `{OPTIONS}`:"
+    return f"Pretrained on images alone, no labels: {steps}The most important options; `{OPTIONS}` has all:"
 
 
 def figures_of_run(source: Source, options: dict[str, Any], repo_id: str) -> list[Figure]:
