@@ -19,6 +19,7 @@ from modeling_esvit.original_architecture import joined, published_name
 
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "model_cards" / "template.md"
+WINDOWED = ("swin", "vil")  # architectures whose attention has windows
 TAGS = ("esvit", "self-supervised-learning", "vision")
 # Options of a recipe that a reader of the card wants to see, in this order.
 RECIPE = (
@@ -97,12 +98,15 @@ class Card:
 def describe(config: EsViTConfig) -> dict[str, Any]:
     """The architecture in words and numbers, as facts of a card."""
     height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
-    stages = [config.stage_widths(), config.depths, config.num_heads]
+    stages = "widths {}, depths {}, heads {}".format(
+        *map(joined, [config.stage_widths(), config.depths, config.num_heads])
+    )
+    of_transformers = config.architecture == "auto"
     return {
         "architecture": published_name(config) or f"{config.architecture} of no published size",
-        "window": config.window_size,
+        "window": config.window_size if config.architecture in WINDOWED else "none",
         "image_size": f"{height} x {width}",
-        "stages": "widths {}, depths {}, heads {}".format(*map(joined, stages)),
+        "stages": f"{config.backbone_config.model_type} of transformers" if of_transformers else stages,
         "feature_size": config.hidden_size,
     }
 
