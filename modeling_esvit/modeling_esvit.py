@@ -65,7 +65,8 @@ class EsViTModelOutput(ModelOutput):
     hidden_states: The embedded patches and the output of each stage (after merging), `[B, T_s, C_s]`; of a ViT the
         output of each block, with the class token first. A backbone of transformers gives its own.
     attentions: The weights of each block in its own windows, `[B * windows, heads, window**2, window**2]`, in the
-        rolled and padded frame where the block is shifted or the map padded. For groups a tuple of these.
+        rolled and padded frame where the block is shifted or the map padded. For groups a tuple of these. Sparse
+        attention of ViL gives a pair, see [`EsViTViLSparseAttention.forward`].
     reshaped_hidden_states: `hidden_states` as maps `[B, C_s, H_s, W_s]`.
     """
 

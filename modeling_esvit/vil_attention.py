@@ -17,6 +17,7 @@ from .attention import attention_function
 from .configuration_esvit import EsViTConfig
 
 
+PART_TOKENS = 4096  # local tokens that a CPU takes at a time
 OWN = 4  # the place of a query's chunk among the 3 x 3 around it, row by row
 Place = int | torch.Tensor  # one of these places; `[1]` on the device if it was drawn
 SparseWeights = tuple[torch.Tensor, torch.Tensor | None]
@@ -246,6 +247,27 @@ class EsViTViLSparseAttention(EsViTViLAttention):
         `[n * chunks, heads, W**2, K]` if asked for.
         """
         places = self.places(query.device)
+        bias = self.bias(places, height, width)
+        # As in Swin, a CPU takes a batch in parts, so that the keys that are gathered stay in its cache.
+        in_parts = query.device.type == "cpu" and not output_attentions and not torch.compiler.is_compiling()
+        size = max(PART_TOKENS // (height * width), 1) if in_parts else len(query)
+        parts = zip(query.split(size), keys.split(size), strict=True)
+        outputs, weights = zip(
+            *(self.part_attention(*part, bias, places, height, width, output_attentions) for part in parts), strict=True
+        )
+        return torch.cat(outputs), weights[0] if output_attentions else None
+
+    def part_attention(
+        self,
+        query: torch.Tensor,
+        keys: torch.Tensor,
+        bias: torch.Tensor,
+        places: list[Place],
+        height: int,
+        width: int,
+        output_attentions: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Of some of the images."""
         queries = to_heads(to_chunks(query.unflatten(1, (height, width)), self.window), 1, self.num_heads)[0]
         rows, columns = queries.shape[1:3]
         to_all = to_heads(keys[:, : self.num_global], 2, self.num_heads)[:, :, None, None]
@@ -253,7 +275,6 @@ class EsViTViLSparseAttention(EsViTViLAttention):
         chunks = to_heads(with_margin(local), 2, self.num_heads)
         gathered = self.gather(chunks, places, to_all.expand(-1, -1, rows, columns, -1, -1, -1))
         key, value = gathered.flatten(2, 4)  # [n, chunks * heads, K, d]: one bias serves all images
-        bias = self.bias(places, height, width)
         output, weights = self.attend(queries.flatten(1, 3), key, value, bias, output_attentions)
         merged = output.unflatten(2, (rows, columns, self.num_heads)).movedim(1, 3).flatten(4)
         return from_chunks(merged, self.window, height, width).flatten(1, 2), weights

@@ -1,0 +1,165 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""ViL: sparse attention against a dense form, its memory, draws of chunks, sizes of images, weights on request."""
+
+import collections
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from modeling_esvit import EsViTBackbone, EsViTConfig, EsViTForPreTraining, EsViTInputError, EsViTModel
+from modeling_esvit.vil_attention import OWN, EsViTViLSparseAttention
+
+
+sys.path.append(str(Path(__file__).parent / "benchmarks"))
+from reference_vil import backbone, dense_attention  # noqa: E402
+
+
+def small_config(**changes) -> EsViTConfig:
+    """Maps of 16, 8, 4 and 2 tokens a side at 64 px; chunks of 3."""
+    fields = {"image_size": 64, "embed_dim": 8, "depths": [1, 2, 1, 1], "num_heads": [1, 2, 2, 4], "window_size": 3}
+    fields |= {"num_prototypes": 16, "head_hidden_size": 16, "head_bottleneck_size": 8}
+    return EsViTConfig.from_architecture("vil-tiny", **{**fields, **changes})
+
+
+def random_model(model_class, **changes):
+    """In evaluation mode, float64, with no bias or token that is zero."""
+    torch.manual_seed(0)
+    model = model_class(small_config(**changes)).double().eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "bias" in name or "cls_token" in name:
+                parameter.normal_()
+    return model
+
+
+def sparse_attention(num_global: int, window: int = 3) -> EsViTViLSparseAttention:
+    torch.manual_seed(0)
+    config = EsViTConfig(window_size=window, attn_implementation="eager")
+    module = EsViTViLSparseAttention(config, dim=8, num_heads=2, num_global=num_global).double()
+    for parameter in module.parameters():
+        torch.nn.init.normal_(parameter)
+    return module
+
+
+@pytest.mark.parametrize("height, width, num_global", [(9, 9, 1), (10, 4, 2), (2, 13, 0), (1, 1, 1)])
+def test_equal_to_dense_attention(height, width, num_global):
+    module = sparse_attention(num_global)
+    tokens = torch.randn(2, num_global + height * width, 8, dtype=torch.float64, requires_grad=True)
+    factor = torch.randn_like(tokens)
+    gradients = []
+    for output in (module(tokens, height, width)[0], dense_attention(module, tokens, height, width)):
+        gradients.append(torch.autograd.grad((output * factor).sum(), [tokens, *module.parameters()]))
+    torch.testing.assert_close(module(tokens, height, width)[0], output)
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_a_batch_in_parts_is_equal(monkeypatch):
+    module = sparse_attention(1)
+    tokens = torch.randn(5, 1 + 6 * 7, 8, dtype=torch.float64)
+    whole, _ = module(tokens, 6, 7)
+    monkeypatch.setattr("modeling_esvit.vil_attention.PART_TOKENS", 2 * 6 * 7)
+    torch.testing.assert_close(module(tokens, 6, 7)[0], whole)
+
+
+def stored_bytes(module: EsViTViLSparseAttention, side: int) -> int:
+    """What one call keeps for its backward pass."""
+    sizes = []
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        sizes.append(tensor.numel() * tensor.element_size())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        module(torch.randn(1, 1 + side**2, 8, dtype=torch.float64), side, side)
+    return sum(sizes)
+
+
+def test_memory_grows_with_the_tokens():
+    module = sparse_attention(1)
+    small, large = stored_bytes(module, 24), stored_bytes(module, 48)
+    assert 3.5 < large / small < 4.2  # 4 times the tokens; dense attention would keep 16 times as much
+
+
+def test_each_neighbour_is_drawn_as_often():
+    module = sparse_attention(1).train()
+    module.mode = 1
+    torch.manual_seed(0)
+    drawn = collections.Counter(int(module.places(torch.device("cpu"))[1]) for _ in range(4000))
+    assert sorted(drawn) == [place for place in range(9) if place != OWN]
+    assert all(400 < count < 600 for count in drawn.values())
+    assert len(module.eval().places(torch.device("cpu"))) == 9
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("height, width", [(64, 64), (128, 128), (45, 100), (32, 33)])
+def test_any_height_and_width(height, width):
+    """Also 128 px, where the original's resized bias came out one too short."""
+    model = random_model(EsViTForPreTraining)
+    images = torch.randn(2, 3, height, width, dtype=torch.float64)
+    output = model.esvit(images)
+    rows, columns = model.config.region_grid(height, width)
+    assert output.last_hidden_state.shape == (2, rows * columns, 64)
+    view, regions = backbone(model, images)
+    torch.testing.assert_close(output.pooler_output, view)
+    torch.testing.assert_close(output.last_hidden_state, regions)
+
+
+def test_images_that_are_too_small():
+    with pytest.raises(EsViTInputError, match="31 x 64 pixels leaves no token for stage 4; enlarge it to at least 32"):
+        random_model(EsViTModel)(torch.randn(1, 3, 31, 64))
+
+
+@torch.no_grad()
+def test_global_tokens_in_the_last_stage_are_the_view():
+    model = random_model(EsViTModel, global_tokens=[1, 1, 1, 2])
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    output = model(images)
+    assert output.last_hidden_state.shape == (2, 4, 64)
+    assert (output.pooler_output - output.last_hidden_state.mean(1)).abs().max() > 0.1
+    assert torch.equal(model.n_last_blocks_features(images, 1), output.pooler_output)
+
+
+@torch.no_grad()
+def test_attentions():
+    """Of local queries by chunk, of global ones; hidden keys have none; features stay as they are."""
+    model = random_model(EsViTModel)
+    images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    output = model(images, output_attentions=True)
+    torch.testing.assert_close(output.pooler_output, model(images).pooler_output)
+    assert [type(weights) for weights in output.attentions] == [tuple] * 3 + [torch.Tensor] * 2
+    local, to_all = output.attentions[0]
+    assert local.shape == (2 * 36, 1, 9, 1 + 81) and to_all.shape == (2, 1, 1, 1 + 256)
+    torch.testing.assert_close(local.sum(-1), torch.ones_like(local[..., 0]))
+    # The first chunk of an image has nothing above it, the last one only one real token, in its corner.
+    assert not local[0, ..., 1 : 1 + 27].any() and (local[0, ..., 1 + 4 * 9 : 1 + 5 * 9] > 0).all()
+    own = local[35, ..., 1 + 4 * 9 : 1 + 5 * 9]
+    assert (own[..., 0] > 0).all() and not own[..., 1:].any()
+
+
+@torch.no_grad()
+def test_backbone_maps():
+    model = EsViTBackbone(small_config(out_features=["stem", "stage2", "stage4"])).eval()
+    maps = model(torch.randn(2, 3, 64, 96)).feature_maps
+    assert [tuple(m.shape) for m in maps] == [(2, 8, 16, 24), (2, 16, 8, 12), (2, 64, 2, 3)]
+
+
+def test_initial_values():
+    torch.manual_seed(0)
+    model = EsViTModel(small_config(embed_dim=96, depths=[1, 1, 1, 1], num_heads=[3, 6, 12, 24]))
+    for name, parameter in model.named_parameters():
+        if "relative_position_bias" in name or "cls_token" in name:
+            assert 0 < parameter.abs().max() < 0.1, name
+        elif name.endswith(("attn.query.weight", "attn.kv.weight", "attn.qkv.weight", "fc1.weight")):
+            assert parameter.std().item() == pytest.approx(0.02, rel=0.05), name
+
+
+@pytest.mark.slow
+def test_training_compiles_without_graph_break():
+    model = EsViTModel(small_config(vil_mode=1)).train()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    compiled([torch.randn(2, 3, 64, 64), torch.randn(2, 3, 32, 32)]).pooler_output.sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters())
