@@ -101,12 +101,14 @@ def describe(config: EsViTConfig) -> dict[str, Any]:
     stages = "widths {}, depths {}, heads {}".format(
         *map(joined, [config.stage_widths(), config.depths, config.num_heads])
     )
-    of_transformers = config.architecture == "auto"
+    name = f"{config.architecture} of no published size"
+    if config.architecture == "auto":
+        name, stages = f"{config.backbone_config.model_type} backbone of transformers", ""
     return {
-        "architecture": published_name(config) or f"{config.architecture} of no published size",
+        "architecture": published_name(config) or name,
         "window": config.window_size if config.architecture in WINDOWED else "none",
         "image_size": f"{height} x {width}",
-        "stages": f"{config.backbone_config.model_type} of transformers" if of_transformers else stages,
+        "stages": stages,
         "feature_size": config.hidden_size,
     }
 
