@@ -25,8 +25,10 @@ from .modeling_esvit import EsViTForPreTraining, EsViTModel
 from .native_swin import load_backbone, residual_scale, save_native
 from .original_architecture import infer_config, joined, published_name
 from .original_checkpoint import ConversionError, OriginalCheckpoint, load_original_state_dict, read_checkpoint
+from .original_resnet import to_torchvision, to_transformers
 
 
+BACKBONE = "esvit.encoder.backbone."  # what is of transformers, which has its own names: a ResNet
 # Original name or prefix and ours; the first that fits counts, the last fits all.
 RENAMED_PREFIXES = (
     ("head.", "view_head."),
@@ -52,16 +54,25 @@ class ConversionReport:
     def __str__(self) -> str:
         config = self.config
         name = published_name(config)
-        stages = f"widths {joined(config.stage_widths())}, depths {joined(config.depths)}"
         lines = [
             f"{self.source} -> {self.output}",
             f"{self.model_class}, {name or 'no published architecture'}",
-            f"{config.family.name}, {stages}, heads {joined(config.num_heads)}, window {config.window_size} at "
-            f"{config.image_size} px",
+            describe_architecture(config),
             f"{self.num_parameters:,} backbone parameters",
             *self.notes,
         ]
         return "\n  ".join(lines)
+
+
+def describe_architecture(config: EsViTConfig) -> str:
+    if config.architecture == "auto":
+        fields = config.backbone_config
+        return (
+            f"{fields.model_type} of transformers, widths {joined(fields.hidden_sizes)}, depths {joined(fields.depths)}"
+        )
+    stages = f"widths {joined(config.stage_widths())}, depths {joined(config.depths)}, heads {joined(config.num_heads)}"
+    window = f"window {config.window_size}" if config.architecture != "vit" else f"patch {config.patch_size}"
+    return f"{config.family.name}, {stages}, {window} at {config.image_size} px"
 
 
 # Tensors
@@ -69,12 +80,16 @@ class ConversionReport:
 
 def our_name(name: str) -> str:
     """Name in `EsViTForPreTraining` of a tensor of the original."""
+    if (inner := to_transformers(name)) != name:
+        return BACKBONE + inner
     old, new = next((old, new) for old, new in RENAMED_PREFIXES if name.startswith(old))
     return new + name[len(old) :]
 
 
 def original_name(name: str) -> str:
     """Inverse of [`our_name`]."""
+    if name.startswith(BACKBONE):
+        return to_torchvision(name.removeprefix(BACKBONE))
     old, new = next((old, new) for old, new in RENAMED_PREFIXES if name.startswith(new))
     return old + name[len(new) :]
 

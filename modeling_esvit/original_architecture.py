@@ -13,6 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from .configuration_esvit import ARCHITECTURES, EsViTConfig
 from .original_checkpoint import ConversionError, find_family, preview
+from .original_resnet import resnet_fields
 from .vil_architecture import width_fields
 
 
@@ -46,6 +47,10 @@ def infer_config(state_dict: Mapping[str, torch.Tensor], image_size: int | None 
         **infer_heads(state_dict),
         **overrides,
     }
+    if family == "vit" and "num_heads" not in fields:
+        raise ConversionError(
+            f"Tensors do not tell the attention heads of a ViT of width {fields['embed_dim']}; give num_heads."
+        )
     try:
         config = EsViTConfig(**fields)
         name = published_name(config)
@@ -223,5 +228,56 @@ def vil_image_size(sides: dict[int, int], requested: int | None) -> int:
     raise ConversionError(f"Maps at construction, whose sides are {maps}, do not come from images of {preferred} px.")
 
 
+# ViT
+
+VIT_HEAD_WIDTH = 64  # of every published DeiT and ViT; no tensor tells it
+
+
+def vit_fields(state_dict: Mapping[str, torch.Tensor], image_size: int | None) -> dict[str, Any]:
+    embed_dim, num_channels, patch_size, _ = shape_of(state_dict, "patch_embed.proj.weight", 4)
+    _, num_positions, _ = shape_of(state_dict, "pos_embed", 3)
+    hidden, width = shape_of(state_dict, "blocks.0.mlp.fc1.weight", 2)
+    blocks = {name.split(".")[1] for name in state_dict if name.startswith("blocks.")}
+    return {
+        "image_size": vit_image_size(num_positions, patch_size, image_size),
+        "patch_size": patch_size,
+        "num_channels": num_channels,
+        "embed_dim": embed_dim,
+        "depths": [len(blocks)],
+        **({} if embed_dim % VIT_HEAD_WIDTH else {"num_heads": [embed_dim // VIT_HEAD_WIDTH]}),
+        "mlp_ratio": mlp_ratio(hidden, width),
+        "qkv_bias": any(name.endswith(".attn.qkv.bias") for name in state_dict),
+    }
+
+
+def vit_image_size(num_positions: int, patch_size: int, requested: int | None) -> int:
+    """The construction size: `requested`, else 224, if it gives so many positions, else the smallest that does."""
+    side = math.isqrt(num_positions - 1)
+    if side**2 + 1 != num_positions:
+        raise ConversionError(
+            f"pos_embed has {num_positions} positions; a square image and a class token have k^2 + 1."
+        )
+    preferred = requested or DEFAULT_IMAGE_SIZE
+    if preferred // patch_size == side:
+        return preferred
+    if requested is None:
+        return side * patch_size
+    raise ConversionError(
+        f"pos_embed has {num_positions} positions, as {side * patch_size} px give; --image-size is {requested}."
+    )
+
+
+# ResNet
+
+
+def auto_fields(state_dict: Mapping[str, torch.Tensor], image_size: int | None) -> dict[str, Any]:
+    shape_of(state_dict, "conv1.weight", 4)
+    try:
+        backbone = resnet_fields(state_dict)
+    except KeyError as error:
+        raise ConversionError(f"The tensor {error.args[0]} is missing.") from error
+    return {"backbone_config": backbone, "image_size": image_size or DEFAULT_IMAGE_SIZE}
+
+
 # Fields of a configuration, from the tensors and the construction size that the caller says, by family.
-FIELDS_FROM_SHAPES = {"swin": swin_fields, "vil": vil_fields}
+FIELDS_FROM_SHAPES = {"swin": swin_fields, "vil": vil_fields, "vit": vit_fields, "auto": auto_fields}

@@ -51,11 +51,9 @@ FOREIGN = (
     (r"^(\w+\.)?embeddings\.patch_embeddings\.", "a model in transformers' own format"),
     (r"\.attn\.logit_scale$", "a Swin V2"),
     (r"^stage0\.", "a CvT"),
-    (r"^(cls_token|pos_embed)$", "a ViT or DeiT"),
-    (r"^layer1\.0\.conv1\.", "a ResNet"),
     (
         r"^head\.(fc\.)?(weight|bias)$",
-        "a supervised Swin classifier, whose LayerNorms have another epsilon than EsViT's",
+        "a supervised classifier; the LayerNorms of a Swin have another epsilon there than in EsViT",
     ),
 )
 
@@ -68,15 +66,23 @@ class OriginalFamily:
     keys: at the start of the name of a tensor: it belongs to this family, and no other has it.
     derived: in the name of one that is left out, as the model makes it itself.
     alias: in the name of one that may be another's second name, which is without it. Left out if all are.
+    name: as people write it, if that is not the name of the family.
     """
 
     keys: re.Pattern
     derived: re.Pattern
     alias: re.Pattern | None = None
+    name: str | None = None
 
 
 # By the name of the family in `config.architecture`.
 ORIGINAL_FAMILIES = {
+    "vit": OriginalFamily(keys=re.compile(r"(cls_token|pos_embed)$|blocks\.\d+\."), derived=re.compile(r"(?!)")),
+    "auto": OriginalFamily(
+        keys=re.compile(r"conv1\.|layer1\.0\.conv1\."),
+        derived=re.compile(r"^fc\."),  # the classifier of torchvision's networks
+        name="ResNet",
+    ),
     "swin": OriginalFamily(
         keys=re.compile(r"patch_embed\.|layers\.0\.blocks\."),
         derived=re.compile(r"\.(relative_position_index|attn_mask)$"),
@@ -87,7 +93,7 @@ ORIGINAL_FAMILIES = {
         alias=re.compile(r"_global(?=\.(weight|bias)$)"),
     ),
 }
-NAMES = " or ".join(FAMILIES[family].name for family in ORIGINAL_FAMILIES)
+NAMES = " or ".join(family.name or FAMILIES[key].name for key, family in ORIGINAL_FAMILIES.items())
 SUPPORTED = (
     f"Supported are the {NAMES} networks of EsViT: a training checkpoint with 'teacher' and 'student', or one such "
     "state dict, as written by torch.save or as .safetensors."
