@@ -10,6 +10,7 @@ It computes with the parameters of an [`EsViTForPreTraining`], so that both star
 weights.
 """
 
+import reference_vil
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -112,6 +113,9 @@ def backbone(model: EsViTForPreTraining, images: torch.Tensor) -> tuple[torch.Te
     return tokens.mean(dim=1), tokens
 
 
+BACKBONES = {"swin": backbone, "vil": reference_vil.backbone}
+
+
 def head(projection: nn.Module, features: torch.Tensor) -> torch.Tensor:
     """Logits over the prototypes `[rows, K]`."""
     last = projection.last_layer
@@ -121,7 +125,7 @@ def head(projection: nn.Module, features: torch.Tensor) -> torch.Tensor:
 
 def forward(model: EsViTForPreTraining, groups: list[torch.Tensor]):
     """Each crop size through the backbone by itself: view logits, region logits, region features, regions a crop."""
-    outputs = [backbone(model, group) for group in groups]
+    outputs = [BACKBONES[model.config.architecture](model, group) for group in groups]
     views = torch.cat([view for view, _ in outputs])
     regions = torch.cat([region.flatten(0, 1) for _, region in outputs])
     counts = [region.shape[1] for _, region in outputs]

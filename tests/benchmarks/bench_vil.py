@@ -1,0 +1,101 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+ViL: features of large images by sparse attention and by the dense form of it, and the pretraining step.
+
+    python tests/benchmarks/bench_vil.py     # vil-tiny, features at 448 and 896 px, step of batch 2
+
+All of a table take turns, each in a process of its own. The dense form keeps a logit for each pair of tokens: at 896 px
+one head of one image has 50177^2 of them, 10 GB. It runs where the machine has the memory, `--dense_limit` GB.
+"""
+
+import argparse
+import functools
+import sys
+from pathlib import Path
+
+import torch
+
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "training"), str(ROOT)]
+
+import reference_vil  # noqa: E402
+from bench_step import our_step, reference_step  # noqa: E402
+from harness import Measurement, environment, rows, table, take_turns, write_json  # noqa: E402
+
+from modeling_esvit import EsViTConfig, EsViTForPreTraining  # noqa: E402
+
+
+CONFIG = EsViTConfig.from_architecture("vil-tiny", num_prototypes=16)
+
+
+def features(size: int, dense: bool):
+    """One image of `size` px through the backbone, without gradients."""
+    torch.manual_seed(0)
+    model = EsViTForPreTraining(CONFIG).eval()
+    image = torch.randn(1, 3, size, size)
+
+    @torch.no_grad()
+    def iteration():
+        return reference_vil.backbone(model, image)[0] if dense else model.esvit(image).pooler_output
+
+    return iteration
+
+
+def dense_gigabytes(size: int) -> float:
+    """Of the logits of the first stage, their biases, and their softmax."""
+    tokens = (size // CONFIG.patch_strides[0]) ** 2 + CONFIG.global_tokens[0]
+    return 3 * 4 * CONFIG.num_heads[0] * tokens**2 / 1e9
+
+
+def feature_candidates(size: int, limit: float) -> dict:
+    """The sparse form, and the dense one where it fits; the step's reference computes the same."""
+    setups = {f"features, {size} px, sparse": functools.partial(features, size, dense=False)}
+    if dense_gigabytes(size) <= limit:
+        setups[f"features, {size} px, dense"] = functools.partial(features, size, dense=True)
+    return setups
+
+
+def step_candidates(batch: int) -> dict:
+    drawn = {"architecture": "vil-tiny", "vil_mode": 1}
+    everything = {"architecture": "vil-tiny", "vil_mode": 0}
+    return {
+        "step, dense (reference)": functools.partial(reference_step, batch, **everything),
+        "step, all chunks": functools.partial(our_step, batch, **everything),
+        "step, drawn chunks": functools.partial(our_step, batch, vil_mode_switch=1.0, **drawn),
+    }
+
+
+def report(results: dict[str, Measurement]) -> str:
+    return table(
+        ["ViL-T", "median s", "peak GB", "beyond its start, GB"],
+        (
+            (name, f"{m.median:.2f}", f"{m.peak_bytes / 1e9:.2f}", f"{(m.peak_bytes - m.start_bytes) / 1e9:.2f}")
+            for name, m in results.items()
+        ),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", type=int, nargs="*", default=[448, 896])
+    parser.add_argument("--batch", type=int, default=2, help="Of the step; 0: no step.")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--dense_limit", type=float, default=8.0, help="GB that a dense attention may take.")
+    arguments = parser.parse_args()
+    setups = [feature_candidates(size, arguments.dense_limit) for size in arguments.sizes]
+    setups += [step_candidates(arguments.batch)] if arguments.batch else []
+    results: dict[str, Measurement] = {}
+    for candidates in setups:
+        results |= take_turns(candidates, repeats=arguments.repeats)
+    for size in arguments.sizes:
+        if dense_gigabytes(size) > arguments.dense_limit:
+            print(f"Not run: dense at {size} px, whose first attention takes {dense_gigabytes(size):.0f} GB.")
+    print(report(results))
+    path = write_json("vil", {"batch": arguments.batch, "rows": rows(results.values())})
+    print(f"{path}; {environment()}")
+
+
+if __name__ == "__main__":
+    main()
