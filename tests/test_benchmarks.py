@@ -28,10 +28,20 @@ SMALL = {
 
 @pytest.mark.parametrize("compared", [{}, {"gradient_checkpointing": True}, {"attn_implementation": "eager"}])
 def test_the_reference_step_equals_ours(compared, monkeypatch):
+    check_step(monkeypatch, sizes=(64, 40), **SMALL, **compared)
+
+
+def test_the_reference_step_of_a_vil_equals_ours(monkeypatch):
+    """Sparse attention is the dense form of it."""
+    small = {"architecture": "vil-tiny", "image_size": 64, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]}
+    check_step(monkeypatch, sizes=(64, 32), **{**SMALL, **small})
+
+
+def check_step(monkeypatch, **options) -> None:
     # Clipping, decay and a moving average that show: with a recipe's own values they change less than the limit.
     strong = {"clip_grad": 1e-3, "weight_decay": 1.0, "lr": 1e-3, "momentum_teacher": 0.9}
     monkeypatch.setattr(bench_step, "SCHEDULES", {**bench_step.SCHEDULES, **strong})
-    differences = bench_step.largest_difference(2, steps=3, sizes=(64, 40), numbers=(2, 3), **SMALL, **compared)
+    differences = bench_step.largest_difference(2, steps=3, numbers=(2, 3), **options)
     assert differences["loss"] < 1e-5 and differences["teacher"] < 1e-5 and differences["student"] < 1e-4
 
 

@@ -134,6 +134,8 @@ def furthest(one: torch.nn.Module, other: torch.nn.Module) -> float:
     for (name, a), b in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
         if name.endswith("qkv.bias"):
             a, b = (torch.cat([t.chunk(3)[0], t.chunk(3)[2]]) for t in (a, b))
+        elif name.endswith("kv.bias"):
+            a, b = (t.chunk(2)[1] for t in (a, b))
         differences.append(float((a - b).abs().max()))
     return max(differences)
 

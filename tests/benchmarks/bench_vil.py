@@ -84,17 +84,19 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--dense_limit", type=float, default=8.0, help="GB that a dense attention may take.")
     arguments = parser.parse_args()
-    setups = [feature_candidates(size, arguments.dense_limit) for size in arguments.sizes]
-    setups += [step_candidates(arguments.batch)] if arguments.batch else []
-    results: dict[str, Measurement] = {}
-    for candidates in setups:
-        results |= take_turns(candidates, repeats=arguments.repeats)
     for size in arguments.sizes:
+        measure(f"vil_{size}", feature_candidates(size, arguments.dense_limit), arguments.repeats)
         if dense_gigabytes(size) > arguments.dense_limit:
             print(f"Not run: dense at {size} px, whose first attention takes {dense_gigabytes(size):.0f} GB.")
-    print(report(results))
-    path = write_json("vil", {"batch": arguments.batch, "rows": rows(results.values())})
-    print(f"{path}; {environment()}")
+    if arguments.batch:
+        measure("vil_step", step_candidates(arguments.batch), arguments.repeats, batch=arguments.batch)
+    print(environment())
+
+
+def measure(name: str, candidates: dict, repeats: int, **what) -> None:
+    results = take_turns(candidates, repeats=repeats)
+    print(report(results), flush=True)
+    print(write_json(name, {**what, "rows": rows(results.values())}), flush=True)
 
 
 if __name__ == "__main__":
