@@ -59,8 +59,8 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
 
     Args:
         architecture (`str`, defaults to `"swin"`):
-            Family of the backbone, see `families.py`: `"swin"`, `"vil"`, `"vit"`, or `"auto"` for a backbone of
-            transformers.
+            Family of the backbone, see `families.py`: `"swin"`, `"vil"`, `"cvt"`, `"vit"`, or `"auto"` for a backbone
+            of transformers.
         backbone_config (*optional*):
             With `"auto"`: configuration of a model that `AutoBackbone` knows, as an object or dict, or the name of a
             model on the Hub, a model folder, or a `config.json`. Fields of the network that follow here, down to
@@ -73,10 +73,13 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
         num_channels, embed_dim, depths, num_heads:
             Input channels, width of the first stage, and blocks and attention heads of each stage.
         stage_dims (`list[int]`, *optional*):
-            Width of each stage, where it does not double from stage to stage.
+            Width of each stage, where it does not double from stage to stage (CvT); the first one is `embed_dim`.
         window_size (`int`, defaults to 7):
             Side of an attention window, in tokens. A stage whose map at construction is no larger than it uses the
-            map's side as its window, without shift. ViL: side of a chunk, which never changes.
+            map's side as its window, without shift. CvT: the smaller of it and the sides of the map at
+            hand. ViL: side of a chunk, which never changes.
+        patch_kernels, patch_strides, patch_paddings:
+            CvT: of each stage, the convolution that embeds its patches.
         patch_strides, sparse_stages, global_tokens:
             ViL: of each stage, the side of its patches in pixels or tokens (the first is `patch_size`), whether its
             attention is sparse (1) or full (0), and the number of its global tokens.
@@ -129,7 +132,9 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
     depths: list[int] | tuple[int, ...] = (2, 2, 6, 2)
     num_heads: list[int] | tuple[int, ...] = (3, 6, 12, 24)
     window_size: int = 7
+    patch_kernels: list[int] | tuple[int, ...] = (7, 3, 3, 3)
     patch_strides: list[int] | tuple[int, ...] = (4, 2, 2, 2)
+    patch_paddings: list[int] | tuple[int, ...] = (2, 1, 1, 1)
     sparse_stages: list[int] | tuple[int, ...] = (1, 1, 0, 0)
     global_tokens: list[int] | tuple[int, ...] = (1, 1, 1, 0)
     vil_mode: int = 0
@@ -181,11 +186,8 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
             EsViTArchitectureError: The name, or that of a field, is unknown; the message names the nearest one.
         """
         fields = architecture_fields(name, window_size)
-        known = [*cls.__dataclass_fields__, *cls.attribute_map, "out_features", "out_indices", "num_labels"]
         for field in overrides:
-            if field not in known:
-                nearest = difflib.get_close_matches(field, known, n=1, cutoff=0.0)[0]
-                raise EsViTArchitectureError(f"A configuration has no field {field!r}; did you mean {nearest!r}?")
+            check_field(field)
         return cls(**{**fields, **overrides})
 
     @property
@@ -208,6 +210,10 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
         """Rows and columns of patches of an image of `image_size`."""
         height, width = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
         return height // self.patch_size, width // self.patch_size
+
+    def patch_convolution(self, stage: int) -> tuple[int, int, int]:
+        """Kernel, stride and padding, in pixels or tokens, of the convolution that embeds the patches of a stage."""
+        return self.patch_kernels[stage], self.patch_strides[stage], self.patch_paddings[stage]
 
     def stage_window(self, stage: int) -> tuple[int, int]:
         """
@@ -236,6 +242,18 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
         if not isinstance(self.image_size, int) and len(self.image_size) != 2:
             raise ValueError(f"image_size must be a number or a (height, width) pair, got {self.image_size}.")
         self.family.validate(self)
+
+
+def check_field(name: str) -> None:
+    """
+    Raises:
+        EsViTArchitectureError: a configuration has no field of this name.
+    """
+    extra = (*EsViTConfig.attribute_map, "out_features", "out_indices", "num_labels")
+    known = [*EsViTConfig.__dataclass_fields__, *extra]
+    if name not in known:
+        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
+        raise EsViTArchitectureError(f"A configuration has no field {name!r}; did you mean {nearest!r}?")
 
 
 __all__ = ["EsViTArchitectureError", "EsViTConfig"]

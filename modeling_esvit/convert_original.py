@@ -11,16 +11,18 @@ backbone in transformers' own `swin` format instead; it also takes a model folde
 """
 
 import argparse
+import json
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from .configuration_esvit import EsViTConfig
+from .configuration_esvit import EsViTArchitectureError, EsViTConfig, check_field
 from .modeling_esvit import EsViTForPreTraining, EsViTModel
 from .native_swin import load_backbone, residual_scale, save_native
 from .original_architecture import infer_config, joined, published_name
@@ -124,7 +126,7 @@ def check_finite(tensors: Mapping[str, torch.Tensor]) -> None:
 
 
 def build_model(
-    checkpoint: OriginalCheckpoint, image_size: int | None
+    checkpoint: OriginalCheckpoint, image_size: int | None, overrides: Mapping[str, Any]
 ) -> tuple[EsViTForPreTraining | EsViTModel, list[str]]:
     """
     The model of a checkpoint, in float32: `EsViTForPreTraining`, or `EsViTModel` if it has no heads. With remarks.
@@ -136,13 +138,13 @@ def build_model(
     has_heads = any(name.startswith(("view_head.", "region_head.")) for name in tensors)
     if has_heads:
         frozen, reason = prototype_norm_frozen(checkpoint)
-        config = infer_config(checkpoint.state_dict, image_size, norm_last_layer=frozen)
+        config = infer_config(checkpoint.state_dict, image_size, **{"norm_last_layer": frozen, **overrides})
         centers, remark = centers_of(checkpoint, config)
         tensors |= centers
         heads = "view and region head" if config.region_head else "view head"
         notes = [f"{heads}, {config.num_prototypes} prototypes, norm_last_layer={frozen} ({reason})", remark]
     else:
-        config = infer_config(checkpoint.state_dict, image_size)
+        config = infer_config(checkpoint.state_dict, image_size, **overrides)
         notes = ["the checkpoint has no projection heads"]
     model = EsViTForPreTraining(config) if has_heads else EsViTModel(config)
     prefix = "" if has_heads else "esvit."
@@ -175,7 +177,12 @@ def centers_of(checkpoint: OriginalCheckpoint, config: EsViTConfig) -> tuple[dic
 
 
 def convert(
-    path: str | Path, output: str | Path, key: str = "teacher", native: bool = False, image_size: int | None = None
+    path: str | Path,
+    output: str | Path,
+    key: str = "teacher",
+    native: bool = False,
+    image_size: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> ConversionReport:
     """
     Convert a checkpoint file (with `native` also a model folder of this project) to a new model folder.
@@ -184,6 +191,7 @@ def convert(
         key: network of a training checkpoint, `"teacher"` or `"student"`.
         native: write transformers' own `swin` format, if that can carry the model, and compare its outputs with ours.
         image_size: construction size, where the checkpoint leaves a choice (see [`infer_config`]).
+        overrides: other fields of the configuration that its tensors do not tell, such as the heads of a CvT.
 
     Raises:
         ConversionError: see [`read_checkpoint`], [`build_model`], [`save_native`]; or `output` exists and is not empty.
@@ -192,7 +200,7 @@ def convert(
     path, output = Path(path), Path(output).resolve()
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise ConversionError(f"{output} exists already; name another output folder, or delete it first.")
-    model, source, notes = load_source(path, key, native, image_size)
+    model, source, notes = load_source(path, key, native, image_size, overrides or {})
     backbone = model.esvit if isinstance(model, EsViTForPreTraining) else model
     with staged_folder(output) as folder:
         if native:
@@ -205,7 +213,7 @@ def convert(
 
 
 def load_source(
-    path: Path, key: str, native: bool, image_size: int | None
+    path: Path, key: str, native: bool, image_size: int | None, overrides: Mapping[str, Any]
 ) -> tuple[EsViTForPreTraining | EsViTModel, str, list[str]]:
     """The model of a checkpoint file or model folder, a description of where it comes from, and remarks."""
     if path.is_dir():
@@ -213,7 +221,7 @@ def load_source(
             raise ConversionError(f"{path} is a folder; name the checkpoint file in it.")
         return load_backbone(path), str(path), []
     checkpoint = read_checkpoint(path, key)
-    model, notes = build_model(checkpoint, image_size)
+    model, notes = build_model(checkpoint, image_size, overrides)
     if checkpoint.left_out:
         left_out = dict.fromkeys(name.rsplit(".", 1)[-1] for name in checkpoint.left_out)
         notes.append(f"left out: {', '.join(left_out)}")
@@ -243,6 +251,16 @@ def native_notes(config: EsViTConfig, difference: float) -> list[str]:
     ]
 
 
+def field_and_value(text: str) -> tuple[str, Any]:
+    """`NAME=VALUE` of the command line."""
+    name, _, value = text.partition("=")
+    try:
+        check_field(name)
+        return name, json.loads(value)
+    except (EsViTArchitectureError, json.JSONDecodeError) as error:
+        raise ConversionError(f"--set {text}: {error}") from error
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m modeling_esvit.convert_original", description="Convert an original EsViT checkpoint."
@@ -252,9 +270,18 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--key", choices=("teacher", "student"), default="teacher", help="which network of the file")
     parser.add_argument("--native", action="store_true", help="write transformers' own swin format")
     parser.add_argument("--image-size", type=int, help="image size of the training run, where the tensors do not tell")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="field of the configuration that tensors do not tell, its value in JSON: num_heads=[1,3,6,12]",
+    )
     options = parser.parse_args(arguments)
     try:
-        print(convert(options.checkpoint, options.output, options.key, options.native, options.image_size))
+        overrides = dict(map(field_and_value, options.overrides))
+        print(convert(options.checkpoint, options.output, options.key, options.native, options.image_size, overrides))
     except (ConversionError, OSError) as error:
         sys.exit(f"error: {error}")
 

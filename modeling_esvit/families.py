@@ -63,7 +63,7 @@ class Family:
 def require_stages(config: EsViTConfig, **lists) -> None:
     """Lists with one entry for each stage."""
     for name, values in lists.items():
-        if not config.depths or len(config.depths) != len(values):
+        if not config.depths or values is None or len(config.depths) != len(values):
             raise ValueError(f"depths {config.depths} and {name} {values} must have one entry per stage.")
 
 
@@ -256,6 +256,50 @@ def auto_unseen(config: EsViTConfig) -> dict[str, Any]:
     return {f"backbone_config.{name}": fields[name] for name in sorted(fields) if name not in NOT_COMPUTED}
 
 
+# CvT
+
+CVT_CONSTANTS: dict[str, Any] = {
+    **{"patch_kernels": [7, 3, 3, 3], "patch_strides": [4, 2, 2, 2], "patch_paddings": [2, 1, 1, 1]},
+    **{"layer_norm_eps": 1e-5, "hidden_act": "quick_gelu"},
+}
+CVT_VARIANTS = {
+    "cvt-tiny": {  # experiments/imagenet/cvt_v4/s1.yaml of the original
+        **{"embed_dim": 64, "stage_dims": [64, 192, 384, 768], "depths": [2, 2, 6, 2], "num_heads": [1, 3, 6, 12]},
+        **{**CVT_CONSTANTS, "drop_path_rate": 0.1},
+    },
+    "cvt-small": {  # s3.yaml
+        **{"embed_dim": 64, "stage_dims": [64, 128, 256, 512], "depths": [2, 2, 10, 4], "num_heads": [2, 4, 8, 16]},
+        **{**CVT_CONSTANTS, "drop_path_rate": 0.2},
+    },
+}
+CVT_FIELDS = (
+    *("num_channels", "stage_dims", "depths", "num_heads", "window_size", "mlp_ratio", "qkv_bias"),
+    *("patch_kernels", "patch_strides", "patch_paddings", "layer_norm_eps", "hidden_act"),
+)
+
+
+def cvt_region_grid(config: EsViTConfig, height: int, width: int) -> tuple[int, int]:
+    for stage in range(config.num_layers):
+        kernel, stride, padding = config.patch_convolution(stage)
+        height, width = ((side + 2 * padding - kernel) // stride + 1 for side in (height, width))
+    return height, width
+
+
+def validate_cvt(config: EsViTConfig) -> None:
+    names = ("patch_kernels", "patch_strides", "patch_paddings", "stage_dims")
+    require_stages(config, **{name: getattr(config, name) for name in names})
+    require_heads(config)
+    if config.embed_dim != config.stage_widths()[0]:
+        raise ValueError(f"embed_dim {config.embed_dim} must be the first of stage_dims {config.stage_dims}.")
+    if config.use_absolute_embeddings or not config.patch_norm:
+        raise ValueError("A CvT has no use_absolute_embeddings, and its patch_norm cannot be left out.")
+
+
+def cvt_unseen(config: EsViTConfig) -> dict[str, Any]:
+    names = ("num_heads", "window_size", "patch_strides", "patch_paddings", "layer_norm_eps", "hidden_act")
+    return {name: getattr(config, name) for name in names}
+
+
 FAMILIES = {
     "swin": Family("Swin", SWIN_VARIANTS, SWIN_FIELDS, swin_region_grid, validate_swin, swin_unseen),
     "vil": Family("ViL", VIL_VARIANTS, VIL_FIELDS, vil_region_grid, validate_vil, vil_unseen),
@@ -271,4 +315,5 @@ FAMILIES = {
         stages=auto_stages,
         normed_maps=True,
     ),
+    "cvt": Family("CvT", CVT_VARIANTS, CVT_FIELDS, cvt_region_grid, validate_cvt, cvt_unseen),
 }

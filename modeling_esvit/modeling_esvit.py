@@ -25,6 +25,7 @@ from transformers.utils.output_capturing import (
 
 from .auto_backbone import EsViTAutoEncoder
 from .configuration_esvit import EsViTConfig
+from .cvt import EsViTCvtEncoder
 from .projection_head import EsViTProjectionHead, EsViTPrototypes
 from .swin import EsViTSwinEncoder
 from .tokens import EsViTInputError, EsViTLayer, EsViTStage, pool_groups
@@ -36,6 +37,7 @@ from .vit import EsViTViTEncoder
 ENCODERS: dict[str, Any] = {
     "swin": EsViTSwinEncoder,
     "vil": EsViTViLEncoder,
+    "cvt": EsViTCvtEncoder,
     "vit": EsViTViTEncoder,
     "auto": EsViTAutoEncoder,
 }
@@ -140,7 +142,7 @@ class EsViTPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ["image"]
     supports_gradient_checkpointing = True
-    _no_split_modules = ["EsViTSwinLayer", "EsViTSwinPatchEmbed"]
+    _no_split_modules = ["EsViTSwinLayer", "EsViTSwinPatchEmbed", "EsViTCvtLayer"]
     _supports_sdpa = True
     _supports_flash_attn = False
     _supports_flex_attn = False

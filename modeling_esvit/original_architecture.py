@@ -12,6 +12,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 
 from .configuration_esvit import ARCHITECTURES, EsViTConfig
+from .families import CVT_CONSTANTS, CVT_VARIANTS, FAMILIES
 from .original_checkpoint import ConversionError, find_family, preview
 from .original_resnet import resnet_fields
 from .vil_architecture import width_fields
@@ -19,6 +20,7 @@ from .vil_architecture import width_fields
 
 DEFAULT_IMAGE_SIZE = 224
 VIL_STAGE = re.compile(r"^layer(\d+)\.0\.proj\.")
+CVT_BLOCK = re.compile(r"^stage(\d+)\.1\.layers\.(\d+)\.")
 SWIN_BLOCK = re.compile(r"^layers\.(\d+)\.blocks\.(\d+)\.")
 
 
@@ -33,7 +35,7 @@ def infer_config(state_dict: Mapping[str, torch.Tensor], image_size: int | None 
     Args:
         state_dict: original names, as from [`load_original_state_dict`].
         image_size: construction size, where the shapes leave a choice; the default is 224 if that fits.
-        overrides: what shapes cannot tell, such as `norm_last_layer`.
+        overrides: what shapes cannot tell, such as `norm_last_layer`, or the number of heads of a CvT.
 
     Raises:
         ConversionError: a tensor that decides is missing or has an impossible shape, or the image size is not decided.
@@ -47,9 +49,10 @@ def infer_config(state_dict: Mapping[str, torch.Tensor], image_size: int | None 
         **infer_heads(state_dict),
         **overrides,
     }
-    if family == "vit" and "num_heads" not in fields:
+    if family in ("vit", "cvt") and "num_heads" not in fields:
         raise ConversionError(
-            f"Tensors do not tell the attention heads of a ViT of width {fields['embed_dim']}; give num_heads."
+            f"Tensors do not tell the attention heads of a {FAMILIES[family].name} of width {fields['embed_dim']}; give "
+            "num_heads (--set num_heads=[1,3,6,12], say, with one for each stage)."
         )
     try:
         config = EsViTConfig(**fields)
@@ -279,5 +282,40 @@ def auto_fields(state_dict: Mapping[str, torch.Tensor], image_size: int | None) 
     return {"backbone_config": backbone, "image_size": image_size or DEFAULT_IMAGE_SIZE}
 
 
+# CvT
+
+
+def cvt_fields(state_dict: Mapping[str, torch.Tensor], image_size: int | None) -> dict[str, Any]:
+    """
+    Strides and paddings are the original's. The number of heads leaves no trace in the tensors: it is that of the
+    published architecture of these widths and depths, if there is one.
+    """
+    blocks = {(int(match[1]), int(match[2])) for name in state_dict if (match := CVT_BLOCK.match(name))}
+    stages = range(max(len({stage for stage, _ in blocks}), 1))
+    shapes = [shape_of(state_dict, f"stage{stage}.0.proj.weight", 4) for stage in stages]
+    hidden, width, _, _ = shape_of(state_dict, f"stage{max(stages)}.1.layers.*.fn.net.0.weight", 4)
+    fields = {
+        **{name: value[: len(stages)] if isinstance(value, list) else value for name, value in CVT_CONSTANTS.items()},
+        "image_size": image_size or DEFAULT_IMAGE_SIZE,
+        "num_channels": shapes[0][1],
+        "embed_dim": shapes[0][0],
+        "stage_dims": [shape[0] for shape in shapes],
+        "patch_kernels": [shape[2] for shape in shapes],
+        "depths": [sum(stage == other for other, _ in blocks) for stage in stages],
+        "mlp_ratio": mlp_ratio(hidden, width),
+        "qkv_bias": any(name.endswith(".qkv.pw.bias") for name in state_dict),
+    }
+    for published in CVT_VARIANTS.values():
+        if all(published[name] == fields[name] for name in ("stage_dims", "depths")):
+            fields["num_heads"] = published["num_heads"]
+    return fields
+
+
 # Fields of a configuration, from the tensors and the construction size that the caller says, by family.
-FIELDS_FROM_SHAPES = {"swin": swin_fields, "vil": vil_fields, "vit": vit_fields, "auto": auto_fields}
+FIELDS_FROM_SHAPES = {
+    "swin": swin_fields,
+    "vil": vil_fields,
+    "cvt": cvt_fields,
+    "vit": vit_fields,
+    "auto": auto_fields,
+}

@@ -50,7 +50,6 @@ FOREIGN = (
     (r"^(esvit\.)?encoder\.patch_embed\.", "already converted, or of a project that calls its Swin 'encoder'"),
     (r"^(\w+\.)?embeddings\.patch_embeddings\.", "a model in transformers' own format"),
     (r"\.attn\.logit_scale$", "a Swin V2"),
-    (r"^stage0\.", "a CvT"),
     (
         r"^head\.(fc\.)?(weight|bias)$",
         "a supervised classifier; the LayerNorms of a Swin have another epsilon there than in EsViT",
@@ -92,6 +91,7 @@ ORIGINAL_FAMILIES = {
         derived=re.compile(r"\.relative_position_index$"),
         alias=re.compile(r"_global(?=\.(weight|bias)$)"),
     ),
+    "cvt": OriginalFamily(keys=re.compile(r"stage0\.0\."), derived=re.compile(r"\.rel_pos_idx$")),
 }
 NAMES = " or ".join(family.name or FAMILIES[key].name for key, family in ORIGINAL_FAMILIES.items())
 SUPPORTED = (

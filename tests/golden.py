@@ -23,7 +23,7 @@ from modeling_esvit import EsViTConfig, EsViTForPreTraining
 
 
 FIXTURES = Path(__file__).parent / "fixtures"
-THINNED = re.compile(r"\.b0\.|^mc\.(head_dense|fea)$")
+THINNED = re.compile(r"\.b0\.|^mc(_train)?\.(head_dense|fea)$")
 POSITIONAL = re.compile(r"relative_position_bias(_table)?$|cls_token$|^pos_embed$")
 COTANGENT_SEED = 101
 
@@ -79,8 +79,13 @@ def to_pretraining_keys(weights: dict[str, torch.Tensor]) -> dict[str, torch.Ten
     return {rename(key): value for key, value in weights.items() if not key.endswith("relative_position_index")}
 
 
-def draw_weights(parameters: list[tuple[str, list[int]]], seed: int) -> dict[str, torch.Tensor]:
-    """The golden weights for (original key, shape) in the original's order: nothing in them is zero or symmetric."""
+def draw_weights(
+    parameters: list[tuple[str, list[int]]], seed: int, statistics: list[tuple[str, list[int]]] | None = None
+) -> dict[str, torch.Tensor]:
+    """
+    The golden weights for (original key, shape) in the original's order: nothing in them is zero or symmetric. After
+    them, from the same stream, running `statistics` of BatchNorms.
+    """
     stream = np.random.RandomState(seed)
     weights = {}
     for key, shape in parameters:
@@ -96,6 +101,10 @@ def draw_weights(parameters: list[tuple[str, list[int]]], seed: int) -> dict[str
         else:
             value = value / math.sqrt(math.prod(shape[1:]))
         weights[key] = value
+    for key, shape in statistics or []:
+        is_mean = key.endswith("running_mean")
+        value = 0.3 * stream.randn(*shape) if is_mean else stream.uniform(0.5, 1.5, shape)
+        weights[key] = torch.from_numpy(value.astype(np.float32))
     return weights
 
 

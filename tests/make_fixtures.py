@@ -22,7 +22,10 @@ from golden import COTANGENT_SEED, FIXTURES, cotangents, draw_weights, thin
 
 
 SOURCE = "computed by the original, microsoft/esvit at 2d6becd (MIT)"
-INPUT_PARTS = {"g0": ["g0"], "g1": ["g1"], "local": ["l0", "l1", "l2", "l3"], "single": ["x101", "x168", "x200"]}
+INPUT_PARTS = {
+    **{"g0": ["g0"], "g1": ["g1"], "local": ["l0", "l1", "l2", "l3"]},
+    **{"single": ["x101", "x168", "x200"], "oblong": ["x200x168"]},
+}
 VIL_COTANGENT_SEED = 301
 UNREAD_OUTPUTS = ("bwd.c_head", "mc.npatch")
 
@@ -106,6 +109,23 @@ def vil_attention(folder: Path) -> None:
     write("golden_vil_attention", kept, variants=read)
 
 
+def cvt(folder: Path) -> None:
+    weights = load_file(folder / "cvt_w7.weights.safetensors")
+    with safe_open(folder / "cvt_w7.weights.safetensors", "pt") as file:
+        config, seed = json.loads(file.metadata()["config"]), int(file.metadata()["seed"])
+    tensors = original_order(folder, weights, "cvt_tiny")
+    statistics = [(key, shape) for key, shape in tensors if key.endswith(("running_mean", "running_var"))]
+    parameters = [(key, shape) for key, shape in tensors if ".running_" not in key and "num_batches" not in key]
+    drawn = draw_weights(parameters, seed, statistics)
+    assert all(torch.equal(drawn[key], weights[key]) for key in drawn)
+    counts = {key: int(weights[key]) for key in weights.keys() - drawn.keys()}
+    assert all(key.endswith("num_batches_tracked") for key in counts)
+    outputs = load_file(folder / "cvt_w7.outputs.safetensors") | load_file(folder / "cvt_w7.trainmode.safetensors")
+    kept = {key: value for key, value in outputs.items() if not key.endswith(".npatch")}
+    header = {"parameters": parameters, "statistics": statistics, "counts": counts}
+    write("golden_cvt", kept, config=config, seed=seed, **header)
+
+
 def losses(folder: Path) -> None:
     kept = {
         key: value
@@ -140,6 +160,7 @@ def main(folder: Path) -> None:
     backbone(folder, "vit_p16", "deit_small")
     vil(folder)
     vil_attention(folder)
+    cvt(folder)
     losses(folder)
     heads(folder)
     position_index(folder)

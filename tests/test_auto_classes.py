@@ -39,6 +39,7 @@ CODE = [
     *("attention.py", "auto_backbone.py", "backbone_probe.py", "configuration_esvit.py", "families.py"),
     *("modeling_esvit.py", "projection_head.py", "swin.py", "tokens.py", "vil.py", "vil_architecture.py"),
     *("vil_attention.py", "vit.py", "windows.py"),
+    *("batch_norm.py", "cvt.py"),
 ]
 CLASSES = {
     AutoModel: EsViTModel,

@@ -34,7 +34,12 @@ SMALL = (
     "--mixed_precision no --num_workers 0 --log_every 1 --tracker none --max_steps 2 --save_every 1"
 )
 NARROW = "--embed_dim 8 --num_heads 1 1 2 2"  # of the four stages of a Swin
-NARROWED = {"demo": "", "resnet50": "", "deit": "--embed_dim 8 --num_heads 1"}
+NARROWED = {
+    "cvt": "--embed_dim 8 --stage_dims 8 16 24 32 --depths 1 1 1 1 --num_heads 1 2 2 4",
+    "demo": "",
+    "resnet50": "",
+    "deit": "--embed_dim 8 --num_heads 1",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -144,7 +149,7 @@ def test_the_second_stage_begins_where_the_first_stopped(name):
     first, second = (parse_options(["--recipe", recipe]) for recipe in (name.replace("_region", "_view"), name))
     done = first.epochs - second.epochs
     assert done in (180, 200)
-    steps = 1251 if name.startswith("resnet50") else 2502  # an epoch, in batches of 1024 or of 512
+    steps = 1251 if name.startswith(("resnet50", "cvt")) else 2502  # an epoch, in batches of 1024 or of 512
     assert f"--max_steps {done * steps}" in (RECIPES / f"{name.replace('_region', '_view')}.yaml").read_text()
     lr = cosine_schedule(first.lr, first.min_lr, first.epochs, steps, warmup_epochs=first.warmup_epochs)
     # min_lr is reached at other peaks, so that the unscaled schedule is right to the third digit

@@ -91,7 +91,7 @@ def build_config(options: PretrainOptions) -> EsViTConfig:
         EsViTBackboneError: a backbone that cannot do what the run asks of it.
         EsViTArchitectureError, StrictDataclassError: there is no such architecture, or a field of it cannot be so.
     """
-    names = ("patch_size", "embed_dim", "depths", "num_heads", "drop_path_rate", "vil_mode")
+    names = ("patch_size", "embed_dim", "stage_dims", "depths", "num_heads", "drop_path_rate", "vil_mode")
     overrides = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     architecture = ARCHITECTURES.get(options.architecture, {})
     if architecture.get("architecture") == "auto":

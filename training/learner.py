@@ -10,6 +10,7 @@ from augmentation import augment
 from construction import build_networks
 from mixing import draw_mixings, mix
 from modeling_esvit import EsViTForPreTraining
+from modeling_esvit.batch_norm import join_batches
 from modeling_esvit.region_matching import CenterUpdate, EsViTLoss, crop_layout, esvit_loss
 from monitoring import Monitor
 from optimization import (
@@ -23,6 +24,7 @@ from optimization import (
 )
 from options import PretrainOptions
 from plan import Plan
+from running_statistics import RunningStatistics
 from view_loader import Batch
 
 
@@ -38,6 +40,9 @@ class Learner:
         self.accelerator = accelerator
         set_seed(options.seed)
         self.student, self.teacher = build_networks(options, accelerator.device)
+        if accelerator.num_processes > 1:
+            join_batches(self.student)
+            join_batches(self.teacher)
         self.teacher.to(accelerator.device)
         self.optimizer = torch.optim.AdamW(parameter_groups(self.student), lr=0.0, fused=True)
         self.augment = augment
@@ -48,6 +53,7 @@ class Learner:
             self.teacher.compile(dynamic=False)
             self.augment = torch.compile(augment)
         self.wrapped = accelerator.prepare(self.student)
+        self.running_statistics = RunningStatistics(self.student, self.teacher)
         # Each process draws its own stochastic depth; weights were drawn alike.
         set_seed(options.seed, device_specific=True)
 
@@ -69,6 +75,7 @@ class Learner:
         epoch = plan.epoch(step)
         set_schedules(self.optimizer, plan.lr[step], plan.weight_decay[step])
         self.switch_mode(epoch)
+        self.running_statistics.keep()
         centers = self.center_updates()
         losses: list[torch.Tensor] = []
         for index, batch in enumerate(batches):
@@ -86,6 +93,7 @@ class Learner:
             monitor.add(loss, embeddings)
         for update in centers.values():
             update.finish(skip)
+        self.running_statistics.restore(skip)
         update_teacher(self.teacher, self.student, plan.momentum[step], skip)
         monitor.add_step(step, batches, skip)
 

@@ -121,6 +121,9 @@ class ModelSection:
     image_size: int = field(default=224, metadata={"help": "Size at construction; fixes windows and shifts."})
     patch_size: int | None = field(default=None, metadata={"help": "Instead of the architecture's."})
     embed_dim: int | None = field(default=None, metadata={"help": "Instead of the architecture's."})
+    stage_dims: list[int] | None = field(
+        default=None, metadata={"help": "Width of each stage where it does not double (CvT); the first is embed_dim."}
+    )
     depths: list[int] | None = field(default=None, metadata={"help": "Instead of the architecture's."})
     num_heads: list[int] | None = field(default=None, metadata={"help": "Instead of the architecture's."})
     drop_path_rate: float | None = field(

@@ -1,0 +1,293 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+The CvT backbone as EsViT uses it (arXiv 2106.09785, section 3.1; CvT: arXiv 2103.15808).
+
+It differs from transformers' own CvT where published EsViT weights depend on it: attention is by window, and a map
+smaller than the window makes it smaller; logits are scaled by the full width C^-0.5, not by that of a head; queries,
+keys and values share one depthwise convolution and its BatchNorm; padding comes before that convolution, is not masked
+and counts in the batch statistics; the activation is QuickGELU; DropPath is on both branches.
+
+Tokens of several crop sizes are packed (see `tokens.py`). Convolutions, BatchNorm and attention go group by group:
+BatchNorm sees one resolution at a time, in the order of the groups, as in the original.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+from transformers import initialization as init
+from transformers.activations import ACT2FN
+
+from .attention import attention_function
+from .batch_norm import BatchStatistics, EsViTBatchNorm
+from .configuration_esvit import EsViTConfig
+from .tokens import (
+    AttentionWeights,
+    EncoderOutput,
+    EsViTDropPath,
+    EsViTInputError,
+    EsViTLayer,
+    EsViTStage,
+    Grid,
+    TokenFunction,
+    add_branch,
+    drop_path_rates,
+    pack_groups,
+    pool_groups,
+    recomputed,
+    split_groups,
+    to_map,
+)
+from .windows import padded_size, to_tokens, to_windows
+
+
+class EsViTCvtConv2d(nn.Conv2d):
+    def init_weights(self, std: float) -> None:
+        """Unlike Swin's, convolutions start as linear layers do."""
+        init.trunc_normal_(self.weight, std=std)
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+
+class EsViTCvtPointwise(EsViTCvtConv2d):
+    """A 1 x 1 convolution, of tokens `[..., C]`."""
+
+    def __init__(self, dim: int, out_dim: int, bias: bool = True):
+        super().__init__(dim, out_dim, kernel_size=1, bias=bias)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return F.linear(input, self.weight.flatten(1), self.bias)
+
+
+class EsViTCvtEmbed(nn.Module):
+    """Overlapping patches of images, or of the maps of the stage before, to packed tokens."""
+
+    def __init__(self, config: EsViTConfig, stage: int):
+        super().__init__()
+        widths = [config.num_channels, *config.stage_widths()]
+        kernel, stride, padding = config.patch_convolution(stage)
+        self.proj = EsViTCvtConv2d(widths[stage], widths[stage + 1], kernel, stride, padding)
+        self.norm = nn.LayerNorm(widths[stage + 1], eps=config.layer_norm_eps)
+
+    def forward(self, maps: list[torch.Tensor]) -> tuple[torch.Tensor, list[Grid]]:
+        """One `[n, C, H, W]` a group."""
+        embedded = [self.proj(group).permute(0, 2, 3, 1) for group in maps]
+        grids = [(group.shape[0], group.shape[1], group.shape[2]) for group in embedded]
+        return self.norm(pack_groups(embedded)), grids
+
+
+class EsViTCvtProjection(nn.Module):
+    """Queries, keys and values: a depthwise convolution and its BatchNorm, which they share, and a pointwise one."""
+
+    def __init__(self, config: EsViTConfig, dim: int):
+        super().__init__()
+        self.dw = EsViTCvtConv2d(dim, dim, kernel_size=3, padding=1, groups=dim, bias=False)
+        self.bn = EsViTBatchNorm(dim)
+        self.pw = EsViTCvtPointwise(dim, 3 * dim, bias=config.qkv_bias)
+
+    def forward(self, padded: torch.Tensor) -> tuple[torch.Tensor, BatchStatistics | None]:
+        """`[n, H, W, C]` -> `[n, H, W, 3C]`, and the statistics of the batch in training."""
+        convolved = self.dw(padded.permute(0, 3, 1, 2))
+        if not (self.training and torch.is_grad_enabled()) or self.bn.joint:
+            return self.normalize_and_project(convolved)
+        # Normalising again costs less than keeping its result.
+        return checkpoint(self.normalize_and_project, convolved, use_reentrant=False, preserve_rng_state=False)
+
+    def normalize_and_project(self, convolved: torch.Tensor) -> tuple[torch.Tensor, BatchStatistics | None]:
+        normalized, batch = self.bn.normalize(convolved)
+        return self.pw(normalized.permute(0, 2, 3, 1)), batch
+
+
+class EsViTCvtAttention(nn.Module):
+    """Multi-head self-attention inside windows that do not overlap."""
+
+    def __init__(self, config: EsViTConfig, dim: int, num_heads: int):
+        super().__init__()
+        self.config = config
+        self.num_heads = num_heads
+        self.head_dim = dim // num_heads
+        self.scaling = dim**-0.5
+        self.is_causal = False
+        self.attention_dropout = config.attention_probs_dropout_prob
+        self.qkv = EsViTCvtProjection(config, dim)
+        self.proj_out = EsViTCvtPointwise(dim, dim)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(
+        self, hidden_states: torch.Tensor, grids: list[Grid], output_attentions: bool = False
+    ) -> tuple[torch.Tensor, AttentionWeights, list[BatchStatistics | None]]:
+        """
+        Normed tokens, packed. Also returns the weights of each group `[n * windows, heads, window**2, window**2]` if
+        they are asked for, and in training the batch statistics of each.
+        """
+        groups = [self.attend(group, output_attentions) for group in split_groups(hidden_states, grids)]
+        outputs, weights, statistics = zip(*groups, strict=True)
+        attended = self.dropout(self.proj_out(pack_groups(list(outputs)).view_as(hidden_states)))
+        if not output_attentions:
+            return attended, None, list(statistics)
+        return attended, weights[0] if len(weights) == 1 else weights, list(statistics)
+
+    def attend(
+        self, tokens: torch.Tensor, output_attentions: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None, BatchStatistics | None]:
+        """One group, `[n, h, w, C]`."""
+        n, h, w, width = tokens.shape
+        window = min(self.config.window_size, h, w)
+        height, width_in_tokens = padded_size(h, w, window)
+        padded = F.pad(tokens, (0, 0, 0, width_in_tokens - w, 0, height - h))
+        projected, batch = self.qkv(padded)
+        layout = ([(n, height, width_in_tokens)], window, 0, self.num_heads)
+        rows = to_windows(projected.reshape(-1, self.head_dim), *layout)
+        query, key, value = rows.view(3, -1, self.num_heads, window**2, self.head_dim).unbind(0)
+        output, weights = attention_function(self.config, output_attentions)(
+            self,
+            query,
+            key,
+            value,
+            None,
+            scaling=self.scaling,
+            dropout=self.attention_dropout if self.training else 0.0,
+        )
+        rows = to_tokens(output.transpose(1, 2).reshape(-1, self.head_dim), *layout)
+        return rows.view(n, height, width_in_tokens, width)[:, :h, :w], weights, batch
+
+
+class EsViTCvtMLP(nn.Module):
+    def __init__(self, config: EsViTConfig, dim: int):
+        super().__init__()
+        hidden = int(dim * config.mlp_ratio)
+        self.net = nn.ModuleList(
+            [EsViTCvtPointwise(dim, hidden), ACT2FN[config.hidden_act], EsViTCvtPointwise(hidden, dim)]
+        )
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden_states: torch.Tensor, norm: TokenFunction) -> torch.Tensor:
+        """Any `[..., C]`; `norm` is applied first."""
+        first, activation, second = self.net
+        hidden = recomputed(first, norm, hidden_states)
+        return self.dropout(recomputed(second, lambda hidden: self.dropout(activation(hidden)), hidden))
+
+
+class EsViTCvtBranch(nn.Module):
+    """A norm and the function that follows it; the name of the latter is that of the original."""
+
+    def __init__(self, config: EsViTConfig, dim: int, function: nn.Module):
+        super().__init__()
+        self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
+        self.fn = function
+
+
+class EsViTCvtLayer(EsViTLayer, nn.ModuleList):
+    """A block, a list of two as in the original: window attention and MLP, each pre-normed, residual, DropPath."""
+
+    def __init__(self, config: EsViTConfig, dim: int, num_heads: int, drop_path: float):
+        super().__init__()
+        self.append(EsViTCvtBranch(config, dim, EsViTCvtAttention(config, dim, num_heads)))
+        self.append(EsViTCvtBranch(config, dim, EsViTCvtMLP(config, dim)))
+        self.drop_path = EsViTDropPath(drop_path)
+
+    def forward(
+        self, hidden_states: torch.Tensor, grids: list[Grid], output_attentions: bool = False
+    ) -> tuple[torch.Tensor, AttentionWeights, list[BatchStatistics | None]]:
+        """Also returns the batch statistics for [`update`], which is not computed again where this is."""
+        attention: Any = self[0]
+        mlp: Any = self[1]
+        factors = [self.drop_path(grids, hidden_states) for _ in ("attention", "mlp")]
+        branch, weights, statistics = attention.fn(attention.norm(hidden_states), grids, output_attentions)
+        tokens = add_branch(hidden_states.flatten(0, 1), branch.flatten(0, 1), factors[0])
+        # The norm's call, not the norm: Accelerate's hooks move every module that they find among the arguments.
+        tokens = add_branch(tokens, mlp.fn(tokens, mlp.norm.__call__), factors[1])
+        return tokens.view_as(hidden_states), weights, statistics
+
+    def update(self, statistics: list[BatchStatistics | None]) -> None:
+        attention: Any = self[0]
+        for batch in statistics:
+            attention.fn.qkv.bn.update(batch)
+
+
+class EsViTCvtStage(EsViTStage):
+    """Blocks of one resolution."""
+
+    def __init__(self, config: EsViTConfig, index: int, drop_path: list[float]):
+        super().__init__()
+        dim, heads = config.stage_widths()[index], config.num_heads[index]
+        self.layers = nn.ModuleList(EsViTCvtLayer(config, dim, heads, rate) for rate in drop_path)
+
+    def forward(
+        self, hidden_states: torch.Tensor, grids: list[Grid], output_attentions: bool = False, last_blocks: int = 0
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Returns the tokens, and those of the last `last_blocks` blocks."""
+        kept = []
+        block: Any
+        for index, block in enumerate(self.layers):
+            hidden_states, _, statistics = block(hidden_states, grids, output_attentions)
+            block.update(statistics)
+            if index >= len(self.layers) - last_blocks:
+                kept.append(hidden_states)
+        return hidden_states, kept
+
+
+class EsViTCvtEncoder(nn.Module):
+    """Stages `stage0`, `stage1`, ..., each a patch embedding and its blocks; final norm."""
+
+    def __init__(self, config: EsViTConfig):
+        super().__init__()
+        self.config = config
+        self.depths = config.depths
+        self.num_features = config.stage_widths()
+        self.stem_features = self.num_features[0]
+        for stage, rates in enumerate(drop_path_rates(config.drop_path_rate, config.depths)):
+            parts = [EsViTCvtEmbed(config, stage), EsViTCvtStage(config, stage, rates)]
+            self.add_module(f"stage{stage}", nn.ModuleList(parts))
+        self.norm = nn.LayerNorm(self.num_features[-1], eps=config.layer_norm_eps)
+
+    def input_embedding(self) -> nn.Module:
+        return self.get_submodule("stage0.0.proj")
+
+    def check_size(self, height: int, width: int) -> None:
+        """
+        Raises:
+            EsViTInputError: an image of this size has no token in some stage.
+        """
+        if min(self.config.region_grid(height, width)) < 1:
+            raise EsViTInputError(
+                f"An image of {height} x {width} pixels is smaller than one patch of a stage (kernels "
+                f"{self.config.patch_kernels}, paddings {self.config.patch_paddings}); enlarge it first."
+            )
+
+    def forward(
+        self,
+        crops: list[torch.Tensor],
+        output_attentions: bool = False,
+        output_maps: bool = False,
+        before_merging: bool = False,
+        last_blocks: int = 0,
+    ) -> EncoderOutput:
+        """
+        Args:
+            crops: one tensor `[n, channels, height, width]` a group.
+            output_attentions: have each block compute its attention weights (recorded by the model).
+            output_maps: also return the maps of stem and stages (one group only).
+            before_merging: makes no difference: the patches of the next stage are embedded in that stage.
+            last_blocks: also return the pooled outputs of this many last blocks, counted over all stages.
+        """
+        maps: list[torch.Tensor] = []
+        pooled_blocks: list[torch.Tensor] = []
+        for index in range(len(self.depths)):
+            embed, stage = self.get_submodule(f"stage{index}").children()
+            tokens, grids = embed(crops)
+            if output_maps and index == 0:
+                maps.append(to_map(tokens, grids))
+            wanted = max(last_blocks - sum(self.depths[index + 1 :]), 0)
+            tokens, blocks = stage(tokens, grids, output_attentions, wanted)
+            if output_maps:
+                maps.append(to_map(tokens, grids))
+            crops = [group.permute(0, 3, 1, 2) for group in split_groups(tokens, grids)]
+            is_last = index == len(self.depths) - 1
+            pooled_blocks += [pool_groups(self.norm(block) if is_last else block, grids) for block in blocks]
+        tokens = self.norm(tokens)
+        maps_or_none = tuple(maps) if output_maps else None
+        return EncoderOutput(tokens, grids, pool_groups(tokens, grids), maps_or_none, tuple(pooled_blocks))
