@@ -51,8 +51,8 @@ def infer_config(state_dict: Mapping[str, torch.Tensor], image_size: int | None 
     }
     if family in ("vit", "cvt") and "num_heads" not in fields:
         raise ConversionError(
-            f"Tensors do not tell the attention heads of a {FAMILIES[family].name} of width {fields['embed_dim']}; give "
-            "num_heads (--set num_heads=[1,3,6,12], say, with one for each stage)."
+            f"Tensors do not tell the attention heads of a {FAMILIES[family].name} of width {fields['embed_dim']}; "
+            "give num_heads (--set num_heads=[1,3,6,12], say, with one for each stage)."
         )
     try:
         config = EsViTConfig(**fields)
