@@ -1,7 +1,7 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
 """
-Swin-T and ViL at full size, a projection head and both losses in float64, against digits that the original
+Swin-T, ViL and DeiT-S at full size, a projection head and both losses in float64, against digits that the original
 (microsoft/esvit, MIT) printed for weights and inputs defined by a hash function.
 """
 
@@ -163,6 +163,23 @@ def test_vil_tiny():
     fill(model.encoder)
     ours = {size: outputs(model, size) for size in (224, 96)}
     for name, size, shape, figures in VIL_TINY:
+        assert_printed(ours[size][name], shape, figures)
+
+
+DEIT_SMALL = [
+    ("pooled", 224, (2, 384), "-0.000199 0.993887  0.795749 0.430913 -0.639381 -0.449996  0.375462 0.417701"),
+    ("tokens", 224, (2, 196, 384), "-0.001000 0.996140  0.717464 -0.014036 -0.445510 -0.117230  -0.372032 -0.235677"),
+    ("pooled", 96, (2, 384), "-0.000986 0.998380  0.171708 0.050079 -0.267990 -0.316727  0.783852 0.400967"),
+]
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_deit_small():
+    model = EsViTModel(EsViTConfig.from_architecture("deit-small")).double().eval()
+    fill(model.encoder)
+    ours = {size: outputs(model, size) for size in (224, 96)}
+    for name, size, shape, figures in DEIT_SMALL:
         assert_printed(ours[size][name], shape, figures)
 
 
