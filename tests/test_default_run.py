@@ -1,8 +1,9 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
 """
-`pretrain.py` from inside `training/` without data: ImageNet streamed from the Hub, here a loopback one, which serves it
-in miniature under its real name and shape. Only the endpoint, and a small model, are given.
+`pretrain.py` from inside `training/` on ImageNet streamed from the Hub, here a loopback one, which serves it in
+miniature under its real names and shapes: without data, and as the data set of tar files. Only the endpoint, and a
+small model, are given.
 """
 
 import json
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from hub_client import GRANTED, TOKENS, small_hub
-from hub_repositories import imagenet_1k
+from hub_repositories import imagenet_1k, imagenet_1k_wds
 from loopback_hub import LoopbackHub
 
 
@@ -35,10 +36,17 @@ MODEL = [
 ]
 
 
-def pretrain(hub: LoopbackHub, folder: Path, launcher: list[str], token: str | None) -> subprocess.CompletedProcess:
+def launcher(processes: int) -> list[str]:
+    return ACCELERATE if processes == 1 else ["torchrun", "--standalone", "--nproc_per_node", str(processes)]
+
+
+def pretrain(
+    hub: LoopbackHub, folder: Path, launcher: list[str], token: str | None, options: str = ""
+) -> subprocess.CompletedProcess:
     scripts = Path(sys.executable).parent
     environment = hub.environment(folder, token, OMP_NUM_THREADS="1", ACCELERATE_USE_CPU="true")
     command = [str(scripts / launcher[0]), *launcher[1:], "pretrain.py", *MODEL, "--output_dir", str(folder / "run")]
+    command += options.split()
     return subprocess.run(command, cwd=ROOT / "training", env=environment, capture_output=True, text=True, timeout=300)
 
 
@@ -50,15 +58,28 @@ def losses(folder: Path) -> list[float]:
 @pytest.mark.parametrize("processes", [1, 3])
 def test_imagenet_by_its_real_shape(processes, tmp_path):
     """294 and 14 parquet files. Of their images only those of the ranks' first blocks are read, and none is stored."""
-    launcher = ACCELERATE if processes == 1 else ["torchrun", "--standalone", "--nproc_per_node", str(processes)]
     with LoopbackHub([imagenet_1k()], TOKENS) as hub:
-        done = pretrain(hub, tmp_path, launcher, GRANTED)
+        done = pretrain(hub, tmp_path, launcher(processes), GRANTED)
         assert done.returncode == 0, done.stdout + done.stderr
         assert GRANTED not in done.stdout + done.stderr
         assert all(request.authenticated for request in hub.requests("*imagenet-1k/resolve*"))
     assert len(losses(tmp_path)) == 3 and all(losses(tmp_path))
     assert not list((tmp_path / "hf_home").rglob("*.parquet")) and not list(tmp_path.rglob("*.arrow"))
     assert all(GRANTED not in path.read_text(errors="ignore") for path in tmp_path.rglob("*") if path.is_file())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 3])
+def test_imagenet_as_tar_files(processes, tmp_path):
+    """1024 tar files. They are walked through once, their images read by ranges, and none is stored."""
+    options = "--recipe swin_tiny_w7 --data timm/imagenet-1k-wds --streaming --mixed_precision no"
+    with LoopbackHub([imagenet_1k_wds()]) as hub:
+        done = pretrain(hub, tmp_path, launcher(processes), None, options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4096 images in 1024 shards" in done.stdout
+    assert len(losses(tmp_path)) == 3 and all(losses(tmp_path))
+    assert len(list((tmp_path / "run" / "tar_index").glob("*.json"))) == 1024
+    assert not list(tmp_path.rglob("*.tar")) and not list(tmp_path.rglob("*.arrow"))
 
 
 def test_without_a_token_it_says_what_is_missing(tmp_path):

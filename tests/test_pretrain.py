@@ -263,6 +263,17 @@ def test_the_command_prints_the_message_alone(images, tmp_path):
         main(["--epohcs", "3"])
 
 
+def test_an_error_of_a_worker_ends_the_run_at_once_and_is_the_message_alone(tmp_path):
+    (folder := tmp_path / "broken").mkdir()
+    for index in range(26):
+        (folder / f"{index}.png").write_bytes(b"no picture")
+    recipe = recipe_of(tiny(folder, tmp_path / "run", num_workers=2), tmp_path / "recipe.yaml")
+    command = [sys.executable, "training/pretrain.py", "--recipe", recipe]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "error: 17 images in a row cannot be read; the last one: " in done.stderr
+    assert not [word for word in ("Traceback", "Alarm clock", "QueueFeederThread") if word in done.stderr], done.stderr
+
+
 @pytest.mark.parametrize(
     "changes, error, message",
     [

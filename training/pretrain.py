@@ -43,7 +43,7 @@ from pictures import views_picture
 from preparation import USER_ERRORS, Preparation, PreparationError, knn_transform
 from run_folder import check_shared, model_folder, on_main, writing
 from trackers import start_trackers
-from view_loader import Batch, SkipLog
+from view_loader import Batch, SkipLog, message_of, shut_down
 
 
 DRAW_EVERY = 60  # seconds between two pictures of the curves, at the least
@@ -95,7 +95,11 @@ class Pretraining:
 
     def batches(self, step: int) -> Iterator[Batch]:
         """What this process sees from `step` on: `gradient_accumulation_steps` batches a step."""
-        return iter(build_loader(self.options, self.source, self.plan, self.accelerator, step))
+        batches = iter(build_loader(self.options, self.source, self.plan, self.accelerator, step))
+        try:
+            yield from batches
+        finally:
+            shut_down(batches)
 
     def save(self, step: int) -> Path:
         progress = Progress(step, self.plan.world_size, self.plan.steps_per_epoch, asdict(self.options))
@@ -256,7 +260,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(error, file=sys.stderr)
         sys.exit(EXIT_CODE)
     except (PreparationError, *USER_ERRORS) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {message_of(error)}")
     except RuntimeError as error:  # a CPU's memory has no type of its own
         if not is_out_of_memory(error):
             raise

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from augmentation import photometric_parameters
 from crops import sufficient_size, write_views
@@ -241,6 +242,21 @@ class SkipLog:
         if len(self.skipped) > max_names:
             lines.append(f"... and {len(self.skipped) - max_names} more")
         return "\n  ".join(lines)
+
+
+def shut_down(batches: Iterator[Batch]) -> None:
+    """
+    End the workers of a loader's iterator. torch does so when nothing refers to it any more, but the traceback of an
+    error does, to the end of the program, which would then wait for them.
+    """
+    if isinstance(batches, _MultiProcessingDataLoaderIter):
+        batches._shutdown_workers()
+
+
+def message_of(error: BaseException) -> str:
+    """Of an error of a worker, without the traceback that torch puts around its message."""
+    text = str(error).strip()
+    return text.rpartition(f"{type(error).__name__}: ")[2] if text.startswith("Caught ") else text
 
 
 def make_loader(
