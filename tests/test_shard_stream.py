@@ -141,8 +141,13 @@ def test_epochs_leave_no_thread_process_or_file_behind(kind, num_workers, tmp_pa
     for _ in range(3):
         batches(source, num_epochs=2, num_workers=num_workers)
         next(source.rank_items(0, 0, 0, 24, 0))  # and no more of it
-    wait_for(lambda: open_things() == before, seconds=10)
-    assert open_things() == before
+
+    # Fewer than before are possible: threads of the first time that were about to end.
+    def none_more():
+        return all(now <= then for now, then in zip(open_things(), before, strict=True))
+
+    wait_for(none_more, seconds=10)
+    assert none_more()
 
 
 def test_a_record_is_the_row_that_its_label_says(kind, tmp_path):
