@@ -145,6 +145,7 @@ def draw(saved: Saved, path: Path) -> None:
 
 SECTIONS: dict[str, tuple[str, Callable[[Saved], str]]] = {
     "step": ("Pretraining step, Swin-T W7, 2 x 224 + 8 x 96 px, 65536 prototypes, fp32", seconds_and_memory),
+    "backbone_cvt-tiny": ("Backbone, CvT-T, forward and backward, 2 x 224 + 8 x 96 px, fp32", seconds_and_memory),
     "step_default_allocator": ("The same with glibc's allocator as it comes", seconds_and_memory),
     "loss": ("Loss, prototypes and their gradients, 65536 prototypes", loss),
     "inference": ("Feature extraction, Swin-T W7, 224 px, batch 16, fp32", inference),
