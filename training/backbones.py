@@ -11,7 +11,7 @@ from modeling_esvit.backbone_probe import EsViTBackboneError, description, on_me
 from options import OptionError, PretrainOptions
 
 
-OWN_FIELDS = ("patch_size", "embed_dim", "depths", "num_heads")
+OWN_FIELDS = ("patch_size", "embed_dim", "stage_dims", "depths", "num_heads")
 
 
 def backbone_overrides(options: PretrainOptions, backbone: Any) -> dict[str, Any]:
