@@ -22,7 +22,7 @@ from tiny_runs import tiny, write_images
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 SHALLOW = "--depths 1 1 1 1 --embed_dim 8 --num_heads 1 1 2 2 --num_prototypes 64 --head_hidden_size 16"
-QUICK = ("swin_tiny_w7", "swin_tiny_w14_region", "demo_small_batch")  # the rest in `make test-all`
+QUICK = ("swin_tiny_w7", "demo_small_batch")  # the rest in `make test-all`
 CPU = torch.device("cpu")
 
 
@@ -101,17 +101,26 @@ def test_a_stopped_run_would_continue(images, tmp_path, capsys):
         main(tiny(images, tmp_path, "--dry_run --momentum_teacher 0.5"))
 
 
+def test_data_of_the_evaluation_is_checked_beside_wrong_data(tmp_path):
+    data = f"--data {tmp_path}/no_such --knn_every 1 --knn_test {tmp_path}/nor_this --dry_run"
+    with pytest.raises(SystemExit) as error:
+        main(tiny(tmp_path, tmp_path / "run", data))
+    for name in ("no_such", "nor_this"):
+        assert str(error.value).count(f"{tmp_path}/{name}") == 1, error.value
+
+
 @pytest.mark.slow
-def test_problems_of_one_process_end_all(images, tmp_path):
-    """Only the second process cannot read the data."""
-    code = "import os, sys; sys.argv[2] += '/no_such' * int(os.environ['RANK']); from pretrain import main; main()"
+@pytest.mark.parametrize("rank", [0, 1])
+def test_problems_of_one_process_end_all(images, tmp_path, rank):
+    """One process cannot read the data; the main one says so, once."""
+    code = f"import os, sys; sys.argv[2] += '/no_such' * (os.environ['RANK'] == '{rank}')"
     script = tmp_path / "start.py"
-    script.write_text(code)
+    script.write_text(f"{code}; from pretrain import main; main()")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'training'}:{ROOT}"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
     arguments = [*command, *tiny(images, tmp_path / "run", "--dry_run --batch_size 4")]
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode != 0 and "no_such' does not exist" in done.stderr
+    assert done.returncode != 0 and done.stderr.count("no_such' does not exist") == 1
 
 
 # -- the estimate ------------------------------------------------------------------------------------------------------
@@ -163,4 +172,4 @@ def test_estimate_against_a_measured_peak(images, tmp_path, changes):
     measured = json.loads(done.stdout.splitlines()[-1])
     expected = estimate(parse_options(arguments), CPU, 1)
     growing = expected.total - expected.student - expected.teacher
-    assert growing > 3e8 and measured == pytest.approx(growing, rel=0.3)
+    assert growing > 1e8 and measured == pytest.approx(growing, rel=0.3)

@@ -197,7 +197,7 @@ def test_data_that_cannot_be_evaluated(model, images):
     with pytest.raises(UnlabelledDataError):
         evaluate_folders(model, images[0], images[1] / "red", k=[5])
     with pytest.raises(DataOptionError, match="name a split"):
-        knn.open_train_and_test(f"{images[0]}", f"{images[0]}:red")
+        knn.told_apart(f"{images[0]}", f"{images[0]}:red")
 
 
 def run_command(arguments, launcher, home) -> dict[str, float]:

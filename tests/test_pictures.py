@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pictures of a run show what they are made of."""
 
+import itertools
 import json
 import math
 
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 from crops import IMAGENET_MEAN, IMAGENET_STD
-from pictures import GAP, draw_curves, views_picture
+from pictures import BACKGROUND, GAP, TITLE, draw_curves, views_picture
 
 
 def test_views_are_shown_image_by_image():
@@ -20,12 +21,17 @@ def test_views_are_shown_image_by_image():
     for level, size in zip(levels, (8, 4), strict=True):
         view = level.flatten()[:, None, None, None].expand(-1, 3, size, size) / 255
         groups.append((view - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1))
-    shown = np.asarray(views_picture(groups, batch=3, images=2))
-    assert shown.shape == (2 * (8 + GAP), 2 * (8 + GAP) + 4 + GAP, 3)
-    for image in range(2):
-        top = image * (8 + GAP)
-        for crop, left in enumerate((0, 8 + GAP, 2 * (8 + GAP))):
-            assert (shown[top : top + 4, left : left + 4] == 10 * image + crop).all()
+    picture = views_picture(groups, batch=3, images=2)
+    shown = np.asarray(picture)
+    assert shown.shape[0] == TITLE + 2 * (
+        2 * (64 + GAP) + GAP
+    )  # two rows, and in each two small crops above one another
+    lefts = (0, 128 + GAP, 2 * (128 + GAP))
+    for image, crop in itertools.product(range(2), range(3)):
+        top, size = TITLE + image * (2 * (64 + GAP) + GAP), (128, 128, 64)[crop]
+        assert (shown[top : top + size, lefts[crop] : lefts[crop] + size] == 10 * image + crop).all()
+        assert (shown[top + size, lefts[crop]] == BACKGROUND).all()
+    assert len(np.unique(shown[:TITLE])) > 10  # the titles
 
 
 def test_curves(tmp_path):

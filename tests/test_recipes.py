@@ -176,7 +176,14 @@ def test_small_batches_follow_the_scaling_rule(small, reference, batch):
 
 def test_data_on_the_command_line_replaces_that_of_the_recipe(tmp_path):
     recipe = tmp_path / "recipe.yaml"
-    about = {"data": "a/b", "split": "s", "image_column": "c", "streaming": True, "samples_per_epoch": 5}
+    about = {
+        "data": "a/b",
+        "split": "s",
+        "revision": "r",
+        "image_column": "c",
+        "streaming": True,
+        "samples_per_epoch": 5,
+    }
     recipe.write_text(yaml.safe_dump({**about, "epochs": 50}))
     assert set(about) == set(ABOUT_DATA)
     from_recipe = parse_options(["--recipe", str(recipe)])

@@ -20,12 +20,11 @@ from transformers.initialization import no_init_weights
 from construction import build_networks, view_options
 from modeling_esvit import EsViTForPreTraining
 from modeling_esvit.region_matching import crop_layout, esvit_loss
+from modeling_esvit.swin import PART_TOKENS
 from options import PretrainOptions
 
 
-# On a CPU blocks and loss go through a batch in small parts: thousands of calls, and so nothing that jumps with the
-# number of images. Two batches of these sizes tell what any other takes.
-CPU_BATCHES = (1, 2)
+PATCH_SIZE = 4  # of the architectures whose blocks work in parts
 
 
 class Counter(TorchDispatchMode):
@@ -117,12 +116,11 @@ def estimate(options: PretrainOptions, device: torch.device, world_size: int) ->
             warnings.simplefilter("ignore")  # deepcopy asks a fake tensor for its address, in vain
             student, teacher = build_networks(options, device)
         gradients = num_bytes(p for p in student.parameters() if p.requires_grad)
-        batches = CPU_BATCHES if device.type == "cpu" and options.batch_size > max(CPU_BATCHES) else ()
-        counts = [step_on_fakes(options, device, student, teacher, batch) for batch in batches or (options.batch_size,)]
-    peaks = [count.peak for count in counts]
-    peak = peaks[-1]
-    if batches:
-        peak += (peaks[1] - peaks[0]) // (batches[1] - batches[0]) * (options.batch_size - batches[1])
+        batches = counted_batches(options, device)
+        counts = [step_on_fakes(options, device, student, teacher, batch) for batch in batches]
+    peak = counts[-1].peak
+    if len(batches) == 2:
+        peak += (peak - counts[0].peak) // (batches[1] - batches[0]) * (options.batch_size - batches[1])
     return Estimate(
         student=bytes_of(student),
         teacher=bytes_of(teacher),
@@ -131,8 +129,21 @@ def estimate(options: PretrainOptions, device: torch.device, world_size: int) ->
         buckets=gradients if world_size > 1 else 0,
         activations=max(peak - gradients, 0),
         parameters=sum(p.numel() for p in student.parameters()),
-        flops_per_image=counts[-1].flops / (batches or (options.batch_size,))[-1],
+        flops_per_image=counts[-1].flops / batches[-1],
     )
+
+
+def counted_batches(options: PretrainOptions, device: torch.device) -> tuple[int, ...]:
+    """
+    Sizes of one or two batches that tell what a step takes. On a CPU blocks and loss go through a batch in parts, which
+    are thousands of calls for a large one. Once parts are full, each further image adds the same: two batches of full
+    parts are enough.
+    """
+    tokens = (options.global_crop_size // (options.patch_size or PATCH_SIZE)) ** 2
+    full = max(1, PART_TOKENS // tokens)
+    if device.type != "cpu" or options.batch_size <= 2 * full:
+        return (options.batch_size,)
+    return full, 2 * full
 
 
 def step_on_fakes(

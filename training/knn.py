@@ -238,8 +238,8 @@ def split_name(data: str) -> tuple[str, str | None]:
     return (name, split) if colon and not os.path.exists(data) else (data, None)
 
 
-def open_train_and_test(train: str, test: str) -> list[ImageSource]:
-    """Opens DATA or DATA:SPLIT, refusing to test on the training data by an omission.
+def told_apart(train: str, test: str) -> list[tuple[str, str | None]]:
+    """Data and split of DATA or DATA:SPLIT, refusing to test on the training data by an omission.
 
     Raises:
         DataOptionError: both are the same data, and not told apart by splits.
@@ -247,7 +247,7 @@ def open_train_and_test(train: str, test: str) -> list[ImageSource]:
     named = [split_name(train), split_name(test)]
     if named[0][0] == named[1][0] and (None in (named[0][1], named[1][1]) or named[0] == named[1]):
         raise DataOptionError(f"train {train!r} and test {test!r} are the same data: name a split of it for each.")
-    return [open_source(name, split=split) for name, split in named]
+    return named
 
 
 def print_table(result: dict[str, float]) -> None:
@@ -303,7 +303,7 @@ def evaluate_command(arguments: argparse.Namespace) -> None:
 
     # Accelerate ignores torchrun's processes on a CPU unless told that there is nothing else.
     state = PartialState(cpu=arguments.device == "cpu" or not torch.accelerator.is_available())
-    train, test = open_train_and_test(arguments.train, arguments.test)
+    train, test = (open_source(data, split=split) for data, split in told_apart(arguments.train, arguments.test))
     result = evaluate_knn(
         AutoModel.from_pretrained(arguments.model).to(arguments.device or state.device),
         evaluation_transform(AutoImageProcessor.from_pretrained(arguments.model)),

@@ -31,7 +31,7 @@ from construction import (
 from data_record import DataRecord
 from image_sources import DataOptionError, EmptySourceError, ImageSource, open_source
 from initialisation import InitialisationError, check_origin, find_origin
-from knn import TEMPERATURE, NeighbourCountError, check_options, open_train_and_test
+from knn import TEMPERATURE, NeighbourCountError, check_options, told_apart
 from modeling_esvit import EsViTArchitectureError, EsViTBackboneError, EsViTConfig
 from modeling_esvit.modeling_esvit import evaluation_preprocessor
 from monitoring import NonFiniteLossError
@@ -50,6 +50,10 @@ from view_features import (
 from views import ViewOptionError
 
 
+class PreparationError(ValueError):
+    """Several things are wrong; the message names each."""
+
+
 # What a user can put right; the command prints their message alone.
 USER_ERRORS = (
     *(OptionError, ViewOptionError, PrecisionError, ShardingError, RunFolderError, NonFiniteLossError),
@@ -57,11 +61,9 @@ USER_ERRORS = (
     *(DataOptionError, EmptySourceError, UnlabelledDataError, NeighbourCountError),
     *(NonFiniteFeatureError, OSError),  # the latter also for missing data, unreadable images, a full disk
 )
+# Those that every process raises at the same point, so that one can tell it.
+RAISED_BY_ALL = (PreparationError, OptionError, RunFolderError, NonFiniteLossError)
 SPARE_CHECKPOINTS = 2  # that exist for a while beside those that are kept: the one being written, and `best`
-
-
-class PreparationError(ValueError):
-    """Several things are wrong; the message names each."""
 
 
 class Preparation:
@@ -104,7 +106,7 @@ class Preparation:
                 origin = find_origin(options.init_from)
                 check_origin(origin, build_config(options))
         with self.noted():
-            self.knn_data = open_knn_data(options)
+            self.open_knn_data()
 
     @contextlib.contextmanager
     def noted(self) -> Iterator[None]:
@@ -121,6 +123,21 @@ class Preparation:
         assert self.plan is not None
         checkpoints = Checkpoints(self.options.output_dir, self.options.keep_checkpoints, self.accelerator)
         self.found = checkpoints.latest(self.options, self.plan.steps_per_epoch)
+
+    def open_knn_data(self) -> None:
+        """Bank and test images of the evaluation during training, which must not fail after hours."""
+        options = self.options
+        if not options.knn_every or options.knn_test is None:
+            return
+        training_data = f"{options.data}:{options.split}" if options.split else str(options.data)
+        named = told_apart(options.knn_train or training_data, options.knn_test)
+        for data, split in named:
+            with self.noted():
+                source = open_source(data, split=split)
+                labelled_images(source, options)
+                self.knn_data.append(source)
+        if len(self.knn_data) == len(named):
+            check_options(options.knn_k, TEMPERATURE, len(self.knn_data[0]))
 
     def summary(self, parameters: int) -> str:
         """What is trained on what, and the derived values, each with its formula."""
@@ -144,10 +161,11 @@ class Preparation:
     def refuse(self) -> None:
         """
         Raises:
-            PreparationError: there are several, on whatever process. A single one is raised as it is.
+            PreparationError: there are several, or one of another process. A single one of the main process, which
+                tells it, is raised as it is.
         """
         messages = gather_object([str(problem) for problem in self.problems])
-        if self.problems and set(messages) == {str(self.problems[0])}:
+        if self.accelerator.is_main_process and self.problems and set(messages) == {str(self.problems[0])}:
             raise self.problems[0]
         if messages:
             raise PreparationError("\n".join(dict.fromkeys(messages)))
@@ -218,18 +236,6 @@ def open_training_data(options: PretrainOptions) -> ImageSource:
         tar_index=Path(options.tar_index or Path(options.output_dir) / "tar_index"),
         cache=None if options.cache is None else Path(options.cache),
     )
-
-
-def open_knn_data(options: PretrainOptions) -> list[ImageSource]:
-    """Bank and test images of the evaluation during training, which must not fail after hours."""
-    if not options.knn_every or options.knn_test is None:
-        return []
-    training_data = f"{options.data}:{options.split}" if options.split else str(options.data)
-    sources = open_train_and_test(options.knn_train or training_data, options.knn_test)
-    for source in sources:
-        labelled_images(source, options)
-    check_options(options.knn_k, TEMPERATURE, len(sources[0]))
-    return sources
 
 
 def labelled_images(source: ImageSource, options: PretrainOptions) -> LabelledImages:

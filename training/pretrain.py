@@ -17,7 +17,9 @@ OUTPUT_DIR/teacher.
 import contextlib
 import gc
 import itertools
+import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -40,7 +42,7 @@ from monitoring import Monitor
 from options import PretrainOptions, read_options, save_options
 from out_of_memory import is_out_of_memory, out_of_memory_advice
 from pictures import views_picture
-from preparation import USER_ERRORS, Preparation, PreparationError, knn_transform
+from preparation import RAISED_BY_ALL, USER_ERRORS, Preparation, PreparationError, knn_transform
 from run_folder import check_shared, model_folder, on_main, writing
 from trackers import start_trackers
 from view_loader import Batch, SkipLog, message_of, shut_down
@@ -248,6 +250,16 @@ class Pretraining:
         return folder
 
 
+def leave_word_to_main(code: int) -> None:
+    """
+    Where all processes end for one reason, all but the main one end without a word. They wait a little: a launcher that
+    sees one of them end stops the others, maybe before the main one has spoken.
+    """
+    if int(os.environ.get("RANK", 0)):
+        time.sleep(1)
+        sys.exit(code)
+
+
 def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
@@ -257,9 +269,12 @@ def main(arguments: list[str] | None = None) -> None:
         else:
             Pretraining(options).run()
     except InterruptedRunError as error:
+        leave_word_to_main(EXIT_CODE)
         print(error, file=sys.stderr)
         sys.exit(EXIT_CODE)
     except (PreparationError, *USER_ERRORS) as error:
+        if isinstance(error, RAISED_BY_ALL):
+            leave_word_to_main(1)
         sys.exit(f"error: {message_of(error)}")
     except RuntimeError as error:  # a CPU's memory has no type of its own
         if not is_out_of_memory(error):

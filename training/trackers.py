@@ -7,6 +7,7 @@ import os
 import uuid
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from accelerate import Accelerator
@@ -50,15 +51,33 @@ def problems_of(name: str) -> list[str]:
         module = importlib.import_module(package)
     except ImportError as error:
         return [f"The tracker {name!r} is installed, but importing {package} fails: {error}"]
-    if name == "wandb" and module.setup().settings.mode == "online" and not module.login(prompt=False):
-        return ["The tracker 'wandb' is not logged in: run `wandb login`, or set WANDB_MODE=offline."]
+    if name == "wandb" and module.setup().settings.mode == "online":
+        return problems_of_login(module)
     return []
+
+
+def problems_of_login(wandb: ModuleType) -> list[str]:
+    try:
+        if wandb.login(prompt=False):
+            return []
+        reason = "no key was found; run `wandb login`"
+    except wandb.Error as error:  # a wrong key, or no way to the server
+        reason = str(error).rstrip(".")
+    return [f"The tracker 'wandb' is not logged in: {reason}. WANDB_MODE=offline needs no login."]
 
 
 def start_trackers(accelerator: Accelerator, options: PretrainOptions, step: int) -> None:
     """Begin, or go on after `step` steps, under the name that the run's folder has for it."""
     settings = tracker_settings(Path(options.output_dir), step) if accelerator.is_main_process else {}
-    accelerator.init_trackers(PROJECT, {name: str(value) for name, value in asdict(options).items()}, settings)
+    accelerator.init_trackers(PROJECT, hyperparameters(options), settings)
+
+
+def hyperparameters(options: PretrainOptions) -> dict[str, bool | int | float | str]:
+    """Numbers stay numbers; TensorBoard takes neither lists nor None."""
+    return {
+        name: value if isinstance(value, bool | int | float | str) else str(value)
+        for name, value in asdict(options).items()
+    }
 
 
 def tracker_settings(folder: Path, step: int) -> dict[str, dict[str, Any]]:
