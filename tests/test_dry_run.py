@@ -21,7 +21,9 @@ from tiny_runs import tiny, write_images
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
-SHALLOW = "--depths 1 1 1 1 --embed_dim 8 --num_heads 1 1 2 2 --num_prototypes 64 --head_hidden_size 16"
+HEADS = "--num_prototypes 64 --head_hidden_size 16"
+SHALLOW = f"{HEADS} --depths 1 1 1 1 --embed_dim 8 --num_heads 1 1 2 2"  # of the four stages of a Swin
+SHALLOWED = {"demo": "", "resnet50": HEADS, "deit": f"{HEADS} --depths 1 --embed_dim 8 --num_heads 1"}
 QUICK = ("swin_tiny_w7", "demo_small_batch")  # the rest in `make test-all`
 CPU = torch.device("cpu")
 
@@ -37,11 +39,15 @@ def images(tmp_path_factory) -> Path:
     return write_images(tmp_path_factory.mktemp("data") / "images")
 
 
+def shallow(name: str) -> list[str]:
+    return next((small for start, small in SHALLOWED.items() if name.startswith(start)), SHALLOW).split()
+
+
 def origin(name: str, folder: Path) -> list[str]:
     """For a second stage: a model folder of its architecture to begin with."""
     if not name.endswith("_region"):
         return []
-    first = parse_options(["--recipe", name.replace("_region", "_view"), *SHALLOW.split()])
+    first = parse_options(["--recipe", name.replace("_region", "_view"), *shallow(name)])
     build_config(first).save_pretrained(folder / name)
     return ["--init_from", str(folder / name)]
 
@@ -51,8 +57,7 @@ def origin(name: str, folder: Path) -> list[str]:
 )
 def test_every_recipe_starts(name, images, tmp_path, capsys):
     """With its crops and schedules; networks are shallow and batches small."""
-    changes = "" if name.startswith("demo") else SHALLOW
-    small = f"--batch_size 2 --mixed_precision no --tracker none --dry_run {changes}".split()
+    small = ["--dry_run", *"--batch_size 2 --mixed_precision no --tracker none".split(), *shallow(name)]
     paths = ["--data", str(images), "--output_dir", str(tmp_path / "run")]
     main(["--recipe", name, *paths, *small, *origin(name, tmp_path)])
     shown = capsys.readouterr().out
