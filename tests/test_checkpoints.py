@@ -133,11 +133,11 @@ def test_a_full_disk_stops_all_processes(images, tmp_path):
     with mounted(tmp_path / "run", "-t", "tmpfs", "-o", f"size={2.6 * size:.0f}k", "full"):
         done = start([*command, "--keep_checkpoints", "2"])
         assert done.returncode == 1
-        assert done.stderr.count("run/checkpoints cannot be written: ") == 2, done.stderr
+        assert done.stderr.count("run/checkpoints cannot be written: ") == 1, done.stderr
         assert "No space left on device" in done.stderr and 'pretrain.py", line' not in done.stderr
         assert checkpoints_in(tmp_path / "run") == ["last", "step-00000001", "step-00000002"]
         done = start([*command, "--keep_checkpoints", "1"])  # room for the next is made after it
-        assert done.stderr.count("run/checkpoints cannot be written: ") == 2
+        assert done.stderr.count("run/checkpoints cannot be written: ") == 1
         subprocess.run(["mount", "-o", "remount,size=100m", str(tmp_path / "run")], check=True)
         assert start(command).returncode == 0
         assert len(losses_of(tmp_path / "run")) == 6
@@ -178,7 +178,7 @@ def test_a_folder_that_is_another_one_elsewhere(images, tmp_path):
     output.mkdir()
     command = [*TORCHRUN, "--no-python", "env", f"OUTPUT={output}", "sh", "-c", UNSHARED, "sh", sys.executable]
     done = start([*command, "-c", IMPATIENT, *tiny(images, output, TWO)])
-    assert done.returncode == 1 and done.stderr.count(f"{output} is not shared: processes on ") == 2, done.stderr
+    assert done.returncode == 1 and done.stderr.count(f"{output} is not shared: processes on ") == 1, done.stderr
     assert not any(output.iterdir())
 
 

@@ -117,8 +117,10 @@ class ModelSection:
     backbone_weights: bool = field(
         default=False, metadata={"help": "Start from the weights of --backbone, not from random ones."}
     )
-    window_size: int = field(default=7, metadata={"help": "Attention window in tokens: 7 or 14 in the paper."})
-    image_size: int = field(default=224, metadata={"help": "Size at construction; fixes windows and shifts."})
+    window_size: int = field(
+        default=7, metadata={"help": "Attention window, tokens a side: 7, or 14, which costs more and gives more."}
+    )
+    image_size: int = field(default=224, metadata={"help": "Pixels a side; fixes windows and shifts at construction."})
     patch_size: int | None = field(default=None, metadata={"help": "Instead of the architecture's."})
     embed_dim: int | None = field(default=None, metadata={"help": "Instead of the architecture's."})
     stage_dims: list[int] | None = field(
@@ -136,7 +138,9 @@ class ModelSection:
     vil_mode_switch: float = field(
         default=0.75, metadata={"help": "Share of the epochs after which a vil_mode above 0 becomes 0."}
     )
-    num_prototypes: int = field(default=65536, metadata={"help": "K, the heads' output dimension."})
+    num_prototypes: int = field(
+        default=65536, metadata={"help": "K, the heads' output dimension; fewer for few images, as in the demo."}
+    )
     head_hidden_size: int = field(default=2048, metadata={"help": "Width of the heads' MLPs."})
     head_bottleneck_size: int = field(default=256, metadata={"help": "Dimension in front of the prototypes."})
     norm_last_layer: bool = field(default=False, metadata={"help": "Keep the prototypes' norms at 1."})
@@ -151,11 +155,17 @@ class TaskSection:
 
     task: Literal["view", "view+region"] = field(default="view+region", metadata={"help": "Level of the losses."})
     region_weight: float = field(default=0.5, metadata={"help": "Share of the region loss; the rest is the view loss."})
-    student_temp: float = field(default=0.1, metadata={"help": "tau_s."})
-    warmup_teacher_temp: float = field(default=0.04, metadata={"help": "tau_t of the first epoch."})
+    student_temp: float = field(
+        default=0.1, metadata={"help": "tau_s, constant; above tau_t, so that targets are the sharper ones."}
+    )
+    warmup_teacher_temp: float = field(
+        default=0.04, metadata={"help": "tau_t of the first epoch; low, since a high one can collapse at first."}
+    )
     teacher_temp: float = field(default=0.07, metadata={"help": "tau_t after its warm-up."})
     warmup_teacher_temp_epochs: int = field(default=30, metadata={"help": "Epochs of that warm-up; 0 for none."})
-    center_momentum: float = field(default=0.9, metadata={"help": "Momentum of the centres."})
+    center_momentum: float = field(
+        default=0.9, metadata={"help": "Momentum of the centres a step; nearer 1 for small batches."}
+    )
 
 
 @dataclass
@@ -190,16 +200,24 @@ class OptimizationSection:
     epochs: int = field(default=300, metadata={"help": "Length of all schedules."})
     batch_size: int = field(default=32, metadata={"help": "Images a process takes at a time."})
     gradient_accumulation_steps: int = field(default=1, metadata={"help": "Batches of each process to one step."})
-    lr: float = field(default=5e-4, metadata={"help": "Peak learning rate for 256 images a step; scaled linearly."})
+    lr: float = field(
+        default=5e-4, metadata={"help": "Peak learning rate for 256 images a step; times the images of a step / 256."}
+    )
     min_lr: float = field(default=1e-6, metadata={"help": "Learning rate at the end of the cosine."})
     warmup_epochs: int = field(default=10, metadata={"help": "Epochs of linear learning rate warm-up."})
     weight_decay: float = field(default=0.04, metadata={"help": "At the start of its cosine."})
     weight_decay_end: float = field(default=0.4, metadata={"help": "At its end."})
-    momentum_teacher: float = field(default=0.996, metadata={"help": "EMA momentum, rising to 1 by a cosine."})
-    clip_grad: float = field(default=3.0, metadata={"help": "Largest gradient norm of each parameter; 0: no clipping."})
-    freeze_last_layer: int = field(default=1, metadata={"help": "Epochs in which the prototypes stay as they are."})
+    momentum_teacher: float = field(
+        default=0.996, metadata={"help": "EMA momentum a step, rising to 1 by a cosine; nearer 1 for small batches."}
+    )
+    clip_grad: float = field(
+        default=3.0, metadata={"help": "Largest L2 norm of each parameter's gradient; 0: no clipping."}
+    )
+    freeze_last_layer: int = field(
+        default=1, metadata={"help": "First epochs in which the prototypes stay as they are, against early collapse."}
+    )
     mixed_precision: Literal["no", "bf16", "fp16"] = field(
-        default="no", metadata={"help": "Autocast of both networks."}
+        default="no", metadata={"help": "Autocast of both networks; fp16 as published, bf16 without a loss scale."}
     )
     seed: int = field(default=0, metadata={"help": "Of weights, order and views."})
 
@@ -216,7 +234,7 @@ class RunSection:
         default=None, metadata={"help": "Folder for copies of a stream's shards, read in later epochs; default: none."}
     )
     stream_retry_seconds: float = field(
-        default=300, metadata={"help": "How long a server of shards may fail before the run stops."}
+        default=300, metadata={"help": "Seconds for which a server of shards may fail before the run stops."}
     )
     max_unreadable: float = field(
         default=0.01, metadata={"help": "Share of unreadable images above which the run stops."}

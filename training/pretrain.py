@@ -211,6 +211,7 @@ class Pretraining:
         monitor.step(
             step,
             report=save,
+            student_temp=options.student_temp,
             **self.plan.values(step - 1),
         )
         if not save:
