@@ -1,7 +1,10 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Sets of crops of both tasks: a step with each trains."""
+"""Sets of crops and ways to make up a batch: each trains, and the same images give the same run."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ from pretrain import Pretraining
 from tiny_runs import losses_of, tiny, write_images
 
 
+ROOT = Path(__file__).resolve().parents[1]
 BOTH = pytest.mark.parametrize("task", ["view", "view+region"])
 
 
@@ -48,3 +52,16 @@ def test_a_step_trains(images, tmp_path, task, crops):
         name for name, value in before.items() if value.ndim == 2 and value.requires_grad and "bias" not in name
     ]
     assert len(matrices) > 10 and not [name for name in matrices if torch.equal(before[name], after[name])]
+
+
+@pytest.mark.slow
+@BOTH
+def test_two_processes_that_accumulate_equal_one(images, tmp_path, task):
+    same = f"--task {task} --drop_path_rate 0"
+    Pretraining(parse_options(tiny(images, tmp_path / "one", same))).run()
+    smaller = f"{same} --batch_size 2 --gradient_accumulation_steps 2"
+    scripts = Path(sys.executable).parent
+    command = ["torchrun", "--standalone", "--nproc_per_node", "2", "training/pretrain.py"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{scripts}:{os.environ['PATH']}"}
+    subprocess.run([*command, *tiny(images, tmp_path / "two", smaller)], cwd=ROOT, env=environment, check=True)
+    assert losses_of(tmp_path / "two") == pytest.approx(losses_of(tmp_path / "one"), rel=1e-4)

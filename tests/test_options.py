@@ -53,6 +53,8 @@ def test_only_options_that_change_the_result_differ():
         (["--knn_every", "1"], "knn_every and knn_test go together"),
         (["--knn_test", "x"], "knn_every and knn_test go together"),
         (["--max_steps", "-5"], "max_steps must be at least 0, got -5"),
+        (["--seed", "-1"], "seed must be between 0 and 2147483647, got -1"),
+        (["--lr", "inf"], "lr must be finite and at least 0, got inf"),
         (["--clip_grad", "-1"], "clip_grad must be at least 0, got -1.0"),
         (["--momentum_teacher", "3"], "momentum_teacher must be between 0 and 1, got 3.0"),
         (["--student_temp", "0"], "student_temp must be at least 0.001, got 0.0"),

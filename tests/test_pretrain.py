@@ -221,7 +221,7 @@ def test_partial_checkpoints_are_ignored_and_named(images, finished, tmp_path, c
 @pytest.mark.parametrize(
     "file", ["training_state/progress.json", "training_state/training.pt", "student/model.safetensors"]
 )
-@pytest.mark.parametrize("content", [None, b"", b"{}"])
+@pytest.mark.parametrize("content", [None, b"", b"{}", b"\xf5"])
 def test_a_damaged_checkpoint_is_named(images, tmp_path, file, content):
     Pretraining(tiny(images, tmp_path, max_steps=1)).run()
     damaged = tmp_path / "checkpoints" / "step-00000001" / file
@@ -234,12 +234,20 @@ def test_a_damaged_checkpoint_is_named(images, tmp_path, file, content):
         Pretraining(tiny(images, tmp_path)).run()
 
 
-def test_a_line_that_a_killed_run_did_not_finish_is_dropped(images, finished, tmp_path):
+def test_a_damaged_record_of_the_data_is_named(images, tmp_path):
+    Pretraining(tiny(images, tmp_path, max_steps=1)).run()
+    (tmp_path / "data.json").write_bytes(b"\0\0")
+    with pytest.raises(ResumeError, match="data.json.* is damaged .* delete it"):
+        Pretraining(tiny(images, tmp_path)).run()
+
+
+def test_lines_that_a_killed_run_did_not_finish_are_dropped(images, finished, tmp_path, capsys):
     Pretraining(tiny(images, tmp_path, max_steps=3)).run()
-    with (tmp_path / "log.jsonl").open("a") as log:
-        log.write('{"step": 4, "lo')
+    with (tmp_path / "log.jsonl").open("ab") as log:
+        log.write(b'\0\0\xf5\0\n{"step": 4, "lo')
     Pretraining(tiny(images, tmp_path)).run()
     assert losses_of(tmp_path) == losses_of(finished)
+    assert "Warning: 1 lines of" in capsys.readouterr().out
 
 
 def test_a_finished_model_is_not_overwritten(images, tmp_path):

@@ -234,7 +234,7 @@ def network_weights(folder: Path) -> dict[str, torch.Tensor]:
 def read_progress(folder: Path) -> Progress:
     try:
         return Progress(**json.loads((folder / "training_state" / "progress.json").read_text()))
-    except (json.JSONDecodeError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise damaged(folder, error) from error
 
 

@@ -35,7 +35,16 @@ class DataRecord:
     def __init__(self, output_dir: str) -> None:
         self._path = Path(output_dir) / "data.json"
         begun = self._path.is_file() and (self._path.parent / "checkpoints" / "last").exists()
-        self._found = json.loads(self._path.read_text()) if begun else None
+        self._found = self._read() if begun else None
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            return json.loads(self._path.read_text())
+        except ValueError as error:
+            raise ResumeError(
+                f"{self._path}, which says what data the run was begun with, is damaged ({type(error).__name__} on "
+                "reading it). If the data are still the same, delete it, and start the same command again."
+            ) from error
 
     def commit(self, data: str | None) -> str | None:
         """The commit that was read, if the run was begun with data of this name."""

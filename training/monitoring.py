@@ -28,6 +28,14 @@ EMBEDDING_BATCHES = 32
 UNREADABLE_EVERY = 100  # unreadable images from one line about them to the next
 
 
+def record_of(line: str) -> dict[str, float] | None:
+    """What a line of the log says; None if it is damaged."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None
+
+
 class NonFiniteLossError(ArithmeticError):
     """In too many steps in a row the loss or a gradient was infinite or not a number."""
 
@@ -77,10 +85,13 @@ class Monitor:
     def forget_after(self, step: int) -> None:
         """
         Drop what a stopped run logged after the checkpoint that is now continued, and a line it did not finish. The
-        scores of that checkpoint, which has them itself, are written again.
+        scores of that checkpoint, which has them itself, are written again. Lines that a power cut left unreadable are
+        dropped, and counted.
         """
-        lines = [line for line in self.path.read_text().splitlines(keepends=True) if line.endswith("\n")]
-        records = [(json.loads(line), line) for line in lines]
+        lines = [line for line in self.path.read_text(errors="replace").splitlines(keepends=True) if line[-1] == "\n"]
+        records = [(values, line) for line in lines if (values := record_of(line)) is not None]
+        if len(records) < len(lines):
+            self.say(f"Warning: {len(lines) - len(records)} lines of {self.path} could not be read, and are dropped.")
         kept = [line for values, line in records if values["step"] < step + ("loss" in values)]
         partial = self.path.with_suffix(".partial")
         partial.write_text("".join(kept))

@@ -74,6 +74,7 @@ RANGES = {
     **dict.fromkeys(("mixup", "cutmix"), (0, math.inf)),
     **dict.fromkeys(("momentum_teacher", "center_momentum", "max_unreadable", "vil_mode_switch"), (0, 1)),
     **dict.fromkeys(("student_temp", "teacher_temp", "warmup_teacher_temp"), (1e-3, math.inf)),
+    "seed": (0, 2**31 - 1),  # each process adds its number, and NumPy takes 32 bits
 }
 
 
@@ -291,8 +292,10 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
 
     def out_of_range(self) -> Iterator[str]:
         for name, (low, high) in RANGES.items():
-            if not low <= getattr(self, name) <= high:
-                limits = f"at least {low:g}" if high == math.inf else f"between {low:g} and {high:g}"
+            value = getattr(self, name)
+            if not (low <= value <= high and math.isfinite(value)):
+                limits = f"finite and at least {low:g}" if value == math.inf else f"at least {low:g}"
+                limits = limits if high == math.inf else f"between {low:g} and {high:.10g}"
                 yield f"{name} must be {limits}, got {getattr(self, name)}."
         for name in ("warmup_epochs", "warmup_teacher_temp_epochs"):
             if not 0 <= getattr(self, name) <= self.epochs:
