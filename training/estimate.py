@@ -5,7 +5,6 @@ Memory and arithmetic of a training step, counted before it is taken: the step r
 and no values, so that it costs seconds and almost no memory whatever the model.
 """
 
-import warnings
 import weakref
 from dataclasses import dataclass
 
@@ -111,10 +110,11 @@ def estimate(options: PretrainOptions, device: torch.device, world_size: int) ->
     What a step of `options` takes on `device`. Not in it are what torch itself, its kernels and a fragmented heap hold,
     and what `torch.compile` saves.
     """
-    with FakeTensorMode(allow_non_fake_inputs=True), no_init_weights(), device:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deepcopy asks a fake tensor for its address, in vain
-            student, teacher = build_networks(options, device)
+    # Copying a network is not for fake tensors: some that count hold a value.
+    with torch.device("meta"), no_init_weights():
+        networks = build_networks(options, device)
+    with FakeTensorMode(allow_non_fake_inputs=True), device:
+        student, teacher = (network.to_empty(device=device) for network in networks)
         gradients = num_bytes(p for p in student.parameters() if p.requires_grad)
         batches = counted_batches(options, device)
         counts = [step_on_fakes(options, device, student, teacher, batch) for batch in batches]
