@@ -163,8 +163,9 @@ def test_samples_per_epoch_shows_all_in_the_long_run(tmp_path):
     source = open_stream(paths, samples_per_epoch=9, shuffle_window=4)
     epochs = [labels(batches(source, epoch=epoch)) for epoch in range(20)]
     assert all(len(set(epoch)) == 8 for epoch in epochs) and set().union(*epochs) == set(range(20))
-    with pytest.raises(DataOptionError, match="samples_per_epoch is 21, but the shards have 20"):
-        open_stream(paths, samples_per_epoch=21)
+    for number in (21, 0, -3):
+        with pytest.raises(DataOptionError, match=f"samples_per_epoch is {number}, but the shards have 20"):
+            open_stream(paths, samples_per_epoch=number)
 
 
 def test_unreadable_images_are_replaced_from_the_same_block(tmp_path):

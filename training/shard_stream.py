@@ -78,7 +78,7 @@ class ShardStream:
     """The images of shards as a source for the loader.
 
     Raises:
-        DataOptionError: `samples_per_epoch` is more than there is.
+        DataOptionError: `samples_per_epoch` is more than there is, or less than 1.
         EmptySourceError: the shards have no rows.
     """
 
@@ -97,9 +97,10 @@ class ShardStream:
         if not sum(self._lengths):
             raise EmptySourceError(f"the {len(shards)} shards, {shards[0].file.url} and so on, have no rows.")
         self._length = sum(self._lengths) if samples_per_epoch is None else samples_per_epoch
-        if self._length > sum(self._lengths):
+        if not 1 <= self._length <= sum(self._lengths):
             raise DataOptionError(
-                f"samples_per_epoch is {samples_per_epoch}, but the shards have {sum(self._lengths)} images."
+                f"samples_per_epoch is {samples_per_epoch}, but the shards have {sum(self._lengths)} images: "
+                "give a number from 1 to that."
             )
 
     def __len__(self) -> int:
