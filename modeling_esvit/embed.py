@@ -81,9 +81,7 @@ class Embedder:
         return cls(AutoModel.from_pretrained(name, dtype=dtype, **kwargs).to(device or default_device()), processor)
 
     def fingerprint(self) -> int:
-        """Tells models apart, also two of the same name: a checksum over some weights of each tensor."""
-        some = [tensor.flatten()[:64].float().cpu().numpy().tobytes() for tensor in self.model.state_dict().values()]
-        return zlib.crc32(b"".join(some))
+        return fingerprint(self.model)
 
     def read(self, images: Images, index: int) -> Read:
         """Pixel values `[3, H, W]`, or why there are none."""
@@ -107,6 +105,12 @@ class Embedder:
         hidden = output.last_hidden_state
         tokens = hidden.flatten(2).transpose(1, 2) if hidden.ndim == 4 else hidden
         return [output.pooler_output.flatten(1)] + ([tokens] if regions else [])
+
+
+def fingerprint(model: torch.nn.Module) -> int:
+    """Tells models apart, also two of the same name: a checksum over some weights of each tensor."""
+    some = [tensor.flatten()[:64].float().cpu().numpy().tobytes() for tensor in model.state_dict().values()]
+    return zlib.crc32(b"".join(some))
 
 
 def resize(processor: Any, side: int) -> None:

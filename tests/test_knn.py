@@ -18,18 +18,21 @@ import evaluate
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor
 
 import knn
+from evaluation import METRIC, align_labels, told_apart
 from image_sources import DataOptionError, open_source
 from modeling_esvit import EsViTConfig, EsViTModel
 from view_features import (
+    LabelledImages,
     NonFiniteFeatureError,
     UnlabelledDataError,
     evaluation_transform,
-    process_batches,
+    process_items,
 )
 
 
@@ -54,7 +57,7 @@ def test_equals_the_original(golden, count, num_classes):
         num_classes=num_classes,
         chunk_size=64,
     )
-    metric = evaluate.load(str(knn.METRIC), keep_in_memory=True)
+    metric = evaluate.load(str(METRIC), keep_in_memory=True)
     for k in (5, 20):
         scores = metric.compute(predictions=rankings[k].numpy(), references=labels.numpy(), top_k=(1, 5))
         top1, top5 = golden[f"n{count}.k{k}.classes{num_classes}.top1_top5"].tolist()
@@ -102,18 +105,17 @@ def test_impossible_neighbour_counts(k):
         knn.knn_predict(features, torch.arange(4), features, k=[1], num_classes=4, temperature=0.0)
 
 
-@pytest.mark.parametrize(
-    ("count", "batch_size", "processes"), [(10, 4, 1), (10, 3, 2), (9, 4, 2), (1, 8, 3), (24, 4, 3)]
-)
-def test_process_batches_gather_to_all_indices_in_order(count, batch_size, processes):
+@pytest.mark.parametrize(("count", "processes"), [(10, 1), (10, 2), (9, 2), (9, 4), (1, 3), (24, 3)])
+def test_shares_of_processes_are_all_rows_in_order(count, processes):
+    images = LabelledImages(
+        open_source(Dataset.from_dict({"image": [b""] * count, "label": [0] * count}), image_column="image"), None
+    )
     shares = [
-        process_batches(count, batch_size, SimpleNamespace(num_processes=processes, process_index=rank))
+        list(process_items(images, SimpleNamespace(num_processes=processes, process_index=rank)))
         for rank in range(processes)
     ]
-    gathered = [index for step in zip(*shares, strict=True) for batch in step for index in batch]
-    assert gathered[:count] == list(range(count))
-    assert len(gathered) - count < processes
-    assert all(len({len(batch) for batch in step}) == 1 for step in zip(*shares, strict=True))
+    assert [row for share in shares for row in share][:count] == list(range(count))
+    assert {len(share) for share in shares} == {-(-count // processes)}
 
 
 def save_images(folder: Path, colours: dict[str, tuple[int, int, int]], count: int, seed: int) -> Path:
@@ -178,7 +180,7 @@ def test_classes_are_compared_by_name(model, images, tmp_path):
 
 def test_unnamed_classes_are_compared_by_number():
     train, test = torch.tensor([7, 10**12, 7]), torch.tensor([10**12, 8, 7, 10**13])
-    train_ids, test_ids, count = knn.align_labels(train, test, None, ["a", "b"])
+    train_ids, test_ids, count = align_labels(train, test, None, ["a", "b"])
     assert (train_ids.tolist(), test_ids.tolist(), count) == ([0, 1, 0], [1, -1, 0, -1], 2)
 
 
@@ -197,7 +199,7 @@ def test_data_that_cannot_be_evaluated(model, images):
     with pytest.raises(UnlabelledDataError):
         evaluate_folders(model, images[0], images[1] / "red", k=[5])
     with pytest.raises(DataOptionError, match="name a split"):
-        knn.told_apart(f"{images[0]}", f"{images[0]}:red")
+        told_apart(f"{images[0]}", f"{images[0]}:red")
 
 
 def run_command(arguments, launcher, home) -> dict[str, float]:

@@ -103,7 +103,8 @@ def try_data(preparation: Preparation) -> str:
     loader = build_loader(replace(options, num_workers=0), source, plan, preparation.accelerator, step)
     batch = next(iter(loader))
     for labelled in preparation.knn_data:
-        labelled_images(labelled, options)[0]
+        images = labelled_images(labelled, options)
+        images.load(next(images.items(range(1))))
     seconds = time.perf_counter() - started
     return (
         f"data             = {len(source)} images; a first batch of {options.batch_size} made in {seconds:.1f} s, "

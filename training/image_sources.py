@@ -116,6 +116,7 @@ class DatasetSource:
             raise EmptySourceError("the data set has no rows.")
         self._columns = ImageColumns.find(dataset.features, image_column, label_column)
         self._dataset = self._columns.select(dataset)
+        self.fingerprint: str = self._dataset._fingerprint  # of its rows, by `datasets`
         self.has_labels, self.class_names = self._columns.label is not None, self._columns.class_names
 
     def __len__(self) -> int:

@@ -5,47 +5,51 @@
     python training/knn.py MODEL --train photographs:train --test photographs:test --k 10 20 --output metrics.json
     torchrun --nproc_per_node 2 training/knn.py MODEL --train ... --test ...          # the same result, shared work
 
-MODEL is a model folder or a name on the Hub. DATA is a folder with a subfolder a class, a folder or glob of parquet
-files, a folder of `Dataset.save_to_disk` or the name of a data set on the Hub; `:split` names a split of a data set
-("train" if none is named), or a subfolder of a folder of images.
+MODEL is a model folder or a name on the Hub, of this project or any other whose model has a `pooler_output`, or
+`timm:` and the name of a model of timm. DATA is a folder with a subfolder a class, a folder or glob of parquet or tar
+files, also by URL, a folder of `Dataset.save_to_disk` or the name of a data set on the Hub; `:split` names a split of a
+data set ("train" if none is named), or a subfolder of a folder of images.
 
-Nothing is trained: each test image is given to the class whose training images are nearest to it.
+Nothing is trained: each test image is given to the class whose training images are nearest to it. With `--features
+FOLDER` the features stay there, and the next evaluation of the same model and images begins with them.
 """
 
 import argparse
-import json
-import os
-import sys
-from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather
+from accelerate.utils import gather_object
 from torch import Tensor
 from torch.nn import functional as F
+from tqdm.auto import tqdm
 
-from image_sources import DataOptionError, EmptySourceError, ImageSource, open_source
-from view_features import (
-    NonFiniteFeatureError,
-    NoViewFeatureError,
-    Transform,
-    UnlabelledDataError,
-    evaluation_transform,
-    process_batches,
-    readable_features,
+from evaluation import (
+    COMMON_ERRORS,
+    NO_CLASS,
+    TOP_K,
+    add_arguments,
+    add_feature_arguments,
+    align_labels,
+    checked,
+    checked_output,
+    describe,
+    evaluation,
+    run_command,
+    top_k_accuracy,
+    write_result,
 )
+from feature_bank import FeatureBank
+from image_sources import ImageSource
+from view_features import Transform, readable_features
 
 
 TEMPERATURE = 0.07
 DEFAULT_K = (10, 20, 100, 200)
-TOP_K = (1, 5)
-METRIC = Path(__file__).parent / "metrics" / "top_k_accuracy"
-
-NO_CLASS = -1  # in a ranking: nobody voted for more classes; as a label: not a class of the training data
-
-BANK_CHUNK = 16384  # training images that a chunk of test images is compared with at a time
+BANK_CHUNK, QUERY_CHUNK = 4096, 512  # training and test images that are compared with each other at a time
+QUERY_CHUNKS = 64  # for which the bank is gone through once
 # Subtracted per position in the bank. Far below the rounding of a float32 similarity: it only decides between equals.
 TIE_BREAK = 1e-15
 
@@ -58,29 +62,41 @@ class TemperatureError(ValueError):
     """The temperature of the votes is not positive."""
 
 
-# What a user can put right; the command prints their message alone.
-USER_ERRORS = (
-    *(NeighbourCountError, TemperatureError, DataOptionError, EmptySourceError, UnlabelledDataError),
-    *(NonFiniteFeatureError, NoViewFeatureError, OSError),
-)
+USER_ERRORS = (*COMMON_ERRORS, NeighbourCountError, TemperatureError)
 
 
-def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k rows of `bank` [N, C] nearest to each of `queries` [m, C] by cosine, nearest first.
+class Neighbours:
+    """The k rows of a bank that are nearest to each of `queries` [m, C] by cosine, of the chunks seen so far.
 
-    Returns similarities [m, k] and row numbers [m, k]. The earlier of two equally similar rows comes first.
-    About m * BANK_CHUNK similarities exist at a time; chunks of the bank are brought to the queries' device.
+    similarity, rows: [m, k], nearest first. The earlier of two equally similar rows comes first.
     """
-    queries = F.normalize(queries, dim=1)
-    similarity = queries.new_empty(len(queries), 0, dtype=torch.float64)
-    neighbours = torch.empty_like(similarity, dtype=torch.int64)
-    for start in range(0, len(bank), BANK_CHUNK):
-        chunk = F.normalize(bank[start : start + BANK_CHUNK].to(queries), dim=1)
-        rows = torch.arange(start, start + len(chunk), device=queries.device).expand(len(queries), -1)
-        similarity = torch.cat([similarity, (queries @ chunk.T).double() - rows.double() * TIE_BREAK], dim=1)
-        similarity, best = similarity.topk(min(k, similarity.shape[1]), dim=1)
-        neighbours = torch.cat([neighbours, rows], dim=1).gather(1, best)
-    return similarity.float(), neighbours  # which rounds the tie break away
+
+    def __init__(self, queries: Tensor, k: int) -> None:
+        self.queries, self.k = F.normalize(queries.float(), dim=1), k
+        self.similarity = self.queries.new_empty(len(queries), 0, dtype=torch.float64)
+        self.rows = torch.empty_like(self.similarity, dtype=torch.int64)
+
+    def look_at(self, chunk: Tensor, start: int) -> None:
+        """Rows `start` and following of the bank, normalised, [n, C]."""
+        rows = torch.arange(start, start + len(chunk), device=chunk.device).expand(len(self.queries), -1)
+        found = (self.queries @ chunk.T).double() - rows.double() * TIE_BREAK
+        similarity = torch.cat([self.similarity, found], dim=1)
+        self.similarity, best = similarity.topk(min(self.k, similarity.shape[1]), dim=1)
+        self.rows = torch.cat([self.rows, rows], dim=1).gather(1, best)
+
+
+def nearest(queries: Sequence[Tensor], bank: Iterable[Tensor], k: int) -> list[tuple[Tensor, Tensor]]:
+    """Similarities [m, k] and row numbers [m, k] of the k rows of the bank nearest to each chunk [m, C] of queries.
+
+    Goes through the bank's chunks [n, C] once. m x n similarities exist at a time, on the queries' device.
+    """
+    found, start = [Neighbours(chunk, k) for chunk in queries], 0
+    for chunk in bank:
+        rows = F.normalize(chunk.to(queries[0].device, torch.float32), dim=1)
+        for neighbours in found:
+            neighbours.look_at(rows, start)
+        start += len(chunk)
+    return [(neighbours.similarity.float(), neighbours.rows) for neighbours in found]  # float: without the tie break
 
 
 def rank_classes(similarity: Tensor, labels: Tensor, num_classes: int, temperature: float) -> Tensor:
@@ -113,7 +129,7 @@ def knn_predict(
     k: Sequence[int],
     num_classes: int,
     temperature: float = TEMPERATURE,
-    chunk_size: int = 512,
+    chunk_size: int = QUERY_CHUNK,
     device: torch.device | str | None = None,
 ) -> dict[int, Tensor]:
     """Weighted k-NN (Wu et al., arXiv 1805.01978, section 3.4) over L2-normalised features.
@@ -133,42 +149,59 @@ def knn_predict(
         NeighbourCountError: a k is not between 1 and N, or there is none.
         TemperatureError: it is not positive.
     """
-    check_options(k, temperature, len(train_features))
     device = test_features.device if device is None else device
-    rankings: dict[int, list[Tensor]] = {count: [] for count in k}
-    for queries in test_features.float().split(chunk_size):
-        similarity, neighbours = nearest(queries.to(device), train_features, max(k))
-        labels = train_labels.to(device)[neighbours]
-        for count in rankings:
-            ranking = rank_classes(similarity[:, :count], labels[:, :count], num_classes, temperature)
-            rankings[count].append(ranking.cpu())
-    return {count: torch.cat(chunks) for count, chunks in rankings.items()}
+    votes = Votes(list(k), num_classes, temperature, device)
+    votes.check(len(train_features))
+    bank = train_features.split(BANK_CHUNK)
+    rankings = [votes.rankings([chunk], bank, train_labels)[0] for chunk in test_features.split(chunk_size)]
+    return {count: torch.cat([ranking[count] for ranking in rankings]) for count in k}
 
 
-def align_labels(
-    train: Tensor, test: Tensor, train_names: list[str] | None, test_names: list[str] | None
-) -> tuple[Tensor, Tensor, int]:
-    """Numbers the classes of the training data 0 .. n-1; test images get the same numbers, or NO_CLASS.
+@dataclass(frozen=True)
+class Votes:
+    """How neighbours decide: see `knn_predict`."""
 
-    Classes are the same if their names are; where either data set has no names, if their numbers are.
+    k: list[int]
+    num_classes: int
+    temperature: float
+    device: torch.device | str
 
-    Returns:
-        train labels [N], test labels [M], n.
+    def check(self, bank_size: int) -> None:
+        check_options(self.k, self.temperature, bank_size)
+
+    @torch.no_grad()
+    def rankings(
+        self, queries: Sequence[Tensor], bank: Iterable[Tensor], bank_labels: Tensor
+    ) -> list[dict[int, Tensor]]:
+        """For each chunk of queries, as `knn_predict`; the bank is gone through once."""
+        queries = [chunk.to(self.device) for chunk in queries]
+        labels = bank_labels.to(self.device)
+        return [
+            {
+                k: rank_classes(similarity[:, :k], labels[rows[:, :k]], self.num_classes, self.temperature).cpu()
+                for k in self.k
+            }
+            for similarity, rows in nearest(queries, bank, max(self.k))
+        ]
+
+
+def shared_rankings(
+    votes: Votes, queries: Sequence[Tensor], bank: Iterable[Tensor], bank_labels: Tensor
+) -> dict[int, Tensor]:
+    """For each k the ranking of all queries, on all processes, which share the chunks of queries.
+
+    A chunk is compared with the bank's chunks as they are, by whatever process: the result has the same bits for any
+    number of processes. QUERY_CHUNKS at a time, so that memory does not depend on how many there are.
     """
-    if train_names is not None and test_names is not None:
-        number = {name: index for index, name in enumerate(train_names)}
-        test = torch.tensor([number.get(name, NO_CLASS) for name in test_names])[test]
-    classes, train = train.unique(return_inverse=True)
-    position = torch.searchsorted(classes, test).clamp(max=len(classes) - 1)
-    return train, position.where(classes[position] == test, NO_CLASS), len(classes)
-
-
-def shared_predictions(train_features: Tensor, train_labels: Tensor, test_features: Tensor, **options: Any) -> dict:
-    """As `knn_predict`, each process classifying its share of the test images; all get all rankings."""
-    state, count = PartialState(), len(test_features)
-    rows = process_batches(count, -(-count // state.num_processes), state)[0]
-    rankings = knn_predict(train_features, train_labels, test_features[rows], **options)
-    return {k: gather(ranking.to(state.device)).cpu()[:count] for k, ranking in rankings.items()}
+    state = PartialState()
+    mine = range(len(queries))[state.process_index :: state.num_processes]
+    found = list[tuple[int, dict[int, Tensor]]]()
+    for first in tqdm(range(0, len(mine), QUERY_CHUNKS), "k-NN", leave=False, disable=not state.is_main_process):
+        numbers = mine[first : first + QUERY_CHUNKS]
+        rankings = votes.rankings([queries[number] for number in numbers], bank, bank_labels)
+        found += zip(numbers, rankings, strict=True)
+    ordered = [ranking for _, ranking in sorted(gather_object(found), key=lambda each: each[0])]
+    return {k: torch.cat([ranking[k] for ranking in ordered]) for k in votes.k}
 
 
 def evaluate_knn(
@@ -191,7 +224,7 @@ def evaluate_knn(
     Args:
         model: gives `pooler_output` [B, C] for pixel values; EsViTModel, or any model of transformers that does.
         transform: see `evaluation_transform`.
-        train, test: labelled sources that can be read by number. A test image of a class that `train` lacks is counted
+        train, test: labelled sources of any kind. A test image of a class that `train` lacks is counted
             as wrong; `unknown_class_images` says how many there are.
         k: numbers of neighbours. If None, those of 10, 20, 100 and 200 that are not more than the training images.
         after_batch: called by all processes after each batch of images; what it raises ends the evaluation.
@@ -206,121 +239,92 @@ def evaluate_knn(
         UnlabelledDataError, NonFiniteFeatureError, NoViewFeatureError, DataOptionError, EmptySourceError,
         TooManyUnreadableImagesError: the data or the model cannot be used, see their descriptions.
     """
-    import evaluate
-
-    if k is None:
-        k = [count for count in DEFAULT_K if count <= len(train)]
+    k = fitting(len(train)) if k is None else k
     check_options(k, temperature, len(train))
     options: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers, "after_batch": after_batch}
     bank, bank_labels = readable_features(model, train, transform, description="k-NN train", **options)
     queries, labels = readable_features(model, test, transform, description="k-NN test", **options)
-    bank_labels, labels, num_classes = align_labels(bank_labels, labels, train.class_names, test.class_names)
+    named = FeaturesInMemory(bank, bank_labels, train.class_names)
+    return compare(named, FeaturesInMemory(queries, labels, test.class_names), k, temperature, model.device)
 
-    device = model.device if model.device.type == "cuda" else "cpu"  # the votes are float64, which not every device has
-    settings = {"k": k, "num_classes": num_classes, "temperature": temperature, "device": device}
-    rankings = shared_predictions(bank, bank_labels, queries, **settings)
+
+def fitting(bank_size: int) -> list[int]:
+    return [count for count in DEFAULT_K if count <= bank_size]
+
+
+class FeaturesInMemory(NamedTuple):
+    """Features [N, C], their labels [N], and the names of the labels; as `FeatureBank`."""
+
+    features: Tensor
+    labels: Tensor
+    class_names: list[str] | None
+
+    def pieces(self, size: int) -> Sequence[Tensor]:
+        return self.features.split(size)
+
+
+def compare(
+    bank: FeaturesInMemory | FeatureBank,
+    queries: FeaturesInMemory | FeatureBank,
+    k: Sequence[int],
+    temperature: float,
+    device: torch.device,
+) -> dict[str, float]:
+    """As `evaluate_knn`, of features that are there already."""
+    check_options(k, temperature, len(bank.labels))
+    bank_labels, labels, num_classes = align_labels(bank.labels, queries.labels, bank.class_names, queries.class_names)
+    where = device if device.type == "cuda" else "cpu"  # the votes are float64, which not every device has
+    votes = Votes(list(k), num_classes, temperature, where)
+    rankings = shared_rankings(votes, queries.pieces(QUERY_CHUNK), bank.pieces(BANK_CHUNK), bank_labels)
     result: dict[str, float] = {
-        "train_images": len(bank),
-        "test_images": len(queries),
+        "train_images": len(bank_labels),
+        "test_images": len(labels),
         "classes": num_classes,
         "unknown_class_images": int((labels == NO_CLASS).sum()),
     }
-    metric = evaluate.load(str(METRIC), keep_in_memory=True)
     for count, ranking in rankings.items():
-        scores = metric.compute(predictions=ranking.numpy(), references=labels.numpy(), top_k=TOP_K)
-        result |= {f"k{count}_{name}": score for name, score in scores.items()}
+        result |= {f"k{count}_{name}": score for name, score in top_k_accuracy(ranking, labels).items()}
     return result
 
 
-def split_name(data: str) -> tuple[str, str | None]:
-    """DATA or DATA:SPLIT -> DATA, SPLIT."""
-    name, colon, split = data.rpartition(":")
-    return (name, split) if colon and not os.path.exists(data) else (data, None)
+def evaluate_banks(
+    bank: FeatureBank, queries: FeatureBank, *, k: Sequence[int] | None, temperature: float, device: torch.device
+) -> dict[str, float]:
+    """As `evaluate_knn`, of features on disk."""
+    return compare(bank, queries, fitting(len(bank)) if k is None else k, temperature, device)
 
 
-def told_apart(train: str, test: str) -> list[tuple[str, str | None]]:
-    """Data and split of DATA or DATA:SPLIT, refusing to test on the training data by an omission.
-
-    Raises:
-        DataOptionError: both are the same data, and not told apart by splits.
-    """
-    named = [split_name(train), split_name(test)]
-    if named[0][0] == named[1][0] and (None in (named[0][1], named[1][1]) or named[0] == named[1]):
-        raise DataOptionError(f"train {train!r} and test {test!r} are the same data: name a split of it for each.")
-    return named
-
-
-def print_table(result: dict[str, float]) -> None:
-    print("{classes} classes, {train_images} training and {test_images} test images".format(**result))
+def table(result: dict[str, float]) -> str:
+    """In Markdown."""
+    lines = ["{classes} classes, {train_images} training and {test_images} test images.".format(**result), ""]
     if result["unknown_class_images"]:
-        print("{unknown_class_images} test images are of no training class and count as wrong".format(**result))
-    print(f"{'k':>5}  top-1   top-5")
-    for name in [name for name in result if name.endswith("_top1")]:
-        count = name.removeprefix("k").removesuffix("_top1")
-        print(f"{count:>5}  {result[name]:6.2%}  {result[f'k{count}_top5']:6.2%}")
-
-
-def save_json(content: dict[str, Any], output: Path) -> None:
-    """Writes under a temporary name and renames."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial_file = output.with_name(f".{output.name}.partial")
-    partial_file.write_text(json.dumps(content, indent=2) + "\n")
-    partial_file.replace(output)
+        lines[:1] += [
+            "{unknown_class_images} test images are of no training class and count as wrong.".format(**result)
+        ]
+    lines += ["| k | top-1 | top-5 |", "| --- | --- | --- |"]
+    for count in [name[1:].removesuffix("_top1") for name in result if name.endswith("_top1")]:
+        lines.append(f"| {count} | {result[f'k{count}_top1']:.2%} | {result[f'k{count}_top5']:.2%} |")
+    return "\n".join(lines)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", metavar="MODEL", help="a model folder, or the name of a model on the Hub")
-    parser.add_argument("--train", required=True, metavar="DATA[:SPLIT]", help="the labelled bank")
-    parser.add_argument("--test", required=True, metavar="DATA[:SPLIT]", help="the labelled images to be classified")
+    add_arguments(parser)
+    add_feature_arguments(parser)
     parser.add_argument(
         "--k", type=int, nargs="+", help="numbers of neighbours (default: of 10 20 100 200 those that fit)"
     )
     parser.add_argument("--temperature", type=float, default=TEMPERATURE, help="of the votes (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=64, help="images a process (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=0, help="decoding processes beside each process")
-    parser.add_argument("--device", help="where the model runs (default: an accelerator if there is one)")
-    parser.add_argument("--output", type=Path, help="a JSON file for the result")
-    arguments = parser.parse_args()
-    if arguments.batch_size < 1:
-        parser.error(f"--batch-size must be at least 1, got {arguments.batch_size}")
-    if arguments.output is not None and arguments.output.is_dir():
-        parser.error(f"--output {arguments.output} is a folder; name a file in it")
-    return arguments
+    return checked_output(parser, checked(parser))
 
 
-def main() -> None:
-    try:
-        evaluate_command(parse_arguments())
-    except USER_ERRORS as error:
-        sys.exit(f"error: {error}")
-
-
-def evaluate_command(arguments: argparse.Namespace) -> None:
-    from transformers import AutoImageProcessor, AutoModel
-
-    import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
-
-    # Accelerate ignores torchrun's processes on a CPU unless told that there is nothing else.
-    state = PartialState(cpu=arguments.device == "cpu" or not torch.accelerator.is_available())
-    train, test = (open_source(data, split=split) for data, split in told_apart(arguments.train, arguments.test))
-    result = evaluate_knn(
-        AutoModel.from_pretrained(arguments.model).to(arguments.device or state.device),
-        evaluation_transform(AutoImageProcessor.from_pretrained(arguments.model)),
-        train,
-        test,
-        k=arguments.k,
-        temperature=arguments.temperature,
-        batch_size=arguments.batch_size,
-        num_workers=arguments.workers,
-    )
-    if state.is_main_process:
-        print_table(result)
-        if arguments.output is not None:
-            names = {name: getattr(arguments, name) for name in ("model", "train", "test", "temperature")}
-            save_json(names | result, arguments.output)
-    state.destroy_process_group()
+def evaluate_command() -> None:
+    arguments = parse_arguments()
+    with evaluation(arguments) as (model, banks):
+        result = evaluate_banks(*banks, k=arguments.k, temperature=arguments.temperature, device=model.model.device)
+        described = describe(arguments) | {"temperature": arguments.temperature}
+        write_result(described | result, f"k-NN of {arguments.model}", table(result), arguments.output)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(evaluate_command, USER_ERRORS)

@@ -29,9 +29,10 @@ from construction import (
     view_options,
 )
 from data_record import DataRecord
+from evaluation import told_apart
 from image_sources import DataOptionError, EmptySourceError, ImageSource, open_source
 from initialisation import InitialisationError, check_origin, find_origin
-from knn import TEMPERATURE, NeighbourCountError, check_options, told_apart
+from knn import TEMPERATURE, NeighbourCountError, check_options
 from modeling_esvit import EsViTArchitectureError, EsViTBackboneError, EsViTConfig
 from modeling_esvit.modeling_esvit import evaluation_preprocessor
 from monitoring import NonFiniteLossError
@@ -133,7 +134,9 @@ class Preparation:
         named = told_apart(options.knn_train or training_data, options.knn_test)
         for data, split in named:
             with self.noted():
-                source = open_source(data, split=split)
+                # What is trained on as a stream is not downloaded to be evaluated.
+                streams = options.streaming and data == str(options.data)
+                source = open_source(data, split=split, streaming=streams)
                 labelled_images(source, options)
                 self.knn_data.append(source)
         if len(self.knn_data) == len(named):

@@ -164,6 +164,15 @@ class ShardStream:
             yield self._shuffled(part, partial(self._order, seed, epoch, rank * count), each, first - each[0])
             deque(part, maxlen=0)  # what was not asked for: the reader must be at the next epoch's start
 
+    def rows(self, start: int, stop: int) -> Iterator[Record]:
+        """The records `start` to `stop - 1` of all shards as they are stored, read ahead.
+
+        Raises:
+            ShardError: what a shard should hold could not be read.
+        """
+        whole = [Run(shard, 0, length) for shard, length in enumerate(self._lengths)]
+        return self._records(iter(cut(whole, start, stop - start)))
+
     def _bounds_from(self, start: int, count: int) -> list[int]:
         """The bounds of the blocks from that of `start` on."""
         bounds = block_bounds(count, self._window)

@@ -2,22 +2,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The view features of a labelled source of images, with the work shared by all processes."""
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from image_sources import DataOptionError, DatasetSource, EmptySourceError, FolderSource, ImageSource
+from image_sources import EmptySourceError, ImageSource
 from modeling_esvit.image_decoding import UnreadableImageError, decode
+from read_ahead import in_order
 from shard_stream import ShardStream
 from view_loader import SkipLog
 
@@ -25,6 +26,7 @@ from view_loader import SkipLog
 logger = logging.getLogger(__name__)
 
 UNREADABLE = -2  # the label of an image that cannot be read
+AHEAD = 2  # batches that are read while one is computed
 
 Transform = Callable[[Image.Image], Tensor]  # RGB image of any size -> float [3, H, W], always of one size
 
@@ -50,54 +52,63 @@ def evaluation_transform(processor: Any) -> Transform:
     return partial(_transform, processor=processor)
 
 
-class LabelledImages(Dataset[tuple[Tensor, int]]):
-    """(pixel values, label) of each image of a source, in its order; for one that cannot be read, black and UNREADABLE.
+class Loaded(NamedTuple):
+    """An image as it goes into the model; `unreadable` says why there are no pixels."""
+
+    name: str
+    label: int
+    pixels: Tensor | None
+    unreadable: str = ""
+
+
+class LabelledImages:
+    """The images of a source of any kind, in its own order, ready for a model.
 
     Raises:
-        DataOptionError: the source is a stream, which cannot be read by number.
         UnlabelledDataError: the source, or (while reading) an image of it, has no label.
     """
 
     def __init__(self, source: ImageSource, transform: Transform) -> None:
-        if isinstance(source, ShardStream):
-            raise DataOptionError(
-                "k-NN reads images by their number, which a stream has not: open it without streaming."
-            )
         if not source.has_labels:
-            raise UnlabelledDataError("k-NN needs labels: a subfolder for each class, or a label column.")
-        self.source: FolderSource | DatasetSource = source
-        self.transform = transform
+            raise UnlabelledDataError("evaluation needs labels: a subfolder for each class, or a label column.")
+        self.source, self.transform = source, transform
 
     def __len__(self) -> int:
         return len(self.source)
 
+    def items(self, rows: range) -> Iterator[Any]:
+        """What `load` takes, for neighbouring images; a stream reads its shards ahead, and each row group once."""
+        return self.source.rows(rows.start, rows.stop) if isinstance(self.source, ShardStream) else iter(rows)
+
     def name(self, index: int) -> str:
-        return self.source.read(index).identity()
+        return self.source.read(next(self.items(range(index, index + 1)))).identity()
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        record = self.source.read(index)
+    def load(self, item: Any) -> Loaded:
+        record = self.source.read(item)
+        name = record.identity()
         if record.label is None or record.label < 0:
-            raise UnlabelledDataError(
-                f"{record.identity()} has no label (it is {record.label}); k-NN needs one for each."
-            )
+            raise UnlabelledDataError(f"{name} has no label (it is {record.label}); evaluation needs one for each.")
         try:
-            return self.transform(decode(record)), record.label
-        except UnreadableImageError:
-            return self.transform(Image.new("RGB", (256, 256))), UNREADABLE
+            return Loaded(name, record.label, self.transform(decode(record)))
+        except UnreadableImageError as error:
+            return Loaded(name, record.label, None, str(error))
+
+    def read(self, items: Iterator[Any], batch_size: int, threads: int) -> Iterator[Loaded]:
+        """Each item loaded, in order; `threads` read and decode some batches ahead."""
+        return in_order(items, self.load, threads=max(threads, 1), ahead=AHEAD * batch_size)
 
 
-def process_batches(count: int, batch_size: int, state: PartialState) -> list[list[int]]:
-    """This process's batches of indices in 0 .. count - 1.
+def process_items(images: LabelledImages, state: PartialState) -> Iterator[Any]:
+    """The items of this process's share of the images: the rows r n .. (r + 1) n - 1, n the same for all processes.
 
-    Step by step the batches of all processes, in order of rank, are the next indices: gathered rows are in order. All
-    processes have batches of equal size, for which the last index is repeated at the very end.
+    Shares that reach beyond the last image repeat it.
     """
-    batches = []
-    for start in range(0, count, batch_size * state.num_processes):
-        size = min(batch_size, -(-(count - start) // state.num_processes))
-        first = start + state.process_index * size
-        batches.append([min(index, count - 1) for index in range(first, first + size)])
-    return batches
+    share = -(-len(images) // state.num_processes)
+    first = min(state.process_index * share, len(images) - 1)
+    rows = range(first, min(first + share, len(images)))
+    for item in images.items(rows):
+        yield item
+    yield from itertools.repeat(item, share - len(rows))
 
 
 @contextmanager
@@ -110,6 +121,28 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+def pooled_features(model: Any, pixels: Tensor) -> Tensor:
+    """View features [B, C] of pixel values.
+
+    Raises:
+        NoViewFeatureError: the model has no pooled output.
+    """
+    pooled = getattr(model(pixels), "pooler_output", None)
+    if pooled is None:
+        raise NoViewFeatureError(f"{type(model).__name__} gives no pooler_output: choose a model that does.")
+    return pooled.flatten(1)
+
+
+def with_pixels(loaded: Loaded, transform: Transform) -> Tensor:
+    """Its pixel values; those of a black image for one that cannot be read."""
+    return transform(Image.new("RGB", (256, 256))) if loaded.pixels is None else loaded.pixels
+
+
+def batched(loaded: Iterator[Loaded], size: int) -> Iterator[list[Loaded]]:
+    while batch := list(itertools.islice(loaded, size)):
+        yield batch
 
 
 @torch.no_grad()  # not inference_mode: a tensor that the model caches here must serve training as well
@@ -125,26 +158,31 @@ def extract_features(
     """The view features (`pooler_output`) of all images, [N, C] float32, and their labels [N], on the CPU.
 
     Each process runs its share, and all get all rows in the order of `images`. The model runs on its device, in its
-    type; its modes and every random generator are left as they were. All call `after_batch` equally often; it may
-    raise.
+    type; its modes and every random generator are left as they were. `num_workers` threads read and decode. All call
+    `after_batch` equally often; it may raise.
 
     Raises:
         NoViewFeatureError: the model has no pooled output.
     """
     state = PartialState()
-    batches = process_batches(len(images), batch_size, state)
-    # A loader without a generator of its own would draw from the global one.
-    loader = DataLoader(images, batch_sampler=batches, num_workers=num_workers, generator=torch.Generator())
+    share = -(-len(images) // state.num_processes)
+    batches = batched(images.read(process_items(images, state), batch_size, num_workers), batch_size)
+    bar = tqdm(batches, description, -(-share // batch_size), leave=False, disable=not state.is_main_process)
     features, labels = [], []
     with evaluation_mode(model):
-        for pixels, batch_labels in tqdm(loader, desc=description, leave=False, disable=not state.is_main_process):
-            pooled = model(pixels.to(model.device, model.dtype)).pooler_output
-            if pooled is None:
-                raise NoViewFeatureError(f"{type(model).__name__} gives no pooler_output: choose a model that does.")
-            features.append(gather(pooled.float()).cpu())
-            labels.append(gather(batch_labels.to(model.device)).cpu())
+        for batch in bar:
+            pixels = torch.stack([with_pixels(loaded, images.transform) for loaded in batch])
+            pooled = pooled_features(model, pixels.to(model.device, model.dtype))
+            own = torch.tensor([UNREADABLE if loaded.pixels is None else loaded.label for loaded in batch])
+            features.append(by_process(gather(pooled.float()).cpu(), state))
+            labels.append(by_process(gather(own.to(model.device)).cpu(), state))
             after_batch()
-    return torch.cat(features)[: len(images)], torch.cat(labels)[: len(images)]
+    return tuple(torch.cat(each, dim=1).flatten(0, 1)[: len(images)] for each in (features, labels))  # type: ignore
+
+
+def by_process(gathered: Tensor, state: PartialState) -> Tensor:
+    """[P * B, ...] of P processes -> [P, B, ...]."""
+    return gathered.unflatten(0, (state.num_processes, -1))
 
 
 def readable_features(model: Any, source: ImageSource, transform: Transform, **options: Any) -> tuple[Tensor, Tensor]:
