@@ -22,7 +22,7 @@ from modeling_esvit.convert_original import convert
 from optimization import parameter_groups
 from options import parse_options
 from pretrain import Pretraining, main
-from tiny_runs import losses_of, tiny, write_images
+from tiny_runs import CROPS, HEADS, MEANS, losses_of, tiny, write_images
 
 
 FIXTURES = Path(__file__).parent / "fixtures"
@@ -160,6 +160,18 @@ def test_a_model_folder(images, view_run):
     for model in (student, teacher):
         assert_loaded(model, view_run / "teacher", VIEW)
     assert not optimizer.state and "AdamW moments: new" in report and "student and teacher alike" in report
+
+
+def test_the_network_is_that_of_the_model(images, view_run, tmp_path):
+    """No option says what it is, but for the heads, and what is given all the same is followed."""
+    options = f"--data {images} --output_dir {tmp_path / 'run'} --init_from {view_run} {HEADS} {CROPS} --max_steps 1"
+    student, _ = build_networks(parse_options(options.split()), CPU)
+    saved = EsViTForPreTraining.from_pretrained(view_run / "teacher").config
+    assert (student.config.depths, student.config.image_size) == ([2, 1], 32) == (saved.depths, saved.image_size)
+    assert student.config.region_head and not saved.region_head
+    assert main([*options.split(), *MEANS.split(), "--batch_size", "8"]) is None
+    with pytest.raises(InitialisationError, match="does not fit"):
+        initialise(str(view_run), *networks_of(images, f"--init_from {view_run} --window_size 2"))
 
 
 def test_a_backbone_alone(images, view_run, tmp_path):

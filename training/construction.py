@@ -3,6 +3,8 @@
 """What a run is built of, from its options: accelerator, student and teacher, views and their loader."""
 
 import copy
+from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -12,6 +14,7 @@ from transformers import AutoModelForPreTraining
 
 from backbones import backbone_overrides, check_backbone, load_backbone_weights, without_stochastic_depth
 from image_sources import ImageSource
+from initialisation import find_origin
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from modeling_esvit.configuration_esvit import ARCHITECTURES
 from modeling_esvit.tokens import EsViTDropPath
@@ -91,27 +94,42 @@ def build_config(options: PretrainOptions) -> EsViTConfig:
         EsViTBackboneError: a backbone that cannot do what the run asks of it.
         EsViTArchitectureError, StrictDataclassError: there is no such architecture, or a field of it cannot be so.
     """
-    names = ("patch_size", "embed_dim", "stage_dims", "depths", "num_heads", "drop_path_rate", "vil_mode")
-    overrides = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    architecture = ARCHITECTURES.get(options.architecture, {})
-    if architecture.get("architecture") == "auto":
-        overrides = backbone_overrides(options, architecture.get("backbone_config"))
-    config = EsViTConfig.from_architecture(
-        options.architecture,
-        window_size=options.window_size,
-        image_size=options.image_size,
-        num_prototypes=options.num_prototypes,
-        head_hidden_size=options.head_hidden_size,
-        head_bottleneck_size=options.head_bottleneck_size,
-        norm_last_layer=options.norm_last_layer,
-        region_head=options.task == "view+region",
-        **overrides,
+    heads = {
+        "num_prototypes": options.num_prototypes,
+        "head_hidden_size": options.head_hidden_size,
+        "head_bottleneck_size": options.head_bottleneck_size,
+        "norm_last_layer": options.norm_last_layer,
+        "region_head": options.task == "view+region",
+    }
+    names = (
+        *("window_size", "image_size", "patch_size", "embed_dim", "stage_dims", "depths", "num_heads"),
+        *("drop_path_rate", "vil_mode"),
     )
+    overrides = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    if options.architecture is None:
+        assert options.init_from is not None  # PretrainOptions names an architecture otherwise
+        config = continued_config(options.init_from, options.output_dir, heads | overrides)
+    else:
+        architecture = ARCHITECTURES.get(options.architecture, {})
+        if architecture.get("architecture") == "auto":
+            sizes = {name: overrides[name] for name in ("image_size",) if name in overrides}
+            overrides = sizes | backbone_overrides(options, architecture.get("backbone_config"))
+        config = EsViTConfig.from_architecture(options.architecture, **heads, **overrides)
     if options.vil_mode is not None and config.architecture != "vil":
-        raise OptionError(f"vil_mode is for a ViL; {options.architecture} is a {config.family.name}.")
+        raise OptionError(f"vil_mode is for a ViL, not for a {config.family.name}.")
     if config.architecture == "auto":
         check_backbone(config, options)
     return config
+
+
+def continued_config(init_from: str, output_dir: str, changes: dict[str, Any]) -> EsViTConfig:
+    """
+    The configuration of the networks of `init_from` with some fields changed. Once the run has a checkpoint of its own,
+    that has it, and `init_from` need not be there any more.
+    """
+    checkpoint = Path(output_dir) / "checkpoints" / "last" / "student"
+    source = str(checkpoint) if checkpoint.exists() else find_origin(init_from).student
+    return EsViTConfig.from_dict(EsViTConfig.from_pretrained(source).to_dict() | changes)
 
 
 def build_networks(options: PretrainOptions, device: torch.device) -> tuple[EsViTForPreTraining, EsViTForPreTraining]:

@@ -57,6 +57,7 @@ FREE_TO_CHANGE = (
 )
 # What is read if `data` is not given, as a stream.
 DEFAULT_DATA = "ILSVRC/imagenet-1k"
+DEFAULT_ARCHITECTURE = "swin-tiny"
 # What says how to read `data`: a recipe's do not apply to other data.
 ABOUT_DATA = ("data", "split", "revision", "image_column", "streaming", "samples_per_epoch")
 # Smallest and largest value of options that have them.
@@ -107,7 +108,12 @@ class DataSection:
 class ModelSection:
     _argument_group_name = "model"
 
-    architecture: str = field(default="swin-tiny", metadata={"help": f"One of: {', '.join(ARCHITECTURES)}."})
+    architecture: str | None = field(
+        default=None,
+        metadata={
+            "help": f"One of: {', '.join(ARCHITECTURES)}. Default: that of --init_from, else {DEFAULT_ARCHITECTURE}."
+        },
+    )
     backbone: str | None = field(
         default=None,
         metadata={
@@ -118,10 +124,14 @@ class ModelSection:
     backbone_weights: bool = field(
         default=False, metadata={"help": "Start from the weights of --backbone, not from random ones."}
     )
-    window_size: int = field(
-        default=7, metadata={"help": "Attention window, tokens a side: 7, or 14, which costs more and gives more."}
+    window_size: int | None = field(
+        default=None,
+        metadata={"help": "Attention window, tokens a side: 7 (but for --init_from), or 14: more cost, more accuracy."},
     )
-    image_size: int = field(default=224, metadata={"help": "Pixels a side; fixes windows and shifts at construction."})
+    image_size: int | None = field(
+        default=None,
+        metadata={"help": "Pixels a side (224, but for --init_from); fixes windows and shifts at construction."},
+    )
     patch_size: int | None = field(default=None, metadata={"help": "Instead of the architecture's."})
     embed_dim: int | None = field(default=None, metadata={"help": "Instead of the architecture's."})
     stage_dims: list[int] | None = field(
@@ -283,6 +293,8 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
     def __post_init__(self) -> None:
         if self.data is None:
             self.data, self.streaming = DEFAULT_DATA, True
+        if self.architecture is None and self.init_from is None:
+            self.architecture = DEFAULT_ARCHITECTURE
         if isinstance(self.tracker, str):
             self.tracker = [self.tracker]
 

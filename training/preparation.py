@@ -147,8 +147,8 @@ class Preparation:
         options = self.options
         return "\n".join(
             [
-                f"{options.architecture}, window {options.window_size}, task {options.task}: {parameters:,} parameters "
-                "with heads",
+                f"{options.architecture or f'network of {options.init_from}'}, task {options.task}: {parameters:,} "
+                "parameters with heads",
                 *(describe_plan(options, self.plan) if self.plan else []),
                 *self.stream_summary(),
                 f"device           = {self.accelerator.device}, {options.mixed_precision} mixed precision",

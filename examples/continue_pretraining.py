@@ -1,0 +1,61 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Continue the pretraining of a published model on images of one's own, and see what it is worth.
+
+    python examples/continue_pretraining.py MODEL --data my/labelled --output_dir runs/mine --epochs 20
+
+`--data` has splits `train` and `test` with classes, which serve to measure only: the k-NN accuracy of MODEL as it is,
+and of what becomes of it. Without labels, `python training/pretrain.py --init_from MODEL --data my/images` is all there
+is to it. The network is that of MODEL; heads go on where it has them in the sizes asked for. The learning rate is a
+fifth of that of a run from scratch, so that what was learnt is not lost first. Other options are those of pretrain.py.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from transformers import AutoImageProcessor, AutoModel
+
+import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
+
+
+TRAINING = Path(__file__).resolve().parents[1] / "training"
+sys.path.append(str(TRAINING))
+from image_sources import open_source  # noqa: E402  (the line above puts them on the path)
+from knn import evaluate_knn  # noqa: E402
+from view_features import evaluation_transform  # noqa: E402
+
+
+def accuracy(model: str, data: str, k: int) -> float:
+    """k-NN top-1 of the test split among the training split."""
+    train, test = open_source(data, split="train"), open_source(data, split="test")
+    transform = evaluation_transform(AutoImageProcessor.from_pretrained(model))
+    return evaluate_knn(AutoModel.from_pretrained(model), transform, train, test, k=[k])[f"k{k}_top1"]
+
+
+def main(arguments: list[str] | None = None) -> tuple[float, float]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a model folder, a run, or the name of a model on the Hub")
+    parser.add_argument("--data", required=True, help="labelled images with the splits train and test")
+    parser.add_argument("--output_dir", required=True, help="folder of the run")
+    parser.add_argument("--epochs", type=int, default=20, help="(default: %(default)s)")
+    parser.add_argument("--lr", type=float, default=1e-4, help="for 256 images a step (default: %(default)s)")
+    parser.add_argument("--k", type=int, default=20, help="neighbours (default: %(default)s)")
+    options, rest = parser.parse_known_args(arguments)
+    command = [sys.executable, str(TRAINING / "pretrain.py"), "--init_from", options.model]
+    command += ["--data", options.data, "--split", "train", "--output_dir", options.output_dir]
+    command += ["--epochs", str(options.epochs), "--warmup_epochs", str(options.epochs // 10)]
+    command += ["--warmup_teacher_temp_epochs", "0", "--warmup_teacher_temp", "0.07", "--lr", str(options.lr)]
+    before = accuracy(options.model, options.data, options.k)
+    print(f"{options.model}: k-NN {before:.1%}", flush=True)
+    subprocess.run([*command, *rest], check=True)
+    teacher = str(Path(options.output_dir) / "teacher")
+    after = accuracy(teacher, options.data, options.k)
+    print(f"{options.model}: k-NN {before:.1%}; {teacher}: {after:.1%}")
+    return before, after
+
+
+if __name__ == "__main__":
+    main()

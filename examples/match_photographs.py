@@ -1,0 +1,102 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Which region of one photograph corresponds to which of another?
+
+    python examples/match_photographs.py MODEL left.jpg right.jpg --output matches.png
+
+matches regions as the region loss of EsViT does (arXiv 2106.09785, equation 2): each with the most similar one, by
+cosine. Drawn are the most similar of those pairs that choose each other, a colour a pair.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from matplotlib.patches import ConnectionPatch
+from PIL import Image
+from torch import Tensor
+from transformers import AutoImageProcessor, AutoModel
+
+from correspondences import Grid, RegionGridError, grid_of, region_features
+from modeling_esvit.image_decoding import Record, UnreadableImageError, decode
+from modeling_esvit.region_matching import match_regions
+
+
+def mutual_matches(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """
+    Regions `[T, C]` and `[T', C]` -> left regions, right regions and similarities, each `[M]`, of the pairs in which
+    each is the other's most similar, the most similar pair first.
+    """
+    forth, back = match_regions(left[None], right[None])[0], match_regions(right[None], left[None])[0]
+    regions = torch.arange(len(left))
+    chosen = regions[back[forth] == regions]
+    similarity = torch.nn.functional.cosine_similarity(left[chosen], right[forth[chosen]])
+    order = similarity.argsort(descending=True, stable=True)
+    return chosen[order], forth[chosen[order]], similarity[order]
+
+
+def rounded(image: Image.Image, longer: int, stride: int) -> tuple[int, int]:
+    """Height and width, multiples of the stride, of about the image's proportions and `longer` pixels at most."""
+    scale = longer / max(image.size)
+    width, height = (max(stride, round(side * scale / stride) * stride) for side in image.size)
+    return height, width
+
+
+def position(region: int, grid: Grid, image: Image.Image) -> tuple[float, float]:
+    """The x and y of a region's centre, in pixels of the image."""
+    row, column = divmod(region, grid[1])
+    return (column + 0.5) * image.width / grid[1], (row + 0.5) * image.height / grid[0]
+
+
+def draw(images: list[Image.Image], grids: list[Grid], pairs: list[tuple[int, int]]) -> Figure:
+    figure = Figure(figsize=(14, 6), layout="constrained")
+    axes = figure.subplots(1, 2)
+    for ax, image in zip(axes, images, strict=True):
+        ax.imshow(image)
+        ax.axis("off")
+    for number, pair in enumerate(pairs):
+        ends = [position(region, grid, image) for region, grid, image in zip(pair, grids, images, strict=True)]
+        colour = colormaps["turbo"](number / max(len(pairs) - 1, 1))
+        coordinates: dict = {"coordsA": "data", "coordsB": "data", "axesA": axes[0], "axesB": axes[1]}
+        line = ConnectionPatch(ends[0], ends[1], **coordinates, color=colour, linewidth=1.3)
+        figure.add_artist(line)
+        for ax, (x, y) in zip(axes, ends, strict=True):
+            ax.scatter([x], [y], color=[colour], s=22, edgecolors="white", linewidths=0.6, zorder=3)
+    return figure
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a model folder or the name of a model on the Hub")
+    parser.add_argument("left", help="a photograph")
+    parser.add_argument("right", help="another one")
+    parser.add_argument("--output", type=Path, default=Path("matches.png"), help="the picture (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=30, help="pairs that are drawn (default: %(default)s)")
+    parser.add_argument("--size", type=int, default=768, help="pixels of the longer side (default: %(default)s)")
+    parser.add_argument("--stride", type=int, default=32, help="of the model, in pixels (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    try:
+        model = AutoModel.from_pretrained(options.model).eval()
+        processor = AutoImageProcessor.from_pretrained(options.model)
+        images = [decode(Record(path, None, path)) for path in (options.left, options.right)]
+        sizes = [rounded(image, options.size, options.stride) for image in images]
+        left, right = (
+            region_features(model, [image], size, processor.image_mean, processor.image_std)[0]
+            for image, size in zip(images, sizes, strict=True)
+        )
+        grids = [grid_of(len(tokens), size) for tokens, size in zip((left, right), sizes, strict=True)]
+    except (UnreadableImageError, RegionGridError, OSError) as error:
+        sys.exit(f"error: {error}")
+    ours, theirs, similarity = mutual_matches(left, right)
+    pairs = list(zip(ours.tolist(), theirs.tolist(), strict=True))[: options.count]
+    draw(images, grids, pairs).savefig(options.output, dpi=100)
+    print(f"{len(ours)} of {len(left)} regions and their matches choose each other; the most similar {len(pairs)}, "
+          f"from {similarity[0]:.3f} on, are in {options.output}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

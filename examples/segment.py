@@ -1,0 +1,148 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+A segmentation head of transformers (UperNet) on the feature maps of `EsViTBackbone`.
+
+    python examples/segment.py MODEL --output segmentation.png
+
+learns to tell the coins of scikit-image's photograph from their ground: crops of its upper part train, the lower part
+tests. The truth is Otsu's threshold of the smoothed photograph. Exchange `Coins` for your own data set; all else stays.
+Any head of transformers that takes an AutoBackbone is used in the same way: detection with DETR, depth with DPT.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import skimage.data
+import skimage.filters
+import skimage.morphology
+import torch
+from matplotlib.figure import Figure
+from scipy import ndimage
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+from transformers import UperNetConfig, UperNetForSemanticSegmentation
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+from modeling_esvit import EsViTBackbone
+
+
+SIDE = 96  # of the crops, in pixels
+
+
+def coins() -> tuple[Tensor, Tensor]:
+    """The photograph, normalised, `[3, H, W]`, and which of its pixels are coins `[H, W]`."""
+    photograph = skimage.data.coins()
+    smooth = skimage.filters.gaussian(photograph, 1)
+    # The light falls off towards one side: what is compared with a threshold is the difference to the surroundings.
+    edges = smooth - skimage.filters.gaussian(photograph, 40)
+    mask = skimage.morphology.closing(edges > skimage.filters.threshold_otsu(edges), skimage.morphology.disk(3))
+    mask = skimage.morphology.opening(ndimage.binary_fill_holes(mask), skimage.morphology.disk(5))
+    pixels = torch.from_numpy(photograph).float().div(255).expand(3, -1, -1)
+    mean, std = torch.tensor(IMAGENET_DEFAULT_MEAN), torch.tensor(IMAGENET_DEFAULT_STD)
+    return (pixels - mean.view(3, 1, 1)) / std.view(3, 1, 1), torch.from_numpy(mask).long()
+
+
+class Coins(Dataset[tuple[Tensor, Tensor]]):
+    """Random crops of the upper 60% of the photograph, half of them mirrored; the same ones each time."""
+
+    def __init__(self, count: int, seed: int = 0):
+        self.pixels, self.labels = coins()
+        height, width = int(0.6 * self.labels.shape[0]), self.labels.shape[1]
+        rng = np.random.default_rng(seed)
+        self.corners = np.stack([rng.integers(0, height - SIDE, count), rng.integers(0, width - SIDE, count)], axis=1)
+
+    def __len__(self) -> int:
+        return len(self.corners)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        row, column = self.corners[index]
+        square = (..., slice(row, row + SIDE), slice(column, column + SIDE))
+        pixels, labels = self.pixels[square], self.labels[square]
+        return (pixels.flip(-1), labels.flip(-1)) if index % 2 else (pixels, labels)
+
+
+def test_part() -> tuple[Tensor, Tensor]:
+    pixels, labels = coins()
+    start = int(0.6 * labels.shape[0])
+    return pixels[:, start:], labels[start:]
+
+
+def segmenter(name: str, num_labels: int) -> UperNetForSemanticSegmentation:
+    """UperNet with a new head, on all stages of a pretrained model."""
+    backbone = EsViTBackbone.from_pretrained(name)
+    stages = backbone.stage_names[1:]
+    backbone = EsViTBackbone.from_pretrained(name, out_features=stages)
+    config = UperNetConfig(
+        backbone_config=backbone.config,
+        hidden_size=128,
+        auxiliary_in_channels=backbone.channels[-2],
+        auxiliary_channels=64,
+        auxiliary_loss_weight=0.4,
+    )
+    config.num_labels = num_labels
+    model = UperNetForSemanticSegmentation(config)
+    model.backbone = backbone
+    return model
+
+
+def train(model: UperNetForSemanticSegmentation, images: Dataset, epochs: int, lr: float) -> None:
+    loader = DataLoader(images, batch_size=8, shuffle=True, drop_last=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=epochs * len(loader))
+    model.train()
+    with tqdm(total=epochs * len(loader), unit="step", desc="train") as bar:
+        for _ in range(epochs):
+            for pixels, labels in loader:
+                loss = model(pixels, labels=labels).loss
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                schedule.step()
+                bar.update()
+                bar.set_postfix(loss=f"{loss.item():.3f}")
+
+
+def intersection_over_union(predicted: Tensor, labels: Tensor, num_labels: int) -> float:
+    """Mean over the classes."""
+    hits = [
+        ((predicted == c) & (labels == c)).sum() / ((predicted == c) | (labels == c)).sum() for c in range(num_labels)
+    ]
+    return torch.stack(hits).mean().item()
+
+
+def draw(pixels: Tensor, labels: Tensor, predicted: Tensor, title: str) -> Figure:
+    figure = Figure(figsize=(9, 7), layout="constrained")
+    for axes, picture, name in zip(
+        figure.subplots(3, 1), (pixels[0], labels, predicted), ("photograph", "truth", title), strict=True
+    ):
+        axes.imshow(picture, cmap="gray")
+        axes.set_title(name)
+        axes.axis("off")
+    return figure
+
+
+def main(arguments: list[str] | None = None) -> float:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a model folder or the name of a model on the Hub")
+    parser.add_argument("--output", type=Path, default=Path("segmentation.png"), help="the picture")
+    parser.add_argument("--crops", type=int, default=200, help="training crops (default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=4, help="(default: %(default)s)")
+    parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    torch.manual_seed(0)
+    model = segmenter(options.model, num_labels=2)
+    train(model, Coins(options.crops), options.epochs, options.lr)
+    pixels, labels = test_part()
+    with torch.no_grad():
+        predicted = model.eval()(pixels[None]).logits[0].argmax(dim=0)
+    score = intersection_over_union(predicted, labels, num_labels=2)
+    draw(pixels, labels, predicted, f"found, mean intersection over union {score:.1%}").savefig(options.output, dpi=100)
+    print(f"mean intersection over union {score:.1%}: {options.output}")
+    return score
+
+
+if __name__ == "__main__":
+    main()

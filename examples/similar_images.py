@@ -1,0 +1,114 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Which images of a collection look like mine?
+
+    python examples/similar_images.py MODEL photographs/ --query mine.jpg other.jpg --output similar.png
+
+embeds the collection (a folder, a glob, a data set: see `python -m modeling_esvit.embed --help`) and the queries,
+builds a FAISS index with `datasets`, prints the most similar images of each query, and draws them. With `--features`
+the collection's features are kept in that file and used the next time.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import datasets
+import faiss
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from modeling_esvit.embed import USER_ERRORS, Embedder, Features, embed, embed_to_file, load_features
+from modeling_esvit.embed_images import find_images
+from modeling_esvit.image_decoding import decode
+
+
+def unit(features: np.ndarray) -> np.ndarray:
+    """`[N, C]` -> rows of length 1, of which the inner product is the cosine."""
+    features = features.astype(np.float32)
+    return features / np.linalg.norm(features, axis=1, keepdims=True)
+
+
+def make_index(features: Features) -> datasets.Dataset:
+    """A data set of `name` and `view`, searchable by cosine similarity."""
+    rows = datasets.Dataset.from_dict({"name": features.names, "view": unit(features.view)})
+    return rows.add_faiss_index("view", metric_type=faiss.METRIC_INNER_PRODUCT)
+
+
+def search(index: datasets.Dataset, queries: Features, count: int) -> list[list[tuple[float, str]]]:
+    """For each query the `count` most similar images: (cosine similarity, name), the most similar first."""
+    found = index.get_nearest_examples_batch("view", unit(queries.view), k=min(count, len(index)))
+    return [
+        list(zip(scores.tolist(), rows["name"], strict=True))
+        for scores, rows in zip(found.total_scores, found.total_examples, strict=True)
+    ]
+
+
+def collection_features(embedder: Embedder, inputs: list[str], file: Path | None) -> Features:
+    """Of the collection; from `file` if it exists, else computed (and kept there, if it is named)."""
+    if file is None:
+        return embed(embedder, inputs)
+    if not file.exists():
+        settings = {"images": inputs, "weights": embedder.fingerprint()}
+        embed_to_file(embedder, find_images(inputs), file, settings=settings)
+    return load_features(file)
+
+
+def draw(queries: list[str], found: list[list[tuple[float, str]]], images: dict[str, Image.Image]) -> Figure:
+    """A row a query: the query, then what was found."""
+    columns = 1 + max(map(len, found))
+    figure = Figure(figsize=(2.2 * columns, 2.5 * len(queries)), layout="constrained")
+    grid = figure.subplots(len(queries), columns, squeeze=False)
+    for row, query, similar in zip(grid, queries, found, strict=True):
+        for axes in row:
+            axes.axis("off")
+        for axes, name, title in zip(
+            row, [query, *(n for _, n in similar)], ["query", *(f"{s:.3f}" for s, _ in similar)], strict=False
+        ):
+            axes.imshow(images[name])
+            axes.set_title(title, fontsize=10)
+    return figure
+
+
+def thumbnails(inputs: list[str], names: set[str]) -> dict[str, Image.Image]:
+    """Small pictures of those images of `inputs` that are named."""
+    images = find_images(inputs)
+    pictures = {}
+    for index in range(len(images)):
+        if images.name(index) in names:
+            picture = decode(images.read(index))
+            picture.thumbnail((256, 256))
+            pictures[images.name(index)] = picture
+    return pictures
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", help="a model folder or the name of a model on the Hub")
+    parser.add_argument("collection", nargs="+", help="what is searched: folders, files, globs, URLs, data sets")
+    parser.add_argument("--query", nargs="+", required=True, help="what is looked for, likewise")
+    parser.add_argument("--count", type=int, default=5, help="images to find for each (default: %(default)s)")
+    parser.add_argument("--features", type=Path, help="a file (.parquet, .npz, .safetensors) for the features")
+    parser.add_argument("--output", type=Path, default=Path("similar.png"), help="the picture (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    if options.count < 1:
+        parser.error(f"--count must be at least 1, got {options.count}")
+    try:
+        embedder = Embedder.from_pretrained(options.model)
+        index = make_index(collection_features(embedder, options.collection, options.features))
+        queries = embed(embedder, options.query)
+        found = search(index, queries, options.count)
+        for query, similar in zip(queries.names, found, strict=True):
+            print(query, *(f"  {similarity:.3f}  {name}" for similarity, name in similar), sep="\n")
+        names = {*queries.names, *(name for similar in found for _, name in similar)}
+        picture = draw(queries.names, found, thumbnails([*options.collection, *options.query], names))
+        picture.savefig(options.output, dpi=100)
+        print(options.output)
+    except USER_ERRORS as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

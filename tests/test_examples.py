@@ -1,0 +1,113 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The examples, each as its page says, on the bundled photographs and a small model."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import AutoModelForImageClassification, pipeline
+
+import continue_pretraining
+import finetune
+import match_photographs
+import segment
+import similar_images
+from modeling_esvit import EsViTConfig, EsViTForPreTraining
+from photographs import write_photographs
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    torch.manual_seed(0)
+    config = EsViTConfig(
+        image_size=64,
+        embed_dim=16,
+        depths=[1, 1, 1, 1],
+        num_heads=[1, 2, 2, 4],
+        window_size=4,
+        num_prototypes=64,
+        head_hidden_size=64,
+        head_bottleneck_size=16,
+    )
+    path = tmp_path_factory.mktemp("model")
+    EsViTForPreTraining(config).save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def patches(tmp_path_factory):
+    """19 photographs: 6 training and 2 test patches of each."""
+    path = tmp_path_factory.mktemp("data") / "photographs"
+    write_photographs(path, patch_size=64, train_per_photograph=6, test_per_photograph=2, shards=1)
+    return path
+
+
+def test_similar_images(folder, tmp_path, capsys):
+    """The image itself, then its brighter self, then noise."""
+    generator = np.random.default_rng(0)
+    coarse = Image.fromarray(generator.integers(0, 200, (6, 6, 3), dtype=np.uint8)).resize((80, 80))
+    collection = tmp_path / "collection"
+    collection.mkdir()
+    coarse.save(collection / "same.png")
+    coarse.point(lambda value: min(255, value + 5)).save(collection / "brighter.png")
+    for index in range(3):
+        Image.fromarray(generator.integers(0, 256, (80, 80, 3), dtype=np.uint8)).save(collection / f"noise{index}.png")
+    command = [folder, str(collection), "--query", str(collection / "same.png"), "--count", "3"]
+    command += ["--features", str(tmp_path / "features.parquet"), "--output", str(tmp_path / "similar.png")]
+    for _ in range(2):  # the second time with the features that were kept
+        similar_images.main(command)
+        lines = capsys.readouterr().out.splitlines()
+        found = [line.split() for line in lines if line.startswith("  ")]
+        assert [name.rpartition("/")[2] for _, name in found][:2] == ["same.png", "brighter.png"]
+        assert float(found[0][0]) == pytest.approx(1, abs=1e-3)
+    assert Image.open(tmp_path / "similar.png").width > 500
+    with pytest.raises(SystemExit, match="is neither a file"):
+        similar_images.main([folder, "nowhere", "--query", str(collection / "same.png")])
+
+
+def test_match_photographs(folder, tmp_path):
+    """A photograph and itself: every region finds itself."""
+    coarse = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    Image.fromarray(coarse).resize((300, 200), Image.Resampling.BICUBIC).save(tmp_path / "a.png")
+    path = str(tmp_path / "a.png")
+    match_photographs.main([folder, path, path, "--size", "320", "--output", str(tmp_path / "matches.png")])
+    assert Image.open(tmp_path / "matches.png").size == (1400, 600)
+    features = torch.randn(12, 8, generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(1))
+    ours, theirs, similarity = match_photographs.mutual_matches(features, features[order])
+    assert torch.equal(order[theirs], ours) and len(ours) == 12
+    torch.testing.assert_close(similarity, torch.ones(12))
+    with pytest.raises(SystemExit, match="nothing.png"):
+        match_photographs.main([folder, path, str(tmp_path / "nothing.png")])
+
+
+@pytest.mark.slow
+def test_finetune(folder, patches, tmp_path):
+    command = [folder, "--data", str(patches), "--output_dir", str(tmp_path / "classifier")]
+    metrics = finetune.main([*command, "--epochs", "15", "--batch_size", "16", "--lr", "2e-3"])
+    assert metrics["eval_top1"] > 3 / 19
+    model = AutoModelForImageClassification.from_pretrained(tmp_path / "classifier")
+    assert model.config.id2label[0] == "astronaut"
+    (best, *_) = pipeline("image-classification", model=str(tmp_path / "classifier"))(Image.new("RGB", (64, 64)))
+    assert best["label"] in model.config.label2id
+
+
+@pytest.mark.slow
+def test_segment(folder, tmp_path):
+    score = segment.main([folder, "--crops", "64", "--epochs", "3", "--output", str(tmp_path / "coins.png")])
+    _, labels = segment.test_part()
+    trivial = segment.intersection_over_union(torch.zeros_like(labels), labels, num_labels=2)
+    assert score > trivial + 0.15
+    assert Image.open(tmp_path / "coins.png").size == (900, 700)
+
+
+@pytest.mark.slow
+def test_continue_pretraining(folder, patches, tmp_path):
+    sizes = ["--num_prototypes", "64", "--head_hidden_size", "64", "--head_bottleneck_size", "16"]
+    crops = ["--global_crop_size", "64", "--local_crop_sizes", "32", "--local_crops_numbers", "2"]
+    run = ["--batch_size", "16", "--num_workers", "0", "--tracker", "none", "--lr", "0.01", "--momentum_teacher", "0.9"]
+    command = [folder, "--data", str(patches), "--output_dir", str(tmp_path / "run"), "--epochs", "2", "--k", "5"]
+    before, after = continue_pretraining.main([*command, *sizes, *crops, *run])
+    assert before != after and min(before, after) > 1 / 19
+    assert EsViTForPreTraining.from_pretrained(tmp_path / "run" / "teacher").config.depths == [1, 1, 1, 1]
