@@ -30,7 +30,7 @@ def eager_attention_forward(
     if attention_mask is None:
         logits = torch.bmm(queries * scaling, keys)
     else:
-        mask = attention_mask.expand(len(query), -1, -1, -1).flatten(0, 1)
+        mask = attention_mask.expand(query.shape[0], -1, -1, -1).flatten(0, 1)
         logits = torch.baddbmm(mask, queries, keys, alpha=scaling)
     precision = torch.promote_types(query.dtype, torch.float32)
     weights = logits.softmax(dim=-1, dtype=precision).to(query.dtype)

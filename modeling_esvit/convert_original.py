@@ -198,8 +198,7 @@ def convert(
             In every case `output` is left as it was.
     """
     path, output = Path(path), Path(output).resolve()
-    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise ConversionError(f"{output} exists already; name another output folder, or delete it first.")
+    require_free(output)
     model, source, notes = load_source(path, key, native, image_size, overrides or {})
     backbone = model.esvit if isinstance(model, EsViTForPreTraining) else model
     with staged_folder(output) as folder:
@@ -227,6 +226,15 @@ def load_source(
         notes.append(f"left out: {', '.join(left_out)}")
     epoch = "" if checkpoint.epoch is None else f", epoch {checkpoint.epoch}"
     return model, f"{path} ({checkpoint.source}{epoch})", notes
+
+
+def require_free(output: Path) -> None:
+    """
+    Raises:
+        ConversionError: there is something that is not an empty folder.
+    """
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise ConversionError(f"{output} exists already; name another output folder, or delete it first.")
 
 
 @contextmanager

@@ -51,9 +51,9 @@ class NativeFormatError(ConversionError):
     """A model that transformers' own Swin cannot carry, with the reasons."""
 
 
-def load_backbone(folder: Path) -> EsViTModel:
+def load_backbone(folder: str | Path) -> EsViTModel:
     """
-    The backbone of a model folder of this project, in float32.
+    The backbone of a model folder of this project, or of its name on the Hub, in float32.
 
     Raises:
         ConversionError: it holds another model, or lacks tensors. OSError: it is no model folder.
@@ -127,6 +127,13 @@ def to_native(model: EsViTModel) -> SwinModel:
     return native.eval()
 
 
+def random_images(config: EsViTConfig, num_images: int, size: tuple[int, int]) -> torch.Tensor:
+    """Images of contrast 1/4 to 2, always the same ones."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(num_images, config.num_channels, *size, generator=generator)
+    return images * torch.logspace(-2, 1, num_images, base=2.0).view(-1, 1, 1, 1)
+
+
 @torch.no_grad()
 def largest_difference(native: SwinModel, model: EsViTModel, num_images: int = 4) -> float:
     """
@@ -135,10 +142,7 @@ def largest_difference(native: SwinModel, model: EsViTModel, num_images: int = 4
     """
     size = model.config.image_size
     height, width = (size, size) if isinstance(size, int) else size
-    images = torch.randn(
-        num_images, model.config.num_channels, height, width, generator=torch.Generator().manual_seed(0)
-    )
-    images *= torch.logspace(-2, 1, num_images, base=2.0).view(-1, 1, 1, 1)
+    images = random_images(model.config, num_images, (height, width))
     ours, theirs = model.eval()(images), native.eval()(images)
     pairs = [(ours.last_hidden_state, theirs.last_hidden_state), (ours.pooler_output, theirs.pooler_output)]
     return max(((a - b).abs().max() / a.abs().max().clamp(min=1)).item() for a, b in pairs)

@@ -97,7 +97,9 @@ class EsViTViLEmbedding(nn.Module):
         if not self.num_global:
             return tokens
         groups = [group.flatten(1, 2) for group in split_groups(tokens, grids)]
-        return pack_groups([torch.cat([self.cls_token.expand(len(group), -1, -1), group], dim=1) for group in groups])
+        return pack_groups(
+            [torch.cat([self.cls_token.expand(group.shape[0], -1, -1), group], dim=1) for group in groups]
+        )
 
 
 class EsViTViLAttentionBlock(EsViTLayer):

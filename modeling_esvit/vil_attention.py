@@ -250,10 +250,11 @@ class EsViTViLSparseAttention(EsViTViLAttention):
         bias = self.bias(places, height, width)
         # As in Swin, a CPU takes a batch in parts, so that the keys that are gathered stay in its cache.
         in_parts = query.device.type == "cpu" and not output_attentions and not torch.compiler.is_compiling()
-        size = max(PART_TOKENS // (height * width), 1) if in_parts else len(query)
-        parts = zip(query.split(size), keys.split(size), strict=True)
+        size = max(PART_TOKENS // (height * width), 1)
+        parts = list(zip(query.split(size), keys.split(size), strict=True)) if in_parts else [(query, keys)]
         outputs, weights = zip(
-            *(self.part_attention(*part, bias, places, height, width, output_attentions) for part in parts), strict=True
+            *(self.part_attention(q, kv, bias, places, height, width, output_attentions) for q, kv in parts),
+            strict=True,
         )
         return torch.cat(outputs), weights[0] if output_attentions else None
 

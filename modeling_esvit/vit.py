@@ -206,9 +206,9 @@ class EsViTViTEncoder(nn.Module):
         sequences = []
         for patches in maps:
             patches = patches + self.positions(patches.shape[1], patches.shape[2])
-            class_token = (self.cls_token + self.pos_embed[:, :1]).expand(len(patches), -1, -1)
+            class_token = (self.cls_token + self.pos_embed[:, :1]).expand(patches.shape[0], -1, -1)
             sequences.append(torch.cat([class_token, patches.flatten(1, 2)], dim=1))
-        return self.dropout(pack_groups(sequences)), [(len(m), m.shape[1], m.shape[2]) for m in maps]
+        return self.dropout(pack_groups(sequences)), [(m.shape[0], m.shape[1], m.shape[2]) for m in maps]
 
     def positions(self, rows: int, columns: int) -> torch.Tensor:
         """
