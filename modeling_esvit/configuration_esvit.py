@@ -78,6 +78,10 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
             Side of an attention window, in tokens. A stage whose map at construction is no larger than it uses the
             map's side as its window, without shift. CvT: the smaller of it and the sides of the map at
             hand. ViL: side of a chunk, which never changes.
+        legacy_shift_mask (`bool`, defaults to `False`):
+            Swin, in training: the mask of shifted windows is that of the map at construction for crops of any size, as
+            in the original before October 2021, by which the published weights were trained. At other sizes it depends
+            on an image's place in its batch, whose size has to fit. Only to continue or reproduce those runs.
         patch_kernels, patch_strides, patch_paddings:
             CvT: of each stage, the convolution that embeds its patches.
         patch_strides, sparse_stages, global_tokens:
@@ -132,6 +136,7 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
     depths: list[int] | tuple[int, ...] = (2, 2, 6, 2)
     num_heads: list[int] | tuple[int, ...] = (3, 6, 12, 24)
     window_size: int = 7
+    legacy_shift_mask: bool = False
     patch_kernels: list[int] | tuple[int, ...] = (7, 3, 3, 3)
     patch_strides: list[int] | tuple[int, ...] = (4, 2, 2, 2)
     patch_paddings: list[int] | tuple[int, ...] = (2, 1, 1, 1)

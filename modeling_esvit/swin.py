@@ -10,6 +10,8 @@ on both branches, and the patch embedding crops instead of padding.
 Tokens of several crop sizes are packed (see `tokens.py`); only windows, masks and 2 x 2 merging go grid by grid.
 """
 
+import math
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -108,6 +110,29 @@ def shift_mask(height: int, width: int, window: int, shift: int, like: torch.Ten
     return torch.where(label[:, :, None] == label[:, None, :], 0.0, -100.0).to(like.dtype)
 
 
+def legacy_shift_masks(grid: Grid, built: tuple[int, int], window: int, shift: int, like: torch.Tensor) -> torch.Tensor:
+    """
+    The masks of the original's training runs before October 2021, which were always those of the map at construction,
+    `built`: window k of the list of all windows of all images has mask k modulo their number. Returns
+    `[p, windows, window**2, window**2]`, where p is the number of images after which they repeat.
+
+    Raises:
+        EsViTInputError: the images are no multiple of p, where the original raised too.
+    """
+    n, h, w = grid
+    height, width = padded_size(h, w, window)
+    num_windows = height // window * (width // window)
+    masks = shift_mask(*padded_size(*built, window), window, shift, like)
+    period = len(masks) // math.gcd(len(masks), num_windows)
+    if n % period:
+        raise EsViTInputError(
+            f"legacy_shift_mask: {n} images of {h} x {w} tokens have {n * num_windows} windows, no multiple of the "
+            f"{len(masks)} masks of the construction; make the number of images a multiple of {period}."
+        )
+    index = torch.arange(period * num_windows, device=like.device) % len(masks)
+    return masks[index].unflatten(0, (period, num_windows))
+
+
 class EsViTSwinAttention(nn.Module):
     """Multi-head self-attention inside (shifted) windows with a relative position bias."""
 
@@ -139,16 +164,20 @@ class EsViTSwinAttention(nn.Module):
         return bias.view(self.window**2, self.window**2, self.num_heads).permute(2, 0, 1)
 
     def additive_mask(self, grid: Grid, masks: ByShape, biases: ByShape) -> torch.Tensor:
-        """Bias and mask of all windows of a map `[1, windows * heads, window**2, window**2]`, kept in `biases`."""
+        """
+        Bias and mask of all windows of a map `[1, windows * heads, window**2, window**2]` (for legacy masks of as many
+        images as they repeat after), kept in `biases`.
+        """
         n, h, w = grid
         if (h, w) not in biases:
             bias, size = self.position_bias(), self.window
             if self.shift:
-                bias = bias + masks[h, w].unsqueeze(1)
+                bias = bias + masks[h, w].unsqueeze(-3)
             else:
                 bias = bias.expand(-(-h // size) * -(-w // size), -1, -1, -1)
-            biases[h, w] = bias.reshape(1, -1, size**2, size**2)
-        return biases[h, w]
+            biases[h, w] = bias.reshape(-1, -(-h // size) * -(-w // size) * self.num_heads, size**2, size**2)
+        additive = biases[h, w]
+        return additive if additive.shape[0] == 1 else additive.repeat(n // additive.shape[0], 1, 1, 1)
 
     def forward(
         self,
@@ -163,7 +192,7 @@ class EsViTSwinAttention(nn.Module):
         Args:
             hidden_states: packed tokens.
             norm: is applied to them first.
-            masks: of shifted windows, see [`shift_mask`].
+            masks: of shifted windows, see [`shift_mask`] and [`legacy_shift_masks`].
             biases: what earlier calls with other parts of the same batch have computed; the rest is added.
             output_attentions: also return the weights of each group `[n * windows, heads, window**2, window**2]`.
         """
@@ -226,6 +255,7 @@ class EsViTSwinLayer(EsViTLayer):
         self, hidden_states: torch.Tensor, grids: list[Grid], masks: ByShape, output_attentions: bool = False
     ) -> tuple[torch.Tensor, AttentionWeights]:
         in_parts = hidden_states.device.type == "cpu" and not output_attentions and not torch.compiler.is_compiling()
+        in_parts = in_parts and all(mask.ndim == 3 for mask in masks.values())  # legacy masks go on from image to image
         parts = image_parts(grids, PART_TOKENS) if in_parts else [grids]
         lengths = [sum(num_tokens(part)) for part in parts]
         factors = [self.drop_path(grids, hidden_states) for _ in ("attention", "mlp")]
@@ -271,6 +301,8 @@ class EsViTSwinStage(EsViTStage):
         super().__init__()
         dim = config.embed_dim * 2**index
         self.window, self.shift = config.stage_window(index)
+        rows, columns = config.patch_grid()
+        self.legacy_map = (rows >> index, columns >> index) if config.legacy_shift_mask else None
         self.blocks = nn.ModuleList(
             EsViTSwinLayer(config, dim, config.num_heads[index], self.window, self.shift if block % 2 else 0, rate)
             for block, rate in enumerate(drop_path)
@@ -282,6 +314,9 @@ class EsViTSwinStage(EsViTStage):
         """The masks of the shifted blocks; none in a stage without shift."""
         if not self.shift:
             return {}
+        if self.legacy_map is not None and self.training:
+            layout = (self.legacy_map, self.window, self.shift, like)
+            return {grid[1:]: legacy_shift_masks(grid, *layout) for grid in grids}
         return {(h, w): shift_mask(*padded_size(h, w, self.window), self.window, self.shift, like) for _, h, w in grids}
 
     def forward(
