@@ -124,6 +124,22 @@ def growth(saved: Saved) -> str:
     return f"![{name}]({picture.relative_to(FOLDER)})\n\n" + table([saved["unit"], "", "s", "peak GB"], rows)
 
 
+def counts(saved: Saved) -> str:
+    return table(
+        ["backbone", "parameters", "paper, 10^6", "10^9 multiply-adds, 224 px", "published"],
+        (
+            (
+                r["name"],
+                f"{r['parameters']:,}",
+                r["paper_millions"] or "",
+                f"{r['multiply_adds'] / 1e9:.2f}",
+                r["published_billions"] or "",
+            )
+            for r in saved["rows"]
+        ),
+    )
+
+
 def draw(saved: Saved, path: Path) -> None:
     figure, axes = pyplot.subplots(1, 2, figsize=(9, 3.4), layout="constrained")
     for axis, key, label, scale in ((axes[0], "seconds", "seconds", 1.0), (axes[1], "peak_bytes", "peak GB", 1e9)):
@@ -144,6 +160,7 @@ def draw(saved: Saved, path: Path) -> None:
 
 
 SECTIONS: dict[str, tuple[str, Callable[[Saved], str]]] = {
+    "counts": ("Backbones beside the published figures (EsViT, Table 1; Swin, Table 1)", counts),
     "step": ("Pretraining step, Swin-T W7, 2 x 224 + 8 x 96 px, 65536 prototypes, fp32", seconds_and_memory),
     "backbone_cvt-tiny": ("Backbone, CvT-T, forward and backward, 2 x 224 + 8 x 96 px, fp32", seconds_and_memory),
     "step_default_allocator": ("The same with glibc's allocator as it comes", seconds_and_memory),

@@ -1,0 +1,90 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Parameters and operations of the backbones of all architectures beside the published figures, counted on fake tensors:
+nothing is computed.
+
+    python tests/benchmarks/bench_counts.py
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from torch._subclasses import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
+from transformers.initialization import no_init_weights
+
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]
+
+from harness import table, write_json  # noqa: E402
+
+from modeling_esvit import EsViTConfig, EsViTModel  # noqa: E402
+from modeling_esvit.configuration_esvit import ARCHITECTURES  # noqa: E402
+
+
+# Millions of parameters in Table 1 of EsViT (arXiv 2106.09785), and its README for the last three.
+PAPER = {
+    **{"swin-tiny": 28, "swin-small": 49, "swin-base": 87, "deit-small": 21, "vit-base": 85},
+    **{"vil-tiny": 28, "cvt-tiny": 29, "resnet-50": 23},
+}
+# 10^9 multiply-adds at 224 px, with window 7 and a classifier, in Table 1 of Swin (arXiv 2103.14030).
+MULTIPLY_ADDS = {"swin-tiny": 4.5, "swin-small": 8.7, "swin-base": 15.4, "deit-small": 4.6, "vit-base": 17.5}
+WINDOWS = {"swin": (7, 14)}  # of the published models of a family, where there are several
+
+
+def variants() -> list[tuple[str, int | None]]:
+    """Names of architectures, and windows where there are several."""
+    return [
+        (name, window)
+        for name, fields in ARCHITECTURES.items()
+        if name != "auto"  # whatever backbone one gives it
+        for window in WINDOWS.get(fields["architecture"], (None,))
+    ]
+
+
+def count(name: str, window: int | None = None, side: int = 224) -> tuple[int, int]:
+    """Parameters of a backbone, and floating point operations for one image (a product and a sum are two)."""
+    config = EsViTConfig.from_architecture(name, window_size=window)
+    config._attn_implementation = "eager"  # whose products are all counted
+    with FakeTensorMode(allow_non_fake_inputs=True), no_init_weights(), torch.no_grad():
+        model = EsViTModel(config).eval()
+        counter = FlopCounterMode(display=False)
+        with counter:
+            model(torch.empty(1, config.num_channels, side, side))
+        return sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops()
+
+
+def rows() -> list[dict]:
+    result = []
+    for name, window in variants():
+        parameters, operations = count(name, window)
+        result.append(
+            {
+                "name": name if window is None else f"{name}, window {window}",
+                "parameters": parameters,
+                "paper_millions": PAPER.get(name),
+                "multiply_adds": operations / 2,
+                "published_billions": MULTIPLY_ADDS.get(name) if window in (None, 7) else None,
+            }
+        )
+    return result
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    counted = rows()
+    print(
+        table(
+            ["", "parameters", "10^9 multiply-adds"],
+            ((*list(r.values())[:2], r["multiply_adds"] / 1e9) for r in counted),
+        )
+    )
+    print(write_json("counts", {"rows": counted}))
+
+
+if __name__ == "__main__":
+    main()
