@@ -33,7 +33,17 @@ PARAMETERS = {
 }
 
 
-@pytest.mark.parametrize(("name", "window"), [key for key in PARAMETERS if key[0] in ARCHITECTURES])
+FAST = {("swin-tiny", 7), ("vil-tiny", None), ("cvt-tiny", None), ("deit-small", None)}
+
+
+@pytest.mark.parametrize(
+    ("name", "window"),
+    [
+        pytest.param(*key, marks=() if key in FAST else pytest.mark.slow)
+        for key in PARAMETERS
+        if key[0] in ARCHITECTURES
+    ],
+)
 def test_parameters_and_operations(name, window):
     parameters, operations = bench_counts.count(name, window)
     assert parameters == PARAMETERS[name, window]

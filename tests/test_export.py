@@ -89,7 +89,9 @@ def test_onnx_of_any_batch(saved, tmp_path, fields, size):
     assert (crop["height"], crop["width"]) == (size or (32, 32))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=pytest.mark.slow if name == "vil" else ()) for name in FAMILIES]
+)
 def test_program_of_any_batch(saved, tmp_path, family):
     fields, size = FAMILIES[family]
     model, folder = saved(fields)
@@ -125,6 +127,7 @@ def test_timm(saved, tmp_path, changes):
     check_timm(model, timm.create_model(f"local-dir:{tmp_path / 'out'}", pretrained=True))
 
 
+@pytest.mark.slow
 def test_timm_by_name_and_checkpoint(saved, tmp_path):
     model, folder = saved(EsViTConfig.from_architecture("swin-tiny", window_size=14))
     report = str(export(folder, tmp_path / "out", "timm"))

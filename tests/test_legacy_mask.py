@@ -47,8 +47,8 @@ def models(**options) -> tuple[EsViTModel, EsViTModel]:
     """The same weights, with the legacy mask and without, both in training mode."""
     torch.manual_seed(0)
     legacy = EsViTModel(EsViTConfig(**{**FIELDS, "legacy_shift_mask": True, **options}))
-    for parameter in legacy.parameters():
-        torch.nn.init.normal_(parameter, 0, 0.3)
+    for name, parameter in legacy.named_parameters():  # attention that is far from uniform, so that masks show
+        torch.nn.init.normal_(parameter, 0, 1.0 if "qkv" in name or "norm" in name else 0.3)
     fixed = EsViTModel(EsViTConfig(**{**FIELDS, **options}))
     fixed.load_state_dict(legacy.state_dict())
     return legacy.train(), fixed.train()
@@ -71,7 +71,7 @@ def test_crops_of_two_sizes_and_the_gradient():
     large, small = torch.randn(2, 3, 32, 32), torch.randn(4, 3, 16, 16)
     ours, theirs = legacy([large, small]), fixed([large, small])
     torch.testing.assert_close(ours.pooler_output[:2], theirs.pooler_output[:2], rtol=0, atol=1e-5)
-    assert (ours.pooler_output[2:] - theirs.pooler_output[2:]).abs().max() > 1e-2
+    assert (ours.pooler_output[2:] - theirs.pooler_output[2:]).abs().max() > 1e-3
     torch.testing.assert_close(ours.pooler_output[2:], legacy(small).pooler_output, rtol=0, atol=1e-5)
     ours.pooler_output.square().sum().backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in legacy.encoder.layers[0].blocks[1].attn.parameters())
