@@ -80,8 +80,8 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
             hand. ViL: side of a chunk, which never changes.
         legacy_shift_mask (`bool`, defaults to `False`):
             Swin, in training: the mask of shifted windows is that of the map at construction for crops of any size, as
-            in the original before October 2021, very probably also for the published weights. Where sizes differ it depends
-            on an image's place in its batch, whose size has to fit. Only to continue or reproduce those runs.
+            in the original before October 2021, and so very probably for the published weights. For other sizes it
+            depends on an image's place in its batch, whose size has to fit. Only to reproduce or continue those runs.
         patch_kernels, patch_strides, patch_paddings:
             CvT: of each stage, the convolution that embeds its patches.
         patch_strides, sparse_stages, global_tokens:
