@@ -217,7 +217,7 @@ def test_two_processes_give_the_result_of_one(model, tmp_path):
     train, test = save_images(tmp_path / "a", colours, 6, 3), save_images(tmp_path / "b", colours, 3, 4)
     (test / "class 3" / "1.png").write_bytes(b"no image")
     model.save_pretrained(tmp_path / "model")
-    options = ["--k", 3, 10, "--batch-size", 7, "--device", "cpu"]
+    options = ["--k", 3, 10, "--batch-size", 7, "--part_size", 10, "--device", "cpu"]
     arguments = [tmp_path / "model", "--train", train, "--test", test, *options]
     before = sorted((ROOT / "training" / "metrics").rglob("*"))
 

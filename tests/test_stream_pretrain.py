@@ -11,7 +11,8 @@ from accelerate.state import AcceleratorState
 from checkpoints import ResumeError
 from pretrain import Pretraining, main
 from shard_server import serve, write_parquet, write_tar
-from test_pretrain import assert_equal_weights, losses_of, recipe_of, start, tiny
+from test_pretrain import assert_equal_weights, log_of, losses_of, recipe_of, start, tiny
+from tiny_runs import write_images
 
 
 WRITE = {"parquet": write_parquet, "tar": write_tar}
@@ -86,6 +87,14 @@ def test_a_run_is_not_continued_on_other_shards(shards, tmp_path):
     second.unlink()
     with pytest.raises(ResumeError, match=f"other data: the shard .*{second.name} is missing|steps per epoch"):
         Pretraining(tiny(*arguments, **STREAM)).run()
+
+
+def test_the_bank_of_the_evaluation_is_the_stream(shards, tmp_path):
+    test = write_images(tmp_path / "test", 4, classes="ab")
+    knn = {"knn_every": 2, "knn_test": str(test), "knn_k": [3]}
+    Pretraining(tiny(shards, tmp_path / "run", **knn, **STREAM)).run()
+    scores = [record for record in log_of(tmp_path / "run") if "knn_k3_top1" in record]
+    assert [(each["knn_train_images"], each["knn_test_images"]) for each in scores] == [(29, 4)]
 
 
 def test_a_shard_that_cannot_be_read_is_said_in_one_line(shards, tmp_path):
