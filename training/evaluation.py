@@ -93,7 +93,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train", required=True, metavar="DATA[:SPLIT]", help="the labelled images to learn from")
     parser.add_argument("--test", required=True, metavar="DATA[:SPLIT]", help="the labelled images to be classified")
     parser.add_argument("--streaming", action="store_true", help="read parquet files and Hub data sets as streams")
-    parser.add_argument("--features", type=Path, metavar="FOLDER", help="where features stay, to be used again")
+    parser.add_argument(
+        "--features",
+        type=Path,
+        metavar="FOLDER",
+        help="where features stay, to be used again; all processes must see it (default: a temporary one)",
+    )
     parser.add_argument("--part_size", type=int, default=PART_SIZE, help="images between two saves (%(default)s)")
     parser.add_argument(
         "--workers", type=int, default=4, help="threads that read images, in each process (%(default)s)"
