@@ -79,6 +79,7 @@ class Features(nn.Module):
         return outputs.pooler_output, outputs.last_hidden_state
 
 
+@torch.no_grad()  # a change of the mode inside of the model would be a node that torch cannot save
 def traced(model: EsViTModel, size: Size) -> torch.export.ExportedProgram:
     """
     The model as a graph for any number of images of one size.

@@ -44,7 +44,12 @@ RESNET = {
     **{"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [16, 32], "depths": [1, 1]},
     "layer_type": "basic",
 }
+CVT = {
+    **{"architecture": "cvt", "embed_dim": 8, "stage_dims": [8, 16], "depths": [1, 1], "num_heads": [1, 2]},
+    **{"patch_kernels": [7, 3], "patch_strides": [4, 2], "patch_paddings": [2, 1], "window_size": 4, "image_size": 32},
+}
 FAMILIES = {
+    "cvt": (CVT, (32, 48)),
     "swin": (SWIN, (36, 52)),
     "vil": (VIL, None),
     "vit": (VIT, (24, 40)),
