@@ -78,6 +78,7 @@ def assert_equal(ours, view, regions):
         pytest.param(SWIN, None, id="swin"),
         pytest.param(VIL, (40, 72), id="vil", marks=pytest.mark.slow),
         pytest.param(VIT, (24, 40), id="vit", marks=pytest.mark.slow),
+        pytest.param(CVT, (32, 48), id="cvt", marks=pytest.mark.slow),
     ],
 )
 def test_onnx_of_any_batch(saved, tmp_path, fields, size):
