@@ -18,7 +18,7 @@ from checkpoints import ResumeError
 from interruption import InterruptedRunError
 from options import parse_options
 from pretrain import Pretraining
-from run_folder import UnwritableCheckpointError, written_beside
+from run_folder import FolderInUseError, UnwritableCheckpointError, written_beside
 from tiny_runs import losses_of, tiny, write_images
 
 
@@ -95,6 +95,31 @@ def test_a_file_in_the_place_of_the_folder(images, tmp_path):
         run(images, tmp_path / "run")
     with pytest.raises(UnwritableCheckpointError, match="checkpoints/run cannot be written: .*Not a directory"):
         run(images, tmp_path / "run" / "checkpoints" / "run")
+
+
+HOLD = """
+import fcntl, sys
+file = open(sys.argv[1], "a+")
+fcntl.lockf(file, fcntl.LOCK_EX)
+file.write("process 7 on host")
+file.flush()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_folder_takes_one_run_at_a_time(images, finished, tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / ".lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(FolderInUseError, match="Another run, process 7 on host, writes into"):
+            run(images, tmp_path)
+        assert not (tmp_path / "checkpoints").exists()
+        other.kill()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    run(images, tmp_path)
+    assert losses_of(tmp_path) == losses_of(finished)
 
 
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):

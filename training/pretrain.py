@@ -43,7 +43,7 @@ from options import PretrainOptions, read_options, save_options
 from out_of_memory import is_out_of_memory, out_of_memory_advice
 from pictures import views_picture
 from preparation import RAISED_BY_ALL, USER_ERRORS, Preparation, PreparationError, knn_transform
-from run_folder import check_shared, model_folder, on_main, writing
+from run_folder import FolderLock, check_shared, model_folder, on_main, writing
 from trackers import start_trackers
 from view_loader import Batch, SkipLog, message_of, shut_down
 
@@ -62,6 +62,7 @@ class Pretraining:
         assert preparation.source is not None and preparation.plan is not None
         self.accelerator, self.source, self.plan = preparation.accelerator, preparation.source, preparation.plan
         self.knn_data = preparation.knn_data
+        self.lock = FolderLock(Path(options.output_dir))
         self.data_record = DataRecord(options.output_dir)
         self.learner = Learner(options, self.plan, self.accelerator)
         self.checkpoints = Checkpoints(options.output_dir, options.keep_checkpoints, self.accelerator)
@@ -87,6 +88,7 @@ class Pretraining:
         if found is None and self.options.init_from is not None:
             self.accelerator.print(initialise(self.options.init_from, *self.learner.state()))
         check_shared(self.accelerator, Path(self.options.output_dir))
+        on_main(self.accelerator, self.lock.take)
         if found is None:
             return 0, None
         folder, progress = found

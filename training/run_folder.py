@@ -6,6 +6,9 @@ others, and all raise it together: none waits for one that is gone. What has its
 or a power cut at any instant.
 """
 
+import errno
+import fcntl
+import logging
 import os
 import shutil
 import socket
@@ -14,7 +17,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
@@ -22,6 +25,8 @@ from safetensors import SafetensorError
 
 from modeling_esvit import EsViTForPreTraining
 
+
+logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -36,6 +41,41 @@ class RunFolderError(Exception):
 
 class UnwritableCheckpointError(RunFolderError, OSError):
     """A run cannot write its state: a full disk, a read-only folder, one that the machines do not share."""
+
+
+class FolderInUseError(RunFolderError):
+    """Another run is writing into the folder."""
+
+
+class FolderLock:
+    """
+    Keeps a second run out of a folder for as long as the process lives that took it. A record lock, which workers do
+    not inherit: after a kill the folder is free at once, though they may live a little longer.
+    """
+
+    def __init__(self, folder: Path):
+        self.path = folder / ".lock"
+        self.file: TextIO | None = None
+
+    def take(self) -> None:
+        """
+        Raises:
+            FolderInUseError: another process has it, which the message names.
+        """
+        self.file = self.path.open("a+")
+        try:
+            fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                logger.warning("%s: no lock (%s), so nothing keeps a second run out.", self.path, error.strerror)
+                return
+            raise FolderInUseError(
+                f"Another run, {self.path.read_text().strip()}, writes into {self.path.parent}. Wait for its end, stop "
+                "it, or give another --output_dir."
+            ) from error
+        self.file.truncate(0)
+        self.file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        self.file.flush()
 
 
 def on_main(accelerator: Accelerator, action: Callable[[], Result]) -> Result:
