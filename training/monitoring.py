@@ -5,7 +5,7 @@
 import json
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -237,7 +237,14 @@ class Monitor:
         """Make the picture of the log, `curves.png`, anew."""
         self.drawn = time.monotonic()
         if self.accelerator.is_main_process:
-            draw_curves(self.path, self.path.with_name("curves.png"), num_prototypes)
+            self.save_picture("curves.png", lambda picture: draw_curves(self.path, picture, num_prototypes))
+
+    def save_picture(self, name: str, save: Callable[[Path], None]) -> None:
+        """A picture beside the log. One that cannot be written, on a full disk say, is no reason to stop."""
+        try:
+            save(self.path.with_name(name))
+        except OSError as error:
+            self.say(f"Warning: {name} is not written: {error}")
 
     def say(self, message: str) -> None:
         """A line above the progress bar, once."""

@@ -156,7 +156,7 @@ class Pretraining:
             for step in range(first, self.plan.last_step):
                 taken = list(self.take_step(batches))
                 if step == first:
-                    self.draw_views(taken[0])
+                    self.draw_views(taken[0], monitor)
                 self.learner.train_step(taken, step, monitor)
                 self.after_step(step + 1, monitor, interruption)
 
@@ -165,10 +165,10 @@ class Pretraining:
         with writing(folder):
             save_options(self.options, folder / "options.yaml")
 
-    def draw_views(self, batch: Batch) -> None:
+    def draw_views(self, batch: Batch, monitor: Monitor) -> None:
         if self.accelerator.is_main_process:
             picture = views_picture(self.learner.views(batch), self.options.batch_size)
-            picture.save(Path(self.options.output_dir) / "views.png")
+            monitor.save_picture("views.png", picture.save)
 
     def collapse_watch(self) -> CollapseWatch:
         warm_epochs = max(self.options.warmup_epochs, self.options.warmup_teacher_temp_epochs)
