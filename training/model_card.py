@@ -19,7 +19,7 @@ from modeling_esvit.original_architecture import joined, published_name
 
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "model_cards" / "template.md"
-WINDOWED = ("swin", "vil")  # architectures whose attention has windows
+WINDOWED = ("swin", "cvt", "vil")  # architectures whose attention has windows
 TAGS = ("esvit", "self-supervised-learning", "vision")
 # Options of a recipe that a reader of the card wants to see, in this order.
 RECIPE = (
