@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Out of memory: a real failure ends the command with advice in the run's own numbers, and the advice holds."""
 
+import shutil
+from types import SimpleNamespace
+
 import pytest
 import torch
 from accelerate.state import AcceleratorState
@@ -18,8 +21,9 @@ def fresh_accelerate():
     AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def test_the_command_ends_with_advice(tmp_path):
-    """The allocation fails for real: 40 terabytes, for the norms of the prototypes."""
+def test_the_command_ends_with_advice(tmp_path, monkeypatch):
+    """The allocation fails for real: 40 terabytes, for the norms of the prototypes. The disk shall not be too small."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**18))
     arguments = tiny(write_images(tmp_path / "images"), tmp_path / "run", "--num_prototypes 10000000000000")
     with pytest.raises(SystemExit) as stopped:
         main(arguments)

@@ -114,5 +114,5 @@ def test_recomputation_draws_the_same(images, whole, tmp_path):
 
 
 def test_the_mode_is_refused_for_other_architectures():
-    with pytest.raises(OptionError, match="vil_mode is for a ViL; swin-tiny is a Swin"):
+    with pytest.raises(OptionError, match="vil_mode is for a ViL, not for a Swin"):
         build_networks(PretrainOptions(vil_mode=1), torch.device("cpu"))

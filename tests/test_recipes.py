@@ -14,7 +14,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel
 
-from construction import build_networks
+from construction import build_config, build_networks
 from image_sources import open_source
 from knn import evaluate_knn
 from options import ABOUT_DATA, RECIPES, PretrainOptions, parse_options
@@ -124,8 +124,9 @@ def test_a_small_batch_learns(tmp_path):
 
 
 def test_the_reference_recipe_is_the_defaults():
-    differing = PretrainOptions().differences(vars(parse_options(["--recipe", "swin_tiny_w7"])))
-    assert set(differing) == {"mixed_precision"}
+    recipe = parse_options(["--recipe", "swin_tiny_w7"])
+    assert set(PretrainOptions().differences(vars(recipe))) == {"mixed_precision", "window_size"}
+    assert build_config(PretrainOptions()).to_dict() == build_config(recipe).to_dict()  # 7 is what a Swin has
 
 
 @pytest.mark.parametrize("name", SWINS)
