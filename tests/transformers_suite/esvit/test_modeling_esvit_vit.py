@@ -8,9 +8,9 @@ those of `test_modeling_esvit.py` do; hidden states have a class token in front,
 import unittest
 
 import torch
-from transformers.testing_utils import require_torch
+from transformers.testing_utils import require_torch, torch_device
 
-from modeling_esvit import EsViTBackbone, EsViTConfig
+from modeling_esvit import EsViTBackbone, EsViTConfig, EsViTModel
 
 from ...test_backbone_common import BackboneTesterMixin
 from .test_modeling_esvit import EsViTModelTest, EsViTModelTester
@@ -89,6 +89,22 @@ class EsViTAutoModelTest(EsViTViTModelTest):
         sequence = (tester.batch_size, tester.num_tokens, tester.width)
         shapes = [tuple(state.shape) for state in outputs.hidden_states]
         self.assertListEqual(shapes, (tester.num_blocks + 1) * [sequence])
+
+    def test_capture_outputs_decorator(self):
+        """
+        The original forbids a model that collects its outputs inside another, as either could take what is the other's.
+        The backbone inside is such a model; what it has collected is handed over when it is done: all of it, once.
+        """
+        config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
+        config._attn_implementation = config.backbone_config._attn_implementation = "eager"
+        model = EsViTModel(config).to(torch_device).eval()
+        wanted = {"output_hidden_states": True, "output_attentions": True}
+        with torch.no_grad():
+            ours, theirs = model(**inputs, **wanted), model.encoder.backbone(**inputs, **wanted)
+        for name in ("hidden_states", "attentions"):
+            self.assertEqual(len(ours[name]), len(theirs[name]))
+            for own, other in zip(ours[name], theirs[name], strict=True):
+                torch.testing.assert_close(own, other)
 
 
 @require_torch
