@@ -65,3 +65,12 @@ def test_two_processes_that_accumulate_equal_one(images, tmp_path, task):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{scripts}:{os.environ['PATH']}"}
     subprocess.run([*command, *tiny(images, tmp_path / "two", smaller)], cwd=ROOT, env=environment, check=True)
     assert losses_of(tmp_path / "two") == pytest.approx(losses_of(tmp_path / "one"), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_compiled_with_accumulation_and_recomputation_equals_eager(images, tmp_path):
+    same = "--drop_path_rate 0 --depths 1 1 --batch_size 4 --gradient_accumulation_steps 2 --max_steps 2"
+    Pretraining(parse_options(tiny(images, tmp_path / "eager", same))).run()
+    compiled = f"{same} --compile --gradient_checkpointing"
+    Pretraining(parse_options(tiny(images, tmp_path / "compiled", compiled))).run()
+    assert losses_of(tmp_path / "compiled") == pytest.approx(losses_of(tmp_path / "eager"), rel=1e-4)
