@@ -23,7 +23,12 @@ ROOT = Path(__file__).resolve().parents[1]
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 HEADS = "--num_prototypes 64 --head_hidden_size 16"
 SHALLOW = f"{HEADS} --depths 1 1 1 1 --embed_dim 8 --num_heads 1 1 2 2"  # of the four stages of a Swin
-SHALLOWED = {"demo": "", "resnet50": HEADS, "deit": f"{HEADS} --depths 1 --embed_dim 8 --num_heads 1"}
+SHALLOWED = {
+    "demo": "",
+    "resnet50": HEADS,
+    "deit": f"{HEADS} --depths 1 --embed_dim 8 --num_heads 1",
+    "cvt": f"{SHALLOW} --stage_dims 8 16 24 32",
+}
 QUICK = ("swin_tiny_w7", "demo_small_batch")  # the rest in `make test-all`
 CPU = torch.device("cpu")
 

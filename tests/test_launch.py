@@ -131,10 +131,10 @@ def ranks(launcher: subprocess.Popen) -> list[psutil.Process]:
     return [process for process in family if not process.children() and "training/pretrain.py" in process.cmdline()]
 
 
-def assert_saved(output: Path, before: int) -> None:
+def assert_saved(output: Path, before: int, within: int = 3) -> None:
     """The step under way, the one after it, and one that was not yet in the log."""
     step = steps(output)
-    assert step - before <= 3
+    assert step - before <= within
     assert (output / "checkpoints" / "last").resolve().name == f"step-{step:08d}"
 
 
@@ -154,8 +154,8 @@ def test_a_signal_to_one_or_all_processes(images, tmp_path, number, receivers):
     before = wait_for_steps(tmp_path, processes)
     for receiver in receivers:
         processes[receiver].send_signal(number)
-    for process in processes:
-        assert f"{number.name} stopped the run after step" in ended(process, code=75)
+    shown = [ended(process, code=75) for process in processes]
+    assert "".join(shown).count(f"{number.name} stopped the run after step") == 1
     assert_saved(tmp_path, before)
 
 
@@ -174,7 +174,7 @@ def test_a_signal_under_a_launcher(images, tmp_path, script, number, receiver):
     for process in receivers:
         process.send_signal(number)
     assert ended(launcher, code=1).count(f"{number.name} stopped the run after step") == 1
-    assert_saved(tmp_path, before)
+    assert_saved(tmp_path, before, within=100 if receiver == "launcher" else 3)  # launchers look at times only
 
 
 SRUN = """#!/bin/bash
