@@ -58,10 +58,7 @@ FAST = ("resnet", "dinov2")
 WITH_ATTENTION = {"hiera", "swinv2", "dinov2"}
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 @pytest.fixture(scope="module")

@@ -28,11 +28,7 @@ TWO = "--batch_size 4"
 mounting = pytest.mark.skipif(os.getuid() != 0 or sys.platform != "linux", reason="only root can mount")
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    """Accelerate keeps the first precision of a process for all later runs in it."""
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from accelerate.state import AcceleratorState
 
 from construction import SHARDING, ShardingError, build_accelerator
 from options import parse_options
@@ -18,10 +17,7 @@ from tiny_runs import tiny, write_images
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 @pytest.mark.parametrize("variable", SHARDING)

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 
 from construction import build_config
 from estimate import estimate
@@ -33,10 +32,7 @@ QUICK = ("swin_tiny_w7", "demo_small_batch")  # the rest in `make test-all`
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 @pytest.fixture(scope="module")

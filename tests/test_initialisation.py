@@ -29,10 +29,7 @@ FIXTURES = Path(__file__).parent / "fixtures"
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 
 from options import parse_options
 from pretrain import Pretraining
@@ -20,10 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BOTH = pytest.mark.parametrize("task", ["view", "view+region"])
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,7 @@ from pretrain import Pretraining, main
 from tiny_runs import losses_of, tiny, write_images
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 def test_the_command_ends_with_advice(tmp_path, monkeypatch):

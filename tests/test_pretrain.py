@@ -33,11 +33,7 @@ ROOT = Path(__file__).resolve().parents[1]
 KEY_BIAS_FREE = 1e-5
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    """Accelerate keeps the first precision of a process for all later runs in it."""
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 @pytest.fixture(scope="module")

@@ -27,10 +27,7 @@ SCALE = 2.0**4
 WIDE = "--head_hidden_size 256 --lr 0.005"
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 @pytest.fixture(scope="module")

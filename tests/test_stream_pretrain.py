@@ -19,11 +19,7 @@ WRITE = {"parquet": write_parquet, "tar": write_tar}
 STREAM = {"streaming": True, "shuffle_window": 7, "stream_retry_seconds": 5.0}
 
 
-@pytest.fixture(autouse=True)
-def fresh_accelerate():
-    """Accelerate keeps the first precision of a process for all later runs in it."""
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 @pytest.fixture(scope="module", params=["parquet", "tar"])
