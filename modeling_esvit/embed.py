@@ -17,11 +17,11 @@ call continues one that was stopped, also with another number of processes. In P
 """
 
 import argparse
+import itertools
 import sys
 import zlib
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ from transformers import AutoImageProcessor, AutoModel, PreTrainedModel
 from .embed_files import FORMATS, Features, OutputError, Parts, check_output, joined, load_features, put_together
 from .embed_images import Images, NoImagesError, find_images
 from .image_decoding import UnreadableImageError, decode
+from .read_ahead import in_order
 
 
 __all__ = ["Embedder", "FeatureError", "Features", "OutputError", "embed", "embed_to_file", "load_features"]
@@ -127,19 +128,6 @@ def default_device() -> torch.device:
     return PartialState(cpu=not torch.accelerator.is_available()).device
 
 
-def read_ahead(
-    embedder: Embedder, images: Images, indices: Sequence[int], batch_size: int, pool: ThreadPoolExecutor
-) -> Iterator[list[Read]]:
-    """Batches of what `Embedder.read` returns, in order; threads read the next ones meanwhile."""
-    waiting: deque[list[Future[Read]]] = deque()
-    for start in range(0, len(indices), batch_size):
-        waiting.append([pool.submit(embedder.read, images, index) for index in indices[start : start + batch_size]])
-        if len(waiting) > AHEAD:
-            yield [future.result() for future in waiting.popleft()]
-    for batch in waiting:
-        yield [future.result() for future in batch]
-
-
 def embed_part(
     embedder: Embedder,
     images: Images,
@@ -147,17 +135,18 @@ def embed_part(
     *,
     regions: bool,
     batch_size: int,
-    pool: ThreadPoolExecutor,
+    num_threads: int,
     bar: tqdm,
 ) -> Features:
     """The features of some images. What the device computes is fetched once, at the end."""
     names: list[str] = []
     unreadable: dict[str, str] = {}
     computed: list[list[torch.Tensor]] = []
-    position = 0
-    for batch in read_ahead(embedder, images, indices, batch_size, pool):
+    read = in_order(iter(indices), partial(embedder.read, images), threads=num_threads, ahead=AHEAD * batch_size)
+    numbered = zip(indices, read, strict=True)
+    while batch := list(itertools.islice(numbered, batch_size)):
         pixels = []
-        for index, item in zip(indices[position : position + len(batch)], batch, strict=True):
+        for index, item in batch:
             if isinstance(item, UnreadableImageError):
                 unreadable[images.name(index)] = str(item)
             else:
@@ -165,7 +154,6 @@ def embed_part(
                 pixels.append(item)
         if pixels:
             computed.append(embedder.features(pixels, regions))
-        position += len(batch)
         bar.update(len(batch))
     arrays = [on_host(torch.cat(tensors), names) for tensors in zip(*computed, strict=True)]
     view = arrays[0] if arrays else np.empty((0, 0), np.float32)
@@ -211,9 +199,9 @@ def embed(
         OutputError: no image can be read.
     """
     images = find_images(inputs, image_column)
-    with ThreadPoolExecutor(num_threads) as pool, tqdm(total=len(images), unit="image", desc="embed") as bar:
-        options: dict[str, Any] = {"regions": regions, "batch_size": batch_size, "pool": pool, "bar": bar}
-        return joined([embed_part(embedder, images, range(len(images)), **options)])
+    options: dict[str, Any] = {"regions": regions, "batch_size": batch_size, "num_threads": num_threads}
+    with tqdm(total=len(images), unit="image", desc="embed") as bar:
+        return joined([embed_part(embedder, images, range(len(images)), **options, bar=bar)])
 
 
 def embed_to_file(
@@ -246,13 +234,10 @@ def embed_to_file(
     own = [number for number in range(count)[state.process_index :: state.num_processes] if not parts.is_done(number)]
     ranges = {number: range(number * part_size, min((number + 1) * part_size, len(images))) for number in own}
     total = sum(map(len, ranges.values()))
-    with (
-        ThreadPoolExecutor(num_threads) as pool,
-        tqdm(total=total, unit="image", desc="embed", disable=not state.is_main_process, dynamic_ncols=True) as bar,
-    ):
-        options: dict[str, Any] = {"regions": regions, "batch_size": batch_size, "pool": pool, "bar": bar}
+    options: dict[str, Any] = {"regions": regions, "batch_size": batch_size, "num_threads": num_threads}
+    with tqdm(total=total, unit="image", desc="embed", disable=not state.is_main_process, dynamic_ncols=True) as bar:
         for number, indices in ranges.items():
-            parts.write(number, embed_part(embedder, images, indices, **options))
+            parts.write(number, embed_part(embedder, images, indices, **options, bar=bar))
     state.wait_for_everyone()
     if state.is_main_process:
         unreadable = put_together(parts, count, output)

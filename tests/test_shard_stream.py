@@ -23,7 +23,7 @@ import torch
 from image_columns import DataNotFoundError, DataOptionError, EmptySourceError
 from image_sources import FolderSource, open_source
 from modeling_esvit.image_decoding import UnreadableImageError, decode
-from read_ahead import in_order
+from modeling_esvit.read_ahead import in_order
 from shard_files import ShardError, patiently
 from shard_names import expanded
 from shard_server import picture, serve, write_parquet, write_tar

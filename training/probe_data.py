@@ -19,7 +19,7 @@ from torch import Tensor
 from frozen_models import FrozenModel, training_view
 from image_sources import ImageSource, epoch_order
 from modeling_esvit.image_decoding import UnreadableImageError, decode
-from read_ahead import in_order
+from modeling_esvit.read_ahead import in_order
 from shard_stream import ShardStream
 from view_features import AHEAD, Loaded, UnlabelledDataError, batched
 from views import FLIP_PROBABILITY, draw_box, keyed_generator

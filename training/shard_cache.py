@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from read_ahead import in_order
+from modeling_esvit.read_ahead import in_order
 from shard_files import ShardError, ShardFile
 
 

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from image_columns import DataOptionError, EmptySourceError, ImageColumns
 from modeling_esvit.image_decoding import Record
-from read_ahead import in_order
+from modeling_esvit.read_ahead import in_order
 from shard_cache import ShardCache
 from shard_files import ShardError, ShardFile
 from shards import ParquetShard, Shard, TarShard, open_tar

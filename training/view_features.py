@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from image_sources import EmptySourceError, ImageSource
 from modeling_esvit.image_decoding import UnreadableImageError, decode
-from read_ahead import in_order
+from modeling_esvit.read_ahead import in_order
 from shard_stream import ShardStream
 from view_loader import SkipLog
 
