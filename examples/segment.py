@@ -78,7 +78,8 @@ def segmenter(name: str, num_labels: int) -> UperNetForSemanticSegmentation:
     config = UperNetConfig(
         backbone_config=backbone.config,
         hidden_size=128,
-        auxiliary_in_channels=backbone.channels[-2],
+        use_auxiliary_head=len(stages) > 2,  # it looks at the third map
+        auxiliary_in_channels=backbone.channels[:3][-1],
         auxiliary_channels=64,
         auxiliary_loss_weight=0.4,
     )

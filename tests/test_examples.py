@@ -13,7 +13,7 @@ import finetune
 import match_photographs
 import segment
 import similar_images
-from modeling_esvit import EsViTConfig, EsViTForPreTraining
+from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
 from photographs import write_photographs
 
 
@@ -100,6 +100,14 @@ def test_segment(folder, tmp_path):
     trivial = segment.intersection_over_union(torch.zeros_like(labels), labels, num_labels=2)
     assert score > trivial + 0.15
     assert Image.open(tmp_path / "coins.png").size == (900, 700)
+
+
+def test_segmenter_of_two_stages(tmp_path):
+    """As the demo's model has them: too few for the auxiliary head."""
+    config = EsViTConfig(image_size=64, embed_dim=16, depths=[1, 1], num_heads=[1, 2], window_size=4)
+    EsViTModel(config).save_pretrained(tmp_path)
+    output = segment.segmenter(str(tmp_path), num_labels=2).eval()(torch.zeros(1, 3, 64, 64))
+    assert output.logits.shape == (1, 2, 64, 64)
 
 
 @pytest.mark.slow
