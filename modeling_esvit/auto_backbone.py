@@ -19,12 +19,9 @@ from transformers import AutoBackbone
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils.output_capturing import install_output_capuring_hook
 
-from .backbone_probe import EsViTBackboneError, description, last_map, unused_parameters
+from .backbone_probe import TIMM, EsViTBackboneError, can_recompute, description, last_map, unused_parameters
 from .configuration_esvit import EsViTConfig
 from .tokens import EncoderOutput, EsViTInputError, EsViTLayer, EsViTStage, Grid, pack_groups, pool_groups
-
-
-TIMM = "timm_backbone"
 
 
 class EsViTAutoStage(EsViTStage):
@@ -75,7 +72,7 @@ class EsViTAutoEncoder(nn.Module):
 
     @property
     def supports_gradient_checkpointing(self) -> bool:
-        return self.backbone.supports_gradient_checkpointing
+        return can_recompute(self.backbone)
 
     def input_embedding(self) -> nn.Module:
         return next(module for module in self.backbone.modules() if isinstance(module, nn.Conv2d))

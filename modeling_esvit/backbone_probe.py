@@ -12,16 +12,21 @@ import json
 from typing import Any
 
 import torch
-from transformers import AutoBackbone, AutoConfig
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from transformers import CONFIG_MAPPING, AutoBackbone, AutoConfig
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING, MODEL_FOR_BACKBONE_MAPPING_NAMES
 
 
 # What the code of a model raises where it is given a size that it was not written for.
 SIZE_FAILURES = (ArithmeticError, AssertionError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
 # What a configuration says of the model that it was saved with. A backbone has the type of the model around it.
 BOOKKEEPING = ("_name_or_path", "architectures", "auto_map", "dtype", "transformers_version")
+
+
+TIMM, TIMM_PREFIX = "timm_backbone", "timm:"
 
 
 class EsViTBackboneError(ValueError):
@@ -34,23 +39,50 @@ def resolve_backbone(backbone: str | dict | PreTrainedConfig) -> PreTrainedConfi
 
     Args:
         backbone: a configuration, its fields as a dict with `model_type`, the name of a model on the Hub, a model
-            folder, or a `config.json`.
+            folder, or a `config.json`; `timm:` and a name that timm knows.
 
     Raises:
         EsViTBackboneError: transformers has no backbone of this type. OSError: there is no such model.
     """
     if isinstance(backbone, str):
-        backbone = AutoConfig.from_pretrained(backbone)
+        backbone = named_backbone(backbone)
     fields = backbone.to_dict() if isinstance(backbone, PreTrainedConfig) else backbone
     if not isinstance(fields, dict):
         raise EsViTBackboneError(f"backbone_config must be a configuration, a dict or a name, got {fields!r}.")
-    model_type = fields.get("model_type")
-    if model_type not in MODEL_FOR_BACKBONE_MAPPING_NAMES:
-        known = ", ".join(MODEL_FOR_BACKBONE_MAPPING_NAMES)
-        raise EsViTBackboneError(f"transformers has no backbone of type {model_type!r}; it has: {known}.")
+    check_type(fields)
     fields = json.loads(json.dumps(fields))  # tuples to lists: some backbones take only what a file can hold
     fields = {name: value for name, value in fields.items() if name not in BOOKKEEPING}
     return AutoConfig.for_model(fields.pop("model_type"), **fields)
+
+
+def named_backbone(name: str) -> dict | PreTrainedConfig:
+    if name.startswith(TIMM_PREFIX):
+        return {"model_type": TIMM, "backbone": name.removeprefix(TIMM_PREFIX)}
+    check_type(PreTrainedConfig.get_config_dict(name)[0])
+    return AutoConfig.from_pretrained(name, trust_remote_code=False)
+
+
+def check_type(fields: dict) -> None:
+    """
+    Raises:
+        EsViTBackboneError: these are not the fields of a backbone that transformers knows.
+    """
+    model_type = fields.get("model_type")
+    if model_type == "esvit":
+        raise EsViTBackboneError(
+            "An EsViT is no backbone of another one. Load it by its own name; to go on training it use --init_from."
+        )
+    if isinstance(model_type, str) and model_type in CONFIG_MAPPING:
+        if CONFIG_MAPPING[model_type] in MODEL_FOR_BACKBONE_MAPPING:
+            return
+    if "auto_map" in fields:
+        raise EsViTBackboneError(
+            f"A backbone of type {model_type!r} needs code that comes with it, which is not run here, nor would it "
+            "travel with the trained model. Import its classes yourself, and register them before this call by "
+            f"AutoConfig.register({model_type!r}, ...) and AutoBackbone.register(...)."
+        )
+    known = ", ".join(MODEL_FOR_BACKBONE_MAPPING_NAMES)
+    raise EsViTBackboneError(f"transformers has no backbone of type {model_type!r}; it has: {known}.")
 
 
 def description(config: PreTrainedConfig) -> str:
@@ -73,6 +105,15 @@ def on_meta(text: str) -> PreTrainedModel:
             return AutoBackbone.from_config(AutoConfig.for_model(model_type, **fields)).eval()
     except (ImportError, *SIZE_FAILURES) as error:
         raise EsViTBackboneError(f"The backbone {model_type} cannot be built: {error}") from error
+
+
+def can_recompute(model: nn.Module) -> bool:
+    """
+    Whether blocks of a backbone can be computed again in the backward pass (gradient checkpointing). Its own BatchNorms
+    would move their running statistics twice.
+    """
+    supported = bool(model.supports_gradient_checkpointing)
+    return supported and not any(isinstance(module, _BatchNorm) for module in model.modules())
 
 
 def stages(config: PreTrainedConfig) -> dict[str, int]:
@@ -104,6 +145,11 @@ def last_map(text: str, height: int, width: int) -> tuple[int, int, int]:
         ) from error
     if len(shape) != 4:
         raise EsViTBackboneError(f"The backbone {name} gives no feature map, but {list(shape)}.")
+    if shape[1] != model.num_features[-1]:
+        raise EsViTBackboneError(
+            f"The backbone {name} gives maps of {list(shape)}, whose second dimension should be its "
+            f"{model.num_features[-1]} channels."
+        )
     return shape[1], shape[2], shape[3]
 
 

@@ -16,6 +16,8 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from transformers import initialization as init
 
+from .backbone_probe import EsViTBackboneError
+
 
 class BatchStatistics(NamedTuple):
     """Mean and unbiased variance of each channel of a batch, `[C]` both."""
@@ -121,8 +123,23 @@ class EsViTBatchNorm(_BatchNorm):
         return normalized
 
 
+class EsViTBatchNormAct(EsViTBatchNorm):
+    """timm's `BatchNormAct2d`, which has dropout and an activation of its own."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return self.act(self.drop(super().forward(input)))
+
+
 def join_batches(module: nn.Module) -> None:
-    """Make every BatchNorm inside `module` normalise over all processes. Parameters and buffers stay the same ones."""
+    """
+    Make every BatchNorm inside `module` normalise over all processes. Parameters and buffers stay the same ones.
+
+    Raises:
+        EsViTBackboneError: one computes something else besides, or has no weights or running statistics.
+    """
     for parent in list(module.modules()):
         for name, child in parent.named_children():
             if isinstance(child, _BatchNorm):
@@ -131,8 +148,23 @@ def join_batches(module: nn.Module) -> None:
                 parent.get_submodule(name).joint = True  # type: ignore[assignment]  # of EsViTBatchNorm
 
 
+# By the name of the class, so that timm need not be there.
+KINDS = {
+    **dict.fromkeys(("BatchNorm1d", "BatchNorm2d", "BatchNorm3d"), EsViTBatchNorm),
+    "BatchNormAct2d": EsViTBatchNormAct,
+}
+
+
 def as_own(norm: _BatchNorm) -> EsViTBatchNorm:
-    own = EsViTBatchNorm(norm.num_features, norm.eps, norm.momentum, device="meta")
+    kind = KINDS.get(type(norm).__name__)
+    if kind is None or norm.momentum is None or not (norm.affine and norm.track_running_stats):
+        raise EsViTBackboneError(
+            f"{type(norm).__name__}({norm.extra_repr()}) cannot normalise over several processes; train this backbone "
+            "in one."
+        )
+    own = kind(norm.num_features, norm.eps, norm.momentum, device="meta")
+    for name, child in norm.named_children():
+        own.add_module(name, child)
     for name, parameter in norm.named_parameters():
         setattr(own, name, parameter)
     for name, buffer in norm.named_buffers():

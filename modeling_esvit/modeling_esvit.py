@@ -156,8 +156,8 @@ class EsViTPreTrainedModel(PreTrainedModel):
     def post_init(self):
         super().post_init()
         # A backbone of transformers may be unable to recompute its blocks.
-        inner = [module for module in self.modules() if isinstance(module, PreTrainedModel) and module is not self]
-        self.supports_gradient_checkpointing = all(module.supports_gradient_checkpointing for module in inner)
+        inner = [module for module in self.modules() if isinstance(module, EsViTAutoEncoder)]
+        self.supports_gradient_checkpointing = all(encoder.supports_gradient_checkpointing for encoder in inner)
 
     @classmethod
     def _can_set_attn_implementation(cls) -> bool:

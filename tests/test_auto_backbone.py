@@ -11,8 +11,9 @@ import torchvision
 from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoBackbone, AutoModel, pipeline
+from transformers import AutoBackbone, AutoConfig, AutoModel, ResNetBackbone, ResNetConfig, pipeline
 
+from construction import build_config
 from modeling_esvit import (
     EsViTBackbone,
     EsViTBackboneError,
@@ -156,7 +157,7 @@ def test_stochastic_depth_of_the_student_alone(images, tmp_path):
         (HIERA, "", "local_crop_sizes 32: The backbone hiera cannot take images of 32 x 32 .* built for 64 x 64"),
         ({**HIERA, "image_size": [32, 32]}, "", "global_crop_size 64: .* built for 32 x 32"),
         ({"model_type": "bert"}, "", "no backbone of type 'bert'"),
-        (RESNET, "--gradient_checkpointing", "gradient_checkpointing: not possible with resnet"),
+        (RESNET, "--gradient_checkpointing", "gradient_checkpointing: not possible with resnet, which is not"),
         (RESNET, "--drop_path_rate 0.1", "resnet has no stochastic depth"),
         (RESNET, "--embed_dim 8", "embed_dim: of EsViT's own architectures"),
         ({**DINO_V2, "reshape_hidden_states": False}, "", r"dinov2 gives no feature map, but \[1, 65, 16\]"),
@@ -180,7 +181,40 @@ def test_options_that_contradict_each_other(given, message):
         parse_options(given.split())
 
 
+def test_other_code_is_not_run(tmp_path):
+    """Not even after a question at the terminal; but classes that the user has imported and registered are taken."""
+    folder = tmp_path / "their"
+    folder.mkdir()
+    fields = {**RESNET, "model_type": "their_resnet", "auto_map": {"AutoConfig": "theirs.Config"}}
+    (folder / "config.json").write_text(json.dumps(fields))
+    (folder / "theirs.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')")
+    given = ["--architecture", "auto", "--backbone", str(folder)]
+    with pytest.raises(EsViTBackboneError, match=r"(?s)'their_resnet' needs code.*AutoBackbone.register"):
+        build_config(parse_options(given))
+    assert not (tmp_path / "run").exists()
+
+    class Config(ResNetConfig):
+        model_type = "their_resnet"
+
+    class Backbone(ResNetBackbone):
+        config_class = Config
+
+    AutoConfig.register("their_resnet", Config)
+    AutoBackbone.register(Config, Backbone)
+    assert isinstance(EsViTModel(build_config(parse_options(given))).encoder.backbone, Backbone)
+
+
+def test_names_of_timm():
+    model = EsViTModel(EsViTConfig(architecture="auto", backbone_config="timm:resnet18"))
+    assert model.config.hidden_size == 512 and model.config.region_grid(224, 96) == (7, 3)
+    for name, message in (("no_such", "cannot be built.*no_such"), ("swin_tiny_patch4_window7_224", "768 channels")):
+        with pytest.raises(EsViTBackboneError, match=message):
+            EsViTModel(EsViTConfig(architecture="auto", backbone_config=f"timm:{name}"))
+
+
 def test_refused_by_the_model():
+    with pytest.raises(EsViTBackboneError, match="no backbone of another one.*--init_from"):
+        EsViTConfig(architecture="auto", backbone_config=EsViTConfig())
     for wrong, message in ((None, "needs a backbone_config"), (3, "got 3"), ({"model_type": "gpt2"}, "'gpt2'; it has")):
         with pytest.raises(EsViTBackboneError, match=message):
             EsViTConfig(architecture="auto", backbone_config=wrong)

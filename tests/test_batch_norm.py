@@ -6,13 +6,14 @@ import copy
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cvt_models import tiny_config
-from modeling_esvit import EsViTForPreTraining
-from modeling_esvit.batch_norm import EsViTBatchNorm, join_batches
+from modeling_esvit import EsViTBackboneError, EsViTForPreTraining
+from modeling_esvit.batch_norm import EsViTBatchNorm, as_own, join_batches
 
 
 SHARES = (3, 5)  # images of each process
@@ -41,9 +42,19 @@ def weighted(output: torch.Tensor, first: int = 0) -> torch.Tensor:
     return (output.sin() * (1 + rows)).sum()
 
 
-def student() -> EsViTForPreTraining:
+RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
+CONFIGS = {
+    "cvt": tiny_config(head_batch_norm=True),
+    "resnet": tiny_config(architecture="auto", backbone_config=RESNET),
+}
+
+
+NETWORKS = [("cvt", False), ("cvt", True), ("resnet", False)]  # and whether its blocks are recomputed
+
+
+def student(name: str) -> EsViTForPreTraining:
     torch.manual_seed(0)
-    return EsViTForPreTraining(tiny_config(head_batch_norm=True)).double().train()
+    return EsViTForPreTraining(CONFIGS[name]).double().train()
 
 
 def crops(share: slice) -> list[torch.Tensor]:
@@ -74,15 +85,15 @@ def work(rank: int, folder: str) -> None:
             {n: p.grad for n, p in holder.named_parameters()},
             dict(holder.named_buffers()),
         )
-    for recomputed in (False, True):
-        model = student()
+    for name, recomputed in NETWORKS:
+        model = student(name)
         join_batches(model)
         if recomputed:
             model.gradient_checkpointing_enable()
         wrapped = DistributedDataParallel(model, broadcast_buffers=False)
         loss_of(wrapped(crops(share))).backward()
         gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-        results[f"cvt {recomputed}"] = (gradients, dict(model.named_buffers()))
+        results[f"{name} {recomputed}"] = (gradients, dict(model.named_buffers()))
     torch.save(results, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
@@ -107,20 +118,20 @@ def test_the_module(dims, shares):
         assert torch.equal(buffers[f"norm.{name}"], same[f"norm.{name}"])
 
 
-@pytest.mark.parametrize("recomputed", [False, True])
-def test_a_cvt(recomputed, shares):
+@pytest.mark.parametrize(("name", "recomputed"), NETWORKS)
+def test_a_network(name, recomputed, shares):
     """Gradients, here averages over processes, and running statistics of backbone and heads."""
-    model = student()
+    model = student(name)
     loss_of(model(crops(slice(None)))).backward()
-    (gradients, buffers), (others, same) = (share[f"cvt {recomputed}"] for share in shares)
-    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.grad is not None}
-    assert gradients.keys() == trained.keys() and any(".bn." in name for name in trained)
-    for name, parameter in trained.items():
-        torch.testing.assert_close(2 * gradients[name], parameter.grad, rtol=1e-7, atol=1e-9, msg=name)
-        assert torch.equal(gradients[name], others[name])
-    for name, buffer in model.named_buffers():
-        torch.testing.assert_close(buffers[name], buffer)
-        assert torch.equal(buffers[name], same[name])
+    (gradients, buffers), (others, same) = (share[f"{name} {recomputed}"] for share in shares)
+    trained = {key: parameter for key, parameter in model.named_parameters() if parameter.grad is not None}
+    assert gradients.keys() == trained.keys() and len(buffers) > 6
+    for key, parameter in trained.items():
+        torch.testing.assert_close(2 * gradients[key], parameter.grad, rtol=1e-7, atol=1e-9, msg=key)
+        assert torch.equal(gradients[key], others[key])
+    for key, buffer in model.named_buffers():
+        torch.testing.assert_close(buffers[key], buffer)
+        assert torch.equal(buffers[key], same[key])
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
@@ -141,10 +152,28 @@ def test_one_process_equals_torch(dims):
 
 
 def test_joining_keeps_the_tensors():
-    model = student()
+    model = student("cvt")
     before = copy.copy({**dict(model.named_parameters()), **dict(model.named_buffers())})
     join_batches(model)
     after = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     assert list(before) == list(after) and all(after[name] is tensor for name, tensor in before.items())
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     assert len(norms) == 5 + 4 and all(norm.joint for norm in norms)
+
+
+def test_joining_keeps_what_timm_does_after_a_norm():
+    torch.manual_seed(0)
+    plain = timm.layers.BatchNormAct2d(4, act_layer=nn.SiLU, drop_layer=nn.Identity)
+    own = as_own(plain)
+    images = torch.randn(3, 4, 5, 5)
+    torch.testing.assert_close(own(images), plain(images))
+    assert list(own.state_dict()) == list(plain.state_dict())
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [nn.BatchNorm2d(4, momentum=None), nn.BatchNorm2d(4, affine=False), nn.InstanceNorm2d(4), nn.LazyBatchNorm2d()],
+)
+def test_norms_that_cannot_be_joined(norm):
+    with pytest.raises(EsViTBackboneError, match=f"{type(norm).__name__}.* cannot normalise over several processes"):
+        as_own(norm)

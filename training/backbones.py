@@ -7,7 +7,14 @@
 from typing import Any
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
-from modeling_esvit.backbone_probe import EsViTBackboneError, description, on_meta, resolve_backbone
+from modeling_esvit.backbone_probe import (
+    TIMM,
+    EsViTBackboneError,
+    can_recompute,
+    description,
+    on_meta,
+    resolve_backbone,
+)
 from options import OptionError, PretrainOptions
 
 
@@ -49,8 +56,10 @@ def check_backbone(config: EsViTConfig, options: PretrainOptions) -> None:
             except EsViTBackboneError as error:
                 raise EsViTBackboneError(f"{name} {size}: {error}") from error
     model = on_meta(description(config.backbone_config))
-    if options.gradient_checkpointing and not model.supports_gradient_checkpointing:
-        raise OptionError(f"gradient_checkpointing: not possible with {config.backbone_config.model_type}.")
+    if options.gradient_checkpointing and not can_recompute(model):
+        made_for_it = model.supports_gradient_checkpointing
+        reason = "whose BatchNorms would count each batch twice" if made_for_it else "which is not made for it"
+        raise OptionError(f"gradient_checkpointing: not possible with {config.backbone_config.model_type}, {reason}.")
 
 
 def used_local_sizes(options: PretrainOptions) -> list[int]:
@@ -66,6 +75,8 @@ def load_backbone_weights(model: EsViTForPreTraining, name: str) -> None:
         OSError: there are none of this name.
     """
     backbone = model.esvit.encoder.backbone
+    if backbone.config.model_type == TIMM:
+        name = backbone.config.backbone
     loaded = type(backbone).from_pretrained(name, config=backbone.config, dtype=backbone.dtype)
     backbone.load_state_dict(loaded.state_dict())
 

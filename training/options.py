@@ -118,7 +118,7 @@ class ModelSection:
         default=None,
         metadata={
             "help": "With --architecture auto: model that transformers has an AutoBackbone of, by its name on the Hub, "
-            "its folder, or a config.json."
+            "its folder, or a config.json; or timm:NAME."
         },
     )
     backbone_weights: bool = field(
