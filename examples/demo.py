@@ -24,7 +24,7 @@ from transformers import AutoImageProcessor, AutoModel
 from transformers.utils import logging as transformers_logging
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
-from correspondences import correspondence_share, draw, find_correspondences, save_figure, score_matches
+from correspondences import draw
 from photographs import pixel_baselines, write_photographs
 
 
@@ -33,8 +33,10 @@ sys.path.append(str(ROOT / "training"))
 from construction import build_networks  # noqa: E402
 from image_sources import open_source  # noqa: E402
 from knn import evaluate_knn  # noqa: E402
+from matching_pictures import save_figure  # noqa: E402
 from options import parse_options  # noqa: E402
 from run_folder import model_folder  # noqa: E402  (the line above puts them on the path)
+from stereo import match_stereo  # noqa: E402
 from view_features import evaluation_transform  # noqa: E402
 
 
@@ -69,13 +71,13 @@ def measure(model_path: Path, data: Path) -> dict[str, float]:
     transform = evaluation_transform(AutoImageProcessor.from_pretrained(model_path))
     train, test = open_source(str(data), split="train"), open_source(str(data), split="test")
     knn = evaluate_knn(model, transform, train, test, k=[K])
-    return {"knn": knn[f"k{K}_top1"], "correspondence": correspondence_share(model)["share"]}
+    return {"knn": knn[f"k{K}_top1"], "correspondence": match_stereo(model).scores()["within_one"]}
 
 
 def picture(model_path: Path, output: Path) -> None:
     """The most similar regions of the two views of the stereo pair, joined."""
-    found = find_correspondences(AutoModel.from_pretrained(model_path).eval())
-    share = score_matches(found.matches, found.truth, found.grid)["share"]
+    found = match_stereo(AutoModel.from_pretrained(model_path).eval())
+    share = found.scores()["within_one"]
     save_figure(draw(found, f"Region correspondences: {share:.1%} of all regions matched to within one region"), output)
 
 

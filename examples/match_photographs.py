@@ -19,11 +19,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoModel
 
-from correspondences import Grid, RegionGridError, grid_of, region_features
-from modeling_esvit.image_decoding import Record, UnreadableImageError, decode
+from modeling_esvit.image_decoding import Record, decode
 from modeling_esvit.region_matching import match_regions
+
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "training"))
+from frozen_models import FrozenModelError, load_frozen, training_view  # noqa: E402  (the line above puts it there)
+from region_features import Grid, region_features, region_side  # noqa: E402
+from stereo import pixel_values  # noqa: E402
 
 
 def mutual_matches(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -71,30 +75,28 @@ def draw(images: list[Image.Image], grids: list[Grid], pairs: list[tuple[int, in
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a model folder or the name of a model on the Hub")
+    parser.add_argument("model", help="a model folder, the name of a model on the Hub, or timm:NAME")
     parser.add_argument("left", help="a photograph")
     parser.add_argument("right", help="another one")
     parser.add_argument("--output", type=Path, default=Path("matches.png"), help="the picture (default: %(default)s)")
     parser.add_argument("--count", type=int, default=30, help="pairs that are drawn (default: %(default)s)")
     parser.add_argument("--size", type=int, default=768, help="pixels of the longer side (default: %(default)s)")
-    parser.add_argument("--stride", type=int, default=32, help="of the model, in pixels (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
-        model = AutoModel.from_pretrained(options.model).eval()
-        processor = AutoImageProcessor.from_pretrained(options.model)
+        model = load_frozen(options.model)
+        (side, _), mean, std = training_view(model)
         images = [decode(Record(path, None, path)) for path in (options.left, options.right)]
-        sizes = [rounded(image, options.size, options.stride) for image in images]
-        left, right = (
-            region_features(model, [image], size, processor.image_mean, processor.image_std)[0]
-            for image, size in zip(images, sizes, strict=True)
-        )
-        grids = [grid_of(len(tokens), size) for tokens, size in zip((left, right), sizes, strict=True)]
-    except (UnreadableImageError, RegionGridError, OSError) as error:
+        stride = region_side(model.model, side)
+        sizes = [rounded(image, options.size, stride) for image in images]
+        views = [pixel_values(image, size, mean, std) for image, size in zip(images, sizes, strict=True)]
+        (left, left_grid), (right, right_grid) = (region_features(model.model, view[None]) for view in views)
+        grids = [left_grid, right_grid]
+    except (FrozenModelError, OSError) as error:
         sys.exit(f"error: {error}")
-    ours, theirs, similarity = mutual_matches(left, right)
+    ours, theirs, similarity = mutual_matches(left[0], right[0])
     pairs = list(zip(ours.tolist(), theirs.tolist(), strict=True))[: options.count]
     draw(images, grids, pairs).savefig(options.output, dpi=100)
-    print(f"{len(ours)} of {len(left)} regions and their matches choose each other; the most similar {len(pairs)}, "
+    print(f"{len(ours)} of {left.shape[1]} regions and their matches choose each other; the most similar {len(pairs)}, "
           f"from {similarity[0]:.3f} on, are in {options.output}")  # fmt: skip
 
 

@@ -89,10 +89,9 @@ def open_train_and_test(train: str, test: str, *, streaming: bool = False) -> li
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a model folder, the name of a model on the Hub, or timm:NAME")
+    add_model_arguments(parser)
     parser.add_argument("--train", required=True, metavar="DATA[:SPLIT]", help="the labelled images to learn from")
     parser.add_argument("--test", required=True, metavar="DATA[:SPLIT]", help="the labelled images to be classified")
-    parser.add_argument("--streaming", action="store_true", help="read parquet files and Hub data sets as streams")
     parser.add_argument(
         "--features",
         type=Path,
@@ -100,6 +99,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="where features stay, to be used again; all processes must see it (default: a temporary one)",
     )
     parser.add_argument("--part_size", type=int, default=PART_SIZE, help="images between two saves (%(default)s)")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """The model, and how it and its images are read and run."""
+    parser.add_argument("model", metavar="MODEL", help="a model folder, the name of a model on the Hub, or timm:NAME")
+    parser.add_argument("--streaming", action="store_true", help="read parquet files and Hub data sets as streams")
     parser.add_argument(
         "--workers", type=int, default=4, help="threads that read images, in each process (%(default)s)"
     )
@@ -118,7 +123,7 @@ def add_feature_arguments(parser: argparse.ArgumentParser) -> None:
 def checked(parser: argparse.ArgumentParser) -> argparse.Namespace:
     arguments = parser.parse_args()
     for name in ("batch_size", "part_size", "workers"):
-        if getattr(arguments, name) < 1:
+        if getattr(arguments, name, 1) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(arguments, name)}")
     return arguments
 
@@ -186,7 +191,7 @@ def write_result(result: dict[str, Any], title: str, table: str, output: Path | 
     print(table)
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
-        about = [f"{name}: {result[name]}" for name in ("train", "test")]
+        about = [f"{name}: {result[name]}" for name in ("train", "test", "data") if name in result]
         write_whole(output, (json.dumps(result, indent=2) + "\n").encode())
         write_whole(output.with_suffix(".md"), "\n\n".join([f"# {title}", ", ".join(about), table, ""]).encode())
 

@@ -35,10 +35,23 @@ class TimmModel(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
 
     def forward(self, pixel_values: Tensor) -> BaseModelOutputWithPooling:
         return BaseModelOutputWithPooling(pooler_output=self.model(pixel_values))
+
+    def regions(self, pixel_values: Tensor) -> Tensor:
+        """[B, T, C], class tokens first, or [B, C, h, w].
+
+        Raises:
+            FrozenModelError: the model takes no images of this size.
+        """
+        try:
+            features = self.model.forward_features(pixel_values)
+        except AssertionError as error:
+            raise FrozenModelError(f"this model of timm refuses the images: {error}") from error
+        channels_last = features.ndim == 4 and features.shape[1] != self.model.num_features
+        return features.permute(0, 3, 1, 2) if channels_last else features
 
     @property
     def device(self) -> torch.device:

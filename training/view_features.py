@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 UNREADABLE = -2  # the label of an image that cannot be read
 AHEAD = 2  # batches that are read while one is computed
 
+Item = TypeVar("Item")
 Transform = Callable[[Image.Image], Tensor]  # RGB image of any size -> float [3, H, W], always of one size
 
 
@@ -140,7 +141,7 @@ def with_pixels(loaded: Loaded, transform: Transform) -> Tensor:
     return transform(Image.new("RGB", (256, 256))) if loaded.pixels is None else loaded.pixels
 
 
-def batched(loaded: Iterator[Loaded], size: int) -> Iterator[list[Loaded]]:
+def batched(loaded: Iterator[Item], size: int) -> Iterator[list[Item]]:
     while batch := list(itertools.islice(loaded, size)):
         yield batch
 

@@ -119,6 +119,7 @@ class Draws(IntEnum):
     ORDER = 1
     WINDOW = 2
     MIXING = 3
+    MATCHING = 4
 
 
 class ViewKey(NamedTuple):

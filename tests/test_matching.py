@@ -1,0 +1,223 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The measures of correspondence on features whose answer is known, and on pairs of views whose truth is visible."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.v2 import functional as F
+
+from matching import (
+    ALPHAS,
+    MIRRORED_NAMES,
+    Matches,
+    best_matches,
+    mirrored,
+    mirrored_chance,
+    mirrored_scores,
+    position_scores,
+    regions_at,
+    shares,
+)
+from matching_views import CROPS, MIRRORED, PAIRS, RECOLOURED, central_crop, make_pair
+from region_features import RegionGridError, grid_of
+
+
+GRID, SIZE = (7, 7), (224, 224)
+
+
+def one_hot(order: torch.Tensor) -> torch.Tensor:
+    """Features [1, T, T]: region i is like no other but region `order[i]` of the plain ones."""
+    return torch.eye(len(order))[order][None]
+
+
+def score_of_paper(features, others, grid=GRID, size=SIZE) -> dict[str, float]:
+    scores = mirrored_scores(best_matches(features, others), grid, size)
+    return dict(zip(MIRRORED_NAMES, scores[0].tolist(), strict=True))
+
+
+def test_features_that_follow_the_image_score_one():
+    plain = torch.arange(49)
+    assert mirrored(GRID)[:8].tolist() == [6, 5, 4, 3, 2, 1, 0, 13]
+    assert score_of_paper(one_hot(plain), one_hot(mirrored(GRID))) == {
+        "accuracy": 1.0,
+        "distance": 0.0,
+        "next_similarity": 1.0,
+    }
+
+
+def test_features_that_stay_in_place_are_right_in_the_middle_column_alone():
+    """All are equally similar, so that the first ten regions count: one row and three more, of which one is right."""
+    scores = score_of_paper(one_hot(torch.arange(49)), one_hot(torch.arange(49)))
+    assert scores["accuracy"] == 0.1
+    columns = [abs(6 - 2 * column) for column in (0, 1, 2, 3, 4, 5, 6, 0, 1, 2)]
+    assert scores["distance"] == pytest.approx(32 * sum(columns) / 10)
+
+
+def test_the_ten_most_similar_count():
+    """Ten regions know their place, and are surer of it than the others are of a wrong one."""
+    sure = torch.tensor([3, 8, 11, 17, 20, 24, 30, 33, 41, 48])
+    matches = torch.zeros(1, 49, dtype=torch.int64)
+    matches[0, sure] = mirrored(GRID)[sure]
+    similarity = torch.linspace(0.1, 0.5, 49)[None].clone()
+    similarity[0, sure] = torch.linspace(0.7, 0.9, 10)
+    scores = mirrored_scores(Matches(matches, similarity), GRID, SIZE)[0]
+    assert scores[:2].tolist() == [1.0, 0.0]
+    others = [region for region in range(49) if region not in sure]
+    assert scores[2] == pytest.approx(similarity[0, others].max().item())
+    # The surest of the others becomes surer than one that is right.
+    similarity[0, others[-1]] = 0.71
+    scores = mirrored_scores(Matches(matches, similarity), GRID, SIZE)[0]
+    row, column = divmod(others[-1], 7)
+    assert scores[0] == 0.9 and scores[2] == pytest.approx(0.7)
+    assert scores[1] == pytest.approx(32 * math.hypot(row, 6 - column) / 10)
+
+
+def test_ties_go_to_the_first_region():
+    flat = torch.ones(2, 49, 3)
+    found = best_matches(flat, flat)
+    assert (found.regions == 0).all() and found.similarity.allclose(torch.ones(2, 49))
+    scores = mirrored_scores(Matches(found.regions, torch.ones(2, 49)), GRID, SIZE)
+    assert scores[:, 0].tolist() == [0.1, 0.1]  # of regions 0 to 9, region 6 alone is mirrored to region 0
+
+
+def test_fewer_than_ten_regions():
+    grid, size = (2, 3), (64, 96)
+    scores = score_of_paper(one_hot(torch.arange(6)), one_hot(mirrored(grid)), grid, size)
+    assert (scores["accuracy"], scores["distance"]) == (1.0, 0.0) and math.isnan(scores["next_similarity"])
+    stay = score_of_paper(one_hot(torch.arange(6)), one_hot(torch.arange(6)), grid, size)
+    assert (stay["accuracy"], stay["distance"]) == (pytest.approx(1 / 3), pytest.approx(64 * 2 / 3))
+    eleven = score_of_paper(one_hot(torch.arange(11)), one_hot(mirrored((1, 11))), (1, 11), (20, 220))
+    assert eleven["next_similarity"] == 1.0
+
+
+def test_chance_is_what_random_features_score():
+    generator = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 400, 49, 8, generator=generator)
+    scores = mirrored_scores(best_matches(*features), GRID, SIZE).mean(0)
+    chance = mirrored_chance(GRID, SIZE)
+    assert scores[0] == pytest.approx(chance["chance_accuracy"], abs=0.006) and chance["chance_accuracy"] == 1 / 49
+    assert scores[1] == pytest.approx(chance["chance_distance"], rel=0.05)
+    truth = torch.rand(400, 49, 2, generator=generator, dtype=torch.float64) * 224
+    placed = shares(position_scores(best_matches(*features).regions, truth, GRID, SIZE))
+    for name in ("within_one", "exact", "error", "pck_0.1", "pck_0.3"):
+        assert placed[name] == pytest.approx(placed[f"chance_{name}"], rel=0.1)
+
+
+def test_positions():
+    """Exact, one off diagonally, two off, unknown; distances from the position, not from its region's centre."""
+    truth = torch.tensor([[[16.0, 16.0], [20.0, 16.0], [80.0, 208.0], [math.nan, math.nan]]])
+    matches = torch.tensor([[0, 8, 42, 5]])
+    sums = position_scores(matches, truth, GRID, SIZE)
+    assert sums.shape == (1, 1 + 4 * (3 + len(ALPHAS)))
+    scores = shares(sums)
+    assert scores["regions"] == 3
+    assert (scores["within_one"], scores["exact"]) == (pytest.approx(2 / 3), pytest.approx(1 / 3))
+    errors = [0.0, math.hypot(28, 32), 64.0]
+    assert scores["error"] == pytest.approx(sum(errors) / 3)
+    for alpha in ALPHAS:
+        assert scores[f"pck_{alpha:g}"] == pytest.approx(sum(error <= alpha * 224 for error in errors) / 3)
+    assert scores["nearest_within_one"] == scores["nearest_exact"] == 1
+    assert scores["nearest_error"] == pytest.approx(4 / 3)
+    assert scores["same_place_exact"] == pytest.approx(1 / 3) and scores["chance_exact"] == pytest.approx(1 / 49)
+    assert scores["chance_within_one"] == pytest.approx((4 + 4 + 6) / 3 / 49)
+    nothing = shares(position_scores(matches[:, 3:], truth[:, 3:], GRID, SIZE))
+    assert nothing["regions"] == 0 and math.isnan(nothing["within_one"])
+
+
+def test_images_do_not_mix():
+    """The sums of a batch are those of its images, also across the limit of regions that are compared at a time."""
+    generator = torch.Generator().manual_seed(1)
+    matches = torch.randint(49, (60, 49), generator=generator)
+    truth = torch.rand(60, 49, 2, generator=generator, dtype=torch.float64) * 224
+    truth[torch.rand(60, 49, generator=generator) < 0.5] = math.nan
+    together = position_scores(matches, truth, GRID, SIZE)
+    each = [position_scores(matches[i : i + 1], truth[i : i + 1], GRID, SIZE) for i in range(60)]
+    torch.testing.assert_close(together, torch.cat(each))
+
+
+@pytest.fixture(scope="module")
+def photograph():
+    import skimage.data
+
+    return Image.fromarray(skimage.data.astronaut()[:, 60:])
+
+
+def ramps(width: int, height: int) -> Image.Image:
+    """Red says how far right, green how far down: where each pixel of a view comes from can be read off."""
+    x, y = np.meshgrid(np.linspace(0, 255, width), np.linspace(0, 255, height))
+    return Image.fromarray(np.stack([x, y, np.zeros_like(x)], axis=2).round().astype(np.uint8))
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_truth_of_crops_shows_the_same_place(number):
+    """At the true position the second view has the colours that the first has in the middle of the region."""
+    pair, grid = make_pair(CROPS, ramps(500, 380), 224, 0, number), (14, 14)
+    truth = pair.truth(grid)
+    known = truth[:, 0].isfinite()
+    assert 40 < known.sum() < 196 or pair.places[0].box == pair.places[1].box
+    own = torch.arange(196)
+    x, y = (own % 14 + 0.5) * 16, (own // 14 + 0.5) * 16
+    first, second = (torch.from_numpy(view).float() for view in pair.views)
+    here = first[y[known].long(), x[known].long()]
+    there = second[truth[known, 1].long(), truth[known, 0].long()]
+    assert (here - there).abs().max() <= 4
+
+
+def test_mirrored_pair(photograph):
+    pair = make_pair(MIRRORED, photograph, 224, 0, 3)
+    first, second = pair.views
+    assert (second == second[..., :1]).all() and not (first == first[..., :1]).all()
+    correlation = np.corrcoef(first.mean(axis=2).ravel(), second[:, ::-1, 0].ravel())[0, 1]
+    assert correlation > 0.95 > 0.7 > np.corrcoef(first.mean(axis=2).ravel(), second[..., 0].ravel())[0, 1]
+    truth = pair.truth(GRID)
+    assert torch.equal(regions_at(truth, GRID, SIZE), mirrored(GRID))
+    resized = F.center_crop(F.resize(photograph, 256, interpolation=F.InterpolationMode.BICUBIC), [224, 224])
+    assert np.array_equal(first, np.array(resized))  # the evaluation transform
+    jittered = [grey_difference(make_pair(MIRRORED, photograph, 64, 0, number)) > 1 for number in range(100)]
+    assert 68 <= sum(jittered) <= 92  # probability 0.8
+
+
+def grey_difference(pair) -> float:
+    """Mean difference of levels between the first view in grey and the second, mirrored back."""
+    first = np.array(Image.fromarray(pair.views[0]).convert("L")).astype(float)
+    return np.abs(first - pair.views[1][:, ::-1, 0]).mean()
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_pairs_depend_on_seed_and_number_alone(name, photograph):
+    def views(seed, number):
+        return np.stack(make_pair(name, photograph, 64, seed, number).views)
+
+    first = views(0, 5)
+    assert np.array_equal(first, views(0, 5))
+    others = [views(0, number) for number in range(6, 12)] + [views(1, 5)]
+    assert sum(not np.array_equal(first, other) for other in others) >= 5
+    assert first.shape == (2, 64, 64, 3)
+
+
+def test_recoloured_crops_are_other_crops_with_other_colours(photograph):
+    plain, recoloured = (make_pair(name, photograph, 64, 0, 1) for name in (CROPS, RECOLOURED))
+    assert not plain.places[0].jitter and not plain.places[0].blur_radius and recoloured.places[0].blur_radius
+    assert plain.places[0].box != recoloured.places[0].box
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 900), (37, 20), (225, 224)])
+def test_images_of_any_shape(size):
+    for name in PAIRS:
+        assert all(view.shape == (64, 64, 3) for view in make_pair(name, ramps(*size), 64, 0, 0).views)
+    assert central_crop(ramps(*size), 50).shape == (50, 50, 3)
+
+
+@pytest.mark.parametrize("tokens", [95, 96 * 3, 96 + 9])
+def test_tokens_that_are_no_grid(tokens):
+    with pytest.raises(RegionGridError, match=f"{tokens} tokens"):
+        grid_of(tokens, (128, 192))
+
+
+def test_tokens_before_the_regions():
+    assert [grid_of(tokens, (128, 192)) for tokens in (96, 97, 101)] == [(0, (8, 12)), (1, (8, 12)), (5, (8, 12))]
+    assert grid_of(16, (64, 64)) == (0, (4, 4)) and grid_of(1, (32, 32)) == (0, (1, 1))
