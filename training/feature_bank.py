@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import PartialState
+from accelerate.utils import gather_object
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -166,13 +167,26 @@ def make_bank(
         parts.begin()
     count = -(-len(images) // part_size)
     options = {"batch_size": batch_size, "num_threads": num_threads, "part_size": part_size}
-    extract_parts(model, images, parts, own_parts(count, parts, state), **options)
-    state.wait_for_everyone()
+    with failing_together():
+        extract_parts(model, images, parts, own_parts(count, parts, state), **options)
     bank = FeatureBank(parts, count, source.class_names)
     note_unreadable(bank, images)
     if not len(bank):
         raise EmptySourceError(f"none of the {len(images)} images can be read, {images.name(0)} to begin with.")
     return bank
+
+
+@contextmanager
+def failing_together() -> Iterator[None]:
+    """All processes leave at the same time, and all with the first error that one of them met."""
+    met: Exception | None = None
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        met = error
+    errors = [error for error in gather_object([met]) if error is not None]
+    if errors:
+        raise errors[0]
 
 
 def own_parts(count: int, parts: Parts, state: PartialState) -> list[int]:

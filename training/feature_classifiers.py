@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Linear classifiers of features that are there already: logistic regression by L-BFGS, ridge in closed form.
 
-Both minimise a mean over the images plus `l2 / 2` times the squared norm of the weights, not of the biases:
+All minimise a mean over the images plus `l2 / 2` times the squared norm of the weights, not of the biases:
 
-    logistic   cross entropy; scikit-learn's LogisticRegression with C = 1 / (l2 N)
-    ridge      half the squared distance to +1 for the class and -1 for the others; its RidgeClassifier, alpha = l2 N
+    logistic     cross entropy; scikit-learn's LogisticRegression with C = 1 / (l2 N)
+    one vs rest  for images of several classes: a logistic regression of each class against the others
+    ridge        half the squared distance to +1 for the class and -1 for the others; its RidgeClassifier, alpha = l2 N
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -32,17 +34,24 @@ class Linear(NamedTuple):
     weight: Tensor
     bias: Tensor
 
+    def scores(self, features: Tensor) -> Tensor:
+        """Logits [N, K] on the CPU."""
+        return torch.cat([self.logits(rows).cpu() for rows in features.split(ROWS)])
+
     def ranking(self, features: Tensor, k: int = 5) -> Tensor:
         """The k most likely classes of [N, C], best first, -1 where there are fewer: [N, k] on the CPU."""
         best = [self.best(rows, k) for rows in features.split(ROWS)]
         return F.pad(torch.cat(best), (0, max(k - len(self.bias), 0)), value=-1)
 
     def best(self, features: Tensor, k: int) -> Tensor:
-        logits = F.linear(features.to(self.weight), self.weight, self.bias)
-        return logits.topk(min(k, len(self.bias)), dim=1).indices.cpu()
+        return self.logits(features).topk(min(k, len(self.bias)), dim=1).indices.cpu()
+
+    def logits(self, features: Tensor) -> Tensor:
+        return F.linear(features.to(self.weight), self.weight, self.bias)
 
 
 Fit = Callable[[Tensor, Tensor, int, Sequence[float]], list[Linear]]
+Loss = Callable[[Tensor, Tensor], Tensor]  # logits [n, K] and targets of n images -> the sum of their losses
 
 
 def fit_logistic(features: Tensor, labels: Tensor, num_classes: int, l2: Sequence[float]) -> list[Linear]:
@@ -50,15 +59,27 @@ def fit_logistic(features: Tensor, labels: Tensor, num_classes: int, l2: Sequenc
 
     Each fit begins with the result of the next larger l2.
     """
+    return fit_by_descent(partial(F.cross_entropy, reduction="sum"), features, labels, num_classes, l2)
+
+
+def fit_one_vs_rest(features: Tensor, targets: Tensor, num_classes: int, l2: Sequence[float]) -> list[Linear]:
+    """As `fit_logistic`, of targets [N, K], 1 for each class of an image and else 0: K regressions side by side."""
+    loss = partial(F.binary_cross_entropy_with_logits, reduction="sum")
+    return fit_by_descent(loss, features, targets.double(), num_classes, l2)
+
+
+def fit_by_descent(
+    loss: Loss, features: Tensor, targets: Tensor, num_classes: int, l2: Sequence[float]
+) -> list[Linear]:
     start = features.new_zeros(num_classes, features.shape[1] + 1, dtype=torch.float64)
     found = {}
     for penalty in sorted(set(l2), reverse=True):
-        start = descend(features, labels, start, penalty)
+        start = descend(loss, features, targets, start, penalty)
         found[penalty] = Linear(start[:, :-1].clone(), start[:, -1].clone())
     return [found[penalty] for penalty in l2]
 
 
-def descend(features: Tensor, labels: Tensor, start: Tensor, l2: float) -> Tensor:
+def descend(loss: Loss, features: Tensor, targets: Tensor, start: Tensor, l2: float) -> Tensor:
     """Weights and biases [K, C + 1] at the minimum."""
     parameters = start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
@@ -73,11 +94,11 @@ def descend(features: Tensor, labels: Tensor, start: Tensor, l2: float) -> Tenso
     def objective() -> float:
         optimizer.zero_grad()
         total = 0.0
-        for rows, targets in zip(features.split(ROWS), labels.split(ROWS), strict=True):
+        for rows, wanted in zip(features.split(ROWS), targets.split(ROWS), strict=True):
             logits = F.linear(rows.double(), parameters[:, :-1], parameters[:, -1])
-            loss = F.cross_entropy(logits, targets, reduction="sum") / len(labels)
-            loss.backward()
-            total += loss.item()
+            part = loss(logits, wanted) / len(targets)
+            part.backward()
+            total += part.item()
         penalty = l2 / 2 * parameters[:, :-1].square().sum()
         penalty.backward()
         return total + penalty.item()

@@ -83,6 +83,16 @@ def _refuse_unknown_columns(features: "datasets.Features", **columns: str | None
             raise DataOptionError(f"{option} {column!r} does not exist; the columns are {list(features)}.")
 
 
+def find_column(dataset: Any, name: str) -> Any:
+    """A column of a data set.
+
+    Raises:
+        DataOptionError: there is no such column.
+    """
+    _refuse_unknown_columns(dataset.features, column=name)
+    return dataset[name]
+
+
 def _is_integer(feature: Any) -> bool:
     return "int" in getattr(feature, "dtype", "")
 

@@ -207,7 +207,7 @@ def open_source(
         if path.is_dir() and not _is_dataset_folder(path):
             _refuse_dataset_options(path, image_column=image_column, label_column=label_column)
             return FolderSource(path if split is None else path / split)
-        data = _load_dataset(path, split, config_name, revision)
+        data = load_rows(str(data), split=split, config_name=config_name, revision=revision)
     import datasets
 
     if isinstance(data, datasets.Dataset):
@@ -261,19 +261,26 @@ def _refuse_dataset_options(path: Path, **options: str | bool | None) -> None:
             raise DataOptionError(f"{option} does not apply to {str(path)!r}, a folder of image files: leave it out.")
 
 
-def _load_dataset(path: Path, split: str | None, config_name: str | None, revision: str | None) -> Any:
-    """The split of the data set that `path` names: saved to disk, parquet files, or on the Hub."""
+def load_rows(
+    data: str, *, split: str | None = None, config_name: str | None = None, revision: str | None = None
+) -> "datasets.Dataset":
+    """The split of the data set that `data` names: saved to disk, parquet files (also hf://), or on the Hub.
+
+    Raises:
+        DataNotFoundError, DataOptionError: see their descriptions.
+    """
     import datasets
 
+    path = Path(data).expanduser()
     if _is_saved_to_disk(path):
         return _split_saved_to_disk(path, split)
     if path.is_dir():
         arguments: dict[str, Any] = {"path": str(path.resolve())}
-    elif names_shards(str(path)):
-        arguments = {"path": "parquet", "data_files": matching_shards(str(path))}
+    elif names_shards(data):
+        arguments = {"path": "parquet", "data_files": matching_shards(data, revision)}
     else:
-        arguments = {"path": str(path), "revision": revision}
-    return _of_the_hub(str(path), lambda: datasets.load_dataset(**arguments, name=config_name, split=split or "train"))
+        arguments = {"path": data, "revision": revision}
+    return _of_the_hub(data, lambda: datasets.load_dataset(**arguments, name=config_name, split=split or "train"))
 
 
 def _of_the_hub(data: str, load: Callable[[], Any]) -> Any:
@@ -287,7 +294,7 @@ def _of_the_hub(data: str, load: Callable[[], Any]) -> Any:
         return load()
     except (FileNotFoundError, ConnectionError) as error:
         raise DataNotFoundError(f"{data!r} is no existing folder, and as a data set of the Hub: {error}") from error
-    except ValueError as error:  # an unknown split or configuration; the message lists those there are
+    except (ValueError, RuntimeError) as error:  # an unknown split or configuration, or a data set that is a script
         raise DataOptionError(f"{data!r}: {error}") from error
 
 
