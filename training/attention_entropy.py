@@ -1,0 +1,201 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""How widely does a model look? The entropy of its attention over many images, for each block and head.
+
+    python training/attention_entropy.py MODEL photographs/ --output entropy.json
+    torchrun --nproc_per_node 2 training/attention_entropy.py MODEL my/dataset:test --output entropy.json
+
+IMAGES are folders, files, globs, URLs, lists of these (.txt), or data sets, `NAME` or `NAME:SPLIT`, without labels too.
+MODEL is a model folder or a name on the Hub, of this project or a ViT of others.
+
+The entropy of a query's weights a is -sum a log2 a, in bits: 0 for a head that looks at one token, log2 of the number
+of keys for one that looks at all alike. It is averaged over the queries of an image, and then over the images. Beside
+the JSON file are a table (.md) and a picture (.png).
+"""
+
+import argparse
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from matplotlib.figure import Figure
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from evaluation import open_device, run_command
+from image_sources import EmptySourceError
+from looking import USER_ERRORS, LookingModel, add_model_arguments, load_looking, save_figure
+from modeling_esvit.attention_maps import BlockAttention, block_attentions
+from modeling_esvit.embed_files import write_whole
+from modeling_esvit.embed_images import Images, NoImagesError, find_images
+from modeling_esvit.image_decoding import UnreadableImageError, decode
+from modeling_esvit.read_ahead import in_order
+
+
+AHEAD = 2  # batches that are read while one is computed
+ROOM = 0.5  # bits above the picture's highest line
+
+
+@dataclass
+class BlockEntropies:
+    """grid: of the block's tokens. keys: that a query has. bits: of each image and head, `[N, heads]`, float64."""
+
+    grid: tuple[int, int]
+    keys: int
+    bits: Tensor
+
+    def row(self, number: int) -> dict[str, Any]:
+        """Bits: of each head the mean over the images, their mean, and what uniform attention would have."""
+        heads, spread = self.bits.mean(dim=0), self.bits.std(dim=0, correction=0)
+        return {
+            **{"block": number, "grid": list(self.grid), "uniform": math.log2(self.keys), "mean": heads.mean().item()},
+            **{"heads": heads.tolist(), "spread_over_images": spread.tolist()},
+        }
+
+
+def of_block(block: BlockAttention) -> BlockEntropies:
+    return BlockEntropies(block.places.grid, block.parts[0].keys.shape[1], block.entropy().double().cpu())
+
+
+def attention_entropies(
+    model: Any, batches: Iterator[Tensor], after_batch: Callable[[int], object] = lambda count: None
+) -> list[BlockEntropies]:
+    """Of each block, for batches of pixel values `[B, 3, H, W]` of one size.
+
+    Raises:
+        AttentionLayoutError: see `block_attentions`.
+    """
+    found: list[BlockEntropies] = []
+    for pixels in batches:
+        blocks = [of_block(block) for block in block_attentions(model, pixels.to(model.device, model.dtype))]
+        for index, block in enumerate(blocks):
+            if len(found) < len(blocks):
+                found.append(block)
+            else:
+                found[index].bits = torch.cat([found[index].bits, block.bits])
+        after_batch(len(pixels))
+    return found
+
+
+def read_batches(
+    looking: LookingModel, images: Images, own: range, batch_size: int, threads: int, unreadable: dict[str, str]
+) -> Iterator[Tensor]:
+    """Those of this process, as the image processor makes them. What cannot be read goes to `unreadable`."""
+
+    def read(index: int) -> Tensor | None:
+        try:
+            image = decode(images.read(index))
+        except UnreadableImageError as error:
+            unreadable[images.name(index)] = str(error)
+            return None
+        return looking.processor(image, return_tensors="pt")["pixel_values"][0]
+
+    found = in_order(iter(own), read, threads=threads, ahead=AHEAD * batch_size)
+    readable = (pixels for pixels in found if pixels is not None)
+    while batch := list(itertools.islice(readable, batch_size)):
+        yield torch.stack(batch)
+
+
+def joined(shares: list[list[BlockEntropies]]) -> list[BlockEntropies]:
+    """Those of all processes; one that had no image has no blocks."""
+    blocks = zip(*(share for share in shares if share), strict=True)
+    return [BlockEntropies(each[0].grid, each[0].keys, torch.cat([one.bits for one in each])) for each in blocks]
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """In Markdown."""
+    lines = ["| block | tokens | mean, bits | narrowest head | widest head | uniform |", "| --- " * 6 + "|"]
+    for row in rows:
+        numbers = [row["mean"], min(row["heads"]), max(row["heads"]), row["uniform"]]
+        cells = [str(row["block"]), "{} x {}".format(*row["grid"]), *(f"{number:.2f}" for number in numbers)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def draw(rows: list[dict[str, Any]], title: str) -> Figure:
+    """A point for each head, with the spread over the images; the line of their means; and what is possible."""
+    figure = Figure(figsize=(max(6, 0.5 * len(rows) + 2), 4), layout="constrained")
+    axes = figure.add_subplot()
+    numbers = [row["block"] for row in rows]
+    axes.step(numbers, [row["uniform"] for row in rows], where="mid", color="grey", linestyle=":", label="uniform")
+    axes.plot(numbers, [row["mean"] for row in rows], color="tab:blue", linewidth=1, label="mean of the heads")
+    for row in rows:
+        places = torch.linspace(-0.2, 0.2, len(row["heads"]) + 2)[1:-1] + row["block"]
+        axes.errorbar(
+            places, row["heads"], row["spread_over_images"], fmt="o", markersize=3, linewidth=0.6, color="tab:orange"
+        )
+    axes.errorbar(
+        [], [], [], fmt="o", markersize=3, linewidth=0.6, color="tab:orange", label="a head, spread of images"
+    )
+    axes.set(xlabel="block", ylabel="entropy of attention, bits", xticks=numbers)
+    axes.set_title(title, fontsize="small", wrap=True)
+    axes.set_ylim(0, max(row["uniform"] for row in rows) + ROOM)
+    figure.legend(fontsize="small", loc="outside lower center", ncols=3)
+    return figure
+
+
+def measure(looking: LookingModel, images: Images, batch_size: int, threads: int) -> dict[str, Any]:
+    """To be called by all processes, which share the images.
+
+    Raises:
+        EmptySourceError: no image can be read. AttentionLayoutError: see `block_attentions`.
+    """
+    state, unreadable = PartialState(), dict[str, str]()
+    own = range(len(images))[state.process_index :: state.num_processes]
+    with tqdm(desc="attention", total=len(own), unit="image", disable=not state.is_main_process) as bar:
+        batches = read_batches(looking, images, own, batch_size, threads, unreadable)
+        found = joined(gather_object([attention_entropies(looking.model, batches, bar.update)]))
+    reasons = gather_object(list(unreadable.values()))
+    if not found:
+        raise EmptySourceError(f"none of the {len(images)} images can be read: {reasons[0]}")
+    rows = [block.row(number) for number, block in enumerate(found, 1)]
+    return {"images": len(found[0].bits), "unreadable": reasons, "blocks": rows}
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_model_arguments(parser)
+    parser.add_argument("images", nargs="+", metavar="IMAGES", help="folders, files, globs, URLs, lists, data sets")
+    parser.add_argument("--batch_size", type=int, default=16, help="images a process (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=4, help="threads that read, in each process (%(default)s)")
+    parser.add_argument("--output", type=Path, default=Path("entropy.json"), help="a JSON file (%(default)s)")
+    options = parser.parse_args(arguments)
+    for name in ("batch_size", "workers"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} must be at least 1, got {getattr(options, name)}")
+    if options.output.suffix != ".json":
+        parser.error(f"--output {options.output} must end in .json; table and picture are written beside it")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse_arguments(arguments)
+    state = open_device(options.device)
+    images = find_images(options.images)
+    result = measure(load_looking(options), images, options.batch_size, options.workers)
+    if state.is_main_process:
+        write(options.model, options.images, result, options.output)
+    state.destroy_process_group()
+
+
+def write(model: str, images: list[str], result: dict[str, Any], output: Path) -> None:
+    title = f"Attention entropy of {model}, {result['images']} images"
+    if result["unreadable"]:
+        title += f" ({len(result['unreadable'])} could not be read)"
+    text = table(result["blocks"])
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(output, (json.dumps({"model": model, "data": images, **result}, indent=2) + "\n").encode())
+    write_whole(output.with_suffix(".md"), f"# {title}\n\n{text}\n".encode())
+    save_figure(draw(result["blocks"], title), output.with_suffix(".png"))
+    print(f"{title}\n\n{text}\n\n{output}")
+
+
+if __name__ == "__main__":
+    run_command(main, (*USER_ERRORS, NoImagesError, EmptySourceError))
