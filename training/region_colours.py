@@ -1,0 +1,82 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Which regions are alike to a model? Their first three principal components as colours.
+
+    python training/region_colours.py MODEL a.jpg b.jpg --size 896 --output colours.png
+
+The components are those of the regions of all images together, so that a colour means the same in each. MODEL is a
+model folder or a name on the Hub, of this project or of others whose last hidden state has a grid of regions. More
+pixels (`--size`, of the longer side) make more regions.
+"""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+
+from evaluation import run_command
+from looking import (
+    USER_ERRORS,
+    LookingModel,
+    add_model_arguments,
+    add_size_argument,
+    checked_picture,
+    load_looking,
+    open_image,
+    save_figure,
+)
+from modeling_esvit.region_colours import PaletteError, RegionPalette, fit_palette, paint
+from modeling_esvit.token_places import regions_of
+
+
+@torch.no_grad()
+def coloured(
+    looking: LookingModel, images: list[Image.Image], size: int | None, *, smooth: bool
+) -> tuple[RegionPalette, list[Image.Image]]:
+    """The palette of all images, and each image painted with it, in the size that the model saw."""
+    found = [regions_of(looking.model, looking.pixels(image, size)) for image in images]
+    palette = fit_palette(torch.cat([features[0] for features, _ in found]))
+    return palette, [paint(palette.colours(features[0]), places, smooth=smooth) for features, places in found]
+
+
+def draw(images: list[Image.Image], pictures: list[Image.Image], palette: RegionPalette) -> Figure:
+    """A row for each image: the image, and its colours."""
+    heights = [4 * picture.height / picture.width for picture in pictures]
+    figure = Figure(figsize=(8.2, sum(heights) + 0.5), layout="constrained")
+    axes = figure.subplots(len(images), 2, squeeze=False, height_ratios=heights)
+    for row, image, picture in zip(axes, images, pictures, strict=True):
+        for cell, shown in zip(row, (image.resize(picture.size, Image.Resampling.BICUBIC), picture), strict=True):
+            cell.imshow(shown)
+            cell.axis("off")
+    shares = " + ".join(f"{share:.0%}" for share in palette.explained.tolist())
+    figure.suptitle(f"three components of the regions: {shares} of their variance", fontsize=10)
+    return figure
+
+
+def parse_arguments(arguments: list[str] | None) -> Any:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_model_arguments(parser)
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, coloured together")
+    add_size_argument(parser)
+    parser.add_argument("--smooth", action="store_true", help="colours flow from region to region")
+    parser.add_argument("--output", type=Path, default=Path("colours.png"), help="the picture (%(default)s)")
+    options = parser.parse_args(arguments)
+    checked_picture(parser, options.output)
+    if options.size is not None and options.size < 1:
+        parser.error(f"--size must be at least 1, got {options.size}")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse_arguments(arguments)
+    images = [open_image(path) for path in options.images]
+    palette, pictures = coloured(load_looking(options), images, options.size, smooth=options.smooth)
+    save_figure(draw(images, pictures, palette), options.output)
+    print(f"{options.output}: {palette.explained.sum():.0%} of the regions' variance")
+
+
+if __name__ == "__main__":
+    run_command(main, (*USER_ERRORS, PaletteError))
