@@ -27,14 +27,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
-from tqdm.auto import tqdm
 from transformers import AutoImageProcessor, AutoModel, PreTrainedModel
 
 from .embed_files import FORMATS, Features, OutputError, Parts, check_output, joined, load_features, put_together
-from .embed_images import Images, NoImagesError, find_images
 from .image_decoding import UnreadableImageError, decode
 from .read_ahead import in_order
+
+
+try:
+    from accelerate import PartialState
+    from tqdm.auto import tqdm
+
+    from .embed_images import Images, NoImagesError, find_images
+except ModuleNotFoundError as error:
+    needed = f"this needs the package {error.name}: pip install 'esvit[embed]'"
+    if __name__ == "__main__":
+        sys.exit(f"error: {needed}")
+    raise ImportError(needed) from error
 
 
 __all__ = ["Embedder", "FeatureError", "Features", "OutputError", "embed", "embed_to_file", "load_features"]

@@ -11,6 +11,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
+import datasets
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
@@ -59,8 +60,6 @@ class DatasetImages:
     """A column of images of a `datasets.Dataset`."""
 
     def __init__(self, dataset: Any, name: str, image_column: str | None = None):
-        import datasets
-
         columns = [column for column, kind in dataset.features.items() if isinstance(kind, datasets.Image)]
         if image_column is None and len(columns) != 1:
             raise NoImagesError(f"{name} has the image columns {columns}: name one of them with --image_column.")
@@ -148,8 +147,6 @@ def find_images(inputs: Sequence[str], image_column: str | None = None) -> ManyI
 
 
 def open_input(name: str, image_column: str | None) -> Images:
-    import datasets
-
     path = Path(name)
     if path.is_dir() and (path / "dataset_info.json").is_file():
         return DatasetImages(datasets.load_from_disk(name), name, image_column)
@@ -182,8 +179,6 @@ def load_split(name: str) -> Any:
     Raises:
         NoImagesError: there is neither such a file nor such a data set; the reason is part of the message.
     """
-    import datasets
-
     repository, _, split = name.partition(":")
     try:
         return datasets.load_dataset(repository, split=split or "train")
