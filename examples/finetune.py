@@ -4,19 +4,24 @@
 Fine-tune a pretrained model as an image classifier, with the Trainer of transformers.
 
     python examples/finetune.py MODEL --data my/labelled --output_dir runs/classifier --epochs 20
+    python examples/finetune.py MODEL --data my/labelled --output_dir runs/classifier --output results/finetuned.json
+    torchrun --nproc_per_node 8 examples/finetune.py MODEL --data my/labelled --output_dir runs/classifier
 
 `--data` is what `datasets.load_dataset` reads: a data set on the Hub, or a folder (`train/CLASS/*.jpg`, `test/...`, or
 parquet files) with a column of images and one of classes. All weights are trained, the new classifier from zero. The
-folder OUTPUT_DIR loads with `AutoModelForImageClassification`, and with `pipeline("image-classification")`.
+folder OUTPUT_DIR loads with `AutoModelForImageClassification`, and with `pipeline("image-classification")`. `--output`
+gets the accuracies of the last epoch as JSON, and beside it a table; `--resume` continues from the last whole epoch.
 """
 
 import argparse
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import datasets
 import evaluate
+import numpy as np
 import torch
 from torchvision.transforms import v2
 from transformers import (
@@ -31,7 +36,10 @@ from transformers import (
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
 
 
-METRIC = Path(__file__).resolve().parents[1] / "training" / "metrics" / "top_k_accuracy"
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
+
+from evaluation import METRIC, TOP_K, checked_output, run_command, write_result  # noqa: E402  (the line above puts
+from image_columns import DataOptionError, ImageColumns  # noqa: E402                      these on the path)
 
 
 def load_model(name: str, classes: list[str]) -> PreTrainedModel:
@@ -46,7 +54,8 @@ def load_model(name: str, classes: list[str]) -> PreTrainedModel:
 
 def training_transform(processor: BitImageProcessor) -> v2.Compose:
     """Random crops, flips and colours, at the size and with the statistics of the processor."""
-    size = (processor.crop_size["height"], processor.crop_size["width"])
+    side = processor.crop_size if processor.do_center_crop else processor.size
+    size = (side["height"], side["width"])
     return v2.Compose(
         [
             v2.RGB(),
@@ -64,27 +73,40 @@ def transform_rows(rows: dict[str, list], transform: Any, image: str, label: str
     return {"pixel_values": [transform(picture) for picture in rows[image]], "labels": rows[label]}
 
 
-def transformed(rows: datasets.Dataset, transform: Any) -> datasets.Dataset:
+def transformed(rows: datasets.Dataset, columns: ImageColumns, transform: Any) -> datasets.Dataset:
     """Images as pixel values, made when they are read."""
-    (image,) = (name for name, kind in rows.features.items() if isinstance(kind, datasets.Image))
-    (label,) = (name for name, kind in rows.features.items() if isinstance(kind, datasets.ClassLabel))
-    return rows.with_transform(partial(transform_rows, transform=transform, image=image, label=label))
+    named: dict[str, Any] = {"image": columns.image, "label": columns.label}
+    return rows.with_transform(partial(transform_rows, transform=transform, **named))
 
 
-def class_names(rows: datasets.Dataset) -> list[str]:
-    (names,) = (kind.names for kind in rows.features.values() if isinstance(kind, datasets.ClassLabel))
-    return names
+def load_splits(options: argparse.Namespace) -> tuple[datasets.Dataset, datasets.Dataset, ImageColumns, list[str]]:
+    """Training and test rows, their columns, and the names of the classes.
+
+    Raises:
+        DataOptionError: there is no such split, or not one column of images and one of classes.
+        OSError: there is no such data.
+    """
+    splits = datasets.load_dataset(options.data)
+    for split in ("train", options.test_split):
+        if split not in splits:
+            raise DataOptionError(f"{options.data!r} has no split {split!r}; it has {', '.join(splits)}.")
+    columns = ImageColumns.find(splits["train"].features, None, None)
+    if columns.class_names is None:
+        raise DataOptionError(f"{options.data!r} has no column of named classes; {splits['train'].features}")
+    return splits["train"], splits[options.test_split], columns, columns.class_names
 
 
 def accuracy(prediction: Any) -> dict[str, float]:
+    """Top-1 and top-5, which of fewer than five classes is 1."""
     metric = evaluate.load(str(METRIC), keep_in_memory=True)
-    ranking = (-prediction.predictions).argsort(axis=1)[:, :5]
-    return metric.compute(predictions=ranking, references=prediction.label_ids, top_k=(1,))
+    ranking = (-prediction.predictions).argsort(axis=1)[:, : max(TOP_K)]
+    ranking = np.pad(ranking, ((0, 0), (0, max(TOP_K) - ranking.shape[1])), constant_values=-1)
+    return metric.compute(predictions=ranking, references=prediction.label_ids, top_k=TOP_K)
 
 
-def finetune(options: argparse.Namespace) -> dict[str, float]:
-    """Train, save, and return the metrics of the test split."""
-    splits = datasets.load_dataset(options.data)
+def finetune(options: argparse.Namespace) -> dict[str, Any]:
+    """Train, save, and return what was measured on the test split, and how."""
+    train, test, columns, classes = load_splits(options)
     processor = AutoImageProcessor.from_pretrained(options.model)
     evaluation = partial(evaluation_pixels, processor=processor)
     arguments = TrainingArguments(
@@ -105,36 +127,52 @@ def finetune(options: argparse.Namespace) -> dict[str, float]:
         seed=options.seed,
     )
     trainer = Trainer(
-        load_model(options.model, class_names(splits["train"])),
+        load_model(options.model, classes),
         arguments,
-        train_dataset=transformed(splits["train"], training_transform(processor)),
-        eval_dataset=transformed(splits[options.test_split], evaluation),
+        train_dataset=transformed(train, columns, training_transform(processor)),
+        eval_dataset=transformed(test, columns, evaluation),
         processing_class=processor,
         compute_metrics=accuracy,
     )
-    trainer.train()
+    trainer.train(resume_from_checkpoint=options.resume)
     trainer.save_model()
-    return trainer.evaluate()
+    measured = trainer.evaluate()
+    about = {name: getattr(options, name) for name in ("model", "epochs", "batch_size", "lr", "seed")}
+    data = {"train": f"{options.data}:train", "test": f"{options.data}:{options.test_split}"}
+    counts = {"train_images": len(train), "test_images": len(test), "classes": len(classes)}
+    scores = {name: measured[f"eval_{name}"] for name in ("top1", "top5")}
+    return {**about, **data, **counts, **scores}
 
 
 def evaluation_pixels(image: Any, processor: BitImageProcessor) -> torch.Tensor:
     return processor(image, return_tensors="pt")["pixel_values"][0]
 
 
-def main(arguments: list[str] | None = None) -> dict[str, float]:
+def table(result: dict[str, Any]) -> str:
+    """In Markdown."""
+    about = "{classes} classes, {train_images} training and {test_images} test images, {epochs} epochs.".format(
+        **result
+    )
+    return f"{about}\n\n| top-1 | top-5 |\n| --- | --- |\n| {result['top1']:.2%} | {result['top5']:.2%} |"
+
+
+def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a model folder or the name of a model on the Hub")
     parser.add_argument("--data", required=True, help="a labelled data set, by name or folder")
     parser.add_argument("--test_split", default="test", help="its split for the evaluation (default: %(default)s)")
-    parser.add_argument("--output_dir", required=True, help="folder of the result")
+    parser.add_argument("--output_dir", required=True, help="folder of the classifier")
+    parser.add_argument("--output", type=Path, help="a JSON file for the result; beside it, a table in Markdown (.md)")
     parser.add_argument("--epochs", type=float, default=20, help="(default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=64, help="images a device (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=5e-4, help="peak learning rate (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    metrics = finetune(parser.parse_args(arguments))
-    print(f"accuracy on the test split: {metrics['eval_top1']:.1%}")
-    return metrics
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
+    options = checked_output(parser, parser.parse_args(arguments))
+    result = finetune(options)
+    write_result(result, f"Fine-tuning of {options.model}", table(result), options.output)
+    return result
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main, (DataOptionError, OSError))

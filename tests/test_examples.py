@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The examples, each as its page says, on the bundled photographs and a small model."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModelForImageClassification, pipeline
+from transformers import AutoModelForImageClassification, EvalPrediction, pipeline
 
 import continue_pretraining
 import finetune
@@ -85,12 +87,21 @@ def test_match_photographs(folder, tmp_path):
 @pytest.mark.slow
 def test_finetune(folder, patches, tmp_path):
     command = [folder, "--data", str(patches), "--output_dir", str(tmp_path / "classifier")]
-    metrics = finetune.main([*command, "--epochs", "15", "--batch_size", "16", "--lr", "2e-3"])
-    assert metrics["eval_top1"] > 3 / 19
+    output = tmp_path / "results" / "finetuned.json"
+    options = ["--epochs", "15", "--batch_size", "16", "--lr", "2e-3", "--output", str(output)]
+    metrics = finetune.main([*command, *options])
+    assert metrics["top5"] >= metrics["top1"] > 3 / 19 and json.loads(output.read_text()) == metrics
+    assert metrics["test"].endswith(":test") and f"| {metrics['top1']:.2%} |" in output.with_suffix(".md").read_text()
+    assert finetune.main([*command, *options, "--resume"])["top1"] == metrics["top1"]  # nothing was left to do
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "classifier")
     assert model.config.id2label[0] == "astronaut"
     (best, *_) = pipeline("image-classification", model=str(tmp_path / "classifier"))(Image.new("RGB", (64, 64)))
     assert best["label"] in model.config.label2id
+
+
+def test_accuracies_of_few_classes():
+    prediction = EvalPrediction(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
+    assert finetune.accuracy(prediction) == {"top1": 0.5, "top5": 1.0}
 
 
 @pytest.mark.slow

@@ -196,7 +196,7 @@ def write_result(result: dict[str, Any], title: str, table: str, output: Path | 
         write_whole(output.with_suffix(".md"), "\n\n".join([f"# {title}", ", ".join(about), table, ""]).encode())
 
 
-def run_command(command: Callable[[], None], errors: tuple[type[Exception], ...]) -> None:
+def run_command(command: Callable[[], object], errors: tuple[type[Exception], ...]) -> None:
     try:
         command()
     except errors as error:
