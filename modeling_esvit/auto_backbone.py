@@ -56,8 +56,7 @@ class EsViTAutoEncoder(nn.Module):
         super().__init__()
         self.stage_names = config.stage_names
         self.last_stage = config.stage_names[-1]
-        wanted = [name for name in config.stage_names if name in (*config.out_features, self.last_stage)]
-        self.backbone: Any = AutoBackbone.from_config(with_outputs(config.backbone_config, wanted))
+        self.backbone: Any = AutoBackbone.from_config(with_outputs(config))
         self.num_features = list(self.backbone.num_features)
         self.is_timm = config.backbone_config.model_type == TIMM
         self.norm = nn.Identity()
@@ -136,13 +135,16 @@ class EsViTAutoEncoder(nn.Module):
             raise EsViTBackboneError(f"The backbone {name} has no attention weights to return.")
         with plain_attention(self.backbone.config) if output_attentions else nullcontext():
             output = self.backbone.forward_with_filtered_kwargs(
-                images, output_attentions=output_attentions, output_hidden_states=output_hidden_states
+                images,
+                output_attentions=output_attentions,
+                output_hidden_states=output_hidden_states and not self.is_timm,
             )
+        hidden_states = output.feature_maps if self.is_timm else output.hidden_states
         if output_attentions and not output.attentions:
             raise EsViTBackboneError(f"The backbone {name} does not return its attention weights.")
         for weights in output.attentions or () if output_attentions else ():
             self.layer(weights)
-        for before, after in itertools.pairwise(output.hidden_states or () if output_hidden_states else ()):
+        for before, after in itertools.pairwise(hidden_states or () if output_hidden_states else ()):
             self.stage(before, after)
         return output
 
@@ -151,17 +153,15 @@ class EsViTAutoEncoder(nn.Module):
         return tuple(maps.get(name) for name in self.stage_names)
 
 
-def with_outputs(config: PreTrainedConfig, names: list[str]) -> PreTrainedConfig:
+def with_outputs(config: EsViTConfig) -> PreTrainedConfig:
     """
-    `config`, which now names the stages whose maps are wanted: some backbones have a norm for each of them.
-
-    Raises:
-        EsViTBackboneError: other stages than the last of a timm model.
+    The backbone's configuration, which now names the stages whose maps are wanted: some backbones have a norm for each
+    of them. A timm model has none, and has no other hidden states than its maps.
     """
-    if config.model_type != TIMM:
-        config.set_output_features_output_indices(out_features=names, out_indices=None)
-    elif len(names) > 1:
-        raise EsViTBackboneError(
-            f"out_features {names}: of a timm model only the last map, {names[-1:]}, is available."
-        )
-    return config
+    backbone = config.backbone_config
+    if backbone.model_type == TIMM:
+        backbone.out_indices = list(range(len(config.stage_names)))
+    else:
+        wanted = [name for name in config.stage_names if name in (*config.out_features, config.stage_names[-1])]
+        backbone.set_output_features_output_indices(out_features=wanted, out_indices=None)
+    return backbone

@@ -212,6 +212,20 @@ def test_names_of_timm():
             EsViTModel(EsViTConfig(architecture="auto", backbone_config=f"timm:{name}"))
 
 
+def test_hidden_states_of_timm():
+    """Its stages, also of a model whose stages transformers' own wrapper does not find."""
+    model = EsViTModel(config_of({"model_type": "timm_backbone", "backbone": "convnext_atto"})).eval()
+    with torch.no_grad():
+        output = model(torch.randn(1, 3, 64, 64), output_hidden_states=True)
+    assert [tuple(state.shape[1:]) for state in output.hidden_states] == [
+        (40, 16, 16),
+        (80, 8, 8),
+        (160, 4, 4),
+        (320, 2, 2),
+    ]
+    torch.testing.assert_close(output.hidden_states[-1].flatten(2).mT, output.last_hidden_state)
+
+
 def test_refused_by_the_model():
     with pytest.raises(EsViTBackboneError, match="no backbone of another one.*--init_from"):
         EsViTConfig(architecture="auto", backbone_config=EsViTConfig())
@@ -255,11 +269,12 @@ def test_equals_the_backbone_alone(name):
                     torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["resnet", "convnextv2", "swinv2"])
+@pytest.mark.parametrize("name", ["resnet", "convnextv2", "swinv2", "timm"])
 @torch.no_grad()
-def test_backbone_class(name):
-    config = config_of(BACKBONES[name], out_features=["stage2", "stage4"])
-    backbone = EsViTBackbone(config).eval()
+def test_backbone_class(name, tmp_path):
+    stages = ["layer2", "layer4"] if name == "timm" else ["stage2", "stage4"]
+    EsViTBackbone(config_of(BACKBONES[name], out_features=stages)).save_pretrained(tmp_path)
+    backbone = EsViTBackbone.from_pretrained(tmp_path).eval()
     image = torch.randn(2, 3, 64, 64)
     maps = backbone(image).feature_maps
     assert [m.shape[1] for m in maps] == backbone.channels and maps[0].shape[2:] == (8, 8)

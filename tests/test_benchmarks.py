@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plain references of the benchmarks compute what we compute, and the tables are made from what was measured."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 
 sys.path.append(str(Path(__file__).parent / "benchmarks"))
 
+import bench_architectures
 import bench_loss
 import bench_step
 
@@ -35,6 +37,50 @@ def test_the_reference_step_of_a_vil_equals_ours(monkeypatch):
     """Sparse attention is the dense form of it."""
     small = {"architecture": "vil-tiny", "image_size": 64, "depths": [1, 1, 1, 1], "num_heads": [1, 1, 2, 2]}
     check_step(monkeypatch, sizes=(64, 32), **{**SMALL, **small})
+
+
+RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
+
+
+def test_the_reference_step_of_other_architectures_equals_ours(monkeypatch, tmp_path):
+    vit = {"architecture": "deit-tiny", "depths": [2], "num_heads": [2]}
+    check_step(monkeypatch, sizes=(64, 32), **{**SMALL, **vit})
+    four = {
+        "architecture": "cvt-tiny",
+        "depths": [1, 1, 1, 1],
+        "num_heads": [1, 2, 2, 4],
+        "stage_dims": [8, 16, 24, 32],
+    }
+    check_step(monkeypatch, sizes=(64, 40), **{**SMALL, **four})
+    file = tmp_path / "resnet.json"
+    file.write_text(json.dumps(RESNET))
+    heads = {name: value for name, value in SMALL.items() if name.startswith(("num_prototypes", "head"))}
+    check_step(monkeypatch, sizes=(64, 32), architecture="auto", backbone=str(file), **heads)
+
+
+@pytest.mark.parametrize(
+    ("name", "small"),
+    [
+        ("swin-tiny", {"embed_dim": 8, "num_heads": [1, 1, 2, 2]}),
+        ("cvt-tiny", {"embed_dim": 8, "stage_dims": [8, 16, 24, 32], "num_heads": [1, 2, 2, 4]}),
+        ("vil-tiny", {"embed_dim": 8, "num_heads": [1, 1, 2, 2], "image_size": 64}),
+        ("deit-small", {"embed_dim": 8, "num_heads": [2]}),
+        pytest.param("resnet-50", {}, marks=pytest.mark.slow),
+    ],
+)
+def test_the_plain_forms_of_backbones_equal_ours(name, small):
+    """Their regions of both sizes, in training, and the gradients."""
+    torch.manual_seed(0)
+    model = bench_architectures.build(name, **small)
+    module, form = bench_architectures.plain_form(model)
+    groups = bench_step.random_groups(2, (64, 32), bench_architectures.NUMBERS)
+    ours, plain = model.esvit(groups).last_hidden_state[0], [form(group).flatten(0, 1) for group in groups]
+    torch.testing.assert_close(ours, torch.cat(plain), rtol=1e-3, atol=1e-4)
+    norms = []
+    for parameters, output in ((model.esvit.parameters(), ours), (module.parameters(), torch.cat(plain))):
+        gradients = torch.autograd.grad(output.sin().sum(), list(parameters), allow_unused=True)
+        norms.append(torch.stack([gradient.norm() for gradient in gradients if gradient is not None]).norm())
+    torch.testing.assert_close(*norms, rtol=1e-3, atol=1e-4)
 
 
 def check_step(monkeypatch, **options) -> None:

@@ -33,6 +33,9 @@ def random_model(config: EsViTConfig) -> EsViTModel:
             torch.nn.init.normal_(parameter, 1, 0.3)
         else:
             torch.nn.init.normal_(parameter, 0, parameter[0].numel() ** -0.5)
+    for name, statistic in model.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            torch.nn.init.uniform_(statistic, 0.5, 1.5)
     if config.architecture == "swin":
         for parameter in model.encoder.patch_embed.proj.parameters():
             parameter.data.mul_(0.01)
@@ -44,16 +47,24 @@ RESNET = {
     **{"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [16, 32], "depths": [1, 1]},
     "layer_type": "basic",
 }
+CONVNEXT = {"model_type": "convnextv2", "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}
 CVT = {
     **{"architecture": "cvt", "embed_dim": 8, "stage_dims": [8, 16], "depths": [1, 1], "num_heads": [1, 2]},
     **{"patch_kernels": [7, 3], "patch_strides": [4, 2], "patch_paddings": [2, 1], "window_size": 4, "image_size": 32},
 }
+
+
+def backbone_of_transformers(fields: dict) -> dict:
+    return {"architecture": "auto", "backbone_config": fields, "image_size": 32}
+
+
 FAMILIES = {
     "cvt": (CVT, (32, 48)),
     "swin": (SWIN, (36, 52)),
     "vil": (VIL, None),
     "vit": (VIT, (24, 40)),
-    "auto": ({"architecture": "auto", "backbone_config": RESNET, "image_size": 32}, (32, 64)),
+    "resnet": (backbone_of_transformers(RESNET), (32, 64)),
+    "convnextv2": (backbone_of_transformers(CONVNEXT), (64, 36)),
 }
 
 
@@ -79,6 +90,8 @@ def assert_equal(ours, view, regions):
         pytest.param(VIL, (40, 72), id="vil", marks=pytest.mark.slow),
         pytest.param(VIT, (24, 40), id="vit", marks=pytest.mark.slow),
         pytest.param(CVT, (32, 48), id="cvt", marks=pytest.mark.slow),
+        pytest.param(backbone_of_transformers(RESNET), (32, 64), id="resnet", marks=pytest.mark.slow),
+        pytest.param(backbone_of_transformers(CONVNEXT), (64, 36), id="convnextv2", marks=pytest.mark.slow),
     ],
 )
 def test_onnx_of_any_batch(saved, tmp_path, fields, size):
@@ -96,7 +109,7 @@ def test_onnx_of_any_batch(saved, tmp_path, fields, size):
 
 
 @pytest.mark.parametrize(
-    "family", [pytest.param(name, marks=pytest.mark.slow if name == "vil" else ()) for name in FAMILIES]
+    "family", [pytest.param(name, marks=pytest.mark.slow if name in ("vil", "convnextv2") else ()) for name in FAMILIES]
 )
 def test_program_of_any_batch(saved, tmp_path, family):
     fields, size = FAMILIES[family]
@@ -203,7 +216,7 @@ def test_a_model_that_reads_values_is_refused(saved, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["swin-tiny", "vil-tiny"])
+@pytest.mark.parametrize("name", ["swin-tiny", "vil-tiny", "cvt-tiny", "deit-small", "resnet-50"])
 def test_published_architectures_in_onnx(saved, tmp_path, name):
     _, folder = saved(EsViTConfig.from_architecture(name))
     assert export(folder, tmp_path / "out", "onnx").difference < 1e-5

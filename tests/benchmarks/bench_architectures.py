@@ -2,34 +2,49 @@
 # SPDX-License-Identifier: Apache-2.0
 """
 Forward and backward pass of a backbone on the views of a batch (2 x 224 px, 8 x 96 px), with our encoder and with a
-plain form of it: time and peak memory.
+plain form of it: time and peak memory. The plain form of a ResNet is torchvision's.
 
-    python tests/benchmarks/bench_architectures.py cvt-tiny --batch 4
-
-Another architecture needs a plain form, a function of our encoder and images of one size, in PLAIN.
+    python tests/benchmarks/bench_architectures.py cvt-tiny vil-tiny deit-small resnet-50 --batch 4
+    python tests/benchmarks/bench_step.py --architecture deit-small --batch 4     # the whole step
 """
 
 import argparse
 import functools
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
+import torchvision
 from bench_step import random_groups, report
-from harness import environment, rows, take_turns, write_json
-from reference_cvt import plain_encoder
+from harness import RESULTS, environment, rows, take_turns, write_json
+from reference import BACKBONES
 from torch import nn
 
-from modeling_esvit import EsViTConfig, EsViTModel
+from modeling_esvit import EsViTConfig, EsViTForPreTraining
+from modeling_esvit.original_resnet import to_torchvision
 
 
-PlainForm = Callable[[nn.Module, torch.Tensor], torch.Tensor]
-PLAIN: dict[str, PlainForm] = {"cvt": plain_encoder}
+NUMBERS = (2, 8)  # of global and local crops
+Form = Callable[[torch.Tensor], torch.Tensor]  # images of one size to regions [n, T, C]
 
 
-def build(name: str) -> EsViTModel:
-    """In training, without stochastic depth, which the plain forms do not have."""
-    config = EsViTConfig.from_architecture(name, drop_path_rate=0.0)
-    return EsViTModel._from_config(config, attn_implementation="eager").train()
+def build(name: str, **changes) -> EsViTForPreTraining:
+    """In training, without stochastic depth."""
+    if name != "resnet-50":
+        changes = {"drop_path_rate": 0.0, **changes}
+    config = EsViTConfig.from_architecture(name, num_prototypes=1, **changes)
+    return EsViTForPreTraining._from_config(config, attn_implementation="eager").train()
+
+
+def plain_form(model: EsViTForPreTraining) -> tuple[nn.Module, Form]:
+    """The module that holds the weights, and what computes with them."""
+    if model.config.architecture != "auto":
+        return model.esvit, lambda images: BACKBONES[model.config.architecture](model, images)[1]
+    theirs = torchvision.models.resnet50()
+    theirs.fc = nn.Identity()
+    theirs.load_state_dict({to_torchvision(n): t for n, t in model.esvit.encoder.backbone.state_dict().items()})
+    maps = nn.Sequential(*list(theirs.children())[:-2])
+    return maps, lambda images: maps(images).flatten(2).transpose(1, 2)
 
 
 def backward(model: nn.Module, groups: list[torch.Tensor]) -> None:
@@ -37,31 +52,35 @@ def backward(model: nn.Module, groups: list[torch.Tensor]) -> None:
     torch.cat([group.flatten() for group in groups]).square().mean().backward()
 
 
-def our_pass(name: str, batch: int) -> Callable[[], None]:
-    model, groups = build(name), random_groups(batch, (224, 96), (2, 8))
-    return lambda: backward(model, [model(groups).last_hidden_state])
+def our_pass(name: str, batch: int, sizes: tuple[int, int], **changes) -> Callable[[], None]:
+    model, groups = build(name, **changes), random_groups(batch, sizes, NUMBERS)
+    return lambda: backward(model, [model.esvit(groups).last_hidden_state])
 
 
-def plain_pass(name: str, batch: int) -> Callable[[], None]:
-    model, groups = build(name), random_groups(batch, (224, 96), (2, 8))
-    form = PLAIN[model.config.architecture]
-    return lambda: backward(model, [form(model.encoder, group) for group in groups])
+def plain_pass(name: str, batch: int, sizes: tuple[int, int], **changes) -> Callable[[], None]:
+    (module, form), groups = plain_form(build(name, **changes)), random_groups(batch, sizes, NUMBERS)
+    return lambda: backward(module, [form(group) for group in groups])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("architecture")
+    parser.add_argument("architectures", nargs="+")
     parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--sizes", type=int, nargs=2, default=[224, 96], help="Pixels of global and local crops.")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--folder", type=Path, default=RESULTS, help="For the measurements, which report.py takes.")
     arguments = parser.parse_args()
-    setups = {
-        "reference, fp32": functools.partial(plain_pass, arguments.architecture, arguments.batch),
-        "ours, fp32": functools.partial(our_pass, arguments.architecture, arguments.batch),
-    }
-    results = take_turns(setups, repeats=arguments.repeats)
-    print(report(results))
-    data = {"batch": arguments.batch, "rows": rows(results.values())}
-    print(f"{write_json(f'backbone_{arguments.architecture}', data)}; {environment()}")
+    for name in arguments.architectures:
+        what = (name, arguments.batch, tuple(arguments.sizes))
+        setups = {
+            "reference, fp32": functools.partial(plain_pass, *what),
+            "ours, fp32": functools.partial(our_pass, *what),
+        }
+        results = take_turns(setups, repeats=arguments.repeats)
+        print(name, report(results), sep="\n\n", flush=True)
+        data = {"batch": arguments.batch, "sizes": arguments.sizes, "rows": rows(results.values())}
+        print(write_json(f"backbone_{name}", data, arguments.folder), flush=True)
+    print(environment())
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ The full pretraining step of `training/pretrain.py` against the plain reference 
 
     python tests/benchmarks/bench_step.py     # Swin-T W7, 2 x 224 + 8 x 96 px, 65536 prototypes, batch 8
     python tests/benchmarks/bench_step.py --batch 4 --repeats 5
+    python tests/benchmarks/bench_step.py --architecture cvt-tiny
 
 Both take turns, each in a process of its own.
 """
@@ -24,7 +25,17 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "training"), str(ROOT)]
 
-from harness import ALLOCATORS, Measurement, cpu_has_amx, environment, rows, table, take_turns, write_json  # noqa: E402
+from harness import (  # noqa: E402
+    ALLOCATORS,
+    RESULTS,
+    Measurement,
+    cpu_has_amx,
+    environment,
+    rows,
+    table,
+    take_turns,
+    write_json,
+)
 from reference import ReferenceStep  # noqa: E402
 
 from modeling_esvit.swin import EsViTDropPath  # noqa: E402
@@ -129,9 +140,14 @@ def largest_difference(batch: int = 2, steps: int = 2, **options) -> dict[str, f
 
 
 def furthest(one: torch.nn.Module, other: torch.nn.Module) -> float:
-    """Without the keys' biases, whose gradients are rounding noise that AdamW blows up to steps."""
+    """
+    Without the keys' biases, whose gradients are rounding noise that AdamW blows up to steps, and without running
+    statistics, which the plain forms leave alone.
+    """
     differences = []
     for (name, a), b in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
+        if name.endswith(("running_mean", "running_var", "num_batches_tracked")):
+            continue
         if name.endswith("qkv.bias"):
             a, b = (torch.cat([t.chunk(3)[0], t.chunk(3)[2]]) for t in (a, b))
         elif name.endswith("kv.bias"):
@@ -140,15 +156,17 @@ def furthest(one: torch.nn.Module, other: torch.nn.Module) -> float:
     return max(differences)
 
 
-def candidates(batch: int, **options) -> dict:
+def candidates(batch: int, architecture: str, **options) -> dict:
     """What takes turns, by name; the first is the reference."""
+    options |= {"architecture": architecture}
     setups = {
         "reference, fp32": functools.partial(reference_step, batch, **options),
         "ours, fp32": functools.partial(our_step, batch, **options),
-        "ours, fp32, gradient checkpointing": functools.partial(
-            our_step, batch, gradient_checkpointing=True, **options
-        ),
     }
+    if architecture != "resnet-50":  # whose blocks are not recomputed
+        setups["ours, fp32, gradient checkpointing"] = functools.partial(
+            our_step, batch, gradient_checkpointing=True, **options
+        )
     if cpu_has_amx():
         setups["ours, bf16"] = functools.partial(our_step, batch, mixed_precision="bf16", **options)
     return setups
@@ -173,22 +191,25 @@ def report(results: dict[str, Measurement]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--architecture", default="swin-tiny")
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--sizes", type=int, nargs=2, default=[224, 96], help="Pixels of global and local crops.")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", nargs="*", help="Parts of the names of candidates to run.")
     parser.add_argument("--allocator", choices=ALLOCATORS, default="glibc, tuned")
+    parser.add_argument("--folder", type=Path, default=RESULTS, help="For the measurement, which report.py takes.")
     arguments = parser.parse_args()
-    setups = candidates(arguments.batch)
+    setups = candidates(arguments.batch, arguments.architecture, sizes=tuple(arguments.sizes))
     if arguments.only:
         setups = {name: setup for name, setup in setups.items() if any(part in name for part in arguments.only)}
     results = take_turns(setups, repeats=arguments.repeats, allocator=arguments.allocator)
     print(report(results))
     if not cpu_has_amx():
         print("bf16 was not run: this CPU has no AMX.")
-    name = "step" if arguments.allocator == "glibc, tuned" else "step_default_allocator"
-    path = write_json(
-        name, {"batch": arguments.batch, "allocator": arguments.allocator, "rows": rows(results.values())}
-    )
+    name = "step" if arguments.architecture == "swin-tiny" else f"step_{arguments.architecture}"
+    name += "" if arguments.allocator == "glibc, tuned" else "_default_allocator"
+    settings = {name: getattr(arguments, name) for name in ("batch", "sizes", "allocator")}
+    path = write_json(name, {**settings, "rows": rows(results.values())}, arguments.folder)
     print(f"{path}; {environment()}")
 
 

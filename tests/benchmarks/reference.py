@@ -10,7 +10,9 @@ It computes with the parameters of an [`EsViTForPreTraining`], so that both star
 weights.
 """
 
+import reference_cvt
 import reference_vil
+import reference_vit
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -113,7 +115,18 @@ def backbone(model: EsViTForPreTraining, images: torch.Tensor) -> tuple[torch.Te
     return tokens.mean(dim=1), tokens
 
 
-BACKBONES = {"swin": backbone, "vil": reference_vil.backbone}
+def backbone_of_transformers(model: EsViTForPreTraining, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    regions = model.esvit.encoder.backbone(images).feature_maps[-1].flatten(2).transpose(1, 2)
+    return regions.mean(dim=1), regions
+
+
+BACKBONES = {
+    "swin": backbone,
+    "cvt": reference_cvt.backbone,
+    "vil": reference_vil.backbone,
+    "vit": reference_vit.backbone,
+    "auto": backbone_of_transformers,
+}
 
 
 def head(projection: nn.Module, features: torch.Tensor) -> torch.Tensor:

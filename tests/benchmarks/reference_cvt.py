@@ -6,6 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from modeling_esvit import EsViTForPreTraining
+
 
 def plain_attention(attention: nn.Module, x: torch.Tensor, limit: int) -> torch.Tensor:
     """`[n, C, h, w]`, window after window and head after head."""
@@ -46,3 +48,9 @@ def plain_encoder(encoder: nn.Module, x: torch.Tensor, window: int = 7) -> torch
             hidden = F.conv2d(normed(block[1].norm, x), first.weight, first.bias)
             x = x + F.conv2d(hidden * torch.sigmoid(1.702 * hidden), second.weight, second.bias)
     return normed(encoder.norm, x).flatten(2).transpose(1, 2)
+
+
+def backbone(model: EsViTForPreTraining, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Views `[n, C]` and regions `[n, T, C]` of images of one size."""
+    regions = plain_encoder(model.esvit.encoder, images)
+    return regions.mean(dim=1), regions
