@@ -1,0 +1,220 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Which images are alike to a model? A map of their features, coloured by class, and a sheet of nearest neighbours.
+
+    python training/feature_maps.py MODEL --data photographs:test --output_dir maps
+    python training/feature_maps.py MODEL --data my/labelled --method umap --features features --output_dir maps
+
+writes `map.png`, `neighbours.png` and `map.json` (name, class, x and y of each image) into the folder. MODEL is a model
+folder, a name on the Hub or timm:NAME, and DATA any labelled images, as for `knn.py`; with `--features` a folder of
+features is used again and added to. The map is t-SNE of scikit-learn, or UMAP of umap-learn, of features of length 1;
+its distances mean little beyond neighbourhood. Neighbours are by cosine, among all images: those of the query's class
+have a green frame, others a red one.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib import colormaps
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from evaluation import COMMON_ERRORS, features_folder, open_device, run_command, split_name
+from feature_bank import FeatureBank, make_bank
+from frozen_models import load_frozen
+from image_sources import ImageSource, open_source
+from knn import BANK_CHUNK, nearest
+from looking import save_figure
+from modeling_esvit.embed_files import write_whole
+from modeling_esvit.image_decoding import decode
+from view_features import LabelledImages
+
+
+METHODS = ("tsne", "umap")
+FEWEST = 4  # images that a map can be made of
+PERPLEXITY = 30  # about how many neighbours a point has, of t-SNE
+THUMBNAIL = 160  # pixels
+NAMED_CLASSES = 20  # more have no legend
+
+
+class FeatureMapError(ValueError):
+    """No map can be made: too few images, or a library is missing."""
+
+
+USER_ERRORS = (*COMMON_ERRORS, FeatureMapError)
+
+
+def project(features: Tensor, method: str, seed: int) -> np.ndarray:
+    """`[N, C]` to points of a plane `[N, 2]`.
+
+    Raises:
+        FeatureMapError: fewer than four images, or umap-learn is missing.
+    """
+    if len(features) < FEWEST:
+        raise FeatureMapError(f"a map needs at least {FEWEST} images; there are {len(features)}.")
+    unit = F.normalize(features.float(), dim=1).numpy()
+    if method == "tsne":
+        from sklearn.manifold import TSNE
+
+        perplexity = min(PERPLEXITY, (len(unit) - 1) / 3)
+        return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(unit)
+    try:
+        import umap
+    except ImportError as error:
+        raise FeatureMapError("--method umap needs umap-learn: pip install umap-learn, or take tsne.") from error
+    neighbours = min(15, len(unit) - 1)
+    # Its spectral start needs more points than dimensions to solve for.
+    start = "spectral" if len(unit) > 2 * neighbours else "random"
+    return umap.UMAP(n_neighbors=neighbours, init=start, random_state=seed, n_jobs=1).fit_transform(unit)
+
+
+def chosen_rows(count: int, most: int, seed: int) -> Tensor:
+    """All rows, or `most` of them drawn by the seed, in order."""
+    if count <= most:
+        return torch.arange(count)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values
+
+
+def chosen_queries(labels: Tensor, count: int, seed: int) -> Tensor:
+    """Rows `[<= count]`, drawn by the seed: one of each class, then a second one of each, and so on."""
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    seen: dict[int, int] = {}
+    rounds = []
+    for label in labels[order].tolist():
+        seen[label] = seen.get(label, -1) + 1
+        rounds.append(seen[label])
+    return order[torch.tensor(rounds).argsort(stable=True)][:count]
+
+
+def neighbours_of(bank: FeatureBank, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Similarities and rows of the images nearest to each query, which is not one of them: `[Q, count]` each."""
+    features = bank.features()
+    ((similarity, rows),) = nearest([features[queries]], bank.pieces(BANK_CHUNK), min(count + 1, len(bank)))
+    itself = rows == queries[:, None]
+    itself[:, -1] |= ~itself.any(dim=1)  # not found among copies of it: then the last one is too many
+    shape = (len(queries), rows.shape[1] - 1)
+    return similarity[~itself].view(shape), rows[~itself].view(shape)
+
+
+def class_name(bank: FeatureBank, label: int) -> str:
+    return str(label) if bank.class_names is None else bank.class_names[label]
+
+
+def draw_map(points: np.ndarray, labels: Tensor, bank: FeatureBank, title: str) -> Figure:
+    figure = Figure(figsize=(9.5, 7), layout="constrained")
+    axes = figure.add_subplot()
+    classes = labels.unique().tolist()
+    few = len(classes) <= NAMED_CLASSES
+    colours = colormaps["tab20" if few else "gist_rainbow"]
+    for number, label in enumerate(classes):
+        own = (labels == label).numpy()
+        colour = colours(number) if few else colours(number / len(classes))
+        marker = "os^D"[number % 4]
+        x, y = points[own].T
+        axes.scatter(x, y, s=14, color=[colour], marker=marker, label=class_name(bank, label), linewidths=0)
+    axes.set(xticks=[], yticks=[])
+    axes.set_title(title, fontsize="medium", wrap=True)
+    if few:
+        figure.legend(loc="outside right upper", fontsize="small", markerscale=1.5)
+    return figure
+
+
+def thumbnail(images: LabelledImages, name: str, row: int) -> Image.Image:
+    """The image of a row of the bank, which lacks those before it that could not be read."""
+    index = next(index for index in range(row, len(images)) if images.name(index) == name)
+    picture = decode(images.source.read(next(images.items(range(index, index + 1)))))
+    picture.thumbnail((THUMBNAIL, THUMBNAIL))
+    return picture
+
+
+def draw_neighbours(
+    bank: FeatureBank, images: LabelledImages, queries: Tensor, similarity: Tensor, rows: Tensor
+) -> Figure:
+    """A row for each query: the query, then its neighbours; the frame says whether their class is that of the query."""
+    figure = Figure(figsize=(1.5 * (rows.shape[1] + 1), 1.75 * len(queries)), layout="constrained")
+    grid = figure.subplots(len(queries), rows.shape[1] + 1, squeeze=False)
+    for cells, query, scores, found in zip(grid, queries.tolist(), similarity.tolist(), rows.tolist(), strict=True):
+        titles = [class_name(bank, int(bank.labels[query])), *(f"{score:.2f}" for score in scores)]
+        for cell, row, title in zip(cells, [query, *found], titles, strict=True):
+            cell.imshow(thumbnail(images, bank.names[row], row))
+            cell.set(xticks=[], yticks=[])
+            cell.set_title(title, fontsize=8, fontweight="bold" if row == query else "normal")
+            same = bank.labels[row] == bank.labels[query]
+            for spine in cell.spines.values():
+                spine.set(color="black" if row == query else "tab:green" if same else "tab:red", linewidth=2.5)
+    return figure
+
+
+def make_maps(options: argparse.Namespace, bank: FeatureBank, source: ImageSource, images: LabelledImages) -> str:
+    """Writes all files; returns what there is to say."""
+    options.output_dir.mkdir(parents=True, exist_ok=True)
+    chosen = chosen_rows(len(bank), options.images, options.seed)
+    labels = bank.labels[chosen]
+    points = project(bank.features()[chosen], options.method, options.seed)
+    title = (
+        f"{'t-SNE' if options.method == 'tsne' else 'UMAP'} of {options.model}\n{len(chosen)} images of {options.data}"
+    )
+    save_figure(draw_map(points, labels, bank, title), options.output_dir / "map.png")
+    rows = [
+        {"name": bank.names[row], "class": class_name(bank, label), "x": float(x), "y": float(y)}
+        for row, label, (x, y) in zip(chosen.tolist(), labels.tolist(), points, strict=True)
+    ]
+    write_whole(options.output_dir / "map.json", (json.dumps(rows, indent=1) + "\n").encode())
+    queries = chosen_queries(bank.labels, options.queries, options.seed)
+    similarity, found = neighbours_of(bank, queries, options.neighbours)
+    sheet = draw_neighbours(bank, images, queries, similarity, found)
+    save_figure(sheet, options.output_dir / "neighbours.png")
+    same = (bank.labels[found] == bank.labels[queries][:, None]).float().mean().item()
+    return f"{same:.0%} of the {found.shape[1]} nearest neighbours of {len(queries)} images are of their class"
+
+
+def parse_arguments(arguments: list[str] | None) -> Any:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", metavar="MODEL", help="a model folder, the name of a model on the Hub, or timm:NAME")
+    parser.add_argument("--data", required=True, metavar="DATA[:SPLIT]", help="labelled images")
+    parser.add_argument("--output_dir", type=Path, required=True, help="the folder of the pictures")
+    parser.add_argument("--method", choices=METHODS, default="tsne", help="of the map (default: %(default)s)")
+    parser.add_argument("--images", type=int, default=2000, help="at most, of the map (default: %(default)s)")
+    parser.add_argument("--queries", type=int, default=8, help="rows of the sheet (default: %(default)s)")
+    parser.add_argument("--neighbours", type=int, default=8, help="of each (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the images, the queries and the map (%(default)s)")
+    parser.add_argument("--features", type=Path, metavar="FOLDER", help="where features stay, to be used again")
+    parser.add_argument("--batch_size", type=int, default=64, help="images a step (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=4, help="threads that read images (default: %(default)s)")
+    parser.add_argument("--device", help="where the model runs (default: an accelerator if there is one)")
+    parser.add_argument("--revision", help="of a model on the Hub")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the model")
+    options = parser.parse_args(arguments)
+    for name in ("images", "queries", "neighbours", "batch_size", "workers"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} must be at least 1, got {getattr(options, name)}")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse_arguments(arguments)
+    state = open_device(options.device)
+    data, split = split_name(options.data)
+    source = open_source(data, split=split)
+    model = load_frozen(
+        options.model,
+        device=options.device or state.device,
+        revision=options.revision,
+        trust_remote_code=options.trust_remote_code,
+    )
+    with features_folder(options.features) as folder:
+        bank = make_bank(
+            model, options.data, source, folder, batch_size=options.batch_size, num_threads=options.workers
+        )
+        print(make_maps(options, bank, source, LabelledImages(source, model.transform)))
+    print(f"{options.output_dir / 'map.png'}\n{options.output_dir / 'neighbours.png'}")
+
+
+if __name__ == "__main__":
+    run_command(main, USER_ERRORS)
