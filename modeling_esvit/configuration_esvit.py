@@ -11,7 +11,7 @@ from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig
 
 from .families import FAMILIES, EsViTArchitectureError, Family
-from .vil_architecture import is_architecture_string, parse_architecture
+from .vil_architecture import EXAMPLE, is_architecture_string, parse_architecture
 
 
 ARCHITECTURES: dict[str, dict[str, Any]] = {
@@ -46,7 +46,8 @@ def architecture_fields(name: str, window_size: int | None) -> dict[str, Any]:
     if name not in ARCHITECTURES:
         nearest = difflib.get_close_matches(str(name), ARCHITECTURES, n=1, cutoff=0.0)[0]
         raise EsViTArchitectureError(
-            f"Unknown architecture {name!r}; did you mean {nearest!r}? Known: {', '.join(sorted(ARCHITECTURES))}."
+            f"Unknown architecture {name!r}; did you mean {nearest!r}? Known: {', '.join(sorted(ARCHITECTURES))}. "
+            f"Of ViLs only vil-tiny has a name; others are spelt as the original does, {EXAMPLE!r}."
         )
     return {**ARCHITECTURES[name], **window}
 

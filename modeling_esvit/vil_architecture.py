@@ -8,6 +8,9 @@ The strings by which the original names a ViL: its stages joined by `_`, each a 
 `l` is the number of the stage, `h` its heads, `d` its width, `n` its blocks, `s` whether its attention is sparse, `g`
 the number of its global tokens, `p` the size of its patches, `f` the side of a chunk, `a` whether it adds position
 embeddings instead of position biases, `r` whether it also attends to pooled tokens.
+
+The one above is the published ViL: `vil-tiny` here, and vil_2262, after its blocks, in the original. The original also has
+the labels vil_1281 and vil_14121, of which no weights and no widths are known.
 """
 
 import re
@@ -16,6 +19,7 @@ from typing import Any
 from .families import EsViTArchitectureError
 
 
+EXAMPLE = "l1,h3,d96,n2,s1,g1,p4,f7,a0_l2,h6,d192,n8,s0,g0,p2,f7,a0"  # of two stages
 DEFAULTS = {"h": 3, "d": 192, "n": 1, "s": 1, "g": 1, "p": 2, "f": 7, "a": 1, "r": 0}
 UNSUPPORTED = {"a": "position embeddings (a1)", "r": "attention to pooled tokens (r1)"}
 

@@ -126,6 +126,51 @@ def test_the_reference_recipe_is_the_defaults():
     assert build_config(PretrainOptions()).to_dict() == build_config(recipe).to_dict()  # 7 is what a Swin has
 
 
+# Of every published run (arXiv 2106.09785, section 4.1, and the options that the authors stored with their weights).
+PUBLISHED = {
+    **{
+        "lr": 5e-4,
+        "min_lr": 1e-6,
+        "warmup_epochs": 10,
+        "weight_decay": 0.04,
+        "weight_decay_end": 0.4,
+        "clip_grad": 3.0,
+    },
+    **{"momentum_teacher": 0.996, "center_momentum": 0.9, "student_temp": 0.1, "warmup_teacher_temp": 0.04},
+    **{"teacher_temp": 0.07, "warmup_teacher_temp_epochs": 30, "freeze_last_layer": 1, "norm_last_layer": False},
+    **{"num_prototypes": 65536, "head_hidden_size": 2048, "head_bottleneck_size": 256, "region_weight": 0.5},
+    **{"global_crop_size": 224, "local_crop_sizes": [96], "local_crops_numbers": [8], "augmentation": "dino"},
+    **{"global_crops_scale": [0.4, 1.0], "local_crops_scale": [0.05, 0.4], "mixed_precision": "fp16", "epochs": 300},
+}
+# What a second stage has instead: the schedules' values at the epoch where it begins, without warm-up.
+CONTINUED = {
+    **{"lr": 1.333e-4, "weight_decay": 0.31, "momentum_teacher": 0.999, "epochs": 100, "warmup_epochs": 0},
+    **{"warmup_teacher_temp_epochs": 0, "freeze_last_layer": 0},
+}
+# Images of a process, of which there were 16, and fields of the network.
+RUNS = {
+    "cvt_tiny": (64, {"stage_dims": [64, 192, 384, 768], "depths": [2, 2, 6, 2], "num_heads": [1, 3, 6, 12]}),
+    "deit_small": (64, {"embed_dim": 384, "depths": [12], "num_heads": [6], "patch_size": 16}),
+    "resnet50": (64, {"hidden_size": 2048}),
+    "vil_tiny_region": (64, {"depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24], "vil_mode": 1}),
+    "vil_tiny_view": (32, {"depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24], "vil_mode": 0}),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(("cvt", "deit", "resnet", "vil"))])
+def test_published_values(name):
+    options = parse_options(["--recipe", name])
+    expected = {**PUBLISHED, **(CONTINUED if name.endswith("_region") else {})}
+    assert {key: getattr(options, key) for key in expected} == expected
+    batch, fields = next(run for start, run in RUNS.items() if name.startswith(start))
+    assert (options.batch_size, options.gradient_accumulation_steps) == (batch, 1)
+    config = build_config(options)
+    assert {key: getattr(config, key) for key in fields} == fields
+    assert name.startswith("resnet") or config.drop_path_rate == 0.1
+    said = (RECIPES / f"{name}.yaml").read_text().splitlines()
+    assert any(f"{16 * batch}" in line and f"16 processes of {batch}" in line for line in said)
+
+
 @pytest.mark.parametrize("name", SWINS)
 def test_recipes_of_swins(name):
     options = parse_options(["--recipe", name])

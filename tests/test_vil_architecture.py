@@ -43,6 +43,14 @@ def test_strings_that_are_refused(text, message):
         EsViTConfig.from_architecture(text)
 
 
+@pytest.mark.parametrize("name", ["vil-1281", "vil_14121", "vil_2262"])
+def test_names_that_there_are_not(name):
+    with pytest.raises(EsViTArchitectureError, match=f"'{name}'; did you mean 'vil-tiny'.*'l1,h3,d96") as raised:
+        EsViTConfig.from_architecture(name)
+    example = str(raised.value).split("'")[-2]
+    assert EsViTConfig.from_architecture(example).depths == [2, 8]
+
+
 def test_window_of_the_string_is_not_overruled():
     with pytest.raises(EsViTArchitectureError, match="window_size is 14"):
         EsViTConfig.from_architecture(PUBLISHED, window_size=14)

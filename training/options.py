@@ -111,7 +111,8 @@ class ModelSection:
     architecture: str | None = field(
         default=None,
         metadata={
-            "help": f"One of: {', '.join(ARCHITECTURES)}. Default: that of --init_from, else {DEFAULT_ARCHITECTURE}."
+            "help": f"One of: {', '.join(ARCHITECTURES)}; or the original's string for a ViL, 'l1,h3,d96,...'. "
+            f"Default: that of --init_from, else {DEFAULT_ARCHITECTURE}."
         },
     )
     backbone: str | None = field(
