@@ -9,8 +9,8 @@ The strings by which the original names a ViL: its stages joined by `_`, each a 
 the number of its global tokens, `p` the size of its patches, `f` the side of a chunk, `a` whether it adds position
 embeddings instead of position biases, `r` whether it also attends to pooled tokens.
 
-The one above is the published ViL: `vil-tiny` here, and vil_2262, after its blocks, in the original. The original also has
-the labels vil_1281 and vil_14121, of which no weights and no widths are known.
+The one above is the published ViL: `vil-tiny` here, and vil_2262, after its blocks, in the original. Of its labels
+vil_1281 and vil_14121 no weights and no widths are known.
 """
 
 import re
