@@ -15,12 +15,13 @@ from functools import partial
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, AutoModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from modeling_esvit.embed import fingerprint
-from view_features import Transform, evaluation_transform, pooled_features
+from view_features import Transform, evaluation_transform, middle, pooled_features
 
 
 TIMM = "timm:"
@@ -126,7 +127,13 @@ def load_timm(name: str) -> tuple[TimmModel, Transform, dict[str, Any]]:
     except (RuntimeError, OSError, ValueError, KeyError) as error:
         raise FrozenModelError(f"timm cannot load {name!r}: {error}") from error
     config = timm.data.resolve_model_data_config(model)
-    return TimmModel(model), timm.data.create_transform(**config, is_training=False), dict(config)
+    transform = timm.data.create_transform(**config, is_training=False)
+    cut = partial(_transform_middle, transform=transform) if config["crop_mode"] == "center" else transform
+    return TimmModel(model), cut, dict(config)
+
+
+def _transform_middle(image: Image.Image, transform: Transform) -> Tensor:
+    return transform(middle(image))
 
 
 def block_features(model: Any, n_last_blocks: int | None) -> Callable[[Tensor], Tensor]:

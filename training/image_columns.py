@@ -24,15 +24,23 @@ class EmptySourceError(ValueError):
 
 
 class ImageColumns(NamedTuple):
-    """The columns of a data set that hold the image and, where there is one, its class."""
+    """The columns of a data set that hold the image and, where there is one, its class.
+
+    numbers: of classes that the column has the names of.
+    """
 
     image: str
     label: str | None
     class_names: list[str] | None
+    numbers: dict[str, int] = {}  # noqa: RUF012  (never changed)
 
     @classmethod
-    def find(cls, features: "datasets.Features", image: str | None, label: str | None) -> "ImageColumns":
+    def find(
+        cls, features: "datasets.Features", image: str | None, label: str | None, *, strings: bool = False
+    ) -> "ImageColumns":
         """The columns named, or else the only image column and the only class (or integer "label") column.
+
+        With `strings`, labels may be strings: see `of_names`.
 
         An image column is an `Image` or, where there is none, a struct of `bytes` and `path`; by name, also plain bytes
         or strings, which are paths.
@@ -56,11 +64,21 @@ class ImageColumns(NamedTuple):
             )
         if label is None and len(classes) == 1:
             label = classes[0]
-        if label is None and _is_integer(features.get("label")):
+        if label is None and (_is_integer(features.get("label")) or (strings and _is_string(features.get("label")))):
             label = "label"
-        if label is not None and not (label in classes or _is_integer(features[label])):
-            raise DataOptionError(f"label_column {label!r} holds {features[label]}; labels are integers or ClassLabel.")
+        if label is not None and not (
+            label in classes or _is_integer(features[label]) or (strings and _is_string(features[label]))
+        ):
+            expected = "integers, ClassLabel, or, of a data set that is read in place, strings"
+            raise DataOptionError(f"label_column {label!r} holds {features[label]}; labels are {expected}.")
         return cls(image or images[0], label, features[label].names if label in classes else None)
+
+    def of_names(self, dataset: Any) -> "ImageColumns":
+        """If labels are strings, the same with their names, sorted, and numbers."""
+        if self.label is None or not _is_string(dataset.features[self.label]):
+            return self
+        names = sorted(name for name in dataset.unique(self.label) if name is not None)
+        return self._replace(class_names=names, numbers={name: number for number, name in enumerate(names)})
 
     def select(self, dataset: Any) -> Any:
         """The data set with these columns only, images as bytes or path: it must not decode, we do."""
@@ -74,7 +92,8 @@ class ImageColumns(NamedTuple):
         """The record of a row of `select(dataset)`. A null image becomes empty bytes, which `decode` refuses."""
         image = row[self.image] or {"bytes": None, "path": None}
         content = image["bytes"] or image["path"] or b""
-        return Record(content, None if self.label is None else row[self.label], image["path"])
+        label = None if self.label is None else row[self.label]
+        return Record(content, self.numbers[label] if isinstance(label, str) else label, image["path"])
 
 
 def _refuse_unknown_columns(features: "datasets.Features", **columns: str | None) -> None:
@@ -94,7 +113,11 @@ def find_column(dataset: Any, name: str) -> Any:
 
 
 def _is_integer(feature: Any) -> bool:
-    return "int" in getattr(feature, "dtype", "")
+    return "int" in getattr(feature, "dtype", "") or getattr(feature, "dtype", None) == "bool"
+
+
+def _is_string(feature: Any) -> bool:
+    return getattr(feature, "dtype", None) in ("string", "large_string")
 
 
 def _is_image_struct(feature: Any) -> bool:

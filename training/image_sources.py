@@ -11,6 +11,7 @@ A source hands out undecoded records, in an order that is a function of (seed, e
 the RGB image of a record.
 """
 
+import json
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -114,7 +115,8 @@ class DatasetSource:
     ) -> None:
         if len(dataset) == 0:
             raise EmptySourceError("the data set has no rows.")
-        self._columns = ImageColumns.find(dataset.features, image_column, label_column)
+        columns = ImageColumns.find(dataset.features, image_column, label_column, strings=True)
+        self._columns = columns.of_names(dataset)
         self._dataset = self._columns.select(dataset)
         self.fingerprint: str = self._dataset._fingerprint  # of its rows, by `datasets`
         self.has_labels, self.class_names = self._columns.label is not None, self._columns.class_names
@@ -299,11 +301,18 @@ def _of_the_hub(data: str, load: Callable[[], Any]) -> Any:
 
 
 def _split_saved_to_disk(path: Path, split: str | None) -> Any:
+    """
+    Raises:
+        DataOptionError: there is no such split.
+        EmptySourceError: it has no rows, which `datasets` writes but cannot read.
+    """
     import datasets
 
-    loaded = datasets.load_from_disk(str(path))
-    if isinstance(loaded, datasets.Dataset):
-        return loaded
-    if (split or "train") not in loaded:
-        raise DataOptionError(f"{str(path)!r} has no split {split or 'train'!r}; it has {list(loaded)}.")
-    return loaded[split or "train"]
+    if (path / "dataset_dict.json").is_file():
+        splits = json.loads((path / "dataset_dict.json").read_text())["splits"]
+        if (split or "train") not in splits:
+            raise DataOptionError(f"{str(path)!r} has no split {split or 'train'!r}; it has {splits}.")
+        path = path / (split or "train")
+    if not json.loads((path / "state.json").read_text())["_data_files"]:
+        raise EmptySourceError(f"the data set {str(path)!r} has no rows.")
+    return datasets.load_from_disk(str(path))

@@ -17,6 +17,7 @@ last epoch, which nothing was chosen by.
 
 import argparse
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ from image_sources import ImageSource
 from probe import LinearProbes, Setting
 from probe_data import ProbeImages, ProbeView
 from shard_stream import ShardStream
-from view_features import Loaded
+from view_features import Loaded, NonFiniteFeatureError
 from view_loader import SkipLog
 
 
@@ -150,7 +151,8 @@ class Probing:
         settings, device = make_settings(options, model), model.model.device
         self.probes = LinearProbes(settings, self.num_classes, epochs=options.epochs, device=device, **rules)
         self.skipped = SkipLog(len(source))
-        self.history: list[dict[str, dict[str, float]]] = []
+        self.history: list[dict[str, dict[str, Any]]] = []
+        self.finite = torch.ones((), dtype=torch.bool, device=device)
         self.key = {name: getattr(options, name) for name in (*IN_RECIPES, "num_classes")} | {
             "model": checksum(model.settings),
             "train": checksum(source_identity(source)),
@@ -176,14 +178,24 @@ class Probing:
     def on_main(self) -> bool:
         return self.process.is_main_process
 
-    def train(self, epoch: int, bar: tqdm) -> dict[str, float]:
-        """The mean loss of each classifier over the steps of an epoch."""
+    def train(self, epoch: int, bar: tqdm) -> dict[str, float | None]:
+        """The mean loss of each classifier over the steps of an epoch; None of one that diverged.
+
+        Raises:
+            NonFiniteFeatureError: the model gave NaN or infinity for a crop.
+        """
         losses = []
         for batch in self.images.epoch(epoch, self.options.workers):
             losses.append(self.probes.step(*self.features(batch)))
             bar.update()
+        if not self.finite:
+            raise NonFiniteFeatureError(
+                f"the feature of a crop of epoch {epoch + 1} is not finite: the model's weights are broken, or "
+                f"overflow in {self.model.model.dtype}."
+            )
         mean = torch.stack(losses).mean(dim=0).tolist()
-        return {setting.name: loss for setting, loss in zip(self.probes.settings, mean, strict=True)}
+        named = zip(self.probes.settings, mean, strict=True)
+        return {setting.name: loss if math.isfinite(loss) else None for setting, loss in named}
 
     @torch.no_grad()
     def features(self, batch: list[Loaded]) -> tuple[Tensor, Tensor]:
@@ -203,7 +215,9 @@ class Probing:
         if not readable:
             return torch.empty(0, max(setting.width for setting in self.probes.settings), device=model.device), labels
         pixels = torch.stack([image.pixels for image in readable if image.pixels is not None])
-        return self.model.features(pixels.to(model.device, model.dtype)).float(), labels
+        features = self.model.features(pixels.to(model.device, model.dtype)).float()
+        self.finite &= features.isfinite().all()
+        return features, labels
 
     def evaluate(self) -> dict[str, dict[str, float]]:
         """{"top1": ..., "top5": ...} in 0..1 of each classifier on the test images, which the processes share."""

@@ -26,6 +26,7 @@ from view_loader import SkipLog
 logger = logging.getLogger(__name__)
 
 UNREADABLE = -2  # the label of an image that cannot be read
+LONGEST = 16  # times its shorter side: what is longer is cut before it is resized
 AHEAD = 2  # batches that are read while one is computed
 
 Item = TypeVar("Item")
@@ -44,7 +45,18 @@ class NoViewFeatureError(ValueError):
     """A model has no pooled output."""
 
 
+def middle(image: Image.Image) -> Image.Image:
+    """All that a centre crop sees of an image longer than LONGEST times its shorter side; others as they are.
+
+    A line of pixels, resized until its shorter side is 256, would not fit into memory.
+    """
+    width, height = (min(side, LONGEST * min(image.size)) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image if (width, height) == image.size else image.crop((left, top, left + width, top + height))
+
+
 def _transform(image: Image.Image, processor: Any) -> Tensor:
+    image = middle(image) if getattr(processor, "do_center_crop", False) else image
     return processor(image, return_tensors="pt")["pixel_values"][0]
 
 
