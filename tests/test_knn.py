@@ -226,6 +226,9 @@ def test_two_processes_give_the_result_of_one(model, tmp_path):
     two = run_command([*arguments, "--output", tmp_path / "two.json"], torchrun, tmp_path / "home")
 
     assert one == two
+    assert [figure["name"] for figure in one["figures"]][:2] == ["k-NN top-1, k = 3", "k-NN top-5, k = 3"]
+    assert [figure["value"] for figure in one["figures"]] == [one[f"k{k}_top{top}"] for k in (3, 10) for top in (1, 5)]
+    assert one["command"] == "python training/knn.py MODEL --train a --test b --k 3 10 --batch-size 7"
     assert one["test_images"] == 35 and 0.2 < one["k10_top1"] < 1.0
     transform = evaluation_transform(AutoImageProcessor.from_pretrained(tmp_path / "model"))
     library = knn.evaluate_knn(model, transform, open_source(train), open_source(test), k=[3, 10])

@@ -19,6 +19,7 @@ from evaluation import run_command
 from feature_classifiers import HeldOutError, chosen_l2, draw_shots, fit_logistic, fit_ridge, held_out
 from knn import knn_predict
 from modeling_esvit import EsViTConfig, EsViTModel
+from run_card import figures_of_file
 from tiny_runs import write_images
 
 
@@ -94,6 +95,12 @@ def test_shots_of_each_class():
             draw_shots(labels, wrong, seed=0)
 
 
+def mean_of(result: dict, row: int, name: str) -> float:
+    """In percent, as on a card."""
+    values = result["low_shot"][row][name]
+    return round(100 * sum(values) / len(values), 2)
+
+
 def test_command(tmp_path, monkeypatch):
     torch.manual_seed(0)
     sizes = {"image_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
@@ -103,18 +110,27 @@ def test_command(tmp_path, monkeypatch):
 
     def command(*changes) -> dict:
         given = [tmp_path / "model", *data, "--output", tmp_path / "r.json", *changes]
-        monkeypatch.setattr(sys, "argv", ["linear_features.py", *map(str, given)])
+        monkeypatch.setattr(sys, "argv", [linear_features.__file__, *map(str, given)])
         run_command(linear_features.features_command, linear_features.USER_ERRORS)
         return json.loads((tmp_path / "r.json").read_text())
 
     result = command("--l2", 1e-4, 1)
     assert set(result["held_out_top1"]) == {"0.0001", "1"} and result["unknown_class_images"] == 2
     assert 0 <= result["top1"] <= result["top5"] == 0.75  # two of eight are of no training class
+    assert [figure["value"] for figure in result["figures"]] == [result["top1"], result["top5"]]
     result = command("--solver", "ridge", "--shots", "50%", 1, "--seeds", 0, 1, "--l2", 0.1)
     assert [(row["shots"], row["images"], len(row["ridge"])) for row in result["low_shot"]] == [
         ("50%", 6, 2),
         ("1", 2, 2),
     ]
     assert "±" in (tmp_path / "r.md").read_text()
+    shown = figures_of_file(tmp_path / "r.json", "ada/x")
+    assert [(figure.name, figure.value) for figure in shown][:2] == [
+        ("linear (ridge, stored features) top-1, 50% of each class, mean of 2 draws", mean_of(result, 0, "ridge")),
+        ("k-NN top-1, 50% of each class, mean of 2 draws", mean_of(result, 0, "knn")),
+    ]
+    assert (len(shown), shown[0].dataset, shown[0].split) == (4, "test", None)
+    options = "--solver ridge --shots 50% 1 --seeds 0 1 --l2 0.1"
+    assert shown[0].how == f"`python training/linear_features.py ada/x --train train --test test {options}`"
     with pytest.raises(SystemExit, match="give one l2"):
         command("--shots", 1)

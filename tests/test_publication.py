@@ -20,7 +20,8 @@ from modeling_esvit import EsViTForPreTraining, EsViTModel
 from optimization import parameter_groups
 from options import parse_options
 from pretrain import Pretraining
-from publication import CURVES, HEADS, OPTIONS, SourceError, find_source, public_name
+from public_names import public_command, public_name
+from publication import CURVES, HEADS, OPTIONS, SourceError, find_source
 from publish import main
 from test_auto_classes import CODE, small_config
 from tiny_runs import tiny, write_labelled_images
@@ -120,6 +121,15 @@ def test_public_names(data, public):
     assert public_name(data) == public
 
 
+def test_public_command(tmp_path):
+    """Neither folders nor what only this machine has; the model has the name that it will be published by."""
+    (tmp_path / "birds").mkdir()
+    data = f"--train={tmp_path}/birds:train --test {tmp_path}/birds:test --shots 1% 5"
+    words = f"/a/training/linear_features.py runs/mine {data} --features /a/b --output=/a/c.json --seeds 0"
+    shown = "python training/linear_features.py MODEL --train=birds:train --test birds:test --shots 1% 5 --seeds 0"
+    assert public_command(words.split(), "runs/mine") == shown
+
+
 def test_card_of_a_run(run, published):
     text = (published / "README.md").read_text()
     assert card_problems(text) == ([], [])
@@ -149,9 +159,12 @@ def test_best_checkpoint(run, tmp_path):
 
 def test_model_folder_metrics_licence_and_dry_run(tmp_path, capsys):
     with_heads(tmp_path / "model")
-    metrics = {"model": "x", "train": "/data/birds:train", "test": "/data/birds:test", "k20_top1": 0.875}
-    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
-    arguments = ["--license", "mit", "--base_model", "org/base", "--metrics", str(tmp_path / "metrics.json")]
+    for number, (name, value) in enumerate({"k-NN top-1, k = 20": 0.875, "linear top-1": 0.9}.items()):
+        figure = {"name": name, "value": value, "metric": "accuracy", "dataset": "birds", "split": "test"}
+        result = {"command": f"python training/x{number}.py MODEL --test birds:test", "figures": [figure]}
+        (tmp_path / f"{number}.json").write_text(json.dumps(result))
+    arguments = ["--license", "mit", "--base_model", "org/base"]
+    arguments += ["--metrics", str(tmp_path / "0.json"), str(tmp_path / "1.json")]
     main([str(tmp_path / "model"), "--repo_id", "ada/birds", "--dry_run", *arguments])
     folder = tmp_path / "model-hub"
     printed = capsys.readouterr().out
@@ -159,10 +172,25 @@ def test_model_folder_metrics_licence_and_dry_run(tmp_path, capsys):
         assert f"{path.stat().st_size:,}  {path.name}" in printed
     assert "Nothing was sent" in printed
     card = ModelCard.load(folder / "README.md")
-    result = card.data.eval_results[0]
+    shown = [(r.metric_name, r.dataset_name, r.dataset_split, r.metric_value) for r in card.data.eval_results]
+    assert shown == [("k-NN top-1, k = 20 (%)", "birds", "test", 87.5), ("linear top-1 (%)", "birds", "test", 90.0)]
     assert (card.data.license, card.data.base_model) == ("mit", "org/base")
-    assert (result.dataset_name, result.dataset_split, result.metric_value) == ("birds", "test", 87.5)
+    for number in (0, 1):
+        assert f"`python training/x{number}.py ada/birds --test birds:test`" in card.text
     assert not (folder / OPTIONS).exists() and not (folder / CURVES).exists() and card_problems(str(card)) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[1]", '{"figures": []}', '{"command": "x", "figures": [{"name": "a", "value": 1}]}']
+    + [json.dumps({"command": "x", "figures": [dict(name="a", value=v, metric="m", dataset="d", split=None)]})
+       for v in (87.5, "0.5", None)],
+)  # fmt: skip
+def test_metrics_that_are_none(tmp_path, content):
+    with_heads(tmp_path / "model")
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(SystemExit, match="x.json has no figures for a card"):
+        main([str(tmp_path / "model"), "--repo_id", "ada/x", "--dry_run", "--metrics", str(tmp_path / "x.json")])
 
 
 def test_publishing_is_repeatable(run, published):

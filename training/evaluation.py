@@ -7,8 +7,9 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from feature_bank import PART_SIZE, FeatureBank, make_bank
 from frozen_models import FrozenModel, FrozenModelError, load_frozen
 from image_sources import DataOptionError, EmptySourceError, ImageSource, open_source
 from modeling_esvit.embed_files import OutputError, write_whole
+from public_names import public_command, public_name
 from view_features import NonFiniteFeatureError, NoViewFeatureError, UnlabelledDataError
 
 
@@ -184,13 +186,48 @@ def describe(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(arguments, name) for name in ("model", "train", "test", "n_last_blocks")}
 
 
-def write_result(result: dict[str, Any], title: str, table: str, output: Path | None) -> None:
-    """Prints the table; `output` gets the result, and the same with `.md` at its end the table. Main process alone."""
+@dataclass(frozen=True)
+class CardFigure:
+    """
+    A figure of a result for a model card, as `publish.py --metrics` takes it.
+
+    Attributes:
+        name: What was measured, such as "k-NN top-1, k = 20".
+        value: A share in 0..1.
+        metric: As the Hub names it: "accuracy", ...
+        dataset, split: The data it was measured on, without folders of the machine.
+    """
+
+    name: str
+    value: float
+    metric: str
+    dataset: str
+    split: str | None
+
+
+def card_figures(values: Mapping[str, float], data: str, metric: str = "accuracy") -> list[CardFigure]:
+    """Figures by their names, of DATA or DATA:SPLIT."""
+    dataset, split = split_name(data)
+    return [CardFigure(name, value, metric, public_name(dataset), split) for name, value in values.items()]
+
+
+def write_result(
+    result: dict[str, Any], title: str, table: str, output: Path | None, figures: Sequence[CardFigure] = ()
+) -> None:
+    """
+    Prints the table; `output` gets the result, and the same with `.md` at its end the table. Main process alone.
+
+    `figures` for a model card are the entry "figures" of the result, beside "command", the command that is running, in
+    which MODEL stands for the result's "model".
+    """
     if not PartialState().is_main_process:
         return
     print(table)
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
+        if figures:
+            command = public_command(sys.argv, str(result["model"]))
+            result = result | {"command": command, "figures": [asdict(figure) for figure in figures]}
         about = [f"{name}: {result[name]}" for name in ("train", "test", "data") if name in result]
         write_whole(output, (json.dumps(result, indent=2) + "\n").encode())
         write_whole(output.with_suffix(".md"), "\n\n".join([f"# {title}", ", ".join(about), table, ""]).encode())

@@ -30,9 +30,11 @@ from evaluation import (
     COMMON_ERRORS,
     NO_CLASS,
     TOP_K,
+    CardFigure,
     add_arguments,
     add_feature_arguments,
     align_labels,
+    card_figures,
     checked,
     checked_output,
     describe,
@@ -307,6 +309,12 @@ def table(result: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
+def figures(result: dict[str, float], data: str) -> list[CardFigure]:
+    """For a model card."""
+    named = [name.split("_top") for name in result if "_top" in name]
+    return card_figures({f"k-NN top-{top}, k = {k[1:]}": result[f"{k}_top{top}"] for k, top in named}, data)
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
@@ -323,7 +331,8 @@ def evaluate_command() -> None:
     with evaluation(arguments) as (model, banks):
         result = evaluate_banks(*banks, k=arguments.k, temperature=arguments.temperature, device=model.model.device)
         described = describe(arguments) | {"temperature": arguments.temperature}
-        write_result(described | result, f"k-NN of {arguments.model}", table(result), arguments.output)
+        title = f"k-NN of {arguments.model}"
+        write_result(described | result, title, table(result), arguments.output, figures(result, arguments.test))
 
 
 if __name__ == "__main__":

@@ -26,9 +26,12 @@ from torch import Tensor
 from evaluation import (
     COMMON_ERRORS,
     NO_CLASS,
+    TOP_K,
+    CardFigure,
     add_arguments,
     add_feature_arguments,
     align_labels,
+    card_figures,
     checked,
     checked_output,
     describe,
@@ -146,6 +149,16 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def figures(result: dict[str, Any]) -> list[CardFigure]:
+    """For a model card: of low-shot the means over the seeds."""
+    solver = f"linear ({result['solver']}, stored features)"
+    values = {f"{solver} top-{k}": result[f"top{k}"] for k in TOP_K if f"top{k}" in result}
+    for row in result.get("low_shot", []):
+        few = f"{row['shots']} of each class, mean of {len(result['seeds'])} draws"
+        values |= {f"{solver} top-1, {few}": mean(row[result["solver"]]), f"k-NN top-1, {few}": mean(row["knn"])}
+    return card_figures(values, result["test"])
+
+
 def features_command() -> None:
     arguments = parse_arguments()
     with evaluation(arguments) as (model, banks):
@@ -153,7 +166,7 @@ def features_command() -> None:
             bank, queries = banks
             result = describe(arguments) | evaluate_features(arguments, bank, queries, model.model.device)
             title = f"Linear classifier of the stored features of {arguments.model}"
-            write_result(result, title, table(result), arguments.output)
+            write_result(result, title, table(result), arguments.output, figures(result))
 
 
 if __name__ == "__main__":

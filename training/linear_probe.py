@@ -31,7 +31,10 @@ from tqdm.auto import tqdm
 from evaluation import (
     COMMON_ERRORS,
     NO_CLASS,
+    TOP_K,
+    CardFigure,
     add_arguments,
+    card_figures,
     checked,
     features_folder,
     open_device,
@@ -296,6 +299,14 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def figures(result: dict[str, Any]) -> list[CardFigure]:
+    """Of the best classifier, for a model card: of its best epoch, as published figures are, and of the last."""
+    scores = result["classifiers"][result["best"]]
+    named = {"best": f"linear top-{{}} ({result['best']}, best epoch)", "last": "linear top-{} (the same, last epoch)"}
+    values = {name.format(k): scores[epoch][f"top{k}"] for epoch, name in named.items() for k in TOP_K}
+    return card_figures(values, result["test"])
+
+
 def probe_command() -> None:
     options = parse_arguments()
     process = open_device(options.device)
@@ -315,7 +326,8 @@ def probe_command() -> None:
     if process.is_main_process and probing.skipped.skipped:
         logger.warning(probing.skipped.summary())
     result = probing.result()
-    write_result(result, f"Linear probe of {options.model}", table(result), options.output_dir / "result.json")
+    output = options.output_dir / "result.json"
+    write_result(result, f"Linear probe of {options.model}", table(result), output, figures(result))
     process.destroy_process_group()
 
 

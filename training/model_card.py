@@ -3,7 +3,7 @@
 """
 Model cards: `model_cards/template.md`, filled in, under metadata that the Hub reads (huggingface_hub's card API).
 
-Accuracies are in percent. Who measured them is said wherever they stand: in the table, and as the source of each entry
+Figures are in percent. Who measured them is said wherever they stand: in the table, and as the source of each entry
 of the metadata's model-index that is not the publisher's own.
 """
 
@@ -38,7 +38,7 @@ class CardError(ValueError):
 
 @dataclass
 class Figure:
-    """An accuracy in percent: of what, on which data, and who says so (None: whoever publishes the model)."""
+    """A share in percent: of what, on which data, by what command, and who says so (None: whoever publishes it)."""
 
     name: str
     value: float
@@ -47,6 +47,7 @@ class Figure:
     how: str = ""
     source: str | None = None
     source_url: str | None = None
+    metric: str = "accuracy"
 
     def result(self) -> EvalResult:
         slug = self.dataset if "/" in self.dataset else self.dataset.lower().replace(" ", "-")
@@ -56,7 +57,7 @@ class Figure:
             dataset_type=slug,
             dataset_name=self.dataset,
             dataset_split=self.split,
-            metric_type="accuracy",
+            metric_type=self.metric,
             metric_name=f"{self.name} (%)",
             metric_value=self.value,
             source_name=self.source,

@@ -15,13 +15,11 @@ In transformers' own format (`native`) the backbone alone, without code.
 """
 
 import json
-import re
 import shutil
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
 from safetensors.torch import load_file, save_file
@@ -31,6 +29,7 @@ from modeling_esvit.modeling_esvit import PRETRAINING_INDEX
 from modeling_esvit.native_swin import load_backbone, save_native
 from options import FREE_TO_CHANGE
 from pictures import draw_curves
+from public_names import public_name
 from run_folder import PARTIAL
 
 
@@ -38,7 +37,6 @@ WEIGHTS = "model.safetensors"
 HEADS = "pretraining_heads.safetensors"
 OPTIONS = "training_options.yaml"
 CURVES = "curves.png"
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 CHECKPOINTS = ("final", "best", "last")
 DATA_OPTIONS = ("data", "knn_train", "knn_test", "init_from")
 
@@ -110,23 +108,6 @@ def progress_of(checkpoint: Path) -> dict[str, Any]:
     """How far the run was; nothing where the checkpoints were deleted."""
     file = checkpoint / "training_state" / "progress.json"
     return json.loads(file.read_text()) if file.is_file() else {}
-
-
-def public_name(data: str) -> str:
-    """
-    What may be told of a data source, an option `DATA` or `DATA:SPLIT`: of a folder its name without the path, of an
-    address no user name, password or query, of a data set on the Hub all.
-    """
-    address = urlsplit(data)
-    if address.scheme and address.netloc:
-        return f"{address.scheme}://{address.hostname}{address.path}"
-    return data if on_hub(data) else Path(data).name
-
-
-def on_hub(data: str) -> bool:
-    """Whether a data source or `init_from` is a name on the Hub."""
-    name = data if Path(data).exists() else data.partition(":")[0]
-    return bool(HUB_ID.fullmatch(name)) and not Path(name).exists()
 
 
 def public_options(options: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -99,7 +99,7 @@ class PublishOptions:
     create_pr: bool = False
     license: str = "apache-2.0"
     base_model: str | None = None
-    metrics: Path | None = None
+    metrics: list[Path] = field(default_factory=list)
     card: Path | None = None
     dry_run: bool = False
     check: bool = True
@@ -306,7 +306,9 @@ def parse_arguments(arguments: list[str] | None = None) -> PublishOptions:
     parser.add_argument("--create_pr", action="store_true", help="open a pull request instead of changing the branch")
     parser.add_argument("--license", default="apache-2.0", help="of the weights (default: %(default)s)")
     parser.add_argument("--base_model", help="what it was trained from (default: init_from, if that is on the Hub)")
-    parser.add_argument("--metrics", type=Path, help="a JSON file of `knn.py --output`, for the card")
+    parser.add_argument(
+        "--metrics", type=Path, nargs="+", default=[], help="JSON files of the evaluation commands, for the card"
+    )
     parser.add_argument(
         "--card", type=Path, help="your own README.md, or one of model_cards/, instead of a generated one"
     )

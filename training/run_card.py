@@ -3,12 +3,15 @@
 """The model card of what is published: a run's model, with recipe, figures and data, or that of a folder."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from evaluation import CardFigure
 from model_card import Card, Figure, describe, knn_figures, recipe_of
 from modeling_esvit import EsViTForPreTraining, EsViTModel
-from publication import CURVES, HEADS, OPTIONS, Source, SourceError, on_hub, public_name, public_options
+from public_names import on_hub
+from publication import CURVES, HEADS, OPTIONS, Source, SourceError, public_options
 
 
 USE = """```python
@@ -35,6 +38,7 @@ feature = extract("photo.jpg", pool=True, return_tensors=True)  # [1, {feature_s
 
 This is transformers' own `swin` format: no further code is needed. It is equal to the pretrained network at
 {image_size} px only."""
+NO_FIGURES = "{} has no figures for a card; give what --output of knn.py and the like writes, see training/README.md."
 FILES = {
     "model.safetensors": "the backbone",
     HEADS: "projection heads and centres, for continued pretraining",
@@ -49,7 +53,7 @@ def card_of(
     *,
     license: str,
     base_model: str | None = None,
-    metrics: Path | None = None,
+    metrics: Sequence[Path] = (),
     native: bool = False,
     files: dict[str, int],
 ) -> Card:
@@ -57,11 +61,11 @@ def card_of(
     The card of `model`, which `source` names, for a folder of `files`.
 
     Raises:
-        SourceError: `metrics` is no result of `knn.py`.
+        SourceError: one of `metrics` is no result of an evaluation command.
     """
     options = public_options(source.options)
     figures = figures_of_run(source, options, repo_id)
-    figures += [] if metrics is None else figures_of_file(metrics, repo_id)
+    figures += [figure for result in metrics for figure in figures_of_file(result, repo_id)]
     data = str(source.options["data"]) if options else None
     start = source.options.get("init_from")
     architecture = describe(model.config)
@@ -77,7 +81,7 @@ def card_of(
             **{"summary": summary(options), "network": "the teacher, the network of the two that is published"},
             "parameters": f"{backbone_parameters(model):,}",
             "usage": use.format(repo_id=repo_id, **architecture),
-            "measured": "\n".join(dict.fromkeys(figure.how for figure in figures)),
+            "measured": "\n".join(f"* {how}" for how in dict.fromkeys(figure.how for figure in figures)),
             "curves": CURVES if CURVES in files else None,
             "training": training(source),
             "recipe": recipe_of(options),
@@ -118,19 +122,26 @@ def figures_of_run(source: Source, options: dict[str, Any], repo_id: str) -> lis
         return []
     train, test = options.get("knn_train") or options["data"], options["knn_test"]
     count = " ".join(map(str, options["knn_k"]))
-    how = f"k-NN: `python training/knn.py {repo_id} --train {train} --test {test} --k {count}`, while training."
+    how = f"`python training/knn.py {repo_id} --train {train} --test {test} --k {count}`, while training"
     name, _, split = test.partition(":")
     return knn_figures(scores, name, split or None, how)
 
 
-def figures_of_file(metrics: Path, repo_id: str) -> list[Figure]:
-    """What `knn.py --output` wrote."""
+def figures_of_file(result: Path, repo_id: str) -> list[Figure]:
+    """
+    What an evaluation command wrote as its result: see `evaluation.write_result`.
+
+    Raises:
+        SourceError: it is no such file.
+    """
     try:
-        result = json.loads(metrics.read_text())
-        train, test = public_name(result["train"]), public_name(result["test"])
-        count = " ".join(name[1:].removesuffix("_top1") for name in result if name.endswith("_top1"))
-        how = f"k-NN: `python training/knn.py {repo_id} --train {train} --test {test} --k {count}`."
-        name, _, split = test.partition(":")
-        return knn_figures(result, name, split or None, how)
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise SourceError(f"--metrics {metrics} is not what `knn.py --output` writes ({error!r}).") from error
+        content = json.loads(result.read_text())
+        found = [CardFigure(**figure) for figure in content["figures"]]
+        valid = found and all(isinstance(f.value, int | float) and 0 <= f.value <= 1 for f in found)
+        command = content["command"].replace(" MODEL ", f" {repo_id} ")
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise SourceError(f"--metrics: {NO_FIGURES.format(result)} ({error!r})") from error
+    if not valid:
+        raise SourceError(f"--metrics: {NO_FIGURES.format(result)}")
+    how = f"`{command}`"
+    return [Figure(f.name, round(100 * f.value, 2), f.dataset, f.split, how, metric=f.metric) for f in found]
