@@ -21,7 +21,16 @@ from transformers.utils.output_capturing import install_output_capuring_hook
 
 from .backbone_probe import TIMM, EsViTBackboneError, can_recompute, description, last_map, unused_parameters
 from .configuration_esvit import EsViTConfig
-from .tokens import EncoderOutput, EsViTInputError, EsViTLayer, EsViTStage, Grid, pack_groups, pool_groups
+from .tokens import (
+    AttentionWeights,
+    EncoderOutput,
+    EsViTInputError,
+    EsViTLayer,
+    EsViTStage,
+    Grid,
+    pack_groups,
+    pool_groups,
+)
 
 
 class EsViTAutoStage(EsViTStage):
@@ -34,7 +43,7 @@ class EsViTAutoStage(EsViTStage):
 class EsViTAutoLayer(EsViTLayer):
     """A layer of the backbone, whose attention the model records."""
 
-    def forward(self, weights: torch.Tensor) -> tuple[None, torch.Tensor]:
+    def forward(self, weights: AttentionWeights) -> tuple[None, AttentionWeights]:
         return None, weights
 
 
@@ -116,6 +125,12 @@ class EsViTAutoEncoder(nn.Module):
             EsViTBackboneError: it has no attention weights to return.
         """
         outputs = [self.run(images, output_attentions, output_maps) for images in crops]
+        if output_attentions:
+            self.record_attentions([output.attentions for output in outputs])
+        if output_maps:
+            states = outputs[0].feature_maps if self.is_timm else outputs[0].hidden_states or ()
+            for before, after in itertools.pairwise(states):
+                self.stage(before, after)
         maps = [output.feature_maps[-1].permute(0, 2, 3, 1) for output in outputs]
         grids: list[Grid] = [(m.shape[0], m.shape[1], m.shape[2]) for m in maps]
         tokens = pack_groups(maps)
@@ -129,7 +144,7 @@ class EsViTAutoEncoder(nn.Module):
         )
 
     def run(self, images: torch.Tensor, output_attentions: bool, output_hidden_states: bool) -> Any:
-        """The backbone's output for one group; what was asked for beside it is handed to the model's records."""
+        """The backbone's output for one group, with what was asked for beside it."""
         name, attends = self.backbone.config.model_type, self.backbone.has_attentions and not self.is_timm
         if output_attentions and not attends:
             raise EsViTBackboneError(f"The backbone {name} has no attention weights to return.")
@@ -139,14 +154,14 @@ class EsViTAutoEncoder(nn.Module):
                 output_attentions=output_attentions,
                 output_hidden_states=output_hidden_states and not self.is_timm,
             )
-        hidden_states = output.feature_maps if self.is_timm else output.hidden_states
         if output_attentions and not output.attentions:
             raise EsViTBackboneError(f"The backbone {name} does not return its attention weights.")
-        for weights in output.attentions or () if output_attentions else ():
-            self.layer(weights)
-        for before, after in itertools.pairwise(hidden_states or () if output_hidden_states else ()):
-            self.stage(before, after)
         return output
+
+    def record_attentions(self, groups: list[tuple[torch.Tensor, ...]]) -> None:
+        """Layer by layer, of several groups a tuple."""
+        for weights in zip(*groups, strict=True):
+            self.layer(weights[0] if len(weights) == 1 else weights)
 
     def maps_of_stages(self, output: Any) -> tuple[torch.Tensor | None, ...]:
         maps = dict(zip(self.backbone.out_features, output.feature_maps, strict=True))

@@ -47,8 +47,6 @@ def resolve_backbone(backbone: str | dict | PreTrainedConfig) -> PreTrainedConfi
     if isinstance(backbone, str):
         backbone = named_backbone(backbone)
     fields = backbone.to_dict() if isinstance(backbone, PreTrainedConfig) else backbone
-    if not isinstance(fields, dict):
-        raise EsViTBackboneError(f"backbone_config must be a configuration, a dict or a name, got {fields!r}.")
     check_type(fields)
     fields = json.loads(json.dumps(fields))  # tuples to lists: some backbones take only what a file can hold
     fields = {name: value for name, value in fields.items() if name not in BOOKKEEPING}
@@ -62,11 +60,13 @@ def named_backbone(name: str) -> dict | PreTrainedConfig:
     return AutoConfig.from_pretrained(name, trust_remote_code=False)
 
 
-def check_type(fields: dict) -> None:
+def check_type(fields: Any) -> None:
     """
     Raises:
         EsViTBackboneError: these are not the fields of a backbone that transformers knows.
     """
+    if not isinstance(fields, dict):
+        raise EsViTBackboneError(f"backbone_config must be a configuration, a dict or a name, got {fields!r}.")
     model_type = fields.get("model_type")
     if model_type == "esvit":
         raise EsViTBackboneError(

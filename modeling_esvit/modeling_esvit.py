@@ -69,7 +69,8 @@ class EsViTModelOutput(ModelOutput):
     attentions: The weights of each block in its own windows, `[B * windows, heads, window**2, window**2]`, in the
         rolled and padded frame where the block is shifted or the map padded. For groups a tuple of these. Sparse
         attention of ViL gives a pair, see [`EsViTViLSparseAttention.forward`].
-    reshaped_hidden_states: `hidden_states` as maps `[B, C_s, H_s, W_s]`.
+    reshaped_hidden_states: `hidden_states` as maps `[B, C_s, H_s, W_s]`; of a backbone of transformers its maps of
+        `out_features`, None for other stages.
     """
 
     last_hidden_state: torch.Tensor | None = None
@@ -241,9 +242,10 @@ class EsViTModel(EsViTPreTrainedModel):
                     "the image to a float tensor first (AutoImageProcessor does)."
                 )
             shape = tuple(images.shape)
-            if images.ndim != 4 or shape[1] != self.config.num_channels:
+            if images.ndim != 4 or shape[0] == 0 or shape[1] != self.config.num_channels:
                 raise EsViTInputError(
-                    f"pixel_values has shape {shape}; expected [batch, {self.config.num_channels}, height, width]."
+                    f"pixel_values has shape {shape}; expected [batch, {self.config.num_channels}, height, width] with "
+                    "at least one image."
                 )
             self.encoder.check_size(*shape[2:])
         return list(crops)

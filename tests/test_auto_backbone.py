@@ -160,6 +160,10 @@ def test_stochastic_depth_of_the_student_alone(images, tmp_path):
         (RESNET, "--gradient_checkpointing", "gradient_checkpointing: not possible with resnet, which is not"),
         (RESNET, "--drop_path_rate 0.1", "resnet has no stochastic depth"),
         (RESNET, "--embed_dim 8", "embed_dim: of EsViT's own architectures"),
+        (RESNET, "--window_size 7", "window_size: of EsViT's own architectures"),
+        (RESNET, "--attn_implementation sdpa", "attn_implementation: resnet has no sdpa"),
+        (RESNET, "--backbone_weights", "backbone_weights: there are none in .*run.json"),
+        ([RESNET], "", "must be a configuration, a dict or a name, got"),
         ({**DINO_V2, "reshape_hidden_states": False}, "", r"dinov2 gives no feature map, but \[1, 65, 16\]"),
     ],
 )
@@ -179,6 +183,22 @@ def test_refused_before_training(fields, changes, message, images, tmp_path):
 def test_options_that_contradict_each_other(given, message):
     with pytest.raises(OptionError, match=message):
         parse_options(given.split())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("--architecture vil-tiny --local_crop_sizes 24", "local_crop_sizes 24: crops of a ViL of so few pixels"),
+        ("--architecture deit-tiny --global_crop_size 12", "global_crop_size 12: crops of a ViT of so few pixels"),
+        ("--architecture deit-tiny --window_size 7", "window_size is for a Swin or CvT or ViL, not for a ViT"),
+        ("--architecture swin-tiny --vil_mode 1", "vil_mode is for a ViL, not for a Swin"),
+        ("--architecture auto --backbone no/where.json", "backbone 'no/where.json' is no folder or config.json"),
+    ],
+)
+def test_refused_of_other_architectures(given, message, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(OptionError, match=message):
+        build_config(parse_options(given.split()))
 
 
 def test_other_code_is_not_run(tmp_path):
@@ -267,6 +287,19 @@ def test_equals_the_backbone_alone(name):
                 assert len(ours) == len(theirs)
                 for one, other in zip(ours, theirs, strict=True):
                     torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+def test_attentions_of_several_groups():
+    """One entry a layer, of which each has one a group, as in other architectures."""
+    model = EsViTModel(config_of(DINO_V2)).eval()
+    with torch.no_grad():
+        groups = [torch.randn(2, 3, 64, 64), torch.randn(3, 3, 32, 32)]
+        attentions = model(groups, output_attentions=True).attentions
+        alone = [model(group, output_attentions=True).attentions for group in groups]
+    assert len(attentions) == 2
+    for layer, (first, second) in enumerate(attentions):
+        torch.testing.assert_close(first, alone[0][layer])
+        torch.testing.assert_close(second, alone[1][layer])
 
 
 @pytest.mark.parametrize("name", ["resnet", "convnextv2", "swinv2", "timm"])

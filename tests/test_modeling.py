@@ -117,6 +117,7 @@ def test_region_grid_is_that_of_the_model():
         (None, "missing"),
         ([], "missing"),
         (torch.zeros(3, 64, 64), r"\(3, 64, 64\); expected \[batch, 3"),
+        (torch.zeros(0, 3, 64, 64), r"\(0, 3, 64, 64\).*at least one image"),
         (torch.zeros(1, 4, 64, 64), r"\(1, 4, 64, 64\); expected \[batch, 3"),
         (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "torch.uint8; rescale and normalise"),
         ([torch.zeros(1, 3, 64, 64), [1.0]], "type list"),

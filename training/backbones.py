@@ -4,6 +4,7 @@
 `--architecture auto` and `resnet-50`: backbones of transformers in a run. What one cannot do is said before training.
 """
 
+from pathlib import Path
 from typing import Any
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
@@ -18,7 +19,7 @@ from modeling_esvit.backbone_probe import (
 from options import OptionError, PretrainOptions
 
 
-OWN_FIELDS = ("patch_size", "embed_dim", "stage_dims", "depths", "num_heads")
+OWN_FIELDS = ("window_size", "patch_size", "embed_dim", "stage_dims", "depths", "num_heads")
 
 
 def backbone_overrides(options: PretrainOptions, backbone: Any) -> dict[str, Any]:
@@ -26,7 +27,8 @@ def backbone_overrides(options: PretrainOptions, backbone: Any) -> dict[str, Any
     Fields of an [`EsViTConfig`] for the backbone that `options` (or else the architecture, as `backbone`) names.
 
     Raises:
-        OptionError: options that a backbone does not have. EsViTBackboneError, OSError: see [`resolve_backbone`].
+        OptionError: options that a backbone does not have, or there is none of this name. EsViTBackboneError: see
+            [`resolve_backbone`].
     """
     given = [name for name in OWN_FIELDS if getattr(options, name) is not None]
     if given:
@@ -34,7 +36,12 @@ def backbone_overrides(options: PretrainOptions, backbone: Any) -> dict[str, Any
             f"{', '.join(given)}: of EsViT's own architectures; those of a backbone of transformers stand in its "
             "configuration, --backbone config.json."
         )
-    config = resolve_backbone(options.backbone or backbone)
+    try:
+        config = resolve_backbone(options.backbone or backbone)
+    except OSError as error:
+        raise OptionError(
+            f"backbone {options.backbone!r} is no folder or config.json; and as a model on the Hub: {error}"
+        ) from error
     if options.drop_path_rate is not None:
         if not hasattr(config, "drop_path_rate"):
             raise OptionError(f"drop_path_rate: the backbone {config.model_type} has no stochastic depth.")
@@ -45,21 +52,39 @@ def backbone_overrides(options: PretrainOptions, backbone: Any) -> dict[str, Any
 def check_backbone(config: EsViTConfig, options: PretrainOptions) -> None:
     """
     Raises:
-        EsViTBackboneError: the backbone cannot take crops of the sizes of `options`.
-        OptionError: it cannot recompute its blocks.
+        OptionError: it cannot recompute its blocks, has no fused attention, or `backbone` no weights.
     """
-    sizes = {"global_crop_size": [options.global_crop_size], "local_crop_sizes": used_local_sizes(options)}
-    for name, values in sizes.items():
-        for size in values:
-            try:
-                config.region_grid(size, size)
-            except EsViTBackboneError as error:
-                raise EsViTBackboneError(f"{name} {size}: {error}") from error
     model = on_meta(description(config.backbone_config))
+    if options.attn_implementation == "sdpa" and not model._supports_sdpa:
+        raise OptionError(f"attn_implementation: {config.backbone_config.model_type} has no sdpa; use auto.")
+    if options.backbone_weights and is_file(options.backbone) and config.backbone_config.model_type != TIMM:
+        raise OptionError(
+            f"backbone_weights: there are none in {options.backbone}; name a model's folder, or the Hub's."
+        )
     if options.gradient_checkpointing and not can_recompute(model):
         made_for_it = model.supports_gradient_checkpointing
         reason = "whose BatchNorms would count each batch twice" if made_for_it else "which is not made for it"
         raise OptionError(f"gradient_checkpointing: not possible with {config.backbone_config.model_type}, {reason}.")
+
+
+def check_crop_sizes(config: EsViTConfig, options: PretrainOptions) -> None:
+    """
+    Raises:
+        OptionError: crops that are too small for the architecture.
+        EsViTBackboneError: the backbone cannot take crops of such a size.
+    """
+    sizes = {"global_crop_size": [options.global_crop_size], "local_crop_sizes": used_local_sizes(options)}
+    for name, size in ((name, size) for name, values in sizes.items() for size in values):
+        try:
+            grid = config.region_grid(size, size)
+        except EsViTBackboneError as error:
+            raise EsViTBackboneError(f"{name} {size}: {error}") from error
+        if min(grid) < 1:
+            raise OptionError(f"{name} {size}: crops of a {config.family.name} of so few pixels have no region.")
+
+
+def is_file(name: str | None) -> bool:
+    return name is not None and Path(name).is_file()
 
 
 def used_local_sizes(options: PretrainOptions) -> list[int]:

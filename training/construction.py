@@ -12,11 +12,18 @@ from accelerate.utils import GradientAccumulationPlugin, is_bf16_available, pars
 from torch.utils.data import DataLoader
 from transformers import AutoModelForPreTraining
 
-from backbones import backbone_overrides, check_backbone, load_backbone_weights, without_stochastic_depth
+from backbones import (
+    backbone_overrides,
+    check_backbone,
+    check_crop_sizes,
+    load_backbone_weights,
+    without_stochastic_depth,
+)
 from image_sources import ImageSource
 from initialisation import find_origin
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from modeling_esvit.configuration_esvit import ARCHITECTURES
+from modeling_esvit.families import FAMILIES
 from modeling_esvit.tokens import EsViTDropPath
 from options import OptionError, PretrainOptions
 from plan import Plan
@@ -40,6 +47,10 @@ SHARDING = {
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism config",
 }
+
+
+# Options that some families of architectures have.
+ONLY_OF = {"vil_mode": ("vil",), "window_size": ("swin", "cvt", "vil")}
 
 
 def refuse_sharding() -> None:
@@ -115,8 +126,11 @@ def build_config(options: PretrainOptions) -> EsViTConfig:
             sizes = {name: overrides[name] for name in ("image_size",) if name in overrides}
             overrides = sizes | backbone_overrides(options, architecture.get("backbone_config"))
         config = EsViTConfig.from_architecture(options.architecture, **heads, **overrides)
-    if options.vil_mode is not None and config.architecture != "vil":
-        raise OptionError(f"vil_mode is for a ViL, not for a {config.family.name}.")
+    for name, families in ONLY_OF.items():
+        if getattr(options, name) is not None and config.architecture not in families:
+            known = " or ".join(FAMILIES[family].name for family in families)
+            raise OptionError(f"{name} is for a {known}, not for a {config.family.name}.")
+    check_crop_sizes(config, options)
     if config.architecture == "auto":
         check_backbone(config, options)
     return config
@@ -141,7 +155,7 @@ def build_networks(options: PretrainOptions, device: torch.device) -> tuple[EsVi
     """
     config = build_config(options)
     student = AutoModelForPreTraining.from_config(config, attn_implementation=attention(options, device, config))
-    if options.backbone_weights and options.backbone is not None and device.type != "meta":
+    if options.backbone_weights and options.backbone is not None and student.device.type != "meta":
         load_backbone_weights(student, options.backbone)
     teacher = copy.deepcopy(student).requires_grad_(False)
     for module in teacher.modules():

@@ -256,7 +256,7 @@ class RunSection:
     )
     gradient_checkpointing: bool = field(default=False, metadata={"help": "Recompute blocks in the backward pass."})
     compile: bool = field(default=False, metadata={"help": "Networks by torch.compile: minutes, then faster steps."})
-    attn_implementation: str = field(
+    attn_implementation: Literal["auto", "sdpa", "eager"] = field(
         default="auto",
         metadata={"help": "Attention of transformers, sdpa or eager; auto: eager on a CPU, whose sdpa stores more."},
     )
