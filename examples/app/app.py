@@ -1,0 +1,254 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A page to look into a model: matches between two images, colours of regions, attention, nearest photographs.
+
+    python examples/app/app.py MODEL
+
+MODEL is a model folder or a name on the Hub; without it the environment variable MODEL names one, as on a Space (see
+README.md beside this file). The page is at http://127.0.0.1:7860 unless `--port` says otherwise. Nothing is sent
+anywhere: no analytics, no fonts or scripts of others.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+
+os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+
+import gradio as gr  # noqa: E402
+from PIL import Image  # noqa: E402
+
+
+# Of a checkout; on a Space the package lies beside this file.
+sys.path.append(str(Path(__file__).resolve().parents[2]))
+from explorer import (  # noqa: E402
+    LONGER_SIDE,
+    USER_ERRORS,
+    Explorer,
+    NoViewFeatureError,
+    Point,
+    Seen,
+    marked,
+    match,
+    read_upload,
+)
+
+
+TITLE = "What does this model see?"
+SHOWN_ERRORS = (*USER_ERRORS, NoViewFeatureError)
+START = ("motorcycle, left", "motorcycle, right")
+HEIGHT = 340
+THEME = gr.themes.Soft(
+    font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"], primary_hue="blue", radius_size="sm"
+)
+CSS = """
+footer {display: none !important}
+.gradio-container {max-width: 1200px !important; margin: auto}
+.grid-wrap {height: auto !important; max-height: none !important; overflow: visible !important}
+"""
+
+
+def describe(name: str, explorer: Explorer) -> str:
+    config = explorer.model.config
+    kind = getattr(config, "architecture", config.model_type)
+    short = "/".join(name.rstrip("/").split("/")[-2:])
+    size = f"{explorer.model.num_parameters() / 1e6:.1f} million weights"
+    return f"# {TITLE}\n**{short}** ({kind}, {size}) was trained on images alone: nobody told it what they show."
+
+
+def shown(function: Any) -> Any:
+    """What a user can put right becomes a message on the page."""
+
+    def call(*arguments: Any) -> Any:
+        try:
+            return function(*arguments)
+        except SHOWN_ERRORS as error:
+            raise gr.Error(str(error), title="This did not work", duration=15) from error
+
+    return call
+
+
+def point_of(event: gr.SelectData) -> Point:
+    """A click, in pixels of the image as it was sent."""
+    return int(event.index[0]), int(event.index[1])
+
+
+class Page:
+    """The handlers of one model's page. `Seen` images are kept by the browser's session, A and B."""
+
+    def __init__(self, explorer: Explorer) -> None:
+        self.explorer = explorer
+
+    def take_photograph(self, name: str) -> tuple[Image.Image, Seen]:
+        image = self.explorer.photographs[name]
+        return image, self.explorer.see(image)
+
+    def start(self, *names: str) -> tuple[Any, ...]:
+        """Both images of the first visit."""
+        taken = [self.take_photograph(name) for name in names]
+        return *(image for image, _ in taken), *(seen for _, seen in taken)
+
+    def take_upload(self, path: str) -> tuple[Image.Image, Seen, None]:
+        """The upload as RGB, which every browser shows; the choice of a photograph is undone."""
+        image = read_upload(path)
+        return image, self.explorer.see(image), None
+
+    def refresh(self, a: Seen | None, b: Seen | None, block: int | None) -> tuple[Any, ...]:
+        """Everything below the two images."""
+        pair = [seen for seen in (a, b) if seen is not None]
+        colours = iter(self.explorer.colours(pair) if pair else [])
+        coloured = [next(colours) if seen is not None else None for seen in (a, b)]
+        neighbours = [self.explorer.neighbours(seen.original) if seen is not None else None for seen in (a, b)]
+        plain = [seen.image if seen is not None else None for seen in (a, b)]
+        return *plain, self.hint(a, b), *coloured, *neighbours, *self.attend(a, block, None)
+
+    def hint(self, a: Seen | None, b: Seen | None) -> str:
+        if a is None and b is None:
+            return "Choose or upload an image above."
+        if a is None or b is None:
+            return "**Click a point**: what in this same image is like it? With a second image, it is searched there."
+        return "**Click a point in either image** to find it in the other."
+
+    def find(self, index: int, seen: tuple[Seen | None, Seen | None], point: Point) -> tuple[Any, Any, str]:
+        """A click into image A (0) or B (1): both pictures, and what was found."""
+        source, other = seen[index], seen[1 - index]
+        if source is None:
+            return None, None, self.hint(*seen)
+        found = match(source, other or source, point)
+        pictures: list[Any] = [None, None]
+        pictures[index], pictures[1 - index] = marked(source.image, point), found.picture
+        place = f"({found.point[0]}, {found.point[1]})"
+        return (
+            *pictures,
+            f"The most similar region is at {place}, cosine {found.similarity:.3f}. Click again, in either.",
+        )
+
+    def click_a(self, a: Seen | None, b: Seen | None, event: gr.SelectData) -> tuple[Any, Any, str]:
+        return shown(self.find)(0, (a, b), point_of(event))
+
+    def click_b(self, a: Seen | None, b: Seen | None, event: gr.SelectData) -> tuple[Any, Any, str]:
+        return shown(self.find)(1, (a, b), point_of(event))
+
+    def attend(self, seen: Seen | None, block: int | None, point: Point | None) -> tuple[Any, Any]:
+        """The image with the point, in the middle if there is none, and a picture for each head."""
+        if seen is None or not block:
+            return None if seen is None else seen.image, None
+        point = point or (seen.image.width // 2, seen.image.height // 2)
+        return marked(seen.image, point), self.explorer.attention(seen, int(block), point)
+
+    def click_attention(self, seen: Seen | None, block: int | None, event: gr.SelectData) -> tuple[Any, Any]:
+        return shown(self.attend)(seen, block, point_of(event))
+
+
+def picture(label: str, name: str, **options: Any) -> gr.Image:
+    return gr.Image(label=label, elem_id=name, interactive=False, height=HEIGHT, buttons=["download"], **options)
+
+
+def heads_gallery(label: str, name: str) -> gr.Gallery:
+    return gr.Gallery(label=label, elem_id=name, columns=4, object_fit="contain", buttons=["download"])
+
+
+def build(name: str, explorer: Explorer) -> gr.Blocks:
+    page, names = Page(explorer), list(explorer.photographs)
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as blocks:
+        gr.Markdown(describe(name, explorer))
+        states, uploads, choices = [], [], []
+        with gr.Row():
+            for letter, start in zip("AB", START, strict=True):
+                with gr.Column():
+                    states.append(gr.State(None))
+                    uploads.append(
+                        gr.Image(
+                            label=f"Image {letter}", elem_id=f"upload-{letter}", type="filepath", image_mode=None,
+                            sources=["upload", "clipboard"], format="png", height=HEIGHT - 60,
+                        )
+                    )  # fmt: skip
+                    label = f"or a photograph as image {letter}"
+                    choices.append(gr.Dropdown(names, value=start, label=label, elem_id=f"choice-{letter}"))
+        with gr.Tab("Match a point"):
+            hint = gr.Markdown(elem_id="hint")
+            with gr.Row():
+                matches = [picture(f"{letter}: click a point", f"match-{letter}") for letter in "AB"]
+        with gr.Tab("Colours of regions"):
+            gr.Markdown("Regions that the model finds alike have like colours, in both images.")
+            with gr.Row():
+                colours = [picture(f"Colours of {letter}", f"colours-{letter}") for letter in "AB"]
+        with gr.Tab("Nearest photographs"):
+            gr.Markdown("Of the bundled photographs and parts of them, those most similar to each image (cosine).")
+            nearest = [heads_gallery(f"Nearest to {letter}", f"nearest-{letter}") for letter in "AB"]
+        with gr.Tab("Attention"):
+            attention, block = attention_tab(explorer)
+        outputs = [*matches, hint, *colours, *nearest, *attention]
+        connect(page, blocks, states, uploads, choices, matches, hint, attention, block, outputs)
+    return blocks
+
+
+def attention_tab(explorer: Explorer) -> tuple[list[Any], gr.Dropdown]:
+    count = explorer.num_blocks
+    gr.Markdown(
+        "**Click a point in image A**: where does each head look from there, in the chosen block? It stays in the "
+        "point's window, if the model has windows."
+        if count
+        else "This model does not say what it attends to."
+    )
+    with gr.Row(visible=bool(count)):
+        with gr.Column(scale=1):
+            image = picture("A: click a point", "attention-A")
+            numbers = [(f"block {n} of {count}", n) for n in range(1, count + 1)]
+            block = gr.Dropdown(numbers, value=count or None, label="Block", elem_id="block")
+        with gr.Column(scale=2):
+            heads = heads_gallery("Where the point looks, for each head", "heads")
+    return [image, heads], block
+
+
+def connect(
+    page: Page, blocks: gr.Blocks, states: Any, uploads: Any, choices: Any, matches: Any, hint: Any, attention: Any,
+    block: gr.Dropdown, outputs: list[Any],
+) -> None:  # fmt: skip
+    """Which event calls what."""
+    refresh: dict[str, Any] = {"fn": shown(page.refresh), "inputs": [*states, block], "outputs": outputs}
+    blocks.load(shown(page.start), choices, [*uploads, *states]).success(**refresh)
+    for upload, choice, state in zip(uploads, choices, states, strict=True):
+        choose: dict[str, Any] = {"fn": shown(page.take_photograph), "inputs": choice, "outputs": [upload, state]}
+        choice.input(**choose).success(**refresh)
+        upload.upload(shown(page.take_upload), upload, [upload, state, choice]).success(**refresh)
+        # Called before the image is gone, which is therefore no input.
+        upload.clear(lambda: (None, None, None), None, [upload, state, choice]).success(**refresh)
+    for image, click in zip(matches, (page.click_a, page.click_b), strict=True):
+        image.select(click, states, [*matches, hint])
+    attention[0].select(page.click_attention, [states[0], block], attention)
+    block.input(lambda seen, number: shown(page.attend)(seen, number, None), [states[0], block], attention)
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "model", nargs="?", default=os.environ.get("MODEL"), help="folder or name on the Hub (or $MODEL)"
+    )
+    parser.add_argument("--size", type=int, default=LONGER_SIDE, help="pixels of an image's longer side (%(default)s)")
+    parser.add_argument("--port", type=int, help="of the page (default: 7860, or the next one that is free)")
+    options = parser.parse_args(arguments)
+    if not options.model:
+        parser.error("name a model, or set the environment variable MODEL")
+    if options.size < 1:
+        parser.error(f"--size must be at least 1, got {options.size}")
+    return options
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse_arguments(arguments)
+    try:
+        explorer = Explorer(options.model, options.size)
+        explorer.see(Image.new("RGB", (64, 64)))
+        explorer.collection_views  # noqa: B018  (computed before anybody waits for it)
+    except SHOWN_ERRORS as error:
+        sys.exit(f"error: {error}")
+    page = build(options.model, explorer)
+    page.launch(server_port=options.port, theme=THEME, css=CSS, show_error=True, footer_links=[], ssr_mode=False)
+
+
+if __name__ == "__main__":
+    main()
