@@ -21,6 +21,7 @@ from .vil_architecture import width_fields
 DEFAULT_IMAGE_SIZE = 224
 VIL_STAGE = re.compile(r"^layer(\d+)\.0\.proj\.")
 CVT_BLOCK = re.compile(r"^stage(\d+)\.1\.layers\.(\d+)\.")
+RESNET_WIDTH = re.compile(r"^layer\d+\.0\.conv[23]\.weight$")
 SWIN_BLOCK = re.compile(r"^layers\.(\d+)\.blocks\.(\d+)\.")
 
 
@@ -40,6 +41,9 @@ def infer_config(state_dict: Mapping[str, torch.Tensor], image_size: int | None 
     Raises:
         ConversionError: a tensor that decides is missing or has an impossible shape, or the image size is not decided.
     """
+    empty = [name for name, tensor in state_dict.items() if not tensor.numel()]
+    if empty:
+        raise ConversionError(f"Tensors without any value: {', '.join(empty)}.")
     family = find_family(state_dict)
     if family is None:
         raise ConversionError(f"None of the tensors is of a known architecture: {preview(state_dict)}.")
@@ -274,7 +278,8 @@ def vit_image_size(num_positions: int, patch_size: int, requested: int | None) -
 
 
 def auto_fields(state_dict: Mapping[str, torch.Tensor], image_size: int | None) -> dict[str, Any]:
-    shape_of(state_dict, "conv1.weight", 4)
+    for pattern in ("conv1.weight", *(name for name in state_dict if RESNET_WIDTH.match(name))):
+        shape_of(state_dict, pattern, 4)
     try:
         backbone = resnet_fields(state_dict)
     except KeyError as error:
