@@ -9,7 +9,8 @@ load_frozen("runs/mine/teacher", n_last_blocks=4)    # the feature of the paper'
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -113,8 +114,10 @@ def load_frozen(
     return FrozenModel(name, model, transform, block_features(model, n_last_blocks), settings)
 
 
-def load_timm(name: str) -> tuple[TimmModel, Transform, dict[str, Any]]:
-    """
+@contextmanager
+def of_timm(name: str) -> Iterator[Any]:
+    """The module `timm`, and its errors under our name.
+
     Raises:
         FrozenModelError: timm is missing, or does not know the name, or cannot fetch the weights.
     """
@@ -123,11 +126,20 @@ def load_timm(name: str) -> tuple[TimmModel, Transform, dict[str, Any]]:
     except ImportError as error:
         raise FrozenModelError(f"{TIMM}{name} needs timm: pip install timm") from error
     try:
-        model = timm.create_model(name, pretrained=True, num_classes=0)
+        yield timm
     except (RuntimeError, OSError, ValueError, KeyError) as error:
         raise FrozenModelError(f"timm cannot load {name!r}: {error}") from error
-    config = timm.data.resolve_model_data_config(model)
-    transform = timm.data.create_transform(**config, is_training=False)
+
+
+def load_timm(name: str) -> tuple[TimmModel, Transform, dict[str, Any]]:
+    """
+    Raises:
+        FrozenModelError: see `of_timm`.
+    """
+    with of_timm(name) as timm:
+        model = timm.create_model(name, pretrained=True, num_classes=0)
+        config = timm.data.resolve_model_data_config(model)
+        transform = timm.data.create_transform(**config, is_training=False)
     cut = partial(_transform_middle, transform=transform) if config["crop_mode"] == "center" else transform
     return TimmModel(model), cut, dict(config)
 

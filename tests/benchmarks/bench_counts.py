@@ -13,15 +13,15 @@ from pathlib import Path
 
 import torch
 from torch._subclasses import FakeTensorMode
-from torch.utils.flop_counter import FlopCounterMode
 from transformers.initialization import no_init_weights
 
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]
+sys.path[:0] = [str(Path(__file__).parent), str(ROOT), str(ROOT / "training")]
 
 from harness import table, write_json  # noqa: E402
 
+from model_counts import parameters_and_operations  # noqa: E402
 from modeling_esvit import EsViTConfig, EsViTModel  # noqa: E402
 from modeling_esvit.configuration_esvit import ARCHITECTURES  # noqa: E402
 
@@ -49,13 +49,9 @@ def variants() -> list[tuple[str, int | None]]:
 def count(name: str, window: int | None = None, side: int = 224) -> tuple[int, int]:
     """Parameters of a backbone, and floating point operations for one image (a product and a sum are two)."""
     config = EsViTConfig.from_architecture(name, window_size=window)
-    config._attn_implementation = "eager"  # whose products are all counted
     with FakeTensorMode(allow_non_fake_inputs=True), no_init_weights(), torch.no_grad():
         model = EsViTModel(config).eval()
-        counter = FlopCounterMode(display=False)
-        with counter:
-            model(torch.empty(1, config.num_channels, side, side))
-        return sum(parameter.numel() for parameter in model.parameters()), counter.get_total_flops()
+        return parameters_and_operations(model, torch.empty(1, config.num_channels, side, side))
 
 
 def rows() -> list[dict]:

@@ -1,0 +1,164 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""How fast are models? Images per second, parameters, floating point operations and peak memory, of any number of them.
+
+    python training/throughput.py runs/mine/teacher swin-tiny timm:resnet50 facebook/dinov2-small
+    python training/throughput.py swin-tiny swin-small@14 --output results/throughput.json --accuracy swin-tiny=77.4
+
+A model is a folder or a name on the Hub, `timm:NAME`, or a published architecture such as swin-tiny, swin-base@14 (the
+window), cvt-tiny or deit-small. Weights are not loaded: they change nothing here, so only configurations are fetched.
+
+As in the paper's table, which presumably follows DINO: batches of 128 images, no gradients, float32; here the median
+over `--batches`, after `--warmup`. Each model has a process of its own. Memory is what tensors take of a GPU, or all of
+the process on a CPU.
+
+`--output` also draws the paper's figure, accuracy against throughput, with these models in it. The published images per
+second are those of a V100; measured ones are multiplied by one factor, which makes those that are published as well
+agree on (geometric) average. `--accuracy MODEL=PERCENT` (linear evaluation) says how high a model stands.
+"""
+
+import argparse
+import math
+import platform
+import statistics
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from tqdm.auto import tqdm
+from transformers.utils import logging as transformers_logging
+
+from evaluation import checked_output, run_command, write_result
+from frozen_models import TIMM, FrozenModelError
+from modeling_esvit.configuration_esvit import EsViTArchitectureError
+from throughput_measure import DTYPES, ThroughputError, ThroughputOptions, chosen_device, configuration, measure
+from throughput_picture import draw
+from view_features import NoViewFeatureError
+
+
+PUBLISHED = Path(__file__).with_name("published_throughput.yaml")
+
+USER_ERRORS = (ThroughputError, FrozenModelError, NoViewFeatureError, EsViTArchitectureError, OSError)
+
+
+def measure_all(options: ThroughputOptions) -> dict[str, dict[str, Any]]:
+    rows = {}
+    with tqdm(options.models, unit="model", dynamic_ncols=True) as bar:
+        for name in bar:
+            bar.set_description(name)
+            with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
+                rows[name] = executor.submit(measure, name, options).result()
+    return rows
+
+
+# -- the result --------------------------------------------------------------------------------------------------------
+
+
+def describe_device(found: torch.device) -> str:
+    if found.type == "cuda":
+        return torch.cuda.get_device_name(found)
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()}, threads: {torch.get_num_threads()}"
+
+
+def to_the_published(rows: dict[str, dict[str, Any]], table: list[dict[str, Any]]) -> float | None:
+    """The factor by which measured images per second are, on geometric average, those of the published table."""
+
+    def identity(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row.get("architecture"), row.get("window")
+
+    known = {identity(row): row["images_per_second"] for row in reversed(table) if "architecture" in row}
+    both = [known[identity(row)] / row["images_per_second"] for row in rows.values() if identity(row) in known]
+    return math.exp(statistics.mean(map(math.log, both))) if both else None
+
+
+def table(result: dict[str, Any]) -> str:
+    """In Markdown."""
+    lines = [
+        f"{result['device']}; torch {result['torch']}, {result['dtype']}, batches of {result['batch_size']}, median of "
+        f"{result['batches']} after {result['warmup']}.",
+        "",
+        "| model | images/s (slowest, fastest batch) | parameters | 10^9 operations an image | peak memory | pixels |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, row in result["models"].items():
+        spread = f"{row['slowest_images_per_second']:.1f}, {row['fastest_images_per_second']:.1f}"
+        sizes = f"{row['parameters'] / 1e6:.1f}M | {row['operations'] / 1e9:.2f} | {row['peak_bytes'] / 2**20:,.0f} MiB"
+        lines.append(f"| {name} | {row['images_per_second']:.1f} ({spread}) | {sizes} | {row['image_size']} |")
+    return "\n".join([*lines, "", "A product and a sum are two operations."])
+
+
+def accuracies(options: ThroughputOptions) -> dict[str, float]:
+    """
+    Raises:
+        ThroughputError: one is not MODEL=PERCENT of a model that is measured.
+    """
+    found = {}
+    for given in options.accuracy:
+        name, _, value = given.rpartition("=")
+        try:
+            found[name] = float(value)
+        except ValueError as error:
+            raise ThroughputError(f"--accuracy {given!r}: write MODEL=PERCENT, such as swin-tiny=77.4.") from error
+        if name not in options.models or not 0 <= found[name] <= 100:
+            raise ThroughputError(f"--accuracy {given!r}: name one of {', '.join(options.models)}, and 0 to 100.")
+    return found
+
+
+# -- the command -------------------------------------------------------------------------------------------------------
+
+
+def parse_arguments() -> ThroughputOptions:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "models", nargs="+", metavar="MODEL", help="folders, names on the Hub, timm:NAME, architectures"
+    )
+    parser.add_argument("--batch_size", type=int, default=128, help="(default: %(default)s)")
+    parser.add_argument("--batches", type=int, default=30, help="that are timed (default: %(default)s)")
+    parser.add_argument("--warmup", type=int, default=5, help="batches before these (default: %(default)s)")
+    parser.add_argument("--image_size", type=int, help="pixels (default: each model's own, or 224)")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="(default: %(default)s)")
+    parser.add_argument("--device", help="(default: an accelerator if there is one)")
+    parser.add_argument("--threads", type=int, help="of a CPU (default: as many as torch takes)")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with a model")
+    parser.add_argument(
+        "--output", type=Path, help="JSON file of the result; beside it a table (.md) and a figure (.png)"
+    )
+    parser.add_argument("--accuracy", nargs="+", default=(), metavar="MODEL=PERCENT", help="for the figure")
+    arguments = checked_output(parser, parser.parse_args())
+    for name in ("batch_size", "batches", "image_size", "threads"):
+        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
+            parser.error(f"--{name} must be at least 1, got {getattr(arguments, name)}")
+    if arguments.warmup < 0:
+        parser.error(f"--warmup must be at least 0, got {arguments.warmup}")
+    return ThroughputOptions(**vars(arguments) | {"models": list(dict.fromkeys(arguments.models))})
+
+
+def throughput_command() -> None:
+    options = parse_arguments()
+    transformers_logging.disable_progress_bar()
+    linear = accuracies(options)
+    for name in options.models:  # all names first: a wrong one is not to be found after hours
+        if not name.startswith(TIMM):
+            configuration(name, options.trust_remote_code)
+    rows = measure_all(options)
+    settings = {name: getattr(options, name) for name in ("batch_size", "batches", "warmup", "dtype")}
+    about = {"device": describe_device(chosen_device(options)), "torch": torch.__version__, **settings}
+    models = {name: row | {"linear": linear[name]} if name in linear else row for name, row in rows.items()}
+    result = {**about, "models": models}
+    write_result(result, "Throughput", table(result), options.output)
+    if options.output is not None:
+        published_rows = read_published()
+        draw(result, published_rows, to_the_published(models, published_rows), options.output.with_suffix(".png"))
+
+
+def read_published() -> list[dict[str, Any]]:
+    return yaml.safe_load(PUBLISHED.read_text())
+
+
+if __name__ == "__main__":
+    run_command(throughput_command, USER_ERRORS)
