@@ -179,6 +179,7 @@ OTHERS = ("cvt-tiny", "deit-small", "resnet-50")  # beside Swin; ViL has a bench
 SECTIONS: dict[str, tuple[str, Callable[[Saved], str]]] = {
     "counts": ("Backbones beside the published figures (EsViT, Table 1; Swin, Table 1)", counts),
     "step": ("Pretraining step, Swin-T W7, 2 x 224 + 8 x 96 px, 65536 prototypes, fp32", seconds_and_memory),
+    "step_default_allocator": ("The same with glibc's allocator as it comes", seconds_and_memory),
     **{f"step_{name}": (f"Pretraining step, {name}, 2 x 224 + 8 x 96 px, fp32", seconds_and_memory) for name in OTHERS},
     "vil_step": ("Pretraining step, ViL-T, batch 2, 2 x 224 + 8 x 96 px, fp32", seconds_and_own_memory),
     "vil_448": ("ViL-T, features of one image of 448 px", seconds_and_own_memory),
@@ -187,7 +188,6 @@ SECTIONS: dict[str, tuple[str, Callable[[Saved], str]]] = {
         f"backbone_{name}": (f"Backbone, {name}, forward and backward, 2 x 224 + 8 x 96 px, fp32", seconds_and_memory)
         for name in ("vil-tiny", *OTHERS)
     },
-    "step_default_allocator": ("The same with glibc's allocator as it comes", seconds_and_memory),
     "loss": ("Loss, prototypes and their gradients, 65536 prototypes", loss),
     "inference": ("Feature extraction, Swin-T W7, 224 px, batch 16, fp32", inference),
     "inference_default_allocator": ("The same with glibc's allocator as it comes", inference),
