@@ -21,9 +21,9 @@ file, and the same command continues a stopped one.
 """
 
 import argparse
-from collections.abc import Callable
+import math
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -54,7 +54,7 @@ from matching import (
     regions_at,
     shares,
 )
-from matching_images import Measured, PairImages, match_pairs, measure_images
+from matching_images import LoadedPairs, Measured, PairImages, match_pairs, measure_images
 from matching_pictures import Drawn, draw_curves, draw_pairs, save_figure
 from matching_views import MIRRORED, PAIRS, Pair
 from modeling_esvit.embed_files import Parts
@@ -106,11 +106,15 @@ def side_of(model: FrozenModel, given: int | None) -> int:
     return given or height
 
 
-def mirrored_result(scores: Tensor, grid: Grid, size: Size) -> dict[str, float | None]:
-    """Means over images, beside what guesses at random reach; None for a similarity that no image has."""
-    means = dict(zip(MIRRORED_NAMES, scores.nanmean(dim=0).tolist(), strict=True))
-    known = {name: None if np.isnan(value) else value for name, value in means.items()}
-    return known | mirrored_chance(grid, size)
+def mirrored_result(scores: Tensor, grid: Grid, size: Size) -> dict[str, float]:
+    """Means over images, beside what guesses at random reach; NaN for a similarity that no image has."""
+    means = scores.nanmean(dim=0).tolist()
+    return dict(zip(MIRRORED_NAMES, means, strict=True)) | mirrored_chance(grid, size)
+
+
+def known(result: dict[str, float]) -> dict[str, float | None]:
+    """With None for NaN, which JSON does not have."""
+    return {name: None if math.isnan(value) else value for name, value in result.items()}
 
 
 def drawn_match(name: str, pair: Pair, model: FrozenModel) -> Drawn:
@@ -118,9 +122,9 @@ def drawn_match(name: str, pair: Pair, model: FrozenModel) -> Drawn:
     found, grid = match_pairs(model, [pair], [name])
     size = (pair.views[0].shape[0], pair.views[0].shape[1])
     truth = pair.truth(grid)
-    known = truth.isfinite().all(dim=1)
-    regions = most_similar(found.similarity.where(known, -torch.inf), TOP)[0]
-    regions = regions[known[regions]]
+    inside = truth.isfinite().all(dim=1)
+    regions = most_similar(found.similarity.where(inside, -torch.inf), TOP)[0]
+    regions = regions[inside[regions]]
     matches = found.regions[0, regions]
     if name == MIRRORED:
         right = matches == mirrored(grid)[regions]
@@ -130,36 +134,44 @@ def drawn_match(name: str, pair: Pair, model: FrozenModel) -> Drawn:
     return Drawn(pair.views, starts, ends, right.numpy())
 
 
+def drawn_images(images: PairImages, count: int = DRAWN) -> list[LoadedPairs]:
+    """So many images, or all, evenly spread: from each start the first one that can be read."""
+    starts = np.unique(np.linspace(0, len(images), count, endpoint=False).astype(int)).tolist()
+    rows = (images.read(range(start, len(images)), threads=1) for start in starts)
+    found = (next((image for image in following if image.pairs), None) for following in rows)
+    return [image for image in found if image is not None]
+
+
 def picture(model: FrozenModel, source: ImageSource, measured: Measured) -> Figure:
-    """Top matches in a few images, evenly spread over the source."""
-    images = PairImages(source, measured)
-    numbers = np.unique(np.linspace(0, len(images) - 1, DRAWN).astype(int)).tolist()
-    loaded = [next(images.read(range(number, number + 1), threads=1)) for number in numbers]
-    columns = zip(measured.pairs, zip(*(image.pairs for image in loaded if image.pairs), strict=True), strict=True)
-    return draw_pairs({TITLES[name]: [drawn_match(name, pair, model) for pair in pairs] for name, pairs in columns})
+    """Top matches in a few images."""
+    loaded = drawn_images(PairImages(source, measured))
+    kinds = zip(measured.pairs, zip(*(image.pairs for image in loaded), strict=True), strict=True)
+    return draw_pairs({TITLES[name]: [drawn_match(name, pair, model) for pair in pairs] for name, pairs in kinds})
 
 
-class ImageMeasures(NamedTuple):
-    """The result of all measures of images, what it was measured on, and what a stopped call would go on with."""
-
-    result: dict[str, Any]
-    source: ImageSource
-    measured: Measured
-    parts: Parts
-
-
-def measure_source(arguments: argparse.Namespace, model: FrozenModel, output: Path) -> ImageMeasures:
+def images_of(arguments: argparse.Namespace, model: FrozenModel) -> tuple[ImageSource, Measured]:
     name, split = split_name(arguments.data)
     source = open_source(name, split=split, streaming=arguments.streaming)
-    side = side_of(model, arguments.image_size)
     pairs = tuple(measure for measure in arguments.measures if measure in PAIRS)
-    measured = Measured(pairs, side, arguments.seed, arguments.batch_size)
+    return source, Measured(pairs, side_of(model, arguments.image_size), arguments.seed, arguments.batch_size)
+
+
+def measure_source(
+    model: FrozenModel, source: ImageSource, measured: Measured, output: Path, threads: int
+) -> tuple[dict[str, Any], Parts]:
+    """The result of all measures of images, and what a stopped call would go on with, beside `output`."""
+    side = measured.side
     size, (_, grid) = (side, side), region_features(model.model, torch.zeros(1, 3, side, side))
-    scores, parts = measure_images(model, source, measured, output, threads=arguments.workers)
+    scores, parts = measure_images(model, source, measured, output, threads=threads)
     result: dict[str, Any] = {"images": len(next(iter(scores.values()))), "image_size": side, "grid": list(grid)}
     for measure, rows in scores.items():
-        result[measure] = mirrored_result(rows, grid, size) if measure == MIRRORED else shares(rows)
-    return ImageMeasures(result, source, measured, parts)
+        result[measure] = known(mirrored_result(rows, grid, size) if measure == MIRRORED else shares(rows))
+    return result, parts
+
+
+def measure_stereo(model: FrozenModel, size: Size = SIZE) -> dict[str, float]:
+    _, mean, std = training_view(model)
+    return match_stereo(model.model, size=size, image_mean=mean, image_std=std).scores()
 
 
 def table(result: dict[str, Any]) -> str:
@@ -181,37 +193,38 @@ def placed(result: dict[str, Any]) -> list[str]:
     return [name for name in TITLES if name in result and name != MIRRORED]
 
 
-def mirrored_rows(result: dict[str, float]) -> list[str]:
-    following = result["next_similarity"]
+def shown(value: float | None, form: str) -> str:
+    return "none" if value is None else format(value, form)
+
+
+def mirrored_rows(result: dict[str, float | None]) -> list[str]:
+    right, chance = (shown(result[name], ".1%") for name in ("accuracy", "chance_accuracy"))
+    distance, chance_distance = (shown(result[name], ".1f") for name in ("distance", "chance_distance"))
     return [
-        f"| mirrored: right, of the ten most similar | {result['accuracy']:.1%} | {result['chance_accuracy']:.1%} "
-        "| 100% |",
-        f"| mirrored: distance from the truth | {result['distance']:.1f} px | {result['chance_distance']:.1f} px "
-        "| 0 px |",
-        f"| mirrored: eleventh similarity | {'none' if following is None else f'{following:.3f}'} | | |",
+        f"| mirrored: right, of the ten most similar | {right} | {chance} | 100% |",
+        f"| mirrored: distance from the truth, px | {distance} | {chance_distance} | 0 |",
+        f"| mirrored: eleventh similarity | {shown(result['next_similarity'], '.3f')} | | |",
     ]
 
 
-def position_rows(name: str, result: dict[str, float]) -> list[str]:
-    def row(what: str, key: str, show: Callable[[float], str]) -> str:
-        shown = (show(result[f"{guess}{key}"]) for guess in ("", "chance_", "nearest_"))
-        return f"| {name}: {what} | {' | '.join(shown)} |"
+def position_rows(name: str, result: dict[str, float | None]) -> list[str]:
+    def row(what: str, key: str, form: str) -> str:
+        figures = (shown(result[f"{guess}{key}"], form) for guess in ("", "chance_", "nearest_"))
+        return f"| {name}: {what} | {' | '.join(figures)} |"
 
     return [
-        row("within one region", "within_one", "{:.1%}".format),
-        row("exactly", "exact", "{:.1%}".format),
-        row("distance from the truth", "error", "{:.1f} px".format),
-        *(row(f"within {alpha:.0%} of the view", f"pck_{alpha:g}", "{:.1%}".format) for alpha in (0.05, 0.1, 0.2)),
+        row("within one region", "within_one", ".1%"),
+        row("exactly", "exact", ".1%"),
+        row("distance from the truth, px", "error", ".1f"),
+        *(row(f"within {alpha:.0%} of the view", f"pck_{alpha:g}", ".1%") for alpha in (0.05, 0.1, 0.2)),
     ]
 
 
-def write_pictures(output: Path, result: dict[str, Any], model: FrozenModel, images: ImageMeasures | None) -> None:
-    """Beside `output`: how far matches are from the truth, and top matches of a few images."""
+def write_curves(result: dict[str, Any], output: Path) -> None:
+    """Beside `output`: how far matches are from the truth."""
     if placed(result):
         curves = draw_curves({TITLES[name]: result[name] for name in placed(result)})
         save_figure(curves, output.with_name(f"{output.stem}-curves.png"))
-    if images is not None:
-        save_figure(picture(model, images.source, images.measured), output.with_suffix(".png"))
 
 
 def correspondence_command() -> None:
@@ -224,21 +237,22 @@ def correspondence_command() -> None:
         trust_remote_code=arguments.trust_remote_code,
     )
     result: dict[str, Any] = {name: getattr(arguments, name) for name in ("model", "data", "seed")}
-    images = None
+    output, title = arguments.output, f"Correspondences of {arguments.model}"
+    images, parts = None, None
     if arguments.data is not None:
+        images = images_of(arguments, model)
         with features_folder(None) as temporary:
-            images = measure_source(arguments, model, arguments.output or temporary / "scores")
-        result |= images.result
+            found, parts = measure_source(model, *images, output or temporary / "scores", arguments.workers)
+        result |= found
     if state.is_main_process:
         if STEREO in arguments.measures:
-            _, mean, std = training_view(model)
-            size = tuple(arguments.stereo_size)
-            result[STEREO] = match_stereo(model.model, size=size, image_mean=mean, image_std=std).scores()
-        write_result(result, f"Correspondences of {arguments.model}", table(result), arguments.output)
-        if arguments.output is not None:
-            write_pictures(arguments.output, result, model, images)
-            if images is not None:
-                images.parts.delete()
+            result[STEREO] = known(measure_stereo(model, tuple(arguments.stereo_size)))
+        write_result(result, title, table(result), output)
+        if output is not None:
+            write_curves(result, output)
+        if output is not None and images is not None and parts is not None:
+            save_figure(picture(model, *images), output.with_suffix(".png"))
+            parts.delete()
     state.destroy_process_group()
 
 

@@ -58,7 +58,7 @@ def draw_pairs(columns: dict[str, list[Drawn]]) -> Figure:
     return figure
 
 
-def draw_curves(scores: dict[str, dict[str, float]]) -> Figure:
+def draw_curves(scores: dict[str, dict[str, float | None]]) -> Figure:
     """For each measure the share of matches within a distance, beside chance and the best that its regions allow."""
     figure = Figure(figsize=(4.2 * len(scores), 3.8), layout="constrained")
     for axes, (name, result) in zip(figure.subplots(1, len(scores), squeeze=False)[0], scores.items(), strict=True):
@@ -67,7 +67,8 @@ def draw_curves(scores: dict[str, dict[str, float]]) -> Figure:
             ("", "this model", {"color": RIGHT, "linewidth": 2.2}),
             ("chance_", "at random", {"color": "grey", "linestyle": ":"}),
         ):
-            axes.plot(ALPHAS, [result[f"{guess}pck_{alpha:g}"] for alpha in ALPHAS], label=label, **style)
+            points = [result[f"{guess}pck_{alpha:g}"] for alpha in ALPHAS]
+            axes.plot(ALPHAS, np.array(points, dtype=float), label=label, **style)
         axes.set(title=name, xlabel="distance from the truth, of the longer side", ylim=(0, 1.02), xlim=(0, ALPHAS[-1]))
         axes.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
         axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
