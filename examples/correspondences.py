@@ -19,8 +19,9 @@ from matplotlib.figure import Figure
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "training"))
 from frozen_models import FrozenModelError, load_frozen, training_view  # noqa: E402  (the line above puts it there)
+from looking import save_figure  # noqa: E402
 from matching import centres  # noqa: E402
-from matching_pictures import Drawn, draw_matches, save_figure  # noqa: E402
+from matching_pictures import Drawn, draw_matches  # noqa: E402
 from stereo import SIZE, StereoMatches, match_stereo, stereo_pair  # noqa: E402
 
 

@@ -33,7 +33,7 @@ sys.path.append(str(ROOT / "training"))
 from construction import build_networks  # noqa: E402
 from image_sources import open_source  # noqa: E402
 from knn import evaluate_knn  # noqa: E402
-from matching_pictures import save_figure  # noqa: E402
+from looking import save_figure  # noqa: E402
 from options import parse_options  # noqa: E402
 from run_folder import model_folder  # noqa: E402  (the line above puts them on the path)
 from stereo import match_stereo  # noqa: E402
@@ -53,9 +53,9 @@ print(f"AutoModel: {type(model).__name__}; pipeline: a feature of shape {tuple(f
 """
 
 
-def pretrain(data: Path, output: Path, task: str, seed: int) -> Path:
+def pretrain(data: Path, output: Path, task: str, seed: int, recipe: str = "demo") -> Path:
     """The untrained and the trained model of one run; returns its folder. A finished run is not repeated."""
-    arguments = ["--recipe", "demo", "--data", str(data), "--output_dir", str(output)]
+    arguments = ["--recipe", recipe, "--data", str(data), "--output_dir", str(output)]
     arguments += ["--task", task, "--seed", str(seed)]
     if not (output / "untrained").exists():
         set_seed(seed)

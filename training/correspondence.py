@@ -43,6 +43,7 @@ from evaluation import (
 )
 from frozen_models import FrozenModel, load_frozen, training_view
 from image_sources import DataOptionError, ImageSource, open_source
+from looking import save_figure
 from matching import (
     MIRRORED_NAMES,
     TOP,
@@ -55,7 +56,7 @@ from matching import (
     shares,
 )
 from matching_images import LoadedPairs, Measured, PairImages, match_pairs, measure_images
-from matching_pictures import Drawn, draw_curves, draw_pairs, save_figure
+from matching_pictures import Drawn, draw_curves, draw_pairs
 from matching_views import MIRRORED, PAIRS, Pair
 from modeling_esvit.embed_files import Parts
 from region_features import Grid, Size, region_features

@@ -2,8 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of correspondences: matches drawn between two views, and how far matches are from the truth."""
 
-import os
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,14 +74,3 @@ def draw_curves(scores: dict[str, dict[str, float | None]]) -> Figure:
         axes.legend(fontsize="small", loc="lower right")
     figure.axes[0].set_ylabel("matched regions")
     return figure
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Writes `path`, in the format of its suffix, under a temporary name and renames it when it is complete."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        figure.savefig(partial, dpi=100)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -1,0 +1,175 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Does the region task restore the correspondences that the view task loses, as the paper claims (arXiv 2106.09785,
+section 4.3)? Both tasks on bundled photographs, for as many steps, beside the untrained models they began as.
+
+    python examples/compare_tasks.py comparison --tasks view view+region --seeds 0 1 2
+
+cuts patches from the photographs, pretrains a small EsViT with each task from each seed, and measures all of them with
+k-NN, a linear classifier, and the measures of `training/correspondence.py`. `results.md` has the mean and the standard
+deviation over the seeds, `results.json` everything; `results.png` and `matches.png` are pictures. What is finished is
+not done again, and a run that was stopped goes on: the same command, or one for each task and seed, may be called as
+often as it takes.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from transformers.utils import logging as transformers_logging
+
+from demo import pretrain
+from photographs import write_photographs
+
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "training"))
+from correspondence import drawn_images, drawn_match, known, measure_source, measure_stereo  # noqa: E402
+from feature_bank import make_bank  # noqa: E402
+from frozen_models import load_frozen  # noqa: E402
+from image_sources import open_source  # noqa: E402
+from knn import TEMPERATURE, evaluate_banks  # noqa: E402
+from linear_features import L2, evaluate_features  # noqa: E402
+from looking import save_figure  # noqa: E402
+from matching_images import Measured, PairImages  # noqa: E402
+from matching_pictures import draw_pairs  # noqa: E402
+from matching_views import MIRRORED, PAIRS  # noqa: E402
+from modeling_esvit.embed_files import write_whole  # noqa: E402
+
+
+RECIPE = "demo_regions"
+PATCH, TRAIN, TEST = 144, 75, 20  # pixels, and patches of each photograph
+SIDE = 96  # pixels of the views: 6 x 6 regions
+K = 20
+UNTRAINED = "untrained"
+Results = dict[str, list[dict[str, Any]]]  # kind of model -> the scores of each seed
+MEASURES = {
+    "k-NN": ("knn", f"k{K}_top1"),
+    "linear": ("linear", "top1"),
+    "mirrored": ("mirrored", "accuracy"),
+    "crops": ("crops", "exact"),
+    "crops, recoloured": ("recoloured", "exact"),
+    "stereo": ("stereo", "within_one"),
+}
+
+
+def measure(folder: Path, data: Path) -> dict[str, Any]:
+    """All measures of a model; kept in the folder beside it."""
+    file = folder.with_name(f"{folder.name}-scores.json")
+    if file.exists():
+        return json.loads(file.read_text())
+    model, features = load_frozen(str(folder)), folder.with_name(f"{folder.name}-features")
+    train, test = (
+        make_bank(model, split, open_source(str(data), split=split), features) for split in ("train", "test")
+    )
+    cpu = torch.device("cpu")
+    linear = argparse.Namespace(solver="logistic", l2=L2, held_out=0.2, shots=None, seeds=[0])
+    scores = {
+        "knn": evaluate_banks(train, test, k=[K], temperature=TEMPERATURE, device=cpu),
+        "linear": evaluate_features(linear, train, test, cpu),
+    }
+    measured, source = Measured(PAIRS, SIDE, seed=0, batch_size=32), open_source(str(data), split="test")
+    correspondence, parts = measure_source(model, source, measured, features / "correspondence", threads=2)
+    scores |= correspondence | {"stereo": known(measure_stereo(model))}
+    write_whole(file, (json.dumps(scores, indent=2) + "\n").encode())
+    parts.delete()
+    return scores
+
+
+def figures(scores: list[dict[str, Any]], title: str) -> list[float]:
+    """The figure of each seed, where the measure has been made."""
+    measure, name = MEASURES[title]
+    return [each[measure][name] for each in scores]
+
+
+def chance(results: Results, title: str) -> float:
+    measure, name = MEASURES[title]
+    [scores, *_] = results[UNTRAINED]
+    return 1 / scores["knn"]["classes"] if measure in ("knn", "linear") else scores[measure][f"chance_{name}"]
+
+
+def spread(values: list[float]) -> str:
+    """Mean and sample standard deviation, in percent."""
+    return f"{100 * mean(values):.1f}" + (f" ± {100 * stdev(values):.1f}" if len(values) > 1 else "")
+
+
+def table(results: Results) -> str:
+    lines = [f"| % | {' | '.join(MEASURES)} |", f"| --- | {' | '.join('---' for _ in MEASURES)} |"]
+    lines.append(f"| at random | {' | '.join(f'{100 * chance(results, title):.1f}' for title in MEASURES)} |")
+    for name, scores in results.items():
+        lines.append(f"| {name} | {' | '.join(spread(figures(scores, title)) for title in MEASURES)} |")
+    return "\n".join(lines)
+
+
+def draw_results(results: Results) -> Figure:
+    """A panel for each measure: a bar for the mean of each model, a dot for each seed, a line for chance."""
+    figure = Figure(figsize=(2.3 * len(MEASURES), 3.6), layout="constrained")
+    colours = ["silver", "orange", "deepskyblue", "mediumpurple"]
+    for axes, title in zip(figure.subplots(1, len(MEASURES)), MEASURES, strict=True):
+        for place, (scores, colour) in enumerate(zip(results.values(), colours, strict=False)):
+            values = figures(scores, title)
+            axes.bar(place, mean(values), color=colour, width=0.7)
+            axes.scatter(np.full(len(values), place), values, s=14, color="black", zorder=2)
+        axes.axhline(chance(results, title), color="grey", linestyle=":", label="at random")
+        axes.set_xticks(range(len(results)), list(results), rotation=35, ha="right", fontsize="small")
+        axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        axes.set_title(title, fontsize="medium")
+    figure.axes[0].legend(fontsize="small", loc="upper left")
+    return figure
+
+
+def draw_models(models: dict[str, Path], data: Path, count: int = 4) -> Figure:
+    """The ten most similar pairs of regions of the same images, mirrored and grey, by each model."""
+    measured = Measured((MIRRORED,), SIDE, seed=0, batch_size=1)
+    images = drawn_images(PairImages(open_source(str(data), split="test"), measured), count)
+    columns = {}
+    for name, folder in models.items():
+        model = load_frozen(str(folder))
+        columns[name] = [drawn_match(MIRRORED, image.pairs[0], model) for image in images]
+    return draw_pairs(columns)
+
+
+def compare(output: Path, tasks: list[str], seeds: list[int]) -> tuple[Results, dict[str, Path]]:
+    """The scores of each kind of model, a row for each seed, and the folder of one model of each kind."""
+    data = output / "photographs"
+    results, models = Results(), dict[str, Path]()
+    for task in tasks:
+        runs = [pretrain(data, output / f"{task}-seed{seed}", task, seed, RECIPE) for seed in seeds]
+        for name, folder in ((UNTRAINED, "untrained"), (task.replace("+", " + "), "teacher")):
+            results[name] = [measure(run / folder, data) for run in runs]
+            models[name] = runs[0] / folder
+    return results, models
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path, help="folder of data, runs, tables and pictures")
+    parser.add_argument("--tasks", nargs="+", default=["view", "view+region"], choices=["view", "view+region"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    arguments = parser.parse_args()
+    datasets.disable_progress_bars()
+    transformers_logging.disable_progress_bar()
+    data = arguments.output / "photographs"
+    if not data.exists():
+        arguments.output.mkdir(parents=True, exist_ok=True)
+        write_photographs(data, patch_size=PATCH, train_per_photograph=TRAIN, test_per_photograph=TEST, shards=2)
+    results, models = compare(arguments.output, arguments.tasks, arguments.seeds)
+    text = table(results)
+    write_whole(arguments.output / "results.md", f"{text}\n".encode())
+    write_whole(arguments.output / "results.json", (json.dumps(results, indent=2) + "\n").encode())
+    save_figure(draw_results(results), arguments.output / "results.png")
+    save_figure(draw_models(models, data), arguments.output / "matches.png")
+    print(f"{text}\n\nPictures: {arguments.output / 'results.png'}, {arguments.output / 'matches.png'}")
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    main()
