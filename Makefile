@@ -4,17 +4,17 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # The tests run in two processes; more threads than cores would only slow them down.
 # Threads that wait without spinning: on a machine that does something else as well, spinning ones make a run ten times slower.
-DEMO := OMP_WAIT_POLICY=passive $(BIN)/python examples/demo.py
+DEMO := OMP_WAIT_POLICY=passive $(BIN)/python examples
 BENCH := $(BIN)/python tests/benchmarks
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .PHONY: demo demo-compare test test-transformers test-all bench bench-growth style clean
 
 demo: $(VENV)/.installed-demo
-	$(DEMO) demo
+	$(DEMO)/demo.py demo
 
 demo-compare: $(VENV)/.installed-demo
-	$(DEMO) demo-compare --tasks view view+region --seeds 0 1 2
+	$(DEMO)/compare_tasks.py demo-compare
 
 test: $(VENV)/.installed
 	$(PYTEST) -m "not slow"

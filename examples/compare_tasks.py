@@ -37,7 +37,7 @@ from feature_bank import make_bank  # noqa: E402
 from frozen_models import load_frozen  # noqa: E402
 from image_sources import open_source  # noqa: E402
 from knn import TEMPERATURE, evaluate_banks  # noqa: E402
-from linear_features import L2, evaluate_features  # noqa: E402
+from linear_features import evaluate_features  # noqa: E402
 from looking import save_figure  # noqa: E402
 from matching_images import Measured, PairImages  # noqa: E402
 from matching_pictures import draw_pairs  # noqa: E402
@@ -49,6 +49,7 @@ RECIPE = "demo_regions"
 PATCH, TRAIN, TEST = 144, 75, 20  # pixels, and patches of each photograph
 SIDE = 96  # pixels of the views: 6 x 6 regions
 K = 20
+L2 = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2]  # of the linear classifier, chosen on a held-out part of the training patches
 UNTRAINED = "untrained"
 Results = dict[str, list[dict[str, Any]]]  # kind of model -> the scores of each seed
 MEASURES = {
@@ -143,7 +144,8 @@ def compare(output: Path, tasks: list[str], seeds: list[int]) -> tuple[Results, 
     results, models = Results(), dict[str, Path]()
     for task in tasks:
         runs = [pretrain(data, output / f"{task}-seed{seed}", task, seed, RECIPE) for seed in seeds]
-        for name, folder in ((UNTRAINED, "untrained"), (task.replace("+", " + "), "teacher")):
+        begun = {} if results else {UNTRAINED: "untrained"}  # both tasks begin with the same backbone
+        for name, folder in (begun | {task.replace("+", " + "): "teacher"}).items():
             results[name] = [measure(run / folder, data) for run in runs]
             models[name] = runs[0] / folder
     return results, models

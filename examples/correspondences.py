@@ -22,7 +22,8 @@ from frozen_models import FrozenModelError, load_frozen, training_view  # noqa: 
 from looking import save_figure  # noqa: E402
 from matching import centres  # noqa: E402
 from matching_pictures import Drawn, draw_matches  # noqa: E402
-from stereo import SIZE, StereoMatches, match_stereo, stereo_pair  # noqa: E402
+from region_features import region_side  # noqa: E402
+from stereo import StereoMatches, match_stereo, stereo_pair, whole_size  # noqa: E402
 
 
 def draw(found: StereoMatches, title: str, *, count: int = 40) -> Figure:
@@ -55,14 +56,19 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("model", help="a model folder, the name of a model on the Hub, or timm:NAME")
     parser.add_argument("--output", type=Path, default=Path("correspondences.png"), help="the picture")
     parser.add_argument(
-        "--size", type=int, nargs=2, default=SIZE, metavar=("HEIGHT", "WIDTH"), help="of the model's input"
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="of the model's input (default: about 1024 1536, whole regions)",
     )
     parser.add_argument("--lines", type=int, default=40, help="how many matches to draw, the most similar first")
     options = parser.parse_args(arguments)
     try:
         model = load_frozen(options.model)
-        _, mean, std = training_view(model)
-        found = match_stereo(model.model, size=tuple(options.size), image_mean=mean, image_std=std)
+        (height, _), mean, std = training_view(model)
+        size = tuple(options.size) if options.size else whole_size(region_side(model.model, height))
+        found = match_stereo(model.model, size=size, image_mean=mean, image_std=std)
         summary = describe(found.scores())
         save_figure(draw(found, summary, count=options.lines), options.output)
     except (FrozenModelError, OSError) as error:

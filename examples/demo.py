@@ -4,7 +4,6 @@
 From real images to a published model, in minutes on a CPU.
 
     python examples/demo.py demo
-    python examples/demo.py demo-compare --tasks view view+region --seeds 0 1 2
 
 cuts patches from bundled photographs, pretrains a small EsViT on them with `training/pretrain.py --recipe demo`,
 measures it (k-NN, region correspondences) beside the untrained model and plain pixels, and loads the result in a fresh
@@ -86,30 +85,17 @@ def load_elsewhere(model_path: Path, photograph: Path) -> None:
     subprocess.run([sys.executable, "-c", LOAD_ELSEWHERE, str(model_path), str(photograph)], check=True)
 
 
-def row(name: str, scores: list[dict[str, float]]) -> str:
-    """Mean over the seeds, and each seed's value."""
-
-    def cell(measure: str) -> str:
-        values = [score[measure] for score in scores if measure in score]
-        if not values:
-            return ""
-        each = f" ({', '.join(f'{value:.1%}' for value in values)})" if len(values) > 1 else ""
-        return f"{sum(values) / len(values):.1%}{each}"
-
-    return f"| {name} | {cell('knn')} | {cell('correspondence')} |"
-
-
-def table(results: dict[str, list[dict[str, float]]], seeds: list[int]) -> str:
-    each = f", mean of seeds {', '.join(map(str, seeds))} (each)" if len(seeds) > 1 else ""
-    head = f"| model{each} | k-NN top-1, k = {K} | right region matches |\n| --- | --- | --- |"
-    return "\n".join([head, *(row(name, scores) for name, scores in results.items())])
+def table(results: dict[str, dict[str, float]]) -> str:
+    lines = [f"| model | k-NN top-1, k = {K} | right region matches |", "| --- | --- | --- |"]
+    for name, scores in results.items():
+        cells = [f"{scores[measure]:.1%}" if measure in scores else "" for measure in ("knn", "correspondence")]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", type=Path, help="folder of data, runs, table and pictures")
-    parser.add_argument("--tasks", nargs="+", default=["view+region"], choices=["view", "view+region"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("output", type=Path, help="folder of data, run, table and pictures")
     arguments = parser.parse_args()
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
@@ -123,23 +109,19 @@ def main() -> None:
     print(f"{data}: {len(train)} training and {len(test)} test patches of {photographs} photographs")
 
     results = {
-        name.replace("_", " "): [{"knn": accuracy}] for name, accuracy in pixel_baselines(train, test, k=K).items()
+        name.replace("_", " "): {"knn": accuracy} for name, accuracy in pixel_baselines(train, test, k=K).items()
     }
-    for task in arguments.tasks:
-        runs = [pretrain(data, arguments.output / f"{task}-seed{seed}", task, seed) for seed in arguments.seeds]
-        results["untrained"] = [measure(run / "untrained", data) for run in runs]
-        results[f"trained, {task}"] = [measure(run / "teacher", data) for run in runs]
-        for run in runs:
-            picture(run / "teacher", run / "correspondences.png")
+    run = pretrain(data, arguments.output / "view+region-seed0", "view+region", seed=0)
+    results |= {"untrained": measure(run / "untrained", data), "trained": measure(run / "teacher", data)}
+    picture(run / "teacher", run / "correspondences.png")
 
-    best = arguments.output / f"{arguments.tasks[-1]}-seed{arguments.seeds[0]}" / "teacher"
     photograph = arguments.output / "patch.png"
     test[0]["image"].save(photograph)
-    load_elsewhere(best, photograph)
-    text = table(results, arguments.seeds)
+    load_elsewhere(run / "teacher", photograph)
+    text = table(results)
     (arguments.output / "results.md").write_text(text + "\n")
     (arguments.output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    print(f"\n{text}\n\nThe model is {best}; its correspondences are in {best.parent / 'correspondences.png'}.")
+    print(f"\n{text}\n\nThe model is {run / 'teacher'}; its correspondences are in {run / 'correspondences.png'}.")
 
 
 if __name__ == "__main__":

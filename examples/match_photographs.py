@@ -6,7 +6,7 @@ Which region of one photograph corresponds to which of another?
     python examples/match_photographs.py MODEL left.jpg right.jpg --output matches.png
 
 matches regions as the region loss of EsViT does (arXiv 2106.09785, equation 2): each with the most similar one, by
-cosine. Drawn are the most similar of those pairs that choose each other, a colour a pair.
+cosine. Drawn are the most similar of those pairs that choose each other, some regions apart, a colour a pair.
 """
 
 import argparse
@@ -26,6 +26,8 @@ from modeling_esvit.region_matching import match_regions
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "training"))
 from frozen_models import FrozenModelError, load_frozen, training_view  # noqa: E402  (the line above puts it there)
+from looking import save_figure  # noqa: E402
+from matching import far_apart  # noqa: E402
 from region_features import Grid, region_features, region_side  # noqa: E402
 from stereo import pixel_values  # noqa: E402
 
@@ -57,12 +59,14 @@ def position(region: int, grid: Grid, image: Image.Image) -> tuple[float, float]
 
 
 def draw(images: list[Image.Image], grids: list[Grid], pairs: list[tuple[int, int]]) -> Figure:
-    figure = Figure(figsize=(14, 6), layout="constrained")
-    axes = figure.subplots(1, 2)
+    """Both photographs at one height; a colour a pair, from left to right of the first one."""
+    shapes = [image.width / image.height for image in images]
+    figure = Figure(figsize=(14, 14 / sum(shapes)), layout="constrained")
+    axes = figure.subplots(1, 2, width_ratios=shapes)
     for ax, image in zip(axes, images, strict=True):
         ax.imshow(image)
         ax.axis("off")
-    for number, pair in enumerate(pairs):
+    for number, pair in enumerate(sorted(pairs, key=lambda pair: pair[0] % grids[0][1])):
         ends = [position(region, grid, image) for region, grid, image in zip(pair, grids, images, strict=True)]
         colour = colormaps["turbo"](number / max(len(pairs) - 1, 1))
         coordinates: dict = {"coordsA": "data", "coordsB": "data", "axesA": axes[0], "axesB": axes[1]}
@@ -80,6 +84,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("right", help="another one")
     parser.add_argument("--output", type=Path, default=Path("matches.png"), help="the picture (default: %(default)s)")
     parser.add_argument("--count", type=int, default=30, help="pairs that are drawn (default: %(default)s)")
+    parser.add_argument(
+        "--apart", type=int, default=3, help="regions between two that are drawn, at least (default: %(default)s)"
+    )
     parser.add_argument("--size", type=int, default=768, help="pixels of the longer side (default: %(default)s)")
     options = parser.parse_args(arguments)
     try:
@@ -93,9 +100,10 @@ def main(arguments: list[str] | None = None) -> None:
         grids = [left_grid, right_grid]
     except (FrozenModelError, OSError) as error:
         sys.exit(f"error: {error}")
-    ours, theirs, similarity = mutual_matches(left[0], right[0])
-    pairs = list(zip(ours.tolist(), theirs.tolist(), strict=True))[: options.count]
-    draw(images, grids, pairs).savefig(options.output, dpi=100)
+    ours, theirs, similarity = mutual_matches(left[0].cpu(), right[0].cpu())
+    drawn = far_apart(ours, left_grid[1], options.count, options.apart)
+    pairs = list(zip(ours[drawn].tolist(), theirs[drawn].tolist(), strict=True))
+    save_figure(draw(images, grids, pairs), options.output)
     print(f"{len(ours)} of {left.shape[1]} regions and their matches choose each other; the most similar {len(pairs)}, "
           f"from {similarity[0]:.3f} on, are in {options.output}")  # fmt: skip
 

@@ -15,6 +15,7 @@ from matching import (
     MIRRORED_NAMES,
     Matches,
     best_matches,
+    far_apart,
     mirrored,
     mirrored_chance,
     mirrored_scores,
@@ -82,6 +83,13 @@ def test_ties_go_to_the_first_region():
     assert (found.regions == 0).all() and found.similarity.allclose(torch.ones(2, 49))
     scores = mirrored_scores(Matches(found.regions, torch.ones(2, 49)), GRID, SIZE)
     assert scores[:, 0].tolist() == [0.1, 0.1]  # of regions 0 to 9, region 6 alone is mirrored to region 0
+
+
+def test_drawn_regions_are_apart():
+    regions = torch.tensor([0, 1, 8, 2, 14, 16, 48])
+    assert far_apart(regions, columns=7, count=9, apart=2).tolist() == [0, 3, 4, 5, 6]
+    assert far_apart(regions, columns=7, count=2, apart=3).tolist() == [0, 6]
+    assert far_apart(regions[:0], columns=7, count=2, apart=3).tolist() == []
 
 
 def test_fewer_than_ten_regions():

@@ -64,6 +64,14 @@ def test_positions_are_in_pixels_of_the_resized_view():
     assert truth[:, 5, 1].tolist() == [5.0, 15.0, 25.0, 35.0]
 
 
+@pytest.mark.parametrize("side", [4, 8, 14, 16, 30, 32, 48, 64])
+def test_whole_regions_of_any_size(side):
+    height, width = stereo.whole_size(side)
+    assert height % side == width % side == 0 and (height // side) * (width // side) <= 64 * 96
+    assert (height, width) == (1024, 1536) or side not in (16, 32, 64)
+    assert 1.4 < width / height <= 1.5 and height <= 1050
+
+
 def test_any_model_gives_scores_and_a_picture(tmp_path):
     model = small_model()
     found = stereo.match_stereo(model, size=(128, 192))

@@ -59,8 +59,8 @@ from matching_images import LoadedPairs, Measured, PairImages, match_pairs, meas
 from matching_pictures import Drawn, draw_curves, draw_pairs
 from matching_views import MIRRORED, PAIRS, Pair
 from modeling_esvit.embed_files import Parts
-from region_features import Grid, Size, region_features
-from stereo import SIZE, match_stereo
+from region_features import Grid, Size, region_features, region_side
+from stereo import match_stereo, whole_size
 
 
 STEREO = "stereo"
@@ -82,7 +82,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--measures", nargs="+", choices=(*PAIRS, STEREO), help="(default: all that there is data for)")
     parser.add_argument("--image_size", type=int, help="pixels a side of the views (default: those of the model)")
     parser.add_argument(
-        "--stereo_size", type=int, nargs=2, default=SIZE, metavar=("HEIGHT", "WIDTH"), help="(default: 1024 1536)"
+        "--stereo_size",
+        type=int,
+        nargs=2,
+        metavar=("HEIGHT", "WIDTH"),
+        help="of the stereo views (default: about 1024 1536, whole regions)",
     )
     parser.add_argument("--seed", type=int, default=0, help="of crops and colours (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=32, help="images a process (default: %(default)s)")
@@ -170,8 +174,10 @@ def measure_source(
     return result, parts
 
 
-def measure_stereo(model: FrozenModel, size: Size = SIZE) -> dict[str, float]:
-    _, mean, std = training_view(model)
+def measure_stereo(model: FrozenModel, size: Size | None = None) -> dict[str, float]:
+    """In views of `size`, or of about 1024 x 1536 pixels in whole regions."""
+    (height, _), mean, std = training_view(model)
+    size = size or whole_size(region_side(model.model, height))
     return match_stereo(model.model, size=size, image_mean=mean, image_std=std).scores()
 
 
@@ -247,7 +253,7 @@ def correspondence_command() -> None:
         result |= found
     if state.is_main_process:
         if STEREO in arguments.measures:
-            result[STEREO] = known(measure_stereo(model, tuple(arguments.stereo_size)))
+            result[STEREO] = known(measure_stereo(model, arguments.stereo_size and tuple(arguments.stereo_size)))
         write_result(result, title, table(result), output)
         if output is not None:
             write_curves(result, output)

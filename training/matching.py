@@ -61,6 +61,16 @@ def cell_distance(a: Tensor, b: Tensor, columns: int) -> Tensor:
     return torch.maximum((a // columns - b // columns).abs(), (a % columns - b % columns).abs())
 
 
+def far_apart(regions: Tensor, columns: int, count: int, apart: int) -> Tensor:
+    """The first of `regions` [N], and then always the next that is at least `apart` regions from all before: places
+    [<= count] in `regions`."""
+    remaining, chosen = torch.arange(len(regions), device=regions.device), list[Tensor]()
+    while len(remaining) and len(chosen) < count:
+        chosen.append(remaining[0])
+        remaining = remaining[cell_distance(regions[remaining], regions[chosen[-1]], columns) >= apart]
+    return torch.stack(chosen) if chosen else remaining
+
+
 def most_similar(similarity: Tensor, count: int) -> Tensor:
     """The regions [B, count], or all if there are fewer, with the best matches first; of equals the first one."""
     return similarity.argsort(dim=1, descending=True, stable=True)[:, :count]

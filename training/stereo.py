@@ -20,11 +20,11 @@ from torch import Tensor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from frozen_models import FrozenModelError
-from matching import best_matches, cell_distance, centres, position_scores, regions_at, shares
+from matching import best_matches, cell_distance, centres, far_apart, position_scores, regions_at, shares
 from region_features import Grid, Size, region_features
 
 
-SIZE = (1024, 1536)  # about twice the photographs' own 500 x 741, and whole regions of 8, 16, 32 or 64 pixels
+SIZE = (1024, 1536)  # about twice the photographs' own 500 x 741, and whole regions of 16, 32 or 64 pixels
 
 
 def stereo_pair() -> tuple[Image.Image, Image.Image, np.ndarray]:
@@ -74,6 +74,12 @@ def true_positions(disparity: np.ndarray, grid: Grid, size: Size) -> Tensor:
     return torch.from_numpy(np.stack([x * size[1] / width, y * size[0] / height], axis=1))
 
 
+def whole_size(side: int) -> Size:
+    """About SIZE, in whole regions of `side` pixels; of smaller regions than 16 pixels as many as of those."""
+    rows = round(SIZE[0] / max(side, 16))
+    return rows * side, rows * 3 // 2 * side
+
+
 @dataclass(frozen=True)
 class StereoMatches:
     """Matches of the left view's regions in the right view.
@@ -96,13 +102,9 @@ class StereoMatches:
 
     def most_similar(self, count: int, apart: int = 4) -> Tensor:
         """Up to `count` left regions with a truth, the most similar matches first, at least `apart` regions apart."""
-        remaining = self.truth[:, 0].isfinite().nonzero()[:, 0]
-        remaining = remaining[self.similarity[remaining].argsort(descending=True, stable=True)]
-        chosen: list[Tensor] = []
-        while len(remaining) and len(chosen) < count:
-            chosen.append(remaining[0])
-            remaining = remaining[cell_distance(remaining, chosen[-1], self.grid[1]) >= apart]
-        return torch.stack(chosen)
+        regions = self.truth[:, 0].isfinite().nonzero()[:, 0]
+        regions = regions[self.similarity[regions].argsort(descending=True, stable=True)]
+        return regions[far_apart(regions, self.grid[1], count, apart)]
 
     def right(self, regions: Tensor) -> Tensor:
         """Whether each of these left regions is matched at most one region off."""
