@@ -10,7 +10,7 @@ cuts patches from the photographs, pretrains a small EsViT with each task from e
 k-NN, a linear classifier, and the measures of `training/correspondence.py`. `results.md` has the mean and the standard
 deviation over the seeds, `results.json` everything; `results.png` and `matches.png` are pictures. What is finished is
 not done again, and a run that was stopped goes on: the same command, or one for each task and seed, may be called as
-often as it takes.
+often as it takes. What was found, and what else was tried, is in compare_tasks.md.
 """
 
 import argparse
@@ -24,6 +24,7 @@ import datasets
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 from transformers.utils import logging as transformers_logging
 
 from demo import pretrain
@@ -121,7 +122,8 @@ def draw_results(results: Results) -> Figure:
             axes.scatter(np.full(len(values), place), values, s=14, color="black", zorder=2)
         axes.axhline(chance(results, title), color="grey", linestyle=":", label="at random")
         axes.set_xticks(range(len(results)), list(results), rotation=35, ha="right", fontsize="small")
-        axes.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.margins(y=0.25)
         axes.set_title(title, fontsize="medium")
     figure.axes[0].legend(fontsize="small", loc="upper left")
     return figure
