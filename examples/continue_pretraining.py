@@ -24,7 +24,7 @@ import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
 TRAINING = Path(__file__).resolve().parents[1] / "training"
 sys.path.append(str(TRAINING))
 from image_sources import open_source  # noqa: E402  (the line above puts them on the path)
-from knn import evaluate_knn  # noqa: E402
+from knn import USER_ERRORS, evaluate_knn  # noqa: E402
 from view_features import evaluation_transform  # noqa: E402
 
 
@@ -48,11 +48,15 @@ def main(arguments: list[str] | None = None) -> tuple[float, float]:
     command += ["--data", options.data, "--split", "train", "--output_dir", options.output_dir]
     command += ["--epochs", str(options.epochs), "--warmup_epochs", str(options.epochs // 10)]
     command += ["--warmup_teacher_temp_epochs", "0", "--warmup_teacher_temp", "0.07", "--lr", str(options.lr)]
-    before = accuracy(options.model, options.data, options.k)
-    print(f"{options.model}: k-NN {before:.1%}", flush=True)
-    subprocess.run([*command, *rest], check=True)
-    teacher = str(Path(options.output_dir) / "teacher")
-    after = accuracy(teacher, options.data, options.k)
+    try:
+        before = accuracy(options.model, options.data, options.k)
+        print(f"{options.model}: k-NN {before:.1%}", flush=True)
+        if code := subprocess.run([*command, *rest]).returncode:
+            sys.exit(code)  # pretrain.py said why
+        teacher = str(Path(options.output_dir) / "teacher")
+        after = accuracy(teacher, options.data, options.k)
+    except USER_ERRORS as error:
+        sys.exit(f"error: {error}")
     print(f"{options.model}: k-NN {before:.1%}; {teacher}: {after:.1%}")
     return before, after
 

@@ -26,7 +26,7 @@ from modeling_esvit.region_matching import match_regions
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "training"))
 from frozen_models import FrozenModelError, load_frozen, training_view  # noqa: E402  (the line above puts it there)
-from looking import save_figure  # noqa: E402
+from looking import checked_picture, save_figure  # noqa: E402
 from matching import far_apart  # noqa: E402
 from region_features import Grid, region_features, region_side  # noqa: E402
 from stereo import pixel_values  # noqa: E402
@@ -89,6 +89,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--size", type=int, default=768, help="pixels of the longer side (default: %(default)s)")
     options = parser.parse_args(arguments)
+    checked_picture(parser, options.output)
+    if min(options.count, options.size) < 1:
+        parser.error("--count and --size must be at least 1")
     try:
         model = load_frozen(options.model)
         (side, _), mean, std = training_view(model)
@@ -97,13 +100,12 @@ def main(arguments: list[str] | None = None) -> None:
         sizes = [rounded(image, options.size, stride) for image in images]
         views = [pixel_values(image, size, mean, std) for image, size in zip(images, sizes, strict=True)]
         (left, left_grid), (right, right_grid) = (region_features(model.model, view[None]) for view in views)
-        grids = [left_grid, right_grid]
+        ours, theirs, similarity = mutual_matches(left[0].cpu(), right[0].cpu())
+        drawn = far_apart(ours, left_grid[1], options.count, options.apart)
+        pairs = list(zip(ours[drawn].tolist(), theirs[drawn].tolist(), strict=True))
+        save_figure(draw(images, [left_grid, right_grid], pairs), options.output)
     except (FrozenModelError, OSError) as error:
         sys.exit(f"error: {error}")
-    ours, theirs, similarity = mutual_matches(left[0].cpu(), right[0].cpu())
-    drawn = far_apart(ours, left_grid[1], options.count, options.apart)
-    pairs = list(zip(ours[drawn].tolist(), theirs[drawn].tolist(), strict=True))
-    save_figure(draw(images, grids, pairs), options.output)
     print(f"{len(ours)} of {left.shape[1]} regions and their matches choose each other; the most similar {len(pairs)}, "
           f"from {similarity[0]:.3f} on, are in {options.output}")  # fmt: skip
 

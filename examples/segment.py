@@ -11,6 +11,7 @@ Any head of transformers that takes an AutoBackbone is used in the same way: det
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +27,15 @@ from tqdm.auto import tqdm
 from transformers import UperNetConfig, UperNetForSemanticSegmentation
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from modeling_esvit import EsViTBackbone
+from modeling_esvit import EsViTBackbone, EsViTConfig
+
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "training"))
+from looking import checked_picture, save_figure  # noqa: E402  (the line above puts it there)
 
 
 SIDE = 96  # of the crops, in pixels
+BATCH = 8
 
 
 def coins() -> tuple[Tensor, Tensor]:
@@ -71,7 +77,15 @@ def test_part() -> tuple[Tensor, Tensor]:
 
 
 def segmenter(name: str, num_labels: int) -> UperNetForSemanticSegmentation:
-    """UperNet with a new head, on all stages of a pretrained model."""
+    """
+    UperNet with a new head, on all stages of a pretrained model.
+
+    Raises:
+        ValueError: the model is none of this project. OSError: it cannot be loaded.
+    """
+    kind = EsViTConfig.get_config_dict(name)[0].get("model_type")
+    if kind != "esvit":
+        raise ValueError(f"{name} is a model of type {kind!r}, not 'esvit'; name one of this project.")
     backbone = EsViTBackbone.from_pretrained(name)
     stages = backbone.stage_names[1:]
     backbone = EsViTBackbone.from_pretrained(name, out_features=stages)
@@ -90,7 +104,7 @@ def segmenter(name: str, num_labels: int) -> UperNetForSemanticSegmentation:
 
 
 def train(model: UperNetForSemanticSegmentation, images: Dataset, epochs: int, lr: float) -> None:
-    loader = DataLoader(images, batch_size=8, shuffle=True, drop_last=True)
+    loader = DataLoader(images, batch_size=BATCH, shuffle=True, drop_last=True)
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=epochs * len(loader))
     model.train()
@@ -133,14 +147,24 @@ def main(arguments: list[str] | None = None) -> float:
     parser.add_argument("--epochs", type=int, default=4, help="(default: %(default)s)")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (default: %(default)s)")
     options = parser.parse_args(arguments)
+    checked_picture(parser, options.output)
+    if options.crops < BATCH or options.epochs < 1:
+        parser.error(f"--crops must be at least {BATCH}, and --epochs at least 1")
     torch.manual_seed(0)
-    model = segmenter(options.model, num_labels=2)
+    try:
+        model = segmenter(options.model, num_labels=2)
+    except (ValueError, OSError) as error:
+        sys.exit(f"error: {error}")
     train(model, Coins(options.crops), options.epochs, options.lr)
     pixels, labels = test_part()
     with torch.no_grad():
         predicted = model.eval()(pixels[None]).logits[0].argmax(dim=0)
     score = intersection_over_union(predicted, labels, num_labels=2)
-    draw(pixels, labels, predicted, f"found, mean intersection over union {score:.1%}").savefig(options.output, dpi=100)
+    picture = draw(pixels, labels, predicted, f"found, mean intersection over union {score:.1%}")
+    try:
+        save_figure(picture, options.output)
+    except OSError as error:
+        sys.exit(f"error: {error}")
     print(f"mean intersection over union {score:.1%}: {options.output}")
     return score
 

@@ -21,8 +21,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from modeling_esvit.embed import USER_ERRORS, Embedder, Features, embed, embed_to_file, load_features
+from modeling_esvit.embed_files import check_output
 from modeling_esvit.embed_images import find_images
 from modeling_esvit.image_decoding import decode
+
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "training"))
+from looking import checked_picture, save_figure  # noqa: E402  (the line above puts it there)
 
 
 def unit(features: np.ndarray) -> np.ndarray:
@@ -95,7 +100,10 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.count < 1:
         parser.error(f"--count must be at least 1, got {options.count}")
+    checked_picture(parser, options.output)
     try:
+        if options.features is not None:
+            check_output(options.features, overwrite=True)
         embedder = Embedder.from_pretrained(options.model)
         index = make_index(collection_features(embedder, options.collection, options.features))
         queries = embed(embedder, options.query)
@@ -104,7 +112,7 @@ def main(arguments: list[str] | None = None) -> None:
             print(query, *(f"  {similarity:.3f}  {name}" for similarity, name in similar), sep="\n")
         names = {*queries.names, *(name for similar in found for _, name in similar)}
         picture = draw(queries.names, found, thumbnails([*options.collection, *options.query], names))
-        picture.savefig(options.output, dpi=100)
+        save_figure(picture, options.output)
         print(options.output)
     except USER_ERRORS as error:
         sys.exit(f"error: {error}")

@@ -291,6 +291,10 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         value = getattr(parsed, name)
         if value is not None and value < 1:
             parser.error(f"--{name} must be at least 1, got {value}")
+    try:
+        torch.device(parsed.device or "cpu")
+    except RuntimeError as error:
+        parser.error(f"--device {parsed.device}: {error}")
     return parsed
 
 

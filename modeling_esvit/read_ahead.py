@@ -2,16 +2,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Work of several threads whose results come in the order of the items, some of them in advance."""
 
+import atexit
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from queue import SimpleQueue
-from threading import Thread
-from typing import TypeVar
+from threading import Event, Thread
+from typing import Any, TypeVar
 
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+PATIENCE = 5  # seconds that a program waits at its end for actions under way, but not for servers
+_under_way: set[Future[Any]] = set()
+_ending = Event()
+
+
+@atexit.register
+def _end() -> None:
+    """Native code that reads through Python, such as pyarrow's, aborts a process that ends meanwhile."""
+    _ending.set()
+    wait(list(_under_way), timeout=PATIENCE)
 
 
 def in_order(
@@ -47,10 +59,12 @@ def in_order(
 
 
 def _serve(tasks: SimpleQueue[tuple[Future[Result], Item] | None], action: Callable[[Item], Result]) -> None:
-    while (task := tasks.get()) is not None:
+    while (task := tasks.get()) is not None and not _ending.is_set():
         future, item = task
         if future.set_running_or_notify_cancel():
+            _under_way.add(future)
             try:
                 future.set_result(action(item))
             except BaseException as error:  # whatever it is, it belongs to who asks for the result
                 future.set_exception(error)
+            _under_way.discard(future)

@@ -18,7 +18,8 @@ COMMENT = re.compile(r"\s*#.*")
 class Rule:
     """
     How commands that match the glob `pattern` are run: with `more` arguments at their end, and words exchanged as
-    `instead` says, in the folder `cwd` of the sandbox. Those with `exempt`, a reason, are not.
+    `instead` says, or left out if that is empty, in the folder `cwd` of the sandbox. Those with `exempt`, a reason, are
+    not.
     """
 
     pattern: str
@@ -29,7 +30,7 @@ class Rule:
 
     def arguments(self, command: str) -> list[str]:
         words = shlex.split(command)
-        return [self.instead.get(word, word) for word in words] + shlex.split(self.more)
+        return [new for word in words if (new := self.instead.get(word, word))] + shlex.split(self.more)
 
 
 def commands(page: str) -> Iterator[str]:

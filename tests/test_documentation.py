@@ -16,11 +16,14 @@ import skimage.data
 import torch
 from PIL import Image
 
+from construction import build_config
 from documents import BLOCK, Rule, commands, rule_for, snippets
+from forked_commands import ForkedCommands
 from hub_protocol import Repository
 from hub_repositories import imagenet_1k
 from loopback_hub import LoopbackHub
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
+from options import parse_options
 from test_dry_run import shallow
 from tiny_runs import CROPS, HEADS, LENGTH, MEANS, NETWORK, tiny, write_images
 
@@ -35,6 +38,7 @@ TINY = f"{NETWORK} {HEADS} {CROPS} {LENGTH} {MEANS}"
 DRY = "--dry_run --mixed_precision no --batch_size 2 --tracker none --num_workers 0"
 SHALLOW = " ".join(shallow("swin_tiny_w7"))
 SMALL_HEADS = "--num_prototypes 64 --head_hidden_size 64 --head_bottleneck_size 16"
+PLAIN = {"accelerate": "python", "launch": ""}  # three launches of the README are enough
 MODEL = {"MODEL": "org/esvit-swin-b"}
 RULES = [
     Rule("make *", exempt=CI),
@@ -43,17 +47,17 @@ RULES = [
     Rule("twine *", exempt="of a release"),
     Rule("python tests/*", exempt="long; test_kills.py runs a part"),
     # pretraining: on own images for 6 steps; on ImageNet as dry runs
-    Rule("python training/pretrain.py --data *--dry_run", TINY),
+    Rule("python training/pretrain.py --data *--dry_run", f"{TINY} --output_dir runs/dry"),
     Rule("python training/pretrain.py --data *", f"{TINY} --output_dir runs/new"),
     Rule("accelerate launch training/pretrain.py --recipe swin_tiny_w7 --data *", DRY),
     Rule("accelerate launch pretrain.py", f"{DRY} {SHALLOW}", cwd="training"),
     Rule("torchrun --nproc_per_node 8 *", f"{DRY} {SHALLOW}", {"8": "2"}),
-    Rule("accelerate launch training/pretrain.py --recipe resnet50*", f"{DRY} {' '.join(shallow('resnet50'))}"),
-    Rule("accelerate launch training/pretrain.py --recipe cvt*", f"{DRY} {' '.join(shallow('cvt'))}"),
-    Rule("accelerate launch training/pretrain.py --recipe *", f"{DRY} {SHALLOW}"),
+    Rule("accelerate launch training/pretrain.py --recipe resnet50*", f"{DRY} {' '.join(shallow('resnet50'))}", PLAIN),
+    Rule("accelerate launch training/pretrain.py --recipe cvt*", f"{DRY} {' '.join(shallow('cvt'))}", PLAIN),
+    Rule("accelerate launch training/pretrain.py --recipe *", f"{DRY} {SHALLOW}", PLAIN),
     # evaluation
     Rule("python training/linear_probe.py *", "--epochs 1 --batch_size 8 --n_last_blocks 1"),
-    Rule("python training/linear_features.py *", "--shots 50% 2"),
+    Rule("python training/linear_features.py *", "--shots 50% 5 --l2 0.001"),
     Rule("python training/correspondence.py *", "--stereo_size 64 96"),
     Rule("python training/transfer.py *", "--data own=my/labelled", {"timm:NAME": "org/esvit-swin-b"}),
     Rule("python training/region_colours.py *", "--size 128"),
@@ -65,10 +69,14 @@ RULES = [
     Rule("python -m modeling_esvit.convert_original checkpoint_best.pth NAME --native", "", {"NAME": "new/native"}),
     Rule("python -m modeling_esvit.*"),
     Rule(
-        "python training/publish.py NAME *", "--dry_run", {"NAME": "esvit-swin-t", "model_cards/NAME.md": f"{CARDS[0]}"}
+        "python training/publish.py NAME *",
+        "--dry_run",
+        {"NAME": "esvit-swin-t", "model_cards/NAME.md": f"{ROOT}/model_cards/esvit-swin-tiny-w7-view.md"},
     ),
     Rule("python training/publish.py *"),
     # examples
+    Rule("python examples/compare_tasks.py comparison", exempt="long; test_compare_tasks.py runs it small"),
+    Rule("python examples/app/app.py MODEL", exempt="stays open; run in a browser by test_app.py"),
     Rule("python examples/finetune.py *", "--epochs 1 --batch_size 8", MODEL),
     Rule(
         "python examples/continue_pretraining.py *",
@@ -155,21 +163,28 @@ def write_pictures(folder: Path) -> None:
             Image.fromarray(skimage.data.coffee()).rotate(number).save(folder / name / f"{number}.jpg")
 
 
-def run_command(hub: LoopbackHub, folder: Path, arguments: list[str], cwd: str = ".") -> str:
-    program = {"python": sys.executable}.get(arguments[0], str(Path(sys.executable).parent / arguments[0]))
-    environment = hub.environment(
-        folder / "home", TOKEN, OMP_NUM_THREADS="1", ACCELERATE_USE_CPU="true", PYTHONPATH=str(ROOT)
-    )
-    line = [program, *arguments[1:]]
-    done = subprocess.run(line, cwd=folder / cwd, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, f"{arguments}\n{done.stdout}\n{done.stderr}"
-    assert TOKEN not in done.stdout + done.stderr
-    return done.stdout
+class Sandbox:
+    """The folder, and how commands are run in it: Python's in forks of one process, launchers as they are."""
+
+    def __init__(self, folder: Path, python: ForkedCommands) -> None:
+        self.folder, self.python = folder, python
+
+    def run(self, arguments: list[str], cwd: str = ".") -> None:
+        program, *rest = arguments
+        if program == "python":
+            code, output = self.python.run(rest, self.folder / cwd)
+        else:
+            line = [str(Path(sys.executable).parent / program), *rest]
+            place = {"cwd": self.folder / cwd, "env": self.python.environment}
+            done = subprocess.run(line, **place, capture_output=True, text=True, timeout=300)
+            code, output = done.returncode, done.stdout + done.stderr
+        assert code == 0, f"{arguments}\n{output}"
+        assert TOKEN not in output
 
 
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory):
-    """The loopback Hub, and a folder beside links to what the repository has."""
+    """A folder with what the pages name, beside links to what the repository has, and the loopback Hub."""
     folder = tmp_path_factory.mktemp("sandbox")
     for name in ("training", "examples", "modeling_esvit", "model_cards"):
         (folder / name).symlink_to(ROOT / name)
@@ -183,13 +198,17 @@ def sandbox(tmp_path_factory):
     models = [Repository(name, published, "model") for name in names]
     data = imagenet_1k(train=5, validation=2, test=0)
     data.granted.add("ada")
+    evaluation = "--knn_every 1 --knn_k 3 --knn_train my/labelled:train --knn_test my/labelled:test"
+    run = tiny(Path("my/photographs"), Path("runs/mine"), evaluation)
+    for view in {word for command in COMMANDS for word in command.split() if re.fullmatch(r"runs/\w+_view", word)}:
+        first = parse_options(["--recipe", view.removeprefix("runs/"), *shallow(view.removeprefix("runs/"))])
+        build_config(first).save_pretrained(folder / view)  # enough for a dry run to begin with
+    settings = {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
     with LoopbackHub([*models, data], {TOKEN: "ada"}, organizations={"org": ["ada"]}) as hub:
-        evaluation = (
-            f"--knn_every 1 --knn_k 3 --knn_train {folder}/my/labelled/train --knn_test {folder}/my/labelled/test"
-        )
-        arguments = tiny(folder / "my" / "photographs", folder / "runs" / "mine", evaluation)
-        run_command(hub, folder, ["python", "training/pretrain.py", *arguments])
-        yield hub, folder
+        with ForkedCommands(hub.environment(folder / "home", TOKEN, **settings)) as python:
+            made = Sandbox(folder, python)
+            made.run(["python", "training/pretrain.py", *run])
+            yield made
 
 
 @pytest.mark.slow
@@ -197,23 +216,21 @@ def sandbox(tmp_path_factory):
 def test_command(sandbox, command):
     rule = rule_for(command, RULES)
     assert rule is not None
-    run_command(*sandbox, rule.arguments(command), rule.cwd)
+    sandbox.run(rule.arguments(command), rule.cwd)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda text: text.strip().splitlines()[-1][:50])
 def test_snippet(sandbox, snippet):
-    run_command(*sandbox, ["python", "-c", snippet])
+    sandbox.run(["python", "-c", snippet])
 
 
 @pytest.mark.slow
 def test_card_of_a_run(sandbox):
-    """What `publish.py` writes; its snippets load what was published."""
-    hub, folder = sandbox
-    run_command(hub, folder, ["python", "training/publish.py", "runs/mine", "--repo_id", "org/run", "--no_check"])
-    card = (folder / "runs" / "mine-hub" / "README.md").read_text()
-    (snippet,) = snippets(card)
-    run_command(hub, folder, ["python", "-c", snippet])
-    (command,) = commands(card)
+    """What `publish.py` writes; its snippet loads what was published, and its command trains again."""
+    sandbox.run(["python", "training/publish.py", "runs/mine", "--repo_id", "org/run", "--no_check"])
+    card = (sandbox.folder / "runs" / "mine-hub" / "README.md").read_text()
+    (snippet,), (command,) = snippets(card), commands(card)
+    sandbox.run(["python", "-c", snippet])
     assert rule_for(command, [AGAIN])
-    run_command(hub, folder, AGAIN.arguments(command))
+    sandbox.run(AGAIN.arguments(command))

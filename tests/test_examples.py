@@ -84,6 +84,34 @@ def test_match_photographs(folder, tmp_path):
         match_photographs.main([folder, path, str(tmp_path / "nothing.png")])
 
 
+@pytest.mark.parametrize(
+    ("main", "arguments", "message"),
+    [
+        (similar_images.main, "MODEL . --query a.png --features x.csv", "x.csv must end in one of"),
+        (similar_images.main, "MODEL . --query a.png --output x.foo", None),
+        (match_photographs.main, "MODEL a.png a.png --output x.foo", None),
+        (match_photographs.main, "MODEL a.png a.png --size 0", None),
+        (match_photographs.main, "MODEL a.png a.png --output a.png/x.png", "x.png|File exists"),
+        (segment.main, "MODEL --crops 7", None),
+        (segment.main, ".", "is a model of type None"),
+        (segment.main, "swin", "is a model of type 'swin', not 'esvit'"),
+        (continue_pretraining.main, "MODEL --data nowhere --output_dir x", "'nowhere' does not exist"),
+        (continue_pretraining.main, "MODEL --data . --output_dir x", "'train' is not a folder"),
+    ],
+)
+def test_wrong_arguments(folder, tmp_path, monkeypatch, main, arguments, message):
+    """One line that says what is wrong (None: of the parser); nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    Image.linear_gradient("L").save("a.png")
+    (tmp_path / "swin").mkdir()
+    (tmp_path / "swin" / "config.json").write_text('{"model_type": "swin"}')
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit, match=message) as error:
+        main(arguments.replace("MODEL", folder).split())
+    assert message is None and error.value.code == 2 or str(error.value).startswith("error: ")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.slow
 def test_finetune(folder, patches, tmp_path):
     command = [folder, "--data", str(patches), "--output_dir", str(tmp_path / "classifier")]

@@ -9,13 +9,17 @@ import threading
 import numpy as np
 import pytest
 import torch
+from datasets import ClassLabel, Dataset, Features
+from datasets import Image as ImageColumn
 from PIL import Image
 from torchvision.transforms import v2
 from transformers import AutoImageProcessor, AutoModel, pipeline
+from transformers.pipelines.pt_utils import KeyDataset
 
 from modeling_esvit import EsViTConfig, EsViTModel
 
 
+FEATURES = Features({"photograph": ImageColumn(), "label": ClassLabel(names=["a", "b"])})
 POOLED = {"pool": True, "return_tensors": True}
 
 
@@ -78,6 +82,17 @@ def test_batches_of_different_sizes(extract):
     for image, pooled in zip(images, batched, strict=True):
         torch.testing.assert_close(pooled, extract(image, **POOLED))
     assert [np.array(regions).shape for regions in extract(images, batch_size=2)] == [(1, 49, 64)] * 3
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_a_data_set_in_batches(extract, batch_size):
+    """Read as it is asked for, in its order, whatever the batches."""
+    images = [picture(300, 260), picture(224, 500), picture(640, 230)]
+    rows = Dataset.from_dict({"photograph": images, "label": [0, 1, 0]}, features=FEATURES)
+    pooled = list(extract(KeyDataset(rows, "photograph"), batch_size=batch_size, **POOLED))
+    assert [tuple(each.shape) for each in pooled] == [(1, 64)] * 3
+    for image, each in zip(images, pooled, strict=True):
+        torch.testing.assert_close(each, extract(image, **POOLED))
 
 
 @pytest.mark.parametrize(

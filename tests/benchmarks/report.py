@@ -114,6 +114,22 @@ def streams(saved: Saved) -> str:
     )
 
 
+def extraction(saved: Saved) -> str:
+    alone = saved["rows"][0]["median_seconds"]
+    return table(
+        ["", "images/s", "of the model's speed", "peak GB"],
+        (
+            (
+                row["name"],
+                f"{saved['images'] / row['median_seconds']:.1f}",
+                f"{alone / row['median_seconds']:.0%}",
+                f"{row['peak_bytes'] / 1e9:.2f}",
+            )
+            for row in saved["rows"]
+        ),
+    )
+
+
 def startup(saved: Saved) -> str:
     first = saved["rows"][0]["median_seconds"]
     return table(
@@ -191,6 +207,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Saved], str]]] = {
     "loss": ("Loss, prototypes and their gradients, 65536 prototypes", loss),
     "inference": ("Feature extraction, Swin-T W7, 224 px, batch 16, fp32", inference),
     "inference_default_allocator": ("The same with glibc's allocator as it comes", inference),
+    "pipeline": ("From JPEGs of 500 x 375 px to view features, Swin-T W7, fp32, batches of 16", extraction),
     "views": ("Views: decode a 500 x 375 JPEG, 2 x 224 + 8 x 96 px crops, one core", views),
     "stream": ("Streams of JPEGs of 500 x 375 px, shuffled and decoded, one core", streams),
     "startup": ("From a new process to the features of a first image through `pipeline`", startup),
