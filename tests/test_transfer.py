@@ -13,12 +13,16 @@ from datasets import ClassLabel, Dataset, Features, Image, Sequence, Value
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.multiclass import OneVsRestClassifier
+from sklearn.preprocessing import StandardScaler
 
 import transfer
 import transfer_metrics
 from evaluation import run_command
+from feature_bank import make_bank
 from feature_classifiers import HeldOutError, fit_one_vs_rest
+from frozen_models import load_frozen
 from image_columns import DataOptionError
+from image_sources import open_source
 from modeling_esvit import EsViTConfig, EsViTModel
 from tiny_runs import write_images
 from transfer_data import TABLE, TransferSet, TransferTableError, class_targets, entry, middle_rows, read_table
@@ -269,6 +273,20 @@ def test_command(model, data, tmp_path, monkeypatch, capsys):
     assert statuses == {"colours": "measured", "missing": "missing", "empty": "failed", "own": "measured"}
     assert "no image below" in result["datasets"]["empty"]["reason"]
     assert result["measured"] == 2 and "Average of 2 of 4 data sets" in output.with_suffix(".md").read_text()
+
+
+def test_score_is_that_of_scikit_learn(model, data, tmp_path, monkeypatch):
+    output = tmp_path / "r.json"
+    given = [model, "--output", output, "--data", f"own={data / 'folder'}", "--metric", "mean_per_class", "--seed", 3]
+    assert run(monkeypatch, *given) == 0
+    found = json.loads(output.read_text())["datasets"]["own"]
+    sources = [open_source(data / "folder" / split) for split in ("train", "test")]
+    train, test = (make_bank(load_frozen(str(model)), "x", source, tmp_path / "banks") for source in sources)
+    scaler = StandardScaler().fit(train.features().double())
+    judge = LogisticRegression(C=1 / (found["l2"] * len(train)), tol=1e-12, max_iter=10_000)
+    judge.fit(scaler.transform(train.features().double()), train.labels)
+    predicted = judge.predict(scaler.transform(test.features().double()))
+    assert found["score"] == pytest.approx(balanced_accuracy_score(test.labels, predicted))
 
 
 def test_against_a_second_model(model, data, tmp_path, monkeypatch):

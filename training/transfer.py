@@ -233,7 +233,7 @@ def described(each: TransferSet) -> Outcome:
 
 
 def unavailable(each: TransferSet, error: Exception) -> Outcome:
-    reason = " ".join(str(error).split())
+    reason = " ".join(str(error).split()).replace("|", "/")  # it stands in a table
     return described(each) | {"status": why_unavailable(error), "reason": reason}
 
 
