@@ -56,7 +56,9 @@ def describe(name: str, explorer: Explorer) -> str:
     kind = getattr(config, "architecture", config.model_type)
     short = "/".join(name.rstrip("/").split("/")[-2:])
     size = f"{explorer.model.num_parameters() / 1e6:.1f} million weights"
-    return f"# {TITLE}\n**{short}** ({kind}, {size}) was trained on images alone: nobody told it what they show."
+    return (
+        f"# {TITLE}\n**{short}** ({kind}, {size}). Choose or upload one or two images; what it sees in them is below."
+    )
 
 
 def shown(function: Any) -> Any:
