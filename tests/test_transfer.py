@@ -278,7 +278,11 @@ def test_command(model, data, tmp_path, monkeypatch, capsys):
 def test_score_is_that_of_scikit_learn(model, data, tmp_path, monkeypatch):
     output = tmp_path / "r.json"
     given = [model, "--output", output, "--data", f"own={data / 'folder'}", "--metric", "mean_per_class", "--seed", 3]
-    assert run(monkeypatch, *given) == 0
+    fitted, fit = [], transfer.fit
+    monkeypatch.setattr(
+        transfer, "fit", lambda metric, rows, *rest: fitted.append(len(rows)) or fit(metric, rows, *rest)
+    )
+    assert run(monkeypatch, *given) == 0 and fitted == [30]  # on what was held out as well
     found = json.loads(output.read_text())["datasets"]["own"]
     sources = [open_source(data / "folder" / split) for split in ("train", "test")]
     train, test = (make_bank(load_frozen(str(model)), "x", source, tmp_path / "banks") for source in sources)
