@@ -38,8 +38,8 @@ import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
 
-from evaluation import METRIC, TOP_K, checked_output, run_command, write_result  # noqa: E402  (the line above puts
-from image_columns import DataOptionError, ImageColumns  # noqa: E402                      these on the path)
+from evaluation import METRIC, TOP_K, card_figures, checked_output, run_command, write_result  # noqa: E402  (the line
+from image_columns import DataOptionError, ImageColumns  # noqa: E402                     above puts these on the path)
 
 
 def load_model(name: str, classes: list[str]) -> PreTrainedModel:
@@ -170,7 +170,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
     options = checked_output(parser, parser.parse_args(arguments))
     result = finetune(options)
-    write_result(result, f"Fine-tuning of {options.model}", table(result), options.output)
+    figures = card_figures({f"fine-tuning {name}": result[name] for name in ("top1", "top5")}, result["test"])
+    write_result(result, f"Fine-tuning of {options.model}", table(result), options.output, figures)
     return result
 
 

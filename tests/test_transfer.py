@@ -260,6 +260,9 @@ def test_command(model, data, tmp_path, monkeypatch, capsys):
     assert first["average"] == own["score"] and first["measured"] == first["asked_for"] == 1
     assert "| own | accuracy |" in output.with_suffix(".md").read_text() and "| own |" in capsys.readouterr().out
     assert output.with_suffix(".png").stat().st_size > 5000
+    assert first["command"].endswith("transfer.py MODEL --data own=folder")
+    figure = {"name": "transfer to own", "value": own["score"], "metric": "accuracy", "dataset": "folder"}
+    assert first["figures"] == [figure | {"split": "test"}]
 
     monkeypatch.setattr(transfer, "fit", None)  # what is there already is not fitted again
     assert run(monkeypatch, *given) == 0 and json.loads(output.read_text()) == first

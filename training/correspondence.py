@@ -32,7 +32,9 @@ from torch import Tensor
 
 from evaluation import (
     COMMON_ERRORS,
+    CardFigure,
     add_model_arguments,
+    card_figures,
     checked,
     checked_output,
     features_folder,
@@ -64,6 +66,7 @@ from stereo import match_stereo, whole_size
 
 
 STEREO = "stereo"
+STEREO_DATA = "motorcycle, scikit-image"
 DRAWN = 3  # images in the picture
 TITLES = {
     "mirrored": "mirrored, recoloured, grey: ten most similar pairs",
@@ -227,6 +230,16 @@ def position_rows(name: str, result: dict[str, float | None]) -> list[str]:
     ]
 
 
+def figures(result: dict[str, Any]) -> list[CardFigure]:
+    """For a model card: what the paper reports, and of the other measures the matches within one region."""
+    found = {name: result[name]["within_one"] for name in placed(result)}
+    if MIRRORED in result:
+        found[MIRRORED] = result[MIRRORED]["accuracy"]
+    named = {name: {f"region correspondence, {name}": value} for name, value in found.items() if value is not None}
+    data = {name: STEREO_DATA if name == STEREO else result["data"] for name in named}
+    return [figure for name, values in named.items() for figure in card_figures(values, data[name])]
+
+
 def write_curves(result: dict[str, Any], output: Path) -> None:
     """Beside `output`: how far matches are from the truth."""
     if placed(result):
@@ -254,7 +267,7 @@ def correspondence_command() -> None:
     if state.is_main_process:
         if STEREO in arguments.measures:
             result[STEREO] = known(measure_stereo(model, arguments.stereo_size and tuple(arguments.stereo_size)))
-        write_result(result, title, table(result), output)
+        write_result(result, title, table(result), output, figures(result))
         if output is not None:
             write_curves(result, output)
         if output is not None and images is not None and parts is not None:

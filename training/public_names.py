@@ -47,4 +47,5 @@ def public_words(words: Sequence[str], model: str) -> Iterator[str]:
         elif word == model:
             yield "MODEL"
         else:
-            yield f"{option}={public_name(value)}" if equals and option.startswith("--") else public_name(word)
+            named = equals and (option.startswith("--") or option.isidentifier())  # an option, or NAME=DATA
+            yield f"{option}={public_name(value)}" if named else public_name(word)

@@ -39,9 +39,11 @@ from tqdm.auto import tqdm
 from evaluation import (
     COMMON_ERRORS,
     NO_CLASS,
+    CardFigure,
     add_feature_arguments,
     add_model_arguments,
     align_labels,
+    card_figures,
     checked,
     checked_output,
     open_device,
@@ -282,6 +284,19 @@ def comparison(results: dict[str, Outcome], name: str, others: dict[str, Outcome
     }
 
 
+def figures(result: dict[str, Any]) -> list[CardFigure]:
+    """The score of each data set, for a model card."""
+    return [
+        figure
+        for name, score in measured(result["datasets"]).items()
+        for figure in card_figures({f"transfer to {name}": score}, **measured_on(result["datasets"][name]))
+    ]
+
+
+def measured_on(outcome: Outcome) -> dict[str, str]:
+    return {"data": outcome["test"], "metric": outcome["metric"]}
+
+
 def read_result(path: Path) -> dict[str, Any]:
     """
     Raises:
@@ -358,7 +373,7 @@ def transfer_command() -> None:
     result = summary(options, results)
     if against:
         result["against"] = comparison(results, against, *(others or [rivals]))
-    write_result(result, f"Transfer of {options.model}", table(result), options.output)
+    write_result(result, f"Transfer of {options.model}", table(result), options.output, figures(result))
     draw(result, options.output.with_suffix(".png"))
     state.destroy_process_group()
     if result["measured"] < result["asked_for"]:
