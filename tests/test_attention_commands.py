@@ -112,6 +112,9 @@ def test_no_image_can_be_read(folder, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no image")
     with pytest.raises(attention_entropy.EmptySourceError, match="none of the 1 images .*bad.png"):
         attention_entropy.main([folder, str(tmp_path / "bad.png"), "--output", str(tmp_path / "entropy.json")])
+    (tmp_path / "folder.json").mkdir()
+    with pytest.raises(SystemExit):  # not after the last image
+        attention_entropy.main([folder, str(tmp_path / "bad.png"), "--output", str(tmp_path / "folder.json")])
 
 
 @pytest.mark.slow

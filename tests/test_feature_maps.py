@@ -3,7 +3,10 @@
 """Maps of features and sheets of neighbours: rows found, drawn, and named."""
 
 import json
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -108,3 +111,17 @@ def test_what_users_get_wrong(folder, images, tmp_path, monkeypatch):
     fails("labels", folder, "--data", str(images / "a"))
     monkeypatch.setitem(sys.modules, "umap", None)
     fails("pip install umap-learn", folder, "--data", str(images), "--method", "umap")
+
+
+@pytest.mark.slow
+def test_of_two_processes_one_draws(folder, images, tmp_path):
+    root = Path(__file__).parents[1]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root)}
+    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    script = [str(root / "training" / "feature_maps.py"), folder, "--data", str(images), "--device", "cpu"]
+    done = subprocess.run(
+        [sys.executable, *torchrun, *script, "--output_dir", str(tmp_path / "maps")],
+        env=environment, check=True, timeout=200, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert done.stdout.count("nearest neighbours of") == 1
+    assert len(json.loads((tmp_path / "maps" / "map.json").read_text())) == 26

@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from evaluation import open_device, run_command
+from evaluation import checked_output, open_device, run_command
 from image_sources import EmptySourceError
 from looking import USER_ERRORS, LookingModel, add_model_arguments, load_looking, save_figure
 from modeling_esvit.attention_maps import BlockAttention, block_attentions
@@ -172,7 +172,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
             parser.error(f"--{name} must be at least 1, got {getattr(options, name)}")
     if options.output.suffix != ".json":
         parser.error(f"--output {options.output} must end in .json; table and picture are written beside it")
-    return options
+    return checked_output(parser, options)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -131,10 +131,17 @@ def checked(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def checked_output(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> argparse.Namespace:
+    """Refuses what cannot be written, and makes the folder, before anything is computed.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
     if arguments.output is not None and arguments.output.is_dir():
         parser.error(f"--output {arguments.output} is a folder; name a file in it")
-    if arguments.output is not None and arguments.output.suffix == ".md":
-        parser.error(f"--output {arguments.output} names the JSON file; the table is written beside it")
+    if arguments.output is not None and arguments.output.suffix in (".md", ".png"):
+        parser.error(f"--output {arguments.output} names the JSON file; table and picture are written beside it")
+    if arguments.output is not None:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
     return arguments
 
 

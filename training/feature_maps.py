@@ -153,7 +153,6 @@ def draw_neighbours(
 
 def make_maps(options: argparse.Namespace, bank: FeatureBank, source: ImageSource, images: LabelledImages) -> str:
     """Writes all files; returns what there is to say."""
-    options.output_dir.mkdir(parents=True, exist_ok=True)
     chosen = chosen_rows(len(bank), options.images, options.seed)
     labels = bank.labels[chosen]
     points = project(bank.features()[chosen], options.method, options.seed)
@@ -200,6 +199,7 @@ def parse_arguments(arguments: list[str] | None) -> Any:
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     state = open_device(options.device)
+    options.output_dir.mkdir(parents=True, exist_ok=True)
     data, split = split_name(options.data)
     source = open_source(data, split=split)
     model = load_frozen(
@@ -212,8 +212,10 @@ def main(arguments: list[str] | None = None) -> None:
         bank = make_bank(
             model, options.data, source, folder, batch_size=options.batch_size, num_threads=options.workers
         )
-        print(make_maps(options, bank, source, LabelledImages(source, model.transform)))
-    print(f"{options.output_dir / 'map.png'}\n{options.output_dir / 'neighbours.png'}")
+        if state.is_main_process:
+            print(make_maps(options, bank, source, LabelledImages(source, model.transform)))
+            print(f"{options.output_dir / 'map.png'}\n{options.output_dir / 'neighbours.png'}")
+    state.destroy_process_group()
 
 
 if __name__ == "__main__":
