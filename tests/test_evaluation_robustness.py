@@ -16,8 +16,8 @@ import knn
 import linear_features
 import linear_probe
 import transfer
-from evaluation import run_command
-from frozen_models import load_frozen
+from evaluation import open_device, run_command
+from frozen_models import FrozenModelError, load_frozen
 from image_sources import open_source
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.image_decoding import decode
@@ -266,3 +266,9 @@ def test_a_loss_that_overflows_is_null(model, tmp_path, monkeypatch):
 def test_images_decode_alike_in_training_and_evaluation(tmp_path):
     source = open_source(write_unusual(tmp_path))
     assert {decode(source.read(index)).mode for index in range(len(source))} == {"RGB"}
+
+
+def test_a_device_that_is_not_there():
+    for device in ("tpu9", "cuda:99"):
+        with pytest.raises(FrozenModelError, match=f"--device {device} cannot be used"):
+            open_device(device)

@@ -146,6 +146,14 @@ def checked_output(parser: argparse.ArgumentParser, arguments: argparse.Namespac
 
 
 def open_device(device: str | None) -> PartialState:
+    """
+    Raises:
+        FrozenModelError: there is no such device here.
+    """
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise FrozenModelError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
     # Accelerate ignores torchrun's processes on a CPU unless told that there is nothing else.
     return PartialState(cpu=device == "cpu" or not torch.accelerator.is_available())
 

@@ -63,11 +63,13 @@ def add_size_argument(parser: argparse.ArgumentParser) -> None:
 def load_looking(arguments: argparse.Namespace) -> LookingModel:
     """
     Raises:
-        FrozenModelError: a model of timm, which has no such outputs. OSError: transformers finds no such model.
+        FrozenModelError: a model of timm, which has no such outputs; or no such device.
+        OSError: transformers finds no such model.
     """
     if arguments.model.startswith(TIMM):
         raise FrozenModelError(f"{arguments.model}: models of timm give no attention weights and no grid of regions.")
-    device = arguments.device or open_device(None).device
+    state = open_device(arguments.device)
+    device = arguments.device or state.device
     options = {"revision": arguments.revision, "trust_remote_code": arguments.trust_remote_code}
     # Other forms of attention return no weights; EsViT models switch by themselves.
     model = AutoModel.from_pretrained(arguments.model, attn_implementation="eager", **options)
