@@ -25,7 +25,17 @@ from image_columns import DataOptionError
 from image_sources import open_source
 from modeling_esvit import EsViTConfig, EsViTModel
 from tiny_runs import write_images
-from transfer_data import TABLE, TransferSet, TransferTableError, class_targets, entry, middle_rows, read_table
+from transfer_data import (
+    TABLE,
+    TransferSet,
+    TransferTableError,
+    class_targets,
+    entry,
+    middle_rows,
+    open_part,
+    read_table,
+    why_unavailable,
+)
 from transfer_metrics import MetricError, score
 from transfer_search import L2, Standardisation, choose_l2, coarse_to_fine, tuning_parts
 
@@ -343,3 +353,11 @@ def test_what_differs_from_the_table_is_noted():
         "2 test images of no training class, which count as wrong",
     ]
     assert transfer.differences(replace(each, classes=None, sizes=None), found | {"unknown_class_images": 0}) == []
+
+
+def test_shards_of_the_hub_that_cannot_be_reached_are_missing(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    each = TransferSet("voc", "hf://datasets/no/such@main/train*.parquet", "hf://datasets/no/such@main/test*.parquet")
+    with pytest.raises(OSError) as met:
+        open_part(each, each.train)
+    assert why_unavailable(met.value) == "missing"

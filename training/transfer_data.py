@@ -198,4 +198,4 @@ def why_unavailable(error: Exception) -> str:
         if isinstance(cause, GatedRepoError) or "is a gated dataset on the Hub" in str(cause):
             return "gated"
         cause = cause.__cause__ or cause.__context__
-    return "missing" if isinstance(error, DataNotFoundError) else "failed"
+    return "missing" if isinstance(error, DataNotFoundError | ConnectionError) else "failed"
