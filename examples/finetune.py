@@ -19,8 +19,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import datasets
-import evaluate
 import numpy as np
 import torch
 from torchvision.transforms import v2
@@ -35,6 +33,12 @@ from transformers import (
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
 
+
+try:
+    import datasets
+    import evaluate
+except ModuleNotFoundError as error:
+    sys.exit(f"error: this needs the package {error.name}: pip install -e '.[training,examples]'")
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
 

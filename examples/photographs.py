@@ -24,13 +24,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import skimage.data
 import torch
-from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as PILImage
-from sklearn.datasets import load_sample_image
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+
+try:
+    import skimage.data
+    from datasets import ClassLabel, Dataset, Features, Image
+    from sklearn.datasets import load_sample_image
+except ModuleNotFoundError as error:
+    sys.exit(f"error: this needs the package {error.name}: pip install -e '.[training,examples]'")
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "training"))
 from knn import knn_predict  # noqa: E402  (the line above puts it on the path)

@@ -15,20 +15,24 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import skimage.data
-import skimage.filters
-import skimage.morphology
 import torch
-from matplotlib.figure import Figure
-from scipy import ndimage
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm.auto import tqdm
 from transformers import UperNetConfig, UperNetForSemanticSegmentation
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from modeling_esvit import EsViTBackbone, EsViTConfig
 
+
+try:
+    import skimage.data
+    import skimage.filters
+    import skimage.morphology
+    from matplotlib.figure import Figure
+    from scipy import ndimage
+    from tqdm.auto import tqdm
+except ModuleNotFoundError as error:
+    sys.exit(f"error: this needs the package {error.name}: pip install -e '.[training,examples]'")
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "training"))
 from looking import checked_picture, save_figure  # noqa: E402  (the line above puts it there)

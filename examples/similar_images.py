@@ -14,10 +14,7 @@ import argparse
 import sys
 from pathlib import Path
 
-import datasets
-import faiss
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
 from modeling_esvit.embed import USER_ERRORS, Embedder, Features, embed, embed_to_file, load_features
@@ -25,6 +22,13 @@ from modeling_esvit.embed_files import check_output
 from modeling_esvit.embed_images import find_images
 from modeling_esvit.image_decoding import decode
 
+
+try:
+    import datasets
+    import faiss
+    from matplotlib.figure import Figure
+except ModuleNotFoundError as error:
+    sys.exit(f"error: this needs the package {error.name}: pip install -e '.[training,examples]'")
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "training"))
 from looking import checked_picture, save_figure  # noqa: E402  (the line above puts it there)

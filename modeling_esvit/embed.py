@@ -292,9 +292,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         if value is not None and value < 1:
             parser.error(f"--{name} must be at least 1, got {value}")
     try:
-        torch.device(parsed.device or "cpu")
-    except RuntimeError as error:
-        parser.error(f"--device {parsed.device}: {error}")
+        torch.empty(1, device=parsed.device or "cpu").cpu()
+    except (RuntimeError, AssertionError) as error:  # the latter of a torch that was built without the device
+        parser.error(f"--device {parsed.device}: {str(error).splitlines()[0]}")
     return parsed
 
 

@@ -21,7 +21,7 @@ from PIL import Image
 from transformers import AutoImageProcessor, ResNetConfig, ResNetModel, ViTConfig, ViTModel
 
 from modeling_esvit import EsViTConfig, EsViTModel
-from modeling_esvit.embed import Embedder, FeatureError, embed, main
+from modeling_esvit.embed import Embedder, FeatureError, embed, main, parse_arguments
 from modeling_esvit.embed_files import FORMATS, OutputError, load_features
 from modeling_esvit.embed_images import NoImagesError, find_images
 
@@ -257,3 +257,10 @@ def test_bad_input(folder, images, tmp_path):
         find_images([])
     with pytest.raises(OutputError, match="must end in"):
         load_features("features.csv")
+
+
+@pytest.mark.parametrize("device", ["gpu", "meta", "xpu:99", "cuda:99"])
+def test_a_device_that_is_not_there_is_one_line(device, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parse_arguments(["model", "images", "--output", "features.npz", "--device", device])
+    assert f"error: --device {device}: " in capsys.readouterr().err

@@ -3,6 +3,9 @@
 """The examples, each as its page says, on the bundled photographs and a small model."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -43,6 +46,27 @@ def patches(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "photographs"
     write_photographs(path, patch_size=64, train_per_photograph=6, test_per_photograph=2, shards=1)
     return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page, package, extras",
+    [
+        ("similar_images.py", "faiss", "training,examples"),
+        ("segment.py", "skimage", "training,examples"),
+        ("photographs.py", "skimage", "training,examples"),
+        ("finetune.py", "evaluate", "training,examples"),
+        ("app/app.py", "gradio", "app"),
+    ],
+)
+def test_a_missing_package_is_one_line(page, package, extras):
+    path = Path(similar_images.__file__).parent / page
+    program = "import runpy, sys; sys.modules[sys.argv[1]] = None; runpy.run_path(sys.argv[2], run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", program, package, path], capture_output=True, text=True)
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"error: this needs the package {package}")
+    assert line.endswith(f": pip install -e '.[{extras}]'")
 
 
 def test_similar_images(folder, tmp_path, capsys):

@@ -18,23 +18,27 @@ from typing import Any
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
-import gradio as gr  # noqa: E402
 from PIL import Image  # noqa: E402
 
 
 # Of a checkout; on a Space the package lies beside this file.
 sys.path.append(str(Path(__file__).resolve().parents[2]))
-from explorer import (  # noqa: E402
-    LONGER_SIDE,
-    USER_ERRORS,
-    Explorer,
-    NoViewFeatureError,
-    Point,
-    Seen,
-    marked,
-    match,
-    read_upload,
-)
+try:
+    import gradio as gr
+
+    from explorer import (
+        LONGER_SIDE,
+        USER_ERRORS,
+        Explorer,
+        NoViewFeatureError,
+        Point,
+        Seen,
+        marked,
+        match,
+        read_upload,
+    )
+except ModuleNotFoundError as error:
+    sys.exit(f"error: this needs the package {error.name}: pip install -e '.[app]'")
 
 
 TITLE = "What does this model see?"
