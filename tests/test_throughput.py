@@ -3,6 +3,7 @@
 """Throughput: operations by hand, the published scale, models of all kinds without weights, and the command."""
 
 import json
+import os
 import sys
 
 import pytest
@@ -124,3 +125,16 @@ def test_an_output_that_cannot_be_written_is_refused_first(tmp_path, monkeypatch
     with pytest.raises(SystemExit):  # the picture would take the place of the result
         run(monkeypatch, "swin-tiny", "--output", tmp_path / "speed.png")
     assert "names the JSON file" in capsys.readouterr().err
+
+
+def killed(name, options):
+    os._exit(9)  # as the kernel ends a process that takes too much memory
+
+
+def test_a_process_without_memory_and_a_wrong_device(monkeypatch):
+    monkeypatch.setattr(throughput, "measure", killed)
+    with pytest.raises(ThroughputError, match="the process that measured swin-tiny was killed.*which is 128"):
+        throughput.measure_all(ThroughputOptions(["swin-tiny"]))
+    monkeypatch.setattr(sys, "argv", ["throughput.py", "swin-tiny", "--device", "tpu9"])
+    with pytest.raises(SystemExit, match="error: --device tpu9 cannot be used"):
+        run_command(throughput.throughput_command, throughput.USER_ERRORS)

@@ -145,7 +145,7 @@ def checked_output(parser: argparse.ArgumentParser, arguments: argparse.Namespac
     return arguments
 
 
-def open_device(device: str | None) -> PartialState:
+def check_device(device: str | None) -> None:
     """
     Raises:
         FrozenModelError: there is no such device here.
@@ -154,6 +154,14 @@ def open_device(device: str | None) -> PartialState:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise FrozenModelError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
+
+
+def open_device(device: str | None) -> PartialState:
+    """
+    Raises:
+        FrozenModelError: see `check_device`.
+    """
+    check_device(device)
     # Accelerate ignores torchrun's processes on a CPU unless told that there is nothing else.
     return PartialState(cpu=device == "cpu" or not torch.accelerator.is_available())
 

@@ -22,6 +22,7 @@ import math
 import platform
 import statistics
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ import yaml
 from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
-from evaluation import checked_output, run_command, write_result
+from evaluation import check_device, checked_output, run_command, write_result
 from frozen_models import TIMM, FrozenModelError
 from modeling_esvit.configuration_esvit import EsViTArchitectureError
 from throughput_measure import DTYPES, ThroughputError, ThroughputOptions, chosen_device, configuration, measure
@@ -45,12 +46,23 @@ USER_ERRORS = (ThroughputError, FrozenModelError, NoViewFeatureError, EsViTArchi
 
 
 def measure_all(options: ThroughputOptions) -> dict[str, dict[str, Any]]:
+    """Each model in a process of its own, which begins with no memory of the others.
+
+    Raises:
+        ThroughputError: such a process was killed.
+    """
     rows = {}
     with tqdm(options.models, unit="model", dynamic_ncols=True) as bar:
         for name in bar:
             bar.set_description(name)
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
-                rows[name] = executor.submit(measure, name, options).result()
+                try:
+                    rows[name] = executor.submit(measure, name, options).result()
+                except BrokenProcessPool as error:
+                    raise ThroughputError(
+                        f"the process that measured {name} was killed, most often because memory ran out: make "
+                        f"--batch_size smaller, which is {options.batch_size}."
+                    ) from error
     return rows
 
 
@@ -140,6 +152,7 @@ def parse_arguments() -> ThroughputOptions:
 
 def throughput_command() -> None:
     options = parse_arguments()
+    check_device(options.device)
     transformers_logging.disable_progress_bar()
     linear = accuracies(options)
     for name in options.models:  # all names first: a wrong one is not to be found after hours

@@ -19,7 +19,8 @@ the training images; then it is trained on both together. Features stay beside t
 single data sets in it: the same command continues a stopped one. Several processes (`torchrun`, `accelerate launch`)
 share the images.
 
-A data set that is missing, gated or cannot be used stands in the result with the reason; the exit code is then 3.
+A data set that is missing, gated or cannot be used stands in the result with the reason; the exit code is then 3
+(1 under `torchrun` and `accelerate launch`, which have no other).
 """
 
 import argparse
