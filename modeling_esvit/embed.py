@@ -85,10 +85,13 @@ class Embedder:
             image_size: pixels a side of what the model sees, instead of the size it was made for.
             kwargs: for both `from_pretrained`: `revision`, `trust_remote_code` and so on.
         """
+        model = AutoModel.from_pretrained(
+            name, dtype=dtype, **kwargs
+        )  # first: it says what is wrong with a config.json
         processor = AutoImageProcessor.from_pretrained(name, **kwargs)
         if image_size is not None:
             resize(processor, image_size)
-        return cls(AutoModel.from_pretrained(name, dtype=dtype, **kwargs).to(device or default_device()), processor)
+        return cls(model.to(device or default_device()), processor)
 
     def fingerprint(self) -> int:
         return fingerprint(self.model)

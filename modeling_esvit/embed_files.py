@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -201,19 +202,27 @@ def load_features(path: str | Path) -> Features:
     Features that `embed` wrote, in any of its formats.
 
     Raises:
-        OutputError: the suffix names no format.
+        OutputError: the suffix names no format, or the file is not what `embed` writes.
+        OSError: there is no such file.
     """
     path = Path(path)
-    if path.suffix == ".npz":
-        with np.load(path, allow_pickle=False) as file:
-            return Features(file["names"].tolist(), file["view"], file["regions"] if "regions" in file else None)
-    if path.suffix == ".safetensors":
-        with safe_open(path, framework="np") as file:
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return Features(json.loads(arrays["names"].tobytes()), arrays["view"], arrays.get("regions"))
-    if path.suffix == ".parquet":
-        return read_parquet(path)
-    raise OutputError(f"{path} must end in one of {', '.join(FORMATS)}.")
+    if path.suffix not in READERS:
+        raise OutputError(f"{path} must end in one of {', '.join(FORMATS)}.")
+    try:
+        return READERS[path.suffix](path)
+    except (ValueError, KeyError, EOFError, BadZipFile, SafetensorError) as error:
+        raise OutputError(f"{path} holds no features that embed wrote ({error}).") from error
+
+
+def read_npz(path: Path) -> Features:
+    with np.load(path, allow_pickle=False) as file:
+        return Features(file["names"].tolist(), file["view"], file["regions"] if "regions" in file else None)
+
+
+def read_safetensors(path: Path) -> Features:
+    with safe_open(path, framework="np") as file:
+        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    return Features(json.loads(arrays["names"].tobytes()), arrays["view"], arrays.get("regions"))
 
 
 def read_parquet(path: Path) -> Features:
@@ -228,3 +237,6 @@ def read_parquet(path: Path) -> Features:
             column = column.flatten()
         arrays[name] = column.to_numpy(zero_copy_only=False).reshape(shape)
     return Features(table["name"].to_pylist(), arrays["view"], arrays.get("regions"))
+
+
+READERS = {".parquet": read_parquet, ".npz": read_npz, ".safetensors": read_safetensors}

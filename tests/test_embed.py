@@ -257,6 +257,21 @@ def test_bad_input(folder, images, tmp_path):
         find_images([])
     with pytest.raises(OutputError, match="must end in"):
         load_features("features.csv")
+    (tmp_path / "no-model").mkdir()
+    (tmp_path / "no-model" / "config.json").write_text('{"a":')
+    with pytest.raises(SystemExit, match="error: .*not a valid JSON file"):
+        main([str(tmp_path / "no-model"), str(images), "--output", str(tmp_path / "b.npz")])
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_a_file_of_other_content_is_no_features(suffix, tmp_path):
+    path = tmp_path / f"x{suffix}"
+    for content in (b"", b"something else, longer than a header"):
+        path.write_bytes(content)
+        with pytest.raises(OutputError, match="holds no features that embed wrote"):
+            load_features(path)
+    with pytest.raises(FileNotFoundError):
+        load_features(tmp_path / f"none{suffix}")
 
 
 @pytest.mark.parametrize("device", ["gpu", "meta", "xpu:99", "cuda:99"])

@@ -233,6 +233,9 @@ def test_own_card(tmp_path):
     card.write_text("# no header\n")
     with pytest.raises(SystemExit, match="error: The card's metadata has no license"):
         main(command)
+    card.write_bytes(b"\xff\xfe")
+    with pytest.raises(SystemExit, match="error: --card .*own.md is not text in UTF-8"):
+        main(command)
     assert "# ada/own is mine" in (tmp_path / "model-hub" / "README.md").read_text()
     assert not list(tmp_path.glob("*.partial"))
 

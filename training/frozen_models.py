@@ -102,8 +102,8 @@ def load_frozen(
         model, transform, processing = load_timm(name.removeprefix(TIMM))
     else:
         options = {"revision": revision, "trust_remote_code": trust_remote_code}
+        model = AutoModel.from_pretrained(name, **options)  # first: it says what is wrong with a config.json
         processor = AutoImageProcessor.from_pretrained(name, **options)
-        model = AutoModel.from_pretrained(name, **options)
         transform, processing = evaluation_transform(processor), processor.to_dict()
     model = model.to(device).eval().requires_grad_(False)
     settings = {

@@ -142,8 +142,15 @@ def prepare(options: PublishOptions) -> EsViTForPreTraining | EsViTModel:
 
 
 def given_card(path: Path, repo_id: str) -> str:
-    """A card of the user's; one of `model_cards/` gets the repository's name."""
-    return path.read_text().replace(f"org/{path.stem}", repo_id)
+    """A card of the user's; one of `model_cards/` gets the repository's name.
+
+    Raises:
+        CardError: it is not text.
+    """
+    try:
+        return path.read_text(encoding="utf-8").replace(f"org/{path.stem}", repo_id)
+    except UnicodeDecodeError as error:
+        raise CardError(f"--card {path} is not text in UTF-8 ({error}).") from error
 
 
 def describe_files(files: dict[str, int]) -> str:
