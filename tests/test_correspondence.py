@@ -18,9 +18,9 @@ import correspondence
 import matching_images
 from evaluation import run_command
 from frozen_models import TimmModel
-from modeling_esvit import EsViTConfig, EsViTModel
+from modeling_esvit import EsViTModel
 from region_features import region_features
-from tiny_runs import write_images
+from tiny_runs import write_images, write_model
 
 
 ROOT = Path(__file__).parents[1]
@@ -28,11 +28,7 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("model")
-    sizes = {"image_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
-    EsViTModel(EsViTConfig(**sizes)).save_pretrained(path)
-    return path
+    return write_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

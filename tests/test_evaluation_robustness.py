@@ -19,9 +19,9 @@ import transfer
 from evaluation import open_device, run_command
 from frozen_models import FrozenModelError, load_frozen
 from image_sources import open_source
-from modeling_esvit import EsViTConfig, EsViTModel
+from modeling_esvit import EsViTModel
 from modeling_esvit.image_decoding import decode
-from tiny_runs import write_images
+from tiny_runs import write_images, write_model
 from view_features import LONGEST, evaluation_transform, middle
 
 
@@ -31,11 +31,7 @@ COLOURS = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    torch.manual_seed(0)
-    sizes = {"image_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
-    folder = tmp_path_factory.mktemp("model")
-    EsViTModel(EsViTConfig(**sizes)).save_pretrained(folder)
-    return folder
+    return write_model(tmp_path_factory.mktemp("model"))
 
 
 def arguments(command: str, model: Path, train: str, test: str, output: Path, more: dict) -> list:

@@ -24,7 +24,7 @@ from frozen_models import load_frozen
 from image_columns import DataOptionError
 from image_sources import open_source
 from modeling_esvit import EsViTConfig, EsViTModel
-from tiny_runs import write_images
+from tiny_runs import write_images, write_model
 from transfer_data import (
     TABLE,
     TransferSet,
@@ -211,11 +211,7 @@ def test_middle_of_each_clip():
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    torch.manual_seed(0)
-    sizes = {"image_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
-    folder = tmp_path_factory.mktemp("model")
-    EsViTModel(EsViTConfig(**sizes)).save_pretrained(folder)
-    return folder
+    return write_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from datasets import ClassLabel, Dataset, Features, Image, Sequence, Value
 from PIL import Image as Pillow
 
 from hub_client import GRANTED, TOKENS
 from hub_protocol import Repository
 from loopback_hub import LoopbackHub
-from modeling_esvit import EsViTConfig, EsViTModel
+from tiny_runs import write_model
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -120,11 +119,7 @@ TABLE = {
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("model")
-    sizes = {"image_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
-    EsViTModel(EsViTConfig(**sizes)).save_pretrained(folder)
-    return folder
+    return write_model(tmp_path_factory.mktemp("model"))
 
 
 def evaluate(hub: LoopbackHub, model: Path, home: Path, launcher: list[str], *options: str) -> dict:

@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
+
+from modeling_esvit import EsViTConfig, EsViTModel
 
 
 NETWORK = "--image_size 32 --embed_dim 8 --depths 2 1 --num_heads 1 2 --window_size 4"
@@ -14,6 +17,14 @@ HEADS = "--num_prototypes 32 --head_hidden_size 16 --head_bottleneck_size 8"
 CROPS = "--global_crop_size 32 --local_crop_sizes 16 --local_crops_numbers 2"
 LENGTH = "--epochs 2 --warmup_epochs 1 --warmup_teacher_temp_epochs 1 --batch_size 8 --lr 0.05 --freeze_last_layer 0"
 MEANS = "--num_workers 0 --log_every 1 --tracker none"
+
+
+def write_model(folder: Path) -> Path:
+    """A Swin of two stages for images of 32 pixels, with random weights."""
+    torch.manual_seed(0)
+    sizes = {"image_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
+    EsViTModel(EsViTConfig(**sizes)).save_pretrained(folder)
+    return folder
 
 
 def write_images(folder: Path, number: int = 26, classes: str = "") -> Path:

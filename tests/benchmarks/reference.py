@@ -14,6 +14,7 @@ import reference_cvt
 import reference_vil
 import reference_vit
 import torch
+from reference_parts import drop_path
 from torch import nn
 from torch.nn import functional as F
 
@@ -60,15 +61,6 @@ def window_attention(attention: EsViTSwinAttention, windows: torch.Tensor, mask:
         logits = logits.view(-1, heads, length, length)
     weights = logits.softmax(dim=-1)
     return attention.proj((weights @ value).transpose(1, 2).reshape(count, length, channels))
-
-
-def drop_path(branch: torch.Tensor, layer: EsViTSwinLayer) -> torch.Tensor:
-    rate = layer.drop_path.rate
-    if rate == 0.0 or not layer.training:
-        return branch
-    keep = 1 - rate
-    factors = (keep + torch.rand(branch.shape[0], 1, 1, dtype=branch.dtype, device=branch.device)).floor_()
-    return branch.div(keep) * factors
 
 
 def block(layer: EsViTSwinLayer, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -7,6 +7,7 @@ that of all chunks.
 """
 
 import torch
+from reference_parts import drop_path
 
 from modeling_esvit import EsViTForPreTraining
 from modeling_esvit.vil import EsViTViLAttentionBlock, EsViTViLMLPBlock
@@ -52,15 +53,6 @@ def dense_attention(attention: EsViTViLSparseAttention, tokens: torch.Tensor, he
     logits = query @ key.transpose(-2, -1) + dense_bias(attention, height, width)
     mixed = (logits.softmax(dim=-1) @ value).transpose(1, 2).reshape(n, length, channels)
     return attention.proj(mixed)
-
-
-def drop_path(branch: torch.Tensor, layer: EsViTViLAttentionBlock | EsViTViLMLPBlock) -> torch.Tensor:
-    rate = layer.drop_path.rate
-    if rate == 0.0 or not layer.training:
-        return branch
-    keep = 1 - rate
-    factors = (keep + torch.rand(branch.shape[0], 1, 1, dtype=branch.dtype, device=branch.device)).floor_()
-    return branch.div(keep) * factors
 
 
 def attend(layer: EsViTViLAttentionBlock, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:

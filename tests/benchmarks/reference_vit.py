@@ -3,6 +3,7 @@
 """The plain form of a ViT: eager attention over the tokens `[n, 1 + T, C]` of images of one size, class token first."""
 
 import torch
+from reference_parts import drop_path
 from torch import nn
 from torch.nn import functional as F
 
@@ -26,15 +27,6 @@ def attention(module: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
     query, key, value = module.qkv(tokens).reshape(n, length, 3, heads, channels // heads).permute(2, 0, 3, 1, 4)
     weights = (query @ key.transpose(-2, -1) * (channels // heads) ** -0.5).softmax(dim=-1)
     return module.proj((weights @ value).transpose(1, 2).reshape(n, length, channels))
-
-
-def drop_path(branch: torch.Tensor, layer: nn.Module) -> torch.Tensor:
-    rate = layer.drop_path.rate
-    if rate == 0.0 or not layer.training:
-        return branch
-    keep = 1 - rate
-    factors = (keep + torch.rand(branch.shape[0], 1, 1, dtype=branch.dtype, device=branch.device)).floor_()
-    return branch.div(keep) * factors
 
 
 def backbone(model: EsViTForPreTraining, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
