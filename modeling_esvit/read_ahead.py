@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+THREAD_NAME = "read-ahead"
 PATIENCE = 5  # seconds that a program waits at its end for actions under way, but not for servers
 _under_way: set[Future[Any]] = set()
 _ending = Event()
@@ -41,7 +42,7 @@ def in_order(
     tasks: SimpleQueue[tuple[Future[Result], Item] | None] = SimpleQueue()
     for _ in range(threads):
         # Daemons: a program must be able to end while one of them waits for a server.
-        Thread(target=_serve, args=(tasks, action), daemon=True).start()
+        Thread(target=_serve, args=(tasks, action), name=THREAD_NAME, daemon=True).start()
     waiting: deque[tuple[Future[Result], int]] = deque()
     try:
         for item in items:
@@ -68,3 +69,4 @@ def _serve(tasks: SimpleQueue[tuple[Future[Result], Item] | None], action: Calla
             except BaseException as error:  # whatever it is, it belongs to who asks for the result
                 future.set_exception(error)
             _under_way.discard(future)
+        del task, future, item  # an error's traceback holds this frame: it must not hold the error in turn

@@ -1,13 +1,17 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A program that ends while others read ahead for it ends well."""
+"""A program that ends, or fails, while others read ahead for it, leaves nothing behind."""
 
+import gc
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+
+from modeling_esvit.read_ahead import in_order
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,3 +45,29 @@ def test_a_program_may_end_while_native_code_reads(waits):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=50)
     assert (done.returncode, done.stdout) == (0, "1000\n"), done.stderr
     assert time.monotonic() - started < 40
+
+
+def test_an_error_leaves_nothing_behind():
+    """Not even until the next collection: a traceback that its own frames hold would keep readers and threads."""
+
+    def action(number):
+        if number == 2:
+            raise ValueError("of two")
+        return number
+
+    def reader():
+        outer = in_order(iter(range(8)), str, threads=2, ahead=4)  # is not at its end when the inner one fails
+        yield next(outer)
+        yield from in_order(iter(range(3)), action, threads=2, ahead=4)
+
+    before = set(threading.enumerate())
+    gc.disable()
+    try:
+        with pytest.raises(ValueError, match="of two"):
+            list(reader())
+        deadline = time.monotonic() + 10
+        while set(threading.enumerate()) - before and time.monotonic() < deadline:
+            time.sleep(0.01)
+    finally:
+        gc.enable()
+    assert not set(threading.enumerate()) - before

@@ -4,10 +4,12 @@
 
 import multiprocessing
 import resource
+import threading
 
 import pytest
 
 from image_sources import DataOptionError, open_source
+from modeling_esvit.read_ahead import THREAD_NAME
 from shard_cache import CacheError
 from shard_files import ShardError
 from shard_server import picture, serve, write_parquet, write_tar
@@ -116,7 +118,8 @@ def test_a_fault_while_fetching_leaves_no_copy(server, tmp_path):
     server.faults = ["503"] * 100
     with pytest.raises(ShardError, match="tried for 0.1 s"):
         batches(source)
-    wait_for(lambda: not copies(tmp_path / "cache"), seconds=10)  # of other threads, which meet the same
+    # Other threads, of which each is about to fetch, or does, or has ceased to, meet the same.
+    wait_for(lambda: not any(each.name == THREAD_NAME for each in threading.enumerate()), seconds=10)
     assert copies(tmp_path / "cache") == []
 
 
