@@ -35,11 +35,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "training"))
 from correspondence import drawn_images, drawn_match, known, measure_source, measure_stereo  # noqa: E402
 from feature_bank import make_bank  # noqa: E402
+from figure_files import save_figure  # noqa: E402
 from frozen_models import load_frozen  # noqa: E402
 from image_sources import open_source  # noqa: E402
 from knn import TEMPERATURE, evaluate_banks  # noqa: E402
 from linear_features import evaluate_features  # noqa: E402
-from looking import save_figure  # noqa: E402
 from matching_images import Measured, PairImages  # noqa: E402
 from matching_pictures import draw_pairs  # noqa: E402
 from matching_views import MIRRORED, PAIRS  # noqa: E402

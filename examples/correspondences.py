@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "training"))
+from figure_files import save_figure  # noqa: E402
 from frozen_models import FrozenModelError, load_frozen, training_view  # noqa: E402  (the line above puts it there)
-from looking import save_figure  # noqa: E402
 from matching import centres  # noqa: E402
 from matching_pictures import Drawn, draw_matches  # noqa: E402
 from region_features import region_side  # noqa: E402

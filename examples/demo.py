@@ -30,9 +30,9 @@ from photographs import pixel_baselines, write_photographs
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "training"))
 from construction import build_networks  # noqa: E402
+from figure_files import save_figure  # noqa: E402
 from image_sources import open_source  # noqa: E402
 from knn import evaluate_knn  # noqa: E402
-from looking import save_figure  # noqa: E402
 from options import parse_options  # noqa: E402
 from run_folder import model_folder  # noqa: E402  (the line above puts them on the path)
 from stereo import match_stereo  # noqa: E402

@@ -25,8 +25,9 @@ from modeling_esvit.region_matching import match_regions
 
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "training"))
+from figure_files import save_figure  # noqa: E402
 from frozen_models import FrozenModelError, load_frozen, training_view  # noqa: E402  (the line above puts it there)
-from looking import checked_picture, save_figure  # noqa: E402
+from looking import checked_picture  # noqa: E402
 from matching import far_apart  # noqa: E402
 from region_features import Grid, region_features, region_side  # noqa: E402
 from stereo import pixel_values  # noqa: E402

@@ -35,7 +35,8 @@ except ModuleNotFoundError as error:
     sys.exit(f"error: this needs the package {error.name}: pip install -e '.[training,examples]'")
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "training"))
-from looking import checked_picture, save_figure  # noqa: E402  (the line above puts it there)
+from figure_files import save_figure  # noqa: E402  (the line above puts it there)
+from looking import checked_picture  # noqa: E402
 
 
 SIDE = 96  # of the crops, in pixels

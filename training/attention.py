@@ -25,6 +25,7 @@ from PIL import Image
 from torch import Tensor
 
 from evaluation import run_command
+from figure_files import save_figure
 from looking import (
     USER_ERRORS,
     add_model_arguments,
@@ -33,7 +34,6 @@ from looking import (
     load_looking,
     normalised,
     open_image,
-    save_figure,
 )
 from modeling_esvit.attention_maps import AttentionLayoutError, BlockAttention, block_attentions, mass_mask
 

@@ -30,8 +30,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from evaluation import checked_output, open_device, run_command
+from figure_files import save_figure
 from image_sources import EmptySourceError
-from looking import USER_ERRORS, LookingModel, add_model_arguments, load_looking, save_figure
+from looking import USER_ERRORS, LookingModel, add_model_arguments, load_looking
 from modeling_esvit.attention_maps import BlockAttention, block_attentions
 from modeling_esvit.embed_files import write_whole
 from modeling_esvit.embed_images import Images, NoImagesError, find_images

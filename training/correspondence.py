@@ -43,9 +43,9 @@ from evaluation import (
     split_name,
     write_result,
 )
+from figure_files import save_figure
 from frozen_models import FrozenModel, load_frozen, training_view
 from image_sources import DataOptionError, ImageSource, open_source
-from looking import save_figure
 from matching import (
     MIRRORED_NAMES,
     TOP,

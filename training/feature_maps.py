@@ -27,10 +27,10 @@ from torch.nn import functional as F
 
 from evaluation import COMMON_ERRORS, features_folder, open_device, run_command, split_name
 from feature_bank import FeatureBank, make_bank
+from figure_files import save_figure
 from frozen_models import load_frozen
 from image_sources import ImageSource, open_source
 from knn import BANK_CHUNK, nearest
-from looking import save_figure
 from modeling_esvit.embed_files import write_whole
 from modeling_esvit.image_decoding import decode
 from view_features import LabelledImages

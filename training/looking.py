@@ -3,7 +3,6 @@
 """What the commands that draw an image have in common: the model, the image, the picture, errors of the user."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,17 +81,6 @@ def open_image(path: str) -> Image.Image:
         UnreadableImageError: see there.
     """
     return decode(Record(path, None, path))
-
-
-def save_figure(figure: Figure, output: Path) -> None:
-    """Writes `output`, in the format of its suffix, under a temporary name and renames it when it is complete."""
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{os.getpid()}-{output.name}")
-    try:
-        figure.savefig(partial, dpi=100)
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def checked_picture(parser: argparse.ArgumentParser, output: Path) -> Path:

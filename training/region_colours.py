@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from evaluation import run_command
+from figure_files import save_figure
 from looking import (
     USER_ERRORS,
     LookingModel,
@@ -26,7 +27,6 @@ from looking import (
     checked_picture,
     load_looking,
     open_image,
-    save_figure,
 )
 from modeling_esvit.region_colours import PaletteError, RegionPalette, fit_palette, paint
 from modeling_esvit.token_places import regions_of
