@@ -10,7 +10,8 @@ Fine-tune a pretrained model as an image classifier, with the Trainer of transfo
 `--data` is what `datasets.load_dataset` reads: a data set on the Hub, or a folder (`train/CLASS/*.jpg`, `test/...`, or
 parquet files) with a column of images and one of classes. All weights are trained, the new classifier from zero. The
 folder OUTPUT_DIR loads with `AutoModelForImageClassification`, and with `pipeline("image-classification")`. `--output`
-gets the accuracies of the last epoch as JSON, and beside it a table; `--resume` continues from the last whole epoch.
+gets the accuracies of the last epoch as JSON, and beside it a table, and a picture of all epochs; `--resume` continues
+from the last whole epoch.
 """
 
 import argparse
@@ -42,8 +43,9 @@ except ModuleNotFoundError as error:
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
 
-from evaluation import METRIC, TOP_K, card_figures, checked_output, run_command, write_result  # noqa: E402  (the line
-from image_columns import DataOptionError, ImageColumns  # noqa: E402                     above puts these on the path)
+from accuracy_pictures import draw_epochs  # noqa: E402  (the line above puts these on the path)
+from evaluation import METRIC, TOP_K, card_figures, checked_output, run_command, write_result  # noqa: E402
+from image_columns import DataOptionError, ImageColumns  # noqa: E402
 
 
 def load_model(name: str, classes: list[str]) -> PreTrainedModel:
@@ -140,12 +142,14 @@ def finetune(options: argparse.Namespace) -> dict[str, Any]:
     )
     trainer.train(resume_from_checkpoint=options.resume)
     trainer.save_model()
+    history = [dict(row) for row in trainer.state.log_history if "eval_top1" in row]
     measured = trainer.evaluate()
     about = {name: getattr(options, name) for name in ("model", "epochs", "batch_size", "lr", "seed")}
     data = {"train": f"{options.data}:train", "test": f"{options.data}:{options.test_split}"}
     counts = {"train_images": len(train), "test_images": len(test), "classes": len(classes)}
     scores = {name: measured[f"eval_{name}"] for name in ("top1", "top5")}
-    return {**about, **data, **counts, **scores}
+    epochs = [{name: row[f"eval_{name}"] for name in ("top1", "top5")} | {"epoch": row["epoch"]} for row in history]
+    return {**about, **data, **counts, **scores, "history": epochs}
 
 
 def evaluation_pixels(image: Any, processor: BitImageProcessor) -> torch.Tensor:
@@ -166,7 +170,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--data", required=True, help="a labelled data set, by name or folder")
     parser.add_argument("--test_split", default="test", help="its split for the evaluation (default: %(default)s)")
     parser.add_argument("--output_dir", required=True, help="folder of the classifier")
-    parser.add_argument("--output", type=Path, help="a JSON file for the result; beside it, a table in Markdown (.md)")
+    parser.add_argument("--output", type=Path, help="a JSON file for the result; beside it, a table and a picture")
     parser.add_argument("--epochs", type=float, default=20, help="(default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=64, help="images a device (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=5e-4, help="peak learning rate (default: %(default)s)")
@@ -175,7 +179,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     options = checked_output(parser, parser.parse_args(arguments))
     result = finetune(options)
     figures = card_figures({f"fine-tuning {name}": result[name] for name in ("top1", "top5")}, result["test"])
-    write_result(result, f"Fine-tuning of {options.model}", table(result), options.output, figures)
+    write_result(result, f"Fine-tuning of {options.model}", table(result), options.output, figures, draw_epochs)
     return result
 
 

@@ -146,7 +146,10 @@ def test_finetune(folder, patches, tmp_path):
     assert metrics["top5"] >= metrics["top1"] > 3 / 19 and metrics.items() <= written.items()
     assert [figure["value"] for figure in written["figures"]] == [metrics["top1"], metrics["top5"]]
     assert metrics["test"].endswith(":test") and f"| {metrics['top1']:.2%} |" in output.with_suffix(".md").read_text()
-    assert finetune.main([*command, *options, "--resume"])["top1"] == metrics["top1"]  # nothing was left to do
+    assert [scores["epoch"] for scores in metrics["history"]] == list(range(1, 16))
+    assert metrics["history"][-1]["top1"] == metrics["top1"] and output.with_suffix(".png").stat().st_size > 5000
+    again = finetune.main([*command, *options, "--resume"])  # nothing was left to do
+    assert (again["top1"], again["history"]) == (metrics["top1"], metrics["history"])
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "classifier")
     assert model.config.id2label[0] == "astronaut"
     (best, *_) = pipeline("image-classification", model=str(tmp_path / "classifier"))(Image.new("RGB", (64, 64)))

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.neighbors import KNeighborsClassifier
@@ -118,12 +119,14 @@ def test_command(tmp_path, monkeypatch):
     assert set(result["held_out_top1"]) == {"0.0001", "1"} and result["unknown_class_images"] == 2
     assert 0 <= result["top1"] <= result["top5"] == 0.75  # two of eight are of no training class
     assert [figure["value"] for figure in result["figures"]] == [result["top1"], result["top5"]]
+    with Image.open(tmp_path / "r.png") as picture:
+        assert picture.format == "PNG"
     result = command("--solver", "ridge", "--shots", "50%", 1, "--seeds", 0, 1, "--l2", 0.1)
     assert [(row["shots"], row["images"], len(row["ridge"])) for row in result["low_shot"]] == [
         ("50%", 6, 2),
         ("1", 2, 2),
     ]
-    assert "±" in (tmp_path / "r.md").read_text()
+    assert "±" in (tmp_path / "r.md").read_text() and "](r.png)" in (tmp_path / "r.md").read_text()
     shown = figures_of_file(tmp_path / "r.json", "ada/x")
     assert [(figure.name, figure.value) for figure in shown][:2] == [
         ("linear (ridge, stored features) top-1, 50% of each class, mean of 2 draws", mean_of(result, 0, "ridge")),

@@ -134,6 +134,7 @@ def test_a_stopped_probe_continues(model_folder, tmp_path, monkeypatch):
     losses = [epoch["n2_lr0.5"]["loss"] for epoch in whole["history"]]
     assert losses[-1] < losses[0]
     assert f"**{whole['best']}**" in (tmp_path / "whole" / "result.md").read_text()
+    assert (tmp_path / "whole" / "result.png").stat().st_size > 5000
     figures, scores = whole["figures"], whole["classifiers"][whole["best"]]
     assert [figure["value"] for figure in figures] == [scores[e][k] for e in ("best", "last") for k in ("top1", "top5")]
     assert figures[0]["name"] == f"linear top-1 ({whole['best']}, best epoch)" and figures[0]["dataset"] == "test"

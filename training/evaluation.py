@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import torch
 from accelerate import PartialState
@@ -19,11 +20,16 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from feature_bank import PART_SIZE, FeatureBank, make_bank
+from figure_files import save_figure
 from frozen_models import FrozenModel, FrozenModelError, load_frozen
 from image_sources import DataOptionError, EmptySourceError, ImageSource, open_source
 from modeling_esvit.embed_files import OutputError, write_whole
 from public_names import public_command, public_name
 from view_features import NonFiniteFeatureError, NoViewFeatureError, UnlabelledDataError
+
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 TOP_K = (1, 5)
@@ -119,7 +125,9 @@ def add_feature_arguments(parser: argparse.ArgumentParser) -> None:
     """Of commands that make features, and nothing but a result from them."""
     parser.add_argument("--n_last_blocks", type=int, help="features of so many last blocks, not the view feature")
     parser.add_argument("--batch_size", "--batch-size", type=int, default=64, help="images a process (%(default)s)")
-    parser.add_argument("--output", type=Path, help="a JSON file for the result; beside it, a table in Markdown (.md)")
+    parser.add_argument(
+        "--output", type=Path, help="a JSON file for the result; beside it, a table (.md) and a picture (.png)"
+    )
 
 
 def checked(parser: argparse.ArgumentParser) -> argparse.Namespace:
@@ -235,10 +243,16 @@ def card_figures(values: Mapping[str, float], data: str, metric: str = "accuracy
 
 
 def write_result(
-    result: dict[str, Any], title: str, table: str, output: Path | None, figures: Sequence[CardFigure] = ()
+    result: dict[str, Any],
+    title: str,
+    table: str,
+    output: Path | None,
+    figures: Sequence[CardFigure] = (),
+    draw: Callable[[dict[str, Any]], "Figure"] | None = None,
 ) -> None:
     """
-    Prints the table; `output` gets the result, and the same with `.md` at its end the table. Main process alone.
+    Prints the table; `output` gets the result, the same with `.md` at its end the table, and with `.png` what `draw`
+    makes of the result. Main process alone.
 
     `figures` for a model card are the entry "figures" of the result, beside "command", the command that is running, in
     which MODEL stands for the result's "model".
@@ -253,7 +267,11 @@ def write_result(
             result = result | {"command": command, "figures": [asdict(figure) for figure in figures]}
         about = [f"{name}: {result[name]}" for name in ("train", "test", "data") if name in result]
         write_whole(output, (json.dumps(result, indent=2) + "\n").encode())
-        write_whole(output.with_suffix(".md"), "\n\n".join([f"# {title}", ", ".join(about), table, ""]).encode())
+        text, picture = [f"# {title}", ", ".join(about), table], output.with_suffix(".png")
+        if draw is not None:
+            save_figure(draw(result), picture)
+            text.append(f"![{title}]({quote(picture.name)})")
+        write_whole(output.with_suffix(".md"), "\n\n".join([*text, ""]).encode())
 
 
 def run_command(command: Callable[[], object], errors: tuple[type[Exception], ...]) -> None:

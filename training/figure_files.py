@@ -2,10 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures as files: with its final name, one is whole."""
 
+from __future__ import annotations  # who only saves a figure need not import matplotlib
+
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def save_figure(figure: Figure, output: Path) -> None:

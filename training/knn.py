@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from accuracy_pictures import draw_knn
 from evaluation import (
     COMMON_ERRORS,
     NO_CLASS,
@@ -332,7 +333,9 @@ def evaluate_command() -> None:
         result = evaluate_banks(*banks, k=arguments.k, temperature=arguments.temperature, device=model.model.device)
         described = describe(arguments) | {"temperature": arguments.temperature}
         title = f"k-NN of {arguments.model}"
-        write_result(described | result, title, table(result), arguments.output, figures(result, arguments.test))
+        write_result(
+            described | result, title, table(result), arguments.output, figures(result, arguments.test), draw_knn
+        )
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
+from accuracy_pictures import draw_stored_features
 from evaluation import (
     COMMON_ERRORS,
     NO_CLASS,
@@ -166,7 +167,7 @@ def features_command() -> None:
             bank, queries = banks
             result = describe(arguments) | evaluate_features(arguments, bank, queries, model.model.device)
             title = f"Linear classifier of the stored features of {arguments.model}"
-            write_result(result, title, table(result), arguments.output, figures(result))
+            write_result(result, title, table(result), arguments.output, figures(result), draw_stored_features)
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@
 
 The model is frozen; one linear layer on it is trained by SGD, on images that are cropped and flipped anew each epoch.
 All learning rates and numbers of blocks are trained in one pass over the images. MODEL and DATA are as for `knn.py`.
-The same command continues a stopped run after its last whole epoch. OUTPUT_DIR/result.json and result.md have the
-accuracies.
+The same command continues a stopped run after its last whole epoch. OUTPUT_DIR/result.json has the accuracies,
+result.md a table and result.png a picture of them.
 
 Each accuracy of `best` is that of the best epoch on the test images, as published figures are; `last` is that of the
 last epoch, which nothing was chosen by.
@@ -28,6 +28,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from accuracy_pictures import draw_probe
 from evaluation import (
     COMMON_ERRORS,
     NO_CLASS,
@@ -327,7 +328,7 @@ def probe_command() -> None:
         logger.warning(probing.skipped.summary())
     result = probing.result()
     output = options.output_dir / "result.json"
-    write_result(result, f"Linear probe of {options.model}", table(result), output, figures(result))
+    write_result(result, f"Linear probe of {options.model}", table(result), output, figures(result), draw_probe)
     process.destroy_process_group()
 
 

@@ -374,8 +374,7 @@ def transfer_command() -> None:
     result = summary(options, results)
     if against:
         result["against"] = comparison(results, against, *(others or [rivals]))
-    write_result(result, f"Transfer of {options.model}", table(result), options.output, figures(result))
-    draw(result, options.output.with_suffix(".png"))
+    write_result(result, f"Transfer of {options.model}", table(result), options.output, figures(result), draw)
     state.destroy_process_group()
     if result["measured"] < result["asked_for"]:
         sys.exit(INCOMPLETE)

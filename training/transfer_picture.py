@@ -2,22 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The picture of a transfer result: a line for each data set, a dot for each model."""
 
-from pathlib import Path
 from typing import Any
 
-import matplotlib
+from matplotlib.figure import Figure
 
 
 OURS, THEIRS = "tab:blue", "tab:orange"
 
 
-def draw(result: dict[str, Any], path: Path) -> None:
+def draw(result: dict[str, Any]) -> Figure:
     """`result` is that of `transfer.py`, with "against" or without."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     names = list(result["datasets"])
-    figure, axes = pyplot.subplots(figsize=(8, 1.4 + 0.3 * len(names)), layout="constrained")
+    figure = Figure(figsize=(8, 1.4 + 0.3 * len(names)), layout="constrained")
+    axes = figure.subplots()
     if "against" in result:
         other = result["against"]
         scatter(axes, names, other["datasets"], THEIRS, "D", f"{other['model']}")
@@ -31,8 +28,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     axes.grid(axis="both", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower left", ncols=1, frameon=False)
-    figure.savefig(path, dpi=130)
-    pyplot.close(figure)
+    return figure
 
 
 def scatter(axes: Any, names: list[str], results: dict[str, Any], colour: str, marker: str, label: str) -> None:
