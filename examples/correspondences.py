@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 sys.path.append(str(Path(__file__).resolve().parents[1] / "training"))
 from figure_files import save_figure  # noqa: E402
 from frozen_models import FrozenModelError, load_frozen, training_view  # noqa: E402  (the line above puts it there)
+from looking import checked_picture  # noqa: E402
 from matching import centres  # noqa: E402
 from matching_pictures import Drawn, draw_matches  # noqa: E402
 from region_features import region_side  # noqa: E402
@@ -64,6 +65,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--lines", type=int, default=40, help="how many matches to draw, the most similar first")
     options = parser.parse_args(arguments)
+    checked_picture(parser, options.output)
     try:
         model = load_frozen(options.model)
         (height, _), mean, std = training_view(model)

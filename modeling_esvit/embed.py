@@ -27,10 +27,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoImageProcessor, AutoModel, PreTrainedModel
+from transformers import PreTrainedModel
 
 from .embed_files import FORMATS, Features, OutputError, Parts, check_output, joined, load_features, put_together
 from .image_decoding import UnreadableImageError, decode
+from .image_models import load_image_model
 from .read_ahead import in_order
 
 
@@ -84,11 +85,11 @@ class Embedder:
             device, dtype: where and in what the model computes.
             image_size: pixels a side of what the model sees, instead of the size it was made for.
             kwargs: for both `from_pretrained`: `revision`, `trust_remote_code` and so on.
+
+        Raises:
+            OSError: see `load_image_model`.
         """
-        model = AutoModel.from_pretrained(
-            name, dtype=dtype, **kwargs
-        )  # first: it says what is wrong with a config.json
-        processor = AutoImageProcessor.from_pretrained(name, **kwargs)
+        model, processor = load_image_model(name, {"dtype": dtype}, **kwargs)
         if image_size is not None:
             resize(processor, image_size)
         return cls(model.to(device or default_device()), processor)

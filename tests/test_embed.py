@@ -6,7 +6,6 @@ import functools
 import http.server
 import json
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -182,14 +182,17 @@ def test_two_processes_a_kill_and_one_process(folder, images, by_hand, tmp_path)
     command += ["--part_size", "1", "--batch_size", "1", "--device", "cpu", "--regions"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m"]
-    with subprocess.Popen(launcher + command, env=environment, start_new_session=True) as process:
-        parts = tmp_path / "features.safetensors.parts"
-        while process.poll() is None and len(list(parts.glob("part-*.safetensors"))) < 2:
+    parts = tmp_path / "features.safetensors.parts"
+    with psutil.Popen(launcher + command, env=environment) as process:
+        while len(list(parts.glob("part-*.safetensors"))) < 2:
+            assert process.poll() is None
             time.sleep(0.01)
-        os.killpg(process.pid, signal.SIGKILL)
-    if not output.exists():
-        assert len(list(parts.glob("part-*.safetensors"))) >= 2
-        subprocess.run(launcher + command, env=environment, check=True)
+        family = [process, *process.children(recursive=True)]  # the workers would finish without their launcher
+        for each in family:
+            each.kill()
+        psutil.wait_procs(family)
+    assert not output.exists() and len(list(parts.glob("part-*.safetensors"))) >= 2
+    subprocess.run(launcher + command, env=environment, check=True)
     check(load_features(output), by_hand)
     assert not parts.exists()
 

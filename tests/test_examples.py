@@ -3,6 +3,7 @@
 """The examples, each as its page says, on the bundled photographs and a small model."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModelForImageClassification, EvalPrediction, pipeline
+from transformers import AutoModelForImageClassification, BertConfig, BertModel, EvalPrediction, pipeline
 
 import continue_pretraining
+import correspondences
 import finetune
 import match_photographs
 import segment
@@ -115,7 +117,12 @@ def test_match_photographs(folder, tmp_path):
         (similar_images.main, "MODEL . --query a.png --output x.foo", None),
         (match_photographs.main, "MODEL a.png a.png --output x.foo", None),
         (match_photographs.main, "MODEL a.png a.png --size 0", None),
-        (match_photographs.main, "MODEL a.png a.png --output a.png/x.png", "x.png|File exists"),
+        (match_photographs.main, "MODEL a.png a.png --output a.png/x.png", None),
+        (similar_images.main, "MODEL . --query a.png --output a.png/x/x.png", None),
+        (correspondences.main, "MODEL --output x.foo", None),
+        (correspondences.main, "text", "text is a BertModel, which takes text and no images"),
+        (similar_images.main, "text . --query a.png", "text is a BertModel, which takes text and no images"),
+        (match_photographs.main, "text a.png a.png", "text is a BertModel, which takes text and no images"),
         (segment.main, "MODEL --crops 7", None),
         (segment.main, ".", "is a model of type None"),
         (segment.main, "swin", "is a model of type 'swin', not 'esvit'"),
@@ -129,6 +136,8 @@ def test_wrong_arguments(folder, tmp_path, monkeypatch, main, arguments, message
     Image.linear_gradient("L").save("a.png")
     (tmp_path / "swin").mkdir()
     (tmp_path / "swin" / "config.json").write_text('{"model_type": "swin"}')
+    BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)).save_pretrained("text")
+    shutil.copy(Path(folder) / "preprocessor_config.json", "text")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(SystemExit, match=message) as error:
         main(arguments.replace("MODEL", folder).split())

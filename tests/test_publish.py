@@ -5,6 +5,7 @@
 may see it, what it says when it cannot, what is not sent twice; and that strangers can load it by its name.
 """
 
+import errno
 import json
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from hub_protocol import HubFile, Repository
 from loopback_hub import Fault, LoopbackHub
 from modeling_esvit import EsViTForPreTraining, EsViTModel
 from publication import HEADS
+from publish import PublishError, UnreachableHubError, explain
 from test_auto_classes import CODE, small_config
 
 
@@ -88,6 +90,13 @@ def nowhere_to_be_found(token: str, folder: Path, done: subprocess.CompletedProc
 
 
 @pytest.mark.slow
+def test_a_file_that_cannot_be_read_is_no_fault_of_the_network():
+    with pytest.raises(PublishError, match=r"^x/model.safetensors cannot be sent to ada/x: Input/output error.$"):
+        explain(OSError(errno.EIO, "Input/output error", "x/model.safetensors"), "ada/x")
+    with pytest.raises(UnreachableHubError, match="ConnectionRefusedError"):
+        explain(ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), "ada/x")
+
+
 def test_a_check_that_fails_says_so(hub, model, tmp_path):
     """The Hub serves something else than was sent: here a backbone of other weights."""
     line = (model, "--repo_id", "ada/tiny", "--folder", "out")

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoImageProcessor, AutoModel
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from modeling_esvit.embed import fingerprint
+from modeling_esvit.image_models import load_image_model
 from view_features import Transform, evaluation_transform, middle, pooled_features
 
 
@@ -96,14 +96,12 @@ def load_frozen(
 
     Raises:
         FrozenModelError: timm is missing or does not know the name; or the model has no features of several blocks.
-        OSError: transformers finds no such model.
+        OSError: see `load_image_model`.
     """
     if name.startswith(TIMM):
         model, transform, processing = load_timm(name.removeprefix(TIMM))
     else:
-        options = {"revision": revision, "trust_remote_code": trust_remote_code}
-        model = AutoModel.from_pretrained(name, **options)  # first: it says what is wrong with a config.json
-        processor = AutoImageProcessor.from_pretrained(name, **options)
+        model, processor = load_image_model(name, revision=revision, trust_remote_code=trust_remote_code)
         transform, processing = evaluation_transform(processor), processor.to_dict()
     model = model.to(device).eval().requires_grad_(False)
     settings = {

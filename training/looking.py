@@ -3,6 +3,7 @@
 """What the commands that draw an image have in common: the model, the image, the picture, errors of the user."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,6 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
-from transformers import AutoImageProcessor, AutoModel
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
 from evaluation import open_device
@@ -18,6 +18,7 @@ from frozen_models import TIMM, FrozenModelError
 from modeling_esvit import EsViTBackboneError, EsViTInputError
 from modeling_esvit.attention_maps import AttentionLayoutError
 from modeling_esvit.image_decoding import Record, decode
+from modeling_esvit.image_models import load_image_model
 from modeling_esvit.token_places import TokenPlacesError, region_stride
 from modeling_esvit.whole_images import whole_image
 
@@ -63,7 +64,7 @@ def load_looking(arguments: argparse.Namespace) -> LookingModel:
     """
     Raises:
         FrozenModelError: a model of timm, which has no such outputs; or no such device.
-        OSError: transformers finds no such model.
+        OSError: see `load_image_model`.
     """
     if arguments.model.startswith(TIMM):
         raise FrozenModelError(f"{arguments.model}: models of timm give no attention weights and no grid of regions.")
@@ -71,8 +72,8 @@ def load_looking(arguments: argparse.Namespace) -> LookingModel:
     device = arguments.device or state.device
     options = {"revision": arguments.revision, "trust_remote_code": arguments.trust_remote_code}
     # Other forms of attention return no weights; EsViT models switch by themselves.
-    model = AutoModel.from_pretrained(arguments.model, attn_implementation="eager", **options)
-    return LookingModel(model.to(device).eval(), AutoImageProcessor.from_pretrained(arguments.model, **options))
+    model, processor = load_image_model(arguments.model, {"attn_implementation": "eager"}, **options)
+    return LookingModel(model.to(device).eval(), processor)
 
 
 def open_image(path: str) -> Image.Image:
@@ -90,6 +91,9 @@ def checked_picture(parser: argparse.ArgumentParser, output: Path) -> Path:
         parser.error(f"--output {output}: name a picture, with one of the suffixes {' '.join(sorted(supported))}")
     if output.is_dir():
         parser.error(f"--output {output} is a folder; name a file in it")
+    folder = next(each for each in output.absolute().parents if each.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        parser.error(f"--output {output}: {folder} is no folder that can be written to")
     return output
 
 

@@ -204,7 +204,7 @@ def left_over(folder: Path) -> list[str]:
 
 
 def explain(error: Exception, repo_id: str) -> NoReturn:
-    """Raise what a refusal or a failure of the network means for somebody who publishes."""
+    """Raise what a refusal, a failure of the network or of the disk means for somebody who publishes."""
     status = error.response.status_code if isinstance(error, HfHubHTTPError) and error.response is not None else None
     if isinstance(error, RevisionNotFoundError):
         raise PublishError(f"{repo_id} has no such revision: {error}") from error
@@ -222,6 +222,8 @@ def explain(error: Exception, repo_id: str) -> NoReturn:
         raise PermissionRefusedError(f"There is no {repo_id} that this token may see: {error}") from error
     if isinstance(error, HfHubHTTPError) and (status is None or status < 500 and status != 429):
         raise PublishError(f"The Hub refused the push to {repo_id}: {error}") from error
+    if isinstance(error, OSError) and error.filename is not None:  # errors of sockets name no file
+        raise PublishError(f"{error.filename} cannot be sent to {repo_id}: {error.strerror}.") from error
     raise UnreachableHubError(
         f"{constants.ENDPOINT} cannot be reached, or cannot answer now ({type(error).__name__}: {error})."
     ) from error

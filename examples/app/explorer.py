@@ -5,7 +5,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import skimage.data
@@ -14,12 +14,12 @@ from matplotlib import colormaps
 from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import AutoImageProcessor, AutoModel
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
 from modeling_esvit import EsViTBackboneError, EsViTInputError
 from modeling_esvit.attention_maps import AttentionLayoutError, BlockAttention, block_attentions
 from modeling_esvit.image_decoding import Record, decode
+from modeling_esvit.image_models import load_image_model
 from modeling_esvit.region_colours import PaletteError, fit_palette, paint
 from modeling_esvit.token_places import TokenPlaces, TokenPlacesError, region_stride, regions_of
 from modeling_esvit.whole_images import LONGER_SIDE, whole_image
@@ -152,11 +152,11 @@ class Explorer:
             size: pixels of the longer side of images.
 
         Raises:
-            OSError: transformers finds no such model.
+            OSError: see `load_image_model`.
         """
         self.size = size
-        self.model: Any = AutoModel.from_pretrained(name, attn_implementation="eager").eval().requires_grad_(False)
-        self.processor = AutoImageProcessor.from_pretrained(name)
+        model, self.processor = load_image_model(name, {"attn_implementation": "eager"})
+        self.model = model.eval().requires_grad_(False)
         self.photographs = dict(bundled_photographs())
         self.collection = [part for each in self.photographs.items() for part in with_parts(*each)]
 
