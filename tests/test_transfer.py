@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Image, Sequence, Value
@@ -300,6 +301,23 @@ def test_score_is_that_of_scikit_learn(model, data, tmp_path, monkeypatch):
     judge.fit(scaler.transform(train.features().double()), train.labels)
     predicted = judge.predict(scaler.transform(test.features().double()))
     assert found["score"] == pytest.approx(balanced_accuracy_score(test.labels, predicted))
+
+
+def test_the_validation_split_chooses_and_the_final_fit_has_all(model, tmp_path, monkeypatch):
+    """Its labels are swapped: nothing that is fitted on the training split is right there, and few of them mislead."""
+    for split, count, names in (("train", 20, "ab"), ("validation", 3, "ba"), ("test", 5, "ab")):
+        for name, level in zip(names, (60, 190), strict=True):
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            for shade in range(count):
+                image = PIL.Image.new("RGB", (32, 32), (level + shade, level, level - shade))
+                image.save(tmp_path / "images" / split / name / f"{level}-{shade}.png")
+    swapped = {split: f"{tmp_path / 'images'}:{split}" for split in ("train", "validation", "test")}
+    (tmp_path / "table.yaml").write_text(json.dumps({"swapped": swapped}))
+    output = tmp_path / "r.json"
+    assert run(monkeypatch, model, "--output", output, "--table", tmp_path / "table.yaml") == 0
+    found = json.loads(output.read_text())["datasets"]["swapped"]
+    assert set(found["held_out"].values()) <= {0.0, 0.5}  # 0.5 where the penalty leaves one answer for all
+    assert found["train_images"] == 46 and found["score"] == 1.0 and found["validation"].endswith(":validation")
 
 
 def test_against_a_second_model(model, data, tmp_path, monkeypatch):
