@@ -102,7 +102,8 @@ def on_meta(text: str) -> PreTrainedModel:
     model_type = fields.pop("model_type")
     try:
         with torch.device("meta"):
-            return AutoBackbone.from_config(AutoConfig.for_model(model_type, **fields)).eval()
+            model = AutoBackbone.from_config(AutoConfig.for_model(model_type, **fields))
+        return model.to("meta").eval()  # the code of some makes parameters elsewhere, whatever the device
     except (ImportError, *SIZE_FAILURES) as error:
         raise EsViTBackboneError(f"The backbone {model_type} cannot be built: {error}") from error
 

@@ -293,7 +293,7 @@ class EsViTModel(EsViTPreTrainedModel):
             ValueError: n is not between 1 and the number of blocks.
         """
         num_blocks = sum(self.config.depths)
-        if not 1 <= n <= num_blocks:
+        if n not in range(1, num_blocks + 1):
             raise ValueError(f"n must be between 1 and the {num_blocks} blocks of this model, got {n}.")
         output = self.encoder(self.as_crops(pixel_values), last_blocks=n)
         means = [pool_groups(output.tokens, output.grids)] if append_mean else []

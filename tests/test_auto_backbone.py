@@ -264,6 +264,16 @@ def test_refused_by_the_model():
 # -- the encoder -------------------------------------------------------------------------------------------------------
 
 
+def test_parameters_that_are_made_on_the_cpu_whatever_the_device():
+    fields = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = config_of({"model_type": "lw_detr_vit", "window_block_indices": [0], "out_indices": [2], **fields})
+    model = EsViTModel(config)
+    assert config.region_grid(64, 128) == (4, 8)
+    assert model(torch.randn(2, 3, 64, 128)).last_hidden_state.shape == (2, 32, 16)
+    with pytest.raises(EsViTInputError, match="cannot take images of 96 x 96 pixels"):
+        model(torch.randn(2, 3, 96, 96))
+
+
 @pytest.mark.parametrize("name", BACKBONES)
 @torch.no_grad()
 def test_equals_the_backbone_alone(name):
