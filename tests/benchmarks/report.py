@@ -230,8 +230,9 @@ def section(name: str) -> str:
         return f"## {title}\n\nNot measured."
     saved = json.loads(path.read_text())
     e = saved["environment"]
+    batch = f"batch {saved['batch']}, " if "batch" in saved else ""
     where = (
-        f"{e['date']}, commit {e['commit']}, {e['cores']} cores of {e['processor']}"
+        f"{batch}{e['date']}, commit {e['commit']}, {e['cores']} cores of {e['processor']}"
         f"{', AMX' if e['amx'] else ', no AMX'}, torch {e['torch']}, transformers {e['transformers']}"
     )
     return f"## {title}\n\n{make(saved)}\n\n{where}."
