@@ -23,6 +23,7 @@ import platform
 import statistics
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -163,10 +164,9 @@ def throughput_command() -> None:
     about = {"device": describe_device(chosen_device(options)), "torch": torch.__version__, **settings}
     models = {name: row | {"linear": linear[name]} if name in linear else row for name, row in rows.items()}
     result = {**about, "models": models}
-    write_result(result, "Throughput", table(result), options.output)
-    if options.output is not None:
-        published_rows = read_published()
-        draw(result, published_rows, to_the_published(models, published_rows), options.output.with_suffix(".png"))
+    published = read_published()
+    drawing = partial(draw, published=published, factor=to_the_published(models, published))
+    write_result(result, "Throughput", table(result), options.output, draw=drawing)
 
 
 def read_published() -> list[dict[str, Any]]:
