@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from collapse import CollapseWatch, rank_me, spread
 from modeling_esvit.region_matching import EsViTLoss
 from pictures import draw_curves
+from run_folder import write_text
 from view_loader import Batch
 
 
@@ -93,9 +94,7 @@ class Monitor:
         if len(records) < len(lines):
             self.say(f"Warning: {len(lines) - len(records)} lines of {self.path} could not be read, and are dropped.")
         kept = [line for values, line in records if values["step"] < step + ("loss" in values)]
-        partial = self.path.with_suffix(".partial")
-        partial.write_text("".join(kept))
-        partial.replace(self.path)
+        write_text(self.path, "".join(kept))
 
     def start_window(self) -> None:
         self.losses: list[torch.Tensor] = []

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from collapse import MIN_RANK
 from crops import IMAGENET_MEAN, IMAGENET_STD
+from figure_files import save_figure
 
 
 GAP = 4  # pixels between views
@@ -101,9 +102,7 @@ def draw_curves(log: Path, picture: Path, num_prototypes: int) -> None:
         axis.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     for axis in axes:
         axis.legend(fontsize="x-small")
-    partial = picture.with_suffix(".partial")
-    figure.savefig(partial, format="png", dpi=100)
-    partial.replace(picture)
+    save_figure(figure, picture)
 
 
 def draw_curve(axis: Any, records: list[dict[str, Any]], name: str, label: str) -> None:
