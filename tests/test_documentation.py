@@ -30,7 +30,7 @@ from tiny_runs import CROPS, HEADS, LENGTH, MEANS, NETWORK, tiny, write_images
 
 ROOT = Path(__file__).resolve().parents[1]
 CARDS = sorted(path for path in (ROOT / "model_cards").glob("*.md") if path.name != "template.md")
-PAGES = [ROOT / "README.md", ROOT / "training" / "README.md", *CARDS]
+PAGES = [*(ROOT / folder / "README.md" for folder in (".", "training", "examples")), *CARDS]
 TOKEN = "hf_ada_secret"
 
 CI = "what CI runs, or a developer by hand"
