@@ -222,10 +222,11 @@ def explain(error: Exception, repo_id: str) -> NoReturn:
         raise PermissionRefusedError(f"There is no {repo_id} that this token may see: {error}") from error
     if isinstance(error, HfHubHTTPError) and (status is None or status < 500 and status != 429):
         raise PublishError(f"The Hub refused the push to {repo_id}: {error}") from error
-    if isinstance(error, OSError) and error.filename is not None:  # errors of sockets name no file
-        raise PublishError(f"{error.filename} cannot be sent to {repo_id}: {error.strerror}.") from error
+    if not isinstance(error, (HfHubHTTPError, httpx.HTTPError, ConnectionError, TimeoutError)):  # the disk's
+        raise PublishError(f"The folder cannot be sent to {repo_id}, for a reason of this machine: {error}.") from error
+    first_line = str(error).partition("\n")[0]
     raise UnreachableHubError(
-        f"{constants.ENDPOINT} cannot be reached, or cannot answer now ({type(error).__name__}: {error})."
+        f"{constants.ENDPOINT} cannot be reached, or cannot answer now ({type(error).__name__}: {first_line})."
     ) from error
 
 
