@@ -65,7 +65,7 @@ CODE_FILES = tuple(path.name for path in (Path(__file__).parents[1] / "modeling_
 
 
 class PublishError(RuntimeError):
-    """A push that did not succeed. The folder is whole."""
+    """A push that did not succeed. The folder is whole, if it can be read."""
 
 
 class TokenError(PublishError):
@@ -78,6 +78,10 @@ class PermissionRefusedError(PublishError):
 
 class UnreachableHubError(PublishError):
     """No network, or a Hub that does not answer or cannot serve now."""
+
+
+class UnreadableFolderError(PublishError):
+    """A file of the folder is no longer there, or cannot be read. The same command writes the folder anew."""
 
 
 class CheckError(PublishError):
@@ -167,7 +171,7 @@ def push(options: PublishOptions) -> CommitInfo:
     send the folder in one commit.
 
     Raises:
-        TokenError, PermissionRefusedError, UnreachableHubError, PublishError: see there.
+        TokenError, PermissionRefusedError, UnreachableHubError, UnreadableFolderError, PublishError: see there.
     """
     if get_token() is None:
         raise TokenError(
@@ -223,7 +227,7 @@ def explain(error: Exception, repo_id: str) -> NoReturn:
     if isinstance(error, HfHubHTTPError) and (status is None or status < 500 and status != 429):
         raise PublishError(f"The Hub refused the push to {repo_id}: {error}") from error
     if not isinstance(error, (HfHubHTTPError, httpx.HTTPError, ConnectionError, TimeoutError)):  # the disk's
-        raise PublishError(f"The folder cannot be sent to {repo_id}, for a reason of this machine: {error}.") from error
+        raise UnreadableFolderError(f"What is to be sent to {repo_id} cannot be read here: {error}.") from error
     first_line = str(error).partition("\n")[0]
     raise UnreachableHubError(
         f"{constants.ENDPOINT} cannot be reached, or cannot answer now ({type(error).__name__}: {first_line})."
@@ -293,7 +297,8 @@ def publish(options: PublishOptions) -> CommitInfo | None:
             print(f"Loaded back by its name in a fresh process: outputs differ by {difference:.1e} at most.")
     except PublishError as error:
         again = shlex.join([sys.executable, *sys.argv])
-        raise type(error)(f"{error}\nThe folder {folder} is whole; to try again: {again}") from error
+        state = "will be written anew" if isinstance(error, UnreadableFolderError) else "is whole"
+        raise type(error)(f"{error}\nThe folder {folder} {state}; to try again: {again}") from error
     return commit
 
 
