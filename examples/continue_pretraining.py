@@ -16,14 +16,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from transformers import AutoImageProcessor, AutoModel
-
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
+from modeling_esvit.image_models import load_image_model
 
 
 TRAINING = Path(__file__).resolve().parents[1] / "training"
 sys.path.append(str(TRAINING))
 from image_sources import open_source  # noqa: E402  (the line above puts them on the path)
+from initialisation import InitialisationError, find_origin  # noqa: E402
 from knn import USER_ERRORS, evaluate_knn  # noqa: E402
 from view_features import evaluation_transform  # noqa: E402
 
@@ -31,8 +31,8 @@ from view_features import evaluation_transform  # noqa: E402
 def accuracy(model: str, data: str, k: int) -> float:
     """k-NN top-1 of the test split among the training split."""
     train, test = open_source(data, split="train"), open_source(data, split="test")
-    transform = evaluation_transform(AutoImageProcessor.from_pretrained(model))
-    return evaluate_knn(AutoModel.from_pretrained(model), transform, train, test, k=[k])[f"k{k}_top1"]
+    network, processor = load_image_model(model)
+    return evaluate_knn(network, evaluation_transform(processor), train, test, k=[k])[f"k{k}_top1"]
 
 
 def main(arguments: list[str] | None = None) -> tuple[float, float]:
@@ -49,13 +49,13 @@ def main(arguments: list[str] | None = None) -> tuple[float, float]:
     command += ["--epochs", str(options.epochs), "--warmup_epochs", str(options.epochs // 10)]
     command += ["--warmup_teacher_temp_epochs", "0", "--warmup_teacher_temp", "0.07", "--lr", str(options.lr)]
     try:
-        before = accuracy(options.model, options.data, options.k)
+        before = accuracy(find_origin(options.model).teacher, options.data, options.k)
         print(f"{options.model}: k-NN {before:.1%}", flush=True)
         if code := subprocess.run([*command, *rest]).returncode:
             sys.exit(code)  # pretrain.py said why
         teacher = str(Path(options.output_dir) / "teacher")
         after = accuracy(teacher, options.data, options.k)
-    except USER_ERRORS as error:
+    except (*USER_ERRORS, InitialisationError) as error:
         sys.exit(f"error: {error}")
     print(f"{options.model}: k-NN {before:.1%}; {teacher}: {after:.1%}")
     return before, after

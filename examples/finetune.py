@@ -33,6 +33,7 @@ from transformers import (
 )
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
+from modeling_esvit.image_models import of_transformers
 
 
 try:
@@ -48,14 +49,20 @@ from evaluation import METRIC, TOP_K, card_figures, checked_output, run_command,
 from image_columns import DataOptionError, ImageColumns  # noqa: E402
 
 
-def load_model(name: str, classes: list[str]) -> PreTrainedModel:
-    """The pretrained backbone with a new classifier of these classes."""
-    return AutoModelForImageClassification.from_pretrained(
-        name,
-        num_labels=len(classes),
-        id2label=dict(enumerate(classes)),
-        label2id={label: number for number, label in enumerate(classes)},
-    )
+def load_model(name: str, classes: list[str]) -> tuple[PreTrainedModel, BitImageProcessor]:
+    """The pretrained backbone with a new classifier of these classes, and its image processor.
+
+    Raises:
+        OSError: there is no such model, or it is none for images.
+    """
+    with of_transformers(name):
+        model = AutoModelForImageClassification.from_pretrained(
+            name,
+            num_labels=len(classes),
+            id2label=dict(enumerate(classes)),
+            label2id={label: number for number, label in enumerate(classes)},
+        )
+        return model, AutoImageProcessor.from_pretrained(name)
 
 
 def training_transform(processor: BitImageProcessor) -> v2.Compose:
@@ -89,7 +96,7 @@ def load_splits(options: argparse.Namespace) -> tuple[datasets.Dataset, datasets
     """Training and test rows, their columns, and the names of the classes.
 
     Raises:
-        DataOptionError: there is no such split, or not one column of images and one of classes.
+        DataOptionError: there is no such split, or not one column of images and one of two or more classes.
         OSError: there is no such data.
     """
     splits = datasets.load_dataset(options.data)
@@ -97,9 +104,13 @@ def load_splits(options: argparse.Namespace) -> tuple[datasets.Dataset, datasets
         if split not in splits:
             raise DataOptionError(f"{options.data!r} has no split {split!r}; it has {', '.join(splits)}.")
     columns = ImageColumns.find(splits["train"].features, None, None)
-    if columns.class_names is None:
-        raise DataOptionError(f"{options.data!r} has no column of named classes; {splits['train'].features}")
-    return splits["train"], splits[options.test_split], columns, columns.class_names
+    classes = columns.class_names or []
+    if len(classes) < 2:
+        raise DataOptionError(
+            f"{options.data!r} has no column of two or more named classes, only {splits['train'].features}. In a "
+            f"folder, put the images of each class into one of their own: {options.data}/train/CLASS."
+        )
+    return splits["train"], splits[options.test_split], columns, classes
 
 
 def accuracy(prediction: Any) -> dict[str, float]:
@@ -113,7 +124,7 @@ def accuracy(prediction: Any) -> dict[str, float]:
 def finetune(options: argparse.Namespace) -> dict[str, Any]:
     """Train, save, and return what was measured on the test split, and how."""
     train, test, columns, classes = load_splits(options)
-    processor = AutoImageProcessor.from_pretrained(options.model)
+    model, processor = load_model(options.model, classes)
     evaluation = partial(evaluation_pixels, processor=processor)
     arguments = TrainingArguments(
         output_dir=options.output_dir,
@@ -133,7 +144,7 @@ def finetune(options: argparse.Namespace) -> dict[str, Any]:
         seed=options.seed,
     )
     trainer = Trainer(
-        load_model(options.model, classes),
+        model,
         arguments,
         train_dataset=transformed(train, columns, training_transform(processor)),
         eval_dataset=transformed(test, columns, evaluation),

@@ -3,6 +3,9 @@
 """A model for images with its image processor, of this project or any other of transformers."""
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from textwrap import shorten
 from typing import Any
 
 from transformers import AutoImageProcessor, AutoModel
@@ -10,6 +13,19 @@ from transformers import AutoImageProcessor, AutoModel
 
 class NoImageModelError(OSError):
     """What was named is a model for something else. As transformers raises if it finds no model."""
+
+
+@contextmanager
+def of_transformers(name: str) -> Iterator[None]:
+    """What transformers says of a folder that it cannot load, under our name.
+
+    Raises:
+        NoImageModelError: it is no model, none that transformers knows, or not for images.
+    """
+    try:
+        yield
+    except ValueError as error:  # it may list all models there are
+        raise NoImageModelError(f"{name} cannot be loaded as a model for images: {shorten(str(error), 400)}") from error
 
 
 def load_image_model(name: str, model_options: dict[str, Any] | None = None, **options: Any) -> tuple[Any, Any]:
@@ -20,11 +36,14 @@ def load_image_model(name: str, model_options: dict[str, Any] | None = None, **o
         options: of both `from_pretrained`: `revision`, `trust_remote_code` and so on.
 
     Raises:
-        NoImageModelError: the model does not take images.
+        NoImageModelError: the model does not take images alone, or is none that transformers knows.
         OSError: transformers finds no model of this name, or no image processor beside it.
     """
-    model = AutoModel.from_pretrained(name, **(model_options or {}), **options)  # says what is wrong with a config.json
+    with of_transformers(name):
+        model = AutoModel.from_pretrained(name, **(model_options or {}), **options)  # what is wrong with a config.json
     inputs = inspect.signature(model.forward).parameters
-    if "input_ids" in inputs and "pixel_values" not in inputs:  # what models of others call their images, nobody knows
-        raise NoImageModelError(f"{name} is a {type(model).__name__}, which takes text and no images.")
-    return model, AutoImageProcessor.from_pretrained(name, **options)
+    if "input_ids" in inputs:  # what models of others call their images, nobody knows
+        taken = "text beside images; name its vision model" if "pixel_values" in inputs else "text and no images"
+        raise NoImageModelError(f"{name} is a {type(model).__name__}, which takes {taken}.")
+    with of_transformers(name):
+        return model, AutoImageProcessor.from_pretrained(name, **options)

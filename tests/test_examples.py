@@ -20,8 +20,11 @@ import finetune
 import match_photographs
 import segment
 import similar_images
+from image_columns import DataOptionError
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
+from modeling_esvit.image_models import NoImageModelError
 from photographs import write_photographs
+from tiny_runs import write_images
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +126,10 @@ def test_match_photographs(folder, tmp_path):
         (correspondences.main, "text", "text is a BertModel, which takes text and no images"),
         (similar_images.main, "text . --query a.png", "text is a BertModel, which takes text and no images"),
         (match_photographs.main, "text a.png a.png", "text is a BertModel, which takes text and no images"),
+        (correspondences.main, "none", "none cannot be loaded as a model for images: Unrecognized model"),
+        (continue_pretraining.main, "text --data labelled --output_dir x", "which takes text and no images"),
+        (continue_pretraining.main, "none --data labelled --output_dir x", "neither the folder of a model"),
+        (segment.main, "text", "text is a model of type 'bert', not 'esvit'"),
         (segment.main, "MODEL --crops 7", None),
         (segment.main, ".", "is a model of type None"),
         (segment.main, "swin", "is a model of type 'swin', not 'esvit'"),
@@ -138,11 +145,27 @@ def test_wrong_arguments(folder, tmp_path, monkeypatch, main, arguments, message
     (tmp_path / "swin" / "config.json").write_text('{"model_type": "swin"}')
     BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)).save_pretrained("text")
     shutil.copy(Path(folder) / "preprocessor_config.json", "text")
+    (tmp_path / "none").mkdir()
+    for split in ("train", "test"):
+        write_images(tmp_path / "labelled" / split, 4, "ab")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(SystemExit, match=message) as error:
         main(arguments.replace("MODEL", folder).split())
     assert message is None and error.value.code == 2 or str(error.value).startswith("error: ")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_finetune_says_what_it_cannot_train(folder, tmp_path):
+    for split in ("train", "test"):
+        write_images(tmp_path / "one" / split, 4, "a")
+        write_images(tmp_path / "two" / split, 4, "ab")
+    BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)).save_pretrained(tmp_path / "text")
+    output = ["--output_dir", str(tmp_path / "classifier")]
+    with pytest.raises(NoImageModelError, match="text cannot be loaded as a model for images: Unrecognized config"):
+        finetune.main([str(tmp_path / "text"), "--data", str(tmp_path / "two"), *output])
+    with pytest.raises(DataOptionError, match="no column of two or more named classes, .*one/train/CLASS"):
+        finetune.main([folder, "--data", str(tmp_path / "one"), *output])
+    assert not (tmp_path / "classifier").exists()
 
 
 @pytest.mark.slow
