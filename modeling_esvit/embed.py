@@ -8,7 +8,8 @@ Features of images, into one file.
     accelerate launch --num_processes 8 -m modeling_esvit.embed MODEL my/dataset:test --output features.safetensors
 
 MODEL is a model folder or a name on the Hub, of this project or any other whose model has a `pooler_output`. The same
-call continues one that was stopped, also with another number of processes. In Python:
+call continues one that was stopped, also with another number of processes. Images that cannot be read are left out and
+listed in OUTPUT.unreadable.txt; the exit code stays 0 as long as one can be read. In Python:
 
     from modeling_esvit.embed import Embedder, embed
 

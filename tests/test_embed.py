@@ -10,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import datasets
@@ -112,29 +114,61 @@ def test_inputs_of_all_kinds(images, tmp_path):
     assert found.read(len(found) - 1).image in (Path(files[2]).read_bytes(), files[2])
 
 
-def test_urls_and_failing_servers(folder, images, by_hand, tmp_path):
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        asked: list[str] = []
+@contextmanager
+def serve(folder: Path, status: Callable[[str, int], int | None]) -> Iterator[tuple[str, list[str]]]:
+    """
+    The address of a server of a folder, and the paths it was asked for. `status` of a path and how often that was asked
+    for: an error, or a redirection from `/moved/PATH` to `/PATH`; None: the file.
+    """
+    asked: list[str] = []
 
+    class Handler(http.server.SimpleHTTPRequestHandler):
         def do_GET(self):
-            self.asked.append(self.path)
-            if self.asked.count(self.path) == 1:
-                self.send_error(503)
-            else:
+            asked.append(self.path)
+            code = status(self.path, asked.count(self.path))
+            if code is None:
                 super().do_GET()
+            elif code == 302:
+                self.send_response(code)
+                self.send_header("Location", self.path.removeprefix("/moved"))
+                self.end_headers()
+            else:
+                self.send_error(code)
 
         def log_message(self, *arguments):
             pass
 
-    handler = functools.partial(Handler, directory=images)
+    handler = functools.partial(Handler, directory=folder)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        host = f"http://127.0.0.1:{server.server_port}"
-        features = embed(Embedder.from_pretrained(folder), [f"{host}/00.png", f"{host}/missing.png"])
+        yield f"http://127.0.0.1:{server.server_port}", asked
         server.shutdown()
+
+
+def test_urls_and_failing_servers(folder, images, by_hand):
+    with serve(images, lambda path, times: 503 if times == 1 else None) as (host, _):
+        features = embed(Embedder.from_pretrained(folder), [f"{host}/00.png", f"{host}/missing.png"])
     assert features.names == [f"{host}/00.png"]
     assert "404" in features.unreadable[f"{host}/missing.png"]
     np.testing.assert_allclose(features.view[0], by_hand[str(images / "00.png")][0], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_what_a_list_of_urls_gives_is_kept(folder, images, by_hand, tmp_path, capsys):
+    """Redirections are followed; what is missing, refused or no image is reported, and the others stay."""
+    with serve(images, lambda path, _: 302 if path.startswith("/moved/") else None) as (host, asked):
+        bad = {f"{host}/missing.png": "404", "http://127.0.0.1:9/a.png": "refused", f"{host}/notes.md": "identify"}
+        good = [f"{host}/00.png", f"{host}/moved/02.png", f"{host}/04.png"]
+        (tmp_path / "urls.txt").write_text("\n".join([good[0], *bad, *good[1:]]))
+        main([folder, str(tmp_path / "urls.txt"), "--output", str(tmp_path / "features.parquet"), "--part_size", "2"])
+        assert asked.count("/02.png") == 1
+    features = load_features(tmp_path / "features.parquet")
+    assert features.names == good
+    expected = [by_hand[str(images / name)][0] for name in ("00.png", "02.png", "04.png")]
+    np.testing.assert_allclose(features.view, expected, atol=1e-5)
+    printed, listed = capsys.readouterr().out, (tmp_path / "features.parquet.unreadable.txt").read_text().splitlines()
+    assert "3 of 6 images" in printed
+    assert all(url in line and reason in line for (url, reason), line in zip(bad.items(), listed, strict=True))
 
 
 def test_unreadable_images_are_reported_and_left_out(folder, images, by_hand, tmp_path, capsys):
