@@ -157,7 +157,7 @@ def test_urls_and_failing_servers(folder, images, by_hand):
 def test_what_a_list_of_urls_gives_is_kept(folder, images, by_hand, tmp_path, capsys):
     """Redirections are followed; what is missing, refused or no image is reported, and the others stay."""
     with serve(images, lambda path, _: 302 if path.startswith("/moved/") else None) as (host, asked):
-        bad = {f"{host}/missing.png": "404", "http://127.0.0.1:9/a.png": "refused", f"{host}/notes.md": "identify"}
+        bad = {f"{host}/missing.png": "404", "http://127.0.0.1:9/a.png": "refused", f"{host}/notes.md": "not an image"}
         good = [f"{host}/00.png", f"{host}/moved/02.png", f"{host}/04.png"]
         (tmp_path / "urls.txt").write_text("\n".join([good[0], *bad, *good[1:]]))
         main([folder, str(tmp_path / "urls.txt"), "--output", str(tmp_path / "features.parquet"), "--part_size", "2"])
