@@ -7,8 +7,10 @@ may see it, what it says when it cannot, what is not sent twice; and that strang
 
 import errno
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -112,6 +114,27 @@ def test_a_check_that_fails_says_so(hub, model, tmp_path):
     done = command(hub, tmp_path, *line)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "ada/tiny was pushed" in done.stderr and "gives other outputs: {'last_hidden_state'" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_push_that_is_interrupted_says_how_to_go_on(hub, model, tmp_path):
+    """Ctrl-C while a large file is being sent."""
+    hub.inject(Fault("/upload/*", cut="stall", pause=3, after=None, method="PUT"))
+    arguments = [str(model), "--repo_id", "ada/tiny", "--folder", "out", "--no_check"]
+    line = [sys.executable, str(ROOT / "training" / "publish.py"), *arguments]
+    environment = hub.environment(tmp_path, ADA, OMP_NUM_THREADS="1")
+    with subprocess.Popen(line, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not hub.requests("/upload/*", "PUT"):
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, printed = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Traceback" not in printed
+    assert "The push to ada/tiny was interrupted.\nThe folder out is whole; to try again: " in printed
+    done = command(hub, tmp_path, *arguments)
+    assert done.returncode == 0 and "Pushed: " in done.stdout
+    sent = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert {name: file.content for name, file in files(hub, "ada/tiny").items()} == sent
+    nowhere_to_be_found(ADA, tmp_path, done, hub)
 
 
 # -- many commands in one process --------------------------------------------------------------------------------------

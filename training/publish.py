@@ -296,10 +296,16 @@ def publish(options: PublishOptions) -> CommitInfo | None:
             difference = check(options, model, commit.oid)
             print(f"Loaded back by its name in a fresh process: outputs differ by {difference:.1e} at most.")
     except PublishError as error:
-        again = shlex.join([sys.executable, *sys.argv])
-        state = "will be written anew" if isinstance(error, UnreadableFolderError) else "is whole"
-        raise type(error)(f"{error}\nThe folder {folder} {state}; to try again: {again}") from error
+        raise type(error)(f"{error}\n{next_step(error, folder)}") from error
+    except KeyboardInterrupt as error:
+        stopped = PublishError(f"The push to {options.repo_id} was interrupted.")
+        raise PublishError(f"{stopped}\n{next_step(stopped, folder)}") from error
     return commit
+
+
+def next_step(error: PublishError, folder: Path) -> str:
+    state = "will be written anew" if isinstance(error, UnreadableFolderError) else "is whole"
+    return f"The folder {folder} {state}; to try again: {shlex.join([sys.executable, *sys.argv])}"
 
 
 def parse_arguments(arguments: list[str] | None = None) -> PublishOptions:
