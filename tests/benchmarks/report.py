@@ -21,40 +21,38 @@ from harness import RESULTS, table  # noqa: E402
 
 FOLDER = Path(__file__).parent
 Saved = dict  # the content of a benchmark's JSON file
+Row = dict  # one of its measurements
+
+
+def by_name(rows: list[Row], columns: dict[str, Callable[[Row], str]], corner: str = "") -> str:
+    """A line for each row, with its name first."""
+    return table([corner, *columns], ((row["name"], *(cell(row) for cell in columns.values())) for row in rows))
+
+
+def median(row: Row) -> str:
+    return f"{row['median_seconds']:.2f}"
+
+
+def peak(row: Row) -> str:
+    return f"{row['peak_bytes'] / 1e9:.2f}"
 
 
 def seconds_and_memory(saved: Saved) -> str:
     rows = saved["rows"]
     first = rows[0]
-    return table(
-        ["", "median s", "faster", "peak GB", "of the first"],
-        (
-            (
-                row["name"],
-                f"{row['median_seconds']:.2f}",
-                f"{first['median_seconds'] / row['median_seconds']:.2f} x",
-                f"{row['peak_bytes'] / 1e9:.2f}",
-                f"{row['peak_bytes'] / first['peak_bytes']:.2f}",
-            )
-            for row in rows
-        ),
-    )
+    columns = {
+        "median s": median,
+        "faster": lambda row: f"{first['median_seconds'] / row['median_seconds']:.2f} x",
+        "peak GB": peak,
+        "of the first": lambda row: f"{row['peak_bytes'] / first['peak_bytes']:.2f}",
+    }
+    return by_name(rows, columns)
 
 
 def seconds_and_own_memory(saved: Saved) -> str:
     """Without what the process holds before it begins, which is most of it when the work is small."""
-    return table(
-        ["", "median s", "peak GB", "beyond its start, GB"],
-        (
-            (
-                row["name"],
-                f"{row['median_seconds']:.2f}",
-                f"{row['peak_bytes'] / 1e9:.2f}",
-                f"{(row['peak_bytes'] - row['start_bytes']) / 1e9:.2f}",
-            )
-            for row in saved["rows"]
-        ),
-    )
+    own = {"beyond its start, GB": lambda row: f"{(row['peak_bytes'] - row['start_bytes']) / 1e9:.2f}"}
+    return by_name(saved["rows"], {"median s": median, "peak GB": peak} | own)
 
 
 def loss(saved: Saved) -> str:
@@ -69,83 +67,60 @@ def loss(saved: Saved) -> str:
 
 
 def inference(saved: Saved) -> str:
-    parts = []
-    for kind in ("plain", "compiled"):
-        if kind not in saved:
-            continue
-        rows = saved[kind]
-        best = min(row["median_seconds"] for row in rows if not row["name"].startswith("ours"))
-        lines = (
-            (
-                row["name"],
-                f"{saved['batch'] / row['median_seconds']:.1f}",
-                f"{best / row['median_seconds']:.2f} x",
-                f"{row['peak_bytes'] / 1e9:.2f}",
-            )
-            for row in rows
-        )
-        parts.append(table([kind, "images/s", "of the fastest peer", "peak GB"], lines))
-    return "\n\n".join(parts)
+    kinds = [kind for kind in ("plain", "compiled") if kind in saved]
+    return "\n\n".join(inference_of(kind, saved[kind], saved["batch"]) for kind in kinds)
+
+
+def inference_of(kind: str, rows: list[Row], batch: int) -> str:
+    best = min(row["median_seconds"] for row in rows if not row["name"].startswith("ours"))
+    columns = {
+        "images/s": lambda row: f"{batch / row['median_seconds']:.1f}",
+        "of the fastest peer": lambda row: f"{best / row['median_seconds']:.2f} x",
+        "peak GB": peak,
+    }
+    return by_name(rows, columns, corner=kind)
 
 
 def views(saved: Saved) -> str:
     first = saved["rows"][0]["median_seconds"]
-    return table(
-        ["", "images/s a core", "ms an image", "faster"],
-        (
-            (
-                row["name"],
-                f"{saved['images'] / row['median_seconds']:.0f}",
-                f"{row['median_seconds'] / saved['images'] * 1e3:.2f}",
-                f"{first / row['median_seconds']:.2f} x",
-            )
-            for row in saved["rows"]
-        ),
-    )
+    columns = {
+        "images/s a core": lambda row: f"{saved['images'] / row['median_seconds']:.0f}",
+        "ms an image": lambda row: f"{row['median_seconds'] / saved['images'] * 1e3:.2f}",
+        "faster": lambda row: f"{first / row['median_seconds']:.2f} x",
+    }
+    return by_name(saved["rows"], columns)
 
 
 def streams(saved: Saved) -> str:
-    return table(
-        ["", "samples/s", "peak GB"],
-        (
-            (r["name"], f"{saved['images'] / r['median_seconds']:.0f}", f"{r['peak_bytes'] / 1e9:.2f}")
-            for r in saved["rows"]
-        ),
-    )
+    speed = {"samples/s": lambda row: f"{saved['images'] / row['median_seconds']:.0f}"}
+    return by_name(saved["rows"], speed | {"peak GB": peak})
 
 
 def extraction(saved: Saved) -> str:
     alone = saved["rows"][0]["median_seconds"]
-    return table(
-        ["", "images/s", "of the model's speed", "peak GB"],
-        (
-            (
-                row["name"],
-                f"{saved['images'] / row['median_seconds']:.1f}",
-                f"{alone / row['median_seconds']:.0%}",
-                f"{row['peak_bytes'] / 1e9:.2f}",
-            )
-            for row in saved["rows"]
-        ),
-    )
+    columns = {
+        "images/s": lambda row: f"{saved['images'] / row['median_seconds']:.1f}",
+        "of the model's speed": lambda row: f"{alone / row['median_seconds']:.0%}",
+        "peak GB": peak,
+    }
+    return by_name(saved["rows"], columns)
 
 
 def startup(saved: Saved) -> str:
-    first = saved["rows"][0]["median_seconds"]
-    return table(
-        ["", "median s", f"of the first ({len(saved['rows'][0]['seconds'])} alternations)"],
-        ((r["name"], f"{r['median_seconds']:.2f}", f"{r['median_seconds'] / first:.3f}") for r in saved["rows"]),
-    )
+    first = saved["rows"][0]
+    share = f"of the first ({len(first['seconds'])} alternations)"
+    columns = {"median s": median, share: lambda row: f"{row['median_seconds'] / first['median_seconds']:.3f}"}
+    return by_name(saved["rows"], columns)
 
 
 def profiles(saved: Saved) -> str:
-    return table(
-        ["", "s", "in matrix products", "in linear layers and prototypes", "bare `torch.mm` of the same shapes"],
-        (
-            (r["name"], f"{r['seconds']:.2f}", *(f"{r[key]:.0%}" for key in ("products", "linear", "bare")))
-            for r in saved["rows"]
-        ),
-    )
+    columns = {
+        "s": lambda row: f"{row['seconds']:.2f}",
+        "in matrix products": lambda row: f"{row['products']:.0%}",
+        "in linear layers and prototypes": lambda row: f"{row['linear']:.0%}",
+        "bare `torch.mm` of the same shapes": lambda row: f"{row['bare']:.0%}",
+    }
+    return by_name(saved["rows"], columns)
 
 
 def growth(saved: Saved) -> str:
