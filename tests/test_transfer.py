@@ -3,8 +3,12 @@
 """Transfer: metrics with scikit-learn as the judge, the search for the penalty, tables, the command on local data."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import PIL.Image
@@ -341,6 +345,52 @@ def test_against_a_second_model(model, data, tmp_path, monkeypatch):
     result = json.loads(output.read_text())
     assert (result["against"]["wins"], result["against"]["compared"], result["against"]["average"]) == (1, 1, 0.0)
     assert "Against theirs: 1 wins and 0 ties in 1 data sets" in output.with_suffix(".md").read_text()
+
+
+STOPPED = """
+import os, signal, sys
+from pathlib import Path
+import transfer, transfer_search
+
+owner, name = {"replace": (Path, "replace"), "score": (transfer_search, "score")}[sys.argv.pop(1)]
+signal_name, left, function = sys.argv.pop(1), iter(range(int(sys.argv.pop(1)) - 1, -1, -1)), getattr(owner, name)
+
+def counted(*arguments):
+    if next(left) == 0:
+        os.kill(os.getpid(), signal.Signals[signal_name])
+    return function(*arguments)
+
+setattr(owner, name, counted)
+transfer.run_command(transfer.transfer_command, transfer.USER_ERRORS)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", ["SIGKILL", "SIGINT"])
+@pytest.mark.parametrize("place, calls", [("replace", 11), ("score", 20), ("replace", 18)])
+def test_a_stopped_command_goes_on(model, data, tmp_path, monkeypatch, place, calls, number):
+    """Stopped before a part of the second set is renamed, in its search, and before its result is renamed."""
+    sets = ["--data", f"one={data / 'folder'}", "--data", f"two={data / 'folder'}:test:train", "--part_size", 8]
+    given = [model, *sets, "--device", "cpu", "--output"]
+    assert run(monkeypatch, *given, tmp_path / "whole" / "r.json") == 0
+    whole = json.loads((tmp_path / "whole" / "r.json").read_text())
+
+    output = tmp_path / "stopped" / "r.json"
+    command = [sys.executable, "-c", STOPPED, place, number, str(calls), *map(str, given), str(output)]
+    paths = [str(Path(transfer.__file__).parent), str(Path(transfer.__file__).parents[1])]
+    stopped = subprocess.run(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)}, capture_output=True)
+    assert stopped.returncode == -signal.Signals[number], stopped.stderr.decode()
+    done = {path: path.stat().st_mtime_ns for path in output.parent.rglob("part-*.safetensors")}
+    finished = list(json.loads(output.read_text())["datasets"]) if output.exists() else []
+    assert (len(done), finished) == ((7, []) if calls == 11 else (12, ["one"]))
+
+    searched, choose = [], transfer.choose_l2
+    monkeypatch.setattr(transfer, "choose_l2", lambda *rest: searched.append(len(rest[1])) or choose(*rest))
+    assert run(monkeypatch, *given, output) == 0
+    assert json.loads(output.read_text())["datasets"] == whole["datasets"]
+    assert searched == ([30, 12] if calls == 11 else [12])
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert len(list(output.parent.rglob("part-*.safetensors"))) == 12 and not list(output.parent.rglob("*.partial"))
 
 
 def test_wrong_calls(model, data, tmp_path, monkeypatch):
