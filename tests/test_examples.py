@@ -218,4 +218,6 @@ def test_continue_pretraining(folder, patches, tmp_path):
     command = [folder, "--data", str(patches), "--output_dir", str(tmp_path / "run"), "--epochs", "2", "--k", "5"]
     before, after = continue_pretraining.main([*command, *sizes, *crops, *run])
     assert before != after and min(before, after) > 1 / 19
+    again = [str(tmp_path / "run"), *command[1:3], "--output_dir", str(tmp_path / "more"), *command[5:]]
+    assert continue_pretraining.main([*again, *sizes, *crops, *run])[0] == after  # a run goes on from its teacher
     assert EsViTForPreTraining.from_pretrained(tmp_path / "run" / "teacher").config.depths == [1, 1, 1, 1]
