@@ -247,6 +247,8 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
             )
         if not isinstance(self.image_size, int) and len(self.image_size) != 2:
             raise ValueError(f"image_size must be a number or a (height, width) pair, got {self.image_size}.")
+        if self.legacy_shift_mask and self.architecture != "swin":
+            raise ValueError(f"legacy_shift_mask is of a Swin's windows; the architecture is {self.architecture!r}.")
         self.family.validate(self)
 
 

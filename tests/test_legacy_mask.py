@@ -4,6 +4,7 @@
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 
 from modeling_esvit import EsViTConfig, EsViTInputError, EsViTModel
 
@@ -88,3 +89,9 @@ def test_evaluation_uses_the_mask_of_the_map():
     images = torch.randn(3, 3, 16, 16)
     with torch.no_grad():
         torch.testing.assert_close(legacy(images).pooler_output, fixed(images).pooler_output, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("name", ["cvt-tiny", "deit-tiny", "resnet-50"])
+def test_others_have_no_such_mask(name):
+    with pytest.raises(StrictDataclassError, match="legacy_shift_mask is of a Swin's windows"):
+        EsViTConfig.from_architecture(name, legacy_shift_mask=True)
