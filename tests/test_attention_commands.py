@@ -108,6 +108,47 @@ def test_entropy_of_a_folder(folder, images, tmp_path, capsys):
     assert Image.open(output.with_suffix(".png")).height == 400
 
 
+def seen_queries(config, size: int) -> list[np.ndarray]:
+    """Of each block of a Swin which query of which window is a token, `[windows, window**2]`, by the paper: the map is
+    padded to whole windows, and moved up and left by half a window in every second block."""
+    found = []
+    for stage, depth in enumerate(config.depths):
+        rows, window = -(-size // (config.patch_size * 2**stage)), config.window_size
+        tokens = np.pad(np.ones((rows, rows), bool), (0, -rows % window))
+        for block in range(depth):
+            moved = np.roll(tokens, (-(window // 2) * (block % 2),) * 2, axis=(0, 1))
+            tiles = moved.reshape(len(moved) // window, window, -1, window).swapaxes(1, 2)
+            found.append(tiles.reshape(-1, window**2))
+    return found
+
+
+@pytest.mark.parametrize("name", ["swin", "vit"])
+def test_entropy_is_that_of_the_definition(images, tmp_path, name):
+    """In numpy, from the attentions that the model returns. The Swin's maps of 11 x 11 and 6 x 6 tokens are padded."""
+    torch.manual_seed(1)
+    sizes = {"image_size": 44, "embed_dim": 8, "depths": [2, 2], "num_heads": [1, 2], "window_size": 4}
+    vit = {"image_size": 48, "embed_dim": 8, "depths": [2], "num_heads": [2]}
+    config = EsViTConfig(**sizes) if name == "swin" else EsViTConfig.from_architecture("deit-tiny", **vit)
+    model = EsViTModel(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():  # far from uniform
+            parameter.add_(torch.randn_like(parameter) * 0.3)
+    model.save_pretrained(tmp_path / "model")
+    attention_entropy.main([str(tmp_path / "model"), str(images), "--output", str(tmp_path / "entropy.json")])
+    found = json.loads((tmp_path / "entropy.json").read_text())["blocks"]
+
+    processor = AutoImageProcessor.from_pretrained(tmp_path / "model")
+    pixels = processor([Image.open(path) for path in sorted(images.iterdir())], return_tensors="pt")["pixel_values"]
+    attentions = [weights.detach().double().numpy() for weights in model(pixels, output_attentions=True).attentions]
+    seen = seen_queries(config, 44) if name == "swin" else [np.ones((1, 10), bool)] * 2
+    for row, weights, queries in zip(found, attentions, seen, strict=True):
+        logarithms = np.log2(weights, where=weights > 0, out=np.zeros_like(weights))
+        bits = -(weights * logarithms).sum(axis=-1).reshape(5, len(queries), -1, queries.shape[1])
+        heads = bits.transpose(2, 0, 1, 3)[:, :, queries].mean(axis=(1, 2))
+        np.testing.assert_allclose(row["heads"], heads, rtol=0, atol=1e-5)
+        assert row["uniform"] == pytest.approx(math.log2(queries.shape[1])) and (heads < row["uniform"] - 0.1).all()
+
+
 def test_no_image_can_be_read(folder, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no image")
     with pytest.raises(attention_entropy.EmptySourceError, match="none of the 1 images .*bad.png"):
