@@ -30,6 +30,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from .devices import DeviceError, check_device
 from .embed_files import FORMATS, Features, OutputError, Parts, check_output, joined, load_features, put_together
 from .image_decoding import UnreadableImageError, decode
 from .image_models import load_image_model
@@ -297,9 +298,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         if value is not None and value < 1:
             parser.error(f"--{name} must be at least 1, got {value}")
     try:
-        torch.empty(1, device=parsed.device or "cpu").cpu()
-    except (RuntimeError, AssertionError) as error:  # the latter of a torch that was built without the device
-        parser.error(f"--device {parsed.device}: {str(error).splitlines()[0]}")
+        check_device(parsed.device)
+    except DeviceError as error:
+        parser.error(str(error))
     return parsed
 
 

@@ -315,4 +315,4 @@ def test_a_file_of_other_content_is_no_features(suffix, tmp_path):
 def test_a_device_that_is_not_there_is_one_line(device, capsys):
     with pytest.raises(SystemExit, match="2"):
         parse_arguments(["model", "images", "--output", "features.npz", "--device", device])
-    assert f"error: --device {device}: " in capsys.readouterr().err
+    assert f"error: --device {device} cannot be used: " in capsys.readouterr().err

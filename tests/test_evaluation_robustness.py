@@ -17,9 +17,10 @@ import linear_features
 import linear_probe
 import transfer
 from evaluation import open_device, run_command
-from frozen_models import FrozenModelError, load_frozen
+from frozen_models import load_frozen
 from image_sources import open_source
 from modeling_esvit import EsViTModel
+from modeling_esvit.devices import DeviceError
 from modeling_esvit.image_decoding import decode
 from tiny_runs import write_images, write_model
 from view_features import LONGEST, evaluation_transform, middle
@@ -265,6 +266,6 @@ def test_images_decode_alike_in_training_and_evaluation(tmp_path):
 
 
 def test_a_device_that_is_not_there():
-    for device in ("tpu9", "cuda:99"):
-        with pytest.raises(FrozenModelError, match=f"--device {device} cannot be used"):
+    for device in ("tpu9", "cuda:99", "meta"):
+        with pytest.raises(DeviceError, match=f"--device {device} cannot be used"):
             open_device(device)

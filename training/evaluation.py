@@ -23,6 +23,7 @@ from feature_bank import PART_SIZE, FeatureBank, make_bank
 from figure_files import save_figure
 from frozen_models import FrozenModel, FrozenModelError, load_frozen
 from image_sources import DataOptionError, EmptySourceError, ImageSource, open_source
+from modeling_esvit.devices import DeviceError, check_device
 from modeling_esvit.embed_files import OutputError, write_whole
 from public_names import public_command, public_name
 from view_features import NonFiniteFeatureError, NoViewFeatureError, UnlabelledDataError
@@ -39,7 +40,7 @@ NO_CLASS = -1  # in a ranking: no more classes; as a label: not a class of the t
 # What a user can put right; the commands print their message alone.
 COMMON_ERRORS = (
     *(DataOptionError, EmptySourceError, UnlabelledDataError, FrozenModelError, OutputError),
-    *(NonFiniteFeatureError, NoViewFeatureError, OSError),
+    *(NonFiniteFeatureError, NoViewFeatureError, DeviceError, OSError),
 )
 
 
@@ -153,21 +154,10 @@ def checked_output(parser: argparse.ArgumentParser, arguments: argparse.Namespac
     return arguments
 
 
-def check_device(device: str | None) -> None:
-    """
-    Raises:
-        FrozenModelError: there is no such device here.
-    """
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise FrozenModelError(f"--device {device} cannot be used: {str(error).splitlines()[0]}") from error
-
-
 def open_device(device: str | None) -> PartialState:
     """
     Raises:
-        FrozenModelError: see `check_device`.
+        DeviceError: see `check_device`.
     """
     check_device(device)
     # Accelerate ignores torchrun's processes on a CPU unless told that there is nothing else.

@@ -17,6 +17,7 @@ from evaluation import open_device
 from frozen_models import TIMM, FrozenModelError
 from modeling_esvit import EsViTBackboneError, EsViTInputError
 from modeling_esvit.attention_maps import AttentionLayoutError
+from modeling_esvit.devices import DeviceError
 from modeling_esvit.image_decoding import Record, decode
 from modeling_esvit.image_models import load_image_model
 from modeling_esvit.token_places import TokenPlacesError, region_stride
@@ -26,7 +27,8 @@ from modeling_esvit.whole_images import whole_image
 DEFAULT_SIZE = 224  # of models that do not say for what size they were built
 
 USER_ERRORS = (
-    *(AttentionLayoutError, TokenPlacesError, EsViTBackboneError, EsViTInputError, FrozenModelError, OSError),
+    *(AttentionLayoutError, TokenPlacesError, EsViTBackboneError, EsViTInputError),
+    *(FrozenModelError, DeviceError, OSError),
 )
 
 
@@ -63,7 +65,7 @@ def add_size_argument(parser: argparse.ArgumentParser) -> None:
 def load_looking(arguments: argparse.Namespace) -> LookingModel:
     """
     Raises:
-        FrozenModelError: a model of timm, which has no such outputs; or no such device.
+        FrozenModelError: a model of timm, which has no such outputs. DeviceError: no such device.
         OSError: see `load_image_model`.
     """
     if arguments.model.startswith(TIMM):

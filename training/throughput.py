@@ -33,9 +33,10 @@ import yaml
 from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
-from evaluation import check_device, checked_output, run_command, write_result
+from evaluation import checked_output, run_command, write_result
 from frozen_models import TIMM, FrozenModelError
 from modeling_esvit.configuration_esvit import EsViTArchitectureError
+from modeling_esvit.devices import DeviceError, check_device
 from throughput_measure import DTYPES, ThroughputError, ThroughputOptions, chosen_device, configuration, measure
 from throughput_picture import draw
 from view_features import NoViewFeatureError
@@ -43,7 +44,7 @@ from view_features import NoViewFeatureError
 
 PUBLISHED = Path(__file__).with_name("published_throughput.yaml")
 
-USER_ERRORS = (ThroughputError, FrozenModelError, NoViewFeatureError, EsViTArchitectureError, OSError)
+USER_ERRORS = (ThroughputError, DeviceError, FrozenModelError, NoViewFeatureError, EsViTArchitectureError, OSError)
 
 
 def measure_all(options: ThroughputOptions) -> dict[str, dict[str, Any]]:
