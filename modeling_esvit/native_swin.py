@@ -75,6 +75,8 @@ def residual_scale(config: EsViTConfig) -> float:
 
 def native_obstacles(config: EsViTConfig) -> list[str]:
     """Why transformers' own Swin cannot carry a model of this configuration; empty if it can."""
+    if config.architecture != "swin":
+        return [f"its architecture is {config.family.name}, and that format is of Swins alone"]
     obstacles = []
     num_stages = len(config.depths)
     for stage in range(num_stages):

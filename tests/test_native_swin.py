@@ -73,6 +73,14 @@ def test_refusals(options, reason):
         to_native(model)
 
 
+def test_refused_of_other_architectures():
+    resnet = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 8, 8, 8], "depths": [1, 1, 1, 1]}
+    vit = EsViTConfig.from_architecture("deit-tiny", embed_dim=8, depths=[1], num_heads=[2])
+    for config, name in ((EsViTConfig(architecture="auto", backbone_config=resnet), "Backbone"), (vit, "ViT")):
+        with pytest.raises(NativeFormatError, match=f"its architecture is {name}.* of Swins alone"):
+            to_native(EsViTModel(config))
+
+
 @pytest.fixture
 def checkpoint(tmp_path):
     model = EsViTForPreTraining(EsViTConfig(**SMALL))
