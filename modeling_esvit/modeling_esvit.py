@@ -290,11 +290,11 @@ class EsViTModel(EsViTPreTrainedModel):
         n = 1 and the mean `[B, 768]`. A backbone of transformers gives its view feature alone, n = 1.
 
         Raises:
-            ValueError: n is not between 1 and the number of blocks.
+            ValueError: n is no integer between 1 and the number of blocks.
         """
         num_blocks = sum(self.config.depths)
-        if n not in range(1, num_blocks + 1):
-            raise ValueError(f"n must be between 1 and the {num_blocks} blocks of this model, got {n}.")
+        if not isinstance(n, int) or n not in range(1, num_blocks + 1):
+            raise ValueError(f"n must be an integer between 1 and the {num_blocks} blocks of this model, got {n}.")
         output = self.encoder(self.as_crops(pixel_values), last_blocks=n)
         means = [pool_groups(output.tokens, output.grids)] if append_mean else []
         return torch.cat([*output.last_blocks, *means], dim=-1)

@@ -254,7 +254,7 @@ def test_refused_by_the_model():
             EsViTConfig(architecture="auto", backbone_config=wrong)
     with pytest.raises(EsViTInputError, match="hiera cannot take images of 48 x 32 pixels"):
         EsViTModel(config_of(HIERA))(torch.zeros(1, 3, 48, 32))
-    with pytest.raises(ValueError, match="n must be between 1 and the 1"):
+    with pytest.raises(ValueError, match="n must be an integer between 1 and the 1"):
         EsViTModel(config_of(RESNET)).n_last_blocks_features(torch.zeros(1, 3, 64, 64), 2)
     for name in BACKBONES.keys() - WITH_ATTENTION:
         with pytest.raises(EsViTBackboneError, match="attention weights"):

@@ -207,7 +207,7 @@ def test_n_last_blocks(batch):
         widths = [model.n_last_blocks_features(batch, n).shape[1] for n in range(1, 6)]
         assert widths == [32, 64, 80, 88, 96]
         assert torch.equal(model.n_last_blocks_features(batch, 4)[:, -32:], model(batch).pooler_output)
-    for n in (0, 6, 1.5):
+    for n in (0, 6, 1.5, 2.0):
         with pytest.raises(ValueError, match=f"the 5 blocks of this model, got {n}"):
             model.n_last_blocks_features(batch, n)
 
