@@ -30,6 +30,8 @@ COUNTS = (
     "head_bottleneck_size",
     "head_num_layers",
 )
+# Fields of networks that are built here, which a backbone of transformers does not have.
+OWN_NETWORK = {name for family in FAMILIES.values() for name in family.fields} - {"backbone_config", "image_size"}
 RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate")
 
 
@@ -167,6 +169,10 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
     _out_indices: list[int] | None = None
 
     def __post_init__(self, **kwargs):
+        if self.backbone_config is not None and self.architecture != "auto":
+            raise EsViTArchitectureError(
+                f"backbone_config is of the architecture 'auto'; this one is {self.architecture!r}."
+            )
         self.family.complete(self)
         stages = self.family.stages(self) if self.depths else {"stem": self.embed_dim}
         self.stage_names = list(stages)
@@ -189,11 +195,18 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
             overrides: Any further field of the configuration.
 
         Raises:
-            EsViTArchitectureError: The name, or that of a field, is unknown; the message names the nearest one.
+            EsViTArchitectureError: The name, or that of a field, is unknown; the message names the nearest one. Or the
+                field is none of a backbone of transformers.
         """
         fields = architecture_fields(name, window_size)
         for field in overrides:
             check_field(field)
+        ignored = sorted(OWN_NETWORK & set(overrides)) if fields["architecture"] == "auto" else []
+        if ignored:
+            raise EsViTArchitectureError(
+                f"{', '.join(ignored)}: of EsViT's own architectures; those of a backbone of transformers stand in its "
+                "backbone_config."
+            )
         return cls(**{**fields, **overrides})
 
     @property

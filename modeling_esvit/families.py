@@ -67,6 +67,12 @@ def require_stages(config: EsViTConfig, **lists) -> None:
             raise ValueError(f"depths {config.depths} and {name} {values} must have one entry per stage.")
 
 
+def require_at_least(minimum: int, **lists) -> None:
+    for name, values in lists.items():
+        if min(values) < minimum:
+            raise ValueError(f"{name} {list(values)} must be at least {minimum} in every stage.")
+
+
 def require_heads(config: EsViTConfig) -> None:
     """Attention heads that divide the width of each stage."""
     require_stages(config, num_heads=config.num_heads)
@@ -148,6 +154,10 @@ def validate_vil(config: EsViTConfig) -> None:
         sparse_stages=config.sparse_stages,
         global_tokens=config.global_tokens,
     )
+    require_at_least(1, patch_strides=config.patch_strides)
+    require_at_least(0, global_tokens=config.global_tokens)
+    if not {0, 1}.issuperset(config.sparse_stages):
+        raise ValueError(f"sparse_stages {config.sparse_stages} must be 1 (sparse) or 0 (full) in every stage.")
     if list(config.sparse_stages) != sorted(config.sparse_stages, reverse=True):
         raise ValueError(f"sparse_stages {config.sparse_stages} must not have a 1 after a 0.")
     if config.patch_size != config.patch_strides[0]:
@@ -288,6 +298,8 @@ def cvt_region_grid(config: EsViTConfig, height: int, width: int) -> tuple[int, 
 def validate_cvt(config: EsViTConfig) -> None:
     names = ("patch_kernels", "patch_strides", "patch_paddings", "stage_dims")
     require_stages(config, **{name: getattr(config, name) for name in names})
+    require_at_least(1, patch_kernels=config.patch_kernels, patch_strides=config.patch_strides)
+    require_at_least(0, patch_paddings=config.patch_paddings)
     require_heads(config)
     if config.embed_dim != config.stage_widths()[0]:
         raise ValueError(f"embed_dim {config.embed_dim} must be the first of stage_dims {config.stage_dims}.")

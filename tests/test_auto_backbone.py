@@ -15,6 +15,7 @@ from transformers import AutoBackbone, AutoConfig, AutoModel, ResNetBackbone, Re
 
 from construction import build_config
 from modeling_esvit import (
+    EsViTArchitectureError,
     EsViTBackbone,
     EsViTBackboneError,
     EsViTConfig,
@@ -192,6 +193,7 @@ def test_options_that_contradict_each_other(given, message):
         ("--architecture deit-tiny --global_crop_size 12", "global_crop_size 12: crops of a ViT of so few pixels"),
         ("--architecture deit-tiny --window_size 7", "window_size is for a Swin or CvT or ViL, not for a ViT"),
         ("--architecture swin-tiny --vil_mode 1", "vil_mode is for a ViL, not for a Swin"),
+        ("--architecture cvt-tiny --patch_size 8", "patch_size is for a Swin or ViL or ViT, not for a CvT"),
         ("--architecture auto --backbone no/where.json", "backbone 'no/where.json' is no folder or config.json"),
     ],
 )
@@ -244,6 +246,16 @@ def test_hidden_states_of_timm():
         (320, 2, 2),
     ]
     torch.testing.assert_close(output.hidden_states[-1].flatten(2).mT, output.last_hidden_state)
+
+
+def test_fields_of_own_architectures_are_no_backbones():
+    """A ResNet-101 would be a ResNet-50 without a word."""
+    for fields, message in (
+        ({"depths": [3, 4, 23, 3]}, "depths: of"),
+        ({"num_channels": 1, "window_size": 7}, "num_c"),
+    ):
+        with pytest.raises(EsViTArchitectureError, match=f"{message}.*backbone_config"):
+            EsViTConfig.from_architecture("resnet-50", **fields)
 
 
 def test_refused_by_the_model():

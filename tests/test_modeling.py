@@ -93,6 +93,7 @@ def test_unknown_architecture_names_the_nearest():
         ({"image_size": "64"}, "value: '64'"),
         ({"qkv_bias": "yes"}, "expected bool, got str"),
         ({"out_features": ["stage9"]}, "stage9"),
+        ({"backbone_config": {"model_type": "resnet"}}, "backbone_config is of the architecture 'auto'.* 'swin'"),
     ],
 )
 def test_invalid_configurations_name_the_value(fields, message):

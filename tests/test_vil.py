@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.errors import StrictDataclassError
 
 from modeling_esvit import EsViTBackbone, EsViTConfig, EsViTForPreTraining, EsViTInputError, EsViTModel
 from modeling_esvit.vil_attention import OWN, EsViTViLSparseAttention
@@ -114,6 +115,19 @@ def test_images_that_are_too_small():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"patch_strides": [4, 0, 2, 2]}, r"patch_strides \[4, 0, 2, 2\] must be at least 1 in every stage"),
+        ({"global_tokens": [1, -1, 1, 0]}, r"global_tokens \[1, -1, 1, 0\] must be at least 0"),
+        ({"sparse_stages": [2, 1, 0, 0]}, r"sparse_stages \[2, 1, 0, 0\] must be 1 \(sparse\) or 0 \(full\)"),
+    ],
+)
+def test_impossible_configurations(fields, message):
+    with pytest.raises(StrictDataclassError, match=message):
+        small_config(**fields)
+
+
 def test_global_tokens_in_the_last_stage_are_the_view():
     model = random_model(EsViTModel, global_tokens=[1, 1, 1, 2])
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)

@@ -50,7 +50,11 @@ SHARDING = {
 
 
 # Options that some families of architectures have.
-ONLY_OF = {"vil_mode": ("vil",), "window_size": ("swin", "cvt", "vil")}
+ONLY_OF = {
+    "vil_mode": ("vil",),
+    "window_size": ("swin", "cvt", "vil"),
+    "patch_size": ("swin", "vil", "vit"),  # a CvT's patches are its patch_strides
+}
 
 
 def refuse_sharding() -> None:
