@@ -22,6 +22,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING, M
 
 # What the code of a model raises where it is given a size that it was not written for.
 SIZE_FAILURES = (ArithmeticError, AssertionError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
+SIZE_STEP, LARGER_SIZES = 32, 4  # pixels between the sizes that are tried instead, and how many these are
 # What a configuration says of the model that it was saved with. A backbone has the type of the model around it.
 BOOKKEEPING = ("_name_or_path", "architectures", "auto_map", "dtype", "transformers_version")
 
@@ -123,6 +124,26 @@ def stages(config: PreTrainedConfig) -> dict[str, int]:
     return dict(zip(model.stage_names, model.num_features, strict=True))
 
 
+@torch.no_grad()
+def map_shape(model: Any, height: int, width: int) -> tuple[int, ...]:
+    """Raises what the code of the model raises."""
+    images = torch.empty(1, getattr(model.config, "num_channels", 3), height, width, device="meta")
+    return tuple(model(images).feature_maps[-1].shape)
+
+
+def other_size(model: Any, height: int, width: int) -> str:
+    """The next larger square that a model takes, or what it was built for: some need multiples of several patches."""
+    larger = SIZE_STEP * (max(height, width) // SIZE_STEP + 1)
+    for side in range(larger, larger + LARGER_SIZES * SIZE_STEP, SIZE_STEP):
+        try:
+            map_shape(model, side, side)
+        except SIZE_FAILURES:
+            continue
+        return f"; it takes {side} x {side}"
+    size = built_size(model.config)
+    return "" if size is None else f"; it was built for {size[0]} x {size[1]}"
+
+
 @functools.lru_cache(maxsize=1024)
 def last_map(text: str, height: int, width: int) -> tuple[int, int, int]:
     """
@@ -133,16 +154,12 @@ def last_map(text: str, height: int, width: int) -> tuple[int, int, int]:
     """
     model: Any = on_meta(text)
     name = model.config.model_type
-    images = torch.empty(1, getattr(model.config, "num_channels", 3), height, width, device="meta")
     try:
-        with torch.no_grad():
-            shape = tuple(model(images).feature_maps[-1].shape)
+        shape = map_shape(model, height, width)
     except SIZE_FAILURES as error:
-        size = built_size(model.config)
-        built = "" if size is None else f"; it was built for {size[0]} x {size[1]}"
         raise EsViTBackboneError(
-            f"The backbone {name} cannot take images of {height} x {width} pixels{built} ({type(error).__name__}: "
-            f"{error})."
+            f"The backbone {name} cannot take images of {height} x {width} pixels{other_size(model, height, width)} "
+            f"({type(error).__name__}: {error})."
         ) from error
     if len(shape) != 4:
         raise EsViTBackboneError(f"The backbone {name} gives no feature map, but {list(shape)}.")

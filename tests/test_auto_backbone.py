@@ -155,7 +155,7 @@ def test_stochastic_depth_of_the_student_alone(images, tmp_path):
 @pytest.mark.parametrize(
     ("fields", "changes", "message"),
     [
-        (HIERA, "", "local_crop_sizes 32: The backbone hiera cannot take images of 32 x 32 .* built for 64 x 64"),
+        (HIERA, "", "local_crop_sizes 32: The backbone hiera cannot take images of 32 x 32 .* it takes 64 x 64"),
         ({**HIERA, "image_size": [32, 32]}, "", "global_crop_size 64: .* built for 32 x 32"),
         ({"model_type": "bert"}, "", "no backbone of type 'bert'"),
         (RESNET, "--gradient_checkpointing", "gradient_checkpointing: not possible with resnet, which is not"),
@@ -282,7 +282,7 @@ def test_parameters_that_are_made_on_the_cpu_whatever_the_device():
     model = EsViTModel(config)
     assert config.region_grid(64, 128) == (4, 8)
     assert model(torch.randn(2, 3, 64, 128)).last_hidden_state.shape == (2, 32, 16)
-    with pytest.raises(EsViTInputError, match="cannot take images of 96 x 96 pixels"):
+    with pytest.raises(EsViTInputError, match="cannot take images of 96 x 96 pixels; it takes 128 x 128"):
         model(torch.randn(2, 3, 96, 96))
 
 
