@@ -114,7 +114,6 @@ def test_images_that_are_too_small():
         random_model(EsViTModel)(torch.randn(1, 3, 31, 64))
 
 
-@torch.no_grad()
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -128,6 +127,7 @@ def test_impossible_configurations(fields, message):
         small_config(**fields)
 
 
+@torch.no_grad()
 def test_global_tokens_in_the_last_stage_are_the_view():
     model = random_model(EsViTModel, global_tokens=[1, 1, 1, 2])
     images = torch.randn(2, 3, 64, 64, dtype=torch.float64)
