@@ -153,14 +153,17 @@ def finetune(options: argparse.Namespace) -> dict[str, Any]:
     )
     trainer.train(resume_from_checkpoint=options.resume)
     trainer.save_model()
-    history = [dict(row) for row in trainer.state.log_history if "eval_top1" in row]
+    history = [
+        {"epoch": row["epoch"], "top1": row["eval_top1"], "top5": row["eval_top5"]}
+        for row in trainer.state.log_history
+        if "eval_top1" in row
+    ]
     measured = trainer.evaluate()
     about = {name: getattr(options, name) for name in ("model", "epochs", "batch_size", "lr", "seed")}
     data = {"train": f"{options.data}:train", "test": f"{options.data}:{options.test_split}"}
     counts = {"train_images": len(train), "test_images": len(test), "classes": len(classes)}
     scores = {name: measured[f"eval_{name}"] for name in ("top1", "top5")}
-    epochs = [{name: row[f"eval_{name}"] for name in ("top1", "top5")} | {"epoch": row["epoch"]} for row in history]
-    return {**about, **data, **counts, **scores, "history": epochs}
+    return {**about, **data, **counts, **scores, "history": history}
 
 
 def evaluation_pixels(image: Any, processor: BitImageProcessor) -> torch.Tensor:

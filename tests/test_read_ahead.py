@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from modeling_esvit.read_ahead import in_order
+from test_shard_stream import wait_for
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -19,6 +20,7 @@ PROGRAM = """
 import io, sys, time
 import pyarrow, pyarrow.parquet
 from modeling_esvit.read_ahead import in_order
+from test_shard_stream import wait_for
 
 buffer = io.BytesIO()
 pyarrow.parquet.write_table(pyarrow.table({"a": list(range(1000))}), buffer)
@@ -65,9 +67,7 @@ def test_an_error_leaves_nothing_behind():
     try:
         with pytest.raises(ValueError, match="of two"):
             list(reader())
-        deadline = time.monotonic() + 10
-        while set(threading.enumerate()) - before and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_for(lambda: not set(threading.enumerate()) - before, seconds=10)
     finally:
         gc.enable()
     assert not set(threading.enumerate()) - before

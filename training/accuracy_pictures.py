@@ -4,7 +4,7 @@
 
 from __future__ import annotations  # matplotlib is imported where it draws: training begins sooner without it
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +23,8 @@ def draw_knn(result: dict[str, Any]) -> Figure:
     """Top-1 and top-5 of `knn.py` over the number of neighbours."""
     figure, axes = one_panel(f"k-NN of {result['model']}", "neighbours k")
     counts = sorted(int(name[1:].removesuffix("_top1")) for name in result if name.endswith("_top1"))
-    for top, colour in (("top1", BEST), ("top5", OTHER)):
-        shares = [result[f"k{count}_{top}"] for count in counts]
-        axes.plot(counts, shares, "o-", color=colour, label=top.replace("top", "top-"))
+    draw_tops(axes, counts, [{top: result[f"k{count}_{top}"] for top in ("top1", "top5")} for count in counts])
     logarithmic(axes, counts)
-    axes.legend()
     return figure
 
 
@@ -87,12 +84,15 @@ def draw_penalties(axes: Axes, result: dict[str, Any]) -> None:
 def draw_epochs(result: dict[str, Any]) -> Figure:
     """Top-1 and top-5 of `finetune.py` after each epoch."""
     figure, axes = one_panel(f"Fine-tuning of {result['model']}", "epoch")
-    epochs = [scores["epoch"] for scores in result["history"]]
-    for top, colour in (("top1", BEST), ("top5", OTHER)):
-        shares = [scores[top] for scores in result["history"]]
-        axes.plot(epochs, shares, "o-", color=colour, label=top.replace("top", "top-"))
-    axes.legend()
+    draw_tops(axes, [scores["epoch"] for scores in result["history"]], result["history"])
     return figure
+
+
+def draw_tops(axes: Axes, places: Sequence[float], scores: list[dict[str, float]]) -> None:
+    """Top-1 and top-5 at each of `places`."""
+    for top, colour in (("top1", BEST), ("top5", OTHER)):
+        axes.plot(places, [each[top] for each in scores], "o-", color=colour, label=top.replace("top", "top-"))
+    axes.legend()
 
 
 def one_panel(title: str, xlabel: str) -> tuple[Figure, Axes]:

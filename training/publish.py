@@ -298,12 +298,11 @@ def publish(options: PublishOptions) -> CommitInfo | None:
     except PublishError as error:
         raise type(error)(f"{error}\n{next_step(error, folder)}") from error
     except KeyboardInterrupt as error:
-        stopped = PublishError(f"The push to {options.repo_id} was interrupted.")
-        raise PublishError(f"{stopped}\n{next_step(stopped, folder)}") from error
+        raise PublishError(f"The push to {options.repo_id} was interrupted.\n{next_step(error, folder)}") from error
     return commit
 
 
-def next_step(error: PublishError, folder: Path) -> str:
+def next_step(error: BaseException, folder: Path) -> str:
     state = "will be written anew" if isinstance(error, UnreadableFolderError) else "is whole"
     return f"The folder {folder} {state}; to try again: {shlex.join([sys.executable, *sys.argv])}"
 
