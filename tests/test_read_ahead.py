@@ -20,7 +20,6 @@ PROGRAM = """
 import io, sys, time
 import pyarrow, pyarrow.parquet
 from modeling_esvit.read_ahead import in_order
-from test_shard_stream import wait_for
 
 buffer = io.BytesIO()
 pyarrow.parquet.write_table(pyarrow.table({"a": list(range(1000))}), buffer)
