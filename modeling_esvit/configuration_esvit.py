@@ -10,7 +10,7 @@ from transformers import AutoConfig
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig
 
-from .families import FAMILIES, EsViTArchitectureError, Family
+from .families import FAMILIES, ONLY_OF, EsViTArchitectureError, Family, require_fields
 from .vil_architecture import EXAMPLE, is_architecture_string, parse_architecture
 
 
@@ -30,8 +30,6 @@ COUNTS = (
     "head_bottleneck_size",
     "head_num_layers",
 )
-# Fields of networks that are built here, which a backbone of transformers does not have.
-OWN_NETWORK = {name for family in FAMILIES.values() for name in family.fields} - {"backbone_config", "image_size"}
 RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate")
 
 
@@ -67,7 +65,7 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
         backbone_config (*optional*):
             With `"auto"`: configuration of a model that `AutoBackbone` knows, as an object or dict, or the name of a
             model on the Hub, a model folder, or a `config.json`. Fields of the network that follow here, down to
-            `patch_norm`, are then without effect.
+            `layer_norm_eps`, must then be left out, as must fields of other families: see `ONLY_OF` in `families.py`.
         image_size (`int` or pair, defaults to 224):
             Size, in pixels, *at construction*: with `patch_size` it fixes the window and the shift of every stage.
             Inputs of any other size are accepted and never change them.
@@ -169,10 +167,8 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
     _out_indices: list[int] | None = None
 
     def __post_init__(self, **kwargs):
-        if self.backbone_config is not None and self.architecture != "auto":
-            raise EsViTArchitectureError(
-                f"backbone_config is of the architecture 'auto'; this one is {self.architecture!r}."
-            )
+        completed = self.family.completed
+        require_fields(self.architecture, [name for name in ONLY_OF if name not in completed and self.is_given(name)])
         self.family.complete(self)
         stages = self.family.stages(self) if self.depths else {"stem": self.embed_dim}
         self.stage_names = list(stages)
@@ -196,17 +192,12 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
 
         Raises:
             EsViTArchitectureError: The name, or that of a field, is unknown; the message names the nearest one. Or the
-                field is none of a backbone of transformers.
+                field is none of this architecture.
         """
         fields = architecture_fields(name, window_size)
         for field in overrides:
             check_field(field)
-        ignored = sorted(OWN_NETWORK & set(overrides)) if fields["architecture"] == "auto" else []
-        if ignored:
-            raise EsViTArchitectureError(
-                f"{', '.join(ignored)}: of EsViT's own architectures; those of a backbone of transformers stand in its "
-                "backbone_config."
-            )
+        require_fields(fields["architecture"], [*overrides, *(["window_size"] if window_size is not None else [])])
         return cls(**{**fields, **overrides})
 
     @property
@@ -218,6 +209,11 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
         if self.architecture not in FAMILIES:
             raise EsViTArchitectureError(f"architecture must be one of {sorted(FAMILIES)}, got {self.architecture!r}.")
         return FAMILIES[self.architecture]
+
+    def is_given(self, name: str) -> bool:
+        """Whether a field is other than its default; a file has lists for tuples."""
+        value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+        return (tuple(value) if isinstance(value, list) else value) != default
 
     def stage_widths(self) -> list[int]:
         """C of each stage."""
@@ -260,8 +256,6 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
             )
         if not isinstance(self.image_size, int) and len(self.image_size) != 2:
             raise ValueError(f"image_size must be a number or a (height, width) pair, got {self.image_size}.")
-        if self.legacy_shift_mask and self.architecture != "swin":
-            raise ValueError(f"legacy_shift_mask is of a Swin's windows; the architecture is {self.architecture!r}.")
         self.family.validate(self)
 
 

@@ -265,8 +265,12 @@ def field_and_value(text: str) -> tuple[str, Any]:
     try:
         check_field(name)
         return name, json.loads(value)
-    except (EsViTArchitectureError, json.JSONDecodeError) as error:
+    except EsViTArchitectureError as error:
         raise ConversionError(f"--set {text}: {error}") from error
+    except json.JSONDecodeError as error:
+        raise ConversionError(
+            f'--set {text}: {value!r} is no JSON; a list is written [1,3,6,12], a text "gelu".'
+        ) from error
 
 
 def main(arguments: list[str] | None = None) -> None:

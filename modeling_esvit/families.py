@@ -10,7 +10,7 @@ its own, named in ENCODERS of `modeling_esvit.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +47,7 @@ class Family:
     complete: fills in fields that follow from others, before anything else is done with them.
     stages: the maps that [`EsViTBackbone`] may return, and the width C of each, from the stem on.
     normed_maps: whether these come normed from the encoder.
+    completed: fields that `complete` sets, whatever they were.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Family:
     complete: Callable[[EsViTConfig], None] = nothing_to_complete
     stages: Callable[[EsViTConfig], dict[str, int]] = stem_and_stages
     normed_maps: bool = False
+    completed: tuple[str, ...] = ()
 
 
 def require_stages(config: EsViTConfig, **lists) -> None:
@@ -104,8 +106,6 @@ def swin_region_grid(config: EsViTConfig, height: int, width: int) -> tuple[int,
 
 def validate_swin(config: EsViTConfig) -> None:
     require_heads(config)
-    if config.stage_dims is not None:
-        raise ValueError(f"A Swin doubles its width from stage to stage; leave out stage_dims {config.stage_dims}.")
     if min(config.patch_grid()) >> (len(config.depths) - 1) < 1:
         raise ValueError(
             f"image_size {config.image_size} with patch_size {config.patch_size} leaves no token for stage "
@@ -200,8 +200,8 @@ def vit_region_grid(config: EsViTConfig, height: int, width: int) -> tuple[int, 
 
 
 def validate_vit(config: EsViTConfig) -> None:
-    if len(config.depths) != 1 or config.stage_dims is not None:
-        raise ValueError(f"A ViT has one stage; depths {config.depths}, stage_dims {config.stage_dims} have others.")
+    if len(config.depths) != 1:
+        raise ValueError(f"A ViT has one stage; depths {config.depths} has others.")
     require_heads(config)
     if min(config.patch_grid()) < 1:
         raise ValueError(f"image_size {config.image_size} is smaller than patch_size {config.patch_size}.")
@@ -303,8 +303,6 @@ def validate_cvt(config: EsViTConfig) -> None:
     require_heads(config)
     if config.embed_dim != config.stage_widths()[0]:
         raise ValueError(f"embed_dim {config.embed_dim} must be the first of stage_dims {config.stage_dims}.")
-    if config.use_absolute_embeddings or not config.patch_norm:
-        raise ValueError("A CvT has no use_absolute_embeddings, and its patch_norm cannot be left out.")
 
 
 def cvt_unseen(config: EsViTConfig) -> dict[str, Any]:
@@ -326,6 +324,34 @@ FAMILIES = {
         complete=complete_auto,
         stages=auto_stages,
         normed_maps=True,
+        completed=("num_channels", "embed_dim", "depths", "num_heads", "patch_size"),
     ),
     "cvt": Family("CvT", CVT_VARIANTS, CVT_FIELDS, cvt_region_grid, validate_cvt, cvt_unseen),
 }
+# Fields that not every family has, and those that do.
+ONLY_OF: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("embed_dim", "depths", "num_heads", "mlp_ratio", "qkv_bias"), ("swin", "cvt", "vil", "vit")),
+    **dict.fromkeys(("num_channels", "hidden_dropout_prob", "drop_path_rate"), ("swin", "cvt", "vil", "vit")),
+    **dict.fromkeys(("attention_probs_dropout_prob", "hidden_act", "layer_norm_eps"), ("swin", "cvt", "vil", "vit")),
+    "window_size": ("swin", "cvt", "vil"),
+    "patch_size": ("swin", "vil", "vit"),  # a CvT's patches are its patch_strides
+    **dict.fromkeys(("stage_dims", "patch_strides"), ("cvt", "vil")),
+    **dict.fromkeys(("patch_kernels", "patch_paddings"), ("cvt",)),
+    **dict.fromkeys(("use_absolute_embeddings", "patch_norm", "legacy_shift_mask"), ("swin",)),
+    **dict.fromkeys(("sparse_stages", "global_tokens", "vil_mode", "vil_exact_window"), ("vil",)),
+    "vil_shared_weights": ("vil",),
+    "backbone_config": ("auto",),
+}
+
+
+def require_fields(architecture: str, names: Iterable[str]) -> None:
+    """
+    Raises:
+        EsViTArchitectureError: networks of this family have no such field.
+    """
+    strange = [name for name in names if architecture not in ONLY_OF.get(name, FAMILIES)]
+    if strange:
+        names_of = {name: " or ".join(FAMILIES[key].name for key in ONLY_OF[name]) for name in strange}
+        known = "; ".join(f"{name} is for a {names}" for name, names in names_of.items())
+        hint = " Those of a backbone of transformers stand in its backbone_config." if architecture == "auto" else ""
+        raise EsViTArchitectureError(f"{known}; not for a {FAMILIES[architecture].name}.{hint}")

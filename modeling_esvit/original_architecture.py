@@ -105,9 +105,10 @@ def infer_heads(state_dict: Mapping[str, torch.Tensor]) -> dict:
 
 def published_name(config: EsViTConfig) -> str | None:
     """Name of the published architecture whose backbone this is, whatever its window."""
+    fields = [field for field in config.family.fields if field != "window_size"]
     for name in config.family.variants:
-        published = EsViTConfig.from_architecture(name, window_size=config.window_size)
-        if all(getattr(config, field) == getattr(published, field) for field in config.family.fields):
+        published = EsViTConfig.from_architecture(name)
+        if all(getattr(config, field) == getattr(published, field) for field in fields):
             return name
     return None
 

@@ -52,7 +52,8 @@ FOREIGN = (
     (r"\.attn\.logit_scale$", "a Swin V2"),
     (
         r"^head\.(fc\.)?(weight|bias)$",
-        "a supervised classifier; the LayerNorms of a Swin have another epsilon there than in EsViT",
+        "a model with a classifier, of timm or torchvision; LayerNorms of its Swin have another epsilon than EsViT's, "
+        "and its other networks are backbones of transformers here: --architecture auto --backbone timm:NAME in a run",
     ),
 )
 

@@ -160,8 +160,8 @@ def test_stochastic_depth_of_the_student_alone(images, tmp_path):
         ({"model_type": "bert"}, "", "no backbone of type 'bert'"),
         (RESNET, "--gradient_checkpointing", "gradient_checkpointing: not possible with resnet, which is not"),
         (RESNET, "--drop_path_rate 0.1", "resnet has no stochastic depth"),
-        (RESNET, "--embed_dim 8", "embed_dim: of EsViT's own architectures"),
-        (RESNET, "--window_size 7", "window_size: of EsViT's own architectures"),
+        (RESNET, "--embed_dim 8", "embed_dim is for a Swin or CvT .*; not for a Backbone of transformers. Those of"),
+        (RESNET, "--window_size 7", "window_size is for a Swin or CvT or ViL; not for a Backbone of transformers"),
         (RESNET, "--attn_implementation sdpa", "attn_implementation: resnet has no sdpa"),
         (RESNET, "--backbone_weights", "backbone_weights: there are none in .*run.json"),
         ([RESNET], "", "must be a configuration, a dict or a name, got"),
@@ -169,7 +169,7 @@ def test_stochastic_depth_of_the_student_alone(images, tmp_path):
     ],
 )
 def test_refused_before_training(fields, changes, message, images, tmp_path):
-    with pytest.raises((EsViTBackboneError, OptionError), match=f"(?s){message}"):
+    with pytest.raises((EsViTArchitectureError, EsViTBackboneError, OptionError), match=f"(?s){message}"):
         Pretraining(parse_options(arguments(images, tmp_path / "run", fields, changes)))
 
 
@@ -191,15 +191,15 @@ def test_options_that_contradict_each_other(given, message):
     [
         ("--architecture vil-tiny --local_crop_sizes 24", "local_crop_sizes 24: crops of a ViL of so few pixels"),
         ("--architecture deit-tiny --global_crop_size 12", "global_crop_size 12: crops of a ViT of so few pixels"),
-        ("--architecture deit-tiny --window_size 7", "window_size is for a Swin or CvT or ViL, not for a ViT"),
-        ("--architecture swin-tiny --vil_mode 1", "vil_mode is for a ViL, not for a Swin"),
-        ("--architecture cvt-tiny --patch_size 8", "patch_size is for a Swin or ViL or ViT, not for a CvT"),
+        ("--architecture deit-tiny --window_size 7", "window_size is for a Swin or CvT or ViL; not for a ViT"),
+        ("--architecture swin-tiny --vil_mode 1", "vil_mode is for a ViL; not for a Swin"),
+        ("--architecture cvt-tiny --patch_size 8", "patch_size is for a Swin or ViL or ViT; not for a CvT"),
         ("--architecture auto --backbone no/where.json", "backbone 'no/where.json' is no folder or config.json"),
     ],
 )
 def test_refused_of_other_architectures(given, message, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(OptionError, match=message):
+    with pytest.raises((EsViTArchitectureError, OptionError), match=message):
         build_config(parse_options(given.split()))
 
 
@@ -251,8 +251,8 @@ def test_hidden_states_of_timm():
 def test_fields_of_own_architectures_are_no_backbones():
     """A ResNet-101 would be a ResNet-50 without a word."""
     for fields, message in (
-        ({"depths": [3, 4, 23, 3]}, "depths: of"),
-        ({"num_channels": 1, "window_size": 7}, "num_c"),
+        ({"depths": [3, 4, 23, 3]}, "depths is"),
+        ({"num_channels": 1, "window_size": 7}, "num_channels is .*window_size is"),
     ):
         with pytest.raises(EsViTArchitectureError, match=f"{message}.*backbone_config"):
             EsViTConfig.from_architecture("resnet-50", **fields)

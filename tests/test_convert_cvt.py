@@ -89,7 +89,7 @@ def test_what_the_tensors_do_not_tell(tmp_path, capsys):
         convert(path, tmp_path / "out")
     for value, message in (
         ("num_head=[1]", "no field 'num_head'; did you mean 'num_heads'"),
-        ("num_heads=1,2", "--set num_heads=1,2: Extra data"),
+        ("num_heads=1,2", r"--set num_heads=1,2: '1,2' is no JSON; a list is written \[1,3,6,12\]"),
         ("num_heads=[1,3,7,12]", r"num_heads\[2\]=7 must divide the width 48"),
     ):
         with pytest.raises(SystemExit, match=message):

@@ -93,12 +93,37 @@ def test_unknown_architecture_names_the_nearest():
         ({"image_size": "64"}, "value: '64'"),
         ({"qkv_bias": "yes"}, "expected bool, got str"),
         ({"out_features": ["stage9"]}, "stage9"),
-        ({"backbone_config": {"model_type": "resnet"}}, "backbone_config is of the architecture 'auto'.* 'swin'"),
+        ({"backbone_config": {"model_type": "resnet"}}, "backbone_config is for a Backbone of transf.*not for a Swin"),
     ],
 )
 def test_invalid_configurations_name_the_value(fields, message):
     with pytest.raises((StrictDataclassError, ValueError), match=f"(?s){message}"):
         small_config(**fields)
+
+
+@pytest.mark.parametrize(
+    ("name", "fields", "message"),
+    [
+        ("deit-tiny", {"window_size": 14}, "window_size is for a Swin or CvT or ViL; not for a ViT"),
+        ("deit-tiny", {"patch_norm": False}, "patch_norm is for a Swin; not for a ViT"),
+        ("vil-tiny", {"use_absolute_embeddings": True}, "use_absolute_embeddings is for a Swin; not for a ViL"),
+        (
+            "swin-tiny",
+            {"stage_dims": [96], "vil_mode": 1},
+            "stage_dims is .*; vil_mode is .*; not for a Swin",
+        ),
+        ("cvt-tiny", {"patch_size": 8}, "patch_size is for a Swin or ViL or ViT; not for a CvT"),
+        ("resnet-50", {"drop_path_rate": 0.2}, "not for a Backbone of transformers. Those .* in its backbone_config"),
+    ],
+)
+def test_fields_of_other_architectures_are_refused(name, fields, message):
+    """However they are given; a configuration that has been saved has them all, at their defaults."""
+    config = EsViTConfig.from_architecture(name)
+    assert EsViTConfig(**EsViTConfig(**config.to_dict()).to_dict()).to_dict() == config.to_dict()
+    with pytest.raises(EsViTArchitectureError, match=message):
+        EsViTConfig.from_architecture(name, **fields)
+    with pytest.raises(EsViTArchitectureError, match=message):
+        EsViTConfig(**{**config.to_dict(), **fields})
 
 
 def test_region_grid_is_that_of_the_model():

@@ -117,7 +117,7 @@ def test_nothing_is_executed(malice, refused, zipped, tmp_path):
         ({"epoch": 3, "lr": 0.1}, "no tensors, only epoch, lr"),
         ({**NETWORK, "module.patch_embed.proj.weight": ONE}, r"patch_embed\.proj\.weight is there twice"),
         ({"fc.weight": ONE}, r"none of the tensors of a .*Swin or ViL or CvT, but fc\.weight"),
-        ({**NETWORK, "head.weight": ONE}, "supervised classifier"),
+        ({**NETWORK, "head.weight": ONE}, "a model with a classifier, of timm"),
         ({**NETWORK, "layers.0.blocks.0.attn.logit_scale": ONE}, "a Swin V2"),
         ({"esvit.encoder.patch_embed.proj.weight": ONE}, "already converted"),
         ({"swin.embeddings.patch_embeddings.projection.weight": ONE}, "transformers' own"),

@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from transformers import AutoModel, pipeline
 
 from construction import build_networks
-from modeling_esvit import EsViTForPreTraining
+from modeling_esvit import EsViTArchitectureError, EsViTForPreTraining
 from modeling_esvit.vil_attention import EsViTViLSparseAttention
-from options import OptionError, PretrainOptions, parse_options
+from options import PretrainOptions, parse_options
 from pretrain import Pretraining
 from tiny_runs import losses_of, tiny, write_images
 
@@ -110,5 +110,5 @@ def test_recomputation_draws_the_same(images, whole, tmp_path):
 
 
 def test_the_mode_is_refused_for_other_architectures():
-    with pytest.raises(OptionError, match="vil_mode is for a ViL, not for a Swin"):
+    with pytest.raises(EsViTArchitectureError, match="vil_mode is for a ViL; not for a Swin"):
         build_networks(PretrainOptions(vil_mode=1), torch.device("cpu"))

@@ -19,23 +19,14 @@ from modeling_esvit.backbone_probe import (
 from options import OptionError, PretrainOptions
 
 
-OWN_FIELDS = ("window_size", "patch_size", "embed_dim", "stage_dims", "depths", "num_heads")
-
-
 def backbone_overrides(options: PretrainOptions, backbone: Any) -> dict[str, Any]:
     """
     Fields of an [`EsViTConfig`] for the backbone that `options` (or else the architecture, as `backbone`) names.
 
     Raises:
-        OptionError: options that a backbone does not have, or there is none of this name. EsViTBackboneError: see
+        OptionError: there is no backbone of this name, or it has no stochastic depth. EsViTBackboneError: see
             [`resolve_backbone`].
     """
-    given = [name for name in OWN_FIELDS if getattr(options, name) is not None]
-    if given:
-        raise OptionError(
-            f"{', '.join(given)}: of EsViT's own architectures; those of a backbone of transformers stand in its "
-            "configuration, --backbone config.json."
-        )
     try:
         config = resolve_backbone(options.backbone or backbone)
     except OSError as error:

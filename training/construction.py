@@ -23,9 +23,9 @@ from image_sources import ImageSource
 from initialisation import find_origin
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from modeling_esvit.configuration_esvit import ARCHITECTURES
-from modeling_esvit.families import FAMILIES
+from modeling_esvit.families import require_fields
 from modeling_esvit.tokens import EsViTDropPath
-from options import OptionError, PretrainOptions
+from options import PretrainOptions
 from plan import Plan
 from trackers import tracker_names
 from view_loader import Batch, make_loader
@@ -50,13 +50,6 @@ SHARDING = {
 
 
 # Options that some families of architectures have.
-ONLY_OF = {
-    "vil_mode": ("vil",),
-    "window_size": ("swin", "cvt", "vil"),
-    "patch_size": ("swin", "vil", "vit"),  # a CvT's patches are its patch_strides
-}
-
-
 def refuse_sharding() -> None:
     for variable, name in SHARDING.items():
         if parse_flag_from_env(variable):
@@ -124,16 +117,13 @@ def build_config(options: PretrainOptions) -> EsViTConfig:
     if options.architecture is None:
         assert options.init_from is not None  # PretrainOptions names an architecture otherwise
         config = continued_config(options.init_from, options.output_dir, heads | overrides)
+        require_fields(config.architecture, overrides)
     else:
         architecture = ARCHITECTURES.get(options.architecture, {})
         if architecture.get("architecture") == "auto":
-            sizes = {name: overrides[name] for name in ("image_size",) if name in overrides}
-            overrides = sizes | backbone_overrides(options, architecture.get("backbone_config"))
+            overrides.pop("drop_path_rate", None)
+            overrides |= backbone_overrides(options, architecture.get("backbone_config"))
         config = EsViTConfig.from_architecture(options.architecture, **heads, **overrides)
-    for name, families in ONLY_OF.items():
-        if getattr(options, name) is not None and config.architecture not in families:
-            known = " or ".join(FAMILIES[family].name for family in families)
-            raise OptionError(f"{name} is for a {known}, not for a {config.family.name}.")
     check_crop_sizes(config, options)
     if config.architecture == "auto":
         check_backbone(config, options)
