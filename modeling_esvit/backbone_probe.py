@@ -19,15 +19,17 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING, MODEL_FOR_BACKBONE_MAPPING_NAMES
 
+from .pvt_backbone import EsViTPvtConfig
+
 
 # What the code of a model raises where it is given a size that it was not written for.
 SIZE_FAILURES = (ArithmeticError, AssertionError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
 SIZE_STEP, LARGER_SIZES = 32, 4  # pixels between the sizes that are tried instead, and how many these are
 # What a configuration says of the model that it was saved with. A backbone has the type of the model around it.
 BOOKKEEPING = ("_name_or_path", "architectures", "auto_map", "dtype", "transformers_version")
-
-
 TIMM, TIMM_PREFIX = "timm_backbone", "timm:"
+# Models of transformers without a backbone of their own there, and the type of the one that is here.
+BACKBONES_HERE = {"pvt": EsViTPvtConfig.model_type}
 
 
 class EsViTBackboneError(ValueError):
@@ -51,7 +53,8 @@ def resolve_backbone(backbone: str | dict | PreTrainedConfig) -> PreTrainedConfi
     check_type(fields)
     fields = json.loads(json.dumps(fields))  # tuples to lists: some backbones take only what a file can hold
     fields = {name: value for name, value in fields.items() if name not in BOOKKEEPING}
-    return AutoConfig.for_model(fields.pop("model_type"), **fields)
+    model_type = fields.pop("model_type")
+    return AutoConfig.for_model(BACKBONES_HERE.get(model_type, model_type), **fields)
 
 
 def named_backbone(name: str) -> dict | PreTrainedConfig:
@@ -74,7 +77,7 @@ def check_type(fields: Any) -> None:
             "An EsViT is no backbone of another one. Load it by its own name; to go on training it use --init_from."
         )
     if isinstance(model_type, str) and model_type in CONFIG_MAPPING:
-        if CONFIG_MAPPING[model_type] in MODEL_FOR_BACKBONE_MAPPING:
+        if model_type in BACKBONES_HERE or CONFIG_MAPPING[model_type] in MODEL_FOR_BACKBONE_MAPPING:
             return
     if "auto_map" in fields:
         raise EsViTBackboneError(
@@ -82,7 +85,7 @@ def check_type(fields: Any) -> None:
             "travel with the trained model. Import its classes yourself, and register them before this call by "
             f"AutoConfig.register({model_type!r}, ...) and AutoBackbone.register(...)."
         )
-    known = ", ".join(MODEL_FOR_BACKBONE_MAPPING_NAMES)
+    known = ", ".join([*MODEL_FOR_BACKBONE_MAPPING_NAMES, *BACKBONES_HERE])
     raise EsViTBackboneError(f"transformers has no backbone of type {model_type!r}; it has: {known}.")
 
 

@@ -227,7 +227,20 @@ RESNET_50 = {
     "layer_type": "bottleneck",
     "hidden_act": "relu",
 }
-AUTO_VARIANTS = {"resnet-50": {"backbone_config": RESNET_50}}
+# Tables 1 and 7 of PVT (arXiv 2102.12122); widths, heads, ratios and patches are the same in all.
+PVT_DEPTHS = {
+    "pvt-tiny": [2, 2, 2, 2],
+    "pvt-small": [3, 4, 6, 3],
+    "pvt-medium": [3, 4, 18, 3],
+    "pvt-large": [3, 8, 27, 3],
+}
+AUTO_VARIANTS = {
+    "resnet-50": {"backbone_config": RESNET_50},
+    **{
+        name: {"backbone_config": {"model_type": "pvt", "depths": depths, "drop_path_rate": 0.1}}
+        for name, depths in PVT_DEPTHS.items()
+    },
+}
 # Of a backbone's configuration: what has no influence on its last map in evaluation.
 NOT_COMPUTED = (
     *("transformers_version", "_name_or_path", "architectures", "dtype", "id2label", "label2id", "problem_type"),

@@ -9,7 +9,8 @@ from modeling_esvit import EsViTConfig, EsViTForPreTraining
 
 
 TINY = {"embed_dim": 8, "stage_dims": [8, 16, 24, 32], "depths": [1, 2, 1, 1], "num_heads": [1, 2, 2, 4]}
-TINY |= {"num_prototypes": 16, "head_hidden_size": 12, "head_bottleneck_size": 8, "drop_path_rate": 0.0}
+HEADS = {"num_prototypes": 16, "head_hidden_size": 12, "head_bottleneck_size": 8}
+TINY |= {**HEADS, "drop_path_rate": 0.0}
 
 
 def tiny_config(**fields) -> EsViTConfig:

@@ -46,9 +46,15 @@ DINO_V2 = {
     "model_type": "dinov2",
     **{"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64, "patch_size": 8},
 }
+PVT = {
+    "model_type": "pvt",
+    **{"hidden_sizes": [8, 16, 24, 32], "num_attention_heads": [1, 2, 3, 4], "image_size": 64},
+    **{"mlp_ratios": [2, 2, 2, 2], "depths": [1, 1, 1, 2]},
+}
 BACKBONES = {
     "resnet": RESNET,
     "pvt_v2": {"model_type": "pvt_v2", "hidden_sizes": [8, 16, 24, 32], "num_attention_heads": [1, 2, 3, 4], **FOUR},
+    "pvt": PVT,
     "convnextv2": {"model_type": "convnextv2", "hidden_sizes": [8, 16, 24, 32], **FOUR},
     "hiera": HIERA,
     "focalnet": {"model_type": "focalnet", "embed_dim": 8, "hidden_sizes": [8, 16, 32, 64], **FOUR},
@@ -56,8 +62,8 @@ BACKBONES = {
     "dinov2": DINO_V2,
     "timm": {"model_type": "timm_backbone", "backbone": "resnet18"},
 }
-FAST = ("resnet", "dinov2")
-WITH_ATTENTION = {"hiera", "swinv2", "dinov2"}
+FAST = ("resnet", "dinov2", "pvt")
+WITH_ATTENTION = {"hiera", "swinv2", "dinov2", "pvt"}
 
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")

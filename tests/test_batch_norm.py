@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cvt_models import tiny_config
-from modeling_esvit import EsViTBackboneError, EsViTForPreTraining
+from cvt_models import HEADS, tiny_config
+from modeling_esvit import EsViTBackboneError, EsViTConfig, EsViTForPreTraining
 from modeling_esvit.batch_norm import EsViTBatchNorm, as_own, join_batches
 
 
@@ -45,7 +45,7 @@ def weighted(output: torch.Tensor, first: int = 0) -> torch.Tensor:
 RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1]}
 CONFIGS = {
     "cvt": tiny_config(head_batch_norm=True),
-    "resnet": tiny_config(architecture="auto", backbone_config=RESNET),
+    "resnet": EsViTConfig(architecture="auto", backbone_config=RESNET, **HEADS),
 }
 
 

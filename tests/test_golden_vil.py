@@ -50,6 +50,7 @@ def sparse_attention(name: str, implementation: str) -> EsViTViLSparseAttention:
     """That of a golden variant. One without position biases is one whose biases are zero."""
     variant = VARIANTS[name]
     config = EsViTConfig(
+        architecture="vil",
         window_size=variant["w"],
         vil_exact_window=bool(variant["exact"]),
         vil_shared_weights=variant["sharew"],

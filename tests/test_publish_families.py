@@ -16,6 +16,7 @@ from hub_client import client
 from loopback_hub import LoopbackHub
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from publication import HEADS
+from test_auto_backbone import PVT
 from test_auto_classes import CODE
 from test_export import CVT, RESNET, VIL, VIT
 
@@ -27,6 +28,7 @@ FAMILIES = {
     "vil": VIL,
     "vit": VIT,
     "resnet": {"architecture": "auto", "backbone_config": RESNET, "image_size": 32},
+    "pvt": {"architecture": "auto", "backbone_config": PVT, "image_size": 64},
 }
 SMALL = {"num_prototypes": 16, "head_hidden_size": 12, "head_bottleneck_size": 8}
 IMAGES = "torch.linspace(-1, 1, 2 * 3 * 64 * 48).view(2, 3, 64, 48)"
