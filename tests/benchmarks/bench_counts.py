@@ -31,8 +31,12 @@ PAPER = {
     **{"swin-tiny": 28, "swin-small": 49, "swin-base": 87, "deit-small": 21, "vit-base": 85},
     **{"vil-tiny": 28, "cvt-tiny": 29, "resnet-50": 23},
 }
-# 10^9 multiply-adds at 224 px, with window 7 and a classifier, in Table 1 of Swin (arXiv 2103.14030).
-MULTIPLY_ADDS = {"swin-tiny": 4.5, "swin-small": 8.7, "swin-base": 15.4, "deit-small": 4.6, "vit-base": 17.5}
+# 10^9 multiply-adds at 224 px, with window 7 and a classifier, in Table 1 of Swin (arXiv 2103.14030), and for the last
+# four in Table 2 of PVT (arXiv 2102.12122).
+MULTIPLY_ADDS = {
+    **{"swin-tiny": 4.5, "swin-small": 8.7, "swin-base": 15.4, "deit-small": 4.6, "vit-base": 17.5},
+    **{"pvt-tiny": 1.9, "pvt-small": 3.8, "pvt-medium": 6.7, "pvt-large": 9.8},
+}
 WINDOWS = {"swin": (7, 14)}  # of the published models of a family, where there are several
 
 
@@ -49,8 +53,10 @@ def variants() -> list[tuple[str, int | None]]:
 def count(name: str, window: int | None = None, side: int = 224) -> tuple[int, int]:
     """Parameters of a backbone, and floating point operations for one image (a product and a sum are two)."""
     config = EsViTConfig.from_architecture(name, window_size=window)
-    with FakeTensorMode(allow_non_fake_inputs=True), no_init_weights(), torch.no_grad():
+    with torch.device("meta"), no_init_weights():  # some of transformers' models cannot be built of fake tensors
         model = EsViTModel(config).eval()
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cpu"), torch.no_grad():
+        model.to_empty(device="cpu")
         return parameters_and_operations(model, torch.empty(1, config.num_channels, side, side))
 
 
