@@ -38,6 +38,7 @@ from harness import (  # noqa: E402
 )
 from reference import ReferenceStep  # noqa: E402
 
+from modeling_esvit import EsViTConfig  # noqa: E402
 from modeling_esvit.swin import EsViTDropPath  # noqa: E402
 
 
@@ -163,7 +164,7 @@ def candidates(batch: int, architecture: str, **options) -> dict:
         "reference, fp32": functools.partial(reference_step, batch, **options),
         "ours, fp32": functools.partial(our_step, batch, **options),
     }
-    if architecture != "resnet-50":  # whose blocks are not recomputed
+    if EsViTConfig.from_architecture(architecture).architecture != "auto":  # whose blocks are not recomputed
         setups["ours, fp32, gradient checkpointing"] = functools.partial(
             our_step, batch, gradient_checkpointing=True, **options
         )

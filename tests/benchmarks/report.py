@@ -166,7 +166,7 @@ def draw(saved: Saved, path: Path) -> None:
     pyplot.close(figure)
 
 
-OTHERS = ("cvt-tiny", "deit-small", "resnet-50")  # beside Swin; ViL has a benchmark of its own
+OTHERS = ("cvt-tiny", "deit-small", "resnet-50", "pvt-small")  # beside Swin; ViL has a benchmark of its own
 SECTIONS: dict[str, tuple[str, Callable[[Saved], str]]] = {
     "counts": ("Backbones beside the published figures (EsViT, Table 1; Swin, Table 1)", counts),
     "step": ("Pretraining step, Swin-T W7, 2 x 224 + 8 x 96 px, 65536 prototypes, fp32", seconds_and_memory),
