@@ -24,6 +24,7 @@ from .configuration_esvit import EsViTConfig
 from .tokens import (
     AttentionWeights,
     EncoderOutput,
+    EncoderRequest,
     EsViTInputError,
     EsViTLayer,
     EsViTStage,
@@ -104,30 +105,19 @@ class EsViTAutoEncoder(nn.Module):
         for name in unused_parameters(self.description):
             self.backbone.get_parameter(name).requires_grad_(False)
 
-    def forward(
-        self,
-        crops: list[torch.Tensor],
-        output_attentions: bool = False,
-        output_maps: bool = False,
-        before_merging: bool = False,
-        last_blocks: int = 0,
-    ) -> EncoderOutput:
+    def forward(self, crops: list[torch.Tensor], request: EncoderRequest) -> EncoderOutput:
         """
-        Args:
-            crops: one tensor `[n, channels, height, width]` a group.
-            output_attentions: have the attention weights of the backbone recorded by the model, in its own layout.
-            output_maps: also return the maps of those stages that `out_features` of the configuration names, None for
-                the others (one group only), and have the hidden states of the backbone recorded.
-            before_merging: without effect: what a map is taken from is the backbone's choice.
-            last_blocks: 1 also returns the view feature here; more a backbone does not give.
+        The crops of each group are `[n, channels, height, width]`. Attention weights are in the backbone's own layout.
+        With maps, those of the stages that `out_features` of the configuration names, None for the others, its hidden
+        states are recorded. Of the last blocks one is there, the view feature.
 
         Raises:
             EsViTBackboneError: it has no attention weights to return.
         """
-        outputs = [self.run(images, output_attentions, output_maps) for images in crops]
-        if output_attentions:
+        outputs = [self.run(images, request.attentions, request.maps) for images in crops]
+        if request.attentions:
             self.record_attentions([output.attentions for output in outputs])
-        if output_maps:
+        if request.maps:
             states = outputs[0].feature_maps if self.is_timm else outputs[0].hidden_states or ()
             for before, after in itertools.pairwise(states):
                 self.stage(before, after)
@@ -139,8 +129,8 @@ class EsViTAutoEncoder(nn.Module):
             tokens=tokens,
             grids=grids,
             pooled=pooled,
-            maps=self.maps_of_stages(outputs[0]) if output_maps else None,
-            last_blocks=(pooled,) if last_blocks else (),
+            maps=self.maps_of_stages(outputs[0]) if request.maps else None,
+            last_blocks=(pooled,) if request.last_blocks else (),
         )
 
     def run(self, images: torch.Tensor, output_attentions: bool, output_hidden_states: bool) -> Any:

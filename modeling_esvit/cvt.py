@@ -27,6 +27,7 @@ from .configuration_esvit import EsViTConfig
 from .tokens import (
     AttentionWeights,
     EncoderOutput,
+    EncoderRequest,
     EsViTDropPath,
     EsViTInputError,
     EsViTLayer,
@@ -258,36 +259,22 @@ class EsViTCvtEncoder(nn.Module):
                 f"{self.config.patch_kernels}, paddings {self.config.patch_paddings}); enlarge it first."
             )
 
-    def forward(
-        self,
-        crops: list[torch.Tensor],
-        output_attentions: bool = False,
-        output_maps: bool = False,
-        before_merging: bool = False,
-        last_blocks: int = 0,
-    ) -> EncoderOutput:
-        """
-        Args:
-            crops: one tensor `[n, channels, height, width]` a group.
-            output_attentions: have each block compute its attention weights (recorded by the model).
-            output_maps: also return the maps of stem and stages (one group only).
-            before_merging: makes no difference: the patches of the next stage are embedded in that stage.
-            last_blocks: also return the pooled outputs of this many last blocks, counted over all stages.
-        """
+    def forward(self, crops: list[torch.Tensor], request: EncoderRequest) -> EncoderOutput:
+        """The crops of each group are `[n, channels, height, width]`."""
         maps: list[torch.Tensor] = []
         pooled_blocks: list[torch.Tensor] = []
         for index in range(len(self.depths)):
             embed, stage = self.get_submodule(f"stage{index}").children()
             tokens, grids = embed(crops)
-            if output_maps and index == 0:
+            if request.maps and index == 0:
                 maps.append(to_map(tokens, grids))
-            wanted = max(last_blocks - sum(self.depths[index + 1 :]), 0)
-            tokens, blocks = stage(tokens, grids, output_attentions, wanted)
-            if output_maps:
+            wanted = max(request.last_blocks - sum(self.depths[index + 1 :]), 0)
+            tokens, blocks = stage(tokens, grids, request.attentions, wanted)
+            if request.maps:
                 maps.append(to_map(tokens, grids))
             crops = [group.permute(0, 3, 1, 2) for group in split_groups(tokens, grids)]
             is_last = index == len(self.depths) - 1
             pooled_blocks += [pool_groups(self.norm(block) if is_last else block, grids) for block in blocks]
         tokens = self.norm(tokens)
-        maps_or_none = tuple(maps) if output_maps else None
+        maps_or_none = tuple(maps) if request.maps else None
         return EncoderOutput(tokens, grids, pool_groups(tokens, grids), maps_or_none, tuple(pooled_blocks))

@@ -28,7 +28,7 @@ from .configuration_esvit import EsViTConfig
 from .cvt import EsViTCvtEncoder
 from .projection_head import EsViTProjectionHead, EsViTPrototypes
 from .swin import EsViTSwinEncoder
-from .tokens import EsViTInputError, EsViTLayer, EsViTStage, pool_groups
+from .tokens import EncoderRequest, EsViTInputError, EsViTLayer, EsViTStage, pool_groups
 from .vil import EsViTViLEncoder
 from .vit import EsViTViTEncoder
 
@@ -269,12 +269,12 @@ class EsViTModel(EsViTPreTrainedModel):
         """
         crops = self.as_crops(pixel_values)
         with_maps = bool(kwargs.get("output_hidden_states", self.config.output_hidden_states))
-        output = self.encoder(
-            crops,
-            output_attentions=bool(kwargs.get("output_attentions", self.config.output_attentions)),
-            output_maps=with_maps and len(crops) == 1,
+        request = EncoderRequest(
+            attentions=bool(kwargs.get("output_attentions", self.config.output_attentions)),
+            maps=with_maps and len(crops) == 1,
             before_merging=output_maps_before_merging,
         )
+        output = self.encoder(crops, request)
         return EsViTModelOutput(
             last_hidden_state=output.tokens,
             pooler_output=output.pooled,
@@ -295,7 +295,7 @@ class EsViTModel(EsViTPreTrainedModel):
         num_blocks = sum(self.config.depths)
         if not isinstance(n, int) or n not in range(1, num_blocks + 1):
             raise ValueError(f"n must be an integer between 1 and the {num_blocks} blocks of this model, got {n}.")
-        output = self.encoder(self.as_crops(pixel_values), last_blocks=n)
+        output = self.encoder(self.as_crops(pixel_values), EncoderRequest(last_blocks=n))
         means = [pool_groups(output.tokens, output.grids)] if append_mean else []
         return torch.cat([*output.last_blocks, *means], dim=-1)
 

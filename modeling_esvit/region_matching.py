@@ -189,6 +189,13 @@ def mixed_weights(weights: torch.Tensor, mixing: torch.Tensor) -> torch.Tensor:
     return torch.cat([torch.cat([own, other], dim=1), torch.cat([other, own], dim=1)])
 
 
+def view_pairs(weights: torch.Tensor, batch: int, mixing: torch.Tensor | None) -> torch.Tensor:
+    """`[S, 2]` of [`pair_weights`] for each image, or for each two images that are mixed: `[B, S, 2]`."""
+    if mixing is None:
+        return weights.expand(batch, -1, -1)
+    return mixed_weights(weights, mixing).expand(batch // 2, -1, -1)
+
+
 def region_pairs(student: torch.Tensor, teacher: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """
     Each student region's weight goes to its best match in each of the two global views of the same image.
@@ -213,6 +220,25 @@ def crop_layout(groups: list[torch.Tensor], batch: int, region_grid) -> list[tup
         rows, columns = region_grid(*group.shape[-2:])
         layout.append((group.shape[0] // batch, rows * columns))
     return layout
+
+
+def check_loss_inputs(
+    layout: list[tuple[int, int]], batch: int, region_weight: float, mixing: torch.Tensor | None
+) -> None:
+    """
+    Raises:
+        LossInputError: see [`esvit_loss`].
+    """
+    if not layout or layout[0][0] != 2:
+        raise LossInputError(
+            f"The first group must hold the two global crops, got the layout (crops, regions) {layout}."
+        )
+    if not batch:
+        raise LossInputError("The teacher's output has no rows, so there are no images to average over.")
+    if mixing is not None and (region_weight or batch % 2):
+        raise LossInputError(
+            f"mixing needs region_weight=0 and an even batch; they are {region_weight} and {batch} images."
+        )
 
 
 def esvit_loss(
@@ -244,42 +270,22 @@ def esvit_loss(
         LossInputError: the region task without region embeddings or with mixing; mixing of an odd batch; a layout that
             does not begin with two global crops; an empty batch.
     """
-    if not layout or layout[0][0] != 2:
-        raise LossInputError(
-            f"The first group must hold the two global crops, got the layout (crops, regions) {layout}."
-        )
     batch = len(teacher.view_embeddings) // 2
-    if not batch:
-        raise LossInputError("The teacher's output has no rows, so there are no images to average over.")
-    views = [(crops, 1) for crops, _ in layout]
-
-    if mixing is not None and (region_weight or batch % 2):
-        raise LossInputError(
-            f"mixing needs region_weight=0 and an even batch; they are {region_weight} and {batch} images."
-        )
+    check_loss_inputs(layout, batch, region_weight, mixing)
 
     def cross_entropy(task: str, rows: list[tuple[int, int]], center: torch.Tensor, pairs: torch.Tensor):
         student_z = by_image(student[f"{task}_embeddings"], rows, batch)
         teacher_z = by_image(teacher[f"{task}_embeddings"], rows[:1], batch)
         if mixing is not None:
             student_z, teacher_z = by_mixed_pair(student_z), by_mixed_pair(teacher_z)
+        prototypes = (student[f"{task}_prototypes"], teacher[f"{task}_prototypes"])
         return PrototypeCrossEntropy.apply(
-            student_z,
-            student[f"{task}_prototypes"],
-            teacher_z,
-            teacher[f"{task}_prototypes"],
-            center,
-            pairs,
-            student_temp,
-            teacher_temp,
+            student_z, prototypes[0], teacher_z, prototypes[1], center, pairs, student_temp, teacher_temp
         )
 
-    view_weights = pair_weights(views, batch, view_center)
-    if mixing is None:
-        view_pairs = view_weights.expand(batch, -1, -1)
-    else:
-        view_pairs = mixed_weights(view_weights, mixing).expand(batch // 2, -1, -1)
-    view_loss, entropy = cross_entropy("view", views, view_center, view_pairs)
+    views = [(crops, 1) for crops, _ in layout]
+    pairs = view_pairs(pair_weights(views, batch, view_center), batch, mixing)
+    view_loss, entropy = cross_entropy("view", views, view_center, pairs)
     if not region_weight:
         return EsViTLoss(view_loss, view_loss.detach(), None, entropy)
     if student.region_embeddings is None or region_center is None:

@@ -23,6 +23,7 @@ from .configuration_esvit import EsViTConfig
 from .tokens import (
     AttentionWeights,
     EncoderOutput,
+    EncoderRequest,
     EsViTDropPath,
     EsViTInputError,
     EsViTLayer,
@@ -363,33 +364,19 @@ class EsViTSwinEncoder(nn.Module):
                 f"{self.patch_size}; enlarge it first."
             )
 
-    def forward(
-        self,
-        crops: list[torch.Tensor],
-        output_attentions: bool = False,
-        output_maps: bool = False,
-        before_merging: bool = False,
-        last_blocks: int = 0,
-    ) -> EncoderOutput:
-        """
-        Args:
-            crops: one tensor `[n, channels, height, width]` a group.
-            output_attentions: have each block compute its attention weights (recorded by the model).
-            output_maps: also return the maps of stem and stages (one group only).
-            before_merging: those maps are taken before patch merging, at the stage's own resolution.
-            last_blocks: also return the pooled outputs of this many last blocks, counted over all stages.
-        """
+    def forward(self, crops: list[torch.Tensor], request: EncoderRequest) -> EncoderOutput:
+        """The crops of each group are `[n, channels, height, width]`."""
         tokens, grids = self.patch_embed(crops)
-        maps = [to_map(tokens, grids)] if output_maps else []
+        maps = [to_map(tokens, grids)] if request.maps else []
         pooled_blocks: list[torch.Tensor] = []
         for index, stage in enumerate(self.layers):
-            wanted = max(last_blocks - sum(self.depths[index + 1 :]), 0)
+            wanted = max(request.last_blocks - sum(self.depths[index + 1 :]), 0)
             stage_grids = grids
-            tokens, grids, unmerged, blocks = stage(tokens, grids, output_attentions, wanted)
-            if output_maps:
-                maps.append(to_map(unmerged, stage_grids) if before_merging else to_map(tokens, grids))
+            tokens, grids, unmerged, blocks = stage(tokens, grids, request.attentions, wanted)
+            if request.maps:
+                maps.append(to_map(unmerged, stage_grids) if request.before_merging else to_map(tokens, grids))
             is_last = index == len(self.layers) - 1
             pooled_blocks += [pool_groups(self.norm(block) if is_last else block, stage_grids) for block in blocks]
         tokens = self.norm(tokens)
-        maps_or_none = tuple(maps) if output_maps else None
+        maps_or_none = tuple(maps) if request.maps else None
         return EncoderOutput(tokens, grids, pool_groups(tokens, grids), maps_or_none, tuple(pooled_blocks))

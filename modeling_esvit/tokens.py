@@ -35,6 +35,24 @@ class EsViTLayer(GradientCheckpointingLayer):
     """A block of an encoder. Its second output is recorded as attentions."""
 
 
+@dataclass(frozen=True)
+class EncoderRequest:
+    """
+    What an encoder makes beside the regions and the view feature.
+
+    attentions: have each block compute its attention weights, which the model records.
+    maps: the maps of the stem and of the stages (one group only).
+    before_merging: these are taken before patch merging, at the stage's own resolution. Of a Swin alone: stages of the
+        others merge at their beginning.
+    last_blocks: the pooled outputs of this many last blocks, counted over all stages.
+    """
+
+    attentions: bool = False
+    maps: bool = False
+    before_merging: bool = False
+    last_blocks: int = 0
+
+
 @dataclass
 class EncoderOutput:
     """

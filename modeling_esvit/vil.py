@@ -23,6 +23,7 @@ from .configuration_esvit import EsViTConfig
 from .tokens import (
     AttentionWeights,
     EncoderOutput,
+    EncoderRequest,
     EsViTDropPath,
     EsViTInputError,
     EsViTLayer,
@@ -236,33 +237,19 @@ class EsViTViLEncoder(nn.Module):
                 f"it to at least {smallest} x {smallest}."
             )
 
-    def forward(
-        self,
-        crops: list[torch.Tensor],
-        output_attentions: bool = False,
-        output_maps: bool = False,
-        before_merging: bool = False,
-        last_blocks: int = 0,
-    ) -> EncoderOutput:
-        """
-        Args:
-            crops: one tensor `[n, channels, height, width]` a group.
-            output_attentions: have each block compute its attention weights (recorded by the model).
-            output_maps: also return the maps of stem and stages (one group only).
-            before_merging: changes nothing, as a stage merges at its beginning.
-            last_blocks: also return the pooled outputs of this many last blocks, counted over all stages.
-        """
+    def forward(self, crops: list[torch.Tensor], request: EncoderRequest) -> EncoderOutput:
+        """The crops of each group are `[n, channels, height, width]`."""
         maps: list[torch.Tensor] = []
         features: list[torch.Tensor] = []
         inputs = crops
         for index, stage in enumerate(self.stages()):
             tokens, grids = stage.embedding(inputs)
-            if output_maps and not maps:
+            if request.maps and not maps:
                 maps.append(to_map(tokens, grids))
-            wanted = max(last_blocks - sum(self.depths[index + 1 :]), 0)
-            tokens, sequences, blocks = stage(tokens, grids, output_attentions, wanted)
+            wanted = max(request.last_blocks - sum(self.depths[index + 1 :]), 0)
+            tokens, sequences, blocks = stage(tokens, grids, request.attentions, wanted)
             inputs = [group.permute(0, 3, 1, 2) for group in split_groups(tokens, grids)]
-            if output_maps:
+            if request.maps:
                 maps.append(to_map(tokens, grids))
             is_last = index == len(self.depths) - 1
             features += [
@@ -273,6 +260,6 @@ class EsViTViLEncoder(nn.Module):
             tokens=local_tokens(sequences, grids, stage.num_global),
             grids=grids,
             pooled=pool_sequences(sequences, grids, stage.num_global),
-            maps=tuple(maps) if output_maps else None,
+            maps=tuple(maps) if request.maps else None,
             last_blocks=tuple(features),
         )

@@ -19,6 +19,7 @@ from .configuration_esvit import EsViTConfig
 from .tokens import (
     AttentionWeights,
     EncoderOutput,
+    EncoderRequest,
     EsViTDropPath,
     EsViTInputError,
     EsViTLayer,
@@ -165,38 +166,27 @@ class EsViTViTEncoder(nn.Module):
                 f"{self.patch_size}; enlarge it first."
             )
 
-    def forward(
-        self,
-        crops: list[torch.Tensor],
-        output_attentions: bool = False,
-        output_maps: bool = False,
-        before_merging: bool = False,
-        last_blocks: int = 0,
-    ) -> EncoderOutput:
+    def forward(self, crops: list[torch.Tensor], request: EncoderRequest) -> EncoderOutput:
         """
-        Args:
-            crops: one tensor `[n, channels, height, width]` a group.
-            output_attentions: have each block compute its attention weights (recorded by the model).
-            output_maps: also return the maps of the patches after the embedding and after each block (one group only).
-            before_merging: without effect, as nothing is merged.
-            last_blocks: also return the class tokens of this many last blocks, each after the final norm.
+        The crops of each group are `[n, channels, height, width]`. Maps are those of the patches, after the embedding
+        and after each block; the features of the last blocks their class tokens, each after the final norm.
         """
         tokens, grids = self.embed(crops)
         sequences = sequences_of(grids)
-        maps = [self.to_map(tokens, grids)] if output_maps else []
+        maps = [self.to_map(tokens, grids)] if request.maps else []
         kept = []
         for index, block in enumerate(self.blocks):
-            tokens, _ = block(tokens, sequences, output_attentions)
-            if output_maps:
+            tokens, _ = block(tokens, sequences, request.attentions)
+            if request.maps:
                 maps.append(self.to_map(tokens, grids))
-            if index >= len(self.blocks) - last_blocks:
+            if index >= len(self.blocks) - request.last_blocks:
                 kept.append(torch.cat([group[:, 0, 0] for group in split_groups(tokens, sequences)]))
         groups = split_groups(self.norm(tokens), sequences)
         return EncoderOutput(
             tokens=pack_groups([group[:, 0, 1:] for group in groups]),
             grids=grids,
             pooled=torch.cat([group[:, 0, 0] for group in groups]),
-            maps=tuple(maps) if output_maps else None,
+            maps=tuple(maps) if request.maps else None,
             last_blocks=tuple(self.norm(tokens) for tokens in kept),
         )
 

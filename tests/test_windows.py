@@ -8,6 +8,7 @@ from torch._subclasses import FakeTensorMode
 from torch.nn import functional as F
 
 from modeling_esvit import EsViTConfig, EsViTModel
+from modeling_esvit.tokens import EncoderRequest
 from modeling_esvit.windows import (
     ToTokens,
     ToWindows,
@@ -115,7 +116,7 @@ def test_function_transforms():
     model.set_attn_implementation("eager")  # the fused form has no gradient of its mask
 
     def feature(image: torch.Tensor) -> torch.Tensor:
-        return model.encoder([image]).tokens.square().sum()
+        return model.encoder([image], EncoderRequest()).tokens.square().sum()
 
     each = torch.stack([torch.func.grad(feature)(image) for image in images])
     torch.testing.assert_close(torch.vmap(torch.func.grad(feature))(images), each)

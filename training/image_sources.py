@@ -180,41 +180,46 @@ def open_source(
         DataNotFoundError, EmptySourceError, DataOptionError: see their descriptions.
         ShardError: a shard cannot be read, or is damaged.
     """
-    if isinstance(data, (str, os.PathLike)):
-        if revision is not None and (
-            os.path.exists(os.path.expanduser(data)) or "://" in str(data).replace("hf://", "")
-        ):
-            raise DataOptionError(f"revision applies to data sets of the Hub, not to {str(data)!r}: leave it out.")
-        if streaming or _is_tar(data) or "://" in str(data):
-            _refuse_to_stream(Path(data).expanduser(), image_column, label_column)
-            shards, features = _find_shards(str(data), split, config_name, revision)
-            return open_stream(
-                shards,
-                features=features,
-                image_column=image_column,
-                label_column=label_column,
-                samples_per_epoch=samples_per_epoch,
-                shuffle_window=shuffle_window,
-                retry_seconds=stream_retry_seconds,
-                index_dir=tar_index,
-                cache=cache,
-            )
-        if cache is not None:
-            raise DataOptionError(f"cache applies to streams, and {str(data)!r} is read in place: leave it out.")
-        path = Path(data).expanduser()
-        if path.is_file() and path.suffix != ".parquet":
-            raise DataOptionError(
-                f"{str(path)!r} is a file: give the folder of images that it is in, or parquet files."
-            )
-        if path.is_dir() and not _is_dataset_folder(path):
-            _refuse_dataset_options(path, image_column=image_column, label_column=label_column)
-            return FolderSource(path if split is None else path / split)
-        data = load_rows(str(data), split=split, config_name=config_name, revision=revision)
+    if not isinstance(data, (str, os.PathLike)):
+        return _rows_in_memory(data, image_column, label_column)
+    path = Path(data).expanduser()
+    _refuse_revision(path, str(data), revision)
+    if streaming or _is_tar(data) or "://" in str(data):
+        _refuse_to_stream(path, image_column, label_column)
+        shards, features = _find_shards(str(data), split, config_name, revision)
+        return open_stream(
+            shards,
+            features=features,
+            image_column=image_column,
+            label_column=label_column,
+            samples_per_epoch=samples_per_epoch,
+            shuffle_window=shuffle_window,
+            retry_seconds=stream_retry_seconds,
+            index_dir=tar_index,
+            cache=cache,
+        )
+    if cache is not None:
+        raise DataOptionError(f"cache applies to streams, and {str(data)!r} is read in place: leave it out.")
+    if path.is_file() and path.suffix != ".parquet":
+        raise DataOptionError(f"{str(path)!r} is a file: give the folder of images that it is in, or parquet files.")
+    if path.is_dir() and not _is_dataset_folder(path):
+        _refuse_dataset_options(path, image_column=image_column, label_column=label_column)
+        return FolderSource(path if split is None else path / split)
+    rows = load_rows(str(data), split=split, config_name=config_name, revision=revision)
+    return DatasetSource(rows, image_column, label_column)
+
+
+def _rows_in_memory(data: "datasets.Dataset", image_column: str | None, label_column: str | None) -> DatasetSource:
     import datasets
 
-    if isinstance(data, datasets.Dataset):
-        return DatasetSource(data, image_column, label_column)
-    raise DataOptionError(f"data is a {type(data).__name__}; it must be a path, a name or a Dataset.")
+    if not isinstance(data, datasets.Dataset):
+        raise DataOptionError(f"data is a {type(data).__name__}; it must be a path, a name or a Dataset.")
+    return DatasetSource(data, image_column, label_column)
+
+
+def _refuse_revision(path: Path, data: str, revision: str | None) -> None:
+    if revision is not None and (path.exists() or "://" in data.replace("hf://", "")):
+        raise DataOptionError(f"revision applies to data sets of the Hub, not to {data!r}: leave it out.")
 
 
 def _is_tar(data: str | os.PathLike[str]) -> bool:
