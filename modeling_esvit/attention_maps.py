@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from .token_places import Size, TokenPlaces, is_esvit, patch_places, stage_places
+from .token_places import Size, TokenPlaces, any_size, is_esvit, patch_places, stage_places
 from .vil_attention import to_chunks, with_margin
 from .windows import padded_size, window_positions
 
@@ -170,7 +170,7 @@ def block_attentions(model: Any, pixel_values: torch.Tensor) -> list[BlockAttent
         EsViTInputError, EsViTBackboneError: of an EsViT model, see there.
     """
     size = (pixel_values.shape[2], pixel_values.shape[3])
-    weights = getattr(model(pixel_values, output_attentions=True), "attentions", None)
+    weights = getattr(model(pixel_values, output_attentions=True, **any_size(model)), "attentions", None)
     if not weights:
         raise AttentionLayoutError(
             f"{type(model).__name__} returns no attention weights. If it has attention, load it with "

@@ -8,6 +8,7 @@ Where the tokens of a model lie in the image, for images of any size.
     places.to_image(similarity)                             # [..., h, w] -> [..., H, W]
 """
 
+import inspect
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -191,6 +192,11 @@ def square_places(config: PreTrainedConfig, size: Size, length: int) -> TokenPla
     return tiles(size, grid, side)
 
 
+def any_size(model: Any) -> dict[str, bool]:
+    """Arguments with which a ViT of others takes images of other sizes than its own; models that need none get none."""
+    return dict.fromkeys({"interpolate_pos_encoding"} & inspect.signature(model.forward).parameters.keys(), True)
+
+
 def regions_of(model: Any, pixel_values: torch.Tensor) -> tuple[torch.Tensor, TokenPlaces]:
     """
     The regions of images `[B, channels, H, W]`, and where they lie: `[B, T, C]`, row by row, without class tokens. Of
@@ -200,7 +206,7 @@ def regions_of(model: Any, pixel_values: torch.Tensor) -> tuple[torch.Tensor, To
         TokenPlacesError: it is neither. EsViTInputError: of an EsViT model, see there.
     """
     size = (pixel_values.shape[2], pixel_values.shape[3])
-    hidden = model(pixel_values).last_hidden_state
+    hidden = model(pixel_values, **any_size(model)).last_hidden_state
     if hidden.ndim == 4:
         return hidden.flatten(2).transpose(1, 2), stretched(size, (hidden.shape[2], hidden.shape[3]))
     if is_esvit(model.config):

@@ -219,6 +219,10 @@ def test_models_of_others():
     )
     blocks = block_attentions(AutoModel.from_config(config).eval(), torch.randn(1, 3, 64, 80))
     assert len(blocks) == 2 and blocks[0].places.grid == (8, 10) and blocks[0].num_global == 1
+    vit = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=64, patch_size=8)
+    vit._attn_implementation = "eager"  # DINO's positions are of one size, unless it is asked for others
+    [block] = block_attentions(AutoModel.from_config(vit).eval(), torch.randn(1, 3, 48, 80))
+    assert block.places.grid == (6, 10) and block.global_map().tokens.shape == (1, 2, 6, 10)
     swin = SwinConfig(
         image_size=64, embed_dim=8, depths=[1, 1], num_heads=[1, 1], window_size=4, attn_implementation="eager"
     )

@@ -124,6 +124,12 @@ def test_what_cannot_be_measured(folder, images, tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         command(monkeypatch, folder, "--measures", "crops")
     assert "--data is missing" in capsys.readouterr().err
+    for sizes in (["--image_size", 0], ["--stereo_size", 64, 0]):
+        with pytest.raises(SystemExit):
+            command(monkeypatch, folder, "--data", images, *sizes)
+        assert "must be at least 1, got 0" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="1 x 1 pixels is smaller than one patch"):
+        command(monkeypatch, folder, "--data", images, "--image_size", 1)
     with pytest.raises(SystemExit, match="nowhere"):
         command(monkeypatch, folder, "--data", tmp_path / "nowhere")
     with pytest.raises(SystemExit, match="no grid of square regions: choose a size"):

@@ -149,7 +149,7 @@ def test_models_of_others(images, tmp_path):
         bank = make_bank(model, "x", open_source(images), tmp_path / "banks", batch_size=NUMBER)
         torch.testing.assert_close(bank.features(), by_hand(model, open_source(images)))
         assert bank.features().shape == (NUMBER, width)
-    with pytest.raises(FrozenModelError, match="no n_last_blocks_features"):
+    with pytest.raises(FrozenModelError, match="view feature, by --recipe view_features"):
         load_frozen(str(tmp_path / "vit"), n_last_blocks=1)
     with pytest.raises(FrozenModelError, match="timm cannot load 'no_such'"):
         load_frozen("timm:no_such")

@@ -137,3 +137,6 @@ def test_command(tmp_path, monkeypatch):
     assert shown[0].how == f"`python training/linear_features.py ada/x --train train --test test {options}`"
     with pytest.raises(SystemExit, match="give one l2"):
         command("--shots", 1)
+    with pytest.raises(SystemExit) as error:
+        command("--l2", 1, "nan")
+    assert error.value.code == 2  # of wrong arguments

@@ -174,6 +174,7 @@ def test_streams_and_labels_without_names(model_folder, images, tmp_path, monkey
     ("changes", "message"),
     [
         (["--lr", 0], "lr positive"),
+        (["--lr", 1, "nan"], "lr positive and finite"),
         (["--n_last_blocks", 0, 2], "stands alone"),
         (["--n_last_blocks", 9], "name 1 to 3"),
         (["--recipe", "none"], "one of: published_sweep"),

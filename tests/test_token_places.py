@@ -5,7 +5,7 @@
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoModel, ConvNextV2Config, Dinov2Config, SwinConfig
+from transformers import AutoModel, ConvNextV2Config, Dinov2Config, SwinConfig, ViTConfig
 
 from cvt_models import tiny_config
 from modeling_esvit import EsViTConfig, EsViTModel
@@ -88,6 +88,9 @@ def test_regions_of_models_of_others():
     dino = Dinov2Config(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=64, patch_size=8)
     regions, places = regions_of(AutoModel.from_config(dino).eval(), torch.randn(1, 3, 64, 80))
     assert places.grid == (8, 10) and regions.shape == (1, 80, 16)
+    vit = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=64, patch_size=8)
+    regions, places = regions_of(AutoModel.from_config(vit).eval(), torch.randn(1, 3, 48, 80))
+    assert places.grid == (6, 10) and regions.shape == (1, 60, 16)
     swin = SwinConfig(image_size=64, embed_dim=8, depths=[1, 1], num_heads=[1, 1], window_size=4)
     regions, places = regions_of(AutoModel.from_config(swin).eval(), torch.randn(1, 3, 64, 96))
     assert places.grid == (8, 12) and regions.shape == (1, 96, 16)

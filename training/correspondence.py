@@ -60,6 +60,7 @@ from matching import (
 from matching_images import LoadedPairs, Measured, PairImages, match_pairs, measure_images
 from matching_pictures import Drawn, draw_curves, draw_pairs
 from matching_views import MIRRORED, PAIRS, Pair
+from modeling_esvit import EsViTBackboneError, EsViTInputError
 from modeling_esvit.embed_files import Parts
 from region_features import Grid, Size, region_features, region_side
 from stereo import match_stereo, whole_size
@@ -75,7 +76,7 @@ TITLES = {
     "stereo": "stereo pair",
 }
 
-USER_ERRORS = COMMON_ERRORS
+USER_ERRORS = (*COMMON_ERRORS, EsViTInputError, EsViTBackboneError)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -98,8 +99,9 @@ def parse_arguments() -> argparse.Namespace:
     arguments.measures = arguments.measures or ((*PAIRS, STEREO) if arguments.data else (STEREO,))
     if arguments.data is None and tuple(arguments.measures) != (STEREO,):
         parser.error("--data is missing: all measures but stereo need images")
-    if arguments.image_size is not None and arguments.image_size < 1:
-        parser.error(f"--image_size must be at least 1, got {arguments.image_size}")
+    sizes = [size for size in (arguments.image_size, *(arguments.stereo_size or ())) if size is not None]
+    if min(sizes, default=1) < 1:
+        parser.error(f"--image_size and --stereo_size must be at least 1, got {min(sizes)}")
     return arguments
 
 

@@ -155,7 +155,8 @@ def block_features(model: Any, n_last_blocks: int | None) -> Callable[[Tensor], 
         return partial(pooled_features, model)
     if not hasattr(model, "n_last_blocks_features"):
         raise FrozenModelError(
-            f"{type(model).__name__} has no n_last_blocks_features, which EsViT models have: leave n_last_blocks out."
+            f"{type(model).__name__} has no n_last_blocks_features, which EsViT models have: take the view feature, by "
+            "--recipe view_features (or --n_last_blocks 0) of linear_probe.py, by no --n_last_blocks elsewhere."
         )
     blocks = sum(model.config.depths)
     if not 1 <= n_last_blocks <= blocks:

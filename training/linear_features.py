@@ -15,6 +15,7 @@ linear classifier and for k-NN. The l2 is chosen anew for each draw.
 """
 
 import argparse
+import math
 from collections.abc import Iterator
 from statistics import mean, stdev
 from typing import Any
@@ -64,8 +65,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--shots", nargs="+", help="of each class: shares such as 1%%, or numbers of images")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the draws (default: 0 1 2)")
     arguments = checked_output(parser, checked(parser))
-    if min(arguments.l2) <= 0 or not 0 < arguments.held_out < 1:
-        parser.error("--l2 must be positive, and --held_out between 0 and 1")
+    if not all(0 < l2 < math.inf for l2 in arguments.l2) or not 0 < arguments.held_out < 1:
+        parser.error("--l2 must be positive and finite, and --held_out between 0 and 1")
     return arguments
 
 

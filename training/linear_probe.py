@@ -108,8 +108,8 @@ def check_options(options: argparse.Namespace, world: int) -> None:
     Raises:
         ProbeError: a value that cannot be.
     """
-    if options.epochs < 1 or min(options.lr) <= 0 or min(options.n_last_blocks) < 0:
-        raise ProbeError("epochs must be at least 1, lr positive, n_last_blocks at least 0.")
+    if options.epochs < 1 or not all(0 < lr < math.inf for lr in options.lr) or min(options.n_last_blocks) < 0:
+        raise ProbeError("epochs must be at least 1, lr positive and finite, n_last_blocks at least 0.")
     if VIEW in options.n_last_blocks and len(set(options.n_last_blocks)) > 1:
         raise ProbeError("n_last_blocks 0, the view feature, stands alone: beside other numbers use 1, the last block.")
     if options.batch_size % world:

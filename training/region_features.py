@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The regions that any frozen model sees, as a grid over the image: of this project, of transformers and of timm."""
 
-import inspect
 import math
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from frozen_models import FrozenModelError, TimmModel
+from modeling_esvit.token_places import any_size
 
 
 Grid = tuple[int, int]  # rows, columns
@@ -50,9 +50,7 @@ def hidden_state(model: Any, pixels: Tensor) -> Tensor:
     """
     if isinstance(model, TimmModel):
         return model.regions(pixels)
-    any_size = "interpolate_pos_encoding" in inspect.signature(model.forward).parameters
-    output = model(pixels, **({"interpolate_pos_encoding": True} if any_size else {}))
-    hidden = getattr(output, "last_hidden_state", None)
+    hidden = getattr(model(pixels, **any_size(model)), "last_hidden_state", None)
     if hidden is None:
         raise RegionGridError(f"{type(model).__name__} gives no last_hidden_state: choose a model that does")
     return hidden
