@@ -7,10 +7,12 @@ may see it, what it says when it cannot, what is not sent twice; and that strang
 
 import errno
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,7 +24,7 @@ from hub_protocol import HubFile, Repository
 from loopback_hub import Fault, LoopbackHub
 from modeling_esvit import EsViTForPreTraining, EsViTModel
 from publication import HEADS
-from publish import UnreachableHubError, UnreadableFolderError, explain
+from publish import PublishError, UnreachableHubError, UnreadableFolderError, explain
 from test_auto_classes import CODE, small_config
 
 
@@ -96,7 +98,10 @@ def test_an_error_of_the_disk_is_no_fault_of_the_network():
     for name in ("x/model.safetensors", None):
         with pytest.raises(UnreadableFolderError, match=f"cannot be read here: .*Input/output error.*{name or ''}"):
             explain(OSError(errno.EIO, "Input/output error", name), "ada/x")
-    for error in (ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), TimeoutError("timed out")):
+    refused, slow = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), TimeoutError("timed out")
+    with pytest.raises(PublishError, match="The Hub refused the push to ada/x: Invalid metadata in README.md"):
+        explain(ValueError("Invalid metadata in README.md."), "ada/x")
+    for error in (refused, slow, json.JSONDecodeError("Expecting value", "<html>log in to this network", 0)):
         with pytest.raises(UnreachableHubError, match=type(error).__name__):
             explain(error, "ada/x")
 
@@ -116,18 +121,26 @@ def test_a_check_that_fails_says_so(hub, model, tmp_path):
     assert "ada/tiny was pushed" in done.stderr and "gives other outputs: {'last_hidden_state'" in done.stderr
 
 
-@pytest.mark.slow
-def test_a_push_that_is_interrupted_says_how_to_go_on(hub, model, tmp_path):
-    """Ctrl-C while a large file is being sent."""
-    hub.inject(Fault("/upload/*", cut="stall", pause=3, after=None, method="PUT"))
-    arguments = [str(model), "--repo_id", "ada/tiny", "--folder", "out", "--no_check"]
-    line = [sys.executable, str(ROOT / "training" / "publish.py"), *arguments]
-    environment = hub.environment(tmp_path, ADA, OMP_NUM_THREADS="1")
-    with subprocess.Popen(line, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as process:
-        while process.poll() is None and not hub.requests("/upload/*", "PUT"):
+@contextmanager
+def stalled_push(hub: LoopbackHub, home: Path, path: str, method: str, *arguments: str | Path, pause: float = 60):
+    """`publish.py` while the Hub is silent at its first request of `method` and `path`."""
+    hub.inject(Fault(path, cut="stall", pause=pause, after=None, method=method))
+    line = [sys.executable, str(ROOT / "training" / "publish.py"), *map(str, arguments)]
+    environment = hub.environment(home, ADA, OMP_NUM_THREADS="1")
+    with subprocess.Popen(line, env=environment, cwd=home, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not hub.requests(path, method):
             time.sleep(0.05)
-        process.send_signal(signal.SIGINT)
-        _, printed = process.communicate(timeout=60)
+        yield process
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_push_that_is_interrupted_says_at_once_how_to_go_on(hub, model, tmp_path, number):
+    """Ctrl-C, or the end of a machine, while a large file is being sent."""
+    arguments = (model, "--repo_id", "ada/tiny", "--folder", "out", "--no_check")
+    with stalled_push(hub, tmp_path, "/upload/*", "PUT", *arguments) as process:
+        process.send_signal(number)
+        _, printed = process.communicate(timeout=20)
     assert process.returncode == 1 and "Traceback" not in printed
     assert "The push to ada/tiny was interrupted.\nThe folder out is whole; to try again: " in printed
     done = command(hub, tmp_path, *arguments)
@@ -135,6 +148,29 @@ def test_a_push_that_is_interrupted_says_how_to_go_on(hub, model, tmp_path):
     sent = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     assert {name: file.content for name, file in files(hub, "ada/tiny").items()} == sent
     nowhere_to_be_found(ADA, tmp_path, done, hub)
+
+
+@pytest.mark.slow
+def test_a_check_that_is_interrupted_says_that_the_model_is_there(hub, model, tmp_path):
+    arguments = (model, "--repo_id", "ada/tiny", "--folder", "out")
+    with stalled_push(hub, tmp_path, "/ada/tiny/resolve/*", "GET", *arguments) as process:
+        process.send_signal(signal.SIGTERM)
+        _, printed = process.communicate(timeout=20)
+    assert process.returncode == 1 and "Traceback" not in printed
+    assert "ada/tiny was pushed (" in printed and "loading it back was interrupted." in printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["out", "out/model.safetensors"])
+def test_a_folder_that_is_deleted_under_a_push_is_not_sent_in_parts(hub, model, tmp_path, what):
+    arguments = (model, "--repo_id", "ada/tiny", "--folder", "out", "--no_check")
+    with stalled_push(hub, tmp_path, "/api/repos/create", "POST", *arguments, pause=2) as process:
+        shutil.rmtree(tmp_path / what) if what == "out" else (tmp_path / what).unlink()
+        _, printed = process.communicate(timeout=30)
+    assert process.returncode == 1 and "Traceback" not in printed
+    assert "error: What is to be sent to ada/tiny cannot be read here: " in printed
+    assert "The folder out will be written anew; to try again: " in printed
+    assert not files(hub, "ada/tiny").keys() & {"model.safetensors", "config.json"}
 
 
 # -- many commands in one process --------------------------------------------------------------------------------------

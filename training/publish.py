@@ -15,16 +15,20 @@ back by its name, in a process of its own, and has to give the same outputs.
 
 import argparse
 import json
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-from huggingface_hub import CommitInfo, HfApi, constants, get_token
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RevisionNotFoundError
 from huggingface_hub.utils import httpx
 from safetensors import SafetensorError
@@ -165,10 +169,10 @@ def describe_files(files: dict[str, int]) -> str:
 # -- the push ----------------------------------------------------------------------------------------------------------
 
 
-def push(options: PublishOptions) -> CommitInfo:
+def push(options: PublishOptions, files: Iterable[str]) -> CommitInfo:
     """
     Create the repository if it is not there, close it before anything is in it if it is to be private or gated, and
-    send the folder in one commit.
+    send `files` of the folder in one commit.
 
     Raises:
         TokenError, PermissionRefusedError, UnreachableHubError, UnreadableFolderError, PublishError: see there.
@@ -181,15 +185,14 @@ def push(options: PublishOptions) -> CommitInfo:
     try:
         if not options.create_pr:
             open_repository(api, options)
-        return api.upload_folder(
+        return api.create_commit(
             repo_id=options.repo_id,
-            folder_path=options.destination,
+            operations=[*deletions(api, options, files), *additions(options, files)],
             commit_message=f"EsViT model{' in the swin format of transformers' if options.native else ''}",
             revision=options.revision,
             create_pr=options.create_pr,
-            delete_patterns=left_over(options.destination),
         )
-    except (HfHubHTTPError, httpx.HTTPError, OfflineModeIsEnabled, OSError) as error:
+    except (HfHubHTTPError, httpx.HTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
         explain(error, options.repo_id)
 
 
@@ -202,9 +205,19 @@ def open_repository(api: HfApi, options: PublishOptions) -> None:
         api.create_branch(options.repo_id, branch=options.revision, exist_ok=True)
 
 
-def left_over(folder: Path) -> list[str]:
-    """Files of a publication that this one has not: deleted if an earlier one put them there."""
-    return [name for name in (*OWN_FILES, *CODE_FILES) if not (folder / name).exists()]
+def additions(options: PublishOptions, files: Iterable[str]) -> list[CommitOperationAdd]:
+    """Of these files, not of what the folder holds now: half a model is not to be published."""
+    try:
+        return [CommitOperationAdd(name, options.destination / name) for name in files]
+    except ValueError as error:
+        raise FileNotFoundError(str(error)) from error
+
+
+def deletions(api: HfApi, options: PublishOptions, files: Iterable[str]) -> list[CommitOperationDelete]:
+    """Of files of a publication that this one has not, where an earlier one put them there."""
+    gone = {*OWN_FILES, *CODE_FILES}.difference(files)
+    there = api.list_repo_files(options.repo_id, revision=options.revision)
+    return [CommitOperationDelete(name) for name in there if name in gone]
 
 
 def explain(error: Exception, repo_id: str) -> NoReturn:
@@ -224,9 +237,11 @@ def explain(error: Exception, repo_id: str) -> NoReturn:
         ) from error
     if status == 404:
         raise PermissionRefusedError(f"There is no {repo_id} that this token may see: {error}") from error
-    if isinstance(error, HfHubHTTPError) and (status is None or status < 500 and status != 429):
+    refused = isinstance(error, HfHubHTTPError) and (status is None or status < 500 and status != 429)
+    if refused or isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError):
         raise PublishError(f"The Hub refused the push to {repo_id}: {error}") from error
-    if not isinstance(error, (HfHubHTTPError, httpx.HTTPError, ConnectionError, TimeoutError)):  # the disk's
+    network = (HfHubHTTPError, httpx.HTTPError, ConnectionError, TimeoutError, json.JSONDecodeError)
+    if not isinstance(error, network):  # the disk's
         raise UnreadableFolderError(f"What is to be sent to {repo_id} cannot be read here: {error}.") from error
     first_line = str(error).partition("\n")[0]
     raise UnreachableHubError(
@@ -250,31 +265,33 @@ def expected_outputs(model: EsViTForPreTraining | EsViTModel, folder: Path) -> d
     return {name: tensor.clone().contiguous() for name, tensor in outputs.items()}
 
 
-def check(options: PublishOptions, model: EsViTForPreTraining | EsViTModel, revision: str) -> float:
+def check(repo_id: str, revision: str, outputs: dict[str, torch.Tensor]) -> float:
     """
     Load the published model by its name in a fresh process without our package and with an empty cache. Returns the
-    largest difference to this one.
+    largest difference to these outputs.
 
     Raises:
         CheckError: it does not load, or the difference is above TOLERANCE.
     """
     with tempfile.TemporaryDirectory() as scratch:
         expected = Path(scratch) / "expected.safetensors"
-        save_file(expected_outputs(model, options.destination), expected)
-        command = [sys.executable, "-I", CHECK, options.repo_id, revision, expected, Path(scratch) / "cache"]
+        save_file(outputs, expected)
+        command = [sys.executable, "-I", CHECK, repo_id, revision, expected, Path(scratch) / "cache"]
         try:
             done = subprocess.run(
                 list(map(str, command)), cwd=scratch, capture_output=True, text=True, timeout=CHECK_SECONDS
             )
         except subprocess.TimeoutExpired as error:
-            raise CheckError(f"{options.repo_id} was not loaded back within {CHECK_SECONDS} seconds.") from error
+            raise CheckError(f"{repo_id} was not loaded back within {CHECK_SECONDS} seconds.") from error
+        except KeyboardInterrupt as error:
+            raise CheckError(f"{repo_id} was pushed ({revision}); loading it back was interrupted.") from error
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise CheckError(f"{options.repo_id} was pushed ({revision}), but does not load by its name: {reason}")
+        raise CheckError(f"{repo_id} was pushed ({revision}), but does not load by its name: {reason}")
     found = json.loads(done.stdout.splitlines()[-1])
     wrong = {name: value for name, value in found.items() if not value <= TOLERANCE}
     if wrong:
-        raise CheckError(f"{options.repo_id} was pushed ({revision}), but gives other outputs: {wrong}.")
+        raise CheckError(f"{repo_id} was pushed ({revision}), but gives other outputs: {wrong}.")
     return max(found.values())
 
 
@@ -285,21 +302,39 @@ def publish(options: PublishOptions) -> CommitInfo | None:
     """Write, show, push, check. Returns the commit; None of a dry run."""
     model = prepare(options)
     folder = options.destination
-    print(f"{folder} is to be {options.repo_id}:\n{describe_files(files_of(folder))}")
+    files = files_of(folder)
+    print(f"{folder} is to be {options.repo_id}:\n{describe_files(files)}", flush=True)
     if options.dry_run:
         print("Nothing was sent (--dry_run).")
         return None
+    expected = expected_outputs(model, folder) if options.check else {}
     try:
-        commit = push(options)
-        print(f"Pushed: {commit.pr_url or commit.commit_url}")
+        interrupted = PublishError(f"The push to {options.repo_id} was interrupted.")
+        with ended_by_signals(f"error: {interrupted}\n{next_step(interrupted, folder)}"):
+            commit = push(options, files)
+        print(f"Pushed: {commit.pr_url or commit.commit_url}", flush=True)
         if options.check:
-            difference = check(options, model, commit.oid)
+            difference = check(options.repo_id, commit.oid, expected)
             print(f"Loaded back by its name in a fresh process: outputs differ by {difference:.1e} at most.")
     except PublishError as error:
         raise type(error)(f"{error}\n{next_step(error, folder)}") from error
-    except KeyboardInterrupt as error:
-        raise PublishError(f"The push to {options.repo_id} was interrupted.\n{next_step(error, folder)}") from error
     return commit
+
+
+@contextmanager
+def ended_by_signals(message: str) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end at once: an exception would wait until the client's threads have sent their files."""
+
+    def end(number: int, frame: Any) -> None:
+        os.write(sys.stderr.fileno(), f"\n{message}\n".encode())
+        os._exit(1)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def next_step(error: BaseException, folder: Path) -> str:
@@ -348,8 +383,11 @@ def parse_arguments(arguments: list[str] | None = None) -> PublishOptions:
 
 def main(arguments: list[str] | None = None) -> None:
     transformers_logging.disable_progress_bar()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         publish(parse_arguments(arguments))
+    except KeyboardInterrupt:
+        sys.exit("error: interrupted; the same command begins anew.")
     except (PublishError, SourceError, CardError, NativeFormatError, SafetensorError, OSError) as error:
         sys.exit(f"error: {error}")
 
