@@ -51,10 +51,14 @@ def resolve_backbone(backbone: str | dict | PreTrainedConfig) -> PreTrainedConfi
         backbone = named_backbone(backbone)
     fields = backbone.to_dict() if isinstance(backbone, PreTrainedConfig) else backbone
     check_type(fields)
-    fields = json.loads(json.dumps(fields))  # tuples to lists: some backbones take only what a file can hold
-    fields = {name: value for name, value in fields.items() if name not in BOOKKEEPING}
-    model_type = fields.pop("model_type")
-    return AutoConfig.for_model(BACKBONES_HERE.get(model_type, model_type), **fields)
+    model_type = BACKBONES_HERE.get(fields["model_type"], fields["model_type"])
+    return as_saved(as_saved({**fields, "model_type": model_type}).to_dict())  # twice: also what `fields` left out
+
+
+def as_saved(fields: dict[str, Any]) -> PreTrainedConfig:
+    """A configuration with lists for tuples: some backbones take only what a file can hold."""
+    fields = json.loads(json.dumps(fields))
+    return AutoConfig.for_model(**{name: value for name, value in fields.items() if name not in BOOKKEEPING})
 
 
 def named_backbone(name: str) -> dict | PreTrainedConfig:

@@ -104,7 +104,7 @@ def describe(config: EsViTConfig) -> dict[str, Any]:
     )
     name = f"{config.architecture} of no published size"
     if config.architecture == "auto":
-        name, stages = f"{config.backbone_config.model_type} backbone of transformers", ""
+        name, stages = f"{config.backbone_config.model_type.removeprefix('esvit_')} backbone of transformers", ""
     return {
         "architecture": published_name(config) or name,
         "window": config.window_size if config.architecture in WINDOWED else "none",
