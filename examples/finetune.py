@@ -158,11 +158,10 @@ def finetune(options: argparse.Namespace) -> dict[str, Any]:
         for row in trainer.state.log_history
         if "eval_top1" in row
     ]
-    measured = trainer.evaluate()
     about = {name: getattr(options, name) for name in ("model", "epochs", "batch_size", "lr", "seed")}
     data = {"train": f"{options.data}:train", "test": f"{options.data}:{options.test_split}"}
     counts = {"train_images": len(train), "test_images": len(test), "classes": len(classes)}
-    scores = {name: measured[f"eval_{name}"] for name in ("top1", "top5")}
+    scores = {name: history[-1][name] for name in ("top1", "top5")}
     return {**about, **data, **counts, **scores, "history": history}
 
 
@@ -191,6 +190,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
     options = checked_output(parser, parser.parse_args(arguments))
+    if not options.epochs > 0:
+        parser.error(f"--epochs must be above 0, got {options.epochs}")
     result = finetune(options)
     figures = card_figures({f"fine-tuning {name}": result[name] for name in ("top1", "top5")}, result["test"])
     write_result(result, f"Fine-tuning of {options.model}", table(result), options.output, figures, draw_epochs)

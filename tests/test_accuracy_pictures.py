@@ -21,7 +21,7 @@ def line(axes, label):
 
 
 def labels(axes):
-    return [text.get_text() for text in axes.get_legend().get_texts()]
+    return [text.get_text() for text in axes.figure.legends[0].get_texts()]
 
 
 @pytest.mark.parametrize("counts", [[20], [200, 10, 20]])
@@ -90,3 +90,4 @@ def test_epochs(tmp_path):
     history = [{"epoch": float(epoch), "top1": 0.1 * epoch, "top5": 1.0} for epoch in (1, 2, 3)]
     axes = axes_of(draw_epochs({"model": "x", "history": history}), tmp_path)
     assert line(axes, "top-1") == [[epoch, 0.1 * epoch] for epoch in (1, 2, 3)]
+    assert {0, 1, 2, 3, 4} >= {float(mark) for mark in axes.get_xticks()} >= {1, 2, 3}

@@ -169,12 +169,17 @@ def test_finetune_says_what_it_cannot_train(folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_finetune(folder, patches, tmp_path):
+def test_finetune(folder, patches, tmp_path, monkeypatch):
+    evaluations, evaluate = [], finetune.Trainer.evaluate
+    monkeypatch.setattr(
+        finetune.Trainer, "evaluate", lambda *given, **more: evaluations.append(evaluate(*given, **more))
+    )
     command = [folder, "--data", str(patches), "--output_dir", str(tmp_path / "classifier")]
     output = tmp_path / "results" / "finetuned.json"
     options = ["--epochs", "15", "--batch_size", "16", "--lr", "2e-3", "--output", str(output)]
     metrics = finetune.main([*command, *options])
     written = json.loads(output.read_text())
+    assert len(evaluations) == 15  # one of each epoch
     assert metrics["top5"] >= metrics["top1"] > 3 / 19 and metrics.items() <= written.items()
     assert [figure["value"] for figure in written["figures"]] == [metrics["top1"], metrics["top5"]]
     assert metrics["test"].endswith(":test") and f"| {metrics['top1']:.2%} |" in output.with_suffix(".md").read_text()

@@ -5,6 +5,7 @@
 import json
 import os
 import sys
+from itertools import combinations
 
 import pytest
 import torch
@@ -19,6 +20,7 @@ from model_counts import parameters_and_operations
 from modeling_esvit import EsViTConfig, EsViTModel
 from throughput import read_published, to_the_published
 from throughput_measure import ThroughputError, ThroughputOptions, build, measure, published
+from throughput_picture import draw
 
 
 class Attention(nn.Module):
@@ -77,6 +79,19 @@ def test_published_architectures_are_recognised():
     }
     assert to_the_published(measured, rows) == pytest.approx(200)  # of 100 and 400
     assert to_the_published({"c": measured["c"]}, rows) is None
+
+
+def test_names_do_not_cover_each_other():
+    """Nor marks of models, in the figure alone and where a fast model makes it narrow."""
+    fast = {"images_per_second": 20_000.0}
+    for models in ({}, {"fast": fast, "swin-tiny": {"images_per_second": 808.0, "linear": 77.4}}):
+        figure = draw({"device": "x", "models": models}, read_published(), 1.0)
+        [axes] = figure.axes
+        names = [text.get_window_extent() for text in axes.texts if len(text.get_text()) > 1]
+        marks = [text.get_window_extent() for text in axes.texts if len(text.get_text()) == 1]
+        assert len(names) == 15 and all(axes.bbox.count_contains(name.corners()) == 4 for name in names)
+        assert not any(one.overlaps(other) for one, other in combinations(names, 2))
+        assert not any(mark.overlaps(name) for mark in marks for name in names)
 
 
 def test_a_measurement(tmp_path):

@@ -30,8 +30,6 @@ def draw_knn(result: dict[str, Any]) -> Figure:
 
 def draw_probe(result: dict[str, Any]) -> Figure:
     """Top-1 of each classifier of `linear_probe.py` over the epochs; a star marks the best epoch of the best one."""
-    from matplotlib.ticker import MaxNLocator
-
     figure, axes = one_panel(f"Linear probe of {result['model']}", "epoch")
     best = result["best"]
     epochs = range(1, len(result["history"]) + 1)
@@ -42,9 +40,9 @@ def draw_probe(result: dict[str, Any]) -> Figure:
         axes.plot(epochs, shares, ".-", label=name if named or name == best else None, **style)
     top = result["classifiers"][best]["best"]
     axes.plot([top["epoch"]], [top["top1"]], **STAR, zorder=4)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    whole_numbers(axes)
     axes.set_ylabel("top-1")
-    axes.legend(title="blocks, lr", fontsize="small")
+    figure.legend(loc="outside right upper", title="blocks, lr", fontsize="small")  # inside, of so many, it hides lines
     return figure
 
 
@@ -84,6 +82,7 @@ def draw_penalties(axes: Axes, result: dict[str, Any]) -> None:
 def draw_epochs(result: dict[str, Any]) -> Figure:
     """Top-1 and top-5 of `finetune.py` after each epoch."""
     figure, axes = one_panel(f"Fine-tuning of {result['model']}", "epoch")
+    whole_numbers(axes)
     draw_tops(axes, [scores["epoch"] for scores in result["history"]], result["history"])
     return figure
 
@@ -107,6 +106,13 @@ def one_panel(title: str, xlabel: str) -> tuple[Figure, Axes]:
     axes.grid(alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
+
+
+def whole_numbers(axes: Axes) -> None:
+    """As marks of the axis of x."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def logarithmic(axes: Axes, values: Iterable[float]) -> None:

@@ -5,14 +5,19 @@
 import math
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
 
 
 COLOURS = {"EsViT": "tab:blue", "DINO": "tab:orange"}
 OTHERS = "darkgray"
 OURS = "tab:red"
 STAR, TRIANGLE = "*", "^"
+# Where the name of a disc can stand: to the right (1) or left (-1) of its centre, above (1) or below (-1).
+PLACES = ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1))
 
 
 def draw(result: dict[str, Any], published: list[dict[str, Any]], factor: float | None) -> Figure:
@@ -24,14 +29,15 @@ def draw(result: dict[str, Any], published: list[dict[str, Any]], factor: float 
     """
     figure = Figure(figsize=(9, 6.5), layout="constrained")
     axes = figure.subplots()
+    names = list[tuple[Annotation, float]]()
     for row in published:
         colour = COLOURS.get(row["method"], OTHERS)
         place = (row["images_per_second"], row["linear"])
         area = 3 * row["parameters"]
         axes.scatter(*place, s=area, color=colour, alpha=0.5, linewidths=0)
-        above = (0, math.sqrt(area / math.pi) + 2)
-        label = f"{row['method']} {row['name']}"
-        axes.annotate(label, place, xytext=above, textcoords="offset points", fontsize=7, ha="center")
+        name = f"{row['method']} {row['name']}"
+        label = axes.annotate(name, place, xytext=(0, 0), textcoords="offset points", fontsize=7)
+        names.append((label, math.sqrt(area) / 2 + 2))
     lowest = min(row["linear"] for row in published) - 2
     for number, row in enumerate(result["models"].values(), start=1):
         mark(axes, number, row["images_per_second"] * (factor or 1), row.get("linear", lowest), marker_of(row))
@@ -44,7 +50,51 @@ def draw(result: dict[str, Any], published: list[dict[str, Any]], factor: float 
     axes.set_title(title(result, factor), loc="left", fontsize=9)
     axes.grid(alpha=0.3, which="both")
     axes.spines[["top", "right"]].set_visible(False)
+    place_names(figure, axes, names)
     return figure
+
+
+def place_names(figure: Figure, axes: Axes, names: list[tuple[Annotation, float]]) -> None:
+    """Puts each name, so many points from the centre of its disc, where it covers least of names, then of discs."""
+    figure.draw_without_rendering()  # until then nothing has its place
+    figure.set_layout_engine("none")  # which names at the edge would move
+    discs = [extent(each) for each in axes.collections]
+    taken = [*outside(axes.bbox), *(each.get_window_extent() for each in axes.texts if each not in dict(names))]
+    for label, distance in names:
+        boxes = [move(label, distance, place) for place in PLACES]
+        best = min(range(len(PLACES)), key=lambda place: (covered(boxes[place], taken), covered(boxes[place], discs)))
+        taken.append(move(label, distance, PLACES[best]))
+
+
+def move(label: Annotation, distance: float, place: tuple[int, int]) -> Bbox:
+    """What `label` covers at `place`, with some air around it, in pixels."""
+    right, above = place
+    label.set(ha=("center", "left", "right")[right], va=("center", "bottom", "top")[above])
+    along = distance / math.hypot(*place)
+    label.xyann = (right * along, above * along)
+    return label.get_window_extent().padded(2)
+
+
+def extent(disc: Any) -> Bbox:
+    """The square around a disc or mark, in pixels; matplotlib knows none."""
+    [centre], [area] = disc.get_offset_transform().transform(disc.get_offsets()), disc.get_sizes()
+    half = math.sqrt(area) / 2 * disc.figure.dpi / 72
+    return Bbox([centre - half, centre + half])
+
+
+def outside(box: Bbox) -> list[Bbox]:
+    """All around a box, as far as any name reaches."""
+    x, y, far = [box.x0, box.x1], [box.y0, box.y1], 1e4
+    return [
+        *(Bbox([[x[0] - far, y[0] - far], [x[0], y[1] + far]]), Bbox([[x[1], y[0] - far], [x[1] + far, y[1] + far]])),
+        *(Bbox([[x[0], y[0] - far], [x[1], y[0]]]), Bbox([[x[0], y[1]], [x[1], y[1] + far]])),
+    ]
+
+
+def covered(box: Bbox, taken: list[Bbox]) -> float:
+    """Square pixels, those that several of `taken` have in common counted for each."""
+    common = [Bbox.intersection(box, each) for each in taken]
+    return sum(each.width * each.height for each in common if each is not None)
 
 
 def marker_of(row: dict[str, Any]) -> str:
