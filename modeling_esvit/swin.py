@@ -16,7 +16,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
-from transformers.activations import ACT2FN
 
 from .attention import attention_function
 from .configuration_esvit import EsViTConfig
@@ -27,6 +26,7 @@ from .tokens import (
     EsViTDropPath,
     EsViTInputError,
     EsViTLayer,
+    EsViTMLP,
     EsViTStage,
     Grid,
     TokenFunction,
@@ -226,21 +226,6 @@ class EsViTSwinAttention(nn.Module):
         return lambda tokens: F.pad(norm(tokens).flatten(0, 1), (0, 0, 0, 1))
 
 
-class EsViTSwinMLP(nn.Module):
-    def __init__(self, config: EsViTConfig, dim: int):
-        super().__init__()
-        hidden = int(dim * config.mlp_ratio)
-        self.fc1 = nn.Linear(dim, hidden)
-        self.act = ACT2FN[config.hidden_act]
-        self.fc2 = nn.Linear(hidden, dim)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-
-    def forward(self, hidden_states: torch.Tensor, norm: TokenFunction) -> torch.Tensor:
-        """Any `[..., C]`; `norm` is applied first."""
-        hidden = recomputed(self.fc1, norm, hidden_states)
-        return self.dropout(recomputed(self.fc2, lambda hidden: self.dropout(self.act(hidden)), hidden))
-
-
 class EsViTSwinLayer(EsViTLayer):
     """A block: window attention and MLP, each pre-normed, residual and under DropPath."""
 
@@ -249,7 +234,7 @@ class EsViTSwinLayer(EsViTLayer):
         self.norm1 = nn.LayerNorm(dim, eps=config.layer_norm_eps)
         self.attn = EsViTSwinAttention(config, dim, num_heads, window, shift)
         self.norm2 = nn.LayerNorm(dim, eps=config.layer_norm_eps)
-        self.mlp = EsViTSwinMLP(config, dim)
+        self.mlp = EsViTMLP(config, dim)
         self.drop_path = EsViTDropPath(drop_path)
 
     def forward(

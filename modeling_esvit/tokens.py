@@ -15,7 +15,10 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
+
+from .configuration_esvit import EsViTConfig
 
 
 Grid = tuple[int, int, int]  # images, rows, columns
@@ -90,6 +93,23 @@ def recomputed(linear: nn.Module, function: TokenFunction, x: torch.Tensor) -> t
     if not (linear.training and torch.is_grad_enabled()):
         return linear(function(x))
     return checkpoint(lambda x: linear(function(x)), x, use_reentrant=False)
+
+
+class EsViTMLP(nn.Module):
+    """Two linear layers of a block, by the names that timm and the original have for them."""
+
+    def __init__(self, config: EsViTConfig, dim: int):
+        super().__init__()
+        hidden = int(dim * config.mlp_ratio)
+        self.fc1 = nn.Linear(dim, hidden)
+        self.act = ACT2FN[config.hidden_act]
+        self.fc2 = nn.Linear(hidden, dim)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, hidden_states: torch.Tensor, norm: TokenFunction) -> torch.Tensor:
+        """Any `[..., C]`; `norm` is applied first."""
+        hidden = recomputed(self.fc1, norm, hidden_states)
+        return self.dropout(recomputed(self.fc2, lambda hidden: self.dropout(self.act(hidden)), hidden))
 
 
 def pack_groups(groups: list[torch.Tensor]) -> torch.Tensor:

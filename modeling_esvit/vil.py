@@ -16,7 +16,6 @@ from typing import cast
 import torch
 from torch import nn
 from transformers import initialization as init
-from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_esvit import EsViTConfig
@@ -27,13 +26,12 @@ from .tokens import (
     EsViTDropPath,
     EsViTInputError,
     EsViTLayer,
+    EsViTMLP,
     EsViTStage,
     Grid,
-    TokenFunction,
     add_branch,
     drop_path_rates,
     pack_groups,
-    recomputed,
     split_groups,
     to_map,
 )
@@ -135,21 +133,6 @@ class EsViTViLAttentionBlock(EsViTLayer):
         return hidden_states, weights[0] if len(weights) == 1 else weights
 
 
-class EsViTViLMLP(nn.Module):
-    def __init__(self, config: EsViTConfig, dim: int):
-        super().__init__()
-        hidden = int(dim * config.mlp_ratio)
-        self.fc1 = nn.Linear(dim, hidden)
-        self.act = ACT2FN[config.hidden_act]
-        self.fc2 = nn.Linear(hidden, dim)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-
-    def forward(self, hidden_states: torch.Tensor, norm: TokenFunction) -> torch.Tensor:
-        """Any `[..., C]`; `norm` is applied first."""
-        hidden = recomputed(self.fc1, norm, hidden_states)
-        return self.dropout(recomputed(self.fc2, lambda hidden: self.dropout(self.act(hidden)), hidden))
-
-
 class EsViTViLMLPBlock(GradientCheckpointingLayer):
     """Pre-normed MLP, residual and under DropPath."""
 
@@ -158,7 +141,7 @@ class EsViTViLMLPBlock(GradientCheckpointingLayer):
         dim = config.stage_widths()[stage]
         self.num_global = config.global_tokens[stage]
         self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
-        self.mlp = EsViTViLMLP(config, dim)
+        self.mlp = EsViTMLP(config, dim)
         self.drop_path = EsViTDropPath(drop_path)
 
     def forward(self, hidden_states: torch.Tensor, grids: list[Grid]) -> torch.Tensor:

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
-from transformers.activations import ACT2FN
 
 from .attention import attention_function
 from .configuration_esvit import EsViTConfig
@@ -23,6 +22,7 @@ from .tokens import (
     EsViTDropPath,
     EsViTInputError,
     EsViTLayer,
+    EsViTMLP,
     EsViTStage,
     Grid,
     TokenFunction,
@@ -91,21 +91,6 @@ class EsViTViTAttention(nn.Module):
         return hidden_states, weights[0] if len(weights) == 1 else tuple(weights)
 
 
-class EsViTViTMLP(nn.Module):
-    def __init__(self, config: EsViTConfig):
-        super().__init__()
-        hidden = int(config.embed_dim * config.mlp_ratio)
-        self.fc1 = nn.Linear(config.embed_dim, hidden)
-        self.act = ACT2FN[config.hidden_act]
-        self.fc2 = nn.Linear(hidden, config.embed_dim)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
-
-    def forward(self, hidden_states: torch.Tensor, norm: TokenFunction) -> torch.Tensor:
-        """Any `[..., C]`; `norm` is applied first."""
-        hidden = recomputed(self.fc1, norm, hidden_states)
-        return self.dropout(recomputed(self.fc2, lambda hidden: self.dropout(self.act(hidden)), hidden))
-
-
 class EsViTViTLayer(EsViTLayer, EsViTStage):
     """A block: attention and MLP, each pre-normed, residual and under DropPath. Each is a stage of its own."""
 
@@ -114,7 +99,7 @@ class EsViTViTLayer(EsViTLayer, EsViTStage):
         self.norm1 = nn.LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
         self.attn = EsViTViTAttention(config)
         self.norm2 = nn.LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
-        self.mlp = EsViTViTMLP(config)
+        self.mlp = EsViTMLP(config, config.embed_dim)
         self.drop_path = EsViTDropPath(drop_path)
 
     def forward(
