@@ -16,13 +16,15 @@ from transformers import AutoModel, AutoModelForPreTraining, SwinModel
 
 from hub_uploads import card_problems
 from initialisation import initialise
-from modeling_esvit import EsViTForPreTraining, EsViTModel
+from model_card import describe
+from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
 from optimization import parameter_groups
 from options import parse_options
 from pretrain import Pretraining
 from public_names import public_command, public_name
 from publication import CURVES, HEADS, OPTIONS, SourceError, find_source
 from publish import main
+from test_auto_backbone import PVT
 from test_auto_classes import CODE, small_config
 from tiny_runs import tiny, write_labelled_images
 
@@ -143,6 +145,42 @@ def test_card_of_a_run(run, published):
     assert "| epochs | 2 |" in text and "6 steps of 8 images" in text and f"]({CURVES})" in text
     assert "knn.py ada/tiny --train train --test test --k 3`, while training" in text
     assert "{{" not in text and "None" not in text
+
+
+def test_a_card_holds_names_of_any_characters(run, tmp_path):
+    """Of a folder, and of a result's figure: one row of the table, one code span, one word of the command."""
+    shutil.copytree(run, tmp_path / "run")
+    options = yaml.safe_load((run / "options.yaml").read_text()) | {"data": "my `best` | photos", "knn_train": None}
+    (tmp_path / "run" / "options.yaml").write_text(yaml.safe_dump(options))
+    figure = {"name": "a|b\n# c", "value": 0.5, "metric": "accuracy", "dataset": "x | y", "split": "t|u"}
+    (tmp_path / "x.json").write_text(json.dumps({"command": "python `x` MODEL ", "figures": [figure]}))
+    main([str(tmp_path / "run"), "--repo_id", "ada/x", "--dry_run", "--metrics", str(tmp_path / "x.json")])
+    text = (tmp_path / "run-hub" / "README.md").read_text()
+    assert "\n| a\\|b # c | 50.0% | x \\| y (t\\|u) | the publisher of this repository |\n" in text
+    assert "\n| data | my `best` \\| photos |\n" in text and "without labels on `` my `best` | photos ``, task" in text
+    assert "* `` python training/knn.py ada/x --train 'my `best` | photos' --test test --k 3 ``, while" in text
+    assert card_problems(text) == ([], [])
+
+
+def test_a_card_says_whose_sizes_an_unknown_backbone_takes():
+    sizes = {"swin-tiny": "any size", "resnet-50": "any size"}
+    assert {name: describe(EsViTConfig.from_architecture(name))["sizes"] for name in sizes} == sizes
+    assert (
+        describe(EsViTConfig(architecture="auto", backbone_config=PVT))["sizes"] == "any size that the backbone takes"
+    )
+
+
+def test_a_run_whose_log_or_options_are_damaged(run, tmp_path):
+    """A process that is killed may leave half a line."""
+    for name in ("whole", "damaged"):
+        shutil.copytree(run, tmp_path / name)
+    with (tmp_path / "whole" / "log.jsonl").open("a") as log:
+        log.write('{"step": 7, "lo')
+    assert find_source(tmp_path / "whole").records == find_source(run).records
+    for text, message in ((": [", "options.yaml is damaged"), ("- a", "options.yaml holds no options")):
+        (tmp_path / "damaged" / "options.yaml").write_text(text)
+        with pytest.raises(SourceError, match=message):
+            find_source(tmp_path / "damaged")
 
 
 def test_best_checkpoint(run, tmp_path):
@@ -273,7 +311,7 @@ def broken(tmp_path: Path, what: str) -> list[str]:
         ("no model", "is neither a run nor a model folder"),
         ("checkpoint file", r"convert_original .*model FOLDER`; then publish FOLDER"),
         ("other model", "of type 'swin', not 'esvit'"),
-        ("damaged", "[Hh]eader"),
+        ("damaged", "The weights in .*model are damaged: .*[Hh]eader"),
         ("not native", "cannot carry this model"),
         ("occupied", "model-hub holds other files"),
         ("no checkpoints", "has no checkpoints to choose from"),

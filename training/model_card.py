@@ -91,9 +91,24 @@ class Card:
 
     def render(self) -> str:
         card = ModelCard.from_template(
-            self.metadata(), template_path=str(TEMPLATE), repo_id=self.repo_id, figures=self.figures, **self.facts
+            self.metadata(),
+            template_path=str(TEMPLATE),
+            repo_id=self.repo_id,
+            figures=self.figures,
+            cell=cell,
+            **self.facts,
         )
         return str(card).rstrip() + "\n"
+
+
+def cell(value: Any) -> str:
+    """Names of data as they are, but one row of a table."""
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def code(text: str) -> str:
+    """A code span, also of text with backticks."""
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
 
 
 def describe(config: EsViTConfig) -> dict[str, Any]:
@@ -111,6 +126,7 @@ def describe(config: EsViTConfig) -> dict[str, Any]:
         "image_size": f"{height} x {width}",
         "stages": stages,
         "feature_size": config.hidden_size,
+        "sizes": "any size" if stages or published_name(config) else "any size that the backbone takes",
     }
 
 

@@ -22,11 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
 from modeling_esvit.modeling_esvit import PRETRAINING_INDEX
 from modeling_esvit.native_swin import load_backbone, save_native
+from monitoring import record_of
 from options import FREE_TO_CHANGE
 from pictures import draw_curves
 from public_names import public_name
@@ -95,13 +97,29 @@ def source_of_run(run: Path, checkpoint: str | None) -> Source:
     if chosen not in there:
         known = f"it has {' and '.join(there)}" if there else "it has none yet"
         raise SourceError(f"The run {run} has no {chosen or 'finished'} model; {known}.")
-    options = yaml.safe_load((run / "options.yaml").read_text())
+    options = options_of(run)
     log = run / "log.jsonl"
-    records = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
+    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    records = [values for line in lines if (values := record_of(line)) is not None]  # a killed run's last may be half
     progress = progress_of(run / "checkpoints" / ("last" if chosen == "final" else chosen))
     step = progress.get("step")
     kept = [record for record in records if step is None or record["step"] <= step]
     return Source(folders[chosen], options, kept, step, progress.get("world_size"))
+
+
+def options_of(run: Path) -> dict[str, Any]:
+    """
+    Raises:
+        SourceError: the file of the run's options is damaged.
+    """
+    file = run / "options.yaml"
+    try:
+        options = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SourceError(f"{file} is damaged ({error}); name the model's folder in the run instead.") from error
+    if not isinstance(options, dict):
+        raise SourceError(f"{file} holds no options; name the model's folder in the run instead.")
+    return options
 
 
 def progress_of(checkpoint: Path) -> dict[str, Any]:
@@ -157,7 +175,7 @@ def load_network(folder: Path) -> EsViTForPreTraining | EsViTModel:
     The model of a folder, with its heads if it has any, in the precision of its file.
 
     Raises:
-        SourceError: it is of another type, or lacks tensors.
+        SourceError: it is of another type, is damaged, or lacks tensors.
     """
     config = EsViTConfig.get_config_dict(folder)[0]
     if config.get("model_type") != "esvit":
@@ -170,7 +188,10 @@ def load_network(folder: Path) -> EsViTForPreTraining | EsViTModel:
     if kind is None:
         raise SourceError(f"{folder} holds {config.get('architectures')}; a model to publish is one of {list(kinds)}.")
     kind = EsViTForPreTraining if (folder / PRETRAINING_INDEX).is_file() else kind
-    model, loading = kind.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+    try:
+        model, loading = kind.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+    except SafetensorError as error:
+        raise SourceError(f"The weights in {folder} are damaged: {error}.") from error
     absent = sorted(loading["missing_keys"])
     if absent:
         raise SourceError(f"{folder} is not whole: it lacks the tensors {', '.join(absent)}.")

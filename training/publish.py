@@ -31,7 +31,6 @@ import torch
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RevisionNotFoundError
 from huggingface_hub.utils import httpx
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from transformers import AutoModel
 from transformers.utils import logging as transformers_logging
@@ -388,7 +387,7 @@ def main(arguments: list[str] | None = None) -> None:
         publish(parse_arguments(arguments))
     except KeyboardInterrupt:
         sys.exit("error: interrupted; the same command begins anew.")
-    except (PublishError, SourceError, CardError, NativeFormatError, SafetensorError, OSError) as error:
+    except (PublishError, SourceError, CardError, NativeFormatError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -3,12 +3,13 @@
 """The model card of what is published: a run's model, with recipe, figures and data, or that of a folder."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from evaluation import CardFigure
-from model_card import Card, Figure, describe, knn_figures, recipe_of
+from model_card import Card, Figure, code, describe, knn_figures, recipe_of
 from modeling_esvit import EsViTForPreTraining, EsViTModel
 from public_names import on_hub
 from publication import CURVES, HEADS, OPTIONS, Source, SourceError, public_options
@@ -23,7 +24,7 @@ feature = extract("photo.jpg", pool=True, return_tensors=True)  # [1, {feature_s
 ```
 
 `trust_remote_code` runs the code files of this repository, which need only torch and transformers. Where
-`modeling_esvit` is installed and imported it is not needed. Images may have any size; `model(pixel_values)` gives the
+`modeling_esvit` is installed and imported it is not needed. Images may have {sizes}; `model(pixel_values)` gives the
 regions as `last_hidden_state` and the view feature as `pooler_output`."""
 USE_HEADS = """
 
@@ -89,7 +90,7 @@ def card_of(
             if options
             else None,
             "files": "\n".join(f"* `{name}`: {what}" for name, what in FILES.items() if name in files),
-            "data": f"`{options['data']}`" if options else "its training images",
+            "data": code(options["data"]) if options else "its training images",
         },
     )
 
@@ -102,7 +103,7 @@ def backbone_parameters(model: EsViTForPreTraining | EsViTModel) -> int:
 def summary(options: dict[str, Any]) -> str:
     if not options:
         return "An image backbone pretrained without labels, of the EsViT family."
-    return f"An image backbone pretrained without labels on `{options['data']}`, task {options['task']}."
+    return f"An image backbone pretrained without labels on {code(options['data'])}, task {options['task']}."
 
 
 def training(source: Source) -> str:
@@ -121,8 +122,8 @@ def figures_of_run(source: Source, options: dict[str, Any], repo_id: str) -> lis
     if not scores:
         return []
     train, test = options.get("knn_train") or options["data"], options["knn_test"]
-    count = " ".join(map(str, options["knn_k"]))
-    how = f"`python training/knn.py {repo_id} --train {train} --test {test} --k {count}`, while training"
+    words = ["python", "training/knn.py", repo_id, "--train", train, "--test", test, "--k", *map(str, options["knn_k"])]
+    how = f"{code(shlex.join(words))}, while training"
     name, _, split = test.partition(":")
     return knn_figures(scores, name, split or None, how)
 
@@ -143,5 +144,5 @@ def figures_of_file(result: Path, repo_id: str) -> list[Figure]:
         raise SourceError(f"--metrics: {NO_FIGURES.format(result)} ({error!r})") from error
     if not valid:
         raise SourceError(f"--metrics: {NO_FIGURES.format(result)}")
-    how = f"`{command}`"
+    how = code(command)
     return [Figure(f.name, round(100 * f.value, 2), f.dataset, f.split, how, metric=f.metric) for f in found]
