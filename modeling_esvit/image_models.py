@@ -5,6 +5,7 @@
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
@@ -21,9 +22,14 @@ def of_transformers(name: str) -> Iterator[None]:
 
     Raises:
         NoImageModelError: it is no model, none that transformers knows, or not for images.
+        OSError: a file of an existing folder is missing or damaged.
     """
     try:
         yield
+    except OSError as error:
+        if Path(name).exists():
+            raise
+        raise NoImageModelError(f"there is no folder {name!r}, and as a name of a model on the Hub: {error}") from error
     except ValueError as error:  # it may list all models there are
         raise NoImageModelError(f"{name} cannot be loaded as a model for images: {shorten(str(error), 400)}") from error
 

@@ -345,6 +345,9 @@ def test_against_a_second_model(model, data, tmp_path, monkeypatch):
     result = json.loads(output.read_text())
     assert (result["against"]["wins"], result["against"]["compared"], result["against"]["average"]) == (1, 1, 0.0)
     assert "Against theirs: 1 wins and 0 ties in 1 data sets" in output.with_suffix(".md").read_text()
+    assert run(monkeypatch, *given[:-1], "accuracy", "--against", tmp_path / "theirs.json") == 0
+    rival = json.loads(output.read_text())["against"]
+    assert rival["compared"] == rival["wins"] == 0 and list(rival["datasets"]) == ["more"]  # own is in another metric
 
 
 STOPPED = """

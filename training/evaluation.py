@@ -151,6 +151,8 @@ def checked_output(parser: argparse.ArgumentParser, arguments: argparse.Namespac
         parser.error(f"--output {arguments.output} names the JSON file; table and picture are written beside it")
     if arguments.output is not None:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        if not os.access(arguments.output.parent, os.W_OK):
+            parser.error(f"--output {arguments.output}: {arguments.output.parent} cannot be written to")
     return arguments
 
 

@@ -271,7 +271,8 @@ def summary(options: argparse.Namespace, results: dict[str, Outcome]) -> dict[st
 
 
 def comparison(results: dict[str, Outcome], name: str, others: dict[str, Outcome]) -> dict[str, Any]:
-    """Over the data sets that both were measured on."""
+    """Over the data sets that both were measured on, in the same metric; what another metric measured is left out."""
+    others = {each: found for each, found in others.items() if found["metric"] == results.get(each, found)["metric"]}
     ours, theirs = measured(results), measured(others)
     both = [each for each in ours if each in theirs]
     return {
