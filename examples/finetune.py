@@ -30,6 +30,7 @@ from transformers import (
     PreTrainedModel,
     Trainer,
     TrainingArguments,
+    set_seed,
 )
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
@@ -124,6 +125,7 @@ def accuracy(prediction: Any) -> dict[str, float]:
 def finetune(options: argparse.Namespace) -> dict[str, Any]:
     """Train, save, and return what was measured on the test split, and how."""
     train, test, columns, classes = load_splits(options)
+    set_seed(options.seed)  # for the new classifier; the Trainer comes later
     model, processor = load_model(options.model, classes)
     evaluation = partial(evaluation_pixels, processor=processor)
     arguments = TrainingArguments(
@@ -142,6 +144,7 @@ def finetune(options: argparse.Namespace) -> dict[str, Any]:
         remove_unused_columns=False,
         report_to="none",
         seed=options.seed,
+        use_cpu=not torch.accelerator.is_available(),  # else torchrun's processes on a CPU do not know of each other
     )
     trainer = Trainer(
         model,

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification, BertConfig, BertModel, EvalPrediction, pipeline
 
 import continue_pretraining
@@ -191,6 +192,25 @@ def test_finetune(folder, patches, tmp_path, monkeypatch):
     assert model.config.id2label[0] == "astronaut"
     (best, *_) = pipeline("image-classification", model=str(tmp_path / "classifier"))(Image.new("RGB", (64, 64)))
     assert best["label"] in model.config.label2id
+
+
+@pytest.mark.slow
+def test_fine_tuning_is_its_seed_and_one_run_of_all_processes(folder, patches, tmp_path):
+    """Two calls give one classifier; two processes on a CPU train one together, of half the images a step each."""
+    command = [folder, "--data", str(patches), "--epochs", "1", "--seed", "3"]
+    for name in ("one", "same"):
+        finetune.main([*command, "--batch_size", "16", "--output_dir", str(tmp_path / name)])
+    one, same = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "same"))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    script = str(Path(finetune.__file__))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", script]
+    process = subprocess.run(
+        [*torchrun, *command, "--batch_size", "8", "--output_dir", str(tmp_path / "two")],
+        check=True, timeout=200, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.count("| top-1 |") == 1
+    states = (json.loads(next((tmp_path / name).glob("*/trainer_state.json")).read_text()) for name in ("one", "two"))
+    assert len({state["max_steps"] for state in states}) == 1
 
 
 def test_accuracies_of_few_classes():
