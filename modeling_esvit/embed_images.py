@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import datasets
+import pyarrow as pa
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
@@ -62,12 +63,20 @@ class DatasetImages:
     def __init__(self, dataset: Any, name: str, image_column: str | None = None):
         columns = [column for column, kind in dataset.features.items() if isinstance(kind, datasets.Image)]
         if image_column is None and len(columns) != 1:
-            raise NoImagesError(f"{name} has the image columns {columns}: name one of them with --image_column.")
+            found = (
+                f"has the image columns {columns}"
+                if columns
+                else f"has no column of images in {list(dataset.features)}"
+            )
+            raise NoImagesError(f"{name} {found}: name one with --image_column.")
         self.column = image_column or columns[0]
         if self.column not in dataset.features:
             raise NoImagesError(f"{name} has no column {self.column!r}, only {list(dataset.features)}.")
         dataset = dataset.with_format(None).select_columns([self.column])
-        self.dataset = dataset.cast_column(self.column, datasets.Image(decode=False))
+        try:
+            self.dataset = dataset.cast_column(self.column, datasets.Image(decode=False))
+        except (pa.ArrowException, TypeError) as error:
+            raise NoImagesError(f"The column {self.column!r} of {name} holds no images: {error}.") from error
         self.prefix = name
 
     def __len__(self) -> int:
@@ -150,6 +159,8 @@ def open_input(name: str, image_column: str | None) -> Images:
     path = Path(name)
     if path.is_dir() and (path / "dataset_info.json").is_file():
         return DatasetImages(datasets.load_from_disk(name), name, image_column)
+    if path.is_dir() and (path / "dataset_dict.json").is_file():
+        raise NoImagesError(f"{name} is a data set of several splits: name the folder of one, as {path / 'train'}.")
     if path.is_dir():
         return ImageFiles(sorted(str(file) for file in path.rglob("*") if is_image(file)))
     if path.is_file() and path.suffix in LIST_SUFFIXES:
@@ -166,8 +177,17 @@ def is_image(path: Path) -> bool:
 
 
 def lines(path: Path) -> Iterator[str]:
-    """The entries of a list; paths in it are relative to its folder. Empty lines and comments (#) are left out."""
-    for line in path.read_text(encoding="utf-8").splitlines():
+    """
+    The entries of a list; paths in it are relative to its folder. Empty lines and comments (#) are left out.
+
+    Raises:
+        NoImagesError: it is not text in UTF-8.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise NoImagesError(f"The list {path} is not text in UTF-8 ({error}).") from error
+    for line in text.splitlines():
         if line.strip() and not line.startswith("#"):
             yield line.strip() if URL.match(line) else str(path.parent / line.strip())
 

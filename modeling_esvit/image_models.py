@@ -9,6 +9,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import AutoImageProcessor, AutoModel
 
 
@@ -21,7 +22,7 @@ def of_transformers(name: str) -> Iterator[None]:
     """What transformers says of a folder that it cannot load, under our name.
 
     Raises:
-        NoImageModelError: it is no model, none that transformers knows, or not for images.
+        NoImageModelError: it is no model, none that transformers knows, not for images, or its weights are damaged.
         OSError: a file of an existing folder is missing or damaged.
     """
     try:
@@ -30,6 +31,8 @@ def of_transformers(name: str) -> Iterator[None]:
         if Path(name).exists():
             raise
         raise NoImageModelError(f"there is no folder {name!r}, and as a name of a model on the Hub: {error}") from error
+    except SafetensorError as error:
+        raise NoImageModelError(f"The weights of {name} are damaged: {error}.") from error
     except ValueError as error:  # it may list all models there are
         raise NoImageModelError(f"{name} cannot be loaded as a model for images: {shorten(str(error), 400)}") from error
 

@@ -6,6 +6,7 @@ import functools
 import http.server
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -294,10 +295,30 @@ def test_bad_input(folder, images, tmp_path):
         find_images([])
     with pytest.raises(OutputError, match="must end in"):
         load_features("features.csv")
-    (tmp_path / "no-model").mkdir()
+    shutil.copytree(folder, tmp_path / "no-model")
+    (tmp_path / "no-model" / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(SystemExit, match="error: The weights of .*no-model are damaged: "):
+        main([str(tmp_path / "no-model"), str(images), "--output", str(tmp_path / "b.npz")])
     (tmp_path / "no-model" / "config.json").write_text('{"a":')
     with pytest.raises(SystemExit, match="error: .*not a valid JSON file"):
         main([str(tmp_path / "no-model"), str(images), "--output", str(tmp_path / "b.npz")])
+
+
+def test_data_sets_and_lists_without_images(images, tmp_path):
+    files = sorted(map(str, images.glob("*.png")))
+    rows = datasets.Dataset.from_dict({"photo": files, "n": range(len(files))})
+    rows.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict(train=rows).save_to_disk(tmp_path / "splits")
+    (tmp_path / "list.txt").write_bytes("caf\xe9.png".encode("latin-1"))
+    assert find_images([str(tmp_path / "one")], "photo").read(0).image  # a column of paths
+    for name, column, message in [
+        ("one", None, r"has no column of images in \['photo', 'n'\]: name one with --image_column"),
+        ("one", "n", "The column 'n' of .*one holds no images: "),
+        ("splits", None, "is a data set of several splits: name the folder of one, as .*splits/train"),
+        ("list.txt", None, "list.txt is not text in UTF-8"),
+    ]:
+        with pytest.raises(NoImagesError, match=message):
+            find_images([str(tmp_path / name)], column)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
