@@ -34,6 +34,7 @@ from transformers import (
 )
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
+from modeling_esvit.image_decoding import decode
 from modeling_esvit.image_models import of_transformers
 
 
@@ -48,6 +49,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
 from accuracy_pictures import draw_epochs  # noqa: E402  (the line above puts these on the path)
 from evaluation import METRIC, TOP_K, card_figures, checked_output, run_command, write_result  # noqa: E402
 from image_columns import DataOptionError, ImageColumns  # noqa: E402
+from view_features import Transform, evaluation_transform  # noqa: E402
 
 
 def load_model(name: str, classes: list[str]) -> tuple[PreTrainedModel, BitImageProcessor]:
@@ -72,7 +74,6 @@ def training_transform(processor: BitImageProcessor) -> v2.Compose:
     size = (side["height"], side["width"])
     return v2.Compose(
         [
-            v2.RGB(),
             v2.RandomResizedCrop(size, scale=(0.3, 1.0), interpolation=v2.InterpolationMode.BICUBIC),
             v2.RandomHorizontalFlip(),
             v2.TrivialAugmentWide(),
@@ -83,14 +84,19 @@ def training_transform(processor: BitImageProcessor) -> v2.Compose:
     )
 
 
-def transform_rows(rows: dict[str, list], transform: Any, image: str, label: str) -> dict[str, list]:
-    return {"pixel_values": [transform(picture) for picture in rows[image]], "labels": rows[label]}
+def transform_rows(rows: dict[str, list], columns: ImageColumns, transform: Transform) -> dict[str, list]:
+    """
+    Raises:
+        UnreadableImageError: see `decode`, which gives RGB of 16-bit and float images too.
+    """
+    singly = (dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True))
+    records = [columns.record(row) for row in singly]
+    return {"pixel_values": [transform(decode(each)) for each in records], "labels": [each.label for each in records]}
 
 
-def transformed(rows: datasets.Dataset, columns: ImageColumns, transform: Any) -> datasets.Dataset:
+def transformed(rows: datasets.Dataset, columns: ImageColumns, transform: Transform) -> datasets.Dataset:
     """Images as pixel values, made when they are read."""
-    named: dict[str, Any] = {"image": columns.image, "label": columns.label}
-    return rows.with_transform(partial(transform_rows, transform=transform, **named))
+    return columns.select(rows).with_transform(partial(transform_rows, columns=columns, transform=transform))
 
 
 def load_splits(options: argparse.Namespace) -> tuple[datasets.Dataset, datasets.Dataset, ImageColumns, list[str]]:
@@ -127,7 +133,6 @@ def finetune(options: argparse.Namespace) -> dict[str, Any]:
     train, test, columns, classes = load_splits(options)
     set_seed(options.seed)  # for the new classifier; the Trainer comes later
     model, processor = load_model(options.model, classes)
-    evaluation = partial(evaluation_pixels, processor=processor)
     arguments = TrainingArguments(
         output_dir=options.output_dir,
         num_train_epochs=options.epochs,
@@ -150,7 +155,7 @@ def finetune(options: argparse.Namespace) -> dict[str, Any]:
         model,
         arguments,
         train_dataset=transformed(train, columns, training_transform(processor)),
-        eval_dataset=transformed(test, columns, evaluation),
+        eval_dataset=transformed(test, columns, evaluation_transform(processor)),
         processing_class=processor,
         compute_metrics=accuracy,
     )
@@ -166,10 +171,6 @@ def finetune(options: argparse.Namespace) -> dict[str, Any]:
     counts = {"train_images": len(train), "test_images": len(test), "classes": len(classes)}
     scores = {name: history[-1][name] for name in ("top1", "top5")}
     return {**about, **data, **counts, **scores, "history": history}
-
-
-def evaluation_pixels(image: Any, processor: BitImageProcessor) -> torch.Tensor:
-    return processor(image, return_tensors="pt")["pixel_values"][0]
 
 
 def table(result: dict[str, Any]) -> str:

@@ -11,9 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from datasets import ClassLabel, Dataset, Features
+from datasets import Image as ImageFeature
 from PIL import Image
 from safetensors.torch import load_file
-from transformers import AutoModelForImageClassification, BertConfig, BertModel, EvalPrediction, pipeline
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    BertConfig,
+    BertModel,
+    EvalPrediction,
+    pipeline,
+)
 
 import continue_pretraining
 import correspondences
@@ -21,11 +30,12 @@ import finetune
 import match_photographs
 import segment
 import similar_images
-from image_columns import DataOptionError
+from image_columns import DataOptionError, ImageColumns
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
 from modeling_esvit.image_models import NoImageModelError
 from photographs import write_photographs
 from tiny_runs import write_images
+from view_features import evaluation_transform
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +221,25 @@ def test_fine_tuning_is_its_seed_and_one_run_of_all_processes(folder, patches, t
     assert process.stdout.count("| top-1 |") == 1
     states = (json.loads(next((tmp_path / name).glob("*/trainer_state.json")).read_text()) for name in ("one", "two"))
     assert len({state["max_steps"] for state in states}) == 1
+
+
+def test_fine_tuning_sees_images_of_all_kinds(folder, tmp_path):
+    """A grey ramp is one and the same in 8 and 16 bits and as floats; a line of pixels is not resized into memory."""
+    ramp = np.tile(np.arange(64), (48, 1)).astype(np.uint16) * 1024
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    Image.fromarray((ramp // 257).astype(np.uint8)).save(tmp_path / "gray.png")
+    Image.fromarray((ramp / 65535).astype(np.float32)).save(tmp_path / "float.tiff")
+    Image.new("L", (1, 60_000)).save(tmp_path / "line.png")
+    paths = sorted(str(path) for path in tmp_path.iterdir())
+    features = Features({"image": ImageFeature(), "label": ClassLabel(names=["a", "b"])})
+    rows = Dataset.from_dict({"image": paths, "label": [0, 1, 0, 1]}, features=features)
+    columns, transform = (
+        ImageColumns.find(features, None, None),
+        evaluation_transform(AutoImageProcessor.from_pretrained(folder)),
+    )
+    deep, floats, gray, _ = (row["pixel_values"] for row in finetune.transformed(rows, columns, transform))
+    assert (deep - gray).abs().max() < 0.03 and (floats - gray).abs().max() < 0.03
+    assert finetune.transformed(rows, columns, transform)[1:3]["labels"] == [1, 0]
 
 
 def test_accuracies_of_few_classes():
