@@ -22,6 +22,7 @@ from transformers import UperNetConfig, UperNetForSemanticSegmentation
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from modeling_esvit import EsViTBackbone, EsViTConfig
+from modeling_esvit.image_models import of_transformers
 
 
 try:
@@ -86,12 +87,14 @@ def segmenter(name: str, num_labels: int) -> UperNetForSemanticSegmentation:
     UperNet with a new head, on all stages of a pretrained model.
 
     Raises:
-        ValueError: the model is none of this project. OSError: it cannot be loaded.
+        ValueError: the model is none of this project. NoImageModelError, OSError: it cannot be loaded.
     """
-    kind = EsViTConfig.get_config_dict(name)[0].get("model_type")
+    with of_transformers(name):
+        kind = EsViTConfig.get_config_dict(name)[0].get("model_type")
     if kind != "esvit":
         raise ValueError(f"{name} is a model of type {kind!r}, not 'esvit'; name one of this project.")
-    backbone = EsViTBackbone.from_pretrained(name)
+    with of_transformers(name):
+        backbone = EsViTBackbone.from_pretrained(name)
     stages = backbone.stage_names[1:]
     backbone = EsViTBackbone.from_pretrained(name, out_features=stages)
     config = UperNetConfig(

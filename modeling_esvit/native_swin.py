@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModel, SwinConfig, SwinModel
 
 from .configuration_esvit import EsViTConfig
@@ -56,12 +57,15 @@ def load_backbone(folder: str | Path) -> EsViTModel:
     The backbone of a model folder of this project, or of its name on the Hub, in float32.
 
     Raises:
-        ConversionError: it holds another model, or lacks tensors. OSError: it is no model folder.
+        ConversionError: it holds another model, is damaged, or lacks tensors. OSError: it is no model folder.
     """
     model_type = EsViTConfig.get_config_dict(folder)[0].get("model_type")
     if model_type != "esvit":
         raise ConversionError(f"{folder} holds a model of type {model_type!r}, not 'esvit'.")
-    loaded: Any = EsViTModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    try:
+        loaded: Any = EsViTModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    except SafetensorError as error:
+        raise ConversionError(f"The weights of {folder} are damaged: {error}.") from error
     model, loading = loaded
     if loading["missing_keys"]:
         raise ConversionError(f"{folder} lacks the tensors {', '.join(sorted(loading['missing_keys']))}.")

@@ -143,6 +143,8 @@ def test_match_photographs(folder, tmp_path):
         (segment.main, "text", "text is a model of type 'bert', not 'esvit'"),
         (segment.main, "MODEL --crops 7", None),
         (segment.main, ".", "is a model of type None"),
+        (segment.main, "damaged", "The weights of damaged are damaged: "),
+        (similar_images.main, "damaged . --query a.png", "The weights of damaged are damaged: "),
         (segment.main, "swin", "is a model of type 'swin', not 'esvit'"),
         (continue_pretraining.main, "MODEL --data nowhere --output_dir x", "'nowhere' does not exist"),
         (continue_pretraining.main, "MODEL --data . --output_dir x", "'train' is not a folder"),
@@ -156,6 +158,8 @@ def test_wrong_arguments(folder, tmp_path, monkeypatch, main, arguments, message
     (tmp_path / "swin" / "config.json").write_text('{"model_type": "swin"}')
     BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)).save_pretrained("text")
     shutil.copy(Path(folder) / "preprocessor_config.json", "text")
+    shutil.copytree(folder, tmp_path / "damaged")
+    (tmp_path / "damaged" / "model.safetensors").write_bytes(b"damaged")
     (tmp_path / "none").mkdir()
     for split in ("train", "test"):
         write_images(tmp_path / "labelled" / split, 4, "ab")

@@ -11,7 +11,7 @@ from transformers import AutoImageProcessor, AutoModel, SwinModel
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel, native_swin
 from modeling_esvit.convert_original import ConversionError, convert, original_name
-from modeling_esvit.native_swin import NativeFormatError, native_obstacles, to_native
+from modeling_esvit.native_swin import NativeFormatError, load_backbone, native_obstacles, to_native
 
 
 SMALL = {"embed_dim": 8, "depths": [2, 1, 3, 2], "num_heads": [1, 2, 2, 4], "num_prototypes": 6}
@@ -79,6 +79,13 @@ def test_refused_of_other_architectures():
     for config, name in ((EsViTConfig(architecture="auto", backbone_config=resnet), "Backbone"), (vit, "ViT")):
         with pytest.raises(NativeFormatError, match=f"its architecture is {name}.* of Swins alone"):
             to_native(EsViTModel(config))
+
+
+def test_damaged_weights_are_named(tmp_path):
+    random_model().save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(ConversionError, match=f"The weights of {tmp_path} are damaged: "):
+        load_backbone(tmp_path)
 
 
 @pytest.fixture
