@@ -197,7 +197,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     if not options.epochs > 0:
         parser.error(f"--epochs must be above 0, got {options.epochs}")
     result = finetune(options)
-    figures = card_figures({f"fine-tuning {name}": result[name] for name in ("top1", "top5")}, result["test"])
+    figures = card_figures({f"fine-tuning top-{k}": result[f"top{k}"] for k in TOP_K}, result["test"])
     write_result(result, f"Fine-tuning of {options.model}", table(result), options.output, figures, draw_epochs)
     return result
 

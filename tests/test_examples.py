@@ -196,7 +196,8 @@ def test_finetune(folder, patches, tmp_path, monkeypatch):
     written = json.loads(output.read_text())
     assert len(evaluations) == 15  # one of each epoch
     assert metrics["top5"] >= metrics["top1"] > 3 / 19 and metrics.items() <= written.items()
-    assert [figure["value"] for figure in written["figures"]] == [metrics["top1"], metrics["top5"]]
+    shown = {figure["name"]: figure["value"] for figure in written["figures"]}
+    assert shown == {"fine-tuning top-1": metrics["top1"], "fine-tuning top-5": metrics["top5"]}
     assert metrics["test"].endswith(":test") and f"| {metrics['top1']:.2%} |" in output.with_suffix(".md").read_text()
     assert [scores["epoch"] for scores in metrics["history"]] == list(range(1, 16))
     assert metrics["history"][-1]["top1"] == metrics["top1"] and output.with_suffix(".png").stat().st_size > 5000

@@ -74,7 +74,7 @@ def test_penalty_is_chosen_on_what_was_held_out(fit):
         round(0.2 * int((labels == label).sum())) for label in range(10)
     ]
     assert not torch.equal(aside, held_out(labels, 0.2, seed=1))
-    with pytest.raises(HeldOutError, match="give one l2"):
+    with pytest.raises(HeldOutError, match="given one --l2"):
         held_out(torch.arange(5), 0.2, seed=0)
 
 
@@ -135,7 +135,7 @@ def test_command(tmp_path, monkeypatch):
     assert (len(shown), shown[0].dataset, shown[0].split) == (4, "test", None)
     options = "--solver ridge --shots 50% 1 --seeds 0 1 --l2 0.1"
     assert shown[0].how == f"`python training/linear_features.py ada/x --train train --test test {options}`"
-    with pytest.raises(SystemExit, match="give one l2"):
+    with pytest.raises(SystemExit, match="given one --l2"):
         command("--shots", 1)
     with pytest.raises(SystemExit) as error:
         command("--l2", 1, "nan")

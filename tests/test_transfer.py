@@ -272,7 +272,7 @@ def test_command(model, data, tmp_path, monkeypatch, capsys):
     assert "| own | accuracy |" in output.with_suffix(".md").read_text() and "| own |" in capsys.readouterr().out
     assert output.with_suffix(".png").stat().st_size > 5000
     assert first["command"].endswith("transfer.py MODEL --data own=folder")
-    figure = {"name": "transfer to own", "value": own["score"], "metric": "accuracy", "dataset": "folder"}
+    figure = {"name": "transfer to own (accuracy)", "value": own["score"], "metric": "accuracy", "dataset": "folder"}
     assert first["figures"] == [figure | {"split": "test"}]
 
     monkeypatch.setattr(transfer, "fit", None)  # what is there already is not fitted again

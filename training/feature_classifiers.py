@@ -143,7 +143,7 @@ def held_out(labels: Tensor, share: float, seed: int) -> Tensor:
     if not chosen.any():
         raise HeldOutError(
             f"{len(labels)} training images of {len(labels.unique())} classes are too few to hold a share of {share} "
-            "out: give one l2, for which none are held out."
+            "out, which chooses l2. Only linear_features.py needs none, if it is given one --l2."
         )
     return chosen
 

@@ -288,15 +288,14 @@ def comparison(results: dict[str, Outcome], name: str, others: dict[str, Outcome
 
 def figures(result: dict[str, Any]) -> list[CardFigure]:
     """The score of each data set, for a model card."""
+    outcomes = {name: found for name, found in result["datasets"].items() if found["status"] == MEASURED}
     return [
         figure
-        for name, score in measured(result["datasets"]).items()
-        for figure in card_figures({f"transfer to {name}": score}, **measured_on(result["datasets"][name]))
+        for name, found in outcomes.items()
+        for figure in card_figures(
+            {f"transfer to {name} ({found['metric']})": found["score"]}, found["test"], found["metric"]
+        )
     ]
-
-
-def measured_on(outcome: Outcome) -> dict[str, str]:
-    return {"data": outcome["test"], "metric": outcome["metric"]}
 
 
 def read_result(path: Path) -> dict[str, Any]:
