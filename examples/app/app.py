@@ -241,6 +241,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("name a model, or set the environment variable MODEL")
     if options.size < 1:
         parser.error(f"--size must be at least 1, got {options.size}")
+    if options.port is not None and not 1 <= options.port <= 65535:
+        parser.error(f"--port must be between 1 and 65535, got {options.port}")
     return options
 
 
@@ -253,7 +255,10 @@ def main(arguments: list[str] | None = None) -> None:
     except SHOWN_ERRORS as error:
         sys.exit(f"error: {error}")
     page = build(options.model, explorer)
-    page.launch(server_port=options.port, theme=THEME, css=CSS, show_error=True, footer_links=[], ssr_mode=False)
+    try:
+        page.launch(server_port=options.port, theme=THEME, css=CSS, show_error=True, footer_links=[], ssr_mode=False)
+    except OSError as error:  # the port is taken
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":
