@@ -54,6 +54,7 @@ def test_result_table_and_pictures(folder, images, tmp_path, monkeypatch, caplog
     assert result["crops"]["chance_exact"] < result["crops"]["exact"] < result["crops"]["within_one"] < 1
     assert result["recoloured"]["exact"] < result["crops"]["exact"] and result["stereo"]["regions"] > 30
     figures = {(figure["name"], figure["dataset"]): figure["value"] for figure in result["figures"]}
+    assert {figure["task"] for figure in result["figures"]} == {"image-feature-extraction"}
     assert figures["region correspondence, mirrored", "images"] == result["mirrored"]["accuracy"]
     assert figures["region correspondence, crops", "images"] == result["crops"]["within_one"]
     assert figures["region correspondence, stereo", correspondence.STEREO_DATA] == result["stereo"]["within_one"]

@@ -197,8 +197,16 @@ def test_best_checkpoint(run, tmp_path):
 
 def test_model_folder_metrics_licence_and_dry_run(tmp_path, capsys):
     with_heads(tmp_path / "model")
-    for number, (name, value) in enumerate({"k-NN top-1, k = 20": 0.875, "linear top-1": 0.9}.items()):
-        figure = {"name": name, "value": value, "metric": "accuracy", "dataset": "birds", "split": "test"}
+    tasks = ({}, {"task": "image-feature-extraction"})
+    for number, (name, value) in enumerate({"k-NN top-1, k = 20": 0.875, "crops": 0.9}.items()):
+        figure = {
+            "name": name,
+            "value": value,
+            "metric": "accuracy",
+            "dataset": "birds",
+            "split": "test",
+            **tasks[number],
+        }
         result = {"command": f"python training/x{number}.py MODEL --test birds:test", "figures": [figure]}
         (tmp_path / f"{number}.json").write_text(json.dumps(result))
     arguments = ["--license", "mit", "--base_model", "org/base"]
@@ -211,7 +219,9 @@ def test_model_folder_metrics_licence_and_dry_run(tmp_path, capsys):
     assert "Nothing was sent" in printed
     card = ModelCard.load(folder / "README.md")
     shown = [(r.metric_name, r.dataset_name, r.dataset_split, r.metric_value) for r in card.data.eval_results]
-    assert shown == [("k-NN top-1, k = 20 (%)", "birds", "test", 87.5), ("linear top-1 (%)", "birds", "test", 90.0)]
+    assert shown == [("k-NN top-1, k = 20 (%)", "birds", "test", 87.5), ("crops (%)", "birds", "test", 90.0)]
+    names = [result.task_name for result in card.data.eval_results]
+    assert names == ["Image classification", "Correspondence of regions"]
     assert (card.data.license, card.data.base_model) == ("mit", "org/base")
     for number in (0, 1):
         assert f"`python training/x{number}.py ada/birds --test birds:test`" in card.text
@@ -221,8 +231,8 @@ def test_model_folder_metrics_licence_and_dry_run(tmp_path, capsys):
 @pytest.mark.parametrize(
     "content",
     ["", "[1]", '{"figures": []}', '{"command": "x", "figures": [{"name": "a", "value": 1}]}']
-    + [json.dumps({"command": "x", "figures": [dict(name="a", value=v, metric="m", dataset="d", split=None)]})
-       for v in (87.5, "0.5", None)],
+    + [json.dumps({"command": "x", "figures": [dict(name="a", metric="m", dataset="d", split=None, **fields)]})
+       for fields in ({"value": 87.5}, {"value": "0.5"}, {"value": None}, {"value": 0.5, "task": "guessing"})],
 )  # fmt: skip
 def test_metrics_that_are_none(tmp_path, content):
     with_heads(tmp_path / "model")

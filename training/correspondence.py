@@ -239,7 +239,11 @@ def figures(result: dict[str, Any]) -> list[CardFigure]:
         found[MIRRORED] = result[MIRRORED]["accuracy"]
     named = {name: {f"region correspondence, {name}": value} for name, value in found.items() if value is not None}
     data = {name: STEREO_DATA if name == STEREO else result["data"] for name in named}
-    return [figure for name, values in named.items() for figure in card_figures(values, data[name])]
+    return [
+        figure
+        for name, values in named.items()
+        for figure in card_figures(values, data[name], task="image-feature-extraction")
+    ]
 
 
 def write_curves(result: dict[str, Any], output: Path) -> None:

@@ -219,6 +219,7 @@ class CardFigure:
         value: A share in 0..1.
         metric: As the Hub names it: "accuracy", ...
         dataset, split: The data it was measured on, without folders of the machine.
+        task: As the Hub names it, one of `model_card.TASKS`.
     """
 
     name: str
@@ -226,12 +227,15 @@ class CardFigure:
     metric: str
     dataset: str
     split: str | None
+    task: str = "image-classification"
 
 
-def card_figures(values: Mapping[str, float], data: str, metric: str = "accuracy") -> list[CardFigure]:
+def card_figures(
+    values: Mapping[str, float], data: str, metric: str = "accuracy", task: str = "image-classification"
+) -> list[CardFigure]:
     """Figures by their names, of DATA or DATA:SPLIT."""
     dataset, split = split_name(data)
-    return [CardFigure(name, value, metric, public_name(dataset), split) for name, value in values.items()]
+    return [CardFigure(name, value, metric, public_name(dataset), split, task) for name, value in values.items()]
 
 
 def write_result(

@@ -21,6 +21,8 @@ from modeling_esvit.original_architecture import joined, published_name
 TEMPLATE = Path(__file__).resolve().parents[1] / "model_cards" / "template.md"
 WINDOWED = ("swin", "cvt", "vil")  # architectures whose attention has windows
 TAGS = ("esvit", "self-supervised-learning", "vision")
+# What a figure is of: the task that the Hub knows, and its name. Figures of one task and data share an entry there.
+TASKS = {"image-classification": "Image classification", "image-feature-extraction": "Correspondence of regions"}
 # Options of a recipe that a reader of the card wants to see, in this order.
 RECIPE = (
     *("task", "data", "split", "epochs", "max_steps", "batch_size", "gradient_accumulation_steps", "lr", "min_lr"),
@@ -38,7 +40,10 @@ class CardError(ValueError):
 
 @dataclass
 class Figure:
-    """A share in percent: of what, on which data, by what command, and who says so (None: whoever publishes it)."""
+    """
+    A share in percent: of what, on which data, by what command, who says so (None: whoever publishes it), and in which
+    of TASKS.
+    """
 
     name: str
     value: float
@@ -48,12 +53,13 @@ class Figure:
     source: str | None = None
     source_url: str | None = None
     metric: str = "accuracy"
+    task: str = "image-classification"
 
     def result(self) -> EvalResult:
         slug = self.dataset if "/" in self.dataset else self.dataset.lower().replace(" ", "-")
         return EvalResult(
-            task_type="image-classification",
-            task_name="Image classification with frozen features",
+            task_type=self.task,
+            task_name=TASKS[self.task],
             dataset_type=slug,
             dataset_name=self.dataset,
             dataset_split=self.split,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from evaluation import CardFigure
-from model_card import Card, Figure, code, describe, knn_figures, recipe_of
+from model_card import TASKS, Card, Figure, code, describe, knn_figures, recipe_of
 from modeling_esvit import EsViTForPreTraining, EsViTModel
 from public_names import on_hub
 from publication import CURVES, HEADS, OPTIONS, Source, SourceError, public_options
@@ -138,11 +138,13 @@ def figures_of_file(result: Path, repo_id: str) -> list[Figure]:
     try:
         content = json.loads(result.read_text())
         found = [CardFigure(**figure) for figure in content["figures"]]
-        valid = found and all(isinstance(f.value, int | float) and 0 <= f.value <= 1 for f in found)
+        valid = found and all(isinstance(f.value, int | float) and 0 <= f.value <= 1 and f.task in TASKS for f in found)
         command = content["command"].replace(" MODEL ", f" {repo_id} ")
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as error:
         raise SourceError(f"--metrics: {NO_FIGURES.format(result)} ({error!r})") from error
     if not valid:
         raise SourceError(f"--metrics: {NO_FIGURES.format(result)}")
     how = code(command)
-    return [Figure(f.name, round(100 * f.value, 2), f.dataset, f.split, how, metric=f.metric) for f in found]
+    return [
+        Figure(f.name, round(100 * f.value, 2), f.dataset, f.split, how, metric=f.metric, task=f.task) for f in found
+    ]
