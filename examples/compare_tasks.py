@@ -5,6 +5,7 @@ Does the region task restore the correspondences that the view task loses, as th
 section 4.3)? Both tasks on bundled photographs, for as many steps, beside the untrained models they began as.
 
     python examples/compare_tasks.py comparison --tasks view view+region --seeds 0 1 2
+    python examples/compare_tasks.py comparison --seeds 0 --epochs 25
 
 cuts patches from the photographs, pretrains a small EsViT with each task from each seed, and measures all of them with
 k-NN, a linear classifier, and the measures of `training/correspondence.py`. `results.md` has the mean and the standard
@@ -140,12 +141,18 @@ def draw_models(models: dict[str, Path], data: Path, count: int = 4) -> Figure:
     return draw_pairs(columns)
 
 
-def compare(output: Path, tasks: list[str], seeds: list[int]) -> tuple[Results, dict[str, Path]]:
-    """The scores of each kind of model, a row for each seed, and the folder of one model of each kind."""
+def compare(
+    output: Path, tasks: list[str], seeds: list[int], epochs: int | None = None
+) -> tuple[Results, dict[str, Path]]:
+    """
+    The scores of each kind of model, a row for each seed, and the folder of one model of each kind. Runs of other
+    `epochs` than the recipe's have folders of their own.
+    """
+    ending, options = ("", []) if epochs is None else (f"-epochs{epochs}", ["--epochs", str(epochs)])
     data = output / "photographs"
     results, models = Results(), dict[str, Path]()
     for task in tasks:
-        runs = [pretrain(data, output / f"{task}-seed{seed}", task, seed, RECIPE) for seed in seeds]
+        runs = [pretrain(data, output / f"{task}-seed{seed}{ending}", task, seed, RECIPE, options) for seed in seeds]
         begun = {} if results else {UNTRAINED: "untrained"}  # both tasks begin with the same backbone
         for name, folder in (begun | {task.replace("+", " + "): "teacher"}).items():
             results[name] = [measure(run / folder, data) for run in runs]
@@ -158,6 +165,7 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="folder of data, runs, tables and pictures")
     parser.add_argument("--tasks", nargs="+", default=["view", "view+region"], choices=["view", "view+region"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--epochs", type=int, help="instead of the recipe's")
     arguments = parser.parse_args()
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
@@ -165,7 +173,7 @@ def main() -> None:
     if not data.exists():
         arguments.output.mkdir(parents=True, exist_ok=True)
         write_photographs(data, patch_size=PATCH, train_per_photograph=TRAIN, test_per_photograph=TEST, shards=2)
-    results, models = compare(arguments.output, arguments.tasks, arguments.seeds)
+    results, models = compare(arguments.output, arguments.tasks, arguments.seeds, arguments.epochs)
     text = table(results)
     write_whole(arguments.output / "results.md", f"{text}\n".encode())
     write_whole(arguments.output / "results.json", (json.dumps(results, indent=2) + "\n").encode())

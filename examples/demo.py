@@ -14,6 +14,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import datasets
@@ -52,10 +53,13 @@ print(f"AutoModel: {type(model).__name__}; pipeline: a feature of shape {tuple(f
 """
 
 
-def pretrain(data: Path, output: Path, task: str, seed: int, recipe: str = "demo") -> Path:
-    """The untrained and the trained model of one run; returns its folder. A finished run is not repeated."""
+def pretrain(data: Path, output: Path, task: str, seed: int, recipe: str = "demo", options: Sequence[str] = ()) -> Path:
+    """
+    The untrained and the trained model of one run, with further `options` of `pretrain.py`; returns its folder. A
+    finished run is not repeated.
+    """
     arguments = ["--recipe", recipe, "--data", str(data), "--output_dir", str(output)]
-    arguments += ["--task", task, "--seed", str(seed)]
+    arguments += ["--task", task, "--seed", str(seed), *options]
     if not (output / "untrained").exists():
         set_seed(seed)
         model_folder(build_networks(parse_options(arguments), torch.device("cpu"))[1], output / "untrained")

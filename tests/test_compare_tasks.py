@@ -67,3 +67,6 @@ def test_comparison(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "out" / "results.md").read_text() in printed and "| view + region | " in printed
     for name in ("results.png", "matches.png"):
         assert min(Image.open(tmp_path / "out" / name).size) > 200
+    shown = compare("--seeds", "1", "--tasks", "view", "--epochs", "1")
+    options = yaml.safe_load((tmp_path / "out" / "view-seed1-epochs1" / "options.yaml").read_text())
+    assert options["epochs"] == 1 != recipe["epochs"] and "| view + region | " not in shown
