@@ -49,7 +49,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
 from accuracy_pictures import draw_epochs  # noqa: E402  (the line above puts these on the path)
 from evaluation import METRIC, TOP_K, card_figures, checked_output, run_command, write_result  # noqa: E402
 from image_columns import DataOptionError, ImageColumns  # noqa: E402
-from view_features import Transform, evaluation_transform  # noqa: E402
+from view_features import NonFiniteFeatureError, Transform, evaluation_transform  # noqa: E402
 
 
 def load_model(name: str, classes: list[str]) -> tuple[PreTrainedModel, BitImageProcessor]:
@@ -121,7 +121,16 @@ def load_splits(options: argparse.Namespace) -> tuple[datasets.Dataset, datasets
 
 
 def accuracy(prediction: Any) -> dict[str, float]:
-    """Top-1 and top-5, which of fewer than five classes is 1."""
+    """
+    Top-1 and top-5, which of fewer than five classes is 1.
+
+    Raises:
+        NonFiniteFeatureError: a prediction is NaN or infinite.
+    """
+    if not np.isfinite(prediction.predictions).all():
+        raise NonFiniteFeatureError(
+            "the predictions are not finite: the model's weights are broken, or the training diverged (lower --lr)."
+        )
     metric = evaluate.load(str(METRIC), keep_in_memory=True)
     ranking = (-prediction.predictions).argsort(axis=1)[:, : max(TOP_K)]
     ranking = np.pad(ranking, ((0, 0), (0, max(TOP_K) - ranking.shape[1])), constant_values=-1)
@@ -203,4 +212,4 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    run_command(main, (DataOptionError, OSError))
+    run_command(main, (DataOptionError, NonFiniteFeatureError, OSError))

@@ -30,7 +30,7 @@ PADDING = -1
 
 
 class AttentionLayoutError(ValueError):
-    """A model returns no attention weights, or such whose places in the image are not known."""
+    """A model returns no attention weights, or such that are not finite or whose places in the image are not known."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def block_attentions(model: Any, pixel_values: torch.Tensor) -> list[BlockAttent
             `attn_implementation="eager"`, without which it has no weights to return).
 
     Raises:
-        AttentionLayoutError: the model returns no weights, or it is not known where their tokens lie.
+        AttentionLayoutError: the model returns no weights, or NaN, or it is not known where their tokens lie.
         EsViTInputError, EsViTBackboneError: of an EsViT model, see there.
     """
     size = (pixel_values.shape[2], pixel_values.shape[3])
@@ -177,10 +177,18 @@ def block_attentions(model: Any, pixel_values: torch.Tensor) -> list[BlockAttent
             'attn_implementation="eager".'
         )
     config = model.config
-    if not is_esvit(config):
-        return [sequence_block(config, size, each) for each in weights]
-    backbone = getattr(model, model.base_model_prefix, model)
-    return list(BLOCKS[config.architecture](backbone.encoder, config, size, weights))
+    if is_esvit(config):
+        backbone = getattr(model, model.base_model_prefix, model)
+        blocks = list(BLOCKS[config.architecture](backbone.encoder, config, size, weights))
+    else:
+        blocks = [sequence_block(config, size, each) for each in weights]
+    for number, block in enumerate(blocks, start=1):
+        if not all(part.weights.isfinite().all() for part in block.parts):
+            raise AttentionLayoutError(
+                f"The attention of block {number} is not finite: the model's weights are broken, or overflow in "
+                f"{pixel_values.dtype}."
+            )
+    return blocks
 
 
 def windowed(weights: torch.Tensor, places: TokenPlaces, window: int, shift: int) -> BlockAttention:

@@ -213,6 +213,13 @@ def test_heads_and_precision_of_other_classes():
     assert len(blocks) == 4 and blocks[0].received().dtype == torch.float32
 
 
+def test_broken_weights():
+    model = EsViTModel(EsViTConfig(**SWIN)).eval()
+    torch.nn.init.constant_(model.encoder.layers[1].blocks[0].attn.relative_position_bias_table, torch.nan)
+    with pytest.raises(AttentionLayoutError, match="block 3 is not finite"):
+        block_attentions(model, torch.randn(1, 3, 64, 64))
+
+
 def test_models_of_others():
     config = Dinov2Config(
         **{k: v for k, v in DINO.items() if k != "model_type"}, image_size=64, attn_implementation="eager"

@@ -35,7 +35,7 @@ from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
 from modeling_esvit.image_models import NoImageModelError
 from photographs import write_photographs
 from tiny_runs import write_images
-from view_features import evaluation_transform
+from view_features import NonFiniteFeatureError, evaluation_transform
 
 
 @pytest.fixture(scope="module")
@@ -250,6 +250,8 @@ def test_fine_tuning_sees_images_of_all_kinds(folder, tmp_path):
 def test_accuracies_of_few_classes():
     prediction = EvalPrediction(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
     assert finetune.accuracy(prediction) == {"top1": 0.5, "top5": 1.0}
+    with pytest.raises(NonFiniteFeatureError, match="lower --lr"):
+        finetune.accuracy(EvalPrediction(np.array([[0.1, np.nan]]), np.array([1])))
 
 
 @pytest.mark.slow

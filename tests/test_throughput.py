@@ -127,9 +127,11 @@ def test_command(tmp_path, monkeypatch):
         (["--accuracy", f"{model}=high"], "write MODEL=PERCENT"),
         (["no/such/model"], "no/such/model"),
         (["vil-tinny@3"], "vil-tinny@3"),
+        (["swin-tiny@0"], "swin-tiny@0.*window_size must be at least 1"),
+        (["--image_size", 3], "2 images of 3 x 3 pixels: An image of 3 x 3 pixels is smaller than one patch"),
     ):
         with pytest.raises(SystemExit, match=message):
-            run(monkeypatch, model, *wrong)
+            run(monkeypatch, model, *wrong, *sizes)
 
 
 def test_an_output_that_cannot_be_written_is_refused_first(tmp_path, monkeypatch, capsys):

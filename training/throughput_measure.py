@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
@@ -74,7 +75,10 @@ def configuration(name: str, trust_remote_code: bool) -> Any:
     if architecture in ARCHITECTURES and architecture != "auto" and not Path(name).exists():
         if window and not window.isdecimal():
             raise ThroughputError(f"{name!r}: the window after @ is a number, such as swin-base@14.")
-        return EsViTConfig.from_architecture(architecture, window_size=int(window) if window else None)
+        try:
+            return EsViTConfig.from_architecture(architecture, window_size=int(window) if window else None)
+        except StrictDataclassError as error:
+            raise ThroughputError(f"{name!r}: {error.__cause__ or error}") from error
     try:
         return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     except OSError as error:
@@ -122,7 +126,7 @@ def measure(name: str, options: ThroughputOptions) -> dict[str, Any]:
         seconds, peak = forward_times(model, image.repeat(options.batch_size, 1, 1, 1), options)
     except torch.OutOfMemoryError as error:
         raise ThroughputError(f"{name} needs more memory than there is: lower --batch_size, or --dtype.") from error
-    except (AssertionError, RuntimeError, TypeError) as error:
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         images = f"{options.batch_size} images of {side} x {side} pixels"
         raise ThroughputError(f"{name} cannot be run on {images}: {error}") from error
     return {
