@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from transformers import PreTrainedModel
 
 from .devices import DeviceError, check_device
@@ -90,11 +91,23 @@ class Embedder:
 
         Raises:
             OSError: see `load_image_model`.
+            FeatureError: the model takes no images of that size.
         """
         model, processor = load_image_model(name, {"dtype": dtype}, **kwargs)
+        embedder = cls(model.to(device or default_device()), processor)
         if image_size is not None:
             resize(processor, image_size)
-        return cls(model.to(device or default_device()), processor)
+            embedder.check_size(image_size)
+        return embedder
+
+    def check_size(self, side: int) -> None:
+        image = self.processor(Image.new("RGB", (side, side)), return_tensors="pt")["pixel_values"][0]
+        try:
+            self.features([image], regions=False)
+        except FeatureError:
+            raise
+        except (ValueError, RuntimeError) as error:
+            raise FeatureError(f"{type(self.model).__name__} takes no images of {side} px: {error}") from error
 
     def fingerprint(self) -> int:
         return fingerprint(self.model)

@@ -48,8 +48,10 @@ def load_image_model(name: str, model_options: dict[str, Any] | None = None, **o
         NoImageModelError: the model does not take images alone, or is none that transformers knows.
         OSError: transformers finds no model of this name, or no image processor beside it.
     """
-    with of_transformers(name):
-        model = AutoModel.from_pretrained(name, **(model_options or {}), **options)  # what is wrong with a config.json
+    with of_transformers(name):  # also what is wrong with a config.json
+        model, loading = AutoModel.from_pretrained(name, **(model_options or {}), **options, output_loading_info=True)
+    if any(key.startswith("pooler.") for key in loading["missing_keys"]):
+        model.pooler = None  # as of DINO's ViTs: of random weights, its output would be none of this model
     inputs = inspect.signature(model.forward).parameters
     if "input_ids" in inputs:  # what models of others call their images, nobody knows
         taken = "text beside images; name its vision model" if "pixel_values" in inputs else "text and no images"

@@ -258,9 +258,12 @@ def test_models_of_others(images, tmp_path):
         assert features.view.shape == (NUMBER, shape[1])
         assert features.regions.shape == (NUMBER, *shape)
     ViTModel(vit.config, add_pooling_layer=False).save_pretrained(tmp_path / "unpooled")
-    unpooled = Embedder(ViTModel(vit.config, add_pooling_layer=False), AutoImageProcessor.from_pretrained(name))
-    with pytest.raises(FeatureError, match="ViTModel gives no pooler_output"):
-        embed(unpooled, [str(images)])
+    shutil.copy(name / "preprocessor_config.json", tmp_path / "unpooled")
+    with pytest.raises(FeatureError, match="ViTModel gives no pooler_output"):  # instead of one of random weights
+        embed(Embedder.from_pretrained(str(tmp_path / "unpooled")), [str(images)])
+    for side in (8, 64):
+        with pytest.raises(FeatureError, match=f"ViTModel takes no images of {side} px: "):
+            Embedder.from_pretrained(str(tmp_path / "ViTModel"), image_size=side)
 
 
 def test_features_that_are_not_finite(folder, images):
