@@ -64,8 +64,8 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
             of transformers.
         backbone_config (*optional*):
             With `"auto"`: configuration of a model that `AutoBackbone` knows, as an object or dict, or the name of a
-            model on the Hub, a model folder, or a `config.json`. Fields of the network that follow here, down to
-            `layer_norm_eps`, must then be left out, as must fields of other families: see `ONLY_OF` in `families.py`.
+            model on the Hub, a model folder, or a `config.json`. Fields of the networks that are built here must
+            then be left out, as must those of one family with another: see `ONLY_OF` in `families.py`.
         image_size (`int` or pair, defaults to 224):
             Size, in pixels, *at construction*: with `patch_size` it fixes the window and the shift of every stage.
             Inputs of any other size are accepted and never change them.

@@ -345,7 +345,7 @@ FAMILIES = {
 ONLY_OF: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("embed_dim", "depths", "num_heads", "mlp_ratio", "qkv_bias"), ("swin", "cvt", "vil", "vit")),
     **dict.fromkeys(("num_channels", "hidden_dropout_prob", "drop_path_rate"), ("swin", "cvt", "vil", "vit")),
-    **dict.fromkeys(("attention_probs_dropout_prob", "hidden_act", "layer_norm_eps"), ("swin", "cvt", "vil", "vit")),
+    **dict.fromkeys(("attention_probs_dropout_prob", "hidden_act"), ("swin", "cvt", "vil", "vit")),
     "window_size": ("swin", "cvt", "vil"),
     "patch_size": ("swin", "vil", "vit"),  # a CvT's patches are its patch_strides
     **dict.fromkeys(("stage_dims", "patch_strides"), ("cvt", "vil")),
