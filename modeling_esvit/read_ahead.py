@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from queue import SimpleQueue
 from threading import Event, Thread
+from time import monotonic
 from typing import Any, TypeVar
 
 
@@ -17,14 +18,21 @@ Result = TypeVar("Result")
 THREAD_NAME = "read-ahead"
 PATIENCE = 5  # seconds that a program waits at its end for actions under way, but not for servers
 _under_way: set[Future[Any]] = set()
+_leaving: list[Thread] = []
 _ending = Event()
 
 
 @atexit.register
 def _end() -> None:
-    """Native code that reads through Python, such as pyarrow's, aborts a process that ends meanwhile."""
+    """
+    Native code that reads through Python, such as pyarrow's, aborts a process that ends meanwhile; so does what torch
+    keeps for a thread, if the thread ends then.
+    """
     _ending.set()
+    deadline = monotonic() + PATIENCE
     wait(list(_under_way), timeout=PATIENCE)
+    for thread in _leaving:
+        thread.join(max(deadline - monotonic(), 0))
 
 
 def in_order(
@@ -40,9 +48,10 @@ def in_order(
     An error of `action` is raised here, in the place of its result.
     """
     tasks: SimpleQueue[tuple[Future[Result], Item] | None] = SimpleQueue()
-    for _ in range(threads):
-        # Daemons: a program must be able to end while one of them waits for a server.
-        Thread(target=_serve, args=(tasks, action), name=THREAD_NAME, daemon=True).start()
+    # Daemons: a program must be able to end while one of them waits for a server.
+    workers = [Thread(target=_serve, args=(tasks, action), name=THREAD_NAME, daemon=True) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
     waiting: deque[tuple[Future[Result], int]] = deque()
     try:
         for item in items:
@@ -57,6 +66,7 @@ def in_order(
             future.cancel()
         for _ in range(threads):
             tasks.put(None)
+        _leaving[:] = [thread for thread in (*_leaving, *workers) if thread.is_alive()]
 
 
 def _serve(tasks: SimpleQueue[tuple[Future[Result], Item] | None], action: Callable[[Item], Result]) -> None:

@@ -48,6 +48,30 @@ def test_a_program_may_end_while_native_code_reads(waits):
     assert time.monotonic() - started < 40
 
 
+LEAVING = """
+import threading, time
+from modeling_esvit.read_ahead import in_order
+
+own = threading.local()
+
+class Kept:
+    def __del__(self):
+        time.sleep(0.5)
+        print("left", flush=True)
+
+def action(number):
+    own.kept = Kept()
+
+print(list(in_order(iter(range(1)), action, threads=1, ahead=1)), flush=True)
+"""
+
+
+def test_a_program_waits_for_threads_that_leave():
+    """What torch keeps for a thread aborts a process that ends meanwhile."""
+    done = subprocess.run([sys.executable, "-c", LEAVING], cwd=ROOT, capture_output=True, text=True, timeout=50)
+    assert (done.returncode, done.stdout) == (0, "[None]\nleft\n"), done.stderr
+
+
 def test_an_error_leaves_nothing_behind():
     """Not even until the next collection: a traceback that its own frames hold would keep readers and threads."""
 
