@@ -350,6 +350,26 @@ def test_against_a_second_model(model, data, tmp_path, monkeypatch):
     assert rival["compared"] == rival["wins"] == 0 and list(rival["datasets"]) == ["more"]  # own is in another metric
 
 
+def test_results_of_another_model_do_not_stay(model, data, tmp_path, monkeypatch):
+    """Not even while the data sets are measured one by one: a command that is stopped would leave them."""
+    torch.manual_seed(1)
+    EsViTModel(EsViTConfig.from_pretrained(model)).save_pretrained(tmp_path / "other")
+    given = ["--output", tmp_path / "r.json"]
+    given += ["--data", f"one={data / 'folder'}", "--data", f"two={data / 'folder'}:test:train"]
+    assert run(monkeypatch, model, *given) == 0
+    written, write = list[list[str]](), transfer.write_whole
+
+    def recorded(path: Path, content: bytes) -> None:
+        written.append(list(json.loads(content)["datasets"]))
+        write(path, content)
+
+    monkeypatch.setattr(transfer, "write_whole", recorded)
+    for name, kept in (("other", ["one"]), ("other", ["one", "two"])):
+        written.clear()
+        assert run(monkeypatch, tmp_path / name, *given) == 0
+        assert written == [kept, ["one", "two"]]
+
+
 STOPPED = """
 import os, signal, sys
 from pathlib import Path

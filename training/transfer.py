@@ -162,6 +162,7 @@ class Transfer:
 
     def fit_all(self, sets: Sequence[TransferSet]) -> dict[str, Outcome]:
         results: dict[str, Outcome] = {}
+        earlier = {each.name: self.earlier[each.name] for each in sets if self.is_measured(each)}
         with tqdm(desc=f"transfer of {self.model.name}", total=FITS * len(sets), unit="fit", dynamic_ncols=True) as bar:
             for number, each in enumerate(sets):
                 bar.set_postfix_str(each.name)
@@ -170,7 +171,7 @@ class Transfer:
                 bar.n = FITS * (number + 1)
                 bar.refresh()
                 self.output.parent.mkdir(parents=True, exist_ok=True)
-                kept = summary(self.options, self.earlier | results)
+                kept = summary(self.options, earlier | results)
                 write_whole(self.output, json.dumps(kept, indent=2).encode())
         return results
 
@@ -197,13 +198,20 @@ class Transfer:
         except DATA_ERRORS as error:
             return unavailable(each, error)
 
+    def key(self, each: TransferSet) -> str:
+        """Of the features of its parts and the settings."""
+        folders = [bank.parts.folder.name for _, bank in self.found[each.name].values()]
+        return checksum([asdict(each), self.options.seed, *folders])
+
+    def is_measured(self, each: TransferSet) -> bool:
+        """Whether `output` has the result of these features and settings, not of another model's, say."""
+        return "status" not in self.found[each.name] and self.earlier.get(each.name, {}).get("key") == self.key(each)
+
     def measure(self, each: TransferSet, parts: Parts, bar: tqdm) -> Outcome:
-        key = checksum([asdict(each), self.options.seed, *(bank.parts.folder.name for _, bank in parts.values())])
-        earlier = self.earlier.get(each.name, {})
-        if earlier.get("key") == key:
-            return earlier
+        if self.is_measured(each):
+            return self.earlier[each.name]
         try:
-            return {"key": key, **described(each), **self.classify(each, parts, bar)}
+            return {"key": self.key(each), **described(each), **self.classify(each, parts, bar)}
         except DATA_ERRORS as error:
             return unavailable(each, error)
 
