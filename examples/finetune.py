@@ -15,6 +15,7 @@ from the last whole epoch.
 """
 
 import argparse
+import math
 import sys
 from functools import partial
 from pathlib import Path
@@ -203,8 +204,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
     options = checked_output(parser, parser.parse_args(arguments))
-    if not options.epochs > 0:
-        parser.error(f"--epochs must be above 0, got {options.epochs}")
+    if options.batch_size < 1 or not (0 < options.epochs < math.inf and 0 < options.lr < math.inf):
+        parser.error("--epochs and --lr must be positive and finite, and --batch_size at least 1")
     result = finetune(options)
     figures = card_figures({f"fine-tuning top-{k}": result[f"top{k}"] for k in TOP_K}, result["test"])
     write_result(result, f"Fine-tuning of {options.model}", table(result), options.output, figures, draw_epochs)

@@ -11,6 +11,7 @@ Any head of transformers that takes an AutoBackbone is used in the same way: det
 """
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
@@ -156,8 +157,8 @@ def main(arguments: list[str] | None = None) -> float:
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (default: %(default)s)")
     options = parser.parse_args(arguments)
     checked_picture(parser, options.output)
-    if options.crops < BATCH or options.epochs < 1:
-        parser.error(f"--crops must be at least {BATCH}, and --epochs at least 1")
+    if options.crops < BATCH or options.epochs < 1 or not 0 < options.lr < math.inf:
+        parser.error(f"--crops must be at least {BATCH}, --epochs at least 1, and --lr positive and finite")
     torch.manual_seed(0)
     try:
         model = segmenter(options.model, num_labels=2)

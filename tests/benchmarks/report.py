@@ -177,7 +177,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Saved], str]]] = {
     "vil_896": ("ViL-T, features of one image of 896 px", seconds_and_own_memory),
     **{
         f"backbone_{name}": (f"Backbone, {name}, forward and backward, 2 x 224 + 8 x 96 px, fp32", seconds_and_memory)
-        for name in ("vil-tiny", *OTHERS)
+        for name in ("vil-tiny", "cvt-tiny", "deit-small", "resnet-50")
     },
     "loss": ("Loss, prototypes and their gradients, 65536 prototypes", loss),
     "inference": ("Feature extraction, Swin-T W7, 224 px, batch 16, fp32", inference),
