@@ -131,7 +131,7 @@ def test_inductor_gives_the_same(sizes):
     results = []
     for encoder in (model.encoder, torch.compile(model.encoder, fullgraph=True, dynamic=False)):
         model.zero_grad()
-        tokens = encoder(crops).tokens
+        tokens = encoder(crops, EncoderRequest()).tokens
         tokens.square().sum().backward()
         results.append([tokens.detach(), *(p.grad.clone() for p in model.parameters())])
     torch.testing.assert_close(results[1], results[0], rtol=1e-4, atol=1e-4)
