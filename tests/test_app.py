@@ -218,8 +218,11 @@ def choose(page, letter: str, name: str) -> None:
 
 def shown(page, name: str):
     """The picture of an element, as the browser has it: `[H, W, 3]`."""
+    from playwright.sync_api import expect
+
     image = page.locator(f"#{name} img").first
     image.wait_for(timeout=30_000)
+    expect(image).not_to_have_js_property("currentSrc", "")  # as it is for an instant after the picture has changed
     response = page.request.get(image.evaluate("image => image.currentSrc"))
     return np.asarray(Image.open(io.BytesIO(response.body())).convert("RGB"))
 

@@ -273,7 +273,7 @@ def test_command(model, data, tmp_path, monkeypatch, capsys):
     assert output.with_suffix(".png").stat().st_size > 5000
     assert first["command"].endswith("transfer.py MODEL --data own=folder")
     figure = {"name": "transfer to own (accuracy)", "value": own["score"], "metric": "accuracy", "dataset": "folder"}
-    assert first["figures"] == [figure | {"split": "test"}]
+    assert first["figures"] == [figure | {"split": "test", "task": "image-classification"}]
 
     monkeypatch.setattr(transfer, "fit", None)  # what is there already is not fitted again
     assert run(monkeypatch, *given) == 0 and json.loads(output.read_text()) == first
