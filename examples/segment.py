@@ -95,9 +95,8 @@ def segmenter(name: str, num_labels: int) -> UperNetForSemanticSegmentation:
     if kind != "esvit":
         raise ValueError(f"{name} is a model of type {kind!r}, not 'esvit'; name one of this project.")
     with of_transformers(name):
-        backbone = EsViTBackbone.from_pretrained(name)
-    stages = backbone.stage_names[1:]
-    backbone = EsViTBackbone.from_pretrained(name, out_features=stages)
+        stages = EsViTConfig.from_pretrained(name).stage_names[1:]
+        backbone = EsViTBackbone.from_pretrained(name, out_features=stages)
     config = UperNetConfig(
         backbone_config=backbone.config,
         hidden_size=128,

@@ -197,7 +197,8 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
         fields = architecture_fields(name, window_size)
         for field in overrides:
             check_field(field)
-        require_fields(fields["architecture"], [*overrides, *(["window_size"] if window_size is not None else [])])
+        given = overrides if window_size is None else {**overrides, "window_size": window_size}
+        require_fields(fields["architecture"], given)
         return cls(**{**fields, **overrides})
 
     @property

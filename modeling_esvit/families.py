@@ -341,11 +341,11 @@ FAMILIES = {
     ),
     "cvt": Family("CvT", CVT_VARIANTS, CVT_FIELDS, cvt_region_grid, validate_cvt, cvt_unseen),
 }
+OWN = ("swin", "cvt", "vil", "vit")  # networks that are built here
 # Fields that not every family has, and those that do.
 ONLY_OF: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("embed_dim", "depths", "num_heads", "mlp_ratio", "qkv_bias"), ("swin", "cvt", "vil", "vit")),
-    **dict.fromkeys(("num_channels", "hidden_dropout_prob", "drop_path_rate"), ("swin", "cvt", "vil", "vit")),
-    **dict.fromkeys(("attention_probs_dropout_prob", "hidden_act"), ("swin", "cvt", "vil", "vit")),
+    **dict.fromkeys(("embed_dim", "depths", "num_heads", "mlp_ratio", "qkv_bias", "num_channels", "hidden_act"), OWN),
+    **dict.fromkeys(("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate"), OWN),
     "window_size": ("swin", "cvt", "vil"),
     "patch_size": ("swin", "vil", "vit"),  # a CvT's patches are its patch_strides
     **dict.fromkeys(("stage_dims", "patch_strides"), ("cvt", "vil")),

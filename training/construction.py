@@ -49,7 +49,6 @@ SHARDING = {
 }
 
 
-# Options that some families of architectures have.
 def refuse_sharding() -> None:
     for variable, name in SHARDING.items():
         if parse_flag_from_env(variable):

@@ -126,13 +126,14 @@ def describe(config: EsViTConfig) -> dict[str, Any]:
     name = f"{config.architecture} of no published size"
     if config.architecture == "auto":
         name, stages = f"{config.backbone_config.model_type.removeprefix('esvit_')} backbone of transformers", ""
+    published = published_name(config)
     return {
-        "architecture": published_name(config) or name,
+        "architecture": published or name,
         "window": config.window_size if config.architecture in WINDOWED else "none",
         "image_size": f"{height} x {width}",
         "stages": stages,
         "feature_size": config.hidden_size,
-        "sizes": "any size" if stages or published_name(config) else "any size that the backbone takes",
+        "sizes": "any size" if stages or published else "any size that the backbone takes",
     }
 
 

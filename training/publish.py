@@ -308,15 +308,15 @@ def publish(options: PublishOptions) -> CommitInfo | None:
         return None
     expected = expected_outputs(model, folder) if options.check else {}
     try:
-        interrupted = PublishError(f"The push to {options.repo_id} was interrupted.")
-        with ended_by_signals(f"error: {interrupted}\n{next_step(interrupted, folder)}"):
+        with ended_by_signals(f"error: The push to {options.repo_id} was interrupted.\n{next_step(folder)}"):
             commit = push(options, files)
         print(f"Pushed: {commit.pr_url or commit.commit_url}", flush=True)
         if options.check:
             difference = check(options.repo_id, commit.oid, expected)
             print(f"Loaded back by its name in a fresh process: outputs differ by {difference:.1e} at most.")
     except PublishError as error:
-        raise type(error)(f"{error}\n{next_step(error, folder)}") from error
+        state = "will be written anew" if isinstance(error, UnreadableFolderError) else "is whole"
+        raise type(error)(f"{error}\n{next_step(folder, state)}") from error
     return commit
 
 
@@ -336,8 +336,7 @@ def ended_by_signals(message: str) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def next_step(error: BaseException, folder: Path) -> str:
-    state = "will be written anew" if isinstance(error, UnreadableFolderError) else "is whole"
+def next_step(folder: Path, state: str = "is whole") -> str:
     return f"The folder {folder} {state}; to try again: {shlex.join([sys.executable, *sys.argv])}"
 
 
