@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from queue import SimpleQueue
 from threading import Event, Thread
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, TypeVar
 
 
@@ -17,6 +17,7 @@ Result = TypeVar("Result")
 
 THREAD_NAME = "read-ahead"
 PATIENCE = 5  # seconds that a program waits at its end for actions under way, but not for servers
+INSTANT = 0.2  # seconds
 _under_way: set[Future[Any]] = set()
 _leaving: list[Thread] = []
 _ending = Event()
@@ -26,13 +27,16 @@ _ending = Event()
 def _end() -> None:
     """
     Native code that reads through Python, such as pyarrow's, aborts a process that ends meanwhile; so does what torch
-    keeps for a thread, if the thread ends then.
+    keeps for a thread, if the thread ends then. Threads of pyarrow's own let go of what they read an instant later.
     """
     _ending.set()
     deadline = monotonic() + PATIENCE
+    busy = [thread for thread in _leaving if thread.is_alive()]
     wait(list(_under_way), timeout=PATIENCE)
-    for thread in _leaving:
+    for thread in busy:
         thread.join(max(deadline - monotonic(), 0))
+    if busy:
+        sleep(INSTANT)
 
 
 def in_order(
