@@ -16,7 +16,6 @@ often as it takes. What was found, and what else was tried, is in compare_tasks.
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -28,23 +27,19 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from transformers.utils import logging as transformers_logging
 
-from demo import pretrain
-from photographs import write_photographs
-
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "training"))
-from correspondence import drawn_images, drawn_match, known, measure_source, measure_stereo  # noqa: E402
-from feature_bank import make_bank  # noqa: E402
-from figure_files import save_figure  # noqa: E402
-from frozen_models import load_frozen  # noqa: E402
-from image_sources import open_source  # noqa: E402
-from knn import TEMPERATURE, evaluate_banks  # noqa: E402
-from linear_features import evaluate_features  # noqa: E402
-from matching_images import Measured, PairImages  # noqa: E402
-from matching_pictures import draw_pairs  # noqa: E402
-from matching_views import MIRRORED, PAIRS  # noqa: E402
-from modeling_esvit.embed_files import write_whole  # noqa: E402
+from examples.demo import pretrain
+from examples.photographs import write_photographs
+from modeling_esvit.embed.files import write_whole
+from training.correspondence import drawn_images, drawn_match, known, measure_source, measure_stereo
+from training.data.sources import open_source
+from training.features.bank import make_bank
+from training.features.frozen_models import load_frozen
+from training.figures.matching import draw_pairs
+from training.knn import TEMPERATURE, evaluate_banks
+from training.linear_features import evaluate_features
+from training.matching.over_images import Measured, PairImages
+from training.matching.pairs import MIRRORED, PAIRS
+from training.state.figure_files import save_figure
 
 
 RECIPE = "demo_regions"

@@ -17,15 +17,14 @@ import sys
 from pathlib import Path
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
-from modeling_esvit.image_models import load_image_model
+from modeling_esvit.images.models import load_image_model
+from training.data.sources import open_source
+from training.features.extraction import evaluation_transform
+from training.knn import USER_ERRORS, evaluate_knn
+from training.learning.init_from import InitialisationError, find_origin
 
 
 TRAINING = Path(__file__).resolve().parents[1] / "training"
-sys.path.append(str(TRAINING))
-from image_sources import open_source  # noqa: E402  (the line above puts them on the path)
-from initialisation import InitialisationError, find_origin  # noqa: E402
-from knn import USER_ERRORS, evaluate_knn  # noqa: E402
-from view_features import evaluation_transform  # noqa: E402
 
 
 def accuracy(model: str, data: str, k: int) -> float:

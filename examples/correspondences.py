@@ -16,15 +16,13 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "training"))
-from figure_files import save_figure  # noqa: E402
-from frozen_models import FrozenModelError, load_frozen, training_view  # noqa: E402  (the line above puts it there)
-from looking import checked_picture  # noqa: E402
-from matching import centres  # noqa: E402
-from matching_pictures import Drawn, draw_matches  # noqa: E402
-from region_features import region_side  # noqa: E402
-from stereo import StereoMatches, match_stereo, stereo_pair, whole_size  # noqa: E402
+from training.features.frozen_models import FrozenModelError, load_frozen, training_view
+from training.features.regions import region_side
+from training.features.single_image import checked_picture
+from training.figures.matching import Drawn, draw_matches
+from training.matching.measures import centres
+from training.matching.stereo import StereoMatches, match_stereo, stereo_pair, whole_size
+from training.state.figure_files import save_figure
 
 
 def draw(found: StereoMatches, title: str, *, count: int = 40) -> Figure:

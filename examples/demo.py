@@ -24,20 +24,19 @@ from transformers import AutoImageProcessor, AutoModel
 from transformers.utils import logging as transformers_logging
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
-from correspondences import draw
-from photographs import pixel_baselines, write_photographs
+from examples.correspondences import draw
+from examples.photographs import pixel_baselines, write_photographs
+from training.data.sources import open_source
+from training.features.extraction import evaluation_transform
+from training.knn import evaluate_knn
+from training.learning.networks import build_networks
+from training.matching.stereo import match_stereo
+from training.options.pretrain_options import parse_options
+from training.state.figure_files import save_figure
+from training.state.files import model_folder
 
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.append(str(ROOT / "training"))
-from construction import build_networks  # noqa: E402
-from figure_files import save_figure  # noqa: E402
-from image_sources import open_source  # noqa: E402
-from knn import evaluate_knn  # noqa: E402
-from options import parse_options  # noqa: E402
-from run_folder import model_folder  # noqa: E402  (the line above puts them on the path)
-from stereo import match_stereo  # noqa: E402
-from view_features import evaluation_transform  # noqa: E402
 
 
 K = 20

@@ -35,8 +35,8 @@ from transformers import (
 )
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
-from modeling_esvit.image_decoding import decode
-from modeling_esvit.image_models import of_transformers
+from modeling_esvit.images.decoding import decode
+from modeling_esvit.images.models import of_transformers
 
 
 try:
@@ -45,12 +45,11 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f"error: this needs the package {error.name}: pip install -e '.[training,examples]'")
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "training"))
 
-from accuracy_pictures import draw_epochs  # noqa: E402  (the line above puts these on the path)
-from evaluation import METRIC, TOP_K, card_figures, checked_output, run_command, write_result  # noqa: E402
-from image_columns import DataOptionError, ImageColumns  # noqa: E402
-from view_features import NonFiniteFeatureError, Transform, evaluation_transform  # noqa: E402
+from training.data.columns import DataOptionError, ImageColumns
+from training.evaluation.command import METRIC, TOP_K, card_figures, checked_output, run_command, write_result
+from training.features.extraction import NonFiniteFeatureError, Transform, evaluation_transform
+from training.figures.accuracy import draw_epochs
 
 
 def load_model(name: str, classes: list[str]) -> tuple[PreTrainedModel, BitImageProcessor]:

@@ -20,17 +20,14 @@ from matplotlib.patches import ConnectionPatch
 from PIL import Image
 from torch import Tensor
 
-from modeling_esvit.image_decoding import Record, decode
-from modeling_esvit.region_matching import match_regions
-
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "training"))
-from figure_files import save_figure  # noqa: E402
-from frozen_models import FrozenModelError, load_frozen, training_view  # noqa: E402  (the line above puts it there)
-from looking import checked_picture  # noqa: E402
-from matching import far_apart  # noqa: E402
-from region_features import Grid, region_features, region_side  # noqa: E402
-from stereo import pixel_values  # noqa: E402
+from modeling_esvit.images.decoding import Record, decode
+from modeling_esvit.losses import match_regions
+from training.features.frozen_models import FrozenModelError, load_frozen, training_view
+from training.features.regions import Grid, region_features, region_side
+from training.features.single_image import checked_picture
+from training.matching.measures import far_apart
+from training.matching.stereo import pixel_values
+from training.state.figure_files import save_figure
 
 
 def mutual_matches(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -36,8 +36,7 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f"error: this needs the package {error.name}: pip install -e '.[training,examples]'")
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "training"))
-from knn import knn_predict  # noqa: E402  (the line above puts it on the path)
+from training.knn import knn_predict
 
 
 SCIKIT_IMAGE = (

@@ -23,7 +23,7 @@ from transformers import UperNetConfig, UperNetForSemanticSegmentation
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from modeling_esvit import EsViTBackbone, EsViTConfig
-from modeling_esvit.image_models import of_transformers
+from modeling_esvit.images.models import of_transformers
 
 
 try:
@@ -36,9 +36,8 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f"error: this needs the package {error.name}: pip install -e '.[training,examples]'")
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "training"))
-from figure_files import save_figure  # noqa: E402  (the line above puts it there)
-from looking import checked_picture  # noqa: E402
+from training.features.single_image import checked_picture
+from training.state.figure_files import save_figure
 
 
 SIDE = 96  # of the crops, in pixels

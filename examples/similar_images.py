@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from modeling_esvit.embed import USER_ERRORS, Embedder, Features, embed, embed_to_file, load_features
-from modeling_esvit.embed_files import check_output
-from modeling_esvit.embed_images import find_images
-from modeling_esvit.image_decoding import decode
+from modeling_esvit.embed.embedder import USER_ERRORS, Embedder, Features, embed, embed_to_file, load_features
+from modeling_esvit.embed.files import check_output
+from modeling_esvit.embed.inputs import find_images
+from modeling_esvit.images.decoding import decode
 
 
 try:
@@ -30,9 +30,8 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f"error: this needs the package {error.name}: pip install -e '.[training,examples]'")
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "training"))
-from figure_files import save_figure  # noqa: E402  (the line above puts it there)
-from looking import checked_picture  # noqa: E402
+from training.features.single_image import checked_picture
+from training.state.figure_files import save_figure
 
 
 def unit(features: np.ndarray) -> np.ndarray:

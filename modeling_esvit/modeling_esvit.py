@@ -94,7 +94,7 @@ class EsViTImageClassifierOutput(ModelOutput):
 @dataclass
 class EsViTForPreTrainingOutput(ModelOutput):
     """
-    What the losses of `region_matching` need: never the logits, only their two factors.
+    What the losses of `losses.py` need: never the logits, only their two factors.
 
     view_embeddings (`[N, bottleneck]`): Unit vectors z of the views, crop group after crop group.
     view_prototypes (`[K, bottleneck]`): Effective weight of the view head's last layer; logits are z times its

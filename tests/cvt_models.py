@@ -4,8 +4,8 @@
 
 import torch
 
-from golden import draw_weights, metadata, to_pretraining_keys
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
+from tests.golden import draw_weights, metadata, to_pretraining_keys
 
 
 TINY = {"embed_dim": 8, "stage_dims": [8, 16, 24, 32], "depths": [1, 2, 1, 1], "num_heads": [1, 2, 2, 4]}

@@ -10,9 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hub_protocol import Repository
-from hub_repositories import imagenet_1k, imagenet_1k_wds
-from loopback_hub import LoopbackHub
+from tests.hub_protocol import Repository
+from tests.hub_repositories import imagenet_1k, imagenet_1k_wds
+from tests.loopback_hub import LoopbackHub
 
 
 TOKENS = {"hf_granted_secret": "granted", "hf_other_secret": "other"}

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import yaml
 from PIL import Image
 
-from hub_protocol import Repository
+from tests.hub_protocol import Repository
 
 
 NUM_CLASSES = 1000

@@ -16,7 +16,17 @@ from urllib.parse import parse_qs, unquote
 
 import yaml
 
-from hub_protocol import REPOSITORY, Hub, HubFile, Refusal, Repository, Request, Response, json_response, repo_type_of
+from tests.hub_protocol import (
+    REPOSITORY,
+    Hub,
+    HubFile,
+    Refusal,
+    Repository,
+    Request,
+    Response,
+    json_response,
+    repo_type_of,
+)
 
 
 STRINGS = ("library_name", "pipeline_tag", "license")

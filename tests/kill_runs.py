@@ -30,12 +30,12 @@ import psutil
 import torch
 from safetensors.torch import load_file
 
+from tests.shard_server import write_parquet, write_tar
+from tests.tiny_runs import tiny, write_images
+from training.state.interruption import EXIT_CODE
+
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path += [str(ROOT), str(ROOT / "training")]
-from interruption import EXIT_CODE  # noqa: E402  (the line above puts it on the path)
-from shard_server import write_parquet, write_tar  # noqa: E402
-from tiny_runs import tiny, write_images  # noqa: E402
 
 
 SOURCES = ("folder", "parquet", "tar")
@@ -173,7 +173,7 @@ class Run:
 
 
 def main_program(arguments: list[str]) -> None:
-    from pretrain import main
+    from training.pretrain import main
 
     torch.set_num_threads(1)
     main(arguments)
@@ -335,7 +335,7 @@ def main() -> None:
     arguments = parser.parse_args()
     import evaluate  # noqa: F401  (once, for all runs that are forked from here)
 
-    import pretrain  # noqa: F401
+    import training.pretrain  # noqa: F401
 
     generator = random.Random(arguments.seed)
     counted: Counter[tuple[str, str]] = Counter()

@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote
 
-from hub_protocol import Refusal, Repository, Request, Response
-from hub_uploads import WritableHub
+from tests.hub_protocol import Refusal, Repository, Request, Response
+from tests.hub_uploads import WritableHub
 
 
 CHUNK = 1 << 16

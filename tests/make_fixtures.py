@@ -18,7 +18,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from golden import COTANGENT_SEED, FIXTURES, cotangents, draw_weights, thin
+from tests.golden import COTANGENT_SEED, FIXTURES, cotangents, draw_weights, thin
 
 
 SOURCE = "computed by the original, microsoft/esvit at 2d6becd (MIT)"

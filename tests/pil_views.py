@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from views import CropParameters, Jitter, ViewKey, ViewOptions, draw_views
+from training.views.draw import CropParameters, Jitter, ViewKey, ViewOptions, draw_views
 
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]

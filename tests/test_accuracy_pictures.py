@@ -5,7 +5,7 @@
 import numpy as np
 import pytest
 
-from accuracy_pictures import MOST_NAMED, draw_epochs, draw_knn, draw_probe, draw_stored_features
+from training.figures.accuracy import MOST_NAMED, draw_epochs, draw_knn, draw_probe, draw_stored_features
 
 
 def axes_of(figure, path):

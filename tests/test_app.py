@@ -29,7 +29,7 @@ from explorer import (
     with_parts,
 )
 from modeling_esvit import EsViTConfig, EsViTModel
-from modeling_esvit.image_decoding import UnreadableImageError
+from modeling_esvit.images.decoding import UnreadableImageError
 
 
 ROOT = Path(__file__).resolve().parents[1]

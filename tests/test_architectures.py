@@ -2,17 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Backbones have the parameters of the original's and do the operations that were published."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
+import tests.benchmarks.bench_counts as bench_counts
 from modeling_esvit.configuration_esvit import ARCHITECTURES
-
-
-sys.path.append(str(Path(__file__).parent / "benchmarks"))
-
-import bench_counts
 
 
 # Counted in the original's networks, without heads.

@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModel
 
-import attention
-import attention_entropy
-from evaluation import run_command
-from looking import USER_ERRORS
+import training.attention as attention
+import training.attention_entropy as attention_entropy
 from modeling_esvit import EsViTConfig, EsViTModel
-from tiny_runs import write_images
+from tests.tiny_runs import write_images
+from training.evaluation.command import run_command
+from training.features.single_image import USER_ERRORS
 
 
 ROOT = Path(__file__).resolve().parents[1]

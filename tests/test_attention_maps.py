@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import AutoModel, Dinov2Config, SwinConfig, ViTConfig
 
-from cvt_models import tiny_config
 from modeling_esvit import EsViTBackboneError, EsViTConfig, EsViTForImageClassification, EsViTModel
-from modeling_esvit.attention_maps import AttentionLayoutError, block_attentions, mass_mask
-from modeling_esvit.token_places import TokenPlacesError
+from modeling_esvit.analysis.attention_maps import AttentionLayoutError, block_attentions, mass_mask
+from modeling_esvit.analysis.token_places import TokenPlacesError
+from tests.cvt_models import tiny_config
 
 
 SWIN = {"architecture": "swin", "image_size": 64, "embed_dim": 8, "depths": [2, 2], "num_heads": [2, 2]}

@@ -13,7 +13,6 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoBackbone, AutoConfig, AutoModel, ResNetBackbone, ResNetConfig, pipeline
 
-from construction import build_config
 from modeling_esvit import (
     EsViTArchitectureError,
     EsViTBackbone,
@@ -24,10 +23,11 @@ from modeling_esvit import (
     EsViTModel,
 )
 from modeling_esvit.backbone_probe import description, unused_parameters
-from modeling_esvit.original_resnet import resnet_fields, to_torchvision, to_transformers
-from options import OptionError, parse_options
-from pretrain import Pretraining
-from tiny_runs import HEADS, LENGTH, MEANS, losses_of, write_images
+from modeling_esvit.conversion.original_resnet import resnet_fields, to_torchvision, to_transformers
+from tests.tiny_runs import HEADS, LENGTH, MEANS, losses_of, write_images
+from training.learning.networks import build_config
+from training.options.pretrain_options import OptionError, parse_options
+from training.pretrain import Pretraining
 
 
 CROPS = "--global_crop_size 64 --local_crop_sizes 32 --local_crops_numbers 2"

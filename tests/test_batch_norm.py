@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from cvt_models import HEADS, tiny_config
 from modeling_esvit import EsViTBackboneError, EsViTConfig, EsViTForPreTraining
 from modeling_esvit.batch_norm import EsViTBatchNorm, as_own, join_batches
+from tests.cvt_models import HEADS, tiny_config
 
 
 SHARES = (3, 5)  # images of each process

@@ -3,18 +3,13 @@
 """The plain references of the benchmarks compute what we compute, and the tables are made from what was measured."""
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
-
-sys.path.append(str(Path(__file__).parent / "benchmarks"))
-
-import bench_architectures
-import bench_loss
-import bench_step
+import tests.benchmarks.bench_architectures as bench_architectures
+import tests.benchmarks.bench_loss as bench_loss
+import tests.benchmarks.bench_step as bench_step
 
 
 SMALL = {

@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from accelerate.state import AcceleratorState
 
-from checkpoints import ResumeError
-from interruption import InterruptedRunError
-from options import parse_options
-from pretrain import Pretraining
-from run_folder import FolderInUseError, UnwritableCheckpointError, written_beside
-from tiny_runs import losses_of, tiny, write_images
+from tests.tiny_runs import losses_of, tiny, write_images
+from training.options.pretrain_options import parse_options
+from training.pretrain import Pretraining
+from training.state.checkpoints import ResumeError
+from training.state.files import FolderInUseError, UnwritableCheckpointError, written_beside
+from training.state.interruption import InterruptedRunError
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -183,10 +183,9 @@ exec unshare --mount sh -c 'mount -t tmpfs other "$0" && exec "$@"' $OUTPUT "$@"
 """
 IMPATIENT = """
 import sys
-sys.path.append("training")
-import run_folder
+import training.state.files as run_folder
 run_folder.VISIBLE_WITHIN = 1.0
-import pretrain
+import training.pretrain as pretrain
 pretrain.main(sys.argv[1:])
 """
 

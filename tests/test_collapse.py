@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from collapse import PATIENCE, CollapseWatch, rank_me, spread
+from training.monitoring.collapse import PATIENCE, CollapseWatch, rank_me, spread
 
 
 @pytest.mark.parametrize("rows", [8, 200])

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from PIL import Image
 
-import compare_tasks
-from tiny_runs import CROPS, HEADS, LENGTH, MEANS, NETWORK
+import examples.compare_tasks as compare_tasks
+from tests.tiny_runs import CROPS, HEADS, LENGTH, MEANS, NETWORK
 
 
 def scores(value: float) -> dict:

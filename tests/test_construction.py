@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from construction import SHARDING, ShardingError, build_accelerator
-from options import parse_options
-from tiny_runs import tiny, write_images
+from tests.tiny_runs import tiny, write_images
+from training.learning.networks import SHARDING, ShardingError, build_accelerator
+from training.options.pretrain_options import parse_options
 
 
 ROOT = Path(__file__).resolve().parents[1]

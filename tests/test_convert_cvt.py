@@ -11,10 +11,17 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForPreTraining
 
-from cvt_models import golden_network
-from golden import FIXTURES, crop_groups, inputs, load
 from modeling_esvit import EsViTBackbone, EsViTConfig, EsViTForPreTraining
-from modeling_esvit.convert_original import ConversionError, check_tensors, convert, infer_config, main, our_name
+from modeling_esvit.convert_original.converter import (
+    ConversionError,
+    check_tensors,
+    convert,
+    infer_config,
+    main,
+    our_name,
+)
+from tests.cvt_models import golden_network
+from tests.golden import FIXTURES, crop_groups, inputs, load
 
 
 HEADS = {"num_heads": [1, 3, 6, 12]}

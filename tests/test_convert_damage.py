@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
-from modeling_esvit.convert_original import ConversionError, build_model, original_name
-from modeling_esvit.original_checkpoint import OriginalCheckpoint, find_family
+from modeling_esvit.conversion.original_checkpoint import OriginalCheckpoint, find_family
+from modeling_esvit.convert_original.converter import ConversionError, build_model, original_name
 
 
 HEADS = {"num_prototypes": 16, "head_hidden_size": 8, "head_bottleneck_size": 4}

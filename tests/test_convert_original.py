@@ -20,9 +20,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForPreTraining
 
-from golden import FIXTURES, crop_groups, draw_weights, inputs, load, metadata, to_pretraining_keys
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
-from modeling_esvit.convert_original import (
+from modeling_esvit.conversion.original_architecture import infer_image_size, mlp_ratio
+from modeling_esvit.convert_original.converter import (
     ConversionError,
     check_tensors,
     convert,
@@ -31,7 +31,7 @@ from modeling_esvit.convert_original import (
     original_name,
     our_name,
 )
-from modeling_esvit.original_architecture import infer_image_size, mlp_ratio
+from tests.golden import FIXTURES, crop_groups, draw_weights, inputs, load, metadata, to_pretraining_keys
 
 
 CHECKPOINT = FIXTURES / "checkpoint_swin_tiny.pth"

@@ -11,9 +11,9 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForPreTraining
 
-from golden import FIXTURES, draw_weights, inputs, load, metadata
 from modeling_esvit import EsViTBackbone, EsViTConfig, EsViTForPreTraining, EsViTModel
-from modeling_esvit.convert_original import ConversionError, check_tensors, convert, infer_config, our_name
+from modeling_esvit.convert_original.converter import ConversionError, check_tensors, convert, infer_config, our_name
+from tests.golden import FIXTURES, draw_weights, inputs, load, metadata
 
 
 ALIAS = "_global."

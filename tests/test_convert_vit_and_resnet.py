@@ -14,9 +14,8 @@ import torch
 import torchvision
 from transformers import AutoModel, AutoModelForPreTraining
 
-from golden import FIXTURES, draw_weights, inputs, load, metadata
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
-from modeling_esvit.convert_original import (
+from modeling_esvit.convert_original.converter import (
     ConversionError,
     check_tensors,
     convert,
@@ -24,6 +23,7 @@ from modeling_esvit.convert_original import (
     original_name,
     our_name,
 )
+from tests.golden import FIXTURES, draw_weights, inputs, load, metadata
 
 
 HEADS = {"num_prototypes": 6, "head_hidden_size": 10, "head_bottleneck_size": 5}

@@ -14,13 +14,13 @@ import torch
 from PIL import Image
 from transformers import BitImageProcessor, ViTConfig, ViTModel
 
-import correspondence
-import matching_images
-from evaluation import run_command
-from frozen_models import TimmModel
+import training.correspondence as correspondence
+import training.matching.over_images as matching_images
 from modeling_esvit import EsViTModel
-from region_features import region_features
-from tiny_runs import write_images, write_model
+from tests.tiny_runs import write_images, write_model
+from training.evaluation.command import run_command
+from training.features.frozen_models import TimmModel
+from training.features.regions import region_features
 
 
 ROOT = Path(__file__).parents[1]

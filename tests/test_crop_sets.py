@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from accelerate.state import AcceleratorState
 
-from options import parse_options
-from pretrain import Pretraining
-from tiny_runs import losses_of, tiny, write_images
-from views import POLICIES
+from tests.tiny_runs import losses_of, tiny, write_images
+from training.options.pretrain_options import parse_options
+from training.pretrain import Pretraining
+from training.views.draw import POLICIES
 
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")

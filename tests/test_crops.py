@@ -14,14 +14,14 @@ from PIL import Image
 from scipy import stats
 from torch.nn import functional as F
 
-import augmentation
-import crops
-from augmentation import augment, photometric_parameters
-from crops import augment_view, crop_view, scaled_box, sufficient_size, write_views
-from modeling_esvit.image_decoding import Record, decode
-from pil_views import pil_augment, pil_crop, pil_view
-from view_loader import empty_groups, views_of
-from views import CropBox, CropParameters, Jitter, ViewKey, ViewOptions, draw_views
+import training.views.on_device as augmentation
+import training.views.pixels as crops
+from modeling_esvit.images.decoding import Record, decode
+from tests.pil_views import pil_augment, pil_crop, pil_view
+from training.data.loader import empty_groups, views_of
+from training.views.draw import CropBox, CropParameters, Jitter, ViewKey, ViewOptions, draw_views
+from training.views.on_device import augment, photometric_parameters
+from training.views.pixels import augment_view, crop_view, scaled_box, sufficient_size, write_views
 
 
 OPTIONS = ViewOptions(global_crop_size=32, local_crop_sizes=(16,), local_crops_numbers=(3,))

@@ -2,21 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The CvT backbone: a plain form of it, gradients, recomputation, attentions, maps, sizes, what is refused."""
 
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 
-from cvt_models import TINY, tiny_config
 from modeling_esvit import EsViTBackbone, EsViTConfig, EsViTForPreTraining, EsViTInputError, EsViTModel
-
-
-sys.path.append(str(Path(__file__).parent / "benchmarks"))
-
-from reference_cvt import plain_encoder
+from tests.benchmarks.reference_cvt import plain_encoder
+from tests.cvt_models import TINY, tiny_config
 
 
 @pytest.fixture(params=["eager", "sdpa"])

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from hub_client import GRANTED, TOKENS, small_hub
-from hub_repositories import imagenet_1k, imagenet_1k_wds, shard_lengths
-from loopback_hub import LoopbackHub
+from tests.hub_client import GRANTED, TOKENS, small_hub
+from tests.hub_repositories import imagenet_1k, imagenet_1k_wds, shard_lengths
+from tests.loopback_hub import LoopbackHub
 
 
 ROOT = Path(__file__).resolve().parents[1]

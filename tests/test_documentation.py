@@ -16,16 +16,16 @@ import skimage.data
 import torch
 from PIL import Image
 
-from construction import build_config
-from documents import BLOCK, Rule, commands, rule_for, snippets
-from forked_commands import ForkedCommands
-from hub_protocol import Repository
-from hub_repositories import imagenet_1k
-from loopback_hub import LoopbackHub
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
-from options import parse_options
-from test_dry_run import shallow
-from tiny_runs import CROPS, HEADS, LENGTH, MEANS, NETWORK, tiny, write_images
+from tests.documents import BLOCK, Rule, commands, rule_for, snippets
+from tests.forked_commands import ForkedCommands
+from tests.hub_protocol import Repository
+from tests.hub_repositories import imagenet_1k
+from tests.loopback_hub import LoopbackHub
+from tests.test_dry_run import shallow
+from tests.tiny_runs import CROPS, HEADS, LENGTH, MEANS, NETWORK, tiny, write_images
+from training.learning.networks import build_config
+from training.options.pretrain_options import parse_options
 
 
 ROOT = Path(__file__).resolve().parents[1]

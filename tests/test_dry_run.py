@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from construction import build_config
-from estimate import estimate
-from options import RECIPES, OptionError, parse_options
-from pretrain import Pretraining, main
-from tiny_runs import tiny, write_images
+from tests.tiny_runs import tiny, write_images
+from training.learning.networks import build_config
+from training.options.pretrain_options import RECIPES, OptionError, parse_options
+from training.pretrain import Pretraining, main
+from training.run.estimate import estimate
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -146,8 +146,8 @@ MEASURE = """
 import json, sys
 from pathlib import Path
 import psutil
-from pretrain import Pretraining
-from options import parse_options
+from training.pretrain import Pretraining
+from training.options.pretrain_options import parse_options
 
 def high_water():
     status = Path("/proc/self/status").read_text()

@@ -24,9 +24,9 @@ from PIL import Image
 from transformers import AutoImageProcessor, ResNetConfig, ResNetModel, ViTConfig, ViTModel
 
 from modeling_esvit import EsViTConfig, EsViTModel
-from modeling_esvit.embed import Embedder, FeatureError, embed, main, parse_arguments
-from modeling_esvit.embed_files import FORMATS, OutputError, load_features
-from modeling_esvit.embed_images import NoImagesError, find_images
+from modeling_esvit.embed.embedder import Embedder, FeatureError, embed, main, parse_arguments
+from modeling_esvit.embed.files import FORMATS, OutputError, load_features
+from modeling_esvit.embed.inputs import NoImagesError, find_images
 
 
 NUMBER = 11

@@ -12,18 +12,18 @@ import torch
 from datasets import Dataset, Features, Image, Value
 from PIL import Image as Pillow
 
-import knn
-import linear_features
-import linear_probe
-import transfer
-from evaluation import open_device, run_command
-from frozen_models import load_frozen
-from image_sources import open_source
+import training.knn as knn
+import training.linear_features as linear_features
+import training.linear_probe as linear_probe
+import training.transfer as transfer
 from modeling_esvit import EsViTModel
-from modeling_esvit.devices import DeviceError
-from modeling_esvit.image_decoding import decode
-from tiny_runs import write_images, write_model
-from view_features import LONGEST, evaluation_transform, middle
+from modeling_esvit.images.decoding import decode
+from modeling_esvit.images.devices import DeviceError
+from tests.tiny_runs import write_images, write_model
+from training.data.sources import open_source
+from training.evaluation.command import open_device, run_command
+from training.features.extraction import LONGEST, evaluation_transform, middle
+from training.features.frozen_models import load_frozen
 
 
 COMMANDS = ("knn", "linear_features", "linear_probe", "transfer")
@@ -248,14 +248,14 @@ def test_features_that_are_not_finite(command, model, tmp_path, monkeypatch):
 def test_features_of_crops_that_are_not_finite(model, tmp_path, monkeypatch):
     """The test images are fine, a crop is not: a probe does not go on with it."""
     train, test = write_images(tmp_path / "train", 6, classes="ab"), write_images(tmp_path / "test", 4, classes="ab")
-    monkeypatch.setattr("probe_data.ProbeView.make", lambda *_: torch.full((3, 32, 32), torch.nan))
+    monkeypatch.setattr("training.evaluation.probe_data.ProbeView.make", lambda *_: torch.full((3, 32, 32), torch.nan))
     message = evaluate(monkeypatch, tmp_path, "linear_probe", model, train, test)
     assert "a crop of epoch 1 is not finite" in message
 
 
 def test_a_loss_that_overflows_is_null(model, tmp_path, monkeypatch):
     train, test = write_images(tmp_path / "train", 12, classes="ab"), write_images(tmp_path / "test", 4, classes="ab")
-    monkeypatch.setattr("probe.INITIAL_STD", 3e38)
+    monkeypatch.setattr("training.evaluation.probes.INITIAL_STD", 3e38)
     result = evaluate(monkeypatch, tmp_path, "linear_probe", model, train, test)  # which takes no NaN
     assert result["classifiers"][result["best"]]["last"]["loss"] is None
 

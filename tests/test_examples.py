@@ -24,18 +24,18 @@ from transformers import (
     pipeline,
 )
 
-import continue_pretraining
-import correspondences
-import finetune
-import match_photographs
-import segment
-import similar_images
-from image_columns import DataOptionError, ImageColumns
+import examples.continue_pretraining as continue_pretraining
+import examples.correspondences as correspondences
+import examples.finetune as finetune
+import examples.match_photographs as match_photographs
+import examples.segment as segment
+import examples.similar_images as similar_images
+from examples.photographs import write_photographs
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
-from modeling_esvit.image_models import NoImageModelError
-from photographs import write_photographs
-from tiny_runs import write_images
-from view_features import NonFiniteFeatureError, evaluation_transform
+from modeling_esvit.images.models import NoImageModelError
+from tests.tiny_runs import write_images
+from training.data.columns import DataOptionError, ImageColumns
+from training.features.extraction import NonFiniteFeatureError, evaluation_transform
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,12 @@ import pytest
 import timm
 import torch
 
-from modeling_esvit import EsViTConfig, EsViTInputError, EsViTModel, timm_swin
-from modeling_esvit import export as export_module
-from modeling_esvit.convert_original import ConversionError
-from modeling_esvit.export import ExportError, export, main
-from modeling_esvit.timm_swin import TimmFormatError, timm_obstacles
+from modeling_esvit import EsViTConfig, EsViTInputError, EsViTModel
+from modeling_esvit.conversion import timm_swin
+from modeling_esvit.conversion.timm_swin import TimmFormatError, timm_obstacles
+from modeling_esvit.convert_original.converter import ConversionError
+from modeling_esvit.export import exporter as export_module
+from modeling_esvit.export.exporter import ExportError, export, main
 
 
 SWIN = {"embed_dim": 8, "depths": [1, 2], "num_heads": [1, 2], "window_size": 4, "image_size": 32}

@@ -13,16 +13,16 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image
 from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTModel
 
-import knn
-from evaluation import split_name
-from feature_bank import make_bank
-from frozen_models import FrozenModelError, load_frozen
-from image_sources import open_source
+import training.knn as knn
 from modeling_esvit import EsViTConfig, EsViTModel
-from modeling_esvit.embed_files import OutputError
-from modeling_esvit.image_decoding import decode
-from tiny_runs import write_images
-from view_features import NonFiniteFeatureError, UnlabelledDataError
+from modeling_esvit.embed.files import OutputError
+from modeling_esvit.images.decoding import decode
+from tests.tiny_runs import write_images
+from training.data.sources import open_source
+from training.evaluation.command import split_name
+from training.features.bank import make_bank
+from training.features.extraction import NonFiniteFeatureError, UnlabelledDataError
+from training.features.frozen_models import FrozenModelError, load_frozen
 
 
 NUMBER = 11

@@ -13,14 +13,14 @@ import pytest
 import torch
 from PIL import Image
 
-import feature_maps
-from evaluation import run_command
-from feature_bank import make_bank
-from frozen_models import load_frozen
-from image_sources import open_source
+import training.feature_maps as feature_maps
 from modeling_esvit import EsViTConfig, EsViTModel
-from tiny_runs import write_images
-from view_features import LabelledImages
+from tests.tiny_runs import write_images
+from training.data.sources import open_source
+from training.evaluation.command import run_command
+from training.features.bank import make_bank
+from training.features.extraction import LabelledImages
+from training.features.frozen_models import load_frozen
 
 
 @pytest.fixture(scope="module")

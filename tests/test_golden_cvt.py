@@ -9,9 +9,9 @@ rounding of the original itself: what it computed in float32 is 1.2e-5 from the 
 import pytest
 import torch
 
-from cvt_models import golden_model
-from golden import crop_groups, inputs, load, thin
 from modeling_esvit import EsViTConfig, EsViTModel
+from tests.cvt_models import golden_model
+from tests.golden import crop_groups, inputs, load, thin
 
 
 TOLERANCE = {"rtol": 0, "atol": 1e-5}

@@ -8,9 +8,9 @@ MIT): three consecutive calls each, at epochs 0, 2 and 5 of a temperature schedu
 import pytest
 import torch
 
-from golden import load
+from modeling_esvit.losses import esvit_loss, match_regions, update_center
 from modeling_esvit.modeling_esvit import EsViTForPreTrainingOutput
-from modeling_esvit.region_matching import esvit_loss, match_regions, update_center
+from tests.golden import load
 
 
 LAYOUT = [(2, 16), (3, 4)]

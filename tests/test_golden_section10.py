@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from modeling_esvit import EsViTConfig, EsViTModel
+from modeling_esvit.losses import esvit_loss, update_center
 from modeling_esvit.modeling_esvit import EsViTForPreTrainingOutput
 from modeling_esvit.projection_head import EsViTProjectionHead
-from modeling_esvit.region_matching import esvit_loss, update_center
 
 
 def hash_values(count: int, stream: int) -> torch.Tensor:

@@ -10,10 +10,10 @@ import re
 import pytest
 import torch
 
-from golden import cotangents, crop_groups, inputs, load, pretraining_model, thin, to_original_key
 from modeling_esvit import EsViTConfig
 from modeling_esvit.projection_head import EsViTProjectionHead
 from modeling_esvit.swin import relative_position_index
+from tests.golden import cotangents, crop_groups, inputs, load, pretraining_model, thin, to_original_key
 
 
 TOLERANCE = {"rtol": 0, "atol": 2e-5}

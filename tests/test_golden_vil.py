@@ -8,7 +8,9 @@ multi-crop outputs and gradients of a small model.
 import pytest
 import torch
 
-from golden import (
+from modeling_esvit import EsViTConfig, EsViTForPreTraining
+from modeling_esvit.vil_attention import EsViTViLSparseAttention, chunk_position_index
+from tests.golden import (
     cotangents,
     crop_groups,
     draw_weights,
@@ -19,8 +21,6 @@ from golden import (
     to_original_key,
     to_pretraining_keys,
 )
-from modeling_esvit import EsViTConfig, EsViTForPreTraining
-from modeling_esvit.vil_attention import EsViTViLSparseAttention, chunk_position_index
 
 
 TOLERANCE = {"rtol": 0, "atol": 1e-5}

@@ -7,8 +7,8 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import ViTConfig, ViTModel
 
-from golden import crop_groups, inputs, load, pretraining_model, thin
 from modeling_esvit import EsViTBackbone, EsViTConfig, EsViTForPreTraining, EsViTInputError, EsViTModel
+from tests.golden import crop_groups, inputs, load, pretraining_model, thin
 
 
 TOLERANCE = {"rtol": 0, "atol": 1e-5}

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from hub_client import GRANTED, OTHER, TOKENS, client, small_hub
-from hub_protocol import Repository
-from hub_repositories import TAR_BOUNDARY, imagenet_1k, imagenet_1k_wds, jpeg, key_of, label_of, shard_lengths
-from loopback_hub import Fault, LoopbackHub
+from tests.hub_client import GRANTED, OTHER, TOKENS, client, small_hub
+from tests.hub_protocol import Repository
+from tests.hub_repositories import TAR_BOUNDARY, imagenet_1k, imagenet_1k_wds, jpeg, key_of, label_of, shard_lengths
+from tests.loopback_hub import Fault, LoopbackHub
 
 
 @pytest.fixture

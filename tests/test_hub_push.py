@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 from accelerate.state import AcceleratorState
 
-from hub_push import HubPush
-from loopback_hub import Fault, LoopbackHub
-from options import OptionError, parse_options
-from pretrain import Pretraining
-from publication import find_source
-from tiny_runs import tiny, write_labelled_images
+from tests.loopback_hub import Fault, LoopbackHub
+from tests.tiny_runs import tiny, write_labelled_images
+from training.options.pretrain_options import OptionError, parse_options
+from training.pretrain import Pretraining
+from training.publishing.hub_push import HubPush
+from training.publishing.publication import find_source
 
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from modeling_esvit.image_decoding import Record, UnreadableImageError, decode, image_extensions
+from modeling_esvit.images.decoding import Record, UnreadableImageError, decode, image_extensions
 
 
 def encoded(image, file_format="PNG", **options):

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from image_sources import (
+from modeling_esvit.images.decoding import UnreadableImageError, decode
+from training.data.shard_stream import ShardStream
+from training.data.sources import (
     DataNotFoundError,
     DataOptionError,
     DatasetSource,
@@ -20,8 +22,6 @@ from image_sources import (
     epoch_order,
     open_source,
 )
-from modeling_esvit.image_decoding import UnreadableImageError, decode
-from shard_stream import ShardStream
 
 
 FEATURES = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["even", "odd"])})

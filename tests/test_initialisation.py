@@ -14,15 +14,15 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
-from checkpoints import ResumeError
-from construction import build_networks
-from initialisation import InitialisationError, find_origin, initialise, optimized_names
 from modeling_esvit import EsViTForPreTraining, EsViTModel
-from modeling_esvit.convert_original import convert
-from optimization import parameter_groups
-from options import parse_options
-from pretrain import Pretraining, main
-from tiny_runs import CROPS, HEADS, MEANS, losses_of, tiny, write_images
+from modeling_esvit.convert_original.converter import convert
+from tests.tiny_runs import CROPS, HEADS, MEANS, losses_of, tiny, write_images
+from training.learning.init_from import InitialisationError, find_origin, initialise, optimized_names
+from training.learning.networks import build_networks
+from training.learning.optimizer import parameter_groups
+from training.options.pretrain_options import parse_options
+from training.pretrain import Pretraining, main
+from training.state.checkpoints import ResumeError
 
 
 FIXTURES = Path(__file__).parent / "fixtures"

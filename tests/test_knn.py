@@ -23,11 +23,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor
 
-import knn
-from evaluation import METRIC, align_labels, told_apart
-from image_sources import DataOptionError, open_source
+import training.knn as knn
 from modeling_esvit import EsViTConfig, EsViTModel
-from view_features import (
+from training.data.sources import DataOptionError, open_source
+from training.evaluation.command import METRIC, align_labels, told_apart
+from training.features.extraction import (
     LabelledImages,
     NonFiniteFeatureError,
     UnlabelledDataError,

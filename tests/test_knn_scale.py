@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from feature_bank import PART_SIZE, FeatureBank, LabelledFeatures
-from modeling_esvit.embed_files import Parts
+from modeling_esvit.embed.files import Parts
+from training.features.bank import PART_SIZE, FeatureBank, LabelledFeatures
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,9 +26,9 @@ PROGRAM = """
 import json, resource, sys
 import torch
 from accelerate import PartialState
-from feature_bank import FeatureBank
-from knn import evaluate_banks
-from modeling_esvit.embed_files import Parts
+from training.features.bank import FeatureBank
+from training.knn import evaluate_banks
+from modeling_esvit.embed.files import Parts
 from pathlib import Path
 
 folder, counts, output = Path(sys.argv[1]), json.loads(sys.argv[2]), Path(sys.argv[3])

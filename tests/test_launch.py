@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tiny_runs import losses_of, tiny, write_images
+from tests.tiny_runs import losses_of, tiny, write_images
 
 
 pytestmark = pytest.mark.slow

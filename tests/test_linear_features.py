@@ -14,14 +14,14 @@ from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.neighbors import KNeighborsClassifier
 from torch.nn import functional as F
 
-import feature_classifiers
-import linear_features
-from evaluation import run_command
-from feature_classifiers import HeldOutError, chosen_l2, draw_shots, fit_logistic, fit_ridge, held_out
-from knn import knn_predict
+import training.evaluation.linear_fit as feature_classifiers
+import training.linear_features as linear_features
 from modeling_esvit import EsViTConfig, EsViTModel
-from run_card import figures_of_file
-from tiny_runs import write_images
+from tests.tiny_runs import write_images
+from training.evaluation.command import run_command
+from training.evaluation.linear_fit import HeldOutError, chosen_l2, draw_shots, fit_logistic, fit_ridge, held_out
+from training.knn import knn_predict
+from training.publishing.run_card import figures_of_file
 
 
 def random_data() -> tuple[torch.Tensor, torch.Tensor]:

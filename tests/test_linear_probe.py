@@ -15,17 +15,17 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import functional as T
 
-import linear_probe
-from evaluation import run_command
-from frozen_models import load_frozen
-from image_sources import open_source
+import training.linear_probe as linear_probe
 from modeling_esvit import EsViTConfig, EsViTModel
-from probe import LinearProbes, Setting
-from probe_data import SCALE, ProbeImages, ProbeView
-from shard_server import write_parquet
-from test_knn import COLOURS, save_images
-from tiny_runs import write_images
-from views import draw_box, keyed_generator
+from tests.shard_server import write_parquet
+from tests.test_knn import COLOURS, save_images
+from tests.tiny_runs import write_images
+from training.data.sources import open_source
+from training.evaluation.command import run_command
+from training.evaluation.probe_data import SCALE, ProbeImages, ProbeView
+from training.evaluation.probes import LinearProbes, Setting
+from training.features.frozen_models import load_frozen
+from training.views.draw import draw_box, keyed_generator
 
 
 ROOT = Path(__file__).parents[1]

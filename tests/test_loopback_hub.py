@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hub_client import GRANTED, OTHER, small_hub
-from hub_repositories import jpeg
-from loopback_hub import Fault
+from tests.hub_client import GRANTED, OTHER, small_hub
+from tests.hub_repositories import jpeg
+from tests.loopback_hub import Fault
 
 
 IMAGENET, WEBDATASET = "/datasets/ILSVRC/imagenet-1k", "/datasets/timm/imagenet-1k-wds"

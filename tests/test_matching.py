@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
-from matching import (
+from training.features.regions import RegionGridError, grid_of
+from training.matching.measures import (
     ALPHAS,
     MIRRORED_NAMES,
     Matches,
@@ -23,8 +24,7 @@ from matching import (
     regions_at,
     shares,
 )
-from matching_views import CROPS, MIRRORED, PAIRS, RECOLOURED, central_crop, make_pair
-from region_features import RegionGridError, grid_of
+from training.matching.pairs import CROPS, MIRRORED, PAIRS, RECOLOURED, central_crop, make_pair
 
 
 GRID, SIZE = (7, 7), (224, 224)

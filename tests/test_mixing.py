@@ -9,13 +9,13 @@ from accelerate.state import AcceleratorState
 from scipy import stats
 from torch.nn import functional as F
 
-from mixing import Mixing, draw_mixing, draw_mixings, mix
+from modeling_esvit.losses import LossInputError, esvit_loss
 from modeling_esvit.modeling_esvit import EsViTForPreTrainingOutput
-from modeling_esvit.region_matching import LossInputError, esvit_loss
-from options import parse_options
-from pretrain import Pretraining
-from tiny_runs import losses_of, tiny, write_images
-from views import CropBox, keyed_generator
+from tests.tiny_runs import losses_of, tiny, write_images
+from training.options.pretrain_options import parse_options
+from training.pretrain import Pretraining
+from training.views.draw import CropBox, keyed_generator
+from training.views.mixup import Mixing, draw_mixing, draw_mixings, mix
 
 
 # -- draws -------------------------------------------------------------------------------------------------------------

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from options import parse_options
-from pretrain import Pretraining
-from tiny_runs import losses_of, tiny, write_images
+from tests.tiny_runs import losses_of, tiny, write_images
+from training.options.pretrain_options import parse_options
+from training.pretrain import Pretraining
 
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,9 +9,10 @@ import pytest
 import torch
 from transformers import AutoImageProcessor, AutoModel, SwinModel
 
-from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel, native_swin
-from modeling_esvit.convert_original import ConversionError, convert, original_name
-from modeling_esvit.native_swin import NativeFormatError, load_backbone, native_obstacles, to_native
+from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
+from modeling_esvit.conversion import native_swin
+from modeling_esvit.conversion.native_swin import NativeFormatError, load_backbone, native_obstacles, to_native
+from modeling_esvit.convert_original.converter import ConversionError, convert, original_name
 
 
 SMALL = {"embed_dim": 8, "depths": [2, 1, 3, 2], "num_heads": [1, 2, 2, 4], "num_prototypes": 6}

@@ -9,10 +9,16 @@ import pytest
 import torch
 from torch import nn
 
-from golden import FIXTURES, load, to_pretraining_keys
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
-from optimization import clip_gradients, drop_last_layer_gradients, parameter_groups, set_schedules, update_teacher
-from schedules import ScheduleError, cosine_schedule, teacher_temp_schedule
+from tests.golden import FIXTURES, load, to_pretraining_keys
+from training.learning.optimizer import (
+    clip_gradients,
+    drop_last_layer_gradients,
+    parameter_groups,
+    set_schedules,
+    update_teacher,
+)
+from training.learning.schedules import ScheduleError, cosine_schedule, teacher_temp_schedule
 
 
 SCHEDULES = {

@@ -6,7 +6,15 @@ import re
 
 import pytest
 
-from options import FREE_TO_CHANGE, RANGES, RECIPES, OptionError, PretrainOptions, parse_options, save_options
+from training.options.pretrain_options import (
+    FREE_TO_CHANGE,
+    RANGES,
+    RECIPES,
+    OptionError,
+    PretrainOptions,
+    parse_options,
+    save_options,
+)
 
 
 def test_the_command_line_goes_on_top_of_the_recipe(tmp_path):

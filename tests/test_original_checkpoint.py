@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from golden import FIXTURES
-from modeling_esvit.convert_original import load_original_state_dict
-from modeling_esvit.original_checkpoint import ConversionError, read_checkpoint
+from modeling_esvit.conversion.original_checkpoint import ConversionError, load_original_state_dict, read_checkpoint
+from tests.golden import FIXTURES
 
 
 CHECKPOINT = FIXTURES / "checkpoint_swin_tiny.pth"

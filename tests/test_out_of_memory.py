@@ -9,10 +9,10 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from options import parse_options
-from out_of_memory import is_out_of_memory, out_of_memory_advice
-from pretrain import Pretraining, main
-from tiny_runs import losses_of, tiny, write_images
+from tests.tiny_runs import losses_of, tiny, write_images
+from training.monitoring.out_of_memory import is_out_of_memory, out_of_memory_advice
+from training.options.pretrain_options import parse_options
+from training.pretrain import Pretraining, main
 
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")

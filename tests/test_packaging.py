@@ -21,10 +21,10 @@ import torch
 from packaging.requirements import Requirement
 
 import modeling_esvit
-from hub_protocol import Repository
-from loopback_hub import LoopbackHub
 from modeling_esvit import EsViTForPreTraining
-from test_auto_classes import small_config
+from tests.hub_protocol import Repository
+from tests.loopback_hub import LoopbackHub
+from tests.test_auto_classes import small_config
 
 
 ROOT = Path(__file__).resolve().parents[1]

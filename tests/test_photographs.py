@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset, load_dataset
 from PIL import Image
 
-import photographs
+import examples.photographs as photographs
 
 
 PATCHES = {"train_per_photograph": 4, "test_per_photograph": 3, "patch_size": 64}

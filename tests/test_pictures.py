@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from crops import IMAGENET_MEAN, IMAGENET_STD
-from pictures import BACKGROUND, GAP, TITLE, draw_curves, views_picture
+from training.monitoring.pictures import BACKGROUND, GAP, TITLE, draw_curves, views_picture
+from training.views.pixels import IMAGENET_MEAN, IMAGENET_STD
 
 
 def test_views_are_shown_image_by_image():

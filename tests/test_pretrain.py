@@ -19,14 +19,14 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModel
 
-from checkpoints import ResumeError
-from construction import PrecisionError
-from image_sources import DataOptionError, EmptySourceError
-from knn import NeighbourCountError
 from modeling_esvit import EsViTForPreTraining
-from options import OptionError, PretrainOptions, parse_options, save_options
-from pretrain import Pretraining, main
-from view_features import UnlabelledDataError
+from training.data.sources import DataOptionError, EmptySourceError
+from training.features.extraction import UnlabelledDataError
+from training.knn import NeighbourCountError
+from training.learning.networks import PrecisionError
+from training.options.pretrain_options import OptionError, PretrainOptions, parse_options, save_options
+from training.pretrain import Pretraining, main
+from training.state.checkpoints import ResumeError
 
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from transformers import AutoModel, pipeline
 
 from modeling_esvit import EsViTForPreTraining
-from options import PretrainOptions, parse_options
-from pretrain import Pretraining
-from tiny_runs import losses_of, tiny, write_images
+from tests.tiny_runs import losses_of, tiny, write_images
+from training.options.pretrain_options import PretrainOptions, parse_options
+from training.pretrain import Pretraining
 
 
 ROOT = Path(__file__).resolve().parents[1]

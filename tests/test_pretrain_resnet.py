@@ -14,9 +14,9 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from modeling_esvit import EsViTConfig, EsViTModel
-from options import OptionError, parse_options
-from pretrain import Pretraining
-from tiny_runs import CROPS, HEADS, LENGTH, MEANS, losses_of, write_images
+from tests.tiny_runs import CROPS, HEADS, LENGTH, MEANS, losses_of, write_images
+from training.options.pretrain_options import OptionError, parse_options
+from training.pretrain import Pretraining
 
 
 ROOT = Path(__file__).resolve().parents[1]

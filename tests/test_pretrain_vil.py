@@ -12,12 +12,12 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModel, pipeline
 
-from construction import build_networks
 from modeling_esvit import EsViTArchitectureError, EsViTForPreTraining
 from modeling_esvit.vil_attention import EsViTViLSparseAttention
-from options import PretrainOptions, parse_options
-from pretrain import Pretraining
-from tiny_runs import losses_of, tiny, write_images
+from tests.tiny_runs import losses_of, tiny, write_images
+from training.learning.networks import build_networks
+from training.options.pretrain_options import PretrainOptions, parse_options
+from training.pretrain import Pretraining
 
 
 NETWORK = (

@@ -10,9 +10,9 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModel, pipeline
 
-from options import parse_options
-from pretrain import Pretraining
-from tiny_runs import CROPS, HEADS, LENGTH, MEANS, losses_of, write_images
+from tests.tiny_runs import CROPS, HEADS, LENGTH, MEANS, losses_of, write_images
+from training.options.pretrain_options import parse_options
+from training.pretrain import Pretraining
 
 
 NETWORK = "--architecture deit-tiny --patch_size 8 --image_size 32 --embed_dim 16 --depths 3 --num_heads 2"

@@ -14,19 +14,19 @@ from huggingface_hub import ModelCard
 from safetensors import safe_open
 from transformers import AutoModel, AutoModelForPreTraining, SwinModel
 
-from hub_uploads import card_problems
-from initialisation import initialise
-from model_card import describe
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
-from optimization import parameter_groups
-from options import parse_options
-from pretrain import Pretraining
-from public_names import public_command, public_name
-from publication import CURVES, HEADS, OPTIONS, SourceError, find_source
-from publish import main
-from test_auto_backbone import PVT
-from test_auto_classes import CODE, small_config
-from tiny_runs import tiny, write_labelled_images
+from tests.hub_uploads import card_problems
+from tests.test_auto_backbone import PVT
+from tests.test_auto_classes import CODE, small_config
+from tests.tiny_runs import tiny, write_labelled_images
+from training.evaluation.public_names import public_command, public_name
+from training.learning.init_from import initialise
+from training.learning.optimizer import parameter_groups
+from training.options.pretrain_options import parse_options
+from training.pretrain import Pretraining
+from training.publish import main
+from training.publishing.model_card import describe
+from training.publishing.publication import CURVES, HEADS, OPTIONS, SourceError, find_source
 
 
 @pytest.fixture(scope="module")

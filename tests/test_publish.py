@@ -19,13 +19,13 @@ import pytest
 import torch
 from PIL import Image
 
-from hub_client import client
-from hub_protocol import HubFile, Repository
-from loopback_hub import Fault, LoopbackHub
 from modeling_esvit import EsViTForPreTraining, EsViTModel
-from publication import HEADS
-from publish import PublishError, UnreachableHubError, UnreadableFolderError, explain
-from test_auto_classes import CODE, small_config
+from tests.hub_client import client
+from tests.hub_protocol import HubFile, Repository
+from tests.loopback_hub import Fault, LoopbackHub
+from tests.test_auto_classes import CODE, small_config
+from training.publish import PublishError, UnreachableHubError, UnreadableFolderError, explain
+from training.publishing.publication import HEADS
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -177,8 +177,7 @@ def test_a_folder_that_is_deleted_under_a_push_is_not_sent_in_parts(hub, model, 
 
 COMMANDS = """
     import contextlib, io, os, sys
-    sys.path[:0] = ["ROOT", "ROOT/training"]
-    import publish
+    import training.publish as publish
     from huggingface_hub import constants
 
     def run(line, token="hf_ada_secret"):
@@ -300,8 +299,8 @@ LOAD = """
 @pytest.mark.parametrize("installed", [True, False], ids=["package imported", "remote code"])
 def test_strangers_load_it_by_name(hub, model, tmp_path, installed):
     assert command(hub, tmp_path, model, "--repo_id", "ada/tiny", "--folder", "out", "--no_check").returncode == 0
-    imports = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import modeling_esvit" if installed else ""
     options = {} if installed else {"trust_remote_code": True}
+    imports = "import modeling_esvit" if installed else ""
     found = client(hub, tmp_path, imports, LOAD.replace("OPTIONS", repr(options)))
     assert found["module"] == ("modeling_esvit" if installed else "transformers_modules")
     source = EsViTForPreTraining.from_pretrained(model).eval()
@@ -362,13 +361,12 @@ def test_the_snippet_of_the_card_runs(hub, model, tmp_path):
 def test_pretraining_starts_from_its_name(hub, model, tmp_path):
     """`--init_from` a published model: heads and centres come along."""
     assert command(hub, tmp_path, model, "--repo_id", "ada/tiny", "--folder", "out", "--no_check").returncode == 0
-    script = f"""
+    script = """
         import sys
-        sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / "training")!r}]
         import torch
-        from initialisation import initialise
+        from training.learning.init_from import initialise
         from modeling_esvit import EsViTConfig, EsViTForPreTraining
-        from optimization import parameter_groups
+        from training.learning.optimizer import parameter_groups
         student, teacher = (EsViTForPreTraining(EsViTConfig.from_pretrained("ada/tiny")) for _ in range(2))
         report = initialise("ada/tiny", student, teacher, torch.optim.AdamW(parameter_groups(student)))
         result = [report, teacher.view_center.tolist()]

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from hub_client import client
-from loopback_hub import LoopbackHub
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
-from publication import HEADS
-from test_auto_backbone import PVT
-from test_auto_classes import CODE
-from test_export import CVT, RESNET, VIL, VIT
+from tests.hub_client import client
+from tests.loopback_hub import LoopbackHub
+from tests.test_auto_backbone import PVT
+from tests.test_auto_classes import CODE
+from tests.test_export import CVT, RESNET, VIL, VIT
+from training.publishing.publication import HEADS
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,9 +66,8 @@ def test_published_and_loaded_by_name(family, tmp_path):
         assert done.returncode == 0, done.stderr
         assert "Loaded back by its name in a fresh process: outputs differ by 0.0e+00 at most." in done.stdout
         assert {HEADS, "model.safetensors", *CODE} < set(hub.hub.repositories["model", "ada/tiny"].at("main")[1])
-        package = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import modeling_esvit"
         found = [
-            client(hub, tmp_path, package, LOAD.replace("OPTIONS", "{}")),
+            client(hub, tmp_path, "import modeling_esvit", LOAD.replace("OPTIONS", "{}")),
             client(hub, tmp_path, LOAD.replace("OPTIONS", "{'trust_remote_code': True}")),
         ]
     assert [each.pop("module") for each in found] == ["modeling_esvit", "transformers_modules"]

@@ -6,13 +6,13 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
-from construction import build_config
-from hub_uploads import card_problems
-from model_card import CardError, check_card
 from modeling_esvit import EsViTModel
-from modeling_esvit.native_swin import native_obstacles
-from options import parse_options
-from published_cards import AUTHORS, CARDS, Published, pages, read_table
+from modeling_esvit.conversion.native_swin import native_obstacles
+from tests.hub_uploads import card_problems
+from training.learning.networks import build_config
+from training.options.pretrain_options import parse_options
+from training.published_cards import AUTHORS, CARDS, Published, pages, read_table
+from training.publishing.model_card import CardError, check_card
 
 
 ROWS = read_table()

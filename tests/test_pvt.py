@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from transformers import PvtConfig, PvtForImageClassification, PvtModel
 
 from modeling_esvit import EsViTBackbone, EsViTConfig, EsViTInputError, EsViTModel
-from modeling_esvit.original_architecture import published_name
+from modeling_esvit.conversion.original_architecture import published_name
 from modeling_esvit.pvt_backbone import EsViTPvtBackbone, EsViTPvtConfig
-from test_auto_backbone import PVT, config_of
+from tests.test_auto_backbone import PVT, config_of
 
 
 FIELDS = {name: value for name, value in PVT.items() if name != "model_type"}

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
-from crops import write_views
-from rand_augment import FILL, transform
-from views import CropBox, CropParameters, Erased, Operation, noise
+from training.views.draw import CropBox, CropParameters, Erased, Operation, noise
+from training.views.pixels import write_views
+from training.views.rand_augment import FILL, transform
 
 
 PLAIN = CropParameters((48, 64), CropBox(0, 0, 48, 64), False, (), False, 0.0, False)

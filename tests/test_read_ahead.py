@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from modeling_esvit.read_ahead import in_order
-from test_shard_stream import wait_for
+from modeling_esvit.images.read_ahead import in_order
+from tests.test_shard_stream import wait_for
 
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = """
 import io, sys, time
 import pyarrow, pyarrow.parquet
-from modeling_esvit.read_ahead import in_order
+from modeling_esvit.images.read_ahead import in_order
 
 buffer = io.BytesIO()
 pyarrow.parquet.write_table(pyarrow.table({"a": list(range(1000))}), buffer)
@@ -50,7 +50,7 @@ def test_a_program_may_end_while_native_code_reads(waits):
 
 LEAVING = """
 import threading, time
-from modeling_esvit.read_ahead import in_order
+from modeling_esvit.images.read_ahead import in_order
 
 own = threading.local()
 

@@ -14,15 +14,15 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel
 
-from construction import build_config, build_networks
-from image_sources import open_source
-from knn import evaluate_knn
-from options import ABOUT_DATA, RECIPES, PretrainOptions, parse_options
-from photographs import write_photographs
-from pretrain import Pretraining
-from schedules import cosine_schedule
-from tiny_runs import write_images
-from view_features import evaluation_transform
+from examples.photographs import write_photographs
+from tests.tiny_runs import write_images
+from training.data.sources import open_source
+from training.features.extraction import evaluation_transform
+from training.knn import evaluate_knn
+from training.learning.networks import build_config, build_networks
+from training.learning.schedules import cosine_schedule
+from training.options.pretrain_options import ABOUT_DATA, RECIPES, PretrainOptions, parse_options
+from training.pretrain import Pretraining
 
 
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))

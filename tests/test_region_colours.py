@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 from sklearn.decomposition import PCA
 
-import region_colours
-from evaluation import run_command
-from looking import USER_ERRORS
+import training.region_colours as region_colours
 from modeling_esvit import EsViTConfig, EsViTModel
-from modeling_esvit.region_colours import PaletteError, fit_palette, paint
-from modeling_esvit.token_places import regions_of, stage_places
-from tiny_runs import write_images
+from modeling_esvit.analysis.region_colours import PaletteError, fit_palette, paint
+from modeling_esvit.analysis.token_places import regions_of, stage_places
+from tests.tiny_runs import write_images
+from training.evaluation.command import run_command
+from training.features.single_image import USER_ERRORS
 
 
 CONFIG = {"image_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}

@@ -11,15 +11,16 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from modeling_esvit import EsViTConfig, EsViTForPreTraining, region_matching
-from modeling_esvit.modeling_esvit import EsViTForPreTrainingOutput
-from modeling_esvit.region_matching import (
+from modeling_esvit import EsViTConfig, EsViTForPreTraining
+from modeling_esvit import losses as region_matching
+from modeling_esvit.losses import (
     PrototypeCrossEntropy,
     crop_layout,
     esvit_loss,
     match_regions,
     update_center,
 )
+from modeling_esvit.modeling_esvit import EsViTForPreTrainingOutput
 
 
 PROTOTYPES, BOTTLENECK, CHANNELS = 30, 6, 8

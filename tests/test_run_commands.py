@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from commands import PUBLISH
-from options import parse_options
-from pretrain import Pretraining
-from tiny_runs import tiny, write_images
+from tests.tiny_runs import tiny, write_images
+from training.monitoring.next_commands import PUBLISH
+from training.options.pretrain_options import parse_options
+from training.pretrain import Pretraining
 
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,13 +8,13 @@ import threading
 
 import pytest
 
-from image_sources import DataOptionError, open_source
-from modeling_esvit.read_ahead import THREAD_NAME
-from shard_cache import CacheError
-from shard_files import ShardError
-from shard_server import picture, serve, write_parquet, write_tar
-from shard_stream import open_stream
-from test_shard_stream import batches, labels, wait_for
+from modeling_esvit.images.read_ahead import THREAD_NAME
+from tests.shard_server import picture, serve, write_parquet, write_tar
+from tests.test_shard_stream import batches, labels, wait_for
+from training.data.shard_cache import CacheError
+from training.data.shard_files import ShardError
+from training.data.shard_stream import open_stream
+from training.data.sources import DataOptionError, open_source
 
 
 WRITE = {"parquet": write_parquet, "tar": write_tar}

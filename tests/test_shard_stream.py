@@ -20,16 +20,16 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from image_columns import DataNotFoundError, DataOptionError, EmptySourceError
-from image_sources import FolderSource, open_source
-from modeling_esvit.image_decoding import UnreadableImageError, decode
-from modeling_esvit.read_ahead import in_order
-from shard_files import ShardError, patiently
-from shard_names import expanded
-from shard_server import picture, serve, write_parquet, write_tar
-from shard_stream import Run, block_bounds, cut, epoch_runs, open_stream
-from view_loader import make_loader
-from views import ViewOptions
+from modeling_esvit.images.decoding import UnreadableImageError, decode
+from modeling_esvit.images.read_ahead import in_order
+from tests.shard_server import picture, serve, write_parquet, write_tar
+from training.data.columns import DataNotFoundError, DataOptionError, EmptySourceError
+from training.data.loader import make_loader
+from training.data.shard_files import ShardError, patiently
+from training.data.shard_names import expanded
+from training.data.shard_stream import Run, block_bounds, cut, epoch_runs, open_stream
+from training.data.sources import FolderSource, open_source
+from training.views.draw import ViewOptions
 
 
 OPTIONS = ViewOptions(global_crop_size=8, local_crop_sizes=(4,), local_crops_numbers=(1,))
@@ -290,8 +290,8 @@ def test_the_index_of_tars_is_kept_where_asked(tmp_path):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr("shard_files.FIRST_DELAY", 0.02)
-    monkeypatch.setattr("shard_files.STALL_SECONDS", 0.3)
+    monkeypatch.setattr("training.data.shard_files.FIRST_DELAY", 0.02)
+    monkeypatch.setattr("training.data.shard_files.STALL_SECONDS", 0.3)
 
 
 FAULTS = ["drop", "reset", "stall", "short", "broken", "503"]
@@ -421,7 +421,7 @@ def test_no_more_is_read_ahead_than_said():
 
 def test_patience_waits_as_long_as_the_server_says(monkeypatch):
     waits = []
-    monkeypatch.setattr("shard_files.time.sleep", waits.append)
+    monkeypatch.setattr("training.data.shard_files.time.sleep", waits.append)
     answers = iter([ConnectionResetError("a"), TimeoutError("b"), None])
 
     def action():

@@ -15,10 +15,10 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from monitoring import NonFiniteLossError
-from options import parse_options
-from pretrain import Pretraining
-from tiny_runs import losses_of, tiny, write_images
+from tests.tiny_runs import losses_of, tiny, write_images
+from training.monitoring.monitor import NonFiniteLossError
+from training.options.pretrain_options import parse_options
+from training.pretrain import Pretraining
 
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,11 +9,11 @@ import pytest
 import torch
 from PIL import Image
 
-import correspondences
-import stereo
-from frozen_models import FrozenModelError
-from matching import cell_distance, regions_at
+import examples.correspondences as correspondences
+import training.matching.stereo as stereo
 from modeling_esvit import EsViTConfig, EsViTModel
+from training.features.frozen_models import FrozenModelError
+from training.matching.measures import cell_distance, regions_at
 
 
 def small_model() -> EsViTModel:

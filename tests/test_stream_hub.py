@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from hub_client import GRANTED, client, small_hub
-from loopback_hub import Fault
+from tests.hub_client import GRANTED, client, small_hub
+from tests.loopback_hub import Fault
 
 
 ROOT = Path(__file__).resolve().parents[1]
 STREAM = """
     import itertools
-    from image_sources import open_source
+    from training.data.sources import open_source
 
     source = open_source({name!r}, streaming=True, stream_retry_seconds=60)
     records = list(itertools.islice(source.rank_items(0, 0, 0, len(source), 0), len(source)))
@@ -48,8 +48,8 @@ def test_faults_of_the_hub_change_nothing(name, files, number, tmp_path):
 
 
 PINNED = """
-    from image_sources import open_source
-    from shard_names import commit_of
+    from training.data.sources import open_source
+    from training.data.shard_names import commit_of
 
     def commit(data, **options):
         return commit_of([shard.file.url for shard in open_source(data, **options).shards])

@@ -8,11 +8,11 @@ import shutil
 import pytest
 from accelerate.state import AcceleratorState
 
-from checkpoints import ResumeError
-from pretrain import Pretraining, main
-from shard_server import serve, write_parquet, write_tar
-from test_pretrain import assert_equal_weights, log_of, losses_of, recipe_of, start, tiny
-from tiny_runs import write_images
+from tests.shard_server import serve, write_parquet, write_tar
+from tests.test_pretrain import assert_equal_weights, log_of, losses_of, recipe_of, start, tiny
+from tests.tiny_runs import write_images
+from training.pretrain import Pretraining, main
+from training.state.checkpoints import ResumeError
 
 
 WRITE = {"parquet": write_parquet, "tar": write_tar}
@@ -49,7 +49,7 @@ def test_a_stopped_stream_continues_exactly(shards, finished, tmp_path, stop):
 
 def test_a_server_that_fails_changes_nothing(shards, tmp_path, monkeypatch):
     """The same shards by HTTP: the order is of their contents, not of their names."""
-    monkeypatch.setattr("shard_files.FIRST_DELAY", 0.02)
+    monkeypatch.setattr("training.data.shard_files.FIRST_DELAY", 0.02)
     with serve(shards.parent) as server:
         urls = [server.url(path.name) for path in sorted(shards.parent.glob(shards.name))]
         run = Pretraining(tiny(urls[0], tmp_path, **{**STREAM, "batch_size": 4}))

@@ -13,14 +13,14 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import ViTConfig
 
-import throughput
-from evaluation import run_command
-from frozen_models import FrozenModelError
-from model_counts import parameters_and_operations
+import training.throughput as throughput
 from modeling_esvit import EsViTConfig, EsViTModel
-from throughput import read_published, to_the_published
-from throughput_measure import ThroughputError, ThroughputOptions, build, measure, published
-from throughput_picture import draw
+from training.evaluation.command import run_command
+from training.evaluation.model_counts import parameters_and_operations
+from training.evaluation.speed import ThroughputError, ThroughputOptions, build, measure, published
+from training.features.frozen_models import FrozenModelError
+from training.figures.throughput import draw
+from training.throughput import read_published, to_the_published
 
 
 class Attention(nn.Module):

@@ -7,10 +7,16 @@ import torch
 from PIL import Image
 from transformers import AutoModel, ConvNextV2Config, Dinov2Config, SwinConfig, ViTConfig
 
-from cvt_models import tiny_config
 from modeling_esvit import EsViTConfig, EsViTModel
-from modeling_esvit.token_places import TokenPlacesError, region_stride, regions_of, square_places, stage_places
-from modeling_esvit.whole_images import fitted, whole_image
+from modeling_esvit.analysis.token_places import (
+    TokenPlacesError,
+    region_stride,
+    regions_of,
+    square_places,
+    stage_places,
+)
+from modeling_esvit.images.whole import fitted, whole_image
+from tests.cvt_models import tiny_config
 
 
 SMALL = {"image_size": 64, "embed_dim": 8, "depths": [1, 1, 1], "num_heads": [1, 1, 1]}

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from options import PretrainOptions
-from tiny_runs import tiny, write_images
-from trackers import hyperparameters
+from tests.tiny_runs import tiny, write_images
+from training.monitoring.trackers import hyperparameters
+from training.options.pretrain_options import PretrainOptions
 
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,11 +9,11 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 
-from golden import FIXTURES, load, to_pretraining_keys
-from monitoring import Monitor
-from options import PretrainOptions
-from pretrain import Pretraining
-from view_loader import Batch
+from tests.golden import FIXTURES, load, to_pretraining_keys
+from training.data.loader import Batch
+from training.monitoring.monitor import Monitor
+from training.options.pretrain_options import PretrainOptions
+from training.pretrain import Pretraining
 
 
 def golden_options(tmp_path) -> PretrainOptions:

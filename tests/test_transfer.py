@@ -3,7 +3,6 @@
 """Transfer: metrics with scikit-learn as the judge, the search for the penalty, tables, the command on local data."""
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -20,17 +19,17 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 
-import transfer
-import transfer_metrics
-from evaluation import run_command
-from feature_bank import make_bank
-from feature_classifiers import HeldOutError, fit_one_vs_rest
-from frozen_models import load_frozen
-from image_columns import DataOptionError
-from image_sources import open_source
+import training.evaluation.scores as transfer_metrics
+import training.transfer as transfer
 from modeling_esvit import EsViTConfig, EsViTModel
-from tiny_runs import write_images, write_model
-from transfer_data import (
+from tests.tiny_runs import write_images, write_model
+from training.data.columns import DataOptionError
+from training.data.sources import open_source
+from training.evaluation.command import run_command
+from training.evaluation.linear_fit import HeldOutError, fit_one_vs_rest
+from training.evaluation.scores import MetricError, score
+from training.evaluation.transfer_search import L2, Standardisation, choose_l2, coarse_to_fine, tuning_parts
+from training.evaluation.transfer_sets import (
     TABLE,
     TransferSet,
     TransferTableError,
@@ -41,8 +40,8 @@ from transfer_data import (
     read_table,
     why_unavailable,
 )
-from transfer_metrics import MetricError, score
-from transfer_search import L2, Standardisation, choose_l2, coarse_to_fine, tuning_parts
+from training.features.bank import make_bank
+from training.features.frozen_models import load_frozen
 
 
 def random_scores(classes: int, count: int = 80) -> tuple[torch.Tensor, torch.Tensor]:
@@ -373,7 +372,8 @@ def test_results_of_another_model_do_not_stay(model, data, tmp_path, monkeypatch
 STOPPED = """
 import os, signal, sys
 from pathlib import Path
-import transfer, transfer_search
+from training import transfer
+from training.evaluation import transfer_search
 
 owner, name = {"replace": (Path, "replace"), "score": (transfer_search, "score")}[sys.argv.pop(1)]
 signal_name, left, function = sys.argv.pop(1), iter(range(int(sys.argv.pop(1)) - 1, -1, -1)), getattr(owner, name)
@@ -400,8 +400,7 @@ def test_a_stopped_command_goes_on(model, data, tmp_path, monkeypatch, place, ca
 
     output = tmp_path / "stopped" / "r.json"
     command = [sys.executable, "-c", STOPPED, place, number, str(calls), *map(str, given), str(output)]
-    paths = [str(Path(transfer.__file__).parent), str(Path(transfer.__file__).parents[1])]
-    stopped = subprocess.run(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)}, capture_output=True)
+    stopped = subprocess.run(command, capture_output=True)
     assert stopped.returncode == -signal.Signals[number], stopped.stderr.decode()
     done = {path: path.stat().st_mtime_ns for path in output.parent.rglob("part-*.safetensors")}
     finished = list(json.loads(output.read_text())["datasets"]) if output.exists() else []

@@ -14,10 +14,10 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Sequence, Value
 from PIL import Image as Pillow
 
-from hub_client import GRANTED, TOKENS
-from hub_protocol import Repository
-from loopback_hub import LoopbackHub
-from tiny_runs import write_model
+from tests.hub_client import GRANTED, TOKENS
+from tests.hub_protocol import Repository
+from tests.loopback_hub import LoopbackHub
+from tests.tiny_runs import write_model
 
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,11 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from image_sources import DataOptionError, FolderSource, epoch_order
-from shard_server import write_parquet
-from shard_stream import open_stream
-from view_loader import BatchRequest, SkipLog, TooManyUnreadableImagesError, ViewsDataset, make_loader
-from views import ViewOptions
+from tests.shard_server import write_parquet
+from training.data.loader import BatchRequest, SkipLog, TooManyUnreadableImagesError, ViewsDataset, make_loader
+from training.data.shard_stream import open_stream
+from training.data.sources import DataOptionError, FolderSource, epoch_order
+from training.views.draw import ViewOptions
 
 
 OPTIONS = ViewOptions(global_crop_size=16, local_crop_sizes=(8,), local_crops_numbers=(2,))
@@ -168,7 +168,7 @@ def test_replacements_are_the_same_for_any_number_of_processes(damaged):
 
 
 def test_replacements_are_limited_for_any_batch(damaged, monkeypatch):
-    monkeypatch.setattr("view_loader.MAX_REPLACEMENTS", 1)  # but position 2 cannot be read either
+    monkeypatch.setattr("training.data.loader.MAX_REPLACEMENTS", 1)  # but position 2 cannot be read either
     for size in (2, 22):
         with pytest.raises(TooManyUnreadableImagesError, match="2 images in a row"):
             batches(FolderSource(damaged[0]), batch_size=size)

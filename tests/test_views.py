@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 from torchvision.transforms import RandomErasing, RandomResizedCrop, v2
 
-from views import (
+from training.views.draw import (
     POLICIES,
     Draws,
     Jitter,

@@ -3,8 +3,6 @@
 """ViL: sparse attention against a dense form, its memory, draws of chunks, sizes of images, weights on request."""
 
 import collections
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,10 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from modeling_esvit import EsViTBackbone, EsViTConfig, EsViTForPreTraining, EsViTInputError, EsViTModel
 from modeling_esvit.vil_attention import OWN, EsViTViLSparseAttention
-
-
-sys.path.append(str(Path(__file__).parent / "benchmarks"))
-from reference_vil import backbone, dense_attention  # noqa: E402
+from tests.benchmarks.reference_vil import backbone, dense_attention
 
 
 def small_config(**changes) -> EsViTConfig:

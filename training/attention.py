@@ -24,9 +24,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from evaluation import run_command
-from figure_files import save_figure
-from looking import (
+from modeling_esvit.analysis.attention_maps import AttentionLayoutError, BlockAttention, block_attentions, mass_mask
+from training.evaluation.command import run_command
+from training.features.single_image import (
     USER_ERRORS,
     add_model_arguments,
     add_size_argument,
@@ -35,7 +35,7 @@ from looking import (
     normalised,
     open_image,
 )
-from modeling_esvit.attention_maps import AttentionLayoutError, BlockAttention, block_attentions, mass_mask
+from training.state.figure_files import save_figure
 
 
 COLUMNS = 8  # heads side by side

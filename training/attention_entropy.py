@@ -29,15 +29,15 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from evaluation import checked_output, open_device, run_command
-from figure_files import save_figure
-from image_sources import EmptySourceError
-from looking import USER_ERRORS, LookingModel, add_model_arguments, load_looking
-from modeling_esvit.attention_maps import BlockAttention, block_attentions
-from modeling_esvit.embed_files import write_whole
-from modeling_esvit.embed_images import Images, NoImagesError, find_images
-from modeling_esvit.image_decoding import UnreadableImageError, decode
-from modeling_esvit.read_ahead import in_order
+from modeling_esvit.analysis.attention_maps import BlockAttention, block_attentions
+from modeling_esvit.embed.files import write_whole
+from modeling_esvit.embed.inputs import Images, NoImagesError, find_images
+from modeling_esvit.images.decoding import UnreadableImageError, decode
+from modeling_esvit.images.read_ahead import in_order
+from training.data.sources import EmptySourceError
+from training.evaluation.command import checked_output, open_device, run_command
+from training.features.single_image import USER_ERRORS, LookingModel, add_model_arguments, load_looking
+from training.state.figure_files import save_figure
 
 
 AHEAD = 2  # batches that are read while one is computed

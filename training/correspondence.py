@@ -30,7 +30,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from evaluation import (
+from modeling_esvit import EsViTBackboneError, EsViTInputError
+from modeling_esvit.embed.files import Parts
+from training.data.sources import DataOptionError, ImageSource, open_source
+from training.evaluation.command import (
     COMMON_ERRORS,
     CardFigure,
     add_model_arguments,
@@ -43,10 +46,10 @@ from evaluation import (
     split_name,
     write_result,
 )
-from figure_files import save_figure
-from frozen_models import FrozenModel, load_frozen, training_view
-from image_sources import DataOptionError, ImageSource, open_source
-from matching import (
+from training.features.frozen_models import FrozenModel, load_frozen, training_view
+from training.features.regions import Grid, Size, region_features, region_side
+from training.figures.matching import Drawn, draw_curves, draw_pairs
+from training.matching.measures import (
     MIRRORED_NAMES,
     TOP,
     cell_distance,
@@ -57,13 +60,10 @@ from matching import (
     regions_at,
     shares,
 )
-from matching_images import LoadedPairs, Measured, PairImages, match_pairs, measure_images
-from matching_pictures import Drawn, draw_curves, draw_pairs
-from matching_views import MIRRORED, PAIRS, Pair
-from modeling_esvit import EsViTBackboneError, EsViTInputError
-from modeling_esvit.embed_files import Parts
-from region_features import Grid, Size, region_features, region_side
-from stereo import match_stereo, whole_size
+from training.matching.over_images import LoadedPairs, Measured, PairImages, match_pairs, measure_images
+from training.matching.pairs import MIRRORED, PAIRS, Pair
+from training.matching.stereo import match_stereo, whole_size
+from training.state.figure_files import save_figure
 
 
 STEREO = "stereo"

@@ -25,15 +25,15 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from evaluation import COMMON_ERRORS, features_folder, open_device, run_command, split_name
-from feature_bank import FeatureBank, make_bank
-from figure_files import save_figure
-from frozen_models import load_frozen
-from image_sources import ImageSource, open_source
-from knn import BANK_CHUNK, nearest
-from modeling_esvit.embed_files import write_whole
-from modeling_esvit.image_decoding import decode
-from view_features import LabelledImages
+from modeling_esvit.embed.files import write_whole
+from modeling_esvit.images.decoding import decode
+from training.data.sources import ImageSource, open_source
+from training.evaluation.command import COMMON_ERRORS, features_folder, open_device, run_command, split_name
+from training.features.bank import FeatureBank, make_bank
+from training.features.extraction import LabelledImages
+from training.features.frozen_models import load_frozen
+from training.knn import BANK_CHUNK, nearest
+from training.state.figure_files import save_figure
 
 
 METHODS = ("tsne", "umap")

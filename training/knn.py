@@ -26,8 +26,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from accuracy_pictures import draw_knn
-from evaluation import (
+from training.data.sources import ImageSource
+from training.evaluation.command import (
     COMMON_ERRORS,
     NO_CLASS,
     TOP_K,
@@ -44,9 +44,9 @@ from evaluation import (
     top_k_accuracy,
     write_result,
 )
-from feature_bank import FeatureBank
-from image_sources import ImageSource
-from view_features import Transform, readable_features
+from training.features.bank import FeatureBank
+from training.features.extraction import Transform, readable_features
+from training.figures.accuracy import draw_knn
 
 
 TEMPERATURE = 0.07

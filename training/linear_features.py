@@ -24,8 +24,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from accuracy_pictures import draw_stored_features
-from evaluation import (
+from training.evaluation.command import (
     COMMON_ERRORS,
     NO_CLASS,
     TOP_K,
@@ -42,9 +41,10 @@ from evaluation import (
     top_k_accuracy,
     write_result,
 )
-from feature_bank import FeatureBank
-from feature_classifiers import SOLVERS, HeldOutError, chosen_l2, draw_shots
-from knn import TEMPERATURE, knn_predict
+from training.evaluation.linear_fit import SOLVERS, HeldOutError, chosen_l2, draw_shots
+from training.features.bank import FeatureBank
+from training.figures.accuracy import draw_stored_features
+from training.knn import TEMPERATURE, knn_predict
 
 
 L2 = [10.0**exponent for exponent in range(-8, 3)]

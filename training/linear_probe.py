@@ -28,8 +28,10 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from accuracy_pictures import draw_probe
-from evaluation import (
+from training.data.loader import SkipLog
+from training.data.shard_stream import ShardStream
+from training.data.sources import ImageSource
+from training.evaluation.command import (
     COMMON_ERRORS,
     NO_CLASS,
     TOP_K,
@@ -44,19 +46,17 @@ from evaluation import (
     top_k_accuracy,
     write_result,
 )
-from feature_bank import FeatureBank, checksum, make_bank, source_identity
-from frozen_models import FrozenModel, block_features, load_frozen, training_view
-from image_sources import ImageSource
-from probe import LinearProbes, Setting
-from probe_data import ProbeImages, ProbeView
-from shard_stream import ShardStream
-from view_features import Loaded, NonFiniteFeatureError
-from view_loader import SkipLog
+from training.evaluation.probe_data import ProbeImages, ProbeView
+from training.evaluation.probes import LinearProbes, Setting
+from training.features.bank import FeatureBank, checksum, make_bank, source_identity
+from training.features.extraction import Loaded, NonFiniteFeatureError
+from training.features.frozen_models import FrozenModel, block_features, load_frozen, training_view
+from training.figures.accuracy import draw_probe
 
 
 logger = logging.getLogger(__name__)
 
-RECIPES = Path(__file__).parent / "probe_recipes"
+RECIPES = Path(__file__).parent / "evaluation" / "probe_recipes"
 IN_RECIPES = ("lr", "n_last_blocks", "epochs", "batch_size", "seed")
 VIEW = 0  # as a number of blocks: the view feature
 PIECE = 512  # test images that are classified at a time

@@ -27,25 +27,25 @@ from pathlib import Path
 from accelerate.utils import gather_object
 from transformers.utils import logging as transformers_logging
 
-from checkpoints import Checkpoints, Progress
-from collapse import CollapseWatch
-from commands import publish_command, resume_command
-from construction import build_loader
-from data_record import DataRecord
-from dry_run import dry_run
-from hub_push import push_to_hub
-from initialisation import initialise
-from interruption import EXIT_CODE, InterruptedRunError, Interruption
-from knn import evaluate_knn
-from learner import Learner
-from monitoring import Monitor
-from options import PretrainOptions, read_options, save_options
-from out_of_memory import is_out_of_memory, out_of_memory_advice
-from pictures import views_picture
-from preparation import RAISED_BY_ALL, USER_ERRORS, Preparation, PreparationError, knn_transform
-from run_folder import FolderLock, check_shared, model_folder, on_main, writing
-from trackers import start_trackers
-from view_loader import Batch, SkipLog, message_of, shut_down
+from training.data.loader import Batch, SkipLog, message_of, shut_down
+from training.knn import evaluate_knn
+from training.learning.init_from import initialise
+from training.learning.learner import Learner
+from training.learning.networks import build_loader
+from training.monitoring.collapse import CollapseWatch
+from training.monitoring.monitor import Monitor
+from training.monitoring.next_commands import publish_command, resume_command
+from training.monitoring.out_of_memory import is_out_of_memory, out_of_memory_advice
+from training.monitoring.pictures import views_picture
+from training.monitoring.trackers import start_trackers
+from training.options.pretrain_options import PretrainOptions, read_options, save_options
+from training.publishing.hub_push import push_to_hub
+from training.run.checks import RAISED_BY_ALL, USER_ERRORS, Preparation, PreparationError, knn_transform
+from training.run.dry_run import dry_run
+from training.state.checkpoints import Checkpoints, Progress
+from training.state.data_record import DataRecord
+from training.state.files import FolderLock, check_shared, model_folder, on_main, writing
+from training.state.interruption import EXIT_CODE, InterruptedRunError, Interruption
 
 
 DRAW_EVERY = 60  # seconds between two pictures of the curves, at the least

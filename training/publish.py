@@ -35,13 +35,13 @@ from safetensors.torch import save_file
 from transformers import AutoModel
 from transformers.utils import logging as transformers_logging
 
-from hub_push import check_repo_id
-from model_card import CardError, check_card
 from modeling_esvit import EsViTForPreTraining, EsViTModel
+from modeling_esvit.conversion.native_swin import NativeFormatError
 from modeling_esvit.modeling_esvit import PRETRAINING_INDEX
-from modeling_esvit.native_swin import NativeFormatError
-from options import OptionError
-from publication import (
+from training.options.pretrain_options import OptionError
+from training.publishing.hub_push import check_repo_id
+from training.publishing.model_card import CardError, check_card
+from training.publishing.publication import (
     CHECKPOINTS,
     CURVES,
     HEADS,
@@ -54,11 +54,11 @@ from publication import (
     write_history,
     write_weights,
 )
-from published_check import sample_outputs
-from run_card import card_of
+from training.publishing.published_check import sample_outputs
+from training.publishing.run_card import card_of
 
 
-CHECK = Path(__file__).with_name("published_check.py")
+CHECK = Path(__file__).parent / "publishing" / "published_check.py"
 CHECK_SECONDS = 1800
 TOLERANCE = 1e-5  # of the largest output; on one machine the difference is zero
 LARGE = 10_000_000  # bytes, from where on files go to the Hub's large file storage in any case

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import yaml
 
-from model_card import Card, Figure, check_card, describe
 from modeling_esvit import EsViTConfig
-from run_card import USE
+from training.publishing.model_card import Card, Figure, check_card, describe
+from training.publishing.run_card import USE
 
 
 CARDS = Path(__file__).resolve().parents[1] / "model_cards"

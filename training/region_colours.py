@@ -17,9 +17,10 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from evaluation import run_command
-from figure_files import save_figure
-from looking import (
+from modeling_esvit.analysis.region_colours import PaletteError, RegionPalette, fit_palette, paint
+from modeling_esvit.analysis.token_places import regions_of
+from training.evaluation.command import run_command
+from training.features.single_image import (
     USER_ERRORS,
     LookingModel,
     add_model_arguments,
@@ -28,8 +29,7 @@ from looking import (
     load_looking,
     open_image,
 )
-from modeling_esvit.region_colours import PaletteError, RegionPalette, fit_palette, paint
-from modeling_esvit.token_places import regions_of
+from training.state.figure_files import save_figure
 
 
 @torch.no_grad()

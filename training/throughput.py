@@ -33,16 +33,16 @@ import yaml
 from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
-from evaluation import checked_output, run_command, write_result
-from frozen_models import TIMM, FrozenModelError
 from modeling_esvit.configuration_esvit import EsViTArchitectureError
-from modeling_esvit.devices import DeviceError, check_device
-from throughput_measure import DTYPES, ThroughputError, ThroughputOptions, chosen_device, configuration, measure
-from throughput_picture import draw
-from view_features import NoViewFeatureError
+from modeling_esvit.images.devices import DeviceError, check_device
+from training.evaluation.command import checked_output, run_command, write_result
+from training.evaluation.speed import DTYPES, ThroughputError, ThroughputOptions, chosen_device, configuration, measure
+from training.features.extraction import NoViewFeatureError
+from training.features.frozen_models import TIMM, FrozenModelError
+from training.figures.throughput import draw
 
 
-PUBLISHED = Path(__file__).with_name("published_throughput.yaml")
+PUBLISHED = Path(__file__).parent / "evaluation" / "published_throughput.yaml"
 
 USER_ERRORS = (ThroughputError, DeviceError, FrozenModelError, NoViewFeatureError, EsViTArchitectureError, OSError)
 

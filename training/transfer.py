@@ -37,7 +37,8 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
-from evaluation import (
+from modeling_esvit.embed.files import write_whole
+from training.evaluation.command import (
     COMMON_ERRORS,
     NO_CLASS,
     CardFigure,
@@ -51,11 +52,10 @@ from evaluation import (
     run_command,
     write_result,
 )
-from feature_bank import PART_SIZE, FeatureBank, checksum, make_bank
-from feature_classifiers import HeldOutError
-from frozen_models import load_frozen
-from modeling_esvit.embed_files import write_whole
-from transfer_data import (
+from training.evaluation.linear_fit import HeldOutError
+from training.evaluation.scores import METRICS, MULTI_LABEL, MetricError, score
+from training.evaluation.transfer_search import COARSE, SPANS, Standardisation, choose_l2, fit, tuning_parts
+from training.evaluation.transfer_sets import (
     TABLE,
     Part,
     TransferSet,
@@ -65,9 +65,9 @@ from transfer_data import (
     read_table,
     why_unavailable,
 )
-from transfer_metrics import METRICS, MULTI_LABEL, MetricError, score
-from transfer_picture import draw
-from transfer_search import COARSE, SPANS, Standardisation, choose_l2, fit, tuning_parts
+from training.features.bank import PART_SIZE, FeatureBank, checksum, make_bank
+from training.features.frozen_models import load_frozen
+from training.figures.transfer import draw
 
 
 INCOMPLETE = 3  # exit code: not all data sets were measured

@@ -12,17 +12,15 @@ anywhere: no analytics, no fonts or scripts of others.
 import argparse
 import os
 import sys
-from pathlib import Path
 from typing import Any
 
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
-from PIL import Image  # noqa: E402
+from PIL import Image
 
 
 # Of a checkout; on a Space the package lies beside this file.
-sys.path.append(str(Path(__file__).resolve().parents[2]))
 try:
     import gradio as gr
 

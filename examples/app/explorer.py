@@ -17,12 +17,12 @@ from torch.nn import functional as F
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
 from modeling_esvit import EsViTBackboneError, EsViTInputError
-from modeling_esvit.attention_maps import AttentionLayoutError, BlockAttention, block_attentions
-from modeling_esvit.image_decoding import Record, decode
-from modeling_esvit.image_models import load_image_model
-from modeling_esvit.region_colours import PaletteError, fit_palette, paint
-from modeling_esvit.token_places import TokenPlaces, TokenPlacesError, region_stride, regions_of
-from modeling_esvit.whole_images import LONGER_SIDE, whole_image
+from modeling_esvit.analysis.attention_maps import AttentionLayoutError, BlockAttention, block_attentions
+from modeling_esvit.analysis.region_colours import PaletteError, fit_palette, paint
+from modeling_esvit.analysis.token_places import TokenPlaces, TokenPlacesError, region_stride, regions_of
+from modeling_esvit.images.decoding import Record, decode
+from modeling_esvit.images.models import load_image_model
+from modeling_esvit.images.whole import LONGER_SIDE, whole_image
 
 
 # All in the wheel of scikit-image.

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import torch
 import torchvision
-from bench_step import random_groups, report
-from harness import RESULTS, environment, rows, take_turns, write_json
-from reference import BACKBONES
 from torch import nn
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
-from modeling_esvit.original_resnet import to_torchvision
+from modeling_esvit.conversion.original_resnet import to_torchvision
+from tests.benchmarks.bench_step import random_groups, report
+from tests.benchmarks.harness import RESULTS, environment, rows, take_turns, write_json
+from tests.benchmarks.reference import BACKBONES
 
 
 NUMBERS = (2, 8)  # of global and local crops

@@ -8,22 +8,15 @@ nothing is computed.
 """
 
 import argparse
-import sys
-from pathlib import Path
 
 import torch
 from torch._subclasses import FakeTensorMode
 from transformers.initialization import no_init_weights
 
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(Path(__file__).parent), str(ROOT), str(ROOT / "training")]
-
-from harness import table, write_json  # noqa: E402
-
-from model_counts import parameters_and_operations  # noqa: E402
-from modeling_esvit import EsViTConfig, EsViTModel  # noqa: E402
-from modeling_esvit.configuration_esvit import ARCHITECTURES  # noqa: E402
+from modeling_esvit import EsViTConfig, EsViTModel
+from modeling_esvit.configuration_esvit import ARCHITECTURES
+from tests.benchmarks.harness import table, write_json
+from training.evaluation.model_counts import parameters_and_operations
 
 
 # Millions of parameters in Table 1 of EsViT (arXiv 2106.09785), and its README for the last three.

@@ -10,21 +10,14 @@ exact arithmetic the distance falls by momentum^2000.
 """
 
 import statistics
-import sys
 import time
-from pathlib import Path
 
 import torch
 from torch import nn
 
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "training"), str(ROOT)]
-
-from harness import environment, table, write_json  # noqa: E402
-
-from modeling_esvit import EsViTConfig, EsViTForPreTraining  # noqa: E402
-from optimization import update_teacher  # noqa: E402
+from modeling_esvit import EsViTConfig, EsViTForPreTraining
+from tests.benchmarks.harness import environment, table, write_json
+from training.learning.optimizer import update_teacher
 
 
 MOMENTA, STEPS = (0.97, 0.99, 0.996, 0.999), 2000

@@ -14,17 +14,12 @@ import argparse
 import functools
 import sys
 import tempfile
-from pathlib import Path
 
 import torch
 
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "training"), str(ROOT)]
-
-from bench_step import SCHEDULES, our_step, pretraining, random_groups  # noqa: E402
-from harness import Measurement, environment, rows, table, take_turns, write_json  # noqa: E402
-from reference import ReferenceStep  # noqa: E402
+from tests.benchmarks.bench_step import SCHEDULES, our_step, pretraining, random_groups
+from tests.benchmarks.harness import Measurement, environment, rows, table, take_turns, write_json
+from tests.benchmarks.reference import ReferenceStep
 
 
 # Dense 16-bit matrix peak in FLOP/s, by part of the device's name (vendors' data sheets).
@@ -64,7 +59,7 @@ def flops_an_image(**options) -> float:
     """Matrix operations of one of our steps, counted with one image; the backward pass takes twice the forward."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    from view_loader import Batch
+    from training.data.loader import Batch
 
     with tempfile.TemporaryDirectory() as folder:
         run = pretraining(1, folder, **options)

@@ -16,17 +16,12 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import torch
 
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "training"), str(ROOT)]
-
-from bench_inference import MODELS, extract  # noqa: E402
-from bench_step import Losses, our_step, pretraining, random_groups, reference_step  # noqa: E402
-from harness import ALLOCATORS, environment, peak_memory, table, take_turns, write_json  # noqa: E402
+from tests.benchmarks.bench_inference import MODELS, extract
+from tests.benchmarks.bench_step import Losses, our_step, pretraining, random_groups, reference_step
+from tests.benchmarks.harness import ALLOCATORS, environment, peak_memory, table, take_turns, write_json
 
 
 STEPS = {"ours": our_step, "reference": reference_step}
@@ -90,7 +85,7 @@ def one_process(batch: int, repeats: int) -> None:
     """The part of one process of `by_processes`; the first prints its median and its peak memory."""
     import tempfile
 
-    from view_loader import Batch
+    from training.data.loader import Batch
 
     with tempfile.TemporaryDirectory() as folder:
         # As many images as both processes take.
@@ -116,7 +111,7 @@ def inference_by_size(repeats: int) -> list[dict]:
 
 
 def knn(bank: int):
-    from knn import knn_predict
+    from training.knn import knn_predict
 
     generator = torch.Generator().manual_seed(0)
     features = torch.nn.functional.normalize(torch.randn(bank + 1000, 768, generator=generator), dim=-1)

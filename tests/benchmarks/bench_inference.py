@@ -9,16 +9,19 @@ Feature extraction with Swin-T, window 7: images a second of ours, timm's and tr
 
 import argparse
 import functools
-import sys
-from pathlib import Path
 
 import torch
 
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]
-
-from harness import ALLOCATORS, Measurement, cpu_has_amx, environment, rows, table, take_turns, write_json  # noqa: E402
+from tests.benchmarks.harness import (
+    ALLOCATORS,
+    Measurement,
+    cpu_has_amx,
+    environment,
+    rows,
+    table,
+    take_turns,
+    write_json,
+)
 
 
 def ours(size: int) -> torch.nn.Module:

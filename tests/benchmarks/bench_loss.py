@@ -10,17 +10,11 @@ Prototypes, view loss and region loss with their gradients, from bottleneck vect
 
 import argparse
 import functools
-import sys
-from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "training"), str(ROOT)]
-
-from harness import Measurement, environment, rows, table, take_turns, write_json  # noqa: E402
+from tests.benchmarks.harness import Measurement, environment, rows, table, take_turns, write_json
 
 
 LAYOUT = [(2, 49), (8, 9)]  # crops, regions a crop: 2 x 224 and 8 x 96 px through Swin, window 7
@@ -43,8 +37,8 @@ def random_outputs(batch: int, prototypes: int, layout: list[tuple[int, int]], g
 
 
 def our_loss(batch: int, prototypes: int):
+    from modeling_esvit.losses import esvit_loss
     from modeling_esvit.modeling_esvit import EsViTForPreTrainingOutput
-    from modeling_esvit.region_matching import esvit_loss
 
     student, teacher = (random_outputs(batch, prototypes, LAYOUT[:n], n == 2) for n in (2, 1))
     center = torch.zeros(prototypes)
@@ -77,7 +71,7 @@ def our_loss(batch: int, prototypes: int):
 
 
 def plain_loss(batch: int, prototypes: int):
-    from reference import pair_losses
+    from tests.benchmarks.reference import pair_losses
 
     student, teacher = (random_outputs(batch, prototypes, LAYOUT[:n], n == 2) for n in (2, 1))
     center = torch.zeros(prototypes)

@@ -10,18 +10,13 @@ several batch sizes, `modeling_esvit.embed`, a loop of processor and model, and 
 
 import argparse
 import functools
-import sys
 import tempfile
 from pathlib import Path
 
 import torch
 
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]
-
-from bench_views import IMAGES, jpegs  # noqa: E402
-from harness import Measurement, environment, rows, table, take_turns, write_json  # noqa: E402
+from tests.benchmarks.bench_views import IMAGES, jpegs
+from tests.benchmarks.harness import Measurement, environment, rows, table, take_turns, write_json
 
 
 BATCH = 16
@@ -97,7 +92,7 @@ def by_pipeline(folder: Path, batch_size: int):
 
 
 def by_embed(folder: Path):
-    from modeling_esvit.embed import Embedder, embed
+    from modeling_esvit.embed.embedder import Embedder, embed
 
     embedder = Embedder.from_pretrained(str(folder / "model"))
     return functools.partial(embed, embedder, [str(folder / "images")], batch_size=BATCH)

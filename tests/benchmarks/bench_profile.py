@@ -12,21 +12,15 @@ Each candidate runs in a process of its own, one after the other.
 import argparse
 import functools
 import json
-import sys
 import time
-from pathlib import Path
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "training"), str(ROOT)]
-
-from bench_inference import MODELS, extract  # noqa: E402
-from bench_loss import our_loss, plain_loss  # noqa: E402
-from bench_step import our_step, reference_step  # noqa: E402
-from harness import RESULTS, environment, in_a_process, table, write_json  # noqa: E402
+from tests.benchmarks.bench_inference import MODELS, extract
+from tests.benchmarks.bench_loss import our_loss, plain_loss
+from tests.benchmarks.bench_step import our_step, reference_step
+from tests.benchmarks.harness import RESULTS, environment, in_a_process, table, write_json
 
 
 PRODUCTS = {

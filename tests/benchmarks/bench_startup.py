@@ -18,11 +18,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tests.benchmarks.harness import environment, table, write_json
+
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]
-
-from harness import environment, table, write_json  # noqa: E402
 
 
 PROGRAM = """

@@ -13,7 +13,6 @@ Both take turns, each in a process of its own.
 import argparse
 import copy
 import functools
-import sys
 import tempfile
 from pathlib import Path
 
@@ -21,11 +20,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "training"), str(ROOT)]
-
-from harness import (  # noqa: E402
+from modeling_esvit import EsViTConfig
+from modeling_esvit.swin import EsViTDropPath
+from tests.benchmarks.harness import (
     ALLOCATORS,
     RESULTS,
     Measurement,
@@ -36,10 +33,7 @@ from harness import (  # noqa: E402
     take_turns,
     write_json,
 )
-from reference import ReferenceStep  # noqa: E402
-
-from modeling_esvit import EsViTConfig  # noqa: E402
-from modeling_esvit.swin import EsViTDropPath  # noqa: E402
+from tests.benchmarks.reference import ReferenceStep
 
 
 SCHEDULES = {"lr": 1e-4, "weight_decay": 0.04, "momentum_teacher": 0.996, "clip_grad": 3.0, "student_temp": 0.1}
@@ -57,8 +51,8 @@ def random_groups(batch: int, sizes: tuple[int, int], numbers: tuple[int, int]) 
 
 def pretraining(batch: int, folder: str, local_batch: int | None = None, **options):
     """The real run object, on a folder of `batch` random pictures, of which a process takes all, or `local_batch`."""
-    from options import PretrainOptions
-    from pretrain import Pretraining
+    from training.options.pretrain_options import PretrainOptions
+    from training.pretrain import Pretraining
 
     data = Path(folder) / "images"
     data.mkdir(parents=True, exist_ok=True)
@@ -91,7 +85,7 @@ class Losses:
 
 def our_step(batch: int, sizes=(224, 96), numbers=(2, 8), device: str = "cpu", **options):
     """One update of the real program."""
-    from view_loader import Batch
+    from training.data.loader import Batch
 
     folder = tempfile.TemporaryDirectory()
     run = pretraining(batch, folder.name, **options)

@@ -12,16 +12,11 @@ photometric operations and without (left to the device), and how many such cores
 import argparse
 import functools
 import itertools
-import sys
 import tempfile
 from pathlib import Path
 
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "training"), str(ROOT)]
-
-from bench_views import jpegs  # noqa: E402
-from harness import Measurement, environment, rows, table, take_turns, write_json  # noqa: E402
+from tests.benchmarks.bench_views import jpegs
+from tests.benchmarks.harness import Measurement, environment, rows, table, take_turns, write_json
 
 
 SHARDS, WINDOW = 4, 256
@@ -47,8 +42,8 @@ def write_shards(folder: Path, images: int) -> None:
 
 
 def ours(pattern: str):
-    from image_sources import open_source
-    from modeling_esvit.image_decoding import decode
+    from modeling_esvit.images.decoding import decode
+    from training.data.sources import open_source
 
     source = open_source(pattern, streaming=True, shuffle_window=WINDOW)
     epochs = itertools.count()
@@ -86,9 +81,9 @@ def by_webdataset(pattern: str):
 
 
 def loader(pattern: str, augment: bool):
-    from image_sources import open_source
-    from view_loader import make_loader
-    from views import ViewOptions
+    from training.data.loader import make_loader
+    from training.data.sources import open_source
+    from training.views.draw import ViewOptions
 
     source = open_source(pattern, streaming=True, shuffle_window=WINDOW)
     options, epochs = ViewOptions(), itertools.count()

@@ -9,19 +9,13 @@ From a JPEG of 500 x 375 pixels to 2 x 224 + 8 x 96 px views, on one core: ours 
 
 import argparse
 import functools
-import sys
 from io import BytesIO
-from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "tests"), str(ROOT / "training"), str(ROOT)]
-
-from harness import Measurement, environment, rows, table, take_turns, write_json  # noqa: E402
+from tests.benchmarks.harness import Measurement, environment, rows, table, take_turns, write_json
 
 
 IMAGES = 16
@@ -42,8 +36,8 @@ def jpegs(size: tuple[int, int]) -> list[bytes]:
 
 
 def by_pil(size: tuple[int, int]):
-    from pil_views import pil_views
-    from views import ViewKey, ViewOptions
+    from tests.pil_views import pil_views
+    from training.views.draw import ViewKey, ViewOptions
 
     files, options = jpegs(size), ViewOptions()
 
@@ -55,9 +49,9 @@ def by_pil(size: tuple[int, int]):
 
 
 def by_ours(size: tuple[int, int], augment: bool = True):
-    from modeling_esvit.image_decoding import Record
-    from view_loader import BatchRequest, ViewsDataset
-    from views import ViewOptions
+    from modeling_esvit.images.decoding import Record
+    from training.data.loader import BatchRequest, ViewsDataset
+    from training.views.draw import ViewOptions
 
     class Files:
         has_labels = False
@@ -70,7 +64,7 @@ def by_ours(size: tuple[int, int], augment: bool = True):
 
 def on_device(size: tuple[int, int]):
     """What is left for the device, here on the CPU."""
-    from augmentation import augment
+    from training.views.on_device import augment
 
     batch = by_ours(size, augment=False)()
 

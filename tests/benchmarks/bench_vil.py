@@ -11,20 +11,13 @@ one head of one image has 50177^2 of them, 10 GB. It runs where the machine has 
 
 import argparse
 import functools
-import sys
-from pathlib import Path
 
 import torch
 
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "training"), str(ROOT)]
-
-import reference_vil  # noqa: E402
-from bench_step import our_step, reference_step  # noqa: E402
-from harness import Measurement, environment, rows, table, take_turns, write_json  # noqa: E402
-
-from modeling_esvit import EsViTConfig, EsViTForPreTraining  # noqa: E402
+import tests.benchmarks.reference_vil as reference_vil
+from modeling_esvit import EsViTConfig, EsViTForPreTraining
+from tests.benchmarks.bench_step import our_step, reference_step
+from tests.benchmarks.harness import Measurement, environment, rows, table, take_turns, write_json
 
 
 CONFIG = EsViTConfig.from_architecture("vil-tiny", num_prototypes=16)

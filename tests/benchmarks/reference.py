@@ -10,17 +10,17 @@ It computes with the parameters of an [`EsViTForPreTraining`], so that both star
 weights.
 """
 
-import reference_cvt
-import reference_vil
-import reference_vit
 import torch
-from reference_parts import drop_path
 from torch import nn
 from torch.nn import functional as F
 
+import tests.benchmarks.reference_cvt as reference_cvt
+import tests.benchmarks.reference_vil as reference_vil
+import tests.benchmarks.reference_vit as reference_vit
 from modeling_esvit import EsViTForPreTraining
 from modeling_esvit.swin import EsViTSwinAttention, EsViTSwinLayer, EsViTSwinPatchMerging
-from optimization import drop_last_layer_gradients, parameter_groups, set_schedules
+from tests.benchmarks.reference_parts import drop_path
+from training.learning.optimizer import drop_last_layer_gradients, parameter_groups, set_schedules
 
 
 def to_windows(image: torch.Tensor, size: int) -> torch.Tensor:

@@ -7,11 +7,11 @@ that of all chunks.
 """
 
 import torch
-from reference_parts import drop_path
 
 from modeling_esvit import EsViTForPreTraining
 from modeling_esvit.vil import EsViTViLAttentionBlock, EsViTViLMLPBlock
 from modeling_esvit.vil_attention import EsViTViLFullAttention, EsViTViLSparseAttention
+from tests.benchmarks.reference_parts import drop_path
 
 
 def places(height: int, width: int, device: torch.device) -> torch.Tensor:

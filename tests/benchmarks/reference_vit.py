@@ -3,11 +3,11 @@
 """The plain form of a ViT: eager attention over the tokens `[n, 1 + T, C]` of images of one size, class token first."""
 
 import torch
-from reference_parts import drop_path
 from torch import nn
 from torch.nn import functional as F
 
 from modeling_esvit import EsViTForPreTraining
+from tests.benchmarks.reference_parts import drop_path
 
 
 def positions(encoder: nn.Module, rows: int, columns: int) -> torch.Tensor:

@@ -7,16 +7,12 @@ Tables and pictures in RESULTS.md from what the benchmarks have saved.
 """
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from matplotlib import pyplot
 
-
-sys.path[:0] = [str(Path(__file__).parent)]
-
-from harness import RESULTS, table  # noqa: E402
+from tests.benchmarks.harness import RESULTS, table
 
 
 FOLDER = Path(__file__).parent

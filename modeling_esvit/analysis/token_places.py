@@ -1,0 +1,217 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Where the tokens of a model lie in the image, for images of any size.
+
+    features, places = regions_of(model, pixel_values)      # [B, T, C], and where the T regions are
+    places.token_at(x=120, y=80)                            # the region that a pixel belongs to
+    places.to_image(similarity)                             # [..., h, w] -> [..., H, W]
+"""
+
+import inspect
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.configuration_utils import PreTrainedConfig
+
+from modeling_esvit.backbone_probe import description, last_map
+
+
+Size = tuple[int, int]  # height and width in pixels, or rows and columns of tokens
+
+MAX_PREFIX = 16  # class and register tokens that a model of others may have
+DEFAULT_STRIDE = 32  # pixels a region, of models that do not say so
+
+
+class TokenPlacesError(ValueError):
+    """It is not known where the tokens of a model lie, or there is none at a point."""
+
+
+@dataclass(frozen=True)
+class TokenPlaces:
+    """
+    A grid of tokens over an image.
+
+    grid: its rows and columns (h, w).
+    rows: for each row of pixels the row of tokens that it belongs to, `[H]`; -1 where an embedding crops the image.
+    columns: likewise `[W]`.
+    """
+
+    grid: Size
+    rows: torch.Tensor
+    columns: torch.Tensor
+
+    @property
+    def size(self) -> Size:
+        """Height and width of the image."""
+        return len(self.rows), len(self.columns)
+
+    def token_at(self, x: int, y: int) -> int:
+        """
+        The number of the token, row by row, that a pixel belongs to.
+
+        Raises:
+            TokenPlacesError: the pixel is outside the image, or belongs to no token.
+        """
+        height, width = self.size
+        if not (0 <= x < width and 0 <= y < height):
+            raise TokenPlacesError(f"The point ({x}, {y}) is outside of the image of {width} x {height} pixels.")
+        row, column = int(self.rows[y]), int(self.columns[x])
+        if min(row, column) < 0:
+            raise TokenPlacesError(f"The model crops the image and does not see the point ({x}, {y}).")
+        return row * self.grid[1] + column
+
+    def centre(self, token: int) -> tuple[float, float]:
+        """x and y of the middle of a token's pixels, in pixels from the upper left corner."""
+        row, column = divmod(token, self.grid[1])
+        x, y = (
+            (axis == index).nonzero().double().mean().item() + 0.5
+            for axis, index in ((self.columns, column), (self.rows, row))
+        )
+        return x, y
+
+    def to_image(self, maps: torch.Tensor) -> torch.Tensor:
+        """`[..., h, w]` -> `[..., H, W]`: to each pixel the value of its token, or 0 where it has none."""
+        rows, columns = self.rows.to(maps.device), self.columns.to(maps.device)
+        image = maps[..., rows.clamp(min=0), :][..., columns.clamp(min=0)]
+        seen = (rows >= 0)[:, None] & (columns >= 0)
+        return torch.where(seen, image, torch.zeros_like(image))
+
+
+def tiled(pixels: int, stride: int, seen: int) -> torch.Tensor:
+    """Tokens that are `stride` pixels wide, side by side; the first `seen` pixels have one."""
+    index = torch.arange(pixels)
+    return torch.where(index < seen, index // stride, -1)
+
+
+def centred(pixels: int, count: int, stride: int, first: float) -> torch.Tensor:
+    """Tokens that overlap, `stride` pixels apart, the first with its centre at `first`: to each pixel the nearest."""
+    return ((torch.arange(pixels) + 0.5 - first) / stride + 0.5).floor().long().clamp(0, count - 1)
+
+
+def stretched(size: Size, grid: Size) -> TokenPlaces:
+    """Tokens that divide the image evenly."""
+    rows, columns = (torch.arange(pixels) * count // pixels for pixels, count in zip(size, grid, strict=True))
+    return TokenPlaces(grid, rows, columns)
+
+
+def tiles(size: Size, grid: Size, stride: int) -> TokenPlaces:
+    """Squares of `stride` pixels; what is beyond the last whole one is cropped."""
+    rows, columns = (tiled(pixels, stride, count * stride) for pixels, count in zip(size, grid, strict=True))
+    return TokenPlaces(grid, rows, columns)
+
+
+def swin_places(config: Any, size: Size) -> Iterator[TokenPlaces]:
+    """Cropped to whole patches, once. The last token of an odd map is merged with padding, and so smaller."""
+    patch = config.patch_size
+    grid = (size[0] // patch, size[1] // patch)
+    seen = (grid[0] * patch, grid[1] * patch)
+    for stage in range(len(config.depths)):
+        rows, columns = (tiled(pixels, patch << stage, own) for pixels, own in zip(size, seen, strict=True))
+        yield TokenPlaces(grid, rows, columns)
+        grid = ((grid[0] + 1) // 2, (grid[1] + 1) // 2)
+
+
+def vil_places(config: Any, size: Size) -> Iterator[TokenPlaces]:
+    grid, width = size, 1
+    for stride in config.patch_strides:
+        grid, width = (grid[0] // stride, grid[1] // stride), width * stride
+        yield tiles(size, grid, width)
+
+
+def vit_places(config: Any, size: Size) -> Iterator[TokenPlaces]:
+    yield tiles(size, (size[0] // config.patch_size, size[1] // config.patch_size), config.patch_size)
+
+
+def cvt_places(config: Any, size: Size) -> Iterator[TokenPlaces]:
+    """The embeddings overlap and are not symmetric about their patches, so the centres of their kernels count."""
+    grid, apart, first = size, 1, 0.5
+    for stage in range(len(config.depths)):
+        kernel, stride, padding = config.patch_convolution(stage)
+        first += apart * ((kernel - 1) / 2 - padding)
+        apart *= stride
+        grid = ((grid[0] + 2 * padding - kernel) // stride + 1, (grid[1] + 2 * padding - kernel) // stride + 1)
+        rows, columns = (centred(pixels, count, apart, first) for pixels, count in zip(size, grid, strict=True))
+        yield TokenPlaces(grid, rows, columns)
+
+
+def auto_places(config: Any, size: Size) -> Iterator[TokenPlaces]:
+    """Of the last map alone."""
+    yield stretched(size, last_map(description(config.backbone_config), *size)[1:])
+
+
+PLACES = {"swin": swin_places, "vil": vil_places, "vit": vit_places, "cvt": cvt_places, "auto": auto_places}
+
+
+def stage_places(config: Any, size: Size) -> list[TokenPlaces]:
+    """Of each stage of an EsViT model, for images of this size; of a backbone of transformers the last map alone."""
+    return list(PLACES[config.architecture](config, size))
+
+
+def is_esvit(config: PreTrainedConfig) -> bool:
+    """Not by its class, of which remote code has its own."""
+    return config.model_type == "esvit"
+
+
+def region_stride(config: Any) -> int:
+    """Pixels from region to region; sides that are multiples of it leave no region incomplete."""
+    if not is_esvit(config):
+        return config.patch_size if isinstance(getattr(config, "patch_size", None), int) else DEFAULT_STRIDE
+    if config.architecture in ("vil", "cvt"):
+        return math.prod(config.patch_strides)
+    halvings = {"swin": len(config.depths) - 1, "vit": 0}
+    return config.patch_size << halvings[config.architecture] if config.architecture in halvings else DEFAULT_STRIDE
+
+
+def patch_places(config: PreTrainedConfig, size: Size, length: int) -> TokenPlaces | None:
+    """Of a sequence of class and register tokens and then a token for each patch of `config.patch_size` pixels."""
+    patch = getattr(config, "patch_size", None)
+    if not isinstance(patch, int):
+        return None
+    grid = (size[0] // patch, size[1] // patch)
+    return tiles(size, grid, patch) if 0 <= length - grid[0] * grid[1] <= MAX_PREFIX else None
+
+
+def square_places(config: PreTrainedConfig, size: Size, length: int) -> TokenPlaces:
+    """
+    Of a sequence of square regions.
+
+    Raises:
+        TokenPlacesError: the image has no such grid.
+    """
+    side = max(round(math.sqrt(size[0] * size[1] / length)), 1)
+    grid = (size[0] // side, size[1] // side)
+    if grid[0] * grid[1] != length:
+        raise TokenPlacesError(
+            f"{config.model_type} gives {length} tokens for an image of {size[0]} x {size[1]} pixels, which is no grid "
+            "of square regions; try a size that its stride divides."
+        )
+    return tiles(size, grid, side)
+
+
+def any_size(model: Any) -> dict[str, bool]:
+    """Arguments with which a ViT of others takes images of other sizes than its own; models that need none get none."""
+    return dict.fromkeys({"interpolate_pos_encoding"} & inspect.signature(model.forward).parameters.keys(), True)
+
+
+def regions_of(model: Any, pixel_values: torch.Tensor) -> tuple[torch.Tensor, TokenPlaces]:
+    """
+    The regions of images `[B, channels, H, W]`, and where they lie: `[B, T, C]`, row by row, without class tokens. Of
+    any model of transformers whose last hidden state is a map or a sequence with a grid of regions.
+
+    Raises:
+        TokenPlacesError: it is neither. EsViTInputError: of an EsViT model, see there.
+    """
+    size = (pixel_values.shape[2], pixel_values.shape[3])
+    hidden = model(pixel_values, **any_size(model)).last_hidden_state
+    if hidden.ndim == 4:
+        return hidden.flatten(2).transpose(1, 2), stretched(size, (hidden.shape[2], hidden.shape[3]))
+    if is_esvit(model.config):
+        places = stage_places(model.config, size)[-1]
+    else:
+        sequence = (model.config, size, hidden.shape[1])
+        places = patch_places(*sequence) or square_places(*sequence)
+    return hidden[:, hidden.shape[1] - places.grid[0] * places.grid[1] :], places

@@ -1,0 +1,319 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Reading checkpoints of the original EsViT (microsoft/esvit, MIT) without executing anything that they hold.
+
+A checkpoint is a pickle. It is only ever opened with `weights_only=True` and the two types that the original's training
+script adds to tensors: its `argparse.Namespace` of options, and the numpy scalars in the optimizer's groups. The latter
+are decoded here, since numpy's own unpickling can be crashed by a damaged file.
+"""
+
+import argparse
+import pickle
+import re
+import struct
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from modeling_esvit.families import FAMILIES
+
+
+# What a damaged or hand-made pickle raises, beside pickle's own error (see the pickle module's documentation).
+UNPICKLING_ERRORS = (
+    pickle.UnpicklingError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+NUMPY_SCALARS = {"f8": "<d", "f4": "<f", "i8": "<q", "i4": "<i", "b1": "<?"}  # numpy's type codes for the struct module
+ZIP, SAFETENSORS, PICKLE = "zip", "safetensors", "pickle"
+
+WRAPPERS = re.compile(r"^(?:(?:module|backbone)\.)+")
+RENAMED = (
+    (re.compile(r"\.parametrizations\.weight\.original0$"), ".weight_g"),
+    (re.compile(r"\.parametrizations\.weight\.original1$"), ".weight_v"),
+    (re.compile(r"^(head|head_dense)\.mlp\.(weight|bias)$"), r"\1.mlp.0.\2"),  # a head of a single layer
+)
+FOREIGN = (
+    (r"^(esvit\.)?encoder\.patch_embed\.", "already converted, or of a project that calls its Swin 'encoder'"),
+    (r"^(\w+\.)?embeddings\.patch_embeddings\.", "a model in transformers' own format"),
+    (r"\.attn\.logit_scale$", "a Swin V2"),
+    (
+        r"^head\.(fc\.)?(weight|bias)$",
+        "a model with a classifier, of timm or torchvision; LayerNorms of its Swin have another epsilon than EsViT's, "
+        "and its other networks are backbones of transformers here: --architecture auto --backbone timm:NAME in a run",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class OriginalFamily:
+    """
+    How a family's tensors are called in the original.
+
+    keys: at the start of the name of a tensor: it belongs to this family, and no other has it.
+    derived: in the name of one that is left out, as the model makes it itself.
+    alias: in the name of one that may be another's second name, which is without it. Left out if all are.
+    name: as people write it, if that is not the name of the family.
+    """
+
+    keys: re.Pattern
+    derived: re.Pattern
+    alias: re.Pattern | None = None
+    name: str | None = None
+
+
+# By the name of the family in `config.architecture`.
+ORIGINAL_FAMILIES = {
+    "vit": OriginalFamily(keys=re.compile(r"(cls_token|pos_embed)$|blocks\.\d+\."), derived=re.compile(r"(?!)")),
+    "auto": OriginalFamily(
+        keys=re.compile(r"conv1\.|layer1\.0\.conv1\."),
+        derived=re.compile(r"^fc\."),  # the classifier of torchvision's networks
+        name="ResNet",
+    ),
+    "swin": OriginalFamily(
+        keys=re.compile(r"patch_embed\.|layers\.0\.blocks\."),
+        derived=re.compile(r"\.(relative_position_index|attn_mask)$"),
+    ),
+    "vil": OriginalFamily(
+        keys=re.compile(r"layer1\.0\.(cls_token|proj\.|norm_embed\.)"),
+        derived=re.compile(r"\.relative_position_index$"),
+        alias=re.compile(r"_global(?=\.(weight|bias)$)"),
+    ),
+    "cvt": OriginalFamily(keys=re.compile(r"stage0\.0\."), derived=re.compile(r"\.rel_pos_idx$")),
+}
+NAMES = " or ".join(family.name or FAMILIES[key].name for key, family in ORIGINAL_FAMILIES.items())
+SUPPORTED = (
+    f"Supported are the {NAMES} networks of EsViT: a training checkpoint with 'teacher' and 'student', or one such "
+    "state dict, as written by torch.save or as .safetensors."
+)
+
+
+class ConversionError(ValueError):
+    """A checkpoint that cannot be converted, or an output folder that must not be overwritten."""
+
+
+class NumpyType:
+    """Stands in for `numpy.dtype` in a pickle."""
+
+    def __init__(self, code: str, *_flags):
+        self.code = code
+
+    def __setstate__(self, state: tuple) -> None:
+        """The state of a plain type says nothing more than its code, but for a byte order that is always little."""
+
+
+def numpy_scalar(dtype: NumpyType, data: bytes) -> float | int | bool:
+    """Stands in for the function that pickled numpy scalars name."""
+    if dtype.code not in NUMPY_SCALARS:
+        raise pickle.UnpicklingError(f"Unsupported numpy type {dtype.code!r}")
+    return struct.unpack(NUMPY_SCALARS[dtype.code], data)[0]
+
+
+SAFE_GLOBALS: list[Any] = [
+    argparse.Namespace,
+    (NumpyType, "numpy.dtype"),
+    (numpy_scalar, "numpy._core.multiarray.scalar"),
+    (numpy_scalar, "numpy.core.multiarray.scalar"),  # numpy 1
+]
+
+
+@dataclass
+class OriginalCheckpoint:
+    """
+    One network of an original checkpoint.
+
+    state_dict: its tensors under their original names, without the prefixes of wrappers and without derivable buffers.
+    family: name of the family in `config.architecture`.
+    source: the entry of the file they come from: `"teacher"`, `"student"`, `"model"`, ...
+    centers: `center` and `center_grid` (`[1, K]`) of the loss, as far as the file has them.
+    args: the options of the training run, if the file has them.
+    epoch: number of finished epochs, if the file says it.
+    left_out: what else the file holds.
+    """
+
+    state_dict: dict[str, torch.Tensor]
+    family: str
+    source: str
+    centers: dict[str, torch.Tensor] = field(default_factory=dict)
+    args: dict[str, Any] = field(default_factory=dict)
+    epoch: int | None = None
+    left_out: list[str] = field(default_factory=list)
+
+
+def read_checkpoint(path: str | Path, key: str = "teacher") -> OriginalCheckpoint:
+    """
+    Read one network of a checkpoint, in any layout that EsViT or its users write.
+
+    Args:
+        key: `"teacher"` or `"student"`, for files that hold both; a file with one state dict has no such choice.
+
+    Raises:
+        ConversionError: the file is no such checkpoint, is damaged, holds an object of a type that is not allowed
+            (which is never created), or has no `key`. OSError: it cannot be read.
+    """
+    path = Path(path)
+    content = read_file(path)
+    if not isinstance(content, Mapping):
+        raise ConversionError(f"{path} holds a {type(content).__name__}, not a state dict. {SUPPORTED}")
+    network, source = select_network(content, key, path)
+    state_dict, left_out = clean_names(network)
+    if not state_dict:
+        raise ConversionError(f"{path} holds no tensors, only {preview(content)}. {SUPPORTED}")
+    family = family_of(state_dict, path)
+    left_out += drop_derived(state_dict, family)
+    checkpoint = OriginalCheckpoint(state_dict, family, source, left_out=left_out)
+    if network is not content:
+        centers, args, epoch = content.get("dino_loss"), content.get("args"), content.get("epoch")
+        if isinstance(centers, Mapping):
+            checkpoint.centers = {name: value for name, value in centers.items() if isinstance(value, torch.Tensor)}
+        checkpoint.args = vars(args) if isinstance(args, argparse.Namespace) else {}
+        checkpoint.epoch = epoch if isinstance(epoch, int) else None
+        checkpoint.left_out += [str(name) for name in content if name not in (source, "dino_loss", "args", "epoch")]
+    return checkpoint
+
+
+def load_original_state_dict(path: str | Path, key: str = "teacher") -> dict[str, torch.Tensor]:
+    """The tensors of [`read_checkpoint`] alone."""
+    return read_checkpoint(path, key).state_dict
+
+
+def read_file(path: Path) -> Any:
+    """Tensors and plain values of a checkpoint file; the data of a zip archive stays on disk until it is used."""
+    kind = file_kind(path)
+    try:
+        if kind == SAFETENSORS:
+            return load_file(path)
+        with torch.serialization.safe_globals(SAFE_GLOBALS):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=kind == ZIP)
+    except SafetensorError as error:
+        raise ConversionError(f"{path} is a truncated or damaged .safetensors file ({error}).") from error
+    except UNPICKLING_ERRORS as error:
+        refused = re.search(r"GLOBAL (\S+)", str(error))
+        if refused is None:
+            raise ConversionError(f"{path} is damaged or no checkpoint: {first_line(error)} {SUPPORTED}") from error
+        raise ConversionError(
+            f"{path} holds an object of type {refused[1]}, which is not loaded because creating it could execute code. "
+            "Save the state dict alone, with torch.save(model.state_dict(), ...), where you trust the file."
+        ) from error
+
+
+def file_kind(path: Path) -> str:
+    """`ZIP`, `SAFETENSORS` or `PICKLE` (before torch 1.6), from the first bytes."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if head.startswith(b"PK\x03\x04"):
+        if not zipfile.is_zipfile(path):
+            raise ConversionError(f"{path} is truncated: the index at its end is missing. Fetch it again.")
+        return ZIP
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 10**8:
+        return SAFETENSORS
+    if head.startswith(b"\x80"):
+        return PICKLE
+    raise ConversionError(f"{path} is not a checkpoint; it seems to be {describe_bytes(head)}. {SUPPORTED}")
+
+
+def describe_bytes(head: bytes) -> str:
+    """What a file that is no checkpoint seems to be."""
+    if not head:
+        return "empty"
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer; fetch the file itself with `git lfs pull`"
+    if head.lstrip().startswith(b"<"):
+        return "an HTML or XML page, such as an expired download link returns"
+    if head.startswith(b"\x1f\x8b"):
+        return "a gzip archive; unpack it first"
+    if head.startswith(b"\x89HDF"):
+        return "an HDF5 file (Keras)"
+    if re.fullmatch(rb"[\t\n\r\x20-\x7e]+", head):
+        return "a text file"
+    return "a binary file of another kind"
+
+
+def first_line(error: Exception) -> str:
+    """An error of torch.load without its advice to switch the safety off."""
+    text = str(error).split("WeightsUnpickler error: ")[-1].strip() or type(error).__name__
+    return text.splitlines()[0].rstrip(".") + "."
+
+
+def preview(content: Mapping) -> str:
+    names = [str(name) for name in content]
+    return ", ".join(names[:8]) + (f", ... ({len(names)} entries)" if len(names) > 8 else "")
+
+
+def select_network(content: Mapping, key: str, path: Path) -> tuple[Mapping, str]:
+    """The state dict to convert and the name of its entry."""
+    networks = [name for name in ("teacher", "student") if isinstance(content.get(name), Mapping)]
+    if networks:
+        if key not in networks:
+            raise ConversionError(f"{path} has no {key!r} network; it has {' and '.join(networks)}.")
+        return content[key], key
+    for name in ("model", "state_dict"):
+        if isinstance(content.get(name), Mapping):
+            return content[name], name
+    return content, "the whole file"
+
+
+def clean_names(network: Mapping) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """Tensors under their plain original names, and the names of what is left out."""
+    state_dict: dict[str, torch.Tensor] = {}
+    left_out = []
+    for name, value in network.items():
+        plain = WRAPPERS.sub("", str(name))
+        for pattern, replacement in RENAMED:
+            plain = pattern.sub(replacement, plain)
+        if not isinstance(value, torch.Tensor):
+            left_out.append(plain)
+        elif plain in state_dict:
+            raise ConversionError(f"The tensor {plain} is there twice, once as {name}; remove one of the two.")
+        else:
+            state_dict[plain] = value
+    return state_dict, left_out
+
+
+def find_family(names: Iterable[str]) -> str | None:
+    """The family that tensors of these names are of, if any."""
+    found = [name for name, family in ORIGINAL_FAMILIES.items() if any(family.keys.match(key) for key in names)]
+    return found[0] if found else None
+
+
+def family_of(state_dict: Mapping[str, torch.Tensor], path: Path) -> str:
+    """The family of a network. Another architecture is refused by its name, not by a list of all its tensors."""
+    for pattern, description in FOREIGN:
+        found = next((name for name in state_dict if re.search(pattern, name)), None)
+        if found is not None:
+            raise ConversionError(f"{path} seems to be {description} (it has a tensor {found}). {SUPPORTED}")
+    family = find_family(state_dict)
+    if family is None:
+        raise ConversionError(f"{path} has none of the tensors of a {NAMES}, but {preview(state_dict)}. {SUPPORTED}")
+    return family
+
+
+def drop_derived(state_dict: dict[str, torch.Tensor], family: str) -> list[str]:
+    """Delete the tensors that the model makes itself, and second names of others. Returns their names."""
+    derived = [name for name in state_dict if ORIGINAL_FAMILIES[family].derived.search(name)]
+    derived += aliases(state_dict, ORIGINAL_FAMILIES[family].alias)
+    for name in derived:
+        del state_dict[name]
+    return derived
+
+
+def aliases(state_dict: Mapping[str, torch.Tensor], pattern: re.Pattern | None) -> list[str]:
+    """The names that match, if all of them are second names; none of networks that learned these tensors apart."""
+    firsts = {name: pattern.sub("", name) for name in state_dict if pattern.search(name)} if pattern else {}
+    same = all(
+        first in state_dict and torch.equal(state_dict[name], state_dict[first]) for name, first in firsts.items()
+    )
+    return list(firsts) if same else []

@@ -1,0 +1,302 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Convert a checkpoint of the original EsViT (microsoft/esvit) to a model folder:
+
+    python -m modeling_esvit.convert_original checkpoint.pth out/ [--key teacher|student] [--native] [--image-size 224]
+
+The architecture is read from the shapes of the tensors. A checkpoint with projection heads becomes an
+`EsViTForPreTraining` (from which `AutoModel` loads the backbone), one without an `EsViTModel`. `--native` writes the
+backbone in transformers' own `swin` format instead; it also takes a model folder of this project.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modeling_esvit.configuration_esvit import EsViTArchitectureError, EsViTConfig, check_field
+from modeling_esvit.conversion.native_swin import load_backbone, residual_scale, save_native
+from modeling_esvit.conversion.original_architecture import infer_config, joined, published_name
+from modeling_esvit.conversion.original_checkpoint import (
+    ConversionError,
+    OriginalCheckpoint,
+    read_checkpoint,
+)
+from modeling_esvit.conversion.original_resnet import to_torchvision, to_transformers
+from modeling_esvit.modeling_esvit import EsViTForPreTraining, EsViTModel
+
+
+BACKBONE = "esvit.encoder.backbone."  # what is of transformers, which has its own names: a ResNet
+# Original name or prefix and ours; the first that fits counts, the last fits all.
+RENAMED_PREFIXES = (
+    ("head.", "view_head."),
+    ("head_dense.", "region_head."),
+    ("dino_loss.center_grid", "region_center"),
+    ("dino_loss.center", "view_center"),
+    ("absolute_pos_embed", "esvit.encoder.patch_embed.absolute_pos_embed"),
+    ("", "esvit.encoder."),
+)
+
+
+@dataclass
+class ConversionReport:
+    """What was written where, and what a user of it should know."""
+
+    source: str
+    output: Path
+    model_class: str
+    config: EsViTConfig
+    num_parameters: int
+    notes: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        config = self.config
+        name = published_name(config)
+        lines = [
+            f"{self.source} -> {self.output}",
+            f"{self.model_class}, {name or 'no published architecture'}",
+            describe_architecture(config),
+            f"{self.num_parameters:,} backbone parameters",
+            *self.notes,
+        ]
+        return "\n  ".join(lines)
+
+
+def describe_architecture(config: EsViTConfig) -> str:
+    if config.architecture == "auto":
+        fields = config.backbone_config
+        return (
+            f"{fields.model_type} of transformers, widths {joined(fields.hidden_sizes)}, depths {joined(fields.depths)}"
+        )
+    stages = f"widths {joined(config.stage_widths())}, depths {joined(config.depths)}, heads {joined(config.num_heads)}"
+    window = f"window {config.window_size}" if config.architecture != "vit" else f"patch {config.patch_size}"
+    return f"{config.family.name}, {stages}, {window} at {config.image_size} px"
+
+
+# Tensors
+
+
+def our_name(name: str) -> str:
+    """Name in `EsViTForPreTraining` of a tensor of the original."""
+    if (inner := to_transformers(name)) != name:
+        return BACKBONE + inner
+    old, new = next((old, new) for old, new in RENAMED_PREFIXES if name.startswith(old))
+    return new + name[len(old) :]
+
+
+def original_name(name: str) -> str:
+    """Inverse of [`our_name`]."""
+    if name.startswith(BACKBONE):
+        return to_torchvision(name.removeprefix(BACKBONE))
+    old, new = next((old, new) for old, new in RENAMED_PREFIXES if name.startswith(new))
+    return old + name[len(new) :]
+
+
+def check_tensors(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> None:
+    """
+    Compare names and shapes (keys are names in `EsViTForPreTraining`).
+
+    Raises:
+        ConversionError: they differ; every missing, unexpected and misshapen tensor is named, as the original names it.
+    """
+    problems = [
+        f"missing: {original_name(name)} {list(tensor.shape)}" for name, tensor in expected.items() if name not in found
+    ]
+    for name, tensor in found.items():
+        if name not in expected:
+            problems.append(f"unexpected: {original_name(name)} {list(tensor.shape)}")
+        elif tensor.shape != expected[name].shape:
+            shapes = f"{list(tensor.shape)}, expected {list(expected[name].shape)}"
+            problems.append(f"misshapen: {original_name(name)} {shapes}")
+    if problems:
+        listed = "\n  ".join(problems)
+        raise ConversionError(
+            f"{len(problems)} tensors do not fit the architecture that the others describe:\n  {listed}"
+        )
+
+
+def check_finite(tensors: Mapping[str, torch.Tensor]) -> None:
+    broken = [original_name(name) for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if broken:
+        raise ConversionError(f"NaN or infinite values (training had diverged): {', '.join(broken)}.")
+
+
+def build_model(
+    checkpoint: OriginalCheckpoint, image_size: int | None, overrides: Mapping[str, Any]
+) -> tuple[EsViTForPreTraining | EsViTModel, list[str]]:
+    """
+    The model of a checkpoint, in float32: `EsViTForPreTraining`, or `EsViTModel` if it has no heads. With remarks.
+
+    Raises:
+        ConversionError: tensors are missing, unexpected, misshapen or not finite.
+    """
+    tensors = {our_name(name): tensor for name, tensor in checkpoint.state_dict.items()}
+    has_heads = any(name.startswith(("view_head.", "region_head.")) for name in tensors)
+    if has_heads:
+        frozen, reason = prototype_norm_frozen(checkpoint)
+        config = infer_config(checkpoint.state_dict, image_size, **{"norm_last_layer": frozen, **overrides})
+        centers, remark = centers_of(checkpoint, config)
+        tensors |= centers
+        heads = "view and region head" if config.region_head else "view head"
+        notes = [f"{heads}, {config.num_prototypes} prototypes, norm_last_layer={frozen} ({reason})", remark]
+    else:
+        config = infer_config(checkpoint.state_dict, image_size, **overrides)
+        notes = ["the checkpoint has no projection heads"]
+    model = EsViTForPreTraining(config) if has_heads else EsViTModel(config)
+    prefix = "" if has_heads else "esvit."
+    check_tensors({prefix + name: tensor for name, tensor in model.state_dict().items()}, tensors)
+    check_finite(tensors)
+    model.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in tensors.items()})
+    return model, notes
+
+
+def prototype_norm_frozen(checkpoint: OriginalCheckpoint) -> tuple[bool, str]:
+    """`norm_last_layer`, which shapes do not tell, and how it is known."""
+    if "norm_last_layer" in checkpoint.args:
+        return bool(checkpoint.args["norm_last_layer"]), "from the options in the checkpoint"
+    norms = [tensor for name, tensor in checkpoint.state_dict.items() if name.endswith("last_layer.weight_g")]
+    if all(bool((norm == 1).all()) for norm in norms):
+        return True, "assumed: all prototypes have norm 1"
+    return False, "the prototypes' norms are not 1"
+
+
+def centers_of(checkpoint: OriginalCheckpoint, config: EsViTConfig) -> tuple[dict[str, torch.Tensor], str]:
+    """Centres `[K]` of the teacher's logits, zero where the checkpoint has none; and a remark on that."""
+    wanted = {"center": "view_center", **({"center_grid": "region_center"} if config.region_head else {})}
+    centers = {ours: torch.zeros(config.num_prototypes) for ours in wanted.values()}
+    centers |= {ours: checkpoint.centers[name].flatten() for name, ours in wanted.items() if name in checkpoint.centers}
+    absent = [ours for name, ours in wanted.items() if name not in checkpoint.centers]
+    return centers, f"zero, as the checkpoint lacks them: {', '.join(absent)}" if absent else "centres kept"
+
+
+# Folders
+
+
+def convert(
+    path: str | Path,
+    output: str | Path,
+    key: str = "teacher",
+    native: bool = False,
+    image_size: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+) -> ConversionReport:
+    """
+    Convert a checkpoint file (with `native` also a model folder of this project) to a new model folder.
+
+    Args:
+        key: network of a training checkpoint, `"teacher"` or `"student"`.
+        native: write transformers' own `swin` format, if that can carry the model, and compare its outputs with ours.
+        image_size: construction size, where the checkpoint leaves a choice (see [`infer_config`]).
+        overrides: other fields of the configuration that its tensors do not tell, such as the heads of a CvT.
+
+    Raises:
+        ConversionError: see [`read_checkpoint`], [`build_model`], [`save_native`]; or `output` exists and is not empty.
+            In every case `output` is left as it was.
+    """
+    path, output = Path(path), Path(output).resolve()
+    require_free(output)
+    model, source, notes = load_source(path, key, native, image_size, overrides or {})
+    backbone = model.esvit if isinstance(model, EsViTForPreTraining) else model
+    with staged_folder(output) as folder:
+        if native:
+            notes = native_notes(backbone.config, save_native(backbone, folder))
+        else:
+            model.save_pretrained(folder)
+    written = "transformers' SwinModel" if native else type(model).__name__
+    num_parameters = sum(parameter.numel() for parameter in backbone.parameters())
+    return ConversionReport(source, output, written, model.config, num_parameters, notes)
+
+
+def load_source(
+    path: Path, key: str, native: bool, image_size: int | None, overrides: Mapping[str, Any]
+) -> tuple[EsViTForPreTraining | EsViTModel, str, list[str]]:
+    """The model of a checkpoint file or model folder, a description of where it comes from, and remarks."""
+    if path.is_dir():
+        if not native:
+            raise ConversionError(f"{path} is a folder; name the checkpoint file in it.")
+        return load_backbone(path), str(path), []
+    checkpoint = read_checkpoint(path, key)
+    model, notes = build_model(checkpoint, image_size, overrides)
+    if checkpoint.left_out:
+        left_out = dict.fromkeys(name.rsplit(".", 1)[-1] for name in checkpoint.left_out)
+        notes.append(f"left out: {', '.join(left_out)}")
+    epoch = "" if checkpoint.epoch is None else f", epoch {checkpoint.epoch}"
+    return model, f"{path} ({checkpoint.source}{epoch})", notes
+
+
+def require_free(output: Path) -> None:
+    """
+    Raises:
+        ConversionError: there is something that is not an empty folder.
+    """
+    if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        raise ConversionError(f"{output} exists already; name another output folder, or delete it first.")
+
+
+@contextmanager
+def staged_folder(output: Path) -> Iterator[Path]:
+    """A temporary folder beside `output` that becomes `output` if the body succeeds, and vanishes if not."""
+    existing = next(parent for parent in output.parents if parent.is_dir())
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=existing) as scratch:
+        folder = Path(scratch) / output.name
+        yield folder
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(output)
+
+
+def native_notes(config: EsViTConfig, difference: float) -> list[str]:
+    """What a user of the native format must know."""
+    size = config.image_size if isinstance(config.image_size, int) else "x".join(map(str, config.image_size))
+    return [
+        f"equal to ours at {size} px: largest relative difference {difference:.1e} on random images",
+        f"valid at {size} px only: transformers' Swin fails on small images and shifts otherwise on large ones",
+        f"outputs are equal, hidden_states are {residual_scale(config):.4f} times ours (for its fixed epsilons)",
+        "the backbone alone; this format has no projection heads and centres",
+    ]
+
+
+def field_and_value(text: str) -> tuple[str, Any]:
+    """`NAME=VALUE` of the command line."""
+    name, _, value = text.partition("=")
+    try:
+        check_field(name)
+        return name, json.loads(value)
+    except EsViTArchitectureError as error:
+        raise ConversionError(f"--set {text}: {error}") from error
+    except json.JSONDecodeError as error:
+        raise ConversionError(
+            f'--set {text}: {value!r} is no JSON; a list is written [1,3,6,12], a text "gelu".'
+        ) from error
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m modeling_esvit.convert_original", description="Convert an original EsViT checkpoint."
+    )
+    parser.add_argument("checkpoint", help="checkpoint file (.pth, .pt, .safetensors)")
+    parser.add_argument("output", help="new model folder")
+    parser.add_argument("--key", choices=("teacher", "student"), default="teacher", help="which network of the file")
+    parser.add_argument("--native", action="store_true", help="write transformers' own swin format")
+    parser.add_argument("--image-size", type=int, help="image size of the training run, where the tensors do not tell")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="field of the configuration that tensors do not tell, its value in JSON: num_heads=[1,3,6,12]",
+    )
+    options = parser.parse_args(arguments)
+    try:
+        overrides = dict(map(field_and_value, options.overrides))
+        print(convert(options.checkpoint, options.output, options.key, options.native, options.image_size, overrides))
+    except (ConversionError, OSError) as error:
+        sys.exit(f"error: {error}")

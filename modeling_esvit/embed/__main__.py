@@ -1,0 +1,15 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The command `python -m modeling_esvit.embed`, also installed as `esvit-embed`."""
+
+import sys
+
+
+try:
+    from modeling_esvit.embed.embedder import main
+except ImportError as error:
+    sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

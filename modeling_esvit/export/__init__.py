@@ -1,0 +1,8 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Models as other programs run them: `python -m modeling_esvit.export`, and [`export`] in Python."""
+
+from modeling_esvit.export.exporter import ExportError, ExportReport, export, main
+
+
+__all__ = ["ExportError", "ExportReport", "export", "main"]

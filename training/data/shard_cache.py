@@ -1,0 +1,95 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Copies of remote shards on a disk, for those who ask for them: later epochs, and runs, read these.
+
+A shard is stored whole, when the first of its images is needed: written beside, forced to the disk and renamed, so a
+file with the final name is complete. Its name is made of URL, size and version, so another version is another file. The
+processes of a machine share a folder, and each shard is fetched by one of them. Nothing is ever deleted: the folder
+grows to the size of the data.
+"""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+from filelock import FileLock
+
+from modeling_esvit.images.read_ahead import in_order
+from training.data.shard_files import ShardError, ShardFile
+
+
+# Of a shard, bytes of a request, and how many requests are made at a time.
+PART, REQUESTS = 8 * 1024**2, 4
+
+
+class CacheError(ShardError):
+    """A shard cannot be stored: the disk is full, or may not be written to."""
+
+
+class ShardCache:
+    """Copies in `folder`. Used by threads and processes at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def local(self, file: ShardFile) -> ShardFile:
+        """The copy of `file`, fetched now if it is not there; a local file itself.
+
+        Raises:
+            CacheError: it cannot be stored.
+            ShardError: it cannot be read.
+        """
+        if file.is_local:
+            return file
+        path = self._path(file)
+        if not _is_whole(path, file):
+            self._fetch(file, path)
+        return ShardFile.locate(str(path), retry_seconds=0)
+
+    def _path(self, file: ShardFile) -> Path:
+        key = hashlib.sha256(repr((file.url, file.size, file.version)).encode()).hexdigest()[:16]
+        return self.folder / f"{key}-{PurePosixPath(urlsplit(file.url).path).name}"
+
+    def _fetch(self, file: ShardFile, path: Path) -> None:
+        partial = path.with_name(f"{path.name}.partial")
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(path.with_name(f"{path.name}.lock")):
+                if not _is_whole(path, file):  # another one may have fetched it meanwhile
+                    _write(file, partial)
+                    partial.replace(path)
+        except ShardError:  # of reading
+            raise
+        except OSError as error:
+            raise CacheError(
+                f"{file.url} ({file.size / 1e6:.1f} MB) cannot be stored in the cache {str(self.folder)!r}: "
+                f"{error.strerror}; {_free_bytes(self.folder) / 1e6:.1f} MB are free there. Make room, name another "
+                "folder, or leave out cache."
+            ) from error
+
+
+def _is_whole(path: Path, file: ShardFile) -> bool:
+    return path.is_file() and path.stat().st_size == file.size
+
+
+def _write(file: ShardFile, path: Path) -> None:
+    starts = iter(range(0, file.size, PART))
+    parts = in_order(
+        starts, lambda start: file.read_range(start, min(start + PART, file.size)), threads=REQUESTS, ahead=REQUESTS
+    )
+    try:
+        with open(path, "wb") as copy:
+            for part in parts:
+                copy.write(part)
+            copy.flush()
+            os.fsync(copy.fileno())
+    except OSError:
+        path.unlink(missing_ok=True)  # on a full disk, others need its room
+        raise
+
+
+def _free_bytes(folder: Path) -> int:
+    """Of the disk that the folder is on, or would be."""
+    return shutil.disk_usage(next(each for each in (folder, *folder.absolute().parents) if each.exists())).free

@@ -1,0 +1,316 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A stream of shards whose order is index arithmetic: a function of (seed, epoch, process), known before it is read.
+
+    shards         in a permutation keyed by (seed, epoch), one after the other, begun at a keyed row: a circle of rows
+    process r      the rows r * n .. (r + 1) * n - 1 of it, n = steps an epoch x images a process and step; up to the
+                   rows left out at the end, other ones each epoch, that is every row once
+    shuffle        its rows in equal blocks of up to `shuffle_window`, each in a keyed permutation
+
+So a run can begin at any step: it begins to read at the block of that step. A process reads only the row groups (or tar
+members) that its rows are in.
+"""
+
+import itertools
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar, Union
+
+import torch.distributed
+from tqdm import tqdm
+
+from modeling_esvit.images.decoding import Record
+from modeling_esvit.images.read_ahead import in_order
+from training.data.columns import DataOptionError, EmptySourceError, ImageColumns
+from training.data.shard_cache import ShardCache
+from training.data.shard_files import ShardError, ShardFile
+from training.data.shard_formats import ParquetShard, Shard, TarShard, open_tar
+from training.views.draw import Draws, keyed_generator
+
+
+if TYPE_CHECKING:
+    import datasets
+
+
+READERS, OPENERS = 4, 16  # threads that read, and that open shards: so many requests at a time
+SHOWN_FROM = 64  # shards whose opening is shown
+Result = TypeVar("Result")
+
+
+class Run(NamedTuple):
+    """Neighbouring rows of one shard."""
+
+    shard: int
+    start: int
+    stop: int
+
+
+def epoch_runs(lengths: list[int], seed: int, epoch: int) -> list[Run]:
+    """All rows of all shards in the order of an epoch; of the first shard a part may come at the end."""
+    generator = keyed_generator(seed, epoch, draws=Draws.ORDER)
+    runs = [Run(shard, 0, lengths[shard]) for shard in generator.permutation(len(lengths)).tolist()]
+    total = sum(lengths)
+    first = int(generator.integers(total))
+    return cut(runs, first, total - first) + cut(runs, 0, first)
+
+
+def cut(runs: list[Run], first: int, count: int) -> list[Run]:
+    """The rows `first` to `first + count - 1` of those in `runs`."""
+    found, position = [], 0
+    for shard, start, stop in runs:
+        low, high = max(first - position, 0), min(first + count - position, stop - start)
+        if low < high:
+            found.append(Run(shard, start + low, start + high))
+        position += stop - start
+    return found
+
+
+def block_bounds(count: int, window: int) -> list[int]:
+    """Where the blocks of `count` rows begin, and the last one ends: of up to `window` rows, equal up to one row."""
+    blocks = -(-count // window)
+    return [count * block // blocks for block in range(blocks + 1)]
+
+
+class ShardStream:
+    """The images of shards as a source for the loader.
+
+    Raises:
+        DataOptionError: `samples_per_epoch` is more than there is, or less than 1.
+        EmptySourceError: the shards have no rows.
+    """
+
+    def __init__(
+        self,
+        shards: list[Shard],
+        columns: ImageColumns,
+        *,
+        samples_per_epoch: int | None = None,
+        shuffle_window: int = 1000,
+        cache: ShardCache | None = None,
+    ) -> None:
+        self.shards, self._columns, self._window, self._cache = shards, columns, shuffle_window, cache
+        self.has_labels, self.class_names = columns.label is not None, columns.class_names
+        self._lengths = [len(shard) for shard in shards]
+        if not sum(self._lengths):
+            raise EmptySourceError(f"the {len(shards)} shards, {shards[0].file.url} and so on, have no rows.")
+        self._length = sum(self._lengths) if samples_per_epoch is None else samples_per_epoch
+        if not 1 <= self._length <= sum(self._lengths):
+            raise DataOptionError(
+                f"samples_per_epoch is {samples_per_epoch}, but the shards have {sum(self._lengths)} images: "
+                "give a number from 1 to that."
+            )
+
+    def __len__(self) -> int:
+        return self._length
+
+    def num_units(self) -> int:
+        """Of what is not read in parts: row groups, or samples."""
+        if isinstance(self.shards[0], TarShard):
+            return sum(self._lengths)
+        return sum(1 for shard in self.shards if len(shard) for _ in shard.units(0, len(shard)))
+
+    def check_processes(self, world_size: int) -> None:
+        """
+        Raises:
+            DataOptionError: there are more processes than row groups, so that some would read what others read.
+        """
+        if self.num_units() < world_size:
+            raise DataOptionError(
+                f"the {len(self.shards)} shards have {self.num_units()} {self.shards[0].unit_name} in all, for "
+                f"{world_size} processes: each must have one of its own. Write them with smaller row groups, or read "
+                "them without streaming."
+            )
+
+    def describe(self, per_process: int, world_size: int) -> str:
+        """How an epoch is dealt out, in numbers; `per_process` is the images of each process."""
+        total, used = sum(self._lengths), per_process * world_size
+        blocks = len(block_bounds(per_process, self._window)) - 1
+        return "\n".join(
+            [
+                f"stream           = {total} images in {len(self.shards)} shards, {self.num_units()} "
+                f"{self.shards[0].unit_name}; an epoch has {len(self)}",
+                f"images a process = {per_process}: process r has rows r x {per_process} .. of the shards in the "
+                f"epoch's order, {self._window} at most ({blocks} blocks) shuffled at a time",
+                f"left out         = {total} - {world_size} processes x {per_process} = {total - used} images, others "
+                "each epoch",
+            ]
+        )
+
+    def rank_items(self, seed: int, epoch: int, rank: int, count: int, start: int) -> Iterator[Record]:
+        """The records of process `rank`, of `count` for each process, from the one with number `start` on.
+
+        There is no end: after the last one comes the last block, again and again, to replace what is unreadable.
+
+        Raises:
+            ShardError: what a shard should hold could not be read.
+        """
+        return next(self.rank_epochs(seed, range(epoch, epoch + 1), rank, count, start))
+
+    def rank_epochs(self, seed: int, epochs: range, rank: int, count: int, start: int) -> Iterator[Iterator[Record]]:
+        """`rank_items` of each epoch, of the first one from `start` on.
+
+        One reader serves them all: while the last block of an epoch is consumed, the next epoch is read already. An
+        epoch's items end to be valid when the next one's are asked for.
+        """
+        firsts = [start if epoch == epochs.start else 0 for epoch in epochs]
+        bounds = [self._bounds_from(first, count) for first in firsts]
+        runs = (self._runs(seed, epoch, rank, count, each[0]) for epoch, each in zip(epochs, bounds, strict=True))
+        records = self._records(itertools.chain.from_iterable(runs))
+        for epoch, first, each in zip(epochs, firsts, bounds, strict=True):
+            part = itertools.islice(records, count - each[0])
+            yield self._shuffled(part, partial(self._order, seed, epoch, rank * count), each, first - each[0])
+            deque(part, maxlen=0)  # what was not asked for: the reader must be at the next epoch's start
+
+    def rows(self, start: int, stop: int) -> Iterator[Record]:
+        """The records `start` to `stop - 1` of all shards as they are stored, read ahead.
+
+        Raises:
+            ShardError: what a shard should hold could not be read.
+        """
+        whole = [Run(shard, 0, length) for shard, length in enumerate(self._lengths)]
+        return self._records(iter(cut(whole, start, stop - start)))
+
+    def _bounds_from(self, start: int, count: int) -> list[int]:
+        """The bounds of the blocks from that of `start` on."""
+        bounds = block_bounds(count, self._window)
+        return bounds[next(block for block, end in enumerate(bounds[1:]) if start < end or end == count) :]
+
+    def _runs(self, seed: int, epoch: int, rank: int, count: int, first: int) -> list[Run]:
+        return cut(epoch_runs(self._lengths, seed, epoch), rank * count + first, count - first)
+
+    @staticmethod
+    def _order(seed: int, epoch: int, first_row: int, begin: int, end: int) -> list[int]:
+        """The permutation of a block."""
+        generator = keyed_generator(seed, epoch, first_row + begin, draws=Draws.WINDOW)
+        return generator.permutation(end - begin).tolist()
+
+    @staticmethod
+    def _shuffled(
+        records: Iterator[Record], order: Callable[[int, int], list[int]], bounds: list[int], skip: int
+    ) -> Iterator[Record]:
+        """The records block by block, each in its order, without the first `skip`; then the last block without end."""
+        block = list[Record]()
+        for begin, end in itertools.pairwise(bounds):
+            block.clear()  # before the next block is in memory
+            block += itertools.islice(records, end - begin)
+            block[:] = [block[index] for index in order(begin, end)]
+            yield from itertools.islice(block, skip, None)
+            skip = 0
+        yield from itertools.cycle(block)
+
+    def _records(self, runs: Iterator[Run]) -> Iterator[Record]:
+        units = (
+            Run(run.shard, start, stop)
+            for run in runs
+            for start, stop in self.shards[run.shard].units(run.start, run.stop)
+        )
+        return itertools.chain.from_iterable(
+            in_order(
+                units, self._read_unit, threads=READERS, ahead=self._window, weight=lambda unit: unit.stop - unit.start
+            )
+        )
+
+    def _read_unit(self, unit: Run) -> list[Record]:
+        shard = self.shards[unit.shard]
+        file = shard.file if self._cache is None else self._cache.local(shard.file)
+        return shard.read(unit.start, unit.stop, self._columns, file)
+
+    @staticmethod
+    def read(item: Record) -> Record:
+        """The record itself, which the stream has read."""
+        return item
+
+
+def open_stream(
+    urls: list[str],
+    *,
+    features: Union["datasets.Features", None] = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    samples_per_epoch: int | None = None,
+    shuffle_window: int = 1000,
+    retry_seconds: float = 300,
+    index_dir: Path | None = None,
+    cache: Path | None = None,
+) -> ShardStream:
+    """The stream of parquet files, or of tar files, with these paths or URLs.
+
+    Processes of a torch.distributed group share the work of opening them (for tar files: of walking through them).
+
+    Args:
+        features: Of the data set, if they are declared somewhere else than in the files.
+        image_column, label_column: Of parquet files as in `ImageColumns.find`; of tar files, the extensions.
+        samples_per_epoch: Fewer than there are, if not all of them are to be seen in each epoch.
+        shuffle_window: Rows that are shuffled, and held in memory, at a time; as many are read ahead.
+        retry_seconds: How long faults of a server may last.
+        index_dir: Where the index of tar files is kept from one run to the next; None: in memory only.
+        cache: Folder for copies of the shards that are read; None: nothing of them is stored. See `ShardCache`.
+
+    Raises:
+        ShardError: one cannot be read, or is damaged.
+        DataOptionError, EmptySourceError: see `ShardStream`, `ImageColumns.find` and `shards.index_tar`.
+    """
+    stream = partial(
+        ShardStream,
+        samples_per_epoch=samples_per_epoch,
+        shuffle_window=shuffle_window,
+        cache=None if cache is None else ShardCache(cache),
+    )
+    if all(url.endswith(".tar") for url in urls):
+        tars = _shared(
+            urls, lambda url: open_tar(ShardFile.locate(url, retry_seconds), image_column, label_column, index_dir)
+        )
+        label = (label_column or "cls") if all(tar.has_labels for tar in tars) else None
+        return stream([*tars], ImageColumns(image_column or "image", label, None))
+    if not all(url.endswith(".parquet") for url in urls):
+        other = next(url for url in urls if not url.endswith(".parquet"))
+        raise DataOptionError(f"{other!r} cannot be streamed: shards are .parquet files, or (uncompressed) .tar files.")
+    parquets = _shared(urls, lambda url: ParquetShard(ShardFile.locate(url, retry_seconds)))
+    columns = ImageColumns.find(features or _features(parquets[0]), image_column, label_column)
+    for shard in parquets:
+        shard.check(columns)
+    return stream([*parquets], columns)
+
+
+def _features(shard: ParquetShard) -> "datasets.Features":
+    import datasets
+
+    return datasets.Features.from_arrow_schema(shard.metadata.schema.to_arrow_schema())
+
+
+def _shared(urls: list[str], opened: Callable[[str], Result]) -> list[Result]:
+    """
+    `opened(url)` of each, in order; every process of the group does its share, and gets all.
+
+    Raises:
+        ShardError: also where another process could not open its share: none waits for it.
+    """
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else (0, 1)
+    results = in_order(iter(urls[rank::world]), opened, threads=OPENERS, ahead=4 * OPENERS)
+    shown = _shown(results, len(urls[rank::world]), quiet=rank != 0 or len(urls) < SHOWN_FROM)
+    if not distributed:
+        return list(shown)
+    mine: list[Result] = []
+    failure: OSError | ValueError | None = None
+    try:
+        mine += shown
+    except (OSError, ValueError) as error:
+        failure = error
+    parts: list[tuple[list[Result], str | None]] = [([], None)] * world
+    sent = (mine, None if failure is None else str(failure))
+    torch.distributed.all_gather_object(parts, sent)
+    if failure is not None:
+        raise failure
+    for message in filter(None, (message for _, message in parts)):
+        raise ShardError(message)
+    return [parts[index % world][0][index // world] for index in range(len(urls))]
+
+
+def _shown(results: Iterator[Result], number: int, quiet: bool) -> Iterator[Result]:
+    """`results`, with a bar on stderr; in a log file, a line of it now and then."""
+    interval = 0.2 if sys.stderr.isatty() else 10.0
+    return iter(tqdm(results, "Opening shards", number, unit=" shards", mininterval=interval, disable=quiet))

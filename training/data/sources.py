@@ -1,0 +1,323 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Where images come from: a folder of files, a `datasets` data set in place, or a stream of shards.
+
+    source = open_source("photographs/")               # any nesting, any format Pillow decodes
+    source = open_source("shards/*.parquet")           # also: a folder of them, or of Dataset.save_to_disk
+    source = open_source("shards/*.tar")               # as WebDataset writes them; also https://.../shard.tar
+    source = open_source("org/name", streaming=True)   # a data set of the Hub
+
+A source hands out undecoded records, in an order that is a function of (seed, epoch); `decode` makes
+the RGB image of a record.
+"""
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
+
+import numpy as np
+
+from modeling_esvit.images.decoding import Record, image_extensions
+from training.data.columns import DataNotFoundError, DataOptionError, EmptySourceError, ImageColumns
+from training.data.shard_names import matching_shards, names_shards
+from training.data.shard_stream import ShardStream, open_stream
+from training.views.draw import Draws, keyed_generator
+
+
+if TYPE_CHECKING:
+    import datasets
+
+
+def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:
+    """The permutation of `range(num_images)` in which an epoch visits the images: position -> index."""
+    return keyed_generator(seed, epoch, draws=Draws.ORDER).permutation(num_images)
+
+
+class FolderSource:
+    """All images below a folder, sorted by path. A class is a first-level subfolder.
+
+    Hidden files and folders are left out; links are followed, and no folder is read twice. There are no classes
+    unless every image lies in a subfolder.
+
+    Raises:
+        DataNotFoundError: `root` is not a folder.
+        EmptySourceError: no file below it has the extension of a format that Pillow decodes.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self.root = Path(root)
+        if not self.root.is_dir():
+            raise DataNotFoundError(f"{str(root)!r} is not a folder.")
+        paths = sorted(_image_paths(self.root))
+        if not paths:
+            raise EmptySourceError(
+                f"no image below {str(root)!r}: no file name ends in .jpg, .png, .tiff, .webp or any other of the "
+                f"{len(image_extensions())} extensions that Pillow decodes."
+            )
+        # Arrays, not lists: worker processes share their pages, whereas reading a list copies them (reference counts).
+        self._paths = np.array([os.fsencode(path) for path in paths])
+        self.has_labels = all(os.sep in path for path in paths)
+        self.class_names: list[str] | None = None
+        if self.has_labels:
+            names, self._labels = np.unique([path.split(os.sep)[0] for path in paths], return_inverse=True)
+            self.class_names = names.tolist()
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def paths(self) -> list[str]:
+        """Of all images, relative to the root."""
+        return [os.fsdecode(path) for path in self._paths]
+
+    def items(self, seed: int, epoch: int) -> Iterator[int]:
+        """The indices of all images, in the order of the epoch."""
+        return iter(epoch_order(len(self), seed, epoch).tolist())
+
+    def read(self, item: int) -> Record:
+        """The record of the image with index `item`, not opened yet."""
+        path = os.fsdecode(self._paths[item])
+        label = int(self._labels[item]) if self.has_labels else None
+        return Record(str(self.root / path), label, path)
+
+
+def _image_paths(root: Path) -> Iterator[str]:
+    """Paths of the images below `root`, relative to it. A folder that cannot be listed is an OSError."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    visited = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=refuse):
+        if os.path.realpath(folder) in visited:
+            subfolders.clear()
+            continue
+        visited.add(os.path.realpath(folder))
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        prefix = "" if folder == str(root) else os.path.relpath(folder, root)
+        for name in files:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in image_extensions():
+                yield os.path.join(prefix, name)
+
+
+class DatasetSource:
+    """A map-style `datasets.Dataset`, read in place.
+
+    Raises:
+        DataOptionError: the columns cannot be told (see `ImageColumns.find`).
+        EmptySourceError: it has no rows.
+    """
+
+    def __init__(
+        self, dataset: "datasets.Dataset", image_column: str | None = None, label_column: str | None = None
+    ) -> None:
+        if len(dataset) == 0:
+            raise EmptySourceError("the data set has no rows.")
+        columns = ImageColumns.find(dataset.features, image_column, label_column, strings=True)
+        self._columns = columns.of_names(dataset)
+        self._dataset = self._columns.select(dataset)
+        self.fingerprint: str = self._dataset._fingerprint  # of its rows, by `datasets`
+        self.has_labels, self.class_names = self._columns.label is not None, self._columns.class_names
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def items(self, seed: int, epoch: int) -> Iterator[int]:
+        """The indices of all rows, in the order of the epoch."""
+        return iter(epoch_order(len(self), seed, epoch).tolist())
+
+    def read(self, item: int) -> Record:
+        """The record of row `item`."""
+        record = fetched(self._columns.record(self._dataset[item]))
+        return record._replace(name=f"row {item} ({record.name})" if record.name else f"row {item}")
+
+
+def fetched(record: Record) -> Record:
+    """The record with its content, if `datasets` names it by a URL: of a remote file, or of a member of an archive."""
+    if isinstance(record.image, bytes) or "://" not in record.image:
+        return record
+    from datasets.utils.file_utils import xopen
+
+    with xopen(record.image, "rb") as file:
+        return record._replace(image=file.read())
+
+
+ImageSource: TypeAlias = FolderSource | DatasetSource | ShardStream
+
+
+def open_source(
+    data: Union[str, os.PathLike[str], "datasets.Dataset"],
+    *,
+    split: str | None = None,
+    config_name: str | None = None,
+    revision: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    streaming: bool = False,
+    samples_per_epoch: int | None = None,
+    shuffle_window: int = 1000,
+    stream_retry_seconds: float = 300,
+    tar_index: Path | None = None,
+    cache: Path | None = None,
+) -> ImageSource:
+    """The source of images that `data` names.
+
+    Args:
+        data: A folder of images; a folder, glob or pattern (see `shard_names`) of parquet or tar files (in the folder
+            itself or in its `data` subfolder), also by URL; a folder written by `save_to_disk`; "namespace/name" of a
+            Hub data set; or a `datasets.Dataset`.
+        split: Of a data set ("train" if None); of a folder of images, one of its subfolders (itself if None).
+        config_name: Of a data set with several configurations.
+        revision: Branch, tag or commit of a data set of the Hub.
+        image_column, label_column: See `ImageColumns.find`; of tar files, the extensions of the members.
+        streaming: Read parquet files and Hub data sets as a stream: nothing is stored on disk. Tar files and URLs
+            always are.
+        samples_per_epoch, shuffle_window, stream_retry_seconds, tar_index, cache: Of a stream, see `open_stream`.
+
+    Raises:
+        DataNotFoundError, EmptySourceError, DataOptionError: see their descriptions.
+        ShardError: a shard cannot be read, or is damaged.
+    """
+    if not isinstance(data, (str, os.PathLike)):
+        return _rows_in_memory(data, image_column, label_column)
+    path = Path(data).expanduser()
+    _refuse_revision(path, str(data), revision)
+    if streaming or _is_tar(data) or "://" in str(data):
+        _refuse_to_stream(path, image_column, label_column)
+        shards, features = _find_shards(str(data), split, config_name, revision)
+        return open_stream(
+            shards,
+            features=features,
+            image_column=image_column,
+            label_column=label_column,
+            samples_per_epoch=samples_per_epoch,
+            shuffle_window=shuffle_window,
+            retry_seconds=stream_retry_seconds,
+            index_dir=tar_index,
+            cache=cache,
+        )
+    if cache is not None:
+        raise DataOptionError(f"cache applies to streams, and {str(data)!r} is read in place: leave it out.")
+    if path.is_file() and path.suffix != ".parquet":
+        raise DataOptionError(f"{str(path)!r} is a file: give the folder of images that it is in, or parquet files.")
+    if path.is_dir() and not _is_dataset_folder(path):
+        _refuse_dataset_options(path, image_column=image_column, label_column=label_column)
+        return FolderSource(path if split is None else path / split)
+    rows = load_rows(str(data), split=split, config_name=config_name, revision=revision)
+    return DatasetSource(rows, image_column, label_column)
+
+
+def _rows_in_memory(data: "datasets.Dataset", image_column: str | None, label_column: str | None) -> DatasetSource:
+    import datasets
+
+    if not isinstance(data, datasets.Dataset):
+        raise DataOptionError(f"data is a {type(data).__name__}; it must be a path, a name or a Dataset.")
+    return DatasetSource(data, image_column, label_column)
+
+
+def _refuse_revision(path: Path, data: str, revision: str | None) -> None:
+    if revision is not None and (path.exists() or "://" in data.replace("hf://", "")):
+        raise DataOptionError(f"revision applies to data sets of the Hub, not to {data!r}: leave it out.")
+
+
+def _is_tar(data: str | os.PathLike[str]) -> bool:
+    """Tar files, or a folder of them and not of images: these are often kept beside the archive they came in."""
+    path = Path(data).expanduser()
+    if any(path.glob("*.tar")) or any(path.glob("data/*.tar")):
+        return next(_image_paths(path), None) is None
+    return names_shards(str(data), (".tar",))
+
+
+def _refuse_to_stream(path: Path, image_column: str | None, label_column: str | None) -> None:
+    if _is_saved_to_disk(path):
+        raise DataOptionError(f"{str(path)!r} was written by save_to_disk and is read in place: leave streaming out.")
+    if path.is_dir() and not (_is_dataset_folder(path) or _is_tar(path)):
+        _refuse_dataset_options(path, image_column=image_column, label_column=label_column, streaming=True)
+
+
+def _find_shards(data: str, split: str | None, config_name: str | None, revision: str | None) -> tuple[list[str], Any]:
+    """The shards of a split, by path or URL, and the features of the data set if it declares them."""
+    if names_shards(data):
+        if split not in (None, "train"):
+            raise DataOptionError(f"split {split!r} does not apply to {data!r}: its files are all of the data.")
+        return matching_shards(data, revision), None
+    import datasets
+
+    path = Path(data).expanduser()
+    arguments = {"path": str(path.resolve()) if path.is_dir() else data, "name": config_name, "revision": revision}
+    builder = _of_the_hub(data, lambda: datasets.load_dataset_builder(**arguments))
+    files = builder.config.data_files or {}
+    if (split or "train") not in files:
+        raise DataOptionError(f"{data!r} has no files of a split {split or 'train'!r}; it has {[*map(str, files)]}.")
+    return list(files[split or "train"]), builder.info.features
+
+
+def _is_dataset_folder(path: Path) -> bool:
+    return _is_saved_to_disk(path) or any(path.glob("*.parquet")) or any(path.glob("data/*.parquet"))
+
+
+def _is_saved_to_disk(path: Path) -> bool:
+    return (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
+
+
+def _refuse_dataset_options(path: Path, **options: str | bool | None) -> None:
+    for option, value in options.items():
+        if value:
+            raise DataOptionError(f"{option} does not apply to {str(path)!r}, a folder of image files: leave it out.")
+
+
+def load_rows(
+    data: str, *, split: str | None = None, config_name: str | None = None, revision: str | None = None
+) -> "datasets.Dataset":
+    """The split of the data set that `data` names: saved to disk, parquet files (also hf://), or on the Hub.
+
+    Raises:
+        DataNotFoundError, DataOptionError: see their descriptions.
+    """
+    import datasets
+
+    path = Path(data).expanduser()
+    if _is_saved_to_disk(path):
+        return _split_saved_to_disk(path, split)
+    if path.is_dir():
+        arguments: dict[str, Any] = {"path": str(path.resolve())}
+    elif names_shards(data):
+        arguments = {"path": "parquet", "data_files": matching_shards(data, revision)}
+    else:
+        arguments = {"path": data, "revision": revision}
+    return _of_the_hub(data, lambda: datasets.load_dataset(**arguments, name=config_name, split=split or "train"))
+
+
+def _of_the_hub(data: str, load: Callable[[], Any]) -> Any:
+    """What `load` returns, for an existing path or the name of a data set; errors of `datasets` under our names."""
+    if not os.path.exists(os.path.expanduser(data)) and not re.fullmatch(r"[\w.-]+/[\w.-]+|.*\.parquet", data):
+        raise DataNotFoundError(
+            f"{data!r} does not exist: it is neither a folder of images nor a folder or glob of .parquet or .tar files "
+            f"nor the 'namespace/name' of a data set on the Hub."
+        )
+    try:
+        return load()
+    except (FileNotFoundError, ConnectionError) as error:
+        raise DataNotFoundError(f"{data!r} is no existing folder, and as a data set of the Hub: {error}") from error
+    except (ValueError, RuntimeError) as error:  # an unknown split or configuration, or a data set that is a script
+        raise DataOptionError(f"{data!r}: {error}") from error
+
+
+def _split_saved_to_disk(path: Path, split: str | None) -> Any:
+    """
+    Raises:
+        DataOptionError: there is no such split.
+        EmptySourceError: it has no rows, which `datasets` writes but cannot read.
+    """
+    import datasets
+
+    if (path / "dataset_dict.json").is_file():
+        splits = json.loads((path / "dataset_dict.json").read_text())["splits"]
+        if (split or "train") not in splits:
+            raise DataOptionError(f"{str(path)!r} has no split {split or 'train'!r}; it has {splits}.")
+        path = path / (split or "train")
+    if not json.loads((path / "state.json").read_text())["_data_files"]:
+        raise EmptySourceError(f"the data set {str(path)!r} has no rows.")
+    return datasets.load_from_disk(str(path))

@@ -1,0 +1,108 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The training images of a linear probe: random resized crop and flip, in an order known beforehand.
+
+What is drawn for an image is a function of (seed, epoch, position in the epoch), and the batch of all processes is the
+same however many they are. Of a stream each process reads its own rows, so there the order depends on their number.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import islice
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from modeling_esvit.images.decoding import UnreadableImageError, decode
+from modeling_esvit.images.read_ahead import in_order
+from training.data.shard_stream import ShardStream
+from training.data.sources import ImageSource, epoch_order
+from training.features.extraction import AHEAD, Loaded, UnlabelledDataError, batched
+from training.features.frozen_models import FrozenModel, training_view
+from training.views.draw import FLIP_PROBABILITY, draw_box, keyed_generator
+
+
+SCALE = (0.08, 1.0)  # of the area of an image
+
+
+class ProbeView(NamedTuple):
+    """RandomResizedCrop (area 8% to 100%, bilinear) and flip, as the original's linear evaluation."""
+
+    size: tuple[int, int]  # height, width
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def make(self, image: Image.Image, generator: np.random.Generator) -> Tensor:
+        """RGB image -> normalised pixel values [3, h, w]."""
+        top, left, height, width = draw_box(generator, image.size, SCALE)
+        crop = image.crop((left, top, left + width, top + height))
+        crop = crop.resize(self.size[::-1], Image.Resampling.BILINEAR)
+        if generator.random() < FLIP_PROBABILITY:
+            crop = crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        pixels = torch.from_numpy(np.array(crop)).permute(2, 0, 1) / 255
+        return (pixels - torch.tensor(self.mean).view(3, 1, 1)) / torch.tensor(self.std).view(3, 1, 1)
+
+
+class ProbeImages:
+    """Batches for this process, `rank` of `world`.
+
+    Args:
+        batch_size: of all processes together; `world` must divide it.
+
+    Raises:
+        UnlabelledDataError: the source, or (while reading) an image, has no label.
+    """
+
+    def __init__(
+        self, source: ImageSource, model: FrozenModel, *, seed: int, batch_size: int, rank: int, world: int
+    ) -> None:
+        if not source.has_labels:
+            raise UnlabelledDataError("a linear probe needs labels: a subfolder for each class, or a label column.")
+        self.source, self.view = source, ProbeView(*training_view(model))
+        self.seed, self.rank, self.world, self.share = seed, rank, world, batch_size // world
+
+    def epoch_items(self, epoch: int) -> list[tuple[int, int]] | Iterator[tuple[int, Any]]:
+        """(position in the epoch, item) of this process, step by step."""
+        if isinstance(self.source, ShardStream):
+            count = len(self.source) // self.world
+            records = self.source.rank_items(self.seed, epoch, self.rank, count, 0)
+            return enumerate(islice(records, count), start=self.rank * count)
+        order = epoch_order(len(self.source), self.seed, epoch)
+        return [(position, int(order[position])) for step in self.steps() for position in step]
+
+    def steps(self) -> list[range]:
+        """The positions of this process in each step of an epoch, of a source that is read by number."""
+        whole, found = self.share * self.world, []
+        for start in range(0, len(self.source), whole):
+            positions = range(start, min(start + whole, len(self.source)))
+            share = -(-len(positions) // self.world)
+            found.append(positions[self.rank * share : (self.rank + 1) * share])
+        return found
+
+    def epoch(self, epoch: int, threads: int) -> Iterator[list[Loaded]]:
+        """The images of each step; a batch of a process may be empty in the last one."""
+        items = iter(self.epoch_items(epoch))
+        loaded = in_order(items, partial(self.load, epoch), threads=threads, ahead=AHEAD * self.share)
+        if isinstance(self.source, ShardStream):
+            return batched(loaded, self.share)
+        return (list(islice(loaded, len(step))) for step in self.steps())
+
+    def num_steps(self) -> int:
+        """Of an epoch."""
+        count = len(self.source) // self.world if isinstance(self.source, ShardStream) else len(self.source)
+        return -(-count // (self.share if isinstance(self.source, ShardStream) else self.share * self.world))
+
+    def load(self, epoch: int, numbered: tuple[int, Any]) -> Loaded:
+        position, item = numbered
+        record = self.source.read(item)
+        name = record.identity()
+        if record.label is None or record.label < 0:
+            raise UnlabelledDataError(f"{name} has no label (it is {record.label}); a linear probe needs one for each.")
+        try:
+            image = decode(record)
+        except UnreadableImageError as error:
+            return Loaded(name, record.label, None, str(error))
+        return Loaded(name, record.label, self.view.make(image, keyed_generator(self.seed, epoch, position)))

@@ -1,0 +1,166 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""One model without its weights, and what is measured of it: see `throughput.py`."""
+
+import platform
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from torch import nn
+from transformers import AutoConfig, AutoModel
+
+from modeling_esvit import EsViTConfig, EsViTModel
+from modeling_esvit.configuration_esvit import ARCHITECTURES
+from modeling_esvit.conversion.original_architecture import published_name
+from training.evaluation.model_counts import parameters_and_operations
+from training.features.extraction import pooled_features
+from training.features.frozen_models import TIMM, TimmModel, of_timm
+
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DEFAULT_SIDE = 224  # pixels, of a model that does not say
+
+
+class ThroughputError(ValueError):
+    """A model cannot be measured so."""
+
+
+@dataclass(frozen=True)
+class ThroughputOptions:
+    """See `--help`."""
+
+    models: list[str]
+    batch_size: int = 128
+    batches: int = 30
+    warmup: int = 5
+    image_size: int | None = None
+    dtype: str = "float32"
+    device: str | None = None
+    threads: int | None = None
+    trust_remote_code: bool = False
+    output: Path | None = None
+    accuracy: tuple[str, ...] = ()
+
+
+def chosen_device(options: ThroughputOptions) -> torch.device:
+    best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return torch.device(options.device or best or "cpu")
+
+
+# -- models without weights --------------------------------------------------------------------------------------------
+
+
+def build(name: str, side: int | None, trust_remote_code: bool) -> tuple[nn.Module, int]:
+    """The model with random weights, and the side of its images in pixels.
+
+    Raises:
+        FrozenModelError, EsViTArchitectureError, OSError: there is none of that name.
+    """
+    if name.startswith(TIMM):
+        return build_timm(name.removeprefix(TIMM), side)
+    config = configuration(name, trust_remote_code)
+    side = side or (config.image_size if isinstance(getattr(config, "image_size", None), int) else DEFAULT_SIDE)
+    if isinstance(config, EsViTConfig):
+        return EsViTModel(config), side
+    return AutoModel.from_config(config, trust_remote_code=trust_remote_code), side
+
+
+def configuration(name: str, trust_remote_code: bool) -> Any:
+    architecture, _, window = name.partition("@")
+    if architecture in ARCHITECTURES and architecture != "auto" and not Path(name).exists():
+        if window and not window.isdecimal():
+            raise ThroughputError(f"{name!r}: the window after @ is a number, such as swin-base@14.")
+        try:
+            return EsViTConfig.from_architecture(architecture, window_size=int(window) if window else None)
+        except StrictDataclassError as error:
+            raise ThroughputError(f"{name!r}: {error.__cause__ or error}") from error
+    try:
+        return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
+    except OSError as error:
+        known = ", ".join(architecture for architecture in ARCHITECTURES if architecture != "auto")
+        raise ThroughputError(
+            f"{name!r} is no model folder and none of {known}; as a name on the Hub: {error}"
+        ) from error
+
+
+def build_timm(name: str, side: int | None) -> tuple[nn.Module, int]:
+    with of_timm(name) as timm:
+        model = timm.create_model(name, pretrained=False, num_classes=0)
+    own = model.pretrained_cfg["input_size"][-1]
+    return TimmModel(model), side or own
+
+
+def published(model: nn.Module) -> dict[str, Any]:
+    """The published architecture that a model of this project has, and its window."""
+    config = getattr(model, "config", None)
+    if not isinstance(config, EsViTConfig) or published_name(config) is None:
+        return {}
+    return {"architecture": published_name(config)} | (
+        {"window": config.window_size} if config.architecture == "swin" else {}
+    )
+
+
+# -- the measurement, in a process of its own --------------------------------------------------------------------------
+
+
+def measure(name: str, options: ThroughputOptions) -> dict[str, Any]:
+    """What is measured of one model.
+
+    Raises:
+        ThroughputError: it takes no such images, or too much memory.
+    """
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = chosen_device(options)
+    model, side = build(name, options.image_size, options.trust_remote_code)
+    identity = published(model)
+    model = model.eval().requires_grad_(False).to(device, DTYPES[options.dtype])
+    try:
+        image = torch.randn(1, 3, side, side, device=device, dtype=DTYPES[options.dtype])
+        parameters, operations = parameters_and_operations(model, image)
+        seconds, peak = forward_times(model, image.repeat(options.batch_size, 1, 1, 1), options)
+    except torch.OutOfMemoryError as error:
+        raise ThroughputError(f"{name} needs more memory than there is: lower --batch_size, or --dtype.") from error
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        images = f"{options.batch_size} images of {side} x {side} pixels"
+        raise ThroughputError(f"{name} cannot be run on {images}: {error}") from error
+    return {
+        **identity,
+        "image_size": side,
+        "parameters": parameters,
+        "operations": operations,
+        "images_per_second": options.batch_size / statistics.median(seconds),
+        "slowest_images_per_second": options.batch_size / max(seconds),
+        "fastest_images_per_second": options.batch_size / min(seconds),
+        "peak_bytes": peak,
+    }
+
+
+@torch.inference_mode()
+def forward_times(model: nn.Module, images: torch.Tensor, options: ThroughputOptions) -> tuple[list[float], int]:
+    """Seconds of each batch, and the peak memory in bytes."""
+    on_gpu = images.device.type == "cuda"
+    synchronize = torch.accelerator.synchronize if images.device.type != "cpu" else (lambda: None)
+    seconds = []
+    for number in range(options.warmup + options.batches):
+        if number == options.warmup and on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        synchronize()
+        started = time.perf_counter()
+        pooled_features(model, images)
+        synchronize()
+        seconds.append(time.perf_counter() - started)
+    return seconds[options.warmup :], torch.cuda.max_memory_allocated() if on_gpu else peak_of_process()
+
+
+def peak_of_process() -> int:
+    """Largest resident set of this process so far, in bytes."""
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1024

@@ -1,0 +1,277 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Features of labelled images on disk: made once for a model and a source, then read by every evaluation.
+
+    bank = make_bank(load_frozen("runs/mine/teacher"), "imagenet:train", open_source("imagenet", split="train"), folder)
+    bank.labels          # [N], in memory
+    bank.pieces(512)     # [n, C] each, mapped from disk
+
+A bank is a folder of parts, as `embed` writes them. Any number of processes share the work, each part made by one of
+them: what is in it does not depend on how many there are. A stopped call lacks some parts, which the next one makes.
+The folder's name is a checksum of what the features depend on: model weights, processing, images.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import groupby, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from modeling_esvit.embed.files import Features, OutputError, Parts
+from training.data.loader import SkipLog
+from training.data.sources import DatasetSource, EmptySourceError, FolderSource, ImageSource
+from training.features.extraction import LabelledImages, Loaded, NonFiniteFeatureError, batched
+from training.features.frozen_models import FrozenModel, file_name
+from training.state.data_record import identity
+
+
+logger = logging.getLogger(__name__)
+
+PART_SIZE = 4096  # images a part, which is what a stopped call loses at most, for each process
+
+
+@dataclass
+class LabelledFeatures(Features):
+    """labels: `[N]`, the numbers that the source has."""
+
+    labels: np.ndarray = field(kw_only=True)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return super().arrays() | {"labels": self.labels}
+
+
+class FeatureBank:
+    """The features of one source by one model.
+
+    Raises:
+        OutputError: a part is missing or damaged.
+    """
+
+    def __init__(self, parts: Parts, count: int, class_names: list[str] | None) -> None:
+        self.parts, self.count, self.class_names = parts, count, class_names
+        labels = {number: self.tensor("labels", number) for number in range(count) if self.has_images(number)}
+        self.labels = torch.cat([*labels.values(), torch.empty(0, dtype=torch.int64)])
+        self._lengths = {number: len(each) for number, each in labels.items()}
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def features(self) -> Tensor:
+        """All of them in memory, [N, C]."""
+        return torch.cat([self.tensor("view", number) for number in self._lengths])
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Of the images that could be read, in the order of the features."""
+        return [name for number in range(self.count) for name in json.loads(self.metadata(number)["names"])]
+
+    def pieces(self, size: int) -> Sequence[Tensor]:
+        """The features in chunks [n, C] of at most `size` images, each mapped from disk when it is asked for."""
+        bounds = [
+            (number, start, min(start + size, length))
+            for number, length in self._lengths.items()
+            for start in range(0, length, size)
+        ]
+        return MappedChunks(self, bounds)
+
+    def tensor(self, name: str, number: int) -> Tensor:
+        with self.opened(number) as file:
+            return file.get_tensor(name)
+
+    def has_images(self, number: int) -> bool:
+        with self.opened(number) as file:
+            return "view" in file.keys()  # noqa: SIM118  (not a mapping)
+
+    def metadata(self, number: int) -> dict[str, str]:
+        with self.opened(number) as file:
+            return file.metadata()
+
+    @contextmanager
+    def opened(self, number: int) -> Iterator[Any]:
+        path = self.parts.path(number)
+        try:
+            with safe_open(path, framework="pt") as file:
+                yield file
+        except (SafetensorError, OSError) as error:
+            raise OutputError(f"{path} is damaged ({error}). Delete it; the same call makes it anew.") from error
+
+
+class MappedChunks(Sequence[Tensor]):
+    """See `FeatureBank.pieces`: the rows start .. stop - 1 of a part each."""
+
+    def __init__(self, bank: FeatureBank, bounds: list[tuple[int, int, int]]) -> None:
+        self._bank, self._bounds = bank, bounds
+
+    def __len__(self) -> int:
+        return len(self._bounds)
+
+    def __getitem__(self, index: Any) -> Any:
+        number, start, stop = self._bounds[index]
+        with self._bank.opened(number) as file:
+            return file.get_slice("view")[start:stop]
+
+
+def source_identity(source: ImageSource) -> dict[str, Any]:
+    """What tells the images of a source from others: as for runs, and for files also their sizes and times."""
+    found = identity(source)
+    if isinstance(source, FolderSource):
+        stats = [os.stat(source.root / path) for path in source.paths()]
+        found["files"] = checksum([[stat.st_size, stat.st_mtime_ns] for stat in stats])
+    if isinstance(source, DatasetSource):
+        found["fingerprint"] = source.fingerprint
+    return found
+
+
+def checksum(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def make_bank(
+    model: FrozenModel,
+    data: str,
+    source: ImageSource,
+    folder: Path,
+    *,
+    batch_size: int = 64,
+    num_threads: int = 4,
+    part_size: int = PART_SIZE,
+) -> FeatureBank:
+    """The bank of `source`, which `data` names, below `folder`; parts that are there already are not made again.
+
+    To be called by all processes; `folder` is to be one for all of them. A process holds one part in memory, and some
+    batches of images.
+
+    Raises:
+        UnlabelledDataError, NonFiniteFeatureError, NoViewFeatureError, EmptySourceError, TooManyUnreadableImagesError:
+            the data or the model cannot be used, see their descriptions.
+        OutputError: a part is damaged.
+    """
+    state, images = PartialState(), LabelledImages(source, model.transform)
+    settings = {**model.settings, "data": checksum(source_identity(source)), "part_size": part_size}
+    parts = Parts(folder / f"{file_name(data)}-{checksum(settings)}", settings)
+    with state.main_process_first():
+        parts.begin()
+    count = -(-len(images) // part_size)
+    options = {"batch_size": batch_size, "num_threads": num_threads, "part_size": part_size}
+    with failing_together():
+        extract_parts(model, images, parts, own_parts(count, parts, state), **options)
+    bank = FeatureBank(parts, count, source.class_names)
+    note_unreadable(bank, images)
+    if not len(bank):
+        raise EmptySourceError(f"none of the {len(images)} images can be read, {images.name(0)} to begin with.")
+    return bank
+
+
+@contextmanager
+def failing_together() -> Iterator[None]:
+    """All processes leave at the same time, and all with the first error that one of them met."""
+    met: Exception | None = None
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        met = error
+    errors = [error for error in gather_object([met]) if error is not None]
+    if errors:
+        raise errors[0]
+
+
+def own_parts(count: int, parts: Parts, state: PartialState) -> list[int]:
+    """What this process makes: neighbouring parts, so that a stream is read in one go; not those that are there."""
+    share = -(-count // state.num_processes)
+    mine = range(count)[state.process_index * share : (state.process_index + 1) * share]
+    return [number for number in mine if not parts.is_done(number)]
+
+
+def spans(numbers: list[int]) -> Iterator[range]:
+    """Increasing numbers as ranges of neighbours."""
+    for _, group in groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
+        neighbours = [number for _, number in group]
+        yield range(neighbours[0], neighbours[-1] + 1)
+
+
+def extract_parts(
+    model: FrozenModel,
+    images: LabelledImages,
+    parts: Parts,
+    numbers: list[int],
+    *,
+    batch_size: int,
+    num_threads: int,
+    part_size: int,
+) -> None:
+    skipped = SkipLog(len(images))
+    rows = {number: range(number * part_size, min((number + 1) * part_size, len(images))) for number in numbers}
+    with tqdm(
+        desc=f"features of {parts.folder.stem}",
+        total=sum(map(len, rows.values())),
+        unit="image",
+        disable=not PartialState().is_main_process,
+        dynamic_ncols=True,
+    ) as bar:
+        for span in spans(numbers):
+            items = images.items(range(rows[span[0]].start, rows[span[-1]].stop))
+            loaded = images.read(items, batch_size, num_threads)
+            for number in span:
+                part = extract_part(model, islice(loaded, len(rows[number])), batch_size, bar)
+                skipped.add(part.unreadable)
+                parts.write(number, part)
+
+
+@torch.inference_mode()
+def extract_part(model: FrozenModel, images: Iterator[Loaded], batch_size: int, bar: tqdm) -> LabelledFeatures:
+    """
+    Raises:
+        NonFiniteFeatureError: names the first image whose feature is not finite.
+    """
+    readable: list[tuple[str, int]] = []
+    unreadable: dict[str, str] = {}
+    computed: list[Tensor] = []
+    for batch in batched(images, batch_size):
+        bar.update(len(batch))
+        good = [image.pixels for image in batch if image.pixels is not None]
+        unreadable |= {image.name: image.unreadable for image in batch if image.pixels is None}
+        readable += [(image.name, image.label) for image in batch if image.pixels is not None]
+        if good:
+            pixels = torch.stack(good).to(model.model.device, model.model.dtype)
+            computed.append(model.features(pixels).float().cpu())
+    view = torch.cat(computed) if computed else torch.empty(0, 0)
+    refuse_non_finite(view, [name for name, _ in readable], model)
+    labels = np.array([label for _, label in readable], dtype=np.int64)
+    return LabelledFeatures([name for name, _ in readable], view.numpy(), None, unreadable, labels=labels)
+
+
+def refuse_non_finite(features: Tensor, names: list[str], model: FrozenModel) -> None:
+    broken = (~features.isfinite().all(dim=1)).nonzero()[:, 0].tolist()
+    if broken:
+        raise NonFiniteFeatureError(
+            f"the feature of {names[broken[0]]} is not finite, nor are those of {len(broken) - 1} more of {len(names)} "
+            f"images: the model's weights are broken, or overflow in {model.model.dtype}."
+        )
+
+
+def note_unreadable(bank: FeatureBank, images: LabelledImages) -> None:
+    """
+    Say which images were left out, by whatever process or earlier call.
+
+    Raises:
+        TooManyUnreadableImagesError: more than `SkipLog` allows.
+    """
+    skipped = SkipLog(len(images))
+    for number in range(bank.count):
+        skipped.add(json.loads(bank.metadata(number)["unreadable"]))
+    if skipped.skipped and PartialState().is_main_process:
+        logger.warning(skipped.summary())

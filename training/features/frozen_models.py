@@ -1,0 +1,185 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Models that are evaluated and do not change: those of this project, of transformers and of timm, under one roof.
+
+load_frozen("runs/mine/teacher")                     # a model folder of ours, converted or trained
+load_frozen("facebook/dinov2-small")                 # any AutoModel with a pooler_output
+load_frozen("timm:resnet50.a1_in1k")                 # a model of timm, if that is installed
+load_frozen("runs/mine/teacher", n_last_blocks=4)    # the feature of the paper's linear probe
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+
+from modeling_esvit.embed.embedder import fingerprint
+from modeling_esvit.images.models import load_image_model
+from training.features.extraction import Transform, evaluation_transform, middle, pooled_features
+
+
+TIMM = "timm:"
+
+
+class FrozenModelError(ValueError):
+    """A model that cannot be loaded, or has no such feature."""
+
+
+class TimmModel(nn.Module):
+    """A model of timm without its classifier, called as those of transformers are."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model: Any = model
+
+    def forward(self, pixel_values: Tensor) -> BaseModelOutputWithPooling:
+        return BaseModelOutputWithPooling(pooler_output=self.model(pixel_values))
+
+    def regions(self, pixel_values: Tensor) -> Tensor:
+        """[B, T, C], class tokens first, or [B, C, h, w].
+
+        Raises:
+            FrozenModelError: the model takes no images of this size.
+        """
+        try:
+            features = self.model.forward_features(pixel_values)
+        except AssertionError as error:
+            raise FrozenModelError(f"this model of timm refuses the images: {error}") from error
+        channels_last = features.ndim == 4 and features.shape[1] != self.model.num_features
+        return features.permute(0, 3, 1, 2) if channels_last else features
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.parameters()).dtype
+
+
+@dataclass(frozen=True)
+class FrozenModel:
+    """
+    model: in evaluation mode, without gradients.
+    transform: RGB image -> pixel values [3, H, W].
+    features: pixel values [B, 3, H, W], on the model's device and in its type -> [B, C].
+    settings: what the features depend on beside the images; the weights by a checksum.
+    """
+
+    name: str
+    model: Any
+    transform: Transform
+    features: Callable[[Tensor], Tensor]
+    settings: dict[str, Any]
+
+
+def load_frozen(
+    name: str,
+    *,
+    n_last_blocks: int | None = None,
+    device: torch.device | str = "cpu",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> FrozenModel:
+    """
+    Args:
+        name: a model folder, a name on the Hub, or `timm:` and a name that timm knows.
+        n_last_blocks: concatenate the averaged outputs of so many last blocks (EsViT models); None: the view feature.
+        revision, trust_remote_code: of a model on the Hub.
+
+    Raises:
+        FrozenModelError: timm is missing or does not know the name; or the model has no features of several blocks.
+        OSError: see `load_image_model`.
+    """
+    if name.startswith(TIMM):
+        model, transform, processing = load_timm(name.removeprefix(TIMM))
+    else:
+        model, processor = load_image_model(name, revision=revision, trust_remote_code=trust_remote_code)
+        transform, processing = evaluation_transform(processor), processor.to_dict()
+    model = model.to(device).eval().requires_grad_(False)
+    settings = {
+        "weights": fingerprint(model),
+        "processing": {key: value for key, value in sorted(processing.items()) if not key.startswith("_")},
+        "n_last_blocks": n_last_blocks,
+    }
+    return FrozenModel(name, model, transform, block_features(model, n_last_blocks), settings)
+
+
+@contextmanager
+def of_timm(name: str) -> Iterator[Any]:
+    """The module `timm`, and its errors under our name.
+
+    Raises:
+        FrozenModelError: timm is missing, or does not know the name, or cannot fetch the weights.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise FrozenModelError(f"{TIMM}{name} needs timm: pip install timm") from error
+    try:
+        yield timm
+    except (RuntimeError, OSError, ValueError, KeyError) as error:
+        raise FrozenModelError(f"timm cannot load {name!r}: {error}") from error
+
+
+def load_timm(name: str) -> tuple[TimmModel, Transform, dict[str, Any]]:
+    """
+    Raises:
+        FrozenModelError: see `of_timm`.
+    """
+    with of_timm(name) as timm:
+        model = timm.create_model(name, pretrained=True, num_classes=0)
+        config = timm.data.resolve_model_data_config(model)
+        transform = timm.data.create_transform(**config, is_training=False)
+    cut = partial(_transform_middle, transform=transform) if config["crop_mode"] == "center" else transform
+    return TimmModel(model), cut, dict(config)
+
+
+def _transform_middle(image: Image.Image, transform: Transform) -> Tensor:
+    return transform(middle(image))
+
+
+def block_features(model: Any, n_last_blocks: int | None) -> Callable[[Tensor], Tensor]:
+    """
+    Raises:
+        FrozenModelError: the model has no features of several blocks, or not so many blocks.
+    """
+    if n_last_blocks is None:
+        return partial(pooled_features, model)
+    if not hasattr(model, "n_last_blocks_features"):
+        raise FrozenModelError(
+            f"{type(model).__name__} has no n_last_blocks_features, which EsViT models have: take the view feature, by "
+            "--recipe view_features (or --n_last_blocks 0) of linear_probe.py, by no --n_last_blocks elsewhere."
+        )
+    blocks = sum(model.config.depths)
+    if not 1 <= n_last_blocks <= blocks:
+        raise FrozenModelError(f"n_last_blocks is {n_last_blocks}; the model has {blocks} blocks: name 1 to {blocks}.")
+    return partial(model.n_last_blocks_features, n=n_last_blocks)
+
+
+def file_name(name: str) -> str:
+    """`name` with what a file name cannot hold replaced; its last two parts."""
+    return re.sub(r"[^\w.-]+", "-", "-".join(name.rstrip("/").split("/")[-2:])).strip("-.")
+
+
+def training_view(model: FrozenModel) -> tuple[tuple[int, int], tuple[float, ...], tuple[float, ...]]:
+    """((height, width), mean, std) of the pixel values that the model's transform makes, for one that augments.
+
+    Raises:
+        FrozenModelError: the image processor does not say so.
+    """
+    processing = model.settings["processing"]
+    try:
+        if "input_size" in processing:  # of timm
+            return tuple(processing["input_size"][1:]), processing["mean"], processing["std"]
+        size = processing["crop_size"] if processing.get("do_center_crop") else processing["size"]
+        return (size["height"], size["width"]), processing["image_mean"], processing["image_std"]
+    except (KeyError, TypeError) as error:
+        raise FrozenModelError(f"the image processor of {model.name} does not name its size ({error!r}).") from error

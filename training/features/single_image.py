@@ -1,0 +1,104 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What the commands that draw an image have in common: the model, the image, the picture, errors of the user."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
+from modeling_esvit import EsViTBackboneError, EsViTInputError
+from modeling_esvit.analysis.attention_maps import AttentionLayoutError
+from modeling_esvit.analysis.token_places import TokenPlacesError, region_stride
+from modeling_esvit.images.decoding import Record, decode
+from modeling_esvit.images.devices import DeviceError
+from modeling_esvit.images.models import load_image_model
+from modeling_esvit.images.whole import whole_image
+from training.evaluation.command import open_device
+from training.features.frozen_models import TIMM, FrozenModelError
+
+
+DEFAULT_SIZE = 224  # of models that do not say for what size they were built
+
+USER_ERRORS = (
+    *(AttentionLayoutError, TokenPlacesError, EsViTBackboneError, EsViTInputError),
+    *(FrozenModelError, DeviceError, OSError),
+)
+
+
+class LookingModel(NamedTuple):
+    """A model in evaluation mode, and its image processor."""
+
+    model: Any
+    processor: Any
+
+    def pixels(self, image: Image.Image, longer: int | None) -> Tensor:
+        """The whole image, `[1, 3, H, W]` on the model's device; None: the size that the model was built for."""
+        longer = longer or built_size(self.model.config)
+        pixels = whole_image(image, self.processor, longer=longer, multiple=region_stride(self.model.config))
+        return pixels.to(self.model.device, self.model.dtype)
+
+
+def built_size(config: Any) -> int:
+    """Pixels of the longer side."""
+    size = getattr(config, "image_size", None) or DEFAULT_SIZE
+    return size if isinstance(size, int) else max(size)
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a model folder, or the name of a model on the Hub")
+    parser.add_argument("--device", help="where the model runs (default: an accelerator if there is one)")
+    parser.add_argument("--revision", help="of a model on the Hub")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the model")
+
+
+def add_size_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--size", type=int, help="pixels of the longer side of what the model sees (default: its own)")
+
+
+def load_looking(arguments: argparse.Namespace) -> LookingModel:
+    """
+    Raises:
+        FrozenModelError: a model of timm, which has no such outputs. DeviceError: no such device.
+        OSError: see `load_image_model`.
+    """
+    if arguments.model.startswith(TIMM):
+        raise FrozenModelError(f"{arguments.model}: models of timm give no attention weights and no grid of regions.")
+    state = open_device(arguments.device)
+    device = arguments.device or state.device
+    options = {"revision": arguments.revision, "trust_remote_code": arguments.trust_remote_code}
+    # Other forms of attention return no weights; EsViT models switch by themselves.
+    model, processor = load_image_model(arguments.model, {"attn_implementation": "eager"}, **options)
+    return LookingModel(model.to(device).eval(), processor)
+
+
+def open_image(path: str) -> Image.Image:
+    """
+    Raises:
+        UnreadableImageError: see there.
+    """
+    return decode(Record(path, None, path))
+
+
+def checked_picture(parser: argparse.ArgumentParser, output: Path) -> Path:
+    """Refused before anything is computed, if matplotlib cannot write it."""
+    supported = Figure().canvas.get_supported_filetypes()
+    if output.suffix.removeprefix(".").lower() not in supported:
+        parser.error(f"--output {output}: name a picture, with one of the suffixes {' '.join(sorted(supported))}")
+    if output.is_dir():
+        parser.error(f"--output {output} is a folder; name a file in it")
+    folder = next(each for each in output.absolute().parents if each.exists())
+    if not folder.is_dir() or not os.access(folder, os.W_OK):
+        parser.error(f"--output {output}: {folder} is no folder that can be written to")
+    return output
+
+
+def normalised(maps: Tensor) -> Tensor:
+    """Each map `[..., h, w]` with a sum of 1; those of zeros stay."""
+    return maps / maps.sum(dim=(-2, -1), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)

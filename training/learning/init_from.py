@@ -1,0 +1,220 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+`--init_from`: start student and teacher from a run or a model instead of random weights.
+
+From a run (its folder, or one of its checkpoints) student and teacher come from their own folders, and the AdamW
+moments of the parameters that fit come along, matched by name; the original (microsoft/esvit, MIT) silently lost all of
+them when a region head was added. From a model folder (also one that `convert_original` wrote) or a model on the Hub,
+both networks start as that model. The backbone must fit. A head and its centre are taken where they fit, else they are
+new, and equal in student and teacher. Schedules start anew.
+"""
+
+import re
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from modeling_esvit import EsViTConfig, EsViTForPreTraining
+from training.learning.optimizer import parameter_groups
+from training.state.checkpoints import is_complete
+
+
+HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+BACKBONE = "backbone"
+PARTS = {
+    BACKBONE: ("esvit.",),
+    "view head and centre": ("view_head.", "view_center"),
+    "region head and centre": ("region_head.", "region_center"),
+}
+MAX_NAMED = 5
+
+
+class InitialisationError(ValueError):
+    """Weights that a run cannot start from."""
+
+
+class Origin(NamedTuple):
+    """Where the networks are: model folders or a name on the Hub, and the training state, if it is a run."""
+
+    student: str
+    teacher: str
+    training_state: Path | None
+
+
+def initialise(
+    source: str, student: EsViTForPreTraining, teacher: EsViTForPreTraining, optimizer: torch.optim.Optimizer
+) -> str:
+    """
+    Put the weights that `source` names into student and teacher, which must be equal, and the AdamW moments into
+    `optimizer`. Returns what was done, as text.
+
+    Raises:
+        InitialisationError: `source` names nothing to start from, is damaged, or its backbone does not fit.
+        OSError: there is no such model on the Hub, or a file cannot be read.
+    """
+    origin = find_origin(source)
+    original, tensors = load_network(origin.student)
+    teachers = tensors if origin.teacher == origin.student else load_network(origin.teacher)[1]
+    wanted = student.state_dict()
+    problems = {
+        part: misfits(wanted, tensors, prefixes) or misfits(wanted, teachers, prefixes)
+        for part, prefixes in PARTS.items()
+    }
+    refuse_other_backbone(source, problems[BACKBONE])
+    refuse_other_computation(source, original.config, student.config)
+    kept = tuple(prefix for part, prefixes in PARTS.items() if not problems[part] for prefix in prefixes)
+    for model, found in ((student, tensors), (teacher, teachers)):
+        model.load_state_dict({name: found[name] for name in wanted if name.startswith(kept)}, strict=False)
+    report = [
+        f"Starting from {source}, student and teacher alike."
+        if origin.training_state is None
+        else f"Starting from {origin.training_state.parent}, student and teacher each from its own.",
+        *describe_parts(wanted, tensors, problems),
+        take_moments(origin.training_state, original, student, optimizer, kept),
+        "schedules: from their beginning",
+    ]
+    if student.config.norm_last_layer and not original.config.norm_last_layer:
+        report.append("norms of prototypes: as they were trained, fixed from now on")
+    return "\n  ".join(report)
+
+
+def find_origin(source: str) -> Origin:
+    folder = Path(source).expanduser()
+    if folder.is_file():
+        raise InitialisationError(
+            f"init_from {source!r} is a file; name a folder. A checkpoint of the original is made one by "
+            f"`python -m modeling_esvit.convert_original {source} FOLDER`."
+        )
+    if not folder.exists():
+        if not HUB_ID.fullmatch(source):
+            raise InitialisationError(
+                f"init_from {source!r} does not exist; name the folder of a run or of a model, or a model on the Hub."
+            )
+        return Origin(source, source, None)
+    if (folder / "config.json").is_file():
+        return Origin(str(folder), str(folder), None)
+    checkpoints = [folder, *sorted((folder / "checkpoints").glob("step-*"))]
+    complete = [checkpoint for checkpoint in checkpoints if is_complete(checkpoint)]
+    if not complete:
+        raise InitialisationError(
+            f"init_from {source!r} is neither the folder of a model (it has no config.json) nor that of a run (it has "
+            "no complete checkpoint)."
+        )
+    newest = complete[-1]
+    return Origin(str(newest / "student"), str(newest / "teacher"), newest / "training_state")
+
+
+def check_origin(origin: Origin, config: EsViTConfig) -> None:
+    """
+    What can be told before a network is made.
+
+    Raises:
+        InitialisationError: there is no such model, or its backbone computes something else.
+    """
+    try:
+        original = EsViTConfig.from_pretrained(origin.student)
+    except OSError as error:
+        raise InitialisationError(
+            f"init_from {origin.student!r} is no folder; and as a model on the Hub: {error}"
+        ) from error
+    refuse_other_computation(origin.student, original, config)
+
+
+def load_network(name: str) -> tuple[EsViTForPreTraining, dict[str, Tensor]]:
+    """A model in its own configuration, on the CPU in float32, and those of its tensors that the files have."""
+    model_type = EsViTConfig.get_config_dict(name)[0].get("model_type")
+    if model_type != "esvit":
+        raise InitialisationError(
+            f"init_from: {name} holds a model of type {model_type!r}, not 'esvit'. Convert the original checkpoint "
+            "without --native."
+        )
+    try:
+        loaded: Any = EsViTForPreTraining.from_pretrained(
+            name, dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
+        )
+    except SafetensorError as error:
+        raise InitialisationError(f"init_from: the weights of {name} are damaged ({error}).") from error
+    model, loading = loaded
+    absent = {*loading["missing_keys"], *(entry[0] for entry in loading["mismatched_keys"])}
+    return model, {key: tensor for key, tensor in model.state_dict().items() if key not in absent}
+
+
+def misfits(wanted: dict[str, Tensor], found: dict[str, Tensor], prefixes: tuple[str, ...]) -> list[str]:
+    """The tensors of one part that differ in presence or shape, as text."""
+    names = [name for name in {**wanted, **found} if name.startswith(prefixes)]
+    shapes = [[list(t[name].shape) if name in t else "missing" for t in (found, wanted)] for name in names]
+    return [
+        f"{name} is {there} there and {here} here"
+        for name, (there, here) in zip(names, shapes, strict=True)
+        if there != here
+    ]
+
+
+def refuse_other_backbone(source: str, problems: list[str]) -> None:
+    if problems:
+        rest = f"\n  and {len(problems) - MAX_NAMED} more" if len(problems) > MAX_NAMED else ""
+        raise InitialisationError(
+            f"The backbone of init_from {source!r} does not fit (architecture, window_size, depths, ...?):\n  "
+            + "\n  ".join(problems[:MAX_NAMED])
+            + rest
+        )
+
+
+def refuse_other_computation(source: str, there: EsViTConfig, here: EsViTConfig) -> None:
+    """Where the tensors fit, but the network would not compute the same with them."""
+
+    values = here.family.unseen(here)
+    for name, value in there.family.unseen(there).items():
+        if value != values[name]:
+            raise InitialisationError(
+                f"The backbone of init_from {source!r} does not fit: {name} is {value} there and {values[name]} here."
+            )
+
+
+def describe_parts(wanted: dict[str, Tensor], found: dict[str, Tensor], problems: dict[str, list[str]]) -> list[str]:
+    """What became of each part."""
+    lines = []
+    for part, prefixes in PARTS.items():
+        is_here, is_there = (any(name.startswith(prefixes) for name in tensors) for tensors in (wanted, found))
+        if is_here and is_there:
+            lines.append(f"{part}: new, as {problems[part][0]}" if problems[part] else f"{part}: kept")
+        elif is_here:
+            lines.append(f"{part}: new, as there is none")
+        elif is_there:
+            lines.append(f"{part}: left out, as the task does not need it")
+    return lines
+
+
+def take_moments(
+    training_state: Path | None,
+    source: EsViTForPreTraining,
+    student: EsViTForPreTraining,
+    optimizer: torch.optim.Optimizer,
+    kept: tuple[str, ...],
+) -> str:
+    """Give `optimizer` what the run's had for parameters of the same name in the parts `kept`. Returns the summary."""
+    if training_state is None:
+        return "AdamW moments: new, as only a run has them"
+    path = training_state / "training.pt"
+    try:
+        saved = torch.load(path, weights_only=True, map_location="cpu")["optimizer"]["state"]
+    except (OSError, EOFError, RuntimeError, LookupError, TypeError, UnpicklingError) as error:
+        raise InitialisationError(f"init_from: {path} is damaged ({type(error).__name__} on reading it).") from error
+    theirs = {name: saved[number] for number, name in enumerate(optimized_names(source)) if number in saved}
+    state, names = optimizer.state_dict(), optimized_names(student)
+    for number, name in enumerate(names):
+        if name.startswith(kept) and name in theirs:
+            state["state"][number] = theirs[name]
+    optimizer.load_state_dict(state)
+    return f"AdamW moments: kept for {len(state['state'])} of {len(names)} parameters, by name"
+
+
+def optimized_names(model: EsViTForPreTraining) -> list[str]:
+    """Names of the trainable parameters in the order in which the optimizer numbers them."""
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return [names[id(parameter)] for group in parameter_groups(model) for parameter in group["params"]]

@@ -1,0 +1,89 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The arithmetic of a run: steps, global batch and schedules, from the options, the data and the processes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.data.loader import steps_per_epoch
+from training.learning.schedules import cosine_schedule, teacher_temp_schedule
+from training.options.pretrain_options import PretrainOptions
+
+
+@dataclass(frozen=True)
+class Plan:
+    """
+    Attributes:
+        num_images: of the data.
+        world_size: number of processes.
+        global_batch: images that all processes take for one step.
+        last_step: where this run stops; `num_steps` but for `max_steps`.
+        lr, weight_decay, momentum: `[num_steps]`, float64.
+        teacher_temp: `[epochs]`, float64.
+    """
+
+    num_images: int
+    world_size: int
+    global_batch: int
+    steps_per_epoch: int
+    num_steps: int
+    last_step: int
+    peak_lr: float
+    lr: np.ndarray
+    weight_decay: np.ndarray
+    momentum: np.ndarray
+    teacher_temp: np.ndarray
+
+    def epoch(self, step: int) -> int:
+        return step // self.steps_per_epoch
+
+    def values(self, step: int) -> dict[str, float]:
+        """What the schedules give to `step`, for the log."""
+        return {
+            "epoch": self.epoch(step),
+            "lr": self.lr[step],
+            "weight_decay": self.weight_decay[step],
+            "momentum_teacher": self.momentum[step],
+            "teacher_temp": self.teacher_temp[self.epoch(step)],
+        }
+
+
+def make_plan(options: PretrainOptions, num_images: int, world_size: int) -> Plan:
+    """
+    Raises:
+        DataOptionError: the data do not give every process one step.
+    """
+    per_process = options.batch_size * options.gradient_accumulation_steps
+    steps = steps_per_epoch(num_images, per_process, world_size)
+    num_steps = options.epochs * steps
+    peak_lr = options.lr * per_process * world_size / 256
+    schedule = (options.epochs, steps)
+    return Plan(
+        num_images=num_images,
+        world_size=world_size,
+        global_batch=per_process * world_size,
+        steps_per_epoch=steps,
+        num_steps=num_steps,
+        last_step=min(options.max_steps or num_steps, num_steps),
+        peak_lr=peak_lr,
+        lr=cosine_schedule(peak_lr, options.min_lr, *schedule, warmup_epochs=options.warmup_epochs),
+        weight_decay=cosine_schedule(options.weight_decay, options.weight_decay_end, *schedule),
+        momentum=cosine_schedule(options.momentum_teacher, 1.0, *schedule),
+        teacher_temp=teacher_temp_schedule(
+            options.warmup_teacher_temp, options.teacher_temp, options.warmup_teacher_temp_epochs, options.epochs
+        ),
+    )
+
+
+def describe_plan(options: PretrainOptions, plan: Plan) -> list[str]:
+    """The derived values, each with its formula."""
+    crops = 2 + sum(options.local_crops_numbers)
+    stopping = f", stopping at {plan.last_step}" if plan.last_step < plan.num_steps else ""
+    return [
+        f"images a step    = {options.batch_size} a process x {plan.world_size} processes x "
+        f"{options.gradient_accumulation_steps} accumulated = {plan.global_batch}, each in {crops} crops",
+        f"peak lr          = {options.lr:g} x {plan.global_batch} / 256 = {plan.peak_lr:.3g}",
+        f"steps an epoch   = floor({plan.num_images} images / {plan.global_batch}) = {plan.steps_per_epoch}",
+        f"steps            = {options.epochs} epochs x {plan.steps_per_epoch} = {plan.num_steps}{stopping}",
+    ]

@@ -1,0 +1,183 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The measures of `matching` over all images of a source, with the work shared by all processes.
+
+Images are taken in batches that do not depend on the number of processes, and each part of them is made by one process:
+the result has the same digits for any number. A stopped call lacks some parts, which the next one makes.
+"""
+
+import itertools
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from modeling_esvit.embed.files import Features, Parts, joined
+from modeling_esvit.images.decoding import UnreadableImageError, decode
+from modeling_esvit.images.read_ahead import in_order
+from training.data.loader import SkipLog
+from training.data.shard_stream import ShardStream
+from training.data.sources import ImageSource
+from training.features.bank import checksum, own_parts, source_identity, spans
+from training.features.extraction import AHEAD, NonFiniteFeatureError, batched
+from training.features.frozen_models import FrozenModel, training_view
+from training.features.regions import Grid, region_features
+from training.matching.measures import (
+    MIRRORED_NAMES,
+    POSITION_NAMES,
+    Matches,
+    best_matches,
+    mirrored_scores,
+    position_scores,
+)
+from training.matching.pairs import MIRRORED, Pair, make_pair
+
+
+logger = logging.getLogger(__name__)
+
+BATCHES = 16  # a part, which is what a stopped call loses at most, for each process
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What is measured: pairs of views, of `matching_views.PAIRS`, of `side` pixels, drawn by `seed`."""
+
+    pairs: tuple[str, ...]
+    side: int
+    seed: int
+    batch_size: int
+
+
+class LoadedPairs(NamedTuple):
+    """The pairs of an image; `unreadable` says why there are none."""
+
+    name: str
+    pairs: tuple[Pair, ...]
+    unreadable: str = ""
+
+
+class PairImages:
+    """The images of a source of any kind, in its own order, as pairs of views."""
+
+    def __init__(self, source: ImageSource, measured: Measured) -> None:
+        self.source, self.measured = source, measured
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def items(self, rows: range) -> Iterator[tuple[int, Any]]:
+        """The numbers of neighbouring images, and what the source reads them by."""
+        items = self.source.rows(rows.start, rows.stop) if isinstance(self.source, ShardStream) else iter(rows)
+        return zip(rows, items, strict=True)
+
+    def load(self, numbered: tuple[int, Any]) -> LoadedPairs:
+        number, item = numbered
+        record = self.source.read(item)
+        try:
+            image = decode(record)
+        except UnreadableImageError as error:
+            return LoadedPairs(record.identity(), (), str(error))
+        side, seed = self.measured.side, self.measured.seed
+        return LoadedPairs(
+            record.identity(), tuple(make_pair(name, image, side, seed, number) for name in self.measured.pairs)
+        )
+
+    def read(self, rows: range, threads: int) -> Iterator[LoadedPairs]:
+        return in_order(self.items(rows), self.load, threads=threads, ahead=AHEAD * self.measured.batch_size)
+
+
+def match_pairs(model: FrozenModel, pairs: list[Pair], names: list[str]) -> tuple[Matches, Grid]:
+    """The regions of the first views in the second ones, on the CPU.
+
+    Raises:
+        NonFiniteFeatureError: names the first image with features that are not finite.
+        RegionGridError: see `region_features`.
+    """
+    _, mean, std = training_view(model)
+    pixels = torch.stack([pair.pixels(mean, std) for pair in pairs])
+    features, grid = region_features(model.model, pixels.flatten(0, 1))
+    features = features.unflatten(0, (len(pairs), 2))
+    finite = features.flatten(1).isfinite().all(dim=1).tolist()
+    if not all(finite):
+        raise NonFiniteFeatureError(
+            f"the regions of {names[finite.index(False)]} are not finite, nor are those of {finite.count(False) - 1} "
+            f"more of {len(names)} images: the model's weights are broken, or overflow in {model.model.dtype}."
+        )
+    found = best_matches(features[:, 0], features[:, 1])
+    return Matches(found.regions.cpu(), found.similarity.cpu()), grid
+
+
+def score_pairs(model: FrozenModel, name: str, pairs: list[Pair], names: list[str]) -> Tensor:
+    """`mirrored_scores` or `position_scores` of pairs of one kind, `name`: a row for each."""
+    found, grid = match_pairs(model, pairs, names)
+    size = (pairs[0].views[0].shape[0], pairs[0].views[0].shape[1])
+    if name == MIRRORED:
+        return mirrored_scores(found, grid, size)
+    return position_scores(found.regions, torch.stack([pair.truth(grid) for pair in pairs]), grid, size)
+
+
+def measure_part(model: FrozenModel, images: Iterator[LoadedPairs], measured: Measured, bar: tqdm) -> Features:
+    """As `view`, the scores of all kinds of pairs of each image."""
+    names, unreadable, scores = list[str](), dict[str, str](), list[np.ndarray]()
+    for batch in batched(images, measured.batch_size):
+        bar.update(len(batch))
+        readable = [image for image in batch if image.pairs]
+        unreadable |= {image.name: image.unreadable for image in batch if not image.pairs}
+        batch_names = [image.name for image in readable]
+        names += batch_names
+        if readable:
+            kinds = zip(measured.pairs, zip(*(image.pairs for image in readable), strict=True), strict=True)
+            rows = [score_pairs(model, name, list(pairs), batch_names) for name, pairs in kinds]
+            scores.append(torch.cat(rows, dim=1).numpy())
+    return Features(names, np.concatenate(scores) if scores else np.empty((0, 0)), None, unreadable)
+
+
+def measure_images(
+    model: FrozenModel, source: ImageSource, measured: Measured, output: Path, *, threads: int
+) -> tuple[dict[str, Tensor], Parts]:
+    """The scores of all images, a row for each that can be read, by kind of pairs; to be called by all processes.
+
+    Meanwhile they are in parts beside `output`, which a later call goes on with, and which the caller deletes.
+
+    Raises:
+        NonFiniteFeatureError, RegionGridError, FrozenModelError: the model cannot be used.
+        OutputError: parts of another call are there, or a part is damaged, or no image can be read.
+        TooManyUnreadableImagesError: more than `SkipLog` allows.
+    """
+    state, images = PartialState(), PairImages(source, measured)
+    settings = {**model.settings, "data": checksum(source_identity(source)), **asdict(measured)}
+    parts, part_size = Parts(output, settings), BATCHES * measured.batch_size
+    with state.main_process_first():
+        parts.begin()
+    count = -(-len(images) // part_size)
+    rows = {number: range(number * part_size, min((number + 1) * part_size, len(images))) for number in range(count)}
+    own = own_parts(count, parts, state)
+    total = sum(len(rows[number]) for number in own)
+    with tqdm(desc="correspondence", total=total, unit="image", disable=not state.is_main_process) as bar:
+        for span in spans(own):
+            loaded = images.read(range(rows[span[0]].start, rows[span[-1]].stop), threads)
+            for number in span:
+                parts.write(number, measure_part(model, itertools.islice(loaded, len(rows[number])), measured, bar))
+    state.wait_for_everyone()
+    everything = joined([parts.read(number) for number in range(count)])
+    note_unreadable(everything.unreadable, len(images))
+    return by_kind(torch.from_numpy(everything.view), measured), parts
+
+
+def by_kind(scores: Tensor, measured: Measured) -> dict[str, Tensor]:
+    widths = [len(MIRRORED_NAMES if name == MIRRORED else POSITION_NAMES) for name in measured.pairs]
+    return dict(zip(measured.pairs, scores.split(widths, dim=1), strict=True))
+
+
+def note_unreadable(unreadable: dict[str, str], images: int) -> None:
+    skipped = SkipLog(images)
+    skipped.add(unreadable)
+    if skipped.skipped and PartialState().is_main_process:
+        logger.warning(skipped.summary())

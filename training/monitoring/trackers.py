@@ -1,0 +1,97 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Trackers of Accelerate, several at once. What they write on this machine lies in the run's folder."""
+
+import importlib
+import os
+import uuid
+from dataclasses import asdict
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from accelerate import Accelerator
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import LoggerType
+
+from training.options.pretrain_options import OptionError, PretrainOptions
+
+
+PROJECT = "esvit"
+RUN_NAME = "tracked_as"  # a file of the run's folder, so that a continued run goes on under its name
+PACKAGES = {"tensorboard": "torch.utils.tensorboard"}  # where it is not the tracker's own name
+
+
+def tracker_names(options: PretrainOptions) -> list[str]:
+    return [name for name in options.tracker if name != "none"]
+
+
+def check_trackers(options: PretrainOptions) -> None:
+    """
+    Import the trackers, and look for the login of those that send what they get.
+
+    Raises:
+        OptionError: some are unknown, not installed (Accelerate would silently leave them out), or not logged in.
+    """
+    # Read when the package is imported.
+    os.environ.setdefault("TRACKIO_DIR", str(Path(options.output_dir).resolve() / "trackio"))
+    problems = [problem for name in tracker_names(options) for problem in problems_of(name)]
+    if problems:
+        raise OptionError("\n".join(problems))
+
+
+def problems_of(name: str) -> list[str]:
+    known = [known for known in LoggerType.list() if known != "all"]
+    if name not in known:
+        return [f"There is no tracker {name!r}; known: none, {', '.join(known)}."]
+    if name not in map(str, get_available_trackers()):
+        return [f"The tracker {name!r} is not installed; install it or use --tracker none."]
+    package = PACKAGES.get(name, name)
+    try:
+        module = importlib.import_module(package)
+    except ImportError as error:
+        return [f"The tracker {name!r} is installed, but importing {package} fails: {error}"]
+    if name == "wandb" and module.setup().settings.mode == "online":
+        return problems_of_login(module)
+    return []
+
+
+def problems_of_login(wandb: ModuleType) -> list[str]:
+    try:
+        if wandb.login(prompt=False):
+            return []
+        reason = "no key was found; run `wandb login`"
+    except wandb.Error as error:  # a wrong key, or no way to the server
+        reason = str(error).rstrip(".")
+    return [f"The tracker 'wandb' is not logged in: {reason}. WANDB_MODE=offline needs no login."]
+
+
+def start_trackers(accelerator: Accelerator, options: PretrainOptions, step: int) -> None:
+    """Begin, or go on after `step` steps, under the name that the run's folder has for it."""
+    settings = tracker_settings(Path(options.output_dir), step) if accelerator.is_main_process else {}
+    accelerator.init_trackers(PROJECT, hyperparameters(options), settings)
+
+
+def hyperparameters(options: PretrainOptions) -> dict[str, bool | int | float | str]:
+    """Numbers stay numbers; TensorBoard takes neither lists nor None."""
+    return {
+        name: value if isinstance(value, bool | int | float | str) else str(value)
+        for name, value in asdict(options).items()
+    }
+
+
+def tracker_settings(folder: Path, step: int) -> dict[str, dict[str, Any]]:
+    name = run_name(folder)
+    return {
+        "tensorboard": {"purge_step": step + 1},  # hides what a killed run wrote after the checkpoint
+        "wandb": {"dir": str(folder), "id": name, "name": name, "resume": "allow"},
+        "trackio": {"name": name, "resume": "allow"},
+    }
+
+
+def run_name(folder: Path) -> str:
+    """The name of the run's folder, and something that tells it from others of that name."""
+    path = folder / RUN_NAME
+    if not path.exists():
+        path.write_text(f"{folder.resolve().name}-{uuid.uuid4().hex[:8]}\n")
+    return path.read_text().strip()

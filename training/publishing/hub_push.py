@@ -1,0 +1,231 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+`--push_to_hub`: each best teacher goes to the Hub while training goes on.
+
+A push is `publish.py` in a process of its own, on a copy of the checkpoint in `OUTPUT_DIR/hub/`: training neither waits
+for it nor fails with it. There is one at a time; of the teachers that become best meanwhile the newest is next. A
+reason to fail is said once; what could not be pushed is tried again with the next best one, and at the end. The token
+stays in the environment or the login, where that process finds it by itself.
+"""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import get_token
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from tqdm.auto import tqdm
+
+from training.options.pretrain_options import OptionError
+from training.state.files import PARTIAL
+
+
+PUBLISH = Path(__file__).resolve().parents[1] / "publish.py"
+LAST_PUSH_SECONDS = 900  # that a run waits for its last push
+NICENESS = 10
+# Of a launcher's variables none concerns the push, and it needs no GPU.
+ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+
+
+def check_repo_id(repo_id: str) -> None:
+    """
+    Raises:
+        OptionError: this cannot be the full name of a repository.
+    """
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise OptionError(f"{repo_id!r} is no name on the Hub: {error}") from error
+    if "/" not in repo_id:
+        raise OptionError(f"{repo_id!r} is no full name on the Hub; it must be user/name or organisation/name.")
+
+
+def push_to_hub(repo_id: str | None, output_dir: str, is_main_process: bool) -> "NoPush":
+    """What pushes a run's teachers, or does not."""
+    if repo_id is not None:
+        check_repo_id(repo_id)
+    return HubPush(repo_id, Path(output_dir)) if repo_id is not None and is_main_process else NoPush()
+
+
+class NoPush(AbstractContextManager):
+    """Of a process that pushes nothing."""
+
+    def offer_best(self) -> None:
+        """A checkpoint may have become the best."""
+
+    def poll(self) -> None:
+        """Report a push that has ended, and begin the next if one waits."""
+
+    def finish(self) -> None:
+        """The run is over: wait for the last push."""
+
+    def __exit__(self, kind, error, traceback) -> None:
+        """A run that fails or is stopped ends its push; the next start begins it again."""
+
+
+class HubPush(NoPush):
+    """The pushes of a run, for its main process."""
+
+    def __init__(
+        self,
+        repo_id: str,
+        output_dir: Path,
+        say: Callable[[str], None] = tqdm.write,
+        last_push_seconds: float = LAST_PUSH_SECONDS,
+    ):
+        self.repo_id, self.output_dir, self.say = repo_id, output_dir, say
+        self.last_push_seconds = last_push_seconds
+        self.folder = output_dir / "hub"
+        self.process: subprocess.Popen | None = None
+        self.offered: str | None = None
+        self.pushing: str | None = None
+        self.said: set[str] = set()
+
+    def __enter__(self) -> "HubPush":
+        if get_token() is None:
+            self.say(
+                f"Warning: there is no token to push to {self.repo_id} with. Log in with `hf auth login`, or set "
+                "HF_TOKEN for the next start; training goes on without."
+            )
+        for name in ("next", "current", f"next{PARTIAL}"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        self.offer_best()
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        if kind is not None:
+            self.stop()
+
+    # -- what is to be pushed ------------------------------------------------------------------------------------------
+
+    def offer_best(self) -> None:
+        best = read_json(self.output_dir / "checkpoints" / "best.json")
+        if best and best["checkpoint"] not in (self.offered, self.pushed()):
+            self.offer(best["checkpoint"])
+        self.poll()
+
+    def offer(self, name: str) -> None:
+        """Copy what is published of a checkpoint, or of the final model, to be pushed next."""
+        try:
+            self.copy(name)
+        except OSError as error:  # a full disk ends the push, not the run
+            self.complain(str(error))
+        else:
+            self.offered = name
+
+    def copy(self, name: str) -> None:
+        """As a run of its own, `OUTPUT_DIR/hub/next`, since old checkpoints are deleted."""
+        partial, following = self.folder / f"next{PARTIAL}", self.folder / "next"
+        shutil.rmtree(partial, ignore_errors=True)
+        checkpoint = self.output_dir / "checkpoints" / ("last" if name == "final" else name)
+        state = partial / "checkpoints" / ("last" if name == "final" else "best")
+        state.mkdir(parents=True)
+        (state / "training_state").mkdir()
+        shutil.copy(checkpoint / "training_state" / "progress.json", state / "training_state")
+        for file in ("options.yaml", "log.jsonl"):
+            shutil.copy(self.output_dir / file, partial)
+        shutil.copytree(checkpoint / "teacher", (partial if name == "final" else state) / "teacher")
+        (partial / "name.json").write_text(json.dumps(name))
+        shutil.rmtree(following, ignore_errors=True)
+        partial.rename(following)
+
+    def pushed(self) -> str | None:
+        """The checkpoint that was pushed last, to this repository."""
+        record = read_json(self.folder / "pushed.json")
+        return record["checkpoint"] if record and record["repo_id"] == self.repo_id else None
+
+    # -- the process ---------------------------------------------------------------------------------------------------
+
+    def poll(self) -> None:
+        if self.process is not None and self.process.poll() is not None:
+            self.report(self.process.returncode)
+            self.process = None
+        if self.process is None and (self.folder / "next").is_dir():
+            self.start()
+
+    def start(self) -> None:
+        current = self.folder / "current"
+        shutil.rmtree(current, ignore_errors=True)
+        (self.folder / "next").rename(current)
+        self.pushing = json.loads((current / "name.json").read_text())
+        command = [sys.executable, PUBLISH, current, "--repo_id", self.repo_id, "--no_check"]
+        command += ["--folder", self.folder / "published"]
+        with (self.folder / "push.log").open("w") as log:
+            self.process = subprocess.Popen(
+                list(map(str, command)),
+                env={**os.environ, **ENVIRONMENT},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # signals to the run are not for it
+            )
+        os.setpriority(os.PRIO_PROCESS, self.process.pid, NICENESS)
+
+    def report(self, code: int) -> None:
+        lines = (self.folder / "push.log").read_text().splitlines()
+        if code == 0:
+            record = {"repo_id": self.repo_id, "checkpoint": self.pushing}
+            (self.folder / "pushed.json").write_text(json.dumps(record) + "\n")
+            where = next((line for line in lines if line.startswith("Pushed: ")), f"Pushed: {self.repo_id}")
+            self.say(f"{where} ({self.pushing})")
+            return
+        reason = next((line for line in lines if line.startswith("error: ")), lines[-1] if lines else f"code {code}")
+        self.complain(reason.removeprefix("error: "))
+
+    def complain(self, reason: str) -> None:
+        """Once for each reason."""
+        if reason not in self.said:
+            self.said.add(reason)
+            self.say(f"Warning: the teacher was not pushed: {reason} See {self.folder / 'push.log'}.")
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGTERM)
+            self.process.wait()
+        self.process = None
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def finish(self) -> None:
+        """
+        Push what is not there yet, a last time: the best teacher, or, of a run without k-NN evaluation, the final one.
+        """
+        deadline = time.monotonic() + self.last_push_seconds
+        self.wait(deadline)
+        best = read_json(self.output_dir / "checkpoints" / "best.json")
+        name = best["checkpoint"] if best else "final"
+        if self.pushed() != name and time.monotonic() < deadline:
+            self.offer(name)
+            self.poll()
+            self.wait(deadline)
+        if self.pushed() != name:
+            which = " --checkpoint best" if best else ""
+            self.say(
+                f"The run's model is not on the Hub. To push it: python training/publish.py {self.output_dir} "
+                f"--repo_id {self.repo_id}{which}"
+            )
+
+    def wait(self, deadline: float) -> None:
+        """Until no push runs or waits, but not beyond `deadline`."""
+        while self.process is not None:
+            try:
+                self.process.wait(max(deadline - time.monotonic(), 0))
+            except subprocess.TimeoutExpired:
+                self.stop()
+                self.complain(f"it took more than {self.last_push_seconds:g} seconds after the end of the run.")
+                return
+            self.poll()
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text()) if path.exists() else None

@@ -1,0 +1,112 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+`--dry_run`: what a run would be, what a step of it takes, and all that stands in its way. Nothing is trained, and
+nothing is written but the index of tar files, which the run then finds.
+"""
+
+import json
+import os
+import time
+from dataclasses import fields, replace
+
+import psutil
+import torch
+
+from training.learning.networks import build_loader
+from training.options.pretrain_options import SECTIONS, OptionError, PretrainOptions
+from training.run.checks import Preparation, labelled_images
+from training.run.estimate import Estimate, estimate
+
+
+def dry_run(options: PretrainOptions) -> None:
+    """
+    Raises:
+        PreparationError, or one of USER_ERRORS: the run cannot begin.
+    """
+    preparation = Preparation(options)
+    accelerator = preparation.accelerator
+    accelerator.print(describe_options(options))
+    if not options.problems():
+        with preparation.noted():
+            describe_step(preparation)
+    with preparation.noted():
+        accelerator.print(try_data(preparation))
+    accelerator.wait_for_everyone()
+    preparation.refuse()
+    begin = f"continue from {preparation.found[0]}" if preparation.found else "begin"
+    accelerator.print(f"Nothing stands in its way: without --dry_run the run would {begin}.")
+    accelerator.end_training()
+
+
+def describe_options(options: PretrainOptions) -> str:
+    """Every option, section by section, as in a recipe."""
+    lines = []
+    for section in SECTIONS:
+        lines.append(f"# {section._argument_group_name}")
+        lines += [f"{field.name}: {json.dumps(getattr(options, field.name))}" for field in fields(section)]
+    return "\n".join(lines)
+
+
+def describe_step(preparation: Preparation) -> None:
+    """
+    Raises:
+        OptionError: the step does not fit into the device's memory.
+    """
+    options, accelerator = preparation.options, preparation.accelerator
+    counted = estimate(options, accelerator.device, accelerator.num_processes)
+    accelerator.print(preparation.summary(counted.parameters))
+    accelerator.print("\n".join(describe_estimate(options, counted, accelerator.num_processes)))
+    available = device_memory(accelerator.device)
+    if counted.total > available:
+        raise OptionError(
+            f"A process needs about {counted.total / 1e9:.1f} GB, and {accelerator.device} has "
+            f"{available / 1e9:.1f} GB for each. Halve --batch_size and double --gradient_accumulation_steps, which "
+            "gives the same result, or add --gradient_checkpointing."
+        )
+
+
+def describe_estimate(options: PretrainOptions, counted: Estimate, processes: int) -> list[str]:
+    parts = {
+        "student": counted.student,
+        "gradients": counted.gradients,
+        "DDP's copy of them": counted.buckets,
+        "AdamW": counted.moments,
+        "teacher": counted.teacher,
+        "activations and buffers": counted.activations,
+    }
+    shown = " + ".join(f"{name} {size / 1e9:.2f}" for name, size in parts.items() if size)
+    images = options.batch_size * options.gradient_accumulation_steps
+    step = counted.flops_per_image * images
+    return [
+        f"memory           = {shown} = {counted.total / 1e9:.2f} GB a process, beside torch itself",
+        f"operations       = {counted.flops_per_image / 1e9:.1f} GFLOP an image x {images} = {step / 1e12:.2f} TFLOP a "
+        f"step and process, x {processes} processes = {step * processes / 1e12:.2f} TFLOP",
+        f"checkpoint       = {counted.checkpoint / 1e9:.2f} GB, {options.keep_checkpoints} kept, and the best",
+    ]
+
+
+def device_memory(device: torch.device) -> int:
+    """Bytes that each process of this machine can have."""
+    if device.type == "cpu":
+        return psutil.virtual_memory().total // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return torch.accelerator.get_memory_info(device)[1]
+
+
+def try_data(preparation: Preparation) -> str:
+    """The first batch of this process, and the first image of each labelled source, decoded."""
+    options, source, plan = preparation.options, preparation.source, preparation.plan
+    if source is None or plan is None:
+        return "data             = not tried"
+    started = time.perf_counter()
+    step = preparation.found[1].step if preparation.found else 0
+    loader = build_loader(replace(options, num_workers=0), source, plan, preparation.accelerator, step)
+    batch = next(iter(loader))
+    for labelled in preparation.knn_data:
+        images = labelled_images(labelled, options)
+        images.load(next(images.items(range(1))))
+    seconds = time.perf_counter() - started
+    return (
+        f"data             = {len(source)} images; a first batch of {options.batch_size} made in {seconds:.1f} s, "
+        f"{len(batch.skipped)} unreadable images left out"
+    )

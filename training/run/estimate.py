@@ -1,0 +1,179 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Memory and arithmetic of a training step, counted before it is taken: the step runs on fake tensors, which have sizes
+and no values, so that it costs seconds and almost no memory whatever the model.
+"""
+
+import weakref
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch._subclasses import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+from transformers.initialization import no_init_weights
+
+from modeling_esvit import EsViTForPreTraining
+from modeling_esvit.losses import crop_layout, esvit_loss
+from modeling_esvit.swin import PART_TOKENS
+from training.learning.networks import build_networks, view_options
+from training.options.pretrain_options import PretrainOptions
+
+
+PATCH_SIZE = 4  # of the architectures whose blocks work in parts
+
+
+class Counter(TorchDispatchMode):
+    """
+    Counts while it is entered: floating point operations (a product and a sum are two), and the bytes of the tensors
+    that are made and still alive, with their peak.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.flops = self.current = self.peak = 0
+        self.alive: dict[int, weakref.ref] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if func.namespace == "prim":  # asks for a device or a layout
+            return result
+        count = flop_registry.get(func.overloadpacket)
+        if count is not None:
+            self.flops += count(*args, **kwargs, out_val=result)
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor):
+                self.note(tensor.untyped_storage())
+        return result
+
+    def note(self, storage: torch.UntypedStorage) -> None:
+        key, size = id(storage), storage.nbytes()
+        if key in self.alive:
+            return
+
+        def forget(_: weakref.ref) -> None:
+            del self.alive[key]
+            self.current -= size
+
+        self.alive[key] = weakref.ref(storage, forget)
+        self.current += size
+        self.peak = max(self.peak, self.current)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """
+    Of one process, in bytes.
+
+    Attributes:
+        student, teacher: parameters and buffers.
+        gradients, moments: of the trainable parameters; AdamW has two moments.
+        buckets: DDP's copies of the gradients; 0 for one process.
+        activations: everything else at the peak of the step: activations, the losses' buffers, views.
+        parameters: of the student, with heads.
+        flops_per_image: floating point operations of all its crops, forward and backward, in student and teacher.
+    """
+
+    student: int
+    teacher: int
+    gradients: int
+    moments: int
+    buckets: int
+    activations: int
+    parameters: int
+    flops_per_image: float
+
+    @property
+    def total(self) -> int:
+        return self.student + self.teacher + self.gradients + self.moments + self.buckets + self.activations
+
+    @property
+    def checkpoint(self) -> int:
+        """Of one checkpoint on the disk."""
+        return self.student + self.teacher + self.moments
+
+
+def num_bytes(tensors) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def bytes_of(model: nn.Module) -> int:
+    return num_bytes([*model.parameters(), *model.buffers()])
+
+
+def estimate(options: PretrainOptions, device: torch.device, world_size: int) -> Estimate:
+    """
+    What a step of `options` takes on `device`. Not in it are what torch itself, its kernels and a fragmented heap hold,
+    and what `torch.compile` saves.
+    """
+    # Copying a network is not for fake tensors: some that count hold a value.
+    with torch.device("meta"), no_init_weights():
+        networks = build_networks(options, device)
+    with FakeTensorMode(allow_non_fake_inputs=True), device:
+        student, teacher = (network.to_empty(device=device) for network in networks)
+        gradients = num_bytes(p for p in student.parameters() if p.requires_grad)
+        batches = counted_batches(options, device)
+        counts = [step_on_fakes(options, device, student, teacher, batch) for batch in batches]
+    peak = counts[-1].peak
+    if len(batches) == 2:
+        peak += (peak - counts[0].peak) // (batches[1] - batches[0]) * (options.batch_size - batches[1])
+    return Estimate(
+        student=bytes_of(student),
+        teacher=bytes_of(teacher),
+        gradients=gradients,
+        moments=2 * gradients,
+        buckets=gradients if world_size > 1 else 0,
+        activations=max(peak - gradients, 0),
+        parameters=sum(p.numel() for p in student.parameters()),
+        flops_per_image=counts[-1].flops / batches[-1],
+    )
+
+
+def counted_batches(options: PretrainOptions, device: torch.device) -> tuple[int, ...]:
+    """
+    Sizes of one or two batches that tell what a step takes. On a CPU blocks and loss go through a batch in parts, which
+    are thousands of calls for a large one. Once parts are full, each further image adds the same: two batches of full
+    parts are enough.
+    """
+    tokens = (options.global_crop_size // (options.patch_size or PATCH_SIZE)) ** 2
+    full = max(1, PART_TOKENS // tokens)
+    if device.type != "cpu" or options.batch_size <= 2 * full:
+        return (options.batch_size,)
+    return full, 2 * full
+
+
+def step_on_fakes(
+    options: PretrainOptions,
+    device: torch.device,
+    student: EsViTForPreTraining,
+    teacher: EsViTForPreTraining,
+    batch: int,
+) -> Counter:
+    """Forward and backward pass of `batch` images, as `Learner.train_step` does them; gradients are counted too."""
+    counter = Counter()
+    precision = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[options.mixed_precision]
+    with counter:
+        groups = [
+            torch.empty(len(group) * batch, 3, *group[0].size, device=device) for group in view_options(options).groups
+        ]
+        with torch.autocast(device.type, precision, enabled=options.mixed_precision != "no"):
+            with torch.no_grad():
+                targets = teacher(groups[:1])
+            predictions = student(groups)
+        loss = esvit_loss(
+            predictions,
+            targets,
+            crop_layout(groups, batch, student.config.region_grid),
+            view_center=teacher.view_center,
+            region_center=teacher.region_center,
+            teacher_temp=options.teacher_temp,
+            student_temp=options.student_temp,
+            region_weight=options.region_weight if options.task == "view+region" else 0.0,
+        )
+        loss.loss.backward()
+    student.zero_grad()
+    return counter

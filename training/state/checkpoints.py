@@ -1,0 +1,260 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+Checkpoints of a run: `checkpoints/step-00001234/` with
+
+    student/, teacher/   model folders, loadable with from_pretrained
+    training_state/      progress.json, training.pt (optimizer, scaler), rng-0.pt, rng-1.pt, ... (one a process)
+    evaluation.json      what the teacher scored, once it was evaluated
+
+and beside them two links: `last`, the newest, and `best`, that of the highest k-NN accuracy (`best.json` says which).
+
+A checkpoint is written under a temporary name, forced to the disk, and renamed when it is whole, so a folder with the
+final name is valid after a kill or a power cut at any instant. The main process alone writes, also the generators of
+the others. No pickle is trusted: weights are safetensors, states are loaded with `weights_only=True`.
+"""
+
+import io
+import json
+import logging
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from safetensors import SafetensorError
+
+from modeling_esvit import EsViTForPreTraining
+from training.options.pretrain_options import PretrainOptions
+from training.state.files import PARTIAL, RunFolderError, fsync, on_main, point, write_text, writing, written_beside
+
+
+logger = logging.getLogger(__name__)
+
+
+class ResumeError(RunFolderError, ValueError):
+    """A checkpoint that cannot be continued by this command."""
+
+
+@dataclass
+class Progress:
+    """How far a run is, and what it must not change: `step` optimizer steps are done."""
+
+    step: int
+    world_size: int
+    steps_per_epoch: int
+    options: dict[str, Any]
+
+
+def is_complete(folder: Path) -> bool:
+    """Whether a checkpoint has its final name and the file that is written last."""
+    return not folder.name.endswith(PARTIAL) and (folder / "training_state" / "progress.json").is_file()
+
+
+def damaged(folder: Path, error: Exception) -> ResumeError:
+    name = type(error).__name__  # torch's own message advises to switch the safety off
+    return ResumeError(f"{folder} is damaged ({name} on reading it). Delete it to continue from the one before it.")
+
+
+class Checkpoints:
+    """The checkpoints of one run. Every process calls the methods without an underscore, at the same time."""
+
+    def __init__(self, output_dir: str, keep: int, accelerator: Accelerator):
+        self.root = Path(output_dir) / "checkpoints"
+        self.keep = keep
+        self.accelerator = accelerator
+
+    def save(
+        self,
+        progress: Progress,
+        student: EsViTForPreTraining,
+        teacher: EsViTForPreTraining,
+        optimizer: torch.optim.Optimizer,
+    ) -> Path:
+        """
+        Write a checkpoint and delete the oldest beyond `keep`. Returns its folder.
+
+        Raises:
+            UnwritableCheckpointError: on all processes; those before it are as they were.
+        """
+        generators = gather_object([rng_state()])
+        return on_main(self.accelerator, lambda: self._write(progress, student, teacher, optimizer, generators))
+
+    def _write(
+        self,
+        progress: Progress,
+        student: EsViTForPreTraining,
+        teacher: EsViTForPreTraining,
+        optimizer: torch.optim.Optimizer,
+        generators: list[dict[str, Any]],
+    ) -> Path:
+        final = self.root / f"step-{progress.step:08d}"
+        scaler = self.accelerator.scaler
+        training = {"optimizer": optimizer.state_dict(), "scaler": None if scaler is None else scaler.state_dict()}
+        with written_beside(final) as folder:
+            student.save_pretrained(folder / "student")
+            teacher.save_pretrained(folder / "teacher")
+            state = folder / "training_state"
+            state.mkdir()
+            save_tensors(training, state / "training.pt")
+            for rank, generator in enumerate(generators):
+                save_tensors(generator, state / f"rng-{rank}.pt")
+            (state / "progress.json").write_text(json.dumps(asdict(progress), indent=2) + "\n")
+        with writing(self.root):
+            point(self.root / "last", final)
+            fsync(self.root.parent)  # the first checkpoint made the folder `checkpoints` there
+            self._delete_old()
+        return final
+
+    def _complete(self) -> list[Path]:
+        """Valid checkpoints, oldest first."""
+        return [folder for folder in sorted(self.root.glob("step-*")) if is_complete(folder)]
+
+    def _delete_old(self) -> None:
+        """
+        Keep the newest, and the best. What is deleted loses its final name first, so that no kill leaves half of it
+        under that.
+        """
+        best = (self.root / "best").resolve()
+        for folder in self._complete()[: -self.keep]:
+            if folder.resolve() != best:
+                folder.rename(folder.with_name(folder.name + PARTIAL))
+        for folder in self.root.glob(f"step-*{PARTIAL}"):
+            shutil.rmtree(folder)
+
+    def scores(self, folder: Path) -> dict[str, float] | None:
+        """What the teacher of a checkpoint scored, the score that `best` goes by first; None: not evaluated yet."""
+        return on_main(self.accelerator, lambda: read_json(folder / "evaluation.json"))
+
+    def add_scores(self, folder: Path, scores: dict[str, float]) -> None:
+        """
+        Note what the teacher of a checkpoint scored, and point `best` to it if the first score is higher than any
+        before. Doing so again, after a kill in between, changes nothing.
+
+        Raises:
+            UnwritableCheckpointError: on all processes.
+        """
+        on_main(self.accelerator, lambda: self._add_scores(folder, scores))
+
+    def _add_scores(self, folder: Path, scores: dict[str, float]) -> None:
+        with writing(self.root):
+            write_text(folder / "evaluation.json", json.dumps(scores) + "\n")
+            name, score = next(iter(scores.items()))
+            best = read_json(self.root / "best.json")
+            if best is None or score > best["score"]:
+                point(self.root / "best", folder)
+                content = {"checkpoint": folder.name, "metric": name, "score": score}
+                write_text(self.root / "best.json", json.dumps(content) + "\n")
+
+    def latest(self, options: PretrainOptions, steps_per_epoch: int) -> tuple[Path, Progress] | None:
+        """
+        The newest valid checkpoint and its progress, if there is one; `last` points to it.
+
+        Raises:
+            ResumeError: on all processes. It was made with other options, another number of processes or other data; or
+                there is none, but a finished model, which would be overwritten.
+        """
+        return on_main(self.accelerator, lambda: self._latest(options, steps_per_epoch))
+
+    def _latest(self, options: PretrainOptions, steps_per_epoch: int) -> tuple[Path, Progress] | None:
+        for folder in sorted(self.root.glob("step-*")):
+            if not is_complete(folder):
+                logger.warning("Ignoring the incomplete checkpoint %s.", folder)
+        complete = self._complete()
+        if not complete and (self.root.parent / "teacher").exists():
+            raise ResumeError(
+                f"{self.root.parent} holds a finished model, and no checkpoint to continue from. Give another "
+                "output_dir, or move the folder away."
+            )
+        if not complete:
+            return None
+        folder = complete[-1]
+        progress = read_progress(folder)
+        self._check(folder, progress, options, steps_per_epoch)
+        with writing(self.root):
+            point(self.root / "last", folder)  # a kill may have come before that
+        return folder, progress
+
+    def _check(self, folder: Path, progress: Progress, options: PretrainOptions, steps_per_epoch: int) -> None:
+        changed = [
+            f"{name} was {there!r} and is {here!r}"
+            for name, (there, here) in options.differences(progress.options).items()
+        ]
+        if progress.world_size != self.accelerator.num_processes:
+            changed.append(f"processes were {progress.world_size} and are {self.accelerator.num_processes}")
+        if progress.steps_per_epoch != steps_per_epoch:
+            changed.append(f"steps per epoch were {progress.steps_per_epoch} and are {steps_per_epoch} (the data?)")
+        if changed:
+            raise ResumeError(
+                f"{folder} belongs to another run: {'; '.join(changed)}. Give the same values, or another output_dir."
+            )
+
+    def load(
+        self,
+        folder: Path,
+        student: EsViTForPreTraining,
+        teacher: EsViTForPreTraining,
+        optimizer: torch.optim.Optimizer,
+    ) -> None:
+        """
+        Put the state of a checkpoint into the objects of this run.
+
+        Raises:
+            ResumeError: a file of it is missing or damaged.
+        """
+        state = folder / "training_state"
+        try:
+            weights = [network_weights(folder / name) for name in ("student", "teacher")]
+            training = torch.load(state / "training.pt", weights_only=True, map_location="cpu")
+            rng = torch.load(state / f"rng-{self.accelerator.process_index}.pt", weights_only=True)
+        except (OSError, EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
+            raise damaged(folder, error) from error
+        student.load_state_dict(weights[0])
+        teacher.load_state_dict(weights[1])
+        optimizer.load_state_dict(training["optimizer"])
+        if training["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(training["scaler"])
+        set_rng_state(rng)
+
+
+def network_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a model folder, by the names of modules: transformers saves some backbones by older names."""
+    model, loading = EsViTForPreTraining.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+    )
+    if loading["missing_keys"]:
+        raise RuntimeError(f"{folder} lacks {sorted(loading['missing_keys'])}.")
+    return model.state_dict()
+
+
+def read_progress(folder: Path) -> Progress:
+    try:
+        return Progress(**json.loads((folder / "training_state" / "progress.json").read_text()))
+    except (ValueError, TypeError) as error:
+        raise damaged(folder, error) from error
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text()) if path.exists() else None
+
+
+def save_tensors(content: dict[str, Any], path: Path) -> None:
+    """By way of the memory: torch's own file writer says of a full disk only that a position is unexpected."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    path.write_bytes(buffer.getbuffer())
+
+
+def rng_state() -> dict[str, Any]:
+    """The generators that a step draws from (DropPath, dropout)."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None}
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"])

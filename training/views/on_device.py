@@ -1,0 +1,107 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The photometric operations of all views of a batch at once, on the device they are on, with what `views` has drawn.
+
+The workers then only decode, crop and resize, and a batch travels as bytes. Nothing here draws, loops over images or
+asks the device for a value. Levels are cut off to whole ones after each operation, as in 8-bit arithmetic.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from training.views.draw import BLUR_RADIUS, SOLARIZE_THRESHOLD, CropParameters, Jitter
+from training.views.pixels import IMAGENET_MEAN, IMAGENET_STD
+
+
+GRAY = (0.299, 0.587, 0.114)
+TAPS = round(3 * BLUR_RADIUS[1])  # of the blur, to either side
+ORDER, FACTORS = slice(0, 4), slice(4, 8)
+GRAYSCALE, BLUR, SOLARIZE = 8, 9, 10
+NEUTRAL = {Jitter.BRIGHTNESS: 1.0, Jitter.CONTRAST: 1.0, Jitter.SATURATION: 1.0, Jitter.HUE: 0.0}
+
+
+def photometric_parameters(crops: Sequence[CropParameters]) -> Tensor:
+    """What was drawn for N views, for [`augment`]: float32 `[N, 11]`."""
+    rows = []
+    for crop in crops:
+        jitter = {**dict(crop.jitter), **{op: f for op, f in NEUTRAL.items() if op not in dict(crop.jitter)}}
+        order, factors = jitter.keys(), jitter.values()
+        rows.append([*order, *factors, crop.grayscale, crop.blur_radius, crop.solarize])
+    return torch.tensor(rows, dtype=torch.float32)
+
+
+def augment(views: Tensor, parameters: Tensor) -> Tensor:
+    """uint8 views `[N, 3, h, w]` and their parameters `[N, 11]` -> float32 `[N, 3, h, w]`, normalised."""
+    columns = parameters[:, :, None, None, None]  # each `[N, 1, 1, 1]`
+    pixels = jitter(views.float(), columns[:, ORDER], columns[:, FACTORS])
+    pixels = torch.where(columns[:, GRAYSCALE] > 0, gray(pixels), pixels)
+    pixels = blur(pixels, parameters[:, BLUR])
+    flipped = (columns[:, SOLARIZE] > 0) & (pixels >= SOLARIZE_THRESHOLD)
+    pixels = torch.where(flipped, 255 - pixels, pixels)
+    mean, std = (pixels.new_tensor(values).view(3, 1, 1) * 255 for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (pixels - mean) / std
+
+
+def gray(pixels: Tensor) -> Tensor:
+    """`[N, 3, h, w]` -> `[N, 1, h, w]`."""
+    red, green, blue = pixels.unbind(1)
+    return (GRAY[0] * red + GRAY[1] * green + GRAY[2] * blue).round().unsqueeze(1)
+
+
+def jitter(pixels: Tensor, order: Tensor, factors: Tensor) -> Tensor:
+    """The four operations of each view in its order. The hue of all views shifts between two rounds of the others."""
+    hue_first = torch.zeros_like(order[:, 0], dtype=torch.bool)
+    rounds: list[list[Tensor]] = [[], []]
+    for slot in range(len(Jitter)):
+        is_hue = order[:, slot] == Jitter.HUE
+        hue_first = hue_first | is_hue
+        rounds[0].append(torch.where(hue_first, 1.0, factors[:, slot]))  # a factor of 1 changes nothing
+        rounds[1].append(torch.where(hue_first & ~is_hue, factors[:, slot], 1.0))
+    hue = torch.where(order == Jitter.HUE, factors, 0.0).sum(dim=1)
+    for slot, factor in enumerate(rounds[0]):
+        pixels = blend(pixels, order[:, slot], factor)
+    pixels = shift_hue(pixels, hue)
+    for slot, factor in enumerate(rounds[1]):
+        pixels = blend(pixels, order[:, slot], factor)
+    return pixels
+
+
+def blend(pixels: Tensor, operation: Tensor, factor: Tensor) -> Tensor:
+    """Brightness, contrast or saturation: away from, or towards, black, the mean grey or each pixel's grey."""
+    grey = gray(pixels)
+    mean = (grey.mean(dim=(2, 3), keepdim=True) + 0.5).floor()
+    base = torch.where(operation == Jitter.CONTRAST, mean, torch.where(operation == Jitter.SATURATION, grey, 0.0))
+    return torch.where(factor == 1, pixels, (base + factor * (pixels - base)).clamp(0, 255).floor())
+
+
+def shift_hue(pixels: Tensor, factor: Tensor) -> Tensor:
+    """The hue by `factor` of the whole circle, in steps of 1 / 255; value and saturation stay."""
+    red, green, blue = pixels.unbind(1)
+    value, smallest = pixels.amax(dim=1), pixels.amin(dim=1)
+    chroma = value - smallest
+    divisor = torch.where(chroma == 0, 1.0, chroma)
+    sextant = torch.where(
+        value == red,
+        (green - blue) / divisor,
+        torch.where(value == green, 2 + (blue - red) / divisor, 4 + (red - green) / divisor),
+    )
+    sextant = sextant + 6 * (factor * 255).trunc().squeeze(1) / 255
+    shifted = [
+        value - chroma * (position := (offset + sextant) % 6).minimum(4 - position).clamp(0, 1) for offset in (5, 3, 1)
+    ]
+    return torch.where(factor == 0, pixels, torch.stack(shifted, dim=1).round())
+
+
+def blur(pixels: Tensor, radius: Tensor) -> Tensor:
+    """A Gaussian of standard deviation `radius` `[N]`, in pixels; 0: none. The border is repeated."""
+    n, channels, height, width = pixels.shape
+    offsets = torch.arange(-TAPS, TAPS + 1, device=pixels.device)
+    kernel = torch.exp(-0.5 * (offsets / radius.clamp(min=1e-3)[:, None]) ** 2)
+    kernel = (kernel / kernel.sum(dim=1, keepdim=True)).repeat_interleave(channels, dim=0)
+    maps = F.pad(pixels, (TAPS, TAPS, TAPS, TAPS), mode="replicate").view(1, n * channels, height + 2 * TAPS, -1)
+    maps = F.conv2d(maps, kernel[:, None, None, :], groups=n * channels)
+    maps = F.conv2d(maps, kernel[:, None, :, None], groups=n * channels)
+    return maps.view(n, channels, height, width).round()

@@ -1,0 +1,63 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+The operations of RandAugment (arXiv 1909.13719) as timm has them, by Pillow: what `views` drew for the policy `deit`.
+
+Nothing here draws. Pixels from outside of the view are of ImageNet's mean colour; geometry is bicubic.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
+
+from training.views.draw import Operation
+
+
+FILL = (124, 116, 104)
+SOLARIZE_ADD_BELOW = 128
+
+
+def transform(view: np.ndarray, operation: Operation, argument: float) -> np.ndarray:
+    """uint8 `[h, w, 3]` -> the same."""
+    return np.asarray(OPERATIONS[operation](Image.fromarray(view), argument))
+
+
+def affine(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
+    """`matrix` maps pixels of the result to pixels of `image`."""
+    return image.transform(
+        image.size, Image.Transform.AFFINE, matrix, resample=Image.Resampling.BICUBIC, fillcolor=FILL
+    )
+
+
+def by_level(image: Image.Image, table: np.ndarray) -> Image.Image:
+    return image.point(table.clip(0, 255).astype(int).tolist() * 3)
+
+
+def posterize(image: Image.Image, bits: float) -> Image.Image:
+    """Only the upper `bits` bits, which may be none, are left."""
+    return by_level(image, np.arange(256) & ~(2 ** (8 - int(bits)) - 1))
+
+
+def solarize_add(image: Image.Image, addend: float) -> Image.Image:
+    levels = np.arange(256)
+    return by_level(image, np.where(levels < SOLARIZE_ADD_BELOW, levels + addend, levels))
+
+
+OPERATIONS: dict[Operation, Callable[[Image.Image, float], Image.Image]] = {
+    Operation.AUTO_CONTRAST: lambda image, _: ImageOps.autocontrast(image),
+    Operation.EQUALIZE: lambda image, _: ImageOps.equalize(image),
+    Operation.INVERT: lambda image, _: ImageOps.invert(image),
+    Operation.ROTATE: lambda image, degrees: image.rotate(degrees, resample=Image.Resampling.BICUBIC, fillcolor=FILL),
+    Operation.POSTERIZE: posterize,
+    Operation.SOLARIZE: lambda image, threshold: ImageOps.solarize(image, int(threshold)),
+    Operation.SOLARIZE_ADD: solarize_add,
+    Operation.COLOR: lambda image, factor: ImageEnhance.Color(image).enhance(factor),
+    Operation.CONTRAST: lambda image, factor: ImageEnhance.Contrast(image).enhance(factor),
+    Operation.BRIGHTNESS: lambda image, factor: ImageEnhance.Brightness(image).enhance(factor),
+    Operation.SHARPNESS: lambda image, factor: ImageEnhance.Sharpness(image).enhance(factor),
+    Operation.SHEAR_X: lambda image, factor: affine(image, (1, factor, 0, 0, 1, 0)),
+    Operation.SHEAR_Y: lambda image, factor: affine(image, (1, 0, 0, factor, 1, 0)),
+    Operation.TRANSLATE_X: lambda image, share: affine(image, (1, 0, share * image.width, 0, 1, 0)),
+    Operation.TRANSLATE_Y: lambda image, share: affine(image, (1, 0, 0, 0, 1, share * image.height)),
+}
