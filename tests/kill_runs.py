@@ -30,8 +30,8 @@ import psutil
 import torch
 from safetensors.torch import load_file
 
-from tests.shard_server import write_parquet, write_tar
-from tests.tiny_runs import tiny, write_images
+from tests.helpers.shard_server import write_parquet, write_tar
+from tests.helpers.tiny_runs import tiny, write_images
 from training.state.interruption import EXIT_CODE
 
 

@@ -36,7 +36,7 @@ def jpegs(size: tuple[int, int]) -> list[bytes]:
 
 
 def by_pil(size: tuple[int, int]):
-    from tests.pil_views import pil_views
+    from tests.helpers.pil_views import pil_views
     from training.views.draw import ViewKey, ViewOptions
 
     files, options = jpegs(size), ViewOptions()

@@ -1,0 +1,52 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Sets of local crops, and the policies of augmentation, through training steps."""
+
+import math
+from pathlib import Path
+
+import pytest
+from accelerate.state import AcceleratorState
+
+from tests.helpers.tiny_runs import losses_of, tiny, write_images
+from training.options.pretrain_options import parse_options
+from training.pretrain import Pretraining
+from training.views.draw import POLICIES
+
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    return write_images(tmp_path_factory.mktemp("data") / "images")
+
+
+def losses(images: Path, output: Path, changes: str) -> list[float]:
+    """Of two steps, the second of which has a learning rate."""
+    Pretraining(parse_options(tiny(images, output, f"{changes} --max_steps 2 --drop_path_rate 0"))).run()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return losses_of(output)
+
+
+@pytest.mark.parametrize("task", [pytest.param("view", marks=pytest.mark.slow), "view+region"])
+def test_sets_of_local_crops(images, tmp_path, task):
+    """Crops of one size may come in one set or in two: they are the same, and so are the losses."""
+    one = losses(images, tmp_path / "one", f"--task {task} --local_crop_sizes 16 --local_crops_numbers 3")
+    two = losses(images, tmp_path / "two", f"--task {task} --local_crop_sizes 16 16 --local_crops_numbers 2 1")
+    assert two == pytest.approx(one, rel=1e-6)
+    sizes = f"--task {task} --local_crop_sizes 24 16 --local_crops_numbers 2 1"
+    other = losses(images, tmp_path / "sizes", sizes)
+    device = losses(images, tmp_path / "device", f"{sizes} --augment_on device")
+    assert all(map(math.isfinite, other)) and other != pytest.approx(one, rel=1e-3)
+    assert device == pytest.approx(other, rel=0.02)
+
+
+def test_every_policy_trains_in_its_own_way(images, tmp_path):
+    first = [losses(images, tmp_path / name, f"--augmentation {name}")[0] for name in POLICIES]
+    assert all(map(math.isfinite, first)) and len(set(first)) == len(POLICIES) == 4
+
+
+def test_the_options_know_every_policy():
+    for name in POLICIES:
+        assert parse_options(["--augmentation", name]).augmentation == name

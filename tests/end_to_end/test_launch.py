@@ -1,0 +1,213 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The scripts of `examples/launch`, on one machine that plays several; and signals to some or all of the processes."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.helpers.paths import ROOT
+from tests.helpers.tiny_runs import losses_of, tiny, write_images
+
+
+pytestmark = pytest.mark.slow
+LAUNCH = "examples/launch"
+TWO = "--drop_path_rate 0 --batch_size 4"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    return write_images(tmp_path_factory.mktemp("data") / "images")
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def start(*command: str, **environment: str) -> subprocess.Popen:
+    scripts = Path(sys.executable).parent
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{scripts}:{os.environ['PATH']}", **environment}
+    return subprocess.Popen(
+        command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def ended(process: subprocess.Popen, code: int = 0) -> str:
+    """What it printed."""
+    shown, _ = process.communicate(timeout=240)
+    assert process.returncode == code, shown
+    return shown
+
+
+@pytest.fixture(scope="module")
+def losses(images, tmp_path_factory) -> list[float]:
+    """Of a run of one process, with the same global batch."""
+    output = tmp_path_factory.mktemp("one")
+    ended(start("python", "training/pretrain.py", *tiny(images, output, "--drop_path_rate 0")))
+    return losses_of(output)
+
+
+@pytest.mark.parametrize("script", ["torchrun.sh", "accelerate.sh"])
+@pytest.mark.parametrize("processes", [2, 4])
+def test_one_machine(images, losses, tmp_path, script, processes):
+    arguments = tiny(images, tmp_path, f"--drop_path_rate 0 --batch_size {8 // processes}")
+    shown = ended(start(f"{LAUNCH}/{script}", *arguments, GPUS=str(processes), PORT=free_port()))
+    assert f"{8 // processes} a process x {processes} processes" in shown
+    assert losses_of(tmp_path) == pytest.approx(losses, rel=1e-5)
+
+
+@pytest.mark.parametrize("script", ["torchrun.sh", "accelerate.sh"])
+def test_two_agents_on_one_machine(images, losses, tmp_path, script):
+    settings = {"NODES": "2", "GPUS": "1", "PORT": free_port()}
+    nodes = [start(f"{LAUNCH}/{script}", *tiny(images, tmp_path, TWO), NODE=node, **settings) for node in "01"]
+    assert "4 a process x 2 processes" in "".join(map(ended, nodes))
+    assert losses_of(tmp_path) == pytest.approx(losses, rel=1e-5)
+
+
+@contextmanager
+def two_networks():
+    """Two network namespaces, each with one end of a cable: 10.99.0.1 and 10.99.0.2."""
+    names = [f"esvit{os.getpid()}-{number}" for number in (1, 2)]
+    commands = [f"ip netns add {name}" for name in names]
+    commands.append(f"ip link add eth0 netns {names[0]} type veth peer name eth0 netns {names[1]}")
+    for number, name in enumerate(names, start=1):
+        commands.append(f"ip -n {name} addr add 10.99.0.{number}/24 dev eth0")
+        commands += [f"ip -n {name} link set {device} up" for device in ("lo", "eth0")]
+    try:
+        for command in commands:
+            done = subprocess.run(command.split(), capture_output=True, text=True)
+            if done.returncode:
+                pytest.skip(f"no network namespaces here: {done.stderr}")
+        yield names
+    finally:
+        for name in names:
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True)
+
+
+@pytest.mark.skipif(os.getuid() != 0 or sys.platform != "linux", reason="only root makes network namespaces")
+@pytest.mark.parametrize("script", ["torchrun.sh", "accelerate.sh"])
+def test_two_machines_with_a_network_between_them(images, losses, tmp_path, script):
+    settings = {"NODES": "2", "GPUS": "1", "MAIN_ADDRESS": "10.99.0.1", "GLOO_SOCKET_IFNAME": "eth0"}
+    with two_networks() as names:
+        nodes = []
+        for node, name in enumerate(names):
+            # What a host name would tell, which both have in common here.
+            address = {"PET_LOCAL_ADDR": f"10.99.0.{node + 1}", "PET_RDZV_CONF": f"is_host={node == 0}"}
+            command = ["ip", "netns", "exec", name, f"{LAUNCH}/{script}", *tiny(images, tmp_path, TWO)]
+            nodes.append(start(*command, NODE=str(node), **settings, **(address if script == "torchrun.sh" else {})))
+        assert "4 a process x 2 processes" in "".join(map(ended, nodes))
+    assert losses_of(tmp_path) == pytest.approx(losses, rel=1e-5)
+
+
+LONG = f"{TWO} --epochs 5000 --warmup_epochs 0 --save_every 1000000"
+
+
+def steps(output: Path) -> int:
+    log = output / "log.jsonl"
+    return log.read_text().count("\n") if log.exists() else 0
+
+
+def wait_for_steps(output: Path, processes: list[subprocess.Popen]) -> int:
+    while steps(output) < 4:
+        for process in processes:
+            assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    return steps(output)
+
+
+def ranks(launcher: subprocess.Popen) -> list[psutil.Process]:
+    """The processes that train: they have no loader workers here."""
+    family = psutil.Process(launcher.pid).children(recursive=True)
+    return [process for process in family if not process.children() and "training/pretrain.py" in process.cmdline()]
+
+
+def assert_saved(output: Path, before: int, within: int = 3) -> None:
+    """The step under way, the one after it, and one that was not yet in the log."""
+    step = steps(output)
+    assert step - before <= within
+    assert (output / "checkpoints" / "last").resolve().name == f"step-{step:08d}"
+
+
+def slurm(images: Path, output: Path) -> list[subprocess.Popen]:
+    common = {"SLURM_NTASKS": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    command = [f"{LAUNCH}/slurm_process.sh", *tiny(images, output, LONG)]
+    return [start(*command, SLURM_PROCID=rank, SLURM_LOCALID=rank, **common) for rank in "01"]
+
+
+@pytest.mark.parametrize(
+    "number, receivers",
+    [(signal.SIGTERM, [0]), (signal.SIGUSR1, [1]), (signal.SIGUSR2, [0, 1]), (signal.SIGTERM, [0, 1])],
+)
+def test_a_signal_to_one_or_all_processes(images, tmp_path, number, receivers):
+    """Both save the same step, and both end with the code."""
+    processes = slurm(images, tmp_path)
+    before = wait_for_steps(tmp_path, processes)
+    for receiver in receivers:
+        processes[receiver].send_signal(number)
+    shown = [ended(process, code=75) for process in processes]
+    assert "".join(shown).count(f"{number.name} stopped the run after step") == 1
+    assert_saved(tmp_path, before)
+
+
+@pytest.mark.parametrize("script", ["torchrun.sh", "accelerate.sh"])
+@pytest.mark.parametrize(
+    "number, receiver",
+    [(signal.SIGTERM, "launcher"), (signal.SIGUSR1, "launcher"), (signal.SIGUSR2, "rank"), (signal.SIGUSR1, "all")],
+)
+def test_a_signal_under_a_launcher(images, tmp_path, script, number, receiver):
+    """Saved all the same; the code is the launcher's own."""
+    launcher = start(f"{LAUNCH}/{script}", *tiny(images, tmp_path, LONG), GPUS="2", PORT=free_port())
+    before = wait_for_steps(tmp_path, [launcher])
+    trained = ranks(launcher)
+    assert len(trained) == 2
+    receivers = {"launcher": [launcher], "rank": trained[1:], "all": [*trained, launcher]}[receiver]
+    for process in receivers:
+        process.send_signal(number)
+    assert ended(launcher, code=1).count(f"{number.name} stopped the run after step") == 1
+    assert_saved(tmp_path, before, within=100 if receiver == "launcher" else 3)  # launchers look at times only
+
+
+SRUN = """#!/bin/bash
+# As srun: the command once a task, and the highest code of them.
+[ "$1" = --kill-on-bad-exit=1 ] || exit 2
+shift
+for task in 0 1; do SLURM_PROCID=$task SLURM_LOCALID=$task SLURM_NTASKS=2 "$@" & tasks+=($!); done
+highest=0
+for task in "${tasks[@]}"; do wait "$task"; code=$?; [ $code -gt $highest ] && highest=$code; done
+exit $highest
+"""
+SCONTROL = """#!/bin/bash
+[ "$1" = show ] && echo 127.0.0.1 || echo "$@" >> "$REQUESTS"
+"""
+
+
+def test_a_slurm_job_queues_itself_again(images, tmp_path):
+    """The script as it is, and the real program; of SLURM there is what the script calls."""
+    for name, content in (("srun", SRUN), ("scontrol", SCONTROL)):
+        (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(0o755)
+    path = f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+    settings = {"SLURM_JOB_NODELIST": "here", "SLURM_JOB_ID": free_port(), "PATH": path}
+    settings["REQUESTS"] = str(tmp_path / "requests")
+    job = start(f"{LAUNCH}/slurm.sh", *tiny(images, tmp_path / "run", LONG), **settings)
+    before = wait_for_steps(tmp_path / "run", [job])
+    for process in ranks(job):
+        process.send_signal(signal.SIGUSR1)
+    ended(job, code=75)
+    assert_saved(tmp_path / "run", before)
+    assert (tmp_path / "requests").read_text() == f"requeue {settings['SLURM_JOB_ID']}\n"
+    step = steps(tmp_path / "run")
+    again = [*tiny(images, tmp_path / "run", LONG), "--max_steps", str(step + 2)]
+    ended(start(f"{LAUNCH}/slurm.sh", *again, **settings))
+    assert steps(tmp_path / "run") == step + 2
+    assert (tmp_path / "requests").read_text().count("requeue") == 1

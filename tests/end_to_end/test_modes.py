@@ -1,0 +1,72 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Sets of crops and ways to make up a batch: each trains, and the same images give the same run."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.helpers.paths import ROOT
+from tests.helpers.tiny_runs import losses_of, tiny, write_images
+from training.options.pretrain_options import parse_options
+from training.pretrain import Pretraining
+
+
+BOTH = pytest.mark.parametrize("task", ["view", "view+region"])
+
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    return write_images(tmp_path_factory.mktemp("data") / "images")
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "crops",
+    [
+        "--local_crops_numbers 0",
+        "--local_crop_sizes 32",  # as large as the global crops
+        "--local_crop_sizes 16 24 --local_crops_numbers 1 2",
+        "--mixed_precision bf16 --local_crop_sizes 16 32 --local_crops_numbers 2 0",
+    ],
+)
+def test_a_step_trains(images, tmp_path, task, crops):
+    run = Pretraining(parse_options(tiny(images, tmp_path, f"--task {task} {crops} --warmup_epochs 0 --max_steps 1")))
+    before = {name: value.clone() for name, value in run.learner.student.named_parameters()}
+    run.run()
+    assert all(0 < loss < float("inf") for loss in losses_of(tmp_path))
+    after = dict(run.learner.student.named_parameters())
+    # Matrices alone: a bias that only shifts what a norm takes out has no gradient.
+    matrices = [
+        name for name, value in before.items() if value.ndim == 2 and value.requires_grad and "bias" not in name
+    ]
+    assert len(matrices) > 10 and not [name for name in matrices if torch.equal(before[name], after[name])]
+
+
+@pytest.mark.slow
+@BOTH
+def test_two_processes_that_accumulate_equal_one(images, tmp_path, task):
+    same = f"--task {task} --drop_path_rate 0"
+    Pretraining(parse_options(tiny(images, tmp_path / "one", same))).run()
+    smaller = f"{same} --batch_size 2 --gradient_accumulation_steps 2"
+    scripts = Path(sys.executable).parent
+    command = ["torchrun", "--standalone", "--nproc_per_node", "2", "training/pretrain.py"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{scripts}:{os.environ['PATH']}"}
+    subprocess.run([*command, *tiny(images, tmp_path / "two", smaller)], cwd=ROOT, env=environment, check=True)
+    assert losses_of(tmp_path / "two") == pytest.approx(losses_of(tmp_path / "one"), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_compiled_with_accumulation_and_recomputation_equals_eager(images, tmp_path):
+    same = "--drop_path_rate 0 --depths 1 1 --batch_size 4 --gradient_accumulation_steps 2 --max_steps 2"
+    Pretraining(parse_options(tiny(images, tmp_path / "eager", same))).run()
+    compiled = f"{same} --compile --gradient_checkpointing"
+    Pretraining(parse_options(tiny(images, tmp_path / "compiled", compiled))).run()
+    assert losses_of(tmp_path / "compiled") == pytest.approx(losses_of(tmp_path / "eager"), rel=1e-4)

@@ -1,0 +1,190 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Steps without a finite loss or gradient change nothing, in every precision, and the host reads nothing for it."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from tests.helpers.paths import ROOT
+from tests.helpers.tiny_runs import losses_of, tiny, write_images
+from training.monitoring.monitor import NonFiniteLossError
+from training.options.pretrain_options import parse_options
+from training.pretrain import Pretraining
+
+
+SCALE = 2.0**4
+# Narrow heads have bottleneck vectors so short at the start that their gradients overflow float16 at any scale.
+WIDE = "--head_hidden_size 256 --lr 0.005"
+
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    return write_images(tmp_path_factory.mktemp("data") / "images")
+
+
+class PoisonedPretraining(Pretraining):
+    """One pixel of the images at some positions is not a number. In `half`, with a gradient scaler as on a GPU."""
+
+    poisoned = range(0)
+
+    def __init__(self, images: Path, output: Path, changes: str = "", half: bool = False):
+        super().__init__(parse_options(tiny(images, output, f"{WIDE} {changes}")))
+        if half:  # Accelerate has fp16 on GPUs alone; torch has all parts of it on a CPU.
+            self.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=SCALE)
+            self.learner.losses = torch.autocast("cpu", torch.float16)(self.learner.losses)
+
+    def batches(self, step):
+        for batch in super().batches(step):
+            if batch.positions[0] in self.poisoned:
+                batch.groups[-1][0, 0, 0, 0] = float("nan")
+            yield batch
+
+
+def state_of(run: Pretraining) -> list[torch.Tensor]:
+    """Weights, centres, moments and step counts, as copies."""
+    student, teacher, optimizer = run.learner.state()
+    moments = [value for state in optimizer.state_dict()["state"].values() for value in state.values()]
+    return [value.clone() for value in (*student.state_dict().values(), *teacher.state_dict().values(), *moments)]
+
+
+def log_lines(output: Path) -> list[str]:
+    return (output / "log.jsonl").read_text().splitlines()
+
+
+def last_record(output: Path) -> dict:
+    return json.loads(log_lines(output)[-1])
+
+
+@pytest.mark.parametrize("accumulated, precision", [(1, "no"), (2, "bf16"), (2, "fp16")])
+def test_such_a_step_changes_nothing(images, tmp_path, accumulated, precision, capsys):
+    half = precision == "fp16"
+    changes = f"--batch_size {8 // accumulated} --gradient_accumulation_steps {accumulated}"
+    changes += "" if half else f" --mixed_precision {precision}"
+    run = PoisonedPretraining(images, tmp_path, f"--max_steps 1 {changes}", half)
+    run.run()
+    before = state_of(run)
+    assert not half or run.accelerator.scaler.get_scale() == SCALE
+    AcceleratorState._reset_state(reset_partial_state=True)
+    run = PoisonedPretraining(images, tmp_path, f"--max_steps 2 {changes}", half)
+    run.poisoned = range(8, 16)
+    run.run()
+    after = state_of(run)
+    assert len(before) == len(after) > 100 and all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert not half or run.accelerator.scaler.get_scale() == SCALE / 2
+    record = last_record(tmp_path)
+    assert record["skipped_steps"] == 1 and (record["loss"] is None or accumulated == 2)
+    shown = capsys.readouterr().out
+    assert "The last was step 2; its images had, on this process, the positions 8, 9, 10, 11, 12, 13, 14, 15" in shown
+
+
+def test_half_precision_trains(images, tmp_path):
+    PoisonedPretraining(images, tmp_path / "half", half=True).run()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    PoisonedPretraining(images, tmp_path / "whole").run()
+    assert losses_of(tmp_path / "half") == pytest.approx(losses_of(tmp_path / "whole"), rel=2e-3)
+    assert losses_of(tmp_path / "half") != losses_of(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("factor, scale", [(math.inf, SCALE / 2), (1e25, SCALE)])
+@pytest.mark.parametrize("half", [False, True])
+def test_gradients_that_are_not_finite_or_whose_norm_is_not(images, tmp_path, half, factor, scale):
+    """With a finite loss. A norm that overflows is no fault of the scale, which stays."""
+    run = PoisonedPretraining(images, tmp_path, "--max_steps 1", half)
+    before = state_of(run)
+    run.learner.student.esvit.encoder.norm.weight.register_hook(lambda gradient: gradient * factor)
+    run.run()
+    after = state_of(run)[: len(before)]  # behind them the moments, which are new
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    record = last_record(tmp_path)
+    assert record["skipped_steps"] == 1 and math.isfinite(record["loss"])
+    assert not half or run.accelerator.scaler.get_scale() == scale
+
+
+class HostReads(TorchDispatchMode):
+    """Counts what would make the host wait for a GPU."""
+
+    READS = {"_local_scalar_dense", "is_nonzero", "nonzero", "equal", "masked_select", "_unique2"}
+
+    def __init__(self):
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, function, types, arguments=(), kwargs=None):
+        if function.overloadpacket.__name__ in self.READS:
+            self.seen.append(str(function))
+        return function(*arguments, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_the_host_reads_nothing_in_a_step(images, tmp_path, half):
+    run = PoisonedPretraining(images, tmp_path, "--max_steps 1", half)
+    step, reads = run.learner.train_step, HostReads()
+
+    def watched(*arguments):
+        with reads:
+            step(*arguments)
+
+    run.learner.train_step = watched
+    run.run()
+    assert reads.seen == []
+    with reads:
+        torch.ones(()).item()
+    assert len(reads.seen) == 1  # it does count
+
+
+def test_one_process_stops_the_step_of_all(images, tmp_path):
+    """Only the second process meets a NaN, in the second of its three steps."""
+    torchrun = ["torchrun", "--standalone", "--nproc_per_node", "2", __file__, str(images), str(tmp_path)]
+    scripts = Path(sys.executable).parent
+    paths = os.pathsep.join([str(ROOT), *(str(ROOT / name) for name in ("training", "tests"))])
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "PATH": f"{scripts}:{os.environ['PATH']}"}
+    subprocess.run(torchrun, env=env, check=True, timeout=300)
+    first, second, third = (tmp_path / "checkpoints" / f"step-{step:08d}" for step in (1, 2, 3))
+    for network in ("student", "teacher"):
+        before, skipped, after = (
+            load_file(folder / network / "model.safetensors") for folder in (first, second, third)
+        )
+        assert all(torch.equal(before[name], skipped[name]) for name in before)
+        assert not all(torch.equal(after[name], skipped[name]) for name in after)
+    assert [json.loads(line).get("skipped_steps") for line in log_lines(tmp_path)] == [None, 1, None]
+
+
+def test_a_poisoned_image_does_not_stop_the_run(images, tmp_path):
+    run = PoisonedPretraining(images, tmp_path, "--log_every 4")
+    run.poisoned = range(8, 16)  # a step of each epoch
+    run.run()
+    assert all(value.isfinite().all() for value in load_file(tmp_path / "teacher" / "model.safetensors").values())
+    assert last_record(tmp_path)["skipped_steps"] == 2
+    assert all(loss is not None for loss in losses_of(tmp_path))
+
+
+def test_too_many_of_them_in_a_row_stop_the_run_and_leave_the_teacher(images, tmp_path):
+    """A student that is not finite itself must not reach the teacher either."""
+    run = PoisonedPretraining(images, tmp_path, "--log_every 2 --max_skipped_steps 4")
+    with torch.no_grad():
+        run.learner.student.esvit.encoder.norm.bias.fill_(float("nan"))
+    before = [value.clone() for value in run.learner.teacher.state_dict().values()]
+    with pytest.raises(NonFiniteLossError, match="The last 4 steps up to 4 had"):
+        run.run()
+    after = run.learner.teacher.state_dict().values()
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+if __name__ == "__main__":  # one of the two processes
+    CHANGES = "--batch_size 4 --max_steps 3 --save_every 1 --keep_checkpoints 3"
+    run = PoisonedPretraining(Path(sys.argv[1]), Path(sys.argv[2]), CHANGES)
+    run.poisoned = range(12, 16)
+    run.run()

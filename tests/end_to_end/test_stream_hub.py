@@ -1,0 +1,68 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Streams of the Hub's ImageNets, by the unmodified clients, through faults of the Hub."""
+
+import pytest
+
+from tests.helpers.paths import ROOT
+from tests.hub.client import GRANTED, client, small_hub
+from tests.hub.loopback_hub import Fault
+
+
+STREAM = """
+    import itertools
+    from training.data.sources import open_source
+
+    source = open_source({name!r}, streaming=True, stream_retry_seconds=60)
+    records = list(itertools.islice(source.rank_items(0, 0, 0, len(source), 0), len(source)))
+    result = [len(source.shards), [record.label for record in records], len(set(map(str, records)))]
+"""
+FAULTS = {
+    "none": [],
+    "reset": [{"cut": "reset", "after": 700, "times": 3}],
+    "drop": [{"cut": "drop", "after": 300, "times": 2}],
+    "short": [{"cut": "short", "after": 300, "times": 2}],
+    "429": [{"status": 429, "retry_after": 1, "times": 2}],
+    "503": [{"status": 503, "seconds": 3.0, "times": None}],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name, files, number", [("ILSVRC/imagenet-1k", "*.parquet", 20), ("timm/imagenet-1k-wds", "*.tar", 17)]
+)
+def test_faults_of_the_hub_change_nothing(name, files, number, tmp_path):
+    results = {}
+    for fault, settings in FAULTS.items():
+        with small_hub() as hub:
+            hub.inject(*[Fault(path=files, **each) for each in settings])
+            (home := tmp_path / fault).mkdir()
+            results[fault] = client(
+                hub, home, STREAM.format(name=name), token=GRANTED, PYTHONPATH=f"{ROOT / 'training'}:{ROOT}"
+            )
+            assert all(each.hits for each in hub.faults)
+    assert all(result == results["none"] for result in results.values())
+    assert len(results["none"][1]) == results["none"][2] == number
+
+
+PINNED = """
+    from training.data.sources import open_source
+    from training.data.shard_names import commit_of
+
+    def commit(data, **options):
+        return commit_of([shard.file.url for shard in open_source(data, **options).shards])
+
+    named = "hf://datasets/timm/imagenet-1k-wds/imagenet1k-train-{0000..0001}.tar"
+    found = commit(named)
+    globbed = commit("hf://datasets/timm/imagenet-1k-wds@main/imagenet1k-train-*.tar")
+    whole = commit("timm/imagenet-1k-wds", streaming=True)
+    again = [commit(named, revision=found), commit("timm/imagenet-1k-wds", streaming=True, revision=found)]
+    result = [found, globbed, whole, *again]
+"""
+
+
+@pytest.mark.slow
+def test_shards_of_the_hub_are_those_of_one_commit(tmp_path):
+    with small_hub() as hub:
+        commits = client(hub, tmp_path, PINNED, token=GRANTED, PYTHONPATH=f"{ROOT / 'training'}:{ROOT}")
+    assert len(commits) == 5 and len(set(commits)) == 1 and len(commits[0]) == 40

@@ -1,0 +1,288 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The examples, each as its page says, on the bundled photographs and a small model."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, Features
+from datasets import Image as ImageFeature
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import (
+    AutoImageProcessor,
+    AutoModelForImageClassification,
+    BertConfig,
+    BertModel,
+    EvalPrediction,
+    pipeline,
+)
+
+import examples.continue_pretraining as continue_pretraining
+import examples.correspondences as correspondences
+import examples.finetune as finetune
+import examples.match_photographs as match_photographs
+import examples.segment as segment
+import examples.similar_images as similar_images
+from examples.photographs import write_photographs
+from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
+from modeling_esvit.images.models import NoImageModelError
+from tests.helpers.tiny_runs import write_images
+from training.data.columns import DataOptionError, ImageColumns
+from training.features.extraction import NonFiniteFeatureError, evaluation_transform
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    torch.manual_seed(0)
+    config = EsViTConfig(
+        image_size=64,
+        embed_dim=16,
+        depths=[1, 1, 1, 1],
+        num_heads=[1, 2, 2, 4],
+        window_size=4,
+        num_prototypes=64,
+        head_hidden_size=64,
+        head_bottleneck_size=16,
+    )
+    path = tmp_path_factory.mktemp("model")
+    EsViTForPreTraining(config).save_pretrained(path)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def patches(tmp_path_factory):
+    """19 photographs: 6 training and 2 test patches of each."""
+    path = tmp_path_factory.mktemp("data") / "photographs"
+    write_photographs(path, patch_size=64, train_per_photograph=6, test_per_photograph=2, shards=1)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page, package, extras",
+    [
+        ("similar_images.py", "faiss", "training,examples"),
+        ("segment.py", "skimage", "training,examples"),
+        ("photographs.py", "skimage", "training,examples"),
+        ("finetune.py", "evaluate", "training,examples"),
+        ("app/app.py", "gradio", "app"),
+    ],
+)
+def test_a_missing_package_is_one_line(page, package, extras):
+    path = Path(similar_images.__file__).parent / page
+    program = "import runpy, sys; sys.modules[sys.argv[1]] = None; runpy.run_path(sys.argv[2], run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", program, package, path], capture_output=True, text=True)
+    assert done.returncode == 1
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"error: this needs the package {package}")
+    assert line.endswith(f": pip install -e '.[{extras}]'")
+
+
+def test_similar_images(folder, tmp_path, capsys):
+    """The image itself, then its brighter self, then noise."""
+    generator = np.random.default_rng(0)
+    coarse = Image.fromarray(generator.integers(0, 200, (6, 6, 3), dtype=np.uint8)).resize((80, 80))
+    collection = tmp_path / "collection"
+    collection.mkdir()
+    coarse.save(collection / "same.png")
+    coarse.point(lambda value: min(255, value + 5)).save(collection / "brighter.png")
+    for index in range(3):
+        Image.fromarray(generator.integers(0, 256, (80, 80, 3), dtype=np.uint8)).save(collection / f"noise{index}.png")
+    command = [folder, str(collection), "--query", str(collection / "same.png"), "--count", "3"]
+    command += ["--features", str(tmp_path / "features.parquet"), "--output", str(tmp_path / "similar.png")]
+    for _ in range(2):  # the second time with the features that were kept
+        similar_images.main(command)
+        lines = capsys.readouterr().out.splitlines()
+        found = [line.split() for line in lines if line.startswith("  ")]
+        assert [name.rpartition("/")[2] for _, name in found][:2] == ["same.png", "brighter.png"]
+        assert float(found[0][0]) == pytest.approx(1, abs=1e-3)
+    assert Image.open(tmp_path / "similar.png").width > 500
+    with pytest.raises(SystemExit, match="is neither a file"):
+        similar_images.main([folder, "nowhere", "--query", str(collection / "same.png")])
+
+
+def test_match_photographs(folder, tmp_path):
+    """A photograph and itself: every region finds itself."""
+    coarse = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    Image.fromarray(coarse).resize((300, 200), Image.Resampling.BICUBIC).save(tmp_path / "a.png")
+    path = str(tmp_path / "a.png")
+    match_photographs.main([folder, path, path, "--size", "320", "--output", str(tmp_path / "matches.png")])
+    assert Image.open(tmp_path / "matches.png").size == (1400, 466)  # two of 3 : 2, side by side
+    features = torch.randn(12, 8, generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(1))
+    ours, theirs, similarity = match_photographs.mutual_matches(features, features[order])
+    assert torch.equal(order[theirs], ours) and len(ours) == 12
+    torch.testing.assert_close(similarity, torch.ones(12))
+    with pytest.raises(SystemExit, match="nothing.png"):
+        match_photographs.main([folder, path, str(tmp_path / "nothing.png")])
+
+
+@pytest.mark.parametrize(
+    ("main", "arguments", "message"),
+    [
+        (similar_images.main, "MODEL . --query a.png --features x.csv", "x.csv must end in one of"),
+        (similar_images.main, "MODEL . --query a.png --output x.foo", None),
+        (match_photographs.main, "MODEL a.png a.png --output x.foo", None),
+        (match_photographs.main, "MODEL a.png a.png --size 0", None),
+        (match_photographs.main, "MODEL a.png a.png --output a.png/x.png", None),
+        (similar_images.main, "MODEL . --query a.png --output a.png/x/x.png", None),
+        (correspondences.main, "MODEL --output x.foo", None),
+        (correspondences.main, "text", "text is a BertModel, which takes text and no images"),
+        (similar_images.main, "text . --query a.png", "text is a BertModel, which takes text and no images"),
+        (match_photographs.main, "text a.png a.png", "text is a BertModel, which takes text and no images"),
+        (correspondences.main, "none", "none cannot be loaded as a model for images: Unrecognized model"),
+        (continue_pretraining.main, "text --data labelled --output_dir x", "which takes text and no images"),
+        (continue_pretraining.main, "none --data labelled --output_dir x", "neither the folder of a model"),
+        (segment.main, "text", "text is a model of type 'bert', not 'esvit'"),
+        (segment.main, "MODEL --crops 7", None),
+        (segment.main, "MODEL --lr nan", None),
+        (finetune.main, "MODEL --data labelled --output_dir x --epochs 0", None),
+        (finetune.main, "MODEL --data labelled --output_dir x --lr nan", None),
+        (finetune.main, "MODEL --data labelled --output_dir x --batch_size 0", None),
+        (segment.main, ".", "is a model of type None"),
+        (segment.main, "damaged", "The weights of damaged are damaged: "),
+        (similar_images.main, "damaged . --query a.png", "The weights of damaged are damaged: "),
+        (segment.main, "swin", "is a model of type 'swin', not 'esvit'"),
+        (continue_pretraining.main, "MODEL --data nowhere --output_dir x", "'nowhere' does not exist"),
+        (continue_pretraining.main, "MODEL --data . --output_dir x", "'train' is not a folder"),
+    ],
+)
+def test_wrong_arguments(folder, tmp_path, monkeypatch, main, arguments, message):
+    """One line that says what is wrong (None: of the parser); nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    Image.linear_gradient("L").save("a.png")
+    (tmp_path / "swin").mkdir()
+    (tmp_path / "swin" / "config.json").write_text('{"model_type": "swin"}')
+    BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)).save_pretrained("text")
+    shutil.copy(Path(folder) / "preprocessor_config.json", "text")
+    shutil.copytree(folder, tmp_path / "damaged")
+    (tmp_path / "damaged" / "model.safetensors").write_bytes(b"damaged")
+    (tmp_path / "none").mkdir()
+    for split in ("train", "test"):
+        write_images(tmp_path / "labelled" / split, 4, "ab")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(SystemExit, match=message) as error:
+        main(arguments.replace("MODEL", folder).split())
+    assert message is None and error.value.code == 2 or str(error.value).startswith("error: ")
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_finetune_says_what_it_cannot_train(folder, tmp_path):
+    for split in ("train", "test"):
+        write_images(tmp_path / "one" / split, 4, "a")
+        write_images(tmp_path / "two" / split, 4, "ab")
+    BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)).save_pretrained(tmp_path / "text")
+    output = ["--output_dir", str(tmp_path / "classifier")]
+    with pytest.raises(NoImageModelError, match="text cannot be loaded as a model for images: Unrecognized config"):
+        finetune.main([str(tmp_path / "text"), "--data", str(tmp_path / "two"), *output])
+    with pytest.raises(DataOptionError, match="no column of two or more named classes, .*one/train/CLASS"):
+        finetune.main([folder, "--data", str(tmp_path / "one"), *output])
+    assert not (tmp_path / "classifier").exists()
+
+
+@pytest.mark.slow
+def test_finetune(folder, patches, tmp_path, monkeypatch):
+    evaluations, evaluate = [], finetune.Trainer.evaluate
+    monkeypatch.setattr(
+        finetune.Trainer, "evaluate", lambda *given, **more: evaluations.append(evaluate(*given, **more))
+    )
+    command = [folder, "--data", str(patches), "--output_dir", str(tmp_path / "classifier")]
+    output = tmp_path / "results" / "finetuned.json"
+    options = ["--epochs", "15", "--batch_size", "16", "--lr", "2e-3", "--output", str(output)]
+    metrics = finetune.main([*command, *options])
+    written = json.loads(output.read_text())
+    assert len(evaluations) == 15  # one of each epoch
+    assert metrics["top5"] >= metrics["top1"] > 3 / 19 and metrics.items() <= written.items()
+    shown = {figure["name"]: figure["value"] for figure in written["figures"]}
+    assert shown == {"fine-tuning top-1": metrics["top1"], "fine-tuning top-5": metrics["top5"]}
+    assert metrics["test"].endswith(":test") and f"| {metrics['top1']:.2%} |" in output.with_suffix(".md").read_text()
+    assert [scores["epoch"] for scores in metrics["history"]] == list(range(1, 16))
+    assert metrics["history"][-1]["top1"] == metrics["top1"] and output.with_suffix(".png").stat().st_size > 5000
+    again = finetune.main([*command, *options, "--resume"])  # nothing was left to do
+    assert (again["top1"], again["history"]) == (metrics["top1"], metrics["history"])
+    model = AutoModelForImageClassification.from_pretrained(tmp_path / "classifier")
+    assert model.config.id2label[0] == "astronaut"
+    (best, *_) = pipeline("image-classification", model=str(tmp_path / "classifier"))(Image.new("RGB", (64, 64)))
+    assert best["label"] in model.config.label2id
+
+
+@pytest.mark.slow
+def test_fine_tuning_is_its_seed_and_one_run_of_all_processes(folder, patches, tmp_path):
+    """Two calls give one classifier; two processes on a CPU train one together, of half the images a step each."""
+    command = [folder, "--data", str(patches), "--epochs", "1", "--seed", "3"]
+    for name in ("one", "same"):
+        finetune.main([*command, "--batch_size", "16", "--output_dir", str(tmp_path / name)])
+    one, same = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "same"))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    script = str(Path(finetune.__file__))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", script]
+    process = subprocess.run(
+        [*torchrun, *command, "--batch_size", "8", "--output_dir", str(tmp_path / "two")],
+        check=True, timeout=200, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.count("| top-1 |") == 1
+    states = (json.loads(next((tmp_path / name).glob("*/trainer_state.json")).read_text()) for name in ("one", "two"))
+    assert len({state["max_steps"] for state in states}) == 1
+
+
+def test_fine_tuning_sees_images_of_all_kinds(folder, tmp_path):
+    """A grey ramp is one and the same in 8 and 16 bits and as floats; a line of pixels is not resized into memory."""
+    ramp = np.tile(np.arange(64), (48, 1)).astype(np.uint16) * 1024
+    Image.fromarray(ramp).save(tmp_path / "deep.png")
+    Image.fromarray((ramp // 257).astype(np.uint8)).save(tmp_path / "gray.png")
+    Image.fromarray((ramp / 65535).astype(np.float32)).save(tmp_path / "float.tiff")
+    Image.new("L", (1, 60_000)).save(tmp_path / "line.png")
+    paths = sorted(str(path) for path in tmp_path.iterdir())
+    features = Features({"image": ImageFeature(), "label": ClassLabel(names=["a", "b"])})
+    rows = Dataset.from_dict({"image": paths, "label": [0, 1, 0, 1]}, features=features)
+    columns, transform = (
+        ImageColumns.find(features, None, None),
+        evaluation_transform(AutoImageProcessor.from_pretrained(folder)),
+    )
+    deep, floats, gray, _ = (row["pixel_values"] for row in finetune.transformed(rows, columns, transform))
+    assert (deep - gray).abs().max() < 0.03 and (floats - gray).abs().max() < 0.03
+    assert finetune.transformed(rows, columns, transform)[1:3]["labels"] == [1, 0]
+
+
+def test_accuracies_of_few_classes():
+    prediction = EvalPrediction(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
+    assert finetune.accuracy(prediction) == {"top1": 0.5, "top5": 1.0}
+    with pytest.raises(NonFiniteFeatureError, match="lower --lr"):
+        finetune.accuracy(EvalPrediction(np.array([[0.1, np.nan]]), np.array([1])))
+
+
+@pytest.mark.slow
+def test_segment(folder, tmp_path):
+    score = segment.main([folder, "--crops", "64", "--epochs", "3", "--output", str(tmp_path / "coins.png")])
+    _, labels = segment.test_part()
+    trivial = segment.intersection_over_union(torch.zeros_like(labels), labels, num_labels=2)
+    assert score > trivial + 0.15
+    assert Image.open(tmp_path / "coins.png").size == (900, 700)
+
+
+def test_segmenter_of_two_stages(tmp_path):
+    """As the demo's model has them: too few for the auxiliary head."""
+    config = EsViTConfig(image_size=64, embed_dim=16, depths=[1, 1], num_heads=[1, 2], window_size=4)
+    EsViTModel(config).save_pretrained(tmp_path)
+    output = segment.segmenter(str(tmp_path), num_labels=2).eval()(torch.zeros(1, 3, 64, 64))
+    assert output.logits.shape == (1, 2, 64, 64)
+
+
+@pytest.mark.slow
+def test_continue_pretraining(folder, patches, tmp_path):
+    sizes = ["--num_prototypes", "64", "--head_hidden_size", "64", "--head_bottleneck_size", "16"]
+    crops = ["--global_crop_size", "64", "--local_crop_sizes", "32", "--local_crops_numbers", "2"]
+    run = ["--batch_size", "16", "--num_workers", "0", "--tracker", "none", "--lr", "0.01", "--momentum_teacher", "0.9"]
+    command = [folder, "--data", str(patches), "--output_dir", str(tmp_path / "run"), "--epochs", "2", "--k", "5"]
+    before, after = continue_pretraining.main([*command, *sizes, *crops, *run])
+    assert before != after and min(before, after) > 1 / 19
+    again = [str(tmp_path / "run"), *command[1:3], "--output_dir", str(tmp_path / "more"), *command[5:]]
+    assert continue_pretraining.main([*again, *sizes, *crops, *run])[0] == after  # a run goes on from its teacher
+    assert EsViTForPreTraining.from_pretrained(tmp_path / "run" / "teacher").config.depths == [1, 1, 1, 1]

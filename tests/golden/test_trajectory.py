@@ -1,0 +1,129 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Ten training steps of the original (microsoft/esvit, MIT): losses, weights of student and teacher, centres."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+from tests.helpers.golden import FIXTURES, load, to_pretraining_keys
+from training.data.loader import Batch
+from training.monitoring.monitor import Monitor
+from training.options.pretrain_options import PretrainOptions
+from training.pretrain import Pretraining
+
+
+def golden_options(tmp_path) -> PretrainOptions:
+    images = tmp_path / "images"
+    images.mkdir()
+    for index in range(10):  # 5 steps of 2; the steps below bring their own crops
+        Image.new("RGB", (8, 8)).save(images / f"{index}.png")
+    return PretrainOptions(
+        data=str(images),
+        embed_dim=12,
+        depths=[1, 2, 2, 1],
+        num_heads=[1, 2, 4, 8],
+        drop_path_rate=0.0,
+        num_prototypes=96,
+        head_hidden_size=48,
+        head_bottleneck_size=24,
+        warmup_teacher_temp_epochs=1,
+        local_crops_numbers=[2],
+        epochs=2,
+        batch_size=2,
+        lr=5e-4 * 256 / 2,
+        warmup_epochs=0,
+        momentum_teacher=0.9,
+        clip_grad=0.3,
+        output_dir=str(tmp_path / "run"),
+        num_workers=0,
+        tracker="none",
+    )
+
+
+def golden_batch(step: int) -> Batch:
+    """The original's crops: rolled by (5 s, 3 s) and (2 s, s) pixels, s the step within the epoch."""
+    crops = {name: tensor.float() for name, tensor in load("golden_inputs").items()}
+    s = step % 5
+    large = torch.cat([crops["g0"], crops["g1"]]).roll((5 * s, 3 * s), dims=(2, 3))
+    small = torch.cat([crops["l0"], crops["l1"]]).roll((2 * s, s), dims=(2, 3))
+    return Batch(groups=[large, small], positions=torch.arange(2), labels=None, skipped={})
+
+
+def without_key_bias(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Key biases change no output; their gradients are rounding noise, which AdamW turns into steps."""
+    if not name.endswith("qkv.bias"):
+        return tensor
+    q, _, v = tensor.chunk(3)
+    return torch.cat([q, v])
+
+
+@pytest.fixture(scope="module")
+def trajectory(tmp_path_factory):
+    """Losses of the ten steps, and snapshots of the state after steps 5 and 10."""
+    golden = load("golden_trajectory")
+    run = Pretraining(golden_options(tmp_path_factory.mktemp("trajectory")))
+    weights = {name.removeprefix("init."): value for name, value in golden.items() if name.startswith("init.")}
+    for model in (run.learner.student, run.learner.teacher):
+        model.load_state_dict(to_pretraining_keys(weights), strict=False)
+    monitor = Monitor(
+        run.accelerator,
+        run.options.output_dir,
+        log_every=100,
+        images_per_step=2,
+        step=0,
+        last_step=10,
+        watch=run.collapse_watch(),
+    )
+    losses, snapshots = [], {}
+    for step in range(10):
+        monitor.start_window()
+        run.learner.train_step([golden_batch(step)], step, monitor)
+        losses.append(monitor.losses[0][0].item())
+        if step + 1 in (5, 10):
+            snapshots[step + 1] = {
+                "student": {k: v.clone() for k, v in run.learner.student.state_dict().items()},
+                "teacher": {k: v.clone() for k, v in run.learner.teacher.state_dict().items()},
+            }
+    return golden, run, losses, snapshots
+
+
+def test_schedules_are_exact(trajectory):
+    golden, run, _, _ = trajectory
+    for name, ours in (("lr", run.plan.lr), ("wd", run.plan.weight_decay), ("momentum", run.plan.momentum)):
+        torch.testing.assert_close(torch.from_numpy(ours), golden[name], rtol=1e-15, atol=0)
+
+
+def test_losses(trajectory):
+    _, _, losses, _ = trajectory
+    with safe_open(FIXTURES / "golden_trajectory.safetensors", "pt") as file:
+        expected = json.loads(file.metadata()["loss_float64"])
+    torch.testing.assert_close(torch.tensor(losses).double(), torch.tensor(expected).double(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("step", [5, 10])
+def test_weights_and_centers(trajectory, step):
+    golden, _, _, snapshots = trajectory
+    compared = 0
+    for name, expected in golden.items():
+        if not name.startswith(f"step{step}."):
+            continue
+        name = name.removeprefix(f"step{step}.")
+        if name in ("center", "center_grid"):
+            ours = snapshots[step]["teacher"]["view_center" if name == "center" else "region_center"]
+            torch.testing.assert_close(ours, expected[0], rtol=1e-5, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+        else:
+            network, key = name.split(".", 1)
+            ours = snapshots[step][network][next(iter(to_pretraining_keys({key: expected})))]
+            torch.testing.assert_close(
+                without_key_bias(key, ours),
+                without_key_bias(key, expected),
+                rtol=0,
+                atol=1e-5,
+                msg=lambda m, n=name: f"{n}: {m}",
+            )
+        compared += 1
+    assert compared == 32

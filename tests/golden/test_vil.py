@@ -1,0 +1,252 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""
+The ViL backbone against the original (microsoft/esvit, MIT): its sparse attention alone, and features, stages, modes,
+multi-crop outputs and gradients of a small model.
+"""
+
+import pytest
+import torch
+
+from modeling_esvit import EsViTConfig, EsViTForPreTraining
+from modeling_esvit.vil_attention import EsViTViLSparseAttention, chunk_position_index
+from tests.helpers.golden import (
+    cotangents,
+    crop_groups,
+    draw_weights,
+    inputs,
+    load,
+    metadata,
+    thin,
+    to_original_key,
+    to_pretraining_keys,
+)
+
+
+TOLERANCE = {"rtol": 0, "atol": 1e-5}
+PLACES = {direction: direction - 1 + (direction > 4) for direction in range(1, 9)}  # the original's neighbours
+
+
+@pytest.fixture(params=["eager", "sdpa"])
+def attention(request):
+    return request.param
+
+
+def force_draws(monkeypatch, directions: list[int]) -> None:
+    """The next calls in training see these neighbours, by the original's numbers."""
+    draws = iter(directions)
+    monkeypatch.setattr(
+        EsViTViLSparseAttention, "draw", lambda self, device: torch.tensor([PLACES[next(draws)]], device=device)
+    )
+
+
+# The sparse attention alone
+
+VARIANTS = metadata("golden_vil_attention")["variants"]
+MAPS = {"7x11": (7, 11), "3x3": (3, 3)}
+
+
+def sparse_attention(name: str, implementation: str) -> EsViTViLSparseAttention:
+    """That of a golden variant. One without position biases is one whose biases are zero."""
+    variant = VARIANTS[name]
+    config = EsViTConfig(
+        architecture="vil",
+        window_size=variant["w"],
+        vil_exact_window=bool(variant["exact"]),
+        vil_shared_weights=variant["sharew"],
+        attn_implementation=implementation,
+    )
+    module = EsViTViLSparseAttention(config, dim=12, num_heads=2, num_global=variant["nglo"])
+    prefix = f"{name}.state."
+    state = {key.removeprefix(prefix): value for key, value in golden_attention().items() if key.startswith(prefix)}
+    if not variant["rpe"]:
+        state |= {key: torch.zeros_like(bias) for key, bias in module.named_parameters() if "relative" in key}
+    module.load_state_dict(state)
+    return module
+
+
+def golden_attention() -> dict[str, torch.Tensor]:
+    return load("golden_vil_attention")
+
+
+def assert_attention(module: EsViTViLSparseAttention, name: str, size: str, case: str = "") -> None:
+    golden = golden_attention()
+    tokens = golden[f"{name}.{size}.x"].clone().requires_grad_()
+    output, _ = module(tokens, *MAPS[size])
+    torch.testing.assert_close(output, golden[f"{name}.{size}{case}.y"], **TOLERANCE)
+    (output * golden[f"{name}.{size}.c"]).sum().backward()
+    torch.testing.assert_close(tokens.grad, golden[f"{name}.{size}{case}.grad_x"], **TOLERANCE)
+    table = f"{name}.{size}{case}.grad_rpe_table"
+    if table in golden:
+        torch.testing.assert_close(module.local_relative_position_bias_table.grad, golden[table], **TOLERANCE)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_sparse_attention(name, attention):
+    """Of all chunks around, on a map that needs padding (and, in one variant, on one smaller than its surroundings)."""
+    for size in MAPS if name == "base" else ["7x11"]:
+        assert_attention(sparse_attention(name, attention), name, size)
+
+
+def test_own_chunk(attention):
+    for size in MAPS:
+        module = sparse_attention("base", attention)
+        module.mode = -1
+        assert_attention(module, "base", size, ".mode-1")
+
+
+@pytest.mark.parametrize("direction", PLACES)
+def test_one_neighbour(direction, attention, monkeypatch):
+    for size in MAPS:
+        module = sparse_attention("base", attention).train()
+        module.mode = 1
+        force_draws(monkeypatch, [direction])
+        assert_attention(module, "base", size, f".mode{direction}")
+
+
+@pytest.mark.parametrize("window", [3, 7])
+def test_position_index(window):
+    golden = load("golden_position_index")[f"vil_longformer_w{window}"]
+    assert torch.equal(chunk_position_index(window)[::5], golden.long())
+
+
+# The whole network
+
+
+def vil_model(implementation: str, **overrides) -> EsViTForPreTraining:
+    header = metadata("golden_vil")
+    config = EsViTConfig.from_architecture(
+        header["architecture"],
+        drop_path_rate=0.0,
+        num_prototypes=128,
+        head_hidden_size=64,
+        head_bottleneck_size=32,
+        norm_last_layer=False,
+        vil_mode=1,
+        **overrides,
+    )
+    model = EsViTForPreTraining(config).eval()
+    model.set_attn_implementation(implementation)
+    weights = to_pretraining_keys(draw_weights(header["parameters"], header["seed"]))
+    weights = {key: value for key, value in weights.items() if config.region_head or "region_head." not in key}
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    assert set(missing) <= {"view_center", "region_center"} and not unexpected
+    return model
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return load("golden_vil")
+
+
+@pytest.fixture(scope="module")
+def images():
+    return inputs()
+
+
+def logits(output) -> tuple[torch.Tensor, torch.Tensor | None]:
+    view = output.view_embeddings @ output.view_prototypes.T
+    if output.region_embeddings is None:
+        return view, None
+    return view, output.region_embeddings @ output.region_prototypes.T
+
+
+@torch.no_grad()
+def test_features(golden, images, attention):
+    model = vil_model(attention)
+    for size in ("x224", "x96", "x200", "x168", "x101"):
+        output = model.esvit(images[size])
+        torch.testing.assert_close(output.pooler_output, golden[f"{size}.pooled"], **TOLERANCE)
+        torch.testing.assert_close(output.last_hidden_state, golden[f"{size}.region"], **TOLERANCE)
+
+
+@torch.no_grad()
+def test_n_last_blocks(golden, images, attention):
+    model = vil_model(attention)
+    for size in ("x224", "x96"):
+        for n in (1, 4):
+            features = model.esvit.n_last_blocks_features(images[size], n)
+            torch.testing.assert_close(features, golden[f"{size}.n_last_{n}"], **TOLERANCE)
+
+
+@pytest.mark.parametrize("size", ["x224", "x96"])
+@torch.no_grad()
+def test_stages(golden, images, size):
+    """The original's have their global tokens in front, which go no further."""
+    output = vil_model("eager").esvit(images[size], output_hidden_states=True)
+    for stage, num_global in ((1, 1), (2, 1), (3, 0)):
+        key = f"{size}.b0.stage{stage}.last_block"
+        tokens = output.hidden_states[stage + 1][:1]
+        kept = torch.arange(0, num_global + tokens.shape[1], 5)[num_global:]
+        torch.testing.assert_close(tokens[:, kept - num_global], golden[key][:, num_global:], **TOLERANCE)
+
+
+@torch.no_grad()
+def test_own_chunks_everywhere(golden, images):
+    model = vil_model("eager")
+    model.esvit.encoder.set_mode(-1)
+    for size in ("x224", "x96"):
+        output = model.esvit(images[size])
+        torch.testing.assert_close(output.pooler_output, golden[f"mode-1.{size}.pooled"], **TOLERANCE)
+        torch.testing.assert_close(output.last_hidden_state, golden[f"mode-1.{size}.region"], **TOLERANCE)
+
+
+@pytest.mark.parametrize("direction", PLACES)
+@torch.no_grad()
+def test_one_neighbour_everywhere(golden, images, direction, monkeypatch):
+    model = vil_model("eager").train()
+    for size in ("x224", "x96"):
+        force_draws(monkeypatch, [direction] * 2)
+        pooled = model.esvit(images[size]).pooler_output
+        torch.testing.assert_close(pooled, golden[f"train_mode{direction}.{size}.pooled"], **TOLERANCE)
+
+
+@torch.no_grad()
+def test_each_attention_draws_for_each_pass(golden, images, monkeypatch):
+    """Three passes of training with what the original drew: a neighbour for each of two attentions, in order."""
+    model = vil_model("eager").train()
+    force_draws(monkeypatch, golden["train_random_seed7.modes_drawn"].tolist())
+    for call in range(3):
+        pooled = model.esvit(images["x96"]).pooler_output
+        torch.testing.assert_close(pooled, golden[f"train_random_seed7.call{call}.x96.pooled"], **TOLERANCE)
+
+
+@torch.no_grad()
+def test_crops_together(golden, attention):
+    output = vil_model(attention)(crop_groups())
+    view, region = logits(output)
+    torch.testing.assert_close(view, golden["mc.head"], **TOLERANCE)
+    torch.testing.assert_close(thin("mc.head_dense", region), golden["mc.head_dense"], **TOLERANCE)
+    torch.testing.assert_close(thin("mc.fea", output.region_features), golden["mc.fea"], **TOLERANCE)
+    view, region = logits(vil_model(attention, region_head=False)(crop_groups()))
+    torch.testing.assert_close(view, golden["mc.view_only.head"], **TOLERANCE)
+    assert region is None
+
+
+def test_gradients(golden, attention):
+    """Of a fixed linear function of all logits, within 1e-5 of each tensor's largest entry."""
+    model = vil_model(attention)
+    view, region = logits(model(crop_groups()))
+    factors = cotangents(len(view), *region.shape, seed=metadata("golden_vil")["cotangent_seed"])
+    loss = (view * factors[0]).sum() / len(view) + (region * factors[1]).sum() / len(region)
+    torch.testing.assert_close(loss, golden["bwd.loss"], rtol=1e-5, atol=0)
+    loss.backward()
+    for key, parameter in model.named_parameters():
+        original = to_original_key(key)
+        if f"bwd.grad.{original}" in golden:
+            ours, expected = parameter.grad, golden[f"bwd.grad.{original}"]
+        else:
+            ours, expected = parameter.grad[:4], golden[f"bwd.grad_rows4.{original}"]
+            norm = golden[f"bwd.gradnorm.{original}"]
+            torch.testing.assert_close(parameter.grad.norm(), norm, rtol=1e-5, atol=1e-7)
+        ours, expected = without_key_bias(key, ours), without_key_bias(key, expected)
+        tolerance = 1e-5 * expected.abs().max().item() + 1e-7
+        torch.testing.assert_close(ours, expected, rtol=0, atol=tolerance, msg=lambda m, key=key: f"{key}: {m}")
+
+
+def without_key_bias(key: str, gradient: torch.Tensor) -> torch.Tensor:
+    """Softmax cancels a bias of all keys: its gradient is rounding noise."""
+    if key.endswith("qkv.bias"):
+        query, _, value = gradient.chunk(3)
+        return torch.cat([query, value])
+    return gradient.chunk(2)[1] if key.endswith("kv.bias") else gradient

@@ -1,0 +1,410 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Backbones of transformers as encoders: runs of three steps of each family, what they cannot do, ResNet-50."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from accelerate.state import AcceleratorState
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import AutoBackbone, AutoConfig, AutoModel, ResNetBackbone, ResNetConfig, pipeline
+
+from modeling_esvit import (
+    EsViTArchitectureError,
+    EsViTBackbone,
+    EsViTBackboneError,
+    EsViTConfig,
+    EsViTForPreTraining,
+    EsViTInputError,
+    EsViTModel,
+)
+from modeling_esvit.backbone_probe import description, unused_parameters
+from modeling_esvit.conversion.original_resnet import resnet_fields, to_torchvision, to_transformers
+from tests.helpers.tiny_runs import HEADS, LENGTH, MEANS, losses_of, write_images
+from training.learning.networks import build_config
+from training.options.pretrain_options import OptionError, parse_options
+from training.pretrain import Pretraining
+
+
+CROPS = "--global_crop_size 64 --local_crop_sizes 32 --local_crops_numbers 2"
+FOUR = {"depths": [1, 1, 1, 1]}
+RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [16, 32, 48, 64], **FOUR}
+HIERA = {"model_type": "hiera", "embed_dim": 8, "image_size": [64, 64], "num_heads": [1, 1, 2, 4], **FOUR}
+SWIN_V2 = {
+    "model_type": "swinv2",
+    "embed_dim": 8,
+    "num_heads": [1, 1, 2, 4],
+    "window_size": 4,
+    "image_size": 32,
+    **FOUR,
+}
+DINO_V2 = {
+    "model_type": "dinov2",
+    **{"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64, "patch_size": 8},
+}
+PVT = {
+    "model_type": "pvt",
+    **{"hidden_sizes": [8, 16, 24, 32], "num_attention_heads": [1, 2, 3, 4], "image_size": 64},
+    **{"mlp_ratios": [2, 2, 2, 2], "depths": [1, 1, 1, 2]},
+}
+BACKBONES = {
+    "resnet": RESNET,
+    "pvt_v2": {"model_type": "pvt_v2", "hidden_sizes": [8, 16, 24, 32], "num_attention_heads": [1, 2, 3, 4], **FOUR},
+    "pvt": PVT,
+    "convnextv2": {"model_type": "convnextv2", "hidden_sizes": [8, 16, 24, 32], **FOUR},
+    "hiera": HIERA,
+    "focalnet": {"model_type": "focalnet", "embed_dim": 8, "hidden_sizes": [8, 16, 32, 64], **FOUR},
+    "swinv2": SWIN_V2,
+    "dinov2": DINO_V2,
+    "timm": {"model_type": "timm_backbone", "backbone": "resnet18"},
+}
+FAST = ("resnet", "dinov2", "pvt")
+WITH_ATTENTION = {"hiera", "swinv2", "dinov2", "pvt"}
+
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    return write_images(tmp_path_factory.mktemp("data") / "images")
+
+
+def config_of(fields: dict, **others) -> EsViTConfig:
+    heads = {"num_prototypes": 16, "head_hidden_size": 12, "head_bottleneck_size": 8}
+    return EsViTConfig(**{"architecture": "auto", "backbone_config": fields, "image_size": 64, **heads, **others})
+
+
+def arguments(images: Path, output: Path, fields: dict, changes: str = "") -> list[str]:
+    """Of a run with a backbone from its config.json."""
+    file = output.with_suffix(".json")
+    file.write_text(json.dumps(fields))
+    paths = ["--data", str(images), "--output_dir", str(output), "--backbone", str(file)]
+    tiny = f"--architecture auto --image_size 64 {HEADS} {CROPS} {LENGTH} {MEANS} {changes}"
+    return [*paths, *tiny.split()]
+
+
+# -- runs --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES]
+)
+def test_three_steps_and_all_that_is_done_with_the_result(name, images, tmp_path):
+    """View + region; saved, loaded by the Auto classes and by the pipeline."""
+    only_built_size = "--local_crop_sizes 64" if name == "hiera" else ""
+    options = parse_options(
+        arguments(images, tmp_path / "run", BACKBONES[name], f"--max_steps 3 --save_every 1 {only_built_size}")
+    )
+    run = Pretraining(options)
+    run.run()
+    losses = losses_of(tmp_path / "run")
+    assert len(losses) == 3 and all(torch.tensor(losses).isfinite())
+    states = [load_file(tmp_path / f"run/checkpoints/step-0000000{n}/student/model.safetensors") for n in (2, 3)]
+    moved = [key for key, value in states[1].items() if not torch.equal(value, states[0][key])]
+    assert any(key.startswith("esvit.encoder.backbone.") for key in moved) and "region_head.mlp.0.weight" in moved
+    teacher = run.learner.teacher.esvit.eval()
+    loaded = AutoModel.from_pretrained(tmp_path / "run/teacher").eval()
+    image = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        output, expected = loaded(image), teacher(image)
+    torch.testing.assert_close(output.pooler_output, expected.pooler_output, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(output.pooler_output, output.last_hidden_state.mean(dim=1))
+    extract = pipeline("image-feature-extraction", model=str(tmp_path / "run/teacher"))
+    features = extract(Image.open(next(images.iterdir())).convert("RGB"), pool=True, return_tensors=True)
+    assert features.shape == (1, loaded.config.hidden_size) and features.isfinite().all()
+
+
+@pytest.mark.slow
+def test_the_view_task_goes_on_where_it_stopped(images, tmp_path):
+    whole, halves = ([*arguments(images, tmp_path / name, DINO_V2, "--task view")] for name in ("whole", "halves"))
+    Pretraining(parse_options(whole)).run()
+    for changes in (["--max_steps", "4"], []):
+        AcceleratorState._reset_state(reset_partial_state=True)
+        halves[halves.index("--backbone") + 1] = whole[whole.index("--backbone") + 1]
+        Pretraining(parse_options([*halves, *changes])).run()
+    expected, found = (load_file(tmp_path / f"{name}/teacher/model.safetensors") for name in ("whole", "halves"))
+    assert expected.keys() == found.keys() and all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_pretrained_weights_of_the_backbone(images, tmp_path):
+    torch.manual_seed(7)
+    pretrained = AutoBackbone.from_config(EsViTConfig(architecture="auto", backbone_config=DINO_V2).backbone_config)
+    pretrained.save_pretrained(tmp_path / "dinov2")
+    given = arguments(images, tmp_path / "run", DINO_V2, "--max_steps 1")
+    given[given.index("--backbone") + 1] = str(tmp_path / "dinov2")
+    with_weights, without = (Pretraining(parse_options([*given, *more])) for more in (["--backbone_weights"], []))
+    for name, tensor in pretrained.state_dict().items():
+        assert torch.equal(with_weights.learner.student.esvit.encoder.backbone.state_dict()[name], tensor)
+        assert torch.equal(with_weights.learner.teacher.esvit.encoder.backbone.state_dict()[name], tensor)
+    embedding = "embeddings.patch_embeddings.projection.weight"
+    random = without.learner.student.esvit.encoder.backbone.state_dict()[embedding]
+    assert not torch.equal(random, pretrained.state_dict()[embedding])
+
+
+def test_stochastic_depth_of_the_student_alone(images, tmp_path):
+    run = Pretraining(parse_options(arguments(images, tmp_path / "run", SWIN_V2, "--drop_path_rate 0.4")))
+    rates = [
+        max(m.drop_prob for m in network.modules() if type(m).__name__.endswith("DropPath"))
+        for network in (run.learner.student, run.learner.teacher)
+    ]
+    assert rates == [pytest.approx(0.4), 0.0]
+
+
+# -- what cannot be done -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fields", "changes", "message"),
+    [
+        (HIERA, "", "local_crop_sizes 32: The backbone hiera cannot take images of 32 x 32 .* it takes 64 x 64"),
+        ({**HIERA, "image_size": [32, 32]}, "", "global_crop_size 64: .* built for 32 x 32"),
+        ({"model_type": "bert"}, "", "no backbone of type 'bert'"),
+        (RESNET, "--gradient_checkpointing", "gradient_checkpointing: not possible with resnet, which is not"),
+        (RESNET, "--drop_path_rate 0.1", "resnet has no stochastic depth"),
+        (RESNET, "--embed_dim 8", "embed_dim is for a Swin or CvT .*; not for a Backbone of transformers. Those of"),
+        (RESNET, "--window_size 7", "window_size is for a Swin or CvT or ViL; not for a Backbone of transformers"),
+        (RESNET, "--attn_implementation sdpa", "attn_implementation: resnet has no sdpa"),
+        (RESNET, "--backbone_weights", "backbone_weights: there are none in .*run.json"),
+        ([RESNET], "", "must be a configuration, a dict or a name, got"),
+        ({**DINO_V2, "reshape_hidden_states": False}, "", r"dinov2 gives no feature map, but \[1, 65, 16\]"),
+    ],
+)
+def test_refused_before_training(fields, changes, message, images, tmp_path):
+    with pytest.raises((EsViTArchitectureError, EsViTBackboneError, OptionError), match=f"(?s){message}"):
+        Pretraining(parse_options(arguments(images, tmp_path / "run", fields, changes)))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("--architecture auto", "auto and backbone go together"),
+        ("--backbone some/model", "auto and backbone go together"),
+        ("--architecture swin-tiny --backbone_weights", "needs a backbone"),
+    ],
+)
+def test_options_that_contradict_each_other(given, message):
+    with pytest.raises(OptionError, match=message):
+        parse_options(given.split())
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("--architecture vil-tiny --local_crop_sizes 24", "local_crop_sizes 24: crops of a ViL of so few pixels"),
+        ("--architecture deit-tiny --global_crop_size 12", "global_crop_size 12: crops of a ViT of so few pixels"),
+        ("--architecture deit-tiny --window_size 7", "window_size is for a Swin or CvT or ViL; not for a ViT"),
+        ("--architecture swin-tiny --vil_mode 1", "vil_mode is for a ViL; not for a Swin"),
+        ("--architecture cvt-tiny --patch_size 8", "patch_size is for a Swin or ViL or ViT; not for a CvT"),
+        ("--architecture auto --backbone no/where.json", "backbone 'no/where.json' is no folder or config.json"),
+    ],
+)
+def test_refused_of_other_architectures(given, message, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises((EsViTArchitectureError, OptionError), match=message):
+        build_config(parse_options(given.split()))
+
+
+def test_other_code_is_not_run(tmp_path):
+    """Not even after a question at the terminal; but classes that the user has imported and registered are taken."""
+    folder = tmp_path / "their"
+    folder.mkdir()
+    fields = {**RESNET, "model_type": "their_resnet", "auto_map": {"AutoConfig": "theirs.Config"}}
+    (folder / "config.json").write_text(json.dumps(fields))
+    (folder / "theirs.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')")
+    given = ["--architecture", "auto", "--backbone", str(folder)]
+    with pytest.raises(EsViTBackboneError, match=r"(?s)'their_resnet' needs code.*AutoBackbone.register"):
+        build_config(parse_options(given))
+    assert not (tmp_path / "run").exists()
+
+    class Config(ResNetConfig):
+        model_type = "their_resnet"
+
+    class Backbone(ResNetBackbone):
+        config_class = Config
+
+    AutoConfig.register("their_resnet", Config)
+    AutoBackbone.register(Config, Backbone)
+    assert isinstance(EsViTModel(build_config(parse_options(given))).encoder.backbone, Backbone)
+
+
+def test_names_of_timm():
+    model = EsViTModel(EsViTConfig(architecture="auto", backbone_config="timm:resnet18"))
+    assert model.config.hidden_size == 512 and model.config.region_grid(224, 96) == (7, 3)
+    for name, message in (("no_such", "cannot be built.*no_such"), ("swin_tiny_patch4_window7_224", "768 channels")):
+        with pytest.raises(EsViTBackboneError, match=message):
+            EsViTModel(EsViTConfig(architecture="auto", backbone_config=f"timm:{name}"))
+
+
+def test_hidden_states_of_timm():
+    """Its stages, also of a model whose stages transformers' own wrapper does not find."""
+    model = EsViTModel(config_of({"model_type": "timm_backbone", "backbone": "convnext_atto"})).eval()
+    with torch.no_grad():
+        output = model(torch.randn(1, 3, 64, 64), output_hidden_states=True)
+    assert [tuple(state.shape[1:]) for state in output.hidden_states] == [
+        (40, 16, 16),
+        (80, 8, 8),
+        (160, 4, 4),
+        (320, 2, 2),
+    ]
+    torch.testing.assert_close(output.hidden_states[-1].flatten(2).mT, output.last_hidden_state)
+
+
+def test_fields_of_own_architectures_are_no_backbones():
+    """A ResNet-101 would be a ResNet-50 without a word."""
+    for fields, message in (
+        ({"depths": [3, 4, 23, 3]}, "depths is"),
+        ({"num_channels": 1, "window_size": 7}, "num_channels is .*window_size is"),
+    ):
+        with pytest.raises(EsViTArchitectureError, match=f"{message}.*backbone_config"):
+            EsViTConfig.from_architecture("resnet-50", **fields)
+
+
+def test_refused_by_the_model():
+    with pytest.raises(EsViTBackboneError, match="no backbone of another one.*--init_from"):
+        EsViTConfig(architecture="auto", backbone_config=EsViTConfig())
+    for wrong, message in ((None, "needs a backbone_config"), (3, "got 3"), ({"model_type": "gpt2"}, "'gpt2'; it has")):
+        with pytest.raises(EsViTBackboneError, match=message):
+            EsViTConfig(architecture="auto", backbone_config=wrong)
+    with pytest.raises(EsViTInputError, match="hiera cannot take images of 48 x 32 pixels"):
+        EsViTModel(config_of(HIERA))(torch.zeros(1, 3, 48, 32))
+    with pytest.raises(ValueError, match="n must be an integer between 1 and the 1"):
+        EsViTModel(config_of(RESNET)).n_last_blocks_features(torch.zeros(1, 3, 64, 64), 2)
+    for name in BACKBONES.keys() - WITH_ATTENTION:
+        with pytest.raises(EsViTBackboneError, match="attention weights"):
+            EsViTModel(config_of(BACKBONES[name]))(torch.zeros(1, 3, 64, 64), output_attentions=True)
+
+
+# -- the encoder -------------------------------------------------------------------------------------------------------
+
+
+def test_parameters_that_are_made_on_the_cpu_whatever_the_device():
+    fields = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = config_of({"model_type": "lw_detr_vit", "window_block_indices": [0], "out_indices": [2], **fields})
+    model = EsViTModel(config)
+    assert config.region_grid(64, 128) == (4, 8)
+    assert model(torch.randn(2, 3, 64, 128)).last_hidden_state.shape == (2, 32, 16)
+    with pytest.raises(EsViTInputError, match="cannot take images of 96 x 96 pixels; it takes 128 x 128"):
+        model(torch.randn(2, 3, 96, 96))
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@torch.no_grad()
+def test_equals_the_backbone_alone(name):
+    """Also where states and attention are recorded: the backbone's own records must not be disturbed."""
+    torch.manual_seed(0)
+    model = EsViTModel(config_of(BACKBONES[name])).eval()
+    alone = AutoBackbone.from_config(config_of(BACKBONES[name]).backbone_config).eval()
+    alone.load_state_dict(model.encoder.backbone.state_dict())
+    image = torch.randn(2, 3, 64, 64)
+    attends = {"output_attentions": True} if name in WITH_ATTENTION else {}
+    for flags in ({}, {"output_hidden_states": True}, attends):
+        output = model(image, **flags)
+        if "output_attentions" in flags:
+            alone.set_attn_implementation("eager")
+        expected = alone(image, **flags)
+        regions = expected.feature_maps[-1].flatten(2).transpose(1, 2)
+        torch.testing.assert_close(output.last_hidden_state, regions, rtol=0, atol=1e-6)
+        for record in ("hidden_states", "attentions"):
+            if f"output_{record}" in flags:
+                ours, theirs = output[record], expected[record]
+                assert len(ours) == len(theirs)
+                for one, other in zip(ours, theirs, strict=True):
+                    torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+def test_attentions_of_several_groups():
+    """One entry a layer, of which each has one a group, as in other architectures."""
+    model = EsViTModel(config_of(DINO_V2)).eval()
+    with torch.no_grad():
+        groups = [torch.randn(2, 3, 64, 64), torch.randn(3, 3, 32, 32)]
+        attentions = model(groups, output_attentions=True).attentions
+        alone = [model(group, output_attentions=True).attentions for group in groups]
+    assert len(attentions) == 2
+    for layer, (first, second) in enumerate(attentions):
+        torch.testing.assert_close(first, alone[0][layer])
+        torch.testing.assert_close(second, alone[1][layer])
+
+
+@pytest.mark.parametrize("name", ["resnet", "convnextv2", "swinv2", "timm"])
+@torch.no_grad()
+def test_backbone_class(name, tmp_path):
+    stages = ["layer2", "layer4"] if name == "timm" else ["stage2", "stage4"]
+    EsViTBackbone(config_of(BACKBONES[name], out_features=stages)).save_pretrained(tmp_path)
+    backbone = EsViTBackbone.from_pretrained(tmp_path).eval()
+    image = torch.randn(2, 3, 64, 64)
+    maps = backbone(image).feature_maps
+    assert [m.shape[1] for m in maps] == backbone.channels and maps[0].shape[2:] == (8, 8)
+    regions = backbone.esvit(image).last_hidden_state
+    torch.testing.assert_close(maps[-1].flatten(2).transpose(1, 2), regions)
+
+
+def test_no_trainable_parameter_is_without_gradient(tmp_path):
+    """Such a one would stop DistributedDataParallel; FocalNet and DINOv2 have some."""
+    names = {name: set(unused_parameters(description(config_of(f).backbone_config))) for name, f in BACKBONES.items()}
+    assert names["dinov2"] == {"embeddings.mask_token"} and len(names["focalnet"]) == 2
+    for name, fields in BACKBONES.items():
+        EsViTForPreTraining(config_of(fields)).save_pretrained(tmp_path / name)
+        model = EsViTForPreTraining.from_pretrained(tmp_path / name).train()
+        output = model([torch.randn(4, 3, 64, 64)])
+        (output.view_embeddings.sum() + output.region_embeddings.sum()).backward()
+        without = [n for n, p in model.esvit.named_parameters() if p.requires_grad and p.grad is None]
+        assert not without, name
+        frozen = {n for n, p in model.esvit.encoder.backbone.named_parameters() if not p.requires_grad}
+        assert frozen == names[name]
+
+
+def test_saved_configurations(tmp_path):
+    """A backbone may be given in any way; what is saved is whole."""
+    config = config_of(RESNET)
+    config.save_pretrained(tmp_path)
+    loaded = EsViTConfig.from_pretrained(tmp_path)
+    assert loaded.to_dict() == config.to_dict() and loaded.hidden_size == 64
+    config.backbone_config.save_pretrained(tmp_path / "backbone")
+    for given in (config.backbone_config, str(tmp_path / "backbone"), str(tmp_path / "backbone" / "config.json")):
+        assert description(config_of(given).backbone_config) == description(config.backbone_config)
+    assert config.region_grid(224, 97) == (7, 4)
+
+
+# -- ResNet-50 ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def resnet():
+    """torchvision's, with running statistics of their own."""
+    torch.manual_seed(0)
+    model = torchvision.models.resnet50()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.normal_(module.running_mean, std=0.2)
+            torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return model.eval()
+
+
+def test_names_of_resnets(resnet):
+    names = [name for name in resnet.state_dict() if not name.startswith("fc.")]
+    fields = resnet_fields(resnet.state_dict())
+    assert (fields["depths"], fields["hidden_sizes"]) == ([3, 4, 6, 3], [256, 512, 1024, 2048])
+    with torch.device("meta"):
+        ours = EsViTModel(EsViTConfig.from_architecture("resnet-50")).encoder.backbone.state_dict()
+    assert {to_transformers(name) for name in names} == set(ours)
+    assert {to_torchvision(name) for name in ours} == set(names)
+    assert sum(p.numel() for name, p in resnet.named_parameters() if not name.startswith("fc.")) == 23_508_032
+
+
+@pytest.mark.parametrize("size", [(224, 224), (97, 131)])
+@torch.no_grad()
+def test_resnet_50_equals_that_of_torchvision(resnet, size):
+    model = EsViTModel(EsViTConfig.from_architecture("resnet-50")).eval()
+    weights = {to_transformers(n): t for n, t in resnet.state_dict().items() if not n.startswith("fc.")}
+    model.encoder.backbone.load_state_dict(weights)
+    image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    expected = torch.nn.Sequential(*list(resnet.children())[:-2])(image)
+    scale = expected.abs().max()
+    output = model(image)
+    torch.testing.assert_close(output.last_hidden_state / scale, expected.flatten(2).mT / scale, rtol=0, atol=1e-5)
+    torch.testing.assert_close(output.pooler_output / scale, expected.mean(dim=(2, 3)) / scale, rtol=0, atol=1e-5)

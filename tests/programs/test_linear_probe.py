@@ -1,0 +1,213 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The linear probe: classifiers as if each were trained alone, views as torchvision makes them, stops and processes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torchvision.transforms import functional as T
+
+import training.linear_probe as linear_probe
+from modeling_esvit import EsViTConfig, EsViTModel
+from tests.helpers.paths import ROOT
+from tests.helpers.shard_server import write_parquet
+from tests.helpers.tiny_runs import write_images
+from tests.programs.test_knn import COLOURS, save_images
+from training.data.sources import open_source
+from training.evaluation.command import run_command
+from training.evaluation.probe_data import SCALE, ProbeImages, ProbeView
+from training.evaluation.probes import LinearProbes, Setting
+from training.features.frozen_models import load_frozen
+from training.views.draw import draw_box, keyed_generator
+
+
+NUMBER, EPOCHS = 13, 3
+
+
+@pytest.fixture(scope="module")
+def model_folder(tmp_path_factory):
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("model")
+    sizes = {"image_size": 32, "embed_dim": 8, "depths": [1, 2], "num_heads": [1, 2], "window_size": 4}
+    EsViTModel(EsViTConfig(**sizes)).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    root = tmp_path_factory.mktemp("images")
+    return write_images(root / "train", NUMBER, classes="abc"), write_images(root / "test", 7, classes="bc")
+
+
+def test_each_classifier_is_trained_as_if_alone():
+    generator = torch.Generator().manual_seed(0)
+    batches = [(torch.randn(6, 10, generator=generator), torch.randint(4, (6,), generator=generator)) for _ in range(8)]
+    settings = [Setting("a", 10, 0.5), Setting("b", 3, 2.0), Setting("c", 10, 3.0)]
+    together = LinearProbes(settings, 4, epochs=4, batch_size=128, seed=5, device="cpu")
+    alone = []
+    for setting in settings:
+        linear = nn.Linear(setting.width, 4)
+        nn.init.normal_(linear.weight, std=0.01, generator=torch.Generator().manual_seed(5))
+        nn.init.zeros_(linear.bias)
+        optimizer = torch.optim.SGD(linear.parameters(), lr=0.0, momentum=0.9)
+        alone.append((setting, linear, optimizer))
+    for number, (features, labels) in enumerate(batches):
+        losses = together.step(features, labels)
+        for index, (setting, linear, optimizer) in enumerate(alone):
+            epoch = number // 2
+            optimizer.param_groups[0]["lr"] = setting.lr * 128 / 256 * (1 + np.cos(np.pi * epoch / 4)) / 2
+            loss = nn.functional.cross_entropy(linear(features[:, -setting.width :]), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            torch.testing.assert_close(losses[index], loss.detach())
+        if number % 2:
+            together.end_epoch()
+    for ours, (_, linear, _) in zip(together.linears, alone, strict=True):
+        torch.testing.assert_close(ours.weight, linear.weight)
+        torch.testing.assert_close(ours.bias, linear.bias)
+    ranking = together.rankings(batches[0][0])
+    assert ranking.shape == (3, 6, 5) and (ranking[..., 4] == -1).all()
+    assert torch.equal(ranking[1, :, 0], alone[1][1](batches[0][0][:, -3:]).argmax(dim=1))
+
+
+def test_views_are_those_of_torchvision():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
+    view, flips = ProbeView((32, 24), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)), 0
+    for position in range(6):
+        generator = keyed_generator(0, 0, position)
+        top, left, height, width = draw_box(generator, image.size, SCALE)
+        crop = T.resized_crop(image, top, left, height, width, [32, 24], T.InterpolationMode.BILINEAR)
+        flipped = generator.random() < 0.5
+        flips += flipped
+        expected = T.normalize(T.to_tensor(T.hflip(crop) if flipped else crop), view.mean, view.std)
+        torch.testing.assert_close(view.make(image, keyed_generator(0, 0, position)), expected)
+    assert 0 < flips < 6
+
+
+def test_processes_share_the_batches_of_one(model_folder, images):
+    model = load_frozen(model_folder)
+
+    def epoch(rank, world):
+        probe_images = ProbeImages(open_source(images[0]), model, seed=0, batch_size=6, rank=rank, world=world)
+        batches = list(probe_images.epoch(1, threads=2))
+        assert len(batches) == probe_images.num_steps() == 3
+        return batches
+
+    alone, shared = epoch(0, 1), [epoch(rank, 3) for rank in range(3)]
+    for step, whole in enumerate(alone):
+        parts = [image for batches in shared for image in batches[step]]
+        assert [image.name for image in parts] == [image.name for image in whole]
+        assert all(torch.equal(a.pixels, b.pixels) for a, b in zip(parts, whole, strict=True))
+    assert len({image.name for batch in alone for image in batch}) == NUMBER
+    assert [len(batches[2]) for batches in shared] == [1, 0, 0]  # the 13th image
+
+
+def arguments(model_folder, images, output, *changes) -> list[str]:
+    data = [model_folder, "--train", images[0], "--test", images[1], "--output_dir", output]
+    options = ["--n_last_blocks", 1, 2, "--lr", 0.5, 50, "--epochs", EPOCHS, "--batch_size", 6]
+    return [str(each) for each in (*data, *options, *changes)]
+
+
+def probe(monkeypatch, *given) -> None:
+    monkeypatch.setattr(sys, "argv", ["linear_probe.py", *given])
+    run_command(linear_probe.probe_command, linear_probe.USER_ERRORS)
+
+
+def test_a_stopped_probe_continues(model_folder, tmp_path, monkeypatch):
+    images = save_images(tmp_path / "train", COLOURS, 4, 0), save_images(tmp_path / "test", COLOURS, 3, 1)
+    probe(monkeypatch, *arguments(model_folder, images, tmp_path / "whole"))
+    whole = json.loads((tmp_path / "whole" / "result.json").read_text())
+    assert set(whole["classifiers"]) == {"n1_lr0.5", "n1_lr50", "n2_lr0.5", "n2_lr50"}
+    for name, scores in whole["classifiers"].items():
+        tops = [epoch[name]["top1"] for epoch in whole["history"]]
+        assert scores["best"]["top1"] == max(tops) and scores["last"]["top1"] == tops[-1]
+        assert 0 <= scores["last"]["top1"] <= scores["last"]["top5"] == 1  # of three classes
+    losses = [epoch["n2_lr0.5"]["loss"] for epoch in whole["history"]]
+    assert losses[-1] < losses[0]
+    assert f"**{whole['best']}**" in (tmp_path / "whole" / "result.md").read_text()
+    assert (tmp_path / "whole" / "result.png").stat().st_size > 5000
+    figures, scores = whole["figures"], whole["classifiers"][whole["best"]]
+    assert [figure["value"] for figure in figures] == [scores[e][k] for e in ("best", "last") for k in ("top1", "top5")]
+    assert figures[0]["name"] == f"linear top-1 ({whole['best']}, best epoch)" and figures[0]["dataset"] == "test"
+
+    save = linear_probe.Probing.save
+
+    def save_and_stop(self):
+        save(self)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(linear_probe.Probing, "save", save_and_stop)
+    with pytest.raises(KeyboardInterrupt):
+        probe(monkeypatch, *arguments(model_folder, images, tmp_path / "stopped"))
+    monkeypatch.setattr(linear_probe.Probing, "save", save)
+    probe(monkeypatch, *arguments(model_folder, images, tmp_path / "stopped"))
+    assert json.loads((tmp_path / "stopped" / "result.json").read_text()) == whole
+    with pytest.raises(SystemExit, match="a probe with other lr"):
+        probe(monkeypatch, *arguments(model_folder, images, tmp_path / "stopped", "--lr", 1))
+
+
+def test_streams_and_labels_without_names(model_folder, images, tmp_path, monkeypatch):
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    write_parquet(shards, [5, 4], size=40)  # labels 0 .. 8
+    given = arguments(model_folder, (shards, images[1]), tmp_path / "probe", "--streaming", "--epochs", 1)
+    given = [each if each != str(images[1]) else f"{shards}/train-00001.parquet" for each in given]
+    with pytest.raises(SystemExit, match="--num_classes"):
+        probe(monkeypatch, *given)
+    with pytest.raises(SystemExit, match="there are 4 classes"):
+        probe(monkeypatch, *given, "--num_classes", "4")
+    probe(monkeypatch, *given, "--num_classes", "9")
+    result = json.loads((tmp_path / "probe" / "result.json").read_text())
+    assert (result["classes"], result["test_images"], result["unknown_class_images"]) == (9, 4, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--lr", 0], "lr positive"),
+        (["--lr", 1, "nan"], "lr positive and finite"),
+        (["--n_last_blocks", 0, 2], "stands alone"),
+        (["--n_last_blocks", 9], "name 1 to 3"),
+        (["--recipe", "none"], "one of: published_sweep"),
+    ],
+)
+def test_impossible_options(model_folder, images, tmp_path, monkeypatch, changes, message):
+    with pytest.raises(SystemExit, match=message):
+        probe(monkeypatch, *arguments(model_folder, images, tmp_path, *changes))
+
+
+@pytest.mark.parametrize("recipe", sorted(path.stem for path in linear_probe.RECIPES.glob("*.yaml")))
+def test_recipes_are_the_published_protocol(recipe, monkeypatch):
+    given = ["model", "--train", "a", "--test", "b", "--output_dir", "c", "--recipe", recipe]
+    monkeypatch.setattr(sys, "argv", ["linear_probe.py", *given])
+    options = linear_probe.parse_arguments()
+    assert (options.epochs, options.batch_size) == (100, 1024)
+    linear_probe.check_options(options, 8)
+    monkeypatch.setattr(sys, "argv", ["linear_probe.py", *given, "--epochs", "7"])
+    assert linear_probe.parse_arguments().epochs == 7  # the command line goes on top
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_result_of_one(model_folder, images, tmp_path):
+    offline = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | offline | {"PYTHONPATH": str(ROOT)}
+    results = []
+    for number, launcher in enumerate(([], ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"])):
+        given = arguments(model_folder, images, tmp_path / str(number), "--device", "cpu")
+        command = [sys.executable, *launcher, str(ROOT / "training" / "linear_probe.py"), *given]
+        subprocess.run(command, env=environment, check=True, timeout=240)
+        results.append(json.loads((tmp_path / str(number) / "result.json").read_text()))
+    one, two = results
+    for ours, theirs in zip(one.pop("history"), two.pop("history"), strict=True):
+        for name, scores in ours.items():
+            assert scores == pytest.approx(theirs[name], rel=1e-4)
+    for name in ("classes", "test_images", "best"):
+        assert one[name] == two[name]

@@ -1,0 +1,577 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""A stream of shards: every sample once an epoch, on any number of processes, after any stop, through any fault."""
+
+import gc
+import io
+import itertools
+import json
+import multiprocessing
+import os
+import tarfile
+import threading
+import time
+from collections import Counter
+
+import datasets
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from modeling_esvit.images.decoding import UnreadableImageError, decode
+from modeling_esvit.images.read_ahead import in_order
+from tests.helpers.shard_server import picture, serve, write_parquet, write_tar
+from training.data.columns import DataNotFoundError, DataOptionError, EmptySourceError
+from training.data.loader import make_loader
+from training.data.shard_files import ShardError, patiently
+from training.data.shard_names import expanded
+from training.data.shard_stream import Run, block_bounds, cut, epoch_runs, open_stream
+from training.data.sources import FolderSource, open_source
+from training.views.draw import ViewOptions
+
+
+OPTIONS = ViewOptions(global_crop_size=8, local_crop_sizes=(4,), local_crops_numbers=(1,))
+WRITE = {"parquet": write_parquet, "tar": write_tar}
+SOURCES = ("folder", "parquet", "tar")
+LENGTHS = {"divisible": [12] * 6, "uneven": [7, 31, 1, 13, 18]}
+
+
+@pytest.fixture(params=["parquet", "tar"])
+def kind(request):
+    return request.param
+
+
+def batches(source, **options):
+    return list(make_loader(source, OPTIONS, **{"seed": 5, "batch_size": 4, **options}))
+
+
+def labels(loaded):
+    return [label for batch in loaded for label in batch.labels.tolist()]
+
+
+def write_folder(folder, lengths):
+    """One image a class, so that its label is its number."""
+    for number in range(sum(lengths)):
+        (folder / f"{number:04d}").mkdir()
+        (folder / f"{number:04d}" / "x.png").write_bytes(picture(number))
+
+
+# -- samples -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lengths", LENGTHS)
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+@pytest.mark.parametrize("num_workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("data", SOURCES)
+def test_each_sample_comes_once_but_for_the_rest(data, lengths, world_size, num_workers, tmp_path):
+    total, steps = sum(LENGTHS[lengths]), sum(LENGTHS[lengths]) // (4 * world_size)
+    {**WRITE, "folder": write_folder}[data](tmp_path, LENGTHS[lengths])
+    source = open_source(tmp_path, streaming=data != "folder", **({} if data == "folder" else {"shuffle_window": 10}))
+    ranks = [{"rank": rank, "world_size": world_size, "num_workers": num_workers} for rank in range(world_size)]
+    rests, orders = [], []
+    for epoch in (0, 1):
+        whole = [batches(source, epoch=epoch, **rank) for rank in ranks]
+        seen = [label for part in whole for label in labels(part)]
+        assert len(seen) == len(set(seen)) == steps * 4 * world_size and set(seen) <= set(range(total))
+        assert total - len(seen) < 4 * world_size
+        rests.append(set(range(total)) - set(seen))
+        orders.append(seen)
+        positions = [int(position) for part in whole for batch in part for position in batch.positions]
+        assert sorted(positions) == list(range(len(seen)))
+        resumed = [batches(source, epoch=epoch, start_step=2, **rank) for rank in ranks]
+        assert [labels(part) for part in resumed] == [labels(part)[8:] for part in whole]
+    assert orders[0] != orders[1] and (rests[0] != rests[1] or rests == [set(), set()])
+
+
+def test_workers_and_stops_change_no_byte(kind, tmp_path):
+    source = open_stream(WRITE[kind](tmp_path, LENGTHS["uneven"]), shuffle_window=10)
+    alone = batches(source, num_epochs=2, rank=1, world_size=2)
+    for number, start in ((1, 0), (4, 0), (2, 5), (0, 7)):
+        loaded = batches(source, num_epochs=2, rank=1, world_size=2, num_workers=number, start_step=start)
+        assert len(loaded) == len(alone) - start
+        for a, b in zip(loaded, alone[start:], strict=True):
+            assert torch.equal(a.positions, b.positions) and torch.equal(a.labels, b.labels)
+            assert all(torch.equal(x, y) for x, y in zip(a.groups, b.groups, strict=True))
+
+
+def test_the_next_epoch_is_read_while_this_one_ends(kind, tmp_path):
+    """With one epoch to come, more is read; and where an epoch ends or begins changes no item."""
+    paths = WRITE[kind](tmp_path, [8, 8, 8], size=60)
+    with serve(tmp_path) as server:
+        source = open_stream([server.url(path.rsplit("/")[-1]) for path in paths], shuffle_window=8)
+
+        def read(epochs):
+            server.sent.clear()
+            return list(itertools.islice(next(epochs), 24))
+
+        alone = read(source.rank_epochs(0, range(1), 0, 24, 0))
+        time.sleep(0.3)  # for what would be read ahead
+        more_than_alone = sum(server.sent.values()) + 6 * len(alone[0].image)
+        items = read(epochs := source.rank_epochs(0, range(2), 0, 24, 0))
+        wait_for(lambda: sum(server.sent.values()) > more_than_alone, seconds=20)
+        assert items == alone and sum(server.sent.values()) > more_than_alone
+        following = list(itertools.islice(next(epochs), 24))
+        assert following == list(itertools.islice(source.rank_items(0, 1, 0, 24, 0), 24))
+
+
+def wait_for(condition, seconds):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+def test_an_epoch_that_is_not_read_to_its_end_shifts_no_other(kind, tmp_path):
+    source = open_stream(WRITE[kind](tmp_path, [9, 8, 7]), shuffle_window=5)
+    epochs = source.rank_epochs(3, range(2), 0, 24, 24)
+    next(next(epochs))
+    assert list(itertools.islice(next(epochs), 24)) == list(itertools.islice(source.rank_items(3, 1, 0, 24, 0), 24))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_epochs_leave_no_thread_process_or_file_behind(kind, num_workers, tmp_path):
+    source = open_stream(WRITE[kind](tmp_path, [9, 8, 7]), shuffle_window=5)
+
+    def open_things():
+        gc.collect()
+        return threading.active_count(), len(multiprocessing.active_children()), len(os.listdir("/proc/self/fd"))
+
+    batches(source, num_epochs=2, num_workers=num_workers)
+    before = open_things()
+    for _ in range(3):
+        batches(source, num_epochs=2, num_workers=num_workers)
+        next(source.rank_items(0, 0, 0, 24, 0))  # and no more of it
+
+    # Fewer than before are possible: threads of the first time that were about to end.
+    def none_more():
+        return all(now <= then for now, then in zip(open_things(), before, strict=True))
+
+    wait_for(none_more, seconds=10)
+    assert none_more()
+
+
+def test_a_record_is_the_row_that_its_label_says(kind, tmp_path):
+    source = open_stream(WRITE[kind](tmp_path, [7, 5]), shuffle_window=4)
+    records = list(itertools.islice(source.rank_items(0, 0, rank=0, count=12, start=0), 12))
+    assert {record.label: record.image for record in records} == {number: picture(number) for number in range(12)}
+    assert len({record.identity() for record in records}) == 12
+    assert all(record.name.startswith("train-0000") and f"{record.label}.png" in record.name for record in records)
+
+
+def test_samples_per_epoch_shows_all_in_the_long_run(tmp_path):
+    paths = write_parquet(tmp_path, [10, 10])
+    source = open_stream(paths, samples_per_epoch=9, shuffle_window=4)
+    epochs = [labels(batches(source, epoch=epoch)) for epoch in range(20)]
+    assert all(len(set(epoch)) == 8 for epoch in epochs) and set().union(*epochs) == set(range(20))
+    for number in (21, 0, -3):
+        with pytest.raises(DataOptionError, match=f"samples_per_epoch is {number}, but the shards have 20"):
+            open_stream(paths, samples_per_epoch=number)
+
+
+def test_unreadable_images_are_replaced_from_the_same_block(tmp_path):
+    """The last image of all, and half of the others, are cut off: every slot has an image, also after a stop."""
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+    images = [{"bytes": picture(i)[: 40 if i % 2 else None], "path": f"{i}.png"} for i in range(24)]
+    data = datasets.Dataset.from_dict({"image": images, "label": list(range(24))}, features=features)
+    data.to_parquet(tmp_path / "a.parquet")
+    source = open_stream([str(tmp_path / "a.parquet")], shuffle_window=8)
+    whole = batches(source)
+    assert len(whole) == 6 and all(label % 2 == 0 for label in labels(whole))
+    assert len(set().union(*[batch.skipped for batch in whole])) == 12
+    assert labels(batches(source, start_step=4)) == labels(whole)[16:]
+
+
+# -- order -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_order_of_an_epoch_is_a_circle_of_all_rows():
+    lengths = [5, 1, 9]
+    for epoch in range(20):
+        runs = epoch_runs(lengths, seed=3, epoch=epoch)
+        rows = [(run.shard, row) for run in runs for row in range(run.start, run.stop)]
+        assert sorted(rows) == [(shard, row) for shard in range(3) for row in range(lengths[shard])]
+        assert runs == epoch_runs(lengths, seed=3, epoch=epoch)
+    assert len({tuple(epoch_runs(lengths, 3, epoch)) for epoch in range(20)}) > 10
+
+
+def test_cut():
+    runs = [Run(2, 0, 5), Run(0, 3, 4), Run(1, 0, 9)]
+    assert cut(runs, 3, 4) == [Run(2, 3, 5), Run(0, 3, 4), Run(1, 0, 1)]
+    assert cut(runs, 5, 1) == [Run(0, 3, 4)] and cut(runs, 0, 15) == runs and cut(runs, 4, 0) == []
+
+
+@pytest.mark.parametrize("count, window, bounds", [(10, 4, [0, 3, 6, 10]), (8, 4, [0, 4, 8]), (3, 9, [0, 3])])
+def test_blocks_are_equal_and_no_larger_than_the_window(count, window, bounds):
+    assert block_bounds(count, window) == bounds
+
+
+def test_a_block_is_shuffled_within_itself(tmp_path):
+    source = open_stream(write_parquet(tmp_path, [40]), shuffle_window=10)
+    seen = [record.label for record in itertools.islice(source.rank_items(0, 0, 0, 40, 0), 40)]
+    for block in np.split(np.array(seen), 4):
+        circle = np.sort((block - block.min()) if block.max() - block.min() < 20 else (block + 20) % 40)
+        assert circle.max() - circle.min() == 9 and list(block) != sorted(block)
+
+
+def test_the_arithmetic_is_told(tmp_path):
+    source = open_stream(write_parquet(tmp_path, [7, 31]), shuffle_window=10)
+    assert source.describe(per_process=16, world_size=2).splitlines() == [
+        "stream           = 38 images in 2 shards, 14 row groups; an epoch has 38",
+        "images a process = 16: process r has rows r x 16 .. of the shards in the epoch's order, 10 at most (2 blocks) "
+        "shuffled at a time",
+        "left out         = 38 - 2 processes x 16 = 6 images, others each epoch",
+    ]
+
+
+# -- what is read ------------------------------------------------------------------------------------------------------
+
+
+def test_a_process_reads_its_part_alone(kind, tmp_path):
+    """Of 8 shards of 8 large images, each of 4 processes reads a quarter, up to the row groups at both ends."""
+    paths = WRITE[kind](tmp_path, [8] * 8, size=60)
+    image = len(picture(0, 60))
+    with serve(tmp_path) as server:
+        source = open_stream([server.url(path.rsplit("/")[-1]) for path in paths], shuffle_window=8)
+        touched = []
+        for rank in range(4):
+            server.sent.clear()
+            batches(source, batch_size=4, rank=rank, world_size=4)
+            spare = 3 * 3 if kind == "parquet" else 1  # in thirds of row groups of 3; the turn adds one end
+            assert 16 * image < sum(server.sent.values()) < (16 + spare) * image + 16 * 4096
+            touched.append(set(server.sent))
+        assert all(2 <= len(names) <= 4 for names in touched)
+
+
+def test_resuming_reads_no_more_than_a_block_again(tmp_path):
+    paths = write_parquet(tmp_path, [16] * 4, size=60)
+    with serve(tmp_path) as server:
+        source = open_stream([server.url(path.rsplit("/")[-1]) for path in paths], shuffle_window=16)
+        server.sent.clear()
+        batches(source, start_step=14)  # of 16
+        assert sum(server.sent.values()) < (16 + 4) * (len(picture(0, 60)) + 1000)
+
+
+def test_a_column_that_is_not_needed_is_not_read(tmp_path):
+    images = [{"bytes": picture(i), "path": None} for i in range(8)]
+    data = datasets.Dataset.from_dict({"other": [bytes(100_000)] * 8, "image": images}).cast_column(
+        "image", datasets.Image()
+    )
+    data = data.map(lambda row, i: {"other": np.random.default_rng(i).bytes(100_000)}, with_indices=True)
+    data.to_parquet(tmp_path / "a.parquet")
+    with serve(tmp_path) as server:
+        source = open_stream([server.url("a.parquet")])
+        server.sent.clear()
+        records = list(itertools.islice(source.rank_items(0, 0, 0, 8, 0), 8))
+        assert {record.image for record in records} == {picture(i) for i in range(8)}
+        assert sum(server.sent.values()) < 50_000
+
+
+def test_more_processes_than_row_groups_are_refused(tmp_path):
+    source = open_stream(write_parquet(tmp_path, [40], group=20))
+    with pytest.raises(DataOptionError, match="1 shards have 2 row groups in all, for 3 processes.*smaller row groups"):
+        make_loader(source, OPTIONS, seed=0, batch_size=1, world_size=3)
+
+
+def test_the_index_of_tars_is_kept_where_asked(tmp_path):
+    paths = write_tar(tmp_path, [3, 2])
+    with serve(tmp_path) as server:
+        urls = [server.url(path.rsplit("/")[-1]) for path in paths]
+        open_stream(urls, index_dir=tmp_path / "index")
+        first = sum(server.sent.values())
+        source = open_stream(urls, index_dir=tmp_path / "index")
+        assert first > 0 and sum(server.sent.values()) == first
+    files = sorted((tmp_path / "index").iterdir())
+    assert [len(json.loads(file.read_text())["samples"]) for file in files] == [3, 2] and len(source) == 5
+
+
+# -- faults ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr("training.data.shard_files.FIRST_DELAY", 0.02)
+    monkeypatch.setattr("training.data.shard_files.STALL_SECONDS", 0.3)
+
+
+FAULTS = ["drop", "reset", "stall", "short", "broken", "503"]
+
+
+def test_faults_neither_lose_nor_repeat_a_sample(kind, tmp_path, quick, caplog):
+    paths = WRITE[kind](tmp_path, [9, 8, 7])
+    without = labels(batches(open_stream(paths, shuffle_window=5), num_epochs=2))
+    with serve(tmp_path) as server:
+        urls = [server.url(path.rsplit("/")[-1]) for path in paths]
+        server.faults = [*FAULTS, *FAULTS]
+        source = open_stream(urls, shuffle_window=5, retry_seconds=20)
+        server.faults += ["429", *FAULTS, "", *FAULTS]
+        loaded = labels(batches(source, num_epochs=2))
+        assert not server.faults
+    assert len(loaded) == 48 and {*loaded[:24]} == {*loaded[24:]} == set(range(24))
+    assert loaded == without
+    assert any("train-00001" in message and "trying again in" in message for message in caplog.messages)
+    assert any("Timeout" in message for message in caplog.messages)
+    assert any("429" in message and "in 1.0 s" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize("fault", ["503", "reset", "short"])
+def test_a_fault_that_lasts_is_an_error_with_the_name_of_the_shard(kind, tmp_path, quick, fault):
+    WRITE[kind](tmp_path, [24])
+    with serve(tmp_path) as server:
+        source = open_stream([server.url(f"train-00000.{kind}")], retry_seconds=0.2)
+        server.faults = [fault] * 1000
+        with pytest.raises(ShardError, match=rf"train-00000.{kind}: .*tried for 0.2 s, see stream_retry_seconds"):
+            batches(source)
+
+
+def test_what_will_not_pass_is_raised_at_once(tmp_path):
+    with serve(tmp_path) as server, pytest.raises(ShardError, match=r"missing.parquet.*404|missing.parquet: FileNot"):
+        open_stream([server.url("missing.parquet")], retry_seconds=100)
+    with pytest.raises(ShardError, match="missing.tar"):
+        open_stream([str(tmp_path / "missing.tar")])
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize("remote", [False, True])
+def test_a_shard_that_changed_is_an_error_and_not_an_end(kind, tmp_path, num_workers, remote):
+    """Between two epochs: it is cut off at the end of a member, or replaced by one of the same size."""
+    path, _ = WRITE[kind](tmp_path, [24, 24])
+    content = open(path, "rb").read()
+    for other in (content[:2048], content[:2048] + bytes(len(content) - 2048)):
+        with serve(tmp_path) as server:
+            name = server.url(f"train-00000.{kind}") if remote else path
+            source = open_stream([name])
+            assert len(batches(source, num_workers=num_workers)) == 6
+            with open(path, "wb") as file:
+                file.write(other)
+            with pytest.raises(ShardError, match=f"train-00000.{kind} was changed since it was opened"):
+                batches(source, epoch=1, num_workers=num_workers)
+        with open(path, "wb") as file:
+            file.write(content)
+
+
+def test_a_server_without_versions_is_read_all_the_same(kind, tmp_path):
+    """A tar file that it cuts off is then noticed by the bytes that do not come."""
+    [path] = WRITE[kind](tmp_path, [24])
+    with serve(tmp_path) as server:
+        server.tags = False
+        source = open_stream([server.url(f"train-00000.{kind}")], retry_seconds=0.2)
+        assert len(batches(source)) == 6
+        with open(path, "r+b") as file:
+            file.truncate(2048)
+        with pytest.raises(ShardError, match=f"train-00000.{kind}: .*"):
+            batches(source, epoch=1)
+
+
+def test_a_tar_that_was_cut_off_is_refused_wherever(tmp_path):
+    [path] = write_tar(tmp_path, [4])
+    with tarfile.open(path) as tar:
+        members = tar.getmembers()
+    content = open(path, "rb").read()
+    cuts = {0, 100, 512, 700}
+    for member in members[1:]:
+        cuts |= {member.offset, member.offset + 100, member.offset_data, member.offset_data + 1}
+    for size in sorted(cuts):
+        (tmp_path / "cut.tar").write_bytes(content[:size])
+        with pytest.raises(ShardError, match="cut.tar .*(not a whole|no end mark)"):
+            open_stream([str(tmp_path / "cut.tar")])
+    (tmp_path / "cut.tar").write_bytes(content[: members[6].offset])  # where a reader takes it for whole
+    with serve(tmp_path) as server, pytest.raises(ShardError, match="cut.tar has no end mark after 2 samples"):
+        open_stream([server.url("cut.tar")])
+    damaged = bytearray(content)
+    damaged[members[6].offset + 20] ^= 255  # the header of a member in the middle: its sum is wrong
+    (tmp_path / "cut.tar").write_bytes(damaged)
+    with pytest.raises(ShardError, match="no end mark after 2 samples"):
+        open_stream([str(tmp_path / "cut.tar")])
+
+
+def test_a_parquet_file_that_is_damaged_is_named(tmp_path):
+    [path] = write_parquet(tmp_path, [9])
+    content = bytearray(open(path, "rb").read())
+    content[4:40] = bytes(36)
+    open(path, "wb").write(content)
+    source = open_stream([path])
+    with pytest.raises(ShardError, match="train-00000.parquet is damaged in row group 0"):
+        batches(source)
+    open(path, "wb").write(content[:-5])
+    with pytest.raises(ShardError, match="train-00000.parquet is not a whole parquet file"):
+        open_stream([path])
+
+
+def test_errors_come_in_the_place_of_their_result():
+    def action(number):
+        if number == 3:
+            raise ShardError("three")
+        return number
+
+    results = in_order(iter(range(9)), action, threads=2, ahead=4)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ShardError, match="three"):
+        next(results)
+
+
+def test_no_more_is_read_ahead_than_said():
+    begun = Counter()
+    results = in_order(iter(range(100)), lambda number: begun.update([number]), threads=2, ahead=10)
+    for _ in range(5):
+        next(results)
+    results.close()
+    assert 5 <= len(begun) <= 17
+
+
+def test_patience_waits_as_long_as_the_server_says(monkeypatch):
+    waits = []
+    monkeypatch.setattr("training.data.shard_files.time.sleep", waits.append)
+    answers = iter([ConnectionResetError("a"), TimeoutError("b"), None])
+
+    def action():
+        if error := next(answers):
+            raise error
+        return "done"
+
+    assert patiently("x", 100, action) == "done" and waits == [0.5, 1.0]
+
+
+# -- opening -----------------------------------------------------------------------------------------------------------
+
+
+def test_every_way_to_name_shards(kind, tmp_path):
+    WRITE[kind](tmp_path, [5, 4])
+    with serve(tmp_path) as server:
+        for data in (
+            tmp_path,
+            f"{tmp_path}/*.{kind}",
+            f"{tmp_path}/train-00000.{kind}",
+            server.url(f"train-00000.{kind}"),
+        ):
+            source = open_source(data, streaming=True)
+            number = 5 if "00000" in str(data) else 9
+            records = list(itertools.islice(source.rank_items(0, 0, 0, number, 0), number))
+            assert sorted(record.label for record in records) == list(range(number))
+            assert all(decode(record).size == (12, 12) for record in records)
+    with pytest.raises(DataOptionError, match="val.*train"):
+        open_source(tmp_path, streaming=True, split="val")
+
+
+def test_tar_files_stream_without_being_told(tmp_path):
+    write_tar(tmp_path, [4])
+    assert [len(open_source(data)) for data in (tmp_path, f"{tmp_path}/*.tar")] == [4, 4]
+
+
+def test_an_archive_beside_images_is_left_alone(tmp_path):
+    write_tar(tmp_path, [4])
+    (tmp_path / "cats").mkdir()
+    (tmp_path / "cats" / "x.png").write_bytes(picture(0))
+    assert isinstance(open_source(tmp_path), FolderSource)
+    with pytest.raises(DataOptionError, match="streaming does not apply"):
+        open_source(tmp_path, streaming=True)
+
+
+def write_members(path, members):
+    with tarfile.open(path, "w") as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    return [str(path)]
+
+
+def test_members_of_a_tar_sample(tmp_path):
+    stem = "a" * 150  # longer than a plain tar header holds
+    two = {f"d.x/{stem}.left.png": picture(0), f"d.x/{stem}.right.png": picture(1), f"d.x/{stem}.json": b"{}"}
+    with pytest.raises(DataOptionError, match=r"\['left.png', 'right.png', 'json'\]; image_column must"):
+        open_stream(write_members(tmp_path / "a.tar", two))
+    source = open_stream([str(tmp_path / "a.tar")], image_column="right.png")
+    assert not source.has_labels
+    record = next(source.rank_items(0, 0, 0, 1, 0))
+    assert record.image == picture(1) and record.label is None and f"{stem}.right.png" in record.name
+    with pytest.raises(DataOptionError, match="label of sample 'a' is b'cat'; labels are integers"):
+        open_stream(write_members(tmp_path / "b.tar", {"a.jpg": b"x", "a.cls": b"cat"}))
+    with pytest.raises(DataOptionError, match="has no label 'cls'"):
+        open_stream(write_members(tmp_path / "b.tar", {"a.jpg": b"x"}), label_column="cls")
+    with pytest.raises(EmptySourceError, match="b.tar"):
+        open_stream(write_members(tmp_path / "b.tar", {}))
+
+
+def test_odd_members_of_a_tar(tmp_path):
+    """Upper case, a mask beside the image, what macOS adds, a path with dots, an empty image."""
+    members = {
+        "./v1.0/a.JPG": picture(0),
+        "./v1.0/._a.JPG": b"macOS",
+        "./v1.0/a.CLS": b"3\n",
+        "./v1.0/a.seg.png": picture(9),
+        ".DS_Store": b"",
+        "./v1.0/b.jpg": b"",
+        "./v1.0/b.cls": b"4",
+    }
+    source = open_stream(write_members(tmp_path / "a.tar", members))
+    records = list(itertools.islice(source.rank_items(0, 0, 0, 2, 0), 2))
+    assert {record.label: record.image for record in records} == {3: picture(0), 4: b""}
+    with pytest.raises(UnreadableImageError, match="b.jpg"):
+        decode(next(record for record in records if record.label == 4))
+    assert len(open_stream([str(tmp_path / "a.tar")], image_column="JPG", label_column="CLS")) == 2
+    with pytest.raises(DataOptionError, match="label of sample 'c' is b''"):
+        open_stream(write_members(tmp_path / "b.tar", {"c.jpg": b"x", "c.cls": b""}))
+
+
+def test_compressed_tars_are_refused(tmp_path):
+    (tmp_path / "a.tar.gz").write_bytes(b"")
+    with pytest.raises(DataOptionError, match="compressed tar file cannot be read in parts.*Decompress"):
+        open_source(f"{tmp_path}/*.tar.gz")
+    with tarfile.open(tmp_path / "a.tar", "w:gz"):
+        pass
+    with pytest.raises(ShardError, match="a.tar is not a whole, uncompressed tar file"):
+        open_stream([str(tmp_path / "a.tar")])
+
+
+def test_columns_without_the_features_of_datasets(tmp_path):
+    images = pa.array([{"bytes": picture(0), "path": "0.png"}])
+    pq.write_table(pa.table({"image": images, "label": [7], "many": [[b"a", b"b"]]}), tmp_path / "a.parquet")
+    source = open_stream([str(tmp_path / "a.parquet")])
+    record = next(source.rank_items(0, 0, 0, 1, 0))
+    assert record.image == picture(0) and record.label == 7 and "0.png" in record.name
+    with pytest.raises(DataOptionError, match="image_column 'many' holds .*one a row"):
+        open_stream([str(tmp_path / "a.parquet")], image_column="many")
+    (tmp_path / "0.png").write_bytes(picture(0))
+    pq.write_table(pa.table({"file": [str(tmp_path / "0.png")]}), tmp_path / "b.parquet")
+    record = next(open_stream([str(tmp_path / "b.parquet")], image_column="file").rank_items(0, 0, 0, 1, 0))
+    assert decode(record).size == (12, 12)
+
+
+def test_braces(kind, tmp_path):
+    assert expanded("a-{08..11}-{x,y}") == [
+        f"a-{number}-{word}" for number in ("08", "09", "10", "11") for word in "xy"
+    ]
+    assert expanded("a{b}") == ["a{b}"]
+    WRITE[kind](tmp_path, [5, 4, 3])
+    with serve(tmp_path) as server:
+        ranges = f"train-{{00000..00002}}.{kind}"
+        words = f"{{{server.url(f'train-00000.{kind}')},{tmp_path}/train-00001.{kind}}}"
+        for data, number in ((server.url(ranges), 12), (f"{tmp_path}/{ranges}", 12), (words, 9)):
+            assert len(open_source(data, streaming=True)) == number
+        with pytest.raises(ShardError, match="train-00003"):
+            open_source(server.url(f"train-{{00002..00003}}.{kind}"), streaming=True)
+    with pytest.raises(DataNotFoundError, match="no file matches .*train-00003"):
+        open_source(f"{tmp_path}/train-{{00002..00003}}.{kind}", streaming=True)
+    with pytest.raises(DataOptionError, match="names .*train-00001.* twice"):
+        open_source(f"{tmp_path}/train-0000{{1,*}}.{kind}", streaming=True)
+
+
+def test_a_column_of_plain_bytes_is_taken_by_its_name(tmp_path):
+    datasets.Dataset.from_dict({"jpg": [picture(i) for i in range(3)], "n": [4, 5, 6]}).to_parquet(
+        tmp_path / "a.parquet"
+    )
+    source = open_stream([str(tmp_path / "a.parquet")], image_column="jpg", label_column="n")
+    records = list(itertools.islice(source.rank_items(0, 0, 0, 3, 0), 3))
+    assert {record.label: record.image for record in records} == {4 + i: picture(i) for i in range(3)}
+    with pytest.raises(DataOptionError, match="image_column must be one of"):
+        open_stream([str(tmp_path / "a.parquet")])
+    [other] = write_parquet(tmp_path, [2])
+    with pytest.raises(ShardError, match="train-00000.parquet has no column 'jpg', as other shards have"):
+        open_stream([str(tmp_path / "a.parquet"), other], image_column="jpg")
+
+
+def test_other_files_cannot_be_streamed(tmp_path):
+    (tmp_path / "train.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(DataOptionError, match="train.csv.*shards are .parquet files"):
+        open_stream([str(tmp_path / "train.csv")])

@@ -1,0 +1,47 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""What `accelerate launch` and its configuration may decide, and what is refused."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.paths import ROOT
+from tests.helpers.tiny_runs import tiny, write_images
+from training.learning.networks import SHARDING, ShardingError, build_accelerator
+from training.options.pretrain_options import parse_options
+
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
+
+@pytest.mark.parametrize("variable", SHARDING)
+def test_sharding_is_refused(variable, monkeypatch):
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(ShardingError, match=f"{SHARDING[variable]} .*{variable} is set.* use --gradient_checkpointing"):
+        build_accelerator(parse_options(["--tracker", "none"]))
+
+
+def test_what_is_switched_off_is_not(monkeypatch):
+    for variable in SHARDING:
+        monkeypatch.setenv(variable, "false")
+    assert build_accelerator(parse_options(["--tracker", "none"])).num_processes == 1
+
+
+def test_our_accumulation_wins_over_that_of_the_environment(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "5")
+    accelerator = build_accelerator(parse_options(["--tracker", "none", "--gradient_accumulation_steps", "2"]))
+    assert accelerator.gradient_accumulation_steps == 2
+
+
+@pytest.mark.slow
+def test_a_launch_with_fsdp_ends_with_the_message(tmp_path):
+    launch = [str(Path(sys.executable).parent / "accelerate"), "launch", "--use_fsdp", "--fsdp_version", "2"]
+    arguments = tiny(write_images(tmp_path / "images"), tmp_path / "run")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [*launch, "--num_processes", "2", "training/pretrain.py", *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode != 0 and "error: Accelerate is configured for FSDP" in done.stderr

@@ -1,0 +1,67 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Out of memory: a real failure ends the command with advice in the run's own numbers, and the advice holds."""
+
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+
+from tests.helpers.tiny_runs import losses_of, tiny, write_images
+from training.monitoring.out_of_memory import is_out_of_memory, out_of_memory_advice
+from training.options.pretrain_options import parse_options
+from training.pretrain import Pretraining, main
+
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
+
+def test_the_command_ends_with_advice(tmp_path, monkeypatch):
+    """The allocation fails for real: 40 terabytes, for the norms of the prototypes. The disk shall not be too small."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**18))
+    arguments = tiny(write_images(tmp_path / "images"), tmp_path / "run", "--num_prototypes 10000000000000")
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    message = str(stopped.value)
+    assert message.startswith("error: ") and "can't allocate memory: you tried to allocate 40000000000000" in message
+    assert "does not suffice for 8 images in 4 crops at a time" in message
+    assert "--batch_size 4 --gradient_accumulation_steps 2" in message
+
+
+def test_other_errors_are_not_taken_for_it(tmp_path):
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert is_out_of_memory(torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."))
+
+
+@pytest.mark.parametrize(
+    "changes, expected",
+    [
+        ("--batch_size 32", "--batch_size 16 --gradient_accumulation_steps 2 "),
+        ("--batch_size 32 --gradient_accumulation_steps 4", "--batch_size 16 --gradient_accumulation_steps 8 "),
+        ("--batch_size 15", "--batch_size 5 --gradient_accumulation_steps 3 "),
+        ("--batch_size 7", "--batch_size 1 --gradient_accumulation_steps 7 "),
+        ("--batch_size 6 --mixup 0.8 --task view", "--batch_size 2 --gradient_accumulation_steps 3 "),
+        ("--batch_size 1", None),
+        ("--batch_size 2 --cutmix 1 --task view", None),
+        ("--batch_size 1 --gradient_checkpointing", None),
+    ],
+)
+def test_advice(changes, expected):
+    options = parse_options(changes.split())
+    advice = out_of_memory_advice(options)
+    assert expected in advice if expected else "--batch_size" not in advice
+    assert ("--gradient_checkpointing" in advice) != options.gradient_checkpointing
+    assert "65536 --num_prototypes" in advice and "224 px and [8] of [96] px" in advice
+
+
+def test_the_advice_gives_the_same_result(tmp_path):
+    arguments = tiny(write_images(tmp_path / "images"), tmp_path / "one", "--drop_path_rate 0")
+    advice = out_of_memory_advice(parse_options(arguments)).split()
+    start = advice.index("--batch_size")
+    Pretraining(parse_options(arguments)).run()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    smaller = [*arguments, *advice[start : start + 4], "--output_dir", str(tmp_path / "other")]
+    Pretraining(parse_options(smaller)).run()
+    assert losses_of(tmp_path / "other") == pytest.approx(losses_of(tmp_path / "one"), rel=1e-4)

@@ -1,0 +1,67 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Trackers with their real packages, where these are installed, without a network."""
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.paths import ROOT
+from tests.helpers.tiny_runs import tiny, write_images
+from training.monitoring.trackers import hyperparameters
+from training.options.pretrain_options import PretrainOptions
+
+
+TOKENS = {"HF_TOKEN": "hf_" + "ThisIsNoToken" * 3, "WANDB_API_KEY": "0123456789abcdef" * 2 + "76543210"}
+
+
+def test_hyperparameters_are_numbers_where_they_can_be():
+    values = hyperparameters(PretrainOptions())
+    assert values["lr"] == 5e-4 and values["streaming"] is True
+    assert values["local_crop_sizes"] == "[96]" and values["init_from"] == "None"
+
+
+def files_below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file()]
+
+
+@pytest.mark.slow
+def test_all_at_once_write_into_the_run_and_write_no_token(tmp_path):
+    """A run that stops after two steps and one that continues it are one run for each tracker."""
+    for package in ("wandb", "trackio"):
+        pytest.importorskip(package)
+    images, output = write_images(tmp_path / "images"), tmp_path / "run"
+    for folder in ("home", "current"):
+        (tmp_path / folder).mkdir()
+    outside = {"HOME": str(tmp_path / "home"), "MPLCONFIGDIR": str(tmp_path / "home")}
+    offline = {"WANDB_MODE": "offline", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    for changes in ("--max_steps 2", ""):
+        arguments = tiny(images, output, f"--tracker tensorboard wandb trackio {changes}")
+        command = [sys.executable, str(ROOT / "training" / "pretrain.py"), *arguments]
+        environment = {**os.environ, **TOKENS, **outside, **offline}
+        done = subprocess.run(
+            command, env=environment, cwd=tmp_path / "current", capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr
+
+    log = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    with sqlite3.connect(output / "trackio" / "esvit.db") as database:
+        rows = database.execute("SELECT run_name, step, metrics FROM metrics ORDER BY step").fetchall()
+    assert {name for name, *_ in rows} == {(output / "tracked_as").read_text().strip()}
+    assert [(step, json.loads(metrics)["loss"]) for _, step, metrics in rows] == [
+        (record["step"], record["loss"]) for record in log
+    ]
+    runs = list((output / "wandb").glob("offline-run-*/*.wandb"))
+    assert len(runs) == 2 and len({path.name for path in runs}) == 1
+    assert len(list((output / "esvit").glob("events.out.tfevents.*"))) == 2
+
+    assert files_below(tmp_path / "current") == []
+    strangers = [path for path in files_below(tmp_path / "home") if "wandb/logs" not in path.as_posix()]
+    assert [path for path in strangers if "fontlist" not in path.name] == []
+    for path in files_below(tmp_path):
+        assert not [name for name, token in TOKENS.items() if token.encode() in path.read_bytes()], path

@@ -1,0 +1,160 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`--push_to_hub`: the best teachers arrive, and training neither waits for the Hub nor stops with it."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from accelerate.state import AcceleratorState
+
+from tests.helpers.paths import ROOT
+from tests.helpers.tiny_runs import tiny, write_labelled_images
+from tests.hub.loopback_hub import Fault, LoopbackHub
+from training.options.pretrain_options import OptionError, parse_options
+from training.pretrain import Pretraining
+from training.publishing.hub_push import HubPush
+from training.publishing.publication import find_source
+
+
+TOKENS = {"hf_ada_secret": "ada", "hf_bob_secret": "bob"}
+ADA, BOB = TOKENS
+
+
+@pytest.fixture
+def hub():
+    with LoopbackHub([], TOKENS) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> tuple[Path, str]:
+    """Images, and the options of a run on them that is evaluated after each epoch."""
+    folder = tmp_path_factory.mktemp("data")
+    return folder / "train", write_labelled_images(folder)
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory) -> Path:
+    """A run of the same options that pushed nothing."""
+    output = tmp_path_factory.mktemp("quiet") / "run"
+    Pretraining(parse_options(tiny(data[0], output, data[1]))).run()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    return output
+
+
+def pretrain(hub: LoopbackHub, data: tuple[Path, str], folder: Path, token: str | None, changes: str = ""):
+    """The command, in a process of its own, in which the clients have this Hub only."""
+    command = [sys.executable, str(ROOT / "training" / "pretrain.py")]
+    command += tiny(data[0], folder / "run", f"{data[1]} --push_to_hub ada/tiny {changes}")
+    environment = hub.environment(folder, token, OMP_NUM_THREADS="1")
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
+
+
+def is_alive(process: subprocess.Popen) -> bool:
+    return Path(f"/proc/{process.pid}").exists() and process.poll() is None
+
+
+def test_names_are_checked_before_anything_is_done(data, tmp_path):
+    for name in ("tiny", "ada/wrong name"):
+        options = parse_options([*tiny(data[0], tmp_path / "run"), "--push_to_hub", name])
+        with pytest.raises(OptionError, match=f"{name!r} is no "):
+            Pretraining(options)
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_copy_is_what_is_published(run, tmp_path):
+    """It is a run by itself, with the options, the log and the steps of the checkpoint that is deleted meanwhile."""
+    best = json.loads((run / "checkpoints" / "best.json").read_text())["checkpoint"]
+    push = HubPush("ada/tiny", run)
+    push.copy(best)
+    found, expected = find_source(run / "hub" / "next"), find_source(run, "best")
+    assert (found.step, found.options, found.processes) == (expected.step, expected.options, 1)
+    assert found.scores() == expected.scores() != {}
+    assert (found.model / "model.safetensors").read_bytes() == (expected.model / "model.safetensors").read_bytes()
+    push.copy("final")
+    found, expected = find_source(run / "hub" / "next"), find_source(run)
+    assert (found.model / "model.safetensors").read_bytes() == (expected.model / "model.safetensors").read_bytes()
+    assert found.model == run / "hub" / "next" / "teacher" and found.step == expected.step == 6
+
+
+def test_a_run_that_fails_ends_its_push(run, hub, monkeypatch):
+    """The Hub does not answer; neither the run nor a process of it stays."""
+    hub.inject(Fault("*", cut="stall", pause=60, after=None, method="POST", times=None))
+    for name, value in hub.environment(run.parent, ADA).items():
+        monkeypatch.setenv(name, value)
+    push = HubPush("ada/tiny", run)
+    with pytest.raises(KeyError):
+        with push:
+            process = push.process
+            assert process is not None and is_alive(process)
+            assert os.getpriority(os.PRIO_PROCESS, process.pid) > os.getpriority(os.PRIO_PROCESS, os.getpid())
+            raise KeyError
+    assert not is_alive(process) and push.pushed() is None
+
+
+def test_the_last_push_is_waited_for_with_a_limit(run, hub, monkeypatch):
+    hub.inject(Fault("*", cut="stall", pause=60, after=None, method="POST", times=None))
+    for name, value in hub.environment(run.parent, ADA).items():
+        monkeypatch.setenv(name, value)
+    said: list[str] = []
+    push = HubPush("ada/tiny", run, say=said.append, last_push_seconds=1)
+    started = time.monotonic()
+    with push:
+        process = push.process
+    push.finish()
+    assert process is not None and not is_alive(process) and time.monotonic() - started < 10
+    assert "took more than 1 seconds" in said[0]
+    assert "To push it: python training/publish.py" in said[1] and said[1].endswith("--checkpoint best")
+
+
+@pytest.mark.slow
+def test_the_best_teacher_arrives(data, run, hub, tmp_path):
+    """With its card; training is the same as without; the token is in no file and no output."""
+    done = pretrain(hub, data, tmp_path, ADA)
+    assert done.returncode == 0, done.stderr
+    assert losses_of_run(tmp_path / "run") == losses_of_run(run)
+    best = json.loads((tmp_path / "run" / "checkpoints" / "best.json").read_text())
+    assert f"Pushed: {hub.url}/ada/tiny" in done.stdout + done.stderr and f"({best['checkpoint']})" in done.stdout
+    files = hub.hub.repositories["model", "ada/tiny"].at("main")[1]
+    published = {path.name: path.read_bytes() for path in (tmp_path / "run" / "hub" / "published").iterdir()}
+    assert {name: file.content for name, file in files.items()} == published
+    assert f"{100 * best['score']:.2f}".rstrip("0").rstrip(".") in files["README.md"].content.decode()
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert ADA not in done.stdout + done.stderr and not [p for p in written if ADA.encode() in p.read_bytes()]
+    assert not any(ADA.encode() in file.content for file in files.values())
+    again = pretrain(hub, data, tmp_path, ADA)
+    assert again.returncode == 0 and "Pushed: " not in again.stdout  # it is there already
+
+
+@pytest.mark.slow
+def test_without_knn_the_final_teacher_is_pushed(data, hub, tmp_path):
+    done = pretrain(hub, (data[0], ""), tmp_path, ADA)
+    assert done.returncode == 0 and "(final)" in done.stdout, done.stderr
+    assert "model.safetensors" in hub.hub.repositories["model", "ada/tiny"].at("main")[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("token", "reason"),
+    [(BOB, "may not write to ada/tiny"), ("hf_wrong_secret", "does not accept the token"), (None, "There is no token")],
+)
+def test_what_fails_is_said_once_and_training_goes_on(data, run, hub, tmp_path, token, reason):
+    done = pretrain(hub, data, tmp_path, token)
+    assert done.returncode == 0, done.stderr
+    assert losses_of_run(tmp_path / "run") == losses_of_run(run)
+    printed = done.stdout + done.stderr
+    assert printed.count("the teacher was not pushed") == 1 and reason in printed and "secret" not in printed
+    assert printed.count("there is no token to push to ada/tiny with") == (token is None)
+    assert "The run's model is not on the Hub. To push it: python training/publish.py" in printed
+    assert (tmp_path / "run" / "teacher" / "model.safetensors").is_file() and not hub.hub.repositories
+
+
+def losses_of_run(output: Path) -> list[float]:
+    records = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    return [record["loss"] for record in records if "loss" in record]

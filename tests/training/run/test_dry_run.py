@@ -1,0 +1,181 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""`--dry_run`: every recipe starts, problems are named together, nothing is left behind, and the estimate is right."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.helpers.paths import ROOT
+from tests.helpers.tiny_runs import tiny, write_images
+from training.learning.networks import build_config
+from training.options.pretrain_options import RECIPES, OptionError, parse_options
+from training.pretrain import Pretraining, main
+from training.run.estimate import estimate
+
+
+NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
+HEADS = "--num_prototypes 64 --head_hidden_size 16"
+SHALLOW = f"{HEADS} --depths 1 1 1 1 --embed_dim 8 --num_heads 1 1 2 2"  # of the four stages of a Swin
+SHALLOWED = {
+    "demo": "",
+    "resnet50": HEADS,
+    "deit": f"{HEADS} --depths 1 --embed_dim 8 --num_heads 1",
+    "cvt": f"{SHALLOW} --stage_dims 8 16 24 32",
+}
+QUICK = ("swin_tiny_w7", "demo_small_batch")  # the rest in `make test-all`
+CPU = torch.device("cpu")
+
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    return write_images(tmp_path_factory.mktemp("data") / "images")
+
+
+def shallow(name: str) -> list[str]:
+    return next((small for start, small in SHALLOWED.items() if name.startswith(start)), SHALLOW).split()
+
+
+def origin(name: str, folder: Path) -> list[str]:
+    """For a second stage: a model folder of its architecture to begin with."""
+    if not name.endswith("_region"):
+        return []
+    first = parse_options(["--recipe", name.replace("_region", "_view"), *shallow(name)])
+    build_config(first).save_pretrained(folder / name)
+    return ["--init_from", str(folder / name)]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES]
+)
+def test_every_recipe_starts(name, images, tmp_path, capsys):
+    """With its crops and schedules; networks are shallow and batches small."""
+    small = ["--dry_run", *"--batch_size 2 --mixed_precision no --tracker none".split(), *shallow(name)]
+    paths = ["--data", str(images), "--output_dir", str(tmp_path / "run")]
+    main(["--recipe", name, *paths, *small, *origin(name, tmp_path)])
+    shown = capsys.readouterr().out
+    options = parse_options(["--recipe", name])
+    assert f"\nlr: {options.lr}\n" in shown and f"= {options.epochs} epochs x" in shown
+    assert "GFLOP an image" in shown and "a first batch of 2 made" in shown
+    assert "Nothing stands in its way: without --dry_run the run would begin." in shown
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_problems_are_named_together(images, tmp_path):
+    (tmp_path / "file").touch()
+    arguments = ["--data", str(tmp_path / "no_such"), "--output_dir", str(tmp_path / "file" / "run"), "--dry_run"]
+    values = "--lr -1 --epochs 5 --tracker foo --mixed_precision fp16 --architecture swin-tyni --init_from /no/such"
+    with pytest.raises(SystemExit) as error:
+        main([*arguments, *values.split()])
+    message = str(error.value)
+    for problem in (
+        *("lr must be at least 0, got -1.0", "warmup_epochs is 10", "fp16 needs a GPU", "no tracker 'foo'"),
+        *("file/run cannot be written", "no_such' does not exist", "'/no/such' does not exist"),
+    ):
+        assert message.count(problem) == 1, message
+
+
+@pytest.mark.parametrize("dry", ["", "--dry_run"])
+def test_a_run_names_them_together_as_well(images, tmp_path, dry):
+    changes = f"--tracker foo --batch_size 27 --knn_every 1 --knn_test {images} --knn_k 3 {dry}"
+    with pytest.raises(SystemExit, match=r"(?s)^error: .*no tracker 'foo'.*27.*k-NN needs labels|same data"):
+        main(tiny(images, tmp_path / "run", changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_room_for_checkpoints(images, tmp_path):
+    changes = f"--keep_checkpoints {10**9}"
+    with pytest.raises(OptionError, match=r"1000000002 more checkpoints of .* GB need .* are free"):
+        Pretraining(parse_options(tiny(images, tmp_path / "run", changes)))
+
+
+def test_a_stopped_run_would_continue(images, tmp_path, capsys):
+    Pretraining(parse_options(tiny(images, tmp_path, "--max_steps 2"))).run()
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
+    main(tiny(images, tmp_path, "--dry_run"))
+    assert "would continue from" in capsys.readouterr().out.replace("\n", " ")
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()} == before
+    with pytest.raises(SystemExit, match="momentum_teacher was 0.996 and is 0.5"):
+        main(tiny(images, tmp_path, "--dry_run --momentum_teacher 0.5"))
+
+
+def test_data_of_the_evaluation_is_checked_beside_wrong_data(tmp_path):
+    data = f"--data {tmp_path}/no_such --knn_every 1 --knn_test {tmp_path}/nor_this --dry_run"
+    with pytest.raises(SystemExit) as error:
+        main(tiny(tmp_path, tmp_path / "run", data))
+    for name in ("no_such", "nor_this"):
+        assert str(error.value).count(f"{tmp_path}/{name}") == 1, error.value
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [0, 1])
+def test_problems_of_one_process_end_all(images, tmp_path, rank):
+    """One process cannot read the data; the main one says so, once."""
+    code = f"import os, sys; sys.argv[2] += '/no_such' * (os.environ['RANK'] == '{rank}')"
+    script = tmp_path / "start.py"
+    script.write_text(f"{code}; from pretrain import main; main()")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'training'}:{ROOT}"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    arguments = [*command, *tiny(images, tmp_path / "run", "--dry_run --batch_size 4")]
+    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0 and done.stderr.count("no_such' does not exist") == 1
+
+
+# -- the estimate ------------------------------------------------------------------------------------------------------
+
+
+def test_flops_of_a_plain_network(images, tmp_path):
+    """Without blocks to recompute: three times a forward pass of the student, one of the teacher's global crops."""
+    options = parse_options(tiny(images, tmp_path, "--task view --batch_size 1"))
+    one = estimate(options, CPU, 1)
+    again = estimate(parse_options(tiny(images, tmp_path, "--task view --batch_size 5")), CPU, 1)
+    assert again.flops_per_image == pytest.approx(one.flops_per_image, rel=0.02)
+    assert again.activations > 1.5 * one.activations
+    assert (one.student, one.moments) == (again.student, again.moments) and one.moments == 2 * one.gradients
+
+
+MEASURE = """
+import json, sys
+from pathlib import Path
+import psutil
+from training.pretrain import Pretraining
+from training.options.pretrain_options import parse_options
+
+def high_water():
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
+
+run = Pretraining(parse_options(sys.argv[1:]))
+before = psutil.Process().memory_info().rss
+run.run()
+print(json.dumps(high_water() - before))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the high-water mark of memory from /proc")
+@pytest.mark.parametrize("changes", ["", "--gradient_checkpointing", "--batch_size 64 --task view"])
+def test_estimate_against_a_measured_peak(images, tmp_path, changes):
+    """
+    Two steps of the demo's network. What grows after student and teacher are there is measured within 30%: beside the
+    tensors it has buffers of matrix products and what the allocator does not give back.
+    """
+    recipe = "--recipe demo --batch_size 128 --num_prototypes 16384 --max_steps 2 --tracker none --num_workers 0"
+    data = write_images(tmp_path / "images", 300)
+    arguments = [*f"{recipe} {changes}".split(), "--data", str(data), "--output_dir", str(tmp_path / "run")]
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'training'}:{ROOT}", "MALLOC_MMAP_THRESHOLD_": "65536"}
+    command = [sys.executable, "-c", MEASURE, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    measured = json.loads(done.stdout.splitlines()[-1])
+    expected = estimate(parse_options(arguments), CPU, 1)
+    growing = expected.total - expected.student - expected.teacher
+    assert growing > 1e8 and measured == pytest.approx(growing, rel=0.3)

@@ -1,0 +1,279 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints where the disk does not take them, and evaluations that a stop cut off: nothing is lost."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from accelerate.state import AcceleratorState
+
+from tests.helpers.paths import ROOT
+from tests.helpers.tiny_runs import losses_of, tiny, write_images
+from training.options.pretrain_options import parse_options
+from training.pretrain import Pretraining
+from training.state.checkpoints import ResumeError
+from training.state.files import FolderInUseError, UnwritableCheckpointError, written_beside
+from training.state.interruption import InterruptedRunError
+
+
+TORCHRUN = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc_per_node", "2"]
+TWO = "--batch_size 4"
+mounting = pytest.mark.skipif(os.getuid() != 0 or sys.platform != "linux", reason="only root can mount")
+
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    return write_images(tmp_path_factory.mktemp("data") / "images", classes="ab")
+
+
+@pytest.fixture(scope="module")
+def test_images(images, tmp_path_factory) -> Path:
+    return write_images(tmp_path_factory.mktemp("data") / "test", 40, classes="ab")
+
+
+def run(images: Path, output: Path, changes: str = "", kind: type[Pretraining] = Pretraining) -> None:
+    kind(parse_options(tiny(images, output, changes))).run()
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="module")
+def finished(images, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("finished")
+    run(images, output)
+    return output
+
+
+def checkpoints_in(output: Path) -> list[str]:
+    return sorted(path.name for path in (output / "checkpoints").iterdir())
+
+
+@contextmanager
+def largest_file(size: int):
+    """No file of this process can grow beyond `size` bytes: every write that would fails, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("file", ["student/model.safetensors", "training_state/training.pt"])
+def test_a_failed_write_leaves_the_checkpoint_before_it(images, finished, tmp_path, file):
+    run(images, tmp_path, "--max_steps 2")
+    before = checkpoints_in(tmp_path)
+    size = (tmp_path / "checkpoints" / "last" / file).stat().st_size
+    with (
+        largest_file(size - 1),
+        pytest.raises(UnwritableCheckpointError, match=f"{tmp_path}/checkpoints cannot be written: .*Free space"),
+    ):
+        run(images, tmp_path)
+    assert checkpoints_in(tmp_path) == before == ["last", "step-00000002"]
+    AcceleratorState._reset_state(reset_partial_state=True)
+    run(images, tmp_path)
+    assert losses_of(tmp_path) == losses_of(finished)
+
+
+def test_a_file_in_the_place_of_the_folder(images, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "checkpoints").write_text("")
+    with pytest.raises(UnwritableCheckpointError, match="run/checkpoints cannot be written"):
+        run(images, tmp_path / "run")
+    with pytest.raises(UnwritableCheckpointError, match="checkpoints/run cannot be written: .*Not a directory"):
+        run(images, tmp_path / "run" / "checkpoints" / "run")
+
+
+HOLD = """
+import fcntl, sys
+file = open(sys.argv[1], "a+")
+fcntl.lockf(file, fcntl.LOCK_EX)
+file.write("process 7 on host")
+file.flush()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_folder_takes_one_run_at_a_time(images, finished, tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path / ".lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(FolderInUseError, match="Another run, process 7 on host, writes into"):
+            run(images, tmp_path)
+        assert not (tmp_path / "checkpoints").exists()
+        other.kill()
+    AcceleratorState._reset_state(reset_partial_state=True)
+    run(images, tmp_path)
+    assert losses_of(tmp_path) == losses_of(finished)
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    for content in ("old", "new"):
+        with written_beside(tmp_path / "folder") as folder:
+            (folder / content).write_text(content)
+    with pytest.raises(UnwritableCheckpointError), written_beside(tmp_path / "folder") as folder:
+        (folder / "newest").write_text("newest")
+        raise OSError("full")
+    assert [path.name for path in tmp_path.rglob("*")] == ["folder", "new"]
+
+
+@contextmanager
+def mounted(folder: Path, *arguments: str):
+    folder.mkdir(exist_ok=True)
+    subprocess.run(["mount", *arguments, str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def start(command: list[str]) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.slow
+@mounting
+def test_a_full_disk_stops_all_processes(images, tmp_path):
+    """A real one, with room for two checkpoints (that of step 2, and one under way), and not for three."""
+    run(images, tmp_path / "size", f"{TWO} --max_steps 1")
+    last = tmp_path / "size" / "checkpoints" / "step-00000001"
+    size = sum(path.stat().st_size for path in last.rglob("*")) // 1024
+    command = [*TORCHRUN, "training/pretrain.py", *tiny(images, tmp_path / "run", f"{TWO} --save_every 1")]
+    with mounted(tmp_path / "run", "-t", "tmpfs", "-o", f"size={2.6 * size:.0f}k", "full"):
+        done = start([*command, "--keep_checkpoints", "2"])
+        assert done.returncode == 1
+        assert done.stderr.count("run/checkpoints cannot be written: ") == 1, done.stderr
+        assert "No space left on device" in done.stderr and 'pretrain.py", line' not in done.stderr
+        assert checkpoints_in(tmp_path / "run") == ["last", "step-00000001", "step-00000002"]
+        done = start([*command, "--keep_checkpoints", "1"])  # room for the next is made after it
+        assert done.returncode == 1 and done.stderr.count("1 more checkpoints of") == 1
+        subprocess.run(["mount", "-o", "remount,size=100m", str(tmp_path / "run")], check=True)
+        assert start(command).returncode == 0
+        assert len(losses_of(tmp_path / "run")) == 6
+
+
+@mounting
+def test_a_read_only_folder_is_said_before_training(images, tmp_path):
+    run(images, tmp_path / "run", "--max_steps 2")
+    with (
+        mounted(tmp_path / "run", "--bind", "-o", "ro", str(tmp_path / "run")),
+        pytest.raises(UnwritableCheckpointError, match=f"{tmp_path}/run cannot be written: .*Read-only"),
+    ):
+        run(images, tmp_path / "run")
+    AcceleratorState._reset_state(reset_partial_state=True)
+    run(images, tmp_path / "run", "--max_steps 3")
+    assert len(losses_of(tmp_path / "run")) == 3
+
+
+UNSHARED = """
+[ $LOCAL_RANK = 0 ] && exec "$@"
+exec unshare --mount sh -c 'mount -t tmpfs other "$0" && exec "$@"' $OUTPUT "$@"
+"""
+IMPATIENT = """
+import sys
+import training.state.files as run_folder
+run_folder.VISIBLE_WITHIN = 1.0
+import training.pretrain as pretrain
+pretrain.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.slow
+@mounting
+def test_a_folder_that_is_another_one_elsewhere(images, tmp_path):
+    """The second process has its own file system there, as another machine would."""
+    output = tmp_path / "run"
+    output.mkdir()
+    command = [*TORCHRUN, "--no-python", "env", f"OUTPUT={output}", "sh", "-c", UNSHARED, "sh", sys.executable]
+    done = start([*command, "-c", IMPATIENT, *tiny(images, output, TWO)])
+    assert done.returncode == 1 and done.stderr.count(f"{output} is not shared: processes on ") == 1, done.stderr
+    assert not any(output.iterdir())
+
+
+def test_another_number_of_processes_is_refused(images, tmp_path):
+    run(images, tmp_path, "--max_steps 1")
+    path = tmp_path / "checkpoints" / "last" / "training_state" / "progress.json"
+    path.write_text(path.read_text().replace('"world_size": 1', '"world_size": 3'))
+    with pytest.raises(ResumeError, match="belongs to another run: processes were 3 and are 1"):
+        run(images, tmp_path)
+
+
+def test_the_newest_is_continued_whatever_last_says(images, finished, tmp_path):
+    """A kill may come between the two."""
+    run(images, tmp_path, "--max_steps 2 --save_every 1")
+    link = tmp_path / "checkpoints" / "last"
+    link.unlink()
+    link.symlink_to("step-00000001")
+    run(images, tmp_path, "--max_steps 3")
+    assert losses_of(tmp_path) == losses_of(finished)[:3]
+    assert link.resolve().name == "step-00000003"
+
+
+class Stopped(Exception):
+    pass
+
+
+class StoppedBefore(Pretraining):
+    """The checkpoint is written, its evaluation not begun."""
+
+    def evaluate(self, after_batch):
+        raise Stopped
+
+
+class StoppedAfter(Pretraining):
+    """The evaluation is noted beside the checkpoint, and not yet in the log."""
+
+    def evaluate(self, after_batch):
+        scores = super().evaluate(after_batch)
+        self.checkpoints._add_scores((self.checkpoints.root / "last").resolve(), scores)
+        raise Stopped
+
+
+class SignalledWithin(Pretraining):
+    def evaluate(self, after_batch):
+        os.kill(os.getpid(), signal.SIGUSR1)
+        return super().evaluate(after_batch)
+
+
+def story(output: Path) -> list[dict]:
+    """The log without times."""
+    records = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in r.items() if k not in ("images_per_second", "data_wait", "memory_gb")} for r in records]
+
+
+@pytest.fixture(scope="module")
+def evaluated(images, test_images, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("evaluated")
+    run(images, output, f"--knn_every 1 --knn_test {test_images} --knn_k 3")
+    return output
+
+
+@pytest.mark.parametrize("kind", [StoppedBefore, StoppedAfter, SignalledWithin])
+def test_a_lost_evaluation_is_made_up_for(images, test_images, evaluated, tmp_path, kind):
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)}
+    changes = f"--knn_every 1 --knn_test {test_images} --knn_k 3"
+    with pytest.raises(InterruptedRunError if kind is SignalledWithin else Stopped):
+        run(images, tmp_path, changes, kind)
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+    assert not any("knn_k3_top1" in record for record in story(tmp_path))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    run(images, tmp_path, changes)
+    assert story(tmp_path) == story(evaluated)
+    assert [record["step"] for record in story(tmp_path) if "knn_k3_top1" in record] == [3, 6]
+    for name in ("best.json", "step-00000003/evaluation.json"):
+        a, b = (folder / "checkpoints" / name for folder in (tmp_path, evaluated))
+        assert a.read_text() == b.read_text()
+    assert (tmp_path / "checkpoints" / "best").resolve().name == (evaluated / "checkpoints" / "best").resolve().name
