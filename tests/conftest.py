@@ -8,6 +8,7 @@ from accelerate.state import AcceleratorState
 
 @pytest.fixture
 def fresh_accelerate():
-    """Accelerate keeps the first precision of a process for all later runs in it."""
+    """Forgets the precision of earlier runs: Accelerate keeps the first one of a process for all later runs in it."""
+    AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
