@@ -36,6 +36,7 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f"error: this needs the package {error.name}: pip install -e '.[training,examples]'")
 
+from modeling_esvit.errors import EsViTError
 from training.knn import knn_predict
 
 
@@ -53,11 +54,11 @@ class PhotographTooSmallError(ValueError):
     """A photograph has no room for the patches asked of it."""
 
 
-class DivisionError(ValueError):
+class DivisionError(EsViTError, ValueError):
     """A photograph cannot be divided so."""
 
 
-class OutputExistsError(FileExistsError):
+class OutputExistsError(EsViTError, FileExistsError):
     """The output folder is there already; it is never written into or replaced."""
 
 

@@ -19,6 +19,7 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING, MODEL_FOR_BACKBONE_MAPPING_NAMES
 
+from .errors import EsViTError
 from .pvt_backbone import EsViTPvtConfig
 
 
@@ -32,7 +33,7 @@ TIMM, TIMM_PREFIX = "timm_backbone", "timm:"
 BACKBONES_HERE = {"pvt": EsViTPvtConfig.model_type}
 
 
-class EsViTBackboneError(ValueError):
+class EsViTBackboneError(EsViTError, ValueError):
     """A backbone that does not exist, or cannot do what is asked of it."""
 
 

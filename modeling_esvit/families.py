@@ -15,13 +15,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .backbone_probe import EsViTBackboneError, description, last_map, resolve_backbone, stages
+from .errors import EsViTError
 
 
 if TYPE_CHECKING:
     from .configuration_esvit import EsViTConfig
 
 
-class EsViTArchitectureError(ValueError):
+class EsViTArchitectureError(EsViTError, ValueError):
     """The name of an architecture, or of a field of it, that does not exist or is not supported."""
 
 

@@ -21,6 +21,7 @@ import torch
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from .errors import EsViTError
 from .modeling_esvit import EsViTForPreTrainingOutput
 
 
@@ -29,7 +30,7 @@ CPU_CHUNK_ROWS, CHUNK_ROWS = 256, 1024
 TILE = 4096  # prototypes that are worked on at a time on a CPU, so that the passes over them stay in its cache
 
 
-class LossInputError(ValueError):
+class LossInputError(EsViTError, ValueError):
     """Outputs, layout and task that do not belong together."""
 
 

@@ -19,6 +19,7 @@ from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_esvit import EsViTConfig
+from .errors import EsViTError
 
 
 Grid = tuple[int, int, int]  # images, rows, columns
@@ -26,7 +27,7 @@ TokenFunction = Callable[[torch.Tensor], torch.Tensor]
 AttentionWeights = torch.Tensor | tuple[torch.Tensor, ...] | None  # one tensor a group
 
 
-class EsViTInputError(ValueError):
+class EsViTInputError(EsViTError, ValueError):
     """Pixel values that the model cannot take: wrong rank, type or channels, or an impossible size."""
 
 

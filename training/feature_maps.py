@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from modeling_esvit.embed.files import write_whole
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import decode
 from training.data.sources import ImageSource, open_source
 from training.evaluation.command import COMMON_ERRORS, features_folder, open_device, run_command, split_name
@@ -43,7 +44,7 @@ THUMBNAIL = 160  # pixels
 NAMED_CLASSES = 20  # more have no legend
 
 
-class FeatureMapError(ValueError):
+class FeatureMapError(EsViTError, ValueError):
     """No map can be made: too few images, or a library is missing."""
 
 

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from modeling_esvit.errors import EsViTError
 from training.data.sources import ImageSource
 from training.evaluation.command import (
     COMMON_ERRORS,
@@ -57,11 +58,11 @@ QUERY_CHUNKS = 64  # for which the bank is gone through once
 TIE_BREAK = 1e-15
 
 
-class NeighbourCountError(ValueError):
+class NeighbourCountError(EsViTError, ValueError):
     """k is not between 1 and the number of training images."""
 
 
-class TemperatureError(ValueError):
+class TemperatureError(EsViTError, ValueError):
     """The temperature of the votes is not positive."""
 
 

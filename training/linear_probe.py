@@ -28,6 +28,7 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from modeling_esvit.errors import EsViTError
 from training.data.loader import SkipLog
 from training.data.shard_stream import ShardStream
 from training.data.sources import ImageSource
@@ -62,7 +63,7 @@ VIEW = 0  # as a number of blocks: the view feature
 PIECE = 512  # test images that are classified at a time
 
 
-class ProbeError(ValueError):
+class ProbeError(EsViTError, ValueError):
     """An option of a linear probe that cannot be, or an output folder that another probe has begun."""
 
 

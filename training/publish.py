@@ -37,6 +37,7 @@ from transformers.utils import logging as transformers_logging
 
 from modeling_esvit import EsViTForPreTraining, EsViTModel
 from modeling_esvit.conversion.native_swin import NativeFormatError
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import PRETRAINING_INDEX
 from training.options.pretrain_options import OptionError
 from training.publishing.hub_push import check_repo_id
@@ -67,7 +68,7 @@ OWN_FILES = (HEADS, PRETRAINING_INDEX, OPTIONS, CURVES)
 CODE_FILES = tuple(path.name for path in (Path(__file__).parents[1] / "modeling_esvit").glob("*.py"))
 
 
-class PublishError(RuntimeError):
+class PublishError(EsViTError, RuntimeError):
     """A push that did not succeed. The folder is whole, if it can be read."""
 
 

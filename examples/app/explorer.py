@@ -20,6 +20,7 @@ from modeling_esvit import EsViTBackboneError, EsViTInputError
 from modeling_esvit.analysis.attention_maps import AttentionLayoutError, BlockAttention, block_attentions
 from modeling_esvit.analysis.region_colours import PaletteError, fit_palette, paint
 from modeling_esvit.analysis.token_places import TokenPlaces, TokenPlacesError, region_stride, regions_of
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import Record, decode
 from modeling_esvit.images.models import load_image_model
 from modeling_esvit.images.whole import LONGER_SIDE, whole_image
@@ -40,7 +41,7 @@ Point = tuple[int, int]  # x, y
 Captioned = tuple[Image.Image, str]
 
 
-class NoViewFeatureError(ValueError):
+class NoViewFeatureError(EsViTError, ValueError):
     """The model has no pooled output."""
 
 

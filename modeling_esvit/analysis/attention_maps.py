@@ -22,6 +22,7 @@ from typing import Any
 import torch
 
 from modeling_esvit.analysis.token_places import Size, TokenPlaces, any_size, is_esvit, patch_places, stage_places
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.vil_attention import to_chunks, with_margin
 from modeling_esvit.windows import padded_size, window_positions
 
@@ -29,7 +30,7 @@ from modeling_esvit.windows import padded_size, window_positions
 PADDING = -1
 
 
-class AttentionLayoutError(ValueError):
+class AttentionLayoutError(EsViTError, ValueError):
     """A model returns no attention weights, or such that are not finite or whose places in the image are not known."""
 
 

@@ -18,13 +18,14 @@ from PIL import Image
 from torch.nn import functional as F
 
 from modeling_esvit.analysis.token_places import TokenPlaces
+from modeling_esvit.errors import EsViTError
 
 
 COMPONENTS = 3
 TAIL = 0.01  # the share of regions at either end of a component that gets its extreme colour
 
 
-class PaletteError(ValueError):
+class PaletteError(EsViTError, ValueError):
     """Features that have no principal components."""
 
 

@@ -18,6 +18,7 @@ import torch
 from transformers.configuration_utils import PreTrainedConfig
 
 from modeling_esvit.backbone_probe import description, last_map
+from modeling_esvit.errors import EsViTError
 
 
 Size = tuple[int, int]  # height and width in pixels, or rows and columns of tokens
@@ -26,7 +27,7 @@ MAX_PREFIX = 16  # class and register tokens that a model of others may have
 DEFAULT_STRIDE = 32  # pixels a region, of models that do not say so
 
 
-class TokenPlacesError(ValueError):
+class TokenPlacesError(EsViTError, ValueError):
     """It is not known where the tokens of a model lie, or there is none at a point."""
 
 

@@ -22,6 +22,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.families import FAMILIES
 
 
@@ -101,7 +102,7 @@ SUPPORTED = (
 )
 
 
-class ConversionError(ValueError):
+class ConversionError(EsViTError, ValueError):
     """A checkpoint that cannot be converted, or an output folder that must not be overwritten."""
 
 

@@ -41,6 +41,7 @@ from modeling_esvit.embed.files import (
     load_features,
     put_together,
 )
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import UnreadableImageError, decode
 from modeling_esvit.images.devices import DeviceError, check_device
 from modeling_esvit.images.models import load_image_model
@@ -63,7 +64,7 @@ DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.
 Read = torch.Tensor | UnreadableImageError
 
 
-class FeatureError(ValueError):
+class FeatureError(EsViTError, ValueError):
     """A model gives no view feature, or one that is not finite."""
 
 

@@ -18,12 +18,14 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from modeling_esvit.errors import EsViTError
+
 
 FORMATS = (".parquet", ".npz", ".safetensors")
 PARTIAL = ".partial"
 
 
-class OutputError(ValueError):
+class OutputError(EsViTError, ValueError):
     """The output cannot be written, or not continued, as asked."""
 
 

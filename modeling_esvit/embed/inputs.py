@@ -17,6 +17,7 @@ import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import Record, UnreadableImageError, image_extensions
 
 
@@ -26,7 +27,7 @@ RETRY = Retry(5, backoff_factor=0.2, status_forcelist=(429, 500, 502, 503, 504))
 TIMEOUT = 30  # seconds
 
 
-class NoImagesError(ValueError):
+class NoImagesError(EsViTError, ValueError):
     """An input names no image."""
 
 

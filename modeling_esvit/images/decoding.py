@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from modeling_esvit.errors import EsViTError
+
 
 # Formats that Pillow recognises but has no decoder for, or that it hands to another program (Ghostscript).
 UNDECODED_FORMATS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
@@ -29,7 +31,7 @@ DECODING_ERRORS = (
 Size = tuple[int, int]  # width, height
 
 
-class UnreadableImageError(OSError):
+class UnreadableImageError(EsViTError, OSError):
     """One image cannot be turned into RGB pixels; the message names it and says why."""
 
 

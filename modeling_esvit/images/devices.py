@@ -4,8 +4,10 @@
 
 import torch
 
+from modeling_esvit.errors import EsViTError
 
-class DeviceError(ValueError):
+
+class DeviceError(EsViTError, ValueError):
     """There is no such device here, or it holds no numbers."""
 
 

@@ -12,8 +12,10 @@ from typing import Any
 from safetensors import SafetensorError
 from transformers import AutoImageProcessor, AutoModel
 
+from modeling_esvit.errors import EsViTError
 
-class NoImageModelError(OSError):
+
+class NoImageModelError(EsViTError, OSError):
     """What was named is a model for something else. As transformers raises if it finds no model."""
 
 

@@ -36,7 +36,8 @@ from modeling_esvit import (
 
 
 CODE = [
-    *("attention.py", "auto_backbone.py", "backbone_probe.py", "configuration_esvit.py", "families.py"),
+    *("attention.py", "auto_backbone.py", "backbone_probe.py", "configuration_esvit.py", "errors.py"),
+    "families.py",
     *("modeling_esvit.py", "projection_head.py", "pvt_backbone.py", "swin.py", "tokens.py", "vil.py"),
     *("vil_architecture.py", "vil_attention.py", "vit.py", "windows.py"),
     *("batch_norm.py", "cvt.py"),

@@ -4,6 +4,7 @@
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import Record
 
 
@@ -11,15 +12,15 @@ if TYPE_CHECKING:
     import datasets
 
 
-class DataOptionError(ValueError):
+class DataOptionError(EsViTError, ValueError):
     """An option does not fit the data it is meant for."""
 
 
-class DataNotFoundError(FileNotFoundError):
+class DataNotFoundError(EsViTError, FileNotFoundError):
     """There is no data where `data` points to."""
 
 
-class EmptySourceError(ValueError):
+class EmptySourceError(EsViTError, ValueError):
     """The data exists but holds no image."""
 
 

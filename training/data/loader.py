@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import Record, Size, UnreadableImageError, decode
 from training.data.shard_stream import ShardStream
 from training.data.sources import DataOptionError, ImageSource
@@ -34,7 +35,7 @@ MAX_REPLACEMENTS = 16
 TOLERATED_UNREADABLE = 10
 
 
-class TooManyUnreadableImagesError(OSError):
+class TooManyUnreadableImagesError(EsViTError, OSError):
     """So many images cannot be read that something else must be wrong."""
 
 

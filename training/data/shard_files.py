@@ -17,6 +17,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import fsspec
 
+from modeling_esvit.errors import EsViTError
+
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +30,7 @@ PRECONDITION_FAILED = 412
 Result = TypeVar("Result")
 
 
-class ShardError(OSError):
+class ShardError(EsViTError, OSError):
     """A shard cannot be read, or does not hold what it should; the message names it."""
 
 

@@ -18,13 +18,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from modeling_esvit.errors import EsViTError
+
 
 ROWS = 8192  # images whose logits exist at a time
 MAX_ITERATIONS = 1000
 TOLERANCE = 1e-6  # largest entry of the gradient at which L-BFGS ends
 
 
-class HeldOutError(ValueError):
+class HeldOutError(EsViTError, ValueError):
     """No image can be held out, or too few are there."""
 
 

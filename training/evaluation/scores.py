@@ -17,6 +17,7 @@ import numpy as np
 from sklearn.metrics import recall_score, roc_auc_score
 from torch import Tensor
 
+from modeling_esvit.errors import EsViTError
 from training.evaluation.command import METRIC
 
 
@@ -24,7 +25,7 @@ MULTI_LABEL = "map_11_point"
 MAP_11 = METRIC.with_name("mean_average_precision_11")
 
 
-class MetricError(ValueError):
+class MetricError(EsViTError, ValueError):
     """A metric is not defined for these classes."""
 
 

@@ -17,6 +17,7 @@ from transformers import AutoConfig, AutoModel
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.configuration_esvit import ARCHITECTURES
 from modeling_esvit.conversion.original_architecture import published_name
+from modeling_esvit.errors import EsViTError
 from training.evaluation.model_counts import parameters_and_operations
 from training.features.extraction import pooled_features
 from training.features.frozen_models import TIMM, TimmModel, of_timm
@@ -26,7 +27,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 DEFAULT_SIDE = 224  # pixels, of a model that does not say
 
 
-class ThroughputError(ValueError):
+class ThroughputError(EsViTError, ValueError):
     """A model cannot be measured so."""
 
 

@@ -19,6 +19,7 @@ import yaml
 from huggingface_hub.errors import GatedRepoError
 from torch import Tensor
 
+from modeling_esvit.errors import EsViTError
 from training.data.columns import DataNotFoundError, DataOptionError, find_column
 from training.data.sources import DatasetSource, ImageSource, load_rows, open_source
 from training.evaluation.command import split_name, told_apart
@@ -30,7 +31,7 @@ TABLE = Path(__file__).with_name("transfer_datasets.yaml")
 ROW = "__row__"  # the column of row numbers, by which the classes of an image are found again
 
 
-class TransferTableError(ValueError):
+class TransferTableError(EsViTError, ValueError):
     """A table, or a name in it, that cannot be."""
 
 

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import UnreadableImageError, decode
 from modeling_esvit.images.read_ahead import in_order
 from training.data.loader import SkipLog
@@ -33,15 +34,15 @@ Item = TypeVar("Item")
 Transform = Callable[[Image.Image], Tensor]  # RGB image of any size -> float [3, H, W], always of one size
 
 
-class UnlabelledDataError(ValueError):
+class UnlabelledDataError(EsViTError, ValueError):
     """An image has no label."""
 
 
-class NonFiniteFeatureError(ValueError):
+class NonFiniteFeatureError(EsViTError, ValueError):
     """A model gave NaN or infinity for an image."""
 
 
-class NoViewFeatureError(ValueError):
+class NoViewFeatureError(EsViTError, ValueError):
     """A model has no pooled output."""
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from modeling_esvit.embed.embedder import fingerprint
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.models import load_image_model
 from training.features.extraction import Transform, evaluation_transform, middle, pooled_features
 
@@ -28,7 +29,7 @@ from training.features.extraction import Transform, evaluation_transform, middle
 TIMM = "timm:"
 
 
-class FrozenModelError(ValueError):
+class FrozenModelError(EsViTError, ValueError):
     """A model that cannot be loaded, or has no such feature."""
 
 

@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
+from modeling_esvit.errors import EsViTError
 from training.learning.optimizer import parameter_groups
 from training.state.checkpoints import is_complete
 
@@ -34,7 +35,7 @@ PARTS = {
 MAX_NAMED = 5
 
 
-class InitialisationError(ValueError):
+class InitialisationError(EsViTError, ValueError):
     """Weights that a run cannot start from."""
 
 

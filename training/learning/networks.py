@@ -14,6 +14,7 @@ from transformers import AutoModelForPreTraining
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from modeling_esvit.configuration_esvit import ARCHITECTURES
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.families import require_fields
 from modeling_esvit.tokens import EsViTDropPath
 from training.data.loader import Batch, make_loader
@@ -32,11 +33,11 @@ from training.options.pretrain_options import PretrainOptions
 from training.views.draw import ViewOptions
 
 
-class PrecisionError(ValueError):
+class PrecisionError(EsViTError, ValueError):
     """A precision that this device cannot compute in."""
 
 
-class ShardingError(ValueError):
+class ShardingError(EsViTError, ValueError):
     """Accelerate is configured to split the model over processes."""
 
 

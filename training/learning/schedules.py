@@ -4,8 +4,10 @@
 
 import numpy as np
 
+from modeling_esvit.errors import EsViTError
 
-class ScheduleError(ValueError):
+
+class ScheduleError(EsViTError, ValueError):
     """A warm-up that is longer than the training."""
 
 

@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.losses import EsViTLoss
 from training.data.loader import Batch
 from training.monitoring.collapse import CollapseWatch, rank_me, spread
@@ -37,7 +38,7 @@ def record_of(line: str) -> dict[str, float] | None:
         return None
 
 
-class NonFiniteLossError(ArithmeticError):
+class NonFiniteLossError(EsViTError, ArithmeticError):
     """In too many steps in a row the loss or a gradient was infinite or not a number."""
 
 

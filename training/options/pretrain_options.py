@@ -18,12 +18,13 @@ import yaml
 from transformers import HfArgumentParser
 
 from modeling_esvit.configuration_esvit import ARCHITECTURES
+from modeling_esvit.errors import EsViTError
 
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 
-class OptionError(ValueError):
+class OptionError(EsViTError, ValueError):
     """An option that does not exist, or has a value that cannot work."""
 
 

@@ -16,6 +16,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from modeling_esvit import EsViTConfig
 from modeling_esvit.conversion.original_architecture import joined, published_name
+from modeling_esvit.errors import EsViTError
 
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "model_cards" / "template.md"
@@ -34,7 +35,7 @@ RECIPE = (
 )
 
 
-class CardError(ValueError):
+class CardError(EsViTError, ValueError):
     """A card whose metadata is not what the Hub takes."""
 
 

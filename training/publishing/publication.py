@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
 from modeling_esvit.conversion.native_swin import load_backbone, save_native
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import PRETRAINING_INDEX
 from training.evaluation.public_names import public_name
 from training.monitoring.monitor import record_of
@@ -43,7 +44,7 @@ CHECKPOINTS = ("final", "best", "last")
 DATA_OPTIONS = ("data", "knn_train", "knn_test", "init_from")
 
 
-class SourceError(ValueError):
+class SourceError(EsViTError, ValueError):
     """What is to be published is no model of this project, or is not whole."""
 
 

@@ -19,6 +19,7 @@ from transformers import BitImageProcessor
 from transformers.initialization import no_init_weights
 
 from modeling_esvit import EsViTArchitectureError, EsViTBackboneError, EsViTConfig
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import evaluation_preprocessor
 from training.data.shard_stream import ShardStream
 from training.data.sources import DataOptionError, EmptySourceError, ImageSource, open_source
@@ -51,7 +52,7 @@ from training.state.files import RunFolderError, UnwritableCheckpointError, writ
 from training.views.draw import ViewOptionError
 
 
-class PreparationError(ValueError):
+class PreparationError(EsViTError, ValueError):
     """Several things are wrong; the message names each."""
 
 

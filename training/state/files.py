@@ -24,6 +24,7 @@ from accelerate.utils import broadcast_object_list, gather_object
 from safetensors import SafetensorError
 
 from modeling_esvit import EsViTForPreTraining
+from modeling_esvit.errors import EsViTError
 
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ PROBE = ".probe-"
 VISIBLE_WITHIN = 60.0  # seconds for which a network file system may still say that a new file is not there
 
 
-class RunFolderError(Exception):
+class RunFolderError(EsViTError):
     """Something about the folder of a run that a user can put right; the same on all processes."""
 
 

@@ -26,6 +26,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from modeling_esvit.errors import EsViTError
+
 
 ASPECT_RATIO = (3 / 4, 4 / 3)
 FLIP_PROBABILITY = 0.5
@@ -34,7 +36,7 @@ BLUR_RADIUS = (0.1, 2.0)
 Size = int | Sequence[int]
 
 
-class ViewOptionError(ValueError):
+class ViewOptionError(EsViTError, ValueError):
     """An option of the views is out of its range."""
 
 
