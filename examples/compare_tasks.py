@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Does the region task restore the correspondences that the view task loses, as the paper claims (arXiv 2106.09785,
+"""Does the region task restore the correspondences that the view task loses, as the paper claims (arXiv 2106.09785,
 section 4.3)? Both tasks on bundled photographs, for as many steps, beside the untrained models they began as.
 
     python examples/compare_tasks.py comparison --tasks view view+region --seeds 0 1 2
@@ -139,8 +138,7 @@ def draw_models(models: dict[str, Path], data: Path, count: int = 4) -> Figure:
 def compare(
     output: Path, tasks: list[str], seeds: list[int], epochs: int | None = None
 ) -> tuple[Results, dict[str, Path]]:
-    """
-    The scores of each kind of model, a row for each seed, and the folder of one model of each kind. Runs of other
+    """The scores of each kind of model, a row for each seed, and the folder of one model of each kind. Runs of other
     `epochs` than the recipe's have folders of their own.
     """
     ending, options = ("", []) if epochs is None else (f"-epochs{epochs}", ["--epochs", str(epochs)])

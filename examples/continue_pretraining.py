@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Continue the pretraining of a published model on images of one's own, and see what it is worth.
+"""Continue the pretraining of a published model on images of one's own, and see what it is worth.
 
     python examples/continue_pretraining.py MODEL --data my/labelled --output_dir runs/mine --epochs 20
 

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-From real images to a published model, in minutes on a CPU.
+"""From real images to a published model, in minutes on a CPU.
 
     python examples/demo.py demo
 
@@ -53,8 +52,7 @@ print(f"AutoModel: {type(model).__name__}; pipeline: a feature of shape {tuple(f
 
 
 def pretrain(data: Path, output: Path, task: str, seed: int, recipe: str = "demo", options: Sequence[str] = ()) -> Path:
-    """
-    The untrained and the trained model of one run, with further `options` of `pretrain.py`; returns its folder. A
+    """The untrained and the trained model of one run, with further `options` of `pretrain.py`; returns its folder. A
     finished run is not repeated.
     """
     arguments = ["--recipe", recipe, "--data", str(data), "--output_dir", str(output)]

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Fine-tune a pretrained model as an image classifier, with the Trainer of transformers.
+"""Fine-tune a pretrained model as an image classifier, with the Trainer of transformers.
 
     python examples/finetune.py MODEL --data my/labelled --output_dir runs/classifier --epochs 20
     python examples/finetune.py MODEL --data my/labelled --output_dir runs/classifier --output results/finetuned.json
@@ -85,9 +84,8 @@ def training_transform(processor: BitImageProcessor) -> v2.Compose:
 
 
 def transform_rows(rows: dict[str, list], columns: ImageColumns, transform: Transform) -> dict[str, list]:
-    """
-    Raises:
-        UnreadableImageError: see `decode`, which gives RGB of 16-bit and float images too.
+    """Raises:
+    UnreadableImageError: see `decode`, which gives RGB of 16-bit and float images too.
     """
     singly = (dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True))
     records = [columns.record(row) for row in singly]
@@ -121,8 +119,7 @@ def load_splits(options: argparse.Namespace) -> tuple[datasets.Dataset, datasets
 
 
 def accuracy(prediction: Any) -> dict[str, float]:
-    """
-    Top-1 and top-5, which of fewer than five classes is 1.
+    """Top-1 and top-5, which of fewer than five classes is 1.
 
     Raises:
         NonFiniteFeatureError: a prediction is NaN or infinite.

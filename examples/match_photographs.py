@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Which region of one photograph corresponds to which of another?
+"""Which region of one photograph corresponds to which of another?
 
     python examples/match_photographs.py MODEL left.jpg right.jpg --output matches.png
 
@@ -31,8 +30,7 @@ from training.state.figure_files import save_figure
 
 
 def mutual_matches(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """
-    Regions `[T, C]` and `[T', C]` -> left regions, right regions and similarities, each `[M]`, of the pairs in which
+    """Regions `[T, C]` and `[T', C]` -> left regions, right regions and similarities, each `[M]`, of the pairs in which
     each is the other's most similar, the most similar pair first.
     """
     forth, back = match_regions(left[None], right[None])[0], match_regions(right[None], left[None])[0]

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-A segmentation head of transformers (UperNet) on the feature maps of `EsViTBackbone`.
+"""A segmentation head of transformers (UperNet) on the feature maps of `EsViTBackbone`.
 
     python examples/segment.py MODEL --output segmentation.png
 
@@ -83,8 +82,7 @@ def test_part() -> tuple[Tensor, Tensor]:
 
 
 def segmenter(name: str, num_labels: int) -> UperNetForSemanticSegmentation:
-    """
-    UperNet with a new head, on all stages of a pretrained model.
+    """UperNet with a new head, on all stages of a pretrained model.
 
     Raises:
         ValueError: the model is none of this project. NoImageModelError, OSError: it cannot be loaded.

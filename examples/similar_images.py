@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Which images of a collection look like mine?
+"""Which images of a collection look like mine?
 
     python examples/similar_images.py MODEL photographs/ --query mine.jpg other.jpg --output similar.png
 

@@ -21,8 +21,7 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    Plain attention `[B, windows * heads, L, d]` -> `[B, L, windows * heads, d]`, the mask being added to the logits.
+    """Plain attention `[B, windows * heads, L, d]` -> `[B, L, windows * heads, d]`, the mask being added to the logits.
     `module.num_heads` is the number of heads. Also returns the weights, before dropout, `[B * windows, heads, L, S]`:
     this very tensor is used, so that gradients with respect to it exist.
     """
@@ -40,8 +39,7 @@ def eager_attention_forward(
 
 
 def attention_function(config: PreTrainedConfig, output_attentions: bool) -> Any:
-    """
-    What computes attention, called as [`eager_attention_forward`] is: the implementation that the configuration names.
+    """What computes attention, called as [`eager_attention_forward`] is: the implementation that the configuration names.
     Fused kernels do not return weights, so a request for them is answered by the plain form.
     """
     name = "eager" if output_attentions else config._attn_implementation

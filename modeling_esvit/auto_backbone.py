@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Any backbone of transformers (`AutoBackbone`) as an encoder: the tokens of its last feature map are the regions, their
+"""Any backbone of transformers (`AutoBackbone`) as an encoder: the tokens of its last feature map are the regions, their
 mean is the view feature, as the paper does with ResNet-50 and PVT (arXiv 2106.09785, Table 4).
 
 A backbone is taken as it is, with its own initialisation, norms and attention. Crops of each size go through it
@@ -87,8 +86,7 @@ class EsViTAutoEncoder(nn.Module):
         return next(module for module in self.backbone.modules() if isinstance(module, nn.Conv2d))
 
     def check_size(self, height: int, width: int) -> None:
-        """
-        The backbone's own code would stop somewhere in the middle.
+        """The backbone's own code would stop somewhere in the middle.
 
         Raises:
             EsViTInputError: the backbone cannot take such an image.
@@ -106,8 +104,7 @@ class EsViTAutoEncoder(nn.Module):
             self.backbone.get_parameter(name).requires_grad_(False)
 
     def forward(self, crops: list[torch.Tensor], request: EncoderRequest) -> EncoderOutput:
-        """
-        The crops of each group are `[n, channels, height, width]`. Attention weights are in the backbone's own layout.
+        """The crops of each group are `[n, channels, height, width]`. Attention weights are in the backbone's own layout.
         With maps, those of the stages that `out_features` of the configuration names, None for the others, its hidden
         states are recorded. Of the last blocks one is there, the view feature.
 
@@ -159,8 +156,7 @@ class EsViTAutoEncoder(nn.Module):
 
 
 def with_outputs(config: EsViTConfig) -> PreTrainedConfig:
-    """
-    The backbone's configuration, which now names the stages whose maps are wanted: some backbones have a norm for each
+    """The backbone's configuration, which now names the stages whose maps are wanted: some backbones have a norm for each
     of them. A timm model has none, and has no other hidden states than its maps.
     """
     backbone = config.backbone_config

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-What a backbone of transformers can do, found out on the meta device: its stages, and the map that it makes of an image.
+"""What a backbone of transformers can do, found out on the meta device: its stages, and the map that it makes of an image.
 
 No weights are made and nothing is computed, so that an answer takes a fraction of a second, once for each backbone and
 size.
@@ -38,8 +37,7 @@ class EsViTBackboneError(EsViTError, ValueError):
 
 
 def resolve_backbone(backbone: str | dict | PreTrainedConfig) -> PreTrainedConfig:
-    """
-    The configuration of a backbone, as it will be after saving and loading.
+    """The configuration of a backbone, as it will be after saving and loading.
 
     Args:
         backbone: a configuration, its fields as a dict with `model_type`, the name of a model on the Hub, a model
@@ -70,9 +68,8 @@ def named_backbone(name: str) -> dict | PreTrainedConfig:
 
 
 def check_type(fields: Any) -> None:
-    """
-    Raises:
-        EsViTBackboneError: these are not the fields of a backbone that transformers knows.
+    """Raises:
+    EsViTBackboneError: these are not the fields of a backbone that transformers knows.
     """
     if not isinstance(fields, dict):
         raise EsViTBackboneError(f"backbone_config must be a configuration, a dict or a name, got {fields!r}.")
@@ -101,8 +98,7 @@ def description(config: PreTrainedConfig) -> str:
 
 @functools.lru_cache(maxsize=8)
 def on_meta(text: str) -> PreTrainedModel:
-    """
-    A backbone without weights, by its [`description`].
+    """A backbone without weights, by its [`description`].
 
     Raises:
         EsViTBackboneError: it cannot be built.
@@ -118,8 +114,7 @@ def on_meta(text: str) -> PreTrainedModel:
 
 
 def can_recompute(model: nn.Module) -> bool:
-    """
-    Whether blocks of a backbone can be computed again in the backward pass (gradient checkpointing). Its own BatchNorms
+    """Whether blocks of a backbone can be computed again in the backward pass (gradient checkpointing). Its own BatchNorms
     would move their running statistics twice.
     """
     supported = bool(model.supports_gradient_checkpointing)
@@ -154,8 +149,7 @@ def other_size(model: Any, height: int, width: int) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def last_map(text: str, height: int, width: int) -> tuple[int, int, int]:
-    """
-    Shape `(C, rows, columns)` of the last feature map of an image of `height` x `width` pixels.
+    """Shape `(C, rows, columns)` of the last feature map of an image of `height` x `width` pixels.
 
     Raises:
         EsViTBackboneError: the backbone cannot take such an image, or its last output is no map.
@@ -181,8 +175,7 @@ def last_map(text: str, height: int, width: int) -> tuple[int, int, int]:
 
 @functools.lru_cache(maxsize=64)
 def unused_parameters(text: str) -> tuple[str, ...]:
-    """
-    Names of parameters that the last feature map does not depend on, such as norms that only a classifier uses.
+    """Names of parameters that the last feature map does not depend on, such as norms that only a classifier uses.
 
     Raises:
         EsViTBackboneError: see [`last_map`].

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-BatchNorm over one process or over all of them, on any device (`nn.SyncBatchNorm` takes no tensors of a CPU).
+"""BatchNorm over one process or over all of them, on any device (`nn.SyncBatchNorm` takes no tensors of a CPU).
 
 Normalising and moving the running statistics are two steps, so that a block that is computed again in the backward pass
 (gradient checkpointing) does not move them twice.
@@ -37,8 +36,7 @@ def by_channel(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
 
 
 class JointBatchNorm(torch.autograd.Function):
-    """
-    Normalises by the statistics of what all processes hold. The gradient is that of the sum of the processes' losses;
+    """Normalises by the statistics of what all processes hold. The gradient is that of the sum of the processes' losses;
     those of weight and bias are this process's share, as DistributedDataParallel expects them.
     """
 
@@ -75,8 +73,7 @@ class JointBatchNorm(torch.autograd.Function):
 
 
 class EsViTBatchNorm(_BatchNorm):
-    """
-    As `nn.BatchNorm1d`, `2d`, `3d`: `[n, C, ...]`. With `joint` set, all processes have to call it together, and the
+    """As `nn.BatchNorm1d`, `2d`, `3d`: `[n, C, ...]`. With `joint` set, all processes have to call it together, and the
     batch is what they all hold.
     """
 
@@ -134,8 +131,7 @@ class EsViTBatchNormAct(EsViTBatchNorm):
 
 
 def join_batches(module: nn.Module) -> None:
-    """
-    Make every BatchNorm inside `module` normalise over all processes. Parameters and buffers stay the same ones.
+    """Make every BatchNorm inside `module` normalise over all processes. Parameters and buffers stay the same ones.
 
     Raises:
         EsViTBackboneError: one computes something else besides, or has no weights or running statistics.

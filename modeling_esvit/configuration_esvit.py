@@ -54,8 +54,7 @@ def architecture_fields(name: str, window_size: int | None) -> dict[str, Any]:
 
 @strict
 class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
-    r"""
-    Configuration of [`EsViTModel`] and its relatives. Names and meanings are those of [`SwinConfig`] wherever both have
+    r"""Configuration of [`EsViTModel`] and its relatives. Names and meanings are those of [`SwinConfig`] wherever both have
     them; the defaults give EsViT's Swin-T with window 7 and its two projection heads.
 
     Args:
@@ -121,7 +120,8 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
     >>> from modeling_esvit import EsViTConfig, EsViTModel
 
     >>> model = EsViTModel(EsViTConfig.from_architecture("swin-tiny", window_size=14))
-    ```"""
+    ```
+    """
 
     model_type = "esvit"
     sub_configs = {"backbone_config": AutoConfig}
@@ -181,8 +181,7 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
 
     @classmethod
     def from_architecture(cls, name: str, window_size: int | None = None, **overrides) -> "EsViTConfig":
-        """
-        The configuration of a published architecture.
+        """The configuration of a published architecture.
 
         Args:
             name (`str`): a key of `ARCHITECTURES`, such as `"swin-tiny"`, or the original's string for a ViL, see
@@ -203,9 +202,8 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
 
     @property
     def family(self) -> Family:
-        """
-        Raises:
-            EsViTArchitectureError: there is none of the name in `architecture`.
+        """Raises:
+        EsViTArchitectureError: there is none of the name in `architecture`.
         """
         if self.architecture not in FAMILIES:
             raise EsViTArchitectureError(f"architecture must be one of {sorted(FAMILIES)}, got {self.architecture!r}.")
@@ -232,8 +230,7 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
         return self.patch_kernels[stage], self.patch_strides[stage], self.patch_paddings[stage]
 
     def stage_window(self, stage: int) -> tuple[int, int]:
-        """
-        Window of a stage, and shift of its odd blocks, in tokens. Fixed by the map at construction, never by an input:
+        """Window of a stage, and shift of its odd blocks, in tokens. Fixed by the map at construction, never by an input:
         one that is no larger than `window_size` is a single window, without shift.
         """
         side = min(self.patch_grid()) >> stage
@@ -261,9 +258,8 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
 
 
 def check_field(name: str) -> None:
-    """
-    Raises:
-        EsViTArchitectureError: a configuration has no field of this name.
+    """Raises:
+    EsViTArchitectureError: a configuration has no field of this name.
     """
     extra = (*EsViTConfig.attribute_map, "out_features", "out_indices", "num_labels")
     known = [*EsViTConfig.__dataclass_fields__, *extra]

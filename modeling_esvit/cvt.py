@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-The CvT backbone as EsViT uses it (arXiv 2106.09785, section 3.1; CvT: arXiv 2103.15808).
+"""The CvT backbone as EsViT uses it (arXiv 2106.09785, section 3.1; CvT: arXiv 2103.15808).
 
 It differs from transformers' own CvT where published EsViT weights depend on it: attention is by window, and a map
 smaller than the window makes it smaller; logits are scaled by the full width C^-0.5, not by that of a head; queries,
@@ -120,8 +119,7 @@ class EsViTCvtAttention(nn.Module):
     def forward(
         self, hidden_states: torch.Tensor, grids: list[Grid], output_attentions: bool = False
     ) -> tuple[torch.Tensor, AttentionWeights, list[BatchStatistics | None]]:
-        """
-        Normed tokens, packed. Also returns the weights of each group `[n * windows, heads, window**2, window**2]` if
+        """Normed tokens, packed. Also returns the weights of each group `[n * windows, heads, window**2, window**2]` if
         they are asked for, and in training the batch statistics of each.
         """
         groups = [self.attend(group, output_attentions) for group in split_groups(hidden_states, grids)]
@@ -249,9 +247,8 @@ class EsViTCvtEncoder(nn.Module):
         return self.get_submodule("stage0.0.proj")
 
     def check_size(self, height: int, width: int) -> None:
-        """
-        Raises:
-            EsViTInputError: an image of this size has no token in some stage.
+        """Raises:
+        EsViTInputError: an image of this size has no token in some stage.
         """
         if min(self.config.region_grid(height, width)) < 1:
             raise EsViTInputError(

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-The families of architectures: published variants, and what a configuration means and must satisfy in each.
+"""The families of architectures: published variants, and what a configuration means and must satisfy in each.
 
 A new family is an entry of FAMILIES, the fields that it needs in `configuration_esvit.py`, and an encoder in a file of
 its own, named in ENCODERS of `modeling_esvit.py`.
@@ -38,8 +37,7 @@ def stem_and_stages(config: EsViTConfig) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Family:
-    """
-    name: as people write it.
+    """name: as people write it.
     variants: fields of the published architectures, by the name of each.
     fields: those fields of a configuration that make the network; two that agree in them are the same one.
     region_grid: rows and columns of regions of an image of so many pixels (height, width).
@@ -359,9 +357,8 @@ ONLY_OF: dict[str, tuple[str, ...]] = {
 
 
 def require_fields(architecture: str, names: Iterable[str]) -> None:
-    """
-    Raises:
-        EsViTArchitectureError: networks of this family have no such field.
+    """Raises:
+    EsViTArchitectureError: networks of this family have no such field.
     """
     strange = [name for name in names if architecture not in ONLY_OF.get(name, FAMILIES)]
     if strange:

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Region matching, the view loss and the region loss (arXiv 2106.09785, section 3.2, equations 1 and 2).
+"""Region matching, the view loss and the region loss (arXiv 2106.09785, section 3.2, equations 1 and 2).
 
 Both losses are cross-entropies of student rows against teacher rows over K prototypes. With s_i = W_s z_i / tau_s,
 q_i = softmax(s_i), p_j = softmax((W_t z_j - c) / tau_t), the weights omega_ij of all pairs of one image and their row
@@ -36,8 +35,7 @@ class LossInputError(EsViTError, ValueError):
 
 @dataclass
 class EsViTLoss:
-    """
-    loss: scalar with gradient. view_loss, region_loss: its two parts, detached, before weighting (region_loss is None
+    """loss: scalar with gradient. view_loss, region_loss: its two parts, detached, before weighting (region_loss is None
     for the view task). teacher_entropy: mean entropy of the teacher's view distributions, in nats; ln K means uniform.
     The view loss is it and the mean KL divergence of the student's distributions from the teacher's.
     """
@@ -57,8 +55,7 @@ def prototype_tiles(weight: torch.Tensor) -> list[slice]:
 def softmax_over_prototypes(
     weight: torch.Tensor, scaled_z: torch.Tensor, offset: torch.Tensor | None, memory: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """
-    The softmax over prototypes of `weight @ scaled_z.T + offset[:, None]`, for prototypes `[K, D]` and rows `[R, D]`.
+    """The softmax over prototypes of `weight @ scaled_z.T + offset[:, None]`, for prototypes `[K, D]` and rows `[R, D]`.
 
     Each tile of prototypes is shifted by its own peak, so that no second look at the logits is needed.
 
@@ -86,8 +83,7 @@ def softmax_over_prototypes(
 
 
 class PrototypeCrossEntropy(torch.autograd.Function):
-    """
-    Sum over images b, student rows i and teacher rows j of pairs[b, i, j] * CE(p_bj, q_bi), and the mean entropy of all
+    """Sum over images b, student rows i and teacher rows j of pairs[b, i, j] * CE(p_bj, q_bi), and the mean entropy of all
     p. Rows are ordered by image: student_z `[B, S, D]`, teacher_z `[B, T, D]`, pairs `[B, S, T]`, center `[K]`.
     """
 
@@ -135,8 +131,7 @@ class PrototypeCrossEntropy(torch.autograd.Function):
 
 
 def match_regions(student_features: torch.Tensor, teacher_features: torch.Tensor) -> torch.Tensor:
-    """
-    For each student region the most similar (cosine) teacher region of the same image, j*(i) of equation 2: features
+    """For each student region the most similar (cosine) teacher region of the same image, j*(i) of equation 2: features
     `[B, T_s, C]` and `[B, T_t, C]` -> indices `[B, T_s]`. In float32 even under autocast: half precision would decide
     close matches by rounding.
     """
@@ -159,8 +154,7 @@ def by_image(rows: torch.Tensor, layout: list[tuple[int, int]], batch: int) -> t
 
 
 def pair_weights(layout: list[tuple[int, int]], batch: int, like: torch.Tensor) -> torch.Tensor:
-    """
-    Weight of the pair of each student row of an image and each of the two global teacher views: `[S, 2]`. A view is not
+    """Weight of the pair of each student row of an image and each of the two global teacher views: `[S, 2]`. A view is not
     compared with itself. All pairs of a batch add up to one. The type and the device are those of `like`.
     """
     num_crops = sum(crops for crops, _ in layout)
@@ -198,8 +192,7 @@ def view_pairs(weights: torch.Tensor, batch: int, mixing: torch.Tensor | None) -
 
 
 def region_pairs(student: torch.Tensor, teacher: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """
-    Each student region's weight goes to its best match in each of the two global views of the same image.
+    """Each student region's weight goes to its best match in each of the two global views of the same image.
 
     Args:
         student, teacher: features by image, `[B, S, C]` and `[B, 2 T, C]`.
@@ -226,9 +219,8 @@ def crop_layout(groups: list[torch.Tensor], batch: int, region_grid) -> list[tup
 def check_loss_inputs(
     layout: list[tuple[int, int]], batch: int, region_weight: float, mixing: torch.Tensor | None
 ) -> None:
-    """
-    Raises:
-        LossInputError: see [`esvit_loss`].
+    """Raises:
+    LossInputError: see [`esvit_loss`].
     """
     if not layout or layout[0][0] != 2:
         raise LossInputError(
@@ -254,8 +246,7 @@ def esvit_loss(
     region_weight: float = 0.5,
     mixing: torch.Tensor | None = None,
 ) -> EsViTLoss:
-    """
-    (1 - region_weight) * view loss + region_weight * region loss, averaged over the 2 (n - 1) pairs of a global teacher
+    """(1 - region_weight) * view loss + region_weight * region loss, averaged over the 2 (n - 1) pairs of a global teacher
     view and another student view. The original's weights are 0.5 and 0.5; `region_weight=0` is the view task.
 
     Args:
@@ -304,8 +295,7 @@ def esvit_loss(
 
 
 class CenterUpdate:
-    """
-    c <- momentum c + (1 - momentum) * mean of the teacher's logits over all rows of all processes, once a step: `add`
+    """c <- momentum c + (1 - momentum) * mean of the teacher's logits over all rows of all processes, once a step: `add`
     the rows of each batch, `start` the sum over processes, do other work, `finish`. The sum of W_t z_t is W_t times the
     sum of z_t, so that no logits are formed.
     """

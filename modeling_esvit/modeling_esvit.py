@@ -59,8 +59,7 @@ DOWNLOAD_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", 
 
 @dataclass
 class EsViTModelOutput(ModelOutput):
-    """
-    last_hidden_state (`[B, T, C]`): The regions: tokens of the last stage after the final norm, row by row. For a list
+    """last_hidden_state (`[B, T, C]`): The regions: tokens of the last stage after the final norm, row by row. For a list
         of crop groups they are packed, `[1, sum of n * T, C]`, group after group, image after image.
     pooler_output (`[B, C]`): The view feature: the mean of the regions; of a ViT the class token after the final norm.
         For groups `[sum of n, C]`.
@@ -93,8 +92,7 @@ class EsViTImageClassifierOutput(ModelOutput):
 
 @dataclass
 class EsViTForPreTrainingOutput(ModelOutput):
-    """
-    What the losses of `losses.py` need: never the logits, only their two factors.
+    """What the losses of `losses.py` need: never the logits, only their two factors.
 
     view_embeddings (`[N, bottleneck]`): Unit vectors z of the views, crop group after crop group.
     view_prototypes (`[K, bottleneck]`): Effective weight of the view head's last layer; logits are z times its
@@ -113,8 +111,7 @@ class EsViTForPreTrainingOutput(ModelOutput):
 
 
 def evaluation_preprocessor(config: EsViTConfig) -> dict:
-    """
-    The paper's evaluation transform as fields of a [`BitImageProcessor`]: shortest edge to 256, bicubic, centre crop of
+    """The paper's evaluation transform as fields of a [`BitImageProcessor`]: shortest edge to 256, bicubic, centre crop of
     224, ImageNet statistics. Other construction sizes keep that ratio.
     """
     height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
@@ -167,8 +164,7 @@ class EsViTPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """
-        As the original: truncated normals for linear layers, torch's default for convolutions. A module with an
+        """As the original: truncated normals for linear layers, torch's default for convolutions. A module with an
         `init_weights` initialises its own parameters, and it may replace what is said here.
         """
         std = self.config.initializer_range
@@ -192,8 +188,7 @@ class EsViTPreTrainedModel(PreTrainedModel):
             super()._init_weights(module)
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs):  # type: ignore[override]
-        """
-        As [`PreTrainedModel.save_pretrained`]; the folder also holds the code files, `auto_map` entries for every head,
+        """As [`PreTrainedModel.save_pretrained`]; the folder also holds the code files, `auto_map` entries for every head,
         and the evaluation transform (a `preprocessor_config.json` that is already there is kept).
         """
         folder = Path(save_directory)
@@ -258,8 +253,7 @@ class EsViTModel(EsViTPreTrainedModel):
         output_maps_before_merging: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> EsViTModelOutput:
-        """
-        Args:
+        """Args:
             pixel_values: normalised images `[B, channels, H, W]` of any size that the architecture takes, or a list of
                 such tensors (groups of crops of different sizes), which go through the backbone together.
             output_maps_before_merging: take `reshaped_hidden_states` before patch merging.
@@ -282,8 +276,7 @@ class EsViTModel(EsViTPreTrainedModel):
         )
 
     def n_last_blocks_features(self, pixel_values: torch.Tensor, n: int = 4, append_mean: bool = False) -> torch.Tensor:
-        """
-        The feature of the paper's linear probe: the outputs of the last `n` blocks, counted over all stages and before
+        """The feature of the paper's linear probe: the outputs of the last `n` blocks, counted over all stages and before
         patch merging, each averaged over its tokens (those of the last stage after the final norm), concatenated in
         order. Swin-T with n = 4: `[B, 2304]`; the last C entries are the view feature. Of a ViT the class tokens, each
         after the final norm, and with `append_mean` also the mean of the regions: DeiT-S with n = 4 `[B, 1536]`, with
@@ -301,8 +294,7 @@ class EsViTModel(EsViTPreTrainedModel):
 
 
 class EsViTBackbone(BackboneMixin, EsViTPreTrainedModel):
-    """
-    Feature maps for detection and segmentation heads. Each returned stage has a LayerNorm; the last stage's is the
+    """Feature maps for detection and segmentation heads. Each returned stage has a LayerNorm; the last stage's is the
     pretrained final norm, the others (which pretraining does not have) are new and to be trained with the head.
     """
 
@@ -386,8 +378,7 @@ class EsViTForImageClassification(EsViTPreTrainedModel):
 
 
 class EsViTForPreTraining(EsViTPreTrainedModel):
-    """
-    Backbone, view head and (with `config.region_head`) region head, of a student or of a teacher. The centres of the
+    """Backbone, view head and (with `config.region_head`) region head, of a student or of a teacher. The centres of the
     teacher's logits are buffers, so that a saved teacher is all that continued pretraining needs.
     """
 
@@ -407,8 +398,7 @@ class EsViTForPreTraining(EsViTPreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """
-        As [`PreTrainedModel.from_pretrained`], which makes all parameters trainable; frozen ones stay so here. Where
+        """As [`PreTrainedModel.from_pretrained`], which makes all parameters trainable; frozen ones stay so here. Where
         heads and centres are in a file of their own (`pretraining_heads.safetensors`), they are loaded too.
         """
         if pretrained_model_name_or_path is not None and "variant" not in kwargs:
@@ -430,10 +420,9 @@ class EsViTForPreTraining(EsViTPreTrainedModel):
     def forward(
         self, pixel_values: torch.Tensor | list[torch.Tensor] | None = None, **kwargs: Unpack[TransformersKwargs]
     ) -> EsViTForPreTrainingOutput:
-        """
-        Args:
-            pixel_values: a list of crop groups, each `[crops * B, channels, h, w]` with all images of its first crop,
-                then all of its second, and so on; or a single such tensor.
+        """Args:
+        pixel_values: a list of crop groups, each `[crops * B, channels, h, w]` with all images of its first crop,
+            then all of its second, and so on; or a single such tensor.
         """
         outputs = self.esvit(pixel_values, **kwargs)
         features = outputs.last_hidden_state.flatten(0, 1)

@@ -13,8 +13,7 @@ from .configuration_esvit import EsViTConfig
 
 
 class EsViTPrototypes(nn.Module):
-    """
-    K prototypes of unit direction and norm g: row k is `g_k * v_k / |v_k|`. Kept as plain parameters (not torch's
+    """K prototypes of unit direction and norm g: row k is `g_k * v_k / |v_k|`. Kept as plain parameters (not torch's
     weight norm hook) so that the teacher can be a deep copy of the student.
     """
 
@@ -34,8 +33,7 @@ class EsViTPrototypes(nn.Module):
 
 
 class EsViTProjectionHead(nn.Module):
-    """
-    Backbone features to bottleneck vectors; the logits are their products with the prototypes, and are never formed
+    """Backbone features to bottleneck vectors; the logits are their products with the prototypes, and are never formed
     here because the loss needs them only in chunks.
     """
 

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-PVT, the Pyramid Vision Transformer (arXiv 2102.12122), as a backbone: a row of the paper's comparison (arXiv
+"""PVT, the Pyramid Vision Transformer (arXiv 2102.12122), as a backbone: a row of the paper's comparison (arXiv
 2106.09785, Table 4). transformers has its model, whose weights fit here, but no `AutoBackbone` of it, and the model
 takes images of one size alone.
 
@@ -43,8 +42,7 @@ class EsViTPvtPatchEmbeddings(PvtPatchEmbeddings):
     """Patches of images of any size: the table of positions is resized bilinearly, as PVT's authors do."""
 
     def interpolate_pos_encoding(self, embeddings: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """
-        Args:
+        """Args:
             embeddings: `[1, rows * columns, C]`, of the map at construction.
             height, width: of the map at hand, in tokens.
 
@@ -90,12 +88,11 @@ class EsViTPvtBackbone(BackboneMixin, PvtPreTrainedModel):
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
     ) -> BackboneOutput:
-        """
-        Args:
-            pixel_values: `[batch, channels, height, width]`, sides of at least 32 pixels for four stages.
-            output_hidden_states: also return the maps of all stages.
-            output_attentions: also return the weights of each block, `[batch, heads, queries, keys]`.
-            return_dict: False returns a tuple.
+        """Args:
+        pixel_values: `[batch, channels, height, width]`, sides of at least 32 pixels for four stages.
+        output_hidden_states: also return the maps of all stages.
+        output_attentions: also return the weights of each block, `[batch, heads, queries, keys]`.
+        return_dict: False returns a tuple.
         """
         maps: list[torch.Tensor] = []
         attentions: list[torch.Tensor] = []

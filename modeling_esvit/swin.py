@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-The Swin backbone as EsViT uses it (arXiv 2106.09785, section 3.1; Swin: arXiv 2103.14030).
+"""The Swin backbone as EsViT uses it (arXiv 2106.09785, section 3.1; Swin: arXiv 2103.14030).
 
 It differs from transformers' own Swin where published EsViT weights depend on it: window and shift of a stage are
 fixed at construction and never follow the input, padding is not masked, every epsilon is `layer_norm_eps`, DropPath is
@@ -96,8 +95,7 @@ def relative_position_index(window: int) -> torch.Tensor:
 
 
 def shift_mask(height: int, width: int, window: int, shift: int, like: torch.Tensor) -> torch.Tensor:
-    """
-    Additive mask of shifted windows on a padded map: -100 between tokens that the cyclic shift brought together from
+    """Additive mask of shifted windows on a padded map: -100 between tokens that the cyclic shift brought together from
     different parts of the image, else 0. Computed from the current map, which the original's training runs before
     October 2021 did not do. Returns `[windows, window**2, window**2]`.
     """
@@ -112,8 +110,7 @@ def shift_mask(height: int, width: int, window: int, shift: int, like: torch.Ten
 
 
 def legacy_shift_masks(grid: Grid, built: tuple[int, int], window: int, shift: int, like: torch.Tensor) -> torch.Tensor:
-    """
-    The masks of the original's training runs before October 2021, which were always those of the map at construction,
+    """The masks of the original's training runs before October 2021, which were always those of the map at construction,
     `built`: window k of the list of all windows of all images has mask k modulo their number. Returns
     `[p, windows, window**2, window**2]`, where p is the number of images after which they repeat.
 
@@ -165,8 +162,7 @@ class EsViTSwinAttention(nn.Module):
         return bias.view(self.window**2, self.window**2, self.num_heads).permute(2, 0, 1)
 
     def additive_mask(self, grid: Grid, masks: ByShape, biases: ByShape) -> torch.Tensor:
-        """
-        Bias and mask of all windows of a map `[1, windows * heads, window**2, window**2]` (for legacy masks of as many
+        """Bias and mask of all windows of a map `[1, windows * heads, window**2, window**2]` (for legacy masks of as many
         images as they repeat after), kept in `biases`.
         """
         n, h, w = grid
@@ -189,13 +185,12 @@ class EsViTSwinAttention(nn.Module):
         biases: ByShape,
         output_attentions: bool = False,
     ) -> tuple[torch.Tensor, AttentionWeights]:
-        """
-        Args:
-            hidden_states: packed tokens.
-            norm: is applied to them first.
-            masks: of shifted windows, see [`shift_mask`] and [`legacy_shift_masks`].
-            biases: what earlier calls with other parts of the same batch have computed; the rest is added.
-            output_attentions: also return the weights of each group `[n * windows, heads, window**2, window**2]`.
+        """Args:
+        hidden_states: packed tokens.
+        norm: is applied to them first.
+        masks: of shifted windows, see [`shift_mask`] and [`legacy_shift_masks`].
+        biases: what earlier calls with other parts of the same batch have computed; the rest is added.
+        output_attentions: also return the weights of each group `[n * windows, heads, window**2, window**2]`.
         """
         attend = attention_function(self.config, output_attentions)
         layout = (grids, self.window, self.shift, self.num_heads)
@@ -339,9 +334,8 @@ class EsViTSwinEncoder(nn.Module):
         return self.patch_embed.proj
 
     def check_size(self, height: int, width: int) -> None:
-        """
-        Raises:
-            EsViTInputError: no encoder of this kind takes an image of this size.
+        """Raises:
+        EsViTInputError: no encoder of this kind takes an image of this size.
         """
         if min(height, width) < self.patch_size:
             raise EsViTInputError(

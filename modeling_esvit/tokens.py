@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Tokens as the encoders of all families pass them on, and what every family does with them.
+"""Tokens as the encoders of all families pass them on, and what every family does with them.
 
 A forward pass takes crops of several sizes at once. Their tokens are *packed*: one tensor `[1, T, C]` that holds group
 after group, each group being `n` images of `h` x `w` tokens (a *grid*). Everything that works per token sees the packed
@@ -41,8 +40,7 @@ class EsViTLayer(GradientCheckpointingLayer):
 
 @dataclass(frozen=True)
 class EncoderRequest:
-    """
-    What an encoder makes beside the regions and the view feature.
+    """What an encoder makes beside the regions and the view feature.
 
     attentions: have each block compute its attention weights, which the model records.
     maps: the maps of the stem and of the stages (one group only).
@@ -59,8 +57,7 @@ class EncoderRequest:
 
 @dataclass
 class EncoderOutput:
-    """
-    What a backbone returns for a list of crop groups.
+    """What a backbone returns for a list of crop groups.
 
     tokens: regions after the final norm, `[n, h * w, C]` for one group, else packed `[1, sum n * h * w, C]`.
     grids: one `(n, h, w)` a group.
@@ -87,8 +84,7 @@ def split_groups(tokens: torch.Tensor, grids: list[Grid]) -> list[torch.Tensor]:
 
 
 def recomputed(linear: nn.Module, function: TokenFunction, x: torch.Tensor) -> torch.Tensor:
-    """
-    `linear(function(x))`. In training, what `function` (a norm, an activation) returns is not stored for the backward
+    """`linear(function(x))`. In training, what `function` (a norm, an activation) returns is not stored for the backward
     pass but computed there again: it costs little, and would be half of what a block stores.
     """
     if not (linear.training and torch.is_grad_enabled()):

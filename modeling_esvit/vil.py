@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-The ViL backbone as EsViT uses it (arXiv 2106.09785, section 3.1; Vision Longformer: arXiv 2103.15358).
+"""The ViL backbone as EsViT uses it (arXiv 2106.09785, section 3.1; Vision Longformer: arXiv 2103.15358).
 
 A stage embeds the map before it, puts its own learned global tokens in front of the tokens of each image, and drops
 them at its end: only local tokens go on. The first stages attend sparsely, the later ones densely.
@@ -168,8 +167,7 @@ class EsViTViLStage(EsViTStage, nn.ModuleList):
     def forward(
         self, hidden_states: torch.Tensor, grids: list[Grid], output_attentions: bool = False, last_blocks: int = 0
     ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-        """
-        Packed local tokens, as the stage's embedding gives them, to packed local tokens, and packed sequences: those
+        """Packed local tokens, as the stage's embedding gives them, to packed local tokens, and packed sequences: those
         of the last block, and of the last `last_blocks` blocks.
         """
         sequences = self.embedding.with_global_tokens(hidden_states, grids)
@@ -209,9 +207,8 @@ class EsViTViLEncoder(nn.Module):
                 module.mode = mode
 
     def check_size(self, height: int, width: int) -> None:
-        """
-        Raises:
-            EsViTInputError: the last stage would have no token.
+        """Raises:
+        EsViTInputError: the last stage would have no token.
         """
         smallest = math.prod(self.patch_strides)
         if min(height, width) < smallest:

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-The two attentions of ViL, the multi-scale Vision Longformer (arXiv 2103.15358), as EsViT uses them.
+"""The two attentions of ViL, the multi-scale Vision Longformer (arXiv 2103.15358), as EsViT uses them.
 
 A map of h x w tokens is cut into *chunks* of W x W. In sparse attention a local token sees all global tokens and the
 real tokens of the 3 x 3 chunks around its own; global tokens see everything. The keys of each chunk are gathered, so
@@ -149,9 +148,8 @@ class EsViTViLFullAttention(EsViTViLAttention):
         init.copy_(self.relative_position_index, full_position_index(self.side))
 
     def local_bias(self, num_local: int) -> torch.Tensor:
-        """
-        `[heads, T, T]`. For a map of another number of tokens than at construction, the matrix of biases is resized as
-        if it were an image, as the published weights were trained. (It keeps rows apart but stretches columns.)
+        """`[heads, T, T]`. For a map of another number of tokens than at construction, the matrix of biases is resized as
+        if it were an image, as the published weights were trained. (It keeps rows apart but stretches columns.).
         """
         bias = self.local_relative_position_bias_table[self.relative_position_index]
         bias = bias.view(self.side**2, self.side**2, self.num_heads).permute(2, 0, 1)
@@ -176,8 +174,7 @@ class EsViTViLFullAttention(EsViTViLAttention):
 
 
 class EsViTViLSparseAttention(EsViTViLAttention):
-    """
-    Attention of local tokens to the global tokens and the chunks around, of global tokens to all.
+    """Attention of local tokens to the global tokens and the chunks around, of global tokens to all.
 
     `mode` says which chunks: 0 all nine, -1 only the own. Above 0, each call in training draws one of the eight
     neighbours, which together with the own chunk is seen by the whole batch; evaluation uses all nine. With an exact
@@ -242,8 +239,7 @@ class EsViTViLSparseAttention(EsViTViLAttention):
     def local_attention(
         self, query: torch.Tensor, keys: torch.Tensor, height: int, width: int, output_attentions: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """
-        Queries `[n, T, C]` of the local tokens, keys and values `[n, g + T, 2C]` of all to `[n, T, C]`, and the weights
+        """Queries `[n, T, C]` of the local tokens, keys and values `[n, g + T, 2C]` of all to `[n, T, C]`, and the weights
         `[n * chunks, heads, W**2, K]` if asked for.
         """
         places = self.places(query.device)
@@ -293,8 +289,7 @@ class EsViTViLSparseAttention(EsViTViLAttention):
     def forward(
         self, tokens: torch.Tensor, height: int, width: int, output_attentions: bool = False
     ) -> tuple[torch.Tensor, SparseWeights | None]:
-        """
-        `[n, g + height * width, C]` to the same, and, if asked for, the weights of local queries
+        """`[n, g + height * width, C]` to the same, and, if asked for, the weights of local queries
         `[n * chunks, heads, W**2, K]` and of global queries `[n, heads, g, g + T]` (None without global tokens). The K
         keys of a chunk are the global ones, then the chunks around it, row by row, with zeros for what is hidden.
         """

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-The monolithic baseline of the paper: ViT / DeiT as DINO uses it (arXiv 2010.11929, 2012.12877, 2104.14294).
+"""The monolithic baseline of the paper: ViT / DeiT as DINO uses it (arXiv 2010.11929, 2012.12877, 2104.14294).
 
 One resolution from the patches to the end. Each image is a *sequence*: a class token, whose final state is the view
 feature, and its patches, the regions. Sequences of several sizes are packed as tokens of grids are (see `tokens.py`);
@@ -70,11 +69,10 @@ class EsViTViTAttention(nn.Module):
     def forward(
         self, hidden_states: torch.Tensor, norm: TokenFunction, sequences: list[Grid], output_attentions: bool = False
     ) -> tuple[torch.Tensor, AttentionWeights]:
-        """
-        Args:
-            hidden_states: packed sequences.
-            norm: is applied to them first.
-            output_attentions: also return the weights of each group `[n, heads, 1 + h * w, 1 + h * w]`.
+        """Args:
+        hidden_states: packed sequences.
+        norm: is applied to them first.
+        output_attentions: also return the weights of each group `[n, heads, 1 + h * w, 1 + h * w]`.
         """
         attend = attention_function(self.config, output_attentions)
         dropout = self.attention_dropout if self.training else 0.0
@@ -141,9 +139,8 @@ class EsViTViTEncoder(nn.Module):
         return self.patch_embed.proj
 
     def check_size(self, height: int, width: int) -> None:
-        """
-        Raises:
-            EsViTInputError: the image is smaller than one patch.
+        """Raises:
+        EsViTInputError: the image is smaller than one patch.
         """
         if min(height, width) < self.patch_size:
             raise EsViTInputError(
@@ -152,8 +149,7 @@ class EsViTViTEncoder(nn.Module):
             )
 
     def forward(self, crops: list[torch.Tensor], request: EncoderRequest) -> EncoderOutput:
-        """
-        The crops of each group are `[n, channels, height, width]`. Maps are those of the patches, after the embedding
+        """The crops of each group are `[n, channels, height, width]`. Maps are those of the patches, after the embedding
         and after each block; the features of the last blocks their class tokens, each after the final norm.
         """
         tokens, grids = self.embed(crops)
@@ -186,8 +182,7 @@ class EsViTViTEncoder(nn.Module):
         return self.dropout(pack_groups(sequences)), [(m.shape[0], m.shape[1], m.shape[2]) for m in maps]
 
     def positions(self, rows: int, columns: int) -> torch.Tensor:
-        """
-        The positions of `rows` x `columns` patches `[1, rows, columns, C]`: the table, resized bicubically for any grid
+        """The positions of `rows` x `columns` patches `[1, rows, columns, C]`: the table, resized bicubically for any grid
         but its own. Each axis has its scale; on square grids that is the original's sqrt(T / N).
         """
         table = self.pos_embed[:, 1:].unflatten(1, self.position_grid)

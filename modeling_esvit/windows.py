@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-From tokens to (shifted, padded) windows and back.
+"""From tokens to (shifted, padded) windows and back.
 
 Padding, cyclic shift, window partition and the split into heads only move rows of `head_dim` values about. On a CPU one
 gather does all of it at once; and because no row is used twice but the one that padding is made of, the gradient of a
@@ -19,8 +18,7 @@ from .tokens import Grid
 
 
 class WindowIndex(NamedTuple):
-    """
-    Where rows go, for groups of images one after the other. T tokens, of which one more, the last, stands for padding
+    """Where rows go, for groups of images one after the other. T tokens, of which one more, the last, stands for padding
     if there is any; M = sum over groups of n * windows * heads * window**2.
 
     to_windows: `[3 M]`, for each row of each group's q, k, v `[3, n, windows, heads, window**2]` the row of the
@@ -65,8 +63,7 @@ def with_heads(places: np.ndarray, images: int, length: int, heads: int, cells: 
 def group_index(
     grid: Grid, window: int, shift: int, heads: int, *, tokens: range, first_output: int
 ) -> tuple[np.ndarray, ...]:
-    """
-    The fields of [`WindowIndex`] for one group.
+    """The fields of [`WindowIndex`] for one group.
 
     Args:
         tokens: from the group's first token to the number of all tokens, which is the row of the padding.
@@ -99,8 +96,7 @@ def group_index(
 
 @functools.lru_cache(maxsize=64)
 def window_index(grids: tuple[Grid, ...], window: int, shift: int, heads: int) -> WindowIndex:
-    """
-    Kept for the next batch of the same shapes; a step of Swin-T needs about thirty. Made with NumPy, so that no mode of
+    """Kept for the next batch of the same shapes; a step of Swin-T needs about thirty. Made with NumPy, so that no mode of
     torch that happens to be on leaves its mark on what is kept.
     """
     num_tokens = sum(n * h * w for n, h, w in grids)
@@ -169,8 +165,7 @@ def by_index(rows: torch.Tensor) -> bool:
 
 
 def to_windows(rows: torch.Tensor, grids: list[Grid], window: int, shift: int, heads: int) -> torch.Tensor:
-    """
-    Rows of projected tokens `[(T + 1) * 3 * heads, d]`, the last token only if [`is_padded`] -> `[3 M, d]`, for each
+    """Rows of projected tokens `[(T + 1) * 3 * heads, d]`, the last token only if [`is_padded`] -> `[3 M, d]`, for each
     group q, k and v `[3, n, windows, heads, window**2]`.
     """
     if not by_index(rows):

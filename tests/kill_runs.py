@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Kills pretraining runs at random instants, continues them, and compares what comes out with runs that nobody stopped.
+"""Kills pretraining runs at random instants, continues them, and compares what comes out with runs that nobody stopped.
 
     python tests/kill_runs.py --kills 48                                # folder, parquet and tar in turn
     python tests/kill_runs.py --kills 10 --source tar --processes 2     # by torchrun

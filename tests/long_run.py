@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Does a long run leak? Not a test but a measurement of an hour or more:
+"""Does a long run leak? Not a test but a measurement of an hour or more:
 
     python tests/long_run.py /tmp/long --minutes 70
 

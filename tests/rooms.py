@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Shows how the code hangs together: a table of the rooms, and the imports between them.
+"""Shows how the code hangs together: a table of the rooms, and the imports between them.
 
     python tests/rooms.py
 

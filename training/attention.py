@@ -45,8 +45,7 @@ Point = tuple[int, int]  # x, y
 
 
 class HeadMaps(NamedTuple):
-    """
-    Of one block and image. tokens: `[heads, h, w]`. bits: the entropy of each, with all that is not in the image,
+    """Of one block and image. tokens: `[heads, h, w]`. bits: the entropy of each, with all that is not in the image,
     `[heads]`. lost: the mean share of that.
     """
 

@@ -106,9 +106,8 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def side_of(model: FrozenModel, given: int | None) -> int:
-    """
-    Raises:
-        DataOptionError: the model's own images are not square, and no size is given.
+    """Raises:
+    DataOptionError: the model's own images are not square, and no size is given.
     """
     (height, width), _, _ = training_view(model)
     if given is None and height != width:

@@ -90,9 +90,8 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def read_recipe(recipe: str) -> dict[str, Any]:
-    """
-    Raises:
-        ProbeError: there is none, or it has other names than those of IN_RECIPES.
+    """Raises:
+    ProbeError: there is none, or it has other names than those of IN_RECIPES.
     """
     path = Path(recipe) if Path(recipe).suffix in (".yaml", ".yml") else RECIPES / f"{recipe}.yaml"
     if not path.is_file():
@@ -105,9 +104,8 @@ def read_recipe(recipe: str) -> dict[str, Any]:
 
 
 def check_options(options: argparse.Namespace, world: int) -> None:
-    """
-    Raises:
-        ProbeError: a value that cannot be.
+    """Raises:
+    ProbeError: a value that cannot be.
     """
     if options.epochs < 1 or not all(0 < lr < math.inf for lr in options.lr) or min(options.n_last_blocks) < 0:
         raise ProbeError("epochs must be at least 1, lr positive and finite, n_last_blocks at least 0.")
@@ -240,9 +238,8 @@ class Probing:
         return self.options.output_dir / "state.pt"
 
     def resume(self) -> None:
-        """
-        Raises:
-            ProbeError: the folder holds the state of a probe with other options, model or data.
+        """Raises:
+        ProbeError: the folder holds the state of a probe with other options, model or data.
         """
         if not self.state_file.is_file():
             return

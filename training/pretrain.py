@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Pretrain an EsViT backbone on images without labels (arXiv 2106.09785).
+"""Pretrain an EsViT backbone on images without labels (arXiv 2106.09785).
 
     python training/pretrain.py --data photographs/ --output_dir runs/mine
     accelerate launch training/pretrain.py --recipe swin_tiny_w7 --data imagenet/train
@@ -80,8 +79,7 @@ class Pretraining:
         return {f"knn_{name}": value for name, value in accuracies_first}
 
     def resume(self) -> tuple[int, Path | None]:
-        """
-        Continue from the newest valid checkpoint, or else start from `init_from`. Returns the number of finished steps,
+        """Continue from the newest valid checkpoint, or else start from `init_from`. Returns the number of finished steps,
         and the checkpoint.
         """
         found = self.preparation.found
@@ -141,8 +139,7 @@ class Pretraining:
         return self.finish(monitor)
 
     def train(self, first: int, checkpoint: Path | None, monitor: Monitor) -> None:
-        """
-        The steps from `first` on, which `checkpoint` holds.
+        """The steps from `first` on, which `checkpoint` holds.
 
         Raises:
             InterruptedRunError: a signal asked for it, and a checkpoint is written.
@@ -198,8 +195,7 @@ class Pretraining:
             monitor.start_window()
 
     def after_step(self, step: int, monitor: Monitor, interruption: Interruption) -> None:
-        """
-        Report, evaluate and save where `step`, the number of finished steps, says so.
+        """Report, evaluate and save where `step`, the number of finished steps, says so.
 
         Raises:
             InterruptedRunError: a signal asked for it, and the checkpoint is written.
@@ -254,8 +250,7 @@ class Pretraining:
 
 
 def leave_word_to_main(code: int) -> None:
-    """
-    Where all processes end for one reason, all but the main one end without a word. They wait a little: a launcher that
+    """Where all processes end for one reason, all but the main one end without a word. They wait a little: a launcher that
     sees one of them end stops the others, maybe before the main one has spoken.
     """
     if int(os.environ.get("RANK", 0)):

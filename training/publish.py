@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Publish a run's model, a model folder or a converted checkpoint on the Hub, in one commit.
+"""Publish a run's model, a model folder or a converted checkpoint on the Hub, in one commit.
 
     python training/publish.py runs/mine --repo_id org/name --dry_run      # writes the folder, sends nothing
     python training/publish.py runs/mine --repo_id org/name --private
@@ -122,8 +121,7 @@ class PublishOptions:
 
 
 def prepare(options: PublishOptions) -> EsViTForPreTraining | EsViTModel:
-    """
-    Write the folder. Returns the model.
+    """Write the folder. Returns the model.
 
     Raises:
         SourceError, NativeFormatError, CardError: what is to be published is not, or cannot be; nothing is written.
@@ -170,8 +168,7 @@ def describe_files(files: dict[str, int]) -> str:
 
 
 def push(options: PublishOptions, files: Iterable[str]) -> CommitInfo:
-    """
-    Create the repository if it is not there, close it before anything is in it if it is to be private or gated, and
+    """Create the repository if it is not there, close it before anything is in it if it is to be private or gated, and
     send `files` of the folder in one commit.
 
     Raises:
@@ -266,8 +263,7 @@ def expected_outputs(model: EsViTForPreTraining | EsViTModel, folder: Path) -> d
 
 
 def check(repo_id: str, revision: str, outputs: dict[str, torch.Tensor]) -> float:
-    """
-    Load the published model by its name in a fresh process without our package and with an empty cache. Returns the
+    """Load the published model by its name in a fresh process without our package and with an empty cache. Returns the
     largest difference to these outputs.
 
     Raises:

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Model cards of the published checkpoints, from the table `model_cards/published.yaml`:
+"""Model cards of the published checkpoints, from the table `model_cards/published.yaml`:
 
     python training/published_cards.py
 
@@ -170,8 +169,7 @@ def overview(rows: list[Published]) -> str:
 
 
 def pages() -> dict[str, str]:
-    """
-    File name in `model_cards/` to content.
+    """File name in `model_cards/` to content.
 
     Raises:
         CardError: the metadata of a card is not what the Hub takes.

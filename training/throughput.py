@@ -107,9 +107,8 @@ def table(result: dict[str, Any]) -> str:
 
 
 def accuracies(options: ThroughputOptions) -> dict[str, float]:
-    """
-    Raises:
-        ThroughputError: one is not MODEL=PERCENT of a model that is measured.
+    """Raises:
+    ThroughputError: one is not MODEL=PERCENT of a model that is measured.
     """
     found = {}
     for given in options.accuracy:

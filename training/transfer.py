@@ -103,9 +103,8 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def chosen_sets(options: argparse.Namespace) -> list[TransferSet]:
-    """
-    Raises:
-        TransferTableError: the table, or a name, cannot be.
+    """Raises:
+    TransferTableError: the table, or a name, cannot be.
     """
     own = [own_set(given, options.metric) for given in options.data]
     table = read_table(options.table)
@@ -307,9 +306,8 @@ def figures(result: dict[str, Any]) -> list[CardFigure]:
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """
-    Raises:
-        TransferTableError: the file is not what this command writes.
+    """Raises:
+    TransferTableError: the file is not what this command writes.
     """
     try:
         result = json.loads(path.read_text())

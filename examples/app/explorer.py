@@ -147,8 +147,7 @@ class Explorer:
     """A model, and the bundled photographs as it sees them."""
 
     def __init__(self, name: str, size: int = LONGER_SIDE) -> None:
-        """
-        Args:
+        """Args:
             name: a model folder or a name on the Hub.
             size: pixels of the longer side of images.
 
@@ -167,9 +166,8 @@ class Explorer:
 
     @torch.inference_mode()
     def see(self, image: Image.Image) -> Seen:
-        """
-        Raises:
-            TokenPlacesError, EsViTInputError: the model has no regions, or does not take such an image.
+        """Raises:
+        TokenPlacesError, EsViTInputError: the model has no regions, or does not take such an image.
         """
         regions, places = regions_of(self.model, self.pixels(image))
         shown = image.resize((places.size[1], places.size[0]), Image.Resampling.BICUBIC)

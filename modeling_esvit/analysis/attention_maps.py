@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-What a model attends to, in image coordinates.
+"""What a model attends to, in image coordinates.
 
     blocks = block_attentions(model, pixel_values)          # of each block
     blocks[-1].query_map(x=120, y=80).image                 # [B, heads, H, W]: what this point looks at
@@ -36,8 +35,7 @@ class AttentionLayoutError(EsViTError, ValueError):
 
 @dataclass(frozen=True)
 class AttentionPart:
-    """
-    Weights with the tokens that they belong to, numbered row by row; global and class tokens follow the last of these.
+    """Weights with the tokens that they belong to, numbered row by row; global and class tokens follow the last of these.
     PADDING is no token: a place that windows or chunks were filled up with.
 
     weights: `[B, windows, heads, Q, K]`, after the softmax.
@@ -51,8 +49,7 @@ class AttentionPart:
 
 @dataclass(frozen=True)
 class QueryMap:
-    """
-    How a query distributes its attention. All three together sum to 1 for each head.
+    """How a query distributes its attention. All three together sum to 1 for each head.
 
     tokens: to the tokens of the image, `[B, heads, h, w]`; 0 outside of the query's window.
     to_global: to class and global tokens, `[B, heads, g]`.
@@ -72,8 +69,7 @@ class QueryMap:
 
 @dataclass(frozen=True)
 class BlockAttention:
-    """
-    The attention of one block for a batch of images of one size.
+    """The attention of one block for a batch of images of one size.
 
     places: where its tokens lie. num_global: class or global tokens beside them.
     parts: together they hold each query once.
@@ -88,8 +84,7 @@ class BlockAttention:
         return self.places.grid[0] * self.places.grid[1]
 
     def query_map(self, x: int, y: int) -> QueryMap:
-        """
-        Of the token at a pixel.
+        """Of the token at a pixel.
 
         Raises:
             TokenPlacesError: there is none.
@@ -97,8 +92,7 @@ class BlockAttention:
         return self.token_map(self.places.token_at(x, y))
 
     def global_map(self, index: int = 0) -> QueryMap:
-        """
-        Of a class or global token.
+        """Of a class or global token.
 
         Raises:
             AttentionLayoutError: the block has none of this number.
@@ -124,8 +118,7 @@ class BlockAttention:
         return self.as_map(total / self.num_tokens).tokens
 
     def entropy(self) -> torch.Tensor:
-        """
-        Of each head in bits, `-sum a log2 a` over all keys of a query, padding included, and the mean of this over all
+        """Of each head in bits, `-sum a log2 a` over all keys of a query, padding included, and the mean of this over all
         queries but padding: `[B, heads]`.
         """
         total: Any = 0
@@ -146,8 +139,7 @@ class BlockAttention:
 
 
 def mass_mask(maps: torch.Tensor, share: float = 0.6) -> torch.Tensor:
-    """
-    For maps `[..., h, w]` the smallest sets of places that hold at least `share` of the mass of each, as the original's
+    """For maps `[..., h, w]` the smallest sets of places that hold at least `share` of the mass of each, as the original's
     pictures mark them (60 %).
     """
     values, order = maps.flatten(-2).sort(dim=-1, descending=True, stable=True)
@@ -158,8 +150,7 @@ def mass_mask(maps: torch.Tensor, share: float = 0.6) -> torch.Tensor:
 
 @torch.no_grad()
 def block_attentions(model: Any, pixel_values: torch.Tensor) -> list[BlockAttention]:
-    """
-    The attention of each block, from the first to the last, for images `[B, channels, H, W]`. The model runs in the
+    """The attention of each block, from the first to the last, for images `[B, channels, H, W]`. The model runs in the
     mode and on the device that it is in; use `eval()` for what a finished model does.
 
     Args:
@@ -220,8 +211,7 @@ def sequence_numbers(places: TokenPlaces, num_global: int, device: torch.device)
 
 
 def sparse(attention: Any, weights: Any, places: TokenPlaces) -> BlockAttention:
-    """
-    Of ViL's chunks, see `EsViTViLSparseAttention`.
+    """Of ViL's chunks, see `EsViTViLSparseAttention`.
 
     Raises:
         AttentionLayoutError: which neighbours were seen was drawn and is not known any more.
@@ -279,8 +269,7 @@ def of_each_block(config: Any, size: Size) -> list[TokenPlaces]:
 
 
 def sequence_block(config: Any, size: Size, weights: torch.Tensor) -> BlockAttention:
-    """
-    Of a model of others.
+    """Of a model of others.
 
     Raises:
         AttentionLayoutError: its blocks do not attend to all patches of the image, and to these alone.

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-What the regions of images have in common, as colours: their first three principal components as red, green and blue.
+"""What the regions of images have in common, as colours: their first three principal components as red, green and blue.
 
     features, places = regions_of(model, pixel_values)
     palette = fit_palette(features)                                 # of one image, or of several jointly
@@ -31,8 +30,7 @@ class PaletteError(EsViTError, ValueError):
 
 @dataclass(frozen=True)
 class RegionPalette:
-    """
-    From features to colours. On the CPU, in float64.
+    """From features to colours. On the CPU, in float64.
 
     mean: `[C]`. axes: unit vectors `[3, C]`, of the largest variance first.
     low, high: the ends of each component, `[3]`.
@@ -54,8 +52,7 @@ class RegionPalette:
 
 
 def fit_palette(features: torch.Tensor) -> RegionPalette:
-    """
-    The palette of regions `[..., C]`, by the exact eigenvectors of their covariance. The sign of each is such that its
+    """The palette of regions `[..., C]`, by the exact eigenvectors of their covariance. The sign of each is such that its
     entry of largest magnitude is positive, so that a picture does not change its colours from call to call.
 
     Raises:
@@ -78,8 +75,7 @@ def fit_palette(features: torch.Tensor) -> RegionPalette:
 
 
 def paint(colours: torch.Tensor, places: TokenPlaces, *, smooth: bool = False) -> Image.Image:
-    """
-    Colours of regions `[T, 3]` as an image of the size that they are regions of.
+    """Colours of regions `[T, 3]` as an image of the size that they are regions of.
 
     Args:
         smooth: interpolated between the regions, not a square each.

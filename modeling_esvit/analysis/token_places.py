@@ -1,11 +1,10 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Where the tokens of a model lie in the image, for images of any size.
+"""Where the tokens of a model lie in the image, for images of any size.
 
-    features, places = regions_of(model, pixel_values)      # [B, T, C], and where the T regions are
-    places.token_at(x=120, y=80)                            # the region that a pixel belongs to
-    places.to_image(similarity)                             # [..., h, w] -> [..., H, W]
+features, places = regions_of(model, pixel_values)      # [B, T, C], and where the T regions are
+places.token_at(x=120, y=80)                            # the region that a pixel belongs to
+places.to_image(similarity)                             # [..., h, w] -> [..., H, W]
 """
 
 import inspect
@@ -33,8 +32,7 @@ class TokenPlacesError(EsViTError, ValueError):
 
 @dataclass(frozen=True)
 class TokenPlaces:
-    """
-    A grid of tokens over an image.
+    """A grid of tokens over an image.
 
     grid: its rows and columns (h, w).
     rows: for each row of pixels the row of tokens that it belongs to, `[H]`; -1 where an embedding crops the image.
@@ -51,8 +49,7 @@ class TokenPlaces:
         return len(self.rows), len(self.columns)
 
     def token_at(self, x: int, y: int) -> int:
-        """
-        The number of the token, row by row, that a pixel belongs to.
+        """The number of the token, row by row, that a pixel belongs to.
 
         Raises:
             TokenPlacesError: the pixel is outside the image, or belongs to no token.
@@ -177,8 +174,7 @@ def patch_places(config: PreTrainedConfig, size: Size, length: int) -> TokenPlac
 
 
 def square_places(config: PreTrainedConfig, size: Size, length: int) -> TokenPlaces:
-    """
-    Of a sequence of square regions.
+    """Of a sequence of square regions.
 
     Raises:
         TokenPlacesError: the image has no such grid.
@@ -199,8 +195,7 @@ def any_size(model: Any) -> dict[str, bool]:
 
 
 def regions_of(model: Any, pixel_values: torch.Tensor) -> tuple[torch.Tensor, TokenPlaces]:
-    """
-    The regions of images `[B, channels, H, W]`, and where they lie: `[B, T, C]`, row by row, without class tokens. Of
+    """The regions of images `[B, channels, H, W]`, and where they lie: `[B, T, C]`, row by row, without class tokens. Of
     any model of transformers whose last hidden state is a map or a sequence with a grid of regions.
 
     Raises:

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-EsViT's Swin in transformers' own `swin` format, which loads without this package and without remote code.
+"""EsViT's Swin in transformers' own `swin` format, which loads without this package and without remote code.
 
 That format can carry a model whose windows are all of one size, for images of its construction size. Its patch
 embedding and patch merging fix the epsilon of their LayerNorms at 1e-5 where EsViT has 1e-6. Since
@@ -53,8 +52,7 @@ class NativeFormatError(ConversionError):
 
 
 def load_backbone(folder: str | Path) -> EsViTModel:
-    """
-    The backbone of a model folder of this project, or of its name on the Hub, in float32.
+    """The backbone of a model folder of this project, or of its name on the Hub, in float32.
 
     Raises:
         ConversionError: it holds another model, is damaged, or lacks tensors. OSError: it is no model folder.
@@ -118,8 +116,7 @@ def native_state_dict(model: EsViTModel) -> dict[str, torch.Tensor]:
 
 
 def to_native(model: EsViTModel) -> SwinModel:
-    """
-    The same network as a transformers `SwinModel`, in evaluation mode.
+    """The same network as a transformers `SwinModel`, in evaluation mode.
 
     Raises:
         NativeFormatError: that format cannot carry it; every reason is named.
@@ -142,8 +139,7 @@ def random_images(config: EsViTConfig, num_images: int, size: tuple[int, int]) -
 
 @torch.no_grad()
 def largest_difference(native: SwinModel, model: EsViTModel, num_images: int = 4) -> float:
-    """
-    Largest difference of regions and view features, relative to the largest output (at least 1), over random images of
+    """Largest difference of regions and view features, relative to the largest output (at least 1), over random images of
     the construction size and of contrast 1/4 to 2, in the models' own precision.
     """
     size = model.config.image_size
@@ -155,8 +151,7 @@ def largest_difference(native: SwinModel, model: EsViTModel, num_images: int = 4
 
 
 def save_native(model: EsViTModel, folder: Path) -> float:
-    """
-    Write `config.json`, `model.safetensors` and `preprocessor_config.json`, load them as a user would, and compare.
+    """Write `config.json`, `model.safetensors` and `preprocessor_config.json`, load them as a user would, and compare.
 
     Returns:
         The difference found, see [`largest_difference`].

@@ -30,8 +30,7 @@ def joined(numbers) -> str:
 
 
 def infer_config(state_dict: Mapping[str, torch.Tensor], image_size: int | None = None, **overrides) -> EsViTConfig:
-    """
-    The configuration of a network from the shapes of its tensors (on any device, `meta` too).
+    """The configuration of a network from the shapes of its tensors (on any device, `meta` too).
 
     Args:
         state_dict: original names, as from [`load_original_state_dict`].
@@ -152,8 +151,7 @@ def window_of(rows: int) -> int:
 def infer_image_size(
     windows: list[int], patch_size: int, num_positions: int | None = None, requested: int | None = None
 ) -> int:
-    """
-    The construction size: `requested`, else 224, if it gives these windows, else the one that does.
+    """The construction size: `requested`, else 224, if it gives these windows, else the one that does.
 
     With g patches a side, stage s has maps of side g >> s and the window min(window, g >> s), so clipped windows bound
     g; a position embedding fixes it. Sizes that give the same windows may still differ in which stages shift (those
@@ -222,8 +220,7 @@ def vil_global_tokens(state_dict: Mapping[str, torch.Tensor], stage: int) -> int
 
 
 def vil_image_size(sides: dict[int, int], requested: int | None) -> int:
-    """
-    The construction size: `requested`, else 224, if it gives the full stages maps of these sides, else the one that
+    """The construction size: `requested`, else 224, if it gives the full stages maps of these sides, else the one that
     does. `sides` are by the pixels that a token of the stage covers on each side.
     """
     preferred = requested or DEFAULT_IMAGE_SIZE
@@ -292,8 +289,7 @@ def auto_fields(state_dict: Mapping[str, torch.Tensor], image_size: int | None) 
 
 
 def cvt_fields(state_dict: Mapping[str, torch.Tensor], image_size: int | None) -> dict[str, Any]:
-    """
-    Strides and paddings are the original's. The number of heads leaves no trace in the tensors: it is that of the
+    """Strides and paddings are the original's. The number of heads leaves no trace in the tensors: it is that of the
     published architecture of these widths and depths, if there is one.
     """
     blocks = {(int(match[1]), int(match[2])) for name in state_dict if (match := CVT_BLOCK.match(name))}

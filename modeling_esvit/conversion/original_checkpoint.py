@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Reading checkpoints of the original EsViT (microsoft/esvit, MIT) without executing anything that they hold.
+"""Reading checkpoints of the original EsViT (microsoft/esvit, MIT) without executing anything that they hold.
 
 A checkpoint is a pickle. It is only ever opened with `weights_only=True` and the two types that the original's training
 script adds to tensors: its `argparse.Namespace` of options, and the numpy scalars in the optimizer's groups. The latter
@@ -61,8 +60,7 @@ FOREIGN = (
 
 @dataclass(frozen=True)
 class OriginalFamily:
-    """
-    How a family's tensors are called in the original.
+    """How a family's tensors are called in the original.
 
     keys: at the start of the name of a tensor: it belongs to this family, and no other has it.
     derived: in the name of one that is left out, as the model makes it itself.
@@ -133,8 +131,7 @@ SAFE_GLOBALS: list[Any] = [
 
 @dataclass
 class OriginalCheckpoint:
-    """
-    One network of an original checkpoint.
+    """One network of an original checkpoint.
 
     state_dict: its tensors under their original names, without the prefixes of wrappers and without derivable buffers.
     family: name of the family in `config.architecture`.
@@ -155,8 +152,7 @@ class OriginalCheckpoint:
 
 
 def read_checkpoint(path: str | Path, key: str = "teacher") -> OriginalCheckpoint:
-    """
-    Read one network of a checkpoint, in any layout that EsViT or its users write.
+    """Read one network of a checkpoint, in any layout that EsViT or its users write.
 
     Args:
         key: `"teacher"` or `"student"`, for files that hold both; a file with one state dict has no such choice.

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-ResNets by the names of torchvision, which the original of EsViT (microsoft/esvit, MIT) uses, and by those of
+"""ResNets by the names of torchvision, which the original of EsViT (microsoft/esvit, MIT) uses, and by those of
 transformers.
 """
 
@@ -47,8 +46,7 @@ def to_torchvision(name: str) -> str:
 
 
 def resnet_fields(state_dict: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """
-    Fields of a `ResNetConfig`, with `model_type`, from the names and shapes of tensors by torchvision's names. The
+    """Fields of a `ResNetConfig`, with `model_type`, from the names and shapes of tensors by torchvision's names. The
     stride of a bottleneck, which no shape tells, is in its 3 x 3 convolution, as torchvision has it.
 
     Raises:

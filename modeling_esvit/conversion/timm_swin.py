@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-EsViT's Swin as timm's `SwinTransformer`, for images of its construction size.
+"""EsViT's Swin as timm's `SwinTransformer`, for images of its construction size.
 
 timm clips the window of each stage to its map, as EsViT does at its construction, so that window 14 fits too. All
 LayerNorms have the epsilon 1e-5: the residual stream is scaled as for transformers' own format (`native_swin.py`).
@@ -118,8 +117,7 @@ def timm_state_dict(model: EsViTModel) -> dict[str, torch.Tensor]:
 
 
 def save_timm(model: EsViTModel, folder: Path) -> None:
-    """
-    Write `model.safetensors` and timm's `config.json`.
+    """Write `model.safetensors` and timm's `config.json`.
 
     Raises:
         TimmFormatError: timm's Swin cannot carry the model; every reason is named.

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Convert a checkpoint of the original EsViT (microsoft/esvit) to a model folder:
+"""Convert a checkpoint of the original EsViT (microsoft/esvit) to a model folder:
 
     python -m modeling_esvit.convert_original checkpoint.pth out/ [--key teacher|student] [--native] [--image-size 224]
 
@@ -101,8 +100,7 @@ def original_name(name: str) -> str:
 
 
 def check_tensors(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> None:
-    """
-    Compare names and shapes (keys are names in `EsViTForPreTraining`).
+    """Compare names and shapes (keys are names in `EsViTForPreTraining`).
 
     Raises:
         ConversionError: they differ; every missing, unexpected and misshapen tensor is named, as the original names it.
@@ -132,8 +130,7 @@ def check_finite(tensors: Mapping[str, torch.Tensor]) -> None:
 def build_model(
     checkpoint: OriginalCheckpoint, image_size: int | None, overrides: Mapping[str, Any]
 ) -> tuple[EsViTForPreTraining | EsViTModel, list[str]]:
-    """
-    The model of a checkpoint, in float32: `EsViTForPreTraining`, or `EsViTModel` if it has no heads. With remarks.
+    """The model of a checkpoint, in float32: `EsViTForPreTraining`, or `EsViTModel` if it has no heads. With remarks.
 
     Raises:
         ConversionError: tensors are missing, unexpected, misshapen or not finite.
@@ -188,8 +185,7 @@ def convert(
     image_size: int | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> ConversionReport:
-    """
-    Convert a checkpoint file (with `native` also a model folder of this project) to a new model folder.
+    """Convert a checkpoint file (with `native` also a model folder of this project) to a new model folder.
 
     Args:
         key: network of a training checkpoint, `"teacher"` or `"student"`.
@@ -233,9 +229,8 @@ def load_source(
 
 
 def require_free(output: Path) -> None:
-    """
-    Raises:
-        ConversionError: there is something that is not an empty folder.
+    """Raises:
+    ConversionError: there is something that is not an empty folder.
     """
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise ConversionError(f"{output} exists already; name another output folder, or delete it first.")

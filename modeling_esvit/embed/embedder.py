@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Features of images, into one file.
+"""Features of images, into one file.
 
     python -m modeling_esvit.embed org/esvit-swin-b photographs/ --output features.parquet
     python -m modeling_esvit.embed runs/mine/teacher "holiday/*.jpg" urls.txt --output features.npz --regions
@@ -89,8 +88,7 @@ class Embedder:
         image_size: int | None = None,
         **kwargs,
     ) -> "Embedder":
-        """
-        Args:
+        """Args:
             name: model folder, or name on the Hub.
             device, dtype: where and in what the model computes.
             image_size: pixels a side of what the model sees, instead of the size it was made for.
@@ -129,8 +127,7 @@ class Embedder:
 
     @torch.inference_mode()
     def features(self, pixels: list[torch.Tensor], regions: bool) -> list[torch.Tensor]:
-        """
-        View features `[B, C]` and, if asked for, regions `[B, T, C]`, still on the device.
+        """View features `[B, C]` and, if asked for, regions `[B, T, C]`, still on the device.
 
         Raises:
             FeatureError: the model has no pooled output.
@@ -196,8 +193,7 @@ def embed_part(
 
 
 def on_host(features: torch.Tensor, names: list[str]) -> np.ndarray:
-    """
-    In float32, or float16 where the model computes in that.
+    """In float32, or float16 where the model computes in that.
 
     Raises:
         FeatureError: a feature is NaN or infinite.
@@ -220,8 +216,7 @@ def embed(
     num_threads: int = 8,
     image_column: str | None = None,
 ) -> Features:
-    """
-    The features of images, in memory, by this process.
+    """The features of images, in memory, by this process.
 
     Args:
         inputs: see `find_images`.
@@ -250,8 +245,7 @@ def embed_to_file(
     num_threads: int = 8,
     part_size: int = 512,
 ) -> None:
-    """
-    The features of `images` in the file `output`; to be called by all processes, which share the parts.
+    """The features of `images` in the file `output`; to be called by all processes, which share the parts.
 
     Args:
         settings: names model and images; parts of a stopped call are used only if it was called with the same.

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Features on disk. While `embed` runs they are in parts, `OUTPUT.parts/part-00000000.safetensors` and so on, each of the
+"""Features on disk. While `embed` runs they are in parts, `OUTPUT.parts/part-00000000.safetensors` and so on, each of the
 next `part_size` images: any number of processes can make them, in any order, and a stopped run lacks only some. In the
 end they are put together as `OUTPUT`, in the format of its suffix.
 """
@@ -31,8 +30,7 @@ class OutputError(EsViTError, ValueError):
 
 @dataclass
 class Features:
-    """
-    names: of the images that could be read, in order.
+    """names: of the images that could be read, in order.
     view: `[N, C]`.
     regions: `[N, T, C]`, row by row, if they were asked for.
     unreadable: name of every other image -> why.
@@ -48,9 +46,8 @@ class Features:
 
 
 def joined(parts: list[Features]) -> Features:
-    """
-    Raises:
-        OutputError: no image could be read.
+    """Raises:
+    OutputError: no image could be read.
     """
     with_images = [part for part in parts if part.names]
     unreadable = {name: reason for part in parts for name, reason in part.unreadable.items()}
@@ -73,9 +70,8 @@ class Parts:
         self.settings = json.loads(json.dumps(settings))
 
     def begin(self) -> None:
-        """
-        Raises:
-            OutputError: the folder holds parts that were made with other settings.
+        """Raises:
+        OutputError: the folder holds parts that were made with other settings.
         """
         file = self.folder / "settings.json"
         if not file.exists():
@@ -104,9 +100,8 @@ class Parts:
         partial.replace(self.path(number))
 
     def read(self, number: int) -> Features:
-        """
-        Raises:
-            OutputError: the file is damaged.
+        """Raises:
+        OutputError: the file is damaged.
         """
         path = self.path(number)
         try:
@@ -129,9 +124,8 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def check_output(output: Path, overwrite: bool) -> None:
-    """
-    Raises:
-        OutputError: the suffix names no format, it is a folder, or the file exists and is not to be overwritten.
+    """Raises:
+    OutputError: the suffix names no format, it is a folder, or the file exists and is not to be overwritten.
     """
     if output.suffix not in FORMATS:
         raise OutputError(f"{output} must end in one of {', '.join(FORMATS)}, which names the format.")
@@ -142,8 +136,7 @@ def check_output(output: Path, overwrite: bool) -> None:
 
 
 def put_together(parts: Parts, count: int, output: Path) -> dict[str, str]:
-    """
-    Write `output` from parts 0 .. count - 1. parquet is written part by part; the others pass through memory as a
+    """Write `output` from parts 0 .. count - 1. parquet is written part by part; the others pass through memory as a
     whole. Returns what could not be read, and lists it beside the output (`OUTPUT.unreadable.txt`).
     """
     partial = output.with_name(f".{output.name}{PARTIAL}")
@@ -200,8 +193,7 @@ def nested(array: np.ndarray) -> Any:
 
 
 def load_features(path: str | Path) -> Features:
-    """
-    Features that `embed` wrote, in any of its formats.
+    """Features that `embed` wrote, in any of its formats.
 
     Raises:
         OutputError: the suffix names no format, or the file is not what `embed` writes.

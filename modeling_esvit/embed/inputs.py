@@ -115,8 +115,7 @@ class ManyImages:
 
 
 def download(url: str) -> bytes:
-    """
-    The bytes behind a URL; busy and failing servers are asked again.
+    """The bytes behind a URL; busy and failing servers are asked again.
 
     Raises:
         UnreadableImageError: they still fail, or there is nothing.
@@ -138,8 +137,7 @@ def http_session() -> requests.Session:
 
 
 def find_images(inputs: Sequence[str], image_column: str | None = None) -> ManyImages:
-    """
-    Args:
+    """Args:
         inputs: each a folder of images (any nesting) or of `Dataset.save_to_disk`, a file, a glob, a URL, a text file
             with a path or URL a line, or the name of a data set on the Hub, `NAME` or `NAME:SPLIT`.
         image_column: of data sets, where they have several.
@@ -178,8 +176,7 @@ def is_image(path: Path) -> bool:
 
 
 def lines(path: Path) -> Iterator[str]:
-    """
-    The entries of a list; paths in it are relative to its folder. Empty lines and comments (#) are left out.
+    """The entries of a list; paths in it are relative to its folder. Empty lines and comments (#) are left out.
 
     Raises:
         NoImagesError: it is not text in UTF-8.
@@ -194,8 +191,7 @@ def lines(path: Path) -> Iterator[str]:
 
 
 def load_split(name: str) -> Any:
-    """
-    `NAME` or `NAME:SPLIT` ("train" if none is named) from the Hub.
+    """`NAME` or `NAME:SPLIT` ("train" if none is named) from the Hub.
 
     Raises:
         NoImagesError: there is neither such a file nor such a data set; the reason is part of the message.

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Write a model as what other programs run:
+"""Write a model as what other programs run:
 
     python -m modeling_esvit.export MODEL OUTPUT --to onnx|timm|torch [--image-size 224]
 
@@ -81,8 +80,7 @@ class Features(nn.Module):
 
 @torch.no_grad()  # a change of the mode inside of the model would be a node that torch cannot save
 def traced(model: EsViTModel, size: Size) -> torch.export.ExportedProgram:
-    """
-    The model as a graph for any number of images of one size.
+    """The model as a graph for any number of images of one size.
 
     Raises:
         ExportError: torch cannot trace it; its own reason is in the message.
@@ -187,8 +185,7 @@ def notes_on(model: EsViTModel, to: str) -> list[str]:
 
 
 def export(model: str | Path, output: str | Path, to: str, image_size: Size | None = None) -> ExportReport:
-    """
-    Write the backbone of a model folder of this project, or of one on the Hub, to a new folder.
+    """Write the backbone of a model folder of this project, or of one on the Hub, to a new folder.
 
     Args:
         to: `"onnx"`, `"timm"` or `"torch"`.

@@ -12,8 +12,7 @@ class DeviceError(EsViTError, ValueError):
 
 
 def check_device(device: str | None) -> None:
-    """
-    Args:
+    """Args:
         device: the value of `--device`, None if it was not given.
 
     Raises:

@@ -40,8 +40,7 @@ def of_transformers(name: str) -> Iterator[None]:
 
 
 def load_image_model(name: str, model_options: dict[str, Any] | None = None, **options: Any) -> tuple[Any, Any]:
-    """
-    Args:
+    """Args:
         name: a model folder, or a name on the Hub.
         model_options: of `AutoModel.from_pretrained` alone.
         options: of both `from_pretrained`: `revision`, `trust_remote_code` and so on.

@@ -25,8 +25,7 @@ _ending = Event()
 
 @atexit.register
 def _end() -> None:
-    """
-    Native code that reads through Python, such as pyarrow's, aborts a process that ends meanwhile; so does what torch
+    """Native code that reads through Python, such as pyarrow's, aborts a process that ends meanwhile; so does what torch
     keeps for a thread, if the thread ends then. Threads of pyarrow's own let go of what they read an instant later.
     """
     _ending.set()

@@ -13,8 +13,7 @@ LONGER_SIDE = 448  # pixels
 
 
 def fitted(size: tuple[int, int], longer: int, multiple: int) -> tuple[int, int]:
-    """
-    Height and width, multiples of `multiple`, of about the proportions of an image of `size` (width, height) and of
+    """Height and width, multiples of `multiple`, of about the proportions of an image of `size` (width, height) and of
     about `longer` pixels on its longer side.
     """
     scale = longer / max(size)
@@ -23,8 +22,7 @@ def fitted(size: tuple[int, int], longer: int, multiple: int) -> tuple[int, int]
 
 
 def whole_image(image: Image.Image, processor: Any, *, longer: int = LONGER_SIDE, multiple: int = 32) -> torch.Tensor:
-    """
-    An RGB image as pixel values `[1, 3, H, W]`, see `fitted`.
+    """An RGB image as pixel values `[1, 3, H, W]`, see `fitted`.
 
     Args:
         processor: an image processor of transformers, for the statistics that the model was trained with.

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Forward and backward pass of a backbone on the views of a batch (2 x 224 px, 8 x 96 px), with our encoder and with a
+"""Forward and backward pass of a backbone on the views of a batch (2 x 224 px, 8 x 96 px), with our encoder and with a
 plain form of it: time and peak memory. The plain form of a ResNet is torchvision's.
 
     python tests/benchmarks/bench_architectures.py cvt-tiny vil-tiny deit-small resnet-50 --batch 4

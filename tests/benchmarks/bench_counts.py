@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Parameters and operations of the backbones of all architectures beside the published figures, counted on fake tensors:
+"""Parameters and operations of the backbones of all architectures beside the published figures, counted on fake tensors:
 nothing is computed.
 
     python tests/benchmarks/bench_counts.py

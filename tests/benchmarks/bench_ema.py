@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-The teacher's moving average: how long it takes, and what would be lost if it were kept in bfloat16.
+"""The teacher's moving average: how long it takes, and what would be lost if it were kept in bfloat16.
 
     python tests/benchmarks/bench_ema.py
 

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-The pretraining step on one GPU, in images a second, peak memory and share of the GPU's matrix peak (MFU).
+"""The pretraining step on one GPU, in images a second, peak memory and share of the GPU's matrix peak (MFU).
 
     python tests/benchmarks/bench_gpu.py                                  # Swin-T, window 7
     python tests/benchmarks/bench_gpu.py --architecture swin-base --batch 64

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-How cost grows: the step with batch, prototypes, image size, processes; extraction with image size; k-NN with the bank.
+"""How cost grows: the step with batch, prototypes, image size, processes; extraction with image size; k-NN with the bank.
 
     python tests/benchmarks/bench_growth.py                     # about half an hour on two cores
     python tests/benchmarks/bench_growth.py --only prototypes

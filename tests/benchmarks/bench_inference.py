@@ -1,10 +1,9 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Feature extraction with Swin-T, window 7: images a second of ours, timm's and transformers' own Swin, in turns.
+"""Feature extraction with Swin-T, window 7: images a second of ours, timm's and transformers' own Swin, in turns.
 
-    python tests/benchmarks/bench_inference.py                       # batch 16, 224 px
-    python tests/benchmarks/bench_inference.py --batch 1 --size 448 --compiled no
+python tests/benchmarks/bench_inference.py                       # batch 16, 224 px
+python tests/benchmarks/bench_inference.py --batch 1 --size 448 --compiled no
 """
 
 import argparse

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Prototypes, view loss and region loss with their gradients, from bottleneck vectors on: ours against the plain form
+"""Prototypes, view loss and region loss with their gradients, from bottleneck vectors on: ours against the plain form
 (logits of all rows, softmax, a loop over the 18 pairs of views).
 
     python tests/benchmarks/bench_loss.py       # 65536 prototypes, batch 8, and memory at batch 2

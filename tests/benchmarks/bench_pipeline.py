@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-From JPEG files of 500 x 375 px to their view features by Swin-T, window 7: `pipeline("image-feature-extraction")` with
+"""From JPEG files of 500 x 375 px to their view features by Swin-T, window 7: `pipeline("image-feature-extraction")` with
 several batch sizes, `modeling_esvit.embed`, a loop of processor and model, and the model alone on pixels in memory.
 
     python tests/benchmarks/bench_pipeline.py

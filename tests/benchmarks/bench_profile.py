@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Where the time goes: the share of matrix products, and how long bare `torch.mm` calls of the same shapes take here.
+"""Where the time goes: the share of matrix products, and how long bare `torch.mm` calls of the same shapes take here.
 
     python tests/benchmarks/bench_profile.py              # step, loss and extraction, ours and the references
     python tests/benchmarks/bench_profile.py --only step --batch 4
@@ -50,8 +49,7 @@ def bare_seconds(shapes: list[list[int]], repeats: int = 5) -> float:
 
 
 def shares(setup, warmup: int, repeats: int = 5) -> dict[str, float]:
-    """
-    The profile with the median time of `repeats`, after `warmup` iterations, which the allocator needs to have all its
+    """The profile with the median time of `repeats`, after `warmup` iterations, which the allocator needs to have all its
     pages (the profiler's own first events cost some more):
 
     seconds: of one iteration, by the clock. products: the share of it in matrix products, a convolution and (extraction

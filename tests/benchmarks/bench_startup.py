@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-From a new process to the features of a first image through `pipeline`: ours against transformers' own Swin (Swin-T),
+"""From a new process to the features of a first image through `pipeline`: ours against transformers' own Swin (Swin-T),
 in turns.
 
     python tests/benchmarks/bench_startup.py --repeats 20

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-The full pretraining step of `training/pretrain.py` against the plain reference step, equal to it in result.
+"""The full pretraining step of `training/pretrain.py` against the plain reference step, equal to it in result.
 
     python tests/benchmarks/bench_step.py     # Swin-T W7, 2 x 224 + 8 x 96 px, 65536 prototypes, batch 8
     python tests/benchmarks/bench_step.py --batch 4 --repeats 5
@@ -135,8 +134,7 @@ def largest_difference(batch: int = 2, steps: int = 2, **options) -> dict[str, f
 
 
 def furthest(one: torch.nn.Module, other: torch.nn.Module) -> float:
-    """
-    Without the keys' biases, whose gradients are rounding noise that AdamW blows up to steps, and without running
+    """Without the keys' biases, whose gradients are rounding noise that AdamW blows up to steps, and without running
     statistics, which the plain forms leave alone.
     """
     differences = []

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Samples a second of a shuffled stream from parquet and tar shards, decoded to RGB, on one core: ours, `datasets` and
+"""Samples a second of a shuffled stream from parquet and tar shards, decoded to RGB, on one core: ours, `datasets` and
 `webdataset` on the same files. Then images a second of the loader, which also crops (2 x 224, 8 x 96 pixels), with the
 photometric operations and without (left to the device), and how many such cores a GPU needs.
 

@@ -1,10 +1,9 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-From a JPEG of 500 x 375 pixels to 2 x 224 + 8 x 96 px views, on one core: ours against torchvision on PIL images.
+"""From a JPEG of 500 x 375 pixels to 2 x 224 + 8 x 96 px views, on one core: ours against torchvision on PIL images.
 
-    python tests/benchmarks/bench_views.py
-    python tests/benchmarks/bench_views.py --size 2000 1500   # large photographs are decoded smaller
+python tests/benchmarks/bench_views.py
+python tests/benchmarks/bench_views.py --size 2000 1500   # large photographs are decoded smaller
 """
 
 import argparse

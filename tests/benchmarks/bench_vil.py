@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-ViL: features of large images by sparse attention and by the dense form of it, and the pretraining step.
+"""ViL: features of large images by sparse attention and by the dense form of it, and the pretraining step.
 
     python tests/benchmarks/bench_vil.py     # vil-tiny, features at 448 and 896 px, step of batch 2
 

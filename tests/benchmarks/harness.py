@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-How the benchmarks measure: every candidate lives in a process of its own, all take turns, one iteration each, so that a
+"""How the benchmarks measure: every candidate lives in a process of its own, all take turns, one iteration each, so that a
 machine that slows down slows all of them down; quoted are medians, ratios of medians and each process's peak memory.
 
 All candidates get the same environment. glibc by default maps and unmaps every tensor over 32 MB anew, which costs an
@@ -40,8 +39,7 @@ Setup = Callable[[], Iteration]  # builds a candidate; picklable
 
 @dataclass
 class Measurement:
-    """
-    seconds: of each counted iteration, in order. peak_bytes: largest resident memory of the process. start_bytes: the
+    """seconds: of each counted iteration, in order. peak_bytes: largest resident memory of the process. start_bytes: the
     same before the first iteration.
     """
 
@@ -85,8 +83,7 @@ def take_turns(
     threads: int | None = None,
     allocator: str = "glibc, tuned",
 ) -> dict[str, Measurement]:
-    """
-    `repeats` timed iterations of each candidate, in turns, after `warmup` untimed ones, with one of `ALLOCATORS`.
+    """`repeats` timed iterations of each candidate, in turns, after `warmup` untimed ones, with one of `ALLOCATORS`.
 
     Raises:
         CandidateError: a candidate failed.

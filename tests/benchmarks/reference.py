@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-The plain pretraining step that the fast one is measured against, equal to it in result: what arXiv 2106.09785 and its
+"""The plain pretraining step that the fast one is measured against, equal to it in result: what arXiv 2106.09785 and its
 code (microsoft/esvit, MIT) describe, written down directly. One forward pass for each crop size; padding before the
 projection; every window cut out, attended to eagerly and put back; logits of all rows over all prototypes; a loop over
 the 18 pairs of views; loops over parameters for clipping and the moving average; torch's default AdamW.
@@ -189,8 +188,7 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> N
 
 
 class ReferenceStep:
-    """
-    `step(groups)` updates student, teacher and centres as one step of the plain recipe, and returns the loss. With
+    """`step(groups)` updates student, teacher and centres as one step of the plain recipe, and returns the loss. With
     `half`, both networks run in fp16 under autocast and the loss is scaled, as the original trains on a GPU.
     """
 

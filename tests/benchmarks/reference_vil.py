@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-The plain form of ViL that the sparse one is measured and checked against, equal to it in result: every attention is
+"""The plain form of ViL that the sparse one is measured and checked against, equal to it in result: every attention is
 dense, over all global and local tokens, and what a token must not see has a logit of minus infinity. Of all modes only
 that of all chunks.
 """

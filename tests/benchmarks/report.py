@@ -1,9 +1,8 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Tables and pictures in RESULTS.md from what the benchmarks have saved.
+"""Tables and pictures in RESULTS.md from what the benchmarks have saved.
 
-    python tests/benchmarks/report.py
+python tests/benchmarks/report.py
 """
 
 import json

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-`pretrain.py` from inside `training/` on ImageNet streamed from the Hub, here a loopback one, which serves it in
+"""`pretrain.py` from inside `training/` on ImageNet streamed from the Hub, here a loopback one, which serves it in
 miniature under its real names and shapes: without data, and as the data set of tar files. Only the endpoint, and a
 small model, are given.
 """

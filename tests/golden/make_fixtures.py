@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Write the small golden fixtures from a folder with the full golden files (`swin_w7.outputs.safetensors`, ...). These
+"""Write the small golden fixtures from a folder with the full golden files (`swin_w7.outputs.safetensors`, ...). These
 come from running the MIT-licensed original, microsoft/esvit at commit 2d6becd, on the CPU in float32.
 
     python tests/golden/make_fixtures.py FOLDER

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-The CvT backbone against the original (microsoft/esvit, MIT): features, stages, multi-crop outputs, and what training
+"""The CvT backbone against the original (microsoft/esvit, MIT): features, stages, multi-crop outputs, and what training
 makes of running statistics. In training the tolerance is 1e-4, because batch statistics of few values magnify the
 rounding of the original itself: what it computed in float32 is 1.2e-5 from the result in float64.
 """

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Swin-T, ViL and DeiT-S at full size, a projection head and both losses in float64, against digits that the original
+"""Swin-T, ViL and DeiT-S at full size, a projection head and both losses in float64, against digits that the original
 (microsoft/esvit, MIT) printed for weights and inputs defined by a hash function.
 """
 

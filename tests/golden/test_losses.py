@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-View and region loss, matches, gradients and centres against the original's DINOLoss and DDINOLoss (microsoft/esvit,
+"""View and region loss, matches, gradients and centres against the original's DINOLoss and DDINOLoss (microsoft/esvit,
 MIT): three consecutive calls each, at epochs 0, 2 and 5 of a temperature schedule, with the centres carried over.
 """
 

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-The Swin backbone and the projection heads against the original (microsoft/esvit, MIT): features, attention maps,
+"""The Swin backbone and the projection heads against the original (microsoft/esvit, MIT): features, attention maps,
 stages, multi-crop outputs and gradients of two small models, with window 7 and 14.
 """
 

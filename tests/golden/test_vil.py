@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-The ViL backbone against the original (microsoft/esvit, MIT): its sparse attention alone, and features, stages, modes,
+"""The ViL backbone against the original (microsoft/esvit, MIT): its sparse attention alone, and features, stages, modes,
 multi-crop outputs and gradients of a small model.
 """
 

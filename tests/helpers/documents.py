@@ -16,8 +16,7 @@ COMMENT = re.compile(r"\s*#.*")
 
 @dataclass(frozen=True)
 class Rule:
-    """
-    How commands that match the glob `pattern` are run: with `more` arguments at their end, and words exchanged as
+    """How commands that match the glob `pattern` are run: with `more` arguments at their end, and words exchanged as
     `instead` says, or left out if that is empty, in the folder `cwd` of the sandbox. Those with `exempt`, a reason, are
     not.
     """

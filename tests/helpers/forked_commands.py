@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-For tests of many small commands: Python programs in forks of a process that has imported the libraries, which otherwise
+"""For tests of many small commands: Python programs in forks of a process that has imported the libraries, which otherwise
 takes most of their time.
 
     with ForkedCommands(environment) as commands:

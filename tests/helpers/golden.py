@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Golden tensors: what the MIT-licensed original (microsoft/esvit) computes on small models. Written by
+"""Golden tensors: what the MIT-licensed original (microsoft/esvit) computes on small models. Written by
 `make_fixtures.py`.
 
 Weights are not stored: the originals were drawn from numpy's `RandomState` (whose stream numpy keeps for ever), so the
@@ -81,8 +80,7 @@ def to_pretraining_keys(weights: dict[str, torch.Tensor]) -> dict[str, torch.Ten
 def draw_weights(
     parameters: list[tuple[str, list[int]]], seed: int, statistics: list[tuple[str, list[int]]] | None = None
 ) -> dict[str, torch.Tensor]:
-    """
-    The golden weights for (original key, shape) in the original's order: nothing in them is zero or symmetric. After
+    """The golden weights for (original key, shape) in the original's order: nothing in them is zero or symmetric. After
     them, from the same stream, running `statistics` of BatchNorms.
     """
     stream = np.random.RandomState(seed)

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Model folders: what `save_pretrained` writes, and that every Auto class loads it, with this package imported and, from
+"""Model folders: what `save_pretrained` writes, and that every Auto class loads it, with this package imported and, from
 the code files in the folder, in a process that does not have it.
 """
 

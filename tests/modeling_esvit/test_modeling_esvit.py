@@ -1,7 +1,8 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
 """What the EsViT classes promise beside the numbers of the backbone: sizes, errors, outputs, initial values, dtypes,
-recomputation, compilation, export and offloading."""
+recomputation, compilation, export and offloading.
+"""
 
 import copy
 import math

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-The Swin backbone against a plain reading of its definition, written below token by token: windows, shifts, padding,
+"""The Swin backbone against a plain reading of its definition, written below token by token: windows, shifts, padding,
 masks, merging. Then what the packed form must not change: several groups in one pass, other images, other kernels.
 """
 

@@ -108,7 +108,8 @@ def test_entropy_of_a_folder(folder, images, tmp_path, capsys):
 
 def seen_queries(config, size: int) -> list[np.ndarray]:
     """Of each block of a Swin which query of which window is a token, `[windows, window**2]`, by the paper: the map is
-    padded to whole windows, and moved up and left by half a window in every second block."""
+    padded to whole windows, and moved up and left by half a window in every second block.
+    """
     found = []
     for stage, depth in enumerate(config.depths):
         rows, window = -(-size // (config.patch_size * 2**stage)), config.window_size

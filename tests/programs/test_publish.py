@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-`publish.py` against the loopback Hub, by the unmodified clients in processes of their own: what arrives there and who
+"""`publish.py` against the loopback Hub, by the unmodified clients in processes of their own: what arrives there and who
 may see it, what it says when it cannot, what is not sent twice; and that strangers can load it by its name.
 """
 

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Every command and every Python snippet of the README pages and of the model cards runs: in a sandbox where their names
+"""Every command and every Python snippet of the README pages and of the model cards runs: in a sandbox where their names
 (`runs/mine`, `my/labelled`, `org/esvit-swin-b`, ...) are small real things, against the loopback Hub. RULES say what
 makes a command small; one that no rule is for fails `test_every_command_has_a_rule`.
 """

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-What `python -m build` makes, and that the wheel is enough: installed where only what it requires is installed too, it
+"""What `python -m build` makes, and that the wheel is enough: installed where only what it requires is installed too, it
 loads a published model by every way that the README names.
 """
 

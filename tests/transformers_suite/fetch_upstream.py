@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-transformers' common tests, laid out so that our classes can be tested by them.
+"""transformers' common tests, laid out so that our classes can be tested by them.
 
 They are in the source distribution of transformers, not in its wheel. `prepare` downloads that of the installed version
 once, with pip, and unpacks only the common test modules; they expect a `tests` package with `tests/models/<name>/` in

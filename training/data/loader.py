@@ -246,8 +246,7 @@ class SkipLog:
 
 
 def shut_down(batches: Iterator[Batch]) -> None:
-    """
-    End the workers of a loader's iterator. torch does so when nothing refers to it any more, but the traceback of an
+    """End the workers of a loader's iterator. torch does so when nothing refers to it any more, but the traceback of an
     error does, to the end of the program, which would then wait for them.
     """
     if isinstance(batches, _MultiProcessingDataLoaderIter):

@@ -56,9 +56,8 @@ class ParquetShard:
         return self.metadata.num_rows
 
     def check(self, columns: ImageColumns) -> None:
-        """
-        Raises:
-            ShardError: it lacks one of the columns.
+        """Raises:
+        ShardError: it lacks one of the columns.
         """
         names = self.metadata.schema.to_arrow_schema().names
         for column in (columns.image, columns.label):

@@ -113,9 +113,8 @@ class ShardStream:
         return sum(1 for shard in self.shards if len(shard) for _ in shard.units(0, len(shard)))
 
     def check_processes(self, world_size: int) -> None:
-        """
-        Raises:
-            DataOptionError: there are more processes than row groups, so that some would read what others read.
+        """Raises:
+        DataOptionError: there are more processes than row groups, so that some would read what others read.
         """
         if self.num_units() < world_size:
             raise DataOptionError(
@@ -282,8 +281,7 @@ def _features(shard: ParquetShard) -> "datasets.Features":
 
 
 def _shared(urls: list[str], opened: Callable[[str], Result]) -> list[Result]:
-    """
-    `opened(url)` of each, in order; every process of the group does its share, and gets all.
+    """`opened(url)` of each, in order; every process of the group does its share, and gets all.
 
     Raises:
         ShardError: also where another process could not open its share: none waits for it.

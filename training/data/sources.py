@@ -306,10 +306,9 @@ def _of_the_hub(data: str, load: Callable[[], Any]) -> Any:
 
 
 def _split_saved_to_disk(path: Path, split: str | None) -> Any:
-    """
-    Raises:
-        DataOptionError: there is no such split.
-        EmptySourceError: it has no rows, which `datasets` writes but cannot read.
+    """Raises:
+    DataOptionError: there is no such split.
+    EmptySourceError: it has no rows, which `datasets` writes but cannot read.
     """
     import datasets
 

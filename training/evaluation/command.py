@@ -90,9 +90,8 @@ def told_apart(train: str, test: str) -> list[tuple[str, str | None]]:
 
 
 def open_train_and_test(train: str, test: str, *, streaming: bool = False) -> list[ImageSource]:
-    """
-    Raises:
-        DataOptionError, EmptySourceError, OSError: see `told_apart` and `open_source`.
+    """Raises:
+    DataOptionError, EmptySourceError, OSError: see `told_apart` and `open_source`.
     """
     return [open_source(data, split=split, streaming=streaming) for data, split in told_apart(train, test)]
 
@@ -157,9 +156,8 @@ def checked_output(parser: argparse.ArgumentParser, arguments: argparse.Namespac
 
 
 def open_device(device: str | None) -> PartialState:
-    """
-    Raises:
-        DeviceError: see `check_device`.
+    """Raises:
+    DeviceError: see `check_device`.
     """
     check_device(device)
     # Accelerate ignores torchrun's processes on a CPU unless told that there is nothing else.
@@ -211,8 +209,7 @@ def describe(arguments: argparse.Namespace) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class CardFigure:
-    """
-    A figure of a result for a model card, as `publish.py --metrics` takes it.
+    """A figure of a result for a model card, as `publish.py --metrics` takes it.
 
     Attributes:
         name: What was measured, such as "k-NN top-1, k = 20".
@@ -246,8 +243,7 @@ def write_result(
     figures: Sequence[CardFigure] = (),
     draw: Callable[[dict[str, Any]], "Figure"] | None = None,
 ) -> None:
-    """
-    Prints the table; `output` gets the result, the same with `.md` at its end the table, and with `.png` what `draw`
+    """Prints the table; `output` gets the result, the same with `.md` at its end the table, and with `.png` what `draw`
     makes of the result. Main process alone.
 
     `figures` for a model card are the entry "figures" of the result, beside "command", the command that is running, in

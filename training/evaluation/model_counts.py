@@ -10,8 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 @torch.no_grad()
 def parameters_and_operations(model: nn.Module, pixels: Tensor) -> tuple[int, int]:
-    """
-    Parameters, and floating point operations for `pixels` [B, 3, H, W], of which a product and a sum are two. Those of
+    """Parameters, and floating point operations for `pixels` [B, 3, H, W], of which a product and a sum are two. Those of
     matrix products and convolutions are counted, attention's included. Fake tensors will do.
     """
     counter = FlopCounterMode(display=False)

@@ -15,8 +15,7 @@ OWN_MATTERS = ("--output", "--output_dir", "--features", "--device", "--workers"
 
 
 def public_name(data: str) -> str:
-    """
-    What may be told of a data source, an option `DATA` or `DATA:SPLIT`: of a folder its name without the path, of an
+    """What may be told of a data source, an option `DATA` or `DATA:SPLIT`: of a folder its name without the path, of an
     address no user name, password or query, of a data set on the Hub all.
     """
     address = urlsplit(data)

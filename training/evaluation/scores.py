@@ -41,9 +41,8 @@ def mean_per_class(scores: Tensor, labels: Tensor) -> float:
 
 
 def map_11_point(scores: Tensor, targets: Tensor) -> float:
-    """
-    Raises:
-        MetricError: no image is of any class.
+    """Raises:
+    MetricError: no image is of any class.
     """
     if not targets.any():
         raise MetricError("none of the images is of any class: 11-point mAP is not defined.")
@@ -53,9 +52,8 @@ def map_11_point(scores: Tensor, targets: Tensor) -> float:
 
 
 def roc_auc(scores: Tensor, labels: Tensor) -> float:
-    """
-    Raises:
-        MetricError: there are not two classes, each with an image.
+    """Raises:
+    MetricError: there are not two classes, each with an image.
     """
     if scores.shape[1] != 2 or sorted(labels.unique().tolist()) != [0, 1]:
         raise MetricError(

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-The automatic choice of the penalty of a linear classifier, as in the toolkit of the paper's transfer table (ELEVATER,
+"""The automatic choice of the penalty of a linear classifier, as in the toolkit of the paper's transfer table (ELEVATER,
 arXiv 2204.08790): 97 values of l2 from 1e-6 to 1e6, of which 7 are tried first, then the neighbours of the best one at
 distances of 8, 4, 2 and 1. Features are standardised as by its BatchNorm, so that a value means the same for any model.
 

@@ -70,10 +70,9 @@ class TransferSet:
 
 
 def read_table(path: Path) -> dict[str, TransferSet]:
-    """
-    Raises:
-        TransferTableError: it is not a mapping of names to the fields of `TransferSet`.
-        OSError: there is no such file.
+    """Raises:
+    TransferTableError: it is not a mapping of names to the fields of `TransferSet`.
+    OSError: there is no such file.
     """
     table = yaml.safe_load(path.read_text())
     if not isinstance(table, dict) or not all(isinstance(values, dict) for values in table.values()):
@@ -92,8 +91,7 @@ def entry(name: str, values: dict[str, Any]) -> TransferSet:
 
 
 class Part(NamedTuple):
-    """
-    The images of a split. Where they are of several classes, the label of each image is its row in `targets` [N, K],
+    """The images of a split. Where they are of several classes, the label of each image is its row in `targets` [N, K],
     which are 1 for its classes, and `class_names` are those of the K columns.
     """
 
@@ -103,8 +101,7 @@ class Part(NamedTuple):
 
 
 def open_part(entry: TransferSet, data: str, streaming: bool = False) -> Part:
-    """
-    `streaming` is for images of one class; of others, the rows are in place.
+    """`streaming` is for images of one class; of others, the rows are in place.
 
     Raises:
         DataNotFoundError, EmptySourceError, DataOptionError: see their descriptions.

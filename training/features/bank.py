@@ -233,9 +233,8 @@ def extract_parts(
 
 @torch.inference_mode()
 def extract_part(model: FrozenModel, images: Iterator[Loaded], batch_size: int, bar: tqdm) -> LabelledFeatures:
-    """
-    Raises:
-        NonFiniteFeatureError: names the first image whose feature is not finite.
+    """Raises:
+    NonFiniteFeatureError: names the first image whose feature is not finite.
     """
     readable: list[tuple[str, int]] = []
     unreadable: dict[str, str] = {}
@@ -264,8 +263,7 @@ def refuse_non_finite(features: Tensor, names: list[str], model: FrozenModel) ->
 
 
 def note_unreadable(bank: FeatureBank, images: LabelledImages) -> None:
-    """
-    Say which images were left out, by whatever process or earlier call.
+    """Say which images were left out, by whatever process or earlier call.
 
     Raises:
         TooManyUnreadableImagesError: more than `SkipLog` allows.

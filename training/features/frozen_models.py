@@ -67,8 +67,7 @@ class TimmModel(nn.Module):
 
 @dataclass(frozen=True)
 class FrozenModel:
-    """
-    model: in evaluation mode, without gradients.
+    """model: in evaluation mode, without gradients.
     transform: RGB image -> pixel values [3, H, W].
     features: pixel values [B, 3, H, W], on the model's device and in its type -> [B, C].
     settings: what the features depend on beside the images; the weights by a checksum.
@@ -89,8 +88,7 @@ def load_frozen(
     revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> FrozenModel:
-    """
-    Args:
+    """Args:
         name: a model folder, a name on the Hub, or `timm:` and a name that timm knows.
         n_last_blocks: concatenate the averaged outputs of so many last blocks (EsViT models); None: the view feature.
         revision, trust_remote_code: of a model on the Hub.
@@ -131,9 +129,8 @@ def of_timm(name: str) -> Iterator[Any]:
 
 
 def load_timm(name: str) -> tuple[TimmModel, Transform, dict[str, Any]]:
-    """
-    Raises:
-        FrozenModelError: see `of_timm`.
+    """Raises:
+    FrozenModelError: see `of_timm`.
     """
     with of_timm(name) as timm:
         model = timm.create_model(name, pretrained=True, num_classes=0)
@@ -148,9 +145,8 @@ def _transform_middle(image: Image.Image, transform: Transform) -> Tensor:
 
 
 def block_features(model: Any, n_last_blocks: int | None) -> Callable[[Tensor], Tensor]:
-    """
-    Raises:
-        FrozenModelError: the model has no features of several blocks, or not so many blocks.
+    """Raises:
+    FrozenModelError: the model has no features of several blocks, or not so many blocks.
     """
     if n_last_blocks is None:
         return partial(pooled_features, model)

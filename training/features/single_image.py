@@ -63,10 +63,9 @@ def add_size_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def load_looking(arguments: argparse.Namespace) -> LookingModel:
-    """
-    Raises:
-        FrozenModelError: a model of timm, which has no such outputs. DeviceError: no such device.
-        OSError: see `load_image_model`.
+    """Raises:
+    FrozenModelError: a model of timm, which has no such outputs. DeviceError: no such device.
+    OSError: see `load_image_model`.
     """
     if arguments.model.startswith(TIMM):
         raise FrozenModelError(f"{arguments.model}: models of timm give no attention weights and no grid of regions.")
@@ -79,9 +78,8 @@ def load_looking(arguments: argparse.Namespace) -> LookingModel:
 
 
 def open_image(path: str) -> Image.Image:
-    """
-    Raises:
-        UnreadableImageError: see there.
+    """Raises:
+    UnreadableImageError: see there.
     """
     return decode(Record(path, None, path))
 

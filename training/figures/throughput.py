@@ -21,11 +21,10 @@ PLACES = ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1))
 
 
 def draw(result: dict[str, Any], published: list[dict[str, Any]], factor: float | None) -> Figure:
-    """
-    Args:
-        result: of `throughput.py`. A model without "linear" is a mark on the lower edge.
-        published: rows of `published_throughput.yaml`.
-        factor: by which measured images per second are multiplied to stand on the published axis; None if unknown.
+    """Args:
+    result: of `throughput.py`. A model without "linear" is a mark on the lower edge.
+    published: rows of `published_throughput.yaml`.
+    factor: by which measured images per second are multiplied to stand on the published axis; None if unknown.
     """
     figure = Figure(figsize=(9, 6.5), layout="constrained")
     axes = figure.subplots()

@@ -1,8 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-`--architecture auto` and `resnet-50`: backbones of transformers in a run. What one cannot do is said before training.
-"""
+"""`--architecture auto` and `resnet-50`: backbones of transformers in a run. What one cannot do is said before training."""
 
 from pathlib import Path
 from typing import Any
@@ -20,8 +18,7 @@ from training.options.pretrain_options import OptionError, PretrainOptions
 
 
 def backbone_overrides(options: PretrainOptions, backbone: Any) -> dict[str, Any]:
-    """
-    Fields of an [`EsViTConfig`] for the backbone that `options` (or else the architecture, as `backbone`) names.
+    """Fields of an [`EsViTConfig`] for the backbone that `options` (or else the architecture, as `backbone`) names.
 
     Raises:
         OptionError: there is no backbone of this name, or it has no stochastic depth. EsViTBackboneError: see
@@ -41,9 +38,8 @@ def backbone_overrides(options: PretrainOptions, backbone: Any) -> dict[str, Any
 
 
 def check_backbone(config: EsViTConfig, options: PretrainOptions) -> None:
-    """
-    Raises:
-        OptionError: it cannot recompute its blocks, has no fused attention, or `backbone` no weights.
+    """Raises:
+    OptionError: it cannot recompute its blocks, has no fused attention, or `backbone` no weights.
     """
     model = on_meta(description(config.backbone_config))
     if options.attn_implementation == "sdpa" and not model._supports_sdpa:
@@ -59,10 +55,9 @@ def check_backbone(config: EsViTConfig, options: PretrainOptions) -> None:
 
 
 def check_crop_sizes(config: EsViTConfig, options: PretrainOptions) -> None:
-    """
-    Raises:
-        OptionError: crops that are too small for the architecture.
-        EsViTBackboneError: the backbone cannot take crops of such a size.
+    """Raises:
+    OptionError: crops that are too small for the architecture.
+    EsViTBackboneError: the backbone cannot take crops of such a size.
     """
     sizes = {"global_crop_size": [options.global_crop_size], "local_crop_sizes": used_local_sizes(options)}
     for name, size in ((name, size) for name, values in sizes.items() for size in values):
@@ -84,8 +79,7 @@ def used_local_sizes(options: PretrainOptions) -> list[int]:
 
 
 def load_backbone_weights(model: EsViTForPreTraining, name: str) -> None:
-    """
-    Put pretrained weights of a backbone into a model; transformers warns of those that `name` lacks.
+    """Put pretrained weights of a backbone into a model; transformers warns of those that `name` lacks.
 
     Raises:
         OSError: there are none of this name.

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-`--init_from`: start student and teacher from a run or a model instead of random weights.
+"""`--init_from`: start student and teacher from a run or a model instead of random weights.
 
 From a run (its folder, or one of its checkpoints) student and teacher come from their own folders, and the AdamW
 moments of the parameters that fit come along, matched by name; the original (microsoft/esvit, MIT) silently lost all of
@@ -50,8 +49,7 @@ class Origin(NamedTuple):
 def initialise(
     source: str, student: EsViTForPreTraining, teacher: EsViTForPreTraining, optimizer: torch.optim.Optimizer
 ) -> str:
-    """
-    Put the weights that `source` names into student and teacher, which must be equal, and the AdamW moments into
+    """Put the weights that `source` names into student and teacher, which must be equal, and the AdamW moments into
     `optimizer`. Returns what was done, as text.
 
     Raises:
@@ -111,8 +109,7 @@ def find_origin(source: str) -> Origin:
 
 
 def check_origin(origin: Origin, config: EsViTConfig) -> None:
-    """
-    What can be told before a network is made.
+    """What can be told before a network is made.
 
     Raises:
         InitialisationError: there is no such model, or its backbone computes something else.

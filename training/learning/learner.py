@@ -29,8 +29,7 @@ from training.views.on_device import augment
 
 
 class Learner:
-    """
-    Every process makes one, with equal weights. `student` and `teacher` are the bare models, `wrapped` is the student
+    """Every process makes one, with equal weights. `student` and `teacher` are the bare models, `wrapped` is the student
     as Accelerate prepared it, whose backward pass averages gradients over processes.
     """
 
@@ -58,8 +57,7 @@ class Learner:
         set_seed(options.seed, device_specific=True)
 
     def state(self) -> tuple[EsViTForPreTraining, EsViTForPreTraining, torch.optim.Optimizer]:
-        """
-        Student, teacher, optimizer, for saving and loading. The student never uses the centres; with the teacher's its
+        """Student, teacher, optimizer, for saving and loading. The student never uses the centres; with the teacher's its
         folder is complete.
         """
         for name, center in self.teacher.named_buffers(recurse=False):
@@ -67,8 +65,7 @@ class Learner:
         return self.student, self.teacher, self.optimizer
 
     def train_step(self, batches: list[Batch], step: int, monitor: Monitor) -> None:
-        """
-        One update of student, teacher and centres from `gradient_accumulation_steps` batches. If a loss or a gradient
+        """One update of student, teacher and centres from `gradient_accumulation_steps` batches. If a loss or a gradient
         is not finite, on any process, all stay as they were: the flag for it stays on the device.
         """
         plan = self.plan

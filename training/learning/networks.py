@@ -63,9 +63,8 @@ def refuse_sharding() -> None:
 
 
 def check_precision(options: PretrainOptions) -> None:
-    """
-    Raises:
-        PrecisionError: fp16 without a GPU, which Accelerate would silently run in fp32; bf16 on one that has none.
+    """Raises:
+    PrecisionError: fp16 without a GPU, which Accelerate would silently run in fp32; bf16 on one that has none.
     """
     if options.mixed_precision == "fp16" and not torch.accelerator.is_available():
         raise PrecisionError("fp16 needs a GPU; on a CPU use --mixed_precision bf16 or no.")
@@ -74,8 +73,7 @@ def check_precision(options: PretrainOptions) -> None:
 
 
 def build_accelerator(options: PretrainOptions) -> Accelerator:
-    """
-    Of options that `check_precision` and `check_trackers` let pass.
+    """Of options that `check_precision` and `check_trackers` let pass.
 
     Raises:
         ShardingError: FSDP, DeepSpeed or the like is configured.
@@ -96,11 +94,10 @@ def build_accelerator(options: PretrainOptions) -> Accelerator:
 
 
 def build_config(options: PretrainOptions) -> EsViTConfig:
-    """
-    Raises:
-        OptionError: an option that the architecture does not have.
-        EsViTBackboneError: a backbone that cannot do what the run asks of it.
-        EsViTArchitectureError, StrictDataclassError: there is no such architecture, or a field of it cannot be so.
+    """Raises:
+    OptionError: an option that the architecture does not have.
+    EsViTBackboneError: a backbone that cannot do what the run asks of it.
+    EsViTArchitectureError, StrictDataclassError: there is no such architecture, or a field of it cannot be so.
     """
     heads = {
         "num_prototypes": options.num_prototypes,
@@ -131,8 +128,7 @@ def build_config(options: PretrainOptions) -> EsViTConfig:
 
 
 def continued_config(init_from: str, output_dir: str, changes: dict[str, Any]) -> EsViTConfig:
-    """
-    The configuration of the networks of `init_from` with some fields changed. Once the run has a checkpoint of its own,
+    """The configuration of the networks of `init_from` with some fields changed. Once the run has a checkpoint of its own,
     that has it, and `init_from` need not be there any more.
     """
     checkpoint = Path(output_dir) / "checkpoints" / "last" / "student"
@@ -141,8 +137,7 @@ def continued_config(init_from: str, output_dir: str, changes: dict[str, Any]) -
 
 
 def build_networks(options: PretrainOptions, device: torch.device) -> tuple[EsViTForPreTraining, EsViTForPreTraining]:
-    """
-    Student and teacher, equal at the start; the teacher has no stochastic depth and takes no gradient.
+    """Student and teacher, equal at the start; the teacher has no stochastic depth and takes no gradient.
 
     Raises:
         OptionError, EsViTBackboneError, EsViTArchitectureError, StrictDataclassError: see [`build_config`].

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-What happens to parameters and gradients in a step: weight-decay groups, clipping of each parameter on its own, the
+"""What happens to parameters and gradients in a step: weight-decay groups, clipping of each parameter on its own, the
 frozen last layer, the EMA teacher. As in the original (microsoft/esvit, MIT), with foreach kernels; nothing is read by
 the host. Unlike the original, a step whose loss or gradient is not finite changes nothing, the teacher included.
 """
@@ -14,8 +13,7 @@ from torch.optim.sgd import sgd
 
 
 def parameter_groups(model: nn.Module) -> list[dict]:
-    """
-    Trainable parameters in two groups: decayed, and not decayed (biases and every one-dimensional tensor). Bias tables,
+    """Trainable parameters in two groups: decayed, and not decayed (biases and every one-dimensional tensor). Bias tables,
     position embeddings and the prototypes' norms `[K, 1]` are decayed, as in the original.
     """
     decayed: list[nn.Parameter] = []
@@ -35,8 +33,7 @@ def set_schedules(optimizer: torch.optim.Optimizer, lr: float, weight_decay: flo
 
 @torch.no_grad()
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> torch.Tensor:
-    """
-    Scale each gradient by min(1, max_norm / (its norm + 1e-6)); by nothing if `max_norm` is 0. There is no global norm.
+    """Scale each gradient by min(1, max_norm / (its norm + 1e-6)); by nothing if `max_norm` is 0. There is no global norm.
     Returns the norms `[gradients]` from before.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -63,8 +60,7 @@ def drop_last_layer_gradients(model: nn.Module) -> None:
 
 @torch.no_grad()
 def not_finite(losses: Sequence[torch.Tensor], norms: torch.Tensor) -> torch.Tensor:
-    """
-    1 if any of a step's losses (0-dim) or gradient norms `[n]` is infinite or not a number, on any process, else 0:
+    """1 if any of a step's losses (0-dim) or gradient norms `[n]` is infinite or not a number, on any process, else 0:
     float32, 0-dim, on the device. It never travels to the host in the step.
     """
     values = torch.cat([torch.stack(list(losses)).float(), norms])
@@ -77,8 +73,7 @@ def not_finite(losses: Sequence[torch.Tensor], norms: torch.Tensor) -> torch.Ten
 def apply_gradients(
     optimizer: torch.optim.Optimizer, skip: torch.Tensor, scaler: torch.amp.GradScaler | None = None
 ) -> None:
-    """
-    A step of fused AdamW, which reads `skip` (0-dim) on the device: where it is 1, weights, moments and step counts
+    """A step of fused AdamW, which reads `skip` (0-dim) on the device: where it is 1, weights, moments and step counts
     stay as they are. A `scaler`, which must have unscaled the gradients, then sets its scale anew.
     """
     optimizer.found_inf = skip  # type: ignore[attr-defined]
@@ -90,8 +85,7 @@ def apply_gradients(
 
 @torch.no_grad()
 def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float, skip: torch.Tensor) -> None:
-    """
-    theta_t <- momentum theta_t + (1 - momentum) theta_s over all parameters; buffers are the teacher's own. Nothing
+    """theta_t <- momentum theta_t + (1 - momentum) theta_s over all parameters; buffers are the teacher's own. Nothing
     changes where `skip` (0-dim, on the device) is 1, whatever theta_s is.
     """
     averaged: list[torch.Tensor] = [*teacher.parameters()]

@@ -13,14 +13,13 @@ from training.options.pretrain_options import PretrainOptions
 
 @dataclass(frozen=True)
 class Plan:
-    """
-    Attributes:
-        num_images: of the data.
-        world_size: number of processes.
-        global_batch: images that all processes take for one step.
-        last_step: where this run stops; `num_steps` but for `max_steps`.
-        lr, weight_decay, momentum: `[num_steps]`, float64.
-        teacher_temp: `[epochs]`, float64.
+    """Attributes:
+    num_images: of the data.
+    world_size: number of processes.
+    global_batch: images that all processes take for one step.
+    last_step: where this run stops; `num_steps` but for `max_steps`.
+    lr, weight_decay, momentum: `[num_steps]`, float64.
+    teacher_temp: `[epochs]`, float64.
     """
 
     num_images: int
@@ -50,9 +49,8 @@ class Plan:
 
 
 def make_plan(options: PretrainOptions, num_images: int, world_size: int) -> Plan:
-    """
-    Raises:
-        DataOptionError: the data do not give every process one step.
+    """Raises:
+    DataOptionError: the data do not give every process one step.
     """
     per_process = options.batch_size * options.gradient_accumulation_steps
     steps = steps_per_epoch(num_images, per_process, world_size)

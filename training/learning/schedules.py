@@ -14,8 +14,7 @@ class ScheduleError(EsViTError, ValueError):
 def cosine_schedule(
     base: float, final: float, epochs: int, steps_per_epoch: int, warmup_epochs: int = 0, start: float = 0.0
 ) -> np.ndarray:
-    """
-    Linear from `start` to `base`, both included, over the warm-up; then half a cosine from `base` towards `final`,
+    """Linear from `start` to `base`, both included, over the warm-up; then half a cosine from `base` towards `final`,
     which the last step does not quite reach. Returns `[epochs * steps_per_epoch]`, float64.
     """
     warmup_steps = warmup_epochs * steps_per_epoch

@@ -63,7 +63,8 @@ def cell_distance(a: Tensor, b: Tensor, columns: int) -> Tensor:
 
 def far_apart(regions: Tensor, columns: int, count: int, apart: int) -> Tensor:
     """The first of `regions` [N], and then always the next that is at least `apart` regions from all before: places
-    [<= count] in `regions`."""
+    [<= count] in `regions`.
+    """
     remaining, chosen = torch.arange(len(regions), device=regions.device), list[Tensor]()
     while len(remaining) and len(chosen) < count:
         chosen.append(remaining[0])

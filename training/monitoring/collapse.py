@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Signs of collapse, the failure of self-distillation that no error shows: the teacher gives every image the same
+"""Signs of collapse, the failure of self-distillation that no error shows: the teacher gives every image the same
 distribution over prototypes, and the loss sits at ln K; or features keep few dimensions.
 """
 
@@ -16,8 +15,7 @@ PATIENCE = 500  # steps
 
 
 def rank_me(features: torch.Tensor) -> float:
-    """
-    The effective rank of features `[N, D]`, between 1 and min(N, D): exp of the entropy of the singular values, divided
+    """The effective rank of features `[N, D]`, between 1 and min(N, D): exp of the entropy of the singular values, divided
     by their sum (RankMe, arXiv 2210.02885, equation 1).
     """
     features = features.double()
@@ -28,8 +26,7 @@ def rank_me(features: torch.Tensor) -> float:
 
 
 def spread(features: torch.Tensor) -> float:
-    """
-    Standard deviation over unit vectors `[N, D]`, averaged over dimensions and scaled by sqrt(D): about 1 if they point
+    """Standard deviation over unit vectors `[N, D]`, averaged over dimensions and scaled by sqrt(D): about 1 if they point
     everywhere, 0 if all are the same (as in SimSiam, arXiv 2011.10566, section 4.1).
     """
     return float(features.std(dim=0, correction=0).mean() * math.sqrt(features.shape[1]))

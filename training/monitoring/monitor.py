@@ -43,8 +43,7 @@ class NonFiniteLossError(EsViTError, ArithmeticError):
 
 
 class Monitor:
-    """
-    Collects the losses of each step on the device, and once a window of `log_every` steps averages them over steps and
+    """Collects the losses of each step on the device, and once a window of `log_every` steps averages them over steps and
     processes, shows and writes them. Every process calls it; the main one shows and writes.
     """
 
@@ -85,8 +84,7 @@ class Monitor:
         self.start_window()
 
     def forget_after(self, step: int) -> None:
-        """
-        Drop what a stopped run logged after the checkpoint that is now continued, and a line it did not finish. The
+        """Drop what a stopped run logged after the checkpoint that is now continued, and a line it did not finish. The
         scores of that checkpoint, which has them itself, are written again. Lines that a power cut left unreadable are
         dropped, and counted.
         """
@@ -136,8 +134,7 @@ class Monitor:
             self.report(step, **values)
 
     def report(self, step: int, **values: float) -> None:
-        """
-        Average the window over steps and processes, without batches whose loss is not finite.
+        """Average the window over steps and processes, without batches whose loss is not finite.
 
         Raises:
             NonFiniteLossError: on all processes alike.

@@ -16,8 +16,7 @@ PUBLISH = PROGRAMS / "publish.py"
 
 
 def started_by() -> list[str]:
-    """
-    The command line that started this process, with its launcher: that of the furthest process above it whose last
+    """The command line that started this process, with its launcher: that of the furthest process above it whose last
     arguments are the script and its own, such as `torchrun`, `accelerate launch` or `timeout`.
     """
     command = list(sys.orig_argv)
@@ -39,8 +38,7 @@ def as_typed(command: list[str]) -> list[str]:
 
 
 def resume_command(output_dir: str, max_steps: int) -> str:
-    """
-    What continues the run from its last checkpoint. A run that was not started as a program is continued with the
+    """What continues the run from its last checkpoint. A run that was not started as a program is continued with the
     options in its folder. A limit of steps, which it has reached, is lifted.
     """
     if Path(sys.argv[0]).name == SCRIPT.name:

@@ -22,8 +22,7 @@ BACKGROUND = (200, 220, 240)  # not a grey: views may be white, black, or any gr
 
 
 def views_picture(groups: list[torch.Tensor], batch: int, images: int = 8) -> Image.Image:
-    """
-    Normalised views, in groups `[crops * B, 3, h, w]`, as a table: a row for each of the first images, in it the two
+    """Normalised views, in groups `[crops * B, 3, h, w]`, as a table: a row for each of the first images, in it the two
     global crops, then each set of local ones, under their number and size.
     """
     tallest = max(group.shape[2] for group in groups)

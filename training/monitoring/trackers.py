@@ -27,8 +27,7 @@ def tracker_names(options: PretrainOptions) -> list[str]:
 
 
 def check_trackers(options: PretrainOptions) -> None:
-    """
-    Import the trackers, and look for the login of those that send what they get.
+    """Import the trackers, and look for the login of those that send what they get.
 
     Raises:
         OptionError: some are unknown, not installed (Accelerate would silently leave them out), or not logged in.

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Options of a pretraining run: one dataclass <-> command line <-> YAML recipe.
+"""Options of a pretraining run: one dataclass <-> command line <-> YAML recipe.
 
 A recipe is a YAML file of the same names; the command line goes on top of it. The defaults are the recipe that gave the
 published Swin-T W7 (view + region, 300 epochs; arXiv 2106.09785, section 4.1).
@@ -366,8 +365,7 @@ def unknown_option(name: str) -> OptionError:
 
 
 def recipe_arguments(recipe: str, left_out: Collection[str] = ()) -> list[str]:
-    """
-    A recipe, by path or by its name in `recipes/`, as command line arguments: both are checked in one way. Without the
+    """A recipe, by path or by its name in `recipes/`, as command line arguments: both are checked in one way. Without the
     options `left_out`.
     """
     path = Path(recipe) if Path(recipe).suffix in (".yaml", ".yml") else RECIPES / f"{recipe}.yaml"
@@ -390,8 +388,7 @@ def recipe_arguments(recipe: str, left_out: Collection[str] = ()) -> list[str]:
 
 
 def read_options(arguments: list[str]) -> PretrainOptions:
-    """
-    Defaults, then `--recipe`, then the rest of the command line. `--data` there replaces all that the recipe says about
+    """Defaults, then `--recipe`, then the rest of the command line. `--data` there replaces all that the recipe says about
     data (ABOUT_DATA): a folder is not streamed because the recipe's data set is. Values are not checked yet.
 
     Raises:
@@ -411,8 +408,7 @@ def read_options(arguments: list[str]) -> PretrainOptions:
 
 
 def parse_options(arguments: list[str]) -> PretrainOptions:
-    """
-    As `read_options`, and checked.
+    """As `read_options`, and checked.
 
     Raises:
         OptionError: also for impossible values, of which it names all.

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-`--push_to_hub`: each best teacher goes to the Hub while training goes on.
+"""`--push_to_hub`: each best teacher goes to the Hub while training goes on.
 
 A push is `publish.py` in a process of its own, on a copy of the checkpoint in `OUTPUT_DIR/hub/`: training neither waits
 for it nor fails with it. There is one at a time; of the teachers that become best meanwhile the newest is next. A
@@ -38,9 +37,8 @@ ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "TOKENIZERS_P
 
 
 def check_repo_id(repo_id: str) -> None:
-    """
-    Raises:
-        OptionError: this cannot be the full name of a repository.
+    """Raises:
+    OptionError: this cannot be the full name of a repository.
     """
     try:
         validate_repo_id(repo_id)
@@ -197,9 +195,7 @@ class HubPush(NoPush):
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """
-        Push what is not there yet, a last time: the best teacher, or, of a run without k-NN evaluation, the final one.
-        """
+        """Push what is not there yet, a last time: the best teacher, or, of a run without k-NN evaluation, the final one."""
         deadline = time.monotonic() + self.last_push_seconds
         self.wait(deadline)
         best = read_json(self.output_dir / "checkpoints" / "best.json")

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Model cards: `model_cards/template.md`, filled in, under metadata that the Hub reads (huggingface_hub's card API).
+"""Model cards: `model_cards/template.md`, filled in, under metadata that the Hub reads (huggingface_hub's card API).
 
 Figures are in percent. Who measured them is said wherever they stand: in the table, and as the source of each entry
 of the metadata's model-index that is not the publisher's own.
@@ -41,8 +40,7 @@ class CardError(EsViTError, ValueError):
 
 @dataclass
 class Figure:
-    """
-    A share in percent: of what, on which data, by what command, who says so (None: whoever publishes it), and in which
+    """A share in percent: of what, on which data, by what command, who says so (None: whoever publishes it), and in which
     of TASKS.
     """
 
@@ -154,8 +152,7 @@ def recipe_of(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_card(text: str) -> None:
-    """
-    What can be known of a card's validity without the Hub.
+    """What can be known of a card's validity without the Hub.
 
     Raises:
         CardError: the header is missing, is not YAML, lacks a field, or has a model-index that cannot be parsed.

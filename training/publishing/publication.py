@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-The folder that is published: a model as anybody can use it.
+"""The folder that is published: a model as anybody can use it.
 
     model.safetensors                          the backbone alone, which every Auto class loads
     pretraining_heads.safetensors              heads and centres: `EsViTForPreTraining` and `--init_from` load both
@@ -68,8 +67,7 @@ class Source:
 
 
 def find_source(path: Path, checkpoint: str | None = None) -> Source:
-    """
-    A run's model (`checkpoint` of CHECKPOINTS says which; by default the final one, else the best, else the last), or
+    """A run's model (`checkpoint` of CHECKPOINTS says which; by default the final one, else the best, else the last), or
     the model that a folder holds.
 
     Raises:
@@ -109,9 +107,8 @@ def source_of_run(run: Path, checkpoint: str | None) -> Source:
 
 
 def options_of(run: Path) -> dict[str, Any]:
-    """
-    Raises:
-        SourceError: the file of the run's options is damaged.
+    """Raises:
+    SourceError: the file of the run's options is damaged.
     """
     file = run / "options.yaml"
     try:
@@ -172,8 +169,7 @@ def check_destination(folder: Path) -> None:
 
 
 def load_network(folder: Path) -> EsViTForPreTraining | EsViTModel:
-    """
-    The model of a folder, with its heads if it has any, in the precision of its file.
+    """The model of a folder, with its heads if it has any, in the precision of its file.
 
     Raises:
         SourceError: it is of another type, is damaged, or lacks tensors.

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Load a published model by its name, as a stranger would, and compare its outputs with the expected ones.
+"""Load a published model by its name, as a stranger would, and compare its outputs with the expected ones.
 
     python -I training/publishing/published_check.py REPO_ID REVISION EXPECTED.safetensors CACHE_FOLDER
 

@@ -58,8 +58,7 @@ def card_of(
     native: bool = False,
     files: dict[str, int],
 ) -> Card:
-    """
-    The card of `model`, which `source` names, for a folder of `files`.
+    """The card of `model`, which `source` names, for a folder of `files`.
 
     Raises:
         SourceError: one of `metrics` is no result of an evaluation command.
@@ -129,8 +128,7 @@ def figures_of_run(source: Source, options: dict[str, Any], repo_id: str) -> lis
 
 
 def figures_of_file(result: Path, repo_id: str) -> list[Figure]:
-    """
-    What an evaluation command wrote as its result: see `evaluation.write_result`.
+    """What an evaluation command wrote as its result: see `evaluation.write_result`.
 
     Raises:
         SourceError: it is no such file.

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-What a run needs from outside, opened and checked before anything long begins. What is wrong is collected, so that all
+"""What a run needs from outside, opened and checked before anything long begins. What is wrong is collected, so that all
 of it is named together.
 """
 
@@ -69,8 +68,7 @@ SPARE_CHECKPOINTS = 2  # that exist for a while beside those that are kept: the 
 
 
 class Preparation:
-    """
-    Every process makes one. All end up with the same `problems`.
+    """Every process makes one. All end up with the same `problems`.
 
     Attributes:
         source, plan: None if they could not be made.
@@ -163,10 +161,9 @@ class Preparation:
         return [self.source.describe(self.plan.steps_per_epoch * self.plan.global_batch // world, world)]
 
     def refuse(self) -> None:
-        """
-        Raises:
-            PreparationError: there are several, or one of another process. A single one of the main process, which
-                tells it, is raised as it is.
+        """Raises:
+        PreparationError: there are several, or one of another process. A single one of the main process, which
+            tells it, is raised as it is.
         """
         messages = gather_object([str(problem) for problem in self.problems])
         if self.accelerator.is_main_process and self.problems and set(messages) == {str(self.problems[0])}:
@@ -176,10 +173,9 @@ class Preparation:
 
 
 def refuse_values(options: PretrainOptions) -> None:
-    """
-    Raises:
-        OptionError: names every value that cannot be.
-        EsViTArchitectureError, EsViTBackboneError, StrictDataclassError, ViewOptionError: as their constructors say.
+    """Raises:
+    OptionError: names every value that cannot be.
+    EsViTArchitectureError, EsViTBackboneError, StrictDataclassError, ViewOptionError: as their constructors say.
     """
     if problems := options.problems():
         raise OptionError("\n".join(problems))
@@ -194,18 +190,16 @@ def existing_folder(path: Path) -> Path:
 
 
 def check_output(options: PretrainOptions) -> None:
-    """
-    Raises:
-        UnwritableCheckpointError: nothing can be written in `output_dir`, or where it would be made.
+    """Raises:
+    UnwritableCheckpointError: nothing can be written in `output_dir`, or where it would be made.
     """
     with writing(Path(options.output_dir)):
         tempfile.TemporaryFile(dir=existing_folder(Path(options.output_dir))).close()
 
 
 def check_disk(options: PretrainOptions) -> None:
-    """
-    Raises:
-        OptionError: there is no room for the checkpoints that will exist at a time.
+    """Raises:
+    OptionError: there is no room for the checkpoints that will exist at a time.
     """
     if options.problems() or not existing_folder(Path(options.output_dir)).is_dir():
         return

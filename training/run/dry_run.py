@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-`--dry_run`: what a run would be, what a step of it takes, and all that stands in its way. Nothing is trained, and
+"""`--dry_run`: what a run would be, what a step of it takes, and all that stands in its way. Nothing is trained, and
 nothing is written but the index of tar files, which the run then finds.
 """
 
@@ -20,9 +19,8 @@ from training.run.estimate import Estimate, estimate
 
 
 def dry_run(options: PretrainOptions) -> None:
-    """
-    Raises:
-        PreparationError, or one of USER_ERRORS: the run cannot begin.
+    """Raises:
+    PreparationError, or one of USER_ERRORS: the run cannot begin.
     """
     preparation = Preparation(options)
     accelerator = preparation.accelerator
@@ -49,9 +47,8 @@ def describe_options(options: PretrainOptions) -> str:
 
 
 def describe_step(preparation: Preparation) -> None:
-    """
-    Raises:
-        OptionError: the step does not fit into the device's memory.
+    """Raises:
+    OptionError: the step does not fit into the device's memory.
     """
     options, accelerator = preparation.options, preparation.accelerator
     counted = estimate(options, accelerator.device, accelerator.num_processes)

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Memory and arithmetic of a training step, counted before it is taken: the step runs on fake tensors, which have sizes
+"""Memory and arithmetic of a training step, counted before it is taken: the step runs on fake tensors, which have sizes
 and no values, so that it costs seconds and almost no memory whatever the model.
 """
 
@@ -27,8 +26,7 @@ PATCH_SIZE = 4  # of the architectures whose blocks work in parts
 
 
 class Counter(TorchDispatchMode):
-    """
-    Counts while it is entered: floating point operations (a product and a sum are two), and the bytes of the tensors
+    """Counts while it is entered: floating point operations (a product and a sum are two), and the bytes of the tensors
     that are made and still alive, with their peak.
     """
 
@@ -66,8 +64,7 @@ class Counter(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class Estimate:
-    """
-    Of one process, in bytes.
+    """Of one process, in bytes.
 
     Attributes:
         student, teacher: parameters and buffers.
@@ -106,8 +103,7 @@ def bytes_of(model: nn.Module) -> int:
 
 
 def estimate(options: PretrainOptions, device: torch.device, world_size: int) -> Estimate:
-    """
-    What a step of `options` takes on `device`. Not in it are what torch itself, its kernels and a fragmented heap hold,
+    """What a step of `options` takes on `device`. Not in it are what torch itself, its kernels and a fragmented heap hold,
     and what `torch.compile` saves.
     """
     # Copying a network is not for fake tensors: some that count hold a value.
@@ -134,8 +130,7 @@ def estimate(options: PretrainOptions, device: torch.device, world_size: int) ->
 
 
 def counted_batches(options: PretrainOptions, device: torch.device) -> tuple[int, ...]:
-    """
-    Sizes of one or two batches that tell what a step takes. On a CPU blocks and loss go through a batch in parts, which
+    """Sizes of one or two batches that tell what a step takes. On a CPU blocks and loss go through a batch in parts, which
     are thousands of calls for a large one. Once parts are full, each further image adds the same: two batches of full
     parts are enough.
     """

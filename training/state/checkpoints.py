@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Checkpoints of a run: `checkpoints/step-00001234/` with
+"""Checkpoints of a run: `checkpoints/step-00001234/` with.
 
     student/, teacher/   model folders, loadable with from_pretrained
     training_state/      progress.json, training.pt (optimizer, scaler), rng-0.pt, rng-1.pt, ... (one a process)
@@ -75,8 +74,7 @@ class Checkpoints:
         teacher: EsViTForPreTraining,
         optimizer: torch.optim.Optimizer,
     ) -> Path:
-        """
-        Write a checkpoint and delete the oldest beyond `keep`. Returns its folder.
+        """Write a checkpoint and delete the oldest beyond `keep`. Returns its folder.
 
         Raises:
             UnwritableCheckpointError: on all processes; those before it are as they were.
@@ -115,8 +113,7 @@ class Checkpoints:
         return [folder for folder in sorted(self.root.glob("step-*")) if is_complete(folder)]
 
     def _delete_old(self) -> None:
-        """
-        Keep the newest, and the best. What is deleted loses its final name first, so that no kill leaves half of it
+        """Keep the newest, and the best. What is deleted loses its final name first, so that no kill leaves half of it
         under that.
         """
         best = (self.root / "best").resolve()
@@ -131,8 +128,7 @@ class Checkpoints:
         return on_main(self.accelerator, lambda: read_json(folder / "evaluation.json"))
 
     def add_scores(self, folder: Path, scores: dict[str, float]) -> None:
-        """
-        Note what the teacher of a checkpoint scored, and point `best` to it if the first score is higher than any
+        """Note what the teacher of a checkpoint scored, and point `best` to it if the first score is higher than any
         before. Doing so again, after a kill in between, changes nothing.
 
         Raises:
@@ -151,8 +147,7 @@ class Checkpoints:
                 write_text(self.root / "best.json", json.dumps(content) + "\n")
 
     def latest(self, options: PretrainOptions, steps_per_epoch: int) -> tuple[Path, Progress] | None:
-        """
-        The newest valid checkpoint and its progress, if there is one; `last` points to it.
+        """The newest valid checkpoint and its progress, if there is one; `last` points to it.
 
         Raises:
             ResumeError: on all processes. It was made with other options, another number of processes or other data; or
@@ -200,8 +195,7 @@ class Checkpoints:
         teacher: EsViTForPreTraining,
         optimizer: torch.optim.Optimizer,
     ) -> None:
-        """
-        Put the state of a checkpoint into the objects of this run.
+        """Put the state of a checkpoint into the objects of this run.
 
         Raises:
             ResumeError: a file of it is missing or damaged.

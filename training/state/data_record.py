@@ -52,9 +52,8 @@ class DataRecord:
         return found["identity"].get("commit") if found is not None and found["data"] == data else None
 
     def check(self, source: ImageSource) -> None:
-        """
-        Raises:
-            ResumeError: the run was begun with other data.
+        """Raises:
+        ResumeError: the run was begun with other data.
         """
         if self._found is None:
             return

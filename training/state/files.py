@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-How a run writes what must last. The main process alone writes, so a failure shows in one place; it is told to the
+"""How a run writes what must last. The main process alone writes, so a failure shows in one place; it is told to the
 others, and all raise it together: none waits for one that is gone. What has its final name is whole, also after a kill
 or a power cut at any instant.
 """
@@ -49,8 +48,7 @@ class FolderInUseError(RunFolderError):
 
 
 class FolderLock:
-    """
-    Keeps a second run out of a folder for as long as the process lives that took it. A record lock, which workers do
+    """Keeps a second run out of a folder for as long as the process lives that took it. A record lock, which workers do
     not inherit: after a kill the folder is free at once, though they may live a little longer.
     """
 
@@ -59,9 +57,8 @@ class FolderLock:
         self.file: TextIO | None = None
 
     def take(self) -> None:
-        """
-        Raises:
-            FolderInUseError: another process has it, which the message names.
+        """Raises:
+        FolderInUseError: another process has it, which the message names.
         """
         self.file = self.path.open("a+")
         try:
@@ -80,8 +77,7 @@ class FolderLock:
 
 
 def on_main(accelerator: Accelerator, action: Callable[[], Result]) -> Result:
-    """
-    `action()` on the main process alone. Every process calls this, and gets the result.
+    """`action()` on the main process alone. Every process calls this, and gets the result.
 
     Raises:
         RunFolderError: as `action` did; on all processes.
@@ -100,9 +96,8 @@ def on_main(accelerator: Accelerator, action: Callable[[], Result]) -> Result:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """
-    Raises:
-        UnwritableCheckpointError: the block failed to write below `folder`.
+    """Raises:
+    UnwritableCheckpointError: the block failed to write below `folder`.
     """
     try:
         yield
@@ -116,8 +111,7 @@ def writing(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def written_beside(final: Path) -> Iterator[Path]:
-    """
-    An empty folder to write into. After the block it is forced to the disk, and takes the name `final`, and the place
+    """An empty folder to write into. After the block it is forced to the disk, and takes the name `final`, and the place
     of any older folder; if the block fails, it is removed, since the disk may be full.
 
     Raises:
@@ -141,8 +135,7 @@ def written_beside(final: Path) -> Iterator[Path]:
 
 
 def model_folder(model: EsViTForPreTraining, path: Path) -> None:
-    """
-    Write a model folder, in place of any older one.
+    """Write a model folder, in place of any older one.
 
     Raises:
         UnwritableCheckpointError: it cannot be written.
@@ -185,8 +178,7 @@ def force_to_disk(folder: Path) -> None:
 
 
 def check_shared(accelerator: Accelerator, folder: Path) -> None:
-    """
-    Make `folder`, and make sure that the main process can write there and the others, maybe on other machines, see it:
+    """Make `folder`, and make sure that the main process can write there and the others, maybe on other machines, see it:
     a run whose processes do not all find the same checkpoint could not continue.
 
     Raises:

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Signals with which schedulers announce that a machine is taken away: SIGTERM, SIGUSR1, SIGUSR2. All processes stop after
+"""Signals with which schedulers announce that a machine is taken away: SIGTERM, SIGUSR1, SIGUSR2. All processes stop after
 the same step, so that a checkpoint can be written, and the program ends with `EXIT_CODE`. Before training begins, and
 after it, they end the program at once: there is nothing to save.
 
@@ -34,8 +33,7 @@ class InterruptedRunError(RuntimeError):
 
 
 def outlive_signals(worker: int) -> None:
-    """
-    For workers of a loader. Schedulers signal every process of a job, and the step that is under way still needs its
+    """For workers of a loader. Schedulers signal every process of a job, and the step that is under way still needs its
     batches: SIGTERM ends a worker only after `GRACE` seconds, the other signals not at all.
     """
 
@@ -48,8 +46,7 @@ def outlive_signals(worker: int) -> None:
 
 
 class Interruption:
-    """
-    Used as a context, in which the signals are only noted. Every process calls `exchange` after each step: whoever had
+    """Used as a context, in which the signals are only noted. Every process calls `exchange` after each step: whoever had
     a signal tells the others beside the next step, and all learn of it at the same call, one step later.
     """
 
@@ -74,8 +71,7 @@ class Interruption:
             self.sent[1].wait()
 
     def stop(self, step: int) -> None:
-        """
-        To be called by all processes while they do something long after `step`, at the same points.
+        """To be called by all processes while they do something long after `step`, at the same points.
 
         Raises:
             InterruptedRunError: one of them had a signal.

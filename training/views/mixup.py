@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899) of the student's views, for the view task.
+"""Mixup (arXiv 1710.09412) and CutMix (arXiv 1905.04899) of the student's views, for the view task.
 
 Each crop of image i is mixed with the same crop of image B - 1 - i of the batch, all images of a crop alike, as timm
 does by batch. The student's target is the same mixture of the teacher's distributions of the two whole images. (The

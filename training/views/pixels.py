@@ -36,8 +36,7 @@ cv2.setNumThreads(0)  # each worker has one core; and results must not depend on
 def write_views(
     image: Image.Image, full_size: tuple[int, int], crops: Sequence[CropParameters], slots: Sequence[torch.Tensor]
 ) -> None:
-    """
-    The views of an RGB image.
+    """The views of an RGB image.
 
     Args:
         image: the pixels, perhaps decoded at a fraction of their number.
@@ -86,8 +85,7 @@ def scaled_box(box: CropBox, full_size: tuple[int, int], shape: tuple[int, ...])
 
 
 def sufficient_size(full_size: tuple[int, int], crops: Sequence[CropParameters]) -> tuple[int, int]:
-    """
-    The smallest (width, height) that a decoder may reduce the image to: no box gets fewer pixels than its view, so that
+    """The smallest (width, height) that a decoder may reduce the image to: no box gets fewer pixels than its view, so that
     every side of every box must have twice the pixels of the view before there is anything to gain.
     """
     surplus = min(min(crop.box.height / crop.size[0], crop.box.width / crop.size[1]) for crop in crops)

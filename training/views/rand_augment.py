@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-The operations of RandAugment (arXiv 1909.13719) as timm has them, by Pillow: what `views` drew for the policy `deit`.
+"""The operations of RandAugment (arXiv 1909.13719) as timm has them, by Pillow: what `views` drew for the policy `deit`.
 
 Nothing here draws. Pixels from outside of the view are of ImageNet's mean colour; geometry is bicubic.
 """

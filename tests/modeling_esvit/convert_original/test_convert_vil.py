@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Conversion of original ViL checkpoints, whose layout and weights are the original's (microsoft/esvit, MIT).
+"""Conversion of original ViL checkpoints, whose layout and weights are the original's (microsoft/esvit, MIT).
 `original_vil_shapes.json` lists the tensors of its full-size network.
 """
 

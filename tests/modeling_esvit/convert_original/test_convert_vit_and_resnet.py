@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Conversion of ViTs and ResNets of the original (microsoft/esvit, MIT), and of torchvision's. `original_vit_shapes.json`
+"""Conversion of ViTs and ResNets of the original (microsoft/esvit, MIT), and of torchvision's. `original_vit_shapes.json`
 lists the tensors of its full-size DeiT-S.
 """
 

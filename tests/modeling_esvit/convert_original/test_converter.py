@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-Conversion of original checkpoints. `checkpoint_swin_tiny.pth` was written by the training script of the MIT-licensed
+"""Conversion of original checkpoints. `checkpoint_swin_tiny.pth` was written by the training script of the MIT-licensed
 original (microsoft/esvit); `original_swin_shapes.json` lists the tensors of its full-size networks.
 """
 

@@ -57,7 +57,7 @@ def images(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def by_hand(folder, images):
-    """name -> (view, regions)"""
+    """name -> (view, regions)."""
     model, processor = EsViTModel.from_pretrained(folder).eval(), AutoImageProcessor.from_pretrained(folder)
     result = {}
     for path in sorted(images.rglob("*.png")):
@@ -118,8 +118,7 @@ def test_inputs_of_all_kinds(images, tmp_path):
 
 @contextmanager
 def serve(folder: Path, status: Callable[[str, int], int | None]) -> Iterator[tuple[str, list[str]]]:
-    """
-    The address of a server of a folder, and the paths it was asked for. `status` of a path and how often that was asked
+    """The address of a server of a folder, and the paths it was asked for. `status` of a path and how often that was asked
     for: an error, or a redirection from `/moved/PATH` to `/PATH`; None: the file.
     """
     asked: list[str] = []

@@ -1,7 +1,8 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
 """k-NN of a bank of many parts, as ImageNet's: exact, the same bits on 1 and 2 processes, in memory that does not grow
-with the bank."""
+with the bank.
+"""
 
 import json
 import os

@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-transformers' common model, backbone and configuration tests on EsViT. Run by `tests/transformers_suite/run.py`.
+"""transformers' common model, backbone and configuration tests on EsViT. Run by `tests/transformers_suite/run.py`.
 
 Every departure from the common tests:
 

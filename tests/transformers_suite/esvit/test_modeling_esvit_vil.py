@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-transformers' common tests on ViL. They depart from the common ones as those of `test_modeling_esvit.py` do, and:
+"""transformers' common tests on ViL. They depart from the common ones as those of `test_modeling_esvit.py` do, and:
 
 * the weights of sparse attention are those of each chunk, and beside them those of the global tokens;
 * `test_retain_grad_hidden_states_attentions` is overridden, as it knows of one tensor a block.

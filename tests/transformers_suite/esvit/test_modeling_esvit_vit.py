@@ -1,7 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""
-transformers' common tests on ViT and on a backbone of transformers, here DINOv2. They depart from the common ones as
+"""transformers' common tests on ViT and on a backbone of transformers, here DINOv2. They depart from the common ones as
 those of `test_modeling_esvit.py` do; hidden states have a class token in front, and as maps do not.
 """
 
@@ -91,8 +90,7 @@ class EsViTAutoModelTest(EsViTViTModelTest):
         self.assertListEqual(shapes, (tester.num_blocks + 1) * [sequence])
 
     def test_capture_outputs_decorator(self):
-        """
-        The original forbids a model that collects its outputs inside another, as either could take what is the other's.
+        """The original forbids a model that collects its outputs inside another, as either could take what is the other's.
         The backbone inside is such a model; what it has collected is handed over when it is done: all of it, once.
         """
         config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
