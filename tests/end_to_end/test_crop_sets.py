@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from accelerate.state import AcceleratorState
 
-from tests.helpers.tiny_runs import losses_of, tiny, write_images
+from tests.helpers.tiny_runs import read_losses, tiny, write_images
 from training.options.pretrain_options import parse_options
 from training.pretrain import Pretraining
 from training.views.draw import POLICIES
@@ -26,7 +26,7 @@ def losses(images: Path, output: Path, changes: str) -> list[float]:
     """Of two steps, the second of which has a learning rate."""
     Pretraining(parse_options(tiny(images, output, f"{changes} --max_steps 2 --drop_path_rate 0"))).run()
     AcceleratorState._reset_state(reset_partial_state=True)
-    return losses_of(output)
+    return read_losses(output)
 
 
 @pytest.mark.parametrize("task", [pytest.param("view", marks=pytest.mark.slow), "view+region"])

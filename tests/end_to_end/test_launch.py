@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tests.helpers.paths import ROOT
-from tests.helpers.tiny_runs import losses_of, tiny, write_images
+from tests.helpers.tiny_runs import read_losses, tiny, write_images
 
 
 pytestmark = pytest.mark.slow
@@ -54,7 +54,7 @@ def losses(images, tmp_path_factory) -> list[float]:
     """Of a run of one process, with the same global batch."""
     output = tmp_path_factory.mktemp("one")
     ended(start("python", "training/pretrain.py", *tiny(images, output, "--drop_path_rate 0")))
-    return losses_of(output)
+    return read_losses(output)
 
 
 @pytest.mark.parametrize("script", ["torchrun.sh", "accelerate.sh"])
@@ -63,7 +63,7 @@ def test_one_machine(images, losses, tmp_path, script, processes):
     arguments = tiny(images, tmp_path, f"--drop_path_rate 0 --batch_size {8 // processes}")
     shown = ended(start(f"{LAUNCH}/{script}", *arguments, GPUS=str(processes), PORT=free_port()))
     assert f"{8 // processes} a process x {processes} processes" in shown
-    assert losses_of(tmp_path) == pytest.approx(losses, rel=1e-5)
+    assert read_losses(tmp_path) == pytest.approx(losses, rel=1e-5)
 
 
 @pytest.mark.parametrize("script", ["torchrun.sh", "accelerate.sh"])
@@ -71,7 +71,7 @@ def test_two_agents_on_one_machine(images, losses, tmp_path, script):
     settings = {"NODES": "2", "GPUS": "1", "PORT": free_port()}
     nodes = [start(f"{LAUNCH}/{script}", *tiny(images, tmp_path, TWO), NODE=node, **settings) for node in "01"]
     assert "4 a process x 2 processes" in "".join(map(ended, nodes))
-    assert losses_of(tmp_path) == pytest.approx(losses, rel=1e-5)
+    assert read_losses(tmp_path) == pytest.approx(losses, rel=1e-5)
 
 
 @contextmanager
@@ -106,7 +106,7 @@ def test_two_machines_with_a_network_between_them(images, losses, tmp_path, scri
             command = ["ip", "netns", "exec", name, f"{LAUNCH}/{script}", *tiny(images, tmp_path, TWO)]
             nodes.append(start(*command, NODE=str(node), **settings, **(address if script == "torchrun.sh" else {})))
         assert "4 a process x 2 processes" in "".join(map(ended, nodes))
-    assert losses_of(tmp_path) == pytest.approx(losses, rel=1e-5)
+    assert read_losses(tmp_path) == pytest.approx(losses, rel=1e-5)
 
 
 LONG = f"{TWO} --epochs 5000 --warmup_epochs 0 --save_every 1000000"

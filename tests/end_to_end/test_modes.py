@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.helpers.paths import ROOT
-from tests.helpers.tiny_runs import losses_of, tiny, write_images
+from tests.helpers.tiny_runs import read_losses, tiny, write_images
 from training.options.pretrain_options import parse_options
 from training.pretrain import Pretraining
 
@@ -41,7 +41,7 @@ def test_a_step_trains(images, tmp_path, task, crops):
     run = Pretraining(parse_options(tiny(images, tmp_path, f"--task {task} {crops} --warmup_epochs 0 --max_steps 1")))
     before = {name: value.clone() for name, value in run.learner.student.named_parameters()}
     run.run()
-    assert all(0 < loss < float("inf") for loss in losses_of(tmp_path))
+    assert all(0 < loss < float("inf") for loss in read_losses(tmp_path))
     after = dict(run.learner.student.named_parameters())
     # Matrices alone: a bias that only shifts what a norm takes out has no gradient.
     matrices = [
@@ -60,7 +60,7 @@ def test_two_processes_that_accumulate_equal_one(images, tmp_path, task):
     command = ["torchrun", "--standalone", "--nproc_per_node", "2", "training/pretrain.py"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{scripts}:{os.environ['PATH']}"}
     subprocess.run([*command, *tiny(images, tmp_path / "two", smaller)], cwd=ROOT, env=environment, check=True)
-    assert losses_of(tmp_path / "two") == pytest.approx(losses_of(tmp_path / "one"), rel=1e-4)
+    assert read_losses(tmp_path / "two") == pytest.approx(read_losses(tmp_path / "one"), rel=1e-4)
 
 
 @pytest.mark.slow
@@ -69,4 +69,4 @@ def test_compiled_with_accumulation_and_recomputation_equals_eager(images, tmp_p
     Pretraining(parse_options(tiny(images, tmp_path / "eager", same))).run()
     compiled = f"{same} --compile --gradient_checkpointing"
     Pretraining(parse_options(tiny(images, tmp_path / "compiled", compiled))).run()
-    assert losses_of(tmp_path / "compiled") == pytest.approx(losses_of(tmp_path / "eager"), rel=1e-4)
+    assert read_losses(tmp_path / "compiled") == pytest.approx(read_losses(tmp_path / "eager"), rel=1e-4)

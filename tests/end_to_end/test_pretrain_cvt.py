@@ -17,7 +17,7 @@ from transformers import AutoModel, pipeline
 
 from modeling_esvit import EsViTForPreTraining
 from tests.helpers.paths import ROOT
-from tests.helpers.tiny_runs import losses_of, tiny, write_images
+from tests.helpers.tiny_runs import read_losses, tiny, write_images
 from training.options.pretrain_options import PretrainOptions, parse_options
 from training.pretrain import Pretraining
 
@@ -89,14 +89,14 @@ def test_a_stopped_run_continues_exactly(images, whole, tmp_path):
     Pretraining(options(images, tmp_path, "--max_steps 4")).run()
     AcceleratorState._reset_state(reset_partial_state=True)
     Pretraining(options(images, tmp_path)).run()
-    assert losses_of(tmp_path) == losses_of(whole)
+    assert read_losses(tmp_path) == read_losses(whole)
     ours, theirs = (load_file(output / "teacher" / "model.safetensors") for output in (tmp_path, whole))
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_recomputation_gives_the_same_run(images, whole, tmp_path):
     Pretraining(options(images, tmp_path, "--gradient_checkpointing True --save_every 1 --keep_checkpoints 6")).run()
-    assert losses_of(tmp_path) == pytest.approx(losses_of(whole), rel=1e-4)
+    assert read_losses(tmp_path) == pytest.approx(read_losses(whole), rel=1e-4)
     ours, theirs = weights(tmp_path, 6, "student"), weights(whole, 6, "student")
     for name in ours:
         if "tracked" in name or is_statistic(name):
@@ -130,7 +130,7 @@ def test_two_processes_equal_one(images, tmp_path):
     arguments = tiny(images, tmp_path / "two", f"{NETWORK} {changes} --batch_size 4")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([*launcher, "training/pretrain.py", *arguments], cwd=ROOT, env=environment, check=True)
-    assert losses_of(tmp_path / "two") == pytest.approx(losses_of(tmp_path / "one"), rel=1e-4)
+    assert read_losses(tmp_path / "two") == pytest.approx(read_losses(tmp_path / "one"), rel=1e-4)
     for network in ("student", "teacher"):
         one, two = (weights(tmp_path / run, 3, network) for run in ("one", "two"))
         for name in one:

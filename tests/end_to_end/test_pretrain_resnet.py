@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from modeling_esvit import EsViTConfig, EsViTModel
 from tests.helpers.paths import ROOT
-from tests.helpers.tiny_runs import CROPS, HEADS, LENGTH, MEANS, losses_of, write_images
+from tests.helpers.tiny_runs import CROPS, HEADS, LENGTH, MEANS, read_losses, write_images
 from training.options.pretrain_options import OptionError, parse_options
 from training.pretrain import Pretraining
 
@@ -103,7 +103,7 @@ def test_two_processes_equal_one(images, tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     halves = arguments(images, two, "--max_steps 3 --batch_size 4")
     subprocess.run([*launcher, "training/pretrain.py", *halves], cwd=ROOT, env=environment, check=True)
-    assert losses_of(two) == pytest.approx(losses_of(one), rel=1e-4)
+    assert read_losses(two) == pytest.approx(read_losses(one), rel=1e-4)
     for network in ("student", "teacher"):
         expected, found = (weights(output, 3, network) for output in (one, two))
         for name in expected:

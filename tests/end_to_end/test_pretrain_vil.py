@@ -14,7 +14,7 @@ from transformers import AutoModel, pipeline
 
 from modeling_esvit import EsViTArchitectureError, EsViTForPreTraining
 from modeling_esvit.vil_attention import EsViTViLSparseAttention
-from tests.helpers.tiny_runs import losses_of, tiny, write_images
+from tests.helpers.tiny_runs import read_losses, tiny, write_images
 from training.learning.networks import build_networks
 from training.options.pretrain_options import PretrainOptions, parse_options
 from training.pretrain import Pretraining
@@ -85,7 +85,7 @@ def test_resume_draws_as_the_uninterrupted_run(stop, images, whole, tmp_path):
     AcceleratorState._reset_state(reset_partial_state=True)
     continued = Pretraining(options(images, tmp_path, SWITCHED))
     continued.run()
-    assert modes(continued) == {0} and losses_of(tmp_path) == losses_of(whole)
+    assert modes(continued) == {0} and read_losses(tmp_path) == read_losses(whole)
     ours, theirs = (load_file(output / "teacher" / "model.safetensors") for output in (tmp_path, whole))
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
@@ -98,15 +98,15 @@ def test_modes_differ_until_the_switch(images, whole, tmp_path):
     never = Pretraining(options(images, tmp_path / "never", "--drop_path_rate 0.3 --vil_mode_switch 1"))
     never.run()
     assert modes(never) == {1}
-    assert losses_of(tmp_path / "all")[0] != losses_of(whole)[0]
-    losses = losses_of(tmp_path / "never")
-    assert losses[:3] == losses_of(whole)[:3] and losses[3:] != losses_of(whole)[3:]
+    assert read_losses(tmp_path / "all")[0] != read_losses(whole)[0]
+    losses = read_losses(tmp_path / "never")
+    assert losses[:3] == read_losses(whole)[:3] and losses[3:] != read_losses(whole)[3:]
 
 
 @pytest.mark.slow
 def test_recomputation_draws_the_same(images, whole, tmp_path):
     Pretraining(options(images, tmp_path, f"{SWITCHED} --gradient_checkpointing True")).run()
-    assert losses_of(tmp_path) == pytest.approx(losses_of(whole), rel=1e-5)
+    assert read_losses(tmp_path) == pytest.approx(read_losses(whole), rel=1e-5)
 
 
 def test_the_mode_is_refused_for_other_architectures():

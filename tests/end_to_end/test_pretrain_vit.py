@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModel, pipeline
 
-from tests.helpers.tiny_runs import CROPS, HEADS, LENGTH, MEANS, losses_of, write_images
+from tests.helpers.tiny_runs import CROPS, HEADS, LENGTH, MEANS, read_losses, write_images
 from training.options.pretrain_options import parse_options
 from training.pretrain import Pretraining
 
@@ -33,7 +33,7 @@ def test_three_steps_and_all_that_is_done_with_the_result(images, tmp_path, chan
     given = f"{NETWORK} {HEADS} {CROPS} {LENGTH} {MEANS} --max_steps 3 --save_every 1 {changes}"
     run = Pretraining(parse_options([*paths, *given.split()]))
     run.run()
-    losses = losses_of(tmp_path)
+    losses = read_losses(tmp_path)
     assert len(losses) == 3 and all(torch.tensor(losses).isfinite())
     states = [load_file(tmp_path / f"checkpoints/step-0000000{n}/student/model.safetensors") for n in (2, 3)]
     moved = {name for name, value in states[1].items() if not torch.equal(value, states[0][name])}

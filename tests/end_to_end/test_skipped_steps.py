@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.helpers.paths import ROOT
-from tests.helpers.tiny_runs import losses_of, tiny, write_images
+from tests.helpers.tiny_runs import read_losses, tiny, write_images
 from training.monitoring.monitor import NonFiniteLossError
 from training.options.pretrain_options import parse_options
 from training.pretrain import Pretraining
@@ -94,8 +94,8 @@ def test_half_precision_trains(images, tmp_path):
     PoisonedPretraining(images, tmp_path / "half", half=True).run()
     AcceleratorState._reset_state(reset_partial_state=True)
     PoisonedPretraining(images, tmp_path / "whole").run()
-    assert losses_of(tmp_path / "half") == pytest.approx(losses_of(tmp_path / "whole"), rel=2e-3)
-    assert losses_of(tmp_path / "half") != losses_of(tmp_path / "whole")
+    assert read_losses(tmp_path / "half") == pytest.approx(read_losses(tmp_path / "whole"), rel=2e-3)
+    assert read_losses(tmp_path / "half") != read_losses(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("factor, scale", [(math.inf, SCALE / 2), (1e25, SCALE)])
@@ -168,7 +168,7 @@ def test_a_poisoned_image_does_not_stop_the_run(images, tmp_path):
     run.run()
     assert all(value.isfinite().all() for value in load_file(tmp_path / "teacher" / "model.safetensors").values())
     assert last_record(tmp_path)["skipped_steps"] == 2
-    assert all(loss is not None for loss in losses_of(tmp_path))
+    assert all(loss is not None for loss in read_losses(tmp_path))
 
 
 def test_too_many_of_them_in_a_row_stop_the_run_and_leave_the_teacher(images, tmp_path):

@@ -8,9 +8,16 @@ import shutil
 import pytest
 from accelerate.state import AcceleratorState
 
+from tests.helpers.commands import run_program, torchrun
 from tests.helpers.shard_server import serve, write_parquet, write_tar
-from tests.helpers.tiny_runs import write_images
-from tests.programs.test_pretrain import assert_equal_weights, log_of, losses_of, recipe_of, start, tiny
+from tests.helpers.tiny_runs import (
+    assert_equal_weights,
+    read_log,
+    read_losses,
+    tiny_options,
+    write_images,
+    write_recipe,
+)
 from training.pretrain import Pretraining, main
 from training.state.checkpoints import ResumeError
 
@@ -33,16 +40,16 @@ def shards(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(shards, tmp_path_factory):
     output = tmp_path_factory.mktemp("finished")
-    Pretraining(tiny(shards, output, **STREAM)).run()
+    Pretraining(tiny_options(shards, output, **STREAM)).run()
     AcceleratorState._reset_state(reset_partial_state=True)
     return output
 
 
 @pytest.mark.parametrize("stop", [1, 3, 4])
 def test_a_stopped_stream_continues_exactly(shards, finished, tmp_path, stop):
-    Pretraining(tiny(shards, tmp_path, max_steps=stop, num_workers=2, **STREAM)).run()
-    Pretraining(tiny(shards, tmp_path, **STREAM)).run()
-    assert losses_of(tmp_path) == losses_of(finished) and len(losses_of(finished)) == 6
+    Pretraining(tiny_options(shards, tmp_path, max_steps=stop, num_workers=2, **STREAM)).run()
+    Pretraining(tiny_options(shards, tmp_path, **STREAM)).run()
+    assert read_losses(tmp_path) == read_losses(finished) and len(read_losses(finished)) == 6
     for folder in ("teacher", "checkpoints/step-00000006/student"):
         assert_equal_weights(tmp_path / folder, finished / folder)
 
@@ -52,21 +59,21 @@ def test_a_server_that_fails_changes_nothing(shards, tmp_path, monkeypatch):
     monkeypatch.setattr("training.data.shard_files.FIRST_DELAY", 0.02)
     with serve(shards.parent) as server:
         urls = [server.url(path.name) for path in sorted(shards.parent.glob(shards.name))]
-        run = Pretraining(tiny(urls[0], tmp_path, **{**STREAM, "batch_size": 4}))
+        run = Pretraining(tiny_options(urls[0], tmp_path, **{**STREAM, "batch_size": 4}))
         server.faults = ["reset", "503", "", "broken", "short"]
         run.run()
         assert not server.faults
     local = tmp_path / "local"
     AcceleratorState._reset_state(reset_partial_state=True)
-    Pretraining(tiny(sorted(shards.parent.iterdir())[0], local, **{**STREAM, "batch_size": 4})).run()
-    assert losses_of(local) == losses_of(tmp_path)
+    Pretraining(tiny_options(sorted(shards.parent.iterdir())[0], local, **{**STREAM, "batch_size": 4})).run()
+    assert read_losses(local) == read_losses(tmp_path)
 
 
 def test_the_shuffle_belongs_to_the_run(shards, tmp_path, capsys):
-    Pretraining(tiny(shards, tmp_path, max_steps=1, **STREAM)).run()
+    Pretraining(tiny_options(shards, tmp_path, max_steps=1, **STREAM)).run()
     assert "left out         = 29 - 1 processes x 24 = 5 images, others each epoch" in capsys.readouterr().out
     with pytest.raises(ResumeError, match="shuffle_window was 7 and is 8"):
-        Pretraining(tiny(shards, tmp_path, **{**STREAM, "shuffle_window": 8})).run()
+        Pretraining(tiny_options(shards, tmp_path, **{**STREAM, "shuffle_window": 8})).run()
     assert (tmp_path / "tar_index").is_dir() == (shards.suffix == ".tar")
 
 
@@ -74,41 +81,41 @@ def test_a_run_is_not_continued_on_other_shards(shards, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(shards.parent, data)
     arguments = (data / shards.name, tmp_path / "run")
-    Pretraining(tiny(*arguments, max_steps=1, **STREAM)).run()
+    Pretraining(tiny_options(*arguments, max_steps=1, **STREAM)).run()
     first, second, *_ = sorted(data.iterdir())
     os.utime(second, (1, 1))
     with pytest.raises(ResumeError, match=rf"other data: .*{second.name} had \[rows, bytes, version\]"):
-        Pretraining(tiny(*arguments, **STREAM)).run()
+        Pretraining(tiny_options(*arguments, **STREAM)).run()
     shutil.copy(first, data / f"x{shards.suffix}")
     second.unlink()
     with pytest.raises(ResumeError, match=f"other data: the shard .*{second.name} is missing|steps per epoch"):
-        Pretraining(tiny(*arguments, **STREAM)).run()
+        Pretraining(tiny_options(*arguments, **STREAM)).run()
 
 
 def test_the_bank_of_the_evaluation_is_the_stream(shards, tmp_path):
     test = write_images(tmp_path / "test", 4, classes="ab")
     knn = {"knn_every": 2, "knn_test": str(test), "knn_k": [3]}
-    Pretraining(tiny(shards, tmp_path / "run", **knn, **STREAM)).run()
-    scores = [record for record in log_of(tmp_path / "run") if "knn_k3_top1" in record]
+    Pretraining(tiny_options(shards, tmp_path / "run", **knn, **STREAM)).run()
+    scores = [record for record in read_log(tmp_path / "run") if "knn_k3_top1" in record]
     assert [(each["knn_train_images"], each["knn_test_images"]) for each in scores] == [(29, 4)]
 
 
 def test_a_shard_that_cannot_be_read_is_said_in_one_line(shards, tmp_path):
     broken = tmp_path / f"broken{shards.suffix}"
     broken.write_bytes(sorted(shards.parent.iterdir())[0].read_bytes()[:3000])
-    recipe = recipe_of(tiny(broken, tmp_path / "run", **STREAM), tmp_path / "run.yaml")
+    recipe = write_recipe(tiny_options(broken, tmp_path / "run", **STREAM), tmp_path / "run.yaml")
     with pytest.raises(SystemExit, match=f"^error: .*broken{shards.suffix} is not a whole"):
         main(["--recipe", recipe])
 
 
 @pytest.mark.slow
 def test_two_processes_resume_a_stream_exactly(shards, tmp_path):
-    torchrun = ["torchrun", "--standalone", "--nproc_per_node", "2", "training/pretrain.py", "--recipe"]
+    command = [*torchrun(2), "training/pretrain.py", "--recipe"]
     changes = {**STREAM, "batch_size": 4, "num_workers": 1}
-    whole = recipe_of(tiny(shards, tmp_path / "whole", **changes), tmp_path / "whole.yaml")
-    parts = recipe_of(tiny(shards, tmp_path / "parts", **changes), tmp_path / "parts.yaml")
-    assert "images a process = 12: process r has rows r x 12" in start([*torchrun, whole])
-    start([*torchrun, parts, "--max_steps", "4"])
-    start([*torchrun, parts])
-    assert losses_of(tmp_path / "parts") == losses_of(tmp_path / "whole")
+    whole = write_recipe(tiny_options(shards, tmp_path / "whole", **changes), tmp_path / "whole.yaml")
+    parts = write_recipe(tiny_options(shards, tmp_path / "parts", **changes), tmp_path / "parts.yaml")
+    assert "images a process = 12: process r has rows r x 12" in run_program([*command, whole])
+    run_program([*command, parts, "--max_steps", "4"])
+    run_program([*command, parts])
+    assert read_losses(tmp_path / "parts") == read_losses(tmp_path / "whole")
     assert_equal_weights(tmp_path / "parts" / "teacher", tmp_path / "whole" / "teacher")

@@ -3,13 +3,16 @@
 """Runs of seconds: images, and what makes any recipe small."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 
 from modeling_esvit import EsViTConfig, EsViTModel
+from training.options.pretrain_options import PretrainOptions, parse_options, save_options
 
 
 NETWORK = "--image_size 32 --embed_dim 8 --depths 2 1 --num_heads 1 2 --window_size 4"
@@ -49,10 +52,40 @@ def write_labelled_images(folder: Path) -> str:
 
 
 def tiny(images: Path, output: Path, changes: str = "") -> list[str]:
-    """Arguments of a run of 2 epochs x 3 steps of 8 images."""
+    """Returns the arguments of a run of 2 epochs x 3 steps of 8 images."""
     paths = ["--data", str(images), "--output_dir", str(output)]
     return [*paths, *" ".join([NETWORK, HEADS, CROPS, LENGTH, MEANS, changes]).split()]
 
 
-def losses_of(output: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (output / "log.jsonl").read_text().splitlines()]
+def tiny_options(images: Path, output: Path, **changes) -> PretrainOptions:
+    """Returns the options of such a run with drop path, whose last layer is frozen for an epoch; they are unchecked."""
+    options = parse_options(tiny(images, output, "--drop_path_rate 0.3 --freeze_last_layer 1"))
+    return replace(options, **changes)
+
+
+def write_recipe(options: PretrainOptions, path: Path) -> str:
+    save_options(options, path)
+    return str(path)
+
+
+def read_log(output: Path) -> list[dict]:
+    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+
+
+def read_losses(output: Path) -> list[float]:
+    """Reads the losses of a run; lines of an evaluation alone have none."""
+    return [record["loss"] for record in read_log(output) if "loss" in record]
+
+
+def assert_equal_weights(a: Path, b: Path, atol: float = 0.0) -> None:
+    """Compares the weights of two model folders, bit for bit, or up to `atol`.
+
+    With `atol` the key biases are left out: their gradients are pure rounding noise.
+    """
+    first, second = load_file(a / "model.safetensors"), load_file(b / "model.safetensors")
+    assert first.keys() == second.keys()
+    for name in first:
+        x, y = first[name], second[name]
+        if atol and name.endswith("qkv.bias"):
+            x, y = (torch.cat([t.chunk(3)[0], t.chunk(3)[2]]) for t in (x, y))
+        torch.testing.assert_close(x, y, rtol=0, atol=atol, msg=lambda m, n=name: f"{n}: {m}")

@@ -24,7 +24,8 @@ from modeling_esvit import (
 )
 from modeling_esvit.backbone_probe import description, unused_parameters
 from modeling_esvit.conversion.original_resnet import resnet_fields, to_torchvision, to_transformers
-from tests.helpers.tiny_runs import HEADS, LENGTH, MEANS, losses_of, write_images
+from tests.helpers.tiny_models import PVT, auto_config
+from tests.helpers.tiny_runs import HEADS, LENGTH, MEANS, read_losses, write_images
 from training.learning.networks import build_config
 from training.options.pretrain_options import OptionError, parse_options
 from training.pretrain import Pretraining
@@ -45,11 +46,6 @@ SWIN_V2 = {
 DINO_V2 = {
     "model_type": "dinov2",
     **{"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64, "patch_size": 8},
-}
-PVT = {
-    "model_type": "pvt",
-    **{"hidden_sizes": [8, 16, 24, 32], "num_attention_heads": [1, 2, 3, 4], "image_size": 64},
-    **{"mlp_ratios": [2, 2, 2, 2], "depths": [1, 1, 1, 2]},
 }
 BACKBONES = {
     "resnet": RESNET,
@@ -72,11 +68,6 @@ pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
     return write_images(tmp_path_factory.mktemp("data") / "images")
-
-
-def config_of(fields: dict, **others) -> EsViTConfig:
-    heads = {"num_prototypes": 16, "head_hidden_size": 12, "head_bottleneck_size": 8}
-    return EsViTConfig(**{"architecture": "auto", "backbone_config": fields, "image_size": 64, **heads, **others})
 
 
 def arguments(images: Path, output: Path, fields: dict, changes: str = "") -> list[str]:
@@ -102,7 +93,7 @@ def test_three_steps_and_all_that_is_done_with_the_result(name, images, tmp_path
     )
     run = Pretraining(options)
     run.run()
-    losses = losses_of(tmp_path / "run")
+    losses = read_losses(tmp_path / "run")
     assert len(losses) == 3 and all(torch.tensor(losses).isfinite())
     states = [load_file(tmp_path / f"run/checkpoints/step-0000000{n}/student/model.safetensors") for n in (2, 3)]
     moved = [key for key, value in states[1].items() if not torch.equal(value, states[0][key])]
@@ -242,7 +233,7 @@ def test_names_of_timm():
 
 def test_hidden_states_of_timm():
     """Its stages, also of a model whose stages transformers' own wrapper does not find."""
-    model = EsViTModel(config_of({"model_type": "timm_backbone", "backbone": "convnext_atto"})).eval()
+    model = EsViTModel(auto_config({"model_type": "timm_backbone", "backbone": "convnext_atto"})).eval()
     with torch.no_grad():
         output = model(torch.randn(1, 3, 64, 64), output_hidden_states=True)
     assert [tuple(state.shape[1:]) for state in output.hidden_states] == [
@@ -271,12 +262,12 @@ def test_refused_by_the_model():
         with pytest.raises(EsViTBackboneError, match=message):
             EsViTConfig(architecture="auto", backbone_config=wrong)
     with pytest.raises(EsViTInputError, match="hiera cannot take images of 48 x 32 pixels"):
-        EsViTModel(config_of(HIERA))(torch.zeros(1, 3, 48, 32))
+        EsViTModel(auto_config(HIERA))(torch.zeros(1, 3, 48, 32))
     with pytest.raises(ValueError, match="n must be an integer between 1 and the 1"):
-        EsViTModel(config_of(RESNET)).n_last_blocks_features(torch.zeros(1, 3, 64, 64), 2)
+        EsViTModel(auto_config(RESNET)).n_last_blocks_features(torch.zeros(1, 3, 64, 64), 2)
     for name in BACKBONES.keys() - WITH_ATTENTION:
         with pytest.raises(EsViTBackboneError, match="attention weights"):
-            EsViTModel(config_of(BACKBONES[name]))(torch.zeros(1, 3, 64, 64), output_attentions=True)
+            EsViTModel(auto_config(BACKBONES[name]))(torch.zeros(1, 3, 64, 64), output_attentions=True)
 
 
 # -- the encoder -------------------------------------------------------------------------------------------------------
@@ -284,7 +275,7 @@ def test_refused_by_the_model():
 
 def test_parameters_that_are_made_on_the_cpu_whatever_the_device():
     fields = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
-    config = config_of({"model_type": "lw_detr_vit", "window_block_indices": [0], "out_indices": [2], **fields})
+    config = auto_config({"model_type": "lw_detr_vit", "window_block_indices": [0], "out_indices": [2], **fields})
     model = EsViTModel(config)
     assert config.region_grid(64, 128) == (4, 8)
     assert model(torch.randn(2, 3, 64, 128)).last_hidden_state.shape == (2, 32, 16)
@@ -297,8 +288,8 @@ def test_parameters_that_are_made_on_the_cpu_whatever_the_device():
 def test_equals_the_backbone_alone(name):
     """Also where states and attention are recorded: the backbone's own records must not be disturbed."""
     torch.manual_seed(0)
-    model = EsViTModel(config_of(BACKBONES[name])).eval()
-    alone = AutoBackbone.from_config(config_of(BACKBONES[name]).backbone_config).eval()
+    model = EsViTModel(auto_config(BACKBONES[name])).eval()
+    alone = AutoBackbone.from_config(auto_config(BACKBONES[name]).backbone_config).eval()
     alone.load_state_dict(model.encoder.backbone.state_dict())
     image = torch.randn(2, 3, 64, 64)
     attends = {"output_attentions": True} if name in WITH_ATTENTION else {}
@@ -319,7 +310,7 @@ def test_equals_the_backbone_alone(name):
 
 def test_attentions_of_several_groups():
     """One entry a layer, of which each has one a group, as in other architectures."""
-    model = EsViTModel(config_of(DINO_V2)).eval()
+    model = EsViTModel(auto_config(DINO_V2)).eval()
     with torch.no_grad():
         groups = [torch.randn(2, 3, 64, 64), torch.randn(3, 3, 32, 32)]
         attentions = model(groups, output_attentions=True).attentions
@@ -334,7 +325,7 @@ def test_attentions_of_several_groups():
 @torch.no_grad()
 def test_backbone_class(name, tmp_path):
     stages = ["layer2", "layer4"] if name == "timm" else ["stage2", "stage4"]
-    EsViTBackbone(config_of(BACKBONES[name], out_features=stages)).save_pretrained(tmp_path)
+    EsViTBackbone(auto_config(BACKBONES[name], out_features=stages)).save_pretrained(tmp_path)
     backbone = EsViTBackbone.from_pretrained(tmp_path).eval()
     image = torch.randn(2, 3, 64, 64)
     maps = backbone(image).feature_maps
@@ -345,10 +336,10 @@ def test_backbone_class(name, tmp_path):
 
 def test_no_trainable_parameter_is_without_gradient(tmp_path):
     """Such a one would stop DistributedDataParallel; FocalNet and DINOv2 have some."""
-    names = {name: set(unused_parameters(description(config_of(f).backbone_config))) for name, f in BACKBONES.items()}
+    names = {name: set(unused_parameters(description(auto_config(f).backbone_config))) for name, f in BACKBONES.items()}
     assert names["dinov2"] == {"embeddings.mask_token"} and len(names["focalnet"]) == 2
     for name, fields in BACKBONES.items():
-        EsViTForPreTraining(config_of(fields)).save_pretrained(tmp_path / name)
+        EsViTForPreTraining(auto_config(fields)).save_pretrained(tmp_path / name)
         model = EsViTForPreTraining.from_pretrained(tmp_path / name).train()
         output = model([torch.randn(4, 3, 64, 64)])
         (output.view_embeddings.sum() + output.region_embeddings.sum()).backward()
@@ -360,13 +351,13 @@ def test_no_trainable_parameter_is_without_gradient(tmp_path):
 
 def test_saved_configurations(tmp_path):
     """A backbone may be given in any way; what is saved is whole."""
-    config = config_of(RESNET)
+    config = auto_config(RESNET)
     config.save_pretrained(tmp_path)
     loaded = EsViTConfig.from_pretrained(tmp_path)
     assert loaded.to_dict() == config.to_dict() and loaded.hidden_size == 64
     config.backbone_config.save_pretrained(tmp_path / "backbone")
     for given in (config.backbone_config, str(tmp_path / "backbone"), str(tmp_path / "backbone" / "config.json")):
-        assert description(config_of(given).backbone_config) == description(config.backbone_config)
+        assert description(auto_config(given).backbone_config) == description(config.backbone_config)
     assert config.region_grid(224, 97) == (7, 4)
 
 

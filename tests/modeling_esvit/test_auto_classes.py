@@ -32,27 +32,15 @@ from modeling_esvit import (
     EsViTForPreTraining,
     EsViTModel,
 )
+from tests.helpers.tiny_models import CODE, small_config
 
 
-CODE = [
-    *("attention.py", "auto_backbone.py", "backbone_probe.py", "configuration_esvit.py", "errors.py"),
-    "families.py",
-    *("modeling_esvit.py", "projection_head.py", "pvt_backbone.py", "swin.py", "tokens.py", "vil.py"),
-    *("vil_architecture.py", "vil_attention.py", "vit.py", "windows.py"),
-    *("batch_norm.py", "cvt.py"),
-]
 CLASSES = {
     AutoModel: EsViTModel,
     AutoModelForImageClassification: EsViTForImageClassification,
     AutoModelForPreTraining: EsViTForPreTraining,
     AutoBackbone: EsViTBackbone,
 }
-
-
-def small_config(**fields):
-    sizes = {"image_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
-    heads = {"num_prototypes": 16, "head_hidden_size": 12, "head_bottleneck_size": 8}
-    return EsViTConfig(**{**sizes, **heads, **fields})
 
 
 @pytest.fixture

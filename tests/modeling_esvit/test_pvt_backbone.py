@@ -10,7 +10,7 @@ from transformers import PvtConfig, PvtForImageClassification, PvtModel
 from modeling_esvit import EsViTBackbone, EsViTConfig, EsViTInputError, EsViTModel
 from modeling_esvit.conversion.original_architecture import published_name
 from modeling_esvit.pvt_backbone import EsViTPvtBackbone, EsViTPvtConfig
-from tests.modeling_esvit.test_auto_backbone import PVT, config_of
+from tests.helpers.tiny_models import PVT, auto_config
 
 
 FIELDS = {name: value for name, value in PVT.items() if name != "model_type"}
@@ -20,7 +20,7 @@ FIELDS = {name: value for name, value in PVT.items() if name != "model_type"}
 def model() -> EsViTModel:
     """With class token and positions that matter."""
     torch.manual_seed(3)
-    model = EsViTModel(config_of(PVT)).eval()
+    model = EsViTModel(auto_config(PVT)).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if name.endswith(("position_embeddings", "cls_token")):
@@ -72,7 +72,7 @@ def test_other_shapes_and_several_sizes(model):
 
 def test_maps_of_stages(model):
     """Each is what the next stage sees; the last is normed."""
-    config = config_of(PVT, out_features=["stage1", "stage3", "stage4"])
+    config = auto_config(PVT, out_features=["stage1", "stage3", "stage4"])
     backbone = EsViTBackbone(config).eval()
     backbone.esvit.load_state_dict(model.state_dict())
     images = torch.randn(1, 3, 64, 96)

@@ -19,12 +19,12 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor
 
 import training.knn as knn
 from modeling_esvit import EsViTConfig, EsViTModel
+from tests.helpers.coloured_images import COLOURS, write_coloured_images
 from tests.helpers.paths import FIXTURES, ROOT
 from training.data.sources import DataOptionError, open_source
 from training.evaluation.command import METRIC, align_labels, told_apart
@@ -35,9 +35,6 @@ from training.features.extraction import (
     evaluation_transform,
     process_items,
 )
-
-
-COLOURS = {"blue": (40, 60, 200), "green": (60, 180, 70), "red": (200, 50, 40)}
 
 
 @pytest.fixture(scope="module")
@@ -118,20 +115,11 @@ def test_shares_of_processes_are_all_rows_in_order(count, processes):
     assert {len(share) for share in shares} == {-(-count // processes)}
 
 
-def save_images(folder: Path, colours: dict[str, tuple[int, int, int]], count: int, seed: int) -> Path:
-    """A folder of noisy images of one colour a class."""
-    rng = np.random.default_rng(seed)
-    for name, colour in colours.items():
-        (folder / name).mkdir(parents=True)
-        for i in range(count):
-            pixels = np.clip(rng.normal(colour, 30, (32, 32, 3)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{i}.png")
-    return folder
-
-
 @pytest.fixture
 def images(tmp_path):
-    return save_images(tmp_path / "train", COLOURS, 5, 0), save_images(tmp_path / "test", COLOURS, 3, 1)
+    return write_coloured_images(tmp_path / "train", COLOURS, 5, 0), write_coloured_images(
+        tmp_path / "test", COLOURS, 3, 1
+    )
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +162,7 @@ def test_default_neighbours_are_those_that_fit(model, images):
 
 def test_classes_are_compared_by_name(model, images, tmp_path):
     other = {"red": COLOURS["red"], "yellow": (230, 230, 30)}  # red is class 0 here and class 2 in the training data
-    result = evaluate_folders(model, images[0], save_images(tmp_path / "other", other, 2, 2), k=[5])
+    result = evaluate_folders(model, images[0], write_coloured_images(tmp_path / "other", other, 2, 2), k=[5])
     assert (result["k5_top1"], result["unknown_class_images"]) == (0.5, 2)
 
 
@@ -214,7 +202,10 @@ def run_command(arguments, launcher, home) -> dict[str, float]:
 @pytest.mark.slow
 def test_two_processes_give_the_result_of_one(model, tmp_path):
     colours = {f"class {i}": (20 * i, 120, 250 - 20 * i) for i in range(12)}  # close enough for mistakes
-    train, test = save_images(tmp_path / "a", colours, 6, 3), save_images(tmp_path / "b", colours, 3, 4)
+    train, test = (
+        write_coloured_images(tmp_path / "a", colours, 6, 3),
+        write_coloured_images(tmp_path / "b", colours, 3, 4),
+    )
     (test / "class 3" / "1.png").write_bytes(b"no image")
     model.save_pretrained(tmp_path / "model")
     options = ["--k", 3, 10, "--batch-size", 7, "--part_size", 10, "--device", "cpu"]

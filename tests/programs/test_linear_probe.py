@@ -16,10 +16,10 @@ from torchvision.transforms import functional as T
 
 import training.linear_probe as linear_probe
 from modeling_esvit import EsViTConfig, EsViTModel
+from tests.helpers.coloured_images import COLOURS, write_coloured_images
 from tests.helpers.paths import ROOT
 from tests.helpers.shard_server import write_parquet
 from tests.helpers.tiny_runs import write_images
-from tests.programs.test_knn import COLOURS, save_images
 from training.data.sources import open_source
 from training.evaluation.command import run_command
 from training.evaluation.probe_data import SCALE, ProbeImages, ProbeView
@@ -122,7 +122,10 @@ def probe(monkeypatch, *given) -> None:
 
 
 def test_a_stopped_probe_continues(model_folder, tmp_path, monkeypatch):
-    images = save_images(tmp_path / "train", COLOURS, 4, 0), save_images(tmp_path / "test", COLOURS, 3, 1)
+    images = (
+        write_coloured_images(tmp_path / "train", COLOURS, 4, 0),
+        write_coloured_images(tmp_path / "test", COLOURS, 3, 1),
+    )
     probe(monkeypatch, *arguments(model_folder, images, tmp_path / "whole"))
     whole = json.loads((tmp_path / "whole" / "result.json").read_text())
     assert set(whole["classifiers"]) == {"n1_lr0.5", "n1_lr50", "n2_lr0.5", "n2_lr50"}

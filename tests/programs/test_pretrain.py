@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training loop: exact resume, accumulation, several processes, every way to start it, and what is refused."""
 
-import json
 import os
 import shutil
 import signal
@@ -11,21 +10,28 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from accelerate.state import AcceleratorState
-from PIL import Image
 from safetensors.torch import load_file
 from transformers import AutoModel
 
 from modeling_esvit import EsViTForPreTraining
+from tests.helpers.commands import run_program, torchrun
 from tests.helpers.paths import ROOT
+from tests.helpers.tiny_runs import (
+    assert_equal_weights,
+    read_log,
+    read_losses,
+    tiny_options,
+    write_images,
+    write_recipe,
+)
 from training.data.sources import DataOptionError, EmptySourceError
 from training.features.extraction import UnlabelledDataError
 from training.knn import NeighbourCountError
 from training.learning.networks import PrecisionError
-from training.options.pretrain_options import OptionError, PretrainOptions, parse_options, save_options
+from training.options.pretrain_options import OptionError, parse_options, save_options
 from training.pretrain import Pretraining, main
 from training.state.checkpoints import ResumeError
 
@@ -38,106 +44,50 @@ pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
-    """26 textured images in two class folders."""
-    folder = tmp_path_factory.mktemp("images")
-    rng = np.random.default_rng(0)
-    for index in range(26):
-        path = folder / "ab"[index % 2] / f"{index:02d}.png"
-        path.parent.mkdir(exist_ok=True)
-        coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
-        coarse.resize((48, 48), Image.Resampling.BICUBIC).save(path)
-    return folder
-
-
-def tiny(images: Path, output: Path, **changes) -> PretrainOptions:
-    """A run of 2 epochs x 3 steps of 8 images."""
-    values = {
-        "data": str(images),
-        "output_dir": str(output),
-        "embed_dim": 8,
-        "depths": [2, 1],
-        "num_heads": [1, 2],
-        "image_size": 32,
-        "window_size": 4,
-        "drop_path_rate": 0.3,
-        "num_prototypes": 32,
-        "head_hidden_size": 16,
-        "head_bottleneck_size": 8,
-        "global_crop_size": 32,
-        "local_crop_sizes": [16],
-        "local_crops_numbers": [2],
-        "epochs": 2,
-        "batch_size": 8,
-        "lr": 0.05,
-        "warmup_epochs": 1,
-        "warmup_teacher_temp_epochs": 1,
-        "num_workers": 0,
-        "log_every": 1,
-        "tracker": "none",
-    }
-    return PretrainOptions(**{**values, **changes})
-
-
-def log_of(output: Path) -> list[dict]:
-    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
-
-
-def losses_of(output: Path) -> list[float]:
-    return [record["loss"] for record in log_of(output) if "loss" in record]
-
-
-def assert_equal_weights(a: Path, b: Path, atol: float = 0.0) -> None:
-    """Bit for bit, or up to `atol`; then without the key biases, whose gradients are pure rounding noise."""
-    first, second = load_file(a / "model.safetensors"), load_file(b / "model.safetensors")
-    assert first.keys() == second.keys()
-    for name in first:
-        x, y = first[name], second[name]
-        if atol and name.endswith("qkv.bias"):
-            x, y = (torch.cat([t.chunk(3)[0], t.chunk(3)[2]]) for t in (x, y))
-        torch.testing.assert_close(x, y, rtol=0, atol=atol, msg=lambda m, n=name: f"{n}: {m}")
+    return write_images(tmp_path_factory.mktemp("data") / "images", classes="ab")
 
 
 @pytest.fixture(scope="module")
 def finished(images, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("finished")
-    Pretraining(tiny(images, output)).run()
+    Pretraining(tiny_options(images, output)).run()
     AcceleratorState._reset_state(reset_partial_state=True)  # the first test that needs it may use another precision
     return output
 
 
 @pytest.mark.parametrize("stop", [2, 3, 5])
 def test_a_stopped_run_continues_exactly(images, finished, tmp_path, stop):
-    Pretraining(tiny(images, tmp_path, max_steps=stop)).run()
-    Pretraining(tiny(images, tmp_path, num_workers=2)).run()
-    assert losses_of(tmp_path) == losses_of(finished)
+    Pretraining(tiny_options(images, tmp_path, max_steps=stop)).run()
+    Pretraining(tiny_options(images, tmp_path, num_workers=2)).run()
+    assert read_losses(tmp_path) == read_losses(finished)
     assert_equal_weights(tmp_path / "teacher", finished / "teacher")
     last = "checkpoints/step-00000006/student"
     assert_equal_weights(tmp_path / last, finished / last)
 
 
 def test_what_a_killed_run_did_after_its_checkpoint_is_done_again(images, finished, tmp_path):
-    Pretraining(tiny(images, tmp_path, max_steps=5, save_every=1, keep_checkpoints=3)).run()
+    Pretraining(tiny_options(images, tmp_path, max_steps=5, save_every=1, keep_checkpoints=3)).run()
     for step in (4, 5):
         shutil.rmtree(tmp_path / "checkpoints" / f"step-{step:08d}")
-    Pretraining(tiny(images, tmp_path)).run()
-    assert losses_of(tmp_path) == losses_of(finished)
+    Pretraining(tiny_options(images, tmp_path)).run()
+    assert read_losses(tmp_path) == read_losses(finished)
     assert_equal_weights(tmp_path / "teacher", finished / "teacher")
 
 
 @pytest.mark.parametrize("changes", [{"augment_on": "device"}, pytest.param({"compile": True}, marks=pytest.mark.slow)])
 def test_the_same_run_by_other_means(images, finished, tmp_path, changes):
     """Photometric operations on the device, or compiled networks: other rounding, and nothing else."""
-    Pretraining(tiny(images, tmp_path, **changes)).run()
+    Pretraining(tiny_options(images, tmp_path, **changes)).run()
     limit = 1e-4 if "compile" in changes else 0.02
-    assert losses_of(tmp_path)[0] == pytest.approx(losses_of(finished)[0], rel=limit)
-    assert losses_of(tmp_path) == pytest.approx(losses_of(finished), rel=10 * limit)
-    assert losses_of(tmp_path) != losses_of(finished)
+    assert read_losses(tmp_path)[0] == pytest.approx(read_losses(finished)[0], rel=limit)
+    assert read_losses(tmp_path) == pytest.approx(read_losses(finished), rel=10 * limit)
+    assert read_losses(tmp_path) != read_losses(finished)
     AutoModel.from_pretrained(tmp_path / "teacher")
 
 
 def test_the_seed_matters(images, finished, tmp_path):
-    Pretraining(tiny(images, tmp_path, seed=1)).run()
-    assert losses_of(tmp_path) != losses_of(finished)
+    Pretraining(tiny_options(images, tmp_path, seed=1)).run()
+    assert read_losses(tmp_path) != read_losses(finished)
 
 
 def test_the_result_is_a_model_folder(finished):
@@ -150,7 +100,7 @@ def test_the_result_is_a_model_folder(finished):
 
 
 def test_only_the_newest_checkpoints_are_kept(images, tmp_path):
-    Pretraining(tiny(images, tmp_path, save_every=1, keep_checkpoints=2, max_steps=4)).run()
+    Pretraining(tiny_options(images, tmp_path, save_every=1, keep_checkpoints=2, max_steps=4)).run()
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["last", "step-00000003", "step-00000004"]
     assert (tmp_path / "checkpoints" / "last").resolve().name == "step-00000004"
 
@@ -158,31 +108,31 @@ def test_only_the_newest_checkpoints_are_kept(images, tmp_path):
 def test_accumulation_equals_the_large_batch(images, tmp_path):
     # No epoch in which the last layer is frozen, so that all parameters are compared.
     changes = {"drop_path_rate": 0.0, "freeze_last_layer": 0}
-    Pretraining(tiny(images, tmp_path / "large", **changes)).run()
-    Pretraining(tiny(images, tmp_path / "small", batch_size=4, gradient_accumulation_steps=2, **changes)).run()
-    assert losses_of(tmp_path / "small") == pytest.approx(losses_of(tmp_path / "large"), rel=1e-5)
+    Pretraining(tiny_options(images, tmp_path / "large", **changes)).run()
+    Pretraining(tiny_options(images, tmp_path / "small", batch_size=4, gradient_accumulation_steps=2, **changes)).run()
+    assert read_losses(tmp_path / "small") == pytest.approx(read_losses(tmp_path / "large"), rel=1e-5)
     assert_equal_weights(tmp_path / "small" / "teacher", tmp_path / "large" / "teacher", atol=KEY_BIAS_FREE)
 
 
 def test_the_view_task_and_no_local_crops(images, tmp_path):
-    Pretraining(tiny(images, tmp_path, task="view", local_crops_numbers=[0], max_steps=2)).run()
+    Pretraining(tiny_options(images, tmp_path, task="view", local_crops_numbers=[0], max_steps=2)).run()
     assert EsViTForPreTraining.from_pretrained(tmp_path / "teacher").region_head is None
-    assert [record["region_loss"] for record in log_of(tmp_path)] == [0.0, 0.0]
+    assert [record["region_loss"] for record in read_log(tmp_path)] == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("changes", [{"mixed_precision": "bf16"}, {"gradient_checkpointing": True}])
 def test_bf16_and_recomputation(images, finished, tmp_path, changes):
-    Pretraining(tiny(images, tmp_path, **changes)).run()
+    Pretraining(tiny_options(images, tmp_path, **changes)).run()
     tolerance = 0.05 if "mixed_precision" in changes else 1e-5
-    assert losses_of(tmp_path) == pytest.approx(losses_of(finished), rel=tolerance)
+    assert read_losses(tmp_path) == pytest.approx(read_losses(finished), rel=tolerance)
     assert {t.dtype for t in load_file(tmp_path / "teacher" / "model.safetensors").values()} == {torch.float32}
 
 
 def test_knn_during_training_changes_nothing_else(images, finished, tmp_path):
     test = shutil.copytree(images, tmp_path / "test")
-    Pretraining(tiny(images, tmp_path / "run", knn_every=1, knn_test=str(test), knn_k=[3])).run()
-    assert losses_of(tmp_path / "run") == losses_of(finished)
-    scores = [record["knn_k3_top1"] for record in log_of(tmp_path / "run") if "knn_k3_top1" in record]
+    Pretraining(tiny_options(images, tmp_path / "run", knn_every=1, knn_test=str(test), knn_k=[3])).run()
+    assert read_losses(tmp_path / "run") == read_losses(finished)
+    scores = [record["knn_k3_top1"] for record in read_log(tmp_path / "run") if "knn_k3_top1" in record]
     assert len(scores) == 2 and all(0 < score <= 1 for score in scores)
 
 
@@ -192,24 +142,24 @@ def test_unreadable_images_are_named_at_the_end(images, tmp_path, capsys):
     for path in images.rglob("*.png"):
         (data / path.name).write_bytes(path.read_bytes())
     (data / "broken.png").write_bytes((data / "00.png").read_bytes()[:100])
-    Pretraining(tiny(data, tmp_path / "run", max_steps=3)).run()
+    Pretraining(tiny_options(data, tmp_path / "run", max_steps=3)).run()
     assert "1 unreadable images were skipped:\n  broken.png" in capsys.readouterr().out
 
 
 def test_another_run_is_not_continued(images, tmp_path):
-    Pretraining(tiny(images, tmp_path, max_steps=1)).run()
+    Pretraining(tiny_options(images, tmp_path, max_steps=1)).run()
     with pytest.raises(
         ResumeError, match=r"momentum_teacher was 0\.996 and is 0\.9\. Give the same values, or another"
     ):
-        Pretraining(tiny(images, tmp_path, momentum_teacher=0.9)).run()
+        Pretraining(tiny_options(images, tmp_path, momentum_teacher=0.9)).run()
 
 
 def test_partial_checkpoints_are_ignored_and_named(images, finished, tmp_path, caplog):
-    Pretraining(tiny(images, tmp_path, max_steps=2)).run()
+    Pretraining(tiny_options(images, tmp_path, max_steps=2)).run()
     (tmp_path / "checkpoints" / "step-00000009.partial" / "student").mkdir(parents=True)
     (tmp_path / "checkpoints" / "step-00000008").mkdir()
-    Pretraining(tiny(images, tmp_path)).run()
-    assert losses_of(tmp_path) == losses_of(finished)
+    Pretraining(tiny_options(images, tmp_path)).run()
+    assert read_losses(tmp_path) == read_losses(finished)
     for name in ("step-00000008", "step-00000009.partial"):
         assert any(name in message and "incomplete" in message for message in caplog.messages)
 
@@ -219,7 +169,7 @@ def test_partial_checkpoints_are_ignored_and_named(images, finished, tmp_path, c
 )
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"\xf5"])
 def test_a_damaged_checkpoint_is_named(images, tmp_path, file, content):
-    Pretraining(tiny(images, tmp_path, max_steps=1)).run()
+    Pretraining(tiny_options(images, tmp_path, max_steps=1)).run()
     damaged = tmp_path / "checkpoints" / "step-00000001" / file
     damaged.unlink()
     if content is None and file.endswith("json"):
@@ -227,29 +177,29 @@ def test_a_damaged_checkpoint_is_named(images, tmp_path, file, content):
     if content is not None:
         damaged.write_bytes(content)
     with pytest.raises(ResumeError, match="step-00000001 is damaged .* Delete it"):
-        Pretraining(tiny(images, tmp_path)).run()
+        Pretraining(tiny_options(images, tmp_path)).run()
 
 
 def test_a_damaged_record_of_the_data_is_named(images, tmp_path):
-    Pretraining(tiny(images, tmp_path, max_steps=1)).run()
+    Pretraining(tiny_options(images, tmp_path, max_steps=1)).run()
     (tmp_path / "data.json").write_bytes(b"\0\0")
     with pytest.raises(ResumeError, match="data.json.* is damaged .* delete it"):
-        Pretraining(tiny(images, tmp_path)).run()
+        Pretraining(tiny_options(images, tmp_path)).run()
 
 
 def test_lines_that_a_killed_run_did_not_finish_are_dropped(images, finished, tmp_path, capsys):
-    Pretraining(tiny(images, tmp_path, max_steps=3)).run()
+    Pretraining(tiny_options(images, tmp_path, max_steps=3)).run()
     with (tmp_path / "log.jsonl").open("ab") as log:
         log.write(b'\0\0\xf5\0\n{"step": 4, "lo')
-    Pretraining(tiny(images, tmp_path)).run()
-    assert losses_of(tmp_path) == losses_of(finished)
+    Pretraining(tiny_options(images, tmp_path)).run()
+    assert read_losses(tmp_path) == read_losses(finished)
     assert "Warning: 1 lines of" in capsys.readouterr().out
 
 
 def test_a_finished_model_is_not_overwritten(images, tmp_path):
     (tmp_path / "teacher").mkdir()
     with pytest.raises(ResumeError, match="holds a finished model"):
-        Pretraining(tiny(images, tmp_path)).run()
+        Pretraining(tiny_options(images, tmp_path)).run()
 
 
 def test_evaluation_data_is_checked_before_training(images, tmp_path):
@@ -259,7 +209,7 @@ def test_evaluation_data_is_checked_before_training(images, tmp_path):
     for changes, error in (({"knn_test": str(flat)}, UnlabelledDataError), ({"knn_k": [27]}, NeighbourCountError)):
         options = {"knn_every": 1, "knn_test": str(shutil.copytree(images, tmp_path / error.__name__)), **changes}
         with pytest.raises(error):
-            Pretraining(tiny(images, tmp_path / "run", **options))
+            Pretraining(tiny_options(images, tmp_path / "run", **options))
 
 
 def test_the_command_prints_the_message_alone(images, tmp_path):
@@ -271,7 +221,7 @@ def test_an_error_of_a_worker_ends_the_run_at_once_and_is_the_message_alone(tmp_
     (folder := tmp_path / "broken").mkdir()
     for index in range(26):
         (folder / f"{index}.png").write_bytes(b"no picture")
-    recipe = recipe_of(tiny(folder, tmp_path / "run", num_workers=2), tmp_path / "recipe.yaml")
+    recipe = write_recipe(tiny_options(folder, tmp_path / "run", num_workers=2), tmp_path / "recipe.yaml")
     command = [sys.executable, "training/pretrain.py", "--recipe", recipe]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1 and "error: 17 images in a row cannot be read; the last one: " in done.stderr
@@ -291,39 +241,24 @@ def test_an_error_of_a_worker_ends_the_run_at_once_and_is_the_message_alone(tmp_
 )
 def test_refusals(images, tmp_path, changes, error, message):
     with pytest.raises(error, match=message):
-        Pretraining(tiny(images, tmp_path / "run", **changes))
+        Pretraining(tiny_options(images, tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()
 
 
 def test_an_empty_folder_is_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(EmptySourceError, match="empty"):
-        Pretraining(tiny(tmp_path / "empty", tmp_path / "run"))
-
-
-def start(command: list[str], folder: Path = ROOT, **environment: str) -> str:
-    """Run a command with this Python's scripts; returns what it printed."""
-    scripts = Path(sys.executable).parent
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{scripts}:{os.environ['PATH']}", **environment}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def recipe_of(options: PretrainOptions, path: Path) -> str:
-    save_options(options, path)
-    return str(path)
+        Pretraining(tiny_options(tmp_path / "empty", tmp_path / "run"))
 
 
 def test_two_processes_equal_one(images, tmp_path):
-    one = tiny(images, tmp_path / "one", drop_path_rate=0.0, freeze_last_layer=0)
+    one = tiny_options(images, tmp_path / "one", drop_path_rate=0.0, freeze_last_layer=0)
     Pretraining(one).run()
-    two = tiny(images, tmp_path / "two", drop_path_rate=0.0, freeze_last_layer=0, batch_size=4)
-    recipe = recipe_of(two, tmp_path / "two.yaml")
-    torchrun = ["torchrun", "--standalone", "--nproc_per_node", "2"]
-    printed = start([*torchrun, "training/pretrain.py", "--recipe", recipe])
+    two = tiny_options(images, tmp_path / "two", drop_path_rate=0.0, freeze_last_layer=0, batch_size=4)
+    recipe = write_recipe(two, tmp_path / "two.yaml")
+    printed = run_program([*torchrun(2), "training/pretrain.py", "--recipe", recipe])
     assert "4 a process x 2 processes x 1 accumulated = 8" in printed
-    assert losses_of(tmp_path / "two") == pytest.approx(losses_of(tmp_path / "one"), rel=1e-5)
+    assert read_losses(tmp_path / "two") == pytest.approx(read_losses(tmp_path / "one"), rel=1e-5)
     assert_equal_weights(tmp_path / "two" / "teacher", tmp_path / "one" / "teacher", atol=KEY_BIAS_FREE)
 
 
@@ -334,31 +269,31 @@ def test_two_processes_equal_one(images, tmp_path):
         ("", [sys.executable, "training/pretrain.py"]),
         ("", ["accelerate", "launch", "--cpu", "--num_processes", "1", "training/pretrain.py"]),
         ("training", ["accelerate", "launch", "--cpu", "--num_processes", "1", "pretrain.py"]),
-        ("training", ["torchrun", "--standalone", "--nproc_per_node", "1", "pretrain.py"]),
+        ("training", [*torchrun(1), "pretrain.py"]),
     ],
 )
 def test_every_way_to_start_it(images, finished, tmp_path, folder, command):
-    recipe = recipe_of(tiny(images, tmp_path / "run"), tmp_path / "run.yaml")
-    start([*command, "--recipe", recipe], ROOT / folder)
-    assert losses_of(tmp_path / "run") == losses_of(finished)
+    recipe = write_recipe(tiny_options(images, tmp_path / "run"), tmp_path / "run.yaml")
+    run_program([*command, "--recipe", recipe], ROOT / folder)
+    assert read_losses(tmp_path / "run") == read_losses(finished)
 
 
 @pytest.mark.slow
 def test_two_processes_resume_exactly(images, tmp_path):
-    torchrun = ["torchrun", "--standalone", "--nproc_per_node", "2", "training/pretrain.py", "--recipe"]
-    whole = recipe_of(tiny(images, tmp_path / "whole", batch_size=4), tmp_path / "whole.yaml")
-    parts = recipe_of(tiny(images, tmp_path / "parts", batch_size=4), tmp_path / "parts.yaml")
-    start([*torchrun, whole])
-    start([*torchrun, parts, "--max_steps", "4"])
-    start([*torchrun, parts])
-    assert losses_of(tmp_path / "parts") == losses_of(tmp_path / "whole")
+    command = [*torchrun(2), "training/pretrain.py", "--recipe"]
+    whole = write_recipe(tiny_options(images, tmp_path / "whole", batch_size=4), tmp_path / "whole.yaml")
+    parts = write_recipe(tiny_options(images, tmp_path / "parts", batch_size=4), tmp_path / "parts.yaml")
+    run_program([*command, whole])
+    run_program([*command, parts, "--max_steps", "4"])
+    run_program([*command, parts])
+    assert read_losses(tmp_path / "parts") == read_losses(tmp_path / "whole")
     assert_equal_weights(tmp_path / "parts" / "teacher", tmp_path / "whole" / "teacher")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_to_all_processes_saves_and_ends_with_its_code(images, tmp_path, number):
     """The workers of the loader get it as well, as from a scheduler."""
-    options = tiny(images, tmp_path / "run", epochs=5000, warmup_epochs=0, num_workers=1, save_every=10**6)
+    options = tiny_options(images, tmp_path / "run", epochs=5000, warmup_epochs=0, num_workers=1, save_every=10**6)
     save_options(options, tmp_path / "run.yaml")
     command = [sys.executable, "training/pretrain.py", "--recipe", str(tmp_path / "run.yaml")]
     process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True)
@@ -369,13 +304,15 @@ def test_a_signal_to_all_processes_saves_and_ends_with_its_code(images, tmp_path
     os.killpg(process.pid, number)
     _, shown = process.communicate(timeout=60)
     assert process.returncode == 75 and f"{number.name} stopped the run after step" in shown
-    step = log_of(tmp_path / "run")[-1]["step"]
+    step = read_log(tmp_path / "run")[-1]["step"]
     assert (tmp_path / "run" / "checkpoints" / "last").resolve().name == f"step-{step:08d}"
 
 
 @pytest.mark.slow
 def test_tensorboard_is_the_default_tracker(images, tmp_path):
-    recipe = recipe_of(tiny(images, tmp_path / "run", tracker="tensorboard", max_steps=1), tmp_path / "run.yaml")
-    start([sys.executable, "training/pretrain.py", "--recipe", recipe])
+    recipe = write_recipe(
+        tiny_options(images, tmp_path / "run", tracker="tensorboard", max_steps=1), tmp_path / "run.yaml"
+    )
+    run_program([sys.executable, "training/pretrain.py", "--recipe", recipe])
     assert parse_options([]).tracker == ["tensorboard"]
     assert list((tmp_path / "run").rglob("events.out.tfevents.*"))

@@ -20,10 +20,10 @@ from PIL import Image
 
 from modeling_esvit import EsViTForPreTraining, EsViTModel
 from tests.helpers.paths import ROOT
+from tests.helpers.tiny_models import CODE, small_config
 from tests.hub.client import client
 from tests.hub.loopback_hub import Fault, LoopbackHub
 from tests.hub.protocol import HubFile, Repository
-from tests.modeling_esvit.test_auto_classes import CODE, small_config
 from training.publish import PublishError, UnreachableHubError, UnreadableFolderError, explain
 from training.publishing.publication import HEADS
 

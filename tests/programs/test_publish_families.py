@@ -10,14 +10,12 @@ import sys
 import pytest
 import torch
 
+import training.publishing.publication as publication
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from tests.helpers.paths import ROOT
+from tests.helpers.tiny_models import CODE, CVT, HEADS, PVT, RESNET, VIL, VIT
 from tests.hub.client import client
 from tests.hub.loopback_hub import LoopbackHub
-from tests.modeling_esvit.export.test_exporter import CVT, RESNET, VIL, VIT
-from tests.modeling_esvit.test_auto_backbone import PVT
-from tests.modeling_esvit.test_auto_classes import CODE
-from training.publishing.publication import HEADS
 
 
 TOKEN = "hf_ada_secret"
@@ -28,7 +26,6 @@ FAMILIES = {
     "resnet": {"architecture": "auto", "backbone_config": RESNET, "image_size": 32},
     "pvt": {"architecture": "auto", "backbone_config": PVT, "image_size": 64},
 }
-SMALL = {"num_prototypes": 16, "head_hidden_size": 12, "head_bottleneck_size": 8}
 IMAGES = "torch.linspace(-1, 1, 2 * 3 * 64 * 48).view(2, 3, 64, 48)"
 LOAD = f"""
     import torch, transformers
@@ -54,7 +51,7 @@ LOAD = f"""
 @pytest.mark.parametrize("family", FAMILIES)
 def test_published_and_loaded_by_name(family, tmp_path):
     torch.manual_seed(0)
-    source = EsViTForPreTraining(EsViTConfig(**FAMILIES[family], **SMALL)).eval()
+    source = EsViTForPreTraining(EsViTConfig(**FAMILIES[family], **HEADS)).eval()
     source.save_pretrained(tmp_path / "model")
     push = ["training/publish.py", tmp_path / "model", "--repo_id", "ada/tiny"]
     with LoopbackHub([], {TOKEN: "ada"}) as hub:
@@ -63,7 +60,9 @@ def test_published_and_loaded_by_name(family, tmp_path):
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         assert "Loaded back by its name in a fresh process: outputs differ by 0.0e+00 at most." in done.stdout
-        assert {HEADS, "model.safetensors", *CODE} < set(hub.hub.repositories["model", "ada/tiny"].at("main")[1])
+        assert {publication.HEADS, "model.safetensors", *CODE} < set(
+            hub.hub.repositories["model", "ada/tiny"].at("main")[1]
+        )
         found = [
             client(hub, tmp_path, "import modeling_esvit", LOAD.replace("OPTIONS", "{}")),
             client(hub, tmp_path, LOAD.replace("OPTIONS", "{'trust_remote_code': True}")),

@@ -19,11 +19,11 @@ from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from tests.helpers.documents import BLOCK, Rule, commands, rule_for, snippets
 from tests.helpers.forked_commands import ForkedCommands
 from tests.helpers.paths import FIXTURES, ROOT
+from tests.helpers.shallow_networks import shallow
 from tests.helpers.tiny_runs import CROPS, HEADS, LENGTH, MEANS, NETWORK, tiny, write_images
 from tests.hub.loopback_hub import LoopbackHub
 from tests.hub.protocol import Repository
 from tests.hub.repositories import imagenet_1k
-from tests.training.run.test_dry_run import shallow
 from training.learning.networks import build_config
 from training.options.pretrain_options import parse_options
 

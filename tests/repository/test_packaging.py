@@ -22,9 +22,9 @@ from packaging.requirements import Requirement
 import modeling_esvit
 from modeling_esvit import EsViTForPreTraining
 from tests.helpers.paths import ROOT
+from tests.helpers.tiny_models import small_config
 from tests.hub.loopback_hub import LoopbackHub
 from tests.hub.protocol import Repository
-from tests.modeling_esvit.test_auto_classes import small_config
 
 
 SOURCES = ("modeling_esvit", "training", "examples", "tests/conftest.py", "model_cards")

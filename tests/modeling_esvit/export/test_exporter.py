@@ -16,13 +16,10 @@ from modeling_esvit.conversion.timm_swin import TimmFormatError, timm_obstacles
 from modeling_esvit.convert_original.converter import ConversionError
 from modeling_esvit.export import exporter as export_module
 from modeling_esvit.export.exporter import ExportError, export, main
+from tests.helpers.tiny_models import CVT, RESNET, VIL, VIT
 
 
 SWIN = {"embed_dim": 8, "depths": [1, 2], "num_heads": [1, 2], "window_size": 4, "image_size": 32}
-VIL = {
-    **{"architecture": "vil", "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 3},
-    **{"patch_strides": [4, 2], "sparse_stages": [1, 0], "global_tokens": [1, 1], "image_size": 32},
-}
 
 
 def random_model(config: EsViTConfig) -> EsViTModel:
@@ -43,16 +40,7 @@ def random_model(config: EsViTConfig) -> EsViTModel:
     return model
 
 
-VIT = {"architecture": "vit", "embed_dim": 16, "depths": [2], "num_heads": [2], "patch_size": 8, "image_size": 32}
-RESNET = {
-    **{"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [16, 32], "depths": [1, 1]},
-    "layer_type": "basic",
-}
 CONVNEXT = {"model_type": "convnextv2", "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}
-CVT = {
-    **{"architecture": "cvt", "embed_dim": 8, "stage_dims": [8, 16], "depths": [1, 1], "num_heads": [1, 2]},
-    **{"patch_kernels": [7, 3], "patch_strides": [4, 2], "patch_paddings": [2, 1], "window_size": 4, "image_size": 32},
-}
 
 
 def backbone_of_transformers(fields: dict) -> dict:

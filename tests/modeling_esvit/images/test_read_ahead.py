@@ -12,7 +12,7 @@ import pytest
 
 from modeling_esvit.images.read_ahead import in_order
 from tests.helpers.paths import ROOT
-from tests.training.data.test_shard_stream import wait_for
+from tests.helpers.waiting import wait_for
 
 
 PROGRAM = """

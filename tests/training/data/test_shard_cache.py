@@ -9,15 +9,13 @@ import threading
 import pytest
 
 from modeling_esvit.images.read_ahead import THREAD_NAME
-from tests.helpers.shard_server import picture, serve, write_parquet, write_tar
-from tests.training.data.test_shard_stream import batches, labels, wait_for
+from tests.helpers.shard_server import picture, serve
+from tests.helpers.streams import WRITE, list_labels, load_batches
+from tests.helpers.waiting import wait_for
 from training.data.shard_cache import CacheError
 from training.data.shard_files import ShardError
 from training.data.shard_stream import open_stream
 from training.data.sources import DataOptionError, open_source
-
-
-WRITE = {"parquet": write_parquet, "tar": write_tar}
 
 
 @pytest.fixture(params=["parquet", "tar"])
@@ -42,10 +40,10 @@ def copies(folder):
 
 
 def test_bytes_come_once_and_are_the_same(server, tmp_path):
-    without = labels(batches(open_stream(urls(server), shuffle_window=5), num_epochs=2))
+    without = list_labels(load_batches(open_stream(urls(server), shuffle_window=5), num_epochs=2))
     source = open_stream(urls(server), shuffle_window=5, cache=tmp_path / "cache")
     server.sent.clear()
-    assert labels(batches(source, num_epochs=2)) == without
+    assert list_labels(load_batches(source, num_epochs=2)) == without
     assert [server.sent[path.name] for path in sorted(server.folder.iterdir())] == [
         path.stat().st_size for path in sorted(server.folder.iterdir())
     ]
@@ -53,7 +51,7 @@ def test_bytes_come_once_and_are_the_same(server, tmp_path):
     assert stored == {path.name: path.read_bytes() for path in server.folder.iterdir()}
     again = open_stream(urls(server), shuffle_window=5, cache=tmp_path / "cache")
     server.sent.clear()
-    assert labels(batches(again, num_epochs=2, num_workers=2)) == without and not server.sent
+    assert list_labels(load_batches(again, num_epochs=2, num_workers=2)) == without and not server.sent
 
 
 def test_processes_share_it(server, tmp_path):
@@ -64,7 +62,7 @@ def test_processes_share_it(server, tmp_path):
     results = context.SimpleQueue()
 
     def read(rank):
-        results.put(labels(batches(source, batch_size=2, rank=rank, world_size=2)))
+        results.put(list_labels(load_batches(source, batch_size=2, rank=rank, world_size=2)))
 
     processes = [context.Process(target=read, args=(rank,)) for rank in range(2)]
     for process in processes:
@@ -76,21 +74,21 @@ def test_processes_share_it(server, tmp_path):
 
 
 def test_another_version_is_another_file(server, kind, tmp_path):
-    batches(open_stream(urls(server), cache=tmp_path / "cache"))
+    load_batches(open_stream(urls(server), cache=tmp_path / "cache"))
     WRITE[kind](server.folder, [7, 8, 9], size=40)
     source = open_stream(urls(server), cache=tmp_path / "cache")
-    assert set(labels(batches(source))) == set(range(24)) and len(copies(tmp_path / "cache")) == 6
+    assert set(list_labels(load_batches(source))) == set(range(24)) and len(copies(tmp_path / "cache")) == 6
     record = next(record for record in source.rank_items(0, 0, 0, 24, 0) if record.label == 8)
     assert record.image == picture(8, 40)
 
 
 def test_what_is_not_whole_is_fetched_again(server, tmp_path):
     source = open_stream(urls(server), cache=tmp_path / "cache")
-    whole = labels(batches(source))
+    whole = list_labels(load_batches(source))
     first, *_ = copies(tmp_path / "cache")
     first.write_bytes(first.read_bytes()[:1000])
     (tmp_path / "cache" / f"{first.name}.partial").write_bytes(b"of a run that was killed")
-    assert labels(batches(source)) == whole and first.stat().st_size > 1000
+    assert list_labels(load_batches(source)) == whole and first.stat().st_size > 1000
     assert not list((tmp_path / "cache").glob("*.partial"))
 
 
@@ -101,23 +99,23 @@ def test_a_full_disk_is_said(server, tmp_path):
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
     try:
         with pytest.raises(CacheError, match=r"train-0000.*MB\) cannot be stored in the cache .*File too large.*free"):
-            batches(source)
+            load_batches(source)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert len(batches(source)) == 6 and not list((tmp_path / "cache").glob("*.partial"))
+    assert len(load_batches(source)) == 6 and not list((tmp_path / "cache").glob("*.partial"))
 
 
 def test_a_folder_that_cannot_be_written_to_is_said(server, tmp_path):
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(CacheError, match="File exists"):
-        batches(open_stream(urls(server), cache=tmp_path / "cache"))
+        load_batches(open_stream(urls(server), cache=tmp_path / "cache"))
 
 
 def test_a_fault_while_fetching_leaves_no_copy(server, tmp_path):
     source = open_stream(urls(server), cache=tmp_path / "cache", retry_seconds=0.1)
     server.faults = ["503"] * 100
     with pytest.raises(ShardError, match="tried for 0.1 s"):
-        batches(source)
+        load_batches(source)
     # Other threads, of which each is about to fetch, or does, or has ceased to, meet the same.
     wait_for(lambda: not any(each.name == THREAD_NAME for each in threading.enumerate()), seconds=10)
     assert copies(tmp_path / "cache") == []
@@ -125,7 +123,7 @@ def test_a_fault_while_fetching_leaves_no_copy(server, tmp_path):
 
 def test_local_shards_are_not_copied(server, tmp_path):
     source = open_stream(sorted(map(str, server.folder.iterdir())), cache=tmp_path / "cache")
-    assert len(batches(source)) == 6 and not (tmp_path / "cache").exists()
+    assert len(load_batches(source)) == 6 and not (tmp_path / "cache").exists()
 
 
 def test_what_is_read_in_place_has_no_cache(tmp_path):

@@ -23,17 +23,16 @@ import torch
 from modeling_esvit.images.decoding import UnreadableImageError, decode
 from modeling_esvit.images.read_ahead import in_order
 from tests.helpers.shard_server import picture, serve, write_parquet, write_tar
+from tests.helpers.streams import OPTIONS, WRITE, list_labels, load_batches
+from tests.helpers.waiting import wait_for
 from training.data.columns import DataNotFoundError, DataOptionError, EmptySourceError
 from training.data.loader import make_loader
 from training.data.shard_files import ShardError, patiently
 from training.data.shard_names import expanded
 from training.data.shard_stream import Run, block_bounds, cut, epoch_runs, open_stream
 from training.data.sources import FolderSource, open_source
-from training.views.draw import ViewOptions
 
 
-OPTIONS = ViewOptions(global_crop_size=8, local_crop_sizes=(4,), local_crops_numbers=(1,))
-WRITE = {"parquet": write_parquet, "tar": write_tar}
 SOURCES = ("folder", "parquet", "tar")
 LENGTHS = {"divisible": [12] * 6, "uneven": [7, 31, 1, 13, 18]}
 
@@ -41,14 +40,6 @@ LENGTHS = {"divisible": [12] * 6, "uneven": [7, 31, 1, 13, 18]}
 @pytest.fixture(params=["parquet", "tar"])
 def kind(request):
     return request.param
-
-
-def batches(source, **options):
-    return list(make_loader(source, OPTIONS, **{"seed": 5, "batch_size": 4, **options}))
-
-
-def labels(loaded):
-    return [label for batch in loaded for label in batch.labels.tolist()]
 
 
 def write_folder(folder, lengths):
@@ -72,24 +63,24 @@ def test_each_sample_comes_once_but_for_the_rest(data, lengths, world_size, num_
     ranks = [{"rank": rank, "world_size": world_size, "num_workers": num_workers} for rank in range(world_size)]
     rests, orders = [], []
     for epoch in (0, 1):
-        whole = [batches(source, epoch=epoch, **rank) for rank in ranks]
-        seen = [label for part in whole for label in labels(part)]
+        whole = [load_batches(source, epoch=epoch, **rank) for rank in ranks]
+        seen = [label for part in whole for label in list_labels(part)]
         assert len(seen) == len(set(seen)) == steps * 4 * world_size and set(seen) <= set(range(total))
         assert total - len(seen) < 4 * world_size
         rests.append(set(range(total)) - set(seen))
         orders.append(seen)
         positions = [int(position) for part in whole for batch in part for position in batch.positions]
         assert sorted(positions) == list(range(len(seen)))
-        resumed = [batches(source, epoch=epoch, start_step=2, **rank) for rank in ranks]
-        assert [labels(part) for part in resumed] == [labels(part)[8:] for part in whole]
+        resumed = [load_batches(source, epoch=epoch, start_step=2, **rank) for rank in ranks]
+        assert [list_labels(part) for part in resumed] == [list_labels(part)[8:] for part in whole]
     assert orders[0] != orders[1] and (rests[0] != rests[1] or rests == [set(), set()])
 
 
 def test_workers_and_stops_change_no_byte(kind, tmp_path):
     source = open_stream(WRITE[kind](tmp_path, LENGTHS["uneven"]), shuffle_window=10)
-    alone = batches(source, num_epochs=2, rank=1, world_size=2)
+    alone = load_batches(source, num_epochs=2, rank=1, world_size=2)
     for number, start in ((1, 0), (4, 0), (2, 5), (0, 7)):
-        loaded = batches(source, num_epochs=2, rank=1, world_size=2, num_workers=number, start_step=start)
+        loaded = load_batches(source, num_epochs=2, rank=1, world_size=2, num_workers=number, start_step=start)
         assert len(loaded) == len(alone) - start
         for a, b in zip(loaded, alone[start:], strict=True):
             assert torch.equal(a.positions, b.positions) and torch.equal(a.labels, b.labels)
@@ -116,12 +107,6 @@ def test_the_next_epoch_is_read_while_this_one_ends(kind, tmp_path):
         assert following == list(itertools.islice(source.rank_items(0, 1, 0, 24, 0), 24))
 
 
-def wait_for(condition, seconds):
-    deadline = time.monotonic() + seconds
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.01)
-
-
 def test_an_epoch_that_is_not_read_to_its_end_shifts_no_other(kind, tmp_path):
     source = open_stream(WRITE[kind](tmp_path, [9, 8, 7]), shuffle_window=5)
     epochs = source.rank_epochs(3, range(2), 0, 24, 24)
@@ -137,10 +122,10 @@ def test_epochs_leave_no_thread_process_or_file_behind(kind, num_workers, tmp_pa
         gc.collect()
         return threading.active_count(), len(multiprocessing.active_children()), len(os.listdir("/proc/self/fd"))
 
-    batches(source, num_epochs=2, num_workers=num_workers)
+    load_batches(source, num_epochs=2, num_workers=num_workers)
     before = open_things()
     for _ in range(3):
-        batches(source, num_epochs=2, num_workers=num_workers)
+        load_batches(source, num_epochs=2, num_workers=num_workers)
         next(source.rank_items(0, 0, 0, 24, 0))  # and no more of it
 
     # Fewer than before are possible: threads of the first time that were about to end.
@@ -162,7 +147,7 @@ def test_a_record_is_the_row_that_its_label_says(kind, tmp_path):
 def test_samples_per_epoch_shows_all_in_the_long_run(tmp_path):
     paths = write_parquet(tmp_path, [10, 10])
     source = open_stream(paths, samples_per_epoch=9, shuffle_window=4)
-    epochs = [labels(batches(source, epoch=epoch)) for epoch in range(20)]
+    epochs = [list_labels(load_batches(source, epoch=epoch)) for epoch in range(20)]
     assert all(len(set(epoch)) == 8 for epoch in epochs) and set().union(*epochs) == set(range(20))
     for number in (21, 0, -3):
         with pytest.raises(DataOptionError, match=f"samples_per_epoch is {number}, but the shards have 20"):
@@ -176,10 +161,10 @@ def test_unreadable_images_are_replaced_from_the_same_block(tmp_path):
     data = datasets.Dataset.from_dict({"image": images, "label": list(range(24))}, features=features)
     data.to_parquet(tmp_path / "a.parquet")
     source = open_stream([str(tmp_path / "a.parquet")], shuffle_window=8)
-    whole = batches(source)
-    assert len(whole) == 6 and all(label % 2 == 0 for label in labels(whole))
+    whole = load_batches(source)
+    assert len(whole) == 6 and all(label % 2 == 0 for label in list_labels(whole))
     assert len(set().union(*[batch.skipped for batch in whole])) == 12
-    assert labels(batches(source, start_step=4)) == labels(whole)[16:]
+    assert list_labels(load_batches(source, start_step=4)) == list_labels(whole)[16:]
 
 
 # -- order -------------------------------------------------------------------------------------------------------------
@@ -236,7 +221,7 @@ def test_a_process_reads_its_part_alone(kind, tmp_path):
         touched = []
         for rank in range(4):
             server.sent.clear()
-            batches(source, batch_size=4, rank=rank, world_size=4)
+            load_batches(source, batch_size=4, rank=rank, world_size=4)
             spare = 3 * 3 if kind == "parquet" else 1  # in thirds of row groups of 3; the turn adds one end
             assert 16 * image < sum(server.sent.values()) < (16 + spare) * image + 16 * 4096
             touched.append(set(server.sent))
@@ -248,7 +233,7 @@ def test_resuming_reads_no_more_than_a_block_again(tmp_path):
     with serve(tmp_path) as server:
         source = open_stream([server.url(path.rsplit("/")[-1]) for path in paths], shuffle_window=16)
         server.sent.clear()
-        batches(source, start_step=14)  # of 16
+        load_batches(source, start_step=14)  # of 16
         assert sum(server.sent.values()) < (16 + 4) * (len(picture(0, 60)) + 1000)
 
 
@@ -299,13 +284,13 @@ FAULTS = ["drop", "reset", "stall", "short", "broken", "503"]
 
 def test_faults_neither_lose_nor_repeat_a_sample(kind, tmp_path, quick, caplog):
     paths = WRITE[kind](tmp_path, [9, 8, 7])
-    without = labels(batches(open_stream(paths, shuffle_window=5), num_epochs=2))
+    without = list_labels(load_batches(open_stream(paths, shuffle_window=5), num_epochs=2))
     with serve(tmp_path) as server:
         urls = [server.url(path.rsplit("/")[-1]) for path in paths]
         server.faults = [*FAULTS, *FAULTS]
         source = open_stream(urls, shuffle_window=5, retry_seconds=20)
         server.faults += ["429", *FAULTS, "", *FAULTS]
-        loaded = labels(batches(source, num_epochs=2))
+        loaded = list_labels(load_batches(source, num_epochs=2))
         assert not server.faults
     assert len(loaded) == 48 and {*loaded[:24]} == {*loaded[24:]} == set(range(24))
     assert loaded == without
@@ -321,7 +306,7 @@ def test_a_fault_that_lasts_is_an_error_with_the_name_of_the_shard(kind, tmp_pat
         source = open_stream([server.url(f"train-00000.{kind}")], retry_seconds=0.2)
         server.faults = [fault] * 1000
         with pytest.raises(ShardError, match=rf"train-00000.{kind}: .*tried for 0.2 s, see stream_retry_seconds"):
-            batches(source)
+            load_batches(source)
 
 
 def test_what_will_not_pass_is_raised_at_once(tmp_path):
@@ -341,11 +326,11 @@ def test_a_shard_that_changed_is_an_error_and_not_an_end(kind, tmp_path, num_wor
         with serve(tmp_path) as server:
             name = server.url(f"train-00000.{kind}") if remote else path
             source = open_stream([name])
-            assert len(batches(source, num_workers=num_workers)) == 6
+            assert len(load_batches(source, num_workers=num_workers)) == 6
             with open(path, "wb") as file:
                 file.write(other)
             with pytest.raises(ShardError, match=f"train-00000.{kind} was changed since it was opened"):
-                batches(source, epoch=1, num_workers=num_workers)
+                load_batches(source, epoch=1, num_workers=num_workers)
         with open(path, "wb") as file:
             file.write(content)
 
@@ -356,11 +341,11 @@ def test_a_server_without_versions_is_read_all_the_same(kind, tmp_path):
     with serve(tmp_path) as server:
         server.tags = False
         source = open_stream([server.url(f"train-00000.{kind}")], retry_seconds=0.2)
-        assert len(batches(source)) == 6
+        assert len(load_batches(source)) == 6
         with open(path, "r+b") as file:
             file.truncate(2048)
         with pytest.raises(ShardError, match=f"train-00000.{kind}: .*"):
-            batches(source, epoch=1)
+            load_batches(source, epoch=1)
 
 
 def test_a_tar_that_was_cut_off_is_refused_wherever(tmp_path):
@@ -392,7 +377,7 @@ def test_a_parquet_file_that_is_damaged_is_named(tmp_path):
     open(path, "wb").write(content)
     source = open_stream([path])
     with pytest.raises(ShardError, match="train-00000.parquet is damaged in row group 0"):
-        batches(source)
+        load_batches(source)
     open(path, "wb").write(content[:-5])
     with pytest.raises(ShardError, match="train-00000.parquet is not a whole parquet file"):
         open_stream([path])

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from modeling_esvit import EsViTForPreTraining, EsViTModel
 from modeling_esvit.convert_original.converter import convert
 from tests.helpers.paths import FIXTURES, ROOT
-from tests.helpers.tiny_runs import CROPS, HEADS, MEANS, losses_of, tiny, write_images
+from tests.helpers.tiny_runs import CROPS, HEADS, MEANS, read_losses, tiny, write_images
 from training.learning.init_from import InitialisationError, find_origin, initialise, optimized_names
 from training.learning.networks import build_networks
 from training.learning.optimizer import parameter_groups
@@ -123,7 +123,7 @@ def test_a_run_starts_from_a_run_and_is_resumed_without_it(images, view_run, tmp
     Pretraining(parse_options(tiny(images, tmp_path / "parts", start))).run()
     printed = capsys.readouterr().out
     assert "Continuing from" in printed and "Starting from" not in printed
-    assert losses_of(tmp_path / "parts") == losses_of(tmp_path / "whole")
+    assert read_losses(tmp_path / "parts") == read_losses(tmp_path / "whole")
     AcceleratorState._reset_state(reset_partial_state=True)
     with pytest.raises(ResumeError, match="init_from was '.*' and is None"):
         Pretraining(parse_options(tiny(images, tmp_path / "parts", "--warmup_epochs 0"))).run()
@@ -135,7 +135,7 @@ def test_two_processes_start_alike(images, view_run, tmp_path):
     Pretraining(parse_options(tiny(images, tmp_path / "one", changes))).run()
     torchrun = ["torchrun", "--standalone", "--nproc_per_node", "2"]
     start(torchrun, tiny(images, tmp_path / "two", f"{changes} --batch_size 4"))
-    assert losses_of(tmp_path / "two") == pytest.approx(losses_of(tmp_path / "one"), rel=1e-5)
+    assert read_losses(tmp_path / "two") == pytest.approx(read_losses(tmp_path / "one"), rel=1e-5)
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
-from tests.helpers.tiny_runs import losses_of, tiny, write_images
+from tests.helpers.tiny_runs import read_losses, tiny, write_images
 from training.monitoring.out_of_memory import is_out_of_memory, out_of_memory_advice
 from training.options.pretrain_options import parse_options
 from training.pretrain import Pretraining, main
@@ -64,4 +64,4 @@ def test_the_advice_gives_the_same_result(tmp_path):
     AcceleratorState._reset_state(reset_partial_state=True)
     smaller = [*arguments, *advice[start : start + 4], "--output_dir", str(tmp_path / "other")]
     Pretraining(parse_options(smaller)).run()
-    assert losses_of(tmp_path / "other") == pytest.approx(losses_of(tmp_path / "one"), rel=1e-4)
+    assert read_losses(tmp_path / "other") == pytest.approx(read_losses(tmp_path / "one"), rel=1e-4)

@@ -15,10 +15,9 @@ from safetensors import safe_open
 from transformers import AutoModel, AutoModelForPreTraining, SwinModel
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
+from tests.helpers.tiny_models import CODE, PVT, small_config
 from tests.helpers.tiny_runs import tiny, write_labelled_images
 from tests.hub.uploads import card_problems
-from tests.modeling_esvit.test_auto_backbone import PVT
-from tests.modeling_esvit.test_auto_classes import CODE, small_config
 from training.evaluation.public_names import public_command, public_name
 from training.learning.init_from import initialise
 from training.learning.optimizer import parameter_groups

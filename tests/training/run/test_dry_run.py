@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tests.helpers.paths import ROOT
+from tests.helpers.shallow_networks import shallow
 from tests.helpers.tiny_runs import tiny, write_images
 from training.learning.networks import build_config
 from training.options.pretrain_options import RECIPES, OptionError, parse_options
@@ -20,14 +21,6 @@ from training.run.estimate import estimate
 
 
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
-HEADS = "--num_prototypes 64 --head_hidden_size 16"
-SHALLOW = f"{HEADS} --depths 1 1 1 1 --embed_dim 8 --num_heads 1 1 2 2"  # of the four stages of a Swin
-SHALLOWED = {
-    "demo": "",
-    "resnet50": HEADS,
-    "deit": f"{HEADS} --depths 1 --embed_dim 8 --num_heads 1",
-    "cvt": f"{SHALLOW} --stage_dims 8 16 24 32",
-}
 QUICK = ("swin_tiny_w7", "demo_small_batch")  # the rest in `make test-all`
 CPU = torch.device("cpu")
 
@@ -38,10 +31,6 @@ pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
     return write_images(tmp_path_factory.mktemp("data") / "images")
-
-
-def shallow(name: str) -> list[str]:
-    return next((small for start, small in SHALLOWED.items() if name.startswith(start)), SHALLOW).split()
 
 
 def origin(name: str, folder: Path) -> list[str]:

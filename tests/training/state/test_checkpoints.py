@@ -15,7 +15,7 @@ import pytest
 from accelerate.state import AcceleratorState
 
 from tests.helpers.paths import ROOT
-from tests.helpers.tiny_runs import losses_of, tiny, write_images
+from tests.helpers.tiny_runs import read_losses, tiny, write_images
 from training.options.pretrain_options import parse_options
 from training.pretrain import Pretraining
 from training.state.checkpoints import ResumeError
@@ -81,7 +81,7 @@ def test_a_failed_write_leaves_the_checkpoint_before_it(images, finished, tmp_pa
     assert checkpoints_in(tmp_path) == before == ["last", "step-00000002"]
     AcceleratorState._reset_state(reset_partial_state=True)
     run(images, tmp_path)
-    assert losses_of(tmp_path) == losses_of(finished)
+    assert read_losses(tmp_path) == read_losses(finished)
 
 
 def test_a_file_in_the_place_of_the_folder(images, tmp_path):
@@ -115,7 +115,7 @@ def test_a_folder_takes_one_run_at_a_time(images, finished, tmp_path):
         other.kill()
     AcceleratorState._reset_state(reset_partial_state=True)
     run(images, tmp_path)
-    assert losses_of(tmp_path) == losses_of(finished)
+    assert read_losses(tmp_path) == read_losses(finished)
 
 
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
@@ -161,7 +161,7 @@ def test_a_full_disk_stops_all_processes(images, tmp_path):
         assert done.returncode == 1 and done.stderr.count("1 more checkpoints of") == 1
         subprocess.run(["mount", "-o", "remount,size=100m", str(tmp_path / "run")], check=True)
         assert start(command).returncode == 0
-        assert len(losses_of(tmp_path / "run")) == 6
+        assert len(read_losses(tmp_path / "run")) == 6
 
 
 @mounting
@@ -174,7 +174,7 @@ def test_a_read_only_folder_is_said_before_training(images, tmp_path):
         run(images, tmp_path / "run")
     AcceleratorState._reset_state(reset_partial_state=True)
     run(images, tmp_path / "run", "--max_steps 3")
-    assert len(losses_of(tmp_path / "run")) == 3
+    assert len(read_losses(tmp_path / "run")) == 3
 
 
 UNSHARED = """
@@ -217,7 +217,7 @@ def test_the_newest_is_continued_whatever_last_says(images, finished, tmp_path):
     link.unlink()
     link.symlink_to("step-00000001")
     run(images, tmp_path, "--max_steps 3")
-    assert losses_of(tmp_path) == losses_of(finished)[:3]
+    assert read_losses(tmp_path) == read_losses(finished)[:3]
     assert link.resolve().name == "step-00000003"
 
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from modeling_esvit.losses import LossInputError, esvit_loss
 from modeling_esvit.modeling_esvit import EsViTForPreTrainingOutput
-from tests.helpers.tiny_runs import losses_of, tiny, write_images
+from tests.helpers.tiny_runs import read_losses, tiny, write_images
 from training.options.pretrain_options import parse_options
 from training.pretrain import Pretraining
 from training.views.draw import CropBox, keyed_generator
@@ -119,7 +119,7 @@ def test_a_run_with_mixed_views_continues_exactly(tmp_path):
     def run(name: str, changes: str) -> list[float]:
         Pretraining(parse_options(tiny(images, tmp_path / name, f"--task view --epochs 1 {changes}"))).run()
         AcceleratorState._reset_state(reset_partial_state=True)
-        return losses_of(tmp_path / name)
+        return read_losses(tmp_path / name)
 
     mixed = "--mixup 0.8 --cutmix 1"
     whole = run("whole", mixed)

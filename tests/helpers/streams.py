@@ -1,0 +1,20 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Reads streams of shards in tests: how shards are written, and how their batches are loaded."""
+
+from tests.helpers.shard_server import write_parquet, write_tar
+from training.data.loader import Batch, make_loader
+from training.views.draw import ViewOptions
+
+
+OPTIONS = ViewOptions(global_crop_size=8, local_crop_sizes=(4,), local_crops_numbers=(1,))
+WRITE = {"parquet": write_parquet, "tar": write_tar}
+
+
+def load_batches(source, **options) -> list[Batch]:
+    """Loads one epoch, unless the options of `make_loader` say otherwise."""
+    return list(make_loader(source, OPTIONS, **{"seed": 5, "batch_size": 4, **options}))
+
+
+def list_labels(batches: list[Batch]) -> list[int]:
+    return [label for batch in batches for label in batch.labels.tolist()]
