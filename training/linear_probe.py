@@ -29,7 +29,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from modeling_esvit.errors import EsViTError
-from training.data.loader import SkipLog
+from training.data.unreadable import SkipLog
 from training.data.shard_stream import ShardStream
 from training.data.sources import ImageSource
 from training.evaluation.command import (

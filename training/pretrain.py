@@ -16,9 +16,7 @@ OUTPUT_DIR/teacher.
 import contextlib
 import gc
 import itertools
-import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -26,7 +24,8 @@ from pathlib import Path
 from accelerate.utils import gather_object
 from transformers.utils import logging as transformers_logging
 
-from training.data.loader import Batch, SkipLog, message_of, shut_down
+from training.data.loader import Batch, shut_down
+from training.data.unreadable import SkipLog
 from training.knn import evaluate_knn
 from training.learning.init_from import initialise
 from training.learning.learner import Learner
@@ -41,6 +40,7 @@ from training.options.pretrain_options import PretrainOptions, read_options, sav
 from training.publishing.hub_push import push_to_hub
 from training.run.checks import RAISED_BY_ALL, USER_ERRORS, Preparation, PreparationError, knn_transform
 from training.run.dry_run import dry_run
+from training.run.last_words import leave_word_to_main, message_of
 from training.state.checkpoints import Checkpoints, Progress
 from training.state.data_record import DataRecord
 from training.state.files import FolderLock, check_shared, model_folder, on_main, writing
@@ -247,15 +247,6 @@ class Pretraining:
         self.accelerator.end_training()
         self.hub.finish()  # other processes need not wait for it
         return folder
-
-
-def leave_word_to_main(code: int) -> None:
-    """Where all processes end for one reason, all but the main one end without a word. They wait a little: a launcher that
-    sees one of them end stops the others, maybe before the main one has spoken.
-    """
-    if int(os.environ.get("RANK", 0)):
-        time.sleep(1)
-        sys.exit(code)
 
 
 def main(arguments: list[str] | None = None) -> None:

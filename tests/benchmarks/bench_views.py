@@ -49,7 +49,8 @@ def by_pil(size: tuple[int, int]):
 
 def by_ours(size: tuple[int, int], augment: bool = True):
     from modeling_esvit.images.decoding import Record
-    from training.data.loader import BatchRequest, ViewsDataset
+    from training.data.batch_order import BatchRequest
+    from training.data.loader import ViewsDataset
     from training.views.draw import ViewOptions
 
     class Files:

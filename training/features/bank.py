@@ -32,7 +32,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from modeling_esvit.embed.files import Features, OutputError, Parts
-from training.data.loader import SkipLog
+from training.data.unreadable import SkipLog
 from training.data.sources import DatasetSource, EmptySourceError, FolderSource, ImageSource
 from training.features.extraction import LabelledImages, Loaded, NonFiniteFeatureError, batched
 from training.features.frozen_models import FrozenModel, file_name

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.data.loader import steps_per_epoch
+from training.data.batch_order import count_steps
 from training.learning.schedules import cosine_schedule, teacher_temp_schedule
 from training.options.pretrain_options import PretrainOptions
 
@@ -53,7 +53,7 @@ def make_plan(options: PretrainOptions, num_images: int, world_size: int) -> Pla
     DataOptionError: the data do not give every process one step.
     """
     per_process = options.batch_size * options.gradient_accumulation_steps
-    steps = steps_per_epoch(num_images, per_process, world_size)
+    steps = count_steps(num_images, per_process, world_size)
     num_steps = options.epochs * steps
     peak_lr = options.lr * per_process * world_size / 256
     schedule = (options.epochs, steps)

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from modeling_esvit.embed.files import Features, Parts, joined
 from modeling_esvit.images.decoding import UnreadableImageError, decode
 from modeling_esvit.images.read_ahead import in_order
-from training.data.loader import SkipLog
+from training.data.unreadable import SkipLog
 from training.data.shard_stream import ShardStream
 from training.data.sources import ImageSource
 from training.features.bank import checksum, own_parts, source_identity, spans

@@ -11,9 +11,11 @@ import torch
 from PIL import Image
 
 from tests.helpers.shard_server import write_parquet
-from training.data.loader import BatchRequest, SkipLog, TooManyUnreadableImagesError, ViewsDataset, make_loader
+from training.data.batch_order import BatchRequest
+from training.data.loader import ViewsDataset, make_loader
 from training.data.shard_stream import open_stream
 from training.data.sources import DataOptionError, FolderSource, epoch_order
+from training.data.unreadable import SkipLog, TooManyUnreadableImagesError
 from training.views.draw import ViewOptions
 
 
@@ -168,6 +170,7 @@ def test_replacements_are_the_same_for_any_number_of_processes(damaged):
 
 
 def test_replacements_are_limited_for_any_batch(damaged, monkeypatch):
+    monkeypatch.setattr("training.data.batch_order.MAX_REPLACEMENTS", 1)
     monkeypatch.setattr("training.data.loader.MAX_REPLACEMENTS", 1)  # but position 2 cannot be read either
     for size in (2, 22):
         with pytest.raises(TooManyUnreadableImagesError, match="2 images in a row"):

@@ -1,0 +1,112 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Decides the order of images: which of them make each batch, on each process, at each step.
+
+With G = batch size * number of processes, step k of an epoch holds the positions k*G .. (k+1)*G - 1, and process r
+their r-th part of one batch size. Of a folder or data set, these are positions in one order of all images; of a stream,
+each process fills its own from its own part of the shards (see `shard_stream`). The order depends on nothing but the
+arguments, so the number of workers changes nothing, and a run can begin at any step.
+"""
+
+import itertools
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from torch.utils.data import Sampler
+
+from training.data.shard_stream import ShardStream
+from training.data.sources import DataOptionError, ImageSource
+
+
+# An unreadable image is replaced by the next one of the epoch that can be read; so many in a row end the run.
+MAX_REPLACEMENTS = 16
+
+
+class BatchRequest(NamedTuple):
+    """Names the images of one batch: slot i gets the first readable one of `items[i:]`."""
+
+    epoch: int
+    positions: range
+    items: list[Any]  # of these positions, and MAX_REPLACEMENTS that follow
+
+
+class BatchRequests(Sampler[BatchRequest]):
+    """Yields the batches of process `rank` in `num_epochs` epochs from `epoch` on, beginning with step `start_step`."""
+
+    def __init__(
+        self,
+        source: ImageSource,
+        *,
+        seed: int,
+        epoch: int,
+        num_epochs: int,
+        start_step: int,
+        batch_size: int,
+        batches_per_step: int,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        self.source, self.seed = source, seed
+        self.epochs = range(epoch, epoch + num_epochs)
+        self.start_step = start_step
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+        whole = count_steps(len(source), batch_size * batches_per_step, world_size)
+        self.steps_per_epoch = whole * batches_per_step
+        if isinstance(source, ShardStream):
+            source.check_processes(world_size)
+        if not 0 <= start_step <= self.steps_per_epoch:
+            raise DataOptionError(f"start_step {start_step} is not in an epoch of {self.steps_per_epoch} steps.")
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch * len(self.epochs) - self.start_step
+
+    def __iter__(self) -> Iterator[BatchRequest]:
+        for epoch, items in zip(self.epochs, self._items(), strict=True):
+            yield from self._epoch(epoch, items, self.start_step if epoch == self.epochs.start else 0)
+
+    def _epoch(self, epoch: int, items: Iterator[Any], start_step: int) -> Iterator[BatchRequest]:
+        first, stride = self._first_and_stride(start_step)
+        window: deque[Any] = deque(maxlen=self.batch_size + MAX_REPLACEMENTS)
+        taken = 0
+        for step in range(start_step, self.steps_per_epoch):
+            position = (step * self.world_size + self.rank) * self.batch_size
+            end = first + self.batch_size + MAX_REPLACEMENTS
+            window.extend(itertools.islice(items, end - taken))  # keeps items first .. end - 1
+            taken, first = end, first + stride
+            yield BatchRequest(epoch, range(position, position + self.batch_size), list(window))
+
+    def _items(self) -> Iterator[Iterator[Any]]:
+        """Yields the items of each epoch, without end; those of a stream begin with `start_step`."""
+        if isinstance(self.source, ShardStream):
+            count, start = self.steps_per_epoch * self.batch_size, self.start_step * self.batch_size
+            return self.source.rank_epochs(self.seed, self.epochs, self.rank, count, start)
+        source = self.source
+        return (_followed_by_its_start(source.items(self.seed, epoch), MAX_REPLACEMENTS) for epoch in self.epochs)
+
+    def _first_and_stride(self, start_step: int) -> tuple[int, int]:
+        """Returns the number of the first item of `start_step`, and the distance to that of the next step."""
+        if isinstance(self.source, ShardStream):
+            return 0, self.batch_size
+        return (start_step * self.world_size + self.rank) * self.batch_size, self.world_size * self.batch_size
+
+
+def count_steps(num_images: int, batch_size: int, world_size: int) -> int:
+    """Returns the number of steps in an epoch: its whole global batches.
+
+    Raises:
+        DataOptionError: there is none.
+    """
+    global_batch = batch_size * world_size
+    if num_images < global_batch:
+        raise DataOptionError(
+            f"an epoch of {num_images} images has no batch of {batch_size} images * {world_size} processes = "
+            f"{global_batch}: use a smaller batch."
+        )
+    return num_images // global_batch
+
+
+def _followed_by_its_start(items: Iterator[Any], number: int) -> Iterator[Any]:
+    """Yields `items`, then its first `number` items again and again."""
+    start = list(itertools.islice(items, number))
+    return itertools.chain(start, items, itertools.cycle(start))
