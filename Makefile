@@ -1,6 +1,9 @@
 # Two commands on a fresh machine: `make demo` and `make test`. Each makes the environment it needs in .venv.
 PYTHON ?= python3
 VENV ?= .venv
+# `make test-floors` needs the oldest Python: the oldest releases of the dependencies have no wheels for the newest.
+FLOORS_PYTHON ?= python3.10
+FLOORS := .venv-floors
 BIN := $(VENV)/bin
 # The tests run in two processes; more threads than cores would only slow them down.
 # Threads that wait without spinning: on a machine that does something else as well, spinning ones make a run ten times slower.
@@ -8,7 +11,7 @@ DEMO := OMP_WAIT_POLICY=passive $(BIN)/python examples
 BENCH := $(BIN)/python tests/benchmarks
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo demo-compare test test-transformers test-all bench bench-growth style clean
+.PHONY: demo demo-compare test test-transformers test-all test-floors bench bench-growth style clean
 
 demo: $(VENV)/.installed-demo
 	$(DEMO)/demo.py demo
@@ -24,6 +27,10 @@ test-transformers: $(VENV)/.installed
 
 test-all: $(VENV)/.installed
 	$(PYTEST)
+
+# The fast tests with the oldest versions that setup.cfg allows.
+test-floors: $(FLOORS)/.installed
+	OMP_NUM_THREADS=1 $(FLOORS)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
 # The processor's set in less than ten minutes on two cores; nothing else should run meanwhile.
 bench: $(VENV)/.installed-bench
@@ -44,7 +51,7 @@ style: $(VENV)/.installed
 	$(BIN)/mypy
 
 clean:
-	rm -rf $(VENV) .cache build *.egg-info
+	rm -rf $(VENV) $(FLOORS) .cache build *.egg-info
 
 $(VENV)/.installed-demo: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -58,4 +65,10 @@ $(VENV)/.installed: setup.cfg pyproject.toml
 
 $(VENV)/.installed-bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable ".[bench]"
+	touch $@
+
+$(FLOORS)/.installed: setup.cfg pyproject.toml tests/floors.py
+	$(FLOORS_PYTHON) -m venv $(FLOORS)
+	$(FLOORS)/bin/python tests/floors.py > $(FLOORS)/constraints.txt
+	$(FLOORS)/bin/python -m pip install --quiet --constraint $(FLOORS)/constraints.txt --editable ".[training,examples,dev]"
 	touch $@

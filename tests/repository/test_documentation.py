@@ -1,8 +1,9 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Every command and every Python snippet of the README pages and of the model cards runs: in a sandbox where their names
-(`runs/mine`, `my/labelled`, `org/esvit-swin-b`, ...) are small real things, against the loopback Hub. RULES say what
-makes a command small; one that no rule is for fails `test_every_command_has_a_rule`.
+"""Runs every command and every Python snippet of the README pages, CONTRIBUTING.md and the model cards.
+
+They run in a sandbox where their names (`runs/mine`, `my/labelled`, `org/esvit-swin-b`, ...) are small real things,
+against the loopback Hub. RULES make each command small; `test_every_command_has_a_rule` fails for one without a rule.
 """
 
 import re
@@ -29,7 +30,11 @@ from training.options.pretrain_options import parse_options
 
 
 CARDS = sorted(path for path in (ROOT / "model_cards").glob("*.md") if path.name != "template.md")
-PAGES = [*(ROOT / folder / "README.md" for folder in (".", "training", "examples")), *CARDS]
+PAGES = [
+    *(ROOT / folder / "README.md" for folder in (".", "training", "examples", "examples/app")),
+    *(ROOT / "CONTRIBUTING.md", ROOT / "training" / "EXTEND.md"),
+    *CARDS,
+]
 TOKEN = "hf_ada_secret"
 
 CI = "what CI runs, or a developer by hand"
@@ -44,8 +49,12 @@ RULES = [
     Rule("pip install *", exempt="what the make commands do"),
     Rule("python -m build", exempt="run by test_packaging.py"),
     Rule("twine *", exempt="of a release"),
+    Rule("pre-commit install", exempt="changes the checkout; test_project.py compares its ruff with ours"),
+    Rule("sha256sum *", exempt="no program of this project"),
+    Rule("python tests/rooms.py"),
     Rule("python tests/*", exempt="long; test_kills.py runs a part"),
     # pretraining: on own images for 6 steps; on ImageNet as dry runs
+    Rule("python training/pretrain.py --recipe demo_small_batch *", f"{LENGTH} --output_dir runs/bytes"),
     Rule("python training/pretrain.py --data *--dry_run", f"{TINY} --output_dir runs/dry"),
     Rule("python training/pretrain.py --data *", f"{TINY} --output_dir runs/new"),
     Rule("accelerate launch training/pretrain.py --recipe swin_tiny_w7 --data *", DRY),
@@ -67,6 +76,7 @@ RULES = [
     ),
     Rule("python -m modeling_esvit.convert_original checkpoint_best.pth NAME --native", "", {"NAME": "new/native"}),
     Rule("python -m modeling_esvit.*"),
+    Rule("esvit-embed *"),
     Rule(
         "python training/publish.py NAME *",
         "--dry_run",
@@ -75,7 +85,9 @@ RULES = [
     Rule("python training/publish.py *"),
     # examples
     Rule("python examples/compare_tasks.py comparison", exempt="long; test_compare_tasks.py runs it small"),
-    Rule("python examples/app/app.py MODEL", exempt="stays open; run in a browser by test_app.py"),
+    Rule("python examples/app/app.py *", exempt="stays open; run in a browser by test_app.py"),
+    Rule("mkdir space && cp *", exempt="test_app.py lays out a Space in the same way"),
+    Rule("hf upload *", exempt="needs an account"),
     Rule("python examples/finetune.py *", "--epochs 1 --batch_size 8", MODEL),
     Rule(
         "python examples/continue_pretraining.py *",
@@ -185,7 +197,7 @@ class Sandbox:
 def sandbox(tmp_path_factory):
     """A folder with what the pages name, beside links to what the repository has, and the loopback Hub."""
     folder = tmp_path_factory.mktemp("sandbox")
-    for name in ("training", "examples", "modeling_esvit", "model_cards"):
+    for name in ("training", "examples", "modeling_esvit", "model_cards", "tests"):
         (folder / name).symlink_to(ROOT / name)
     write_pictures(folder)
     for name in ("checkpoint.pth", "checkpoint_best.pth"):
