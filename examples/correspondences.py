@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from training.features.frozen_models import FrozenModelError, load_frozen, training_view
+from modeling_esvit.errors import EsViTError
+from training.features.frozen_models import load_frozen, training_view
 from training.features.regions import region_side
 from training.features.single_image import checked_picture
 from training.figures.matching import Drawn, draw_matches
@@ -71,7 +72,7 @@ def main(arguments: list[str] | None = None) -> None:
         found = match_stereo(model.model, size=size, image_mean=mean, image_std=std)
         summary = describe(found.scores())
         save_figure(draw(found, summary, count=options.lines), options.output)
-    except (FrozenModelError, OSError) as error:
+    except (EsViTError, OSError) as error:
         sys.exit(f"error: {error}")
     print(f"{summary}\n{options.output}")
 

@@ -19,10 +19,11 @@ from matplotlib.patches import ConnectionPatch
 from PIL import Image
 from torch import Tensor
 
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import Record, decode
 from modeling_esvit.losses import match_regions
-from training.features.frozen_models import FrozenModelError, load_frozen, training_view
-from training.features.regions import Grid, region_features, region_side
+from training.features.frozen_models import load_frozen, training_view
+from training.features.regions import Grid, even_grid, region_features, region_side
 from training.features.single_image import checked_picture
 from training.matching.measures import far_apart
 from training.matching.stereo import pixel_values
@@ -95,12 +96,12 @@ def main(arguments: list[str] | None = None) -> None:
         stride = region_side(model.model, side)
         sizes = [rounded(image, options.size, stride) for image in images]
         views = [pixel_values(image, size, mean, std) for image, size in zip(images, sizes, strict=True)]
-        (left, left_grid), (right, right_grid) = (region_features(model.model, view[None]) for view in views)
+        (left, left_places), (right, right_places) = (region_features(model.model, view[None]) for view in views)
         ours, theirs, similarity = mutual_matches(left[0].cpu(), right[0].cpu())
-        drawn = far_apart(ours, left_grid[1], options.count, options.apart)
+        drawn = far_apart(ours, left_places.grid[1], options.count, options.apart)
         pairs = list(zip(ours[drawn].tolist(), theirs[drawn].tolist(), strict=True))
-        save_figure(draw(images, [left_grid, right_grid], pairs), options.output)
-    except (FrozenModelError, OSError) as error:
+        save_figure(draw(images, [even_grid(left_places), even_grid(right_places)], pairs), options.output)
+    except (EsViTError, OSError) as error:
         sys.exit(f"error: {error}")
     print(f"{len(ours)} of {left.shape[1]} regions and their matches choose each other; the most similar {len(pairs)}, "
           f"from {similarity[0]:.3f} on, are in {options.output}")  # fmt: skip

@@ -30,11 +30,11 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from modeling_esvit import EsViTBackboneError, EsViTInputError
+from modeling_esvit.analysis.token_places import Size
 from modeling_esvit.embed.files import Parts
+from modeling_esvit.errors import EsViTError
 from training.data.sources import DataOptionError, ImageSource, open_source
 from training.evaluation.command import (
-    COMMON_ERRORS,
     CardFigure,
     add_model_arguments,
     card_figures,
@@ -47,7 +47,7 @@ from training.evaluation.command import (
     write_result,
 )
 from training.features.frozen_models import FrozenModel, load_frozen, training_view
-from training.features.regions import Grid, Size, region_features, region_side
+from training.features.regions import Grid, even_grid, region_features, region_side
 from training.figures.matching import Drawn, draw_curves, draw_pairs
 from training.matching.measures import (
     MIRRORED_NAMES,
@@ -76,7 +76,7 @@ TITLES = {
     "stereo": "stereo pair",
 }
 
-USER_ERRORS = (*COMMON_ERRORS, EsViTInputError, EsViTBackboneError)
+USER_ERRORS = (EsViTError, OSError)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -170,7 +170,8 @@ def measure_source(
 ) -> tuple[dict[str, Any], Parts]:
     """The result of all measures of images, and what a stopped call would go on with, beside `output`."""
     side = measured.side
-    size, (_, grid) = (side, side), region_features(model.model, torch.zeros(1, 3, side, side))
+    _, places = region_features(model.model, torch.zeros(1, 3, side, side))
+    size, grid = (side, side), even_grid(places)
     scores, parts = measure_images(model, source, measured, output, threads=threads)
     result: dict[str, Any] = {"images": len(next(iter(scores.values()))), "image_size": side, "grid": list(grid)}
     for measure, rows in scores.items():

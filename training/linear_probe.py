@@ -29,9 +29,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from modeling_esvit.errors import EsViTError
-from training.data.unreadable import SkipLog
 from training.data.shard_stream import ShardStream
 from training.data.sources import ImageSource
+from training.data.unreadable import SkipLog
 from training.evaluation.command import (
     COMMON_ERRORS,
     NO_CLASS,

@@ -11,6 +11,7 @@ import inspect
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import torch
@@ -37,16 +38,23 @@ class TokenPlaces:
     grid: its rows and columns (h, w).
     rows: for each row of pixels the row of tokens that it belongs to, `[H]`; -1 where an embedding crops the image.
     columns: likewise `[W]`.
+    step: pixels from one token to the next, down and across; the last ones may be narrower.
     """
 
     grid: Size
     rows: torch.Tensor
     columns: torch.Tensor
+    step: tuple[int | Fraction, int | Fraction]
 
     @property
     def size(self) -> Size:
         """Height and width of the image."""
         return len(self.rows), len(self.columns)
+
+    @property
+    def divides_evenly(self) -> bool:
+        """Whether all tokens have the same size and together cover the image, none cropped or padded."""
+        return all(count * step == pixels for count, step, pixels in zip(self.grid, self.step, self.size, strict=True))
 
     def token_at(self, x: int, y: int) -> int:
         """The number of the token, row by row, that a pixel belongs to.
@@ -93,13 +101,13 @@ def centred(pixels: int, count: int, stride: int, first: float) -> torch.Tensor:
 def stretched(size: Size, grid: Size) -> TokenPlaces:
     """Tokens that divide the image evenly."""
     rows, columns = (torch.arange(pixels) * count // pixels for pixels, count in zip(size, grid, strict=True))
-    return TokenPlaces(grid, rows, columns)
+    return TokenPlaces(grid, rows, columns, (Fraction(size[0], grid[0]), Fraction(size[1], grid[1])))
 
 
 def tiles(size: Size, grid: Size, stride: int) -> TokenPlaces:
     """Squares of `stride` pixels; what is beyond the last whole one is cropped."""
     rows, columns = (tiled(pixels, stride, count * stride) for pixels, count in zip(size, grid, strict=True))
-    return TokenPlaces(grid, rows, columns)
+    return TokenPlaces(grid, rows, columns, (stride, stride))
 
 
 def swin_places(config: Any, size: Size) -> Iterator[TokenPlaces]:
@@ -109,7 +117,7 @@ def swin_places(config: Any, size: Size) -> Iterator[TokenPlaces]:
     seen = (grid[0] * patch, grid[1] * patch)
     for stage in range(len(config.depths)):
         rows, columns = (tiled(pixels, patch << stage, own) for pixels, own in zip(size, seen, strict=True))
-        yield TokenPlaces(grid, rows, columns)
+        yield TokenPlaces(grid, rows, columns, (patch << stage, patch << stage))
         grid = ((grid[0] + 1) // 2, (grid[1] + 1) // 2)
 
 
@@ -133,7 +141,7 @@ def cvt_places(config: Any, size: Size) -> Iterator[TokenPlaces]:
         apart *= stride
         grid = ((grid[0] + 2 * padding - kernel) // stride + 1, (grid[1] + 2 * padding - kernel) // stride + 1)
         rows, columns = (centred(pixels, count, apart, first) for pixels, count in zip(size, grid, strict=True))
-        yield TokenPlaces(grid, rows, columns)
+        yield TokenPlaces(grid, rows, columns, (apart, apart))
 
 
 def auto_places(config: Any, size: Size) -> Iterator[TokenPlaces]:
@@ -184,7 +192,7 @@ def square_places(config: PreTrainedConfig, size: Size, length: int) -> TokenPla
     if grid[0] * grid[1] != length:
         raise TokenPlacesError(
             f"{config.model_type} gives {length} tokens for an image of {size[0]} x {size[1]} pixels, which is no grid "
-            "of square regions; try a size that its stride divides."
+            "of square regions: choose a size that its stride divides."
         )
     return tiles(size, grid, side)
 
@@ -199,10 +207,13 @@ def regions_of(model: Any, pixel_values: torch.Tensor) -> tuple[torch.Tensor, To
     any model of transformers whose last hidden state is a map or a sequence with a grid of regions.
 
     Raises:
-        TokenPlacesError: it is neither. EsViTInputError: of an EsViT model, see there.
+        TokenPlacesError: the last hidden state is neither, or missing.
+        EsViTInputError: an EsViT model does not take such images.
     """
     size = (pixel_values.shape[2], pixel_values.shape[3])
-    hidden = model(pixel_values, **any_size(model)).last_hidden_state
+    hidden = getattr(model(pixel_values, **any_size(model)), "last_hidden_state", None)
+    if hidden is None:
+        raise TokenPlacesError(f"{type(model).__name__} gives no last_hidden_state: choose a model that does.")
     if hidden.ndim == 4:
         return hidden.flatten(2).transpose(1, 2), stretched(size, (hidden.shape[2], hidden.shape[3]))
     if is_esvit(model.config):

@@ -100,18 +100,19 @@ def test_other_models(tmp_path):
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     vit = ViTModel(ViTConfig(image_size=64, patch_size=16, **sizes)).eval()
     pixels = torch.randn(2, 3, 64, 64)
-    features, grid = region_features(vit, pixels)
-    assert grid == (4, 4) and torch.equal(features, vit(pixels).last_hidden_state[:, 1:])
-    assert region_features(vit, torch.randn(1, 3, 96, 128))[1] == (6, 8)
+    features, places = region_features(vit, pixels)
+    assert places.grid == (4, 4) and torch.equal(features, vit(pixels).last_hidden_state[:, 1:])
+    assert region_features(vit, torch.randn(1, 3, 96, 128))[1].grid == (6, 8)
     timm = pytest.importorskip("timm")
     for name, side, count in (("vit_tiny_patch16_224", 64, 16), ("resnet18", 64, 4), ("convnext_atto", 64, 4)):
         options = {"img_size": side} if "vit" in name else {}
         model = TimmModel(timm.create_model(name, num_classes=0, **options)).eval()
-        features, grid = region_features(model, torch.randn(1, 3, side, side))
+        features, places = region_features(model, torch.randn(1, 3, side, side))
+        grid = places.grid
         assert features.shape == (1, count, model.model.num_features) and grid[0] * grid[1] == count
     swin = TimmModel(timm.create_model("swin_tiny_patch4_window7_224", num_classes=0)).eval()
-    features, grid = region_features(swin, torch.randn(1, 3, 224, 224))
-    assert features.shape == (1, 49, 768) and grid == (7, 7)
+    features, places = region_features(swin, torch.randn(1, 3, 224, 224))
+    assert features.shape == (1, 49, 768) and places.grid == (7, 7)
     pooled = swin.model.forward_head(swin.model.forward_features(torch.zeros(1, 3, 224, 224)), pre_logits=True)
     torch.testing.assert_close(region_features(swin, torch.zeros(1, 3, 224, 224))[0].mean(1), pooled)
     with pytest.raises(ValueError, match="refuses the images"):

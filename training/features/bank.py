@@ -32,8 +32,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from modeling_esvit.embed.files import Features, OutputError, Parts
-from training.data.unreadable import SkipLog
 from training.data.sources import DatasetSource, EmptySourceError, FolderSource, ImageSource
+from training.data.unreadable import SkipLog
 from training.features.extraction import LabelledImages, Loaded, NonFiniteFeatureError, batched
 from training.features.frozen_models import FrozenModel, file_name
 from training.state.data_record import identity

@@ -19,9 +19,9 @@ from tqdm.auto import tqdm
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import UnreadableImageError, decode
 from modeling_esvit.images.read_ahead import in_order
-from training.data.unreadable import SkipLog
 from training.data.shard_stream import ShardStream
 from training.data.sources import EmptySourceError, ImageSource
+from training.data.unreadable import SkipLog
 
 
 logger = logging.getLogger(__name__)

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from modeling_esvit.analysis.token_places import Size, TokenPlaces, stretched
 from modeling_esvit.embed.embedder import fingerprint
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.models import load_image_model
@@ -39,22 +40,48 @@ class TimmModel(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model: Any = model
+        self.grids: dict[Size, Size] = {}
 
     def forward(self, pixel_values: Tensor) -> BaseModelOutputWithPooling:
         return BaseModelOutputWithPooling(pooler_output=self.model(pixel_values))
 
-    def regions(self, pixel_values: Tensor) -> Tensor:
-        """[B, T, C], class tokens first, or [B, C, h, w].
+    def regions(self, pixel_values: Tensor) -> tuple[Tensor, TokenPlaces]:
+        """Returns the regions `[B, T, C]` of images, row by row, without class tokens, and where they lie.
 
         Raises:
-            FrozenModelError: the model takes no images of this size.
+            FrozenModelError: the model takes no images of this size, or does not say which of its tokens are regions.
         """
+        size = (pixel_values.shape[2], pixel_values.shape[3])
         try:
             features = self.model.forward_features(pixel_values)
         except AssertionError as error:
-            raise FrozenModelError(f"this model of timm refuses the images: {error}") from error
-        channels_last = features.ndim == 4 and features.shape[1] != self.model.num_features
-        return features.permute(0, 3, 1, 2) if channels_last else features
+            raise FrozenModelError(f"This model of timm refuses the images: {error}") from error
+        if features.ndim == 4:
+            channels_last = features.shape[1] != self.model.num_features
+            tokens = features.flatten(1, 2) if channels_last else features.flatten(2).transpose(1, 2)
+            return tokens, stretched(size, features.shape[1:3] if channels_last else features.shape[2:])
+        if size not in self.grids:
+            self.grids[size] = self.token_grid(pixel_values[:1])
+        grid, prefix = self.grids[size], getattr(self.model, "num_prefix_tokens", 0)
+        if features.shape[1] != prefix + grid[0] * grid[1]:
+            raise FrozenModelError(
+                f"This model of timm gives {features.shape[1]} tokens, but a map of {grid[0]} x {grid[1]} regions and "
+                f"{prefix} class tokens, so it is unknown which tokens are regions: choose another model."
+            )
+        return features[:, prefix:], stretched(size, grid)
+
+    def token_grid(self, image: Tensor) -> Size:
+        """Returns rows and columns of the tokens of an image `[1, 3, H, W]`, from the map that timm makes of them.
+
+        Raises:
+            FrozenModelError: the model makes no map.
+        """
+        if not hasattr(self.model, "forward_intermediates"):
+            raise FrozenModelError(
+                f"{type(self.model).__name__} of timm gives tokens and no map of them: choose another model."
+            )
+        (last,) = self.model.forward_intermediates(image, indices=1, intermediates_only=True)
+        return last.shape[2], last.shape[3]
 
     @property
     def device(self) -> torch.device:

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from modeling_esvit.analysis.token_places import Size
 from modeling_esvit.losses import match_regions
-from training.features.regions import Grid, Size
+from training.features.regions import Grid
 
 
 TOP = 10  # pairs that the paper's measure counts

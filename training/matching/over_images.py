@@ -22,13 +22,13 @@ from tqdm.auto import tqdm
 from modeling_esvit.embed.files import Features, Parts, joined
 from modeling_esvit.images.decoding import UnreadableImageError, decode
 from modeling_esvit.images.read_ahead import in_order
-from training.data.unreadable import SkipLog
 from training.data.shard_stream import ShardStream
 from training.data.sources import ImageSource
+from training.data.unreadable import SkipLog
 from training.features.bank import checksum, own_parts, source_identity, spans
 from training.features.extraction import AHEAD, NonFiniteFeatureError, batched
 from training.features.frozen_models import FrozenModel, training_view
-from training.features.regions import Grid, region_features
+from training.features.regions import Grid, even_grid, region_features
 from training.matching.measures import (
     MIRRORED_NAMES,
     POSITION_NAMES,
@@ -98,11 +98,11 @@ def match_pairs(model: FrozenModel, pairs: list[Pair], names: list[str]) -> tupl
 
     Raises:
         NonFiniteFeatureError: names the first image with features that are not finite.
-        RegionGridError: see `region_features`.
+        TokenPlacesError: see `region_features` and `even_grid`.
     """
     _, mean, std = training_view(model)
     pixels = torch.stack([pair.pixels(mean, std) for pair in pairs])
-    features, grid = region_features(model.model, pixels.flatten(0, 1))
+    features, places = region_features(model.model, pixels.flatten(0, 1))
     features = features.unflatten(0, (len(pairs), 2))
     finite = features.flatten(1).isfinite().all(dim=1).tolist()
     if not all(finite):
@@ -111,7 +111,7 @@ def match_pairs(model: FrozenModel, pairs: list[Pair], names: list[str]) -> tupl
             f"more of {len(names)} images: the model's weights are broken, or overflow in {model.model.dtype}."
         )
     found = best_matches(features[:, 0], features[:, 1])
-    return Matches(found.regions.cpu(), found.similarity.cpu()), grid
+    return Matches(found.regions.cpu(), found.similarity.cpu()), even_grid(places)
 
 
 def score_pairs(model: FrozenModel, name: str, pairs: list[Pair], names: list[str]) -> Tensor:
@@ -147,7 +147,7 @@ def measure_images(
     Meanwhile they are in parts beside `output`, which a later call goes on with, and which the caller deletes.
 
     Raises:
-        NonFiniteFeatureError, RegionGridError, FrozenModelError: the model cannot be used.
+        NonFiniteFeatureError, TokenPlacesError, FrozenModelError: the model cannot be used.
         OutputError: parts of another call are there, or a part is damaged, or no image can be read.
         TooManyUnreadableImagesError: more than `SkipLog` allows.
     """

@@ -18,7 +18,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from training.features.regions import Grid, Size
+from modeling_esvit.analysis.token_places import Size
+from training.features.regions import Grid
 from training.matching.measures import centres
 from training.views.draw import (
     POLICIES,

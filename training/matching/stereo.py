@@ -19,8 +19,9 @@ from PIL import Image
 from torch import Tensor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+from modeling_esvit.analysis.token_places import Size
 from training.features.frozen_models import FrozenModelError
-from training.features.regions import Grid, Size, region_features
+from training.features.regions import Grid, even_grid, region_features
 from training.matching.measures import (
     best_matches,
     cell_distance,
@@ -132,11 +133,13 @@ def match_stereo(
     Runs the model in the mode and on the device it is in.
 
     Raises:
-        FrozenModelError: scikit-image is missing; the model's tokens are not a grid over `size` (RegionGridError).
+        FrozenModelError: scikit-image is missing.
+        TokenPlacesError: the model's regions do not divide `size` evenly.
     """
     left, right, disparity = stereo_pair()
     views = [pixel_values(image, size, image_mean, image_std) for image in (left, right)]
-    (features, grid), (others, _) = (region_features(model, view[None]) for view in views)
+    (features, places), (others, _) = (region_features(model, view[None]) for view in views)
+    grid = even_grid(places)
     found = best_matches(features.cpu(), others.cpu())
     truth = true_positions(disparity, grid, size)
     return StereoMatches(size, grid, found.regions[0], truth, found.similarity[0])

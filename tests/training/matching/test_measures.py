@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
-from training.features.regions import RegionGridError, grid_of
 from training.matching.measures import (
     ALPHAS,
     MIRRORED_NAMES,
@@ -218,14 +217,3 @@ def test_images_of_any_shape(size):
     for name in PAIRS:
         assert all(view.shape == (64, 64, 3) for view in make_pair(name, ramps(*size), 64, 0, 0).views)
     assert central_crop(ramps(*size), 50).shape == (50, 50, 3)
-
-
-@pytest.mark.parametrize("tokens", [95, 96 * 3, 96 + 9])
-def test_tokens_that_are_no_grid(tokens):
-    with pytest.raises(RegionGridError, match=f"{tokens} tokens"):
-        grid_of(tokens, (128, 192))
-
-
-def test_tokens_before_the_regions():
-    assert [grid_of(tokens, (128, 192)) for tokens in (96, 97, 101)] == [(0, (8, 12)), (1, (8, 12)), (5, (8, 12))]
-    assert grid_of(16, (64, 64)) == (0, (4, 4)) and grid_of(1, (32, 32)) == (0, (1, 1))
