@@ -1,0 +1,88 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Replaces files, folders and links at once.
+
+Each is written under a temporary name beside its final one, `NAME.partial`, forced to the disk and renamed. So what has
+its final name is whole, also after a kill or a power cut at any instant, and a later call overwrites what a kill left.
+"""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+PARTIAL = ".partial"
+
+
+@contextmanager
+def replace_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
+    """Yields a temporary path to write to; after the block that file takes the place of `path`. If the block fails, it is
+    removed, and `path` stays as it was.
+
+    Args:
+        path: The final name.
+        shared: Whether several processes may write `path` at the same time. Each then has a temporary file of its own.
+    """
+    owner = f".{os.getpid()}" if shared else ""
+    partial = path.with_name(f"{path.name}{owner}{PARTIAL}")
+    try:
+        yield partial
+        force_to_disk(partial)
+        partial.replace(path)
+        force_to_disk(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str, *, shared: bool = False) -> None:
+    """Replaces the file `path` by one that holds `text`, in UTF-8."""
+    with replace_file(path, shared=shared) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def replace_folder(path: Path) -> Iterator[Path]:
+    """Yields an empty temporary folder to write into; after the block it takes the place of `path`, and of any folder
+    there. If the block fails, it is removed, since the disk may be full, and `path` stays as it was.
+    """
+    partial, old = (path.with_name(f"{path.name}{ending}") for ending in (PARTIAL, f".old{PARTIAL}"))
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        force_tree_to_disk(partial)
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            path.rename(old)
+        partial.rename(path)
+        force_to_disk(path.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def replace_link(link: Path, folder: Path) -> None:
+    """Makes `link` a relative link to its sibling `folder`; there is no instant without the link."""
+    partial = link.with_name(link.name + PARTIAL)
+    partial.unlink(missing_ok=True)
+    partial.symlink_to(folder.name, target_is_directory=True)
+    partial.replace(link)
+    force_to_disk(link.parent)
+
+
+def force_to_disk(path: Path) -> None:
+    """Waits until the disk has the content of a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def force_tree_to_disk(folder: Path) -> None:
+    """Forces the files below `folder` to the disk, and then the folders that name them."""
+    paths = list(folder.rglob("*"))
+    for path in [*(p for p in paths if p.is_file()), *(p for p in paths if p.is_dir()), folder]:
+        force_to_disk(path)
