@@ -28,7 +28,7 @@ from transformers.utils import logging as transformers_logging
 
 from examples.demo import pretrain
 from examples.photographs import write_photographs
-from modeling_esvit.embed.files import write_whole
+from modeling_esvit.storage.atomic import write_text
 from training.correspondence import drawn_images, drawn_match, known, measure_source, measure_stereo
 from training.data.sources import open_source
 from training.features.bank import make_bank
@@ -76,7 +76,7 @@ def measure(folder: Path, data: Path) -> dict[str, Any]:
     measured, source = Measured(PAIRS, SIDE, seed=0, batch_size=32), open_source(str(data), split="test")
     correspondence, parts = measure_source(model, source, measured, features / "correspondence", threads=2)
     scores |= correspondence | {"stereo": known(measure_stereo(model))}
-    write_whole(file, (json.dumps(scores, indent=2) + "\n").encode())
+    write_text(file, json.dumps(scores, indent=2) + "\n")
     parts.delete()
     return scores
 
@@ -168,8 +168,8 @@ def main() -> None:
         write_photographs(data, patch_size=PATCH, train_per_photograph=TRAIN, test_per_photograph=TEST, shards=2)
     results, models = compare(arguments.output, arguments.tasks, arguments.seeds, arguments.epochs)
     text = table(results)
-    write_whole(arguments.output / "results.md", f"{text}\n".encode())
-    write_whole(arguments.output / "results.json", (json.dumps(results, indent=2) + "\n").encode())
+    write_text(arguments.output / "results.md", f"{text}\n")
+    write_text(arguments.output / "results.json", json.dumps(results, indent=2) + "\n")
     save_figure(draw_results(results), arguments.output / "results.png")
     save_figure(draw_models(models, data), arguments.output / "matches.png")
     print(f"{text}\n\nPictures: {arguments.output / 'results.png'}, {arguments.output / 'matches.png'}")

@@ -32,7 +32,7 @@ from training.learning.networks import build_networks
 from training.matching.stereo import match_stereo
 from training.options.pretrain_options import parse_options
 from training.state.figure_files import save_figure
-from training.state.files import model_folder
+from training.state.files import save_model_folder
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,7 +59,7 @@ def pretrain(data: Path, output: Path, task: str, seed: int, recipe: str = "demo
     arguments += ["--task", task, "--seed", str(seed), *options]
     if not (output / "untrained").exists():
         set_seed(seed)
-        model_folder(build_networks(parse_options(arguments), torch.device("cpu"))[1], output / "untrained")
+        save_model_folder(build_networks(parse_options(arguments), torch.device("cpu"))[1], output / "untrained")
     if not (output / "teacher").exists():
         subprocess.run([sys.executable, str(ROOT / "training" / "pretrain.py"), *arguments], check=True)
     return output

@@ -17,8 +17,6 @@ seen it.
 import argparse
 import io
 import math
-import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +35,7 @@ except ModuleNotFoundError as error:
     sys.exit(f"error: this needs the package {error.name}: pip install -e '.[training,examples]'")
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.storage.atomic import replace_folder
 from training.knn import knn_predict
 
 
@@ -151,17 +150,12 @@ def write_photographs(
     """
     if out.exists():
         raise OutputExistsError(f"{out} exists: give another folder, or remove it first")
-    partial = out.with_name(f".{out.name}.partial-{os.getpid()}")
-    partial.mkdir(parents=True)
-    try:
+    with replace_folder(out) as folder:
         for split, count in (("train", train_per_photograph), ("test", test_per_photograph)):
             patches = make_split(split, per_photograph=count, **options)
             for i in range(shards):
                 shard = patches.shard(shards, i, contiguous=True)
-                shard.to_parquet(partial / f"{split}-{i:05d}-of-{shards:05d}.parquet")
-        partial.rename(out)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+                shard.to_parquet(folder / f"{split}-{i:05d}-of-{shards:05d}.parquet")
 
 
 def mean_colour(pixels: torch.Tensor) -> torch.Tensor:

@@ -23,8 +23,8 @@ TRAINING_ROOMS = (
 )
 # The folders of `modeling_esvit`, and those that each may import beside the flat files.
 MODELING_ROOMS = {
-    **{"images": (), "embed": ("images",), "analysis": (), "conversion": ()},
-    **{"convert_original": ("conversion",), "export": ("conversion", "convert_original")},
+    **{"storage": (), "images": (), "embed": ("storage", "images"), "analysis": (), "conversion": ()},
+    **{"convert_original": ("storage", "conversion"), "export": ("storage", "conversion", "convert_original")},
 }
 
 

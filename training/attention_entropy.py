@@ -30,10 +30,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from modeling_esvit.analysis.attention_maps import BlockAttention, block_attentions
-from modeling_esvit.embed.files import write_whole
 from modeling_esvit.embed.inputs import Images, NoImagesError, find_images
 from modeling_esvit.images.decoding import UnreadableImageError, decode
 from modeling_esvit.images.read_ahead import in_order
+from modeling_esvit.storage.atomic import write_text
 from training.data.sources import EmptySourceError
 from training.evaluation.command import checked_output, open_device, run_command
 from training.features.single_image import USER_ERRORS, LookingModel, add_model_arguments, load_looking
@@ -192,8 +192,8 @@ def write(model: str, images: list[str], result: dict[str, Any], output: Path) -
         title += f" ({len(result['unreadable'])} could not be read)"
     text = table(result["blocks"])
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(output, (json.dumps({"model": model, "data": images, **result}, indent=2) + "\n").encode())
-    write_whole(output.with_suffix(".md"), f"# {title}\n\n{text}\n".encode())
+    write_text(output, json.dumps({"model": model, "data": images, **result}, indent=2) + "\n")
+    write_text(output.with_suffix(".md"), f"# {title}\n\n{text}\n")
     save_figure(draw(result["blocks"], title), output.with_suffix(".png"))
     print(f"{title}\n\n{text}\n\n{output}")
 

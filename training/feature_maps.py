@@ -25,9 +25,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from modeling_esvit.embed.files import write_whole
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import decode
+from modeling_esvit.storage.atomic import write_text
 from training.data.sources import ImageSource, open_source
 from training.evaluation.command import COMMON_ERRORS, features_folder, open_device, run_command, split_name
 from training.features.bank import FeatureBank, make_bank
@@ -165,7 +165,7 @@ def make_maps(options: argparse.Namespace, bank: FeatureBank, source: ImageSourc
         {"name": bank.names[row], "class": class_name(bank, label), "x": float(x), "y": float(y)}
         for row, label, (x, y) in zip(chosen.tolist(), labels.tolist(), points, strict=True)
     ]
-    write_whole(options.output_dir / "map.json", (json.dumps(rows, indent=1) + "\n").encode())
+    write_text(options.output_dir / "map.json", json.dumps(rows, indent=1) + "\n")
     queries = chosen_queries(bank.labels, options.queries, options.seed)
     similarity, found = neighbours_of(bank, queries, options.neighbours)
     sheet = draw_neighbours(bank, images, queries, similarity, found)

@@ -29,6 +29,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.storage.atomic import replace_file
 from training.data.shard_stream import ShardStream
 from training.data.sources import ImageSource
 from training.data.unreadable import SkipLog
@@ -256,9 +257,8 @@ class Probing:
     def save(self) -> None:
         if self.on_main:
             self.options.output_dir.mkdir(parents=True, exist_ok=True)
-            partial = self.state_file.with_suffix(".partial")
-            torch.save({"key": self.key, "history": self.history, "probes": self.probes.state()}, partial)
-            partial.replace(self.state_file)
+            with replace_file(self.state_file) as partial:
+                torch.save({"key": self.key, "history": self.history, "probes": self.probes.state()}, partial)
         self.process.wait_for_everyone()
 
     def result(self) -> dict[str, Any]:

@@ -43,7 +43,7 @@ from training.run.dry_run import dry_run
 from training.run.last_words import leave_word_to_main, message_of
 from training.state.checkpoints import Checkpoints, Progress
 from training.state.data_record import DataRecord
-from training.state.files import FolderLock, check_shared, model_folder, on_main, writing
+from training.state.files import FolderLock, check_shared, on_main, save_model_folder, writing
 from training.state.interruption import EXIT_CODE, InterruptedRunError, Interruption
 
 
@@ -233,7 +233,7 @@ class Pretraining:
         for names in gather_object([self.skip_log.skipped]):
             skipped.add(names)
         folder = Path(self.options.output_dir) / "teacher"
-        on_main(self.accelerator, lambda: model_folder(self.learner.teacher, folder))
+        on_main(self.accelerator, lambda: save_model_folder(self.learner.teacher, folder))
         if self.accelerator.is_main_process:
             monitor.say(skipped.summary())
             monitor.say(f"The model is in {folder}: AutoModel.from_pretrained({str(folder)!r})")

@@ -38,6 +38,7 @@ from modeling_esvit import EsViTForPreTraining, EsViTModel
 from modeling_esvit.conversion.native_swin import NativeFormatError
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import PRETRAINING_INDEX
+from modeling_esvit.storage.atomic import replace_folder
 from training.options.pretrain_options import OptionError
 from training.publishing.hub_push import check_repo_id
 from training.publishing.model_card import CardError, check_card
@@ -47,7 +48,6 @@ from training.publishing.publication import (
     HEADS,
     OPTIONS,
     SourceError,
-    StagedFolder,
     check_destination,
     files_of,
     find_source,
@@ -128,7 +128,7 @@ def prepare(options: PublishOptions) -> EsViTForPreTraining | EsViTModel:
     """
     check_destination(options.destination)
     source = find_source(options.source, options.checkpoint)
-    with StagedFolder(options.destination) as folder:
+    with replace_folder(options.destination) as folder:
         model = write_weights(source, folder, options.native)
         write_history(source, folder)
         card = card_of(

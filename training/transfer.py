@@ -37,7 +37,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
-from modeling_esvit.embed.files import write_whole
+from modeling_esvit.storage.atomic import write_text
 from training.evaluation.command import (
     COMMON_ERRORS,
     NO_CLASS,
@@ -171,7 +171,7 @@ class Transfer:
                 bar.refresh()
                 self.output.parent.mkdir(parents=True, exist_ok=True)
                 kept = summary(self.options, earlier | results)
-                write_whole(self.output, json.dumps(kept, indent=2).encode())
+                write_text(self.output, json.dumps(kept, indent=2))
         return results
 
     def features(self, each: TransferSet) -> Parts | Outcome:

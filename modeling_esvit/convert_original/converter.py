@@ -12,9 +12,7 @@ backbone in transformers' own `swin` format instead; it also takes a model folde
 import argparse
 import json
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,7 @@ from modeling_esvit.conversion.original_checkpoint import (
 )
 from modeling_esvit.conversion.original_resnet import to_torchvision, to_transformers
 from modeling_esvit.modeling_esvit import EsViTForPreTraining, EsViTModel
+from modeling_esvit.storage.atomic import replace_folder
 
 
 BACKBONE = "esvit.encoder.backbone."  # what is of transformers, which has its own names: a ResNet
@@ -201,7 +200,7 @@ def convert(
     require_free(output)
     model, source, notes = load_source(path, key, native, image_size, overrides or {})
     backbone = model.esvit if isinstance(model, EsViTForPreTraining) else model
-    with staged_folder(output) as folder:
+    with replace_folder(output) as folder:
         if native:
             notes = native_notes(backbone.config, save_native(backbone, folder))
         else:
@@ -234,17 +233,6 @@ def require_free(output: Path) -> None:
     """
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise ConversionError(f"{output} exists already; name another output folder, or delete it first.")
-
-
-@contextmanager
-def staged_folder(output: Path) -> Iterator[Path]:
-    """A temporary folder beside `output` that becomes `output` if the body succeeds, and vanishes if not."""
-    existing = next(parent for parent in output.parents if parent.is_dir())
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=existing) as scratch:
-        folder = Path(scratch) / output.name
-        yield folder
-        output.parent.mkdir(parents=True, exist_ok=True)
-        folder.rename(output)
 
 
 def native_notes(config: EsViTConfig, difference: float) -> list[str]:

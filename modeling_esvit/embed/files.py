@@ -18,10 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.storage.atomic import replace_file, write_text
 
 
 FORMATS = (".parquet", ".npz", ".safetensors")
-PARTIAL = ".partial"
 
 
 class OutputError(EsViTError, ValueError):
@@ -76,7 +76,7 @@ class Parts:
         file = self.folder / "settings.json"
         if not file.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
-            write_whole(file, json.dumps(self.settings, indent=2).encode())
+            write_text(file, json.dumps(self.settings, indent=2), shared=True)
             return
         found = json.loads(file.read_text())
         changed = [f"{name} was {found.get(name)!r} and is {value!r}" for name, value in self.settings.items()
@@ -95,9 +95,8 @@ class Parts:
 
     def write(self, number: int, features: Features) -> None:
         metadata = {"names": json.dumps(features.names), "unreadable": json.dumps(features.unreadable)}
-        partial = self.path(number).with_suffix(PARTIAL)
-        save_file(features.arrays() if features.names else {}, partial, metadata=metadata)
-        partial.replace(self.path(number))
+        with replace_file(self.path(number)) as partial:
+            save_file(features.arrays() if features.names else {}, partial, metadata=metadata)
 
     def read(self, number: int) -> Features:
         """Raises:
@@ -117,12 +116,6 @@ class Parts:
         shutil.rmtree(self.folder)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    partial = path.with_name(path.name + PARTIAL)
-    partial.write_bytes(content)
-    partial.replace(path)
-
-
 def check_output(output: Path, overwrite: bool) -> None:
     """Raises:
     OutputError: the suffix names no format, it is a folder, or the file exists and is not to be overwritten.
@@ -139,18 +132,17 @@ def put_together(parts: Parts, count: int, output: Path) -> dict[str, str]:
     """Write `output` from parts 0 .. count - 1. parquet is written part by part; the others pass through memory as a
     whole. Returns what could not be read, and lists it beside the output (`OUTPUT.unreadable.txt`).
     """
-    partial = output.with_name(f".{output.name}{PARTIAL}")
-    if output.suffix == ".parquet":
-        unreadable = write_parquet((parts.read(number) for number in range(count)), partial)
-    else:
-        features = joined([parts.read(number) for number in range(count)])
-        unreadable = features.unreadable
-        write_arrays(features, partial, output.suffix)
-    partial.replace(output)
+    with replace_file(output) as partial:
+        if output.suffix == ".parquet":
+            unreadable = write_parquet((parts.read(number) for number in range(count)), partial)
+        else:
+            features = joined([parts.read(number) for number in range(count)])
+            unreadable = features.unreadable
+            write_arrays(features, partial, output.suffix)
     report = output.with_name(output.name + ".unreadable.txt")
     report.unlink(missing_ok=True)
     if unreadable:
-        write_whole(report, "".join(f"{name}\t{reason}\n" for name, reason in unreadable.items()).encode())
+        write_text(report, "".join(f"{name}\t{reason}\n" for name, reason in unreadable.items()))
     return unreadable
 
 

@@ -31,8 +31,9 @@ from torch import nn
 from modeling_esvit.conversion.native_swin import load_backbone, random_images
 from modeling_esvit.conversion.original_checkpoint import ConversionError
 from modeling_esvit.conversion.timm_swin import load_timm, save_timm, timm_arguments
-from modeling_esvit.convert_original.converter import require_free, staged_folder
+from modeling_esvit.convert_original.converter import require_free
 from modeling_esvit.modeling_esvit import EsViTInputError, EsViTModel, evaluation_preprocessor
+from modeling_esvit.storage.atomic import replace_folder
 
 
 Size = tuple[int, int]  # height, width
@@ -202,8 +203,7 @@ def export(model: str | Path, output: str | Path, to: str, image_size: Size | No
     backbone = load_backbone(model).eval()
     size = image_size or construction_size(backbone)
     backbone.encoder.check_size(*size)
-    with staged_folder(output) as folder:
-        folder.mkdir()
+    with replace_folder(output) as folder:
         difference = largest_difference(WRITERS[to](backbone, folder, size), backbone, size)
         if not difference <= TOLERANCE:
             raise ExportError(

@@ -18,8 +18,9 @@ PARTIAL = ".partial"
 
 @contextmanager
 def replace_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
-    """Yields a temporary path to write to; after the block that file takes the place of `path`. If the block fails, it is
-    removed, and `path` stays as it was.
+    """Yields a temporary path to write to; after the block that file takes the place of `path`.
+
+    If the block fails, the temporary file is removed, and `path` stays as it was.
 
     Args:
         path: The final name.
@@ -44,9 +45,12 @@ def write_text(path: Path, text: str, *, shared: bool = False) -> None:
 
 @contextmanager
 def replace_folder(path: Path) -> Iterator[Path]:
-    """Yields an empty temporary folder to write into; after the block it takes the place of `path`, and of any folder
-    there. If the block fails, it is removed, since the disk may be full, and `path` stays as it was.
+    """Yields an empty temporary folder to write into; after the block it takes the place of `path`.
+
+    If the block fails, the temporary folder is removed, since the disk may be full, and `path` stays as it was. So are
+    the parents that did not exist before.
     """
+    new_parents = [parent for parent in path.parents if not parent.exists()]
     partial, old = (path.with_name(f"{path.name}{ending}") for ending in (PARTIAL, f".old{PARTIAL}"))
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -60,7 +64,14 @@ def replace_folder(path: Path) -> Iterator[Path]:
         force_to_disk(path.parent)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+        remove_if_empty(new_parents)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_if_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def replace_link(link: Path, folder: Path) -> None:

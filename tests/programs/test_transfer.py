@@ -356,13 +356,13 @@ def test_results_of_another_model_do_not_stay(model, data, tmp_path, monkeypatch
     given = ["--output", tmp_path / "r.json"]
     given += ["--data", f"one={data / 'folder'}", "--data", f"two={data / 'folder'}:test:train"]
     assert run(monkeypatch, model, *given) == 0
-    written, write = list[list[str]](), transfer.write_whole
+    written, write = list[list[str]](), transfer.write_text
 
     def recorded(path: Path, content: bytes) -> None:
         written.append(list(json.loads(content)["datasets"]))
         write(path, content)
 
-    monkeypatch.setattr(transfer, "write_whole", recorded)
+    monkeypatch.setattr(transfer, "write_text", recorded)
     for name, kept in (("other", ["one"]), ("other", ["one", "two"])):
         written.clear()
         assert run(monkeypatch, tmp_path / name, *given) == 0

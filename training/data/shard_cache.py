@@ -9,7 +9,6 @@ grows to the size of the data.
 """
 
 import hashlib
-import os
 import shutil
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
@@ -17,6 +16,7 @@ from urllib.parse import urlsplit
 from filelock import FileLock
 
 from modeling_esvit.images.read_ahead import in_order
+from modeling_esvit.storage.atomic import replace_file
 from training.data.shard_files import ShardError, ShardFile
 
 
@@ -53,13 +53,12 @@ class ShardCache:
         return self.folder / f"{key}-{PurePosixPath(urlsplit(file.url).path).name}"
 
     def _fetch(self, file: ShardFile, path: Path) -> None:
-        partial = path.with_name(f"{path.name}.partial")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_name(f"{path.name}.lock")):
                 if not _is_whole(path, file):  # another one may have fetched it meanwhile
-                    _write(file, partial)
-                    partial.replace(path)
+                    with replace_file(path) as partial:
+                        _write(file, partial)
         except ShardError:  # of reading
             raise
         except OSError as error:
@@ -79,15 +78,9 @@ def _write(file: ShardFile, path: Path) -> None:
     parts = in_order(
         starts, lambda start: file.read_range(start, min(start + PART, file.size)), threads=REQUESTS, ahead=REQUESTS
     )
-    try:
-        with open(path, "wb") as copy:
-            for part in parts:
-                copy.write(part)
-            copy.flush()
-            os.fsync(copy.fileno())
-    except OSError:
-        path.unlink(missing_ok=True)  # on a full disk, others need its room
-        raise
+    with open(path, "wb") as copy:
+        for part in parts:
+            copy.write(part)
 
 
 def _free_bytes(folder: Path) -> int:

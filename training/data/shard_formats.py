@@ -21,6 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from modeling_esvit.images.decoding import Record
+from modeling_esvit.storage.atomic import write_text
 from training.data.columns import DataOptionError, ImageColumns
 from training.data.shard_files import RangeReader, ShardError, ShardFile
 
@@ -172,9 +173,8 @@ def open_tar(file: ShardFile, image: str | None, label: str | None, index_dir: P
     path = index_dir / f"{os.path.basename(file.url)}-{key}.json"
     if not path.is_file():
         index_dir.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-        partial.write_text(json.dumps({"shard": file.url, "samples": index_tar(file, image, label)}))
-        partial.replace(path)  # whole or not there, also if another process makes the same
+        index = {"shard": file.url, "samples": index_tar(file, image, label)}
+        write_text(path, json.dumps(index), shared=True)
     return TarShard(file, [Sample(*sample) for sample in json.loads(path.read_text())["samples"]])
 
 

@@ -19,8 +19,9 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
-from modeling_esvit.embed.files import OutputError, write_whole
+from modeling_esvit.embed.files import OutputError
 from modeling_esvit.images.devices import DeviceError, check_device
+from modeling_esvit.storage.atomic import write_text
 from training.data.sources import DataOptionError, EmptySourceError, ImageSource, open_source
 from training.evaluation.public_names import public_command, public_name
 from training.features.bank import PART_SIZE, FeatureBank, make_bank
@@ -258,12 +259,12 @@ def write_result(
             command = public_command(sys.argv, str(result["model"]))
             result = result | {"command": command, "figures": [asdict(figure) for figure in figures]}
         about = [f"{name}: {result[name]}" for name in ("train", "test", "data") if name in result]
-        write_whole(output, (json.dumps(result, indent=2) + "\n").encode())
+        write_text(output, json.dumps(result, indent=2) + "\n")
         text, picture = [f"# {title}", ", ".join(about), table], output.with_suffix(".png")
         if draw is not None:
             save_figure(draw(result), picture)
             text.append(f"![{title}]({quote(picture.name)})")
-        write_whole(output.with_suffix(".md"), "\n\n".join([*text, ""]).encode())
+        write_text(output.with_suffix(".md"), "\n\n".join([*text, ""]))
 
 
 def run_command(command: Callable[[], object], errors: tuple[type[Exception], ...]) -> None:

@@ -17,10 +17,10 @@ from tqdm.auto import tqdm
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.losses import EsViTLoss
+from modeling_esvit.storage.atomic import write_text
 from training.data.loader import Batch
 from training.monitoring.collapse import CollapseWatch, rank_me, spread
 from training.monitoring.pictures import draw_curves
-from training.state.files import write_text
 
 
 Item = TypeVar("Item")

@@ -18,15 +18,15 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 from huggingface_hub import get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from tqdm.auto import tqdm
 
+from modeling_esvit.storage.atomic import replace_folder, write_text
 from training.options.pretrain_options import OptionError
-from training.state.files import PARTIAL
+from training.state.files import read_json
 
 
 PUBLISH = Path(__file__).resolve().parents[1] / "publish.py"
@@ -95,7 +95,7 @@ class HubPush(NoPush):
                 f"Warning: there is no token to push to {self.repo_id} with. Log in with `hf auth login`, or set "
                 "HF_TOKEN for the next start; training goes on without."
             )
-        for name in ("next", "current", f"next{PARTIAL}"):
+        for name in ("next", "current"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
         self.offer_best()
         return self
@@ -123,19 +123,15 @@ class HubPush(NoPush):
 
     def copy(self, name: str) -> None:
         """As a run of its own, `OUTPUT_DIR/hub/next`, since old checkpoints are deleted."""
-        partial, following = self.folder / f"next{PARTIAL}", self.folder / "next"
-        shutil.rmtree(partial, ignore_errors=True)
         checkpoint = self.output_dir / "checkpoints" / ("last" if name == "final" else name)
-        state = partial / "checkpoints" / ("last" if name == "final" else "best")
-        state.mkdir(parents=True)
-        (state / "training_state").mkdir()
-        shutil.copy(checkpoint / "training_state" / "progress.json", state / "training_state")
-        for file in ("options.yaml", "log.jsonl"):
-            shutil.copy(self.output_dir / file, partial)
-        shutil.copytree(checkpoint / "teacher", (partial if name == "final" else state) / "teacher")
-        (partial / "name.json").write_text(json.dumps(name))
-        shutil.rmtree(following, ignore_errors=True)
-        partial.rename(following)
+        with replace_folder(self.folder / "next") as copy:
+            state = copy / "checkpoints" / ("last" if name == "final" else "best")
+            (state / "training_state").mkdir(parents=True)
+            shutil.copy(checkpoint / "training_state" / "progress.json", state / "training_state")
+            for file in ("options.yaml", "log.jsonl"):
+                shutil.copy(self.output_dir / file, copy)
+            shutil.copytree(checkpoint / "teacher", (copy if name == "final" else state) / "teacher")
+            (copy / "name.json").write_text(json.dumps(name))
 
     def pushed(self) -> str | None:
         """The checkpoint that was pushed last, to this repository."""
@@ -173,7 +169,7 @@ class HubPush(NoPush):
         lines = (self.folder / "push.log").read_text().splitlines()
         if code == 0:
             record = {"repo_id": self.repo_id, "checkpoint": self.pushing}
-            (self.folder / "pushed.json").write_text(json.dumps(record) + "\n")
+            write_text(self.folder / "pushed.json", json.dumps(record) + "\n")
             where = next((line for line in lines if line.startswith("Pushed: ")), f"Pushed: {self.repo_id}")
             self.say(f"{where} ({self.pushing})")
             return
@@ -221,7 +217,3 @@ class HubPush(NoPush):
                 self.complain(f"it took more than {self.last_push_seconds:g} seconds after the end of the run.")
                 return
             self.poll()
-
-
-def read_json(path: Path) -> Any:
-    return json.loads(path.read_text()) if path.exists() else None

@@ -15,7 +15,6 @@ In transformers' own format (`native`) the backbone alone, without code.
 
 import json
 import shutil
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,6 @@ from training.evaluation.public_names import public_name
 from training.monitoring.monitor import record_of
 from training.monitoring.pictures import draw_curves
 from training.options.pretrain_options import FREE_TO_CHANGE
-from training.state.files import PARTIAL
 
 
 WEIGHTS = "model.safetensors"
@@ -137,26 +135,6 @@ def recipe_for_others(options: dict[str, Any]) -> dict[str, Any]:
 
 
 # -- the folder --------------------------------------------------------------------------------------------------------
-
-
-class StagedFolder(AbstractContextManager):
-    """A folder under a temporary name that takes the place of `final` if the body succeeds, and vanishes if not."""
-
-    def __init__(self, final: Path):
-        self.final, self.partial = final, final.with_name(final.name + PARTIAL)
-
-    def __enter__(self) -> Path:
-        shutil.rmtree(self.partial, ignore_errors=True)
-        self.partial.mkdir(parents=True)
-        return self.partial
-
-    def __exit__(self, kind, error, traceback) -> None:
-        if kind is not None:
-            shutil.rmtree(self.partial)
-            return
-        if self.final.exists():
-            shutil.rmtree(self.final)
-        self.partial.rename(self.final)
 
 
 def check_destination(folder: Path) -> None:

@@ -28,8 +28,9 @@ from accelerate.utils import gather_object
 from safetensors import SafetensorError
 
 from modeling_esvit import EsViTForPreTraining
+from modeling_esvit.storage.atomic import PARTIAL, force_to_disk, replace_link, write_text
 from training.options.pretrain_options import PretrainOptions
-from training.state.files import PARTIAL, RunFolderError, fsync, on_main, point, write_text, writing, written_beside
+from training.state.files import RunFolderError, on_main, read_json, replace_run_folder, writing
 
 
 logger = logging.getLogger(__name__)
@@ -93,7 +94,7 @@ class Checkpoints:
         final = self.root / f"step-{progress.step:08d}"
         scaler = self.accelerator.scaler
         training = {"optimizer": optimizer.state_dict(), "scaler": None if scaler is None else scaler.state_dict()}
-        with written_beside(final) as folder:
+        with replace_run_folder(final) as folder:
             student.save_pretrained(folder / "student")
             teacher.save_pretrained(folder / "teacher")
             state = folder / "training_state"
@@ -103,8 +104,8 @@ class Checkpoints:
                 save_tensors(generator, state / f"rng-{rank}.pt")
             (state / "progress.json").write_text(json.dumps(asdict(progress), indent=2) + "\n")
         with writing(self.root):
-            point(self.root / "last", final)
-            fsync(self.root.parent)  # the first checkpoint made the folder `checkpoints` there
+            replace_link(self.root / "last", final)
+            force_to_disk(self.root.parent)  # the first checkpoint made the folder `checkpoints` there
             self._delete_old()
         return final
 
@@ -142,7 +143,7 @@ class Checkpoints:
             name, score = next(iter(scores.items()))
             best = read_json(self.root / "best.json")
             if best is None or score > best["score"]:
-                point(self.root / "best", folder)
+                replace_link(self.root / "best", folder)
                 content = {"checkpoint": folder.name, "metric": name, "score": score}
                 write_text(self.root / "best.json", json.dumps(content) + "\n")
 
@@ -171,7 +172,7 @@ class Checkpoints:
         progress = read_progress(folder)
         self._check(folder, progress, options, steps_per_epoch)
         with writing(self.root):
-            point(self.root / "last", folder)  # a kill may have come before that
+            replace_link(self.root / "last", folder)  # a kill may have come before that
         return folder, progress
 
     def _check(self, folder: Path, progress: Progress, options: PretrainOptions, steps_per_epoch: int) -> None:
@@ -230,10 +231,6 @@ def read_progress(folder: Path) -> Progress:
         return Progress(**json.loads((folder / "training_state" / "progress.json").read_text()))
     except (ValueError, TypeError) as error:
         raise damaged(folder, error) from error
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    return json.loads(path.read_text()) if path.exists() else None
 
 
 def save_tensors(content: dict[str, Any], path: Path) -> None:

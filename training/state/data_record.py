@@ -11,11 +11,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from modeling_esvit.storage.atomic import write_text
 from training.data.shard_names import commit_of
 from training.data.shard_stream import ShardStream
 from training.data.sources import FolderSource, ImageSource
 from training.state.checkpoints import ResumeError
-from training.state.files import write_text
 
 
 def identity(source: ImageSource) -> dict[str, Any]:

@@ -4,9 +4,10 @@
 
 from __future__ import annotations  # who only saves a figure need not import matplotlib
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from modeling_esvit.storage.atomic import replace_file
 
 
 if TYPE_CHECKING:
@@ -16,9 +17,5 @@ if TYPE_CHECKING:
 def save_figure(figure: Figure, output: Path) -> None:
     """Writes `output`, in the format of its suffix, under a temporary name and renames it when it is complete."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{os.getpid()}-{output.name}")
-    try:
-        figure.savefig(partial, dpi=100)
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replace_file(output) as partial:
+        figure.savefig(partial, dpi=100, format=output.suffix[1:])

@@ -7,9 +7,9 @@ or a power cut at any instant.
 
 import errno
 import fcntl
+import json
 import logging
 import os
-import shutil
 import socket
 import time
 import uuid
@@ -24,13 +24,13 @@ from safetensors import SafetensorError
 
 from modeling_esvit import EsViTForPreTraining
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.storage.atomic import replace_folder
 
 
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-PARTIAL = ".partial"
 PROBE = ".probe-"
 VISIBLE_WITHIN = 60.0  # seconds for which a network file system may still say that a new file is not there
 
@@ -110,71 +110,29 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def written_beside(final: Path) -> Iterator[Path]:
-    """An empty folder to write into. After the block it is forced to the disk, and takes the name `final`, and the place
-    of any older folder; if the block fails, it is removed, since the disk may be full.
+def replace_run_folder(final: Path) -> Iterator[Path]:
+    """Yields an empty folder that takes the place of `final` after the block: see `replace_folder`.
 
     Raises:
-        UnwritableCheckpointError: something could not be written.
+        UnwritableCheckpointError: Something could not be written.
     """
-    partial, old = (final.with_name(f"{final.name}{ending}") for ending in (PARTIAL, f".old{PARTIAL}"))
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        with writing(final.parent):
-            partial.mkdir(parents=True)
-            yield partial
-            force_to_disk(partial)
-            if final.exists():
-                shutil.rmtree(old, ignore_errors=True)
-                final.rename(old)
-            partial.rename(final)
-            fsync(final.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    shutil.rmtree(old, ignore_errors=True)
+    with writing(final.parent), replace_folder(final) as folder:
+        yield folder
 
 
-def model_folder(model: EsViTForPreTraining, path: Path) -> None:
+def save_model_folder(model: EsViTForPreTraining, path: Path) -> None:
     """Write a model folder, in place of any older one.
 
     Raises:
         UnwritableCheckpointError: it cannot be written.
     """
-    with written_beside(path) as folder:
+    with replace_run_folder(path) as folder:
         model.save_pretrained(folder)
 
 
-def write_text(path: Path, text: str) -> None:
-    """A small file, replaced at once."""
-    partial = path.with_name(path.name + PARTIAL)
-    partial.write_text(text)
-    fsync(partial)
-    partial.replace(path)
-    fsync(path.parent)
-
-
-def point(link: Path, folder: Path) -> None:
-    """Make `link` a relative link to its sibling `folder`, at once: there is no instant without it."""
-    partial = link.with_name(link.name + PARTIAL)
-    partial.unlink(missing_ok=True)
-    partial.symlink_to(folder.name, target_is_directory=True)
-    partial.replace(link)
-    fsync(link.parent)
-
-
-def fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def force_to_disk(folder: Path) -> None:
-    """Files first, then the folders that name them."""
-    paths = list(folder.rglob("*"))
-    for path in [*(p for p in paths if p.is_file()), *(p for p in paths if p.is_dir()), folder]:
-        fsync(path)
+def read_json(path: Path) -> Any:
+    """Returns the content of a JSON file, or None if there is no such file."""
+    return json.loads(path.read_text()) if path.exists() else None
 
 
 def check_shared(accelerator: Accelerator, folder: Path) -> None:

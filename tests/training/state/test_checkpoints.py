@@ -19,7 +19,7 @@ from tests.helpers.tiny_runs import read_losses, tiny, write_images
 from training.options.pretrain_options import parse_options
 from training.pretrain import Pretraining
 from training.state.checkpoints import ResumeError
-from training.state.files import FolderInUseError, UnwritableCheckpointError, written_beside
+from training.state.files import FolderInUseError, UnwritableCheckpointError, replace_run_folder
 from training.state.interruption import InterruptedRunError
 
 
@@ -120,9 +120,9 @@ def test_a_folder_takes_one_run_at_a_time(images, finished, tmp_path):
 
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
     for content in ("old", "new"):
-        with written_beside(tmp_path / "folder") as folder:
+        with replace_run_folder(tmp_path / "folder") as folder:
             (folder / content).write_text(content)
-    with pytest.raises(UnwritableCheckpointError), written_beside(tmp_path / "folder") as folder:
+    with pytest.raises(UnwritableCheckpointError), replace_run_folder(tmp_path / "folder") as folder:
         (folder / "newest").write_text("newest")
         raise OSError("full")
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "new"]
