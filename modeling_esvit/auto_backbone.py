@@ -10,7 +10,7 @@ separately, so that each has batch statistics of its own.
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -18,8 +18,17 @@ from transformers import AutoBackbone
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils.output_capturing import install_output_capuring_hook
 
-from .backbone_probe import TIMM, EsViTBackboneError, can_recompute, description, last_map, unused_parameters
-from .configuration_esvit import EsViTConfig
+from .backbone_probe import (
+    TIMM,
+    EsViTBackboneError,
+    can_recompute,
+    description,
+    last_map,
+    resolve_backbone,
+    stages,
+    unused_parameters,
+)
+from .family import DEFAULT_STRIDE, Family, TokenGrid
 from .tokens import (
     AttentionWeights,
     EncoderOutput,
@@ -31,6 +40,10 @@ from .tokens import (
     pack_groups,
     pool_groups,
 )
+
+
+if TYPE_CHECKING:
+    from .configuration_esvit import EsViTConfig
 
 
 class EsViTAutoStage(EsViTStage):
@@ -61,12 +74,11 @@ def plain_attention(config: PreTrainedConfig) -> Iterator[None]:
 class EsViTAutoEncoder(nn.Module):
     """A backbone of transformers, which norms its last map itself where it does."""
 
-    def __init__(self, config: EsViTConfig):
+    def __init__(self, config: "EsViTConfig"):
         super().__init__()
         self.stage_names = config.stage_names
         self.last_stage = config.stage_names[-1]
         self.backbone: Any = AutoBackbone.from_config(with_outputs(config))
-        self.num_features = list(self.backbone.num_features)
         self.is_timm = config.backbone_config.model_type == TIMM
         self.norm = nn.Identity()
         self.stage = EsViTAutoStage()
@@ -155,7 +167,7 @@ class EsViTAutoEncoder(nn.Module):
         return tuple(maps.get(name) for name in self.stage_names)
 
 
-def with_outputs(config: EsViTConfig) -> PreTrainedConfig:
+def with_outputs(config: "EsViTConfig") -> PreTrainedConfig:
     """The backbone's configuration, which now names the stages whose maps are wanted: some backbones have a norm for each
     of them. A timm model has none, and has no other hidden states than its maps.
     """
@@ -166,3 +178,82 @@ def with_outputs(config: EsViTConfig) -> PreTrainedConfig:
         wanted = [name for name in config.stage_names if name in (*config.out_features, config.stage_names[-1])]
         backbone.set_output_features_output_indices(out_features=wanted, out_indices=None)
     return backbone
+
+
+# The family
+
+RESNET_50 = {
+    "model_type": "resnet",
+    "embedding_size": 64,
+    "hidden_sizes": [256, 512, 1024, 2048],
+    "depths": [3, 4, 6, 3],
+    "layer_type": "bottleneck",
+    "hidden_act": "relu",
+}
+# Tables 1 and 7 of PVT (arXiv 2102.12122); widths, heads, ratios and patches are the same in all.
+PVT_DEPTHS = {
+    "pvt-tiny": [2, 2, 2, 2],
+    "pvt-small": [3, 4, 6, 3],
+    "pvt-medium": [3, 4, 18, 3],
+    "pvt-large": [3, 8, 27, 3],
+}
+# Fields of a backbone's configuration that have no influence on its last map in evaluation.
+NOT_COMPUTED = (
+    *("transformers_version", "_name_or_path", "architectures", "dtype", "id2label", "label2id", "problem_type"),
+    *("out_features", "out_indices", "stage_names", "initializer_range", "output_attentions", "output_hidden_states"),
+    *("return_dict", "drop_path_rate", "chunk_size_feed_forward", "is_encoder_decoder"),
+)
+
+
+def complete(config: "EsViTConfig") -> None:
+    """Sets what follows from `backbone_config`, which holds all that is known of a backbone. It has no blocks that could
+    be counted.
+    """
+    if config.backbone_config is None:
+        raise EsViTBackboneError(
+            "The architecture 'auto' needs a backbone_config: the configuration of a backbone of transformers, the "
+            "name of a model on the Hub, a model folder, or a config.json."
+        )
+    config.backbone_config = resolve_backbone(config.backbone_config)
+    config.num_channels = getattr(config.backbone_config, "num_channels", 3)
+    config.embed_dim = list(stages(config.backbone_config).values())[-1]
+    config.depths, config.num_heads, config.patch_size = [1], [1], 1
+
+
+def find_token_grids(config: "EsViTConfig", height: int, width: int) -> list[TokenGrid]:
+    """Returns the grid of the last map alone."""
+    _, rows, columns = last_map(description(config.backbone_config), height, width)
+    return [TokenGrid(rows, columns, None, 0.0, (height, width))]
+
+
+def validate(config: "EsViTConfig") -> None:
+    """Checks nothing: what can be wrong stops the completion."""
+
+
+def list_unseen(config: "EsViTConfig") -> dict[str, Any]:
+    fields = config.backbone_config.to_dict()
+    return {f"backbone_config.{name}": fields[name] for name in sorted(fields) if name not in NOT_COMPUTED}
+
+
+AUTO = Family(
+    key="auto",
+    name="Backbone of transformers",
+    encoder=EsViTAutoEncoder,
+    variants={
+        "resnet-50": {"backbone_config": RESNET_50},
+        **{
+            name: {"backbone_config": {"model_type": "pvt", "depths": depths, "drop_path_rate": 0.1}}
+            for name, depths in PVT_DEPTHS.items()
+        },
+    },
+    options=("backbone_config",),
+    identity=("backbone_config",),
+    token_grids=find_token_grids,
+    validate=validate,
+    unseen=list_unseen,
+    region_stride=lambda config: DEFAULT_STRIDE,
+    complete=complete,
+    completed=("num_channels", "embed_dim", "depths", "num_heads", "patch_size"),
+    stages=lambda config: stages(config.backbone_config),
+    wraps_backbone=True,
+)

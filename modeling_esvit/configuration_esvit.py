@@ -10,16 +10,11 @@ from transformers import AutoConfig
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig
 
-from .families import FAMILIES, ONLY_OF, EsViTArchitectureError, Family, require_fields
+from .families import ARCHITECTURES, FAMILIES, list_options, require_fields
+from .family import EsViTArchitectureError, Family
 from .vil_architecture import EXAMPLE, is_architecture_string, parse_architecture
 
 
-ARCHITECTURES: dict[str, dict[str, Any]] = {
-    name: {"architecture": key, **fields}
-    for key, family in FAMILIES.items()
-    for name, fields in family.variants.items()
-}
-ARCHITECTURES["auto"] = {"architecture": "auto"}  # needs a backbone_config
 COUNTS = (
     "patch_size",
     "num_channels",
@@ -64,7 +59,7 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
         backbone_config (*optional*):
             With `"auto"`: configuration of a model that `AutoBackbone` knows, as an object or dict, or the name of a
             model on the Hub, a model folder, or a `config.json`. Fields of the networks that are built here must
-            then be left out, as must those of one family with another: see `ONLY_OF` in `families.py`.
+            then be left out, as must those of one family with another: see the `options` of their rows.
         image_size (`int` or pair, defaults to 224):
             Size, in pixels, *at construction*: with `patch_size` it fixes the window and the shift of every stage.
             Inputs of any other size are accepted and never change them.
@@ -168,7 +163,8 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         completed = self.family.completed
-        require_fields(self.architecture, [name for name in ONLY_OF if name not in completed and self.is_given(name)])
+        given = [name for name in list_options() if name not in completed and self.is_given(name)]
+        require_fields(self.architecture, given)
         self.family.complete(self)
         stages = self.family.stages(self) if self.depths else {"stem": self.embed_dim}
         self.stage_names = list(stages)
@@ -238,7 +234,8 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
 
     def region_grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of regions (last-stage tokens) of an image of `height` x `width` pixels."""
-        return self.family.region_grid(self, height, width)
+        grid = self.family.token_grids(self, height, width)[-1]
+        return grid.rows, grid.columns
 
     def validate_architecture(self):
         super().validate_architecture()
@@ -255,6 +252,16 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
         if not isinstance(self.image_size, int) and len(self.image_size) != 2:
             raise ValueError(f"image_size must be a number or a (height, width) pair, got {self.image_size}.")
         self.family.validate(self)
+
+
+def find_published_name(config: EsViTConfig) -> str | None:
+    """Returns the name of the published architecture whose backbone this is, whatever its window."""
+    fields = [field for field in config.family.identity if field != "window_size"]
+    for name in config.family.variants:
+        published = EsViTConfig.from_architecture(name)
+        if all(getattr(config, field) == getattr(published, field) for field in fields):
+            return name
+    return None
 
 
 def check_field(name: str) -> None:

@@ -11,7 +11,8 @@ Tokens of several crop sizes are packed (see `tokens.py`). Convolutions, BatchNo
 BatchNorm sees one resolution at a time, in the order of the groups, as in the original.
 """
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -22,7 +23,15 @@ from transformers.activations import ACT2FN
 
 from .attention import attention_function
 from .batch_norm import BatchStatistics, EsViTBatchNorm
-from .configuration_esvit import EsViTConfig
+from .family import (
+    NETWORK_OPTIONS,
+    AttentionLayout,
+    Family,
+    TokenGrid,
+    require_at_least,
+    require_heads,
+    require_stages,
+)
 from .tokens import (
     AttentionWeights,
     EncoderOutput,
@@ -42,6 +51,10 @@ from .tokens import (
     to_map,
 )
 from .windows import padded_size, to_tokens, to_windows
+
+
+if TYPE_CHECKING:
+    from .configuration_esvit import EsViTConfig
 
 
 class EsViTCvtConv2d(nn.Conv2d):
@@ -65,7 +78,7 @@ class EsViTCvtPointwise(EsViTCvtConv2d):
 class EsViTCvtEmbed(nn.Module):
     """Overlapping patches of images, or of the maps of the stage before, to packed tokens."""
 
-    def __init__(self, config: EsViTConfig, stage: int):
+    def __init__(self, config: "EsViTConfig", stage: int):
         super().__init__()
         widths = [config.num_channels, *config.stage_widths()]
         kernel, stride, padding = config.patch_convolution(stage)
@@ -82,7 +95,7 @@ class EsViTCvtEmbed(nn.Module):
 class EsViTCvtProjection(nn.Module):
     """Queries, keys and values: a depthwise convolution and its BatchNorm, which they share, and a pointwise one."""
 
-    def __init__(self, config: EsViTConfig, dim: int):
+    def __init__(self, config: "EsViTConfig", dim: int):
         super().__init__()
         self.dw = EsViTCvtConv2d(dim, dim, kernel_size=3, padding=1, groups=dim, bias=False)
         self.bn = EsViTBatchNorm(dim)
@@ -104,7 +117,7 @@ class EsViTCvtProjection(nn.Module):
 class EsViTCvtAttention(nn.Module):
     """Multi-head self-attention inside windows that do not overlap."""
 
-    def __init__(self, config: EsViTConfig, dim: int, num_heads: int):
+    def __init__(self, config: "EsViTConfig", dim: int, num_heads: int):
         super().__init__()
         self.config = config
         self.num_heads = num_heads
@@ -155,7 +168,7 @@ class EsViTCvtAttention(nn.Module):
 
 
 class EsViTCvtMLP(nn.Module):
-    def __init__(self, config: EsViTConfig, dim: int):
+    def __init__(self, config: "EsViTConfig", dim: int):
         super().__init__()
         hidden = int(dim * config.mlp_ratio)
         self.net = nn.ModuleList(
@@ -173,7 +186,7 @@ class EsViTCvtMLP(nn.Module):
 class EsViTCvtBranch(nn.Module):
     """A norm and the function that follows it; the name of the latter is that of the original."""
 
-    def __init__(self, config: EsViTConfig, dim: int, function: nn.Module):
+    def __init__(self, config: "EsViTConfig", dim: int, function: nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
         self.fn = function
@@ -182,7 +195,7 @@ class EsViTCvtBranch(nn.Module):
 class EsViTCvtLayer(EsViTLayer, nn.ModuleList):
     """A block, a list of two as in the original: window attention and MLP, each pre-normed, residual, DropPath."""
 
-    def __init__(self, config: EsViTConfig, dim: int, num_heads: int, drop_path: float):
+    def __init__(self, config: "EsViTConfig", dim: int, num_heads: int, drop_path: float):
         super().__init__()
         self.append(EsViTCvtBranch(config, dim, EsViTCvtAttention(config, dim, num_heads)))
         self.append(EsViTCvtBranch(config, dim, EsViTCvtMLP(config, dim)))
@@ -210,7 +223,7 @@ class EsViTCvtLayer(EsViTLayer, nn.ModuleList):
 class EsViTCvtStage(EsViTStage):
     """Blocks of one resolution."""
 
-    def __init__(self, config: EsViTConfig, index: int, drop_path: list[float]):
+    def __init__(self, config: "EsViTConfig", index: int, drop_path: list[float]):
         super().__init__()
         dim, heads = config.stage_widths()[index], config.num_heads[index]
         self.layers = nn.ModuleList(EsViTCvtLayer(config, dim, heads, rate) for rate in drop_path)
@@ -232,16 +245,14 @@ class EsViTCvtStage(EsViTStage):
 class EsViTCvtEncoder(nn.Module):
     """Stages `stage0`, `stage1`, ..., each a patch embedding and its blocks; final norm."""
 
-    def __init__(self, config: EsViTConfig):
+    def __init__(self, config: "EsViTConfig"):
         super().__init__()
         self.config = config
         self.depths = config.depths
-        self.num_features = config.stage_widths()
-        self.stem_features = self.num_features[0]
         for stage, rates in enumerate(drop_path_rates(config.drop_path_rate, config.depths)):
             parts = [EsViTCvtEmbed(config, stage), EsViTCvtStage(config, stage, rates)]
             self.add_module(f"stage{stage}", nn.ModuleList(parts))
-        self.norm = nn.LayerNorm(self.num_features[-1], eps=config.layer_norm_eps)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def input_embedding(self) -> nn.Module:
         return self.get_submodule("stage0.0.proj")
@@ -275,3 +286,76 @@ class EsViTCvtEncoder(nn.Module):
         tokens = self.norm(tokens)
         maps_or_none = tuple(maps) if request.maps else None
         return EncoderOutput(tokens, grids, pool_groups(tokens, grids), maps_or_none, tuple(pooled_blocks))
+
+
+# The family
+
+CVT_CONSTANTS: dict[str, Any] = {
+    **{"patch_kernels": [7, 3, 3, 3], "patch_strides": [4, 2, 2, 2], "patch_paddings": [2, 1, 1, 1]},
+    **{"layer_norm_eps": 1e-5, "hidden_act": "quick_gelu"},
+}
+
+
+def find_token_grids(config: "EsViTConfig", height: int, width: int) -> list[TokenGrid]:
+    """Returns the grid of each stage. Embeddings overlap and are not symmetric about their patches, so a token lies where
+    the centre of its kernel does.
+    """
+    rows, columns, apart, first = height, width, 1, 0.5
+    grids = []
+    for stage in range(len(config.depths)):
+        kernel, stride, padding = config.patch_convolution(stage)
+        first += apart * ((kernel - 1) / 2 - padding)
+        apart *= stride
+        rows, columns = ((side + 2 * padding - kernel) // stride + 1 for side in (rows, columns))
+        grids.append(TokenGrid(rows, columns, apart, first, (height, width)))
+    return grids
+
+
+def find_attention_layouts(
+    encoder: EsViTCvtEncoder, config: "EsViTConfig", grids: Sequence[TokenGrid]
+) -> list[AttentionLayout]:
+    windows = [min(config.window_size, grid.rows, grid.columns) for grid in grids]
+    return [
+        AttentionLayout(stage, window=windows[stage]) for stage, depth in enumerate(config.depths) for _ in range(depth)
+    ]
+
+
+def validate(config: "EsViTConfig") -> None:
+    names = ("patch_kernels", "patch_strides", "patch_paddings", "stage_dims")
+    require_stages(config, **{name: getattr(config, name) for name in names})
+    require_at_least(1, patch_kernels=config.patch_kernels, patch_strides=config.patch_strides)
+    require_at_least(0, patch_paddings=config.patch_paddings)
+    require_heads(config)
+    if config.embed_dim != config.stage_widths()[0]:
+        raise ValueError(f"embed_dim {config.embed_dim} must be the first of stage_dims {config.stage_dims}.")
+
+
+def list_unseen(config: "EsViTConfig") -> dict[str, Any]:
+    names = ("num_heads", "window_size", "patch_strides", "patch_paddings", "layer_norm_eps", "hidden_act")
+    return {name: getattr(config, name) for name in names}
+
+
+CVT = Family(
+    key="cvt",
+    name="CvT",
+    encoder=EsViTCvtEncoder,
+    variants={
+        "cvt-tiny": {  # experiments/imagenet/cvt_v4/s1.yaml of the original
+            **{"embed_dim": 64, "stage_dims": [64, 192, 384, 768], "depths": [2, 2, 6, 2], "num_heads": [1, 3, 6, 12]},
+            **{**CVT_CONSTANTS, "drop_path_rate": 0.1},
+        },
+        "cvt-small": {  # s3.yaml
+            **{"embed_dim": 64, "stage_dims": [64, 128, 256, 512], "depths": [2, 2, 10, 4], "num_heads": [2, 4, 8, 16]},
+            **{**CVT_CONSTANTS, "drop_path_rate": 0.2},
+        },
+    },
+    options=(*NETWORK_OPTIONS, "window_size", "stage_dims", "patch_strides", "patch_kernels", "patch_paddings"),
+    identity=(
+        *("num_channels", "stage_dims", "depths", "num_heads", "window_size", "mlp_ratio", "qkv_bias"),
+        *("patch_kernels", "patch_strides", "patch_paddings", "layer_norm_eps", "hidden_act"),
+    ),
+    token_grids=find_token_grids,
+    validate=validate,
+    unseen=list_unseen,
+    attention_layouts=find_attention_layouts,
+)

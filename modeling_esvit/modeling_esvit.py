@@ -25,22 +25,10 @@ from transformers.utils.output_capturing import (
 
 from .auto_backbone import EsViTAutoEncoder
 from .configuration_esvit import EsViTConfig
-from .cvt import EsViTCvtEncoder
 from .projection_head import EsViTProjectionHead, EsViTPrototypes
-from .swin import EsViTSwinEncoder
 from .tokens import EncoderRequest, EsViTInputError, EsViTLayer, EsViTStage, pool_groups
-from .vil import EsViTViLEncoder
-from .vit import EsViTViTEncoder
 
 
-# By `config.architecture`. What an encoder has to offer: see EsViTSwinEncoder.
-ENCODERS: dict[str, Any] = {
-    "swin": EsViTSwinEncoder,
-    "vil": EsViTViLEncoder,
-    "cvt": EsViTCvtEncoder,
-    "vit": EsViTViTEncoder,
-    "auto": EsViTAutoEncoder,
-}
 AUTO_MAP = {
     "AutoConfig": "configuration_esvit.EsViTConfig",
     "AutoModel": "modeling_esvit.EsViTModel",
@@ -212,7 +200,7 @@ class EsViTModel(EsViTPreTrainedModel):
 
     def __init__(self, config: EsViTConfig):
         super().__init__(config)
-        self.encoder: Any = ENCODERS[config.architecture](config)
+        self.encoder: Any = config.family.encoder(config)
         self.num_features = config.hidden_size
         self.post_init()
 
@@ -309,7 +297,7 @@ class EsViTBackbone(BackboneMixin, EsViTPreTrainedModel):
             {
                 stage: nn.LayerNorm(width, eps=config.layer_norm_eps)
                 for stage, width in zip(self.out_features, self.channels, strict=True)
-                if stage != self.stage_names[-1] and not config.family.normed_maps
+                if stage != self.stage_names[-1] and not config.family.wraps_backbone
             }
         )
         self._output_capturing_hooks_installed = True  # by EsViTModel; BackboneMixin would install them a second time
@@ -332,13 +320,13 @@ class EsViTBackbone(BackboneMixin, EsViTPreTrainedModel):
         return BackboneOutput(
             feature_maps=feature_maps,  # type: ignore[arg-type]  # annotated as a tuple of one
             hidden_states=outputs.hidden_states
-            if self.config.architecture == "auto"
+            if self.config.family.wraps_backbone
             else outputs.reshaped_hidden_states,
             attentions=outputs.attentions,
         )
 
     def normalize(self, stage: str, feature_map: torch.Tensor) -> torch.Tensor:
-        if self.config.family.normed_maps:
+        if self.config.family.wraps_backbone:
             return feature_map
         norm = self.esvit.encoder.norm if stage == self.stage_names[-1] else self.hidden_states_norms[stage]
         return norm(feature_map.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).contiguous()

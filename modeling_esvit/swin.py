@@ -9,7 +9,8 @@ on both branches, and the patch embedding crops instead of padding.
 Tokens of several crop sizes are packed (see `tokens.py`); only windows, masks and 2 x 2 merging go grid by grid.
 """
 
-import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 from transformers import initialization as init
 
 from .attention import attention_function
-from .configuration_esvit import EsViTConfig
+from .family import NETWORK_OPTIONS, AttentionLayout, Family, TokenGrid, require_heads
 from .tokens import (
     AttentionWeights,
     EncoderOutput,
@@ -39,7 +40,19 @@ from .tokens import (
     split_groups,
     to_map,
 )
-from .windows import is_padded, padded_size, to_tokens, to_windows
+from .windows import (
+    is_padded,
+    legacy_shift_masks,
+    padded_size,
+    relative_position_index,
+    shift_mask,
+    to_tokens,
+    to_windows,
+)
+
+
+if TYPE_CHECKING:
+    from .configuration_esvit import EsViTConfig
 
 
 ByShape = dict[tuple[int, int], torch.Tensor]  # something for each (rows, columns) of a grid
@@ -50,7 +63,7 @@ PART_TOKENS = 4096  # tokens that pass through a block at a time on a CPU, so th
 class EsViTSwinPatchEmbed(nn.Module):
     """Patches of every group to packed tokens. Pixels beyond a multiple of the patch size are cropped."""
 
-    def __init__(self, config: EsViTConfig):
+    def __init__(self, config: "EsViTConfig"):
         super().__init__()
         self.proj = nn.Conv2d(config.num_channels, config.embed_dim, config.patch_size, stride=config.patch_size)
         self.norm = nn.LayerNorm(config.embed_dim, eps=config.layer_norm_eps) if config.patch_norm else nn.Identity()
@@ -85,58 +98,12 @@ class EsViTSwinPatchEmbed(nn.Module):
         )
 
 
-def relative_position_index(window: int) -> torch.Tensor:
-    """Row of the bias table for each (query, key) of a window: `[window**2 * window**2]`, flat."""
-    rows, columns = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
-    rows, columns = rows.flatten(), columns.flatten()
-    row_offset = rows[:, None] - rows[None, :] + window - 1
-    column_offset = columns[:, None] - columns[None, :] + window - 1
-    return (row_offset * (2 * window - 1) + column_offset).flatten()
-
-
-def shift_mask(height: int, width: int, window: int, shift: int, like: torch.Tensor) -> torch.Tensor:
-    """Additive mask of shifted windows on a padded map: -100 between tokens that the cyclic shift brought together from
-    different parts of the image, else 0. Computed from the current map, which the original's training runs before
-    October 2021 did not do. Returns `[windows, window**2, window**2]`.
-    """
-
-    def part(size: int) -> torch.Tensor:
-        index = torch.arange(size, device=like.device)
-        return (index >= size - window).long() + (index >= size - shift).long()
-
-    label = 3 * part(height)[:, None] + part(width)[None, :]
-    label = label.view(height // window, window, width // window, window).transpose(1, 2).reshape(-1, window**2)
-    return torch.where(label[:, :, None] == label[:, None, :], 0.0, -100.0).to(like.dtype)
-
-
-def legacy_shift_masks(grid: Grid, built: tuple[int, int], window: int, shift: int, like: torch.Tensor) -> torch.Tensor:
-    """The masks of the original's training runs before October 2021, which were always those of the map at construction,
-    `built`: window k of the list of all windows of all images has mask k modulo their number. Returns
-    `[p, windows, window**2, window**2]`, where p is the number of images after which they repeat.
-
-    Raises:
-        EsViTInputError: the images are no multiple of p, where the original raised too.
-    """
-    n, h, w = grid
-    height, width = padded_size(h, w, window)
-    num_windows = height // window * (width // window)
-    masks = shift_mask(*padded_size(*built, window), window, shift, like)
-    period = len(masks) // math.gcd(len(masks), num_windows)
-    if n % period:
-        raise EsViTInputError(
-            f"legacy_shift_mask: {n} images of {h} x {w} tokens have {n * num_windows} windows, no multiple of the "
-            f"{len(masks)} masks of the construction; make the number of images a multiple of {period}."
-        )
-    index = torch.arange(period * num_windows, device=like.device) % len(masks)
-    return masks[index].unflatten(0, (period, num_windows))
-
-
 class EsViTSwinAttention(nn.Module):
     """Multi-head self-attention inside (shifted) windows with a relative position bias."""
 
     relative_position_index: torch.Tensor
 
-    def __init__(self, config: EsViTConfig, dim: int, num_heads: int, window: int, shift: int):
+    def __init__(self, config: "EsViTConfig", dim: int, num_heads: int, window: int, shift: int):
         super().__init__()
         self.config = config
         self.num_heads = num_heads
@@ -224,7 +191,7 @@ class EsViTSwinAttention(nn.Module):
 class EsViTSwinLayer(EsViTLayer):
     """A block: window attention and MLP, each pre-normed, residual and under DropPath."""
 
-    def __init__(self, config: EsViTConfig, dim: int, num_heads: int, window: int, shift: int, drop_path: float):
+    def __init__(self, config: "EsViTConfig", dim: int, num_heads: int, window: int, shift: int, drop_path: float):
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=config.layer_norm_eps)
         self.attn = EsViTSwinAttention(config, dim, num_heads, window, shift)
@@ -255,7 +222,7 @@ class EsViTSwinLayer(EsViTLayer):
 class EsViTSwinPatchMerging(nn.Module):
     """2 x 2 tokens to one of twice the width; odd maps are zero-padded at the bottom and right."""
 
-    def __init__(self, config: EsViTConfig, dim: int):
+    def __init__(self, config: "EsViTConfig", dim: int):
         super().__init__()
         self.norm = nn.LayerNorm(4 * dim, eps=config.layer_norm_eps)
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
@@ -278,7 +245,7 @@ class EsViTSwinPatchMerging(nn.Module):
 class EsViTSwinStage(EsViTStage):
     """Blocks of one resolution, then (but for the last stage) patch merging."""
 
-    def __init__(self, config: EsViTConfig, index: int, drop_path: list[float]):
+    def __init__(self, config: "EsViTConfig", index: int, drop_path: list[float]):
         super().__init__()
         dim = config.embed_dim * 2**index
         self.window, self.shift = config.stage_window(index)
@@ -319,16 +286,14 @@ class EsViTSwinStage(EsViTStage):
 class EsViTSwinEncoder(nn.Module):
     """Patch embedding, stages, final norm."""
 
-    def __init__(self, config: EsViTConfig):
+    def __init__(self, config: "EsViTConfig"):
         super().__init__()
         self.patch_size = config.patch_size
         self.depths = config.depths
-        self.stem_features = config.embed_dim
-        self.num_features = config.stage_widths()
         self.patch_embed = EsViTSwinPatchEmbed(config)
         rates = drop_path_rates(config.drop_path_rate, config.depths)
         self.layers = nn.ModuleList(EsViTSwinStage(config, stage, rates[stage]) for stage in range(len(rates)))
-        self.norm = nn.LayerNorm(self.num_features[-1], eps=config.layer_norm_eps)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def input_embedding(self) -> nn.Module:
         return self.patch_embed.proj
@@ -359,3 +324,70 @@ class EsViTSwinEncoder(nn.Module):
         tokens = self.norm(tokens)
         maps_or_none = tuple(maps) if request.maps else None
         return EncoderOutput(tokens, grids, pool_groups(tokens, grids), maps_or_none, tuple(pooled_blocks))
+
+
+# The family
+
+
+def find_token_grids(config: "EsViTConfig", height: int, width: int) -> list[TokenGrid]:
+    """Returns the grid of each stage. The image is cropped to whole patches, once; the last token of an odd map is merged
+    with padding, and so covers fewer pixels.
+    """
+    rows, columns = height // config.patch_size, width // config.patch_size
+    seen = (rows * config.patch_size, columns * config.patch_size)
+    grids = []
+    for stage in range(len(config.depths)):
+        stride = config.patch_size << stage
+        grids.append(TokenGrid(rows, columns, stride, stride / 2, seen))
+        rows, columns = (rows + 1) // 2, (columns + 1) // 2
+    return grids
+
+
+def find_attention_layouts(
+    encoder: EsViTSwinEncoder, config: "EsViTConfig", grids: Sequence[TokenGrid]
+) -> list[AttentionLayout]:
+    stages: Any = enumerate(encoder.layers)
+    attentions = [(index, block.attn) for index, stage in stages for block in stage.blocks]
+    return [AttentionLayout(index, window=attention.window, shift=attention.shift) for index, attention in attentions]
+
+
+def validate(config: "EsViTConfig") -> None:
+    require_heads(config)
+    if min(config.patch_grid()) >> (len(config.depths) - 1) < 1:
+        raise ValueError(
+            f"image_size {config.image_size} with patch_size {config.patch_size} leaves no token for stage "
+            f"{len(config.depths)}; use an image_size of at least {config.patch_size << (len(config.depths) - 1)}."
+        )
+
+
+def list_unseen(config: "EsViTConfig") -> dict[str, Any]:
+    return {
+        "window and shift of each stage (image_size)": [config.stage_window(s) for s in range(config.num_layers)],
+        "layer_norm_eps": config.layer_norm_eps,
+        "hidden_act": config.hidden_act,
+    }
+
+
+SWIN = Family(
+    key="swin",
+    name="Swin",
+    encoder=EsViTSwinEncoder,
+    variants={
+        "swin-tiny": {"embed_dim": 96, "depths": [2, 2, 6, 2], "num_heads": [3, 6, 12, 24], "drop_path_rate": 0.1},
+        "swin-small": {"embed_dim": 96, "depths": [2, 2, 18, 2], "num_heads": [3, 6, 12, 24], "drop_path_rate": 0.2},
+        "swin-base": {"embed_dim": 128, "depths": [2, 2, 18, 2], "num_heads": [4, 8, 16, 32], "drop_path_rate": 0.2},
+        "swin-large": {"embed_dim": 192, "depths": [2, 2, 18, 2], "num_heads": [6, 12, 24, 48], "drop_path_rate": 0.2},
+    },
+    options=(
+        *NETWORK_OPTIONS,
+        *("window_size", "patch_size", "use_absolute_embeddings", "patch_norm", "legacy_shift_mask"),
+    ),
+    identity=(
+        *("image_size", "patch_size", "num_channels", "embed_dim", "depths", "num_heads", "window_size", "mlp_ratio"),
+        *("qkv_bias", "use_absolute_embeddings", "patch_norm"),
+    ),
+    token_grids=find_token_grids,
+    validate=validate,
+    unseen=list_unseen,
+    attention_layouts=find_attention_layouts,
+)

@@ -10,6 +10,7 @@ tensor once; only what looks at places goes grid by grid. A single group stays `
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -17,8 +18,11 @@ from torch.utils.checkpoint import checkpoint
 from transformers.activations import ACT2FN
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .configuration_esvit import EsViTConfig
 from .errors import EsViTError
+
+
+if TYPE_CHECKING:
+    from .configuration_esvit import EsViTConfig
 
 
 Grid = tuple[int, int, int]  # images, rows, columns
@@ -95,7 +99,7 @@ def recomputed(linear: nn.Module, function: TokenFunction, x: torch.Tensor) -> t
 class EsViTMLP(nn.Module):
     """Two linear layers of a block, by the names that timm and the original have for them."""
 
-    def __init__(self, config: EsViTConfig, dim: int):
+    def __init__(self, config: "EsViTConfig", dim: int):
         super().__init__()
         hidden = int(dim * config.mlp_ratio)
         self.fc1 = nn.Linear(dim, hidden)

@@ -10,14 +10,24 @@ Global and local tokens of an image are a *sequence* of g + h * w tokens, and se
 """
 
 import math
-from typing import cast
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
 from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .configuration_esvit import EsViTConfig
+from .family import (
+    NETWORK_OPTIONS,
+    AttentionLayout,
+    Family,
+    TokenGrid,
+    make_patch_grid,
+    require_at_least,
+    require_heads,
+    require_stages,
+)
 from .tokens import (
     AttentionWeights,
     EncoderOutput,
@@ -37,7 +47,11 @@ from .tokens import (
 from .vil_attention import EsViTViLFullAttention, EsViTViLSparseAttention
 
 
-def construction_side(config: EsViTConfig, stage: int) -> int:
+if TYPE_CHECKING:
+    from .configuration_esvit import EsViTConfig
+
+
+def construction_side(config: "EsViTConfig", stage: int) -> int:
     """Side of the map of a stage, in tokens, at construction."""
     side = config.image_size if isinstance(config.image_size, int) else config.image_size[0]
     for stride in config.patch_strides[: stage + 1]:
@@ -69,7 +83,7 @@ def pool_sequences(sequences: torch.Tensor, grids: list[Grid], num_global: int) 
 class EsViTViLEmbedding(nn.Module):
     """Patches of a map to tokens; what is beyond a multiple of the patch size is cropped. Holds the global tokens."""
 
-    def __init__(self, config: EsViTConfig, stage: int):
+    def __init__(self, config: "EsViTConfig", stage: int):
         super().__init__()
         widths = config.stage_widths()
         patch_size = config.patch_strides[stage]
@@ -103,7 +117,7 @@ class EsViTViLEmbedding(nn.Module):
 class EsViTViLAttentionBlock(EsViTLayer):
     """Pre-normed attention, residual and under DropPath."""
 
-    def __init__(self, config: EsViTConfig, stage: int, drop_path: float):
+    def __init__(self, config: "EsViTConfig", stage: int, drop_path: float):
         super().__init__()
         dim, heads = config.stage_widths()[stage], config.num_heads[stage]
         self.num_global = config.global_tokens[stage]
@@ -135,7 +149,7 @@ class EsViTViLAttentionBlock(EsViTLayer):
 class EsViTViLMLPBlock(GradientCheckpointingLayer):
     """Pre-normed MLP, residual and under DropPath."""
 
-    def __init__(self, config: EsViTConfig, stage: int, drop_path: float):
+    def __init__(self, config: "EsViTConfig", stage: int, drop_path: float):
         super().__init__()
         dim = config.stage_widths()[stage]
         self.num_global = config.global_tokens[stage]
@@ -153,7 +167,7 @@ class EsViTViLMLPBlock(GradientCheckpointingLayer):
 class EsViTViLStage(EsViTStage, nn.ModuleList):
     """The embedding, then attention and MLP in turns, as the original numbers them."""
 
-    def __init__(self, config: EsViTConfig, stage: int, drop_path: list[float]):
+    def __init__(self, config: "EsViTConfig", stage: int, drop_path: list[float]):
         blocks = [
             block(config, stage, rate) for rate in drop_path for block in (EsViTViLAttentionBlock, EsViTViLMLPBlock)
         ]
@@ -183,16 +197,14 @@ class EsViTViLStage(EsViTStage, nn.ModuleList):
 class EsViTViLEncoder(nn.Module):
     """Stages and final norm."""
 
-    def __init__(self, config: EsViTConfig):
+    def __init__(self, config: "EsViTConfig"):
         super().__init__()
         self.depths = config.depths
         self.patch_strides = config.patch_strides
-        self.num_features = config.stage_widths()
-        self.stem_features = self.num_features[0]
         rates = drop_path_rates(config.drop_path_rate, config.depths)
         for stage, stage_rates in enumerate(rates):
             self.add_module(f"layer{stage + 1}", EsViTViLStage(config, stage, stage_rates))
-        self.norm = nn.LayerNorm(self.num_features[-1], eps=config.layer_norm_eps)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def stages(self) -> list[EsViTViLStage]:
         return [module for module in self.children() if isinstance(module, EsViTViLStage)]
@@ -243,3 +255,91 @@ class EsViTViLEncoder(nn.Module):
             maps=tuple(maps) if request.maps else None,
             last_blocks=tuple(features),
         )
+
+
+# The family
+
+
+def find_token_grids(config: "EsViTConfig", height: int, width: int) -> list[TokenGrid]:
+    """Returns the grid of each stage, which crops the map before it to whole patches."""
+    rows, columns, side = height, width, 1
+    grids = []
+    for stride in config.patch_strides:
+        rows, columns, side = rows // stride, columns // stride, side * stride
+        grids.append(make_patch_grid(rows, columns, side))
+    return grids
+
+
+def find_attention_layouts(
+    encoder: EsViTViLEncoder, config: "EsViTConfig", grids: Sequence[TokenGrid]
+) -> list[AttentionLayout]:
+    blocks: Any = [(index, block) for index, stage in enumerate(encoder.stages()) for block in list(stage)[1::2]]
+    return [
+        AttentionLayout(index, block.num_global, chunks=block.attn if config.sparse_stages[index] else None)
+        for index, block in blocks
+    ]
+
+
+def validate_stages(config: "EsViTConfig") -> None:
+    """Checks the lists that have an entry for each stage."""
+    require_heads(config)
+    names = ("patch_strides", "sparse_stages", "global_tokens")
+    require_stages(config, **{name: getattr(config, name) for name in names})
+    require_at_least(1, patch_strides=config.patch_strides)
+    require_at_least(0, global_tokens=config.global_tokens)
+    if not {0, 1}.issuperset(config.sparse_stages):
+        raise ValueError(f"sparse_stages {config.sparse_stages} must be 1 (sparse) or 0 (full) in every stage.")
+    if list(config.sparse_stages) != sorted(config.sparse_stages, reverse=True):
+        raise ValueError(f"sparse_stages {config.sparse_stages} must not have a 1 after a 0.")
+    if config.patch_size != config.patch_strides[0]:
+        raise ValueError(f"patch_size {config.patch_size} must be the first of patch_strides {config.patch_strides}.")
+
+
+def validate(config: "EsViTConfig") -> None:
+    validate_stages(config)
+    if config.vil_mode not in range(-1, 9):
+        raise ValueError(f"vil_mode must be -1, 0, or above 0 (at most 8), got {config.vil_mode}.")
+    if config.vil_exact_window and config.vil_mode != 0:
+        raise ValueError(f"vil_exact_window needs vil_mode 0, got {config.vil_mode}.")
+    if not isinstance(config.image_size, int) and config.image_size[0] != config.image_size[1]:
+        raise ValueError(f"A ViL is constructed for square images; image_size is {config.image_size}.")
+    side = min(config.patch_grid()) * config.patch_size
+    if min(config.region_grid(side, side)) < 1:
+        raise ValueError(
+            f"image_size {config.image_size} with patch_strides {config.patch_strides} leaves no token for stage "
+            f"{len(config.depths)}; use an image_size of at least {math.prod(config.patch_strides)}."
+        )
+
+
+def list_unseen(config: "EsViTConfig") -> dict[str, Any]:
+    return {name: getattr(config, name) for name in ("vil_exact_window", "layer_norm_eps", "hidden_act")}
+
+
+VIL = Family(
+    key="vil",
+    name="ViL",
+    encoder=EsViTViLEncoder,
+    variants={
+        "vil-tiny": {  # vil_2262 of the original
+            "embed_dim": 96,
+            "depths": [2, 2, 6, 2],
+            "num_heads": [3, 6, 12, 24],
+            "patch_strides": [4, 2, 2, 2],
+            "sparse_stages": [1, 1, 0, 0],
+            "global_tokens": [1, 1, 1, 0],
+            "drop_path_rate": 0.1,
+        },
+    },
+    options=(
+        *(*NETWORK_OPTIONS, "window_size", "patch_size", "stage_dims", "patch_strides", "sparse_stages"),
+        *("global_tokens", "vil_mode", "vil_exact_window", "vil_shared_weights"),
+    ),
+    identity=(
+        *("image_size", "num_channels", "embed_dim", "stage_dims", "depths", "num_heads", "window_size", "mlp_ratio"),
+        *("qkv_bias", "patch_strides", "sparse_stages", "global_tokens", "vil_shared_weights"),
+    ),
+    token_grids=find_token_grids,
+    validate=validate,
+    unseen=list_unseen,
+    attention_layouts=find_attention_layouts,
+)

@@ -15,7 +15,7 @@ vil_1281 and vil_14121 no weights and no widths are known.
 import re
 from typing import Any
 
-from .families import EsViTArchitectureError
+from .family import EsViTArchitectureError
 
 
 EXAMPLE = "l1,h3,d96,n2,s1,g1,p4,f7,a0_l2,h6,d192,n8,s0,g0,p2,f7,a0"  # of two stages

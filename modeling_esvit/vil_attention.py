@@ -7,13 +7,18 @@ real tokens of the 3 x 3 chunks around its own; global tokens see everything. Th
 that memory grows with the number of tokens, not with its square. Full attention is dense.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
 
 from .attention import attention_function
-from .configuration_esvit import EsViTConfig
+
+
+if TYPE_CHECKING:
+    from .configuration_esvit import EsViTConfig
 
 
 PART_TOKENS = 4096  # local tokens that a CPU takes at a time
@@ -93,7 +98,7 @@ class EsViTViLAttention(nn.Module):
 
     relative_position_index: torch.Tensor
 
-    def __init__(self, config: EsViTConfig, dim: int, num_heads: int, num_global: int, num_positions: int):
+    def __init__(self, config: "EsViTConfig", dim: int, num_heads: int, num_global: int, num_positions: int):
         super().__init__()
         self.config = config
         self.num_heads = num_heads
@@ -137,7 +142,7 @@ class EsViTViLAttention(nn.Module):
 class EsViTViLFullAttention(EsViTViLAttention):
     """Dense attention over the global and local tokens of an image."""
 
-    def __init__(self, config: EsViTConfig, dim: int, num_heads: int, num_global: int, side: int):
+    def __init__(self, config: "EsViTConfig", dim: int, num_heads: int, num_global: int, side: int):
         super().__init__(config, dim, num_heads, num_global, (2 * side - 1) ** 2)
         self.side = side
         self.qkv = nn.Linear(dim, 3 * dim, bias=config.qkv_bias)
@@ -181,7 +186,7 @@ class EsViTViLSparseAttention(EsViTViLAttention):
     window, what is more than W rows or columns from the query is hidden.
     """
 
-    def __init__(self, config: EsViTConfig, dim: int, num_heads: int, num_global: int):
+    def __init__(self, config: "EsViTConfig", dim: int, num_heads: int, num_global: int):
         super().__init__(config, dim, num_heads, num_global, (4 * config.window_size - 1) ** 2)
         self.window = config.window_size
         self.mode = config.vil_mode

@@ -7,13 +7,16 @@ feature, and its patches, the regions. Sequences of several sizes are packed as 
 everything but the attention sees them once.
 """
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
 
 from .attention import attention_function
-from .configuration_esvit import EsViTConfig
+from .family import NETWORK_OPTIONS, AttentionLayout, Family, TokenGrid, make_patch_grid, require_heads
 from .tokens import (
     AttentionWeights,
     EncoderOutput,
@@ -33,6 +36,10 @@ from .tokens import (
 )
 
 
+if TYPE_CHECKING:
+    from .configuration_esvit import EsViTConfig
+
+
 def sequences_of(grids: list[Grid]) -> list[Grid]:
     """The grids of sequences: one row of a class token and `h * w` patches."""
     return [(n, 1, 1 + h * w) for n, h, w in grids]
@@ -41,7 +48,7 @@ def sequences_of(grids: list[Grid]) -> list[Grid]:
 class EsViTViTPatchEmbed(nn.Module):
     """Patches as tokens. Pixels beyond a multiple of the patch size are cropped."""
 
-    def __init__(self, config: EsViTConfig):
+    def __init__(self, config: "EsViTConfig"):
         super().__init__()
         self.proj = nn.Conv2d(config.num_channels, config.embed_dim, config.patch_size, stride=config.patch_size)
 
@@ -53,7 +60,7 @@ class EsViTViTPatchEmbed(nn.Module):
 class EsViTViTAttention(nn.Module):
     """Multi-head self-attention over whole sequences."""
 
-    def __init__(self, config: EsViTConfig):
+    def __init__(self, config: "EsViTConfig"):
         super().__init__()
         dim = config.embed_dim
         self.config = config
@@ -92,7 +99,7 @@ class EsViTViTAttention(nn.Module):
 class EsViTViTLayer(EsViTLayer, EsViTStage):
     """A block: attention and MLP, each pre-normed, residual and under DropPath. Each is a stage of its own."""
 
-    def __init__(self, config: EsViTConfig, drop_path: float):
+    def __init__(self, config: "EsViTConfig", drop_path: float):
         super().__init__()
         self.norm1 = nn.LayerNorm(config.embed_dim, eps=config.layer_norm_eps)
         self.attn = EsViTViTAttention(config)
@@ -115,11 +122,9 @@ class EsViTViTLayer(EsViTLayer, EsViTStage):
 class EsViTViTEncoder(nn.Module):
     """Patch embedding, class token and positions, blocks, final norm."""
 
-    def __init__(self, config: EsViTConfig):
+    def __init__(self, config: "EsViTConfig"):
         super().__init__()
         dim = config.embed_dim
-        self.stem_features = dim
-        self.num_features = [dim] * config.depths[0]
         self.patch_size = config.patch_size
         self.patch_embed = EsViTViTPatchEmbed(config)
         self.position_grid = config.patch_grid()
@@ -196,3 +201,53 @@ class EsViTViTEncoder(nn.Module):
         """The patches of one group of sequences as `[n, C, h, w]`."""
         ((_, rows, columns),) = grids
         return tokens[:, 1:].transpose(1, 2).unflatten(2, (rows, columns)).contiguous()
+
+
+# The family
+
+
+def find_token_grids(config: "EsViTConfig", height: int, width: int) -> list[TokenGrid]:
+    return [make_patch_grid(height // config.patch_size, width // config.patch_size, config.patch_size)]
+
+
+def find_attention_layouts(
+    encoder: EsViTViTEncoder, config: "EsViTConfig", grids: Sequence[TokenGrid]
+) -> list[AttentionLayout]:
+    return [AttentionLayout(0, num_global=1)] * config.depths[0]
+
+
+def validate(config: "EsViTConfig") -> None:
+    if len(config.depths) != 1:
+        raise ValueError(f"A ViT has one stage; depths {config.depths} has others.")
+    require_heads(config)
+    if min(config.patch_grid()) < 1:
+        raise ValueError(f"image_size {config.image_size} is smaller than patch_size {config.patch_size}.")
+
+
+def list_unseen(config: "EsViTConfig") -> dict[str, Any]:
+    return {name: getattr(config, name) for name in ("num_heads", "image_size", "layer_norm_eps", "hidden_act")}
+
+
+def list_blocks(config: "EsViTConfig") -> dict[str, int]:
+    """Returns the width of the stem and of the map after each block, by name."""
+    return dict.fromkeys(["stem", *(f"stage{block + 1}" for block in range(sum(config.depths)))], config.embed_dim)
+
+
+VIT = Family(
+    key="vit",
+    name="ViT",
+    encoder=EsViTViTEncoder,
+    variants={
+        "deit-tiny": {"embed_dim": 192, "depths": [12], "num_heads": [3], "patch_size": 16, "drop_path_rate": 0.1},
+        "deit-small": {"embed_dim": 384, "depths": [12], "num_heads": [6], "patch_size": 16, "drop_path_rate": 0.1},
+        "vit-base": {"embed_dim": 768, "depths": [12], "num_heads": [12], "patch_size": 16, "drop_path_rate": 0.1},
+    },
+    options=(*NETWORK_OPTIONS, "patch_size"),
+    # Without patch_size: a published ViT may have patches of 16 or of 8 pixels.
+    identity=("image_size", "num_channels", "embed_dim", "depths", "num_heads", "mlp_ratio", "qkv_bias"),
+    token_grids=find_token_grids,
+    validate=validate,
+    unseen=list_unseen,
+    attention_layouts=find_attention_layouts,
+    stages=list_blocks,
+)

@@ -9,12 +9,13 @@ taken one by one.
 """
 
 import functools
+import math
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from .tokens import Grid
+from .tokens import EsViTInputError, Grid
 
 
 class WindowIndex(NamedTuple):
@@ -52,6 +53,52 @@ def window_positions(height: int, width: int, window: int, shift: int) -> np.nda
     rows, columns = np.ix_((np.arange(height) - shift) % height, (np.arange(width) - shift) % width)
     index = (rows // window) * (width // window) + columns // window
     return (index * window + rows % window) * window + columns % window
+
+
+def relative_position_index(window: int) -> torch.Tensor:
+    """Row of the bias table for each (query, key) of a window: `[window**2 * window**2]`, flat."""
+    rows, columns = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
+    rows, columns = rows.flatten(), columns.flatten()
+    row_offset = rows[:, None] - rows[None, :] + window - 1
+    column_offset = columns[:, None] - columns[None, :] + window - 1
+    return (row_offset * (2 * window - 1) + column_offset).flatten()
+
+
+def shift_mask(height: int, width: int, window: int, shift: int, like: torch.Tensor) -> torch.Tensor:
+    """Additive mask of shifted windows on a padded map: -100 between tokens that the cyclic shift brought together from
+    different parts of the image, else 0. Computed from the current map, which the original's training runs before
+    October 2021 did not do. Returns `[windows, window**2, window**2]`.
+    """
+
+    def part(size: int) -> torch.Tensor:
+        index = torch.arange(size, device=like.device)
+        return (index >= size - window).long() + (index >= size - shift).long()
+
+    label = 3 * part(height)[:, None] + part(width)[None, :]
+    label = label.view(height // window, window, width // window, window).transpose(1, 2).reshape(-1, window**2)
+    return torch.where(label[:, :, None] == label[:, None, :], 0.0, -100.0).to(like.dtype)
+
+
+def legacy_shift_masks(grid: Grid, built: tuple[int, int], window: int, shift: int, like: torch.Tensor) -> torch.Tensor:
+    """The masks of the original's training runs before October 2021, which were always those of the map at construction,
+    `built`: window k of the list of all windows of all images has mask k modulo their number. Returns
+    `[p, windows, window**2, window**2]`, where p is the number of images after which they repeat.
+
+    Raises:
+        EsViTInputError: the images are no multiple of p, where the original raised too.
+    """
+    n, h, w = grid
+    height, width = padded_size(h, w, window)
+    num_windows = height // window * (width // window)
+    masks = shift_mask(*padded_size(*built, window), window, shift, like)
+    period = len(masks) // math.gcd(len(masks), num_windows)
+    if n % period:
+        raise EsViTInputError(
+            f"legacy_shift_mask: {n} images of {h} x {w} tokens have {n * num_windows} windows, no multiple of the "
+            f"{len(masks)} masks of the construction; make the number of images a multiple of {period}."
+        )
+    index = torch.arange(period * num_windows, device=like.device) % len(masks)
+    return masks[index].unflatten(0, (period, num_windows))
 
 
 def with_heads(places: np.ndarray, images: int, length: int, heads: int, cells: int) -> np.ndarray:

@@ -14,14 +14,16 @@ are in the image. Nothing is resampled before that, so that maps are exact.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from modeling_esvit.analysis.token_places import Size, TokenPlaces, any_size, is_esvit, patch_places, stage_places
+from modeling_esvit.analysis.token_places import Size, TokenPlaces, any_size, is_esvit, patch_places, place_tokens
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.families import FAMILIES
+from modeling_esvit.family import AttentionLayout
 from modeling_esvit.vil_attention import to_chunks, with_margin
 from modeling_esvit.windows import padded_size, window_positions
 
@@ -168,12 +170,7 @@ def block_attentions(model: Any, pixel_values: torch.Tensor) -> list[BlockAttent
             f"{type(model).__name__} returns no attention weights. If it has attention, load it with "
             'attn_implementation="eager".'
         )
-    config = model.config
-    if is_esvit(config):
-        backbone = getattr(model, model.base_model_prefix, model)
-        blocks = list(BLOCKS[config.architecture](backbone.encoder, config, size, weights))
-    else:
-        blocks = [sequence_block(config, size, each) for each in weights]
+    blocks = place_weights(model, size, weights)
     for number, block in enumerate(blocks, start=1):
         if not all(part.weights.isfinite().all() for part in block.parts):
             raise AttentionLayoutError(
@@ -236,36 +233,29 @@ def sparse(attention: Any, weights: Any, places: TokenPlaces) -> BlockAttention:
     return BlockAttention(places, num_global, parts)
 
 
-def swin_blocks(encoder: Any, config: Any, size: Size, weights: Sequence[Any]) -> Iterator[BlockAttention]:
-    stages = zip(encoder.layers, stage_places(config, size), strict=True)
-    layers = [(block.attn, places) for stage, places in stages for block in stage.blocks]
-    for each, (attention, places) in zip(weights, layers, strict=True):
-        yield windowed(each, places, attention.window, attention.shift)
+def place_weights(model: Any, size: Size, weights: Sequence[Any]) -> list[BlockAttention]:
+    """Returns the attention of each block, from what the model returned for images of this size."""
+    config = model.config
+    if not is_esvit(config):
+        return [sequence_block(config, size, each) for each in weights]
+    family = FAMILIES[config.architecture]
+    if family.attention_layouts is None:
+        return [sequence_block(config.backbone_config or config, size, each) for each in weights]
+    encoder = getattr(model, model.base_model_prefix, model).encoder
+    grids = family.token_grids(config, *size)
+    places = [place_tokens(grid, size) for grid in grids]
+    layouts = family.attention_layouts(encoder, config, grids)
+    return [place_block(*block, places) for block in zip(weights, layouts, strict=True)]
 
 
-def cvt_blocks(encoder: Any, config: Any, size: Size, weights: Sequence[Any]) -> Iterator[BlockAttention]:
-    for each, places in zip(weights, of_each_block(config, size), strict=True):
-        yield windowed(each, places, min(config.window_size, *places.grid), 0)
-
-
-def vit_blocks(encoder: Any, config: Any, size: Size, weights: Sequence[Any]) -> Iterator[BlockAttention]:
-    for each, places in zip(weights, of_each_block(config, size), strict=True):
-        yield dense(each, places, 1)
-
-
-def vil_blocks(encoder: Any, config: Any, size: Size, weights: Sequence[Any]) -> Iterator[BlockAttention]:
-    attentions = [block.attn for stage in encoder.stages() for block in list(stage)[1::2]]
-    for each, attention, places in zip(weights, attentions, of_each_block(config, size), strict=True):
-        yield sparse(attention, each, places) if isinstance(each, tuple) else dense(each, places, attention.num_global)
-
-
-def auto_blocks(encoder: Any, config: Any, size: Size, weights: Sequence[Any]) -> Iterator[BlockAttention]:
-    return (sequence_block(config.backbone_config, size, each) for each in weights)
-
-
-def of_each_block(config: Any, size: Size) -> list[TokenPlaces]:
-    places = stage_places(config, size)
-    return [place for place, depth in zip(places, config.depths, strict=True) for _ in range(depth)]
+def place_block(weights: Any, layout: AttentionLayout, stages: Sequence[TokenPlaces]) -> BlockAttention:
+    """Returns the attention of a block, given where the tokens of each stage lie."""
+    places = stages[layout.stage]
+    if layout.chunks is not None:
+        return sparse(layout.chunks, weights, places)
+    if layout.window:
+        return windowed(weights, places, layout.window, layout.shift)
+    return dense(weights, places, layout.num_global)
 
 
 def sequence_block(config: Any, size: Size, weights: torch.Tensor) -> BlockAttention:
@@ -282,6 +272,3 @@ def sequence_block(config: Any, size: Size, weights: torch.Tensor) -> BlockAtten
             f"{size[1]} pixels; of models of others, only such of all patches of a ViT can be put in place."
         )
     return dense(weights, places, weights.shape[-1] - places.grid[0] * places.grid[1])
-
-
-BLOCKS = {"swin": swin_blocks, "cvt": cvt_blocks, "vit": vit_blocks, "vil": vil_blocks, "auto": auto_blocks}

@@ -9,7 +9,6 @@ places.to_image(similarity)                             # [..., h, w] -> [..., H
 
 import inspect
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -17,14 +16,14 @@ from typing import Any
 import torch
 from transformers.configuration_utils import PreTrainedConfig
 
-from modeling_esvit.backbone_probe import description, last_map
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.families import FAMILIES
+from modeling_esvit.family import DEFAULT_STRIDE, TokenGrid, make_patch_grid
 
 
 Size = tuple[int, int]  # height and width in pixels, or rows and columns of tokens
 
 MAX_PREFIX = 16  # class and register tokens that a model of others may have
-DEFAULT_STRIDE = 32  # pixels a region, of models that do not say so
 
 
 class TokenPlacesError(EsViTError, ValueError):
@@ -87,15 +86,11 @@ class TokenPlaces:
         return torch.where(seen, image, torch.zeros_like(image))
 
 
-def tiled(pixels: int, stride: int, seen: int) -> torch.Tensor:
-    """Tokens that are `stride` pixels wide, side by side; the first `seen` pixels have one."""
+def place_axis(pixels: int, count: int, stride: int, first: float, seen: int) -> torch.Tensor:
+    """Returns for each pixel of an axis the token with the nearest centre, or -1 from pixel `seen` on: `[pixels]`."""
     index = torch.arange(pixels)
-    return torch.where(index < seen, index // stride, -1)
-
-
-def centred(pixels: int, count: int, stride: int, first: float) -> torch.Tensor:
-    """Tokens that overlap, `stride` pixels apart, the first with its centre at `first`: to each pixel the nearest."""
-    return ((torch.arange(pixels) + 0.5 - first) / stride + 0.5).floor().long().clamp(0, count - 1)
+    token = ((index + 0.5 - first) / stride + 0.5).floor().long().clamp(0, count - 1)
+    return torch.where(index < seen, token, -1)
 
 
 def stretched(size: Size, grid: Size) -> TokenPlaces:
@@ -104,57 +99,19 @@ def stretched(size: Size, grid: Size) -> TokenPlaces:
     return TokenPlaces(grid, rows, columns, (Fraction(size[0], grid[0]), Fraction(size[1], grid[1])))
 
 
-def tiles(size: Size, grid: Size, stride: int) -> TokenPlaces:
-    """Squares of `stride` pixels; what is beyond the last whole one is cropped."""
-    rows, columns = (tiled(pixels, stride, count * stride) for pixels, count in zip(size, grid, strict=True))
-    return TokenPlaces(grid, rows, columns, (stride, stride))
-
-
-def swin_places(config: Any, size: Size) -> Iterator[TokenPlaces]:
-    """Cropped to whole patches, once. The last token of an odd map is merged with padding, and so smaller."""
-    patch = config.patch_size
-    grid = (size[0] // patch, size[1] // patch)
-    seen = (grid[0] * patch, grid[1] * patch)
-    for stage in range(len(config.depths)):
-        rows, columns = (tiled(pixels, patch << stage, own) for pixels, own in zip(size, seen, strict=True))
-        yield TokenPlaces(grid, rows, columns, (patch << stage, patch << stage))
-        grid = ((grid[0] + 1) // 2, (grid[1] + 1) // 2)
-
-
-def vil_places(config: Any, size: Size) -> Iterator[TokenPlaces]:
-    grid, width = size, 1
-    for stride in config.patch_strides:
-        grid, width = (grid[0] // stride, grid[1] // stride), width * stride
-        yield tiles(size, grid, width)
-
-
-def vit_places(config: Any, size: Size) -> Iterator[TokenPlaces]:
-    yield tiles(size, (size[0] // config.patch_size, size[1] // config.patch_size), config.patch_size)
-
-
-def cvt_places(config: Any, size: Size) -> Iterator[TokenPlaces]:
-    """The embeddings overlap and are not symmetric about their patches, so the centres of their kernels count."""
-    grid, apart, first = size, 1, 0.5
-    for stage in range(len(config.depths)):
-        kernel, stride, padding = config.patch_convolution(stage)
-        first += apart * ((kernel - 1) / 2 - padding)
-        apart *= stride
-        grid = ((grid[0] + 2 * padding - kernel) // stride + 1, (grid[1] + 2 * padding - kernel) // stride + 1)
-        rows, columns = (centred(pixels, count, apart, first) for pixels, count in zip(size, grid, strict=True))
-        yield TokenPlaces(grid, rows, columns, (apart, apart))
-
-
-def auto_places(config: Any, size: Size) -> Iterator[TokenPlaces]:
-    """Of the last map alone."""
-    yield stretched(size, last_map(description(config.backbone_config), *size)[1:])
-
-
-PLACES = {"swin": swin_places, "vil": vil_places, "vit": vit_places, "cvt": cvt_places, "auto": auto_places}
+def place_tokens(grid: TokenGrid, size: Size) -> TokenPlaces:
+    """Returns where the tokens of a grid lie in an image of this size."""
+    shape = (grid.rows, grid.columns)
+    if grid.stride is None:
+        return stretched(size, shape)
+    axes = zip(size, shape, grid.seen, strict=True)
+    rows, columns = (place_axis(pixels, count, grid.stride, grid.first, seen) for pixels, count, seen in axes)
+    return TokenPlaces(shape, rows, columns, (grid.stride, grid.stride))
 
 
 def stage_places(config: Any, size: Size) -> list[TokenPlaces]:
     """Of each stage of an EsViT model, for images of this size; of a backbone of transformers the last map alone."""
-    return list(PLACES[config.architecture](config, size))
+    return [place_tokens(grid, size) for grid in FAMILIES[config.architecture].token_grids(config, *size)]
 
 
 def is_esvit(config: PreTrainedConfig) -> bool:
@@ -166,10 +123,7 @@ def region_stride(config: Any) -> int:
     """Pixels from region to region; sides that are multiples of it leave no region incomplete."""
     if not is_esvit(config):
         return config.patch_size if isinstance(getattr(config, "patch_size", None), int) else DEFAULT_STRIDE
-    if config.architecture in ("vil", "cvt"):
-        return math.prod(config.patch_strides)
-    halvings = {"swin": len(config.depths) - 1, "vit": 0}
-    return config.patch_size << halvings[config.architecture] if config.architecture in halvings else DEFAULT_STRIDE
+    return FAMILIES[config.architecture].region_stride(config)
 
 
 def patch_places(config: PreTrainedConfig, size: Size, length: int) -> TokenPlaces | None:
@@ -178,7 +132,7 @@ def patch_places(config: PreTrainedConfig, size: Size, length: int) -> TokenPlac
     if not isinstance(patch, int):
         return None
     grid = (size[0] // patch, size[1] // patch)
-    return tiles(size, grid, patch) if 0 <= length - grid[0] * grid[1] <= MAX_PREFIX else None
+    return place_tokens(make_patch_grid(*grid, patch), size) if 0 <= length - grid[0] * grid[1] <= MAX_PREFIX else None
 
 
 def square_places(config: PreTrainedConfig, size: Size, length: int) -> TokenPlaces:
@@ -194,7 +148,7 @@ def square_places(config: PreTrainedConfig, size: Size, length: int) -> TokenPla
             f"{config.model_type} gives {length} tokens for an image of {size[0]} x {size[1]} pixels, which is no grid "
             "of square regions: choose a size that its stride divides."
         )
-    return tiles(size, grid, side)
+    return place_tokens(make_patch_grid(*grid, side), size)
 
 
 def any_size(model: Any) -> dict[str, bool]:

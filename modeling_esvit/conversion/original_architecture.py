@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 
-from modeling_esvit.configuration_esvit import ARCHITECTURES, EsViTConfig
+from modeling_esvit.configuration_esvit import EsViTConfig, find_published_name
 from modeling_esvit.conversion.original_checkpoint import ConversionError, find_family, preview
 from modeling_esvit.conversion.original_resnet import resnet_fields
-from modeling_esvit.families import CVT_CONSTANTS, CVT_VARIANTS, FAMILIES
+from modeling_esvit.cvt import CVT, CVT_CONSTANTS
+from modeling_esvit.families import ARCHITECTURES, FAMILIES
 from modeling_esvit.vil_architecture import width_fields
 
 
@@ -59,7 +60,7 @@ def infer_config(state_dict: Mapping[str, torch.Tensor], image_size: int | None 
         )
     try:
         config = EsViTConfig(**fields)
-        name = published_name(config)
+        name = find_published_name(config)
         return config if name is None else EsViTConfig(**{**ARCHITECTURES[name], **fields})
     except StrictDataclassError as error:
         raise ConversionError(f"The shapes of the tensors contradict each other: {error}") from error
@@ -100,16 +101,6 @@ def infer_heads(state_dict: Mapping[str, torch.Tensor]) -> dict:
         "region_head": "head_dense" in heads,
     }
     return fields if len(linears) == 1 else {**fields, "head_hidden_size": linears[0][0]}
-
-
-def published_name(config: EsViTConfig) -> str | None:
-    """Name of the published architecture whose backbone this is, whatever its window."""
-    fields = [field for field in config.family.fields if field != "window_size"]
-    for name in config.family.variants:
-        published = EsViTConfig.from_architecture(name)
-        if all(getattr(config, field) == getattr(published, field) for field in fields):
-            return name
-    return None
 
 
 # Swin
@@ -307,7 +298,7 @@ def cvt_fields(state_dict: Mapping[str, torch.Tensor], image_size: int | None) -
         "mlp_ratio": mlp_ratio(hidden, width),
         "qkv_bias": any(name.endswith(".qkv.pw.bias") for name in state_dict),
     }
-    for published in CVT_VARIANTS.values():
+    for published in CVT.variants.values():
         if all(published[name] == fields[name] for name in ("stage_dims", "depths")):
             fields["num_heads"] = published["num_heads"]
     return fields

@@ -14,9 +14,8 @@ from typing import Any
 
 import torch
 
-from modeling_esvit.configuration_esvit import EsViTConfig
+from modeling_esvit.configuration_esvit import EsViTConfig, find_published_name
 from modeling_esvit.conversion.native_swin import SCALED, residual_scale
-from modeling_esvit.conversion.original_architecture import published_name
 from modeling_esvit.conversion.original_checkpoint import ConversionError
 from modeling_esvit.modeling_esvit import EsViTModel, evaluation_preprocessor
 
@@ -70,7 +69,7 @@ def timm_arguments(config: EsViTConfig) -> dict[str, Any]:
     """Arguments of `timm.create_model`, the first of them its `model_name`."""
     at_224 = copy.copy(config)
     at_224.image_size = 224
-    name = published_name(at_224)
+    name = find_published_name(at_224)
     height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
     arguments: dict[str, Any] = {
         "model_name": f"swin_{(name or OTHER).removeprefix('swin-')}_patch4_window7_224",

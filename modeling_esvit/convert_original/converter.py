@@ -19,9 +19,9 @@ from typing import Any
 
 import torch
 
-from modeling_esvit.configuration_esvit import EsViTArchitectureError, EsViTConfig, check_field
+from modeling_esvit.configuration_esvit import EsViTArchitectureError, EsViTConfig, check_field, find_published_name
 from modeling_esvit.conversion.native_swin import load_backbone, residual_scale, save_native
-from modeling_esvit.conversion.original_architecture import infer_config, joined, published_name
+from modeling_esvit.conversion.original_architecture import infer_config, joined
 from modeling_esvit.conversion.original_checkpoint import (
     ConversionError,
     OriginalCheckpoint,
@@ -57,7 +57,7 @@ class ConversionReport:
 
     def __str__(self) -> str:
         config = self.config
-        name = published_name(config)
+        name = find_published_name(config)
         lines = [
             f"{self.source} -> {self.output}",
             f"{self.model_class}, {name or 'no published architecture'}",
@@ -69,13 +69,13 @@ class ConversionReport:
 
 
 def describe_architecture(config: EsViTConfig) -> str:
-    if config.architecture == "auto":
+    if config.family.wraps_backbone:
         fields = config.backbone_config
         return (
             f"{fields.model_type} of transformers, widths {joined(fields.hidden_sizes)}, depths {joined(fields.depths)}"
         )
     stages = f"widths {joined(config.stage_widths())}, depths {joined(config.depths)}, heads {joined(config.num_heads)}"
-    window = f"window {config.window_size}" if config.architecture != "vit" else f"patch {config.patch_size}"
+    window = f"window {config.window_size}" if config.family.has_windows else f"patch {config.patch_size}"
     return f"{config.family.name}, {stages}, {window} at {config.image_size} px"
 
 

@@ -13,7 +13,7 @@ from torch._subclasses import FakeTensorMode
 from transformers.initialization import no_init_weights
 
 from modeling_esvit import EsViTConfig, EsViTModel
-from modeling_esvit.configuration_esvit import ARCHITECTURES
+from modeling_esvit.families import ARCHITECTURES
 from tests.benchmarks.harness import table, write_json
 from training.evaluation.model_counts import parameters_and_operations
 

@@ -11,7 +11,7 @@ import torch
 
 from modeling_esvit import EsViTConfig
 from modeling_esvit.projection_head import EsViTProjectionHead
-from modeling_esvit.swin import relative_position_index
+from modeling_esvit.windows import relative_position_index
 from tests.helpers.golden import cotangents, crop_groups, inputs, load, pretraining_model, thin, to_original_key
 
 

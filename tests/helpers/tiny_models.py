@@ -28,8 +28,8 @@ PVT = {
 
 CODE = [
     *("attention.py", "auto_backbone.py", "backbone_probe.py", "batch_norm.py", "configuration_esvit.py", "cvt.py"),
-    *("errors.py", "families.py", "modeling_esvit.py", "projection_head.py", "pvt_backbone.py", "swin.py", "tokens.py"),
-    *("vil.py", "vil_architecture.py", "vil_attention.py", "vit.py", "windows.py"),
+    *("errors.py", "families.py", "family.py", "modeling_esvit.py", "projection_head.py", "pvt_backbone.py", "swin.py"),
+    *("tokens.py", "vil.py", "vil_architecture.py", "vil_attention.py", "vit.py", "windows.py"),
 ]
 
 

@@ -5,7 +5,7 @@
 import pytest
 
 import tests.benchmarks.bench_counts as bench_counts
-from modeling_esvit.configuration_esvit import ARCHITECTURES
+from modeling_esvit.families import ARCHITECTURES
 
 
 # Counted in the original's networks, without heads.

@@ -21,7 +21,7 @@ from modeling_esvit import (
     EsViTInputError,
     EsViTModel,
 )
-from modeling_esvit.swin import relative_position_index
+from modeling_esvit.windows import relative_position_index
 
 
 def small_config(**fields):

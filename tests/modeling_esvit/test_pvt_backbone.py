@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from transformers import PvtConfig, PvtForImageClassification, PvtModel
 
 from modeling_esvit import EsViTBackbone, EsViTConfig, EsViTInputError, EsViTModel
-from modeling_esvit.conversion.original_architecture import published_name
+from modeling_esvit.configuration_esvit import find_published_name
 from modeling_esvit.pvt_backbone import EsViTPvtBackbone, EsViTPvtConfig
 from tests.helpers.tiny_models import PVT, auto_config
 
@@ -102,7 +102,7 @@ def test_its_name_after_saving(tmp_path):
     config = EsViTConfig.from_architecture("pvt-small")
     config.save_pretrained(tmp_path)
     loaded = EsViTConfig.from_pretrained(tmp_path)
-    assert published_name(loaded) == "pvt-small" and loaded.backbone_config == config.backbone_config
+    assert find_published_name(loaded) == "pvt-small" and loaded.backbone_config == config.backbone_config
 
 
 @pytest.mark.parametrize(
@@ -112,6 +112,6 @@ def test_parameters_of_the_paper(name, parameters):
     """Table 1 of PVT (arXiv 2102.12122), in millions, which counts a classifier of 1000 classes."""
     with torch.device("meta"):
         model = EsViTModel(EsViTConfig.from_architecture(name))
-    assert published_name(model.config) == name
+    assert find_published_name(model.config) == name
     classifier = (model.config.hidden_size + 1) * 1000
     assert (sum(p.numel() for p in model.parameters()) + classifier) / 1e6 == pytest.approx(parameters, abs=0.05)

@@ -9,7 +9,8 @@ import torch
 from torch.nn import functional as F
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel, swin
-from modeling_esvit.swin import EsViTDropPath, image_parts, shift_mask
+from modeling_esvit.tokens import EsViTDropPath, image_parts
+from modeling_esvit.windows import shift_mask
 
 
 TINY = {

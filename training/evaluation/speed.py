@@ -15,9 +15,9 @@ from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from modeling_esvit import EsViTConfig, EsViTModel
-from modeling_esvit.configuration_esvit import ARCHITECTURES
-from modeling_esvit.conversion.original_architecture import published_name
+from modeling_esvit.configuration_esvit import find_published_name
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.families import ARCHITECTURES
 from training.evaluation.model_counts import parameters_and_operations
 from training.features.extraction import pooled_features
 from training.features.frozen_models import TIMM, TimmModel, of_timm
@@ -99,9 +99,9 @@ def build_timm(name: str, side: int | None) -> tuple[nn.Module, int]:
 def published(model: nn.Module) -> dict[str, Any]:
     """The published architecture that a model of this project has, and its window."""
     config = getattr(model, "config", None)
-    if not isinstance(config, EsViTConfig) or published_name(config) is None:
+    if not isinstance(config, EsViTConfig) or find_published_name(config) is None:
         return {}
-    return {"architecture": published_name(config)} | (
+    return {"architecture": find_published_name(config)} | (
         {"window": config.window_size} if config.architecture == "swin" else {}
     )
 

@@ -13,9 +13,8 @@ from torch.utils.data import DataLoader
 from transformers import AutoModelForPreTraining
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
-from modeling_esvit.configuration_esvit import ARCHITECTURES
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.families import require_fields
+from modeling_esvit.families import ARCHITECTURES, require_fields
 from modeling_esvit.tokens import EsViTDropPath
 from training.data.loader import Batch, make_loader
 from training.data.sources import ImageSource

@@ -16,8 +16,8 @@ from typing import Any, Literal
 import yaml
 from transformers import HfArgumentParser
 
-from modeling_esvit.configuration_esvit import ARCHITECTURES
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.families import ARCHITECTURES
 
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"

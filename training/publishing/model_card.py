@@ -14,12 +14,12 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from modeling_esvit import EsViTConfig
-from modeling_esvit.conversion.original_architecture import joined, published_name
+from modeling_esvit.configuration_esvit import find_published_name
+from modeling_esvit.conversion.original_architecture import joined
 from modeling_esvit.errors import EsViTError
 
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "model_cards" / "template.md"
-WINDOWED = ("swin", "cvt", "vil")  # architectures whose attention has windows
 TAGS = ("esvit", "self-supervised-learning", "vision")
 # What a figure is of: the task that the Hub knows, and its name. Figures of one task and data share an entry there.
 TASKS = {"image-classification": "Image classification", "image-feature-extraction": "Correspondence of regions"}
@@ -125,10 +125,10 @@ def describe(config: EsViTConfig) -> dict[str, Any]:
     name = f"{config.architecture} of no published size"
     if config.architecture == "auto":
         name, stages = f"{config.backbone_config.model_type.removeprefix('esvit_')} backbone of transformers", ""
-    published = published_name(config)
+    published = find_published_name(config)
     return {
         "architecture": published or name,
-        "window": config.window_size if config.architecture in WINDOWED else "none",
+        "window": config.window_size if config.family.has_windows else "none",
         "image_size": f"{height} x {width}",
         "stages": stages,
         "feature_size": config.hidden_size,
