@@ -1,16 +1,18 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Does the region task restore the correspondences that the view task loses, as the paper claims (arXiv 2106.09785,
-section 4.3)? Both tasks on bundled photographs, for as many steps, beside the untrained models they began as.
+"""Compares the view task with view + region, and both with the untrained models that they start from.
+
+The paper claims that the region task restores the correspondences that the view task loses (arXiv 2106.09785, section
+4.3). Here both tasks train on bundled photographs for the same number of steps.
 
     python examples/compare_tasks.py comparison --tasks view view+region --seeds 0 1 2
     python examples/compare_tasks.py comparison --seeds 0 --epochs 25
 
-cuts patches from the photographs, pretrains a small EsViT with each task from each seed, and measures all of them with
-k-NN, a linear classifier, and the measures of `training/correspondence.py`. `results.md` has the mean and the standard
-deviation over the seeds, `results.json` everything; `results.png` and `matches.png` are pictures. What is finished is
-not done again, and a run that was stopped goes on: the same command, or one for each task and seed, may be called as
-often as it takes. What was found, and what else was tried, is in compare_tasks.md.
+The program cuts patches from the photographs, pretrains a small EsViT with each task from each seed, and measures all
+of them with k-NN, a linear classifier, and the measures of `training/correspondence.py`. `results.md` gets the mean and
+the standard deviation over the seeds, `results.json` everything, `results.png` and `matches.png` pictures. A repeated
+command skips finished parts and continues a stopped run, so the tasks and seeds can also be run one by one.
+compare_tasks.md reports the results, and what else was tried.
 """
 
 import argparse
@@ -45,7 +47,7 @@ RECIPE = "demo_regions"
 PATCH, TRAIN, TEST = 144, 75, 20  # pixels, and patches of each photograph
 SIDE = 96  # pixels of the views: 6 x 6 regions
 K = 20
-L2 = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2]  # of the linear classifier, chosen on a held-out part of the training patches
+L2 = [1e-6, 1e-5, 1e-4, 1e-3, 1e-2]  # penalties of the linear classifier, chosen on held-out training patches
 UNTRAINED = "untrained"
 Results = dict[str, list[dict[str, Any]]]  # kind of model -> the scores of each seed
 MEASURES = {
@@ -59,7 +61,7 @@ MEASURES = {
 
 
 def measure(folder: Path, data: Path) -> dict[str, Any]:
-    """All measures of a model; kept in the folder beside it."""
+    """Measures a model, or reads the scores that an earlier call left beside its folder."""
     file = folder.with_name(f"{folder.name}-scores.json")
     if file.exists():
         return json.loads(file.read_text())
@@ -81,41 +83,41 @@ def measure(folder: Path, data: Path) -> dict[str, Any]:
     return scores
 
 
-def figures(scores: list[dict[str, Any]], title: str) -> list[float]:
-    """The figure of each seed, where the measure has been made."""
+def read_figures(scores: list[dict[str, Any]], title: str) -> list[float]:
+    """Reads the figure of each seed."""
     measure, name = MEASURES[title]
     return [each[measure][name] for each in scores]
 
 
-def chance(results: Results, title: str) -> float:
+def read_chance(results: Results, title: str) -> float:
     measure, name = MEASURES[title]
     [scores, *_] = results[UNTRAINED]
     return 1 / scores["knn"]["classes"] if measure in ("knn", "linear") else scores[measure][f"chance_{name}"]
 
 
-def spread(values: list[float]) -> str:
-    """Mean and sample standard deviation, in percent."""
+def format_spread(values: list[float]) -> str:
+    """Formats mean and sample standard deviation, in percent."""
     return f"{100 * mean(values):.1f}" + (f" ± {100 * stdev(values):.1f}" if len(values) > 1 else "")
 
 
-def table(results: Results) -> str:
+def make_table(results: Results) -> str:
     lines = [f"| % | {' | '.join(MEASURES)} |", f"| --- | {' | '.join('---' for _ in MEASURES)} |"]
-    lines.append(f"| at random | {' | '.join(f'{100 * chance(results, title):.1f}' for title in MEASURES)} |")
+    lines.append(f"| at random | {' | '.join(f'{100 * read_chance(results, title):.1f}' for title in MEASURES)} |")
     for name, scores in results.items():
-        lines.append(f"| {name} | {' | '.join(spread(figures(scores, title)) for title in MEASURES)} |")
+        lines.append(f"| {name} | {' | '.join(format_spread(read_figures(scores, title)) for title in MEASURES)} |")
     return "\n".join(lines)
 
 
 def draw_results(results: Results) -> Figure:
-    """A panel for each measure: a bar for the mean of each model, a dot for each seed, a line for chance."""
+    """Draws a panel for each measure: a bar for each model's mean, a dot for each seed, a line for chance."""
     figure = Figure(figsize=(2.3 * len(MEASURES), 3.6), layout="constrained")
     colours = ["silver", "orange", "deepskyblue", "mediumpurple"]
     for axes, title in zip(figure.subplots(1, len(MEASURES)), MEASURES, strict=True):
         for place, (scores, colour) in enumerate(zip(results.values(), colours, strict=False)):
-            values = figures(scores, title)
+            values = read_figures(scores, title)
             axes.bar(place, mean(values), color=colour, width=0.7)
             axes.scatter(np.full(len(values), place), values, s=14, color="black", zorder=2)
-        axes.axhline(chance(results, title), color="grey", linestyle=":", label="at random")
+        axes.axhline(read_chance(results, title), color="grey", linestyle=":", label="at random")
         axes.set_xticks(range(len(results)), list(results), rotation=35, ha="right", fontsize="small")
         axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.margins(y=0.25)
@@ -125,7 +127,7 @@ def draw_results(results: Results) -> Figure:
 
 
 def draw_models(models: dict[str, Path], data: Path, count: int = 4) -> Figure:
-    """The ten most similar pairs of regions of the same images, mirrored and grey, by each model."""
+    """Draws each model's ten most similar pairs of regions between the same images and their mirrored, grey selves."""
     measured = Measured((MIRRORED,), SIDE, seed=0, batch_size=1)
     images = drawn_images(PairImages(open_source(str(data), split="test"), measured), count)
     columns = {}
@@ -138,8 +140,9 @@ def draw_models(models: dict[str, Path], data: Path, count: int = 4) -> Figure:
 def compare(
     output: Path, tasks: list[str], seeds: list[int], epochs: int | None = None
 ) -> tuple[Results, dict[str, Path]]:
-    """The scores of each kind of model, a row for each seed, and the folder of one model of each kind. Runs of other
-    `epochs` than the recipe's have folders of their own.
+    """Returns the scores of each kind of model, a row for each seed, and the folder of one model of each kind.
+
+    `epochs` replaces the recipe's number; such runs have folders of their own.
     """
     ending, options = ("", []) if epochs is None else (f"-epochs{epochs}", ["--epochs", str(epochs)])
     data = output / "photographs"
@@ -155,7 +158,7 @@ def compare(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", type=Path, help="folder of data, runs, tables and pictures")
+    parser.add_argument("output", type=Path, help="the folder for data, runs, tables and pictures")
     parser.add_argument("--tasks", nargs="+", default=["view", "view+region"], choices=["view", "view+region"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")
@@ -167,7 +170,7 @@ def main() -> None:
         arguments.output.mkdir(parents=True, exist_ok=True)
         write_photographs(data, patch_size=PATCH, train_per_photograph=TRAIN, test_per_photograph=TEST, shards=2)
     results, models = compare(arguments.output, arguments.tasks, arguments.seeds, arguments.epochs)
-    text = table(results)
+    text = make_table(results)
     write_text(arguments.output / "results.md", f"{text}\n")
     write_text(arguments.output / "results.json", json.dumps(results, indent=2) + "\n")
     save_figure(draw_results(results), arguments.output / "results.png")

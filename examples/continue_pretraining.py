@@ -1,13 +1,14 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Continue the pretraining of a published model on images of one's own, and see what it is worth.
+"""Continues the pretraining of a published model on your own images, and measures what that is worth.
 
     python examples/continue_pretraining.py MODEL --data my/labelled --output_dir runs/mine --epochs 20
 
-`--data` has splits `train` and `test` with classes, which serve to measure only: the k-NN accuracy of MODEL as it is,
-and of what becomes of it. Without labels, `python training/pretrain.py --init_from MODEL --data my/images` is all there
-is to it. The network is that of MODEL; heads go on where it has them in the sizes asked for. The learning rate is a
-fifth of that of a run from scratch, so that what was learnt is not lost first. Other options are those of pretrain.py.
+`--data` has the splits `train` and `test` with classes. The classes serve only to measure k-NN accuracy, of MODEL as it
+is and after the run. Without labels, `python training/pretrain.py --init_from MODEL --data my/images` does the same
+training. The network is that of MODEL, and its heads are kept where they have the sizes asked for. The learning rate is
+a fifth of that of a run from scratch, so that the run does not first lose what MODEL has learnt. All other options go
+to pretrain.py.
 """
 
 import argparse
@@ -16,18 +17,19 @@ import sys
 from pathlib import Path
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.models import load_image_model
 from training.data.sources import open_source
 from training.features.extraction import evaluation_transform
-from training.knn import USER_ERRORS, evaluate_knn
-from training.learning.init_from import InitialisationError, find_origin
+from training.knn import evaluate_knn
+from training.learning.init_from import find_origin
 
 
 TRAINING = Path(__file__).resolve().parents[1] / "training"
 
 
-def accuracy(model: str, data: str, k: int) -> float:
-    """k-NN top-1 of the test split among the training split."""
+def measure_accuracy(model: str, data: str, k: int) -> float:
+    """Measures k-NN top-1 accuracy (0..1) of the test split against the training split."""
     train, test = open_source(data, split="train"), open_source(data, split="test")
     network, processor = load_image_model(model)
     return evaluate_knn(network, evaluation_transform(processor), train, test, k=[k])[f"k{k}_top1"]
@@ -37,7 +39,7 @@ def main(arguments: list[str] | None = None) -> tuple[float, float]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a model folder, a run, or the name of a model on the Hub")
     parser.add_argument("--data", required=True, help="labelled images with the splits train and test")
-    parser.add_argument("--output_dir", required=True, help="folder of the run")
+    parser.add_argument("--output_dir", required=True, help="the folder of the run")
     parser.add_argument("--epochs", type=int, default=20, help="(default: %(default)s)")
     parser.add_argument("--lr", type=float, default=1e-4, help="for 256 images a step (default: %(default)s)")
     parser.add_argument("--k", type=int, default=20, help="neighbours (default: %(default)s)")
@@ -47,13 +49,13 @@ def main(arguments: list[str] | None = None) -> tuple[float, float]:
     command += ["--epochs", str(options.epochs), "--warmup_epochs", str(options.epochs // 10)]
     command += ["--warmup_teacher_temp_epochs", "0", "--warmup_teacher_temp", "0.07", "--lr", str(options.lr)]
     try:
-        before = accuracy(find_origin(options.model).teacher, options.data, options.k)
+        before = measure_accuracy(find_origin(options.model).teacher, options.data, options.k)
         print(f"{options.model}: k-NN {before:.1%}", flush=True)
         if code := subprocess.run([*command, *rest]).returncode:
-            sys.exit(code)  # pretrain.py said why
+            sys.exit(code)  # pretrain.py has said why
         teacher = str(Path(options.output_dir) / "teacher")
-        after = accuracy(teacher, options.data, options.k)
-    except (*USER_ERRORS, InitialisationError) as error:
+        after = measure_accuracy(teacher, options.data, options.k)
+    except (EsViTError, OSError) as error:
         sys.exit(f"error: {error}")
     print(f"{options.model}: k-NN {before:.1%}; {teacher}: {after:.1%}")
     return before, after

@@ -1,12 +1,12 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Do the regions of a model find each other in two photographs of one scene? The measure and its picture.
+"""Measures and draws whether the regions of a model find each other in two photographs of one scene.
 
     python examples/correspondences.py MODEL --output correspondences.png
 
 Each region of the left view of a stereo pair is matched with the most similar region (cosine) of the right view, as the
-region loss of EsViT matches them (arXiv 2106.09785, equation 2), and the match is compared with the true disparity.
-`training/stereo.py` says what is measured, on which photographs; `training/correspondence.py` measures more.
+region loss of EsViT does (arXiv 2106.09785, equation 2), and the match is compared with the true disparity.
+`training/matching/stereo.py` describes the measure and the photographs. `training/correspondence.py` measures more.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from training.state.figure_files import save_figure
 
 
 def draw(found: StereoMatches, title: str, *, count: int = 40) -> Figure:
-    """Both views side by side, with a line for each of `most_similar(count)`: blue is right, orange wrong."""
+    """Draws both views, and a line for each of the `count` most similar matches: blue is right, orange wrong."""
     left, right, _ = stereo_pair()
     regions = found.most_similar(count)
     is_right = found.right(regions).numpy()
@@ -60,9 +60,11 @@ def main(arguments: list[str] | None = None) -> None:
         type=int,
         nargs=2,
         metavar=("HEIGHT", "WIDTH"),
-        help="of the model's input (default: about 1024 1536, whole regions)",
+        help="size of the model's input in pixels (default: about 1024 1536, in whole regions)",
     )
-    parser.add_argument("--lines", type=int, default=40, help="how many matches to draw, the most similar first")
+    parser.add_argument(
+        "--lines", type=int, default=40, help="matches to draw, the most similar first (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     checked_picture(parser, options.output)
     try:

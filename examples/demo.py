@@ -1,12 +1,13 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""From real images to a published model, in minutes on a CPU.
+"""Takes real images to a pretrained, measured and loaded model, in minutes on a CPU.
 
     python examples/demo.py demo
 
-cuts patches from bundled photographs, pretrains a small EsViT on them with `training/pretrain.py --recipe demo`,
-measures it (k-NN, region correspondences) beside the untrained model and plain pixels, and loads the result in a fresh
-process with AutoModel and with the pipeline. Everything is written below the given folder; finished parts are reused.
+The program cuts patches from bundled photographs and pretrains a small EsViT on them (`training/pretrain.py --recipe
+demo`). It measures k-NN accuracy and region correspondences, beside the untrained model and plain pixels. Finally it
+loads the model in a fresh process, with AutoModel and with the pipeline. Everything is written below the given folder,
+and finished parts are reused.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from transformers.utils import logging as transformers_logging
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
 from examples.correspondences import draw
-from examples.photographs import pixel_baselines, write_photographs
+from examples.photographs import measure_baselines, write_photographs
 from training.data.sources import open_source
 from training.features.extraction import evaluation_transform
 from training.knn import evaluate_knn
@@ -52,8 +53,9 @@ print(f"AutoModel: {type(model).__name__}; pipeline: a feature of shape {tuple(f
 
 
 def pretrain(data: Path, output: Path, task: str, seed: int, recipe: str = "demo", options: Sequence[str] = ()) -> Path:
-    """The untrained and the trained model of one run, with further `options` of `pretrain.py`; returns its folder. A
-    finished run is not repeated.
+    """Makes the untrained and the trained model of one run, and returns its folder. A finished run is not repeated.
+
+    `options` are further ones of `pretrain.py`.
     """
     arguments = ["--recipe", recipe, "--data", str(data), "--output_dir", str(output)]
     arguments += ["--task", task, "--seed", str(seed), *options]
@@ -66,7 +68,7 @@ def pretrain(data: Path, output: Path, task: str, seed: int, recipe: str = "demo
 
 
 def measure(model_path: Path, data: Path) -> dict[str, float]:
-    """k-NN top-1 on the test patches, and the share of right matches between the views of the stereo pair."""
+    """Measures k-NN top-1 on the test patches, and the share of right matches between the views of the stereo pair."""
     model = AutoModel.from_pretrained(model_path).eval()
     transform = evaluation_transform(AutoImageProcessor.from_pretrained(model_path))
     train, test = open_source(str(data), split="train"), open_source(str(data), split="test")
@@ -74,19 +76,19 @@ def measure(model_path: Path, data: Path) -> dict[str, float]:
     return {"knn": knn[f"k{K}_top1"], "correspondence": match_stereo(model).scores()["within_one"]}
 
 
-def picture(model_path: Path, output: Path) -> None:
-    """The most similar regions of the two views of the stereo pair, joined."""
+def save_correspondences(model_path: Path, output: Path) -> None:
+    """Draws lines between the most similar regions of the two views of the stereo pair."""
     found = match_stereo(AutoModel.from_pretrained(model_path).eval())
     share = found.scores()["within_one"]
     save_figure(draw(found, f"Region correspondences: {share:.1%} of all regions matched to within one region"), output)
 
 
 def load_elsewhere(model_path: Path, photograph: Path) -> None:
-    """Load the folder in a new process, as its users will."""
+    """Loads the folder in a new process, as its users will."""
     subprocess.run([sys.executable, "-c", LOAD_ELSEWHERE, str(model_path), str(photograph)], check=True)
 
 
-def table(results: dict[str, dict[str, float]]) -> str:
+def make_table(results: dict[str, dict[str, float]]) -> str:
     lines = [f"| model | k-NN top-1, k = {K} | right region matches |", "| --- | --- | --- |"]
     for name, scores in results.items():
         cells = [f"{scores[measure]:.1%}" if measure in scores else "" for measure in ("knn", "correspondence")]
@@ -96,7 +98,7 @@ def table(results: dict[str, dict[str, float]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", type=Path, help="folder of data, run, table and pictures")
+    parser.add_argument("output", type=Path, help="the folder for data, run, table and pictures")
     arguments = parser.parse_args()
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
@@ -110,16 +112,16 @@ def main() -> None:
     print(f"{data}: {len(train)} training and {len(test)} test patches of {photographs} photographs")
 
     results = {
-        name.replace("_", " "): {"knn": accuracy} for name, accuracy in pixel_baselines(train, test, k=K).items()
+        name.replace("_", " "): {"knn": accuracy} for name, accuracy in measure_baselines(train, test, k=K).items()
     }
     run = pretrain(data, arguments.output / "view+region-seed0", "view+region", seed=0)
     results |= {"untrained": measure(run / "untrained", data), "trained": measure(run / "teacher", data)}
-    picture(run / "teacher", run / "correspondences.png")
+    save_correspondences(run / "teacher", run / "correspondences.png")
 
     photograph = arguments.output / "patch.png"
     test[0]["image"].save(photograph)
     load_elsewhere(run / "teacher", photograph)
-    text = table(results)
+    text = make_table(results)
     (arguments.output / "results.md").write_text(text + "\n")
     (arguments.output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     print(f"\n{text}\n\nThe model is {run / 'teacher'}; its correspondences are in {run / 'correspondences.png'}.")

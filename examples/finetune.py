@@ -1,16 +1,16 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Fine-tune a pretrained model as an image classifier, with the Trainer of transformers.
+"""Fine-tunes a pretrained model as an image classifier, with the Trainer of transformers.
 
     python examples/finetune.py MODEL --data my/labelled --output_dir runs/classifier --epochs 20
     python examples/finetune.py MODEL --data my/labelled --output_dir runs/classifier --output results/finetuned.json
     torchrun --nproc_per_node 8 examples/finetune.py MODEL --data my/labelled --output_dir runs/classifier
 
 `--data` is what `datasets.load_dataset` reads: a data set on the Hub, or a folder (`train/CLASS/*.jpg`, `test/...`, or
-parquet files) with a column of images and one of classes. All weights are trained, the new classifier from zero. The
-folder OUTPUT_DIR loads with `AutoModelForImageClassification`, and with `pipeline("image-classification")`. `--output`
-gets the accuracies of the last epoch as JSON, and beside it a table, and a picture of all epochs; `--resume` continues
-from the last whole epoch.
+parquet files) with a column of images and one of classes. All weights are trained; the classifier is new. The folder
+OUTPUT_DIR loads with `AutoModelForImageClassification` and with `pipeline("image-classification")`. `--output` writes
+the accuracies of the last epoch as JSON, with a table and a picture of all epochs beside it. `--resume` continues from
+the last complete epoch.
 """
 
 import argparse
@@ -34,6 +34,7 @@ from transformers import (
 )
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import decode
 from modeling_esvit.images.models import of_transformers
 
@@ -52,10 +53,10 @@ from training.figures.accuracy import draw_epochs
 
 
 def load_model(name: str, classes: list[str]) -> tuple[PreTrainedModel, BitImageProcessor]:
-    """The pretrained backbone with a new classifier of these classes, and its image processor.
+    """Loads the pretrained backbone with a new classifier of these classes, and its image processor.
 
     Raises:
-        OSError: there is no such model, or it is none for images.
+        OSError: there is no such model, or it does not take images.
     """
     with of_transformers(name):
         model = AutoModelForImageClassification.from_pretrained(
@@ -68,7 +69,7 @@ def load_model(name: str, classes: list[str]) -> tuple[PreTrainedModel, BitImage
 
 
 def training_transform(processor: BitImageProcessor) -> v2.Compose:
-    """Random crops, flips and colours, at the size and with the statistics of the processor."""
+    """Builds random crops, flips and colours, at the size and with the statistics of the processor."""
     side = processor.crop_size if processor.do_center_crop else processor.size
     size = (side["height"], side["width"])
     return v2.Compose(
@@ -84,21 +85,23 @@ def training_transform(processor: BitImageProcessor) -> v2.Compose:
 
 
 def transform_rows(rows: dict[str, list], columns: ImageColumns, transform: Transform) -> dict[str, list]:
-    """Raises:
-    UnreadableImageError: see `decode`, which gives RGB of 16-bit and float images too.
+    """Decodes and transforms the images of rows. 16-bit and float images become RGB too.
+
+    Raises:
+        UnreadableImageError: an image cannot be decoded.
     """
     singly = (dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True))
     records = [columns.record(row) for row in singly]
     return {"pixel_values": [transform(decode(each)) for each in records], "labels": [each.label for each in records]}
 
 
-def transformed(rows: datasets.Dataset, columns: ImageColumns, transform: Transform) -> datasets.Dataset:
-    """Images as pixel values, made when they are read."""
+def apply_transform(rows: datasets.Dataset, columns: ImageColumns, transform: Transform) -> datasets.Dataset:
+    """Returns the rows with images as pixel values, which are made when a row is read."""
     return columns.select(rows).with_transform(partial(transform_rows, columns=columns, transform=transform))
 
 
 def load_splits(options: argparse.Namespace) -> tuple[datasets.Dataset, datasets.Dataset, ImageColumns, list[str]]:
-    """Training and test rows, their columns, and the names of the classes.
+    """Loads training and test rows, and returns them with their columns and the names of the classes.
 
     Raises:
         DataOptionError: there is no such split, or not one column of images and one of two or more classes.
@@ -118,8 +121,8 @@ def load_splits(options: argparse.Namespace) -> tuple[datasets.Dataset, datasets
     return splits["train"], splits[options.test_split], columns, classes
 
 
-def accuracy(prediction: Any) -> dict[str, float]:
-    """Top-1 and top-5, which of fewer than five classes is 1.
+def compute_accuracy(prediction: Any) -> dict[str, float]:
+    """Computes top-1 and top-5 accuracy (0..1). With five classes or fewer, top-5 is 1.
 
     Raises:
         NonFiniteFeatureError: a prediction is NaN or infinite.
@@ -135,7 +138,7 @@ def accuracy(prediction: Any) -> dict[str, float]:
 
 
 def finetune(options: argparse.Namespace) -> dict[str, Any]:
-    """Train, save, and return what was measured on the test split, and how."""
+    """Trains and saves the classifier, and returns its accuracies on the test split with the settings of the run."""
     train, test, columns, classes = load_splits(options)
     set_seed(options.seed)  # for the new classifier; the Trainer comes later
     model, processor = load_model(options.model, classes)
@@ -155,15 +158,15 @@ def finetune(options: argparse.Namespace) -> dict[str, Any]:
         remove_unused_columns=False,
         report_to="none",
         seed=options.seed,
-        use_cpu=not torch.accelerator.is_available(),  # else torchrun's processes on a CPU do not know of each other
+        use_cpu=not torch.accelerator.is_available(),  # otherwise torchrun's processes on a CPU do not form one group
     )
     trainer = Trainer(
         model,
         arguments,
-        train_dataset=transformed(train, columns, training_transform(processor)),
-        eval_dataset=transformed(test, columns, evaluation_transform(processor)),
+        train_dataset=apply_transform(train, columns, training_transform(processor)),
+        eval_dataset=apply_transform(test, columns, evaluation_transform(processor)),
         processing_class=processor,
-        compute_metrics=accuracy,
+        compute_metrics=compute_accuracy,
     )
     trainer.train(resume_from_checkpoint=options.resume)
     trainer.save_model()
@@ -179,8 +182,8 @@ def finetune(options: argparse.Namespace) -> dict[str, Any]:
     return {**about, **data, **counts, **scores, "history": history}
 
 
-def table(result: dict[str, Any]) -> str:
-    """In Markdown."""
+def make_table(result: dict[str, Any]) -> str:
+    """Writes the result as Markdown."""
     about = "{classes} classes, {train_images} training and {test_images} test images, {epochs} epochs.".format(
         **result
     )
@@ -191,22 +194,22 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a model folder or the name of a model on the Hub")
     parser.add_argument("--data", required=True, help="a labelled data set, by name or folder")
-    parser.add_argument("--test_split", default="test", help="its split for the evaluation (default: %(default)s)")
-    parser.add_argument("--output_dir", required=True, help="folder of the classifier")
+    parser.add_argument("--test_split", default="test", help="the split to evaluate on (default: %(default)s)")
+    parser.add_argument("--output_dir", required=True, help="the folder for the classifier")
     parser.add_argument("--output", type=Path, help="a JSON file for the result; beside it, a table and a picture")
     parser.add_argument("--epochs", type=float, default=20, help="(default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=64, help="images a device (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=5e-4, help="peak learning rate (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUTPUT_DIR")
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR")
     options = checked_output(parser, parser.parse_args(arguments))
     if options.batch_size < 1 or not (0 < options.epochs < math.inf and 0 < options.lr < math.inf):
         parser.error("--epochs and --lr must be positive and finite, and --batch_size at least 1")
     result = finetune(options)
     figures = card_figures({f"fine-tuning top-{k}": result[f"top{k}"] for k in TOP_K}, result["test"])
-    write_result(result, f"Fine-tuning of {options.model}", table(result), options.output, figures, draw_epochs)
+    write_result(result, f"Fine-tuning of {options.model}", make_table(result), options.output, figures, draw_epochs)
     return result
 
 
 if __name__ == "__main__":
-    run_command(main, (DataOptionError, NonFiniteFeatureError, OSError))
+    run_command(main, (EsViTError, OSError))

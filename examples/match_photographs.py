@@ -1,11 +1,12 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which region of one photograph corresponds to which of another?
+"""Finds and draws which region of one photograph corresponds to which region of another.
 
     python examples/match_photographs.py MODEL left.jpg right.jpg --output matches.png
 
-matches regions as the region loss of EsViT does (arXiv 2106.09785, equation 2): each with the most similar one, by
-cosine. Drawn are the most similar of those pairs that choose each other, some regions apart, a colour a pair.
+The program matches each region with the most similar one by cosine, as the region loss of EsViT does (arXiv 2106.09785,
+equation 2). It keeps the pairs that choose each other and draws the most similar of them, some regions apart, each in
+its own colour.
 """
 
 import argparse
@@ -30,9 +31,10 @@ from training.matching.stereo import pixel_values
 from training.state.figure_files import save_figure
 
 
-def mutual_matches(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Regions `[T, C]` and `[T', C]` -> left regions, right regions and similarities, each `[M]`, of the pairs in which
-    each is the other's most similar, the most similar pair first.
+def match_mutually(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the pairs of left regions `[T, C]` and right regions `[T', C]` that are each other's most similar.
+
+    They come as left indices, right indices and cosine similarities, each `[M]`, with the most similar pair first.
     """
     forth, back = match_regions(left[None], right[None])[0], match_regions(right[None], left[None])[0]
     regions = torch.arange(len(left))
@@ -42,21 +44,21 @@ def mutual_matches(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor, Tensor]
     return chosen[order], forth[chosen[order]], similarity[order]
 
 
-def rounded(image: Image.Image, longer: int, stride: int) -> tuple[int, int]:
-    """Height and width, multiples of the stride, of about the image's proportions and `longer` pixels at most."""
+def round_size(image: Image.Image, longer: int, stride: int) -> tuple[int, int]:
+    """Returns height and width: multiples of the stride, close to the image scaled to a longer side of `longer`."""
     scale = longer / max(image.size)
     width, height = (max(stride, round(side * scale / stride) * stride) for side in image.size)
     return height, width
 
 
-def position(region: int, grid: Grid, image: Image.Image) -> tuple[float, float]:
-    """The x and y of a region's centre, in pixels of the image."""
+def locate(region: int, grid: Grid, image: Image.Image) -> tuple[float, float]:
+    """Returns x and y of a region's centre, in pixels of the image."""
     row, column = divmod(region, grid[1])
     return (column + 0.5) * image.width / grid[1], (row + 0.5) * image.height / grid[0]
 
 
 def draw(images: list[Image.Image], grids: list[Grid], pairs: list[tuple[int, int]]) -> Figure:
-    """Both photographs at one height; a colour a pair, from left to right of the first one."""
+    """Draws both photographs at one height. Colours of pairs run from left to right of the first photograph."""
     shapes = [image.width / image.height for image in images]
     figure = Figure(figsize=(14, 14 / sum(shapes)), layout="constrained")
     axes = figure.subplots(1, 2, width_ratios=shapes)
@@ -64,7 +66,7 @@ def draw(images: list[Image.Image], grids: list[Grid], pairs: list[tuple[int, in
         ax.imshow(image)
         ax.axis("off")
     for number, pair in enumerate(sorted(pairs, key=lambda pair: pair[0] % grids[0][1])):
-        ends = [position(region, grid, image) for region, grid, image in zip(pair, grids, images, strict=True)]
+        ends = [locate(region, grid, image) for region, grid, image in zip(pair, grids, images, strict=True)]
         colour = colormaps["turbo"](number / max(len(pairs) - 1, 1))
         coordinates: dict = {"coordsA": "data", "coordsB": "data", "axesA": axes[0], "axesB": axes[1]}
         line = ConnectionPatch(ends[0], ends[1], **coordinates, color=colour, linewidth=1.3)
@@ -78,11 +80,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a model folder, the name of a model on the Hub, or timm:NAME")
     parser.add_argument("left", help="a photograph")
-    parser.add_argument("right", help="another one")
+    parser.add_argument("right", help="another photograph")
     parser.add_argument("--output", type=Path, default=Path("matches.png"), help="the picture (default: %(default)s)")
-    parser.add_argument("--count", type=int, default=30, help="pairs that are drawn (default: %(default)s)")
+    parser.add_argument("--count", type=int, default=30, help="pairs to draw (default: %(default)s)")
     parser.add_argument(
-        "--apart", type=int, default=3, help="regions between two that are drawn, at least (default: %(default)s)"
+        "--apart", type=int, default=3, help="least number of regions between two drawn ones (default: %(default)s)"
     )
     parser.add_argument("--size", type=int, default=768, help="pixels of the longer side (default: %(default)s)")
     options = parser.parse_args(arguments)
@@ -94,10 +96,10 @@ def main(arguments: list[str] | None = None) -> None:
         (side, _), mean, std = training_view(model)
         images = [decode(Record(path, None, path)) for path in (options.left, options.right)]
         stride = region_side(model.model, side)
-        sizes = [rounded(image, options.size, stride) for image in images]
+        sizes = [round_size(image, options.size, stride) for image in images]
         views = [pixel_values(image, size, mean, std) for image, size in zip(images, sizes, strict=True)]
         (left, left_places), (right, right_places) = (region_features(model.model, view[None]) for view in views)
-        ours, theirs, similarity = mutual_matches(left[0].cpu(), right[0].cpu())
+        ours, theirs, similarity = match_mutually(left[0].cpu(), right[0].cpu())
         drawn = far_apart(ours, left_places.grid[1], options.count, options.apart)
         pairs = list(zip(ours[drawn].tolist(), theirs[drawn].tolist(), strict=True))
         save_figure(draw(images, [even_grid(left_places), even_grid(right_places)], pairs), options.output)

@@ -1,17 +1,17 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A labelled data set of patches from the real photographs inside the wheels of scikit-image and scikit-learn.
+"""Makes a labelled data set of patches from real photographs, which scikit-image and scikit-learn bring along.
 
     python examples/photographs.py photographs --patch-size 96 --train-per-photograph 150
 
-writes `photographs/train-*.parquet` and `photographs/test-*.parquet`, which `load_dataset("photographs")` reads back
-without a network. The label says which photograph a patch was cut from. Every photograph is divided once, across its
-longer side, with a gap between the parts: training patches come from the left (upper) part and test patches from the
-rest, so that no pixel is in both.
+The program writes `photographs/train-*.parquet` and `photographs/test-*.parquet`, which `load_dataset("photographs")`
+reads back without a network. The label names the photograph that a patch was cut from. Every photograph is divided
+once, across its longer side, with a gap between the parts: training patches come from the left (upper) part and test
+patches from the rest, so that no pixel is in both.
 
-Left out are pictures that are drawn, computed or binary (the colour wheel, the horse, ...), those of 102 pixels and
-less, and the stereo motorcycle pair: `examples/correspondences.py` measures on it, and no model trained here shall have
-seen it.
+It leaves out pictures that are drawn, computed or binary (the colour wheel, the horse, ...), and those of 102 pixels or
+less. It also leaves out the stereo pair of a motorcycle, on which `examples/correspondences.py` measures: no model
+trained here should have seen it.
 """
 
 import argparse
@@ -49,16 +49,16 @@ FEATURES = Features({"image": Image(), "label": ClassLabel(names=[*SCIKIT_IMAGE,
 Area = tuple[int, int, int, int]  # left, upper, right, lower, as PIL counts them
 
 
-class PhotographTooSmallError(ValueError):
-    """A photograph has no room for the patches asked of it."""
+class PhotographTooSmallError(EsViTError, ValueError):
+    """Raised when a photograph has no room for the patches asked of it."""
 
 
 class DivisionError(EsViTError, ValueError):
-    """A photograph cannot be divided so."""
+    """Raised when the gap or the share cannot divide a photograph."""
 
 
 class OutputExistsError(EsViTError, FileExistsError):
-    """The output folder is there already; it is never written into or replaced."""
+    """Raised when the output folder exists already, as it is never written into or replaced."""
 
 
 def load_photographs() -> Iterator[tuple[str, PILImage.Image]]:
@@ -70,13 +70,16 @@ def load_photographs() -> Iterator[tuple[str, PILImage.Image]]:
 
 
 def divide(size: tuple[int, int], *, gap: int, train_share: float) -> dict[str, Area]:
-    """The training and the test area of a photograph of `size` (width, height), `gap` pixels apart.
+    """Returns the training and the test area of a photograph of `size` (width, height), `gap` pixels apart.
 
     Raises:
         DivisionError: the gap is negative, or the share is not between 0 and 1.
     """
     if gap < 0 or not 0 < train_share < 1:
-        raise DivisionError(f"gap is {gap} and train_share {train_share}; need a gap >= 0 and a share between 0 and 1")
+        raise DivisionError(
+            f"The gap is {gap} and the training share {train_share}: "
+            "give a gap of at least 0 pixels and a share between 0 and 1."
+        )
     width, height = size
     length = max(size)
     end = round((length - gap) * train_share)
@@ -86,7 +89,7 @@ def divide(size: tuple[int, int], *, gap: int, train_share: float) -> dict[str, 
 
 
 def draw_patches(area: Area, patch_size: int, count: int, rng: np.random.Generator) -> list[Area]:
-    """`count` different squares inside `area`, each position as likely as any other.
+    """Draws `count` different squares inside `area`, each position as likely as any other.
 
     Raises:
         PhotographTooSmallError: the area has fewer than `count` positions for such a square.
@@ -104,7 +107,7 @@ def draw_patches(area: Area, patch_size: int, count: int, rng: np.random.Generat
 
 
 def cut(photograph: PILImage.Image, name: str, square: Area) -> dict[str, object]:
-    """The patch as `datasets` stores an image: PNG bytes, and a path that says where it was cut from."""
+    """Cuts out a patch, as `datasets` stores an image: PNG bytes, and a path that names where it was cut."""
     encoded = io.BytesIO()
     photograph.crop(square).save(encoded, format="PNG", compress_level=1)
     return {"bytes": encoded.getvalue(), "path": f"{name}-x{square[0]:04d}-y{square[1]:04d}.png"}
@@ -113,13 +116,13 @@ def cut(photograph: PILImage.Image, name: str, square: Area) -> dict[str, object
 def make_split(
     split: str, *, patch_size: int, per_photograph: int, gap: int = 16, train_share: float = 0.6, seed: int = 0
 ) -> Dataset:
-    """One split ("train" or "test") as a data set with `image` and `label`, in an order shuffled by `seed`.
+    """Makes one split ("train" or "test") as a data set with `image` and `label`, in an order shuffled by `seed`.
 
     Positions depend on (seed, photograph, split) alone.
 
     Raises:
         PhotographTooSmallError: names the photograph that has no room for the patches.
-        DivisionError: as `divide`.
+        DivisionError: the gap is negative, or the share is not between 0 and 1.
     """
     images, labels = [], []
     for label, (name, photograph) in enumerate(load_photographs()):
@@ -146,10 +149,10 @@ def write_photographs(
 
     Raises:
         OutputExistsError: there is something at `out`.
-        PhotographTooSmallError, DivisionError: as `make_split`.
+        PhotographTooSmallError, DivisionError: see `make_split`.
     """
     if out.exists():
-        raise OutputExistsError(f"{out} exists: give another folder, or remove it first")
+        raise OutputExistsError(f"{out} exists: name another folder, or remove it first.")
     with replace_folder(out) as folder:
         for split, count in (("train", train_per_photograph), ("test", test_per_photograph)):
             patches = make_split(split, per_photograph=count, **options)
@@ -159,7 +162,7 @@ def write_photographs(
 
 
 def mean_colour(pixels: torch.Tensor) -> torch.Tensor:
-    """[N, 3, H, W] in 0..1 -> [N, 6]: the mean colour on a quarter circle a channel.
+    """Maps pixels `[N, 3, H, W]` in 0..1 to their mean colour `[N, 6]`, on a quarter circle for each channel.
 
     There the cosine similarity falls with the distance of two colours; between plain RGB triples it would only compare
     hues, and all grey patches would be the same.
@@ -169,21 +172,21 @@ def mean_colour(pixels: torch.Tensor) -> torch.Tensor:
 
 
 def raw_pixels(pixels: torch.Tensor) -> torch.Tensor:
-    """[N, 3, H, W] in 0..1 -> [N, 3072]: averaged down to 32 x 32 and standardised with the ImageNet statistics."""
+    """Averages pixels `[N, 3, H, W]` in 0..1 down to 32 x 32 and normalises them as ImageNet's: `[N, 3072]`."""
     small = torch.nn.functional.adaptive_avg_pool2d(pixels, 32)
     mean, std = torch.tensor(IMAGENET_DEFAULT_MEAN), torch.tensor(IMAGENET_DEFAULT_STD)
     return ((small - mean.view(3, 1, 1)) / std.view(3, 1, 1)).flatten(1)
 
 
-def pixels_of(patches: Dataset) -> torch.Tensor:
-    """[N, 3, H, W] in 0..1."""
+def stack_pixels(patches: Dataset) -> torch.Tensor:
+    """Stacks the patches to pixels `[N, 3, H, W]` in 0..1."""
     pixels = torch.stack([torch.from_numpy(np.array(image)) for image in patches["image"]])
     return pixels.permute(0, 3, 1, 2) / 255
 
 
-def pixel_baselines(train: Dataset, test: Dataset, *, k: int = 20) -> dict[str, float]:
-    """k-NN top-1 accuracy (0..1) without any model, of `raw_pixels` and of `mean_colour`."""
-    train_pixels, test_pixels = pixels_of(train), pixels_of(test)
+def measure_baselines(train: Dataset, test: Dataset, *, k: int = 20) -> dict[str, float]:
+    """Measures k-NN top-1 accuracy (0..1) without any model, of `raw_pixels` and of `mean_colour`."""
+    train_pixels, test_pixels = stack_pixels(train), stack_pixels(test)
     train_labels, test_labels = torch.tensor(train["label"]), torch.tensor(test["label"])
     accuracy = {}
     for describe in (mean_colour, raw_pixels):
@@ -201,9 +204,13 @@ def main() -> None:
     parser.add_argument("--train-per-photograph", type=int, default=150, help="patches (default: %(default)s)")
     parser.add_argument("--test-per-photograph", type=int, default=50, help="patches (default: %(default)s)")
     parser.add_argument("--gap", type=int, default=16, help="pixels between the two parts (default: %(default)s)")
-    parser.add_argument("--train-share", type=float, default=0.6, help="the training part (default: %(default)s)")
-    parser.add_argument("--shards", type=int, default=4, help="files a split (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the positions and the order (default: %(default)s)")
+    parser.add_argument(
+        "--train-share", type=float, default=0.6, help="share of each photograph for training (default: %(default)s)"
+    )
+    parser.add_argument("--shards", type=int, default=4, help="files of each split (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the positions and the order (default: %(default)s)"
+    )
     arguments = parser.parse_args()
     write_photographs(**vars(arguments))
     files = list(arguments.out.glob("*.parquet"))

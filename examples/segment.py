@@ -1,12 +1,13 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A segmentation head of transformers (UperNet) on the feature maps of `EsViTBackbone`.
+"""Trains a segmentation head of transformers (UperNet) on the feature maps of `EsViTBackbone`.
 
     python examples/segment.py MODEL --output segmentation.png
 
-learns to tell the coins of scikit-image's photograph from their ground: crops of its upper part train, the lower part
-tests. The truth is Otsu's threshold of the smoothed photograph. Exchange `Coins` for your own data set; all else stays.
-Any head of transformers that takes an AutoBackbone is used in the same way: detection with DETR, depth with DPT.
+The model learns to separate coins from their background in a photograph of scikit-image: it trains on crops of the
+upper part and is tested on the lower. The truth is Otsu's threshold of the smoothed photograph. For your own images,
+replace the data set `Coins`. Every head of transformers that takes an AutoBackbone is used in the same way: DETR for
+detection, DPT for depth.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from transformers import UperNetConfig, UperNetForSemanticSegmentation
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from modeling_esvit import EsViTBackbone, EsViTConfig
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.models import of_transformers
 
 
@@ -43,11 +45,15 @@ SIDE = 96  # of the crops, in pixels
 BATCH = 8
 
 
-def coins() -> tuple[Tensor, Tensor]:
-    """The photograph, normalised, `[3, H, W]`, and which of its pixels are coins `[H, W]`."""
+class ForeignModelError(EsViTError, ValueError):
+    """Raised when the named model is not an EsViT."""
+
+
+def load_coins() -> tuple[Tensor, Tensor]:
+    """Loads the photograph, normalised, as `[3, H, W]`, and the mask of its coins as `[H, W]`."""
     photograph = skimage.data.coins()
     smooth = skimage.filters.gaussian(photograph, 1)
-    # The light falls off towards one side: what is compared with a threshold is the difference to the surroundings.
+    # The light falls off towards one side, so the threshold applies to the difference from the surroundings.
     edges = smooth - skimage.filters.gaussian(photograph, 40)
     mask = skimage.morphology.closing(edges > skimage.filters.threshold_otsu(edges), skimage.morphology.disk(3))
     mask = skimage.morphology.opening(ndimage.binary_fill_holes(mask), skimage.morphology.disk(5))
@@ -57,10 +63,10 @@ def coins() -> tuple[Tensor, Tensor]:
 
 
 class Coins(Dataset[tuple[Tensor, Tensor]]):
-    """Random crops of the upper 60% of the photograph, half of them mirrored; the same ones each time."""
+    """Holds random crops of the upper 60% of the photograph, half of them mirrored. They are the same each time."""
 
     def __init__(self, count: int, seed: int = 0):
-        self.pixels, self.labels = coins()
+        self.pixels, self.labels = load_coins()
         height, width = int(0.6 * self.labels.shape[0]), self.labels.shape[1]
         rng = np.random.default_rng(seed)
         self.corners = np.stack([rng.integers(0, height - SIDE, count), rng.integers(0, width - SIDE, count)], axis=1)
@@ -75,29 +81,30 @@ class Coins(Dataset[tuple[Tensor, Tensor]]):
         return (pixels.flip(-1), labels.flip(-1)) if index % 2 else (pixels, labels)
 
 
-def test_part() -> tuple[Tensor, Tensor]:
-    pixels, labels = coins()
+def load_test_part() -> tuple[Tensor, Tensor]:
+    pixels, labels = load_coins()
     start = int(0.6 * labels.shape[0])
     return pixels[:, start:], labels[start:]
 
 
-def segmenter(name: str, num_labels: int) -> UperNetForSemanticSegmentation:
-    """UperNet with a new head, on all stages of a pretrained model.
+def build_segmenter(name: str, num_labels: int) -> UperNetForSemanticSegmentation:
+    """Builds UperNet with a new head, on all stages of a pretrained model.
 
     Raises:
-        ValueError: the model is none of this project. NoImageModelError, OSError: it cannot be loaded.
+        ForeignModelError: the model is not one of this project.
+        NoImageModelError, OSError: the model cannot be loaded.
     """
     with of_transformers(name):
         kind = EsViTConfig.get_config_dict(name)[0].get("model_type")
     if kind != "esvit":
-        raise ValueError(f"{name} is a model of type {kind!r}, not 'esvit'; name one of this project.")
+        raise ForeignModelError(f"{name} is a model of type {kind!r}, not 'esvit': name a model of this project.")
     with of_transformers(name):
         stages = EsViTConfig.from_pretrained(name).stage_names[1:]
         backbone = EsViTBackbone.from_pretrained(name, out_features=stages)
     config = UperNetConfig(
         backbone_config=backbone.config,
         hidden_size=128,
-        use_auxiliary_head=len(stages) > 2,  # it looks at the third map
+        use_auxiliary_head=len(stages) > 2,  # the auxiliary head reads the third map
         auxiliary_in_channels=backbone.channels[:3][-1],
         auxiliary_channels=64,
         auxiliary_loss_weight=0.4,
@@ -125,8 +132,8 @@ def train(model: UperNetForSemanticSegmentation, images: Dataset, epochs: int, l
                 bar.set_postfix(loss=f"{loss.item():.3f}")
 
 
-def intersection_over_union(predicted: Tensor, labels: Tensor, num_labels: int) -> float:
-    """Mean over the classes."""
+def compute_mean_iou(predicted: Tensor, labels: Tensor, num_labels: int) -> float:
+    """Computes intersection over union, averaged over the classes."""
     hits = [
         ((predicted == c) & (labels == c)).sum() / ((predicted == c) | (labels == c)).sum() for c in range(num_labels)
     ]
@@ -157,14 +164,14 @@ def main(arguments: list[str] | None = None) -> float:
         parser.error(f"--crops must be at least {BATCH}, --epochs at least 1, and --lr positive and finite")
     torch.manual_seed(0)
     try:
-        model = segmenter(options.model, num_labels=2)
-    except (ValueError, OSError) as error:
+        model = build_segmenter(options.model, num_labels=2)
+    except (EsViTError, OSError) as error:
         sys.exit(f"error: {error}")
     train(model, Coins(options.crops), options.epochs, options.lr)
-    pixels, labels = test_part()
+    pixels, labels = load_test_part()
     with torch.no_grad():
         predicted = model.eval()(pixels[None]).logits[0].argmax(dim=0)
-    score = intersection_over_union(predicted, labels, num_labels=2)
+    score = compute_mean_iou(predicted, labels, num_labels=2)
     picture = draw(pixels, labels, predicted, f"found, mean intersection over union {score:.1%}")
     try:
         save_figure(picture, options.output)

@@ -1,12 +1,12 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which images of a collection look like mine?
+"""Finds the images of a collection that look like yours.
 
     python examples/similar_images.py MODEL photographs/ --query mine.jpg other.jpg --output similar.png
 
-embeds the collection (a folder, a glob, a data set: see `python -m modeling_esvit.embed --help`) and the queries,
-builds a FAISS index with `datasets`, prints the most similar images of each query, and draws them. With `--features`
-the collection's features are kept in that file and used the next time.
+The program embeds the collection (a folder, a glob, a data set: see `python -m modeling_esvit.embed --help`) and the
+queries, builds a FAISS index with `datasets`, prints the most similar images for each query, and draws them.
+`--features` keeps the collection's features in a file for the next search.
 """
 
 import argparse
@@ -16,9 +16,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from modeling_esvit.embed.embedder import USER_ERRORS, Embedder, Features, embed, embed_to_file, load_features
+from modeling_esvit.embed.embedder import Embedder, Features, embed, embed_to_file, load_features
 from modeling_esvit.embed.files import check_output
 from modeling_esvit.embed.inputs import find_images
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import decode
 
 
@@ -33,29 +34,29 @@ from training.features.single_image import checked_picture
 from training.state.figure_files import save_figure
 
 
-def unit(features: np.ndarray) -> np.ndarray:
-    """`[N, C]` -> rows of length 1, of which the inner product is the cosine."""
+def normalise(features: np.ndarray) -> np.ndarray:
+    """Scales the rows of `[N, C]` to length 1, so that their inner products are cosines."""
     features = features.astype(np.float32)
     return features / np.linalg.norm(features, axis=1, keepdims=True)
 
 
 def make_index(features: Features) -> datasets.Dataset:
-    """A data set of `name` and `view`, searchable by cosine similarity."""
-    rows = datasets.Dataset.from_dict({"name": features.names, "view": unit(features.view)})
+    """Makes a data set of `name` and `view` that is searchable by cosine similarity."""
+    rows = datasets.Dataset.from_dict({"name": features.names, "view": normalise(features.view)})
     return rows.add_faiss_index("view", metric_type=faiss.METRIC_INNER_PRODUCT)
 
 
 def search(index: datasets.Dataset, queries: Features, count: int) -> list[list[tuple[float, str]]]:
-    """For each query the `count` most similar images: (cosine similarity, name), the most similar first."""
-    found = index.get_nearest_examples_batch("view", unit(queries.view), k=min(count, len(index)))
+    """Finds the `count` most similar images of each query, as (cosine similarity, name), the most similar first."""
+    found = index.get_nearest_examples_batch("view", normalise(queries.view), k=min(count, len(index)))
     return [
         list(zip(scores.tolist(), rows["name"], strict=True))
         for scores, rows in zip(found.total_scores, found.total_examples, strict=True)
     ]
 
 
-def collection_features(embedder: Embedder, inputs: list[str], file: Path | None) -> Features:
-    """Of the collection; from `file` if it exists, else computed (and kept there, if it is named)."""
+def load_collection(embedder: Embedder, inputs: list[str], file: Path | None) -> Features:
+    """Loads the collection's features from `file`, or computes them and keeps them there if a file is named."""
     if file is None:
         return embed(embedder, inputs)
     if not file.exists():
@@ -65,7 +66,7 @@ def collection_features(embedder: Embedder, inputs: list[str], file: Path | None
 
 
 def draw(queries: list[str], found: list[list[tuple[float, str]]], images: dict[str, Image.Image]) -> Figure:
-    """A row a query: the query, then what was found."""
+    """Draws a row for each query: the query, then the images found."""
     columns = 1 + max(map(len, found))
     figure = Figure(figsize=(2.2 * columns, 2.5 * len(queries)), layout="constrained")
     grid = figure.subplots(len(queries), columns, squeeze=False)
@@ -80,8 +81,8 @@ def draw(queries: list[str], found: list[list[tuple[float, str]]], images: dict[
     return figure
 
 
-def thumbnails(inputs: list[str], names: set[str]) -> dict[str, Image.Image]:
-    """Small pictures of those images of `inputs` that are named."""
+def read_thumbnails(inputs: list[str], names: set[str]) -> dict[str, Image.Image]:
+    """Reads small versions of those images of `inputs` that are in `names`."""
     images = find_images(inputs)
     pictures = {}
     for index in range(len(images)):
@@ -95,9 +96,9 @@ def thumbnails(inputs: list[str], names: set[str]) -> dict[str, Image.Image]:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", help="a model folder or the name of a model on the Hub")
-    parser.add_argument("collection", nargs="+", help="what is searched: folders, files, globs, URLs, data sets")
-    parser.add_argument("--query", nargs="+", required=True, help="what is looked for, likewise")
-    parser.add_argument("--count", type=int, default=5, help="images to find for each (default: %(default)s)")
+    parser.add_argument("collection", nargs="+", help="images to search in: folders, files, globs, URLs, data sets")
+    parser.add_argument("--query", nargs="+", required=True, help="images to search for, named in the same way")
+    parser.add_argument("--count", type=int, default=5, help="images to find for each query (default: %(default)s)")
     parser.add_argument("--features", type=Path, help="a file (.parquet, .npz, .safetensors) for the features")
     parser.add_argument("--output", type=Path, default=Path("similar.png"), help="the picture (default: %(default)s)")
     options = parser.parse_args(arguments)
@@ -108,16 +109,16 @@ def main(arguments: list[str] | None = None) -> None:
         if options.features is not None:
             check_output(options.features, overwrite=True)
         embedder = Embedder.from_pretrained(options.model)
-        index = make_index(collection_features(embedder, options.collection, options.features))
+        index = make_index(load_collection(embedder, options.collection, options.features))
         queries = embed(embedder, options.query)
         found = search(index, queries, options.count)
         for query, similar in zip(queries.names, found, strict=True):
             print(query, *(f"  {similarity:.3f}  {name}" for similarity, name in similar), sep="\n")
         names = {*queries.names, *(name for similar in found for _, name in similar)}
-        picture = draw(queries.names, found, thumbnails([*options.collection, *options.query], names))
+        picture = draw(queries.names, found, read_thumbnails([*options.collection, *options.query], names))
         save_figure(picture, options.output)
         print(options.output)
-    except USER_ERRORS as error:
+    except (EsViTError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -23,10 +23,10 @@ from explorer import (
     MOST_PIXELS,
     Explorer,
     NoViewFeatureError,
-    bundled_photographs,
+    cut_parts,
+    load_photographs,
     match,
     read_upload,
-    with_parts,
 )
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.images.decoding import UnreadableImageError
@@ -74,25 +74,25 @@ def test_a_moved_object_is_found(explorer):
 
 def test_nearest_photograph_is_the_image_itself(explorer):
     for name in ("coffee", "motorcycle, left"):
-        (image, caption), *_ = explorer.neighbours(explorer.photographs[name])
+        (image, caption), *_ = explorer.find_neighbours(explorer.photographs[name])
         assert caption == f"1.000 {name}" and image is explorer.photographs[name]
-    assert len(explorer.neighbours(Image.new("RGB", (5, 900)), count=10_000)) == len(explorer.collection)
+    assert len(explorer.find_neighbours(Image.new("RGB", (5, 900)), count=10_000)) == len(explorer.collection)
 
 
 def test_colours_and_attention(explorer):
     seen = [explorer.see(explorer.photographs[name]) for name in ("cat", "rocket")]
-    assert [picture.size for picture in explorer.colours(seen)] == [each.image.size for each in seen]
+    assert [picture.size for picture in explorer.colour_regions(seen)] == [each.image.size for each in seen]
     assert explorer.num_blocks == 4
-    heads = explorer.attention(seen[0], 4, (100, 70))
+    heads = explorer.draw_attention(seen[0], 4, (100, 70))
     assert len(heads) == 2 and heads[0][0].size == seen[0].image.size and heads[0][1].startswith("head 1")
 
 
 def test_photographs_and_their_parts():
-    photographs = dict(bundled_photographs())
+    photographs = dict(load_photographs())
     assert len(photographs) == 19 and all(image.mode == "RGB" for image in photographs.values())
-    parts = dict(with_parts("cat", photographs["cat"]))
+    parts = dict(cut_parts("cat", photographs["cat"]))
     assert len(parts) == 6 and parts["cat, part 4"].size == (150, 150)
-    assert list(with_parts("dot", Image.new("RGB", (1, 1))))[1][1].size == (1, 1)
+    assert list(cut_parts("dot", Image.new("RGB", (1, 1))))[1][1].size == (1, 1)
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK", "I;16", "RGB"])
@@ -125,7 +125,7 @@ def test_models_without_attention_or_views(tmp_path, explorer, monkeypatch):
 
     monkeypatch.setattr(explorer, "model", Headless())
     with pytest.raises(NoViewFeatureError, match="Headless gives no pooler_output"):
-        explorer.views([Image.new("RGB", (40, 30))])
+        explorer.embed([Image.new("RGB", (40, 30))])
 
 
 def test_command_without_a_model(capsys, monkeypatch):

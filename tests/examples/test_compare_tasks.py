@@ -25,7 +25,7 @@ def scores(value: float) -> dict:
 
 
 def test_table_has_mean_spread_and_chance():
-    text = compare_tasks.table({"untrained": [scores(0.5), scores(0.6)], "view": [scores(0.7)]})
+    text = compare_tasks.make_table({"untrained": [scores(0.5), scores(0.6)], "view": [scores(0.7)]})
     assert text.splitlines() == [
         "| % | k-NN | linear | mirrored | crops | crops, recoloured | stereo |",
         "| --- | --- | --- | --- | --- | --- | --- |",

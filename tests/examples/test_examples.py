@@ -117,7 +117,7 @@ def test_match_photographs(folder, tmp_path):
     assert Image.open(tmp_path / "matches.png").size == (1400, 466)  # two of 3 : 2, side by side
     features = torch.randn(12, 8, generator=torch.Generator().manual_seed(0))
     order = torch.randperm(12, generator=torch.Generator().manual_seed(1))
-    ours, theirs, similarity = match_photographs.mutual_matches(features, features[order])
+    ours, theirs, similarity = match_photographs.match_mutually(features, features[order])
     assert torch.equal(order[theirs], ours) and len(ours) == 12
     torch.testing.assert_close(similarity, torch.ones(12))
     with pytest.raises(SystemExit, match="nothing.png"):
@@ -246,22 +246,22 @@ def test_fine_tuning_sees_images_of_all_kinds(folder, tmp_path):
         ImageColumns.find(features, None, None),
         evaluation_transform(AutoImageProcessor.from_pretrained(folder)),
     )
-    deep, floats, gray, _ = (row["pixel_values"] for row in finetune.transformed(rows, columns, transform))
+    deep, floats, gray, _ = (row["pixel_values"] for row in finetune.apply_transform(rows, columns, transform))
     assert (deep - gray).abs().max() < 0.03 and (floats - gray).abs().max() < 0.03
-    assert finetune.transformed(rows, columns, transform)[1:3]["labels"] == [1, 0]
+    assert finetune.apply_transform(rows, columns, transform)[1:3]["labels"] == [1, 0]
 
 
 def test_accuracies_of_few_classes():
     prediction = EvalPrediction(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
-    assert finetune.accuracy(prediction) == {"top1": 0.5, "top5": 1.0}
+    assert finetune.compute_accuracy(prediction) == {"top1": 0.5, "top5": 1.0}
     with pytest.raises(NonFiniteFeatureError, match="lower --lr"):
-        finetune.accuracy(EvalPrediction(np.array([[0.1, np.nan]]), np.array([1])))
+        finetune.compute_accuracy(EvalPrediction(np.array([[0.1, np.nan]]), np.array([1])))
 
 
 @pytest.mark.slow
 def test_segment(folder, tmp_path):
     score = segment.main([folder, "--crops", "64", "--epochs", "3", "--output", str(tmp_path / "coins.png")])
-    _, labels = segment.test_part()
+    _, labels = segment.load_test_part()
     trivial = segment.intersection_over_union(torch.zeros_like(labels), labels, num_labels=2)
     assert score > trivial + 0.15
     assert Image.open(tmp_path / "coins.png").size == (900, 700)
@@ -271,7 +271,7 @@ def test_segmenter_of_two_stages(tmp_path):
     """As the demo's model has them: too few for the auxiliary head."""
     config = EsViTConfig(image_size=64, embed_dim=16, depths=[1, 1], num_heads=[1, 2], window_size=4)
     EsViTModel(config).save_pretrained(tmp_path)
-    output = segment.segmenter(str(tmp_path), num_labels=2).eval()(torch.zeros(1, 3, 64, 64))
+    output = segment.build_segmenter(str(tmp_path), num_labels=2).eval()(torch.zeros(1, 3, 64, 64))
     assert output.logits.shape == (1, 2, 64, 64)
 
 

@@ -88,7 +88,7 @@ def test_nothing_is_left_behind_by_a_refusal(tmp_path):
         photographs.write_photographs(tmp_path / "out", shards=1, **PATCHES)
 
 
-def test_pixel_baselines_see_what_they_are_named_after():
+def test_measure_baselines_see_what_they_are_named_after():
     """Two classes of one mean colour and different patterns, and one of another colour."""
     rng = np.random.default_rng(0)
     stripes = np.repeat(np.tile([0, 200], 16)[None], 32, axis=0)
@@ -99,7 +99,7 @@ def test_pixel_baselines_see_what_they_are_named_after():
         columns = {"image": [Image.fromarray(p.astype(np.uint8)) for p in noisy], "label": np.repeat(range(3), count)}
         return Dataset.from_dict(columns, features=photographs.FEATURES)
 
-    accuracy = photographs.pixel_baselines(patches(10), patches(10), k=5)
+    accuracy = photographs.measure_baselines(patches(10), patches(10), k=5)
     assert accuracy["raw_pixels"] == 1.0
     assert 1 / 3 < accuracy["mean_colour"] < 0.95
 

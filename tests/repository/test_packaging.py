@@ -1,7 +1,8 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What `python -m build` makes, and that the wheel is enough: installed where only what it requires is installed too, it
-loads a published model by every way that the README names.
+"""Checks what `python -m build` makes, and that the wheel is enough to use a published model.
+
+The wheel is installed beside its requirements alone, and loads a model in every way that the README names.
 """
 
 import json

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Checks what the repository says of itself: its workflow, pre-commit hooks, Python versions and oldest dependencies."""
+"""Checks the repository's own settings: workflow, pre-commit hooks, Python versions and oldest dependencies."""
 
 import re
 from configparser import ConfigParser
