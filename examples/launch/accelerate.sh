@@ -2,16 +2,16 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
 #
-# Pretraining by `accelerate launch`, one process a GPU; from the folder of the project. On one machine:
+# Pretrains by `accelerate launch` with one process per GPU. Run it in the folder of the project. On one machine:
 #
 #     GPUS=8 examples/launch/accelerate.sh --recipe swin_tiny_w7 --output_dir runs/mine
 #
-# On two machines, which both see OUTPUT_DIR: the same on each, with its number.
+# On two machines that share OUTPUT_DIR, run it on each with the number of the machine:
 #
 #     NODES=2 NODE=0 GPUS=8 MAIN_ADDRESS=10.0.0.1 examples/launch/accelerate.sh --recipe swin_tiny_w7 ...
 #     NODES=2 NODE=1 GPUS=8 MAIN_ADDRESS=10.0.0.1 examples/launch/accelerate.sh --recipe swin_tiny_w7 ...
 #
-# SIGTERM, SIGUSR1 or SIGUSR2 to the launcher reach the processes, which save and end. The launcher itself ends with 1.
+# The launcher forwards SIGTERM, SIGUSR1 and SIGUSR2 to the processes, which save and end. It itself ends with 1.
 nodes=${NODES:-1} gpus=${GPUS:-2}
 export PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2
 export PET_SHUTDOWN_TIMEOUT=${SHUTDOWN_TIMEOUT:-120} # seconds that a checkpoint may take

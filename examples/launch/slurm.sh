@@ -2,7 +2,7 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
 #
-# Pretraining under SLURM, for as long as it takes; from the folder of the project:
+# Pretrains under SLURM, for as long as it takes. Run it in the folder of the project:
 #
 #     sbatch examples/launch/slurm.sh --recipe swin_tiny_w7 --output_dir shared/mine
 #
@@ -16,8 +16,8 @@
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #
-# One process a GPU. 120 seconds before its time ends, the job gets SIGUSR1, and SIGTERM if another job takes its place.
-# Either way it saves a checkpoint and ends with 75, and the job waits in the queue again to go on from there.
+# Each GPU has one process. 120 seconds before its time ends, the job gets SIGUSR1, and SIGTERM if another job takes its
+# place. Either way it saves a checkpoint and ends with 75, and waits in the queue again to continue from there.
 MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export MASTER_ADDR MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 srun --kill-on-bad-exit=1 examples/launch/slurm_process.sh "$@"

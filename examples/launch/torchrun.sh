@@ -2,15 +2,15 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
 #
-# Pretraining by `torchrun`, one process a GPU; from the folder of the project. On one machine:
+# Pretrains by `torchrun` with one process per GPU. Run it in the folder of the project. On one machine:
 #
 #     GPUS=8 examples/launch/torchrun.sh --recipe swin_tiny_w7 --output_dir runs/mine
 #
-# On two machines, which both see OUTPUT_DIR: the same on each. They meet at MAIN_ADDRESS, one of them.
+# On two machines that share OUTPUT_DIR, run the same command on each. MAIN_ADDRESS is one of them, where they meet:
 #
 #     NODES=2 GPUS=8 MAIN_ADDRESS=10.0.0.1 examples/launch/torchrun.sh --recipe swin_tiny_w7 --output_dir shared/mine
 #
-# SIGTERM, SIGUSR1 or SIGUSR2 to torchrun reach the processes, which save and end. torchrun itself ends with 1.
+# torchrun forwards SIGTERM, SIGUSR1 and SIGUSR2 to the processes, which save and end. It itself ends with 1.
 export PET_SIGNALS_TO_HANDLE=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1,SIGUSR2
 export PET_SHUTDOWN_TIMEOUT=${SHUTDOWN_TIMEOUT:-120} # seconds that a checkpoint may take
 exec torchrun --nnodes "${NODES:-1}" --nproc_per_node "${GPUS:-2}" --max_restarts 0 --rdzv_id "${RUN_ID:-esvit}" \

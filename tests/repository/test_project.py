@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks the repository's own settings: workflow, pre-commit hooks, Python versions and oldest dependencies."""
 
+import importlib.util
 import re
 from configparser import ConfigParser
 from importlib import metadata
@@ -77,3 +78,12 @@ def test_pin_floor(requirement, pin):
 def test_a_requirement_without_oldest_version_is_refused(requirement):
     with pytest.raises(ValueError, match="has no oldest version"):
         pin_floor(requirement)
+
+
+def test_moved_modules_are_where_the_changelog_says():
+    moves = re.findall(
+        r"^\| `(modeling_esvit\.\w+)` \| `([\w.]+)` \|$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+    )
+    assert len(moves) == 16
+    assert not [old for old, _ in moves if importlib.util.find_spec(old)]
+    assert all(importlib.util.find_spec(new) for _, new in moves)
