@@ -1,14 +1,24 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Fixtures of several files."""
+"""Defines the fixtures that tests of several folders use."""
+
+from pathlib import Path
 
 import pytest
 from accelerate.state import AcceleratorState
 
+from tests.helpers.tiny_runs import write_images
 
-@pytest.fixture
+
+@pytest.fixture(autouse=True)
 def fresh_accelerate():
     """Forgets the precision of earlier runs: Accelerate keeps the first one of a process for all later runs in it."""
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory) -> Path:
+    """Returns a folder of 26 textured images without labels, which no test changes."""
+    return write_images(tmp_path_factory.mktemp("data") / "images")

@@ -6,26 +6,15 @@ import math
 from pathlib import Path
 
 import pytest
-from accelerate.state import AcceleratorState
 
-from tests.helpers.tiny_runs import read_losses, tiny, write_images
+from tests.helpers.tiny_runs import read_losses, tiny, train
 from training.options.pretrain_options import parse_options
-from training.pretrain import Pretraining
 from training.views.draw import POLICIES
-
-
-pytestmark = pytest.mark.usefixtures("fresh_accelerate")
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    return write_images(tmp_path_factory.mktemp("data") / "images")
 
 
 def losses(images: Path, output: Path, changes: str) -> list[float]:
     """Of two steps, the second of which has a learning rate."""
-    Pretraining(parse_options(tiny(images, output, f"{changes} --max_steps 2 --drop_path_rate 0"))).run()
-    AcceleratorState._reset_state(reset_partial_state=True)
+    train(tiny(images, output, f"{changes} --max_steps 2 --drop_path_rate 0"))
     return read_losses(output)
 
 

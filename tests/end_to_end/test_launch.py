@@ -15,17 +15,12 @@ import psutil
 import pytest
 
 from tests.helpers.paths import ROOT
-from tests.helpers.tiny_runs import read_losses, tiny, write_images
+from tests.helpers.tiny_runs import read_losses, tiny
 
 
 pytestmark = pytest.mark.slow
 LAUNCH = "examples/launch"
 TWO = "--drop_path_rate 0 --batch_size 4"
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    return write_images(tmp_path_factory.mktemp("data") / "images")
 
 
 def free_port() -> str:

@@ -11,20 +11,12 @@ import pytest
 import torch
 
 from tests.helpers.paths import ROOT
-from tests.helpers.tiny_runs import read_losses, tiny, write_images
+from tests.helpers.tiny_runs import read_losses, tiny, train
 from training.options.pretrain_options import parse_options
 from training.pretrain import Pretraining
 
 
 BOTH = pytest.mark.parametrize("task", ["view", "view+region"])
-
-
-pytestmark = pytest.mark.usefixtures("fresh_accelerate")
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    return write_images(tmp_path_factory.mktemp("data") / "images")
 
 
 @BOTH
@@ -54,7 +46,7 @@ def test_a_step_trains(images, tmp_path, task, crops):
 @BOTH
 def test_two_processes_that_accumulate_equal_one(images, tmp_path, task):
     same = f"--task {task} --drop_path_rate 0"
-    Pretraining(parse_options(tiny(images, tmp_path / "one", same))).run()
+    train(tiny(images, tmp_path / "one", same))
     smaller = f"{same} --batch_size 2 --gradient_accumulation_steps 2"
     scripts = Path(sys.executable).parent
     command = ["torchrun", "--standalone", "--nproc_per_node", "2", "training/pretrain.py"]
@@ -66,7 +58,7 @@ def test_two_processes_that_accumulate_equal_one(images, tmp_path, task):
 @pytest.mark.slow
 def test_compiled_with_accumulation_and_recomputation_equals_eager(images, tmp_path):
     same = "--drop_path_rate 0 --depths 1 1 --batch_size 4 --gradient_accumulation_steps 2 --max_steps 2"
-    Pretraining(parse_options(tiny(images, tmp_path / "eager", same))).run()
+    train(tiny(images, tmp_path / "eager", same))
     compiled = f"{same} --compile --gradient_checkpointing"
-    Pretraining(parse_options(tiny(images, tmp_path / "compiled", compiled))).run()
+    train(tiny(images, tmp_path / "compiled", compiled))
     assert read_losses(tmp_path / "compiled") == pytest.approx(read_losses(tmp_path / "eager"), rel=1e-4)

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.helpers.paths import ROOT
-from tests.helpers.tiny_runs import read_losses, tiny, write_images
+from tests.helpers.tiny_runs import read_losses, tiny
 from training.monitoring.monitor import NonFiniteLossError
 from training.options.pretrain_options import parse_options
 from training.pretrain import Pretraining
@@ -25,14 +24,6 @@ from training.pretrain import Pretraining
 SCALE = 2.0**4
 # Narrow heads have bottleneck vectors so short at the start that their gradients overflow float16 at any scale.
 WIDE = "--head_hidden_size 256 --lr 0.005"
-
-
-pytestmark = pytest.mark.usefixtures("fresh_accelerate")
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    return write_images(tmp_path_factory.mktemp("data") / "images")
 
 
 class PoisonedPretraining(Pretraining):
@@ -77,7 +68,6 @@ def test_such_a_step_changes_nothing(images, tmp_path, accumulated, precision, c
     run.run()
     before = state_of(run)
     assert not half or run.accelerator.scaler.get_scale() == SCALE
-    AcceleratorState._reset_state(reset_partial_state=True)
     run = PoisonedPretraining(images, tmp_path, f"--max_steps 2 {changes}", half)
     run.poisoned = range(8, 16)
     run.run()
@@ -92,7 +82,6 @@ def test_such_a_step_changes_nothing(images, tmp_path, accumulated, precision, c
 
 def test_half_precision_trains(images, tmp_path):
     PoisonedPretraining(images, tmp_path / "half", half=True).run()
-    AcceleratorState._reset_state(reset_partial_state=True)
     PoisonedPretraining(images, tmp_path / "whole").run()
     assert read_losses(tmp_path / "half") == pytest.approx(read_losses(tmp_path / "whole"), rel=2e-3)
     assert read_losses(tmp_path / "half") != read_losses(tmp_path / "whole")

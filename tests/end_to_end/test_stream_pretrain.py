@@ -6,7 +6,6 @@ import os
 import shutil
 
 import pytest
-from accelerate.state import AcceleratorState
 
 from tests.helpers.commands import run_program, torchrun
 from tests.helpers.shard_server import serve, write_parquet, write_tar
@@ -15,6 +14,7 @@ from tests.helpers.tiny_runs import (
     read_log,
     read_losses,
     tiny_options,
+    train,
     write_images,
     write_recipe,
 )
@@ -24,9 +24,6 @@ from training.state.checkpoints import ResumeError
 
 WRITE = {"parquet": write_parquet, "tar": write_tar}
 STREAM = {"streaming": True, "shuffle_window": 7, "stream_retry_seconds": 5.0}
-
-
-pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 @pytest.fixture(scope="module", params=["parquet", "tar"])
@@ -40,15 +37,14 @@ def shards(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(shards, tmp_path_factory):
     output = tmp_path_factory.mktemp("finished")
-    Pretraining(tiny_options(shards, output, **STREAM)).run()
-    AcceleratorState._reset_state(reset_partial_state=True)
+    train(tiny_options(shards, output, **STREAM))
     return output
 
 
 @pytest.mark.parametrize("stop", [1, 3, 4])
 def test_a_stopped_stream_continues_exactly(shards, finished, tmp_path, stop):
-    Pretraining(tiny_options(shards, tmp_path, max_steps=stop, num_workers=2, **STREAM)).run()
-    Pretraining(tiny_options(shards, tmp_path, **STREAM)).run()
+    train(tiny_options(shards, tmp_path, max_steps=stop, num_workers=2, **STREAM))
+    train(tiny_options(shards, tmp_path, **STREAM))
     assert read_losses(tmp_path) == read_losses(finished) and len(read_losses(finished)) == 6
     for folder in ("teacher", "checkpoints/step-00000006/student"):
         assert_equal_weights(tmp_path / folder, finished / folder)
@@ -64,16 +60,15 @@ def test_a_server_that_fails_changes_nothing(shards, tmp_path, monkeypatch):
         run.run()
         assert not server.faults
     local = tmp_path / "local"
-    AcceleratorState._reset_state(reset_partial_state=True)
-    Pretraining(tiny_options(sorted(shards.parent.iterdir())[0], local, **{**STREAM, "batch_size": 4})).run()
+    train(tiny_options(sorted(shards.parent.iterdir())[0], local, **{**STREAM, "batch_size": 4}))
     assert read_losses(local) == read_losses(tmp_path)
 
 
 def test_the_shuffle_belongs_to_the_run(shards, tmp_path, capsys):
-    Pretraining(tiny_options(shards, tmp_path, max_steps=1, **STREAM)).run()
+    train(tiny_options(shards, tmp_path, max_steps=1, **STREAM))
     assert "left out         = 29 - 1 processes x 24 = 5 images, others each epoch" in capsys.readouterr().out
     with pytest.raises(ResumeError, match="shuffle_window was 7 and is 8"):
-        Pretraining(tiny_options(shards, tmp_path, **{**STREAM, "shuffle_window": 8})).run()
+        train(tiny_options(shards, tmp_path, **{**STREAM, "shuffle_window": 8}))
     assert (tmp_path / "tar_index").is_dir() == (shards.suffix == ".tar")
 
 
@@ -81,21 +76,21 @@ def test_a_run_is_not_continued_on_other_shards(shards, tmp_path):
     data = tmp_path / "data"
     shutil.copytree(shards.parent, data)
     arguments = (data / shards.name, tmp_path / "run")
-    Pretraining(tiny_options(*arguments, max_steps=1, **STREAM)).run()
+    train(tiny_options(*arguments, max_steps=1, **STREAM))
     first, second, *_ = sorted(data.iterdir())
     os.utime(second, (1, 1))
     with pytest.raises(ResumeError, match=rf"other data: .*{second.name} had \[rows, bytes, version\]"):
-        Pretraining(tiny_options(*arguments, **STREAM)).run()
+        train(tiny_options(*arguments, **STREAM))
     shutil.copy(first, data / f"x{shards.suffix}")
     second.unlink()
     with pytest.raises(ResumeError, match=f"other data: the shard .*{second.name} is missing|steps per epoch"):
-        Pretraining(tiny_options(*arguments, **STREAM)).run()
+        train(tiny_options(*arguments, **STREAM))
 
 
 def test_the_bank_of_the_evaluation_is_the_stream(shards, tmp_path):
     test = write_images(tmp_path / "test", 4, classes="ab")
     knn = {"knn_every": 2, "knn_test": str(test), "knn_k": [3]}
-    Pretraining(tiny_options(shards, tmp_path / "run", **knn, **STREAM)).run()
+    train(tiny_options(shards, tmp_path / "run", **knn, **STREAM))
     scores = [record for record in read_log(tmp_path / "run") if "knn_k3_top1" in record]
     assert [(each["knn_train_images"], each["knn_test_images"]) for each in scores] == [(29, 4)]
 

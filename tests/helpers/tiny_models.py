@@ -16,7 +16,7 @@ CVT = {
     **{"patch_kernels": [7, 3], "patch_strides": [4, 2], "patch_paddings": [2, 1], "window_size": 4, "image_size": 32},
 }
 # Backbones of transformers, by the fields of their `backbone_config`:
-RESNET = {
+RESNET_BASIC = {
     **{"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [16, 32], "depths": [1, 1]},
     "layer_type": "basic",
 }
@@ -24,6 +24,32 @@ PVT = {
     "model_type": "pvt",
     **{"hidden_sizes": [8, 16, 24, 32], "num_attention_heads": [1, 2, 3, 4], "image_size": 64},
     **{"mlp_ratios": [2, 2, 2, 2], "depths": [1, 1, 1, 2]},
+}
+FOUR = {"depths": [1, 1, 1, 1]}
+RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [16, 32, 48, 64], **FOUR}
+HIERA = {"model_type": "hiera", "embed_dim": 8, "image_size": [64, 64], "num_heads": [1, 1, 2, 4], **FOUR}
+SWIN_V2 = {
+    "model_type": "swinv2",
+    "embed_dim": 8,
+    "num_heads": [1, 1, 2, 4],
+    "window_size": 4,
+    "image_size": 32,
+    **FOUR,
+}
+DINO_V2 = {
+    "model_type": "dinov2",
+    **{"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64, "patch_size": 8},
+}
+BACKBONES = {
+    "resnet": RESNET,
+    "pvt_v2": {"model_type": "pvt_v2", "hidden_sizes": [8, 16, 24, 32], "num_attention_heads": [1, 2, 3, 4], **FOUR},
+    "pvt": PVT,
+    "convnextv2": {"model_type": "convnextv2", "hidden_sizes": [8, 16, 24, 32], **FOUR},
+    "hiera": HIERA,
+    "focalnet": {"model_type": "focalnet", "embed_dim": 8, "hidden_sizes": [8, 16, 32, 64], **FOUR},
+    "swinv2": SWIN_V2,
+    "dinov2": DINO_V2,
+    "timm": {"model_type": "timm_backbone", "backbone": "resnet18"},
 }
 
 CODE = [

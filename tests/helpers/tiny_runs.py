@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.state import AcceleratorState
 from PIL import Image
 from safetensors.torch import load_file
 
 from modeling_esvit import EsViTConfig, EsViTModel
 from training.options.pretrain_options import PretrainOptions, parse_options, save_options
+from training.pretrain import Pretraining
 
 
 NETWORK = "--image_size 32 --embed_dim 8 --depths 2 1 --num_heads 1 2 --window_size 4"
@@ -51,16 +53,35 @@ def write_labelled_images(folder: Path) -> str:
     return f"--knn_every 1 --knn_k 3 --knn_train {folder}/train --knn_test {folder}/test"
 
 
-def tiny(images: Path, output: Path, changes: str = "") -> list[str]:
+def tiny(images: Path, output: Path, changes: str = "", network: str = NETWORK) -> list[str]:
     """Returns the arguments of a run of 2 epochs x 3 steps of 8 images."""
     paths = ["--data", str(images), "--output_dir", str(output)]
-    return [*paths, *" ".join([NETWORK, HEADS, CROPS, LENGTH, MEANS, changes]).split()]
+    return [*paths, *" ".join([HEADS, CROPS, LENGTH, MEANS, network, changes]).split()]
+
+
+def tiny_auto(images: Path, output: Path, fields: dict, changes: str = "") -> list[str]:
+    """Returns the arguments of such a run with a backbone of transformers, which it reads from its config.json."""
+    file = output.with_suffix(".json")
+    file.write_text(json.dumps(fields))
+    network = "--architecture auto --image_size 64 --global_crop_size 64 --local_crop_sizes 32"
+    return [*tiny(images, output, changes, network), "--backbone", str(file)]
 
 
 def tiny_options(images: Path, output: Path, **changes) -> PretrainOptions:
     """Returns the options of such a run with drop path, whose last layer is frozen for an epoch; they are unchecked."""
     options = parse_options(tiny(images, output, "--drop_path_rate 0.3 --freeze_last_layer 1"))
     return replace(options, **changes)
+
+
+def train(options: PretrainOptions | list[str], kind: type[Pretraining] = Pretraining) -> Pretraining:
+    """Trains in this process as if it were the first run in it: Accelerate keeps the precision of an earlier one.
+
+    Arguments are read and checked; options are taken as they are.
+    """
+    AcceleratorState._reset_state(reset_partial_state=True)
+    run = kind(options if isinstance(options, PretrainOptions) else parse_options(options))
+    run.run()
+    return run
 
 
 def write_recipe(options: PretrainOptions, path: Path) -> str:
@@ -75,6 +96,11 @@ def read_log(output: Path) -> list[dict]:
 def read_losses(output: Path) -> list[float]:
     """Reads the losses of a run; lines of an evaluation alone have none."""
     return [record["loss"] for record in read_log(output) if "loss" in record]
+
+
+def read_weights(output: Path, step: int, network: str) -> dict[str, torch.Tensor]:
+    """Reads the weights of the "student" or the "teacher" in the checkpoint of a step."""
+    return load_file(output / "checkpoints" / f"step-{step:08d}" / network / "model.safetensors")
 
 
 def assert_equal_weights(a: Path, b: Path, atol: float = 0.0) -> None:

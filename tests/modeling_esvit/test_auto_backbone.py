@@ -1,17 +1,13 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Backbones of transformers as encoders: runs of three steps of each family, what they cannot do, ResNet-50."""
+"""Checks backbones of transformers as encoders: pretrained weights, what they cannot do, ResNet-50."""
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
 import torchvision
-from accelerate.state import AcceleratorState
-from PIL import Image
-from safetensors.torch import load_file
-from transformers import AutoBackbone, AutoConfig, AutoModel, ResNetBackbone, ResNetConfig, pipeline
+from transformers import AutoBackbone, AutoConfig, ResNetBackbone, ResNetConfig
 
 from modeling_esvit import (
     EsViTArchitectureError,
@@ -24,109 +20,24 @@ from modeling_esvit import (
 )
 from modeling_esvit.backbone_probe import description, unused_parameters
 from modeling_esvit.conversion.original_resnet import resnet_fields, to_torchvision, to_transformers
-from tests.helpers.tiny_models import PVT, auto_config
-from tests.helpers.tiny_runs import HEADS, LENGTH, MEANS, read_losses, write_images
+from tests.helpers.tiny_models import BACKBONES, DINO_V2, HIERA, RESNET, SWIN_V2, auto_config
+from tests.helpers.tiny_runs import tiny_auto
 from training.learning.networks import build_config
 from training.options.pretrain_options import OptionError, parse_options
 from training.pretrain import Pretraining
 
 
-CROPS = "--global_crop_size 64 --local_crop_sizes 32 --local_crops_numbers 2"
-FOUR = {"depths": [1, 1, 1, 1]}
-RESNET = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [16, 32, 48, 64], **FOUR}
-HIERA = {"model_type": "hiera", "embed_dim": 8, "image_size": [64, 64], "num_heads": [1, 1, 2, 4], **FOUR}
-SWIN_V2 = {
-    "model_type": "swinv2",
-    "embed_dim": 8,
-    "num_heads": [1, 1, 2, 4],
-    "window_size": 4,
-    "image_size": 32,
-    **FOUR,
-}
-DINO_V2 = {
-    "model_type": "dinov2",
-    **{"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64, "patch_size": 8},
-}
-BACKBONES = {
-    "resnet": RESNET,
-    "pvt_v2": {"model_type": "pvt_v2", "hidden_sizes": [8, 16, 24, 32], "num_attention_heads": [1, 2, 3, 4], **FOUR},
-    "pvt": PVT,
-    "convnextv2": {"model_type": "convnextv2", "hidden_sizes": [8, 16, 24, 32], **FOUR},
-    "hiera": HIERA,
-    "focalnet": {"model_type": "focalnet", "embed_dim": 8, "hidden_sizes": [8, 16, 32, 64], **FOUR},
-    "swinv2": SWIN_V2,
-    "dinov2": DINO_V2,
-    "timm": {"model_type": "timm_backbone", "backbone": "resnet18"},
-}
-FAST = ("resnet", "dinov2", "pvt")
 WITH_ATTENTION = {"hiera", "swinv2", "dinov2", "pvt"}
 
 
-pytestmark = pytest.mark.usefixtures("fresh_accelerate")
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    return write_images(tmp_path_factory.mktemp("data") / "images")
-
-
-def arguments(images: Path, output: Path, fields: dict, changes: str = "") -> list[str]:
-    """Of a run with a backbone from its config.json."""
-    file = output.with_suffix(".json")
-    file.write_text(json.dumps(fields))
-    paths = ["--data", str(images), "--output_dir", str(output), "--backbone", str(file)]
-    tiny = f"--architecture auto --image_size 64 {HEADS} {CROPS} {LENGTH} {MEANS} {changes}"
-    return [*paths, *tiny.split()]
-
-
 # -- runs --------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES]
-)
-def test_three_steps_and_all_that_is_done_with_the_result(name, images, tmp_path):
-    """View + region; saved, loaded by the Auto classes and by the pipeline."""
-    only_built_size = "--local_crop_sizes 64" if name == "hiera" else ""
-    options = parse_options(
-        arguments(images, tmp_path / "run", BACKBONES[name], f"--max_steps 3 --save_every 1 {only_built_size}")
-    )
-    run = Pretraining(options)
-    run.run()
-    losses = read_losses(tmp_path / "run")
-    assert len(losses) == 3 and all(torch.tensor(losses).isfinite())
-    states = [load_file(tmp_path / f"run/checkpoints/step-0000000{n}/student/model.safetensors") for n in (2, 3)]
-    moved = [key for key, value in states[1].items() if not torch.equal(value, states[0][key])]
-    assert any(key.startswith("esvit.encoder.backbone.") for key in moved) and "region_head.mlp.0.weight" in moved
-    teacher = run.learner.teacher.esvit.eval()
-    loaded = AutoModel.from_pretrained(tmp_path / "run/teacher").eval()
-    image = torch.randn(2, 3, 64, 64)
-    with torch.no_grad():
-        output, expected = loaded(image), teacher(image)
-    torch.testing.assert_close(output.pooler_output, expected.pooler_output, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(output.pooler_output, output.last_hidden_state.mean(dim=1))
-    extract = pipeline("image-feature-extraction", model=str(tmp_path / "run/teacher"))
-    features = extract(Image.open(next(images.iterdir())).convert("RGB"), pool=True, return_tensors=True)
-    assert features.shape == (1, loaded.config.hidden_size) and features.isfinite().all()
-
-
-@pytest.mark.slow
-def test_the_view_task_goes_on_where_it_stopped(images, tmp_path):
-    whole, halves = ([*arguments(images, tmp_path / name, DINO_V2, "--task view")] for name in ("whole", "halves"))
-    Pretraining(parse_options(whole)).run()
-    for changes in (["--max_steps", "4"], []):
-        AcceleratorState._reset_state(reset_partial_state=True)
-        halves[halves.index("--backbone") + 1] = whole[whole.index("--backbone") + 1]
-        Pretraining(parse_options([*halves, *changes])).run()
-    expected, found = (load_file(tmp_path / f"{name}/teacher/model.safetensors") for name in ("whole", "halves"))
-    assert expected.keys() == found.keys() and all(torch.equal(expected[key], found[key]) for key in expected)
 
 
 def test_pretrained_weights_of_the_backbone(images, tmp_path):
     torch.manual_seed(7)
     pretrained = AutoBackbone.from_config(EsViTConfig(architecture="auto", backbone_config=DINO_V2).backbone_config)
     pretrained.save_pretrained(tmp_path / "dinov2")
-    given = arguments(images, tmp_path / "run", DINO_V2, "--max_steps 1")
+    given = tiny_auto(images, tmp_path / "run", DINO_V2, "--max_steps 1")
     given[given.index("--backbone") + 1] = str(tmp_path / "dinov2")
     with_weights, without = (Pretraining(parse_options([*given, *more])) for more in (["--backbone_weights"], []))
     for name, tensor in pretrained.state_dict().items():
@@ -138,7 +49,7 @@ def test_pretrained_weights_of_the_backbone(images, tmp_path):
 
 
 def test_stochastic_depth_of_the_student_alone(images, tmp_path):
-    run = Pretraining(parse_options(arguments(images, tmp_path / "run", SWIN_V2, "--drop_path_rate 0.4")))
+    run = Pretraining(parse_options(tiny_auto(images, tmp_path / "run", SWIN_V2, "--drop_path_rate 0.4")))
     rates = [
         max(m.drop_prob for m in network.modules() if type(m).__name__.endswith("DropPath"))
         for network in (run.learner.student, run.learner.teacher)
@@ -167,7 +78,7 @@ def test_stochastic_depth_of_the_student_alone(images, tmp_path):
 )
 def test_refused_before_training(fields, changes, message, images, tmp_path):
     with pytest.raises((EsViTArchitectureError, EsViTBackboneError, OptionError), match=f"(?s){message}"):
-        Pretraining(parse_options(arguments(images, tmp_path / "run", fields, changes)))
+        Pretraining(parse_options(tiny_auto(images, tmp_path / "run", fields, changes)))
 
 
 @pytest.mark.parametrize(

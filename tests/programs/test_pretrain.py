@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from transformers import AutoModel
 
@@ -24,6 +23,7 @@ from tests.helpers.tiny_runs import (
     read_log,
     read_losses,
     tiny_options,
+    train,
     write_images,
     write_recipe,
 )
@@ -39,9 +39,6 @@ from training.state.checkpoints import ResumeError
 KEY_BIAS_FREE = 1e-5
 
 
-pytestmark = pytest.mark.usefixtures("fresh_accelerate")
-
-
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
     return write_images(tmp_path_factory.mktemp("data") / "images", classes="ab")
@@ -50,15 +47,14 @@ def images(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def finished(images, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("finished")
-    Pretraining(tiny_options(images, output)).run()
-    AcceleratorState._reset_state(reset_partial_state=True)  # the first test that needs it may use another precision
+    train(tiny_options(images, output))
     return output
 
 
 @pytest.mark.parametrize("stop", [2, 3, 5])
 def test_a_stopped_run_continues_exactly(images, finished, tmp_path, stop):
-    Pretraining(tiny_options(images, tmp_path, max_steps=stop)).run()
-    Pretraining(tiny_options(images, tmp_path, num_workers=2)).run()
+    train(tiny_options(images, tmp_path, max_steps=stop))
+    train(tiny_options(images, tmp_path, num_workers=2))
     assert read_losses(tmp_path) == read_losses(finished)
     assert_equal_weights(tmp_path / "teacher", finished / "teacher")
     last = "checkpoints/step-00000006/student"
@@ -66,10 +62,10 @@ def test_a_stopped_run_continues_exactly(images, finished, tmp_path, stop):
 
 
 def test_what_a_killed_run_did_after_its_checkpoint_is_done_again(images, finished, tmp_path):
-    Pretraining(tiny_options(images, tmp_path, max_steps=5, save_every=1, keep_checkpoints=3)).run()
+    train(tiny_options(images, tmp_path, max_steps=5, save_every=1, keep_checkpoints=3))
     for step in (4, 5):
         shutil.rmtree(tmp_path / "checkpoints" / f"step-{step:08d}")
-    Pretraining(tiny_options(images, tmp_path)).run()
+    train(tiny_options(images, tmp_path))
     assert read_losses(tmp_path) == read_losses(finished)
     assert_equal_weights(tmp_path / "teacher", finished / "teacher")
 
@@ -77,7 +73,7 @@ def test_what_a_killed_run_did_after_its_checkpoint_is_done_again(images, finish
 @pytest.mark.parametrize("changes", [{"augment_on": "device"}, pytest.param({"compile": True}, marks=pytest.mark.slow)])
 def test_the_same_run_by_other_means(images, finished, tmp_path, changes):
     """Photometric operations on the device, or compiled networks: other rounding, and nothing else."""
-    Pretraining(tiny_options(images, tmp_path, **changes)).run()
+    train(tiny_options(images, tmp_path, **changes))
     limit = 1e-4 if "compile" in changes else 0.02
     assert read_losses(tmp_path)[0] == pytest.approx(read_losses(finished)[0], rel=limit)
     assert read_losses(tmp_path) == pytest.approx(read_losses(finished), rel=10 * limit)
@@ -86,7 +82,7 @@ def test_the_same_run_by_other_means(images, finished, tmp_path, changes):
 
 
 def test_the_seed_matters(images, finished, tmp_path):
-    Pretraining(tiny_options(images, tmp_path, seed=1)).run()
+    train(tiny_options(images, tmp_path, seed=1))
     assert read_losses(tmp_path) != read_losses(finished)
 
 
@@ -100,7 +96,7 @@ def test_the_result_is_a_model_folder(finished):
 
 
 def test_only_the_newest_checkpoints_are_kept(images, tmp_path):
-    Pretraining(tiny_options(images, tmp_path, save_every=1, keep_checkpoints=2, max_steps=4)).run()
+    train(tiny_options(images, tmp_path, save_every=1, keep_checkpoints=2, max_steps=4))
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["last", "step-00000003", "step-00000004"]
     assert (tmp_path / "checkpoints" / "last").resolve().name == "step-00000004"
 
@@ -108,21 +104,21 @@ def test_only_the_newest_checkpoints_are_kept(images, tmp_path):
 def test_accumulation_equals_the_large_batch(images, tmp_path):
     # No epoch in which the last layer is frozen, so that all parameters are compared.
     changes = {"drop_path_rate": 0.0, "freeze_last_layer": 0}
-    Pretraining(tiny_options(images, tmp_path / "large", **changes)).run()
-    Pretraining(tiny_options(images, tmp_path / "small", batch_size=4, gradient_accumulation_steps=2, **changes)).run()
+    train(tiny_options(images, tmp_path / "large", **changes))
+    train(tiny_options(images, tmp_path / "small", batch_size=4, gradient_accumulation_steps=2, **changes))
     assert read_losses(tmp_path / "small") == pytest.approx(read_losses(tmp_path / "large"), rel=1e-5)
     assert_equal_weights(tmp_path / "small" / "teacher", tmp_path / "large" / "teacher", atol=KEY_BIAS_FREE)
 
 
 def test_the_view_task_and_no_local_crops(images, tmp_path):
-    Pretraining(tiny_options(images, tmp_path, task="view", local_crops_numbers=[0], max_steps=2)).run()
+    train(tiny_options(images, tmp_path, task="view", local_crops_numbers=[0], max_steps=2))
     assert EsViTForPreTraining.from_pretrained(tmp_path / "teacher").region_head is None
     assert [record["region_loss"] for record in read_log(tmp_path)] == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("changes", [{"mixed_precision": "bf16"}, {"gradient_checkpointing": True}])
 def test_bf16_and_recomputation(images, finished, tmp_path, changes):
-    Pretraining(tiny_options(images, tmp_path, **changes)).run()
+    train(tiny_options(images, tmp_path, **changes))
     tolerance = 0.05 if "mixed_precision" in changes else 1e-5
     assert read_losses(tmp_path) == pytest.approx(read_losses(finished), rel=tolerance)
     assert {t.dtype for t in load_file(tmp_path / "teacher" / "model.safetensors").values()} == {torch.float32}
@@ -130,7 +126,7 @@ def test_bf16_and_recomputation(images, finished, tmp_path, changes):
 
 def test_knn_during_training_changes_nothing_else(images, finished, tmp_path):
     test = shutil.copytree(images, tmp_path / "test")
-    Pretraining(tiny_options(images, tmp_path / "run", knn_every=1, knn_test=str(test), knn_k=[3])).run()
+    train(tiny_options(images, tmp_path / "run", knn_every=1, knn_test=str(test), knn_k=[3]))
     assert read_losses(tmp_path / "run") == read_losses(finished)
     scores = [record["knn_k3_top1"] for record in read_log(tmp_path / "run") if "knn_k3_top1" in record]
     assert len(scores) == 2 and all(0 < score <= 1 for score in scores)
@@ -142,23 +138,23 @@ def test_unreadable_images_are_named_at_the_end(images, tmp_path, capsys):
     for path in images.rglob("*.png"):
         (data / path.name).write_bytes(path.read_bytes())
     (data / "broken.png").write_bytes((data / "00.png").read_bytes()[:100])
-    Pretraining(tiny_options(data, tmp_path / "run", max_steps=3)).run()
+    train(tiny_options(data, tmp_path / "run", max_steps=3))
     assert "1 unreadable images were skipped:\n  broken.png" in capsys.readouterr().out
 
 
 def test_another_run_is_not_continued(images, tmp_path):
-    Pretraining(tiny_options(images, tmp_path, max_steps=1)).run()
+    train(tiny_options(images, tmp_path, max_steps=1))
     with pytest.raises(
         ResumeError, match=r"momentum_teacher was 0\.996 and is 0\.9\. Give the same values, or another"
     ):
-        Pretraining(tiny_options(images, tmp_path, momentum_teacher=0.9)).run()
+        train(tiny_options(images, tmp_path, momentum_teacher=0.9))
 
 
 def test_partial_checkpoints_are_ignored_and_named(images, finished, tmp_path, caplog):
-    Pretraining(tiny_options(images, tmp_path, max_steps=2)).run()
+    train(tiny_options(images, tmp_path, max_steps=2))
     (tmp_path / "checkpoints" / "step-00000009.partial" / "student").mkdir(parents=True)
     (tmp_path / "checkpoints" / "step-00000008").mkdir()
-    Pretraining(tiny_options(images, tmp_path)).run()
+    train(tiny_options(images, tmp_path))
     assert read_losses(tmp_path) == read_losses(finished)
     for name in ("step-00000008", "step-00000009.partial"):
         assert any(name in message and "incomplete" in message for message in caplog.messages)
@@ -169,7 +165,7 @@ def test_partial_checkpoints_are_ignored_and_named(images, finished, tmp_path, c
 )
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"\xf5"])
 def test_a_damaged_checkpoint_is_named(images, tmp_path, file, content):
-    Pretraining(tiny_options(images, tmp_path, max_steps=1)).run()
+    train(tiny_options(images, tmp_path, max_steps=1))
     damaged = tmp_path / "checkpoints" / "step-00000001" / file
     damaged.unlink()
     if content is None and file.endswith("json"):
@@ -177,21 +173,21 @@ def test_a_damaged_checkpoint_is_named(images, tmp_path, file, content):
     if content is not None:
         damaged.write_bytes(content)
     with pytest.raises(ResumeError, match="step-00000001 is damaged .* Delete it"):
-        Pretraining(tiny_options(images, tmp_path)).run()
+        train(tiny_options(images, tmp_path))
 
 
 def test_a_damaged_record_of_the_data_is_named(images, tmp_path):
-    Pretraining(tiny_options(images, tmp_path, max_steps=1)).run()
+    train(tiny_options(images, tmp_path, max_steps=1))
     (tmp_path / "data.json").write_bytes(b"\0\0")
     with pytest.raises(ResumeError, match="data.json.* is damaged .* delete it"):
-        Pretraining(tiny_options(images, tmp_path)).run()
+        train(tiny_options(images, tmp_path))
 
 
 def test_lines_that_a_killed_run_did_not_finish_are_dropped(images, finished, tmp_path, capsys):
-    Pretraining(tiny_options(images, tmp_path, max_steps=3)).run()
+    train(tiny_options(images, tmp_path, max_steps=3))
     with (tmp_path / "log.jsonl").open("ab") as log:
         log.write(b'\0\0\xf5\0\n{"step": 4, "lo')
-    Pretraining(tiny_options(images, tmp_path)).run()
+    train(tiny_options(images, tmp_path))
     assert read_losses(tmp_path) == read_losses(finished)
     assert "Warning: 1 lines of" in capsys.readouterr().out
 
@@ -199,7 +195,7 @@ def test_lines_that_a_killed_run_did_not_finish_are_dropped(images, finished, tm
 def test_a_finished_model_is_not_overwritten(images, tmp_path):
     (tmp_path / "teacher").mkdir()
     with pytest.raises(ResumeError, match="holds a finished model"):
-        Pretraining(tiny_options(images, tmp_path)).run()
+        train(tiny_options(images, tmp_path))
 
 
 def test_evaluation_data_is_checked_before_training(images, tmp_path):
@@ -253,7 +249,7 @@ def test_an_empty_folder_is_refused(tmp_path):
 
 def test_two_processes_equal_one(images, tmp_path):
     one = tiny_options(images, tmp_path / "one", drop_path_rate=0.0, freeze_last_layer=0)
-    Pretraining(one).run()
+    train(one)
     two = tiny_options(images, tmp_path / "two", drop_path_rate=0.0, freeze_last_layer=0, batch_size=4)
     recipe = write_recipe(two, tmp_path / "two.yaml")
     printed = run_program([*torchrun(2), "training/pretrain.py", "--recipe", recipe])

@@ -13,7 +13,7 @@ import torch
 import training.publishing.publication as publication
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from tests.helpers.paths import ROOT
-from tests.helpers.tiny_models import CODE, CVT, HEADS, PVT, RESNET, VIL, VIT
+from tests.helpers.tiny_models import CODE, CVT, HEADS, PVT, RESNET_BASIC, VIL, VIT
 from tests.hub.client import client
 from tests.hub.loopback_hub import LoopbackHub
 
@@ -23,7 +23,7 @@ FAMILIES = {
     "cvt": CVT,
     "vil": VIL,
     "vit": VIT,
-    "resnet": {"architecture": "auto", "backbone_config": RESNET, "image_size": 32},
+    "resnet": {"architecture": "auto", "backbone_config": RESNET_BASIC, "image_size": 32},
     "pvt": {"architecture": "auto", "backbone_config": PVT, "image_size": 64},
 }
 IMAGES = "torch.linspace(-1, 1, 2 * 3 * 64 * 48).view(2, 3, 64, 48)"

@@ -16,7 +16,7 @@ from modeling_esvit.conversion.timm_swin import TimmFormatError, timm_obstacles
 from modeling_esvit.convert_original.converter import ConversionError
 from modeling_esvit.export import exporter as export_module
 from modeling_esvit.export.exporter import ExportError, export, main
-from tests.helpers.tiny_models import CVT, RESNET, VIL, VIT
+from tests.helpers.tiny_models import CVT, RESNET_BASIC, VIL, VIT
 
 
 SWIN = {"embed_dim": 8, "depths": [1, 2], "num_heads": [1, 2], "window_size": 4, "image_size": 32}
@@ -52,7 +52,7 @@ FAMILIES = {
     "swin": (SWIN, (36, 52)),
     "vil": (VIL, None),
     "vit": (VIT, (24, 40)),
-    "resnet": (backbone_of_transformers(RESNET), (32, 64)),
+    "resnet": (backbone_of_transformers(RESNET_BASIC), (32, 64)),
     "convnextv2": (backbone_of_transformers(CONVNEXT), (64, 36)),
 }
 
@@ -79,7 +79,7 @@ def assert_equal(ours, view, regions):
         pytest.param(VIL, (40, 72), id="vil", marks=pytest.mark.slow),
         pytest.param(VIT, (24, 40), id="vit", marks=pytest.mark.slow),
         pytest.param(CVT, (32, 48), id="cvt", marks=pytest.mark.slow),
-        pytest.param(backbone_of_transformers(RESNET), (32, 64), id="resnet", marks=pytest.mark.slow),
+        pytest.param(backbone_of_transformers(RESNET_BASIC), (32, 64), id="resnet", marks=pytest.mark.slow),
         pytest.param(backbone_of_transformers(CONVNEXT), (64, 36), id="convnextv2", marks=pytest.mark.slow),
     ],
 )

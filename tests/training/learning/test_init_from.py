@@ -11,38 +11,28 @@ from pathlib import Path
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
 from modeling_esvit import EsViTForPreTraining, EsViTModel
 from modeling_esvit.convert_original.converter import convert
 from tests.helpers.paths import FIXTURES, ROOT
-from tests.helpers.tiny_runs import CROPS, HEADS, MEANS, read_losses, tiny, write_images
+from tests.helpers.tiny_runs import CROPS, HEADS, MEANS, read_losses, tiny, train
 from training.learning.init_from import InitialisationError, find_origin, initialise, optimized_names
 from training.learning.networks import build_networks
 from training.learning.optimizer import parameter_groups
 from training.options.pretrain_options import parse_options
-from training.pretrain import Pretraining, main
+from training.pretrain import main
 from training.state.checkpoints import ResumeError
 
 
 CPU = torch.device("cpu")
 
 
-pytestmark = pytest.mark.usefixtures("fresh_accelerate")
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    return write_images(tmp_path_factory.mktemp("data") / "images")
-
-
 @pytest.fixture(scope="module")
 def view_run(images, tmp_path_factory) -> Path:
     """A view-only run of 3 steps, saved after the second and the third."""
     output = tmp_path_factory.mktemp("view") / "run"
-    Pretraining(parse_options(tiny(images, output, "--task view --max_steps 3 --save_every 1"))).run()
-    AcceleratorState._reset_state(reset_partial_state=True)
+    train(tiny(images, output, "--task view --max_steps 3 --save_every 1"))
     return output
 
 
@@ -113,26 +103,23 @@ def test_one_checkpoint_of_a_run(images, view_run):
 def test_a_run_starts_from_a_run_and_is_resumed_without_it(images, view_run, tmp_path, capsys):
     source = shutil.copytree(view_run, tmp_path / "source")
     start = f"--init_from {source} --warmup_epochs 0"
-    Pretraining(parse_options(tiny(images, tmp_path / "whole", start))).run()
+    train(tiny(images, tmp_path / "whole", start))
     assert capsys.readouterr().out.count("Starting from") == 1
-    AcceleratorState._reset_state(reset_partial_state=True)
-    Pretraining(parse_options(tiny(images, tmp_path / "parts", f"{start} --max_steps 2"))).run()
+    train(tiny(images, tmp_path / "parts", f"{start} --max_steps 2"))
     shutil.rmtree(source)
     capsys.readouterr()
-    AcceleratorState._reset_state(reset_partial_state=True)
-    Pretraining(parse_options(tiny(images, tmp_path / "parts", start))).run()
+    train(tiny(images, tmp_path / "parts", start))
     printed = capsys.readouterr().out
     assert "Continuing from" in printed and "Starting from" not in printed
     assert read_losses(tmp_path / "parts") == read_losses(tmp_path / "whole")
-    AcceleratorState._reset_state(reset_partial_state=True)
     with pytest.raises(ResumeError, match="init_from was '.*' and is None"):
-        Pretraining(parse_options(tiny(images, tmp_path / "parts", "--warmup_epochs 0"))).run()
+        train(tiny(images, tmp_path / "parts", "--warmup_epochs 0"))
 
 
 @pytest.mark.slow
 def test_two_processes_start_alike(images, view_run, tmp_path):
     changes = f"--init_from {view_run} --warmup_epochs 0 --drop_path_rate 0"
-    Pretraining(parse_options(tiny(images, tmp_path / "one", changes))).run()
+    train(tiny(images, tmp_path / "one", changes))
     torchrun = ["torchrun", "--standalone", "--nproc_per_node", "2"]
     start(torchrun, tiny(images, tmp_path / "two", f"{changes} --batch_size 4"))
     assert read_losses(tmp_path / "two") == pytest.approx(read_losses(tmp_path / "one"), rel=1e-5)

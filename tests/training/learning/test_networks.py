@@ -15,9 +15,6 @@ from training.learning.networks import SHARDING, ShardingError, build_accelerato
 from training.options.pretrain_options import parse_options
 
 
-pytestmark = pytest.mark.usefixtures("fresh_accelerate")
-
-
 @pytest.mark.parametrize("variable", SHARDING)
 def test_sharding_is_refused(variable, monkeypatch):
     monkeypatch.setenv(variable, "true")

@@ -10,16 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.paths import ROOT
-from tests.helpers.tiny_runs import tiny, write_images
+from tests.helpers.tiny_runs import tiny, train, write_images
 from training.monitoring.next_commands import PUBLISH
-from training.options.pretrain_options import parse_options
-from training.pretrain import Pretraining
 
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1"]
-
-
-pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 def log_of(output: Path) -> list[dict]:
@@ -49,7 +44,7 @@ def test_unreadable_images_are_counted_in_the_log(tmp_path, capsys):
     images = write_images(tmp_path / "images")
     for name in ("00", "01", "02"):
         (images / f"{name}.png").write_bytes(b"no image")
-    Pretraining(parse_options(tiny(images, tmp_path / "run"))).run()
+    train(tiny(images, tmp_path / "run"))
     log, shown = log_of(tmp_path / "run"), capsys.readouterr().out
     assert log[-1]["unreadable_images"] == 3 and shown.count("unreadable images were left out so far") == 1
     assert all(0.1 < record["memory_gb"] < 100 for record in log)

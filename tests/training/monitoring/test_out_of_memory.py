@@ -7,15 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 
-from tests.helpers.tiny_runs import read_losses, tiny, write_images
+from tests.helpers.tiny_runs import read_losses, tiny, train, write_images
 from training.monitoring.out_of_memory import is_out_of_memory, out_of_memory_advice
 from training.options.pretrain_options import parse_options
-from training.pretrain import Pretraining, main
-
-
-pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+from training.pretrain import main
 
 
 def test_the_command_ends_with_advice(tmp_path, monkeypatch):
@@ -60,8 +56,7 @@ def test_the_advice_gives_the_same_result(tmp_path):
     arguments = tiny(write_images(tmp_path / "images"), tmp_path / "one", "--drop_path_rate 0")
     advice = out_of_memory_advice(parse_options(arguments)).split()
     start = advice.index("--batch_size")
-    Pretraining(parse_options(arguments)).run()
-    AcceleratorState._reset_state(reset_partial_state=True)
+    train(arguments)
     smaller = [*arguments, *advice[start : start + 4], "--output_dir", str(tmp_path / "other")]
-    Pretraining(parse_options(smaller)).run()
+    train(smaller)
     assert read_losses(tmp_path / "other") == pytest.approx(read_losses(tmp_path / "one"), rel=1e-4)

@@ -10,19 +10,17 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel
 
 from examples.photographs import write_photographs
-from tests.helpers.tiny_runs import write_images
+from tests.helpers.tiny_runs import train
 from training.data.sources import open_source
 from training.features.extraction import evaluation_transform
 from training.knn import evaluate_knn
 from training.learning.networks import build_config, build_networks
 from training.learning.schedules import cosine_schedule
 from training.options.pretrain_options import ABOUT_DATA, RECIPES, PretrainOptions, parse_options
-from training.pretrain import Pretraining
 
 
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
@@ -42,19 +40,11 @@ NARROWED = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("fresh_accelerate")
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    return write_images(tmp_path_factory.mktemp("data") / "images")
-
-
 def run(recipe: str, images: Path, output: Path, changes: str = "") -> list[dict]:
     """Two steps of a recipe; what they logged."""
     narrow = next((small for start, small in NARROWED.items() if recipe.startswith(start)), NARROW)
     paths = ["--recipe", recipe, "--data", str(images), "--output_dir", str(output)]
-    Pretraining(parse_options([*paths, *f"{SMALL} {narrow} {changes}".split()])).run()
+    train([*paths, *f"{SMALL} {narrow} {changes}".split()])
     return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
 
 
@@ -93,7 +83,6 @@ def test_two_steps_of_both_stages(recipe, images, tmp_path, capsys):
     first = recipe.replace("_region", "_view")
     assert parse_options(["--recipe", recipe]).init_from == parse_options(["--recipe", first]).output_dir
     run(first, images, tmp_path / "first")
-    AcceleratorState._reset_state(reset_partial_state=True)
     capsys.readouterr()
     log = run(recipe, images, tmp_path / "second", f"--init_from {tmp_path / 'first'}")
     assert_two_steps(recipe, tmp_path / "second", log)
@@ -108,7 +97,7 @@ def test_a_small_batch_learns(tmp_path):
     data, output = tmp_path / "photographs", tmp_path / "run"
     write_photographs(data, patch_size=96, train_per_photograph=150, test_per_photograph=40, shards=2)
     paths = ["--recipe", "demo_small_batch", "--data", str(data), "--output_dir", str(output)]
-    Pretraining(parse_options([*paths, "--tracker", "none"])).run()
+    train([*paths, "--tracker", "none"])
     untrained = build_networks(parse_options(paths), torch.device("cpu"))[1].esvit.eval()
     trained = AutoModel.from_pretrained(output / "teacher").eval()
     transform = evaluation_transform(AutoImageProcessor.from_pretrained(output / "teacher"))

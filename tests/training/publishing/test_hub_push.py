@@ -10,10 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-from accelerate.state import AcceleratorState
 
 from tests.helpers.paths import ROOT
-from tests.helpers.tiny_runs import tiny, write_labelled_images
+from tests.helpers.tiny_runs import tiny, train, write_labelled_images
 from tests.hub.loopback_hub import Fault, LoopbackHub
 from training.options.pretrain_options import OptionError, parse_options
 from training.pretrain import Pretraining
@@ -42,8 +41,7 @@ def data(tmp_path_factory) -> tuple[Path, str]:
 def run(data, tmp_path_factory) -> Path:
     """A run of the same options that pushed nothing."""
     output = tmp_path_factory.mktemp("quiet") / "run"
-    Pretraining(parse_options(tiny(data[0], output, data[1]))).run()
-    AcceleratorState._reset_state(reset_partial_state=True)
+    train(tiny(data[0], output, data[1]))
     return output
 
 
@@ -64,7 +62,6 @@ def test_names_are_checked_before_anything_is_done(data, tmp_path):
         options = parse_options([*tiny(data[0], tmp_path / "run"), "--push_to_hub", name])
         with pytest.raises(OptionError, match=f"{name!r} is no "):
             Pretraining(options)
-        AcceleratorState._reset_state(reset_partial_state=True)
     assert not (tmp_path / "run").exists()
 
 

@@ -9,20 +9,18 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from accelerate.state import AcceleratorState
 from huggingface_hub import ModelCard
 from safetensors import safe_open
 from transformers import AutoModel, AutoModelForPreTraining, SwinModel
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
 from tests.helpers.tiny_models import CODE, PVT, small_config
-from tests.helpers.tiny_runs import tiny, write_labelled_images
+from tests.helpers.tiny_runs import tiny, train, write_labelled_images
 from tests.hub.uploads import card_problems
 from training.evaluation.public_names import public_command, public_name
 from training.learning.init_from import initialise
 from training.learning.optimizer import parameter_groups
 from training.options.pretrain_options import parse_options
-from training.pretrain import Pretraining
 from training.publish import main
 from training.publishing.model_card import describe
 from training.publishing.publication import CURVES, HEADS, OPTIONS, SourceError, find_source
@@ -32,8 +30,7 @@ from training.publishing.publication import CURVES, HEADS, OPTIONS, SourceError,
 def run(tmp_path_factory) -> Path:
     """A finished run, evaluated after each of its two epochs."""
     folder = tmp_path_factory.mktemp("secret_place")
-    Pretraining(parse_options(tiny(folder / "train", folder / "run", write_labelled_images(folder)))).run()
-    AcceleratorState._reset_state(reset_partial_state=True)
+    train(tiny(folder / "train", folder / "run", write_labelled_images(folder)))
     return folder / "run"
 
 

@@ -13,7 +13,7 @@ import torch
 
 from tests.helpers.paths import ROOT
 from tests.helpers.shallow_networks import shallow
-from tests.helpers.tiny_runs import tiny, write_images
+from tests.helpers.tiny_runs import tiny, train, write_images
 from training.learning.networks import build_config
 from training.options.pretrain_options import RECIPES, OptionError, parse_options
 from training.pretrain import Pretraining, main
@@ -23,14 +23,6 @@ from training.run.estimate import estimate
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 QUICK = ("swin_tiny_w7", "demo_small_batch")  # the rest in `make test-all`
 CPU = torch.device("cpu")
-
-
-pytestmark = pytest.mark.usefixtures("fresh_accelerate")
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    return write_images(tmp_path_factory.mktemp("data") / "images")
 
 
 def origin(name: str, folder: Path) -> list[str]:
@@ -87,7 +79,7 @@ def test_room_for_checkpoints(images, tmp_path):
 
 
 def test_a_stopped_run_would_continue(images, tmp_path, capsys):
-    Pretraining(parse_options(tiny(images, tmp_path, "--max_steps 2"))).run()
+    train(tiny(images, tmp_path, "--max_steps 2"))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}
     main(tiny(images, tmp_path, "--dry_run"))
     assert "would continue from" in capsys.readouterr().out.replace("\n", " ")

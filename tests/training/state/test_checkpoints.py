@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from accelerate.state import AcceleratorState
 
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_runs import read_losses, tiny, write_images
@@ -28,9 +27,6 @@ TWO = "--batch_size 4"
 mounting = pytest.mark.skipif(os.getuid() != 0 or sys.platform != "linux", reason="only root can mount")
 
 
-pytestmark = pytest.mark.usefixtures("fresh_accelerate")
-
-
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
     return write_images(tmp_path_factory.mktemp("data") / "images", classes="ab")
@@ -43,7 +39,6 @@ def test_images(images, tmp_path_factory) -> Path:
 
 def run(images: Path, output: Path, changes: str = "", kind: type[Pretraining] = Pretraining) -> None:
     kind(parse_options(tiny(images, output, changes))).run()
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +74,6 @@ def test_a_failed_write_leaves_the_checkpoint_before_it(images, finished, tmp_pa
     ):
         run(images, tmp_path)
     assert checkpoints_in(tmp_path) == before == ["last", "step-00000002"]
-    AcceleratorState._reset_state(reset_partial_state=True)
     run(images, tmp_path)
     assert read_losses(tmp_path) == read_losses(finished)
 
@@ -113,7 +107,6 @@ def test_a_folder_takes_one_run_at_a_time(images, finished, tmp_path):
             run(images, tmp_path)
         assert not (tmp_path / "checkpoints").exists()
         other.kill()
-    AcceleratorState._reset_state(reset_partial_state=True)
     run(images, tmp_path)
     assert read_losses(tmp_path) == read_losses(finished)
 
@@ -172,7 +165,6 @@ def test_a_read_only_folder_is_said_before_training(images, tmp_path):
         pytest.raises(UnwritableCheckpointError, match=f"{tmp_path}/run cannot be written: .*Read-only"),
     ):
         run(images, tmp_path / "run")
-    AcceleratorState._reset_state(reset_partial_state=True)
     run(images, tmp_path / "run", "--max_steps 3")
     assert len(read_losses(tmp_path / "run")) == 3
 
@@ -269,7 +261,6 @@ def test_a_lost_evaluation_is_made_up_for(images, test_images, evaluated, tmp_pa
     for number, handler in handlers.items():
         signal.signal(number, handler)
     assert not any("knn_k3_top1" in record for record in story(tmp_path))
-    AcceleratorState._reset_state(reset_partial_state=True)
     run(images, tmp_path, changes)
     assert story(tmp_path) == story(evaluated)
     assert [record["step"] for record in story(tmp_path) if "knn_k3_top1" in record] == [3, 6]

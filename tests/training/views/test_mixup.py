@@ -5,15 +5,12 @@
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from scipy import stats
 from torch.nn import functional as F
 
 from modeling_esvit.losses import LossInputError, esvit_loss
 from modeling_esvit.modeling_esvit import EsViTForPreTrainingOutput
-from tests.helpers.tiny_runs import read_losses, tiny, write_images
-from training.options.pretrain_options import parse_options
-from training.pretrain import Pretraining
+from tests.helpers.tiny_runs import read_losses, tiny, train, write_images
 from training.views.draw import CropBox, keyed_generator
 from training.views.mixup import Mixing, draw_mixing, draw_mixings, mix
 
@@ -117,8 +114,7 @@ def test_a_run_with_mixed_views_continues_exactly(tmp_path):
     images = write_images(tmp_path / "images")
 
     def run(name: str, changes: str) -> list[float]:
-        Pretraining(parse_options(tiny(images, tmp_path / name, f"--task view --epochs 1 {changes}"))).run()
-        AcceleratorState._reset_state(reset_partial_state=True)
+        train(tiny(images, tmp_path / name, f"--task view --epochs 1 {changes}"))
         return read_losses(tmp_path / name)
 
     mixed = "--mixup 0.8 --cutmix 1"
