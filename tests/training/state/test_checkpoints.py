@@ -14,8 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.paths import ROOT
-from tests.helpers.tiny_runs import read_losses, tiny, write_images
-from training.options.pretrain_options import parse_options
+from tests.helpers.tiny_runs import read_losses, tiny, train, write_images
 from training.pretrain import Pretraining
 from training.state.checkpoints import ResumeError
 from training.state.files import FolderInUseError, UnwritableCheckpointError, replace_run_folder
@@ -38,7 +37,7 @@ def test_images(images, tmp_path_factory) -> Path:
 
 
 def run(images: Path, output: Path, changes: str = "", kind: type[Pretraining] = Pretraining) -> None:
-    kind(parse_options(tiny(images, output, changes))).run()
+    train(tiny(images, output, changes), kind)
 
 
 @pytest.fixture(scope="module")
