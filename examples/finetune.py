@@ -46,9 +46,10 @@ except ModuleNotFoundError as error:
     sys.exit(f"error: this needs the package {error.name}: pip install -e '.[training,examples]'")
 
 
+from modeling_esvit.embed.engine import FeatureError
 from training.data.columns import DataOptionError, ImageColumns
 from training.evaluation.command import METRIC, TOP_K, card_figures, checked_output, run_command, write_result
-from training.features.extraction import NonFiniteFeatureError, Transform, evaluation_transform
+from training.features.extraction import Transform, evaluation_transform
 from training.figures.accuracy import draw_epochs
 
 
@@ -125,10 +126,10 @@ def compute_accuracy(prediction: Any) -> dict[str, float]:
     """Computes top-1 and top-5 accuracy (0..1). With five classes or fewer, top-5 is 1.
 
     Raises:
-        NonFiniteFeatureError: a prediction is NaN or infinite.
+        FeatureError: a prediction is NaN or infinite.
     """
     if not np.isfinite(prediction.predictions).all():
-        raise NonFiniteFeatureError(
+        raise FeatureError(
             "the predictions are not finite: the model's weights are broken, or the training diverged (lower --lr)."
         )
     metric = evaluate.load(str(METRIC), keep_in_memory=True)

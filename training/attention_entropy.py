@@ -14,11 +14,11 @@ the JSON file are a table (.md) and a picture (.png).
 """
 
 import argparse
-import itertools
 import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +26,21 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from matplotlib.figure import Figure
+from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from modeling_esvit.analysis.attention_maps import BlockAttention, block_attentions
-from modeling_esvit.embed.inputs import Images, NoImagesError, find_images
-from modeling_esvit.images.decoding import UnreadableImageError, decode
-from modeling_esvit.images.read_ahead import in_order
+from modeling_esvit.embed.engine import LoadedImage, load_ahead, take_batches
+from modeling_esvit.embed.inputs import Images, NoImagesError, find_images, load_input
+from modeling_esvit.images.devices import open_device
 from modeling_esvit.storage.atomic import write_text
 from training.data.sources import EmptySourceError
-from training.evaluation.command import checked_output, open_device, run_command
+from training.evaluation.command import checked_output, run_command
 from training.features.single_image import USER_ERRORS, LookingModel, add_model_arguments, load_looking
 from training.state.figure_files import save_figure
 
 
-AHEAD = 2  # batches that are read while one is computed
 ROOM = 0.5  # bits above the picture's highest line
 
 
@@ -88,20 +88,23 @@ def attention_entropies(
 def read_batches(
     looking: LookingModel, images: Images, own: range, batch_size: int, threads: int, unreadable: dict[str, str]
 ) -> Iterator[Tensor]:
-    """Those of this process, as the image processor makes them. What cannot be read goes to `unreadable`."""
-
-    def read(index: int) -> Tensor | None:
-        try:
-            image = decode(images.read(index))
-        except UnreadableImageError as error:
-            unreadable[images.name(index)] = str(error)
-            return None
-        return looking.processor(image, return_tensors="pt")["pixel_values"][0]
-
-    found = in_order(iter(own), read, threads=threads, ahead=AHEAD * batch_size)
-    readable = (pixels for pixels in found if pixels is not None)
-    while batch := list(itertools.islice(readable, batch_size)):
+    """Yields the pixel values of this process's readable images. The reasons of the others go into `unreadable`."""
+    prepare = partial(prepare_image, looking.processor)
+    loaded = load_ahead(iter(own), partial(load_input, images, prepare), batch_size=batch_size, threads=threads)
+    for batch in take_batches(skip_unreadable(loaded, unreadable), batch_size):
         yield torch.stack(batch)
+
+
+def skip_unreadable(images: Iterator[LoadedImage], unreadable: dict[str, str]) -> Iterator[Tensor]:
+    for image in images:
+        if image.pixels is None:
+            unreadable[image.name] = image.unreadable
+        else:
+            yield image.pixels
+
+
+def prepare_image(processor: Any, image: Image.Image) -> Tensor:
+    return processor(image, return_tensors="pt")["pixel_values"][0]
 
 
 def joined(shares: list[list[BlockEntropies]]) -> list[BlockEntropies]:

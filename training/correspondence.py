@@ -31,8 +31,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from modeling_esvit.analysis.token_places import Size
+from modeling_esvit.embed.engine import LoadedImage
 from modeling_esvit.embed.files import Parts
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.devices import open_device
 from training.data.sources import DataOptionError, ImageSource, open_source
 from training.evaluation.command import (
     CardFigure,
@@ -41,7 +43,6 @@ from training.evaluation.command import (
     checked,
     checked_output,
     features_folder,
-    open_device,
     run_command,
     split_name,
     write_result,
@@ -60,7 +61,7 @@ from training.matching.measures import (
     regions_at,
     shares,
 )
-from training.matching.over_images import LoadedPairs, Measured, PairImages, match_pairs, measure_images
+from training.matching.over_images import Measured, PairImages, match_pairs, measure_images
 from training.matching.pairs import MIRRORED, PAIRS, Pair
 from training.matching.stereo import match_stereo, whole_size
 from training.state.figure_files import save_figure
@@ -143,18 +144,18 @@ def drawn_match(name: str, pair: Pair, model: FrozenModel) -> Drawn:
     return Drawn(pair.views, starts, ends, right.numpy())
 
 
-def drawn_images(images: PairImages, count: int = DRAWN) -> list[LoadedPairs]:
+def drawn_images(images: PairImages, count: int = DRAWN) -> list[LoadedImage]:
     """So many images, or all, evenly spread: from each start the first one that can be read."""
     starts = np.unique(np.linspace(0, len(images), count, endpoint=False).astype(int)).tolist()
     rows = (images.read(range(start, len(images)), threads=1) for start in starts)
-    found = (next((image for image in following if image.pairs), None) for following in rows)
+    found = (next((image for image in following if image.pixels is not None), None) for following in rows)
     return [image for image in found if image is not None]
 
 
 def picture(model: FrozenModel, source: ImageSource, measured: Measured) -> Figure:
     """Top matches in a few images."""
     loaded = drawn_images(PairImages(source, measured))
-    kinds = zip(measured.pairs, zip(*(image.pairs for image in loaded), strict=True), strict=True)
+    kinds = zip(measured.pairs, zip(*(image.pixels for image in loaded), strict=True), strict=True)
     return draw_pairs({TITLES[name]: [drawn_match(name, pair, model) for pair in pairs] for name, pairs in kinds})
 
 

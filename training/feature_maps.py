@@ -27,9 +27,10 @@ from torch.nn import functional as F
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import decode
+from modeling_esvit.images.devices import open_device
 from modeling_esvit.storage.atomic import write_text
 from training.data.sources import ImageSource, open_source
-from training.evaluation.command import COMMON_ERRORS, features_folder, open_device, run_command, split_name
+from training.evaluation.command import COMMON_ERRORS, features_folder, run_command, split_name
 from training.features.bank import FeatureBank, make_bank
 from training.features.extraction import LabelledImages
 from training.features.frozen_models import load_frozen

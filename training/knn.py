@@ -240,7 +240,7 @@ def evaluate_knn(
     Raises:
         NeighbourCountError: a k is more than the training images (or none of the default ones fits).
         TemperatureError: it is not positive.
-        UnlabelledDataError, NonFiniteFeatureError, NoViewFeatureError, DataOptionError, EmptySourceError,
+        UnlabelledDataError, FeatureError, DataOptionError, EmptySourceError,
         TooManyUnreadableImagesError: the data or the model cannot be used, see their descriptions.
     """
     k = fitting(len(train)) if k is None else k

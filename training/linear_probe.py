@@ -28,7 +28,9 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from modeling_esvit.embed.engine import FeatureError, LoadedImage
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.devices import open_device
 from modeling_esvit.storage.atomic import replace_file
 from training.data.shard_stream import ShardStream
 from training.data.sources import ImageSource
@@ -42,7 +44,6 @@ from training.evaluation.command import (
     card_figures,
     checked,
     features_folder,
-    open_device,
     open_train_and_test,
     run_command,
     top_k_accuracy,
@@ -51,7 +52,6 @@ from training.evaluation.command import (
 from training.evaluation.probe_data import ProbeImages, ProbeView
 from training.evaluation.probes import LinearProbes, Setting
 from training.features.bank import FeatureBank, checksum, make_bank, source_identity
-from training.features.extraction import Loaded, NonFiniteFeatureError
 from training.features.frozen_models import FrozenModel, block_features, load_frozen, training_view
 from training.figures.accuracy import draw_probe
 
@@ -186,14 +186,14 @@ class Probing:
         """The mean loss of each classifier over the steps of an epoch; None of one that diverged.
 
         Raises:
-            NonFiniteFeatureError: the model gave NaN or infinity for a crop.
+            FeatureError: the model gave NaN or infinity for a crop.
         """
         losses = []
         for batch in self.images.epoch(epoch, self.options.workers):
             losses.append(self.probes.step(*self.features(batch)))
             bar.update()
         if not self.finite:
-            raise NonFiniteFeatureError(
+            raise FeatureError(
                 f"the feature of a crop of epoch {epoch + 1} is not finite: the model's weights are broken, or "
                 f"overflow in {self.model.model.dtype}."
             )
@@ -202,7 +202,7 @@ class Probing:
         return {setting.name: loss if math.isfinite(loss) else None for setting, loss in named}
 
     @torch.no_grad()
-    def features(self, batch: list[Loaded]) -> tuple[Tensor, Tensor]:
+    def features(self, batch: list[LoadedImage]) -> tuple[Tensor, Tensor]:
         """Features [b, C] and labels [b] of the images that could be read.
 
         Raises:

@@ -34,17 +34,17 @@ from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
 from modeling_esvit.configuration_esvit import EsViTArchitectureError
+from modeling_esvit.embed.engine import FeatureError
 from modeling_esvit.images.devices import DeviceError, check_device
 from training.evaluation.command import checked_output, run_command, write_result
 from training.evaluation.speed import DTYPES, ThroughputError, ThroughputOptions, chosen_device, configuration, measure
-from training.features.extraction import NoViewFeatureError
 from training.features.frozen_models import TIMM, FrozenModelError
 from training.figures.throughput import draw
 
 
 PUBLISHED = Path(__file__).parent / "evaluation" / "published_throughput.yaml"
 
-USER_ERRORS = (ThroughputError, DeviceError, FrozenModelError, NoViewFeatureError, EsViTArchitectureError, OSError)
+USER_ERRORS = (ThroughputError, DeviceError, FrozenModelError, FeatureError, EsViTArchitectureError, OSError)
 
 
 def measure_all(options: ThroughputOptions) -> dict[str, dict[str, Any]]:

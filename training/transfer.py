@@ -37,6 +37,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
+from modeling_esvit.images.devices import open_device
 from modeling_esvit.storage.atomic import write_text
 from training.evaluation.command import (
     COMMON_ERRORS,
@@ -48,7 +49,6 @@ from training.evaluation.command import (
     card_figures,
     checked,
     checked_output,
-    open_device,
     run_command,
     write_result,
 )

@@ -45,7 +45,7 @@ class Features:
         return {"view": self.view} | ({} if self.regions is None else {"regions": self.regions})
 
 
-def joined(parts: list[Features]) -> Features:
+def concatenate(parts: list[Features]) -> Features:
     """Raises:
     OutputError: no image could be read.
     """
@@ -128,7 +128,7 @@ def check_output(output: Path, overwrite: bool) -> None:
         raise OutputError(f"{output} exists already: name another file, or pass --overwrite.")
 
 
-def put_together(parts: Parts, count: int, output: Path) -> dict[str, str]:
+def merge_parts(parts: Parts, count: int, output: Path) -> dict[str, str]:
     """Write `output` from parts 0 .. count - 1. parquet is written part by part; the others pass through memory as a
     whole. Returns what could not be read, and lists it beside the output (`OUTPUT.unreadable.txt`).
     """
@@ -136,7 +136,7 @@ def put_together(parts: Parts, count: int, output: Path) -> dict[str, str]:
         if output.suffix == ".parquet":
             unreadable = write_parquet((parts.read(number) for number in range(count)), partial)
         else:
-            features = joined([parts.read(number) for number in range(count)])
+            features = concatenate([parts.read(number) for number in range(count)])
             unreadable = features.unreadable
             write_arrays(features, partial, output.suffix)
     report = output.with_name(output.name + ".unreadable.txt")

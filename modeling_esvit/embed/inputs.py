@@ -6,7 +6,7 @@ import functools
 import glob
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,9 +14,11 @@ from typing import Any, Protocol
 import datasets
 import pyarrow as pa
 import requests
+from PIL.Image import Image
 from requests.adapters import HTTPAdapter
 from urllib3 import Retry
 
+from modeling_esvit.embed.engine import LoadedImage, load_image
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import Record, UnreadableImageError, image_extensions
 
@@ -152,6 +154,15 @@ def find_images(inputs: Sequence[str], image_column: str | None = None) -> ManyI
     if not found:
         raise NoImagesError("No image was named.")
     return ManyImages(found)
+
+
+def load_input(images: Images, prepare: Callable[[Image], Any], index: int) -> LoadedImage:
+    """Returns an image as `prepare` makes it for a model, or why there is none."""
+    try:
+        record = images.read(index)
+    except UnreadableImageError as error:  # nothing came from its URL
+        return LoadedImage(images.name(index), None, None, str(error))
+    return load_image(record, prepare)
 
 
 def open_input(name: str, image_column: str | None) -> Images:

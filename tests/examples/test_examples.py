@@ -32,10 +32,11 @@ import examples.segment as segment
 import examples.similar_images as similar_images
 from examples.photographs import write_photographs
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
+from modeling_esvit.embed.engine import FeatureError
 from modeling_esvit.images.models import NoImageModelError
 from tests.helpers.tiny_runs import write_images
 from training.data.columns import DataOptionError, ImageColumns
-from training.features.extraction import NonFiniteFeatureError, evaluation_transform
+from training.features.extraction import evaluation_transform
 
 
 @pytest.fixture(scope="module")
@@ -254,7 +255,7 @@ def test_fine_tuning_sees_images_of_all_kinds(folder, tmp_path):
 def test_accuracies_of_few_classes():
     prediction = EvalPrediction(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
     assert finetune.compute_accuracy(prediction) == {"top1": 0.5, "top5": 1.0}
-    with pytest.raises(NonFiniteFeatureError, match="lower --lr"):
+    with pytest.raises(FeatureError, match="lower --lr"):
         finetune.compute_accuracy(EvalPrediction(np.array([[0.1, np.nan]]), np.array([1])))
 
 

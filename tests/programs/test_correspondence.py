@@ -137,7 +137,7 @@ def test_what_cannot_be_measured(folder, images, tmp_path, monkeypatch, capsys):
     torch.nn.init.constant_(broken.encoder.norm.bias, torch.nan)
     broken.save_pretrained(tmp_path / "broken")
     BitImageProcessor.from_pretrained(folder).save_pretrained(tmp_path / "broken")
-    with pytest.raises(SystemExit, match=re.escape("00.png are not finite")):
+    with pytest.raises(SystemExit, match=re.escape("00.png is not finite")):
         command(monkeypatch, tmp_path / "broken", "--data", images, "--measures", "mirrored")
 
 

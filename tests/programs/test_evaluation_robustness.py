@@ -18,10 +18,10 @@ import training.linear_probe as linear_probe
 import training.transfer as transfer
 from modeling_esvit import EsViTModel
 from modeling_esvit.images.decoding import decode
-from modeling_esvit.images.devices import DeviceError
+from modeling_esvit.images.devices import DeviceError, open_device
 from tests.helpers.tiny_runs import write_images, write_model
 from training.data.sources import open_source
-from training.evaluation.command import open_device, run_command
+from training.evaluation.command import run_command
 from training.features.extraction import LONGEST, evaluation_transform, middle
 from training.features.frozen_models import load_frozen
 

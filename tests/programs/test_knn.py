@@ -24,13 +24,13 @@ from transformers import AutoImageProcessor
 
 import training.knn as knn
 from modeling_esvit import EsViTConfig, EsViTModel
+from modeling_esvit.embed.engine import FeatureError
 from tests.helpers.coloured_images import COLOURS, write_coloured_images
 from tests.helpers.paths import FIXTURES, ROOT
 from training.data.sources import DataOptionError, open_source
 from training.evaluation.command import METRIC, align_labels, told_apart
 from training.features.extraction import (
     LabelledImages,
-    NonFiniteFeatureError,
     UnlabelledDataError,
     evaluation_transform,
     process_items,
@@ -182,7 +182,7 @@ def test_unreadable_images_are_left_out_and_named(model, images, caplog):
 def test_data_that_cannot_be_evaluated(model, images):
     broken = EsViTModel(model.config)
     torch.nn.init.constant_(broken.encoder.norm.bias, torch.nan)
-    with pytest.raises(NonFiniteFeatureError, match=r"blue/0\.png is not finite.* 14 more of the 15"):
+    with pytest.raises(FeatureError, match=r"blue/0\.png is not finite.* 14 more of 15"):
         evaluate_folders(broken, *images, k=[5])
     with pytest.raises(UnlabelledDataError):
         evaluate_folders(model, images[0], images[1] / "red", k=[5])

@@ -19,13 +19,14 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
+from modeling_esvit.embed.engine import FeatureError
 from modeling_esvit.embed.files import OutputError
-from modeling_esvit.images.devices import DeviceError, check_device
+from modeling_esvit.images.devices import DeviceError, open_device
 from modeling_esvit.storage.atomic import write_text
 from training.data.sources import DataOptionError, EmptySourceError, ImageSource, open_source
 from training.evaluation.public_names import public_command, public_name
 from training.features.bank import PART_SIZE, FeatureBank, make_bank
-from training.features.extraction import NonFiniteFeatureError, NoViewFeatureError, UnlabelledDataError
+from training.features.extraction import UnlabelledDataError
 from training.features.frozen_models import FrozenModel, FrozenModelError, load_frozen
 from training.state.figure_files import save_figure
 
@@ -41,7 +42,7 @@ NO_CLASS = -1  # in a ranking: no more classes; as a label: not a class of the t
 # What a user can put right; the commands print their message alone.
 COMMON_ERRORS = (
     *(DataOptionError, EmptySourceError, UnlabelledDataError, FrozenModelError, OutputError),
-    *(NonFiniteFeatureError, NoViewFeatureError, DeviceError, OSError),
+    *(FeatureError, DeviceError, OSError),
 )
 
 
@@ -154,15 +155,6 @@ def checked_output(parser: argparse.ArgumentParser, arguments: argparse.Namespac
         if not os.access(arguments.output.parent, os.W_OK):
             parser.error(f"--output {arguments.output}: {arguments.output.parent} cannot be written to")
     return arguments
-
-
-def open_device(device: str | None) -> PartialState:
-    """Raises:
-    DeviceError: see `check_device`.
-    """
-    check_device(device)
-    # Accelerate ignores torchrun's processes on a CPU unless told that there is nothing else.
-    return PartialState(cpu=device == "cpu" or not torch.accelerator.is_available())
 
 
 @contextmanager

@@ -16,11 +16,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from modeling_esvit.images.decoding import UnreadableImageError, decode
-from modeling_esvit.images.read_ahead import in_order
+from modeling_esvit.embed.engine import LoadedImage, load_ahead, load_image, take_batches
 from training.data.shard_stream import ShardStream
 from training.data.sources import ImageSource, epoch_order
-from training.features.extraction import AHEAD, Loaded, UnlabelledDataError, batched
+from training.features.extraction import UnlabelledDataError
 from training.features.frozen_models import FrozenModel, training_view
 from training.views.draw import FLIP_PROBABILITY, draw_box, keyed_generator
 
@@ -82,12 +81,12 @@ class ProbeImages:
             found.append(positions[self.rank * share : (self.rank + 1) * share])
         return found
 
-    def epoch(self, epoch: int, threads: int) -> Iterator[list[Loaded]]:
+    def epoch(self, epoch: int, threads: int) -> Iterator[list[LoadedImage]]:
         """The images of each step; a batch of a process may be empty in the last one."""
         items = iter(self.epoch_items(epoch))
-        loaded = in_order(items, partial(self.load, epoch), threads=threads, ahead=AHEAD * self.share)
+        loaded = load_ahead(items, partial(self.load, epoch), batch_size=self.share, threads=threads)
         if isinstance(self.source, ShardStream):
-            return batched(loaded, self.share)
+            return take_batches(loaded, self.share)
         return (list(islice(loaded, len(step))) for step in self.steps())
 
     def num_steps(self) -> int:
@@ -95,14 +94,11 @@ class ProbeImages:
         count = len(self.source) // self.world if isinstance(self.source, ShardStream) else len(self.source)
         return -(-count // (self.share if isinstance(self.source, ShardStream) else self.share * self.world))
 
-    def load(self, epoch: int, numbered: tuple[int, Any]) -> Loaded:
+    def load(self, epoch: int, numbered: tuple[int, Any]) -> LoadedImage:
         position, item = numbered
         record = self.source.read(item)
-        name = record.identity()
         if record.label is None or record.label < 0:
-            raise UnlabelledDataError(f"{name} has no label (it is {record.label}); a linear probe needs one for each.")
-        try:
-            image = decode(record)
-        except UnreadableImageError as error:
-            return Loaded(name, record.label, None, str(error))
-        return Loaded(name, record.label, self.view.make(image, keyed_generator(self.seed, epoch, position)))
+            raise UnlabelledDataError(
+                f"{record.identity()} has no label (it is {record.label}); a linear probe needs one for each."
+            )
+        return load_image(record, partial(self.view.make, generator=keyed_generator(self.seed, epoch, position)))

@@ -16,10 +16,10 @@ from transformers import AutoConfig, AutoModel
 
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.configuration_esvit import find_published_name
+from modeling_esvit.embed.engine import pooled_features
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.families import ARCHITECTURES
 from training.evaluation.model_counts import parameters_and_operations
-from training.features.extraction import pooled_features
 from training.features.frozen_models import TIMM, TimmModel, of_timm
 
 

@@ -15,10 +15,10 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from modeling_esvit.embed.engine import LoadedImage, check_finite, extract, stack_pixels
 from modeling_esvit.embed.files import Features, OutputError, Parts
 from training.data.sources import DatasetSource, EmptySourceError, FolderSource, ImageSource
 from training.data.unreadable import SkipLog
-from training.features.extraction import LabelledImages, Loaded, NonFiniteFeatureError, batched
+from training.features.extraction import LabelledImages
 from training.features.frozen_models import FrozenModel, file_name
 from training.state.data_record import identity
 
@@ -156,7 +157,7 @@ def make_bank(
     batches of images.
 
     Raises:
-        UnlabelledDataError, NonFiniteFeatureError, NoViewFeatureError, EmptySourceError, TooManyUnreadableImagesError:
+        UnlabelledDataError, FeatureError, EmptySourceError, TooManyUnreadableImagesError:
             the data or the model cannot be used, see their descriptions.
         OutputError: a part is damaged.
     """
@@ -226,40 +227,30 @@ def extract_parts(
             items = images.items(range(rows[span[0]].start, rows[span[-1]].stop))
             loaded = images.read(items, batch_size, num_threads)
             for number in span:
-                part = extract_part(model, islice(loaded, len(rows[number])), batch_size, bar)
+                part = extract_part(model, islice(loaded, len(rows[number])), batch_size, bar.update)
                 skipped.add(part.unreadable)
                 parts.write(number, part)
 
 
 @torch.inference_mode()
-def extract_part(model: FrozenModel, images: Iterator[Loaded], batch_size: int, bar: tqdm) -> LabelledFeatures:
-    """Raises:
-    NonFiniteFeatureError: names the first image whose feature is not finite.
+def extract_part(
+    model: FrozenModel, images: Iterator[LoadedImage], batch_size: int, after_batch: Callable[[int], object]
+) -> LabelledFeatures:
+    """Returns the features of the images of a part.
+
+    Raises:
+        FeatureError: a feature is not finite; the message names the first such image.
     """
-    readable: list[tuple[str, int]] = []
-    unreadable: dict[str, str] = {}
-    computed: list[Tensor] = []
-    for batch in batched(images, batch_size):
-        bar.update(len(batch))
-        good = [image.pixels for image in batch if image.pixels is not None]
-        unreadable |= {image.name: image.unreadable for image in batch if image.pixels is None}
-        readable += [(image.name, image.label) for image in batch if image.pixels is not None]
-        if good:
-            pixels = torch.stack(good).to(model.model.device, model.model.dtype)
-            computed.append(model.features(pixels).float().cpu())
-    view = torch.cat(computed) if computed else torch.empty(0, 0)
-    refuse_non_finite(view, [name for name, _ in readable], model)
-    labels = np.array([label for _, label in readable], dtype=np.int64)
-    return LabelledFeatures([name for name, _ in readable], view.numpy(), None, unreadable, labels=labels)
+    compute = partial(compute_features, model)
+    found = extract(images, compute, batch_size=batch_size, after_batch=after_batch)
+    view = found.outputs[0].float().cpu() if found.outputs else torch.empty(0, 0)
+    check_finite(view, found.names.__getitem__, model.model.dtype)
+    labels = np.array(found.labels, dtype=np.int64)
+    return LabelledFeatures(found.names, view.numpy(), None, found.unreadable, labels=labels)
 
 
-def refuse_non_finite(features: Tensor, names: list[str], model: FrozenModel) -> None:
-    broken = (~features.isfinite().all(dim=1)).nonzero()[:, 0].tolist()
-    if broken:
-        raise NonFiniteFeatureError(
-            f"the feature of {names[broken[0]]} is not finite, nor are those of {len(broken) - 1} more of {len(names)} "
-            f"images: the model's weights are broken, or overflow in {model.model.dtype}."
-        )
+def compute_features(model: FrozenModel, images: list[LoadedImage]) -> list[Tensor]:
+    return [model.features(stack_pixels(images, model.model))]
 
 
 def note_unreadable(bank: FeatureBank, images: LabelledImages) -> None:

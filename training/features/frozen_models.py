@@ -21,10 +21,10 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from modeling_esvit.analysis.token_places import Size, TokenPlaces, stretched
-from modeling_esvit.embed.embedder import fingerprint
+from modeling_esvit.embed.engine import pooled_features
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.images.models import load_image_model
-from training.features.extraction import Transform, evaluation_transform, middle, pooled_features
+from modeling_esvit.images.models import fingerprint, load_image_model
+from training.features.extraction import Transform, evaluation_transform, middle
 
 
 TIMM = "timm:"

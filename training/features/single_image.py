@@ -17,10 +17,9 @@ from modeling_esvit import EsViTBackboneError, EsViTInputError
 from modeling_esvit.analysis.attention_maps import AttentionLayoutError
 from modeling_esvit.analysis.token_places import TokenPlacesError, region_stride
 from modeling_esvit.images.decoding import Record, decode
-from modeling_esvit.images.devices import DeviceError
+from modeling_esvit.images.devices import DeviceError, open_device
 from modeling_esvit.images.models import load_image_model
 from modeling_esvit.images.whole import whole_image
-from training.evaluation.command import open_device
 from training.features.frozen_models import TIMM, FrozenModelError
 
 

@@ -8,25 +8,25 @@ the result has the same digits for any number. A stopped call lacks some parts, 
 
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import PartialState
+from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from modeling_esvit.embed.files import Features, Parts, joined
-from modeling_esvit.images.decoding import UnreadableImageError, decode
-from modeling_esvit.images.read_ahead import in_order
+from modeling_esvit.embed.engine import LoadedImage, check_finite, extract, load_ahead, load_image
+from modeling_esvit.embed.files import Features, Parts, concatenate
 from training.data.shard_stream import ShardStream
 from training.data.sources import ImageSource
 from training.data.unreadable import SkipLog
 from training.features.bank import checksum, own_parts, source_identity, spans
-from training.features.extraction import AHEAD, NonFiniteFeatureError, batched
 from training.features.frozen_models import FrozenModel, training_view
 from training.features.regions import Grid, even_grid, region_features
 from training.matching.measures import (
@@ -55,14 +55,6 @@ class Measured:
     batch_size: int
 
 
-class LoadedPairs(NamedTuple):
-    """The pairs of an image; `unreadable` says why there are none."""
-
-    name: str
-    pairs: tuple[Pair, ...]
-    unreadable: str = ""
-
-
 class PairImages:
     """The images of a source of any kind, in its own order, as pairs of views."""
 
@@ -77,39 +69,31 @@ class PairImages:
         items = self.source.rows(rows.start, rows.stop) if isinstance(self.source, ShardStream) else iter(rows)
         return zip(rows, items, strict=True)
 
-    def load(self, numbered: tuple[int, Any]) -> LoadedPairs:
+    def load(self, numbered: tuple[int, Any]) -> LoadedImage:
         number, item = numbered
-        record = self.source.read(item)
-        try:
-            image = decode(record)
-        except UnreadableImageError as error:
-            return LoadedPairs(record.identity(), (), str(error))
-        side, seed = self.measured.side, self.measured.seed
-        return LoadedPairs(
-            record.identity(), tuple(make_pair(name, image, side, seed, number) for name in self.measured.pairs)
-        )
+        return load_image(self.source.read(item), partial(self.make_pairs, number=number))
 
-    def read(self, rows: range, threads: int) -> Iterator[LoadedPairs]:
-        return in_order(self.items(rows), self.load, threads=threads, ahead=AHEAD * self.measured.batch_size)
+    def make_pairs(self, image: Image.Image, number: int) -> tuple[Pair, ...]:
+        side, seed = self.measured.side, self.measured.seed
+        return tuple(make_pair(name, image, side, seed, number) for name in self.measured.pairs)
+
+    def read(self, rows: range, threads: int) -> Iterator[LoadedImage]:
+        """Returns the images with their pairs as `pixels`."""
+        return load_ahead(self.items(rows), self.load, batch_size=self.measured.batch_size, threads=threads)
 
 
 def match_pairs(model: FrozenModel, pairs: list[Pair], names: list[str]) -> tuple[Matches, Grid]:
     """The regions of the first views in the second ones, on the CPU.
 
     Raises:
-        NonFiniteFeatureError: names the first image with features that are not finite.
+        FeatureError: names the first image with features that are not finite.
         TokenPlacesError: see `region_features` and `even_grid`.
     """
     _, mean, std = training_view(model)
     pixels = torch.stack([pair.pixels(mean, std) for pair in pairs])
     features, places = region_features(model.model, pixels.flatten(0, 1))
     features = features.unflatten(0, (len(pairs), 2))
-    finite = features.flatten(1).isfinite().all(dim=1).tolist()
-    if not all(finite):
-        raise NonFiniteFeatureError(
-            f"the regions of {names[finite.index(False)]} are not finite, nor are those of {finite.count(False) - 1} "
-            f"more of {len(names)} images: the model's weights are broken, or overflow in {model.model.dtype}."
-        )
+    check_finite(features, names.__getitem__, model.model.dtype)
     found = best_matches(features[:, 0], features[:, 1])
     return Matches(found.regions.cpu(), found.similarity.cpu()), even_grid(places)
 
@@ -123,20 +107,21 @@ def score_pairs(model: FrozenModel, name: str, pairs: list[Pair], names: list[st
     return position_scores(found.regions, torch.stack([pair.truth(grid) for pair in pairs]), grid, size)
 
 
-def measure_part(model: FrozenModel, images: Iterator[LoadedPairs], measured: Measured, bar: tqdm) -> Features:
-    """As `view`, the scores of all kinds of pairs of each image."""
-    names, unreadable, scores = list[str](), dict[str, str](), list[np.ndarray]()
-    for batch in batched(images, measured.batch_size):
-        bar.update(len(batch))
-        readable = [image for image in batch if image.pairs]
-        unreadable |= {image.name: image.unreadable for image in batch if not image.pairs}
-        batch_names = [image.name for image in readable]
-        names += batch_names
-        if readable:
-            kinds = zip(measured.pairs, zip(*(image.pairs for image in readable), strict=True), strict=True)
-            rows = [score_pairs(model, name, list(pairs), batch_names) for name, pairs in kinds]
-            scores.append(torch.cat(rows, dim=1).numpy())
-    return Features(names, np.concatenate(scores) if scores else np.empty((0, 0)), None, unreadable)
+def measure_part(
+    model: FrozenModel, images: Iterator[LoadedImage], measured: Measured, after_batch: Callable[[int], object]
+) -> Features:
+    """Returns as `view` the scores of all kinds of pairs of each image."""
+    compute = partial(score_batch, model, measured)
+    found = extract(images, compute, batch_size=measured.batch_size, after_batch=after_batch)
+    scores = found.outputs[0].numpy() if found.outputs else np.empty((0, 0))
+    return Features(found.names, scores, None, found.unreadable)
+
+
+def score_batch(model: FrozenModel, measured: Measured, images: list[LoadedImage]) -> list[Tensor]:
+    """Returns a row for each image: the scores of its pairs, kind after kind."""
+    names = [image.name for image in images]
+    kinds = zip(measured.pairs, zip(*(image.pixels for image in images), strict=True), strict=True)
+    return [torch.cat([score_pairs(model, name, list(pairs), names) for name, pairs in kinds], dim=1)]
 
 
 def measure_images(
@@ -147,7 +132,7 @@ def measure_images(
     Meanwhile they are in parts beside `output`, which a later call goes on with, and which the caller deletes.
 
     Raises:
-        NonFiniteFeatureError, TokenPlacesError, FrozenModelError: the model cannot be used.
+        FeatureError, TokenPlacesError, FrozenModelError: the model cannot be used.
         OutputError: parts of another call are there, or a part is damaged, or no image can be read.
         TooManyUnreadableImagesError: more than `SkipLog` allows.
     """
@@ -164,9 +149,11 @@ def measure_images(
         for span in spans(own):
             loaded = images.read(range(rows[span[0]].start, rows[span[-1]].stop), threads)
             for number in span:
-                parts.write(number, measure_part(model, itertools.islice(loaded, len(rows[number])), measured, bar))
+                parts.write(
+                    number, measure_part(model, itertools.islice(loaded, len(rows[number])), measured, bar.update)
+                )
     state.wait_for_everyone()
-    everything = joined([parts.read(number) for number in range(count)])
+    everything = concatenate([parts.read(number) for number in range(count)])
     note_unreadable(everything.unreadable, len(images))
     return by_kind(torch.from_numpy(everything.view), measured), parts
 

@@ -18,6 +18,7 @@ from transformers import BitImageProcessor
 from transformers.initialization import no_init_weights
 
 from modeling_esvit import EsViTArchitectureError, EsViTBackboneError, EsViTConfig
+from modeling_esvit.embed.engine import FeatureError
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import evaluation_preprocessor
 from training.data.shard_stream import ShardStream
@@ -25,7 +26,6 @@ from training.data.sources import DataOptionError, EmptySourceError, ImageSource
 from training.evaluation.command import told_apart
 from training.features.extraction import (
     LabelledImages,
-    NonFiniteFeatureError,
     Transform,
     UnlabelledDataError,
     evaluation_transform,
@@ -60,7 +60,7 @@ USER_ERRORS = (
     *(OptionError, ViewOptionError, PrecisionError, ShardingError, RunFolderError, NonFiniteLossError),
     *(EsViTArchitectureError, EsViTBackboneError, StrictDataclassError, InitialisationError),
     *(DataOptionError, EmptySourceError, UnlabelledDataError, NeighbourCountError),
-    *(NonFiniteFeatureError, OSError),  # the latter also for missing data, unreadable images, a full disk
+    *(FeatureError, OSError),  # the latter also for missing data, unreadable images, a full disk
 )
 # Those that every process raises at the same point, so that one can tell it.
 RAISED_BY_ALL = (PreparationError, OptionError, RunFolderError, NonFiniteLossError)

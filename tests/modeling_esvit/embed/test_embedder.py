@@ -24,7 +24,8 @@ from PIL import Image
 from transformers import AutoImageProcessor, ResNetConfig, ResNetModel, ViTConfig, ViTModel
 
 from modeling_esvit import EsViTConfig, EsViTModel
-from modeling_esvit.embed.embedder import Embedder, FeatureError, embed, main, parse_arguments
+from modeling_esvit.embed.command import main, parse_arguments
+from modeling_esvit.embed.embedder import Embedder, FeatureError, embed
 from modeling_esvit.embed.files import FORMATS, OutputError, load_features
 from modeling_esvit.embed.inputs import NoImagesError, find_images
 from tests.helpers.paths import ROOT

@@ -15,13 +15,14 @@ from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTModel
 
 import training.knn as knn
 from modeling_esvit import EsViTConfig, EsViTModel
+from modeling_esvit.embed.engine import FeatureError
 from modeling_esvit.embed.files import OutputError
 from modeling_esvit.images.decoding import decode
 from tests.helpers.tiny_runs import write_images
 from training.data.sources import open_source
 from training.evaluation.command import split_name
 from training.features.bank import make_bank
-from training.features.extraction import NonFiniteFeatureError, UnlabelledDataError
+from training.features.extraction import UnlabelledDataError
 from training.features.frozen_models import FrozenModelError, load_frozen
 
 
@@ -167,7 +168,7 @@ def test_images_that_cannot_be_used(model_folder, images, tmp_path, caplog):
         make_bank(load_frozen(model_folder), "x", open_source(copy / "a"), tmp_path / "banks")
     broken = load_frozen(model_folder)
     torch.nn.init.constant_(broken.model.encoder.norm.bias, torch.nan)
-    with pytest.raises(NonFiniteFeatureError, match=r"a/00\.png is not finite.* 10 more of 11"):
+    with pytest.raises(FeatureError, match=r"a/00\.png is not finite.* 10 more of 11"):
         make_bank(broken, "broken", open_source(images), tmp_path / "banks")
 
 

@@ -1,0 +1,95 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Writes the features of images into one file.
+
+    python -m modeling_esvit.embed org/esvit-swin-b photographs/ --output features.parquet
+    python -m modeling_esvit.embed runs/mine/teacher "holiday/*.jpg" urls.txt --output features.npz --regions
+    accelerate launch --num_processes 8 -m modeling_esvit.embed MODEL my/dataset:test --output features.safetensors
+
+MODEL is a model folder or a name on the Hub, of this project or any other whose model has a `pooler_output`. A call that
+was stopped goes on when it is repeated, also with another number of processes. Images that cannot be read are left out
+and listed in OUTPUT.unreadable.txt; the exit code stays 0 as long as one can be read.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from modeling_esvit.embed.embedder import Embedder, embed_to_file
+from modeling_esvit.embed.files import FORMATS, check_output
+from modeling_esvit.embed.inputs import find_images
+from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.devices import DeviceError, check_device, open_device
+
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", metavar="MODEL", help="a model folder, or the name of a model on the Hub")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        metavar="IMAGES",
+        help="folders, files, globs, URLs, text files of paths and URLs (.txt), or data sets, NAME or NAME:SPLIT",
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, help=f"the file; its suffix is one of {' '.join(FORMATS)}"
+    )
+    parser.add_argument("--regions", action="store_true", help="also the features of all regions")
+    parser.add_argument("--image_column", help="of data sets, where they have several columns of images")
+    parser.add_argument("--image_size", type=int, help="pixels a side, instead of the size the model was made for")
+    parser.add_argument("--batch_size", type=int, default=64, help="images a process (%(default)s)")
+    parser.add_argument("--part_size", type=int, default=512, help="images between two saves (%(default)s)")
+    parser.add_argument("--num_threads", type=int, default=8, help="that read images, in each process (%(default)s)")
+    parser.add_argument("--device", help="where the model computes (an accelerator, if there is one)")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="in what it computes (%(default)s)")
+    parser.add_argument("--revision", help="of a model on the Hub")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the model")
+    parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
+    parsed = parser.parse_args(arguments)
+    for name in ("batch_size", "part_size", "num_threads", "image_size"):
+        value = getattr(parsed, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name} must be at least 1, got {value}")
+    try:
+        check_device(parsed.device)
+    except DeviceError as error:
+        parser.error(str(error))
+    return parsed
+
+
+def main(arguments: list[str] | None = None) -> None:
+    options = parse_arguments(arguments)
+    try:
+        run(options)
+    except (EsViTError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+def run(options: argparse.Namespace) -> None:
+    open_device(options.device)
+    check_output(options.output, options.overwrite)
+    images = find_images(options.images, options.image_column)
+    embedder = Embedder.from_pretrained(
+        options.model,
+        device=options.device,
+        dtype=DTYPES[options.dtype],
+        image_size=options.image_size,
+        revision=options.revision,
+        trust_remote_code=options.trust_remote_code,
+    )
+    named = ("model", "revision", "images", "image_size", "dtype")
+    embed_to_file(
+        embedder,
+        images,
+        options.output,
+        settings={name: getattr(options, name) for name in named} | {"weights": embedder.fingerprint()},
+        regions=options.regions,
+        batch_size=options.batch_size,
+        num_threads=options.num_threads,
+        part_size=options.part_size,
+    )
