@@ -31,15 +31,16 @@ from transformers.utils import logging as transformers_logging
 from examples.demo import pretrain
 from examples.photographs import write_photographs
 from modeling_esvit.storage.atomic import write_text
-from training.correspondence import drawn_images, drawn_match, known, measure_source, measure_stereo
 from training.data.sources import open_source
+from training.evaluation.knn import TEMPERATURE, evaluate_banks
+from training.evaluation.stored_features import FitOptions, evaluate_features
 from training.features.bank import make_bank
 from training.features.frozen_models import load_frozen
 from training.figures.matching import draw_pairs
-from training.knn import TEMPERATURE, evaluate_banks
-from training.linear_features import evaluate_features
+from training.matching.evaluation import measure_source, measure_stereo, replace_nan
 from training.matching.over_images import Measured, PairImages
 from training.matching.pairs import MIRRORED, PAIRS
+from training.matching.top_matches import find_top_matches, pick_images
 from training.state.figure_files import save_figure
 
 
@@ -70,14 +71,14 @@ def measure(folder: Path, data: Path) -> dict[str, Any]:
         make_bank(model, split, open_source(str(data), split=split), features) for split in ("train", "test")
     )
     cpu = torch.device("cpu")
-    linear = argparse.Namespace(solver="logistic", l2=L2, held_out=0.2, shots=None, seeds=[0])
+    linear = FitOptions(solver="logistic", l2=L2, held_out=0.2, shots=None, seeds=[0])
     scores = {
         "knn": evaluate_banks(train, test, k=[K], temperature=TEMPERATURE, device=cpu),
         "linear": evaluate_features(linear, train, test, cpu),
     }
     measured, source = Measured(PAIRS, SIDE, seed=0, batch_size=32), open_source(str(data), split="test")
     correspondence, parts = measure_source(model, source, measured, features / "correspondence", threads=2)
-    scores |= correspondence | {"stereo": known(measure_stereo(model))}
+    scores |= correspondence | {"stereo": replace_nan(measure_stereo(model))}
     write_text(file, json.dumps(scores, indent=2) + "\n")
     parts.delete()
     return scores
@@ -129,11 +130,11 @@ def draw_results(results: Results) -> Figure:
 def draw_models(models: dict[str, Path], data: Path, count: int = 4) -> Figure:
     """Draws each model's ten most similar pairs of regions between the same images and their mirrored, grey selves."""
     measured = Measured((MIRRORED,), SIDE, seed=0, batch_size=1)
-    images = drawn_images(PairImages(open_source(str(data), split="test"), measured), count)
+    images = pick_images(PairImages(open_source(str(data), split="test"), measured), count)
     columns = {}
     for name, folder in models.items():
         model = load_frozen(str(folder))
-        columns[name] = [drawn_match(MIRRORED, image.pairs[0], model) for image in images]
+        columns[name] = [find_top_matches(MIRRORED, image.pairs[0], model) for image in images]
     return draw_pairs(columns)
 
 

@@ -20,8 +20,8 @@ import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.models import load_image_model
 from training.data.sources import open_source
+from training.evaluation.knn import evaluate_knn
 from training.features.extraction import evaluation_transform
-from training.knn import evaluate_knn
 from training.learning.init_from import find_origin
 
 

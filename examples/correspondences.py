@@ -20,9 +20,10 @@ from modeling_esvit.errors import EsViTError
 from training.features.frozen_models import load_frozen, training_view
 from training.features.regions import region_side
 from training.features.single_image import checked_picture
-from training.figures.matching import Drawn, draw_matches
+from training.figures.matching import draw_matches
 from training.matching.measures import centres
 from training.matching.stereo import StereoMatches, match_stereo, stereo_pair, whole_size
+from training.matching.top_matches import TopMatches
 from training.state.figure_files import save_figure
 
 
@@ -35,7 +36,7 @@ def draw(found: StereoMatches, title: str, *, count: int = 40) -> Figure:
     starts, ends = (centres(each, found.grid, shown).numpy() for each in (regions, found.matches[regions]))
     figure = Figure(figsize=(15, 5.6), layout="constrained")
     axes = figure.add_subplot()
-    draw_matches(axes, Drawn((np.array(left), np.array(right)), starts, ends, is_right))
+    draw_matches(axes, TopMatches((np.array(left), np.array(right)), starts, ends, is_right))
     drawn = (
         f"{len(regions)} of the most similar matches: {is_right.sum()} right (blue), {(~is_right).sum()} wrong (orange)"
     )

@@ -27,8 +27,8 @@ import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
 from examples.correspondences import draw
 from examples.photographs import measure_baselines, write_photographs
 from training.data.sources import open_source
+from training.evaluation.knn import evaluate_knn
 from training.features.extraction import evaluation_transform
-from training.knn import evaluate_knn
 from training.learning.networks import build_networks
 from training.matching.stereo import match_stereo
 from training.options.pretrain_options import parse_options

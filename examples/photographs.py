@@ -36,7 +36,7 @@ except ModuleNotFoundError as error:
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.storage.atomic import replace_folder
-from training.knn import knn_predict
+from training.evaluation.knn import knn_predict
 
 
 SCIKIT_IMAGE = (

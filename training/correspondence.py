@@ -21,18 +21,11 @@ file, and the same command continues a stopped one.
 """
 
 import argparse
-import math
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
-from modeling_esvit.analysis.token_places import Size
-from modeling_esvit.embed.engine import LoadedImage
-from modeling_esvit.embed.files import Parts
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.devices import open_device
 from training.data.sources import DataOptionError, ImageSource, open_source
@@ -48,28 +41,16 @@ from training.evaluation.command import (
     write_result,
 )
 from training.features.frozen_models import FrozenModel, load_frozen, training_view
-from training.features.regions import Grid, even_grid, region_features, region_side
-from training.figures.matching import Drawn, draw_curves, draw_pairs
-from training.matching.measures import (
-    MIRRORED_NAMES,
-    TOP,
-    cell_distance,
-    centres,
-    mirrored,
-    mirrored_chance,
-    most_similar,
-    regions_at,
-    shares,
-)
-from training.matching.over_images import Measured, PairImages, match_pairs, measure_images
-from training.matching.pairs import MIRRORED, PAIRS, Pair
-from training.matching.stereo import match_stereo, whole_size
+from training.figures.matching import draw_curves, draw_pairs
+from training.matching.evaluation import measure_source, measure_stereo, replace_nan
+from training.matching.over_images import Measured, PairImages
+from training.matching.pairs import MIRRORED, PAIRS
+from training.matching.top_matches import find_top_matches, pick_images
 from training.state.figure_files import save_figure
 
 
 STEREO = "stereo"
 STEREO_DATA = "motorcycle, scikit-image"
-DRAWN = 3  # images in the picture
 TITLES = {
     "mirrored": "mirrored, recoloured, grey: ten most similar pairs",
     "crops": "random crops",
@@ -116,47 +97,11 @@ def side_of(model: FrozenModel, given: int | None) -> int:
     return given or height
 
 
-def mirrored_result(scores: Tensor, grid: Grid, size: Size) -> dict[str, float]:
-    """Means over images, beside what guesses at random reach; NaN for a similarity that no image has."""
-    means = scores.nanmean(dim=0).tolist()
-    return dict(zip(MIRRORED_NAMES, means, strict=True)) | mirrored_chance(grid, size)
-
-
-def known(result: dict[str, float]) -> dict[str, float | None]:
-    """With None for NaN, which JSON does not have."""
-    return {name: None if math.isnan(value) else value for name, value in result.items()}
-
-
-def drawn_match(name: str, pair: Pair, model: FrozenModel) -> Drawn:
-    """The ten most similar pairs of regions of one image; of `mirrored` those that are exactly right are right."""
-    found, grid = match_pairs(model, [pair], [name])
-    size = (pair.views[0].shape[0], pair.views[0].shape[1])
-    truth = pair.truth(grid)
-    inside = truth.isfinite().all(dim=1)
-    regions = most_similar(found.similarity.where(inside, -torch.inf), TOP)[0]
-    regions = regions[inside[regions]]
-    matches = found.regions[0, regions]
-    if name == MIRRORED:
-        right = matches == mirrored(grid)[regions]
-    else:
-        right = cell_distance(matches, regions_at(truth[regions], grid, size), grid[1]) <= 1
-    starts, ends = (centres(each, grid, size).numpy() for each in (regions, matches))
-    return Drawn(pair.views, starts, ends, right.numpy())
-
-
-def drawn_images(images: PairImages, count: int = DRAWN) -> list[LoadedImage]:
-    """So many images, or all, evenly spread: from each start the first one that can be read."""
-    starts = np.unique(np.linspace(0, len(images), count, endpoint=False).astype(int)).tolist()
-    rows = (images.read(range(start, len(images)), threads=1) for start in starts)
-    found = (next((image for image in following if image.pixels is not None), None) for following in rows)
-    return [image for image in found if image is not None]
-
-
 def picture(model: FrozenModel, source: ImageSource, measured: Measured) -> Figure:
     """Top matches in a few images."""
-    loaded = drawn_images(PairImages(source, measured))
+    loaded = pick_images(PairImages(source, measured))
     kinds = zip(measured.pairs, zip(*(image.pixels for image in loaded), strict=True), strict=True)
-    return draw_pairs({TITLES[name]: [drawn_match(name, pair, model) for pair in pairs] for name, pairs in kinds})
+    return draw_pairs({TITLES[name]: [find_top_matches(name, pair, model) for pair in pairs] for name, pairs in kinds})
 
 
 def images_of(arguments: argparse.Namespace, model: FrozenModel) -> tuple[ImageSource, Measured]:
@@ -164,27 +109,6 @@ def images_of(arguments: argparse.Namespace, model: FrozenModel) -> tuple[ImageS
     source = open_source(name, split=split, streaming=arguments.streaming)
     pairs = tuple(measure for measure in arguments.measures if measure in PAIRS)
     return source, Measured(pairs, side_of(model, arguments.image_size), arguments.seed, arguments.batch_size)
-
-
-def measure_source(
-    model: FrozenModel, source: ImageSource, measured: Measured, output: Path, threads: int
-) -> tuple[dict[str, Any], Parts]:
-    """The result of all measures of images, and what a stopped call would go on with, beside `output`."""
-    side = measured.side
-    _, places = region_features(model.model, torch.zeros(1, 3, side, side))
-    size, grid = (side, side), even_grid(places)
-    scores, parts = measure_images(model, source, measured, output, threads=threads)
-    result: dict[str, Any] = {"images": len(next(iter(scores.values()))), "image_size": side, "grid": list(grid)}
-    for measure, rows in scores.items():
-        result[measure] = known(mirrored_result(rows, grid, size) if measure == MIRRORED else shares(rows))
-    return result, parts
-
-
-def measure_stereo(model: FrozenModel, size: Size | None = None) -> dict[str, float]:
-    """In views of `size`, or of about 1024 x 1536 pixels in whole regions."""
-    (height, _), mean, std = training_view(model)
-    size = size or whole_size(region_side(model.model, height))
-    return match_stereo(model.model, size=size, image_mean=mean, image_std=std).scores()
 
 
 def table(result: dict[str, Any]) -> str:
@@ -273,7 +197,7 @@ def correspondence_command() -> None:
         result |= found
     if state.is_main_process:
         if STEREO in arguments.measures:
-            result[STEREO] = known(measure_stereo(model, arguments.stereo_size and tuple(arguments.stereo_size)))
+            result[STEREO] = replace_nan(measure_stereo(model, arguments.stereo_size and tuple(arguments.stereo_size)))
         write_result(result, title, table(result), output, figures(result))
         if output is not None:
             write_curves(result, output)

@@ -31,10 +31,10 @@ from modeling_esvit.images.devices import open_device
 from modeling_esvit.storage.atomic import write_text
 from training.data.sources import ImageSource, open_source
 from training.evaluation.command import COMMON_ERRORS, features_folder, run_command, split_name
+from training.evaluation.knn import BANK_CHUNK, find_nearest
 from training.features.bank import FeatureBank, make_bank
 from training.features.extraction import LabelledImages
 from training.features.frozen_models import load_frozen
-from training.knn import BANK_CHUNK, nearest
 from training.state.figure_files import save_figure
 
 
@@ -97,7 +97,7 @@ def chosen_queries(labels: Tensor, count: int, seed: int) -> Tensor:
 def neighbours_of(bank: FeatureBank, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Similarities and rows of the images nearest to each query, which is not one of them: `[Q, count]` each."""
     features = bank.features()
-    ((similarity, rows),) = nearest([features[queries]], bank.pieces(BANK_CHUNK), min(count + 1, len(bank)))
+    ((similarity, rows),) = find_nearest([features[queries]], bank.pieces(BANK_CHUNK), min(count + 1, len(bank)))
     itself = rows == queries[:, None]
     itself[:, -1] |= ~itself.any(dim=1)  # not found among copies of it: then the last one is too many
     shape = (len(queries), rows.shape[1] - 1)

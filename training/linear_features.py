@@ -16,39 +16,32 @@ linear classifier and for k-NN. The l2 is chosen anew for each draw.
 
 import argparse
 import math
-from collections.abc import Iterator
+from dataclasses import fields
 from statistics import mean, stdev
 from typing import Any
 
-import torch
 from accelerate import PartialState
-from torch import Tensor
 
 from training.evaluation.command import (
     COMMON_ERRORS,
-    NO_CLASS,
     TOP_K,
     CardFigure,
     add_arguments,
     add_feature_arguments,
-    align_labels,
     card_figures,
     checked,
     checked_output,
     describe,
     evaluation,
     run_command,
-    top_k_accuracy,
     write_result,
 )
-from training.evaluation.linear_fit import SOLVERS, HeldOutError, chosen_l2, draw_shots
-from training.features.bank import FeatureBank
+from training.evaluation.linear_fit import SOLVERS, HeldOutError
+from training.evaluation.stored_features import FitOptions, evaluate_features
 from training.figures.accuracy import draw_stored_features
-from training.knn import TEMPERATURE, knn_predict
 
 
 L2 = [10.0**exponent for exponent in range(-8, 3)]
-KNN_K = 20  # neighbours of the low-shot k-NN, or as many as there are images
 
 USER_ERRORS = (*COMMON_ERRORS, HeldOutError)
 
@@ -68,64 +61,6 @@ def parse_arguments() -> argparse.Namespace:
     if not all(0 < l2 < math.inf for l2 in arguments.l2) or not 0 < arguments.held_out < 1:
         parser.error("--l2 must be positive and finite, and --held_out between 0 and 1")
     return arguments
-
-
-def train_and_score(
-    options: argparse.Namespace, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], classes: int, seed: int
-) -> dict[str, Any]:
-    """Accuracies of the classifier of `train` on `test`, features and labels each, and the l2 that was chosen."""
-    fit = SOLVERS[options.solver]
-    l2, scores = options.l2[0], dict[float, float]()
-    if len(options.l2) > 1:
-        l2, scores = chosen_l2(fit, *train, classes, options.l2, options.held_out, seed)
-    [linear] = fit(*train, classes, [l2])
-    held_out = {f"{penalty:g}": score for penalty, score in scores.items()}
-    return top_k_accuracy(linear.ranking(test[0]), test[1]) | {"l2": l2, "held_out_top1": held_out}
-
-
-def nearest_neighbours(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], classes: int) -> dict[str, float]:
-    k = min(KNN_K, len(train[1]))
-    rankings = knn_predict(*train, test[0], k=[k], num_classes=classes, temperature=TEMPERATURE, device=train[0].device)
-    return top_k_accuracy(rankings[k], test[1])
-
-
-def low_shot(
-    options: argparse.Namespace, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], classes: int
-) -> Iterator[dict[str, Any]]:
-    """For each of `shots`: the number of images, and top-1 of both classifiers for each seed."""
-    for shots in options.shots:
-        draws = [draw_shots(train[1].cpu(), shots, seed) for seed in options.seeds]
-        parts = [(train[0][rows.to(train[0].device)], train[1][rows.to(train[1].device)]) for rows in draws]
-        linear = [
-            train_and_score(options, part, test, classes, seed) for part, seed in zip(parts, options.seeds, strict=True)
-        ]
-        neighbours = [nearest_neighbours(part, test, classes) for part in parts]
-        yield {
-            "shots": shots,
-            "images": len(draws[0]),
-            options.solver: [scores["top1"] for scores in linear],
-            "l2": [scores["l2"] for scores in linear],
-            "knn": [scores["top1"] for scores in neighbours],
-        }
-
-
-def evaluate_features(
-    options: argparse.Namespace, bank: FeatureBank, queries: FeatureBank, device: torch.device
-) -> dict[str, Any]:
-    labels, test_labels, classes = align_labels(bank.labels, queries.labels, bank.class_names, queries.class_names)
-    where = device if device.type == "cuda" else torch.device("cpu")  # float64, which not every device has
-    train = bank.features().to(where), labels.to(where)
-    test = queries.features(), test_labels
-    result = {
-        "solver": options.solver,
-        "train_images": len(labels),
-        "test_images": len(test_labels),
-        "classes": classes,
-        "unknown_class_images": int((test_labels == NO_CLASS).sum()),
-    }
-    if options.shots:
-        return result | {"seeds": options.seeds, "low_shot": list(low_shot(options, train, test, classes))}
-    return result | train_and_score(options, train, test, classes, options.seeds[0])
 
 
 def spread(values: list[float]) -> str:
@@ -166,7 +101,8 @@ def features_command() -> None:
     with evaluation(arguments) as (model, banks):
         if PartialState().is_main_process:  # others helped with the features
             bank, queries = banks
-            result = describe(arguments) | evaluate_features(arguments, bank, queries, model.model.device)
+            options = FitOptions(**{field.name: getattr(arguments, field.name) for field in fields(FitOptions)})
+            result = describe(arguments) | evaluate_features(options, bank, queries, model.model.device)
             title = f"Linear classifier of the stored features of {arguments.model}"
             write_result(result, title, table(result), arguments.output, figures(result), draw_stored_features)
 

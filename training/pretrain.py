@@ -26,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 from training.data.loader import Batch, shut_down
 from training.data.unreadable import SkipLog
-from training.knn import evaluate_knn
+from training.evaluation.knn import evaluate_knn
 from training.learning.init_from import initialise
 from training.learning.learner import Learner
 from training.learning.networks import build_loader

@@ -110,7 +110,7 @@ def inference_by_size(repeats: int) -> list[dict]:
 
 
 def knn(bank: int):
-    from training.knn import knn_predict
+    from training.evaluation.knn import knn_predict
 
     generator = torch.Generator().manual_seed(0)
     features = torch.nn.functional.normalize(torch.randn(bank + 1000, 768, generator=generator), dim=-1)

@@ -22,7 +22,7 @@ from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import AutoImageProcessor
 
-import training.knn as knn
+import training.evaluation.knn as knn
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.embed.engine import FeatureError
 from tests.helpers.coloured_images import COLOURS, write_coloured_images

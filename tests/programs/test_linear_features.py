@@ -19,8 +19,8 @@ import training.linear_features as linear_features
 from modeling_esvit import EsViTConfig, EsViTModel
 from tests.helpers.tiny_runs import write_images
 from training.evaluation.command import run_command
+from training.evaluation.knn import knn_predict
 from training.evaluation.linear_fit import HeldOutError, chosen_l2, draw_shots, fit_logistic, fit_ridge, held_out
-from training.knn import knn_predict
 from training.publishing.run_card import figures_of_file
 
 

@@ -28,8 +28,8 @@ from tests.helpers.tiny_runs import (
     write_recipe,
 )
 from training.data.sources import DataOptionError, EmptySourceError
+from training.evaluation.knn import NeighbourCountError
 from training.features.extraction import UnlabelledDataError
-from training.knn import NeighbourCountError
 from training.learning.networks import PrecisionError
 from training.options.pretrain_options import OptionError, parse_options, save_options
 from training.pretrain import Pretraining, main

@@ -17,7 +17,7 @@ from modeling_esvit.images.decoding import Record, Size, UnreadableImageError, d
 from training.data.batch_order import MAX_REPLACEMENTS, BatchRequest, BatchRequests
 from training.data.sources import ImageSource
 from training.data.unreadable import TooManyUnreadableImagesError
-from training.state.interruption import outlive_signals
+from training.data.worker_signals import outlive_signals
 from training.views.draw import CropParameters, ViewKey, ViewOptions, draw_views
 from training.views.on_device import photometric_parameters
 from training.views.pixels import sufficient_size, write_views

@@ -2,13 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of correspondences: matches drawn between two views, and how far matches are from the truth."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from training.matching.measures import ALPHAS
+from training.matching.top_matches import TopMatches
 
 
 RIGHT, WRONG = "deepskyblue", "orangered"
@@ -16,16 +17,7 @@ GAP = 0.06  # between two views, of their width
 LONGEST = 18.0  # inches, of a figure's side
 
 
-class Drawn(NamedTuple):
-    """Two views [h, w, 3], and matches: x and y of their ends [N, 2], in pixels, and whether each is right [N]."""
-
-    views: tuple[np.ndarray, np.ndarray]
-    starts: np.ndarray
-    ends: np.ndarray
-    right: np.ndarray
-
-
-def draw_matches(axes: Any, drawn: Drawn) -> None:
+def draw_matches(axes: Any, drawn: TopMatches) -> None:
     """Both views side by side, with a line for each match, in its colour."""
     left, right = drawn.views
     gap = max(1, round(GAP * left.shape[1]))
@@ -42,7 +34,7 @@ def draw_matches(axes: Any, drawn: Drawn) -> None:
         axes.scatter(points[:, 0], points[:, 1], s=16, c=colours, edgecolors="white", linewidths=0.6, zorder=2)
 
 
-def draw_pairs(columns: dict[str, list[Drawn]]) -> Figure:
+def draw_pairs(columns: dict[str, list[TopMatches]]) -> Figure:
     """A column for each kind of pairs, under its title, a row for each image."""
     rows = len(next(iter(columns.values())))
     scale = min(1.0, LONGEST / (4.6 * len(columns)), LONGEST / (2.5 * rows))

@@ -24,13 +24,13 @@ from modeling_esvit.modeling_esvit import evaluation_preprocessor
 from training.data.shard_stream import ShardStream
 from training.data.sources import DataOptionError, EmptySourceError, ImageSource, open_source
 from training.evaluation.command import told_apart
+from training.evaluation.knn import TEMPERATURE, NeighbourCountError, check_knn_options
 from training.features.extraction import (
     LabelledImages,
     Transform,
     UnlabelledDataError,
     evaluation_transform,
 )
-from training.knn import TEMPERATURE, NeighbourCountError, check_options
 from training.learning.init_from import InitialisationError, check_origin, find_origin
 from training.learning.networks import (
     PrecisionError,
@@ -139,7 +139,7 @@ class Preparation:
                 labelled_images(source, options)
                 self.knn_data.append(source)
         if len(self.knn_data) == len(named):
-            check_options(options.knn_k, TEMPERATURE, len(self.knn_data[0]))
+            check_knn_options(options.knn_k, TEMPERATURE, len(self.knn_data[0]))
 
     def summary(self, parameters: int) -> str:
         """What is trained on what, and the derived values, each with its formula."""

@@ -19,7 +19,6 @@ import torch
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command, started again, goes on
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-GRACE = 5
 
 
 class InterruptedRunError(RuntimeError):
@@ -30,19 +29,6 @@ class InterruptedRunError(RuntimeError):
             f"{signal.Signals(number).name} stopped the run after step {step}, with a checkpoint; the same command "
             "goes on from there."
         )
-
-
-def outlive_signals(worker: int) -> None:
-    """For workers of a loader. Schedulers signal every process of a job, and the step that is under way still needs its
-    batches: SIGTERM ends a worker only after `GRACE` seconds, the other signals not at all.
-    """
-
-    def leave_later(number: int, frame: FrameType | None) -> None:
-        signal.alarm(GRACE)
-
-    signal.signal(signal.SIGTERM, leave_later)
-    for number in (signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
 
 
 class Interruption:

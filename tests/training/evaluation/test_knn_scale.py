@@ -28,7 +28,7 @@ import json, resource, sys
 import torch
 from accelerate import PartialState
 from training.features.bank import FeatureBank
-from training.knn import evaluate_banks
+from training.evaluation.knn import evaluate_banks
 from modeling_esvit.embed.files import Parts
 from pathlib import Path
 

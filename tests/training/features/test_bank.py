@@ -13,7 +13,8 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image
 from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTModel
 
-import training.knn as knn
+import training.evaluation.knn as knn
+import training.knn as program
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.embed.engine import FeatureError
 from modeling_esvit.embed.files import OutputError
@@ -189,7 +190,7 @@ def test_neighbours_of_streams_are_those_of_folders(model_folder, images, tmp_pa
 
 def command(monkeypatch, *arguments) -> None:
     monkeypatch.setattr(sys, "argv", ["knn.py", *map(str, arguments)])
-    knn.run_command(knn.evaluate_command, knn.USER_ERRORS)
+    program.run_command(program.evaluate_command, program.USER_ERRORS)
 
 
 def test_command(model_folder, images, tmp_path, monkeypatch, capsys):

@@ -16,8 +16,8 @@ from transformers import AutoImageProcessor, AutoModel
 from examples.photographs import write_photographs
 from tests.helpers.tiny_runs import train
 from training.data.sources import open_source
+from training.evaluation.knn import evaluate_knn
 from training.features.extraction import evaluation_transform
-from training.knn import evaluate_knn
 from training.learning.networks import build_config, build_networks
 from training.learning.schedules import cosine_schedule
 from training.options.pretrain_options import ABOUT_DATA, RECIPES, PretrainOptions, parse_options

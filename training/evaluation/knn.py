@@ -1,0 +1,263 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Classifies images by their nearest neighbours: the weighted k-NN classifier of DINO and EsViT."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from modeling_esvit.errors import EsViTError
+from training.data.sources import ImageSource
+from training.evaluation.command import NO_CLASS, TOP_K, align_labels, top_k_accuracy
+from training.features.bank import FeatureBank
+from training.features.extraction import Transform, readable_features
+
+
+TEMPERATURE = 0.07
+DEFAULT_K = (10, 20, 100, 200)
+BANK_CHUNK, QUERY_CHUNK = 4096, 512  # training and test images that are compared with each other at a time
+QUERY_CHUNKS = 64  # for which the bank is gone through once
+# Subtracted per position in the bank. Far below the rounding of a float32 similarity: it only decides between equals.
+TIE_BREAK = 1e-15
+
+
+class NeighbourCountError(EsViTError, ValueError):
+    """k is not between 1 and the number of training images."""
+
+
+class TemperatureError(EsViTError, ValueError):
+    """The temperature of the votes is not positive."""
+
+
+class Neighbours:
+    """The k rows of a bank that are nearest to each of `queries` [m, C] by cosine, of the chunks seen so far.
+
+    similarity, rows: [m, k], nearest first. The earlier of two equally similar rows comes first.
+    """
+
+    def __init__(self, queries: Tensor, k: int) -> None:
+        self.queries, self.k = F.normalize(queries.float(), dim=1), k
+        self.similarity = self.queries.new_empty(len(queries), 0, dtype=torch.float64)
+        self.rows = torch.empty_like(self.similarity, dtype=torch.int64)
+
+    def add_chunk(self, chunk: Tensor, start: int) -> None:
+        """Rows `start` and following of the bank, normalised, [n, C]."""
+        rows = torch.arange(start, start + len(chunk), device=chunk.device).expand(len(self.queries), -1)
+        found = (self.queries @ chunk.T).double() - rows.double() * TIE_BREAK
+        similarity = torch.cat([self.similarity, found], dim=1)
+        self.similarity, best = similarity.topk(min(self.k, similarity.shape[1]), dim=1)
+        self.rows = torch.cat([self.rows, rows], dim=1).gather(1, best)
+
+
+def find_nearest(queries: Sequence[Tensor], bank: Iterable[Tensor], k: int) -> list[tuple[Tensor, Tensor]]:
+    """Similarities [m, k] and row numbers [m, k] of the k rows of the bank nearest to each chunk [m, C] of queries.
+
+    Goes through the bank's chunks [n, C] once. m x n similarities exist at a time, on the queries' device.
+    """
+    found, start = [Neighbours(chunk, k) for chunk in queries], 0
+    for chunk in bank:
+        rows = F.normalize(chunk.to(queries[0].device, torch.float32), dim=1)
+        for neighbours in found:
+            neighbours.add_chunk(rows, start)
+        start += len(chunk)
+    return [(neighbours.similarity.float(), neighbours.rows) for neighbours in found]  # float: without the tie break
+
+
+def rank_classes(similarity: Tensor, labels: Tensor, num_classes: int, temperature: float) -> Tensor:
+    """Classes by the votes of neighbours [m, k], most votes first: [m, 5]. A neighbour votes with exp(similarity / T).
+
+    Places after the last class with a vote are NO_CLASS. Of two classes with equal votes the lower comes first.
+    """
+    weights = (
+        (similarity - similarity[:, :1]).double() / temperature
+    ).exp()  # relative to the nearest: finite for any T
+    votes = weights.new_zeros(len(weights), num_classes).scatter_add_(1, labels, weights)
+    votes, ranking = votes.sort(dim=1, descending=True, stable=True)
+    ranking = ranking.where(votes > 0, NO_CLASS)[:, : max(TOP_K)]
+    return F.pad(ranking, (0, max(TOP_K) - ranking.shape[1]), value=NO_CLASS)
+
+
+def check_knn_options(k: Sequence[int], temperature: float, bank_size: int) -> None:
+    if not k or not all(1 <= count <= bank_size for count in k):
+        raise NeighbourCountError(f"k is {list(k)}: name numbers from 1 to {bank_size}, the number of training images.")
+    if not temperature > 0:
+        raise TemperatureError(f"temperature is {temperature}; it must be positive.")
+
+
+@torch.no_grad()
+def knn_predict(
+    train_features: Tensor,
+    train_labels: Tensor,
+    test_features: Tensor,
+    *,
+    k: Sequence[int],
+    num_classes: int,
+    temperature: float = TEMPERATURE,
+    chunk_size: int = QUERY_CHUNK,
+    device: torch.device | str | None = None,
+) -> dict[int, Tensor]:
+    """Weighted k-NN (Wu et al., arXiv 1805.01978, section 3.4) over L2-normalised features.
+
+    Args:
+        train_features, train_labels: the bank, [N, C] and [N] in 0 .. num_classes - 1.
+        test_features: [M, C]. `chunk_size` of them are classified at a time; memory does not depend on M.
+        k: one or more numbers of neighbours; all are computed in one pass.
+        temperature: similarities are divided by it before the exponential.
+        device: where to compute; that of `test_features` if None.
+
+    Returns:
+        For each k the five classes with most votes, [M, 5] on the CPU, best first. Where fewer classes have a vote, -1
+        follows: a class that no neighbour belongs to is not predicted.
+
+    Raises:
+        NeighbourCountError: a k is not between 1 and N, or there is none.
+        TemperatureError: it is not positive.
+    """
+    device = test_features.device if device is None else device
+    votes = Votes(list(k), num_classes, temperature, device)
+    votes.check(len(train_features))
+    bank = train_features.split(BANK_CHUNK)
+    rankings = [votes.rank([chunk], bank, train_labels)[0] for chunk in test_features.split(chunk_size)]
+    return {count: torch.cat([ranking[count] for ranking in rankings]) for count in k}
+
+
+@dataclass(frozen=True)
+class Votes:
+    """How neighbours decide: see `knn_predict`."""
+
+    k: list[int]
+    num_classes: int
+    temperature: float
+    device: torch.device | str
+
+    def check(self, bank_size: int) -> None:
+        check_knn_options(self.k, self.temperature, bank_size)
+
+    @torch.no_grad()
+    def rank(self, queries: Sequence[Tensor], bank: Iterable[Tensor], bank_labels: Tensor) -> list[dict[int, Tensor]]:
+        """For each chunk of queries, as `knn_predict`; the bank is gone through once."""
+        queries = [chunk.to(self.device) for chunk in queries]
+        labels = bank_labels.to(self.device)
+        return [
+            {
+                k: rank_classes(similarity[:, :k], labels[rows[:, :k]], self.num_classes, self.temperature).cpu()
+                for k in self.k
+            }
+            for similarity, rows in find_nearest(queries, bank, max(self.k))
+        ]
+
+
+def share_rankings(
+    votes: Votes, queries: Sequence[Tensor], bank: Iterable[Tensor], bank_labels: Tensor
+) -> dict[int, Tensor]:
+    """For each k the ranking of all queries, on all processes, which share the chunks of queries.
+
+    A chunk is compared with the bank's chunks as they are, by whatever process: the result has the same bits for any
+    number of processes. QUERY_CHUNKS at a time, so that memory does not depend on how many there are.
+    """
+    state = PartialState()
+    mine = range(len(queries))[state.process_index :: state.num_processes]
+    found = list[tuple[int, dict[int, Tensor]]]()
+    for first in tqdm(range(0, len(mine), QUERY_CHUNKS), "k-NN", leave=False, disable=not state.is_main_process):
+        numbers = mine[first : first + QUERY_CHUNKS]
+        rankings = votes.rank([queries[number] for number in numbers], bank, bank_labels)
+        found += zip(numbers, rankings, strict=True)
+    ordered = [ranking for _, ranking in sorted(gather_object(found), key=lambda each: each[0])]
+    return {k: torch.cat([ranking[k] for ranking in ordered]) for k in votes.k}
+
+
+def evaluate_knn(
+    model: Any,
+    transform: Transform,
+    train: ImageSource,
+    test: ImageSource,
+    *,
+    k: Sequence[int] | None = None,
+    temperature: float = TEMPERATURE,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    after_batch: Callable[[], None] = lambda: None,
+) -> dict[str, float]:
+    """Classifies the images of `test` by their neighbours in `train`, in the view features of `model`.
+
+    To be called by all processes, which share the work and get the same result, that of one process. During training it
+    leaves the model and the random generators as it found them.
+
+    Args:
+        model: gives `pooler_output` [B, C] for pixel values; EsViTModel, or any model of transformers that does.
+        transform: see `evaluation_transform`.
+        train, test: labelled sources of any kind. A test image of a class that `train` lacks is counted
+            as wrong; `unknown_class_images` says how many there are.
+        k: numbers of neighbours. If None, those of 10, 20, 100 and 200 that are not more than the training images.
+        after_batch: called by all processes after each batch of images; what it raises ends the evaluation.
+
+    Returns:
+        {"k20_top1": accuracy in 0..1, "k20_top5": ..., "train_images": ..., "test_images": ..., "classes": ...,
+        "unknown_class_images": ...}
+
+    Raises:
+        NeighbourCountError: a k is more than the training images (or none of the default ones fits).
+        TemperatureError: it is not positive.
+        UnlabelledDataError, FeatureError, DataOptionError, EmptySourceError,
+        TooManyUnreadableImagesError: the data or the model cannot be used, see their descriptions.
+    """
+    k = default_counts(len(train)) if k is None else k
+    check_knn_options(k, temperature, len(train))
+    options: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers, "after_batch": after_batch}
+    bank, bank_labels = readable_features(model, train, transform, description="k-NN train", **options)
+    queries, labels = readable_features(model, test, transform, description="k-NN test", **options)
+    named = FeaturesInMemory(bank, bank_labels, train.class_names)
+    return classify_features(named, FeaturesInMemory(queries, labels, test.class_names), k, temperature, model.device)
+
+
+def default_counts(bank_size: int) -> list[int]:
+    return [count for count in DEFAULT_K if count <= bank_size]
+
+
+class FeaturesInMemory(NamedTuple):
+    """Features [N, C], their labels [N], and the names of the labels; as `FeatureBank`."""
+
+    features: Tensor
+    labels: Tensor
+    class_names: list[str] | None
+
+    def pieces(self, size: int) -> Sequence[Tensor]:
+        return self.features.split(size)
+
+
+def classify_features(
+    bank: FeaturesInMemory | FeatureBank,
+    queries: FeaturesInMemory | FeatureBank,
+    k: Sequence[int],
+    temperature: float,
+    device: torch.device,
+) -> dict[str, float]:
+    """As `evaluate_knn`, of features that are there already."""
+    check_knn_options(k, temperature, len(bank.labels))
+    bank_labels, labels, num_classes = align_labels(bank.labels, queries.labels, bank.class_names, queries.class_names)
+    where = device if device.type == "cuda" else "cpu"  # the votes are float64, which not every device has
+    votes = Votes(list(k), num_classes, temperature, where)
+    rankings = share_rankings(votes, queries.pieces(QUERY_CHUNK), bank.pieces(BANK_CHUNK), bank_labels)
+    result: dict[str, float] = {
+        "train_images": len(bank_labels),
+        "test_images": len(labels),
+        "classes": num_classes,
+        "unknown_class_images": int((labels == NO_CLASS).sum()),
+    }
+    for count, ranking in rankings.items():
+        result |= {f"k{count}_{name}": score for name, score in top_k_accuracy(ranking, labels).items()}
+    return result
+
+
+def evaluate_banks(
+    bank: FeatureBank, queries: FeatureBank, *, k: Sequence[int] | None, temperature: float, device: torch.device
+) -> dict[str, float]:
+    """As `evaluate_knn`, of features on disk."""
+    return classify_features(bank, queries, default_counts(len(bank)) if k is None else k, temperature, device)

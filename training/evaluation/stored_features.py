@@ -1,0 +1,95 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Trains and scores a linear classifier, and k-NN beside it, on features that are stored."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.evaluation.command import NO_CLASS, align_labels, top_k_accuracy
+from training.evaluation.knn import TEMPERATURE, knn_predict
+from training.evaluation.linear_fit import SOLVERS, chosen_l2, draw_shots
+from training.features.bank import FeatureBank
+
+
+KNN_K = 20  # neighbours of the low-shot k-NN, or as many as there are images
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Says how a linear classifier is trained on stored features.
+
+    Attributes:
+        solver: a name of `linear_fit.SOLVERS`.
+        l2: weights of the penalty to choose from.
+        held_out: share of the training images that the choice is made on.
+        shots: how many images of each class are used, as shares ("1%") or numbers; None uses all.
+        seeds: of the draws of images, one result each.
+    """
+
+    solver: str
+    l2: list[float]
+    held_out: float
+    shots: list[str] | None
+    seeds: list[int]
+
+
+def train_and_score(
+    options: FitOptions, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], classes: int, seed: int
+) -> dict[str, Any]:
+    """Accuracies of the classifier of `train` on `test`, features and labels each, and the l2 that was chosen."""
+    fit = SOLVERS[options.solver]
+    l2, scores = options.l2[0], dict[float, float]()
+    if len(options.l2) > 1:
+        l2, scores = chosen_l2(fit, *train, classes, options.l2, options.held_out, seed)
+    [linear] = fit(*train, classes, [l2])
+    held_out = {f"{penalty:g}": score for penalty, score in scores.items()}
+    return top_k_accuracy(linear.ranking(test[0]), test[1]) | {"l2": l2, "held_out_top1": held_out}
+
+
+def score_neighbours(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], classes: int) -> dict[str, float]:
+    k = min(KNN_K, len(train[1]))
+    rankings = knn_predict(*train, test[0], k=[k], num_classes=classes, temperature=TEMPERATURE, device=train[0].device)
+    return top_k_accuracy(rankings[k], test[1])
+
+
+def score_low_shot(
+    options: FitOptions, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], classes: int
+) -> Iterator[dict[str, Any]]:
+    """For each of `shots`: the number of images, and top-1 of both classifiers for each seed."""
+    for shots in options.shots:
+        draws = [draw_shots(train[1].cpu(), shots, seed) for seed in options.seeds]
+        parts = [(train[0][rows.to(train[0].device)], train[1][rows.to(train[1].device)]) for rows in draws]
+        linear = [
+            train_and_score(options, part, test, classes, seed) for part, seed in zip(parts, options.seeds, strict=True)
+        ]
+        neighbours = [score_neighbours(part, test, classes) for part in parts]
+        yield {
+            "shots": shots,
+            "images": len(draws[0]),
+            options.solver: [scores["top1"] for scores in linear],
+            "l2": [scores["l2"] for scores in linear],
+            "knn": [scores["top1"] for scores in neighbours],
+        }
+
+
+def evaluate_features(
+    options: FitOptions, bank: FeatureBank, queries: FeatureBank, device: torch.device
+) -> dict[str, Any]:
+    labels, test_labels, classes = align_labels(bank.labels, queries.labels, bank.class_names, queries.class_names)
+    where = device if device.type == "cuda" else torch.device("cpu")  # float64, which not every device has
+    train = bank.features().to(where), labels.to(where)
+    test = queries.features(), test_labels
+    result = {
+        "solver": options.solver,
+        "train_images": len(labels),
+        "test_images": len(test_labels),
+        "classes": classes,
+        "unknown_class_images": int((test_labels == NO_CLASS).sum()),
+    }
+    if options.shots:
+        return result | {"seeds": options.seeds, "low_shot": list(score_low_shot(options, train, test, classes))}
+    return result | train_and_score(options, train, test, classes, options.seeds[0])
