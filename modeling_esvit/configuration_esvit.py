@@ -3,9 +3,11 @@
 """EsViT configuration, and the published architectures by name (arXiv 2106.09785, Table 1)."""
 
 import difflib
+import functools
 from typing import Any
 
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig
 from transformers.backbone_utils import BackboneConfigMixin
 from transformers.configuration_utils import PreTrainedConfig
@@ -47,6 +49,25 @@ def architecture_fields(name: str, window_size: int | None) -> dict[str, Any]:
     return {**ARCHITECTURES[name], **window}
 
 
+def raise_plainly(config_class: type) -> type:
+    """Makes a strict configuration class raise its validators' own sentence, in one line, as an EsViTArchitectureError."""
+    validated_init = config_class.__init__
+
+    @functools.wraps(validated_init)
+    def __init__(self, *args, **kwargs):
+        try:
+            validated_init(self, *args, **kwargs)
+        except EsViTArchitectureError:
+            raise
+        except StrictDataclassError as error:
+            reason, *_ = str(error.__cause__).split(" Errors: ")
+            raise EsViTArchitectureError(reason) from error
+
+    config_class.__init__ = __init__
+    return config_class
+
+
+@raise_plainly
 @strict
 class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
     r"""Configuration of [`EsViTModel`] and its relatives. Names and meanings are those of [`SwinConfig`] wherever both have

@@ -35,7 +35,7 @@ from transformers import AutoModel
 from transformers.utils import logging as transformers_logging
 
 from modeling_esvit import EsViTForPreTraining, EsViTModel
-from modeling_esvit.conversion.native_swin import NativeFormatError
+from modeling_esvit.conversion import ConversionError
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import PRETRAINING_INDEX
 from modeling_esvit.storage.atomic import replace_folder
@@ -124,7 +124,7 @@ def prepare(options: PublishOptions) -> EsViTForPreTraining | EsViTModel:
     """Write the folder. Returns the model.
 
     Raises:
-        SourceError, NativeFormatError, CardError: what is to be published is not, or cannot be; nothing is written.
+        SourceError, ConversionError, CardError: what is to be published is not, or cannot be; nothing is written.
     """
     check_destination(options.destination)
     source = find_source(options.source, options.checkpoint)
@@ -383,7 +383,7 @@ def main(arguments: list[str] | None = None) -> None:
         publish(parse_arguments(arguments))
     except KeyboardInterrupt:
         sys.exit("error: interrupted; the same command begins anew.")
-    except (PublishError, SourceError, CardError, NativeFormatError, OSError) as error:
+    except (PublishError, SourceError, CardError, ConversionError, OSError) as error:
         sys.exit(f"error: {error}")
 
 

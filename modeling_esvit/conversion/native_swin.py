@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from transformers import AutoModel, SwinConfig, SwinModel
 
 from modeling_esvit.configuration_esvit import EsViTConfig
-from modeling_esvit.conversion.original_checkpoint import ConversionError
+from modeling_esvit.conversion import ConversionError
 from modeling_esvit.modeling_esvit import EsViTModel, evaluation_preprocessor
 
 
@@ -45,10 +45,6 @@ NATIVE_NAMES = (
 )
 # Everything that writes to the residual stream, and the patch projection, whose norm has the fixed epsilon too.
 SCALED = re.compile(r"^patch_embed\.|\.attn\.proj\.|\.mlp\.fc2\.|\.downsample\.reduction\.")
-
-
-class NativeFormatError(ConversionError):
-    """A model that transformers' own Swin cannot carry, with the reasons."""
 
 
 def load_backbone(folder: str | Path) -> EsViTModel:
@@ -119,11 +115,11 @@ def to_native(model: EsViTModel) -> SwinModel:
     """The same network as a transformers `SwinModel`, in evaluation mode.
 
     Raises:
-        NativeFormatError: that format cannot carry it; every reason is named.
+        ConversionError: that format cannot carry it; every reason is named.
     """
     obstacles = native_obstacles(model.config)
     if obstacles:
-        raise NativeFormatError(f"transformers' Swin format cannot carry this model: {'; '.join(obstacles)}.")
+        raise ConversionError(f"transformers' Swin format cannot carry this model: {'; '.join(obstacles)}.")
     fields = {name: getattr(model.config, name) for name in SHARED_FIELDS}
     native = SwinModel(SwinConfig(**fields, layer_norm_eps=NATIVE_EPS))
     native.load_state_dict(native_state_dict(model))
@@ -157,13 +153,13 @@ def save_native(model: EsViTModel, folder: Path) -> float:
         The difference found, see [`largest_difference`].
 
     Raises:
-        NativeFormatError: the format cannot carry the model, or what was written gives other outputs.
+        ConversionError: the format cannot carry the model, or what was written gives other outputs.
     """
     to_native(model).save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(evaluation_preprocessor(model.config), indent=2) + "\n")
     difference = largest_difference(AutoModel.from_pretrained(folder), model)
     if not difference <= TOLERANCE:
-        raise NativeFormatError(
+        raise ConversionError(
             f"The model in transformers' format differs from ours by {difference:.1e} of the largest output, more than "
             f"{TOLERANCE:.0e}, at its own image size; it was not kept."
         )

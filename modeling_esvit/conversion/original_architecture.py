@@ -2,32 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The architecture of a network of the original, from the names and shapes of its tensors."""
 
-import math
 import re
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
-from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 
-from modeling_esvit.configuration_esvit import EsViTConfig, find_published_name
-from modeling_esvit.conversion.original_checkpoint import ConversionError, find_family, preview
-from modeling_esvit.conversion.original_resnet import resnet_fields
-from modeling_esvit.cvt import CVT, CVT_CONSTANTS
+from modeling_esvit.configuration_esvit import EsViTArchitectureError, EsViTConfig, find_published_name
+from modeling_esvit.conversion import ConversionError
+from modeling_esvit.conversion.original_families import ORIGINAL_FAMILIES, find_family, preview, shape_of
 from modeling_esvit.families import ARCHITECTURES, FAMILIES
-from modeling_esvit.vil_architecture import width_fields
-
-
-DEFAULT_IMAGE_SIZE = 224
-VIL_STAGE = re.compile(r"^layer(\d+)\.0\.proj\.")
-CVT_BLOCK = re.compile(r"^stage(\d+)\.1\.layers\.(\d+)\.")
-RESNET_WIDTH = re.compile(r"^layer\d+\.0\.conv[23]\.weight$")
-SWIN_BLOCK = re.compile(r"^layers\.(\d+)\.blocks\.(\d+)\.")
-
-
-def joined(numbers) -> str:
-    return "-".join(str(number) for number in numbers)
 
 
 def infer_config(state_dict: Mapping[str, torch.Tensor], image_size: int | None = None, **overrides) -> EsViTConfig:
@@ -41,19 +24,17 @@ def infer_config(state_dict: Mapping[str, torch.Tensor], image_size: int | None 
     Raises:
         ConversionError: a tensor that decides is missing or has an impossible shape, or the image size is not decided.
     """
-    empty = [name for name, tensor in state_dict.items() if not tensor.numel()]
-    if empty:
-        raise ConversionError(f"Tensors without any value: {', '.join(empty)}.")
     family = find_family(state_dict)
     if family is None:
         raise ConversionError(f"None of the tensors is of a known architecture: {preview(state_dict)}.")
+    check_supported(state_dict, family)
     fields = {
         "architecture": family,
-        **FIELDS_FROM_SHAPES[family](state_dict, image_size),
-        **infer_heads(state_dict),
+        **ORIGINAL_FAMILIES[family].fields(state_dict, image_size),
+        **infer_projection_heads(state_dict),
         **overrides,
     }
-    if family in ("vit", "cvt") and "num_heads" not in fields:
+    if not ORIGINAL_FAMILIES[family].has_heads and "num_heads" not in fields:
         raise ConversionError(
             f"Tensors do not tell the attention heads of a {FAMILIES[family].name} of width {fields['embed_dim']}; "
             "give num_heads (--set num_heads=[1,3,6,12], say, with one for each stage)."
@@ -62,28 +43,31 @@ def infer_config(state_dict: Mapping[str, torch.Tensor], image_size: int | None 
         config = EsViTConfig(**fields)
         name = find_published_name(config)
         return config if name is None else EsViTConfig(**{**ARCHITECTURES[name], **fields})
-    except StrictDataclassError as error:
-        raise ConversionError(f"The shapes of the tensors contradict each other: {error}") from error
+    except EsViTArchitectureError as error:
+        raise ConversionError(
+            f"The shapes of the tensors, or fields that were set, contradict each other: {error}"
+        ) from error
 
 
-def shape_of(state_dict: Mapping[str, torch.Tensor], pattern: str, rank: int) -> tuple[int, ...]:
-    """Shape of the first tensor whose name matches, which must have `rank` dimensions."""
-    for name, tensor in state_dict.items():
-        if fnmatchcase(name, pattern):
-            if tensor.ndim != rank:
-                raise ConversionError(f"{name} has shape {list(tensor.shape)}; it must have {rank} dimensions.")
-            return tuple(tensor.shape)
-    raise ConversionError(f"The tensor {pattern} is missing.")
+def check_supported(state_dict: Mapping[str, torch.Tensor], family: str) -> None:
+    """Checks that there are no tensors of networks that cannot be built here, and none without values.
+
+    Raises:
+        ConversionError: there are; the message names them.
+    """
+    pattern = ORIGINAL_FAMILIES[family].unsupported
+    strange = [name for name in state_dict if pattern is not None and pattern.search(name)]
+    if strange:
+        raise ConversionError(
+            f"This {FAMILIES[family].name} adds position embeddings (a1), which are not supported: {', '.join(strange)}."
+        )
+    empty = [name for name, tensor in state_dict.items() if not tensor.numel()]
+    if empty:
+        raise ConversionError(f"Tensors without any value: {', '.join(empty)}.")
 
 
-def mlp_ratio(hidden: int, width: int) -> float:
-    """A ratio r with int(width * r) == hidden. From the last stage, as the narrower ones then follow."""
-    ratio = hidden / width
-    return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
-
-
-def infer_heads(state_dict: Mapping[str, torch.Tensor]) -> dict:
-    """Fields of the projection heads; none if the network has no heads."""
+def infer_projection_heads(state_dict: Mapping[str, torch.Tensor]) -> dict:
+    """Returns the fields of the projection heads; none if the network has no heads."""
     heads = {name.split(".")[0] for name in state_dict} & {"head", "head_dense"}
     if not heads:
         return {}
@@ -101,214 +85,3 @@ def infer_heads(state_dict: Mapping[str, torch.Tensor]) -> dict:
         "region_head": "head_dense" in heads,
     }
     return fields if len(linears) == 1 else {**fields, "head_hidden_size": linears[0][0]}
-
-
-# Swin
-
-
-def swin_fields(state_dict: Mapping[str, torch.Tensor], image_size: int | None) -> dict[str, Any]:
-    blocks = {(int(match[1]), int(match[2])) for name in state_dict if (match := SWIN_BLOCK.match(name))}
-    stages = range(max(len({stage for stage, _ in blocks}), 1))
-    tables = [shape_of(state_dict, f"layers.{stage}.blocks.*.relative_position_bias_table", 2) for stage in stages]
-    windows = [window_of(rows) for rows, _ in tables]
-    embed_dim, num_channels, patch_size, _ = shape_of(state_dict, "patch_embed.proj.weight", 4)
-    hidden, width = shape_of(state_dict, f"layers.{max(stages)}.blocks.*.mlp.fc1.weight", 2)
-    num_positions = shape_of(state_dict, "absolute_pos_embed", 3)[1] if "absolute_pos_embed" in state_dict else None
-    return {
-        "image_size": infer_image_size(windows, patch_size, num_positions, image_size),
-        "patch_size": patch_size,
-        "num_channels": num_channels,
-        "embed_dim": embed_dim,
-        "depths": [sum(stage == other for other, _ in blocks) for stage in stages],
-        "num_heads": [heads for _, heads in tables],
-        "window_size": max(windows),
-        "mlp_ratio": mlp_ratio(hidden, width),
-        "qkv_bias": any(name.endswith(".attn.qkv.bias") for name in state_dict),
-        "patch_norm": any(name.startswith("patch_embed.norm.") for name in state_dict),
-        "use_absolute_embeddings": "absolute_pos_embed" in state_dict,
-    }
-
-
-def window_of(rows: int) -> int:
-    """Window of a relative position bias table, which has (2 w - 1)^2 rows."""
-    side = math.isqrt(rows)
-    if side * side != rows or side % 2 == 0:
-        raise ConversionError(
-            f"A relative position bias table has {rows} rows; no window w gives (2 w - 1)^2 = {rows}."
-        )
-    return (side + 1) // 2
-
-
-def infer_image_size(
-    windows: list[int], patch_size: int, num_positions: int | None = None, requested: int | None = None
-) -> int:
-    """The construction size: `requested`, else 224, if it gives these windows, else the one that does.
-
-    With g patches a side, stage s has maps of side g >> s and the window min(window, g >> s), so clipped windows bound
-    g; a position embedding fixes it. Sizes that give the same windows may still differ in which stages shift (those
-    whose maps are larger than the window), and then nothing but the caller can tell.
-    """
-    window = max(windows)
-    lowest = max(side << stage for stage, side in enumerate(windows))
-    highest = min((((side + 1) << stage) - 1 for stage, side in enumerate(windows) if side < window), default=math.inf)
-    if num_positions is not None:
-        side = math.isqrt(num_positions)
-        lowest, highest = max(lowest, side), min(highest, side)
-    origin = f"The windows {joined(windows)}, patches of {patch_size} px"
-    origin += "" if num_positions is None else f" and {num_positions} positions"
-    if lowest > highest:
-        raise ConversionError(f"{origin} do not come from any one image size, so these tensors are not of one Swin.")
-    preferred = DEFAULT_IMAGE_SIZE if requested is None else requested
-    if lowest <= preferred // patch_size <= highest:
-        return preferred
-    shifting = {(window + 1) << stage for stage in range(len(windows))}  # from such a grid on, one more stage shifts
-    sizes = [grid * patch_size for grid in sorted({lowest, *shifting}) if lowest <= grid <= highest]
-    if requested is None and len(sizes) == 1:
-        return sizes[0]
-    raise ConversionError(
-        f"{origin} do not come from images of {preferred} px. Sizes that fit: {', '.join(map(str, sizes))}. They "
-        "differ in which stages shift their windows; give the size of the training run (--image-size)."
-    )
-
-
-# ViL
-
-
-def vil_fields(state_dict: Mapping[str, torch.Tensor], image_size: int | None) -> dict[str, Any]:
-    stages = sorted({int(match[1]) for name in state_dict if (match := VIL_STAGE.match(name))})
-    embeddings = [shape_of(state_dict, f"layer{stage}.0.proj.weight", 4) for stage in stages]
-    tables = [shape_of(state_dict, f"layer{stage}.*.local_relative_position_bias_table", 2) for stage in stages]
-    sparse = [any(fnmatchcase(name, f"layer{stage}.*.attn.kv.weight") for name in state_dict) for stage in stages]
-    strides = [shape[2] for shape in embeddings]
-    sides = {math.prod(strides[: i + 1]): window_of(tables[i][0]) for i in range(len(stages)) if not sparse[i]}
-    # Chunks of W have tables of (4 W - 1)^2 rows, as windows of 2 W have.
-    chunks = {window_of(rows) // 2 for (rows, _), is_sparse in zip(tables, sparse, strict=True) if is_sparse}
-    hidden, width = shape_of(state_dict, f"layer{stages[-1]}.*.mlp.fc1.weight", 2)
-    return {
-        **width_fields([shape[0] for shape in embeddings]),
-        **({"window_size": chunks.pop()} if chunks else {}),
-        "image_size": vil_image_size(sides, image_size),
-        "num_channels": embeddings[0][1],
-        "depths": [vil_depth(state_dict, stage) for stage in stages],
-        "num_heads": [heads for _, heads in tables],
-        "patch_size": strides[0],
-        "patch_strides": strides,
-        "sparse_stages": [int(is_sparse) for is_sparse in sparse],
-        "global_tokens": [vil_global_tokens(state_dict, stage) for stage in stages],
-        "mlp_ratio": mlp_ratio(hidden, width),
-        "qkv_bias": any(name.endswith((".attn.kv.bias", ".attn.qkv.bias")) for name in state_dict),
-        "vil_shared_weights": not any(".attn.kv_global." in name for name in state_dict),
-    }
-
-
-def vil_depth(state_dict: Mapping[str, torch.Tensor], stage: int) -> int:
-    return sum(fnmatchcase(name, f"layer{stage}.*.attn.proj.weight") for name in state_dict)
-
-
-def vil_global_tokens(state_dict: Mapping[str, torch.Tensor], stage: int) -> int:
-    name = f"layer{stage}.0.cls_token"
-    return shape_of(state_dict, name, 3)[1] if name in state_dict else 0
-
-
-def vil_image_size(sides: dict[int, int], requested: int | None) -> int:
-    """The construction size: `requested`, else 224, if it gives the full stages maps of these sides, else the one that
-    does. `sides` are by the pixels that a token of the stage covers on each side.
-    """
-    preferred = requested or DEFAULT_IMAGE_SIZE
-    if all(preferred // pixels == side for pixels, side in sides.items()):
-        return preferred
-    smallest = max(side * pixels for pixels, side in sides.items())
-    if requested is None and all(smallest // pixels == side for pixels, side in sides.items()):
-        return smallest
-    maps = ", ".join(f"{side} of {pixels} px" for pixels, side in sides.items())
-    raise ConversionError(f"Maps at construction, whose sides are {maps}, do not come from images of {preferred} px.")
-
-
-# ViT
-
-VIT_HEAD_WIDTH = 64  # of every published DeiT and ViT; no tensor tells it
-
-
-def vit_fields(state_dict: Mapping[str, torch.Tensor], image_size: int | None) -> dict[str, Any]:
-    embed_dim, num_channels, patch_size, _ = shape_of(state_dict, "patch_embed.proj.weight", 4)
-    _, num_positions, _ = shape_of(state_dict, "pos_embed", 3)
-    hidden, width = shape_of(state_dict, "blocks.0.mlp.fc1.weight", 2)
-    blocks = {name.split(".")[1] for name in state_dict if name.startswith("blocks.")}
-    return {
-        "image_size": vit_image_size(num_positions, patch_size, image_size),
-        "patch_size": patch_size,
-        "num_channels": num_channels,
-        "embed_dim": embed_dim,
-        "depths": [len(blocks)],
-        **({} if embed_dim % VIT_HEAD_WIDTH else {"num_heads": [embed_dim // VIT_HEAD_WIDTH]}),
-        "mlp_ratio": mlp_ratio(hidden, width),
-        "qkv_bias": any(name.endswith(".attn.qkv.bias") for name in state_dict),
-    }
-
-
-def vit_image_size(num_positions: int, patch_size: int, requested: int | None) -> int:
-    """The construction size: `requested`, else 224, if it gives so many positions, else the smallest that does."""
-    side = math.isqrt(num_positions - 1)
-    if side**2 + 1 != num_positions:
-        raise ConversionError(
-            f"pos_embed has {num_positions} positions; a square image and a class token have k^2 + 1."
-        )
-    preferred = requested or DEFAULT_IMAGE_SIZE
-    if preferred // patch_size == side:
-        return preferred
-    if requested is None:
-        return side * patch_size
-    raise ConversionError(
-        f"pos_embed has {num_positions} positions, as {side * patch_size} px give; --image-size is {requested}."
-    )
-
-
-# ResNet
-
-
-def auto_fields(state_dict: Mapping[str, torch.Tensor], image_size: int | None) -> dict[str, Any]:
-    for pattern in ("conv1.weight", *(name for name in state_dict if RESNET_WIDTH.match(name))):
-        shape_of(state_dict, pattern, 4)
-    try:
-        backbone = resnet_fields(state_dict)
-    except KeyError as error:
-        raise ConversionError(f"The tensor {error.args[0]} is missing.") from error
-    return {"backbone_config": backbone, "image_size": image_size or DEFAULT_IMAGE_SIZE}
-
-
-# CvT
-
-
-def cvt_fields(state_dict: Mapping[str, torch.Tensor], image_size: int | None) -> dict[str, Any]:
-    """Strides and paddings are the original's. The number of heads leaves no trace in the tensors: it is that of the
-    published architecture of these widths and depths, if there is one.
-    """
-    blocks = {(int(match[1]), int(match[2])) for name in state_dict if (match := CVT_BLOCK.match(name))}
-    stages = range(max(len({stage for stage, _ in blocks}), 1))
-    shapes = [shape_of(state_dict, f"stage{stage}.0.proj.weight", 4) for stage in stages]
-    hidden, width, _, _ = shape_of(state_dict, f"stage{max(stages)}.1.layers.*.fn.net.0.weight", 4)
-    fields = {
-        **{name: value[: len(stages)] if isinstance(value, list) else value for name, value in CVT_CONSTANTS.items()},
-        "image_size": image_size or DEFAULT_IMAGE_SIZE,
-        "num_channels": shapes[0][1],
-        "embed_dim": shapes[0][0],
-        "stage_dims": [shape[0] for shape in shapes],
-        "patch_kernels": [shape[2] for shape in shapes],
-        "depths": [sum(stage == other for other, _ in blocks) for stage in stages],
-        "mlp_ratio": mlp_ratio(hidden, width),
-        "qkv_bias": any(name.endswith(".qkv.pw.bias") for name in state_dict),
-    }
-    for published in CVT.variants.values():
-        if all(published[name] == fields[name] for name in ("stage_dims", "depths")):
-            fields["num_heads"] = published["num_heads"]
-    return fields
-
-
-# Fields of a configuration, from the tensors and the construction size that the caller says, by family.
-FIELDS_FROM_SHAPES = {
-    "swin": swin_fields,
-    "vil": vil_fields,
-    "cvt": cvt_fields,
-    "vit": vit_fields,
-    "auto": auto_fields,
-}

@@ -12,7 +12,7 @@ import pickle
 import re
 import struct
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from modeling_esvit.errors import EsViTError
-from modeling_esvit.families import FAMILIES
+from modeling_esvit.conversion import ConversionError
+from modeling_esvit.conversion.original_families import NAMES, ORIGINAL_FAMILIES, find_family, preview
 
 
 # What a damaged or hand-made pickle raises, beside pickle's own error (see the pickle module's documentation).
@@ -58,50 +58,10 @@ FOREIGN = (
 )
 
 
-@dataclass(frozen=True)
-class OriginalFamily:
-    """How a family's tensors are called in the original.
-
-    keys: at the start of the name of a tensor: it belongs to this family, and no other has it.
-    derived: in the name of one that is left out, as the model makes it itself.
-    alias: in the name of one that may be another's second name, which is without it. Left out if all are.
-    name: as people write it, if that is not the name of the family.
-    """
-
-    keys: re.Pattern
-    derived: re.Pattern
-    alias: re.Pattern | None = None
-    name: str | None = None
-
-
-# By the name of the family in `config.architecture`.
-ORIGINAL_FAMILIES = {
-    "vit": OriginalFamily(keys=re.compile(r"(cls_token|pos_embed)$|blocks\.\d+\."), derived=re.compile(r"(?!)")),
-    "auto": OriginalFamily(
-        keys=re.compile(r"conv1\.|layer1\.0\.conv1\."),
-        derived=re.compile(r"^fc\."),  # the classifier of torchvision's networks
-        name="ResNet",
-    ),
-    "swin": OriginalFamily(
-        keys=re.compile(r"patch_embed\.|layers\.0\.blocks\."),
-        derived=re.compile(r"\.(relative_position_index|attn_mask)$"),
-    ),
-    "vil": OriginalFamily(
-        keys=re.compile(r"layer1\.0\.(cls_token|proj\.|norm_embed\.)"),
-        derived=re.compile(r"\.relative_position_index$"),
-        alias=re.compile(r"_global(?=\.(weight|bias)$)"),
-    ),
-    "cvt": OriginalFamily(keys=re.compile(r"stage0\.0\."), derived=re.compile(r"\.rel_pos_idx$")),
-}
-NAMES = " or ".join(family.name or FAMILIES[key].name for key, family in ORIGINAL_FAMILIES.items())
 SUPPORTED = (
     f"Supported are the {NAMES} networks of EsViT: a training checkpoint with 'teacher' and 'student', or one such "
     "state dict, as written by torch.save or as .safetensors."
 )
-
-
-class ConversionError(EsViTError, ValueError):
-    """A checkpoint that cannot be converted, or an output folder that must not be overwritten."""
 
 
 class NumpyType:
@@ -245,11 +205,6 @@ def first_line(error: Exception) -> str:
     return text.splitlines()[0].rstrip(".") + "."
 
 
-def preview(content: Mapping) -> str:
-    names = [str(name) for name in content]
-    return ", ".join(names[:8]) + (f", ... ({len(names)} entries)" if len(names) > 8 else "")
-
-
 def select_network(content: Mapping, key: str, path: Path) -> tuple[Mapping, str]:
     """The state dict to convert and the name of its entry."""
     networks = [name for name in ("teacher", "student") if isinstance(content.get(name), Mapping)]
@@ -278,12 +233,6 @@ def clean_names(network: Mapping) -> tuple[dict[str, torch.Tensor], list[str]]:
         else:
             state_dict[plain] = value
     return state_dict, left_out
-
-
-def find_family(names: Iterable[str]) -> str | None:
-    """The family that tensors of these names are of, if any."""
-    found = [name for name, family in ORIGINAL_FAMILIES.items() if any(family.keys.match(key) for key in names)]
-    return found[0] if found else None
 
 
 def family_of(state_dict: Mapping[str, torch.Tensor], path: Path) -> str:

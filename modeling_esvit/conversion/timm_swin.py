@@ -15,16 +15,12 @@ from typing import Any
 import torch
 
 from modeling_esvit.configuration_esvit import EsViTConfig, find_published_name
+from modeling_esvit.conversion import ConversionError
 from modeling_esvit.conversion.native_swin import SCALED, residual_scale
-from modeling_esvit.conversion.original_checkpoint import ConversionError
 from modeling_esvit.modeling_esvit import EsViTModel, evaluation_preprocessor
 
 
 OTHER = "swin-tiny"  # whose entry of timm an architecture without a name takes, with its own sizes as arguments
-
-
-class TimmFormatError(ConversionError):
-    """A model that timm's Swin cannot carry, with the reasons."""
 
 
 def timm_stages(config: EsViTConfig) -> list[tuple[tuple[int, int], tuple[int, int], tuple[int, int]]]:
@@ -119,14 +115,14 @@ def save_timm(model: EsViTModel, folder: Path) -> None:
     """Write `model.safetensors` and timm's `config.json`.
 
     Raises:
-        TimmFormatError: timm's Swin cannot carry the model; every reason is named.
+        ConversionError: timm's Swin cannot carry the model; every reason is named.
     """
     import timm
     from timm.models import save_for_hf
 
     obstacles = timm_obstacles(model.config)
     if obstacles:
-        raise TimmFormatError(f"timm's Swin cannot carry this model: {'; '.join(obstacles)}.")
+        raise ConversionError(f"timm's Swin cannot carry this model: {'; '.join(obstacles)}.")
     arguments = timm_arguments(model.config)
     theirs = timm.create_model(**arguments)
     theirs.load_state_dict(timm_state_dict(model))

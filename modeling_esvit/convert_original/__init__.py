@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Original checkpoints into model folders: `python -m modeling_esvit.convert_original`, and [`convert`] in Python."""
 
+from modeling_esvit.conversion import ConversionError
 from modeling_esvit.conversion.original_architecture import infer_config
-from modeling_esvit.conversion.original_checkpoint import ConversionError, load_original_state_dict
+from modeling_esvit.conversion.original_checkpoint import load_original_state_dict
 from modeling_esvit.convert_original.converter import ConversionReport, convert, main
 
 

@@ -20,14 +20,13 @@ from typing import Any
 import torch
 
 from modeling_esvit.configuration_esvit import EsViTArchitectureError, EsViTConfig, check_field, find_published_name
+from modeling_esvit.conversion import ConversionError
 from modeling_esvit.conversion.native_swin import load_backbone, residual_scale, save_native
-from modeling_esvit.conversion.original_architecture import infer_config, joined
-from modeling_esvit.conversion.original_checkpoint import (
-    ConversionError,
-    OriginalCheckpoint,
-    read_checkpoint,
-)
+from modeling_esvit.conversion.original_architecture import infer_config
+from modeling_esvit.conversion.original_checkpoint import OriginalCheckpoint, read_checkpoint
+from modeling_esvit.conversion.original_families import join_numbers
 from modeling_esvit.conversion.original_resnet import to_torchvision, to_transformers
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import EsViTForPreTraining, EsViTModel
 from modeling_esvit.storage.atomic import replace_folder
 
@@ -71,10 +70,8 @@ class ConversionReport:
 def describe_architecture(config: EsViTConfig) -> str:
     if config.family.wraps_backbone:
         fields = config.backbone_config
-        return (
-            f"{fields.model_type} of transformers, widths {joined(fields.hidden_sizes)}, depths {joined(fields.depths)}"
-        )
-    stages = f"widths {joined(config.stage_widths())}, depths {joined(config.depths)}, heads {joined(config.num_heads)}"
+        return f"{fields.model_type} of transformers, widths {join_numbers(fields.hidden_sizes)}, depths {join_numbers(fields.depths)}"
+    stages = f"widths {join_numbers(config.stage_widths())}, depths {join_numbers(config.depths)}, heads {join_numbers(config.num_heads)}"
     window = f"window {config.window_size}" if config.family.has_windows else f"patch {config.patch_size}"
     return f"{config.family.name}, {stages}, {window} at {config.image_size} px"
 
@@ -281,5 +278,5 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         overrides = dict(map(field_and_value, options.overrides))
         print(convert(options.checkpoint, options.output, options.key, options.native, options.image_size, overrides))
-    except (ConversionError, OSError) as error:
+    except (EsViTError, OSError) as error:
         sys.exit(f"error: {error}")

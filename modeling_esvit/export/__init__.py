@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Models as other programs run them: `python -m modeling_esvit.export`, and [`export`] in Python."""
 
-from modeling_esvit.export.exporter import ExportError, ExportReport, export, main
+from modeling_esvit.conversion import ConversionError
+from modeling_esvit.export.exporter import ExportReport, export, main
 
 
-__all__ = ["ExportError", "ExportReport", "export", "main"]
+__all__ = ["ConversionError", "ExportReport", "export", "main"]

@@ -28,11 +28,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from modeling_esvit.conversion import ConversionError
 from modeling_esvit.conversion.native_swin import load_backbone, random_images
-from modeling_esvit.conversion.original_checkpoint import ConversionError
 from modeling_esvit.conversion.timm_swin import load_timm, save_timm, timm_arguments
 from modeling_esvit.convert_original.converter import require_free
-from modeling_esvit.modeling_esvit import EsViTInputError, EsViTModel, evaluation_preprocessor
+from modeling_esvit.errors import EsViTError
+from modeling_esvit.modeling_esvit import EsViTModel, evaluation_preprocessor
 from modeling_esvit.storage.atomic import replace_folder
 
 
@@ -45,10 +46,6 @@ BATCHES = (1, 4)  # of the comparison; neither is the one that programs are trac
 TRACED = 2
 TOLERANCE = 1e-4  # of the largest output
 INPUT, VIEW, REGIONS = "pixel_values", "view_feature", "regions"
-
-
-class ExportError(ConversionError):
-    """A model that cannot be written in a format, with the reason, or whose outputs there are not the model's."""
 
 
 @dataclass
@@ -84,7 +81,7 @@ def traced(model: EsViTModel, size: Size) -> torch.export.ExportedProgram:
     """The model as a graph for any number of images of one size.
 
     Raises:
-        ExportError: torch cannot trace it; its own reason is in the message.
+        ConversionError: torch cannot trace it; its own reason is in the message.
     """
     images = random_images(model.config, TRACED, size)
     try:
@@ -92,7 +89,7 @@ def traced(model: EsViTModel, size: Size) -> torch.export.ExportedProgram:
             Features(model).eval(), (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
         )
     except RuntimeError as error:  # what torch's own errors of tracing are derived from
-        raise ExportError(f"torch.export cannot trace this {type(model).__name__}: {error}") from error
+        raise ConversionError(f"torch.export cannot trace this {type(model).__name__}: {error}") from error
 
 
 def write_torch(model: EsViTModel, folder: Path, size: Size) -> Run:
@@ -116,7 +113,7 @@ def write_onnx(model: EsViTModel, folder: Path, size: Size) -> Run:
             verbose=False,
         )
     except torch.onnx.OnnxExporterError as error:
-        raise ExportError(f"ONNX cannot express this {type(model).__name__}: {error}") from error
+        raise ConversionError(f"ONNX cannot express this {type(model).__name__}: {error}") from error
     return run_onnx(path)
 
 
@@ -135,7 +132,7 @@ def run_onnx(path: Path) -> Run:
 
 def write_timm(model: EsViTModel, folder: Path, size: Size) -> Run:
     if size != construction_size(model):
-        raise ExportError(
+        raise ConversionError(
             f"timm's Swin takes images of one size, which is that of the construction, {model.config.image_size}; "
             f"leave out --image-size {size[0]} {size[1]}."
         )
@@ -193,9 +190,9 @@ def export(model: str | Path, output: str | Path, to: str, image_size: Size | No
         image_size: height and width, that of the construction by default.
 
     Raises:
-        ExportError, TimmFormatError: the format cannot carry the model, a package is missing, or outputs differ.
+        ConversionError: the format cannot carry the model, a package is missing, outputs differ, `model` holds
+            another model, or `output` exists. In every case `output` is left as it was.
         EsViTInputError: the architecture does not take images of that size.
-        ConversionError: `model` holds another model, or `output` exists. In every case `output` is left as it was.
     """
     require_packages(to)
     output = Path(output).resolve()
@@ -206,7 +203,7 @@ def export(model: str | Path, output: str | Path, to: str, image_size: Size | No
     with replace_folder(output) as folder:
         difference = largest_difference(WRITERS[to](backbone, folder, size), backbone, size)
         if not difference <= TOLERANCE:
-            raise ExportError(
+            raise ConversionError(
                 f"The {to} model differs from ours by {difference:.1e} of the largest output, more than "
                 f"{TOLERANCE:.0e}; it was not kept."
             )
@@ -224,7 +221,7 @@ def write_preprocessor(model: EsViTModel, folder: Path, size: Size) -> None:
 def require_packages(to: str) -> None:
     missing = [name for name in PACKAGES[to] if importlib.util.find_spec(name) is None]
     if missing:
-        raise ExportError(f"--to {to} needs {', '.join(missing)}; install this package with its extra `export`.")
+        raise ConversionError(f"--to {to} needs {', '.join(missing)}; install this package with its extra `export`.")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -248,5 +245,5 @@ def main(arguments: list[str] | None = None) -> None:
         command.error("--image-size takes a side, or height and width")
     try:
         print(export(options.model, options.output, options.to, None if sides is None else (sides[0], sides[-1])))
-    except (ConversionError, EsViTInputError, OSError) as error:
+    except (EsViTError, OSError) as error:
         sys.exit(f"error: {error}")

@@ -91,7 +91,7 @@ def test_unknown_architecture_names_the_nearest():
         ({"drop_path_rate": 1.0}, "drop_path_rate must be at least 0 and below 1, got 1.0"),
         ({"image_size": 12}, "image_size 12 with patch_size 4 .* at least 16"),
         ({"image_size": [64, 64, 3]}, r"\[64, 64, 3\]"),
-        ({"image_size": "64"}, "value: '64'"),
+        ({"image_size": "64"}, "'image_size' with value '64'"),
         ({"qkv_bias": "yes"}, "expected bool, got str"),
         ({"out_features": ["stage9"]}, "stage9"),
         ({"backbone_config": {"model_type": "resnet"}}, "backbone_config is for a Backbone of transf.*not for a Swin"),

@@ -15,7 +15,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from modeling_esvit import EsViTConfig
 from modeling_esvit.configuration_esvit import find_published_name
-from modeling_esvit.conversion.original_architecture import joined
+from modeling_esvit.conversion.original_families import join_numbers
 from modeling_esvit.errors import EsViTError
 
 
@@ -120,7 +120,7 @@ def describe(config: EsViTConfig) -> dict[str, Any]:
     """The architecture in words and numbers, as facts of a card."""
     height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
     stages = "widths {}, depths {}, heads {}".format(
-        *map(joined, [config.stage_widths(), config.depths, config.num_heads])
+        *map(join_numbers, [config.stage_widths(), config.depths, config.num_heads])
     )
     name = f"{config.architecture} of no published size"
     if config.architecture == "auto":

@@ -177,7 +177,7 @@ def write_weights(source: Source, folder: Path, native: bool) -> EsViTForPreTrai
     """Everything but card, options and picture. Returns the model.
 
     Raises:
-        SourceError: see [`load_network`]. NativeFormatError: transformers' own format cannot carry it.
+        SourceError: see [`load_network`]. ConversionError: transformers' own format cannot carry it.
     """
     model = load_network(source.model)
     if native:

@@ -11,7 +11,7 @@ from transformers import AutoImageProcessor, AutoModel, SwinModel
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
 from modeling_esvit.conversion import native_swin
-from modeling_esvit.conversion.native_swin import NativeFormatError, load_backbone, native_obstacles, to_native
+from modeling_esvit.conversion.native_swin import load_backbone, native_obstacles, to_native
 from modeling_esvit.convert_original.converter import ConversionError, convert, original_name
 
 
@@ -70,7 +70,7 @@ def test_outputs_equal_ours(options):
 def test_refusals(options, reason):
     model = random_model(**options)
     assert reason in "; ".join(native_obstacles(model.config))
-    with pytest.raises(NativeFormatError, match=reason):
+    with pytest.raises(ConversionError, match=reason):
         to_native(model)
 
 
@@ -78,7 +78,7 @@ def test_refused_of_other_architectures():
     resnet = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 8, 8, 8], "depths": [1, 1, 1, 1]}
     vit = EsViTConfig.from_architecture("deit-tiny", embed_dim=8, depths=[1], num_heads=[2])
     for config, name in ((EsViTConfig(architecture="auto", backbone_config=resnet), "Backbone"), (vit, "ViT")):
-        with pytest.raises(NativeFormatError, match=f"its architecture is {name}.* of Swins alone"):
+        with pytest.raises(ConversionError, match=f"its architecture is {name}.* of Swins alone"):
             to_native(EsViTModel(config))
 
 
@@ -125,6 +125,6 @@ def test_failure_leaves_nothing(checkpoint, tmp_path, monkeypatch):
     with pytest.raises(ConversionError, match="'resnet', not 'esvit'"):
         convert(tmp_path / "resnet", tmp_path / "out", native=True)
     monkeypatch.setattr(native_swin, "SCALED", re.compile("fc2"))  # a conversion that is wrong
-    with pytest.raises(NativeFormatError, match="differs from ours by"):
+    with pytest.raises(ConversionError, match="differs from ours by"):
         convert(checkpoint, tmp_path / "a" / "out", native=True)
     assert sorted(tmp_path.rglob("*")) == before

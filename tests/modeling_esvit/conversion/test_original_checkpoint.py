@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from modeling_esvit.conversion.original_checkpoint import ConversionError, load_original_state_dict, read_checkpoint
+from modeling_esvit.conversion import ConversionError
+from modeling_esvit.conversion.original_checkpoint import load_original_state_dict, read_checkpoint
 from tests.helpers.paths import FIXTURES
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
-from modeling_esvit.conversion.original_checkpoint import OriginalCheckpoint, find_family
+from modeling_esvit.conversion.original_checkpoint import OriginalCheckpoint
+from modeling_esvit.conversion.original_families import find_family
 from modeling_esvit.convert_original.converter import ConversionError, build_model, original_name
 
 

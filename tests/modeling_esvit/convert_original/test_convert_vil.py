@@ -96,7 +96,16 @@ def test_construction_size_is_inferred(tmp_path):
         infer_config(state_dict, image_size=224)
 
 
-def test_position_embeddings_are_refused(tmp_path):
+def test_position_embeddings_are_refused_by_name(tmp_path):
+    """Also those of a stage without global tokens, where the original has a tensor of no elements."""
+    network = golden_network() | {"layer4.0.cls_pos_embed": torch.empty(1, 0, 96)}
+    with pytest.raises(
+        ConversionError, match=r"position embeddings \(a1\), which are not supported: layer4\.0\.cls_pos_e"
+    ):
+        convert(save(network, tmp_path / "vil.pth"), tmp_path / "out")
+
+
+def test_missing_position_biases_are_refused(tmp_path):
     network = {name: t for name, t in golden_network().items() if "relative_position" not in name}
     with pytest.raises(ConversionError, match="local_relative_position_bias_table is missing"):
         convert(save(network, tmp_path / "vil.pth"), tmp_path / "out")

@@ -19,6 +19,7 @@ from modeling_esvit.convert_original.converter import (
     check_tensors,
     convert,
     infer_config,
+    main,
     original_name,
     our_name,
 )
@@ -95,6 +96,24 @@ def test_a_vit_of_the_original():
     model.load_state_dict({our_name(name): tensor for name, tensor in network.items()}, strict=False)
     features = model.esvit(inputs()["x96"])
     torch.testing.assert_close(features.pooler_output, golden["x96.pooled"], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("num_heads=3", r"'num_heads' with value 3 doesn't match any type in \(list\[int\], tuple\[int, ...\]\)\."),
+        ("num_heads=[5]", r"num_heads\[0\]=5 must divide the width 24 of stage 0\."),
+        ("num_heads=[3,3]", r"depths \[4\] and num_heads \[3, 3\] must have one entry per stage\."),
+        ("window_size=14", "window_size is for a Swin or CvT or ViL; not for a ViT."),
+    ],
+)
+def test_impossible_fields_end_in_one_line(given, message, tmp_path):
+    header = metadata("golden_vit_p16")
+    torch.save(draw_weights(header["parameters"], header["seed"]), tmp_path / "vit.pth")
+    others = [] if given.startswith("num_heads") else ["--set", "num_heads=[3]"]
+    with pytest.raises(SystemExit, match=rf"\Aerror: [^\n]*{message}\Z"):
+        main([str(tmp_path / "vit.pth"), str(tmp_path / "out"), "--set", given, *others])
+    assert not (tmp_path / "out").exists()
 
 
 def test_published_shapes():

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForPreTraining
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
-from modeling_esvit.conversion.original_architecture import infer_image_size, mlp_ratio
+from modeling_esvit.conversion.original_families import infer_image_size, infer_mlp_ratio
 from modeling_esvit.convert_original.converter import (
     ConversionError,
     check_tensors,
@@ -256,7 +256,7 @@ def test_mlp_ratio_gives_every_width_back():
     generator = random.Random(0)
     for _ in range(2000):
         ratio, width = generator.uniform(0.5, 8), generator.randrange(1, 200)
-        found = mlp_ratio(int(width * 8 * ratio), width * 8)
+        found = infer_mlp_ratio(int(width * 8 * ratio), width * 8)
         assert all(int(width * 2**stage * found) == int(width * 2**stage * ratio) for stage in range(4))
 
 

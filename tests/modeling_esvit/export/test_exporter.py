@@ -12,10 +12,10 @@ import torch
 
 from modeling_esvit import EsViTConfig, EsViTInputError, EsViTModel
 from modeling_esvit.conversion import timm_swin
-from modeling_esvit.conversion.timm_swin import TimmFormatError, timm_obstacles
+from modeling_esvit.conversion.timm_swin import timm_obstacles
 from modeling_esvit.convert_original.converter import ConversionError
 from modeling_esvit.export import exporter as export_module
-from modeling_esvit.export.exporter import ExportError, export, main
+from modeling_esvit.export.exporter import export, main
 from tests.helpers.tiny_models import CVT, RESNET_BASIC, VIL, VIT
 
 
@@ -168,14 +168,14 @@ def test_timm_by_name_and_checkpoint(saved, tmp_path):
 def test_what_timm_cannot_carry(saved, tmp_path, fields, reason):
     _, folder = saved(fields)
     assert re.search(reason, "; ".join(timm_obstacles(EsViTConfig(**fields))))
-    with pytest.raises(TimmFormatError, match=reason):
+    with pytest.raises(ConversionError, match=reason):
         export(folder, tmp_path / "out", "timm")
 
 
 def test_refusals_leave_nothing(saved, tmp_path, monkeypatch):
     _, folder = saved(SWIN)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(ExportError, match="which is that of the construction, 32; leave out --image-size 64 64"):
+    with pytest.raises(ConversionError, match="which is that of the construction, 32; leave out --image-size 64 64"):
         export(folder, tmp_path / "out", "timm", (64, 64))
     with pytest.raises(EsViTInputError, match="smaller than one patch"):
         export(folder, tmp_path / "out", "torch", (2, 64))
@@ -184,10 +184,10 @@ def test_refusals_leave_nothing(saved, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match="exists already"):
         main([folder, folder, "--to", "onnx", "--image-size", "32"])
     monkeypatch.setattr(timm_swin, "SCALED", re.compile("fc2"))  # an export that is wrong
-    with pytest.raises(ExportError, match="The timm model differs from ours by"):
+    with pytest.raises(ConversionError, match="The timm model differs from ours by"):
         export(folder, tmp_path / "a" / "out", "timm")
     monkeypatch.setitem(export_module.PACKAGES, "timm", ("timm", "no_such_package"))
-    with pytest.raises(ExportError, match="--to timm needs no_such_package; install this package with its extra"):
+    with pytest.raises(ConversionError, match="--to timm needs no_such_package; install this package with its extra"):
         export(folder, tmp_path / "out", "timm")
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -200,7 +200,7 @@ def test_a_model_that_reads_values_is_refused(saved, tmp_path, monkeypatch):
         return forward(self, pixel_values * (2 if pixel_values.sum() > 0 else 3))
 
     monkeypatch.setattr(EsViTModel, "forward", reads_values)
-    with pytest.raises(ExportError, match="torch.export cannot trace this EsViTModel"):
+    with pytest.raises(ConversionError, match="torch.export cannot trace this EsViTModel"):
         export(folder, tmp_path / "out", "torch")
 
 
