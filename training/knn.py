@@ -18,14 +18,13 @@ import argparse
 
 from training.evaluation.command import (
     COMMON_ERRORS,
-    CardFigure,
     add_arguments,
     add_feature_arguments,
-    card_figures,
     checked,
     checked_output,
     describe,
     evaluation,
+    knn_figures,
     run_command,
     write_result,
 )
@@ -49,12 +48,6 @@ def table(result: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
-def figures(result: dict[str, float], data: str) -> list[CardFigure]:
-    """For a model card."""
-    named = [name.split("_top") for name in result if "_top" in name]
-    return card_figures({f"k-NN top-{top}, k = {k[1:]}": result[f"{k}_top{top}"] for k, top in named}, data)
-
-
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
@@ -73,7 +66,7 @@ def evaluate_command() -> None:
         described = describe(arguments) | {"temperature": arguments.temperature}
         title = f"k-NN of {arguments.model}"
         write_result(
-            described | result, title, table(result), arguments.output, figures(result, arguments.test), draw_knn
+            described | result, title, table(result), arguments.output, knn_figures(result, arguments.test), draw_knn
         )
 
 

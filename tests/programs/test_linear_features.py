@@ -21,7 +21,8 @@ from tests.helpers.tiny_runs import write_images
 from training.evaluation.command import run_command
 from training.evaluation.knn import knn_predict
 from training.evaluation.linear_fit import HeldOutError, chosen_l2, draw_shots, fit_logistic, fit_ridge, held_out
-from training.publishing.run_card import figures_of_file
+from training.publishing.card import read_metrics
+from training.publishing.card_template import to_percent
 
 
 def random_data() -> tuple[torch.Tensor, torch.Tensor]:
@@ -127,14 +128,14 @@ def test_command(tmp_path, monkeypatch):
         ("1", 2, 2),
     ]
     assert "±" in (tmp_path / "r.md").read_text() and "](r.png)" in (tmp_path / "r.md").read_text()
-    shown = figures_of_file(tmp_path / "r.json", "ada/x")
-    assert [(figure.name, figure.value) for figure in shown][:2] == [
+    shown, how = read_metrics(tmp_path / "r.json", "ada/x")
+    assert [(figure.name, to_percent(figure.value)) for figure in shown][:2] == [
         ("linear (ridge, stored features) top-1, 50% of each class, mean of 2 draws", mean_of(result, 0, "ridge")),
         ("k-NN top-1, 50% of each class, mean of 2 draws", mean_of(result, 0, "knn")),
     ]
     assert (len(shown), shown[0].dataset, shown[0].split) == (4, "test", None)
     options = "--solver ridge --shots 50% 1 --seeds 0 1 --l2 0.1"
-    assert shown[0].how == f"`python training/linear_features.py ada/x --train train --test test {options}`"
+    assert how == f"`python training/linear_features.py ada/x --train train --test test {options}`"
     with pytest.raises(SystemExit, match="given one --l2"):
         command("--shots", 1)
     with pytest.raises(SystemExit) as error:

@@ -10,7 +10,7 @@ import sys
 import pytest
 import torch
 
-import training.publishing.publication as publication
+import training.publishing.folder as folder
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_models import CODE, CVT, HEADS, PVT, RESNET_BASIC, VIL, VIT
@@ -60,7 +60,7 @@ def test_published_and_loaded_by_name(family, tmp_path):
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         assert "Loaded back by its name in a fresh process: outputs differ by 0.0e+00 at most." in done.stdout
-        assert {publication.HEADS, "model.safetensors", *CODE} < set(
+        assert {folder.HEADS, "model.safetensors", *CODE} < set(
             hub.hub.repositories["model", "ada/tiny"].at("main")[1]
         )
         found = [

@@ -11,8 +11,8 @@ from modeling_esvit.conversion.native_swin import native_obstacles
 from tests.hub.uploads import card_problems
 from training.learning.networks import build_config
 from training.options.pretrain_options import parse_options
-from training.published_cards import AUTHORS, CARDS, Published, pages, read_table
-from training.publishing.model_card import CardError, check_card
+from training.publishing.card_template import CardError, check_card
+from training.publishing.original_cards import AUTHORS, CARDS, Published, read_table, render_pages
 
 
 ROWS = read_table()
@@ -40,7 +40,7 @@ VIEW_ONLY = {
 
 @pytest.fixture(scope="module")
 def written() -> dict[str, str]:
-    return pages()
+    return render_pages()
 
 
 def test_committed_cards_are_up_to_date(written):

@@ -13,7 +13,6 @@ the RGB image of a record.
 
 import json
 import os
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
@@ -24,6 +23,7 @@ from modeling_esvit.images.decoding import Record, image_extensions
 from training.data.columns import DataNotFoundError, DataOptionError, EmptySourceError, ImageColumns
 from training.data.shard_names import matching_shards, names_shards
 from training.data.shard_stream import ShardStream, open_stream
+from training.options.hub_names import is_hub_name
 from training.views.draw import Draws, keyed_generator
 
 
@@ -292,7 +292,7 @@ def load_rows(
 
 def _of_the_hub(data: str, load: Callable[[], Any]) -> Any:
     """What `load` returns, for an existing path or the name of a data set; errors of `datasets` under our names."""
-    if not os.path.exists(os.path.expanduser(data)) and not re.fullmatch(r"[\w.-]+/[\w.-]+|.*\.parquet", data):
+    if not (os.path.exists(os.path.expanduser(data)) or is_hub_name(data) or data.endswith(".parquet")):
         raise DataNotFoundError(
             f"{data!r} does not exist: it is neither a folder of images nor a folder or glob of .parquet or .tar files "
             f"nor the 'namespace/name' of a data set on the Hub."

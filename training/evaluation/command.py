@@ -209,7 +209,7 @@ class CardFigure:
         value: A share in 0..1.
         metric: As the Hub names it: "accuracy", ...
         dataset, split: The data it was measured on, without folders of the machine.
-        task: As the Hub names it, one of `model_card.TASKS`.
+        task: As the Hub names it, one of `card_template.TASKS`.
     """
 
     name: str
@@ -226,6 +226,12 @@ def card_figures(
     """Figures by their names, of DATA or DATA:SPLIT."""
     dataset, split = split_name(data)
     return [CardFigure(name, value, metric, public_name(dataset), split, task) for name, value in values.items()]
+
+
+def knn_figures(result: Mapping[str, float], data: str) -> list[CardFigure]:
+    """Returns the figures of k-NN accuracies, which are named `k20_top1` and so on."""
+    named = [name.split("_top") for name in result if "_top" in name]
+    return card_figures({f"k-NN top-{top}, k = {k[1:]}": result[f"{k}_top{top}"] for k, top in named}, data)
 
 
 def write_result(

@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What may be told of the data and commands of a run: names, but no folders of the machine, passwords or queries."""
 
-import re
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from training.options.hub_names import is_hub_name
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
 # Options that change no result, but say where things lie on a machine.
 OWN_MATTERS = ("--output", "--output_dir", "--features", "--device", "--workers", "--part_size")
 
@@ -27,7 +27,7 @@ def public_name(data: str) -> str:
 def on_hub(data: str) -> bool:
     """Whether a data source or `init_from` is a name on the Hub."""
     name = data if Path(data).exists() else data.partition(":")[0]
-    return bool(HUB_ID.fullmatch(name)) and not Path(name).exists()
+    return is_hub_name(name) and not Path(name).exists()
 
 
 def public_command(words: Sequence[str], model: str) -> str:

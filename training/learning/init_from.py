@@ -9,7 +9,6 @@ both networks start as that model. The backbone must fit. A head and its centre 
 new, and equal in student and teacher. Schedules start anew.
 """
 
-import re
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, NamedTuple
@@ -21,10 +20,10 @@ from torch import Tensor
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from modeling_esvit.errors import EsViTError
 from training.learning.optimizer import parameter_groups
+from training.options.hub_names import is_hub_name
 from training.state.checkpoints import is_complete
 
 
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 BACKBONE = "backbone"
 PARTS = {
     BACKBONE: ("esvit.",),
@@ -90,7 +89,7 @@ def find_origin(source: str) -> Origin:
             f"`python -m modeling_esvit.convert_original {source} FOLDER`."
         )
     if not folder.exists():
-        if not HUB_ID.fullmatch(source):
+        if not is_hub_name(source):
             raise InitialisationError(
                 f"init_from {source!r} does not exist; name the folder of a run or of a model, or a model on the Hub."
             )

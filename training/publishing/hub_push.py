@@ -20,12 +20,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from huggingface_hub import get_token
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
 from tqdm.auto import tqdm
 
 from modeling_esvit.storage.atomic import replace_folder, write_text
-from training.options.pretrain_options import OptionError
+from training.options.hub_names import check_repo_id
 from training.state.files import read_json
 
 
@@ -34,18 +32,6 @@ LAST_PUSH_SECONDS = 900  # that a run waits for its last push
 NICENESS = 10
 # Of a launcher's variables none concerns the push, and it needs no GPU.
 ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-
-
-def check_repo_id(repo_id: str) -> None:
-    """Raises:
-    OptionError: this cannot be the full name of a repository.
-    """
-    try:
-        validate_repo_id(repo_id)
-    except HFValidationError as error:
-        raise OptionError(f"{repo_id!r} is no name on the Hub: {error}") from error
-    if "/" not in repo_id:
-        raise OptionError(f"{repo_id!r} is no full name on the Hub; it must be user/name or organisation/name.")
 
 
 def push_to_hub(repo_id: str | None, output_dir: str, is_main_process: bool) -> "NoPush":

@@ -17,7 +17,7 @@ from tests.hub.loopback_hub import Fault, LoopbackHub
 from training.options.pretrain_options import OptionError, parse_options
 from training.pretrain import Pretraining
 from training.publishing.hub_push import HubPush
-from training.publishing.publication import find_source
+from training.publishing.source import find_source
 
 
 TOKENS = {"hf_ada_secret": "ada", "hf_bob_secret": "bob"}

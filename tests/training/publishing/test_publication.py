@@ -22,8 +22,9 @@ from training.learning.init_from import initialise
 from training.learning.optimizer import parameter_groups
 from training.options.pretrain_options import parse_options
 from training.publish import main
-from training.publishing.model_card import describe
-from training.publishing.publication import CURVES, HEADS, OPTIONS, SourceError, find_source
+from training.publishing.card_template import describe_architecture
+from training.publishing.folder import CURVES, HEADS, OPTIONS
+from training.publishing.source import SourceError, find_source
 
 
 @pytest.fixture(scope="module")
@@ -160,9 +161,10 @@ def test_a_card_holds_names_of_any_characters(run, tmp_path):
 
 def test_a_card_says_whose_sizes_an_unknown_backbone_takes():
     sizes = {"swin-tiny": "any size", "resnet-50": "any size"}
-    assert {name: describe(EsViTConfig.from_architecture(name))["sizes"] for name in sizes} == sizes
+    assert {name: describe_architecture(EsViTConfig.from_architecture(name))["sizes"] for name in sizes} == sizes
     assert (
-        describe(EsViTConfig(architecture="auto", backbone_config=PVT))["sizes"] == "any size that the backbone takes"
+        describe_architecture(EsViTConfig(architecture="auto", backbone_config=PVT))["sizes"]
+        == "any size that the backbone takes"
     )
 
 

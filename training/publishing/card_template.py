@@ -1,0 +1,141 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Fills in `model_cards/template.md` under metadata that the Hub reads (huggingface_hub's card API).
+
+Every figure is shown in percent with the name of those who measured it. Unless the publisher did, the metadata's
+model-index names them as well.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from modeling_esvit import EsViTConfig
+from modeling_esvit.configuration_esvit import find_published_name
+from modeling_esvit.conversion.original_families import join_numbers
+from modeling_esvit.errors import EsViTError
+from training.evaluation.command import CardFigure
+
+
+TEMPLATE = Path(__file__).resolve().parents[2] / "model_cards" / "template.md"
+TAGS = ("esvit", "self-supervised-learning", "vision")
+# The Hub's tasks, and their names. Figures of one task and data share an entry of the model-index.
+TASKS = {"image-classification": "Image classification", "image-feature-extraction": "Correspondence of regions"}
+
+
+class CardError(EsViTError, ValueError):
+    """Raised when a card is not text, or the Hub would refuse its metadata."""
+
+
+@dataclass
+class Card:
+    """Holds what a card says.
+
+    Attributes:
+        figures: Results of the model.
+        source, source_url: Who measured them; None if the publisher of the repository did.
+        datasets: Names on the Hub of the training data.
+        facts: Further variables of the template.
+    """
+
+    repo_id: str
+    license: str
+    figures: list[CardFigure] = field(default_factory=list)
+    source: str | None = None
+    source_url: str | None = None
+    datasets: list[str] = field(default_factory=list)
+    base_model: str | None = None
+    library: str | None = "transformers"
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def metadata(self) -> ModelCardData:
+        return ModelCardData(
+            library_name=self.library,
+            pipeline_tag="image-feature-extraction",
+            license=self.license,
+            datasets=self.datasets or None,
+            base_model=self.base_model,
+            tags=list(TAGS),
+            model_name=self.repo_id.rpartition("/")[2],
+            eval_results=[self.eval_result(figure) for figure in self.figures] or None,
+        )
+
+    def eval_result(self, figure: CardFigure) -> EvalResult:
+        slug = figure.dataset if "/" in figure.dataset else figure.dataset.lower().replace(" ", "-")
+        return EvalResult(
+            task_type=figure.task,
+            task_name=TASKS[figure.task],
+            dataset_type=slug,
+            dataset_name=figure.dataset,
+            dataset_split=figure.split,
+            metric_type=figure.metric,
+            metric_name=f"{figure.name} (%)",
+            metric_value=to_percent(figure.value),
+            source_name=self.source,
+            source_url=self.source_url,
+        )
+
+    def render(self) -> str:
+        card = ModelCard.from_template(
+            self.metadata(),
+            template_path=str(TEMPLATE),
+            repo_id=self.repo_id,
+            figures=self.figures,
+            source=self.source,
+            cell=format_cell,
+            percent=to_percent,
+            **self.facts,
+        )
+        return str(card).rstrip() + "\n"
+
+
+def to_percent(share: float) -> float:
+    return round(100 * share, 2)
+
+
+def format_cell(value: Any) -> str:
+    """Returns a value as one cell of a Markdown table, whatever characters it has."""
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def format_code(text: str) -> str:
+    """Returns a code span, also of text with backticks."""
+    return f"`` {text} ``" if "`" in text else f"`{text}`"
+
+
+def describe_architecture(config: EsViTConfig) -> dict[str, Any]:
+    """Returns the facts of a card that depend on the architecture alone."""
+    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+    stages = "widths {}, depths {}, heads {}".format(
+        *map(join_numbers, [config.stage_widths(), config.depths, config.num_heads])
+    )
+    name = f"{config.architecture} of no published size"
+    if config.architecture == "auto":
+        name, stages = f"{config.backbone_config.model_type.removeprefix('esvit_')} backbone of transformers", ""
+    published = find_published_name(config)
+    return {
+        "architecture": published or name,
+        "window": config.window_size if config.family.has_windows else "none",
+        "image_size": f"{height} x {width}",
+        "stages": stages,
+        "feature_size": config.hidden_size,
+        "sizes": "any size" if stages or published else "any size that the backbone takes",
+    }
+
+
+def check_card(text: str) -> None:
+    """Checks what can be known of a card's validity without the Hub.
+
+    Raises:
+        CardError: The header is missing, is not YAML, lacks a field, or has a model-index that cannot be parsed.
+    """
+    try:
+        data = ModelCard(text).data.to_dict()
+    except (ValueError, yaml.YAMLError) as error:
+        raise CardError(f"The card's metadata cannot be read: {error}") from error
+    for name in ("license", "pipeline_tag", "tags"):
+        if not data.get(name):
+            raise CardError(f"The card's metadata has no {name}. A card begins with `---`, YAML, `---`.")

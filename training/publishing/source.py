@@ -1,0 +1,152 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Finds the model to publish, in a run or in a model folder, with everything that is known of its training."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from safetensors import SafetensorError
+
+from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
+from modeling_esvit.errors import EsViTError
+from modeling_esvit.modeling_esvit import PRETRAINING_INDEX
+from training.evaluation.public_names import public_name
+from training.monitoring.monitor import record_of
+from training.options.pretrain_options import FREE_TO_CHANGE
+from training.state.files import read_json
+
+
+CHECKPOINTS = ("final", "best", "last")
+DATA_OPTIONS = ("data", "knn_train", "knn_test", "init_from")
+KINDS: dict[str, Any] = {"EsViTForPreTraining": EsViTForPreTraining, "EsViTModel": EsViTModel}
+
+
+class SourceError(EsViTError, ValueError):
+    """Raised when there is no whole model of this project to publish, or a file that describes it is damaged."""
+
+
+@dataclass
+class Source:
+    """Holds where a model lies and, if a run made it, what is known of that run.
+
+    Attributes:
+        model: The model folder.
+        options: All options of the run; empty if no run is known.
+        records: The lines of its log up to this model.
+        step: Optimizer steps behind this model.
+        processes: Number of processes that trained it.
+    """
+
+    model: Path
+    options: dict[str, Any] = field(default_factory=dict)
+    records: list[dict[str, Any]] = field(default_factory=list)
+    step: int | None = None
+    processes: int | None = None
+
+    def scores(self) -> dict[str, float]:
+        """Returns the log's k-NN evaluation of this very model; empty if it was not evaluated."""
+        found = [record for record in self.records if record["step"] == self.step and "knn_test_images" in record]
+        return found[-1] if found else {}
+
+    def public_options(self) -> dict[str, Any]:
+        """Returns the options, with data sources by their public names."""
+        names = [name for name in DATA_OPTIONS if self.options.get(name) is not None]
+        return self.options | {name: public_name(str(self.options[name])) for name in names}
+
+    def recipe(self) -> dict[str, Any]:
+        """Returns the options that decide the result; the others mostly name folders of the machine."""
+        return {name: value for name, value in self.public_options().items() if name not in FREE_TO_CHANGE}
+
+
+def find_source(path: Path, checkpoint: str | None = None) -> Source:
+    """Returns the model of a run or of a model folder.
+
+    Args:
+        path: Folder of a run or of a model.
+        checkpoint: One of CHECKPOINTS of a run; None takes the first of these that it has.
+
+    Raises:
+        SourceError: `path` holds neither, or not this checkpoint.
+    """
+    if path.is_file():
+        raise SourceError(
+            f"{path} is a file. To publish a checkpoint of the original, first convert it with "
+            f"`python -m modeling_esvit.convert_original {path} FOLDER`; then publish FOLDER."
+        )
+    if (path / "options.yaml").is_file():
+        return find_model_of_run(path, checkpoint)
+    if not (path / "config.json").is_file():
+        what = "is neither a run nor a model folder" if path.is_dir() else "does not exist"
+        raise SourceError(f"{path} {what}; name the folder of a run (options.yaml) or of a model (config.json).")
+    if checkpoint is not None:
+        raise SourceError(f"{path} is a model folder, which has no checkpoints to choose from; name the run's folder.")
+    return Source(path)
+
+
+def find_model_of_run(run: Path, checkpoint: str | None) -> Source:
+    folders = {"final": run / "teacher"}
+    folders |= {name: run / "checkpoints" / name / "teacher" for name in CHECKPOINTS[1:]}
+    available = [name for name in CHECKPOINTS if (folders[name] / "config.json").is_file()]
+    chosen = checkpoint or next(iter(available), None)
+    if chosen not in available:
+        known = f"it has {' and '.join(available)}" if available else "it has none yet"
+        raise SourceError(f"The run {run} has no {chosen or 'finished'} model; {known}.")
+    progress = read_progress(run / "checkpoints" / ("last" if chosen == "final" else chosen))
+    step = progress.get("step")
+    records = [record for record in read_log(run / "log.jsonl") if step is None or record["step"] <= step]
+    return Source(folders[chosen], read_options(run / "options.yaml"), records, step, progress.get("world_size"))
+
+
+def read_options(file: Path) -> dict[str, Any]:
+    """Returns the options of a run.
+
+    Raises:
+        SourceError: The file is damaged.
+    """
+    try:
+        options = yaml.safe_load(file.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SourceError(f"{file} is damaged ({error}); name the model's folder in the run instead.") from error
+    if not isinstance(options, dict):
+        raise SourceError(f"{file} holds no options; name the model's folder in the run instead.")
+    return options
+
+
+def read_log(log: Path) -> list[dict[str, Any]]:
+    """Returns the whole lines of a log; a killed process may have left half of the last."""
+    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    return [values for line in lines if (values := record_of(line)) is not None]
+
+
+def read_progress(checkpoint: Path) -> dict[str, Any]:
+    """Returns how far the run was; empty if its checkpoints were deleted."""
+    return read_json(checkpoint / "training_state" / "progress.json") or {}
+
+
+def load_model(folder: Path) -> EsViTForPreTraining | EsViTModel:
+    """Loads the model of a folder, with its heads if it has any, in the precision of its file.
+
+    Raises:
+        SourceError: The model is of another type, is damaged, or lacks tensors.
+    """
+    config = EsViTConfig.get_config_dict(folder)[0]
+    if config.get("model_type") != "esvit":
+        raise SourceError(
+            f"{folder} holds a model of type {config.get('model_type')!r}, not 'esvit'. Publish the model that it was "
+            "converted from, with --native."
+        )
+    kind = KINDS.get(next(iter(config.get("architectures") or []), ""))
+    if kind is None:
+        raise SourceError(f"{folder} holds {config.get('architectures')}; only {list(KINDS)} can be published.")
+    kind = EsViTForPreTraining if (folder / PRETRAINING_INDEX).is_file() else kind
+    try:
+        model, loading = kind.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
+    except SafetensorError as error:
+        raise SourceError(f"The weights in {folder} are damaged: {error}.") from error
+    except OSError as error:
+        raise SourceError(f"The model in {folder} cannot be loaded: {error}") from error
+    if loading["missing_keys"]:
+        raise SourceError(f"{folder} is incomplete: it lacks the tensors {', '.join(sorted(loading['missing_keys']))}.")
+    return model.eval()
