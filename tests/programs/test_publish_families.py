@@ -60,9 +60,7 @@ def test_published_and_loaded_by_name(family, tmp_path):
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
         assert "Loaded back by its name in a fresh process: outputs differ by 0.0e+00 at most." in done.stdout
-        assert {folder.HEADS, "model.safetensors", *CODE} < set(
-            hub.hub.repositories["model", "ada/tiny"].at("main")[1]
-        )
+        assert {folder.HEADS, "model.safetensors", *CODE} < set(hub.hub.repositories["model", "ada/tiny"].at("main")[1])
         found = [
             client(hub, tmp_path, "import modeling_esvit", LOAD.replace("OPTIONS", "{}")),
             client(hub, tmp_path, LOAD.replace("OPTIONS", "{'trust_remote_code': True}")),
