@@ -25,7 +25,7 @@ from training.evaluation.command import run_command
 from training.evaluation.probe_data import SCALE, ProbeImages, ProbeView
 from training.evaluation.probes import LinearProbes, Setting
 from training.features.frozen_models import load_frozen
-from training.views.draw import draw_box, keyed_generator
+from training.views.draw import draw_box, make_keyed_generator
 
 
 NUMBER, EPOCHS = 13, 3
@@ -82,13 +82,13 @@ def test_views_are_those_of_torchvision():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
     view, flips = ProbeView((32, 24), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)), 0
     for position in range(6):
-        generator = keyed_generator(0, 0, position)
+        generator = make_keyed_generator(0, 0, position)
         top, left, height, width = draw_box(generator, image.size, SCALE)
         crop = T.resized_crop(image, top, left, height, width, [32, 24], T.InterpolationMode.BILINEAR)
         flipped = generator.random() < 0.5
         flips += flipped
         expected = T.normalize(T.to_tensor(T.hflip(crop) if flipped else crop), view.mean, view.std)
-        torch.testing.assert_close(view.make(image, keyed_generator(0, 0, position)), expected)
+        torch.testing.assert_close(view.make(image, make_keyed_generator(0, 0, position)), expected)
     assert 0 < flips < 6
 
 

@@ -28,7 +28,7 @@ from training.data.columns import DataOptionError, EmptySourceError, ImageColumn
 from training.data.shard_cache import ShardCache
 from training.data.shard_files import ShardError, ShardFile
 from training.data.shard_formats import ParquetShard, Shard, TarShard, open_tar
-from training.views.draw import Draws, keyed_generator
+from training.views.draw import Draws, make_keyed_generator
 
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Run(NamedTuple):
 
 def epoch_runs(lengths: list[int], seed: int, epoch: int) -> list[Run]:
     """All rows of all shards in the order of an epoch; of the first shard a part may come at the end."""
-    generator = keyed_generator(seed, epoch, draws=Draws.ORDER)
+    generator = make_keyed_generator(seed, epoch, draws=Draws.ORDER)
     runs = [Run(shard, 0, lengths[shard]) for shard in generator.permutation(len(lengths)).tolist()]
     total = sum(lengths)
     first = int(generator.integers(total))
@@ -183,7 +183,7 @@ class ShardStream:
     @staticmethod
     def _order(seed: int, epoch: int, first_row: int, begin: int, end: int) -> list[int]:
         """The permutation of a block."""
-        generator = keyed_generator(seed, epoch, first_row + begin, draws=Draws.WINDOW)
+        generator = make_keyed_generator(seed, epoch, first_row + begin, draws=Draws.WINDOW)
         return generator.permutation(end - begin).tolist()
 
     @staticmethod

@@ -24,7 +24,7 @@ from training.data.columns import DataNotFoundError, DataOptionError, EmptySourc
 from training.data.shard_names import matching_shards, names_shards
 from training.data.shard_stream import ShardStream, open_stream
 from training.options.hub_names import is_hub_name
-from training.views.draw import Draws, keyed_generator
+from training.views.draw import Draws, make_keyed_generator
 
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:
     """The permutation of `range(num_images)` in which an epoch visits the images: position -> index."""
-    return keyed_generator(seed, epoch, draws=Draws.ORDER).permutation(num_images)
+    return make_keyed_generator(seed, epoch, draws=Draws.ORDER).permutation(num_images)
 
 
 class FolderSource:

@@ -21,7 +21,7 @@ from training.data.shard_stream import ShardStream
 from training.data.sources import ImageSource, epoch_order
 from training.features.extraction import UnlabelledDataError
 from training.features.frozen_models import FrozenModel, training_view
-from training.views.draw import FLIP_PROBABILITY, draw_box, keyed_generator
+from training.views.draw import FLIP_PROBABILITY, draw_box, make_keyed_generator
 
 
 SCALE = (0.08, 1.0)  # of the area of an image
@@ -101,4 +101,4 @@ class ProbeImages:
             raise UnlabelledDataError(
                 f"{record.identity()} has no label (it is {record.label}); a linear probe needs one for each."
             )
-        return load_image(record, partial(self.view.make, generator=keyed_generator(self.seed, epoch, position)))
+        return load_image(record, partial(self.view.make, generator=make_keyed_generator(self.seed, epoch, position)))

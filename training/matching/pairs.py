@@ -30,7 +30,7 @@ from training.views.draw import (
     Photometry,
     draw_crop,
     draw_jitter,
-    keyed_generator,
+    make_keyed_generator,
 )
 from training.views.pixels import augment_view, crop_view
 
@@ -61,11 +61,11 @@ class Pair(NamedTuple):
 def make_pair(name: str, image: Image.Image, side: int, seed: int, number: int) -> Pair:
     """The pair `name`, one of PAIRS, of an RGB image, in square views of `side` pixels."""
     if name == MIRRORED:
-        return mirrored_pair(central_crop(image, side), keyed_generator(seed, 0, number, 0, draws=Draws.MATCHING))
+        return mirrored_pair(central_crop(image, side), make_keyed_generator(seed, 0, number, 0, draws=Draws.MATCHING))
     policy, first = POLICY[name], 1 + 2 * list(POLICY).index(name)
     pixels, views, places = np.array(image), [], []
     for crop, photometry in enumerate((policy.global_1, policy.global_2)):
-        generator = keyed_generator(seed, 0, number, first + crop, draws=Draws.MATCHING)
+        generator = make_keyed_generator(seed, 0, number, first + crop, draws=Draws.MATCHING)
         place = draw_crop(generator, image.size, CropRecipe((side, side), SCALE, photometry))
         views.append(augment_view(cv2.merge(crop_view(pixels, image.size, place)), place))
         places.append(place)

@@ -1,3 +1,3 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A crop of an image: drawn by a keyed generator, cut, coloured, mixed."""
+"""Draws the crops of an image with a keyed generator, cuts them out, changes their colours and mixes them."""

@@ -1,20 +1,22 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Multi-crop views of an image: 2 global crops and any number of local ones (arXiv 2106.09785, section 3).
+"""Draws the multi-crop views of an image: 2 global crops and any number of local ones (arXiv 2106.09785, section 3).
 
-Each view is a random resized crop, perhaps flipped, then colour jitter, grayscale, Gaussian blur and solarisation. How
-often and how strongly is the policy `augmentation`; sizes and area shares of the crops are options of their own:
+Each view is a random resized crop, which may be flipped, followed by colour jitter, grayscale, Gaussian blur and
+solarisation. The policy `augmentation` sets how often and how strongly these are applied. The sizes of the crops and
+their shares of the image's area are separate options.
 
-    dino    that of every published EsViT model (`dino_aug` of microsoft/esvit, MIT)
-    mocov2  that of MoCo v2 (arXiv 2003.04297): all crops alike, more saturation, no solarisation. The original has only
-            its name. MoCo v2's own crops are `global_crops_scale=(0.2, 1.0)`, without local ones.
-    basic   crop and flip alone; the original has only its name
-    deit    RandAugment and random erasing, as timm's `rand-m9-mstd0.5-inc1` and `pixel` of p = 0.25, which the original
-            meant to call (`deit_aug`; it failed there), with crops of (0.08, 1.0). The erased pixels are noise, so that
-            the workers do all of it.
+    dino    the policy of every published EsViT model (`dino_aug` of microsoft/esvit, MIT)
+    mocov2  the policy of MoCo v2 (arXiv 2003.04297): the same for all crops, with more saturation and no solarisation.
+            The original has only its name. MoCo v2's own crops are `global_crops_scale=(0.2, 1.0)` without local ones.
+    basic   crop and flip only; the original has only its name
+    deit    RandAugment and random erasing, as timm's `rand-m9-mstd0.5-inc1` and `pixel` with p = 0.25, with crops of
+            (0.08, 1.0). The original meant to call them (`deit_aug`) but failed. The erased pixels are noise, so the
+            workers apply the whole policy.
 
-Every random number is drawn here, as a pure function of (seed, epoch, position in the stream, crop). What is done with
-them draws nothing: `crops` makes the pixels on the CPU, wholly or up to cropping, `augmentation` the rest on a device.
+This module draws every random number, as a pure function of (seed, epoch, position in the stream, crop). The modules
+that apply the draws draw nothing: `pixels.py` makes the views on the CPU, either completely or up to the crop, and
+`on_device.py` does the rest on the device.
 """
 
 import math
@@ -37,11 +39,11 @@ Size = int | Sequence[int]
 
 
 class ViewOptionError(EsViTError, ValueError):
-    """An option of the views is out of its range."""
+    """Raised when an option of the views is out of its range."""
 
 
 class Jitter(IntEnum):
-    """The operations of the colour jitter, as torchvision numbers them."""
+    """Names the operations of the colour jitter, with torchvision's numbers."""
 
     BRIGHTNESS = 0
     CONTRAST = 1
@@ -50,7 +52,7 @@ class Jitter(IntEnum):
 
 
 class Operation(IntEnum):
-    """The operations of RandAugment, in timm's order."""
+    """Names the operations of RandAugment, in timm's order."""
 
     AUTO_CONTRAST = 0
     EQUALIZE = 1
@@ -81,7 +83,7 @@ DINO_JITTER = {
 
 
 class Photometry(NamedTuple):
-    """Probabilities of the operations on colours and sharpness, and the ranges of the jitter's factors."""
+    """Holds the probabilities of the operations on colours and sharpness, and the ranges of the jitter's factors."""
 
     jitter: float = 0.0
     grayscale: float = 0.0
@@ -93,7 +95,7 @@ class Photometry(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """What is done with the first and the second global crop, and with local ones."""
+    """Holds what is applied to the first global crop, to the second one, and to the local crops."""
 
     global_1: Photometry
     global_2: Photometry
@@ -115,7 +117,7 @@ POLICIES = {
 
 
 class Draws(IntEnum):
-    """What a keyed generator is for; the last word of its counter, so that no two purposes share a stream."""
+    """Names the purposes of keyed generators. Each is the last word of a counter, so no two purposes share a stream."""
 
     VIEW = 0
     ORDER = 1
@@ -125,7 +127,7 @@ class Draws(IntEnum):
 
 
 class ViewKey(NamedTuple):
-    """What the views of one sample depend on, besides the image: nothing else may influence them."""
+    """Identifies the draws of one sample. Its views depend on this key and on the image, and on nothing else."""
 
     seed: int
     epoch: int
@@ -133,7 +135,7 @@ class ViewKey(NamedTuple):
 
 
 class CropRecipe(NamedTuple):
-    """The distribution that one crop is drawn from."""
+    """Defines the distribution of one crop."""
 
     size: tuple[int, int]  # (h, w) of the view
     scale: tuple[float, float]  # share of the image's area
@@ -141,7 +143,7 @@ class CropRecipe(NamedTuple):
 
 
 class CropBox(NamedTuple):
-    """The rectangle of the image that a view shows, in pixels."""
+    """Marks a rectangle of an image or a view, in pixels."""
 
     top: int
     left: int
@@ -150,7 +152,7 @@ class CropBox(NamedTuple):
 
 
 class Erased(NamedTuple):
-    """A rectangle of the view that becomes noise after the normalisation, and the key of the noise."""
+    """Marks a rectangle of the view that becomes noise after the normalisation, with the key of the noise."""
 
     box: CropBox
     key: int
@@ -158,22 +160,22 @@ class Erased(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CropParameters:
-    """Everything that was drawn for one crop; with the image it determines the view."""
+    """Holds everything that was drawn for one crop. Together with the image it determines the view."""
 
     size: tuple[int, int]  # (h, w) of the view
     box: CropBox
     flip: bool
-    jitter: tuple[tuple[Jitter, float], ...]  # operations and factors in the order of application; empty: none
+    jitter: tuple[tuple[Jitter, float], ...]  # operations with their factors, in the order of application
     grayscale: bool
     blur_radius: float  # standard deviation in pixels of the view; 0: none
     solarize: bool
-    operations: tuple[tuple[Operation, float], ...] = ()  # of RandAugment, before everything else, and their arguments
+    operations: tuple[tuple[Operation, float], ...] = ()  # RandAugment's, with their arguments; applied first
     erased: Erased | None = None
 
 
 @dataclass(frozen=True)
 class ViewOptions:
-    """Sizes, numbers and area shares of the crops, and the policy. A size is an int (square) or (h, w).
+    """Sets the sizes, numbers and area shares of the crops, and the policy. A size is an int (square) or (h, w).
 
     Set i of local crops has `local_crops_numbers[i]` crops of `local_crop_sizes[i]`; all sets share one scale range.
     Empty sequences, or numbers of 0, mean no local crops.
@@ -211,7 +213,7 @@ class ViewOptions:
 
     @cached_property
     def groups(self) -> tuple[tuple[CropRecipe, ...], ...]:
-        """The crops, grouped by set: the two global ones, then each set of local ones."""
+        """Returns the crops, grouped by set: the two global ones, then each set of local ones."""
         size, scale, policy = _height_width(self.global_crop_size), self.global_crops_scale, POLICIES[self.augmentation]
         global_crops = (CropRecipe(size, scale, policy.global_1), CropRecipe(size, scale, policy.global_2))
         local_crops = (
@@ -229,13 +231,14 @@ def _height_width(size: Size) -> tuple[int, int]:
     return height, width
 
 
-def keyed_generator(
+def make_keyed_generator(
     seed: int, epoch: int, position: int = 0, crop: int = 0, *, draws: Draws = Draws.VIEW
 ) -> np.random.Generator:
-    """A generator whose output is a pure function of the arguments, each in 0 .. 2**64 - 1.
+    """Returns a generator whose output is a pure function of the arguments, each in 0 .. 2**64 - 1.
 
-    Philox is a counter-based bijection for each key. (seed, epoch) is the key and (crop, position, purpose) are the
-    upper three words of the counter: two different tuples are 2**64 blocks apart or more, and cannot overlap.
+    Philox is a bijection of its counter for each key. The key is (seed, epoch), and the upper three words of the
+    counter are (crop, position, purpose), so the streams of two different tuples start at least 2**64 blocks apart and
+    never overlap.
     """
     key = np.array([seed, epoch], dtype=np.uint64)
     counter = np.array([0, crop, position, draws], dtype=np.uint64)
@@ -243,13 +246,13 @@ def keyed_generator(
 
 
 def draw_views(key: ViewKey, image_size: tuple[int, int], options: ViewOptions) -> list[CropParameters]:
-    """The parameters of all crops of one sample, in crop order. `image_size` is (width, height), as PIL has it."""
+    """Draws all crops of one sample, in their order. `image_size` is (width, height), as in PIL."""
     crops = [recipe for group in options.groups for recipe in group]
-    return [draw_crop(keyed_generator(*key, crop), image_size, recipe) for crop, recipe in enumerate(crops)]
+    return [draw_crop(make_keyed_generator(*key, crop), image_size, recipe) for crop, recipe in enumerate(crops)]
 
 
 def draw_crop(generator: np.random.Generator, image_size: tuple[int, int], recipe: CropRecipe) -> CropParameters:
-    """One draw from the distribution of `recipe`."""
+    """Draws one crop from the distribution that `recipe` defines."""
     photometry = recipe.photometry
     return CropParameters(
         size=recipe.size,
@@ -265,9 +268,9 @@ def draw_crop(generator: np.random.Generator, image_size: tuple[int, int], recip
 
 
 def draw_box(generator: np.random.Generator, image_size: tuple[int, int], scale: tuple[float, float]) -> CropBox:
-    """The box of torchvision's `RandomResizedCrop`: area share uniform in `scale`, log-uniform aspect ratio.
+    """Draws the box of torchvision's `RandomResizedCrop`: a uniform area share in `scale`, a log-uniform aspect ratio.
 
-    Ten draws that do not fit into the image are answered with the largest central box of an allowed ratio.
+    If ten draws do not fit into the image, returns the largest central box with an allowed aspect ratio.
     """
     image_width, image_height = image_size
     for _ in range(10):
@@ -282,7 +285,7 @@ def draw_box(generator: np.random.Generator, image_size: tuple[int, int], scale:
 
 
 def central_box(image_size: tuple[int, int]) -> CropBox:
-    """The largest central box of an allowed aspect ratio: the whole image, unless it is too narrow or too wide."""
+    """Returns the largest central box with an allowed aspect ratio: the whole image unless it is too narrow or wide."""
     image_width, image_height = width, height = image_size
     if image_width / image_height < ASPECT_RATIO[0]:
         height = round(width / ASPECT_RATIO[0])
@@ -292,7 +295,7 @@ def central_box(image_size: tuple[int, int]) -> CropBox:
 
 
 def draw_jitter(generator: np.random.Generator, photometry: Photometry) -> tuple[tuple[Jitter, float], ...]:
-    """The four operations in a random order, each with its factor; or none of them."""
+    """Draws the order and the factors of the four operations, or none of them."""
     if generator.random() >= photometry.jitter:
         return ()
     order = [Jitter(index) for index in generator.permutation(len(Jitter)).tolist()]
@@ -300,17 +303,20 @@ def draw_jitter(generator: np.random.Generator, photometry: Photometry) -> tuple
 
 
 def draw_operations(generator: np.random.Generator) -> tuple[tuple[Operation, float], ...]:
-    """Two operations of RandAugment, perhaps the same, each left out with probability 1/2."""
+    """Draws two operations of RandAugment, which may be the same. Each is dropped with probability 1/2."""
     chosen = [Operation(index) for index in generator.integers(len(Operation), size=NUM_OPERATIONS).tolist()]
     return tuple(
-        (operation, argument_of(operation, generator))
+        (operation, draw_argument(operation, generator))
         for operation in chosen
         if generator.random() < OPERATION_PROBABILITY
     )
 
 
-def argument_of(operation: Operation, generator: np.random.Generator) -> float:
-    """Degrees, bits, level, addend, factor or share: timm's "increasing" meaning of a magnitude between 0 and 1."""
+def draw_argument(operation: Operation, generator: np.random.Generator) -> float:
+    """Draws a magnitude in [0, 1] and returns what it means to the operation, by timm's "increasing" scale.
+
+    The unit depends on the operation: degrees, bits, a level, an addend, a factor or a share of the side.
+    """
     magnitude = min(max(generator.normal(MAGNITUDE, MAGNITUDE_STD), 0.0), 1.0)
     signed = magnitude if generator.random() < 0.5 else -magnitude
     if operation in (Operation.AUTO_CONTRAST, Operation.EQUALIZE, Operation.INVERT):
@@ -331,7 +337,7 @@ def argument_of(operation: Operation, generator: np.random.Generator) -> float:
 
 
 def draw_erased(generator: np.random.Generator, size: tuple[int, int]) -> Erased | None:
-    """The rectangle of timm's `RandomErasing`; none, if none of ten draws fits into the view."""
+    """Draws the rectangle of timm's `RandomErasing`. Returns None if none of ten draws fits into the view."""
     view_height, view_width = size
     for _ in range(10):
         area = view_height * view_width * generator.uniform(*ERASED_SHARE)
@@ -344,7 +350,7 @@ def draw_erased(generator: np.random.Generator, size: tuple[int, int]) -> Erased
     return None
 
 
-def noise(erased: Erased) -> np.ndarray:
-    """float32 `[3, height, width]`, standard normal: a function of the key."""
+def make_noise(erased: Erased) -> np.ndarray:
+    """Returns standard normal noise, float32 `[3, height, width]`, as a function of the key."""
     generator = np.random.Generator(np.random.Philox(key=erased.key))
     return generator.standard_normal((3, erased.box.height, erased.box.width), dtype=np.float32)

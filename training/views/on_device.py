@@ -1,9 +1,10 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The photometric operations of all views of a batch at once, on the device they are on, with what `views` has drawn.
+"""Applies the photometric operations, as drawn by `draw.py`, to all views of a batch at once on their device.
 
-The workers then only decode, crop and resize, and a batch travels as bytes. Nothing here draws, loops over images or
-asks the device for a value. Levels are cut off to whole ones after each operation, as in 8-bit arithmetic.
+The workers then only decode, crop and resize, and a batch travels to the device as bytes. Nothing here draws, loops
+over images or reads a value back from the device. Levels are truncated to integers after each operation, as in 8-bit
+arithmetic.
 """
 
 from collections.abc import Sequence
@@ -17,14 +18,14 @@ from training.views.pixels import IMAGENET_MEAN, IMAGENET_STD
 
 
 GRAY = (0.299, 0.587, 0.114)
-TAPS = round(3 * BLUR_RADIUS[1])  # of the blur, to either side
+TAPS = round(3 * BLUR_RADIUS[1])  # taps of the blur to each side of the centre
 ORDER, FACTORS = slice(0, 4), slice(4, 8)
 GRAYSCALE, BLUR, SOLARIZE = 8, 9, 10
 NEUTRAL = {Jitter.BRIGHTNESS: 1.0, Jitter.CONTRAST: 1.0, Jitter.SATURATION: 1.0, Jitter.HUE: 0.0}
 
 
 def photometric_parameters(crops: Sequence[CropParameters]) -> Tensor:
-    """What was drawn for N views, for [`augment`]: float32 `[N, 11]`."""
+    """Returns the draws of N views as a tensor for [`augment`], float32 `[N, 11]`."""
     rows = []
     for crop in crops:
         jitter = {**dict(crop.jitter), **{op: f for op, f in NEUTRAL.items() if op not in dict(crop.jitter)}}
@@ -34,10 +35,10 @@ def photometric_parameters(crops: Sequence[CropParameters]) -> Tensor:
 
 
 def augment(views: Tensor, parameters: Tensor) -> Tensor:
-    """uint8 views `[N, 3, h, w]` and their parameters `[N, 11]` -> float32 `[N, 3, h, w]`, normalised."""
+    """Augments and normalises uint8 views `[N, 3, h, w]` with parameters `[N, 11]`; returns float32 `[N, 3, h, w]`."""
     columns = parameters[:, :, None, None, None]  # each `[N, 1, 1, 1]`
     pixels = jitter(views.float(), columns[:, ORDER], columns[:, FACTORS])
-    pixels = torch.where(columns[:, GRAYSCALE] > 0, gray(pixels), pixels)
+    pixels = torch.where(columns[:, GRAYSCALE] > 0, to_gray(pixels), pixels)
     pixels = blur(pixels, parameters[:, BLUR])
     flipped = (columns[:, SOLARIZE] > 0) & (pixels >= SOLARIZE_THRESHOLD)
     pixels = torch.where(flipped, 255 - pixels, pixels)
@@ -45,14 +46,18 @@ def augment(views: Tensor, parameters: Tensor) -> Tensor:
     return (pixels - mean) / std
 
 
-def gray(pixels: Tensor) -> Tensor:
-    """`[N, 3, h, w]` -> `[N, 1, h, w]`."""
+def to_gray(pixels: Tensor) -> Tensor:
+    """Converts `[N, 3, h, w]` to grey levels `[N, 1, h, w]`."""
     red, green, blue = pixels.unbind(1)
     return (GRAY[0] * red + GRAY[1] * green + GRAY[2] * blue).round().unsqueeze(1)
 
 
 def jitter(pixels: Tensor, order: Tensor, factors: Tensor) -> Tensor:
-    """The four operations of each view in its order. The hue of all views shifts between two rounds of the others."""
+    """Applies the four operations to each view in the view's own order.
+
+    Brightness, contrast and saturation are applied in two rounds, and the hue of all views is shifted between them: a
+    view takes part in the first round up to its hue, and in the second round after it.
+    """
     hue_first = torch.zeros_like(order[:, 0], dtype=torch.bool)
     rounds: list[list[Tensor]] = [[], []]
     for slot in range(len(Jitter)):
@@ -70,15 +75,15 @@ def jitter(pixels: Tensor, order: Tensor, factors: Tensor) -> Tensor:
 
 
 def blend(pixels: Tensor, operation: Tensor, factor: Tensor) -> Tensor:
-    """Brightness, contrast or saturation: away from, or towards, black, the mean grey or each pixel's grey."""
-    grey = gray(pixels)
+    """Changes brightness, contrast or saturation by blending with black, the mean grey or each pixel's grey."""
+    grey = to_gray(pixels)
     mean = (grey.mean(dim=(2, 3), keepdim=True) + 0.5).floor()
     base = torch.where(operation == Jitter.CONTRAST, mean, torch.where(operation == Jitter.SATURATION, grey, 0.0))
     return torch.where(factor == 1, pixels, (base + factor * (pixels - base)).clamp(0, 255).floor())
 
 
 def shift_hue(pixels: Tensor, factor: Tensor) -> Tensor:
-    """The hue by `factor` of the whole circle, in steps of 1 / 255; value and saturation stay."""
+    """Shifts the hue by `factor` of the full circle, in steps of 1 / 255; value and saturation stay the same."""
     red, green, blue = pixels.unbind(1)
     value, smallest = pixels.amax(dim=1), pixels.amin(dim=1)
     chroma = value - smallest
@@ -96,7 +101,7 @@ def shift_hue(pixels: Tensor, factor: Tensor) -> Tensor:
 
 
 def blur(pixels: Tensor, radius: Tensor) -> Tensor:
-    """A Gaussian of standard deviation `radius` `[N]`, in pixels; 0: none. The border is repeated."""
+    """Blurs with a Gaussian of standard deviation `radius` `[N]` in pixels (0: none), repeating the border."""
     n, channels, height, width = pixels.shape
     offsets = torch.arange(-TAPS, TAPS + 1, device=pixels.device)
     kernel = torch.exp(-0.5 * (offsets / radius.clamp(min=1e-3)[:, None]) ** 2)

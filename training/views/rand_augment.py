@@ -1,8 +1,9 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The operations of RandAugment (arXiv 1909.13719) as timm has them, by Pillow: what `views` drew for the policy `deit`.
+"""Applies timm's operations of RandAugment (arXiv 1909.13719) with Pillow, for the policy `deit`.
 
-Nothing here draws. Pixels from outside of the view are of ImageNet's mean colour; geometry is bicubic.
+`draw.py` draws the operations; nothing here draws. Geometric operations resample bicubically and fill pixels from
+outside of the view with ImageNet's mean colour.
 """
 
 from collections.abc import Callable
@@ -18,29 +19,29 @@ SOLARIZE_ADD_BELOW = 128
 
 
 def transform(view: np.ndarray, operation: Operation, argument: float) -> np.ndarray:
-    """uint8 `[h, w, 3]` -> the same."""
+    """Applies one operation to uint8 `[h, w, 3]`; returns the same type and shape."""
     return np.asarray(OPERATIONS[operation](Image.fromarray(view), argument))
 
 
 def affine(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
-    """`matrix` maps pixels of the result to pixels of `image`."""
+    """Transforms an image with `matrix`, which maps pixels of the result to pixels of `image`."""
     return image.transform(
         image.size, Image.Transform.AFFINE, matrix, resample=Image.Resampling.BICUBIC, fillcolor=FILL
     )
 
 
-def by_level(image: Image.Image, table: np.ndarray) -> Image.Image:
+def map_levels(image: Image.Image, table: np.ndarray) -> Image.Image:
     return image.point(table.clip(0, 255).astype(int).tolist() * 3)
 
 
 def posterize(image: Image.Image, bits: float) -> Image.Image:
-    """Only the upper `bits` bits, which may be none, are left."""
-    return by_level(image, np.arange(256) & ~(2 ** (8 - int(bits)) - 1))
+    """Keeps only the upper `bits` bits of each level; with 0 bits the image becomes black."""
+    return map_levels(image, np.arange(256) & ~(2 ** (8 - int(bits)) - 1))
 
 
 def solarize_add(image: Image.Image, addend: float) -> Image.Image:
     levels = np.arange(256)
-    return by_level(image, np.where(levels < SOLARIZE_ADD_BELOW, levels + addend, levels))
+    return map_levels(image, np.where(levels < SOLARIZE_ADD_BELOW, levels + addend, levels))
 
 
 OPERATIONS: dict[Operation, Callable[[Image.Image, float], Image.Image]] = {

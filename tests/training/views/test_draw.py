@@ -23,8 +23,8 @@ from training.views.draw import (
     draw_box,
     draw_crop,
     draw_views,
-    keyed_generator,
-    noise,
+    make_keyed_generator,
+    make_noise,
 )
 
 
@@ -32,7 +32,7 @@ OPTIONS = ViewOptions(global_crop_size=32, local_crop_sizes=(16,), local_crops_n
 
 
 def draw_many(number, recipe, image_size=(500, 375)):
-    return [draw_crop(keyed_generator(3, 1, position), image_size, recipe) for position in range(number)]
+    return [draw_crop(make_keyed_generator(3, 1, position), image_size, recipe) for position in range(number)]
 
 
 # -- keys --------------------------------------------------------------------------------------------------------------
@@ -63,7 +63,7 @@ def test_no_two_keys_share_a_stream():
     keys = itertools.product((0, 1, 2), (0, 1, 2), (0, 1, 2), (0, 1, 2), Draws)
     starts = set()
     for seed, epoch, position, crop, draws in keys:
-        state = keyed_generator(seed, epoch, position, crop, draws=draws).bit_generator.state["state"]
+        state = make_keyed_generator(seed, epoch, position, crop, draws=draws).bit_generator.state["state"]
         assert state["counter"][0] == 0
         starts.add((*state["key"].tolist(), *state["counter"].tolist()))
     assert len(starts) == 3**4 * len(Draws)
@@ -75,7 +75,7 @@ def test_no_two_keys_share_a_stream():
 @pytest.mark.parametrize("scale", [(0.4, 1.0), (0.05, 0.4)])
 @pytest.mark.parametrize("image_size", [(500, 375), (100, 300)])  # the second often needs several tries
 def test_boxes_are_distributed_as_torchvisions(image_size, scale):
-    generator = keyed_generator(7, 0)
+    generator = make_keyed_generator(7, 0)
     ours = np.array([draw_box(generator, image_size, scale) for _ in range(1500)])
     torch.manual_seed(0)
     picture = torch.empty(3, image_size[1], image_size[0])
@@ -92,7 +92,7 @@ def test_boxes_are_distributed_as_torchvisions(image_size, scale):
 def test_images_that_no_draw_fits_get_torchvisions_central_box(image_size):
     picture = torch.empty(3, image_size[1], image_size[0])
     theirs = RandomResizedCrop.get_params(picture, (0.9, 1.0), (3 / 4, 4 / 3))
-    assert draw_box(keyed_generator(0, 0), image_size, (0.9, 1.0)) == theirs
+    assert draw_box(make_keyed_generator(0, 0), image_size, (0.9, 1.0)) == theirs
 
 
 @pytest.mark.parametrize("policy, strengths", [("dino", (0.4, 0.4, 0.2, 0.1)), ("mocov2", (0.4, 0.4, 0.4, 0.1))])
@@ -184,7 +184,7 @@ def test_erased_rectangles():
         assert stats.ks_2samp(ours_, theirs_).pvalue > 1e-3
     erased = [crop.erased for crop in crops if crop.erased is not None]
     assert len({rectangle.key for rectangle in erased}) == len(erased)
-    assert stats.kstest(noise(erased[0]).ravel(), stats.norm.cdf).pvalue > 1e-3
+    assert stats.kstest(make_noise(erased[0]).ravel(), stats.norm.cdf).pvalue > 1e-3
 
 
 @pytest.mark.parametrize(

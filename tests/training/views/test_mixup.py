@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from modeling_esvit.losses import LossInputError, esvit_loss
 from modeling_esvit.modeling_esvit import EsViTForPreTrainingOutput
 from tests.helpers.tiny_runs import read_losses, tiny, train, write_images
-from training.views.draw import CropBox, keyed_generator
+from training.views.draw import CropBox, make_keyed_generator
 from training.views.mixup import Mixing, draw_mixing, draw_mixings, mix
 
 
@@ -20,7 +20,7 @@ from training.views.mixup import Mixing, draw_mixing, draw_mixings, mix
 
 @pytest.mark.parametrize("mixup, cutmix, share_of_cutmix", [(0.8, 1.0, 0.5), (0.8, 0.0, 0.0), (0.0, 1.0, 1.0)])
 def test_draws(mixup, cutmix, share_of_cutmix):
-    drawn = [draw_mixing(keyed_generator(0, 0, p), (60, 40), mixup, cutmix) for p in range(3000)]
+    drawn = [draw_mixing(make_keyed_generator(0, 0, p), (60, 40), mixup, cutmix) for p in range(3000)]
     boxes = [mixing for mixing in drawn if mixing.box is not None]
     shares = [mixing.share for mixing in drawn if mixing.box is None]
     assert stats.binomtest(len(boxes), len(drawn), share_of_cutmix).pvalue > 1e-3

@@ -21,7 +21,7 @@ from tests.helpers.pil_views import pil_augment, pil_crop, pil_view
 from training.data.loader import empty_groups, views_of
 from training.views.draw import CropBox, CropParameters, Jitter, ViewKey, ViewOptions, draw_views
 from training.views.on_device import augment, photometric_parameters
-from training.views.pixels import augment_view, crop_view, scaled_box, sufficient_size, write_views
+from training.views.pixels import augment_view, crop_view, scale_box, sufficient_size, write_views
 
 
 OPTIONS = ViewOptions(global_crop_size=32, local_crop_sizes=(16,), local_crops_numbers=(3,))
@@ -254,7 +254,7 @@ def test_a_large_jpeg_is_decoded_smaller_only_if_every_box_keeps_its_pixels():
         crop = CropParameters((16, 16), CropBox(0, 100, side, 600), False, (), False, 0.0, False)
         image = decode(record, lambda size, crop=crop: sufficient_size(size, [crop]))
         assert image.size == expected
-        box = scaled_box(crop.box, full.size, np.array(image).shape)
+        box = scale_box(crop.box, full.size, np.array(image).shape)
         assert box.height >= 16 and box.width >= 16 and box.top + box.height <= image.size[1]
     wide = CropParameters((48, 48), CropBox(0, 0, 600, 600), False, (), False, 0.0, False)
     slots = [torch.empty(3, 48, 48, dtype=torch.uint8) for _ in range(2)]

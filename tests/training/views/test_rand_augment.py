@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2 import functional as F
 
-from training.views.draw import CropBox, CropParameters, Erased, Operation, noise
+from training.views.draw import CropBox, CropParameters, Erased, Operation, make_noise
 from training.views.pixels import write_views
 from training.views.rand_augment import FILL, transform
 
@@ -104,6 +104,6 @@ def test_views_have_the_operations_in_order_and_the_noise(view):
         write_views(Image.fromarray(view), (64, 48), [dataclasses.replace(PLAIN, **changes)], [views[-1]])
     plain, forward, backward, with_noise = views
     assert not torch.equal(forward, plain) and not torch.equal(forward, backward)
-    assert np.array_equal(with_noise[:, 5:16, 7:20], noise(erased))
+    assert np.array_equal(with_noise[:, 5:16, 7:20], make_noise(erased))
     changed = (with_noise != plain).any(dim=0)
     assert changed.sum() == 11 * 13 and math.isfinite(with_noise.sum())
