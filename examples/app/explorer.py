@@ -227,7 +227,7 @@ class Explorer:
 
     @cached_property
     def num_blocks(self) -> int:
-        """The number of blocks whose attention can be shown, 0 if the model gives none."""
+        """Counts the blocks whose attention can be shown: 0 if the model gives none."""
         try:
             return len(self.attend(self.prepare(Image.new("RGB", (64, 64)))))
         except (AttentionLayoutError, EsViTBackboneError):

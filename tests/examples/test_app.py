@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The page: what it shows of a model, and the page itself in a browser without a window, laid out as on a Space."""
+"""Tests what the page shows of a model, and the page itself in a headless browser, laid out as on a Space."""
 
 import configparser
 import io
@@ -61,7 +61,7 @@ def test_a_point_finds_itself(explorer):
 
 
 def test_a_moved_object_is_found(explorer):
-    """The same photograph shifted by a window of four regions."""
+    """Shifts a photograph by a window of four regions."""
     image = explorer.photographs["astronaut"].resize((224, 224))
     moved = Image.new("RGB", image.size, "gray")
     moved.paste(image, (64, 0))
@@ -162,7 +162,7 @@ def test_space():
 
 @pytest.fixture(scope="module")
 def address(folder, tmp_path_factory):
-    """The page of a folder as README.md of the app makes it, started as on a Space, in another process."""
+    """Starts the page as on a Space, in another process, from a folder laid out as the app's README.md says."""
     space = tmp_path_factory.mktemp("space") / "space"
     shutil.copytree(APP, space, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copytree(ROOT / "modeling_esvit", space / "modeling_esvit", ignore=shutil.ignore_patterns("__pycache__"))
@@ -190,7 +190,7 @@ def wait_for_address(process: subprocess.Popen, log: Path) -> str:
 
 @pytest.fixture
 def page(address):
-    """A browser on the page, which must ask no other host for anything, and have no error."""
+    """Opens the page in a browser. The page must load nothing from another host, and have no error."""
     from playwright.sync_api import expect, sync_playwright
 
     expect.set_options(timeout=30_000)
@@ -217,7 +217,7 @@ def choose(page, letter: str, name: str) -> None:
 
 
 def shown(page, name: str):
-    """The picture of an element, as the browser has it: `[H, W, 3]`."""
+    """Returns the picture of an element, as the browser shows it: `[H, W, 3]`."""
     from playwright.sync_api import expect
 
     image = page.locator(f"#{name} img").first

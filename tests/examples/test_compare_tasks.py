@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The comparison of the tasks: what its table says, and a comparison of seconds from data to pictures."""
+"""Tests the comparison of the tasks: its table, and a comparison of seconds from data to pictures."""
 
 import json
 import sys
@@ -36,7 +36,7 @@ def test_table_has_mean_spread_and_chance():
 
 
 def recipe_of(arguments: str) -> dict:
-    """`--name value ...` as a recipe has them."""
+    """Turns `--name value ...` into the options of a recipe."""
     options = [option.split() for option in arguments.split("--")[1:]]
     return {name: [yaml.safe_load(v) for v in values] if len(values) > 1 else yaml.safe_load(values[0])
             for name, *values in options}  # fmt: skip

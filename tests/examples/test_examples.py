@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The examples, each as its page says, on the bundled photographs and a small model."""
+"""Runs the examples as their pages say, on the bundled photographs and a small model."""
 
 import json
 import shutil
@@ -59,7 +59,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def patches(tmp_path_factory):
-    """19 photographs: 6 training and 2 test patches of each."""
+    """Writes 6 training and 2 test patches of each of the 19 photographs."""
     path = tmp_path_factory.mktemp("data") / "photographs"
     write_photographs(path, patch_size=64, train_per_photograph=6, test_per_photograph=2, shards=1)
     return path
@@ -87,7 +87,7 @@ def test_a_missing_package_is_one_line(page, package, extras):
 
 
 def test_similar_images(folder, tmp_path, capsys):
-    """The image itself, then its brighter self, then noise."""
+    """Finds the image itself first, then its brighter self, then noise."""
     generator = np.random.default_rng(0)
     coarse = Image.fromarray(generator.integers(0, 200, (6, 6, 3), dtype=np.uint8)).resize((80, 80))
     collection = tmp_path / "collection"
@@ -110,7 +110,7 @@ def test_similar_images(folder, tmp_path, capsys):
 
 
 def test_match_photographs(folder, tmp_path):
-    """A photograph and itself: every region finds itself."""
+    """Matches a photograph with itself: every region finds itself."""
     coarse = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
     Image.fromarray(coarse).resize((300, 200), Image.Resampling.BICUBIC).save(tmp_path / "a.png")
     path = str(tmp_path / "a.png")
@@ -156,7 +156,7 @@ def test_match_photographs(folder, tmp_path):
     ],
 )
 def test_wrong_arguments(folder, tmp_path, monkeypatch, main, arguments, message):
-    """One line that says what is wrong (None: of the parser); nothing is written."""
+    """Checks that one line says what is wrong (None: it comes from the parser), and that nothing is written."""
     monkeypatch.chdir(tmp_path)
     Image.linear_gradient("L").save("a.png")
     (tmp_path / "swin").mkdir()
@@ -216,7 +216,7 @@ def test_finetune(folder, patches, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_fine_tuning_is_its_seed_and_one_run_of_all_processes(folder, patches, tmp_path):
-    """Two calls give one classifier; two processes on a CPU train one together, of half the images a step each."""
+    """Trains twice the same classifier; two CPU processes train one together, on half of the images of a step each."""
     command = [folder, "--data", str(patches), "--epochs", "1", "--seed", "3"]
     for name in ("one", "same"):
         finetune.main([*command, "--batch_size", "16", "--output_dir", str(tmp_path / name)])
@@ -234,7 +234,7 @@ def test_fine_tuning_is_its_seed_and_one_run_of_all_processes(folder, patches, t
 
 
 def test_fine_tuning_sees_images_of_all_kinds(folder, tmp_path):
-    """A grey ramp is one and the same in 8 and 16 bits and as floats; a line of pixels is not resized into memory."""
+    """Decodes a grey ramp to the same image from 8 bits, 16 bits and floats; a line of pixels needs no large memory."""
     ramp = np.tile(np.arange(64), (48, 1)).astype(np.uint16) * 1024
     Image.fromarray(ramp).save(tmp_path / "deep.png")
     Image.fromarray((ramp // 257).astype(np.uint8)).save(tmp_path / "gray.png")

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The photographs of the demo: disjoint areas, true labels, the same bytes each time, and readable by `datasets`."""
+"""Tests the demo's photographs: disjoint areas, true labels, the same bytes each time, readable by `datasets`."""
 
 import re
 
@@ -89,7 +89,7 @@ def test_nothing_is_left_behind_by_a_refusal(tmp_path):
 
 
 def test_measure_baselines_see_what_they_are_named_after():
-    """Two classes of one mean colour and different patterns, and one of another colour."""
+    """Compares two classes of one mean colour and different patterns, and a third of another colour."""
     rng = np.random.default_rng(0)
     stripes = np.repeat(np.tile([0, 200], 16)[None], 32, axis=0)
     patterns = [stripes, stripes.T, np.full((32, 32), 180)]

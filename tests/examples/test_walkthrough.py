@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The notebook: as it is committed, and run from its first cell to its last."""
+"""Tests the notebook as it is committed, and runs it from its first cell to its last."""
 
 import nbformat
 import pytest

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The README's commands, as a user types them. `test_pretrain.py` has those that pretrain."""
+"""Runs the README's commands as a user types them. `test_pretrain.py` has those that pretrain."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from tests.helpers.paths import FIXTURES, ROOT
 
 
 def run(*command: str | Path) -> str:
-    """Run a Python command from the repository's root; returns what it printed."""
+    """Runs a Python command from the repository's root, and returns what it printed."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     arguments = [sys.executable, *map(str, command)]
     done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)

@@ -105,7 +105,7 @@ AGAIN = Rule(
 
 
 def text_of(page: Path) -> str:
-    """A card's own name is NAME, so that what all cards say is one command."""
+    """Reads a page. A card's own name becomes NAME, so that a command of all cards is run once."""
     text = page.read_text()
     return re.sub(rf"\b{page.stem}\b", "NAME", text) if page.name.startswith("esvit-") else text
 
@@ -129,7 +129,7 @@ def test_every_command_has_a_rule():
 
 
 def test_blocks_are_of_known_languages():
-    """One that is neither run nor known to be none would escape."""
+    """Checks the languages of blocks: a command in a block of another language would escape the tests."""
     languages = {language for page in PAGES for language, _ in BLOCK.findall(page.read_text())}
     assert languages == {"bash", "python", "bibtex", "json"}
     assert all(page.read_text().count("```") == 2 * len(BLOCK.findall(page.read_text())) for page in PAGES)
@@ -178,7 +178,7 @@ def write_pictures(folder: Path) -> None:
 
 
 class Sandbox:
-    """The folder, and how commands are run in it: Python's in forks of one process, launchers as they are."""
+    """Runs commands in a folder: Python's in forks of one process, launchers as they are."""
 
     def __init__(self, folder: Path, python: ForkedCommands) -> None:
         self.folder, self.python = folder, python
@@ -198,7 +198,7 @@ class Sandbox:
 
 @pytest.fixture(scope="module")
 def sandbox(tmp_path_factory):
-    """A folder with what the pages name, beside links to what the repository has, and the loopback Hub."""
+    """Makes a folder with all that the pages name, and links to the repository's folders, beside the loopback Hub."""
     folder = tmp_path_factory.mktemp("sandbox")
     for name in ("training", "examples", "modeling_esvit", "model_cards", "tests"):
         (folder / name).symlink_to(ROOT / name)
@@ -241,7 +241,7 @@ def test_snippet(sandbox, snippet):
 
 @pytest.mark.slow
 def test_card_of_a_run(sandbox):
-    """What `publish.py` writes; its snippet loads what was published, and its command trains again."""
+    """Publishes a run: the snippet of its card loads the model, and the command of its card trains again."""
     sandbox.run(["python", "training/publish.py", "runs/mine", "--repo_id", "org/run", "--no_check"])
     card = (sandbox.folder / "runs" / "mine-hub" / "README.md").read_text()
     (snippet,), (command,) = snippets(card), commands(card)

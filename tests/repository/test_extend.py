@@ -29,7 +29,7 @@ SECTIONS = {text.partition("\n")[0]: list(snippets(text)) for text in re.split(r
 
 @pytest.fixture(autouse=True)
 def sandbox(tmp_path, monkeypatch):
-    """A folder with the images and models that the page names. What snippets register is forgotten afterwards."""
+    """Works in an empty folder, and forgets afterwards what snippets have registered."""
     monkeypatch.chdir(tmp_path)
     tables: list[dict] = [FAMILIES, ARCHITECTURES, POLICIES]
     kept = [dict(table) for table in tables]

@@ -35,7 +35,7 @@ VERSION = modeling_esvit.__version__
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
-    """The folder that `python -m build` fills, from a copy of what the repository has at its top."""
+    """Returns the folder that `python -m build` fills, from a copy of the repository's top."""
     copy = tmp_path_factory.mktemp("sources") / "esvit"
     for name in SOURCES:
         (shutil.copytree if (ROOT / name).is_dir() else copy_file)(ROOT / name, copy / name)
@@ -58,11 +58,13 @@ def test_wheel_and_source_distribution_hold_the_models_alone(built):
         f"esvit-{VERSION}-py3-none-any.whl",
         f"esvit-{VERSION}.tar.gz",
     }
-    modules = {f"modeling_esvit/{path.name}" for path in (ROOT / "modeling_esvit").glob("*.py")}
+    modules = {str(path.relative_to(ROOT)) for path in (ROOT / "modeling_esvit").rglob("*.py")}
     with zipfile.ZipFile(built / f"esvit-{VERSION}-py3-none-any.whl") as wheel:
         names = [name for name in wheel.namelist() if not name.startswith(f"esvit-{VERSION}.dist-info/")]
         about = wheel.read(f"esvit-{VERSION}.dist-info/METADATA").decode()
+        scripts = wheel.read(f"esvit-{VERSION}.dist-info/entry_points.txt").decode()
     assert sorted(names) == sorted(modules)
+    assert re.findall(r"^([\w-]+) = ", scripts, re.MULTILINE) == ["esvit-convert", "esvit-embed", "esvit-export"]
     assert f"Version: {VERSION}\n" in about and "License-Expression: Apache-2.0\n" in about
     assert "Description-Content-Type: text/markdown" in about and "# EsViT for the Hugging Face ecosystem" in about
     with tarfile.open(built / f"esvit-{VERSION}.tar.gz") as archive:
@@ -83,7 +85,7 @@ def required(names: list[str]) -> set[str]:
 
 
 def link_packages(distributions: set[str], site: Path) -> None:
-    """Let `site` have these packages of this environment, as links."""
+    """Links these packages of this environment into `site`."""
     for name in distributions:
         distribution = metadata.distribution(name)
         tops = {file.parts[0] for file in distribution.files or [] if file.parts[0] not in ("..", "__pycache__")}
@@ -93,7 +95,7 @@ def link_packages(distributions: set[str], site: Path) -> None:
 
 @pytest.fixture(scope="module")
 def bare(built, tmp_path_factory) -> Path:
-    """The interpreter of an environment with the wheel, what it requires, and nothing else."""
+    """Makes an environment with the wheel and its requirements alone, and returns its interpreter."""
     folder = tmp_path_factory.mktemp("bare")
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
@@ -166,7 +168,7 @@ def test_the_wheel_alone_loads_a_published_model(bare, tmp_path):
     ],
 )
 def test_commands_of_the_wheel_say_what_they_need(bare, tmp_path, command, message):
-    """Without extras: what is missing, or else what is wrong with the arguments, in a line."""
+    """Checks that a command without its extra names in one line what is missing, or what is wrong."""
     module, *arguments = command.split()
     line = [str(bare), "-I", "-m", f"modeling_esvit.{module}", *arguments]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)

@@ -63,7 +63,7 @@ def test_pre_commit_uses_the_pinned_ruff(setup):
 
 
 def test_a_package_has_one_oldest_version():
-    """One environment then tests the floors of all extras."""
+    """Checks that extras agree on floors, so that one environment tests them all."""
     pins = [pin_floor(requirement) for requirement in read_requirements()]
     names = [re.sub("[_.]", "-", pin.split("==")[0].lower()) for pin in pins]
     assert sorted(set(names)) == sorted(names)
