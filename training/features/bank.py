@@ -33,11 +33,11 @@ from tqdm.auto import tqdm
 
 from modeling_esvit.embed.engine import LoadedImage, check_finite, extract, stack_pixels
 from modeling_esvit.embed.files import Features, OutputError, Parts
+from training.data.identity import identify_source
 from training.data.sources import DatasetSource, EmptySourceError, FolderSource, ImageSource
 from training.data.unreadable import SkipLog
 from training.features.extraction import LabelledImages
 from training.features.frozen_models import FrozenModel, file_name
-from training.state.data_record import identity
 
 
 logger = logging.getLogger(__name__)
@@ -128,7 +128,7 @@ class MappedChunks(Sequence[Tensor]):
 
 def source_identity(source: ImageSource) -> dict[str, Any]:
     """What tells the images of a source from others: as for runs, and for files also their sizes and times."""
-    found = identity(source)
+    found = identify_source(source)
     if isinstance(source, FolderSource):
         stats = [os.stat(source.root / path) for path in source.paths()]
         found["files"] = checksum([[stat.st_size, stat.st_mtime_ns] for stat in stats])

@@ -1,3 +1,3 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of results, from the files that programs wrote."""
+"""Draws the results that programs wrote."""

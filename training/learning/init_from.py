@@ -21,7 +21,7 @@ from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from modeling_esvit.errors import EsViTError
 from training.learning.optimizer import parameter_groups
 from training.options.hub_names import is_hub_name
-from training.state.checkpoints import is_complete
+from training.state.checkpoint_folders import is_complete, list_checkpoints
 
 
 BACKBONE = "backbone"
@@ -96,7 +96,7 @@ def find_origin(source: str) -> Origin:
         return Origin(source, source, None)
     if (folder / "config.json").is_file():
         return Origin(str(folder), str(folder), None)
-    checkpoints = [folder, *sorted((folder / "checkpoints").glob("step-*"))]
+    checkpoints = [folder, *list_checkpoints(folder / "checkpoints")]
     complete = [checkpoint for checkpoint in checkpoints if is_complete(checkpoint)]
     if not complete:
         raise InitialisationError(

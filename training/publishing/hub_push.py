@@ -1,11 +1,11 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""`--push_to_hub`: each best teacher goes to the Hub while training goes on.
+"""Pushes each best teacher to the Hub while training goes on (`--push_to_hub`).
 
 A push is `publish.py` in a process of its own, on a copy of the checkpoint in `OUTPUT_DIR/hub/`: training neither waits
-for it nor fails with it. There is one at a time; of the teachers that become best meanwhile the newest is next. A
-reason to fail is said once; what could not be pushed is tried again with the next best one, and at the end. The token
-stays in the environment or the login, where that process finds it by itself.
+for it nor fails with it. Only one push runs at a time; if several teachers become best meanwhile, the newest is pushed
+next. Each reason for a failure is reported once; the push is tried again with the next best teacher, and at the end of
+the run. The token stays in the environment or the login, where the process finds it by itself.
 """
 
 import json
@@ -28,37 +28,41 @@ from training.state.files import read_json
 
 
 PUBLISH = Path(__file__).resolve().parents[1] / "publish.py"
-LAST_PUSH_SECONDS = 900  # that a run waits for its last push
+LAST_PUSH_SECONDS = 900  # how long a run waits for its last push
 NICENESS = 10
-# Of a launcher's variables none concerns the push, and it needs no GPU.
+# A push needs no GPU, and should leave the CPUs to the run.
 ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
 def push_to_hub(repo_id: str | None, output_dir: str, is_main_process: bool) -> "NoPush":
-    """What pushes a run's teachers, or does not."""
+    """Returns what pushes a run's teachers, or pushes nothing.
+
+    Raises:
+        OptionError: `repo_id` is no name of a repository.
+    """
     if repo_id is not None:
         check_repo_id(repo_id)
     return HubPush(repo_id, Path(output_dir)) if repo_id is not None and is_main_process else NoPush()
 
 
 class NoPush(AbstractContextManager):
-    """Of a process that pushes nothing."""
+    """Pushes nothing; its methods say when a run calls them."""
 
     def offer_best(self) -> None:
-        """A checkpoint may have become the best."""
+        """Pushes the best teacher unless it was offered before. Called after each evaluation."""
 
     def poll(self) -> None:
-        """Report a push that has ended, and begin the next if one waits."""
+        """Reports a push that has ended, and begins the next if one waits. Called after each step."""
 
     def finish(self) -> None:
-        """The run is over: wait for the last push."""
+        """Waits for the last push. Called at the end of the run."""
 
     def __exit__(self, kind, error, traceback) -> None:
-        """A run that fails or is stopped ends its push; the next start begins it again."""
+        """Ends the push of a run that fails or is stopped; the next start begins it again."""
 
 
 class HubPush(NoPush):
-    """The pushes of a run, for its main process."""
+    """Pushes the teachers of a run, from its main process."""
 
     def __init__(
         self,
@@ -79,7 +83,7 @@ class HubPush(NoPush):
         if get_token() is None:
             self.say(
                 f"Warning: there is no token to push to {self.repo_id} with. Log in with `hf auth login`, or set "
-                "HF_TOKEN for the next start; training goes on without."
+                "HF_TOKEN, before the next start. Training goes on without pushing."
             )
         for name in ("next", "current"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
@@ -90,25 +94,25 @@ class HubPush(NoPush):
         if kind is not None:
             self.stop()
 
-    # -- what is to be pushed ------------------------------------------------------------------------------------------
+    # -- what to push --------------------------------------------------------------------------------------------------
 
     def offer_best(self) -> None:
         best = read_json(self.output_dir / "checkpoints" / "best.json")
-        if best and best["checkpoint"] not in (self.offered, self.pushed()):
+        if best and best["checkpoint"] not in (self.offered, self.last_pushed()):
             self.offer(best["checkpoint"])
         self.poll()
 
     def offer(self, name: str) -> None:
-        """Copy what is published of a checkpoint, or of the final model, to be pushed next."""
+        """Copies a checkpoint, or the final model (`final`), to be pushed next."""
         try:
             self.copy(name)
         except OSError as error:  # a full disk ends the push, not the run
-            self.complain(str(error))
+            self.warn(str(error))
         else:
             self.offered = name
 
     def copy(self, name: str) -> None:
-        """As a run of its own, `OUTPUT_DIR/hub/next`, since old checkpoints are deleted."""
+        """Writes the run `OUTPUT_DIR/hub/next`, which holds this model alone: old checkpoints are deleted meanwhile."""
         checkpoint = self.output_dir / "checkpoints" / ("last" if name == "final" else name)
         with replace_folder(self.folder / "next") as copy:
             state = copy / "checkpoints" / ("last" if name == "final" else "best")
@@ -119,8 +123,8 @@ class HubPush(NoPush):
             shutil.copytree(checkpoint / "teacher", (copy if name == "final" else state) / "teacher")
             (copy / "name.json").write_text(json.dumps(name))
 
-    def pushed(self) -> str | None:
-        """The checkpoint that was pushed last, to this repository."""
+    def last_pushed(self) -> str | None:
+        """Returns the checkpoint that was pushed last to this repository."""
         record = read_json(self.folder / "pushed.json")
         return record["checkpoint"] if record and record["repo_id"] == self.repo_id else None
 
@@ -147,7 +151,7 @@ class HubPush(NoPush):
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # signals to the run are not for it
+                start_new_session=True,  # signals to the run do not reach it
             )
         os.setpriority(os.PRIO_PROCESS, self.process.pid, NICENESS)
 
@@ -160,10 +164,10 @@ class HubPush(NoPush):
             self.say(f"{where} ({self.pushing})")
             return
         reason = next((line for line in lines if line.startswith("error: ")), lines[-1] if lines else f"code {code}")
-        self.complain(reason.removeprefix("error: "))
+        self.warn(reason.removeprefix("error: "))
 
-    def complain(self, reason: str) -> None:
-        """Once for each reason."""
+    def warn(self, reason: str) -> None:
+        """Reports why a push failed, once for each reason."""
         if reason not in self.said:
             self.said.add(reason)
             self.say(f"Warning: the teacher was not pushed: {reason} See {self.folder / 'push.log'}.")
@@ -177,16 +181,16 @@ class HubPush(NoPush):
     # -- the end -------------------------------------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """Push what is not there yet, a last time: the best teacher, or, of a run without k-NN evaluation, the final one."""
+        """Pushes the best teacher, or the final one of a run without k-NN evaluation, unless the Hub has it already."""
         deadline = time.monotonic() + self.last_push_seconds
         self.wait(deadline)
         best = read_json(self.output_dir / "checkpoints" / "best.json")
         name = best["checkpoint"] if best else "final"
-        if self.pushed() != name and time.monotonic() < deadline:
+        if self.last_pushed() != name and time.monotonic() < deadline:
             self.offer(name)
             self.poll()
             self.wait(deadline)
-        if self.pushed() != name:
+        if self.last_pushed() != name:
             which = " --checkpoint best" if best else ""
             self.say(
                 f"The run's model is not on the Hub. To push it: python training/publish.py {self.output_dir} "
@@ -194,12 +198,12 @@ class HubPush(NoPush):
             )
 
     def wait(self, deadline: float) -> None:
-        """Until no push runs or waits, but not beyond `deadline`."""
+        """Waits until no push runs or waits, or until `deadline`."""
         while self.process is not None:
             try:
                 self.process.wait(max(deadline - time.monotonic(), 0))
             except subprocess.TimeoutExpired:
                 self.stop()
-                self.complain(f"it took more than {self.last_push_seconds:g} seconds after the end of the run.")
+                self.warn(f"It took more than {self.last_push_seconds:g} seconds after the end of the run.")
                 return
             self.poll()

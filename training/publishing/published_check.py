@@ -1,11 +1,11 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Load a published model by its name, as a stranger would, and compare its outputs with the expected ones.
+"""Loads a published model by its name, as a stranger would, and compares its outputs with the expected ones.
 
     python -I training/publishing/published_check.py REPO_ID REVISION EXPECTED.safetensors CACHE_FOLDER
 
-Run by `publish.py` in a process of its own, which does not import `modeling_esvit`: the code comes with the model.
-Prints one JSON object: the largest difference of each output, relative to its largest value (at least 1).
+`publish.py` runs it in a process of its own, which does not import `modeling_esvit`: the code comes with the model. It
+prints one JSON object, the largest difference of each output relative to its largest value (at least 1).
 """
 
 import json
@@ -16,7 +16,10 @@ from typing import Any
 
 
 def sample_outputs(model: Any, pixel_values: Any) -> dict[str, Any]:
-    """Outputs for `[B, 3, H, W]` by name: of a backbone regions and view features, else all that heads compute."""
+    """Returns outputs for images `[B, 3, H, W]` by name.
+
+    A backbone gives regions and view features, a model with heads everything that these compute, and the centres.
+    """
     output = model(pixel_values)
     if not hasattr(model, "view_head"):
         return {"last_hidden_state": output.last_hidden_state, "pooler_output": output.pooler_output}
@@ -32,7 +35,7 @@ def load_by_name(repo_id: str, revision: str, with_heads: bool) -> list[Any]:
     return [kind.from_pretrained(repo_id, revision=revision, trust_remote_code=True).eval() for kind in classes]
 
 
-def differences(repo_id: str, revision: str, expected_file: str) -> dict[str, float]:
+def compute_differences(repo_id: str, revision: str, expected_file: str) -> dict[str, float]:
     import torch
     from safetensors.torch import load_file
 
@@ -50,10 +53,10 @@ def differences(repo_id: str, revision: str, expected_file: str) -> dict[str, fl
 
 def main() -> None:
     repo_id, revision, expected_file, cache = sys.argv[1:]
-    # Set before the libraries are imported; what is in the user's own cache proves nothing.
+    # Set before the libraries are imported. The user's own cache is not used: a model in it proves nothing.
     os.environ |= {"HF_HUB_CACHE": str(Path(cache, "hub")), "HF_MODULES_CACHE": str(Path(cache, "modules"))}
     os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "TRANSFORMERS_VERBOSITY": "error"}
-    print(json.dumps(differences(repo_id, revision, expected_file)))
+    print(json.dumps(compute_differences(repo_id, revision, expected_file)))
 
 
 if __name__ == "__main__":

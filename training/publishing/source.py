@@ -15,6 +15,7 @@ from modeling_esvit.modeling_esvit import PRETRAINING_INDEX
 from training.evaluation.public_names import public_name
 from training.monitoring.monitor import record_of
 from training.options.pretrain_options import FREE_TO_CHANGE
+from training.state.checkpoint_folders import PROGRESS
 from training.state.files import read_json
 
 
@@ -122,7 +123,7 @@ def read_log(log: Path) -> list[dict[str, Any]]:
 
 def read_progress(checkpoint: Path) -> dict[str, Any]:
     """Returns how far the run was; empty if its checkpoints were deleted."""
-    return read_json(checkpoint / "training_state" / "progress.json") or {}
+    return read_json(checkpoint / PROGRESS) or {}
 
 
 def load_model(folder: Path) -> EsViTForPreTraining | EsViTModel:

@@ -1,16 +1,18 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints of a run: `checkpoints/step-00001234/` with.
+"""Writes and reads the checkpoints of a run, `checkpoints/step-00001234/`.
+
+Each holds
 
     student/, teacher/   model folders, loadable with from_pretrained
     training_state/      progress.json, training.pt (optimizer, scaler), rng-0.pt, rng-1.pt, ... (one a process)
-    evaluation.json      what the teacher scored, once it was evaluated
+    evaluation.json      the teacher's scores, once it was evaluated
 
-and beside them two links: `last`, the newest, and `best`, that of the highest k-NN accuracy (`best.json` says which).
+Beside them are two links: `last`, to the newest, and `best`, to that of the highest k-NN accuracy (see `best.json`).
 
 A checkpoint is written under a temporary name, forced to the disk, and renamed when it is whole, so a folder with the
-final name is valid after a kill or a power cut at any instant. The main process alone writes, also the generators of
-the others. No pickle is trusted: weights are safetensors, states are loaded with `weights_only=True`.
+final name is valid after a kill or a power cut at any instant. The main process alone writes, also the other processes'
+states of random generators. No pickle is trusted: weights are safetensors, states load with `weights_only=True`.
 """
 
 import io
@@ -30,6 +32,7 @@ from safetensors import SafetensorError
 from modeling_esvit import EsViTForPreTraining
 from modeling_esvit.storage.atomic import PARTIAL, force_to_disk, replace_link, write_text
 from training.options.pretrain_options import PretrainOptions
+from training.state.checkpoint_folders import PROGRESS, is_complete, list_checkpoints
 from training.state.files import RunFolderError, on_main, read_json, replace_run_folder, writing
 
 
@@ -37,12 +40,12 @@ logger = logging.getLogger(__name__)
 
 
 class ResumeError(RunFolderError, ValueError):
-    """A checkpoint that cannot be continued by this command."""
+    """Raised when this command cannot continue a run from its checkpoint."""
 
 
 @dataclass
 class Progress:
-    """How far a run is, and what it must not change: `step` optimizer steps are done."""
+    """Holds how far a run is, in finished optimizer steps, and what must not change when it is continued."""
 
     step: int
     world_size: int
@@ -50,18 +53,13 @@ class Progress:
     options: dict[str, Any]
 
 
-def is_complete(folder: Path) -> bool:
-    """Whether a checkpoint has its final name and the file that is written last."""
-    return not folder.name.endswith(PARTIAL) and (folder / "training_state" / "progress.json").is_file()
-
-
-def damaged(folder: Path, error: Exception) -> ResumeError:
+def describe_damage(folder: Path, error: Exception) -> ResumeError:
     name = type(error).__name__  # torch's own message advises to switch the safety off
     return ResumeError(f"{folder} is damaged ({name} on reading it). Delete it to continue from the one before it.")
 
 
 class Checkpoints:
-    """The checkpoints of one run. Every process calls the methods without an underscore, at the same time."""
+    """Writes and reads the checkpoints of one run. All processes call the public methods, at the same time."""
 
     def __init__(self, output_dir: str, keep: int, accelerator: Accelerator):
         self.root = Path(output_dir) / "checkpoints"
@@ -75,12 +73,12 @@ class Checkpoints:
         teacher: EsViTForPreTraining,
         optimizer: torch.optim.Optimizer,
     ) -> Path:
-        """Write a checkpoint and delete the oldest beyond `keep`. Returns its folder.
+        """Writes a checkpoint and deletes the oldest beyond `keep`. Returns its folder.
 
         Raises:
-            UnwritableCheckpointError: on all processes; those before it are as they were.
+            UnwritableCheckpointError: On all processes; earlier checkpoints stay as they were.
         """
-        generators = gather_object([rng_state()])
+        generators = gather_object([get_rng_state()])
         return on_main(self.accelerator, lambda: self._write(progress, student, teacher, optimizer, generators))
 
     def _write(
@@ -102,38 +100,39 @@ class Checkpoints:
             save_tensors(training, state / "training.pt")
             for rank, generator in enumerate(generators):
                 save_tensors(generator, state / f"rng-{rank}.pt")
-            (state / "progress.json").write_text(json.dumps(asdict(progress), indent=2) + "\n")
+            (folder / PROGRESS).write_text(json.dumps(asdict(progress), indent=2) + "\n")
         with writing(self.root):
             replace_link(self.root / "last", final)
             force_to_disk(self.root.parent)  # the first checkpoint made the folder `checkpoints` there
             self._delete_old()
         return final
 
-    def _complete(self) -> list[Path]:
-        """Valid checkpoints, oldest first."""
-        return [folder for folder in sorted(self.root.glob("step-*")) if is_complete(folder)]
+    def _list_complete(self) -> list[Path]:
+        return [folder for folder in list_checkpoints(self.root) if is_complete(folder)]
 
     def _delete_old(self) -> None:
-        """Keep the newest, and the best. What is deleted loses its final name first, so that no kill leaves half of it
-        under that.
+        """Deletes all but the newest checkpoints and the best.
+
+        Each loses its final name first, so that no kill leaves half a checkpoint under that name.
         """
         best = (self.root / "best").resolve()
-        for folder in self._complete()[: -self.keep]:
+        for folder in self._list_complete()[: -self.keep]:
             if folder.resolve() != best:
                 folder.rename(folder.with_name(folder.name + PARTIAL))
         for folder in self.root.glob(f"step-*{PARTIAL}"):
             shutil.rmtree(folder)
 
     def scores(self, folder: Path) -> dict[str, float] | None:
-        """What the teacher of a checkpoint scored, the score that `best` goes by first; None: not evaluated yet."""
+        """Returns the scores of a checkpoint's teacher, the one that decides `best` first; None before evaluation."""
         return on_main(self.accelerator, lambda: read_json(folder / "evaluation.json"))
 
     def add_scores(self, folder: Path, scores: dict[str, float]) -> None:
-        """Note what the teacher of a checkpoint scored, and point `best` to it if the first score is higher than any
-        before. Doing so again, after a kill in between, changes nothing.
+        """Writes the scores of a checkpoint's teacher, and points `best` to it if the first score is a new maximum.
+
+        After a kill this can be repeated without harm.
 
         Raises:
-            UnwritableCheckpointError: on all processes.
+            UnwritableCheckpointError: On all processes.
         """
         on_main(self.accelerator, lambda: self._add_scores(folder, scores))
 
@@ -148,19 +147,19 @@ class Checkpoints:
                 write_text(self.root / "best.json", json.dumps(content) + "\n")
 
     def latest(self, options: PretrainOptions, steps_per_epoch: int) -> tuple[Path, Progress] | None:
-        """The newest valid checkpoint and its progress, if there is one; `last` points to it.
+        """Returns the newest complete checkpoint and its progress, if there is one, and points `last` to it.
 
         Raises:
-            ResumeError: on all processes. It was made with other options, another number of processes or other data; or
+            ResumeError: On all processes. It was made with other options, another number of processes or other data; or
                 there is none, but a finished model, which would be overwritten.
         """
         return on_main(self.accelerator, lambda: self._latest(options, steps_per_epoch))
 
     def _latest(self, options: PretrainOptions, steps_per_epoch: int) -> tuple[Path, Progress] | None:
-        for folder in sorted(self.root.glob("step-*")):
+        for folder in list_checkpoints(self.root):
             if not is_complete(folder):
                 logger.warning("Ignoring the incomplete checkpoint %s.", folder)
-        complete = self._complete()
+        complete = self._list_complete()
         if not complete and (self.root.parent / "teacher").exists():
             raise ResumeError(
                 f"{self.root.parent} holds a finished model, and no checkpoint to continue from. Give another "
@@ -196,18 +195,18 @@ class Checkpoints:
         teacher: EsViTForPreTraining,
         optimizer: torch.optim.Optimizer,
     ) -> None:
-        """Put the state of a checkpoint into the objects of this run.
+        """Loads the state of a checkpoint into the objects of this run.
 
         Raises:
-            ResumeError: a file of it is missing or damaged.
+            ResumeError: A file of it is missing or damaged.
         """
         state = folder / "training_state"
         try:
-            weights = [network_weights(folder / name) for name in ("student", "teacher")]
+            weights = [load_weights(folder / name) for name in ("student", "teacher")]
             training = torch.load(state / "training.pt", weights_only=True, map_location="cpu")
             rng = torch.load(state / f"rng-{self.accelerator.process_index}.pt", weights_only=True)
         except (OSError, EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
-            raise damaged(folder, error) from error
+            raise describe_damage(folder, error) from error
         student.load_state_dict(weights[0])
         teacher.load_state_dict(weights[1])
         optimizer.load_state_dict(training["optimizer"])
@@ -216,8 +215,8 @@ class Checkpoints:
         set_rng_state(rng)
 
 
-def network_weights(folder: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a model folder, by the names of modules: transformers saves some backbones by older names."""
+def load_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Returns the tensors of a model folder by the names of modules; transformers saves some by older names."""
     model, loading = EsViTForPreTraining.from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True
     )
@@ -228,20 +227,20 @@ def network_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def read_progress(folder: Path) -> Progress:
     try:
-        return Progress(**json.loads((folder / "training_state" / "progress.json").read_text()))
+        return Progress(**json.loads((folder / PROGRESS).read_text()))
     except (ValueError, TypeError) as error:
-        raise damaged(folder, error) from error
+        raise describe_damage(folder, error) from error
 
 
 def save_tensors(content: dict[str, Any], path: Path) -> None:
-    """By way of the memory: torch's own file writer says of a full disk only that a position is unexpected."""
+    """Saves tensors by way of the memory: torch's own file writer does not say that the disk is full."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     path.write_bytes(buffer.getbuffer())
 
 
-def rng_state() -> dict[str, Any]:
-    """The generators that a step draws from (DropPath, dropout)."""
+def get_rng_state() -> dict[str, Any]:
+    """Returns the states of the generators that a step draws from (DropPath, dropout)."""
     return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state() if torch.cuda.is_available() else None}
 
 

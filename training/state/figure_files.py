@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures as files: with its final name, one is whole."""
+"""Saves matplotlib figures."""
 
 from __future__ import annotations  # who only saves a figure need not import matplotlib
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def save_figure(figure: Figure, output: Path) -> None:
-    """Writes `output`, in the format of its suffix, under a temporary name and renames it when it is complete."""
+    """Replaces the file `output` by the figure, in the format that its suffix names."""
     output.parent.mkdir(parents=True, exist_ok=True)
     with replace_file(output) as partial:
         figure.savefig(partial, dpi=100, format=output.suffix[1:])

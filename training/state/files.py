@@ -1,8 +1,9 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How a run writes what must last. The main process alone writes, so a failure shows in one place; it is told to the
-others, and all raise it together: none waits for one that is gone. What has its final name is whole, also after a kill
-or a power cut at any instant.
+"""Writes into the folder of a run, from the main process alone.
+
+A failure to write shows in one place. It is broadcast, and all processes raise it together, so that none waits for one
+that is gone.
 """
 
 import errno
@@ -36,20 +37,22 @@ VISIBLE_WITHIN = 60.0  # seconds for which a network file system may still say t
 
 
 class RunFolderError(EsViTError):
-    """Something about the folder of a run that a user can put right; the same on all processes."""
+    """Raised on all processes when the folder of a run cannot be used."""
 
 
 class UnwritableCheckpointError(RunFolderError, OSError):
-    """A run cannot write its state: a full disk, a read-only folder, one that the machines do not share."""
+    """Raised when a run cannot write its state: a full disk, a read-only folder, one that the machines do not share."""
 
 
 class FolderInUseError(RunFolderError):
-    """Another run is writing into the folder."""
+    """Raised when another run is writing into the folder."""
 
 
 class FolderLock:
-    """Keeps a second run out of a folder for as long as the process lives that took it. A record lock, which workers do
-    not inherit: after a kill the folder is free at once, though they may live a little longer.
+    """Keeps a second run out of a folder for as long as the process lives that took the lock.
+
+    It is a record lock, which workers do not inherit: after a kill the folder is free at once, although they may live a
+    little longer.
     """
 
     def __init__(self, folder: Path):
@@ -57,15 +60,21 @@ class FolderLock:
         self.file: TextIO | None = None
 
     def take(self) -> None:
-        """Raises:
-        FolderInUseError: another process has it, which the message names.
+        """Takes the lock.
+
+        Raises:
+            FolderInUseError: Another process has it; the message names that process.
         """
         self.file = self.path.open("a+")
         try:
             fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):
-                logger.warning("%s: no lock (%s), so nothing keeps a second run out.", self.path, error.strerror)
+                logger.warning(
+                    "%s cannot be locked (%s), so nothing keeps a second run out of this folder.",
+                    self.path,
+                    error.strerror,
+                )
                 return
             raise FolderInUseError(
                 f"Another run, {self.path.read_text().strip()}, writes into {self.path.parent}. Wait for its end, stop "
@@ -77,10 +86,10 @@ class FolderLock:
 
 
 def on_main(accelerator: Accelerator, action: Callable[[], Result]) -> Result:
-    """`action()` on the main process alone. Every process calls this, and gets the result.
+    """Calls `action` on the main process alone. All processes call this, and get the result.
 
     Raises:
-        RunFolderError: as `action` did; on all processes.
+        RunFolderError: On all processes, if `action` raised it.
     """
     outcome: list[Any] = [None, None]
     if accelerator.is_main_process:
@@ -96,14 +105,16 @@ def on_main(accelerator: Accelerator, action: Callable[[], Result]) -> Result:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Raises:
-    UnwritableCheckpointError: the block failed to write below `folder`.
+    """Explains a failure of the block to write below `folder`.
+
+    Raises:
+        UnwritableCheckpointError: In place of what the block raised.
     """
     try:
         yield
     except (OSError, SafetensorError) as error:
         raise UnwritableCheckpointError(
-            f"{folder} cannot be written: {error}. Checkpoints that were there are still good. Free space on that "
+            f"{folder} cannot be written: {error}. Earlier checkpoints are still good. Free space on that "
             "disk, or make the folder writable, and start the same command again; or move the run's folder to another "
             "disk, and give its new place as --output_dir."
         ) from error
@@ -121,10 +132,10 @@ def replace_run_folder(final: Path) -> Iterator[Path]:
 
 
 def save_model_folder(model: EsViTForPreTraining, path: Path) -> None:
-    """Write a model folder, in place of any older one.
+    """Writes a model folder, in place of any older one.
 
     Raises:
-        UnwritableCheckpointError: it cannot be written.
+        UnwritableCheckpointError: It cannot be written.
     """
     with replace_run_folder(path) as folder:
         model.save_pretrained(folder)
@@ -136,14 +147,15 @@ def read_json(path: Path) -> Any:
 
 
 def check_shared(accelerator: Accelerator, folder: Path) -> None:
-    """Make `folder`, and make sure that the main process can write there and the others, maybe on other machines, see it:
-    a run whose processes do not all find the same checkpoint could not continue.
+    """Creates `folder`, and checks that the main process can write there and all others, on all machines, see it.
+
+    A run whose processes do not all find the same checkpoint could not be continued.
 
     Raises:
-        UnwritableCheckpointError: on all processes.
+        UnwritableCheckpointError: On all processes.
     """
     probe = on_main(accelerator, lambda: make_probe(folder))
-    sees = becomes_visible(probe)
+    sees = wait_until_visible(probe)
     hosts = gather_object([(socket.gethostname(), sees)])
     if accelerator.is_main_process:
         probe.unlink()
@@ -156,7 +168,7 @@ def check_shared(accelerator: Accelerator, folder: Path) -> None:
 
 
 def make_probe(folder: Path) -> Path:
-    """A file with a name that no process can have looked for yet: what is known not to exist may be remembered."""
+    """Writes a file under a new name: a file system may remember that a name, once looked for, does not exist."""
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(f"{PROBE}*"):
@@ -166,7 +178,8 @@ def make_probe(folder: Path) -> Path:
     return probe
 
 
-def becomes_visible(path: Path) -> bool:
+def wait_until_visible(path: Path) -> bool:
+    """Returns whether this process sees the file within VISIBLE_WITHIN seconds."""
     deadline = time.monotonic() + VISIBLE_WITHIN
     while not path.exists():
         if time.monotonic() > deadline:

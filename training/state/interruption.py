@@ -1,13 +1,14 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Signals with which schedulers announce that a machine is taken away: SIGTERM, SIGUSR1, SIGUSR2. All processes stop after
-the same step, so that a checkpoint can be written, and the program ends with `EXIT_CODE`. Before training begins, and
-after it, they end the program at once: there is nothing to save.
+"""Stops a run on the signals by which schedulers announce that a machine is taken away: SIGTERM, SIGUSR1, SIGUSR2.
 
-What started the processes ends with a code of its own: SLURM's `srun` with the highest of theirs, so with `EXIT_CODE`;
-`torchrun` and `accelerate launch` with 1. Of signals that they get themselves, these two pass on SIGTERM, and others if
-`PET_SIGNALS_TO_HANDLE` names them (see `examples/launch`); `accelerate launch` of one process
-dies and leaves it running.
+All processes stop after the same step, so that a checkpoint can be written, and the program ends with `EXIT_CODE`.
+Before and after training the signals end the program at once, since there is nothing to save.
+
+The program that started the processes ends with a code of its own: SLURM's `srun` with the highest of theirs, thus with
+`EXIT_CODE`; `torchrun` and `accelerate launch` with 1. When these two are signalled themselves, they pass on SIGTERM,
+and other signals if `PET_SIGNALS_TO_HANDLE` names them (see `examples/launch`); `accelerate launch` of one process dies
+and leaves that process running.
 """
 
 import signal
@@ -17,30 +18,32 @@ from typing import cast
 import torch
 
 
-EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command, started again, goes on
+EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command, started again, continues the run
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 
 class InterruptedRunError(RuntimeError):
-    """The run stopped, with a checkpoint, because a signal asked for it."""
+    """Raised when a signal has stopped the run, with a checkpoint."""
 
     def __init__(self, number: int, step: int):
         super().__init__(
             f"{signal.Signals(number).name} stopped the run after step {step}, with a checkpoint; the same command "
-            "goes on from there."
+            "continues from there."
         )
 
 
 class Interruption:
-    """Used as a context, in which the signals are only noted. Every process calls `exchange` after each step: whoever had
-    a signal tells the others beside the next step, and all learn of it at the same call, one step later.
+    """Holds back the signals while it is entered, so that all processes can agree when to stop.
+
+    Every process calls `exchange` after each step. A process that had a signal tells the others while the next step
+    runs, and all learn of it at the same call, one step later.
     """
 
     def __init__(self) -> None:
         self.received = 0
         self.group: torch.distributed.ProcessGroup | None = None
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            # Through the host: a flag on a GPU could be read only by waiting for it.
+            # Flags are exchanged on the CPU: to read one from a GPU would wait for the GPU's work.
             self.group = cast(torch.distributed.ProcessGroup, torch.distributed.new_group(backend="gloo"))
         self.sent: tuple[torch.Tensor, torch.distributed.Work] | None = None
 
@@ -57,10 +60,10 @@ class Interruption:
             self.sent[1].wait()
 
     def stop(self, step: int) -> None:
-        """To be called by all processes while they do something long after `step`, at the same points.
+        """Stops the run if a signal came. All processes call this at the same points of a long task after `step`.
 
         Raises:
-            InterruptedRunError: one of them had a signal.
+            InterruptedRunError: One of them had a signal.
         """
         number = self.exchange()
         if number:
@@ -70,7 +73,7 @@ class Interruption:
         self.received = number
 
     def exchange(self) -> int:
-        """The signal after which all processes are to stop now, or 0."""
+        """Returns the signal on which all processes must stop now, or 0."""
         if self.group is None:
             return self.received
         agreed = 0

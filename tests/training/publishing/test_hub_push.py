@@ -92,7 +92,7 @@ def test_a_run_that_fails_ends_its_push(run, hub, monkeypatch):
             assert process is not None and is_alive(process)
             assert os.getpriority(os.PRIO_PROCESS, process.pid) > os.getpriority(os.PRIO_PROCESS, os.getpid())
             raise KeyError
-    assert not is_alive(process) and push.pushed() is None
+    assert not is_alive(process) and push.last_pushed() is None
 
 
 def test_the_last_push_is_waited_for_with_a_limit(run, hub, monkeypatch):
