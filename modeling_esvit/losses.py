@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Region matching, the view loss and the region loss (arXiv 2106.09785, section 3.2, equations 1 and 2).
+"""Computes the view loss and the region loss, with the region matching (arXiv 2106.09785, section 3.2, equations 1, 2).
 
 Both losses are cross-entropies of student rows against teacher rows over K prototypes. With s_i = W_s z_i / tau_s,
 q_i = softmax(s_i), p_j = softmax((W_t z_j - c) / tau_t), the weights omega_ij of all pairs of one image and their row
@@ -30,24 +30,32 @@ TILE = 4096  # prototypes that are worked on at a time on a CPU, so that the pas
 
 
 class LossInputError(EsViTError, ValueError):
-    """Outputs, layout and task that do not belong together."""
+    """Raised when outputs, layout and task do not belong together."""
 
 
 @dataclass
 class EsViTLoss:
-    """loss: scalar with gradient. view_loss, region_loss: its two parts, detached, before weighting (region_loss is None
-    for the view task). teacher_entropy: mean entropy of the teacher's view distributions, in nats; ln K means uniform.
-    The view loss is it and the mean KL divergence of the student's distributions from the teacher's.
+    """Holds the losses of one batch, all 0-dim and in nats.
+
+    Attributes:
+        loss: The weighted sum of the parts, with gradient.
+        parts: The losses by name, detached and before weighting: "view_loss" and "region_loss", which is 0 for the view
+            task.
+        teacher_entropy: Mean entropy of the teacher's view distributions; ln K means uniform. The view loss is this
+            entropy plus the mean KL divergence of the student's distributions from the teacher's.
     """
 
     loss: torch.Tensor
-    view_loss: torch.Tensor
-    region_loss: torch.Tensor | None
+    parts: dict[str, torch.Tensor]
     teacher_entropy: torch.Tensor
+
+    def values(self) -> dict[str, torch.Tensor]:
+        """Returns every value by its name in the log, without gradient."""
+        return {"loss": self.loss.detach(), **self.parts, "teacher_entropy": self.teacher_entropy}
 
 
 def prototype_tiles(weight: torch.Tensor) -> list[slice]:
-    """The K prototypes in parts that fit into a CPU's cache; other devices take them whole."""
+    """Cuts the K prototypes into parts that fit into a CPU's cache; other devices take them whole."""
     step = TILE if weight.device.type == "cpu" else len(weight)
     return [slice(start, start + step) for start in range(0, len(weight), step)]
 
@@ -55,12 +63,18 @@ def prototype_tiles(weight: torch.Tensor) -> list[slice]:
 def softmax_over_prototypes(
     weight: torch.Tensor, scaled_z: torch.Tensor, offset: torch.Tensor | None, memory: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """The softmax over prototypes of `weight @ scaled_z.T + offset[:, None]`, for prototypes `[K, D]` and rows `[R, D]`.
+    """Computes the softmax over prototypes of `weight @ scaled_z.T + offset[:, None]`.
 
-    Each tile of prototypes is shifted by its own peak, so that no second look at the logits is needed.
+    Each tile of prototypes is shifted by its own peak, so that the logits are read only once.
 
-    Returns: `[K, R]` of exponentials, in `memory` (K x R elements or more); `[tiles, R]`, what each tile is to be
-    multiplied with; the entropies `[R]`.
+    Args:
+        weight: Prototypes `[K, D]`.
+        scaled_z: Rows `[R, D]`.
+        offset: `[K]`.
+        memory: Takes the exponentials: K x R elements or more.
+
+    Returns:
+        The exponentials `[K, R]`, the factor of each tile `[tiles, R]`, and the entropies `[R]`.
     """
     exponentials = memory[: len(weight) * len(scaled_z)].view(len(weight), len(scaled_z))
     peaks, sums, moments = [], [], []
@@ -83,8 +97,10 @@ def softmax_over_prototypes(
 
 
 class PrototypeCrossEntropy(torch.autograd.Function):
-    """Sum over images b, student rows i and teacher rows j of pairs[b, i, j] * CE(p_bj, q_bi), and the mean entropy of all
-    p. Rows are ordered by image: student_z `[B, S, D]`, teacher_z `[B, T, D]`, pairs `[B, S, T]`, center `[K]`.
+    """Sums pairs[b, i, j] * CE(p_bj, q_bi) over images b, student rows i and teacher rows j.
+
+    Also returns the mean entropy of all p. Rows are ordered by image: student_z `[B, S, D]`, teacher_z `[B, T, D]`,
+    pairs `[B, S, T]`, center `[K]`.
     """
 
     @staticmethod
@@ -131,9 +147,10 @@ class PrototypeCrossEntropy(torch.autograd.Function):
 
 
 def match_regions(student_features: torch.Tensor, teacher_features: torch.Tensor) -> torch.Tensor:
-    """For each student region the most similar (cosine) teacher region of the same image, j*(i) of equation 2: features
-    `[B, T_s, C]` and `[B, T_t, C]` -> indices `[B, T_s]`. In float32 even under autocast: half precision would decide
-    close matches by rounding.
+    """Finds the most similar (cosine) teacher region of the same image for each student region, j*(i) of equation 2.
+
+    Features `[B, T_s, C]` and `[B, T_t, C]` give indices `[B, T_s]`. Computes in float32 even under autocast: half
+    precision would decide close matches by rounding.
     """
     with torch.no_grad(), torch.autocast(student_features.device.type, enabled=False):
         student = F.normalize(student_features.to(torch.promote_types(student_features.dtype, torch.float32)), dim=-1)
@@ -142,11 +159,11 @@ def match_regions(student_features: torch.Tensor, teacher_features: torch.Tensor
 
 
 def by_image(rows: torch.Tensor, layout: list[tuple[int, int]], batch: int) -> torch.Tensor:
-    """Rows `[sum of crops * batch * rows of a crop, C]`, crop group after crop group, to `[batch, S, C]`."""
+    """Orders rows by image: `[sum of crops * batch * rows of a crop, C]`, group by group, becomes `[batch, S, C]`."""
     groups = rows.split([crops * batch * count for crops, count in layout])
     return torch.cat(
         [
-            group.view(crops, batch, count, -1).transpose(0, 1).flatten(1, 2)
+            group.view(crops, batch, count, rows.shape[1]).transpose(0, 1).flatten(1, 2)
             for group, (crops, count) in zip(groups, layout, strict=True)
         ],
         dim=1,
@@ -154,8 +171,9 @@ def by_image(rows: torch.Tensor, layout: list[tuple[int, int]], batch: int) -> t
 
 
 def pair_weights(layout: list[tuple[int, int]], batch: int, like: torch.Tensor) -> torch.Tensor:
-    """Weight of the pair of each student row of an image and each of the two global teacher views: `[S, 2]`. A view is not
-    compared with itself. All pairs of a batch add up to one. The type and the device are those of `like`.
+    """Returns the weight `[S, 2]` of each student row of an image, paired with each of the two global teacher views.
+
+    A view is not compared with itself. The weights of a batch add up to one. Type and device are those of `like`.
     """
     num_crops = sum(crops for crops, _ in layout)
     weights = torch.cat(
@@ -172,31 +190,34 @@ def pair_weights(layout: list[tuple[int, int]], batch: int, like: torch.Tensor) 
 
 
 def by_mixed_pair(rows: torch.Tensor) -> torch.Tensor:
-    """Rows by image `[B, S, D]` to `[B / 2, 2 S, D]`: those of image i, then those of image B - 1 - i."""
+    """Joins the rows of image i and of image B - 1 - i: `[B, S, D]` becomes `[B / 2, 2 S, D]`."""
     first, second = rows.chunk(2)
     return torch.cat([first, second.flip(0)], dim=1)
 
 
-def mixed_weights(weights: torch.Tensor, mixing: torch.Tensor) -> torch.Tensor:
-    """`[S, 2]` of [`pair_weights`] and shares `[S]` to `[2 S, 4]`: a mixed view has targets of both its images."""
+def mix_weights(weights: torch.Tensor, mixing: torch.Tensor) -> torch.Tensor:
+    """Shares the weights of a mixed view between the targets of its two images.
+
+    The weights `[S, 2]` of [`pair_weights`] and the shares `[S]` give `[2 S, 4]`.
+    """
     share = mixing.to(weights.dtype)[:, None]
     own, other = weights * share, weights * (1 - share)
     return torch.cat([torch.cat([own, other], dim=1), torch.cat([other, own], dim=1)])
 
 
 def view_pairs(weights: torch.Tensor, batch: int, mixing: torch.Tensor | None) -> torch.Tensor:
-    """`[S, 2]` of [`pair_weights`] for each image, or for each two images that are mixed: `[B, S, 2]`."""
+    """Repeats the weights `[S, 2]` of [`pair_weights`] for each image, or for each two that are mixed: `[B, S, 2]`."""
     if mixing is None:
         return weights.expand(batch, -1, -1)
-    return mixed_weights(weights, mixing).expand(batch // 2, -1, -1)
+    return mix_weights(weights, mixing).expand(batch // 2, -1, -1)
 
 
 def region_pairs(student: torch.Tensor, teacher: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Each student region's weight goes to its best match in each of the two global views of the same image.
+    """Gives the weight of each student region to its best match in each of the two global views of the same image.
 
     Args:
-        student, teacher: features by image, `[B, S, C]` and `[B, 2 T, C]`.
-        weights: see [`pair_weights`].
+        student, teacher: Features by image, `[B, S, C]` and `[B, 2 T, C]`.
+        weights: `[S, 2]` of [`pair_weights`].
 
     Returns: `[B, S, 2 T]`.
     """
@@ -208,7 +229,10 @@ def region_pairs(student: torch.Tensor, teacher: torch.Tensor, weights: torch.Te
 
 
 def crop_layout(groups: list[torch.Tensor], batch: int, region_grid) -> list[tuple[int, int]]:
-    """Crops, and regions per crop, of each group `[crops * batch, 3, h, w]`; `region_grid` as in [`EsViTConfig`]."""
+    """Returns (crops, regions of a crop) for each group of images `[crops * batch, 3, h, w]`.
+
+    A group may hold no crops. `region_grid` is that of [`EsViTConfig`].
+    """
     layout = []
     for group in groups:
         rows, columns = region_grid(*group.shape[-2:])
@@ -219,8 +243,10 @@ def crop_layout(groups: list[torch.Tensor], batch: int, region_grid) -> list[tup
 def check_loss_inputs(
     layout: list[tuple[int, int]], batch: int, region_weight: float, mixing: torch.Tensor | None
 ) -> None:
-    """Raises:
-    LossInputError: see [`esvit_loss`].
+    """Checks what [`esvit_loss`] is given.
+
+    Raises:
+        LossInputError: See there.
     """
     if not layout or layout[0][0] != 2:
         raise LossInputError(
@@ -246,20 +272,22 @@ def esvit_loss(
     region_weight: float = 0.5,
     mixing: torch.Tensor | None = None,
 ) -> EsViTLoss:
-    """(1 - region_weight) * view loss + region_weight * region loss, averaged over the 2 (n - 1) pairs of a global teacher
-    view and another student view. The original's weights are 0.5 and 0.5; `region_weight=0` is the view task.
+    """Computes (1 - region_weight) * view loss + region_weight * region loss.
+
+    Both are averaged over the 2 (n - 1) pairs of a global teacher view and another student view. The original's weights
+    are 0.5 and 0.5; `region_weight=0` is the view task.
 
     Args:
-        student: output for all n crops, in the groups that `layout` describes.
-        teacher: output for the two global crops.
-        layout: see [`crop_layout`]. Any number of groups, and crops of any shape.
-        view_center, region_center: centres c of the teacher's logits `[K]`.
-        teacher_temp, student_temp: temperatures tau_t and tau_s.
-        mixing: for mixup, the share `[n]` of image i in the student's crop of it; the rest is of image B - 1 - i. Only
+        student: Output for all n crops, in the groups that `layout` describes.
+        teacher: Output for the two global crops.
+        layout: See [`crop_layout`]. Any number of groups, of any number of crops, of any shape.
+        view_center, region_center: Centres c of the teacher's logits, `[K]`.
+        teacher_temp, student_temp: Temperatures tau_t and tau_s.
+        mixing: For mixup, the share `[n]` of image i in the student's crop of it; the rest is of image B - 1 - i. Only
             for the view task and an even batch.
 
     Raises:
-        LossInputError: the region task without region embeddings or with mixing; mixing of an odd batch; a layout that
+        LossInputError: The region task without region embeddings or with mixing; mixing of an odd batch; a layout that
             does not begin with two global crops; an empty batch.
     """
     batch = len(teacher.view_embeddings) // 2
@@ -279,7 +307,8 @@ def esvit_loss(
     pairs = view_pairs(pair_weights(views, batch, view_center), batch, mixing)
     view_loss, entropy = cross_entropy("view", views, view_center, pairs)
     if not region_weight:
-        return EsViTLoss(view_loss, view_loss.detach(), None, entropy)
+        parts = {"view_loss": view_loss.detach(), "region_loss": view_loss.new_zeros(())}
+        return EsViTLoss(view_loss, parts, entropy)
     if student.region_embeddings is None or region_center is None:
         raise LossInputError(
             f"region_weight is {region_weight}, but the model has no region head; use region_weight=0."
@@ -291,13 +320,14 @@ def esvit_loss(
     )
     region_loss, _ = cross_entropy("region", layout, region_center, pairs)
     loss = (1 - region_weight) * view_loss + region_weight * region_loss
-    return EsViTLoss(loss, view_loss.detach(), region_loss.detach(), entropy)
+    return EsViTLoss(loss, {"view_loss": view_loss.detach(), "region_loss": region_loss.detach()}, entropy)
 
 
 class CenterUpdate:
-    """c <- momentum c + (1 - momentum) * mean of the teacher's logits over all rows of all processes, once a step: `add`
-    the rows of each batch, `start` the sum over processes, do other work, `finish`. The sum of W_t z_t is W_t times the
-    sum of z_t, so that no logits are formed.
+    """Updates a centre once a step: c <- momentum c + (1 - momentum) * mean of the teacher's logits.
+
+    The mean is over all rows of all processes: `add` the rows of each batch, `start` the sum over processes, do other
+    work, and `finish`. The sum of W_t z_t is W_t times the sum of z_t, so no logits are formed.
     """
 
     def __init__(self, center: torch.Tensor, momentum: float = 0.9):
@@ -307,17 +337,18 @@ class CenterUpdate:
 
     @torch.no_grad()
     def add(self, teacher_z: torch.Tensor, teacher_w: torch.Tensor) -> None:
-        """Rows `[R, D]` and prototypes `[K, D]`."""
+        """Adds rows `[R, D]`, with the prototypes `[K, D]`."""
         with torch.autocast(self.center.device.type, enabled=False):
             self.total[:-1].addmv_(teacher_w, teacher_z.sum(dim=0))
         self.total[-1:].add_(len(teacher_z))
 
     def start(self) -> None:
+        """Starts the sum over processes, without waiting for it."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             self.work = torch.distributed.all_reduce(self.total, async_op=True)
 
     def finish(self, skip: torch.Tensor | None = None) -> None:
-        """With `skip` (0-dim, on the device) not zero, the centre stays as it is, whatever the rows were."""
+        """Moves the centre. It stays as it is if `skip` (0-dim, on the device) is not zero, whatever the rows were."""
         if self.work is not None:
             self.work.wait()
         updated = self.center.lerp(self.total[:-1] / self.total[-1], 1 - self.momentum)
@@ -327,7 +358,7 @@ class CenterUpdate:
 def update_center(
     center: torch.Tensor, teacher_z: torch.Tensor, teacher_w: torch.Tensor, momentum: float = 0.9
 ) -> None:
-    """[`CenterUpdate`] with the rows of one batch, at once."""
+    """Updates a centre with the rows of one batch, see [`CenterUpdate`]."""
     update = CenterUpdate(center, momentum)
     update.add(teacher_z, teacher_w)
     update.start()

@@ -1,3 +1,3 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Student, teacher and optimizer: built, started from other weights, scheduled."""
+"""Builds student, teacher and optimizer, starts them from other weights, and schedules their steps."""

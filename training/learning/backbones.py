@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""`--architecture auto` and `resnet-50`: backbones of transformers in a run. What one cannot do is said before training."""
+"""Prepares backbones of transformers for a run (`--architecture auto`, `resnet-50`), and checks what they can do."""
 
 from pathlib import Path
 from typing import Any
@@ -18,17 +18,17 @@ from training.options.pretrain_options import OptionError, PretrainOptions
 
 
 def backbone_overrides(options: PretrainOptions, backbone: Any) -> dict[str, Any]:
-    """Fields of an [`EsViTConfig`] for the backbone that `options` (or else the architecture, as `backbone`) names.
+    """Returns the fields of an [`EsViTConfig`] for the backbone of the options, or else that of the architecture.
 
     Raises:
-        OptionError: there is no backbone of this name, or it has no stochastic depth. EsViTBackboneError: see
-            [`resolve_backbone`].
+        OptionError: There is no backbone of this name, or it has no stochastic depth.
+        EsViTBackboneError: See [`resolve_backbone`].
     """
     try:
         config = resolve_backbone(options.backbone or backbone)
     except OSError as error:
         raise OptionError(
-            f"backbone {options.backbone!r} is no folder or config.json; and as a model on the Hub: {error}"
+            f"backbone {options.backbone!r} is neither a folder nor a config.json, and as a model on the Hub: {error}"
         ) from error
     if options.drop_path_rate is not None:
         if not hasattr(config, "drop_path_rate"):
@@ -38,8 +38,10 @@ def backbone_overrides(options: PretrainOptions, backbone: Any) -> dict[str, Any
 
 
 def check_backbone(config: EsViTConfig, options: PretrainOptions) -> None:
-    """Raises:
-    OptionError: it cannot recompute its blocks, has no fused attention, or `backbone` no weights.
+    """Checks that the backbone can do what the options ask of it.
+
+    Raises:
+        OptionError: It cannot recompute its blocks or has no fused attention, or `backbone` has no weights.
     """
     model = on_meta(description(config.backbone_config))
     if options.attn_implementation == "sdpa" and not model._supports_sdpa:
@@ -55,9 +57,11 @@ def check_backbone(config: EsViTConfig, options: PretrainOptions) -> None:
 
 
 def check_crop_sizes(config: EsViTConfig, options: PretrainOptions) -> None:
-    """Raises:
-    OptionError: crops that are too small for the architecture.
-    EsViTBackboneError: the backbone cannot take crops of such a size.
+    """Checks that the architecture can take the crops.
+
+    Raises:
+        OptionError: A crop is too small to have a region.
+        EsViTBackboneError: The backbone cannot take crops of this size.
     """
     sizes = {"global_crop_size": [options.global_crop_size], "local_crop_sizes": used_local_sizes(options)}
     for name, size in ((name, size) for name, values in sizes.items() for size in values):
@@ -66,32 +70,37 @@ def check_crop_sizes(config: EsViTConfig, options: PretrainOptions) -> None:
         except EsViTBackboneError as error:
             raise EsViTBackboneError(f"{name} {size}: {error}") from error
         if min(grid) < 1:
-            raise OptionError(f"{name} {size}: crops of a {config.family.name} of so few pixels have no region.")
+            raise OptionError(f"{name} {size}: a crop of so few pixels has no region in a {config.family.name}.")
 
 
 def is_file(name: str | None) -> bool:
+    """Whether `name` is an existing file."""
     return name is not None and Path(name).is_file()
 
 
 def used_local_sizes(options: PretrainOptions) -> list[int]:
+    """Returns the sizes of the sets of local crops that are not empty."""
     pairs = zip(options.local_crop_sizes, options.local_crops_numbers, strict=True)
     return [size for size, number in pairs if number]
 
 
 def load_backbone_weights(model: EsViTForPreTraining, name: str) -> None:
-    """Put pretrained weights of a backbone into a model; transformers warns of those that `name` lacks.
+    """Loads pretrained weights of a backbone into a model. transformers warns of weights that `name` lacks.
 
     Raises:
-        OSError: there are none of this name.
+        OptionError: There are no weights of this name.
     """
     backbone = model.esvit.encoder.backbone
     if backbone.config.model_type == TIMM:
         name = backbone.config.backbone
-    loaded = type(backbone).from_pretrained(name, config=backbone.config, dtype=backbone.dtype)
+    try:
+        loaded = type(backbone).from_pretrained(name, config=backbone.config, dtype=backbone.dtype)
+    except OSError as error:
+        raise OptionError(f"backbone_weights: {name!r} has none that can be read: {error}") from error
     backbone.load_state_dict(loaded.state_dict())
 
 
-def without_stochastic_depth(module: Any) -> None:
-    """Blocks of transformers and timm draw it where `drop_prob` says so."""
+def remove_stochastic_depth(module: Any) -> None:
+    """Removes stochastic depth from a module of transformers or timm, which draw it with probability `drop_prob`."""
     if type(module).__name__.endswith("DropPath"):
         module.drop_prob = 0.0

@@ -1,14 +1,16 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""`--init_from`: start student and teacher from a run or a model instead of random weights.
+"""Starts student and teacher from a run or a model instead of random weights (`--init_from`).
 
-From a run (its folder, or one of its checkpoints) student and teacher come from their own folders, and the AdamW
-moments of the parameters that fit come along, matched by name; the original (microsoft/esvit, MIT) silently lost all of
-them when a region head was added. From a model folder (also one that `convert_original` wrote) or a model on the Hub,
-both networks start as that model. The backbone must fit. A head and its centre are taken where they fit, else they are
-new, and equal in student and teacher. Schedules start anew.
+From a run (its folder, or one of its checkpoints), student and teacher each start from their own weights, with the
+AdamW moments of all parameters that fit, matched by name; the original (microsoft/esvit, MIT) silently lost all moments
+when a region head was added. From a model folder (also one that `convert_original` wrote) or a model on the Hub, both
+networks start as that model. The backbone must fit. A head and its centre are taken if they fit; otherwise they are
+new, and equal in student and teacher. Schedules start from their beginning.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, NamedTuple
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from modeling_esvit.errors import EsViTError
-from training.learning.optimizer import parameter_groups
+from training.learning.optimizer import group_parameters
 from training.options.hub_names import is_hub_name
 from training.state.checkpoint_folders import is_complete, list_checkpoints
 
@@ -34,11 +36,11 @@ MAX_NAMED = 5
 
 
 class InitialisationError(EsViTError, ValueError):
-    """Weights that a run cannot start from."""
+    """Raised when a run cannot start from the given weights."""
 
 
 class Origin(NamedTuple):
-    """Where the networks are: model folders or a name on the Hub, and the training state, if it is a run."""
+    """Says where the networks are: model folders or names on the Hub, and the training state of a run."""
 
     student: str
     teacher: str
@@ -48,19 +50,19 @@ class Origin(NamedTuple):
 def initialise(
     source: str, student: EsViTForPreTraining, teacher: EsViTForPreTraining, optimizer: torch.optim.Optimizer
 ) -> str:
-    """Put the weights that `source` names into student and teacher, which must be equal, and the AdamW moments into
-    `optimizer`. Returns what was done, as text.
+    """Loads the weights of `source` into student and teacher, which must be equal, and its moments into `optimizer`.
+
+    Returns what was done, as text.
 
     Raises:
         InitialisationError: `source` names nothing to start from, is damaged, or its backbone does not fit.
-        OSError: there is no such model on the Hub, or a file cannot be read.
     """
     origin = find_origin(source)
     original, tensors = load_network(origin.student)
     teachers = tensors if origin.teacher == origin.student else load_network(origin.teacher)[1]
     wanted = student.state_dict()
     problems = {
-        part: misfits(wanted, tensors, prefixes) or misfits(wanted, teachers, prefixes)
+        part: find_misfits(wanted, tensors, prefixes) or find_misfits(wanted, teachers, prefixes)
         for part, prefixes in PARTS.items()
     }
     refuse_other_backbone(source, problems[BACKBONE])
@@ -73,7 +75,7 @@ def initialise(
         if origin.training_state is None
         else f"Starting from {origin.training_state.parent}, student and teacher each from its own.",
         *describe_parts(wanted, tensors, problems),
-        take_moments(origin.training_state, original, student, optimizer, kept),
+        load_moments(origin.training_state, original, student, optimizer, kept),
         "schedules: from their beginning",
     ]
     if student.config.norm_last_layer and not original.config.norm_last_layer:
@@ -82,10 +84,15 @@ def initialise(
 
 
 def find_origin(source: str) -> Origin:
+    """Finds the networks that `source` names.
+
+    Raises:
+        InitialisationError: It names none.
+    """
     folder = Path(source).expanduser()
     if folder.is_file():
         raise InitialisationError(
-            f"init_from {source!r} is a file; name a folder. A checkpoint of the original is made one by "
+            f"init_from {source!r} is a file; name a folder. To turn a checkpoint of the original into one, use "
             f"`python -m modeling_esvit.convert_original {source} FOLDER`."
         )
     if not folder.exists():
@@ -108,32 +115,47 @@ def find_origin(source: str) -> Origin:
 
 
 def check_origin(origin: Origin, config: EsViTConfig) -> None:
-    """What can be told before a network is made.
+    """Checks the networks of `origin` as far as their configuration tells.
 
     Raises:
-        InitialisationError: there is no such model, or its backbone computes something else.
+        InitialisationError: There is no such model, or its backbone computes something else.
     """
-    try:
+    with explain_missing(origin.student):
         original = EsViTConfig.from_pretrained(origin.student)
-    except OSError as error:
-        raise InitialisationError(
-            f"init_from {origin.student!r} is no folder; and as a model on the Hub: {error}"
-        ) from error
     refuse_other_computation(origin.student, original, config)
 
 
+@contextmanager
+def explain_missing(name: str) -> Iterator[None]:
+    """Turns the error of transformers for a model that it cannot find or read into one that names the option.
+
+    Raises:
+        InitialisationError: There is no such model, or a file of it cannot be read.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise InitialisationError(f"init_from {name!r} is no folder of a model, and on the Hub: {error}") from error
+
+
 def load_network(name: str) -> tuple[EsViTForPreTraining, dict[str, Tensor]]:
-    """A model in its own configuration, on the CPU in float32, and those of its tensors that the files have."""
-    model_type = EsViTConfig.get_config_dict(name)[0].get("model_type")
+    """Loads a model in its own configuration, on the CPU in float32. Returns it, and its tensors that the files hold.
+
+    Raises:
+        InitialisationError: There is no such model, it is of another type, or its weights are damaged.
+    """
+    with explain_missing(name):
+        model_type = EsViTConfig.get_config_dict(name)[0].get("model_type")
     if model_type != "esvit":
         raise InitialisationError(
             f"init_from: {name} holds a model of type {model_type!r}, not 'esvit'. Convert the original checkpoint "
             "without --native."
         )
     try:
-        loaded: Any = EsViTForPreTraining.from_pretrained(
-            name, dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
-        )
+        with explain_missing(name):
+            loaded: Any = EsViTForPreTraining.from_pretrained(
+                name, dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
+            )
     except SafetensorError as error:
         raise InitialisationError(f"init_from: the weights of {name} are damaged ({error}).") from error
     model, loading = loaded
@@ -141,8 +163,8 @@ def load_network(name: str) -> tuple[EsViTForPreTraining, dict[str, Tensor]]:
     return model, {key: tensor for key, tensor in model.state_dict().items() if key not in absent}
 
 
-def misfits(wanted: dict[str, Tensor], found: dict[str, Tensor], prefixes: tuple[str, ...]) -> list[str]:
-    """The tensors of one part that differ in presence or shape, as text."""
+def find_misfits(wanted: dict[str, Tensor], found: dict[str, Tensor], prefixes: tuple[str, ...]) -> list[str]:
+    """Returns a phrase for each tensor of one part that is missing on one side or differs in shape."""
     names = [name for name in {**wanted, **found} if name.startswith(prefixes)]
     shapes = [[list(t[name].shape) if name in t else "missing" for t in (found, wanted)] for name in names]
     return [
@@ -153,6 +175,11 @@ def misfits(wanted: dict[str, Tensor], found: dict[str, Tensor], prefixes: tuple
 
 
 def refuse_other_backbone(source: str, problems: list[str]) -> None:
+    """Refuses a backbone whose tensors do not fit.
+
+    Raises:
+        InitialisationError: There are `problems`; it names the first ones.
+    """
     if problems:
         rest = f"\n  and {len(problems) - MAX_NAMED} more" if len(problems) > MAX_NAMED else ""
         raise InitialisationError(
@@ -163,8 +190,11 @@ def refuse_other_backbone(source: str, problems: list[str]) -> None:
 
 
 def refuse_other_computation(source: str, there: EsViTConfig, here: EsViTConfig) -> None:
-    """Where the tensors fit, but the network would not compute the same with them."""
+    """Refuses a backbone whose tensors fit, but which would compute something else with them.
 
+    Raises:
+        InitialisationError: See above.
+    """
     values = here.family.unseen(here)
     for name, value in there.family.unseen(there).items():
         if value != values[name]:
@@ -174,36 +204,36 @@ def refuse_other_computation(source: str, there: EsViTConfig, here: EsViTConfig)
 
 
 def describe_parts(wanted: dict[str, Tensor], found: dict[str, Tensor], problems: dict[str, list[str]]) -> list[str]:
-    """What became of each part."""
+    """Returns a line for each part that says whether it is kept."""
     lines = []
     for part, prefixes in PARTS.items():
         is_here, is_there = (any(name.startswith(prefixes) for name in tensors) for tensors in (wanted, found))
         if is_here and is_there:
-            lines.append(f"{part}: new, as {problems[part][0]}" if problems[part] else f"{part}: kept")
+            lines.append(f"{part}: new, because {problems[part][0]}" if problems[part] else f"{part}: kept")
         elif is_here:
-            lines.append(f"{part}: new, as there is none")
+            lines.append(f"{part}: new, because there is none")
         elif is_there:
-            lines.append(f"{part}: left out, as the task does not need it")
+            lines.append(f"{part}: left out, because the task does not need it")
     return lines
 
 
-def take_moments(
+def load_moments(
     training_state: Path | None,
     source: EsViTForPreTraining,
     student: EsViTForPreTraining,
     optimizer: torch.optim.Optimizer,
     kept: tuple[str, ...],
 ) -> str:
-    """Give `optimizer` what the run's had for parameters of the same name in the parts `kept`. Returns the summary."""
+    """Gives `optimizer` the run's moments of parameters of the same name, in the parts `kept`. Returns a summary."""
     if training_state is None:
-        return "AdamW moments: new, as only a run has them"
+        return "AdamW moments: new, because only a run has them"
     path = training_state / "training.pt"
     try:
         saved = torch.load(path, weights_only=True, map_location="cpu")["optimizer"]["state"]
     except (OSError, EOFError, RuntimeError, LookupError, TypeError, UnpicklingError) as error:
         raise InitialisationError(f"init_from: {path} is damaged ({type(error).__name__} on reading it).") from error
-    theirs = {name: saved[number] for number, name in enumerate(optimized_names(source)) if number in saved}
-    state, names = optimizer.state_dict(), optimized_names(student)
+    theirs = {name: saved[number] for number, name in enumerate(list_optimized_names(source)) if number in saved}
+    state, names = optimizer.state_dict(), list_optimized_names(student)
     for number, name in enumerate(names):
         if name.startswith(kept) and name in theirs:
             state["state"][number] = theirs[name]
@@ -211,7 +241,7 @@ def take_moments(
     return f"AdamW moments: kept for {len(state['state'])} of {len(names)} parameters, by name"
 
 
-def optimized_names(model: EsViTForPreTraining) -> list[str]:
-    """Names of the trainable parameters in the order in which the optimizer numbers them."""
+def list_optimized_names(model: EsViTForPreTraining) -> list[str]:
+    """Returns the names of the trainable parameters in the order in which the optimizer numbers them."""
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return [names[id(parameter)] for group in parameter_groups(model) for parameter in group["params"]]
+    return [names[id(parameter)] for group in group_parameters(model) for parameter in group["params"]]

@@ -1,18 +1,21 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a run is built of, from its options: accelerator, student and teacher, views and their loader."""
+"""Builds the parts of a run from its options: accelerator, student, teacher and optimizer, crops and loader."""
 
 import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import GradientAccumulationPlugin, is_bf16_available, parse_flag_from_env
+from accelerate.state import AcceleratorState
+from accelerate.utils import GradientAccumulationPlugin, is_bf16_available, parse_flag_from_env, set_seed
+from torch import nn
 from torch.utils.data import DataLoader
 from transformers import AutoModelForPreTraining
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
+from modeling_esvit.batch_norm import join_batches
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.families import ARCHITECTURES, require_fields
 from modeling_esvit.tokens import EsViTDropPath
@@ -23,9 +26,10 @@ from training.learning.backbones import (
     check_backbone,
     check_crop_sizes,
     load_backbone_weights,
-    without_stochastic_depth,
+    remove_stochastic_depth,
 )
-from training.learning.init_from import find_origin
+from training.learning.init_from import explain_missing, find_origin
+from training.learning.optimizer import group_parameters
 from training.learning.plan import Plan
 from training.monitoring.trackers import tracker_names
 from training.options.pretrain_options import PretrainOptions
@@ -33,14 +37,14 @@ from training.views.draw import ViewOptions
 
 
 class PrecisionError(EsViTError, ValueError):
-    """A precision that this device cannot compute in."""
+    """Raised when this device cannot compute in the given precision."""
 
 
 class ShardingError(EsViTError, ValueError):
-    """Accelerate is configured to split the model over processes."""
+    """Raised when Accelerate is configured to split the model over processes."""
 
 
-# What `accelerate launch` sets for it. On a CPU Accelerate itself ignores these silently.
+# Variables that `accelerate launch` sets for it. On a CPU Accelerate itself silently ignores them.
 SHARDING = {
     "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
@@ -50,20 +54,23 @@ SHARDING = {
 
 
 def refuse_sharding() -> None:
+    """Raises a ShardingError if Accelerate is configured to split the model."""
     for variable, name in SHARDING.items():
         if parse_flag_from_env(variable):
             raise ShardingError(
                 f"Accelerate is configured for {name} ({variable} is set), but every process holds a whole student and "
                 "teacher here: with optimizer and gradients they take 1.5 GB for Swin-T and 5 GB for Swin-L, and "
                 "Accelerate shards one model, not two that move together. Answer no to it in `accelerate config`, or "
-                "leave --use_fsdp or --use_deepspeed out. Where memory does not suffice, use --gradient_checkpointing, "
+                "leave out --use_fsdp or --use_deepspeed. If the memory is not enough, use --gradient_checkpointing, "
                 "or a smaller --batch_size with more --gradient_accumulation_steps."
             )
 
 
 def check_precision(options: PretrainOptions) -> None:
-    """Raises:
-    PrecisionError: fp16 without a GPU, which Accelerate would silently run in fp32; bf16 on one that has none.
+    """Checks that this machine can compute in the precision.
+
+    Raises:
+        PrecisionError: fp16 without a GPU, which Accelerate would silently run in fp32; or bf16 on a GPU without it.
     """
     if options.mixed_precision == "fp16" and not torch.accelerator.is_available():
         raise PrecisionError("fp16 needs a GPU; on a CPU use --mixed_precision bf16 or no.")
@@ -72,16 +79,18 @@ def check_precision(options: PretrainOptions) -> None:
 
 
 def build_accelerator(options: PretrainOptions) -> Accelerator:
-    """Of options that `check_precision` and `check_trackers` let pass.
+    """Builds the accelerator from options that `check_precision` and `check_trackers` have accepted.
 
     Raises:
         ShardingError: FSDP, DeepSpeed or the like is configured.
     """
     refuse_sharding()
+    # Accelerate keeps the precision of a process's first run for all later ones, as in a notebook.
+    AcceleratorState._reset_state()
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # else Accelerate ignores torchrun's processes on a CPU
         mixed_precision=options.mixed_precision,
-        # As a plugin, because the plain number gives way to an environment variable.
+        # A plugin, because an environment variable would override the plain number.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=options.gradient_accumulation_steps),
         log_with=tracker_names(options) or None,
         project_dir=options.output_dir,
@@ -93,11 +102,23 @@ def build_accelerator(options: PretrainOptions) -> Accelerator:
 
 
 def build_config(options: PretrainOptions) -> EsViTConfig:
-    """Raises:
-    OptionError: an option that the architecture does not have.
-    EsViTBackboneError: a backbone that cannot do what the run asks of it.
-    EsViTArchitectureError, StrictDataclassError: there is no such architecture, or a field of it cannot be so.
+    """Builds the configuration of student and teacher.
+
+    Raises:
+        OptionError: The architecture does not have an option, or crops are too small for it.
+        EsViTBackboneError: The backbone cannot do what the run asks of it.
+        EsViTArchitectureError: There is no such architecture, or a field of it has an impossible value.
+        InitialisationError: `init_from` names nothing to start from.
     """
+    config = combine_config(options)
+    check_crop_sizes(config, options)
+    if config.architecture == "auto":
+        check_backbone(config, options)
+    return config
+
+
+def combine_config(options: PretrainOptions) -> EsViTConfig:
+    """Combines the architecture, or that of `init_from`, with the fields that the options change."""
     heads = {
         "num_prototypes": options.num_prototypes,
         "head_hidden_size": options.head_hidden_size,
@@ -112,7 +133,7 @@ def build_config(options: PretrainOptions) -> EsViTConfig:
     overrides = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.architecture is None:
         assert options.init_from is not None  # PretrainOptions names an architecture otherwise
-        config = continued_config(options.init_from, options.output_dir, heads | overrides)
+        config = continue_config(options.init_from, options.output_dir, heads | overrides)
         require_fields(config.architecture, overrides)
     else:
         architecture = ARCHITECTURES.get(options.architecture, {})
@@ -120,34 +141,34 @@ def build_config(options: PretrainOptions) -> EsViTConfig:
             overrides.pop("drop_path_rate", None)
             overrides |= backbone_overrides(options, architecture.get("backbone_config"))
         config = EsViTConfig.from_architecture(options.architecture, **heads, **overrides)
-    check_crop_sizes(config, options)
-    if config.architecture == "auto":
-        check_backbone(config, options)
     return config
 
 
-def continued_config(init_from: str, output_dir: str, changes: dict[str, Any]) -> EsViTConfig:
-    """The configuration of the networks of `init_from` with some fields changed. Once the run has a checkpoint of its own,
-    that has it, and `init_from` need not be there any more.
+def continue_config(init_from: str, output_dir: str, changes: dict[str, Any]) -> EsViTConfig:
+    """Returns the configuration of the networks of `init_from`, with some fields changed.
+
+    A run that has a checkpoint reads it from there: `init_from` may be gone by then.
     """
     checkpoint = Path(output_dir) / "checkpoints" / "last" / "student"
     source = str(checkpoint) if checkpoint.exists() else find_origin(init_from).student
-    return EsViTConfig.from_dict(EsViTConfig.from_pretrained(source).to_dict() | changes)
+    with explain_missing(source):
+        config = EsViTConfig.from_pretrained(source)
+    return EsViTConfig.from_dict(config.to_dict() | changes)
 
 
 def build_networks(options: PretrainOptions, device: torch.device) -> tuple[EsViTForPreTraining, EsViTForPreTraining]:
-    """Student and teacher, equal at the start; the teacher has no stochastic depth and takes no gradient.
+    """Builds student and teacher, equal at the start. The teacher has no stochastic depth and takes no gradient.
 
     Raises:
-        OptionError, EsViTBackboneError, EsViTArchitectureError, StrictDataclassError: see [`build_config`].
+        OptionError, EsViTBackboneError, EsViTArchitectureError, InitialisationError: See [`build_config`].
     """
     config = build_config(options)
-    student = AutoModelForPreTraining.from_config(config, attn_implementation=attention(options, device, config))
+    student = AutoModelForPreTraining.from_config(config, attn_implementation=choose_attention(options, device, config))
     if options.backbone_weights and options.backbone is not None and student.device.type != "meta":
         load_backbone_weights(student, options.backbone)
     teacher = copy.deepcopy(student).requires_grad_(False)
     for module in teacher.modules():
-        without_stochastic_depth(module)
+        remove_stochastic_depth(module)
         if isinstance(module, EsViTDropPath):
             module.rate = 0.0
     if options.gradient_checkpointing:
@@ -155,8 +176,43 @@ def build_networks(options: PretrainOptions, device: torch.device) -> tuple[EsVi
     return student.train(), teacher.train()
 
 
-def attention(options: PretrainOptions, device: torch.device, config: EsViTConfig) -> str | None:
-    """The implementation; None leaves the choice to a backbone of transformers, which may have only its own."""
+class Networks(NamedTuple):
+    """Holds what a step trains.
+
+    Attributes:
+        student, teacher: The bare models.
+        wrapped: The student as Accelerate prepared it: its backward pass averages gradients over processes.
+        optimizer: AdamW over the student's trainable parameters.
+    """
+
+    student: EsViTForPreTraining
+    teacher: EsViTForPreTraining
+    wrapped: nn.Module
+    optimizer: torch.optim.Optimizer
+
+
+def prepare_networks(options: PretrainOptions, accelerator: Accelerator) -> Networks:
+    """Builds the networks on the device, with equal weights on every process, and their optimizer."""
+    set_seed(options.seed)
+    student, teacher = build_networks(options, accelerator.device)
+    if accelerator.num_processes > 1:
+        join_batches(student)
+        join_batches(teacher)
+    teacher.to(accelerator.device)
+    optimizer = torch.optim.AdamW(group_parameters(student), lr=0.0, fused=True)
+    if options.compile:
+        # Sizes never change in a run. Symbolic ones, which torch tries where student and teacher differ, can take
+        # more than half an hour.
+        student.compile(dynamic=False)
+        teacher.compile(dynamic=False)
+    wrapped = accelerator.prepare(student)
+    # Weights were drawn alike; from here on each process draws its own stochastic depth.
+    set_seed(options.seed, device_specific=True)
+    return Networks(student, teacher, wrapped, optimizer)
+
+
+def choose_attention(options: PretrainOptions, device: torch.device, config: EsViTConfig) -> str | None:
+    """Returns the implementation of attention. None leaves the choice to a backbone of transformers."""
     if options.attn_implementation != "auto":
         return options.attn_implementation
     if config.architecture == "auto":
@@ -164,7 +220,8 @@ def attention(options: PretrainOptions, device: torch.device, config: EsViTConfi
     return "eager" if device.type == "cpu" else "sdpa"
 
 
-def view_options(options: PretrainOptions) -> ViewOptions:
+def make_view_options(options: PretrainOptions) -> ViewOptions:
+    """Returns the options of the crops."""
     return ViewOptions(
         global_crop_size=options.global_crop_size,
         local_crop_sizes=options.local_crop_sizes,
@@ -176,7 +233,7 @@ def view_options(options: PretrainOptions) -> ViewOptions:
 
 
 def augments_on_device(options: PretrainOptions, device: torch.device) -> bool:
-    """Whether the device does jitter, blur and so on."""
+    """Whether jitter, blur and so on are done on the device."""
     if options.augment_on != "auto":
         return options.augment_on == "device"
     return options.augmentation != "deit" and device.type != "cpu"
@@ -185,11 +242,11 @@ def augments_on_device(options: PretrainOptions, device: torch.device) -> bool:
 def build_loader(
     options: PretrainOptions, source: ImageSource, plan: Plan, accelerator: Accelerator, step: int
 ) -> DataLoader[Batch]:
-    """What this process sees from `step` on: `gradient_accumulation_steps` batches a step."""
+    """Builds the loader of what this process sees from `step` on: `gradient_accumulation_steps` batches a step."""
     epoch, first = divmod(step, plan.steps_per_epoch)
     return make_loader(
         source,
-        view_options(options),
+        make_view_options(options),
         seed=options.seed,
         batch_size=options.batch_size,
         batches_per_step=options.gradient_accumulation_steps,

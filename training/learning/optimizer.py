@@ -1,8 +1,9 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What happens to parameters and gradients in a step: weight-decay groups, clipping of each parameter on its own, the
-frozen last layer, the EMA teacher. As in the original (microsoft/esvit, MIT), with foreach kernels; nothing is read by
-the host. Unlike the original, a step whose loss or gradient is not finite changes nothing, the teacher included.
+"""Updates parameters: weight decay groups, clipping, the frozen last layer, AdamW, and the teacher's moving average.
+
+It computes what the original does (microsoft/esvit, MIT), with foreach kernels, and reads nothing on the host. Unlike
+the original, a step whose loss or gradient is not finite changes nothing, the teacher included.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,9 +13,11 @@ from torch import nn
 from torch.optim.sgd import sgd
 
 
-def parameter_groups(model: nn.Module) -> list[dict]:
-    """Trainable parameters in two groups: decayed, and not decayed (biases and every one-dimensional tensor). Bias tables,
-    position embeddings and the prototypes' norms `[K, 1]` are decayed, as in the original.
+def group_parameters(model: nn.Module) -> list[dict]:
+    """Returns the trainable parameters in two groups: with weight decay, and without.
+
+    Biases and one-dimensional tensors have none. Bias tables, position embeddings and the prototypes' norms `[K, 1]`
+    have it, as in the original.
     """
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
@@ -25,7 +28,7 @@ def parameter_groups(model: nn.Module) -> list[dict]:
 
 
 def set_schedules(optimizer: torch.optim.Optimizer, lr: float, weight_decay: float) -> None:
-    """The learning rate of both groups, and the weight decay of the first."""
+    """Sets the learning rate of both groups, and the weight decay of the first."""
     for group in optimizer.param_groups:
         group["lr"] = float(lr)  # a numpy scalar in the optimizer's state could not be loaded with weights_only
     optimizer.param_groups[0]["weight_decay"] = float(weight_decay)
@@ -33,7 +36,8 @@ def set_schedules(optimizer: torch.optim.Optimizer, lr: float, weight_decay: flo
 
 @torch.no_grad()
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> torch.Tensor:
-    """Scale each gradient by min(1, max_norm / (its norm + 1e-6)); by nothing if `max_norm` is 0. There is no global norm.
+    """Scales each gradient by min(1, max_norm / (its norm + 1e-6)), if `max_norm` is not 0. There is no global norm.
+
     Returns the norms `[gradients]` from before.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
@@ -44,6 +48,7 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> torch
 
 
 def scale_to(gradients: list[torch.Tensor], norms: list[torch.Tensor], max_norm: float) -> None:
+    """Scales the gradients in place to at most `max_norm`, without reading their norms on the host."""
     factors = torch._foreach_add(norms, 1e-6)
     torch._foreach_reciprocal_(factors)
     torch._foreach_mul_(factors, max_norm)
@@ -51,17 +56,18 @@ def scale_to(gradients: list[torch.Tensor], norms: list[torch.Tensor], max_norm:
     torch._foreach_mul_(gradients, factors)
 
 
-def drop_last_layer_gradients(model: nn.Module) -> None:
-    """Leave the prototypes of both heads out of the coming step: without a gradient AdamW skips them altogether."""
+def freeze_last_layer(model: nn.Module) -> None:
+    """Drops the gradients of the prototypes of both heads, so that AdamW leaves them out of the coming step."""
     for name, parameter in model.named_parameters():
         if "last_layer" in name:
             parameter.grad = None
 
 
 @torch.no_grad()
-def not_finite(losses: Sequence[torch.Tensor], norms: torch.Tensor) -> torch.Tensor:
-    """1 if any of a step's losses (0-dim) or gradient norms `[n]` is infinite or not a number, on any process, else 0:
-    float32, 0-dim, on the device. It never travels to the host in the step.
+def flag_non_finite(losses: Sequence[torch.Tensor], norms: torch.Tensor) -> torch.Tensor:
+    """Returns 1 if any of a step's losses (0-dim) or gradient norms `[n]` is not finite, on any process, else 0.
+
+    The flag is float32, 0-dim, on the device. It never travels to the host in the step.
     """
     values = torch.cat([torch.stack(list(losses)).float(), norms])
     flag = (~values.isfinite()).any().float()
@@ -73,11 +79,12 @@ def not_finite(losses: Sequence[torch.Tensor], norms: torch.Tensor) -> torch.Ten
 def apply_gradients(
     optimizer: torch.optim.Optimizer, skip: torch.Tensor, scaler: torch.amp.GradScaler | None = None
 ) -> None:
-    """A step of fused AdamW, which reads `skip` (0-dim) on the device: where it is 1, weights, moments and step counts
-    stay as they are. A `scaler`, which must have unscaled the gradients, then sets its scale anew.
+    """Takes a step of fused AdamW. If `skip` (0-dim, read on the device) is 1, weights, moments and step counts stay.
+
+    A `scaler`, which must have unscaled the gradients before, then updates its scale.
     """
     optimizer.found_inf = skip  # type: ignore[attr-defined]
-    # Not scaler.step(), whose own flag knows neither the loss nor norms that overflow.
+    # scaler.step() would use its own flag, which knows neither the loss nor norms that overflow.
     optimizer.step()
     if scaler is not None:
         scaler.update()
@@ -85,8 +92,9 @@ def apply_gradients(
 
 @torch.no_grad()
 def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float, skip: torch.Tensor) -> None:
-    """theta_t <- momentum theta_t + (1 - momentum) theta_s over all parameters; buffers are the teacher's own. Nothing
-    changes where `skip` (0-dim, on the device) is 1, whatever theta_s is.
+    """Moves the teacher: theta_t <- momentum theta_t + (1 - momentum) theta_s over all parameters.
+
+    Buffers are the teacher's own. If `skip` (0-dim, on the device) is 1, nothing changes, whatever theta_s is.
     """
     averaged: list[torch.Tensor] = [*teacher.parameters()]
     current: list[torch.Tensor] = [*student.parameters()]

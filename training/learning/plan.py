@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The arithmetic of a run: steps, global batch and schedules, from the options, the data and the processes."""
+"""Plans a run: computes steps, global batch and schedules from the options, the data and the number of processes."""
 
 from dataclasses import dataclass
 
@@ -13,13 +13,15 @@ from training.options.pretrain_options import PretrainOptions
 
 @dataclass(frozen=True)
 class Plan:
-    """Attributes:
-    num_images: of the data.
-    world_size: number of processes.
-    global_batch: images that all processes take for one step.
-    last_step: where this run stops; `num_steps` but for `max_steps`.
-    lr, weight_decay, momentum: `[num_steps]`, float64.
-    teacher_temp: `[epochs]`, float64.
+    """Holds the numbers of a run that follow from its options.
+
+    Attributes:
+        num_images: Number of images of the data.
+        world_size: Number of processes.
+        global_batch: Images that all processes take for one step.
+        last_step: Step at which this run stops: `num_steps`, or `max_steps` if that is less.
+        lr, weight_decay, momentum: `[num_steps]`, float64.
+        teacher_temp: `[epochs]`, float64.
     """
 
     num_images: int
@@ -38,7 +40,7 @@ class Plan:
         return step // self.steps_per_epoch
 
     def values(self, step: int) -> dict[str, float]:
-        """What the schedules give to `step`, for the log."""
+        """Returns the values of all schedules at `step`, for the log."""
         return {
             "epoch": self.epoch(step),
             "lr": self.lr[step],
@@ -49,8 +51,10 @@ class Plan:
 
 
 def make_plan(options: PretrainOptions, num_images: int, world_size: int) -> Plan:
-    """Raises:
-    DataOptionError: the data do not give every process one step.
+    """Computes the plan of a run.
+
+    Raises:
+        DataOptionError: The data are too few for one step of every process.
     """
     per_process = options.batch_size * options.gradient_accumulation_steps
     steps = count_steps(num_images, per_process, world_size)
@@ -75,7 +79,7 @@ def make_plan(options: PretrainOptions, num_images: int, world_size: int) -> Pla
 
 
 def describe_plan(options: PretrainOptions, plan: Plan) -> list[str]:
-    """The derived values, each with its formula."""
+    """Returns the derived values as lines, each with its formula."""
     crops = 2 + sum(options.local_crops_numbers)
     stopping = f", stopping at {plan.last_step}" if plan.last_step < plan.num_steps else ""
     return [

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Running statistics of BatchNorms: a forward pass moves them, and a step may have to leave everything as it was."""
+"""Restores the running statistics of BatchNorms, which a forward pass moves, after a step that is skipped."""
 
 import torch
 from torch import nn
@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class RunningStatistics:
-    """Those of all BatchNorms of some models, on their devices; without any, nothing is done."""
+    """Holds the running statistics of all BatchNorms of some models, on their devices. Without any, does nothing."""
 
     def __init__(self, *models: nn.Module):
         norms = [module for model in models for module in model.modules() if isinstance(module, _BatchNorm)]
@@ -17,12 +17,12 @@ class RunningStatistics:
 
     @torch.no_grad()
     def keep(self) -> None:
-        """Remember them as they are."""
+        """Remembers them as they are."""
         if self.buffers:
             torch._foreach_copy_(self.kept, self.buffers)
 
     @torch.no_grad()
     def restore(self, skip: torch.Tensor) -> None:
-        """Put back what was kept where `skip` (0-dim, on the device) is 1; it is not read by the host."""
+        """Puts them back if `skip` (0-dim, on the device) is 1, without reading it on the host."""
         for buffer, kept in zip(self.buffers, self.kept, strict=True):
             buffer.copy_(torch.where(skip > 0, kept, buffer))

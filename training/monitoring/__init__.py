@@ -1,3 +1,3 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What one sees of a run."""
+"""Shows a run: log, curves, trackers, warnings, and what to do next."""

@@ -1,7 +1,9 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Signs of collapse, the failure of self-distillation that no error shows: the teacher gives every image the same
-distribution over prototypes, and the loss sits at ln K; or features keep few dimensions.
+"""Watches for a collapse, the failure of self-distillation that raises no error.
+
+The teacher gives every image the same distribution over prototypes, and the loss stays at ln K; or the features keep
+few dimensions.
 """
 
 import math
@@ -15,8 +17,9 @@ PATIENCE = 500  # steps
 
 
 def rank_me(features: torch.Tensor) -> float:
-    """The effective rank of features `[N, D]`, between 1 and min(N, D): exp of the entropy of the singular values, divided
-    by their sum (RankMe, arXiv 2210.02885, equation 1).
+    """Returns the effective rank of features `[N, D]`, between 1 and min(N, D).
+
+    It is exp of the entropy of the singular values, divided by their sum (RankMe, arXiv 2210.02885, equation 1).
     """
     features = features.double()
     gram = features.T @ features if len(features) > features.shape[1] else features @ features.T
@@ -26,24 +29,25 @@ def rank_me(features: torch.Tensor) -> float:
 
 
 def spread(features: torch.Tensor) -> float:
-    """Standard deviation over unit vectors `[N, D]`, averaged over dimensions and scaled by sqrt(D): about 1 if they point
-    everywhere, 0 if all are the same (as in SimSiam, arXiv 2011.10566, section 4.1).
+    """Returns the standard deviation of unit vectors `[N, D]`, averaged over dimensions and scaled by sqrt(D).
+
+    It is about 1 if they point everywhere, and 0 if all are the same (as in SimSiam, arXiv 2011.10566, section 4.1).
     """
     return float(features.std(dim=0, correction=0).mean() * math.sqrt(features.shape[1]))
 
 
 class CollapseWatch:
-    """Says, once for each reason, that `PATIENCE` steps after the warm-up looked like a collapse."""
+    """Warns, once for each reason, when `PATIENCE` steps after the warm-up looked like a collapse."""
 
     def __init__(self, num_prototypes: int, warm_step: int):
-        """`warm_step`: the step from which on learning rate and teacher temperature are warmed up."""
+        """Starts watching from `warm_step` on, when learning rate and teacher temperature are warmed up."""
         self.uniform = math.log(num_prototypes)
         self.warm_step = warm_step
         self.since: dict[str, int] = {}  # the step at which each sign was first seen without a break
         self.said: set[str] = set()
 
     def warnings(self, step: int, view_loss: float, rank: float) -> list[str]:
-        """What is to be said at `step`, the number of finished steps."""
+        """Returns the warnings that are due after `step` steps."""
         signs = {
             f"the view loss is within {STUCK:.0%} of ln K = {self.uniform:.2f}, so the teacher's distributions are all "
             "alike and nothing is learnt": abs(view_loss - self.uniform) <= STUCK * self.uniform,

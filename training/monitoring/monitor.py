@@ -1,13 +1,13 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What one sees of a run: progress bar, `log.jsonl`, trackers. Losses are read from the device once a window."""
+"""Shows a run while it trains: progress bar, `log.jsonl`, trackers. Values are read from the device once a window."""
 
 import json
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import psutil
 import torch
@@ -15,36 +15,50 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
-from modeling_esvit.errors import EsViTError
-from modeling_esvit.losses import EsViTLoss
 from modeling_esvit.storage.atomic import write_text
-from training.data.loader import Batch
 from training.monitoring.collapse import CollapseWatch, rank_me, spread
 from training.monitoring.pictures import draw_curves
+from training.options.errors import SharedError
 
 
 Item = TypeVar("Item")
 
-# Batches whose teacher embeddings are kept for the measures of collapse.
-EMBEDDING_BATCHES = 32
-UNREADABLE_EVERY = 100  # unreadable images from one line about them to the next
+EMBEDDING_BATCHES = 32  # batches whose teacher embeddings are kept for the measures of collapse
+UNREADABLE_EVERY = 100  # further unreadable images after which the next line about them is printed
+DRAW_EVERY = 60  # seconds between two pictures of the curves, at least
 
 
-def record_of(line: str) -> dict[str, float] | None:
-    """What a line of the log says; None if it is damaged."""
+def parse_record(line: str) -> dict[str, float] | None:
+    """Returns the values of a line of the log; None if the line is damaged."""
     try:
         return json.loads(line)
     except json.JSONDecodeError:
         return None
 
 
-class NonFiniteLossError(EsViTError, ArithmeticError):
-    """In too many steps in a row the loss or a gradient was infinite or not a number."""
+class NonFiniteLossError(SharedError, ArithmeticError):
+    """Raised when the loss or a gradient was infinite or not a number in too many steps in a row."""
+
+
+class StepOutcome(NamedTuple):
+    """Says what one training step did. All but the positions stays on the device.
+
+    Attributes:
+        values: For each batch, the values to be logged by name, each 0-dim; their names are those of the log.
+        embeddings: For each batch, the teacher's view embeddings `[2 B, D]`.
+        positions: For each batch, the positions `[B]` of its images in the epoch, on the host.
+        skip: 1 if a loss or gradient was not finite and the step changed nothing, else 0; 0-dim.
+    """
+
+    values: list[dict[str, torch.Tensor]]
+    embeddings: list[torch.Tensor]
+    positions: list[torch.Tensor]
+    skip: torch.Tensor
 
 
 class Monitor:
-    """Collects the losses of each step on the device, and once a window of `log_every` steps averages them over steps and
-    processes, shows and writes them. Every process calls it; the main one shows and writes.
+    """Collects the values of each step on the device. Once a window of `log_every` steps, averages them over steps and
+    processes, shows them and writes them. Every process calls it; the main one shows and writes.
     """
 
     def __init__(
@@ -60,7 +74,12 @@ class Monitor:
         max_skipped_steps: int = 20,
         unreadable: dict[str, str] | None = None,
     ):
-        """`unreadable`: the images that this process could not read so far, and why; it grows with the run."""
+        """Continues the log after `step` steps.
+
+        Args:
+            images_per_step: Images that all processes take for a step.
+            unreadable: The images that this process could not read so far, and why; it grows with the run.
+        """
         self.accelerator = accelerator
         self.watch = watch
         self.max_skipped_steps = max_skipped_steps
@@ -71,6 +90,7 @@ class Monitor:
         self.images_per_step = images_per_step
         self.path = Path(output_dir) / "log.jsonl"
         self.drawn = 0.0
+        self.last_values: dict[str, float | None] = {}  # the newest value of every name in the log
         if accelerator.is_main_process and self.path.exists():
             self.forget_after(step)
         self.bar = tqdm(
@@ -84,28 +104,29 @@ class Monitor:
         self.start_window()
 
     def forget_after(self, step: int) -> None:
-        """Drop what a stopped run logged after the checkpoint that is now continued, and a line it did not finish. The
-        scores of that checkpoint, which has them itself, are written again. Lines that a power cut left unreadable are
-        dropped, and counted.
+        """Drops what a stopped run logged after the checkpoint that is continued now, and a line it did not finish.
+
+        The scores of that checkpoint lie beside it, and are written again. Lines that a power cut left unreadable are
+        dropped and counted.
         """
         lines = [line for line in self.path.read_text(errors="replace").splitlines(keepends=True) if line[-1] == "\n"]
-        records = [(values, line) for line in lines if (values := record_of(line)) is not None]
+        records = [(values, line) for line in lines if (values := parse_record(line)) is not None]
         if len(records) < len(lines):
             self.say(f"Warning: {len(lines) - len(records)} lines of {self.path} could not be read, and are dropped.")
         kept = [line for values, line in records if values["step"] < step + ("loss" in values)]
         write_text(self.path, "".join(kept))
 
     def start_window(self) -> None:
-        self.losses: list[torch.Tensor] = []
+        """Forgets the steps so far, and starts the clock for images per second."""
+        self.values: list[dict[str, torch.Tensor]] = []  # of each batch
         self.embeddings: deque[torch.Tensor] = deque(maxlen=EMBEDDING_BATCHES)
         self.skips: list[torch.Tensor] = []
-        self.positions: list[tuple[int, list[torch.Tensor]]] = []  # of each step's images, on the host
-        self.steps = 0
+        self.positions: list[tuple[int, list[torch.Tensor]]] = []  # each step's number and its images
         self.waited = 0.0
         self.started = time.perf_counter()
 
-    def timed(self, batches: Iterator[Item]) -> Generator[Item, None, None]:
-        """The batches, with the time spent waiting for them counted."""
+    def time_waiting(self, batches: Iterator[Item]) -> Generator[Item, None, None]:
+        """Yields the batches, and counts the time spent waiting for them."""
         while True:
             started = time.perf_counter()
             try:
@@ -115,100 +136,118 @@ class Monitor:
             self.waited += time.perf_counter() - started
             yield batch
 
-    def add(self, loss: EsViTLoss, embeddings: torch.Tensor) -> None:
-        """The losses of one batch, and the teacher's view embeddings `[2 B, D]`; they stay on the device."""
-        region = loss.view_loss.new_zeros(()) if loss.region_loss is None else loss.region_loss
-        self.losses.append(torch.stack([loss.loss.detach(), loss.view_loss, region, loss.teacher_entropy]))
-        self.embeddings.append(embeddings)
+    def add(self, step: int, outcome: StepOutcome, report: bool, **values: float) -> None:
+        """Takes the outcome of the last of `step` steps. Reports, with `values`, at the end of a window or if told to.
 
-    def add_step(self, step: int, batches: list[Batch], skip: torch.Tensor) -> None:
-        """Of step `step`, counted from 0: what it was made of, and the flag that says whether it changed nothing."""
-        self.skips.append(skip)
-        self.positions.append((step, [batch.positions for batch in batches]))
-
-    def step(self, step: int, report: bool, **values: float) -> None:
-        """`step` optimizer steps are done. At the end of a window, or if told so: average, check, show, write."""
-        self.steps += 1
+        Raises:
+            NonFiniteLossError: See `report`.
+        """
+        self.values += outcome.values
+        self.embeddings += outcome.embeddings
+        self.skips.append(outcome.skip)
+        self.positions.append((step, outcome.positions))
         self.bar.update()
         if report or step % self.log_every == 0:
             self.report(step, **values)
 
+    @property
+    def steps(self) -> int:
+        """The number of steps in the window."""
+        return len(self.skips)
+
     def report(self, step: int, **values: float) -> None:
-        """Average the window over steps and processes, without batches whose loss is not finite.
+        """Averages the window, checks it, shows it and writes it.
 
         Raises:
-            NonFiniteLossError: on all processes alike.
+            NonFiniteLossError: Too many steps in a row were skipped; on all processes alike.
         """
-        losses = torch.stack(self.losses)
-        finite = losses.isfinite().all(dim=1, keepdim=True)
-        unreadable = losses.new_tensor([len(self.unreadable)])
-        sums = torch.cat([torch.where(finite, losses, 0).sum(dim=0), finite.sum(dim=0), unreadable])
-        *sums, count, unreadable_images = self.accelerator.reduce(sums, reduction="sum").tolist()
+        averages, unreadable = self.average()
         skipped = [index for index, skip in enumerate(torch.stack(self.skips).tolist()) if skip]
-        loss, view, region, entropy = (total / count if count else None for total in sums)
-        elapsed = time.perf_counter() - self.started
-        record: dict[str, float | None] = {
-            "loss": loss,
-            "view_loss": view,
-            "region_loss": region,
-            "teacher_entropy": entropy,
-            "images_per_second": self.steps * self.images_per_step / elapsed,
-            "data_wait": self.waited / elapsed,
-            "memory_gb": self.memory() / 1e9,
-            **values,
-        }
-        if view is not None and entropy is not None:
-            record |= self.signs_of_collapse(step, view, entropy)
+        record: dict[str, float | None] = {**averages, **self.measure_speed(), **values}
+        if averages["loss"] is not None:
+            record |= self.find_signs_of_collapse(step, averages)
         if skipped:
-            self.note_skipped(skipped)
+            self.name_skipped(skipped)
             record["skipped_steps"] = self.skipped_steps
-        if unreadable_images:
-            self.note_unreadable(int(unreadable_images))
-            record["unreadable_images"] = unreadable_images
+        if unreadable:
+            self.name_unreadable(unreadable)
+            record["unreadable_images"] = float(unreadable)
         self.count_in_a_row(skipped)
+        self.show(record)
         self.start_window()
-        shown = "none finite" if loss is None else f"{loss:.4f}, entropy {entropy:.3f}"
-        self.bar.set_postfix_str(
-            f"loss {shown}, {record['images_per_second']:.1f} images/s, data wait {record['data_wait']:.0%}"
-        )
         self.write(step, record)
         if self.skipped_in_a_row >= self.max_skipped_steps:
             raise NonFiniteLossError(
                 f"The last {self.skipped_in_a_row} steps up to {step} had no finite loss and gradient, and were "
-                "skipped. Checkpoints are good. Start again in another --output_dir with a smaller --lr or "
+                "skipped. The checkpoints are good. Start again in another --output_dir with a smaller --lr or "
                 "--clip_grad, or with --mixed_precision bf16."
             )
 
-    def signs_of_collapse(self, step: int, view_loss: float, entropy: float) -> dict[str, float]:
-        """Measures on this process's teacher embeddings of the window; warns."""
+    def average(self) -> tuple[dict[str, float | None], int]:
+        """Averages every value over the batches of the window and over processes.
+
+        Batches with a value that is not finite are left out; if none remains, the averages are None. Also returns the
+        number of unreadable images of all processes.
+        """
+        rows = torch.stack([torch.stack([*values.values()]) for values in self.values])
+        finite = rows.isfinite().all(dim=1, keepdim=True)
+        unreadable = rows.new_tensor([len(self.unreadable)])
+        sums = torch.cat([torch.where(finite, rows, 0).sum(dim=0), finite.sum(dim=0), unreadable])
+        *totals, count, unreadable_images = self.accelerator.reduce(sums, reduction="sum").tolist()
+        averages = {name: total / count if count else None for name, total in zip(self.values[0], totals, strict=True)}
+        return averages, int(unreadable_images)
+
+    def measure_speed(self) -> dict[str, float]:
+        """Returns the speed of the window, the share of its time spent waiting for data, and its memory."""
+        elapsed = time.perf_counter() - self.started
+        return {
+            "images_per_second": self.steps * self.images_per_step / elapsed,
+            "data_wait": self.waited / elapsed,
+            "memory_gb": self.measure_memory() / 1e9,
+        }
+
+    def show(self, record: Mapping[str, float | None]) -> None:
+        """Puts the record on the progress bar."""
+        loss, entropy = record["loss"], record["teacher_entropy"]
+        shown = "none finite" if loss is None else f"{loss:.4f}, entropy {entropy:.3f}"
+        self.bar.set_postfix_str(
+            f"loss {shown}, {record['images_per_second']:.1f} images/s, data wait {record['data_wait']:.0%}"
+        )
+
+    def find_signs_of_collapse(self, step: int, averages: Mapping[str, Any]) -> dict[str, float]:
+        """Measures this process's teacher embeddings of the window, and warns of a collapse."""
         embeddings = torch.cat(list(self.embeddings)).float().cpu()
         embeddings = embeddings[embeddings.isfinite().all(dim=1)]
         rank = rank_me(embeddings)
-        for warning in self.watch.warnings(step, view_loss, rank):
+        for warning in self.watch.warnings(step, averages["view_loss"], rank):
             self.say(warning)
-        return {"kl": view_loss - entropy, "embedding_std": spread(embeddings), "embedding_rank": rank}
+        kl = averages["view_loss"] - averages["teacher_entropy"]
+        return {"kl": kl, "embedding_std": spread(embeddings), "embedding_rank": rank}
 
-    def note_skipped(self, skipped: list[int]) -> None:
-        """Say which steps of the window changed nothing, and of which images the last of them was made."""
+    def name_skipped(self, skipped: list[int]) -> None:
+        """Says how many steps of the window changed nothing, and which images the last of them had."""
         self.skipped_steps += len(skipped)
         step, positions = self.positions[skipped[-1]]
         images = ", ".join(str(position) for batch in positions for position in batch.tolist())
         self.say(
             f"Warning: {len(skipped)} of the last {self.steps} steps had a loss or gradient that is not finite, and "
-            f"changed nothing. The last was step {step + 1}; its images had, on this process, the positions {images} "
+            f"changed nothing. The last was step {step}; its images had, on this process, the positions {images} "
             "in the epoch."
         )
 
-    def note_unreadable(self, number: int) -> None:
-        """Every process calls it with the same number, that of all. Say so at the first, and then once per hundred."""
+    def name_unreadable(self, number: int) -> None:
+        """Says how many images could not be read, at the first one and then once per hundred.
+
+        Every process calls it, with the same number.
+        """
         if self.unreadable_told and number < self.unreadable_told + UNREADABLE_EVERY:
             return
         self.unreadable_told = number
         last = [message for message in gather_object([next(reversed(self.unreadable.values()), None)]) if message]
         self.say(f"Warning: {number} unreadable images were left out so far, the last of them: {last[0]}")
 
-    def memory(self) -> int:
-        """Bytes of this process: the window's peak on an accelerator; on a CPU, what is resident."""
+    def measure_memory(self) -> int:
+        """Returns bytes of this process: the window's peak on an accelerator, the resident memory on a CPU."""
         if self.accelerator.device.type == "cpu":
             return psutil.Process().memory_info().rss
         peak = torch.accelerator.max_memory_allocated(self.accelerator.device)
@@ -216,35 +255,37 @@ class Monitor:
         return peak
 
     def count_in_a_row(self, skipped: list[int]) -> None:
-        """Skipped steps up to the end of the window, with those of windows before."""
+        """Counts the skipped steps up to the end of the window without a good one between, also over windows."""
         good = [index for index in range(self.steps) if index not in skipped]
         self.skipped_in_a_row = self.steps - 1 - good[-1] if good else self.skipped_in_a_row + self.steps
 
     def write(self, step: int, values: Mapping[str, float | None]) -> None:
-        """One line of `log.jsonl`, and the same to the trackers."""
+        """Writes one line to `log.jsonl`, and the same to the trackers."""
+        self.last_values |= {"step": step, **values}
         if self.accelerator.is_main_process:
             with self.path.open("a") as log:
                 log.write(json.dumps({"step": step, **values}) + "\n")
         self.accelerator.log({name: value for name, value in values.items() if value is not None}, step=step)
 
-    def seconds_since_drawn(self) -> float:
-        return time.monotonic() - self.drawn
+    def needs_drawing(self) -> bool:
+        """Whether the picture of the curves is older than `DRAW_EVERY`."""
+        return time.monotonic() - self.drawn > DRAW_EVERY
 
     def draw(self, num_prototypes: int) -> None:
-        """Make the picture of the log, `curves.png`, anew."""
+        """Draws the curves of the log anew, as `curves.png`."""
         self.drawn = time.monotonic()
         if self.accelerator.is_main_process:
             self.save_picture("curves.png", lambda picture: draw_curves(self.path, picture, num_prototypes))
 
     def save_picture(self, name: str, save: Callable[[Path], None]) -> None:
-        """A picture beside the log. One that cannot be written, on a full disk say, is no reason to stop."""
+        """Saves a picture beside the log. A full disk is no reason to stop the run: then it only says so."""
         try:
             save(self.path.with_name(name))
         except OSError as error:
             self.say(f"Warning: {name} is not written: {error}")
 
     def say(self, message: str) -> None:
-        """A line above the progress bar, once."""
+        """Prints a line above the progress bar, on the main process."""
         if self.accelerator.is_main_process:
             tqdm.write(message)
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The commands that a run names at its end, as they can be pasted into a shell: to go on, and to publish."""
+"""Composes the commands that a run names at its end, to be pasted into a shell: to continue, and to publish."""
 
 import shlex
 import shutil
@@ -15,34 +15,36 @@ SCRIPT = PROGRAMS / "pretrain.py"
 PUBLISH = PROGRAMS / "publish.py"
 
 
-def started_by() -> list[str]:
-    """The command line that started this process, with its launcher: that of the furthest process above it whose last
-    arguments are the script and its own, such as `torchrun`, `accelerate launch` or `timeout`.
+def find_start_command() -> list[str]:
+    """Returns the command line that started this process, with its launcher, such as `torchrun` or `timeout`.
+
+    It is that of the furthest process above this one whose last arguments are this script and its arguments.
     """
     command = list(sys.orig_argv)
     for process in psutil.Process().parents():
         try:
             line = process.cmdline()
-        except psutil.Error:  # of another user, or ended meanwhile
+        except psutil.Error:  # belongs to another user, or has ended
             break
         if line[-len(sys.argv) :] == sys.argv:
             command = line
-    return as_typed(command)
+    return shorten(command)
 
 
-def as_typed(command: list[str]) -> list[str]:
-    """Without the interpreter of a script that is found by its name: `python /usr/bin/torchrun` is `torchrun`."""
+def shorten(command: list[str]) -> list[str]:
+    """Drops the interpreter of a script that the shell finds by its name: `python /usr/bin/torchrun` is `torchrun`."""
     if len(command) > 1 and shutil.which(Path(command[1]).name) == command[1]:
         return [Path(command[1]).name, *command[2:]]
     return command
 
 
 def resume_command(output_dir: str, max_steps: int) -> str:
-    """What continues the run from its last checkpoint. A run that was not started as a program is continued with the
-    options in its folder. A limit of steps, which it has reached, is lifted.
+    """Returns the command that continues the run from its last checkpoint, without a limit of steps.
+
+    A run that was started from Python, in a notebook say, is continued with the options in its folder.
     """
     if Path(sys.argv[0]).name == SCRIPT.name:
-        command = started_by()
+        command = find_start_command()
     else:
         command = [sys.executable, str(SCRIPT), "--recipe", str(Path(output_dir).absolute() / "options.yaml")]
     lifted = ["--max_steps", "0"] if max_steps else []
@@ -50,6 +52,6 @@ def resume_command(output_dir: str, max_steps: int) -> str:
 
 
 def publish_command(output_dir: str) -> str:
-    """What puts the run's model on the Hub, under the folder's name; USER is to be replaced."""
+    """Returns the command that publishes the run's model under the folder's name; USER is to be replaced."""
     folder = Path(output_dir).absolute()
     return shlex.join([sys.executable, str(PUBLISH), str(folder), "--repo_id", f"USER/{folder.name}"])

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Trackers of Accelerate, several at once. What they write on this machine lies in the run's folder."""
+"""Starts trackers of Accelerate, several at once. What they write on this machine lies in the run's folder."""
 
 import importlib
 import os
@@ -18,28 +18,29 @@ from training.options.pretrain_options import OptionError, PretrainOptions
 
 
 PROJECT = "esvit"
-RUN_NAME = "tracked_as"  # a file of the run's folder, so that a continued run goes on under its name
-PACKAGES = {"tensorboard": "torch.utils.tensorboard"}  # where it is not the tracker's own name
+RUN_NAME = "tracked_as"  # the file that holds the name, so that a continued run keeps it
+PACKAGES = {"tensorboard": "torch.utils.tensorboard"}  # if the name is not the tracker's own
 
 
 def tracker_names(options: PretrainOptions) -> list[str]:
+    """Returns the names of the trackers; none for "none"."""
     return [name for name in options.tracker if name != "none"]
 
 
 def check_trackers(options: PretrainOptions) -> None:
-    """Import the trackers, and look for the login of those that send what they get.
+    """Imports the trackers, and looks for the login of those that send their values away.
 
     Raises:
-        OptionError: some are unknown, not installed (Accelerate would silently leave them out), or not logged in.
+        OptionError: Some are unknown, not installed (Accelerate would silently leave them out), or not logged in.
     """
-    # Read when the package is imported.
+    # trackio reads it when it is imported.
     os.environ.setdefault("TRACKIO_DIR", str(Path(options.output_dir).resolve() / "trackio"))
-    problems = [problem for name in tracker_names(options) for problem in problems_of(name)]
+    problems = [problem for name in tracker_names(options) for problem in find_problems(name)]
     if problems:
         raise OptionError("\n".join(problems))
 
 
-def problems_of(name: str) -> list[str]:
+def find_problems(name: str) -> list[str]:
     known = [known for known in LoggerType.list() if known != "all"]
     if name not in known:
         return [f"There is no tracker {name!r}; known: none, {', '.join(known)}."]
@@ -51,11 +52,11 @@ def problems_of(name: str) -> list[str]:
     except ImportError as error:
         return [f"The tracker {name!r} is installed, but importing {package} fails: {error}"]
     if name == "wandb" and module.setup().settings.mode == "online":
-        return problems_of_login(module)
+        return find_login_problems(module)
     return []
 
 
-def problems_of_login(wandb: ModuleType) -> list[str]:
+def find_login_problems(wandb: ModuleType) -> list[str]:
     try:
         if wandb.login(prompt=False):
             return []
@@ -66,13 +67,13 @@ def problems_of_login(wandb: ModuleType) -> list[str]:
 
 
 def start_trackers(accelerator: Accelerator, options: PretrainOptions, step: int) -> None:
-    """Begin, or go on after `step` steps, under the name that the run's folder has for it."""
+    """Starts the trackers, or continues them after `step` steps, under the name that the run's folder holds."""
     settings = tracker_settings(Path(options.output_dir), step) if accelerator.is_main_process else {}
     accelerator.init_trackers(PROJECT, hyperparameters(options), settings)
 
 
 def hyperparameters(options: PretrainOptions) -> dict[str, bool | int | float | str]:
-    """Numbers stay numbers; TensorBoard takes neither lists nor None."""
+    """Returns the options as trackers take them: numbers stay numbers, and lists and None become text."""
     return {
         name: value if isinstance(value, bool | int | float | str) else str(value)
         for name, value in asdict(options).items()
@@ -80,7 +81,8 @@ def hyperparameters(options: PretrainOptions) -> dict[str, bool | int | float | 
 
 
 def tracker_settings(folder: Path, step: int) -> dict[str, dict[str, Any]]:
-    name = run_name(folder)
+    """Returns the settings of each tracker that let it continue after `step` steps."""
+    name = read_run_name(folder)
     return {
         "tensorboard": {"purge_step": step + 1},  # hides what a killed run wrote after the checkpoint
         "wandb": {"dir": str(folder), "id": name, "name": name, "resume": "allow"},
@@ -88,8 +90,8 @@ def tracker_settings(folder: Path, step: int) -> dict[str, dict[str, Any]]:
     }
 
 
-def run_name(folder: Path) -> str:
-    """The name of the run's folder, and something that tells it from others of that name."""
+def read_run_name(folder: Path) -> str:
+    """Returns the run's name, made once of its folder's name and something unique."""
     path = folder / RUN_NAME
     if not path.exists():
         path.write_text(f"{folder.resolve().name}-{uuid.uuid4().hex[:8]}\n")

@@ -1,3 +1,3 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A run from its first check to its last word."""
+"""Runs a training from its first check to its last word, around the steps of `pretrain.py`."""

@@ -1,212 +1,245 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a run needs from outside, opened and checked before anything long begins. What is wrong is collected, so that all
-of it is named together.
+"""Opens and checks everything that a run needs, before anything long begins.
+
+Collects every problem and reports them in one message.
 """
 
-import contextlib
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from accelerate.utils import gather_object
-from huggingface_hub.errors import StrictDataclassError
 from transformers import BitImageProcessor
 from transformers.initialization import no_init_weights
 
-from modeling_esvit import EsViTArchitectureError, EsViTBackboneError, EsViTConfig
-from modeling_esvit.embed.engine import FeatureError
+from modeling_esvit import EsViTConfig
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import evaluation_preprocessor
 from training.data.shard_stream import ShardStream
-from training.data.sources import DataOptionError, EmptySourceError, ImageSource, open_source
+from training.data.sources import ImageSource, open_source
 from training.evaluation.command import told_apart
-from training.evaluation.knn import TEMPERATURE, NeighbourCountError, check_knn_options
-from training.features.extraction import (
-    LabelledImages,
-    Transform,
-    UnlabelledDataError,
-    evaluation_transform,
-)
-from training.learning.init_from import InitialisationError, check_origin, find_origin
+from training.evaluation.knn import TEMPERATURE, check_knn_options
+from training.features.extraction import LabelledImages, Transform, evaluation_transform
+from training.learning.init_from import check_origin, find_origin
 from training.learning.networks import (
-    PrecisionError,
-    ShardingError,
     build_accelerator,
     build_config,
     build_networks,
     check_precision,
-    view_options,
+    make_view_options,
 )
 from training.learning.plan import Plan, describe_plan, make_plan
-from training.monitoring.monitor import NonFiniteLossError
 from training.monitoring.trackers import check_trackers
+from training.options.errors import SharedError
 from training.options.pretrain_options import OptionError, PretrainOptions
+from training.run.last_words import is_for_user
 from training.state.checkpoints import Checkpoints, Progress
 from training.state.data_record import DataRecord
-from training.state.files import RunFolderError, UnwritableCheckpointError, writing
-from training.views.draw import ViewOptionError
+from training.state.files import UnwritableCheckpointError, writing
 
 
-class PreparationError(EsViTError, ValueError):
-    """Several things are wrong; the message names each."""
-
-
-# What a user can put right; the command prints their message alone.
-USER_ERRORS = (
-    *(OptionError, ViewOptionError, PrecisionError, ShardingError, RunFolderError, NonFiniteLossError),
-    *(EsViTArchitectureError, EsViTBackboneError, StrictDataclassError, InitialisationError),
-    *(DataOptionError, EmptySourceError, UnlabelledDataError, NeighbourCountError),
-    *(FeatureError, OSError),  # the latter also for missing data, unreadable images, a full disk
-)
-# Those that every process raises at the same point, so that one can tell it.
-RAISED_BY_ALL = (PreparationError, OptionError, RunFolderError, NonFiniteLossError)
 SPARE_CHECKPOINTS = 2  # that exist for a while beside those that are kept: the one being written, and `best`
 
 
-class Preparation:
-    """Every process makes one. All end up with the same `problems`.
+class PreparationError(SharedError, ValueError):
+    """Raised when several things are wrong; the message names each."""
 
-    Attributes:
-        source, plan: None if they could not be made.
-        knn_data: bank and test images of the evaluation during training; empty without one.
-        found: the checkpoint to continue from, and its progress.
-    """
 
-    def __init__(self, options: PretrainOptions):
-        self.options = options
-        self.problems: list[Exception] = []
-        self.source: ImageSource | None = None
-        self.plan: Plan | None = None
-        self.knn_data: list[ImageSource] = []
-        self.found: tuple[Path, Progress] | None = None
-        with self.noted():
-            refuse_values(options)
-        for check in (check_precision, check_trackers, check_output, check_disk):
-            with self.noted():
-                check(options)
-        # What cannot be used is named in the end; until then a plain one tells the processes.
-        plain = replace(options, mixed_precision="no", tracker=["none"], gradient_accumulation_steps=1)
-        self.accelerator = build_accelerator(plain if self.problems else options)
-        with self.noted():
-            self.source = open_training_data(options)
-        # Each question is for all processes: some of what follows they do together.
-        if all(gather_object([self.source is not None and not options.problems()])):
-            with self.noted():
-                self.prepare_plan()
-        writable = not any(isinstance(problem, UnwritableCheckpointError) for problem in self.problems)
-        if all(gather_object([self.plan is not None and writable])):
-            with self.noted():
-                self.find_checkpoint()
-        with self.noted():
-            if options.init_from is not None and self.found is None:
-                origin = find_origin(options.init_from)
-                check_origin(origin, build_config(options))
-        with self.noted():
-            self.open_knn_data()
+class Problems(list[Exception]):
+    """Collects what is wrong with a run, to report it in one message."""
 
-    @contextlib.contextmanager
-    def noted(self) -> Iterator[None]:
+    @contextmanager
+    def collect(self) -> Iterator[None]:
+        """Collects the error of the block, if a user can put it right."""
         try:
             yield
-        except USER_ERRORS as error:
-            self.problems.append(error)
+        except (EsViTError, OSError) as error:
+            if not is_for_user(error):
+                raise
+            self.append(error)
 
-    def prepare_plan(self) -> None:
-        assert self.source is not None
-        self.plan = make_plan(self.options, len(self.source), self.accelerator.num_processes)
+    def refuse(self, accelerator: Accelerator) -> None:
+        """Reports the problems of all processes, if there are any. Every process calls it.
 
-    def find_checkpoint(self) -> None:
-        assert self.plan is not None
-        checkpoints = Checkpoints(self.options.output_dir, self.options.keep_checkpoints, self.accelerator)
-        self.found = checkpoints.latest(self.options, self.plan.steps_per_epoch)
-
-    def open_knn_data(self) -> None:
-        """Bank and test images of the evaluation during training, which must not fail after hours."""
-        options = self.options
-        if not options.knn_every or options.knn_test is None:
-            return
-        training_data = f"{options.data}:{options.split}" if options.split else str(options.data)
-        named = told_apart(options.knn_train or training_data, options.knn_test)
-        for data, split in named:
-            with self.noted():
-                # What is trained on as a stream is not downloaded to be evaluated.
-                streams = options.streaming and data == str(options.data)
-                source = open_source(data, split=split, streaming=streams)
-                labelled_images(source, options)
-                self.knn_data.append(source)
-        if len(self.knn_data) == len(named):
-            check_knn_options(options.knn_k, TEMPERATURE, len(self.knn_data[0]))
-
-    def summary(self, parameters: int) -> str:
-        """What is trained on what, and the derived values, each with its formula."""
-        options = self.options
-        return "\n".join(
-            [
-                f"{options.architecture or f'network of {options.init_from}'}, task {options.task}: {parameters:,} "
-                "parameters with heads",
-                *(describe_plan(options, self.plan) if self.plan else []),
-                *self.stream_summary(),
-                f"device           = {self.accelerator.device}, {options.mixed_precision} mixed precision",
-            ]
-        )
-
-    def stream_summary(self) -> list[str]:
-        if not isinstance(self.source, ShardStream) or self.plan is None:
-            return []
-        world = self.plan.world_size
-        return [self.source.describe(self.plan.steps_per_epoch * self.plan.global_batch // world, world)]
-
-    def refuse(self) -> None:
-        """Raises:
-        PreparationError: there are several, or one of another process. A single one of the main process, which
-            tells it, is raised as it is.
+        Raises:
+            PreparationError: There are several, or one of another process. A single problem of the main process, which
+                reports it, is raised as it is.
         """
-        messages = gather_object([str(problem) for problem in self.problems])
-        if self.accelerator.is_main_process and self.problems and set(messages) == {str(self.problems[0])}:
-            raise self.problems[0]
+        messages = gather_object([str(problem) for problem in self])
+        if accelerator.is_main_process and self and set(messages) == {str(self[0])}:
+            raise self[0]
         if messages:
             raise PreparationError("\n".join(dict.fromkeys(messages)))
 
 
-def refuse_values(options: PretrainOptions) -> None:
-    """Raises:
-    OptionError: names every value that cannot be.
-    EsViTArchitectureError, EsViTBackboneError, StrictDataclassError, ViewOptionError: as their constructors say.
+@dataclass(frozen=True)
+class CheckedRun:
+    """Holds what a run needs, opened and checked.
+
+    Attributes:
+        knn_data: Training and test images of the k-NN evaluation during training; empty without one.
+        found: The checkpoint to continue from, and its progress; None for a new run.
+    """
+
+    options: PretrainOptions
+    accelerator: Accelerator
+    source: ImageSource
+    plan: Plan
+    knn_data: list[ImageSource]
+    found: tuple[Path, Progress] | None
+
+    def describe(self, parameters: int) -> str:
+        """Says what is trained on what, with the derived values and their formulas."""
+        return describe_run(self.options, self.accelerator, self.source, self.plan, parameters)
+
+
+@dataclass
+class Examination:
+    """Holds what could be opened of a run, and what is wrong with it.
+
+    Attributes:
+        source, plan: None if they could not be made.
+        knn_data, found: See `CheckedRun`.
+    """
+
+    accelerator: Accelerator
+    problems: Problems
+    source: ImageSource | None = None
+    plan: Plan | None = None
+    knn_data: list[ImageSource] | None = None
+    found: tuple[Path, Progress] | None = None
+
+
+def check_run(options: PretrainOptions) -> CheckedRun:
+    """Opens and checks all that a run needs. Every process calls it.
+
+    Raises:
+        PreparationError: Several things are wrong.
+        EsViTError: One thing is wrong, and this is its error.
+    """
+    examined = examine_run(options)
+    examined.problems.refuse(examined.accelerator)
+    assert examined.source is not None and examined.plan is not None and examined.knn_data is not None
+    return CheckedRun(options, examined.accelerator, examined.source, examined.plan, examined.knn_data, examined.found)
+
+
+def examine_run(options: PretrainOptions) -> Examination:
+    """Opens and checks all that a run needs, as far as it goes. Every process ends up with what its checks found."""
+    problems = Problems()
+    for check in (check_values, check_precision, check_trackers, check_output, check_disk):
+        with problems.collect():
+            check(options)
+    # A precision or tracker that cannot be used is reported at the end; until then a plain one connects the processes.
+    plain = replace(options, mixed_precision="no", tracker=["none"], gradient_accumulation_steps=1)
+    examined = Examination(build_accelerator(plain if problems else options), problems)
+    with problems.collect():
+        examined.source = open_training_data(options)
+    find_start(options, examined)
+    with problems.collect():
+        examined.knn_data = open_knn_data(options, problems)
+    return examined
+
+
+def find_start(options: PretrainOptions, examined: Examination) -> None:
+    """Makes the plan, and finds the checkpoint or the weights to start from."""
+    problems, accelerator, source = examined.problems, examined.accelerator, examined.source
+    # All processes answer each question: some of what follows they do together.
+    if all(gather_object([source is not None and not options.problems()])):
+        with problems.collect():
+            examined.plan = make_plan(options, len(source), accelerator.num_processes)
+    writable = not any(isinstance(problem, UnwritableCheckpointError) for problem in problems)
+    if all(gather_object([examined.plan is not None and writable])):
+        with problems.collect():
+            checkpoints = Checkpoints(options.output_dir, options.keep_checkpoints, accelerator)
+            examined.found = checkpoints.latest(options, examined.plan.steps_per_epoch)
+    if options.init_from is not None and examined.found is None:
+        with problems.collect():
+            check_origin(find_origin(options.init_from), build_config(options))
+
+
+def open_knn_data(options: PretrainOptions, problems: Problems) -> list[ImageSource]:
+    """Opens training and test images of the evaluation during training, which must not fail after hours."""
+    if not options.knn_every or options.knn_test is None:
+        return []
+    training_data = f"{options.data}:{options.split}" if options.split else str(options.data)
+    opened: list[ImageSource] = []
+    named = told_apart(options.knn_train or training_data, options.knn_test)
+    for data, split in named:
+        with problems.collect():
+            # Evaluates a streamed training set as a stream, too.
+            streams = options.streaming and data == str(options.data)
+            source = open_source(data, split=split, streaming=streams)
+            label_images(source, options)
+            opened.append(source)
+    if len(opened) == len(named):
+        check_knn_options(options.knn_k, TEMPERATURE, len(opened[0]))
+    return opened
+
+
+def describe_run(
+    options: PretrainOptions, accelerator: Accelerator, source: ImageSource | None, plan: Plan | None, parameters: int
+) -> str:
+    """Says what is trained on what, with the derived values and their formulas."""
+    lines = [
+        f"{options.architecture or f'network of {options.init_from}'}, task {options.task}: {parameters:,} "
+        "parameters with heads"
+    ]
+    if plan is not None:
+        lines += describe_plan(options, plan)
+        if isinstance(source, ShardStream):
+            images = plan.steps_per_epoch * plan.global_batch // plan.world_size
+            lines.append(source.describe(images, plan.world_size))
+    return "\n".join([*lines, f"device           = {accelerator.device}, {options.mixed_precision} mixed precision"])
+
+
+def check_values(options: PretrainOptions) -> None:
+    """Checks the options by themselves.
+
+    Raises:
+        OptionError: Values cannot be; it names all of them.
+        EsViTArchitectureError, EsViTBackboneError, ViewOptionError: The network or its crops cannot be.
     """
     if problems := options.problems():
         raise OptionError("\n".join(problems))
     build_config(options)
-    view_options(options)
+    make_view_options(options)
 
 
-def existing_folder(path: Path) -> Path:
-    """The path itself, or the nearest folder above it that exists."""
+def find_existing_folder(path: Path) -> Path:
+    """Returns the path itself, or the nearest folder above it that exists."""
     path = path.absolute()
     return next(folder for folder in (path, *path.parents) if folder.exists())
 
 
 def check_output(options: PretrainOptions) -> None:
-    """Raises:
-    UnwritableCheckpointError: nothing can be written in `output_dir`, or where it would be made.
+    """Checks that the folder of the run can be written.
+
+    Raises:
+        UnwritableCheckpointError: Nothing can be written in `output_dir`, or where it would be made.
     """
     with writing(Path(options.output_dir)):
-        tempfile.TemporaryFile(dir=existing_folder(Path(options.output_dir))).close()
+        tempfile.TemporaryFile(dir=find_existing_folder(Path(options.output_dir))).close()
 
 
 def check_disk(options: PretrainOptions) -> None:
-    """Raises:
-    OptionError: there is no room for the checkpoints that will exist at a time.
+    """Checks that there is room for the checkpoints that will exist at a time.
+
+    Raises:
+        OptionError: There is not.
     """
-    if options.problems() or not existing_folder(Path(options.output_dir)).is_dir():
+    existing_folder = find_existing_folder(Path(options.output_dir))
+    if options.problems() or not existing_folder.is_dir():
         return
-    size = checkpoint_bytes(options)
+    size = count_checkpoint_bytes(options)
     existing = len(list((Path(options.output_dir) / "checkpoints").glob("step-*")))
     count = max(options.keep_checkpoints + SPARE_CHECKPOINTS - existing, 1)
-    free = shutil.disk_usage(existing_folder(Path(options.output_dir))).free
+    free = shutil.disk_usage(existing_folder).free
     if free < count * size:
         raise OptionError(
             f"output_dir {options.output_dir!r}: {count} more checkpoints of {size / 1e9:.2f} GB need "
@@ -214,14 +247,15 @@ def check_disk(options: PretrainOptions) -> None:
         )
 
 
-def checkpoint_bytes(options: PretrainOptions) -> int:
-    """Student, teacher and two AdamW moments, in float32."""
+def count_checkpoint_bytes(options: PretrainOptions) -> int:
+    """Returns the size of student, teacher and two AdamW moments, in float32."""
     with torch.device("meta"), no_init_weights():
         student, _ = build_networks(options, torch.device("meta"))
     return 4 * sum(tensor.nbytes for tensor in student.parameters())
 
 
 def open_training_data(options: PretrainOptions) -> ImageSource:
+    """Opens the images of the run; a run that is continued keeps the commit of its data set."""
     return open_source(
         str(options.data),
         split=options.split,
@@ -236,9 +270,15 @@ def open_training_data(options: PretrainOptions) -> ImageSource:
     )
 
 
-def labelled_images(source: ImageSource, options: PretrainOptions) -> LabelledImages:
-    return LabelledImages(source, knn_transform(build_config(options)))
+def label_images(source: ImageSource, options: PretrainOptions) -> LabelledImages:
+    """Returns the images of `source` with their labels, as the evaluation reads them.
+
+    Raises:
+        UnlabelledDataError: They have no labels.
+    """
+    return LabelledImages(source, make_knn_transform(build_config(options)))
 
 
-def knn_transform(config: EsViTConfig) -> Transform:
+def make_knn_transform(config: EsViTConfig) -> Transform:
+    """Returns the preprocessing of the evaluation during training: that of a published model."""
     return evaluation_transform(BitImageProcessor.from_dict(evaluation_preprocessor(config)))

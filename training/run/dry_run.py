@@ -1,7 +1,8 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""`--dry_run`: what a run would be, what a step of it takes, and all that stands in its way. Nothing is trained, and
-nothing is written but the index of tar files, which the run then finds.
+"""Describes a run, without training (`--dry_run`): what it would be, what a step takes, and what stands in its way.
+
+Nothing is written but the index of tar files, which the run then finds.
 """
 
 import json
@@ -13,32 +14,35 @@ import psutil
 import torch
 
 from training.learning.networks import build_loader
-from training.options.pretrain_options import SECTIONS, OptionError, PretrainOptions
-from training.run.checks import Preparation, labelled_images
+from training.options.pretrain_options import OptionError, PretrainOptions
+from training.options.sections import SECTIONS
+from training.run.checks import Examination, describe_run, examine_run, label_images
 from training.run.estimate import Estimate, estimate
 
 
 def dry_run(options: PretrainOptions) -> None:
-    """Raises:
-    PreparationError, or one of USER_ERRORS: the run cannot begin.
+    """Prints what the run would be.
+
+    Raises:
+        EsViTError: The run cannot begin; see `check_run`.
     """
-    preparation = Preparation(options)
-    accelerator = preparation.accelerator
+    examined = examine_run(options)
+    accelerator = examined.accelerator
     accelerator.print(describe_options(options))
     if not options.problems():
-        with preparation.noted():
-            describe_step(preparation)
-    with preparation.noted():
-        accelerator.print(try_data(preparation))
+        with examined.problems.collect():
+            describe_step(options, examined)
+    with examined.problems.collect():
+        accelerator.print(try_data(options, examined))
     accelerator.wait_for_everyone()
-    preparation.refuse()
-    begin = f"continue from {preparation.found[0]}" if preparation.found else "begin"
+    examined.problems.refuse(accelerator)
+    begin = f"continue from {examined.found[0]}" if examined.found else "begin"
     accelerator.print(f"Nothing stands in its way: without --dry_run the run would {begin}.")
     accelerator.end_training()
 
 
 def describe_options(options: PretrainOptions) -> str:
-    """Every option, section by section, as in a recipe."""
+    """Returns every option, section by section, as in a recipe."""
     lines = []
     for section in SECTIONS:
         lines.append(f"# {section._argument_group_name}")
@@ -46,15 +50,17 @@ def describe_options(options: PretrainOptions) -> str:
     return "\n".join(lines)
 
 
-def describe_step(preparation: Preparation) -> None:
-    """Raises:
-    OptionError: the step does not fit into the device's memory.
+def describe_step(options: PretrainOptions, examined: Examination) -> None:
+    """Prints the plan, and what a step takes.
+
+    Raises:
+        OptionError: The step does not fit into the device's memory.
     """
-    options, accelerator = preparation.options, preparation.accelerator
+    accelerator = examined.accelerator
     counted = estimate(options, accelerator.device, accelerator.num_processes)
-    accelerator.print(preparation.summary(counted.parameters))
+    accelerator.print(describe_run(options, accelerator, examined.source, examined.plan, counted.parameters))
     accelerator.print("\n".join(describe_estimate(options, counted, accelerator.num_processes)))
-    available = device_memory(accelerator.device)
+    available = find_memory(accelerator.device)
     if counted.total > available:
         raise OptionError(
             f"A process needs about {counted.total / 1e9:.1f} GB, and {accelerator.device} has "
@@ -64,6 +70,7 @@ def describe_step(preparation: Preparation) -> None:
 
 
 def describe_estimate(options: PretrainOptions, counted: Estimate, processes: int) -> list[str]:
+    """Returns lines that say what a step takes, each with its formula."""
     parts = {
         "student": counted.student,
         "gradients": counted.gradients,
@@ -83,24 +90,24 @@ def describe_estimate(options: PretrainOptions, counted: Estimate, processes: in
     ]
 
 
-def device_memory(device: torch.device) -> int:
-    """Bytes that each process of this machine can have."""
+def find_memory(device: torch.device) -> int:
+    """Returns the bytes that each process of this machine can have."""
     if device.type == "cpu":
         return psutil.virtual_memory().total // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     return torch.accelerator.get_memory_info(device)[1]
 
 
-def try_data(preparation: Preparation) -> str:
-    """The first batch of this process, and the first image of each labelled source, decoded."""
-    options, source, plan = preparation.options, preparation.source, preparation.plan
+def try_data(options: PretrainOptions, examined: Examination) -> str:
+    """Decodes the first batch of this process and the first image of each labelled source; returns a line on them."""
+    source, plan = examined.source, examined.plan
     if source is None or plan is None:
         return "data             = not tried"
     started = time.perf_counter()
-    step = preparation.found[1].step if preparation.found else 0
-    loader = build_loader(replace(options, num_workers=0), source, plan, preparation.accelerator, step)
+    step = examined.found[1].step if examined.found else 0
+    loader = build_loader(replace(options, num_workers=0), source, plan, examined.accelerator, step)
     batch = next(iter(loader))
-    for labelled in preparation.knn_data:
-        images = labelled_images(labelled, options)
+    for labelled in examined.knn_data or []:
+        images = label_images(labelled, options)
         images.load(next(images.items(range(1))))
     seconds = time.perf_counter() - started
     return (

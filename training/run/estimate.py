@@ -1,10 +1,12 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Memory and arithmetic of a training step, counted before it is taken: the step runs on fake tensors, which have sizes
-and no values, so that it costs seconds and almost no memory whatever the model.
+"""Estimates memory and arithmetic of a training step before it is taken.
+
+The step runs on fake tensors, which have sizes and no values: it takes seconds and almost no memory for any model.
 """
 
 import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -18,7 +20,7 @@ from transformers.initialization import no_init_weights
 from modeling_esvit import EsViTForPreTraining
 from modeling_esvit.losses import crop_layout, esvit_loss
 from modeling_esvit.swin import PART_TOKENS
-from training.learning.networks import build_networks, view_options
+from training.learning.networks import build_networks, make_view_options
 from training.options.pretrain_options import PretrainOptions
 
 
@@ -26,8 +28,8 @@ PATCH_SIZE = 4  # of the architectures whose blocks work in parts
 
 
 class Counter(TorchDispatchMode):
-    """Counts while it is entered: floating point operations (a product and a sum are two), and the bytes of the tensors
-    that are made and still alive, with their peak.
+    """Counts, as a context: floating point operations (a product and a sum are two), and the bytes of the tensors that
+    were made and are still alive, with their peak.
     """
 
     def __init__(self) -> None:
@@ -38,17 +40,18 @@ class Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if func.namespace == "prim":  # asks for a device or a layout
+        if func.namespace == "prim":  # a question about a device or layout
             return result
         count = flop_registry.get(func.overloadpacket)
         if count is not None:
             self.flops += count(*args, **kwargs, out_val=result)
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor):
-                self.note(tensor.untyped_storage())
+                self.add(tensor.untyped_storage())
         return result
 
-    def note(self, storage: torch.UntypedStorage) -> None:
+    def add(self, storage: torch.UntypedStorage) -> None:
+        """Counts a storage until it is freed."""
         key, size = id(storage), storage.nbytes()
         if key in self.alive:
             return
@@ -64,15 +67,16 @@ class Counter(TorchDispatchMode):
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of one process, in bytes.
+    """Holds what a step takes in one process, in bytes.
 
     Attributes:
-        student, teacher: parameters and buffers.
-        gradients, moments: of the trainable parameters; AdamW has two moments.
+        student, teacher: Parameters and buffers.
+        gradients, moments: Those of the trainable parameters; AdamW has two moments.
         buckets: DDP's copies of the gradients; 0 for one process.
-        activations: everything else at the peak of the step: activations, the losses' buffers, views.
-        parameters: of the student, with heads.
-        flops_per_image: floating point operations of all its crops, forward and backward, in student and teacher.
+        activations: Everything else at the peak of the step: activations, the losses' buffers, views.
+        parameters: Number of parameters of the student, with heads.
+        flops_per_image: Floating point operations of all crops of an image, forward and backward, in student and
+            teacher.
     """
 
     student: int
@@ -90,36 +94,37 @@ class Estimate:
 
     @property
     def checkpoint(self) -> int:
-        """Of one checkpoint on the disk."""
+        """The bytes of one checkpoint on the disk."""
         return self.student + self.teacher + self.moments
 
 
-def num_bytes(tensors) -> int:
+def count_bytes(tensors: Iterable[torch.Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def bytes_of(model: nn.Module) -> int:
-    return num_bytes([*model.parameters(), *model.buffers()])
+def count_model_bytes(model: nn.Module) -> int:
+    return count_bytes([*model.parameters(), *model.buffers()])
 
 
 def estimate(options: PretrainOptions, device: torch.device, world_size: int) -> Estimate:
-    """What a step of `options` takes on `device`. Not in it are what torch itself, its kernels and a fragmented heap hold,
-    and what `torch.compile` saves.
+    """Counts what a step takes on `device`.
+
+    It leaves out what torch itself, its kernels and a fragmented heap hold, and what `torch.compile` saves.
     """
-    # Copying a network is not for fake tensors: some that count hold a value.
+    # Fake tensors cannot be copied with a network: some buffers that count hold a value.
     with torch.device("meta"), no_init_weights():
         networks = build_networks(options, device)
     with FakeTensorMode(allow_non_fake_inputs=True), device:
         student, teacher = (network.to_empty(device=device) for network in networks)
-        gradients = num_bytes(p for p in student.parameters() if p.requires_grad)
-        batches = counted_batches(options, device)
-        counts = [step_on_fakes(options, device, student, teacher, batch) for batch in batches]
+        gradients = count_bytes(p for p in student.parameters() if p.requires_grad)
+        batches = choose_batches(options, device)
+        counts = [count_step(options, device, student, teacher, batch) for batch in batches]
     peak = counts[-1].peak
     if len(batches) == 2:
         peak += (peak - counts[0].peak) // (batches[1] - batches[0]) * (options.batch_size - batches[1])
     return Estimate(
-        student=bytes_of(student),
-        teacher=bytes_of(teacher),
+        student=count_model_bytes(student),
+        teacher=count_model_bytes(teacher),
         gradients=gradients,
         moments=2 * gradients,
         buckets=gradients if world_size > 1 else 0,
@@ -129,10 +134,11 @@ def estimate(options: PretrainOptions, device: torch.device, world_size: int) ->
     )
 
 
-def counted_batches(options: PretrainOptions, device: torch.device) -> tuple[int, ...]:
-    """Sizes of one or two batches that tell what a step takes. On a CPU blocks and loss go through a batch in parts, which
-    are thousands of calls for a large one. Once parts are full, each further image adds the same: two batches of full
-    parts are enough.
+def choose_batches(options: PretrainOptions, device: torch.device) -> tuple[int, ...]:
+    """Returns the sizes of one or two batches from which the cost of any batch follows.
+
+    On a CPU, blocks and loss go through a batch in parts, which are thousands of calls for a large batch. Once parts
+    are full, each further image adds the same, so two batches of full parts are enough.
     """
     tokens = (options.global_crop_size // (options.patch_size or PATCH_SIZE)) ** 2
     full = max(1, PART_TOKENS // tokens)
@@ -141,19 +147,20 @@ def counted_batches(options: PretrainOptions, device: torch.device) -> tuple[int
     return full, 2 * full
 
 
-def step_on_fakes(
+def count_step(
     options: PretrainOptions,
     device: torch.device,
     student: EsViTForPreTraining,
     teacher: EsViTForPreTraining,
     batch: int,
 ) -> Counter:
-    """Forward and backward pass of `batch` images, as `Learner.train_step` does them; gradients are counted too."""
+    """Runs the forward and backward pass of a training step with `batch` images; gradients are counted, too."""
     counter = Counter()
     precision = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[options.mixed_precision]
     with counter:
         groups = [
-            torch.empty(len(group) * batch, 3, *group[0].size, device=device) for group in view_options(options).groups
+            torch.empty(len(group) * batch, 3, *group[0].size, device=device)
+            for group in make_view_options(options).groups
         ]
         with torch.autocast(device.type, precision, enabled=options.mixed_precision != "no"):
             with torch.no_grad():
@@ -167,7 +174,7 @@ def step_on_fakes(
             region_center=teacher.region_center,
             teacher_temp=options.teacher_temp,
             student_temp=options.student_temp,
-            region_weight=options.region_weight if options.task == "view+region" else 0.0,
+            **options.loss_weights(),
         )
         loss.loss.backward()
     student.zero_grad()

@@ -24,8 +24,8 @@ from accelerate.utils import broadcast_object_list, gather_object
 from safetensors import SafetensorError
 
 from modeling_esvit import EsViTForPreTraining
-from modeling_esvit.errors import EsViTError
 from modeling_esvit.storage.atomic import replace_folder
+from training.options.errors import SharedError
 
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ PROBE = ".probe-"
 VISIBLE_WITHIN = 60.0  # seconds for which a network file system may still say that a new file is not there
 
 
-class RunFolderError(EsViTError):
+class RunFolderError(SharedError):
     """Raised on all processes when the folder of a run cannot be used."""
 
 
@@ -83,6 +83,11 @@ class FolderLock:
         self.file.truncate(0)
         self.file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         self.file.flush()
+
+    def release(self) -> None:
+        """Frees the folder, on the process that took it."""
+        if self.file is not None:
+            self.file.close()
 
 
 def on_main(accelerator: Accelerator, action: Callable[[], Result]) -> Result:

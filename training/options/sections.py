@@ -1,0 +1,274 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Defines every option of a pretraining run, with its default and its help text, in six sections.
+
+The defaults are the recipe of the published Swin-T W7 (view + region, 300 epochs; arXiv 2106.09785, section 4.1).
+"""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from modeling_esvit.families import ARCHITECTURES
+
+
+DEFAULT_DATA = "ILSVRC/imagenet-1k"  # streamed, if `data` is not given
+DEFAULT_ARCHITECTURE = "swin-tiny"
+
+
+@dataclass
+class DataSection:
+    """Holds the options about the images that a run reads."""
+
+    _argument_group_name = "data"
+
+    data: str | None = field(
+        default=None,
+        metadata={
+            "help": "Folder of images, folder or glob of parquet or tar files, or data set name on the Hub "
+            f"({DEFAULT_DATA}, streamed)."
+        },
+    )
+    split: str | None = field(default=None, metadata={"help": "Split of a data set (train), or subfolder of a folder."})
+    revision: str | None = field(
+        default=None, metadata={"help": "Branch, tag or commit of a data set on the Hub; a run stays with its commit."}
+    )
+    image_column: str | None = field(default=None, metadata={"help": "Column of the images, if there are several."})
+    streaming: bool = field(default=False, metadata={"help": "Stream the data set instead of downloading it first."})
+    samples_per_epoch: int | None = field(
+        default=None, metadata={"help": "Images of a stream that make an epoch; default: all."}
+    )
+    shuffle_window: int = field(
+        default=1000, metadata={"help": "Size of a stream's shuffle buffer; up to twice as many images are in memory."}
+    )
+
+
+@dataclass
+class ModelSection:
+    """Holds the options about the network."""
+
+    _argument_group_name = "model"
+
+    architecture: str | None = field(
+        default=None,
+        metadata={
+            "help": f"One of: {', '.join(ARCHITECTURES)}; or the original's string for a ViL, 'l1,h3,d96,...'. "
+            f"Default: that of --init_from, else {DEFAULT_ARCHITECTURE}."
+        },
+    )
+    backbone: str | None = field(
+        default=None,
+        metadata={
+            "help": "With --architecture auto: a model for which transformers has an AutoBackbone, by its name on the "
+            "Hub, its folder or a config.json; or timm:NAME."
+        },
+    )
+    backbone_weights: bool = field(
+        default=False, metadata={"help": "Start from the weights of --backbone, not from random ones."}
+    )
+    window_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Side of the attention window in tokens (7; that of --init_from); 14 is slower, more accurate."
+        },
+    )
+    image_size: int | None = field(
+        default=None,
+        metadata={"help": "Side in pixels for which windows and shifts are built (224; that of --init_from)."},
+    )
+    patch_size: int | None = field(default=None, metadata={"help": "Instead of the architecture's."})
+    embed_dim: int | None = field(default=None, metadata={"help": "Instead of the architecture's."})
+    stage_dims: list[int] | None = field(
+        default=None, metadata={"help": "Width of each stage where it does not double (CvT); the first is embed_dim."}
+    )
+    depths: list[int] | None = field(default=None, metadata={"help": "Instead of the architecture's."})
+    num_heads: list[int] | None = field(default=None, metadata={"help": "Instead of the architecture's."})
+    drop_path_rate: float | None = field(
+        default=None, metadata={"help": "Stochastic depth of the student, instead of the architecture's."}
+    )
+    vil_mode: int | None = field(
+        default=None,
+        metadata={
+            "help": "ViL: chunks a token attends to: 0 all 9, -1 its own, 1 its own and a random one of the others."
+        },
+    )
+    vil_mode_switch: float = field(
+        default=0.75, metadata={"help": "ViL: share of the epochs after which a vil_mode above 0 becomes 0."}
+    )
+    num_prototypes: int = field(
+        default=65536,
+        metadata={"help": "K, the number of prototypes of each head; use fewer for few images, as the demo does."},
+    )
+    head_hidden_size: int = field(default=2048, metadata={"help": "Width of the heads' MLPs."})
+    head_bottleneck_size: int = field(
+        default=256, metadata={"help": "Dimension of the vectors that are compared with the prototypes."}
+    )
+    norm_last_layer: bool = field(default=False, metadata={"help": "Keep the prototypes' norms at 1."})
+    init_from: str | None = field(
+        default=None, metadata={"help": "Run, model folder or model on the Hub to start from; default: random weights."}
+    )
+
+
+@dataclass
+class TaskSection:
+    """Holds the options about the losses."""
+
+    _argument_group_name = "task"
+
+    task: Literal["view", "view+region"] = field(default="view+region", metadata={"help": "Which losses are used."})
+    region_weight: float = field(default=0.5, metadata={"help": "Share of the region loss; the rest is the view loss."})
+    student_temp: float = field(
+        default=0.1, metadata={"help": "tau_s, constant; higher than tau_t, so that the targets are sharper."}
+    )
+    warmup_teacher_temp: float = field(
+        default=0.04, metadata={"help": "tau_t of the first epoch; low, because a high one can collapse at first."}
+    )
+    teacher_temp: float = field(default=0.07, metadata={"help": "tau_t after its warm-up."})
+    warmup_teacher_temp_epochs: int = field(default=30, metadata={"help": "Epochs of that warm-up; 0 for none."})
+    center_momentum: float = field(
+        default=0.9, metadata={"help": "Momentum of the centres at each step; nearer 1 for small batches."}
+    )
+
+
+@dataclass
+class ViewSection:
+    """Holds the options about crops and augmentation."""
+
+    _argument_group_name = "views"
+
+    global_crop_size: int = field(default=224, metadata={"help": "Pixels of the two global crops."})
+    global_crops_scale: list[float] = field(
+        default_factory=lambda: [0.4, 1.0], metadata={"help": "Smallest and largest share of the image's area."}
+    )
+    local_crop_sizes: list[int] = field(
+        default_factory=lambda: [96], metadata={"help": "Side in pixels of each set of local crops."}
+    )
+    local_crops_numbers: list[int] = field(
+        default_factory=lambda: [8], metadata={"help": "Number of crops in each set; 0: none."}
+    )
+    local_crops_scale: list[float] = field(
+        default_factory=lambda: [0.05, 0.4], metadata={"help": "The same for local crops."}
+    )
+    augmentation: Literal["dino", "mocov2", "basic", "deit"] = field(
+        default="dino",
+        metadata={"help": "Colours, blur and so on: dino is the published one, basic none; see views/draw.py."},
+    )
+    mixup: float = field(
+        default=0.0,
+        metadata={"help": "Mixup of the student's views, for the view task only: alpha, for example 0.8; 0: none."},
+    )
+    cutmix: float = field(
+        default=0.0,
+        metadata={"help": "CutMix, likewise: alpha, for example 1. With both, each is used half of the time."},
+    )
+    augment_on: Literal["auto", "workers", "device"] = field(
+        default="auto",
+        metadata={"help": "Where jitter, blur and so on are done; auto: on the device, unless it is a CPU."},
+    )
+
+
+@dataclass
+class OptimizationSection:
+    """Holds the options about steps and schedules."""
+
+    _argument_group_name = "optimization"
+
+    epochs: int = field(default=300, metadata={"help": "Length of all schedules."})
+    batch_size: int = field(default=32, metadata={"help": "Images that a process takes at a time."})
+    gradient_accumulation_steps: int = field(
+        default=1, metadata={"help": "Batches of each process that make one step."}
+    )
+    lr: float = field(
+        default=5e-4,
+        metadata={"help": "Peak learning rate for 256 images a step; it is scaled by (images a step) / 256."},
+    )
+    min_lr: float = field(default=1e-6, metadata={"help": "Learning rate at the end of the cosine."})
+    warmup_epochs: int = field(default=10, metadata={"help": "Epochs of linear learning rate warm-up."})
+    weight_decay: float = field(default=0.04, metadata={"help": "Weight decay at the start of its cosine."})
+    weight_decay_end: float = field(default=0.4, metadata={"help": "Weight decay at the end of its cosine."})
+    momentum_teacher: float = field(
+        default=0.996,
+        metadata={"help": "Momentum of the teacher at each step, rising to 1 by a cosine; nearer 1 for small batches."},
+    )
+    clip_grad: float = field(
+        default=3.0, metadata={"help": "Largest L2 norm of each parameter's gradient; 0: no clipping."}
+    )
+    freeze_last_layer: int = field(
+        default=1,
+        metadata={"help": "Number of first epochs in which the prototypes are frozen, against early collapse."},
+    )
+    mixed_precision: Literal["no", "bf16", "fp16"] = field(
+        default="no", metadata={"help": "Autocast of both networks; fp16 as published, bf16 without a loss scale."}
+    )
+    seed: int = field(default=0, metadata={"help": "Seed of weights, order and views."})
+
+
+@dataclass
+class RunSection:
+    """Holds the options about everything around the steps."""
+
+    _argument_group_name = "the run"
+
+    output_dir: str = field(
+        default="runs/esvit", metadata={"help": "Folder of the run; everything is written below it."}
+    )
+    tar_index: str | None = field(
+        default=None, metadata={"help": "Folder for the index of tar shards (OUTPUT_DIR/tar_index)."}
+    )
+    cache: str | None = field(
+        default=None,
+        metadata={"help": "Folder for copies of a stream's shards, which later epochs read; default: none."},
+    )
+    stream_retry_seconds: float = field(
+        default=300, metadata={"help": "Seconds for which a server may fail to deliver a shard before the run stops."}
+    )
+    max_unreadable: float = field(
+        default=0.01, metadata={"help": "Share of unreadable images above which the run stops."}
+    )
+    max_skipped_steps: int = field(
+        default=20, metadata={"help": "Steps in a row without a finite loss and gradient, after which the run stops."}
+    )
+    gradient_checkpointing: bool = field(default=False, metadata={"help": "Recompute blocks in the backward pass."})
+    compile: bool = field(
+        default=False, metadata={"help": "Use torch.compile: minutes at the start, then faster steps."}
+    )
+    attn_implementation: Literal["auto", "sdpa", "eager"] = field(
+        default="auto",
+        metadata={"help": "Implementation of attention; auto: sdpa, but eager on a CPU, where sdpa stores more."},
+    )
+    num_workers: int = field(
+        default=4, metadata={"help": "Processes that decode and crop; 0: the training process does it."}
+    )
+    max_steps: int = field(
+        default=0, metadata={"help": "Save and stop after this step, with unchanged schedules. 0: run to the end."}
+    )
+    log_every: int = field(default=10, metadata={"help": "Steps between two lines of the log."})
+    save_every: int = field(default=0, metadata={"help": "Steps between checkpoints; 0: one after each epoch."})
+    keep_checkpoints: int = field(default=2, metadata={"help": "Number of newest checkpoints that are kept."})
+    knn_every: int = field(default=0, metadata={"help": "Epochs between k-NN evaluations of the teacher; 0: none."})
+    knn_train: str | None = field(
+        default=None,
+        metadata={"help": "Labelled training images of the k-NN evaluation, DATA or DATA:SPLIT (default: --data)."},
+    )
+    knn_test: str | None = field(
+        default=None, metadata={"help": "Labelled images that the k-NN evaluation classifies, DATA or DATA:SPLIT."}
+    )
+    knn_k: list[int] = field(default_factory=lambda: [10, 20], metadata={"help": "Numbers of neighbours."})
+    push_to_hub: str | None = field(
+        default=None,
+        metadata={
+            "help": "Repository (user/name) that gets each best teacher by k-NN; without k-NN, the final teacher."
+        },
+    )
+    tracker: list[str] = field(
+        default_factory=lambda: ["tensorboard"],
+        metadata={"help": "One or more trackers of Accelerate (tensorboard, wandb, trackio, ...), or none."},
+    )
+    dry_run: bool = field(
+        default=False,
+        metadata={
+            "help": "Print the plan, its memory and arithmetic, and check all that the run needs, without training."
+        },
+    )
+
+
+SECTIONS: Any = (DataSection, ModelSection, TaskSection, ViewSection, OptimizationSection, RunSection)

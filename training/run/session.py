@@ -1,0 +1,266 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Surrounds the steps of a run: begins or resumes it, loads its batches, logs, evaluates, saves, pushes and ends it."""
+
+import gc
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from accelerate.utils import gather_object
+from transformers.utils import logging as transformers_logging
+
+from modeling_esvit import EsViTForPreTraining
+from training.data.loader import Batch, shut_down
+from training.data.unreadable import SkipLog
+from training.evaluation.knn import evaluate_knn
+from training.learning.init_from import initialise
+from training.learning.networks import Networks, build_loader
+from training.monitoring.collapse import CollapseWatch
+from training.monitoring.monitor import Monitor, StepOutcome
+from training.monitoring.next_commands import publish_command, resume_command
+from training.monitoring.pictures import draw_views
+from training.monitoring.trackers import start_trackers
+from training.options.pretrain_options import save_options
+from training.publishing.hub_push import push_to_hub
+from training.run.checks import CheckedRun, make_knn_transform
+from training.state.checkpoints import Checkpoints, Progress
+from training.state.data_record import DataRecord
+from training.state.files import FolderLock, check_shared, on_main, save_model_folder, writing
+from training.state.interruption import InterruptedRunError, Interruption
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """Says what a run has left behind.
+
+    Attributes:
+        model: The teacher's model folder, for `AutoModel.from_pretrained`.
+        log: The file `log.jsonl`, one JSON object a line.
+        last_values: The last value of every name in the log: losses, schedules, k-NN accuracies.
+    """
+
+    model: Path
+    log: Path
+    last_values: dict[str, float | None]
+
+
+class Session(AbstractContextManager):
+    """Holds the folder of a run while it trains. Every process makes one, and calls its methods at the same points.
+
+    Entered, it begins or continues the run: `first_step` is the number of finished steps. Left, it frees the folder.
+    """
+
+    def __init__(self, checked: CheckedRun, networks: Networks):
+        transformers_logging.disable_progress_bar()  # ours is enough
+        self.checked, self.options, self.plan = checked, checked.options, checked.plan
+        self.accelerator, self.source = checked.accelerator, checked.source
+        self.networks, self.teacher = networks, networks.teacher
+        self.folder = Path(self.options.output_dir)
+        self.lock = FolderLock(self.folder)
+        self.data_record = DataRecord(self.options.output_dir)
+        self.checkpoints = Checkpoints(self.options.output_dir, self.options.keep_checkpoints, self.accelerator)
+        # Each process counts what it meets: in other epochs it meets other images, in the end all.
+        self.skip_log = SkipLog(len(self.source), self.options.max_unreadable)
+        self.hub = push_to_hub(self.options.push_to_hub, self.options.output_dir, self.accelerator.is_main_process)
+
+    # -- beginning -----------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> "Session":
+        accelerator, options = self.accelerator, self.options
+        accelerator.print(self.checked.describe(sum(p.numel() for p in self.networks.student.parameters())))
+        self.first_step, self.checkpoint = self.resume()
+        on_main(accelerator, self.save_options)
+        on_main(accelerator, lambda: self.data_record.write(options.data, self.source))
+        start_trackers(accelerator, options, self.first_step)
+        self.monitor = Monitor(
+            accelerator,
+            options.output_dir,
+            log_every=options.log_every,
+            images_per_step=self.plan.global_batch,
+            step=self.first_step,
+            last_step=self.plan.last_step,
+            watch=self.make_watch(),
+            max_skipped_steps=options.max_skipped_steps,
+            unreadable=self.skip_log.skipped,
+        )
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        self.monitor.close()
+        self.lock.release()
+
+    def resume(self) -> tuple[int, Path | None]:
+        """Continues from the newest valid checkpoint, or else starts from `init_from`.
+
+        Returns the number of finished steps, and the checkpoint.
+        """
+        found = self.checked.found
+        if found is None and self.options.init_from is not None:
+            self.accelerator.print(initialise(self.options.init_from, *self.state()))
+        check_shared(self.accelerator, self.folder)
+        on_main(self.accelerator, self.lock.take)
+        if found is None:
+            return 0, None
+        folder, progress = found
+        self.data_record.check(self.source)
+        self.checkpoints.load(folder, *self.state())
+        self.accelerator.print(f"Continuing from {folder}.")
+        return progress.step, folder
+
+    def state(self) -> tuple[EsViTForPreTraining, EsViTForPreTraining, torch.optim.Optimizer]:
+        """Returns student, teacher and optimizer, for saving and loading.
+
+        The student never uses the centres; with the teacher's, its folder is complete.
+        """
+        student, teacher, _, optimizer = self.networks
+        for name, center in teacher.named_buffers(recurse=False):
+            student.get_buffer(name).copy_(center)
+        return student, teacher, optimizer
+
+    def save_options(self) -> None:
+        """Writes the options into the run's folder."""
+        with writing(self.folder):
+            save_options(self.options, self.folder / "options.yaml")
+
+    def make_watch(self) -> CollapseWatch:
+        """Returns what watches for a collapse, from the end of all warm-ups on."""
+        warm_epochs = max(self.options.warmup_epochs, self.options.warmup_teacher_temp_epochs)
+        return CollapseWatch(self.options.num_prototypes, warm_epochs * self.plan.steps_per_epoch)
+
+    # -- the steps -----------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def steps(self) -> Iterator[Iterator[tuple[int, list[Batch]]]]:
+        """Gives the steps that are left, each with its batches. Signals are noted meanwhile.
+
+        Raises:
+            InterruptedRunError: A signal asked for it, and a checkpoint is written.
+        """
+        gc.collect()
+        gc.freeze()  # what exists now lives as long as the run: collections during steps need not walk through it
+        try:
+            # Closed, the loader's workers end at once, however the run ends.
+            batches = closing(self.monitor.time_waiting(self.load_batches(self.first_step)))
+            with self.hub, Interruption() as self.interruption, batches as opened:
+                self.make_up_evaluation()
+                yield self.group_steps(opened)
+        except InterruptedRunError:
+            self.monitor.draw(self.options.num_prototypes)
+            self.accelerator.print(f"To go on: {resume_command(self.options.output_dir, max_steps=0)}")
+            self.accelerator.end_training()
+            raise
+        finally:
+            gc.unfreeze()
+
+    def load_batches(self, step: int) -> Iterator[Batch]:
+        """Yields what this process sees from `step` on: `gradient_accumulation_steps` batches a step."""
+        batches = iter(build_loader(self.options, self.source, self.plan, self.accelerator, step))
+        try:
+            yield from batches
+        finally:
+            shut_down(batches)
+
+    def group_steps(self, batches: Iterator[Batch]) -> Iterator[tuple[int, list[Batch]]]:
+        """Yields each step, counted from 0, with its batches, and counts their unreadable images."""
+        for step in range(self.first_step, self.plan.last_step):
+            taken = list(itertools.islice(batches, self.options.gradient_accumulation_steps))
+            for batch in taken:
+                self.skip_log.add(batch.skipped)
+            yield step, taken
+
+    def draw_views(self, views: list[torch.Tensor]) -> None:
+        """Draws the views of the first batch."""
+        if self.accelerator.is_main_process:
+            self.monitor.save_picture("views.png", draw_views(views, self.options.batch_size).save)
+
+    def end_step(self, step: int, outcome: StepOutcome) -> None:
+        """Logs the last of `step` steps, and evaluates and saves if it is time.
+
+        Raises:
+            InterruptedRunError: A signal asked for it, and the checkpoint is written.
+        """
+        options, at_end = self.options, step == self.plan.last_step
+        is_due = step % (options.save_every or self.plan.steps_per_epoch) == 0
+        is_evaluated = self.is_evaluated(step)
+        signal = self.interruption.exchange()
+        save = at_end or is_due or is_evaluated or bool(signal)
+        self.monitor.add(step, outcome, report=save, student_temp=options.student_temp, **self.plan.values(step - 1))
+        if not save:
+            return
+        folder = self.save(step)
+        if signal and not at_end:
+            raise InterruptedRunError(signal, step)
+        if is_evaluated:
+            self.log_scores(step, folder, self.evaluate(lambda: self.interruption.stop(step)))
+        self.hub.poll()
+        if at_end or self.monitor.needs_drawing():
+            self.monitor.draw(options.num_prototypes)
+        self.monitor.start_window()  # images/s counts training alone
+
+    def save(self, step: int) -> Path:
+        """Writes a checkpoint after `step` steps, and returns its folder."""
+        progress = Progress(step, self.plan.world_size, self.plan.steps_per_epoch, asdict(self.options))
+        return self.checkpoints.save(progress, *self.state())
+
+    # -- evaluation ----------------------------------------------------------------------------------------------------
+
+    def is_evaluated(self, step: int) -> bool:
+        """Whether the teacher is evaluated after `step` steps: every `knn_every` epochs, and at the end."""
+        epoch, rest = divmod(step, self.plan.steps_per_epoch)
+        at_end = step == self.plan.last_step
+        return bool(self.checked.knn_data) and (at_end or (rest == 0 and epoch % self.options.knn_every == 0))
+
+    def evaluate(self, after_batch: Callable[[], None]) -> dict[str, float]:
+        """Returns the k-NN accuracies of the teacher's view features, as published models are evaluated, and counts."""
+        transform, knn_data = make_knn_transform(self.teacher.config), self.checked.knn_data
+        scores = evaluate_knn(self.teacher.esvit, transform, *knn_data, k=self.options.knn_k, after_batch=after_batch)
+        accuracies_first = sorted(scores.items(), key=lambda score: "_top" not in score[0])
+        return {f"knn_{name}": value for name, value in accuracies_first}
+
+    def make_up_evaluation(self) -> None:
+        """Logs the scores of the checkpoint that is continued; evaluates it if the stopped run did not come to it."""
+        if self.checkpoint is None:
+            return
+        step, scores = self.first_step, self.checkpoints.scores(self.checkpoint)
+        if scores is None and self.is_evaluated(step):
+            scores = self.evaluate(lambda: self.interruption.stop(step))
+        if scores is not None:
+            self.log_scores(step, self.checkpoint, scores)
+            self.monitor.start_window()
+
+    def log_scores(self, step: int, folder: Path, scores: dict[str, float]) -> None:
+        """Writes scores beside their checkpoint and into the log, and offers the best teacher to the Hub."""
+        self.checkpoints.add_scores(folder, scores)
+        self.monitor.write(step, scores)
+        self.hub.offer_best()
+
+    # -- the end -------------------------------------------------------------------------------------------------------
+
+    def finish(self) -> PretrainResult:
+        """Writes the teacher's folder, and says what comes next."""
+        skipped = SkipLog(len(self.source), max_unreadable=1.0)
+        for names in gather_object([self.skip_log.skipped]):
+            skipped.add(names)
+        folder = self.folder / "teacher"
+        on_main(self.accelerator, lambda: save_model_folder(self.teacher, folder))
+        self.monitor.close()
+        for line in (skipped.summary(), *self.describe_next(folder)):
+            self.monitor.say(line)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.end_training()
+        self.hub.finish()  # other processes need not wait for it
+        return PretrainResult(folder, self.monitor.path, self.monitor.last_values)
+
+    def describe_next(self, folder: Path) -> Iterator[str]:
+        """Says where the model is, how to publish it, and how to go on if the end is not reached."""
+        yield f"The model is in {folder}: AutoModel.from_pretrained({str(folder)!r})"
+        yield f"To publish it: {publish_command(self.options.output_dir)}"
+        if self.plan.last_step < self.plan.num_steps:
+            yield (
+                f"Stopped after {self.plan.last_step} of {self.plan.num_steps} steps. To go on: "
+                f"{resume_command(self.options.output_dir, self.options.max_steps)}"
+            )
