@@ -45,7 +45,7 @@ def reference(batch: int, **options):
     """The reference under fp16 autocast; the scaler multiplies the loss and divides the gradients."""
     with tempfile.TemporaryDirectory() as folder:
         run = pretraining(batch, folder, **options)
-        student, teacher, temperature = run.learner.student, run.learner.teacher, run.plan.teacher_temp[0]
+        student, teacher, temperature = run.student, run.teacher, run.plan.teacher_temp[0]
     del run
     groups = [group.cuda() for group in random_groups(batch, (224, 96), (2, 8))]
     step = ReferenceStep(
@@ -64,9 +64,9 @@ def flops_an_image(**options) -> float:
         run = pretraining(1, folder, **options)
         batch = Batch(random_groups(1, (224, 96), (2, 8)), torch.arange(1), None, {})
         with FlopCounterMode(display=False) as student, torch.no_grad():
-            run.learner.student(run.learner.views(batch))
+            run.student(run.make_views(batch))
         with FlopCounterMode(display=False) as everything:
-            run.learner.losses(batch, 0, run.learner.center_updates())  # the loss forms its gradients here as well
+            run.compute_loss(batch, 0)  # the loss forms its gradients here as well
     return everything.get_total_flops() + 2 * student.get_total_flops() + uncounted_flops(run)
 
 

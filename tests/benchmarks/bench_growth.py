@@ -19,7 +19,7 @@ import time
 import torch
 
 from tests.benchmarks.bench_inference import MODELS, extract
-from tests.benchmarks.bench_step import Losses, our_step, pretraining, random_groups, reference_step
+from tests.benchmarks.bench_step import our_step, pretraining, random_groups, reference_step
 from tests.benchmarks.harness import ALLOCATORS, environment, peak_memory, table, take_turns, write_json
 
 
@@ -93,7 +93,7 @@ def one_process(batch: int, repeats: int) -> None:
         seconds = []
         for _ in range(repeats + 1):
             started = time.perf_counter()
-            run.learner.train_step([item], 0, Losses())
+            run.train_step([item], 0)
             seconds.append(time.perf_counter() - started)
         if run.accelerator.is_main_process:
             print(statistics.median(seconds[1:]), peak_memory())

@@ -72,16 +72,6 @@ def pretraining(batch: int, folder: str, local_batch: int | None = None, **optio
     return run
 
 
-class Losses:
-    """Takes the place of the monitor: keeps the last loss on the device."""
-
-    def add(self, loss, embeddings) -> None:
-        self.last = loss.loss.detach()
-
-    def add_step(self, step, batches, skip) -> None:
-        pass
-
-
 def our_step(batch: int, sizes=(224, 96), numbers=(2, 8), device: str = "cpu", **options):
     """One update of the real program."""
     from training.data.loader import Batch
@@ -90,11 +80,9 @@ def our_step(batch: int, sizes=(224, 96), numbers=(2, 8), device: str = "cpu", *
     run = pretraining(batch, folder.name, **options)
     groups = [group.to(device) for group in random_groups(batch, sizes, numbers)]
     item = Batch(groups=groups, positions=torch.arange(batch), labels=None, skipped={})
-    losses = Losses()
 
     def iteration():
-        run.learner.train_step([item], 0, losses)
-        return losses.last
+        return run.train_step([item], 0).values[0]["loss"]
 
     iteration.run, iteration.folder = run, folder  # type: ignore[attr-defined]
     return iteration
@@ -104,7 +92,7 @@ def reference_step(batch: int, sizes=(224, 96), numbers=(2, 8), **options):
     """The same update, written plainly, with its own copies of the networks."""
     with tempfile.TemporaryDirectory() as folder:
         run = pretraining(batch, folder, **options)
-        student, teacher, temperature = run.learner.student, run.learner.teacher, run.plan.teacher_temp[0]
+        student, teacher, temperature = run.student, run.teacher, run.plan.teacher_temp[0]
     del run
     groups = random_groups(batch, sizes, numbers)
     step = ReferenceStep(student, teacher, batch, **SCHEDULES, teacher_temp=temperature, freeze_last_layer=False)
@@ -114,7 +102,7 @@ def reference_step(batch: int, sizes=(224, 96), numbers=(2, 8), **options):
 def largest_difference(batch: int = 2, steps: int = 2, **options) -> dict[str, float]:
     """Losses and weights of both after `steps` equal steps without stochastic depth: how far they are apart at most."""
     ours = our_step(batch, **options)
-    student, teacher = ours.run.learner.student, ours.run.learner.teacher
+    student, teacher = ours.run.student, ours.run.teacher
     for module in student.modules():
         if isinstance(module, EsViTDropPath):
             module.rate = 0.0

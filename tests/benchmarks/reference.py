@@ -19,7 +19,7 @@ import tests.benchmarks.reference_vit as reference_vit
 from modeling_esvit import EsViTForPreTraining
 from modeling_esvit.swin import EsViTSwinAttention, EsViTSwinLayer, EsViTSwinPatchMerging
 from tests.benchmarks.reference_parts import drop_path
-from training.learning.optimizer import drop_last_layer_gradients, parameter_groups, set_schedules
+from training.learning.optimizer import freeze_last_layer, group_parameters, set_schedules
 
 
 def to_windows(image: torch.Tensor, size: int) -> torch.Tensor:
@@ -198,7 +198,7 @@ class ReferenceStep:
         self.student, self.teacher, self.batch, self.options = student, teacher, batch, options
         self.device = student.device.type
         self.half, self.scaler = half, torch.amp.GradScaler(self.device, enabled=half)
-        self.optimizer = torch.optim.AdamW(parameter_groups(student), lr=0.0)
+        self.optimizer = torch.optim.AdamW(group_parameters(student), lr=0.0)
 
     def __call__(self, groups: list[torch.Tensor]) -> float:
         o, teacher = self.options, self.teacher
@@ -216,7 +216,7 @@ class ReferenceStep:
         self.scaler.unscale_(self.optimizer)
         clip_gradients(self.student, o["clip_grad"])
         if o["freeze_last_layer"]:
-            drop_last_layer_gradients(self.student)
+            freeze_last_layer(self.student)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         update_center(teacher.view_center, teacher_output[0])

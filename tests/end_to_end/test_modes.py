@@ -31,10 +31,10 @@ BOTH = pytest.mark.parametrize("task", ["view", "view+region"])
 )
 def test_a_step_trains(images, tmp_path, task, crops):
     run = Pretraining(parse_options(tiny(images, tmp_path, f"--task {task} {crops} --warmup_epochs 0 --max_steps 1")))
-    before = {name: value.clone() for name, value in run.learner.student.named_parameters()}
+    before = {name: value.clone() for name, value in run.student.named_parameters()}
     run.run()
     assert all(0 < loss < float("inf") for loss in read_losses(tmp_path))
-    after = dict(run.learner.student.named_parameters())
+    after = dict(run.student.named_parameters())
     # Matrices alone: a bias that only shifts what a norm takes out has no gradient.
     matrices = [
         name for name, value in before.items() if value.ndim == 2 and value.requires_grad and "bias" not in name

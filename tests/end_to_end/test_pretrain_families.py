@@ -141,7 +141,7 @@ def test_three_steps_and_all_that_is_done_with_the_result(name, changes, images,
 
 def assert_gives_features(folder: Path, run: Pretraining, family: Family, image: Image.Image) -> None:
     """The teacher's, by the Auto class and by the pipeline."""
-    loaded, teacher = AutoModel.from_pretrained(folder).eval(), run.learner.teacher.esvit.eval()
+    loaded, teacher = AutoModel.from_pretrained(folder).eval(), run.teacher.esvit.eval()
     width = family.width or loaded.config.hidden_size
     regions = family.regions or math.prod(loaded.config.region_grid(*family.pixels))
     pixels = torch.randn(2, 3, *family.pixels)
@@ -191,11 +191,10 @@ def is_statistic(name: str) -> bool:
 class PoisonedPretraining(Pretraining):
     """Trains on images of which one pixel of the third step's is not a number."""
 
-    def batches(self, step):
-        for index, batch in enumerate(super().batches(step)):
-            if index == 2:
-                batch.groups[0][0, 0, 0, 0] = float("nan")
-            yield batch
+    def train_step(self, batches, step):
+        if step == 2:
+            batches[0].groups[0][0, 0, 0, 0] = float("nan")
+        return super().train_step(batches, step)
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +241,7 @@ def test_the_teacher_is_an_average_of_parameters_alone(images, tmp_path):
     before, teacher, student = (
         read_weights(output, *which) for which in ((1, "teacher"), (2, "teacher"), (2, "student"))
     )
-    for name, _ in run.learner.teacher.named_parameters():
+    for name, _ in run.teacher.named_parameters():
         torch.testing.assert_close(teacher[name], momentum * before[name] + (1 - momentum) * student[name], msg=name)
 
 
@@ -273,7 +272,7 @@ def test_two_processes_equal_one(name, changes, images, tmp_path):
 
 
 def find_modes(run: Pretraining) -> set[int]:
-    modules = [module for network in (run.learner.student, run.learner.teacher) for module in network.modules()]
+    modules = [module for network in (run.student, run.teacher) for module in network.modules()]
     return {module.mode for module in modules if isinstance(module, EsViTViLSparseAttention)}
 
 

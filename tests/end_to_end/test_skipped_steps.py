@@ -35,18 +35,18 @@ class PoisonedPretraining(Pretraining):
         super().__init__(parse_options(tiny(images, output, f"{WIDE} {changes}")))
         if half:  # Accelerate has fp16 on GPUs alone; torch has all parts of it on a CPU.
             self.accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=SCALE)
-            self.learner.losses = torch.autocast("cpu", torch.float16)(self.learner.losses)
+            self.compute_loss = torch.autocast("cpu", torch.float16)(self.compute_loss)
 
-    def batches(self, step):
-        for batch in super().batches(step):
+    def train_step(self, batches, step):
+        for batch in batches:
             if batch.positions[0] in self.poisoned:
                 batch.groups[-1][0, 0, 0, 0] = float("nan")
-            yield batch
+        return super().train_step(batches, step)
 
 
 def state_of(run: Pretraining) -> list[torch.Tensor]:
     """Weights, centres, moments and step counts, as copies."""
-    student, teacher, optimizer = run.learner.state()
+    student, teacher, optimizer = run.session.state()
     moments = [value for state in optimizer.state_dict()["state"].values() for value in state.values()]
     return [value.clone() for value in (*student.state_dict().values(), *teacher.state_dict().values(), *moments)]
 
@@ -93,7 +93,7 @@ def test_gradients_that_are_not_finite_or_whose_norm_is_not(images, tmp_path, ha
     """With a finite loss. A norm that overflows is no fault of the scale, which stays."""
     run = PoisonedPretraining(images, tmp_path, "--max_steps 1", half)
     before = state_of(run)
-    run.learner.student.esvit.encoder.norm.weight.register_hook(lambda gradient: gradient * factor)
+    run.student.esvit.encoder.norm.weight.register_hook(lambda gradient: gradient * factor)
     run.run()
     after = state_of(run)[: len(before)]  # behind them the moments, which are new
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
@@ -120,13 +120,13 @@ class HostReads(TorchDispatchMode):
 @pytest.mark.parametrize("half", [False, True])
 def test_the_host_reads_nothing_in_a_step(images, tmp_path, half):
     run = PoisonedPretraining(images, tmp_path, "--max_steps 1", half)
-    step, reads = run.learner.train_step, HostReads()
+    step, reads = run.train_step, HostReads()
 
     def watched(*arguments):
         with reads:
-            step(*arguments)
+            return step(*arguments)
 
-    run.learner.train_step = watched
+    run.train_step = watched
     run.run()
     assert reads.seen == []
     with reads:
@@ -164,11 +164,11 @@ def test_too_many_of_them_in_a_row_stop_the_run_and_leave_the_teacher(images, tm
     """A student that is not finite itself must not reach the teacher either."""
     run = PoisonedPretraining(images, tmp_path, "--log_every 2 --max_skipped_steps 4")
     with torch.no_grad():
-        run.learner.student.esvit.encoder.norm.bias.fill_(float("nan"))
-    before = [value.clone() for value in run.learner.teacher.state_dict().values()]
+        run.student.esvit.encoder.norm.bias.fill_(float("nan"))
+    before = [value.clone() for value in run.teacher.state_dict().values()]
     with pytest.raises(NonFiniteLossError, match="The last 4 steps up to 4 had"):
         run.run()
-    after = run.learner.teacher.state_dict().values()
+    after = run.teacher.state_dict().values()
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
 

@@ -11,7 +11,6 @@ from safetensors import safe_open
 
 from tests.helpers.golden import FIXTURES, load, to_pretraining_keys
 from training.data.loader import Batch
-from training.monitoring.monitor import Monitor
 from training.options.pretrain_options import PretrainOptions
 from training.pretrain import Pretraining
 
@@ -67,26 +66,15 @@ def trajectory(tmp_path_factory):
     golden = load("golden_trajectory")
     run = Pretraining(golden_options(tmp_path_factory.mktemp("trajectory")))
     weights = {name.removeprefix("init."): value for name, value in golden.items() if name.startswith("init.")}
-    for model in (run.learner.student, run.learner.teacher):
+    for model in (run.student, run.teacher):
         model.load_state_dict(to_pretraining_keys(weights), strict=False)
-    monitor = Monitor(
-        run.accelerator,
-        run.options.output_dir,
-        log_every=100,
-        images_per_step=2,
-        step=0,
-        last_step=10,
-        watch=run.collapse_watch(),
-    )
     losses, snapshots = [], {}
     for step in range(10):
-        monitor.start_window()
-        run.learner.train_step([golden_batch(step)], step, monitor)
-        losses.append(monitor.losses[0][0].item())
+        losses.append(run.train_step([golden_batch(step)], step).values[0]["loss"].item())
         if step + 1 in (5, 10):
             snapshots[step + 1] = {
-                "student": {k: v.clone() for k, v in run.learner.student.state_dict().items()},
-                "teacher": {k: v.clone() for k, v in run.learner.teacher.state_dict().items()},
+                "student": {k: v.clone() for k, v in run.student.state_dict().items()},
+                "teacher": {k: v.clone() for k, v in run.teacher.state_dict().items()},
             }
     return golden, run, losses, snapshots
 

@@ -41,10 +41,10 @@ def test_pretrained_weights_of_the_backbone(images, tmp_path):
     given[given.index("--backbone") + 1] = str(tmp_path / "dinov2")
     with_weights, without = (Pretraining(parse_options([*given, *more])) for more in (["--backbone_weights"], []))
     for name, tensor in pretrained.state_dict().items():
-        assert torch.equal(with_weights.learner.student.esvit.encoder.backbone.state_dict()[name], tensor)
-        assert torch.equal(with_weights.learner.teacher.esvit.encoder.backbone.state_dict()[name], tensor)
+        assert torch.equal(with_weights.student.esvit.encoder.backbone.state_dict()[name], tensor)
+        assert torch.equal(with_weights.teacher.esvit.encoder.backbone.state_dict()[name], tensor)
     embedding = "embeddings.patch_embeddings.projection.weight"
-    random = without.learner.student.esvit.encoder.backbone.state_dict()[embedding]
+    random = without.student.esvit.encoder.backbone.state_dict()[embedding]
     assert not torch.equal(random, pretrained.state_dict()[embedding])
 
 
@@ -52,7 +52,7 @@ def test_stochastic_depth_of_the_student_alone(images, tmp_path):
     run = Pretraining(parse_options(tiny_auto(images, tmp_path / "run", SWIN_V2, "--drop_path_rate 0.4")))
     rates = [
         max(m.drop_prob for m in network.modules() if type(m).__name__.endswith("DropPath"))
-        for network in (run.learner.student, run.learner.teacher)
+        for network in (run.student, run.teacher)
     ]
     assert rates == [pytest.approx(0.4), 0.0]
 

@@ -365,9 +365,9 @@ def test_pretraining_starts_from_its_name(hub, model, tmp_path):
         import torch
         from training.learning.init_from import initialise
         from modeling_esvit import EsViTConfig, EsViTForPreTraining
-        from training.learning.optimizer import parameter_groups
+        from training.learning.optimizer import group_parameters
         student, teacher = (EsViTForPreTraining(EsViTConfig.from_pretrained("ada/tiny")) for _ in range(2))
-        report = initialise("ada/tiny", student, teacher, torch.optim.AdamW(parameter_groups(student)))
+        report = initialise("ada/tiny", student, teacher, torch.optim.AdamW(group_parameters(student)))
         result = [report, teacher.view_center.tolist()]
     """
     report, center = client(hub, tmp_path, script)

@@ -17,9 +17,9 @@ from modeling_esvit import EsViTForPreTraining, EsViTModel
 from modeling_esvit.convert_original.converter import convert
 from tests.helpers.paths import FIXTURES, ROOT
 from tests.helpers.tiny_runs import CROPS, HEADS, MEANS, read_losses, tiny, train
-from training.learning.init_from import InitialisationError, find_origin, initialise, optimized_names
+from training.learning.init_from import InitialisationError, find_origin, initialise, list_optimized_names
 from training.learning.networks import build_networks
-from training.learning.optimizer import parameter_groups
+from training.learning.optimizer import group_parameters
 from training.options.pretrain_options import parse_options
 from training.pretrain import main
 from training.state.checkpoints import ResumeError
@@ -41,7 +41,7 @@ def networks_of(images: Path, changes: str = ""):
     torch.manual_seed(7)
     options = parse_options(tiny(images, Path("unused"), changes))
     student, teacher = build_networks(options, CPU)
-    return student, teacher, torch.optim.AdamW(parameter_groups(student), lr=0.0)
+    return student, teacher, torch.optim.AdamW(group_parameters(student), lr=0.0)
 
 
 def start(command: list[str], arguments: list[str], **environment: str) -> str:
@@ -76,7 +76,7 @@ def test_a_view_run_continues_with_regions(images, view_run):
     for name, tensor in teacher.state_dict().items():
         if name.startswith("region_"):
             assert torch.equal(tensor, fresh[name]) and torch.equal(tensor, student.state_dict()[name])
-    assert "region head and centre: new, as there is none" in report and "view head and centre: kept" in report
+    assert "region head and centre: new, because there is none" in report and "view head and centre: kept" in report
     assert "student and teacher each from its own" in report and "step-00000003" in report
 
 
@@ -85,7 +85,7 @@ def test_moments_follow_the_names(images, view_run):
     report = initialise(str(view_run), student, teacher, optimizer)
     state = view_run / "checkpoints" / "step-00000003" / "training_state" / "training.pt"
     saved = torch.load(state, weights_only=True)["optimizer"]["state"]
-    theirs = optimized_names(networks_of(images, "--task view")[0])
+    theirs = list_optimized_names(networks_of(images, "--task view")[0])
     parameters = dict(student.named_parameters())
     for number, state in saved.items():
         ours = optimizer.state[parameters[theirs[number]]]
@@ -93,7 +93,7 @@ def test_moments_follow_the_names(images, view_run):
         assert ours["step"] == 3
     assert len(optimizer.state) == len(saved) == len(theirs)
     assert not any(name.startswith("region_head") and parameters[name] in optimizer.state for name in parameters)
-    assert f"kept for {len(theirs)} of {len(optimized_names(student))} parameters" in report
+    assert f"kept for {len(theirs)} of {len(list_optimized_names(student))} parameters" in report
 
 
 def test_one_checkpoint_of_a_run(images, view_run):
@@ -165,13 +165,13 @@ def test_a_backbone_alone(images, view_run, tmp_path):
     report = initialise(str(tmp_path / "backbone"), student, teacher, optimizer)
     assert_loaded(student, view_run / "teacher", ("esvit.",))
     assert torch.equal(student.view_head.mlp[0].weight, fresh) and torch.equal(teacher.view_head.mlp[0].weight, fresh)
-    assert "view head and centre: new, as there is none" in report
+    assert "view head and centre: new, because there is none" in report
 
 
 def test_heads_of_another_size_are_new(images, view_run):
     student, teacher, optimizer = networks_of(images, "--task view --num_prototypes 16")
     report = initialise(str(view_run), student, teacher, optimizer)
-    assert "view head and centre: new, as view_center is [32] there and [16] here" in report
+    assert "view head and centre: new, because view_center is [32] there and [16] here" in report
     assert not teacher.view_center.any() and torch.equal(student.view_head.mlp[0].bias, teacher.view_head.mlp[0].bias)
     parameters = dict(student.named_parameters())
     with_moments = {name for name in parameters if parameters[name] in optimizer.state}
@@ -276,7 +276,7 @@ def test_pickled_weights_are_not_read(images, view_run, tmp_path):
     folder = shutil.copytree(view_run / "teacher", tmp_path / "model")
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
-    with pytest.raises(OSError, match="model.safetensors"):
+    with pytest.raises(InitialisationError, match="model.safetensors"):
         initialise(str(folder), *networks_of(images, "--task view"))
 
 

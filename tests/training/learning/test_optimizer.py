@@ -13,8 +13,8 @@ from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from tests.helpers.golden import FIXTURES, load, to_pretraining_keys
 from training.learning.optimizer import (
     clip_gradients,
-    drop_last_layer_gradients,
-    parameter_groups,
+    freeze_last_layer,
+    group_parameters,
     set_schedules,
     update_teacher,
 )
@@ -71,7 +71,7 @@ def test_parameter_groups(norm_last_layer):
     )
     model = EsViTForPreTraining(config)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
-    decayed, plain = parameter_groups(model)
+    decayed, plain = group_parameters(model)
     for group, golden in ((decayed, "regularized"), (plain, "not_regularized")):
         ours = {names[id(parameter)] for parameter in group["params"]}
         assert ours == set(to_pretraining_keys(dict.fromkeys(expected[golden], torch.empty(0))))
@@ -79,7 +79,7 @@ def test_parameter_groups(norm_last_layer):
 
 
 def test_schedules_reach_the_optimizer():
-    optimizer = torch.optim.AdamW(parameter_groups(nn.Linear(2, 2)), lr=0.0)
+    optimizer = torch.optim.AdamW(group_parameters(nn.Linear(2, 2)), lr=0.0)
     set_schedules(optimizer, lr=0.3, weight_decay=0.1)
     assert [(group["lr"], group["weight_decay"]) for group in optimizer.param_groups] == [(0.3, 0.1), (0.3, 0.0)]
 
@@ -110,7 +110,7 @@ def test_only_the_last_layers_are_frozen():
     model = EsViTForPreTraining(config)
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
-    drop_last_layer_gradients(model)
+    freeze_last_layer(model)
     without = {name for name, parameter in model.named_parameters() if parameter.grad is None}
     heads = ("view_head", "region_head")
     assert without == {f"{head}.last_layer.weight_{which}" for head in heads for which in "gv"}

@@ -22,7 +22,7 @@ def test_the_command_ends_with_advice(tmp_path, monkeypatch):
         main(arguments)
     message = str(stopped.value)
     assert message.startswith("error: ") and "can't allocate memory: you tried to allocate 40000000000000" in message
-    assert "does not suffice for 8 images in 4 crops at a time" in message
+    assert "is not enough for 8 images in 4 crops at a time" in message
     assert "--batch_size 4 --gradient_accumulation_steps 2" in message
 
 

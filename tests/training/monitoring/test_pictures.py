@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from training.monitoring.pictures import BACKGROUND, GAP, TITLE, draw_curves, views_picture
+from training.monitoring.pictures import BACKGROUND, GAP, TITLE, draw_curves, draw_views
 from training.views.pixels import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -21,7 +21,7 @@ def test_views_are_shown_image_by_image():
     for level, size in zip(levels, (8, 4), strict=True):
         view = level.flatten()[:, None, None, None].expand(-1, 3, size, size) / 255
         groups.append((view - torch.tensor(IMAGENET_MEAN).view(3, 1, 1)) / torch.tensor(IMAGENET_STD).view(3, 1, 1))
-    picture = views_picture(groups, batch=3, images=2)
+    picture = draw_views(groups, batch=3, images=2)
     shown = np.asarray(picture)
     assert shown.shape[0] == TITLE + 2 * (
         2 * (64 + GAP) + GAP

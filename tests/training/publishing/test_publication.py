@@ -19,7 +19,7 @@ from tests.helpers.tiny_runs import tiny, train, write_labelled_images
 from tests.hub.uploads import card_problems
 from training.evaluation.public_names import public_command, public_name
 from training.learning.init_from import initialise
-from training.learning.optimizer import parameter_groups
+from training.learning.optimizer import group_parameters
 from training.options.pretrain_options import parse_options
 from training.publish import main
 from training.publishing.card_template import describe_architecture
@@ -83,7 +83,7 @@ def test_pretraining_goes_on_from_it(run, published):
     torch.manual_seed(7)
     source = EsViTForPreTraining.from_pretrained(run / "teacher")
     student, teacher = (EsViTForPreTraining(source.config) for _ in range(2))
-    report = initialise(str(published), student, teacher, torch.optim.AdamW(parameter_groups(student), lr=0.0))
+    report = initialise(str(published), student, teacher, torch.optim.AdamW(group_parameters(student), lr=0.0))
     assert "view head and centre: kept" in report and "region head and centre: kept" in report
     assert all(torch.equal(teacher.state_dict()[name], tensor) for name, tensor in source.state_dict().items())
 

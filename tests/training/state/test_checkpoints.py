@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_runs import read_losses, tiny, train, write_images
-from training.pretrain import Pretraining
+from training.run.session import Session
 from training.state.checkpoints import ResumeError
 from training.state.files import FolderInUseError, UnwritableCheckpointError, replace_run_folder
 from training.state.interruption import InterruptedRunError
@@ -36,8 +37,8 @@ def test_images(images, tmp_path_factory) -> Path:
     return write_images(tmp_path_factory.mktemp("data") / "test", 40, classes="ab")
 
 
-def run(images: Path, output: Path, changes: str = "", kind: type[Pretraining] = Pretraining) -> None:
-    train(tiny(images, output, changes), kind)
+def run(images: Path, output: Path, changes: str = "") -> None:
+    train(tiny(images, output, changes))
 
 
 @pytest.fixture(scope="module")
@@ -216,26 +217,25 @@ class Stopped(Exception):
     pass
 
 
-class StoppedBefore(Pretraining):
-    """The checkpoint is written, its evaluation not begun."""
-
-    def evaluate(self, after_batch):
-        raise Stopped
+EVALUATE = Session.evaluate
 
 
-class StoppedAfter(Pretraining):
-    """The evaluation is noted beside the checkpoint, and not yet in the log."""
-
-    def evaluate(self, after_batch):
-        scores = super().evaluate(after_batch)
-        self.checkpoints._add_scores((self.checkpoints.root / "last").resolve(), scores)
-        raise Stopped
+def stop_before(session: Session, after_batch: Callable[[], None]) -> dict[str, float]:
+    """Stops when the checkpoint is written and its evaluation not begun."""
+    raise Stopped
 
 
-class SignalledWithin(Pretraining):
-    def evaluate(self, after_batch):
-        os.kill(os.getpid(), signal.SIGUSR1)
-        return super().evaluate(after_batch)
+def stop_after(session: Session, after_batch: Callable[[], None]) -> dict[str, float]:
+    """Stops when the scores are beside the checkpoint and not yet in the log."""
+    scores = EVALUATE(session, after_batch)
+    session.checkpoints._add_scores((session.checkpoints.root / "last").resolve(), scores)
+    raise Stopped
+
+
+def signal_within(session: Session, after_batch: Callable[[], None]) -> dict[str, float]:
+    """Sends a signal while the evaluation is under way."""
+    os.kill(os.getpid(), signal.SIGUSR1)
+    return EVALUATE(session, after_batch)
 
 
 def story(output: Path) -> list[dict]:
@@ -251,12 +251,14 @@ def evaluated(images, test_images, tmp_path_factory) -> Path:
     return output
 
 
-@pytest.mark.parametrize("kind", [StoppedBefore, StoppedAfter, SignalledWithin])
-def test_a_lost_evaluation_is_made_up_for(images, test_images, evaluated, tmp_path, kind):
+@pytest.mark.parametrize("evaluate", [stop_before, stop_after, signal_within])
+def test_a_lost_evaluation_is_made_up_for(images, test_images, evaluated, tmp_path, monkeypatch, evaluate):
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)}
     changes = f"--knn_every 1 --knn_test {test_images} --knn_k 3"
-    with pytest.raises(InterruptedRunError if kind is SignalledWithin else Stopped):
-        run(images, tmp_path, changes, kind)
+    monkeypatch.setattr(Session, "evaluate", evaluate)
+    with pytest.raises(InterruptedRunError if evaluate is signal_within else Stopped):
+        run(images, tmp_path, changes)
+    monkeypatch.undo()
     for number, handler in handlers.items():
         signal.signal(number, handler)
     assert not any("knn_k3_top1" in record for record in story(tmp_path))
