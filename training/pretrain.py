@@ -152,7 +152,7 @@ class Pretraining:
     def mix_views(
         self, views: list[torch.Tensor], batch: Batch, epoch: int
     ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
-        """Mixes the student's views by mixup or CutMix. Returns them and the shares for the loss; None without mixing."""
+        """Mixes the student's views by mixup or CutMix; also returns the shares for the loss, or None without mixing."""
         options = self.options
         if not options.mixup and not options.cutmix:
             return views, None
@@ -167,7 +167,7 @@ class Pretraining:
         return {task: CenterUpdate(center, momentum) for task, center in centers.items() if center is not None}
 
     def prepare_gradients(self, epoch: int) -> torch.Tensor:
-        """Clips each gradient by itself, and freezes the prototypes in the first epochs. Returns the gradients' norms."""
+        """Clips each gradient by itself, and freezes the prototypes in the first epochs. Returns the norms."""
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.unscale_(self.optimizer)
         norms = clip_gradients(self.student.parameters(), self.options.clip_grad)
