@@ -13,7 +13,7 @@ from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import PRETRAINING_INDEX
 from training.evaluation.public_names import public_name
-from training.monitoring.monitor import record_of
+from training.monitoring.monitor import parse_record
 from training.options.pretrain_options import FREE_TO_CHANGE
 from training.state.checkpoint_folders import PROGRESS
 from training.state.files import read_json
@@ -118,7 +118,7 @@ def read_options(file: Path) -> dict[str, Any]:
 def read_log(log: Path) -> list[dict[str, Any]]:
     """Returns the whole lines of a log; a killed process may have left half of the last."""
     lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
-    return [values for line in lines if (values := record_of(line)) is not None]
+    return [values for line in lines if (values := parse_record(line)) is not None]
 
 
 def read_progress(checkpoint: Path) -> dict[str, Any]:
