@@ -152,7 +152,7 @@ class Pretraining:
     def mix_views(
         self, views: list[torch.Tensor], batch: Batch, epoch: int
     ) -> tuple[list[torch.Tensor], torch.Tensor | None]:
-        """Mixes the student's views by mixup or CutMix; also returns the shares for the loss, or None without mixing."""
+        """Mixes the student's views by mixup or CutMix; also returns the shares for the loss, None without mixing."""
         options = self.options
         if not options.mixup and not options.cutmix:
             return views, None
