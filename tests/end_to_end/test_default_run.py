@@ -5,14 +5,14 @@ miniature under its real names and shapes: without data, and as the data set of 
 small model, are given.
 """
 
-import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.helpers.commands import run_program, torchrun
 from tests.helpers.paths import ROOT
+from tests.helpers.tiny_runs import read_losses
 from tests.hub.client import GRANTED, TOKENS, small_hub
 from tests.hub.loopback_hub import LoopbackHub
 from tests.hub.repositories import imagenet_1k, imagenet_1k_wds, shard_lengths
@@ -36,21 +36,15 @@ MODEL = [
 
 
 def launcher(processes: int) -> list[str]:
-    return ACCELERATE if processes == 1 else ["torchrun", "--standalone", "--nproc_per_node", str(processes)]
+    return ACCELERATE if processes == 1 else torchrun(processes)
 
 
 def pretrain(
-    hub: LoopbackHub, folder: Path, launcher: list[str], token: str | None, options: str = ""
+    hub: LoopbackHub, folder: Path, launcher: list[str], token: str | None, options: str = "", code: int = 0
 ) -> subprocess.CompletedProcess:
-    scripts = Path(sys.executable).parent
-    environment = hub.environment(folder, token, OMP_NUM_THREADS="1", ACCELERATE_USE_CPU="true")
-    command = [str(scripts / launcher[0]), *launcher[1:], "pretrain.py", *MODEL, "--output_dir", str(folder / "run")]
-    command += options.split()
-    return subprocess.run(command, cwd=ROOT / "training", env=environment, capture_output=True, text=True, timeout=300)
-
-
-def losses(folder: Path) -> list[float]:
-    return [json.loads(line)["loss"] for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
+    command = [*launcher, "pretrain.py", *MODEL, "--output_dir", folder / "run", *options.split()]
+    base = hub.environment(folder, token, ACCELERATE_USE_CPU="true")
+    return run_program(command, ROOT / "training", code, base=base)
 
 
 @pytest.mark.slow
@@ -59,10 +53,9 @@ def test_imagenet_by_its_real_shape(processes, tmp_path):
     """294 and 14 parquet files. Of their images only those of the ranks' first blocks are read, and none is stored."""
     with LoopbackHub([imagenet_1k()], TOKENS) as hub:
         done = pretrain(hub, tmp_path, launcher(processes), GRANTED)
-        assert done.returncode == 0, done.stdout + done.stderr
         assert GRANTED not in done.stdout + done.stderr
         assert all(request.authenticated for request in hub.requests("*imagenet-1k/resolve*"))
-    assert len(losses(tmp_path)) == 3 and all(losses(tmp_path))
+    assert len(read_losses(tmp_path / "run")) == 3 and all(read_losses(tmp_path / "run"))
     assert not list((tmp_path / "hf_home").rglob("*.parquet")) and not list(tmp_path.rglob("*.arrow"))
     assert all(GRANTED not in path.read_text(errors="ignore") for path in tmp_path.rglob("*") if path.is_file())
 
@@ -74,17 +67,16 @@ def test_imagenet_as_tar_files(processes, tmp_path):
     options = "--recipe swin_tiny_w7 --data timm/imagenet-1k-wds --streaming --mixed_precision no"
     with LoopbackHub([imagenet_1k_wds()]) as hub:
         done = pretrain(hub, tmp_path, launcher(processes), None, options)
-    assert done.returncode == 0, done.stdout + done.stderr
     assert f"{sum(shard_lengths(1024))} images in 1024 shards" in done.stdout
-    assert len(losses(tmp_path)) == 3 and all(losses(tmp_path))
+    assert len(read_losses(tmp_path / "run")) == 3 and all(read_losses(tmp_path / "run"))
     assert len(list((tmp_path / "run" / "tar_index").glob("*.json"))) == 1024
     assert not list(tmp_path.rglob("*.tar")) and not list(tmp_path.rglob("*.arrow"))
 
 
 def test_without_a_token_it_says_what_is_missing(tmp_path):
     with small_hub() as hub:
-        done = pretrain(hub, tmp_path, [sys.executable], token=None)
-    assert done.returncode != 0 and "Traceback" not in done.stderr
+        done = pretrain(hub, tmp_path, ["python"], token=None, code=1)
+    assert "Traceback" not in done.stderr
     message = done.stderr.splitlines()[-1]
     assert message.startswith("error:") and "ILSVRC/imagenet-1k" in message and "authenticated" in message
     assert not (tmp_path / "run").exists()

@@ -2,14 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs killed at random instants leave whole checkpoints and continue exactly; many more kills: `kill_runs.py`."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-
-SCRIPT = Path(__file__).resolve().parents[1] / "kill_runs.py"
+from tests.helpers.commands import run_program
 
 
 @pytest.mark.parametrize(
@@ -23,7 +18,6 @@ SCRIPT = Path(__file__).resolve().parents[1] / "kill_runs.py"
 )
 def test_killed_runs_continue_exactly(kills, source, processes, seed):
     options = {"kills": kills, "source": source, "processes": processes, "seed": seed}
-    command = [sys.executable, str(SCRIPT), *(word for name in options for word in (f"--{name}", str(options[name])))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
+    words = [word for name, value in options.items() for word in (f"--{name}", value)]
+    done = run_program(["python", "tests/kill_runs.py", *words], timeout=500)
     assert f"{source}: {kills} kills in " in done.stdout and "all continued exactly" in done.stdout

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.helpers.commands import make_environment
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_runs import read_losses, tiny
 
@@ -30,8 +31,7 @@ def free_port() -> str:
 
 
 def start(*command: str, **environment: str) -> subprocess.Popen:
-    scripts = Path(sys.executable).parent
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{scripts}:{os.environ['PATH']}", **environment}
+    env = make_environment(**environment)
     return subprocess.Popen(
         command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )

@@ -2,15 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sets of crops and ways to make up a batch: each trains, and the same images give the same run."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
-from tests.helpers.paths import ROOT
+from tests.helpers.commands import run_program, torchrun
 from tests.helpers.tiny_runs import read_losses, tiny, train
 from training.options.pretrain_options import parse_options
 from training.pretrain import Pretraining
@@ -48,10 +43,7 @@ def test_two_processes_that_accumulate_equal_one(images, tmp_path, task):
     same = f"--task {task} --drop_path_rate 0"
     train(tiny(images, tmp_path / "one", same))
     smaller = f"{same} --batch_size 2 --gradient_accumulation_steps 2"
-    scripts = Path(sys.executable).parent
-    command = ["torchrun", "--standalone", "--nproc_per_node", "2", "training/pretrain.py"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{scripts}:{os.environ['PATH']}"}
-    subprocess.run([*command, *tiny(images, tmp_path / "two", smaller)], cwd=ROOT, env=environment, check=True)
+    run_program([*torchrun(2), "training/pretrain.py", *tiny(images, tmp_path / "two", smaller)])
     assert read_losses(tmp_path / "two") == pytest.approx(read_losses(tmp_path / "one"), rel=1e-4)
 
 

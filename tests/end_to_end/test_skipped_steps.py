@@ -2,10 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Steps without a finite loss or gradient change nothing, in every precision, and the host reads nothing for it."""
 
-import json
 import math
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from tests.helpers.paths import ROOT
-from tests.helpers.tiny_runs import read_losses, tiny
+from tests.helpers.commands import run_program, torchrun
+from tests.helpers.tiny_runs import read_log, read_losses, read_weights, tiny
 from training.monitoring.monitor import NonFiniteLossError
 from training.options.pretrain_options import parse_options
 from training.pretrain import Pretraining
@@ -51,14 +48,6 @@ def state_of(run: Pretraining) -> list[torch.Tensor]:
     return [value.clone() for value in (*student.state_dict().values(), *teacher.state_dict().values(), *moments)]
 
 
-def log_lines(output: Path) -> list[str]:
-    return (output / "log.jsonl").read_text().splitlines()
-
-
-def last_record(output: Path) -> dict:
-    return json.loads(log_lines(output)[-1])
-
-
 @pytest.mark.parametrize("accumulated, precision", [(1, "no"), (2, "bf16"), (2, "fp16")])
 def test_such_a_step_changes_nothing(images, tmp_path, accumulated, precision, capsys):
     half = precision == "fp16"
@@ -74,7 +63,7 @@ def test_such_a_step_changes_nothing(images, tmp_path, accumulated, precision, c
     after = state_of(run)
     assert len(before) == len(after) > 100 and all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
     assert not half or run.accelerator.scaler.get_scale() == SCALE / 2
-    record = last_record(tmp_path)
+    record = read_log(tmp_path)[-1]
     assert record["skipped_steps"] == 1 and (record["loss"] is None or accumulated == 2)
     shown = capsys.readouterr().out
     assert "The last was step 2; its images had, on this process, the positions 8, 9, 10, 11, 12, 13, 14, 15" in shown
@@ -97,7 +86,7 @@ def test_gradients_that_are_not_finite_or_whose_norm_is_not(images, tmp_path, ha
     run.run()
     after = state_of(run)[: len(before)]  # behind them the moments, which are new
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
-    record = last_record(tmp_path)
+    record = read_log(tmp_path)[-1]
     assert record["skipped_steps"] == 1 and math.isfinite(record["loss"])
     assert not half or run.accelerator.scaler.get_scale() == scale
 
@@ -136,19 +125,12 @@ def test_the_host_reads_nothing_in_a_step(images, tmp_path, half):
 
 def test_one_process_stops_the_step_of_all(images, tmp_path):
     """Only the second process meets a NaN, in the second of its three steps."""
-    torchrun = ["torchrun", "--standalone", "--nproc_per_node", "2", __file__, str(images), str(tmp_path)]
-    scripts = Path(sys.executable).parent
-    paths = os.pathsep.join([str(ROOT), *(str(ROOT / name) for name in ("training", "tests"))])
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths, "PATH": f"{scripts}:{os.environ['PATH']}"}
-    subprocess.run(torchrun, env=env, check=True, timeout=300)
-    first, second, third = (tmp_path / "checkpoints" / f"step-{step:08d}" for step in (1, 2, 3))
+    run_program([*torchrun(2), "-m", "tests.end_to_end.test_skipped_steps", images, tmp_path])
     for network in ("student", "teacher"):
-        before, skipped, after = (
-            load_file(folder / network / "model.safetensors") for folder in (first, second, third)
-        )
+        before, skipped, after = (read_weights(tmp_path, step, network) for step in (1, 2, 3))
         assert all(torch.equal(before[name], skipped[name]) for name in before)
         assert not all(torch.equal(after[name], skipped[name]) for name in after)
-    assert [json.loads(line).get("skipped_steps") for line in log_lines(tmp_path)] == [None, 1, None]
+    assert [record.get("skipped_steps") for record in read_log(tmp_path)] == [None, 1, None]
 
 
 def test_a_poisoned_image_does_not_stop_the_run(images, tmp_path):
@@ -156,7 +138,7 @@ def test_a_poisoned_image_does_not_stop_the_run(images, tmp_path):
     run.poisoned = range(8, 16)  # a step of each epoch
     run.run()
     assert all(value.isfinite().all() for value in load_file(tmp_path / "teacher" / "model.safetensors").values())
-    assert last_record(tmp_path)["skipped_steps"] == 2
+    assert read_log(tmp_path)[-1]["skipped_steps"] == 2
     assert all(loss is not None for loss in read_losses(tmp_path))
 
 

@@ -109,7 +109,7 @@ def test_two_processes_resume_a_stream_exactly(shards, tmp_path):
     changes = {**STREAM, "batch_size": 4, "num_workers": 1}
     whole = write_recipe(tiny_options(shards, tmp_path / "whole", **changes), tmp_path / "whole.yaml")
     parts = write_recipe(tiny_options(shards, tmp_path / "parts", **changes), tmp_path / "parts.yaml")
-    assert "images a process = 12: process r has rows r x 12" in run_program([*command, whole])
+    assert "images a process = 12: process r has rows r x 12" in run_program([*command, whole]).stdout
     run_program([*command, parts, "--max_steps", "4"])
     run_program([*command, parts])
     assert read_losses(tmp_path / "parts") == read_losses(tmp_path / "whole")

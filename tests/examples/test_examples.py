@@ -34,6 +34,7 @@ from examples.photographs import write_photographs
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
 from modeling_esvit.embed.engine import FeatureError
 from modeling_esvit.images.models import NoImageModelError
+from tests.helpers.commands import run_program, torchrun
 from tests.helpers.tiny_runs import write_images
 from training.data.columns import DataOptionError, ImageColumns
 from training.features.extraction import evaluation_transform
@@ -222,13 +223,9 @@ def test_fine_tuning_is_its_seed_and_one_run_of_all_processes(folder, patches, t
         finetune.main([*command, "--batch_size", "16", "--output_dir", str(tmp_path / name)])
     one, same = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "same"))
     assert all(torch.equal(one[name], same[name]) for name in one)
-    script = str(Path(finetune.__file__))
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", script]
-    process = subprocess.run(
-        [*torchrun, *command, "--batch_size", "8", "--output_dir", str(tmp_path / "two")],
-        check=True, timeout=200, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    assert process.stdout.count("| top-1 |") == 1
+    options = ["--batch_size", "8", "--output_dir", tmp_path / "two"]
+    done = run_program([*torchrun(2), "examples/finetune.py", *command, *options])
+    assert done.stdout.count("| top-1 |") == 1
     states = (json.loads(next((tmp_path / name).glob("*/trainer_state.json")).read_text()) for name in ("one", "two"))
     assert len({state["max_steps"] for state in states}) == 1
 

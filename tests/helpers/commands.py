@@ -5,7 +5,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.helpers.paths import ROOT
@@ -14,28 +14,27 @@ from tests.helpers.paths import ROOT
 SCRIPTS = Path(sys.executable).parent
 
 
-def torchrun(processes: int) -> list[str]:
+def torchrun(processes: int = 2) -> list[str]:
     """Returns the launcher of `processes` processes on this machine."""
     return ["torchrun", "--standalone", "--nproc_per_node", str(processes)]
 
 
-def make_environment(**variables: str) -> dict[str, str]:
-    """Returns this environment, with one thread a process and this Python's scripts found by their names."""
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{SCRIPTS}:{os.environ['PATH']}", **variables}
+def make_environment(base: Mapping[str, str] = os.environ, **variables: str) -> dict[str, str]:
+    """Returns `base` with one thread a process, and with this Python and its scripts found by their bare names."""
+    return {**base, "OMP_NUM_THREADS": "1", "PATH": f"{SCRIPTS}:{os.environ['PATH']}", **variables}
 
 
 def run_program(
-    command: Sequence[str | Path], folder: Path = ROOT, code: int = 0, timeout: float = 300, **variables: str
-) -> str:
-    """Runs a command in `folder`, checks the code it ends with, and returns what it printed on either output."""
-    done = subprocess.run(
-        list(map(str, command)),
-        cwd=folder,
-        env=make_environment(**variables),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=timeout,
-    )
-    assert done.returncode == code, done.stdout
-    return done.stdout
+    command: Sequence[object],
+    folder: Path = ROOT,
+    code: int = 0,
+    timeout: float = 300,
+    base: Mapping[str, str] = os.environ,
+    **variables: str,
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command such as `["python", "training/knn.py", model]` in `folder`, and checks the code it ends with."""
+    environment = make_environment(base, **variables)
+    words = [str(word) for word in command]
+    done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done

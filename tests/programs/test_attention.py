@@ -4,8 +4,6 @@
 
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +15,7 @@ from transformers import AutoImageProcessor, AutoModel
 import training.attention as attention
 import training.attention_entropy as attention_entropy
 from modeling_esvit import EsViTConfig, EsViTModel
-from tests.helpers.paths import ROOT
+from tests.helpers.commands import run_program, torchrun
 from tests.helpers.tiny_runs import write_images
 from training.evaluation.command import run_command
 from training.features.single_image import USER_ERRORS
@@ -159,14 +157,11 @@ def test_no_image_can_be_read(folder, tmp_path):
 
 @pytest.mark.slow
 def test_two_processes_are_equal(folder, images, tmp_path):
-    script = str(ROOT / "training" / "attention_entropy.py")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     found = []
-    for name, launcher in (("one", [sys.executable]), ("two", launch)):
+    for name, launcher in (("one", ["python"]), ("two", torchrun(2))):
         output = tmp_path / f"{name}.json"
-        command = [*launcher, script, folder, str(images), "--device", "cpu", "--output", str(output)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stdout + done.stderr
+        script = [*launcher, "training/attention_entropy.py"]
+        run_program([*script, folder, images, "--device", "cpu", "--output", output])
         found.append(json.loads(output.read_text()))
     assert found[0]["images"] == found[1]["images"] == 5
     for one, two in zip(found[0]["blocks"], found[1]["blocks"], strict=True):

@@ -3,9 +3,7 @@
 """The correspondence command: any model and data, shared and continued work, results and pictures."""
 
 import json
-import os
 import re
-import subprocess
 import sys
 
 import pytest
@@ -16,7 +14,7 @@ from transformers import BitImageProcessor, ViTConfig, ViTModel
 import training.correspondence as correspondence
 import training.matching.over_images as matching_images
 from modeling_esvit import EsViTModel
-from tests.helpers.paths import ROOT
+from tests.helpers.commands import run_program, torchrun
 from tests.helpers.tiny_runs import write_images, write_model
 from training.evaluation.command import run_command
 from training.features.frozen_models import TimmModel
@@ -143,17 +141,12 @@ def test_what_cannot_be_measured(folder, images, tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_two_processes_give_the_digits_of_one(folder, images, tmp_path):
-    script = str(ROOT / "training" / "correspondence.py")
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-    options = [str(folder), "--data", str(images), "--batch_size", "1", "--device", "cpu", "--stereo_size", "64", "96"]
+    options = [folder, "--data", images, "--batch_size", 1, "--device", "cpu", "--stereo_size", 64, 96]
     results = []
-    for launcher in ([], torchrun):
+    for launcher in (["python"], torchrun(2)):
         output = tmp_path / f"{len(launcher)}.json"
-        process = subprocess.run(
-            [sys.executable, *launcher, script, *options, "--output", str(output)],
-            env=environment, check=True, timeout=200, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        assert process.stdout.count("| measure |") == 1
+        command = [*launcher, "training/correspondence.py", *options, "--output", output]
+        done = run_program(command, HF_HUB_OFFLINE="1")
+        assert done.stdout.count("| measure |") == 1
         results.append(output.read_text())
     assert results[0] == results[1]

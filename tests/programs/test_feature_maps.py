@@ -3,8 +3,6 @@
 """Maps of features and sheets of neighbours: rows found, drawn, and named."""
 
 import json
-import os
-import subprocess
 import sys
 
 import numpy as np
@@ -14,7 +12,7 @@ from PIL import Image
 
 import training.feature_maps as feature_maps
 from modeling_esvit import EsViTConfig, EsViTModel
-from tests.helpers.paths import ROOT
+from tests.helpers.commands import run_program, torchrun
 from tests.helpers.tiny_runs import write_images
 from training.data.sources import open_source
 from training.evaluation.command import run_command
@@ -115,12 +113,7 @@ def test_what_users_get_wrong(folder, images, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_of_two_processes_one_draws(folder, images, tmp_path):
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-    script = [str(ROOT / "training" / "feature_maps.py"), folder, "--data", str(images), "--device", "cpu"]
-    done = subprocess.run(
-        [sys.executable, *torchrun, *script, "--output_dir", str(tmp_path / "maps")],
-        env=environment, check=True, timeout=200, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    options = [folder, "--data", images, "--device", "cpu", "--output_dir", tmp_path / "maps"]
+    done = run_program([*torchrun(2), "training/feature_maps.py", *options], HF_HUB_OFFLINE="1")
     assert done.stdout.count("nearest neighbours of") == 1
     assert len(json.loads((tmp_path / "maps" / "map.json").read_text())) == 26

@@ -7,10 +7,7 @@ microsoft/esvit (`eval_knn.py`) gave for them.
 """
 
 import json
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,6 +23,7 @@ import training.evaluation.knn as knn
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.embed.engine import FeatureError
 from tests.helpers.coloured_images import COLOURS, write_coloured_images
+from tests.helpers.commands import run_program, torchrun
 from tests.helpers.paths import FIXTURES, ROOT
 from training.data.sources import DataOptionError, open_source
 from training.evaluation.command import METRIC, align_labels, told_apart
@@ -190,12 +188,10 @@ def test_data_that_cannot_be_evaluated(model, images):
         told_apart(f"{images[0]}", f"{images[0]}:red")
 
 
-def run_command(arguments, launcher, home) -> dict[str, float]:
-    offline = {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    environment = os.environ | offline | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, *launcher, str(ROOT / "training" / "knn.py"), *map(str, arguments)]
-    process = subprocess.run(command, env=environment, check=True, timeout=120, stdout=subprocess.PIPE, text=True)
-    assert process.stdout.count("top-1") == 1  # processes that do not know of each other would each print a table
+def run_knn(arguments, launcher, home) -> dict[str, float]:
+    offline = {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "HF_EVALUATE_OFFLINE": "1"}
+    done = run_program([*launcher, "training/knn.py", *arguments], **offline)
+    assert done.stdout.count("top-1") == 1  # processes that do not know of each other would each print a table
     return json.loads(Path(arguments[-1]).read_text())
 
 
@@ -212,9 +208,8 @@ def test_two_processes_give_the_result_of_one(model, tmp_path):
     arguments = [tmp_path / "model", "--train", train, "--test", test, *options]
     before = sorted((ROOT / "training" / "metrics").rglob("*"))
 
-    one = run_command([*arguments, "--output", tmp_path / "one.json"], [], tmp_path / "home")
-    torchrun = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-    two = run_command([*arguments, "--output", tmp_path / "two.json"], torchrun, tmp_path / "home")
+    one = run_knn([*arguments, "--output", tmp_path / "one.json"], ["python"], tmp_path / "home")
+    two = run_knn([*arguments, "--output", tmp_path / "two.json"], torchrun(2), tmp_path / "home")
 
     assert one == two
     assert [figure["name"] for figure in one["figures"]][:2] == ["k-NN top-1, k = 3", "k-NN top-5, k = 3"]

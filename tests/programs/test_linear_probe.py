@@ -3,8 +3,6 @@
 """The linear probe: classifiers as if each were trained alone, views as torchvision makes them, stops and processes."""
 
 import json
-import os
-import subprocess
 import sys
 
 import numpy as np
@@ -17,7 +15,7 @@ from torchvision.transforms import functional as T
 import training.linear_probe as linear_probe
 from modeling_esvit import EsViTConfig, EsViTModel
 from tests.helpers.coloured_images import COLOURS, write_coloured_images
-from tests.helpers.paths import ROOT
+from tests.helpers.commands import run_program, torchrun
 from tests.helpers.shard_server import write_parquet
 from tests.helpers.tiny_runs import write_images
 from training.data.sources import open_source
@@ -200,13 +198,11 @@ def test_recipes_are_the_published_protocol(recipe, monkeypatch):
 
 @pytest.mark.slow
 def test_two_processes_give_the_result_of_one(model_folder, images, tmp_path):
-    offline = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    environment = os.environ | offline | {"PYTHONPATH": str(ROOT)}
     results = []
-    for number, launcher in enumerate(([], ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"])):
+    for number, launcher in enumerate((["python"], torchrun(2))):
         given = arguments(model_folder, images, tmp_path / str(number), "--device", "cpu")
-        command = [sys.executable, *launcher, str(ROOT / "training" / "linear_probe.py"), *given]
-        subprocess.run(command, env=environment, check=True, timeout=240)
+        offline = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "1"}
+        run_program([*launcher, "training/linear_probe.py", *given], **offline)
         results.append(json.loads((tmp_path / str(number) / "result.json").read_text()))
     one, two = results
     for ours, theirs in zip(one.pop("history"), two.pop("history"), strict=True):

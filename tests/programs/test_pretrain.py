@@ -218,9 +218,8 @@ def test_an_error_of_a_worker_ends_the_run_at_once_and_is_the_message_alone(tmp_
     for index in range(26):
         (folder / f"{index}.png").write_bytes(b"no picture")
     recipe = write_recipe(tiny_options(folder, tmp_path / "run", num_workers=2), tmp_path / "recipe.yaml")
-    command = [sys.executable, "training/pretrain.py", "--recipe", recipe]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 1 and "error: 17 images in a row cannot be read; the last one: " in done.stderr
+    done = run_program(["python", "training/pretrain.py", "--recipe", recipe], code=1)
+    assert "error: 17 images in a row cannot be read; the last one: " in done.stderr
     assert not [word for word in ("Traceback", "Alarm clock", "QueueFeederThread") if word in done.stderr], done.stderr
 
 
@@ -252,8 +251,8 @@ def test_two_processes_equal_one(images, tmp_path):
     train(one)
     two = tiny_options(images, tmp_path / "two", drop_path_rate=0.0, freeze_last_layer=0, batch_size=4)
     recipe = write_recipe(two, tmp_path / "two.yaml")
-    printed = run_program([*torchrun(2), "training/pretrain.py", "--recipe", recipe])
-    assert "4 a process x 2 processes x 1 accumulated = 8" in printed
+    done = run_program([*torchrun(2), "training/pretrain.py", "--recipe", recipe])
+    assert "4 a process x 2 processes x 1 accumulated = 8" in done.stdout
     assert read_losses(tmp_path / "two") == pytest.approx(read_losses(tmp_path / "one"), rel=1e-5)
     assert_equal_weights(tmp_path / "two" / "teacher", tmp_path / "one" / "teacher", atol=KEY_BIAS_FREE)
 
@@ -262,7 +261,7 @@ def test_two_processes_equal_one(images, tmp_path):
 @pytest.mark.parametrize(
     "folder, command",
     [
-        ("", [sys.executable, "training/pretrain.py"]),
+        ("", ["python", "training/pretrain.py"]),
         ("", ["accelerate", "launch", "--cpu", "--num_processes", "1", "training/pretrain.py"]),
         ("training", ["accelerate", "launch", "--cpu", "--num_processes", "1", "pretrain.py"]),
         ("training", [*torchrun(1), "pretrain.py"]),
@@ -309,6 +308,6 @@ def test_tensorboard_is_the_default_tracker(images, tmp_path):
     recipe = write_recipe(
         tiny_options(images, tmp_path / "run", tracker="tensorboard", max_steps=1), tmp_path / "run.yaml"
     )
-    run_program([sys.executable, "training/pretrain.py", "--recipe", recipe])
+    run_program(["python", "training/pretrain.py", "--recipe", recipe])
     assert parse_options([]).tracker == ["tensorboard"]
     assert list((tmp_path / "run").rglob("events.out.tfevents.*"))

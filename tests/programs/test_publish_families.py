@@ -4,15 +4,12 @@
 them back, and loaded by strangers in processes of their own, with the package and from the code in the repository.
 """
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
 import training.publishing.folder as folder
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
-from tests.helpers.paths import ROOT
+from tests.helpers.commands import run_program
 from tests.helpers.tiny_models import CODE, CVT, HEADS, PVT, RESNET_BASIC, VIL, VIT
 from tests.hub.client import client
 from tests.hub.loopback_hub import LoopbackHub
@@ -55,10 +52,7 @@ def test_published_and_loaded_by_name(family, tmp_path):
     source.save_pretrained(tmp_path / "model")
     push = ["training/publish.py", tmp_path / "model", "--repo_id", "ada/tiny"]
     with LoopbackHub([], {TOKEN: "ada"}) as hub:
-        environment = hub.environment(tmp_path, TOKEN, OMP_NUM_THREADS="1")
-        command = [sys.executable, *map(str, push)]
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
+        done = run_program(["python", *push], base=hub.environment(tmp_path, TOKEN))
         assert "Loaded back by its name in a fresh process: outputs differ by 0.0e+00 at most." in done.stdout
         assert {folder.HEADS, "model.safetensors", *CODE} < set(hub.hub.repositories["model", "ada/tiny"].at("main")[1])
         found = [

@@ -4,8 +4,6 @@
 
 import io
 import json
-import subprocess
-import sys
 import tarfile
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Sequence, Value
 from PIL import Image as Pillow
 
+from tests.helpers.commands import run_program, torchrun
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_runs import write_model
 from tests.hub.client import GRANTED, TOKENS
@@ -126,18 +125,14 @@ def evaluate(hub: LoopbackHub, model: Path, home: Path, launcher: list[str], *op
     table = home / "table.yaml"
     table.write_text(json.dumps(TABLE))  # JSON is YAML
     given = [model, "--table", table, "--output", home / "result.json", "--device", "cpu", "--part_size", 5, *options]
-    command = [sys.executable, *launcher, ROOT / "training" / "transfer.py", *given]
-    environment = hub.environment(home, GRANTED, OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT))
-    done = subprocess.run(
-        list(map(str, command)), env=environment, cwd=home, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == (1 if launcher else 3), done.stderr
+    command = [*launcher, ROOT / "training" / "transfer.py", *given]
+    run_program(command, home, code=3 if launcher == ["python"] else 1, base=hub.environment(home, GRANTED))
     return json.loads((home / "result.json").read_text())
 
 
 def test_data_sets_of_the_hub(model, tmp_path):
     with LoopbackHub(repositories(), TOKENS) as hub:
-        result = evaluate(hub, model, tmp_path, [])
+        result = evaluate(hub, model, tmp_path, ["python"])
     found = result["datasets"]
     assert {name: each["status"] for name, each in found.items()} == {
         **dict.fromkeys(("named", "several", "clips", "tar"), "measured"),
@@ -159,10 +154,7 @@ def test_data_sets_of_the_hub(model, tmp_path):
 @pytest.mark.slow
 def test_two_processes_give_the_result_of_one(model, tmp_path):
     results = []
-    for name, launcher in (
-        ("one", []),
-        ("two", ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]),
-    ):
+    for name, launcher in (("one", ["python"]), ("two", torchrun(2))):
         (tmp_path / name).mkdir()
         with LoopbackHub(repositories(), TOKENS) as hub:
             results.append(evaluate(hub, model, tmp_path / name, launcher))

@@ -3,25 +3,19 @@
 """Runs the README's commands as a user types them. `test_pretrain.py` has those that pretrain."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
-from tests.helpers.paths import FIXTURES, ROOT
+from tests.helpers.commands import run_program
+from tests.helpers.paths import FIXTURES
 
 
 def run(*command: str | Path) -> str:
     """Runs a Python command from the repository's root, and returns what it printed."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    arguments = [sys.executable, *map(str, command)]
-    done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return run_program(["python", *command], timeout=900).stdout
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,7 @@
 import functools
 import http.server
 import json
-import os
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +25,7 @@ from modeling_esvit.embed.command import main, parse_arguments
 from modeling_esvit.embed.embedder import Embedder, FeatureError, embed
 from modeling_esvit.embed.files import FORMATS, OutputError, load_features
 from modeling_esvit.embed.inputs import NoImagesError, find_images
-from tests.helpers.paths import ROOT
+from tests.helpers.commands import make_environment, run_program, torchrun
 
 
 NUMBER = 11
@@ -216,10 +213,9 @@ def test_two_processes_a_kill_and_one_process(folder, images, by_hand, tmp_path)
     output = tmp_path / "features.safetensors"
     command = ["modeling_esvit.embed", folder, str(images), "--output", str(output)]
     command += ["--part_size", "1", "--batch_size", "1", "--device", "cpu", "--regions"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m"]
+    command = [*torchrun(2), "-m", *command]
     parts = tmp_path / "features.safetensors.parts"
-    with psutil.Popen(launcher + command, env=environment) as process:
+    with psutil.Popen(command, env=make_environment()) as process:
         while len(list(parts.glob("part-*.safetensors"))) < 2:
             assert process.poll() is None
             time.sleep(0.01)
@@ -228,7 +224,7 @@ def test_two_processes_a_kill_and_one_process(folder, images, by_hand, tmp_path)
             each.kill()
         psutil.wait_procs(family)
     assert not output.exists() and len(list(parts.glob("part-*.safetensors"))) >= 2
-    subprocess.run(launcher + command, env=environment, check=True)
+    run_program(command)
     check(load_features(output), by_hand)
     assert not parts.exists()
 

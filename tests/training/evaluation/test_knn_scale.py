@@ -5,9 +5,6 @@ with the bank.
 """
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 from modeling_esvit.embed.files import Parts
+from tests.helpers.commands import run_program, torchrun
 from tests.helpers.paths import ROOT
 from training.features.bank import PART_SIZE, FeatureBank, LabelledFeatures
 
@@ -58,13 +56,10 @@ def write_bank(folder: Path, name: str, count: int, seed: int) -> int:
 def evaluate(folder: Path, counts: dict[str, int], processes: int) -> list[dict]:
     """What each process found, and by how much its memory grew."""
     (folder / "program.py").write_text(PROGRAM)
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    command = [sys.executable, *(launcher if processes > 1 else []), folder / "program.py"]
+    launcher = torchrun(processes) if processes > 1 else ["python"]
     output = folder / f"result{processes}"
-    paths = os.pathsep.join([str(ROOT / "training"), str(ROOT)])
-    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "HF_EVALUATE_OFFLINE": "1"}
-    given = [*map(str, command), str(folder), json.dumps(counts), str(output)]
-    subprocess.run(given, env=environment, check=True, timeout=500)
+    command = [*launcher, folder / "program.py", folder, json.dumps(counts), output]
+    run_program(command, timeout=500, PYTHONPATH=str(ROOT), HF_EVALUATE_OFFLINE="1")
     return [json.loads(output.with_suffix(f".{rank}").read_text()) for rank in range(processes)]
 
 

@@ -2,11 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`--init_from`: what is taken from runs, models and converted checkpoints, what is new, and what is refused."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +12,8 @@ from safetensors.torch import load_file, save_file
 
 from modeling_esvit import EsViTForPreTraining, EsViTModel
 from modeling_esvit.convert_original.converter import convert
-from tests.helpers.paths import FIXTURES, ROOT
+from tests.helpers.commands import run_program, torchrun
+from tests.helpers.paths import FIXTURES
 from tests.helpers.tiny_runs import CROPS, HEADS, MEANS, read_losses, tiny, train
 from training.learning.init_from import InitialisationError, find_origin, initialise, list_optimized_names
 from training.learning.networks import build_networks
@@ -42,16 +40,6 @@ def networks_of(images: Path, changes: str = ""):
     options = parse_options(tiny(images, Path("unused"), changes))
     student, teacher = build_networks(options, CPU)
     return student, teacher, torch.optim.AdamW(group_parameters(student), lr=0.0)
-
-
-def start(command: list[str], arguments: list[str], **environment: str) -> str:
-    """Pretrain in processes of their own; returns what they printed."""
-    scripts = Path(sys.executable).parent
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "PATH": f"{scripts}:{os.environ['PATH']}", **environment}
-    command = [*command, "training/pretrain.py", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 def assert_loaded(model: EsViTForPreTraining, folder: Path, prefixes: tuple[str, ...]) -> None:
@@ -120,8 +108,7 @@ def test_a_run_starts_from_a_run_and_is_resumed_without_it(images, view_run, tmp
 def test_two_processes_start_alike(images, view_run, tmp_path):
     changes = f"--init_from {view_run} --warmup_epochs 0 --drop_path_rate 0"
     train(tiny(images, tmp_path / "one", changes))
-    torchrun = ["torchrun", "--standalone", "--nproc_per_node", "2"]
-    start(torchrun, tiny(images, tmp_path / "two", f"{changes} --batch_size 4"))
+    run_program([*torchrun(2), "training/pretrain.py", *tiny(images, tmp_path / "two", f"{changes} --batch_size 4")])
     assert read_losses(tmp_path / "two") == pytest.approx(read_losses(tmp_path / "one"), rel=1e-5)
 
 
@@ -134,7 +121,7 @@ def test_a_model_on_the_hub(images, view_run, tmp_path):
     (cached / "refs" / "main").write_text("0")
     hub = {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
     arguments = tiny(images, tmp_path / "run", "--init_from org/name --task view --max_steps 1")
-    printed = start([sys.executable], arguments, **hub)
+    printed = run_program(["python", "training/pretrain.py", *arguments], **hub).stdout
     assert "Starting from org/name, student and teacher alike." in printed and "view head and centre: kept" in printed
 
 

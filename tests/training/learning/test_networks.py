@@ -2,14 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `accelerate launch` and its configuration may decide, and what is refused."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
-from tests.helpers.paths import ROOT
+from tests.helpers.commands import run_program
 from tests.helpers.tiny_runs import tiny, write_images
 from training.learning.networks import SHARDING, ShardingError, build_accelerator
 from training.options.pretrain_options import parse_options
@@ -36,9 +31,7 @@ def test_our_accumulation_wins_over_that_of_the_environment(monkeypatch):
 
 @pytest.mark.slow
 def test_a_launch_with_fsdp_ends_with_the_message(tmp_path):
-    launch = [str(Path(sys.executable).parent / "accelerate"), "launch", "--use_fsdp", "--fsdp_version", "2"]
+    launch = ["accelerate", "launch", "--use_fsdp", "--fsdp_version", "2"]
     arguments = tiny(write_images(tmp_path / "images"), tmp_path / "run")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [*launch, "--num_processes", "2", "training/pretrain.py", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
-    assert done.returncode != 0 and "error: Accelerate is configured for FSDP" in done.stderr
+    done = run_program([*launch, "--num_processes", "2", "training/pretrain.py", *arguments], code=1)
+    assert "error: Accelerate is configured for FSDP" in done.stderr

@@ -2,23 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The commands that a run prints do what they say, and its log has what was left out."""
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from tests.helpers.paths import ROOT
-from tests.helpers.tiny_runs import tiny, train, write_images
+from tests.helpers.commands import run_program
+from tests.helpers.tiny_runs import read_log, tiny, train, write_images
 from training.monitoring.next_commands import PUBLISH
 
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1"]
-
-
-def log_of(output: Path) -> list[dict]:
-    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
 
 
 def printed_command(printed: str, label: str) -> str:
@@ -29,14 +22,11 @@ def printed_command(printed: str, label: str) -> str:
 def test_the_resume_command_resumes(tmp_path, launcher):
     images = write_images(tmp_path / "images")
     output = tmp_path / "a run's folder"
-    command = [sys.executable, *launcher, "training/pretrain.py", *tiny(images, output, "--max_steps 2")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    done = run_program(["python", *launcher, "training/pretrain.py", *tiny(images, output, "--max_steps 2")])
     again = printed_command(done.stdout, "To go on: ")
     assert ("torch.distributed.run" in again) == bool(launcher)
-    done = subprocess.run(again, shell=True, cwd="/", capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert [record["step"] for record in log_of(output)] == list(range(1, 7)) and "To go on" not in done.stdout
+    done = run_program(["sh", "-c", again], Path("/"))
+    assert [record["step"] for record in read_log(output)] == list(range(1, 7)) and "To go on" not in done.stdout
     assert f"{PUBLISH} " in printed_command(done.stdout, "To publish it: ")
 
 
@@ -45,7 +35,7 @@ def test_unreadable_images_are_counted_in_the_log(tmp_path, capsys):
     for name in ("00", "01", "02"):
         (images / f"{name}.png").write_bytes(b"no image")
     train(tiny(images, tmp_path / "run"))
-    log, shown = log_of(tmp_path / "run"), capsys.readouterr().out
+    log, shown = read_log(tmp_path / "run"), capsys.readouterr().out
     assert log[-1]["unreadable_images"] == 3 and shown.count("unreadable images were left out so far") == 1
     assert all(0.1 < record["memory_gb"] < 100 for record in log)
     assert "To go on" not in shown

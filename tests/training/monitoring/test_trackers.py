@@ -3,16 +3,14 @@
 """Trackers with their real packages, where these are installed, without a network."""
 
 import json
-import os
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.helpers.commands import run_program
 from tests.helpers.paths import ROOT
-from tests.helpers.tiny_runs import tiny, write_images
+from tests.helpers.tiny_runs import read_log, tiny, write_images
 from training.monitoring.trackers import hyperparameters
 from training.options.pretrain_options import PretrainOptions
 
@@ -39,17 +37,13 @@ def test_all_at_once_write_into_the_run_and_write_no_token(tmp_path):
     for folder in ("home", "current"):
         (tmp_path / folder).mkdir()
     outside = {"HOME": str(tmp_path / "home"), "MPLCONFIGDIR": str(tmp_path / "home")}
-    offline = {"WANDB_MODE": "offline", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(ROOT)}
+    offline = {"WANDB_MODE": "offline", "HF_HUB_OFFLINE": "1"}
     for changes in ("--max_steps 2", ""):
         arguments = tiny(images, output, f"--tracker tensorboard wandb trackio {changes}")
-        command = [sys.executable, str(ROOT / "training" / "pretrain.py"), *arguments]
-        environment = {**os.environ, **TOKENS, **outside, **offline}
-        done = subprocess.run(
-            command, env=environment, cwd=tmp_path / "current", capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stderr
+        command = ["python", ROOT / "training" / "pretrain.py", *arguments]
+        run_program(command, tmp_path / "current", **TOKENS, **outside, **offline)
 
-    log = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    log = read_log(output)
     with sqlite3.connect(output / "trackio" / "esvit.db") as database:
         rows = database.execute("SELECT run_name, step, metrics FROM metrics ORDER BY step").fetchall()
     assert {name for name, *_ in rows} == {(output / "tracked_as").read_text().strip()}

@@ -3,14 +3,12 @@
 """`--dry_run`: every recipe starts, problems are named together, nothing is left behind, and the estimate is right."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.helpers.commands import run_program, torchrun
 from tests.helpers.paths import ROOT
 from tests.helpers.shallow_networks import shallow
 from tests.helpers.tiny_runs import tiny, train, write_images
@@ -102,12 +100,10 @@ def test_problems_of_one_process_end_all(images, tmp_path, rank):
     """One process cannot read the data; the main one says so, once."""
     code = f"import os, sys; sys.argv[2] += '/no_such' * (os.environ['RANK'] == '{rank}')"
     script = tmp_path / "start.py"
-    script.write_text(f"{code}; from pretrain import main; main()")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT / 'training'}:{ROOT}"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    arguments = [*command, *tiny(images, tmp_path / "run", "--dry_run --batch_size 4")]
-    done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode != 0 and done.stderr.count("no_such' does not exist") == 1
+    script.write_text(f"{code}; from training.pretrain import main; main()")
+    command = [*torchrun(2), script, *tiny(images, tmp_path / "run", "--dry_run --batch_size 4")]
+    done = run_program(command, code=1, PYTHONPATH=str(ROOT))
+    assert done.stderr.count("no_such' does not exist") == 1
 
 
 # -- the estimate ------------------------------------------------------------------------------------------------------
@@ -151,10 +147,7 @@ def test_estimate_against_a_measured_peak(images, tmp_path, changes):
     recipe = "--recipe demo --batch_size 128 --num_prototypes 16384 --max_steps 2 --tracker none --num_workers 0"
     data = write_images(tmp_path / "images", 300)
     arguments = [*f"{recipe} {changes}".split(), "--data", str(data), "--output_dir", str(tmp_path / "run")]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT / 'training'}:{ROOT}", "MALLOC_MMAP_THRESHOLD_": "65536"}
-    command = [sys.executable, "-c", MEASURE, *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
-    assert done.returncode == 0, done.stderr
+    done = run_program(["python", "-c", MEASURE, *arguments], timeout=500, MALLOC_MMAP_THRESHOLD_="65536")
     measured = json.loads(done.stdout.splitlines()[-1])
     expected = estimate(parse_options(arguments), CPU, 1)
     growing = expected.total - expected.student - expected.teacher

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.paths import ROOT
+from tests.helpers.commands import run_program, torchrun
 from tests.helpers.tiny_runs import read_losses, tiny, train, write_images
 from training.run.session import Session
 from training.state.checkpoints import ResumeError
@@ -22,7 +22,6 @@ from training.state.files import FolderInUseError, UnwritableCheckpointError, re
 from training.state.interruption import InterruptedRunError
 
 
-TORCHRUN = [str(Path(sys.executable).with_name("torchrun")), "--standalone", "--nproc_per_node", "2"]
 TWO = "--batch_size 4"
 mounting = pytest.mark.skipif(os.getuid() != 0 or sys.platform != "linux", reason="only root can mount")
 
@@ -131,11 +130,6 @@ def mounted(folder: Path, *arguments: str):
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-def start(command: list[str]) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
-
-
 @pytest.mark.slow
 @mounting
 def test_a_full_disk_stops_all_processes(images, tmp_path):
@@ -143,17 +137,16 @@ def test_a_full_disk_stops_all_processes(images, tmp_path):
     run(images, tmp_path / "size", f"{TWO} --max_steps 1")
     last = tmp_path / "size" / "checkpoints" / "step-00000001"
     size = sum(path.stat().st_size for path in last.rglob("*")) // 1024
-    command = [*TORCHRUN, "training/pretrain.py", *tiny(images, tmp_path / "run", f"{TWO} --save_every 1")]
+    command = [*torchrun(2), "training/pretrain.py", *tiny(images, tmp_path / "run", f"{TWO} --save_every 1")]
     with mounted(tmp_path / "run", "-t", "tmpfs", "-o", f"size={2.6 * size:.0f}k", "full"):
-        done = start([*command, "--keep_checkpoints", "2"])
-        assert done.returncode == 1
+        done = run_program([*command, "--keep_checkpoints", "2"], code=1)
         assert done.stderr.count("run/checkpoints cannot be written: ") == 1, done.stderr
         assert "No space left on device" in done.stderr and 'pretrain.py", line' not in done.stderr
         assert checkpoints_in(tmp_path / "run") == ["last", "step-00000001", "step-00000002"]
-        done = start([*command, "--keep_checkpoints", "1"])  # room for the next is made after it
-        assert done.returncode == 1 and done.stderr.count("1 more checkpoints of") == 1
+        done = run_program([*command, "--keep_checkpoints", "1"], code=1)  # room for the next is made after it
+        assert done.stderr.count("1 more checkpoints of") == 1
         subprocess.run(["mount", "-o", "remount,size=100m", str(tmp_path / "run")], check=True)
-        assert start(command).returncode == 0
+        run_program(command)
         assert len(read_losses(tmp_path / "run")) == 6
 
 
@@ -188,9 +181,9 @@ def test_a_folder_that_is_another_one_elsewhere(images, tmp_path):
     """The second process has its own file system there, as another machine would."""
     output = tmp_path / "run"
     output.mkdir()
-    command = [*TORCHRUN, "--no-python", "env", f"OUTPUT={output}", "sh", "-c", UNSHARED, "sh", sys.executable]
-    done = start([*command, "-c", IMPATIENT, *tiny(images, output, TWO)])
-    assert done.returncode == 1 and done.stderr.count(f"{output} is not shared: processes on ") == 1, done.stderr
+    command = [*torchrun(2), "--no-python", "env", f"OUTPUT={output}", "sh", "-c", UNSHARED, "sh", sys.executable]
+    done = run_program([*command, "-c", IMPATIENT, *tiny(images, output, TWO)], code=1)
+    assert done.stderr.count(f"{output} is not shared: processes on ") == 1, done.stderr
     assert not any(output.iterdir())
 
 
