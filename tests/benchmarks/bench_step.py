@@ -99,12 +99,15 @@ def reference_step(batch: int, sizes=(224, 96), numbers=(2, 8), **options):
     return functools.partial(step, groups)
 
 
-def largest_difference(batch: int = 2, steps: int = 2, **options) -> dict[str, float]:
-    """Losses and weights of both after `steps` equal steps without stochastic depth: how far they are apart at most."""
+def largest_difference(batch: int = 2, steps: int = 2, drop_path: bool = False, **options) -> dict[str, float]:
+    """Returns how far losses and weights of both are apart at most after `steps` equal steps.
+
+    Both draw their own stochastic depth; without `drop_path` there is none.
+    """
     ours = our_step(batch, **options)
     student, teacher = ours.run.student, ours.run.teacher
     for module in student.modules():
-        if isinstance(module, EsViTDropPath):
+        if isinstance(module, EsViTDropPath) and not drop_path:
             module.rate = 0.0
     plain_student, plain_teacher = copy.deepcopy(student), copy.deepcopy(teacher)
     step = ReferenceStep(

@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from modeling_esvit import EsViTForPreTraining
+from tests.benchmarks.reference_parts import drop_path
 
 
 def plain_attention(attention: nn.Module, x: torch.Tensor, limit: int) -> torch.Tensor:
@@ -43,10 +44,10 @@ def plain_encoder(encoder: nn.Module, x: torch.Tensor, window: int = 7) -> torch
         embed, blocks = encoder.get_submodule(f"stage{stage}")
         x = normed(embed.norm, F.conv2d(x, embed.proj.weight, embed.proj.bias, embed.proj.stride, embed.proj.padding))
         for block in blocks.layers:
-            x = x + plain_attention(block[0].fn, normed(block[0].norm, x), window)
+            x = x + drop_path(plain_attention(block[0].fn, normed(block[0].norm, x), window), block)
             first, _, second = block[1].fn.net
             hidden = F.conv2d(normed(block[1].norm, x), first.weight, first.bias)
-            x = x + F.conv2d(hidden * torch.sigmoid(1.702 * hidden), second.weight, second.bias)
+            x = x + drop_path(F.conv2d(hidden * torch.sigmoid(1.702 * hidden), second.weight, second.bias), block)
     return normed(encoder.norm, x).flatten(2).transpose(1, 2)
 
 
