@@ -29,7 +29,7 @@ STAND_INS = {
     "tests/models/__init__.py": "",
     "tests/models/esvit/__init__.py": "",
     "tests/exporters/__init__.py": "",
-    # Upstream's export tests; ours are in tests/test_modeling.py.
+    # Upstream's export tests; ours are in tests/modeling_esvit/export.
     "tests/exporters/test_export.py": "class ExportTesterMixin:\n    pass\n",
     "tests/generation/__init__.py": "",
     "tests/generation/test_utils.py": "class GenerationTesterMixin:\n    pass\n",

@@ -1,93 +1,61 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""transformers' common tests on ViT and on a backbone of transformers, here DINOv2. They depart from the common ones as
-those of `test_modeling_esvit.py` do; hidden states have a class token in front, and as maps do not.
+"""Runs transformers' common tests on ViT and on a backbone of transformers, here DINOv2. They depart from the common ones
+as `common.py` lists; hidden states have a class token in front, and maps have not.
 """
 
 import unittest
 
 import torch
-from transformers.testing_utils import require_torch, torch_device
+from transformers.testing_utils import torch_device
 
-from modeling_esvit import EsViTBackbone, EsViTConfig, EsViTModel
+from modeling_esvit import EsViTModel
 
-from ...test_backbone_common import BackboneTesterMixin
-from .test_modeling_esvit import EsViTModelTest, EsViTModelTester
-
-
-FIELDS = {
-    "image_size": 32,
-    "num_prototypes": 32,
-    "head_hidden_size": 24,
-    "head_bottleneck_size": 16,
-    "norm_last_layer": False,
-    "out_features": ["stage1", "stage2"],
-    "out_indices": [1, 2],
-}
+from .common import EsViTBackboneTestMixin, EsViTModelTester, EsViTModelTestMixin
 
 
 class EsViTViTModelTester(EsViTModelTester):
-    """Sequences of 1 + 16 tokens, three blocks."""
+    """Sequences of 1 + 16 tokens; each of the three blocks is a stage."""
 
-    num_blocks, num_tokens, num_heads, width = 3, 17, 2, 16
+    depths = [1, 1, 1]
+    num_heads = [2, 2, 2]
+    map_sizes = [4, 4, 4]
+    widths = [16, 16, 16]
+    num_prefix = 1
+    fields = {
+        **{"architecture": "vit", "patch_size": 8, "embed_dim": 16, "depths": [3], "num_heads": [2]},
+        **{"mlp_ratio": 2.0, "drop_path_rate": 0.1},
+    }
 
-    def get_config(self):
-        fields = {"patch_size": 8, "embed_dim": self.width, "depths": [self.num_blocks], "num_heads": [self.num_heads]}
-        return EsViTConfig(architecture="vit", mlp_ratio=2.0, drop_path_rate=0.1, **fields, **FIELDS)
 
-
-@require_torch
-class EsViTViTModelTest(EsViTModelTest):
+class EsViTViTModelTest(EsViTModelTestMixin, unittest.TestCase):
     tester_class = EsViTViTModelTester
 
-    def setUp(self):
-        super().setUp()
-        self.model_tester = self.tester_class()
-
-    def check_attentions(self, attentions):
-        tester = self.model_tester
-        shape = (tester.batch_size, tester.num_heads, tester.num_tokens, tester.num_tokens)
-        self.assertListEqual([tuple(weights.shape) for weights in attentions], tester.num_blocks * [shape])
-        for weights in attentions:
-            torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]))
-
-    def check_hidden_states(self, outputs, is_backbone):
-        tester = self.model_tester
-        sequence = (tester.batch_size, tester.num_tokens, tester.width)
-        feature_map = (tester.batch_size, tester.width, 4, 4)
-        shape = feature_map if is_backbone else sequence
-        shapes = [tuple(state.shape) for state in outputs.hidden_states]
-        self.assertListEqual(shapes, (tester.num_blocks + 1) * [shape])
-        for state, reshaped in zip(outputs.hidden_states, outputs.get("reshaped_hidden_states") or (), strict=False):
-            torch.testing.assert_close(reshaped.flatten(2).transpose(1, 2), state[:, 1:])
+    def attention_shapes(self):
+        return 3 * [(self.model_tester.batch_size, 2, 17, 17)]
 
 
-@require_torch
-class EsViTViTBackboneTest(BackboneTesterMixin, unittest.TestCase):
-    all_model_classes = (EsViTBackbone,)
-    config_class = EsViTConfig
-
-    def setUp(self):
-        self.model_tester = EsViTViTModelTester()
+class EsViTViTBackboneTest(EsViTBackboneTestMixin, unittest.TestCase):
+    tester_class = EsViTViTModelTester
 
 
 class EsViTAutoModelTester(EsViTViTModelTester):
-    def get_config(self):
-        fields = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "mlp_ratio": 2}
-        backbone = {"model_type": "dinov2", "image_size": 32, "patch_size": 8, **fields}
-        return EsViTConfig(architecture="auto", backbone_config=backbone, **FIELDS)
+    """A DINOv2 of the same sizes."""
+
+    backbone = {
+        **{"model_type": "dinov2", "image_size": 32, "patch_size": 8, "hidden_size": 16, "num_hidden_layers": 3},
+        **{"num_attention_heads": 2, "mlp_ratio": 2},
+    }
+    fields = {"architecture": "auto", "backbone_config": backbone}
 
 
-@require_torch
 class EsViTAutoModelTest(EsViTViTModelTest):
     tester_class = EsViTAutoModelTester
 
     def check_hidden_states(self, outputs, is_backbone):
-        """As the backbone gives them: sequences."""
-        tester = self.model_tester
-        sequence = (tester.batch_size, tester.num_tokens, tester.width)
+        """The backbone gives sequences, whichever class asks for them."""
         shapes = [tuple(state.shape) for state in outputs.hidden_states]
-        self.assertListEqual(shapes, (tester.num_blocks + 1) * [sequence])
+        self.assertListEqual(shapes, 4 * [(self.model_tester.batch_size, 17, 16)])
 
     def test_capture_outputs_decorator(self):
         """The original forbids a model that collects its outputs inside another, as either could take what is the other's.
@@ -105,10 +73,5 @@ class EsViTAutoModelTest(EsViTViTModelTest):
                 torch.testing.assert_close(own, other)
 
 
-@require_torch
-class EsViTAutoBackboneTest(BackboneTesterMixin, unittest.TestCase):
-    all_model_classes = (EsViTBackbone,)
-    config_class = EsViTConfig
-
-    def setUp(self):
-        self.model_tester = EsViTAutoModelTester()
+class EsViTAutoBackboneTest(EsViTBackboneTestMixin, unittest.TestCase):
+    tester_class = EsViTAutoModelTester

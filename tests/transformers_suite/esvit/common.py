@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""transformers' common model, backbone and configuration tests on EsViT. Run by `tests/transformers_suite/run.py`.
+"""Fits transformers' common model, backbone and configuration tests to our classes; a file for each family uses it.
 
 Every departure from the common tests:
 
@@ -16,7 +16,6 @@ The tests that the mixins skip by themselves are for what these models do not ha
 embeddings, sub-configurations, tensor parallel plans, flash attention) or for machines with an accelerator.
 """
 
-import unittest
 from unittest.mock import patch
 
 import torch
@@ -25,7 +24,7 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES,
     MODEL_MAPPING_NAMES,
 )
-from transformers.testing_utils import require_torch, torch_device
+from transformers.testing_utils import torch_device
 
 from modeling_esvit import (
     EsViTBackbone,
@@ -47,33 +46,32 @@ MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES["esvit"] = "EsViTForImageClassifica
 
 
 class EsViTModelTester:
-    """Stages of 16, 8 and 4 tokens a side: with window 4 the first two have shifted windows, the last has none."""
+    """Describes a model by its stages, from 16 to 4 tokens a side. A family sets `fields` and what differs.
+
+    num_prefix: class tokens before the others in the hidden states.
+    """
 
     batch_size = 13
     image_size = 32
     is_training = True
     depths = [2, 2, 1]
     num_heads = [2, 2, 4]
-    window_size = 4
     map_sizes = [16, 8, 4]
     widths = [16, 32, 64]
+    window_size = 4
+    num_prefix = 0
+    fields = {}
 
     def get_config(self):
         return EsViTConfig(
             image_size=self.image_size,
-            patch_size=2,
-            embed_dim=self.widths[0],
-            depths=self.depths,
-            num_heads=self.num_heads,
-            window_size=self.window_size,
-            mlp_ratio=2.0,
-            drop_path_rate=0.1,
             num_prototypes=32,
             head_hidden_size=24,
             head_bottleneck_size=16,
             norm_last_layer=False,
             out_features=["stage1", "stage2"],
             out_indices=[1, 2],
+            **self.fields,
         )
 
     def prepare_config_and_inputs_for_common(self):
@@ -81,8 +79,17 @@ class EsViTModelTester:
         return self.get_config(), {"pixel_values": pixel_values}
 
 
+class EsViTHierarchicalTester(EsViTModelTester):
+    """Describes a model of stages of several resolutions, whose common fields it sets."""
+
+    def get_config(self):
+        sizes = {"embed_dim": self.widths[0], "depths": self.depths, "num_heads": self.num_heads}
+        self.fields = {"window_size": self.window_size, "mlp_ratio": 2.0, "drop_path_rate": 0.1, **sizes, **self.fields}
+        return super().get_config()
+
+
 def forward_with_loss(forward):
-    """EsViTForPreTraining.forward, with a scalar that depends on both heads as its loss."""
+    """Returns EsViTForPreTraining.forward with a scalar that depends on both heads as its loss."""
 
     def wrapper(self, *args, **kwargs):
         output = forward(self, *args, **kwargs)
@@ -94,13 +101,15 @@ def forward_with_loss(forward):
     return wrapper
 
 
-@require_torch
-class EsViTModelTest(ModelTesterMixin, unittest.TestCase):
+class EsViTModelTestMixin(ModelTesterMixin):
+    """Holds the tests of all model classes of a family, which names its tester."""
+
+    tester_class = EsViTModelTester
     all_model_classes = (EsViTModel, EsViTBackbone, EsViTForImageClassification, EsViTForPreTraining)
     test_resize_embeddings = False
 
     def setUp(self):
-        self.model_tester = EsViTModelTester()
+        self.model_tester = self.tester_class()
         self.config_tester = ConfigTester(
             self,
             config_class=EsViTConfig,
@@ -126,14 +135,17 @@ class EsViTModelTest(ModelTesterMixin, unittest.TestCase):
             self.assertIsInstance(model.get_input_embeddings(), torch.nn.Conv2d)
             self.assertIsNone(model.get_output_embeddings())
 
-    def check_attentions(self, attentions):
+    def attention_shapes(self):
+        """Returns the shape of the weights of each block."""
         tester = self.model_tester
         shapes = [
             (tester.batch_size * (size // tester.window_size) ** 2, heads, tester.window_size**2, tester.window_size**2)
-            for size, heads, depth in zip(tester.map_sizes, tester.num_heads, tester.depths, strict=True)
-            for _ in range(depth)
+            for size, heads in zip(tester.map_sizes, tester.num_heads, strict=True)
         ]
-        self.assertListEqual([tuple(weights.shape) for weights in attentions], shapes)
+        return [shape for shape, depth in zip(shapes, tester.depths, strict=True) for _ in range(depth)]
+
+    def check_attentions(self, attentions):
+        self.assertListEqual([tuple(weights.shape) for weights in attentions], self.attention_shapes())
         for weights in attentions:
             torch.testing.assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]))
 
@@ -160,19 +172,19 @@ class EsViTModelTest(ModelTesterMixin, unittest.TestCase):
             self.check_attentions(self.run_model(model).attentions)
             self.assertIsNone(self.run_model(model, output_attentions=False).attentions)
 
+    def stages_of_states(self, is_backbone):
+        """Returns the stage whose resolution each hidden state has: its own, as stages merge at their beginning."""
+        return (0, *range(len(self.model_tester.depths)))
+
     def check_hidden_states(self, outputs, is_backbone):
         tester = self.model_tester
-        # Backbones give maps before patch merging, the others tokens after it.
-        last = len(tester.depths) - 1
-        stages = range(last + 1) if is_backbone else [min(stage + 1, last) for stage in range(last + 1)]
-        sizes = [tester.map_sizes[stage] for stage in (0, *stages)]
-        widths = [tester.widths[stage] for stage in (0, *stages)]
-        maps = [(tester.batch_size, width, size, size) for width, size in zip(widths, sizes, strict=True)]
-        tokens = [(tester.batch_size, size**2, width) for width, size in zip(widths, sizes, strict=True)]
+        stages = self.stages_of_states(is_backbone)
+        maps = [(tester.batch_size, tester.widths[s], tester.map_sizes[s], tester.map_sizes[s]) for s in stages]
+        tokens = [(batch, tester.num_prefix + h * w, width) for batch, width, h, w in maps]
         shapes = [tuple(state.shape) for state in outputs.hidden_states]
         self.assertListEqual(shapes, maps if is_backbone else tokens)
         for state, reshaped in zip(outputs.hidden_states, outputs.get("reshaped_hidden_states") or (), strict=False):
-            torch.testing.assert_close(reshaped.flatten(2).transpose(1, 2), state)
+            torch.testing.assert_close(reshaped.flatten(2).transpose(1, 2), state[:, tester.num_prefix :])
 
     def test_hidden_states_output(self):
         for model_class in self.all_model_classes:
@@ -183,10 +195,12 @@ class EsViTModelTest(ModelTesterMixin, unittest.TestCase):
             self.check_hidden_states(self.run_model(model), is_backbone)
 
 
-@require_torch
-class EsViTBackboneTest(BackboneTesterMixin, unittest.TestCase):
+class EsViTBackboneTestMixin(BackboneTesterMixin):
+    """Holds the tests of the backbone class of a family, which names its tester."""
+
+    tester_class = EsViTModelTester
     all_model_classes = (EsViTBackbone,)
     config_class = EsViTConfig
 
     def setUp(self):
-        self.model_tester = EsViTModelTester()
+        self.model_tester = self.tester_class()
