@@ -22,11 +22,11 @@ from .backbone_probe import (
     TIMM,
     EsViTBackboneError,
     can_recompute,
-    description,
-    last_map,
+    compute_last_map,
+    describe_backbone,
+    find_unused_parameters,
+    list_backbone_stages,
     resolve_backbone,
-    stages,
-    unused_parameters,
 )
 from .family import DEFAULT_STRIDE, Family, TokenGrid
 from .tokens import (
@@ -61,7 +61,7 @@ class EsViTAutoLayer(EsViTLayer):
 
 
 @contextmanager
-def plain_attention(config: PreTrainedConfig) -> Iterator[None]:
+def use_plain_attention(config: PreTrainedConfig) -> Iterator[None]:
     """Fused kernels do not return weights, so a request for them is answered by the plain form."""
     chosen = config._attn_implementation
     config._attn_implementation = "eager"
@@ -78,7 +78,7 @@ class EsViTAutoEncoder(nn.Module):
         super().__init__()
         self.stage_names = config.stage_names
         self.last_stage = config.stage_names[-1]
-        self.backbone: Any = AutoBackbone.from_config(with_outputs(config))
+        self.backbone: Any = AutoBackbone.from_config(request_outputs(config))
         self.is_timm = config.backbone_config.model_type == TIMM
         self.norm = nn.Identity()
         self.stage = EsViTAutoStage()
@@ -87,7 +87,7 @@ class EsViTAutoEncoder(nn.Module):
         # would give each of its hidden states twice, and from these the wrong maps.
         install_output_capuring_hook(self.stage, "hidden_states", 0)
         install_output_capuring_hook(self.layer, "attentions", 1)
-        self.description = description(config.backbone_config)
+        self.description = describe_backbone(config.backbone_config)
         self.freeze()
 
     @property
@@ -106,13 +106,13 @@ class EsViTAutoEncoder(nn.Module):
         if torch.compiler.is_compiling():
             return
         try:
-            last_map(self.description, height, width)
+            compute_last_map(self.description, height, width)
         except EsViTBackboneError as error:
             raise EsViTInputError(str(error)) from error
 
     def freeze(self) -> None:
         """Take the gradient from parameters that its last map does not depend on, which DDP would wait for."""
-        for name in unused_parameters(self.description):
+        for name in find_unused_parameters(self.description):
             self.backbone.get_parameter(name).requires_grad_(False)
 
     def forward(self, crops: list[torch.Tensor], request: EncoderRequest) -> EncoderOutput:
@@ -138,7 +138,7 @@ class EsViTAutoEncoder(nn.Module):
             tokens=tokens,
             grids=grids,
             pooled=pooled,
-            maps=self.maps_of_stages(outputs[0]) if request.maps else None,
+            maps=self.pick_maps(outputs[0]) if request.maps else None,
             last_blocks=(pooled,) if request.last_blocks else (),
         )
 
@@ -147,7 +147,7 @@ class EsViTAutoEncoder(nn.Module):
         name, attends = self.backbone.config.model_type, self.backbone.has_attentions and not self.is_timm
         if output_attentions and not attends:
             raise EsViTBackboneError(f"The backbone {name} has no attention weights to return.")
-        with plain_attention(self.backbone.config) if output_attentions else nullcontext():
+        with use_plain_attention(self.backbone.config) if output_attentions else nullcontext():
             output = self.backbone.forward_with_filtered_kwargs(
                 images,
                 output_attentions=output_attentions,
@@ -162,12 +162,12 @@ class EsViTAutoEncoder(nn.Module):
         for weights in zip(*groups, strict=True):
             self.layer(weights[0] if len(weights) == 1 else weights)
 
-    def maps_of_stages(self, output: Any) -> tuple[torch.Tensor | None, ...]:
+    def pick_maps(self, output: Any) -> tuple[torch.Tensor | None, ...]:
         maps = dict(zip(self.backbone.out_features, output.feature_maps, strict=True))
         return tuple(maps.get(name) for name in self.stage_names)
 
 
-def with_outputs(config: "EsViTConfig") -> PreTrainedConfig:
+def request_outputs(config: "EsViTConfig") -> PreTrainedConfig:
     """The backbone's configuration, which now names the stages whose maps are wanted: some backbones have a norm for each
     of them. A timm model has none, and has no other hidden states than its maps.
     """
@@ -216,13 +216,13 @@ def complete(config: "EsViTConfig") -> None:
         )
     config.backbone_config = resolve_backbone(config.backbone_config)
     config.num_channels = getattr(config.backbone_config, "num_channels", 3)
-    config.embed_dim = list(stages(config.backbone_config).values())[-1]
+    config.embed_dim = list(list_backbone_stages(config.backbone_config).values())[-1]
     config.depths, config.num_heads, config.patch_size = [1], [1], 1
 
 
 def find_token_grids(config: "EsViTConfig", height: int, width: int) -> list[TokenGrid]:
     """Returns the grid of the last map alone."""
-    _, rows, columns = last_map(description(config.backbone_config), height, width)
+    _, rows, columns = compute_last_map(describe_backbone(config.backbone_config), height, width)
     return [TokenGrid(rows, columns, None, 0.0, (height, width))]
 
 
@@ -254,6 +254,6 @@ AUTO = Family(
     region_stride=lambda config: DEFAULT_STRIDE,
     complete=complete,
     completed=("num_channels", "embed_dim", "depths", "num_heads", "patch_size"),
-    stages=lambda config: stages(config.backbone_config),
+    stages=lambda config: list_backbone_stages(config.backbone_config),
     wraps_backbone=True,
 )

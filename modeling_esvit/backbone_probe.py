@@ -47,20 +47,20 @@ def resolve_backbone(backbone: str | dict | PreTrainedConfig) -> PreTrainedConfi
         EsViTBackboneError: transformers has no backbone of this type. OSError: there is no such model.
     """
     if isinstance(backbone, str):
-        backbone = named_backbone(backbone)
+        backbone = find_backbone(backbone)
     fields = backbone.to_dict() if isinstance(backbone, PreTrainedConfig) else backbone
     check_type(fields)
     model_type = BACKBONES_HERE.get(fields["model_type"], fields["model_type"])
-    return as_saved(as_saved({**fields, "model_type": model_type}).to_dict())  # twice: also what `fields` left out
+    return read_back(read_back({**fields, "model_type": model_type}).to_dict())  # twice: also what `fields` left out
 
 
-def as_saved(fields: dict[str, Any]) -> PreTrainedConfig:
+def read_back(fields: dict[str, Any]) -> PreTrainedConfig:
     """A configuration with lists for tuples: some backbones take only what a file can hold."""
     fields = json.loads(json.dumps(fields))
     return AutoConfig.for_model(**{name: value for name, value in fields.items() if name not in BOOKKEEPING})
 
 
-def named_backbone(name: str) -> dict | PreTrainedConfig:
+def find_backbone(name: str) -> dict | PreTrainedConfig:
     if name.startswith(TIMM_PREFIX):
         return {"model_type": TIMM, "backbone": name.removeprefix(TIMM_PREFIX)}
     check_type(PreTrainedConfig.get_config_dict(name)[0])
@@ -91,14 +91,14 @@ def check_type(fields: Any) -> None:
     raise EsViTBackboneError(f"transformers has no backbone of type {model_type!r}; it has: {known}.")
 
 
-def description(config: PreTrainedConfig) -> str:
+def describe_backbone(config: PreTrainedConfig) -> str:
     """All that decides how a backbone computes, as text."""
     return json.dumps(config.to_dict(), sort_keys=True)
 
 
 @functools.lru_cache(maxsize=8)
-def on_meta(text: str) -> PreTrainedModel:
-    """A backbone without weights, by its [`description`].
+def build_on_meta(text: str) -> PreTrainedModel:
+    """A backbone without weights, by its [`describe_backbone`].
 
     Raises:
         EsViTBackboneError: it cannot be built.
@@ -121,46 +121,46 @@ def can_recompute(model: nn.Module) -> bool:
     return supported and not any(isinstance(module, _BatchNorm) for module in model.modules())
 
 
-def stages(config: PreTrainedConfig) -> dict[str, int]:
+def list_backbone_stages(config: PreTrainedConfig) -> dict[str, int]:
     """Names of the stages of a backbone, from the stem if it has one, and the width of each."""
-    model: Any = on_meta(description(config))
+    model: Any = build_on_meta(describe_backbone(config))
     return dict(zip(model.stage_names, model.num_features, strict=True))
 
 
 @torch.no_grad()
-def map_shape(model: Any, height: int, width: int) -> tuple[int, ...]:
+def compute_map_shape(model: Any, height: int, width: int) -> tuple[int, ...]:
     """Raises what the code of the model raises."""
     images = torch.empty(1, getattr(model.config, "num_channels", 3), height, width, device="meta")
     return tuple(model(images).feature_maps[-1].shape)
 
 
-def other_size(model: Any, height: int, width: int) -> str:
+def suggest_size(model: Any, height: int, width: int) -> str:
     """The next larger square that a model takes, or what it was built for: some need multiples of several patches."""
     larger = SIZE_STEP * (max(height, width) // SIZE_STEP + 1)
     for side in range(larger, larger + LARGER_SIZES * SIZE_STEP, SIZE_STEP):
         try:
-            map_shape(model, side, side)
+            compute_map_shape(model, side, side)
         except SIZE_FAILURES:
             continue
         return f"; it takes {side} x {side}"
-    size = built_size(model.config)
+    size = find_built_size(model.config)
     return "" if size is None else f"; it was built for {size[0]} x {size[1]}"
 
 
 @functools.lru_cache(maxsize=1024)
-def last_map(text: str, height: int, width: int) -> tuple[int, int, int]:
+def compute_last_map(text: str, height: int, width: int) -> tuple[int, int, int]:
     """Shape `(C, rows, columns)` of the last feature map of an image of `height` x `width` pixels.
 
     Raises:
         EsViTBackboneError: the backbone cannot take such an image, or its last output is no map.
     """
-    model: Any = on_meta(text)
+    model: Any = build_on_meta(text)
     name = model.config.model_type
     try:
-        shape = map_shape(model, height, width)
+        shape = compute_map_shape(model, height, width)
     except SIZE_FAILURES as error:
         raise EsViTBackboneError(
-            f"The backbone {name} cannot take images of {height} x {width} pixels{other_size(model, height, width)} "
+            f"The backbone {name} cannot take images of {height} x {width} pixels{suggest_size(model, height, width)} "
             f"({type(error).__name__}: {error})."
         ) from error
     if len(shape) != 4:
@@ -174,15 +174,15 @@ def last_map(text: str, height: int, width: int) -> tuple[int, int, int]:
 
 
 @functools.lru_cache(maxsize=64)
-def unused_parameters(text: str) -> tuple[str, ...]:
+def find_unused_parameters(text: str) -> tuple[str, ...]:
     """Names of parameters that the last feature map does not depend on, such as norms that only a classifier uses.
 
     Raises:
-        EsViTBackboneError: see [`last_map`].
+        EsViTBackboneError: see [`compute_last_map`].
     """
-    model: Any = on_meta(text)
-    height, width = built_size(model.config) or (224, 224)
-    last_map(text, height, width)
+    model: Any = build_on_meta(text)
+    height, width = find_built_size(model.config) or (224, 224)
+    compute_last_map(text, height, width)
     images = torch.empty(1, getattr(model.config, "num_channels", 3), height, width, device="meta")
     with torch.enable_grad():
         model(images).feature_maps[-1].sum().backward()
@@ -191,7 +191,7 @@ def unused_parameters(text: str) -> tuple[str, ...]:
     return unused
 
 
-def built_size(config: PreTrainedConfig) -> tuple[int, int] | None:
+def find_built_size(config: PreTrainedConfig) -> tuple[int, int] | None:
     """Height and width that a backbone says it was built for."""
     size = getattr(config, "image_size", None)
     if size is None:

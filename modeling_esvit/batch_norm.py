@@ -25,12 +25,12 @@ class BatchStatistics(NamedTuple):
     variance: torch.Tensor
 
 
-def other_dims(x: torch.Tensor) -> list[int]:
+def list_other_dims(x: torch.Tensor) -> list[int]:
     """All dimensions but that of the channels."""
     return [0, *range(2, x.ndim)]
 
 
-def by_channel(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+def broadcast_channels(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     """`[C]`, to be broadcast over `x` `[n, C, ...]`."""
     return values.view(-1, *[1] * (x.ndim - 2))
 
@@ -43,7 +43,7 @@ class JointBatchNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, eps: float):
         exact = x.to(torch.promote_types(x.dtype, torch.float32))
-        variance, mean = torch.var_mean(exact, other_dims(x), correction=0)
+        variance, mean = torch.var_mean(exact, list_other_dims(x), correction=0)
         count = mean.new_full((1,), x.numel() / len(mean))
         local = torch.cat([mean, variance, count])
         joint = local.new_empty(get_world_size() * len(local))
@@ -63,13 +63,13 @@ class JointBatchNorm(torch.autograd.Function):
     def backward(ctx: Any, *gradients: torch.Tensor):
         x, weight, mean, scale, total = ctx.saved_tensors
         gradient = gradients[0].to(mean.dtype)
-        unit = (x.to(mean.dtype) - by_channel(mean, x)) * by_channel(scale, x)
-        sums = torch.stack([gradient.sum(other_dims(x)), (gradient * unit).sum(other_dims(x))])
+        unit = (x.to(mean.dtype) - broadcast_channels(mean, x)) * broadcast_channels(scale, x)
+        sums = torch.stack([gradient.sum(list_other_dims(x)), (gradient * unit).sum(list_other_dims(x))])
         bias_gradient, weight_gradient = sums.clone()
         all_reduce(sums)
         shift, slope = sums / total
-        centered = gradient - by_channel(shift, x) - unit * by_channel(slope, x)
-        return (centered * by_channel(weight * scale, x)).to(x.dtype), weight_gradient, bias_gradient, None
+        centered = gradient - broadcast_channels(shift, x) - unit * broadcast_channels(slope, x)
+        return (centered * broadcast_channels(weight * scale, x)).to(x.dtype), weight_gradient, bias_gradient, None
 
 
 class EsViTBatchNorm(_BatchNorm):
@@ -140,7 +140,7 @@ def join_batches(module: nn.Module) -> None:
         for name, child in parent.named_children():
             if isinstance(child, _BatchNorm):
                 if not isinstance(child, EsViTBatchNorm):
-                    parent.add_module(name, as_own(child))
+                    parent.add_module(name, convert_norm(child))
                 parent.get_submodule(name).joint = True  # type: ignore[assignment]  # of EsViTBatchNorm
 
 
@@ -151,7 +151,7 @@ KINDS = {
 }
 
 
-def as_own(norm: _BatchNorm) -> EsViTBatchNorm:
+def convert_norm(norm: _BatchNorm) -> EsViTBatchNorm:
     kind = KINDS.get(type(norm).__name__)
     if kind is None or norm.momentum is None or not (norm.affine and norm.track_running_stats):
         raise EsViTBackboneError(

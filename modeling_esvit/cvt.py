@@ -43,14 +43,14 @@ from .tokens import (
     Grid,
     TokenFunction,
     add_branch,
-    drop_path_rates,
     pack_groups,
     pool_groups,
-    recomputed,
+    recompute_inner,
     split_groups,
+    spread_drop_path_rates,
     to_map,
 )
-from .windows import padded_size, to_tokens, to_windows
+from .windows import compute_padded_size, to_tokens, to_windows
 
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class EsViTCvtAttention(nn.Module):
         """One group, `[n, h, w, C]`."""
         n, h, w, width = tokens.shape
         window = min(self.config.window_size, h, w)
-        height, width_in_tokens = padded_size(h, w, window)
+        height, width_in_tokens = compute_padded_size(h, w, window)
         padded = F.pad(tokens, (0, 0, 0, width_in_tokens - w, 0, height - h))
         projected, batch = self.qkv(padded)
         layout = ([(n, height, width_in_tokens)], window, 0, self.num_heads)
@@ -179,8 +179,8 @@ class EsViTCvtMLP(nn.Module):
     def forward(self, hidden_states: torch.Tensor, norm: TokenFunction) -> torch.Tensor:
         """Any `[..., C]`; `norm` is applied first."""
         first, activation, second = self.net
-        hidden = recomputed(first, norm, hidden_states)
-        return self.dropout(recomputed(second, lambda hidden: self.dropout(activation(hidden)), hidden))
+        hidden = recompute_inner(first, norm, hidden_states)
+        return self.dropout(recompute_inner(second, lambda hidden: self.dropout(activation(hidden)), hidden))
 
 
 class EsViTCvtBranch(nn.Module):
@@ -249,7 +249,7 @@ class EsViTCvtEncoder(nn.Module):
         super().__init__()
         self.config = config
         self.depths = config.depths
-        for stage, rates in enumerate(drop_path_rates(config.drop_path_rate, config.depths)):
+        for stage, rates in enumerate(spread_drop_path_rates(config.drop_path_rate, config.depths)):
             parts = [EsViTCvtEmbed(config, stage), EsViTCvtStage(config, stage, rates)]
             self.add_module(f"stage{stage}", nn.ModuleList(parts))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)

@@ -98,7 +98,7 @@ class EsViTForPreTrainingOutput(ModelOutput):
     attentions: tuple[torch.Tensor, ...] | None = None
 
 
-def evaluation_preprocessor(config: EsViTConfig) -> dict:
+def describe_preprocessing(config: EsViTConfig) -> dict:
     """The paper's evaluation transform as fields of a [`BitImageProcessor`]: shortest edge to 256, bicubic, centre crop of
     224, ImageNet statistics. Other construction sizes keep that ratio.
     """
@@ -183,7 +183,7 @@ class EsViTPreTrainedModel(PreTrainedModel):
         processor_file = folder / "preprocessor_config.json"
         if is_main_process and not folder.is_file() and not processor_file.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            processor_file.write_text(json.dumps(evaluation_preprocessor(self.config), indent=2) + "\n")
+            processor_file.write_text(json.dumps(describe_preprocessing(self.config), indent=2) + "\n")
         self.config.auto_map = dict(AUTO_MAP)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
 
@@ -213,7 +213,7 @@ class EsViTModel(EsViTPreTrainedModel):
     def get_input_embeddings(self) -> nn.Module:
         return self.encoder.input_embedding()
 
-    def as_crops(self, pixel_values: torch.Tensor | list[torch.Tensor] | None) -> list[torch.Tensor]:
+    def check_crops(self, pixel_values: torch.Tensor | list[torch.Tensor] | None) -> list[torch.Tensor]:
         """The input as a list of groups, refused where its type or shape cannot be right. Values are not looked at."""
         crops = [pixel_values] if isinstance(pixel_values, torch.Tensor) else pixel_values
         if crops is None or len(crops) == 0:
@@ -249,7 +249,7 @@ class EsViTModel(EsViTPreTrainedModel):
         Raises:
             EsViTInputError: wrong rank, type or number of channels, or a size that the architecture cannot take.
         """
-        crops = self.as_crops(pixel_values)
+        crops = self.check_crops(pixel_values)
         with_maps = bool(kwargs.get("output_hidden_states", self.config.output_hidden_states))
         request = EncoderRequest(
             attentions=bool(kwargs.get("output_attentions", self.config.output_attentions)),
@@ -276,7 +276,7 @@ class EsViTModel(EsViTPreTrainedModel):
         num_blocks = sum(self.config.depths)
         if not isinstance(n, int) or n not in range(1, num_blocks + 1):
             raise ValueError(f"n must be an integer between 1 and the {num_blocks} blocks of this model, got {n}.")
-        output = self.encoder(self.as_crops(pixel_values), EncoderRequest(last_blocks=n))
+        output = self.encoder(self.check_crops(pixel_values), EncoderRequest(last_blocks=n))
         means = [pool_groups(output.tokens, output.grids)] if append_mean else []
         return torch.cat([*output.last_blocks, *means], dim=-1)
 

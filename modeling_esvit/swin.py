@@ -31,21 +31,21 @@ from .tokens import (
     Grid,
     TokenFunction,
     add_branch,
-    drop_path_rates,
-    image_parts,
-    num_tokens,
+    count_tokens,
     pack_groups,
     pool_groups,
-    recomputed,
+    recompute_inner,
     split_groups,
+    split_images,
+    spread_drop_path_rates,
     to_map,
 )
 from .windows import (
+    compute_padded_size,
+    index_relative_positions,
     is_padded,
-    legacy_shift_masks,
-    padded_size,
-    relative_position_index,
-    shift_mask,
+    make_legacy_shift_masks,
+    make_shift_mask,
     to_tokens,
     to_windows,
 )
@@ -117,11 +117,11 @@ class EsViTSwinAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, num_heads))
-        self.register_buffer("relative_position_index", relative_position_index(window), persistent=False)
+        self.register_buffer("relative_position_index", index_relative_positions(window), persistent=False)
 
     def init_weights(self, std: float) -> None:
         init.trunc_normal_(self.relative_position_bias_table, std=std)
-        init.copy_(self.relative_position_index, relative_position_index(self.window))
+        init.copy_(self.relative_position_index, index_relative_positions(self.window))
 
     def position_bias(self) -> torch.Tensor:
         """`[heads, window**2, window**2]`."""
@@ -155,13 +155,13 @@ class EsViTSwinAttention(nn.Module):
         """Args:
         hidden_states: packed tokens.
         norm: is applied to them first.
-        masks: of shifted windows, see [`shift_mask`] and [`legacy_shift_masks`].
+        masks: of shifted windows, see [`make_shift_mask`] and [`make_legacy_shift_masks`].
         biases: what earlier calls with other parts of the same batch have computed; the rest is added.
         output_attentions: also return the weights of each group `[n * windows, heads, window**2, window**2]`.
         """
         attend = attention_function(self.config, output_attentions)
         layout = (grids, self.window, self.shift, self.num_heads)
-        rows = recomputed(self.qkv, self.padded(norm, grids), hidden_states).reshape(-1, self.head_dim)
+        rows = recompute_inner(self.qkv, self.padded(norm, grids), hidden_states).reshape(-1, self.head_dim)
         windows = to_windows(rows, *layout)
         additive_masks = [self.additive_mask(grid, masks, biases) for grid in grids]
         sizes = [3 * n * mask.shape[1] * self.window**2 for (n, _, _), mask in zip(grids, additive_masks, strict=True)]
@@ -204,8 +204,8 @@ class EsViTSwinLayer(EsViTLayer):
     ) -> tuple[torch.Tensor, AttentionWeights]:
         in_parts = hidden_states.device.type == "cpu" and not output_attentions and not torch.compiler.is_compiling()
         in_parts = in_parts and all(mask.ndim == 3 for mask in masks.values())  # legacy masks go on from image to image
-        parts = image_parts(grids, PART_TOKENS) if in_parts else [grids]
-        lengths = [sum(num_tokens(part)) for part in parts]
+        parts = split_images(grids, PART_TOKENS) if in_parts else [grids]
+        lengths = [sum(count_tokens(part)) for part in parts]
         factors = [self.drop_path(grids, hidden_states) for _ in ("attention", "mlp")]
         per_part = [[None] * len(parts) if f is None else f.split(lengths) for f in factors]
         biases: ByShape = {}
@@ -228,7 +228,7 @@ class EsViTSwinPatchMerging(nn.Module):
         self.reduction = nn.Linear(4 * dim, 2 * dim, bias=False)
 
     def forward(self, hidden_states: torch.Tensor, grids: list[Grid]) -> tuple[torch.Tensor, list[Grid]]:
-        merged = recomputed(self.reduction, lambda tokens: self.norm(self.merge(tokens, grids)), hidden_states)
+        merged = recompute_inner(self.reduction, lambda tokens: self.norm(self.merge(tokens, grids)), hidden_states)
         return merged, [(n, (h + 1) // 2, (w + 1) // 2) for n, h, w in grids]
 
     @staticmethod
@@ -258,20 +258,23 @@ class EsViTSwinStage(EsViTStage):
         is_last = index == len(config.depths) - 1
         self.downsample = None if is_last else EsViTSwinPatchMerging(config, dim)
 
-    def shift_masks(self, grids: list[Grid], like: torch.Tensor) -> ByShape:
+    def make_shift_masks(self, grids: list[Grid], like: torch.Tensor) -> ByShape:
         """The masks of the shifted blocks; none in a stage without shift."""
         if not self.shift:
             return {}
         if self.legacy_map is not None and self.training:
             layout = (self.legacy_map, self.window, self.shift, like)
-            return {grid[1:]: legacy_shift_masks(grid, *layout) for grid in grids}
-        return {(h, w): shift_mask(*padded_size(h, w, self.window), self.window, self.shift, like) for _, h, w in grids}
+            return {grid[1:]: make_legacy_shift_masks(grid, *layout) for grid in grids}
+        return {
+            (h, w): make_shift_mask(*compute_padded_size(h, w, self.window), self.window, self.shift, like)
+            for _, h, w in grids
+        }
 
     def forward(
         self, hidden_states: torch.Tensor, grids: list[Grid], output_attentions: bool = False, last_blocks: int = 0
     ) -> tuple[torch.Tensor, list[Grid], torch.Tensor, list[torch.Tensor]]:
         """Returns tokens and grids after merging, the tokens before it, and those of the last `last_blocks` blocks."""
-        masks = self.shift_masks(grids, hidden_states)
+        masks = self.make_shift_masks(grids, hidden_states)
         kept = []
         for index, block in enumerate(self.blocks):
             hidden_states, _ = block(hidden_states, grids, masks, output_attentions)
@@ -291,7 +294,7 @@ class EsViTSwinEncoder(nn.Module):
         self.patch_size = config.patch_size
         self.depths = config.depths
         self.patch_embed = EsViTSwinPatchEmbed(config)
-        rates = drop_path_rates(config.drop_path_rate, config.depths)
+        rates = spread_drop_path_rates(config.drop_path_rate, config.depths)
         self.layers = nn.ModuleList(EsViTSwinStage(config, stage, rates[stage]) for stage in range(len(rates)))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 

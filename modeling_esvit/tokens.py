@@ -77,17 +77,17 @@ class EncoderOutput:
     last_blocks: tuple[torch.Tensor, ...] = ()
 
 
-def num_tokens(grids: list[Grid]) -> list[int]:
+def count_tokens(grids: list[Grid]) -> list[int]:
     return [n * h * w for n, h, w in grids]
 
 
 def split_groups(tokens: torch.Tensor, grids: list[Grid]) -> list[torch.Tensor]:
     """`[B, T, C]`, packed or not, to one `[n, h, w, C]` a group."""
-    groups = tokens.flatten(0, 1).split(num_tokens(grids)) if len(grids) > 1 else [tokens]
+    groups = tokens.flatten(0, 1).split(count_tokens(grids)) if len(grids) > 1 else [tokens]
     return [group.reshape(n, h, w, tokens.shape[-1]) for group, (n, h, w) in zip(groups, grids, strict=True)]
 
 
-def recomputed(linear: nn.Module, function: TokenFunction, x: torch.Tensor) -> torch.Tensor:
+def recompute_inner(linear: nn.Module, function: TokenFunction, x: torch.Tensor) -> torch.Tensor:
     """`linear(function(x))`. In training, what `function` (a norm, an activation) returns is not stored for the backward
     pass but computed there again: it costs little, and would be half of what a block stores.
     """
@@ -109,8 +109,8 @@ class EsViTMLP(nn.Module):
 
     def forward(self, hidden_states: torch.Tensor, norm: TokenFunction) -> torch.Tensor:
         """Any `[..., C]`; `norm` is applied first."""
-        hidden = recomputed(self.fc1, norm, hidden_states)
-        return self.dropout(recomputed(self.fc2, lambda hidden: self.dropout(self.act(hidden)), hidden))
+        hidden = recompute_inner(self.fc1, norm, hidden_states)
+        return self.dropout(recompute_inner(self.fc2, lambda hidden: self.dropout(self.act(hidden)), hidden))
 
 
 def pack_groups(groups: list[torch.Tensor]) -> torch.Tensor:
@@ -120,7 +120,7 @@ def pack_groups(groups: list[torch.Tensor]) -> torch.Tensor:
     return torch.cat([group.flatten(0, -2) for group in groups]).unsqueeze(0)
 
 
-def image_parts(grids: list[Grid], limit: int) -> list[list[Grid]]:
+def split_images(grids: list[Grid], limit: int) -> list[list[Grid]]:
     """The images of all groups, in order, in parts of at most `limit` tokens, or of one image where that has more."""
     parts: list[list[Grid]] = [[]]
     room = limit
@@ -151,7 +151,7 @@ def add_branch(tokens: torch.Tensor, branch: torch.Tensor, factors: torch.Tensor
     return tokens + branch if factors is None else torch.addcmul(tokens, branch, factors)
 
 
-def drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
+def spread_drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
     """Of each block of each stage: from 0 to `rate`, linearly over all blocks."""
     last = max(sum(depths) - 1, 1)
     rates = iter([rate * block / last for block in range(sum(depths))])

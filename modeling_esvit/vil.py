@@ -39,9 +39,9 @@ from .tokens import (
     EsViTStage,
     Grid,
     add_branch,
-    drop_path_rates,
     pack_groups,
     split_groups,
+    spread_drop_path_rates,
     to_map,
 )
 from .vil_attention import EsViTViLFullAttention, EsViTViLSparseAttention
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from .configuration_esvit import EsViTConfig
 
 
-def construction_side(config: "EsViTConfig", stage: int) -> int:
+def find_construction_side(config: "EsViTConfig", stage: int) -> int:
     """Side of the map of a stage, in tokens, at construction."""
     side = config.image_size if isinstance(config.image_size, int) else config.image_size[0]
     for stride in config.patch_strides[: stage + 1]:
@@ -59,17 +59,17 @@ def construction_side(config: "EsViTConfig", stage: int) -> int:
     return side
 
 
-def sequence_grids(grids: list[Grid], num_global: int) -> list[Grid]:
+def find_sequences(grids: list[Grid], num_global: int) -> list[Grid]:
     """The sequences of each group as a map of one row."""
     return [(n, 1, num_global + h * w) for n, h, w in grids]
 
 
 def split_sequences(sequences: torch.Tensor, grids: list[Grid], num_global: int) -> list[torch.Tensor]:
     """Packed sequences to one `[n, g + h * w, C]` a group."""
-    return [group.flatten(1, 2) for group in split_groups(sequences, sequence_grids(grids, num_global))]
+    return [group.flatten(1, 2) for group in split_groups(sequences, find_sequences(grids, num_global))]
 
 
-def local_tokens(sequences: torch.Tensor, grids: list[Grid], num_global: int) -> torch.Tensor:
+def drop_global_tokens(sequences: torch.Tensor, grids: list[Grid], num_global: int) -> torch.Tensor:
     """Packed sequences without their global tokens."""
     return pack_groups([group[:, num_global:] for group in split_sequences(sequences, grids, num_global)])
 
@@ -104,7 +104,7 @@ class EsViTViLEmbedding(nn.Module):
         grids = [(m.shape[0], m.shape[1], m.shape[2]) for m in embedded]
         return self.norm_embed(pack_groups(embedded)), grids
 
-    def with_global_tokens(self, tokens: torch.Tensor, grids: list[Grid]) -> torch.Tensor:
+    def add_global_tokens(self, tokens: torch.Tensor, grids: list[Grid]) -> torch.Tensor:
         """Packed local tokens to packed sequences."""
         if not self.num_global:
             return tokens
@@ -126,7 +126,9 @@ class EsViTViLAttentionBlock(EsViTLayer):
         if config.sparse_stages[stage]:
             self.attn = EsViTViLSparseAttention(config, dim, heads, self.num_global)
         else:
-            self.attn = EsViTViLFullAttention(config, dim, heads, self.num_global, construction_side(config, stage))
+            self.attn = EsViTViLFullAttention(
+                config, dim, heads, self.num_global, find_construction_side(config, stage)
+            )
         self.drop_path = EsViTDropPath(drop_path)
 
     def forward(
@@ -138,7 +140,7 @@ class EsViTViLAttentionBlock(EsViTLayer):
             *(self.attn(group, h, w, output_attentions) for group, (_, h, w) in zip(groups, grids, strict=True)),
             strict=True,
         )
-        factors = self.drop_path(sequence_grids(grids, self.num_global), hidden_states)
+        factors = self.drop_path(find_sequences(grids, self.num_global), hidden_states)
         branch = pack_groups(list(outputs)).flatten(0, 1)
         hidden_states = add_branch(hidden_states.flatten(0, 1), branch, factors).view_as(hidden_states)
         if not output_attentions:
@@ -158,7 +160,7 @@ class EsViTViLMLPBlock(GradientCheckpointingLayer):
         self.drop_path = EsViTDropPath(drop_path)
 
     def forward(self, hidden_states: torch.Tensor, grids: list[Grid]) -> torch.Tensor:
-        factors = self.drop_path(sequence_grids(grids, self.num_global), hidden_states)
+        factors = self.drop_path(find_sequences(grids, self.num_global), hidden_states)
         # The norm's call, not the norm: Accelerate's hooks move every module that they find among the arguments.
         branch = self.mlp(hidden_states, self.norm.__call__).flatten(0, 1)
         return add_branch(hidden_states.flatten(0, 1), branch, factors).view_as(hidden_states)
@@ -184,14 +186,14 @@ class EsViTViLStage(EsViTStage, nn.ModuleList):
         """Packed local tokens, as the stage's embedding gives them, to packed local tokens, and packed sequences: those
         of the last block, and of the last `last_blocks` blocks.
         """
-        sequences = self.embedding.with_global_tokens(hidden_states, grids)
+        sequences = self.embedding.add_global_tokens(hidden_states, grids)
         kept = []
         blocks = list(self)[1:]
         for attention, mlp in zip(blocks[::2], blocks[1::2], strict=True):
             sequences, _ = attention(sequences, grids, output_attentions)
             sequences = mlp(sequences, grids)
             kept.append(sequences)
-        return local_tokens(sequences, grids, self.num_global), sequences, kept[max(len(kept) - last_blocks, 0) :]
+        return drop_global_tokens(sequences, grids, self.num_global), sequences, kept[max(len(kept) - last_blocks, 0) :]
 
 
 class EsViTViLEncoder(nn.Module):
@@ -201,7 +203,7 @@ class EsViTViLEncoder(nn.Module):
         super().__init__()
         self.depths = config.depths
         self.patch_strides = config.patch_strides
-        rates = drop_path_rates(config.drop_path_rate, config.depths)
+        rates = spread_drop_path_rates(config.drop_path_rate, config.depths)
         for stage, stage_rates in enumerate(rates):
             self.add_module(f"layer{stage + 1}", EsViTViLStage(config, stage, stage_rates))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -249,7 +251,7 @@ class EsViTViLEncoder(nn.Module):
             ]
         sequences = self.norm(sequences)
         return EncoderOutput(
-            tokens=local_tokens(sequences, grids, stage.num_global),
+            tokens=drop_global_tokens(sequences, grids, stage.num_global),
             grids=grids,
             pooled=pool_sequences(sequences, grids, stage.num_global),
             maps=tuple(maps) if request.maps else None,

@@ -59,7 +59,7 @@ def parse_architecture(text: str) -> dict[str, Any]:
         raise EsViTArchitectureError(f"Sparse stages have chunks of different sides ({sorted(windows)}); use one.")
     return {
         "architecture": "vil",
-        **width_fields([stage["d"] for stage in stages]),
+        **make_width_fields([stage["d"] for stage in stages]),
         "depths": [stage["n"] for stage in stages],
         "num_heads": [stage["h"] for stage in stages],
         "sparse_stages": [stage["s"] for stage in stages],
@@ -70,7 +70,7 @@ def parse_architecture(text: str) -> dict[str, Any]:
     }
 
 
-def width_fields(widths: list[int]) -> dict[str, Any]:
+def make_width_fields(widths: list[int]) -> dict[str, Any]:
     """`embed_dim`, and `stage_dims` if the width does not double from stage to stage."""
     doubling = [widths[0] * 2**stage for stage in range(len(widths))]
     return {"embed_dim": widths[0], "stage_dims": None if widths == doubling else widths}

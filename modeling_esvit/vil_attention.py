@@ -27,27 +27,27 @@ Place = int | torch.Tensor  # one of these places; `[1]` on the device if it was
 SparseWeights = tuple[torch.Tensor, torch.Tensor | None]
 
 
-def axis_offsets(window: int) -> torch.Tensor:
+def find_axis_offsets(window: int) -> torch.Tensor:
     """Row (or column) of a query minus that of a key, for keys of three chunks: `[window, 3 * window]`."""
     return torch.arange(window)[:, None] - torch.arange(-window, 2 * window)[None, :]
 
 
-def chunk_position_index(window: int) -> torch.Tensor:
+def index_chunk_positions(window: int) -> torch.Tensor:
     """Row of the bias table for each query of a chunk and key of the 3 x 3 around it: `[W**2, 9 * W**2]`."""
-    index = axis_offsets(window) + 2 * window - 1
+    index = find_axis_offsets(window) + 2 * window - 1
     rows, columns = (index.view(window, 3, window) for _ in range(2))  # query, chunk, key
     index = rows[:, None, :, None, :, None] * (4 * window - 1) + columns[None, :, None, :, None, :]
     return index.reshape(window**2, 9 * window**2)
 
 
-def within_window(window: int) -> torch.Tensor:
+def is_within_window(window: int) -> torch.Tensor:
     """Whether a key is at most `window` rows and columns from the query, in the layout of the position index."""
-    near = (axis_offsets(window).abs() <= window).view(window, 3, window)
+    near = (find_axis_offsets(window).abs() <= window).view(window, 3, window)
     near = near[:, None, :, None, :, None] & near[None, :, None, :, None, :]
     return near.reshape(window**2, 9 * window**2)
 
 
-def full_position_index(side: int) -> torch.Tensor:
+def index_full_positions(side: int) -> torch.Tensor:
     """Row of the bias table for each (query, key) of a `side` x `side` map: `[side**4]`, flat."""
     rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     rows, columns = rows.flatten(), columns.flatten()
@@ -146,11 +146,11 @@ class EsViTViLFullAttention(EsViTViLAttention):
         super().__init__(config, dim, num_heads, num_global, (2 * side - 1) ** 2)
         self.side = side
         self.qkv = nn.Linear(dim, 3 * dim, bias=config.qkv_bias)
-        self.register_buffer("relative_position_index", full_position_index(side), persistent=False)
+        self.register_buffer("relative_position_index", index_full_positions(side), persistent=False)
 
     def init_weights(self, std: float) -> None:
         super().init_weights(std)
-        init.copy_(self.relative_position_index, full_position_index(self.side))
+        init.copy_(self.relative_position_index, index_full_positions(self.side))
 
     def local_bias(self, num_local: int) -> torch.Tensor:
         """`[heads, T, T]`. For a map of another number of tokens than at construction, the matrix of biases is resized as
@@ -198,11 +198,11 @@ class EsViTViLSparseAttention(EsViTViLAttention):
             self.query_global = nn.Linear(dim, dim, bias=config.qkv_bias)
             self.kv_global = nn.Linear(dim, 2 * dim, bias=config.qkv_bias)
             self.proj_global = nn.Linear(dim, dim)
-        self.register_buffer("relative_position_index", chunk_position_index(self.window), persistent=False)
+        self.register_buffer("relative_position_index", index_chunk_positions(self.window), persistent=False)
 
     def init_weights(self, std: float) -> None:
         super().init_weights(std)
-        init.copy_(self.relative_position_index, chunk_position_index(self.window))
+        init.copy_(self.relative_position_index, index_chunk_positions(self.window))
 
     def places(self, device: torch.device) -> list[Place]:
         """The chunks that each query sees, by their places in the 3 x 3 around it."""
@@ -224,7 +224,7 @@ class EsViTViLSparseAttention(EsViTViLAttention):
 
         bias = self.local_relative_position_bias_table[by_key(self.relative_position_index)].permute(2, 0, 1)
         if self.exact_window:
-            near = within_window(self.window).to(bias.device)
+            near = is_within_window(self.window).to(bias.device)
             bias = bias.masked_fill(~by_key(near), -torch.inf)
         return bias
 

@@ -29,10 +29,10 @@ from .tokens import (
     Grid,
     TokenFunction,
     add_branch,
-    drop_path_rates,
     pack_groups,
-    recomputed,
+    recompute_inner,
     split_groups,
+    spread_drop_path_rates,
 )
 
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .configuration_esvit import EsViTConfig
 
 
-def sequences_of(grids: list[Grid]) -> list[Grid]:
+def find_sequences(grids: list[Grid]) -> list[Grid]:
     """The grids of sequences: one row of a class token and `h * w` patches."""
     return [(n, 1, 1 + h * w) for n, h, w in grids]
 
@@ -84,7 +84,7 @@ class EsViTViTAttention(nn.Module):
         attend = attention_function(self.config, output_attentions)
         dropout = self.attention_dropout if self.training else 0.0
         outputs, weights = [], []
-        for group in split_groups(recomputed(self.qkv, norm, hidden_states), sequences):
+        for group in split_groups(recompute_inner(self.qkv, norm, hidden_states), sequences):
             heads = group.view(group.shape[0], group.shape[2], 3, self.num_heads, self.head_dim)
             query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)
             output, group_weights = attend(self, query, key, value, None, scaling=self.scaling, dropout=dropout)
@@ -132,7 +132,7 @@ class EsViTViTEncoder(nn.Module):
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.empty(1, num_positions, dim))
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        (rates,) = drop_path_rates(config.drop_path_rate, config.depths)
+        (rates,) = spread_drop_path_rates(config.drop_path_rate, config.depths)
         self.blocks = nn.ModuleList(EsViTViTLayer(config, rate) for rate in rates)
         self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
 
@@ -158,7 +158,7 @@ class EsViTViTEncoder(nn.Module):
         and after each block; the features of the last blocks their class tokens, each after the final norm.
         """
         tokens, grids = self.embed(crops)
-        sequences = sequences_of(grids)
+        sequences = find_sequences(grids)
         maps = [self.to_map(tokens, grids)] if request.maps else []
         kept = []
         for index, block in enumerate(self.blocks):

@@ -44,18 +44,18 @@ def is_padded(grids: list[Grid], window: int) -> bool:
     return any(h % window or w % window for _, h, w in grids)
 
 
-def padded_size(height: int, width: int, window: int) -> tuple[int, int]:
+def compute_padded_size(height: int, width: int, window: int) -> tuple[int, int]:
     return height + -height % window, width + -width % window
 
 
-def window_positions(height: int, width: int, window: int, shift: int) -> np.ndarray:
+def find_window_positions(height: int, width: int, window: int, shift: int) -> np.ndarray:
     """For each cell of a padded map its place after shift and partition, window after window: `[height, width]`."""
     rows, columns = np.ix_((np.arange(height) - shift) % height, (np.arange(width) - shift) % width)
     index = (rows // window) * (width // window) + columns // window
     return (index * window + rows % window) * window + columns % window
 
 
-def relative_position_index(window: int) -> torch.Tensor:
+def index_relative_positions(window: int) -> torch.Tensor:
     """Row of the bias table for each (query, key) of a window: `[window**2 * window**2]`, flat."""
     rows, columns = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
     rows, columns = rows.flatten(), columns.flatten()
@@ -64,7 +64,7 @@ def relative_position_index(window: int) -> torch.Tensor:
     return (row_offset * (2 * window - 1) + column_offset).flatten()
 
 
-def shift_mask(height: int, width: int, window: int, shift: int, like: torch.Tensor) -> torch.Tensor:
+def make_shift_mask(height: int, width: int, window: int, shift: int, like: torch.Tensor) -> torch.Tensor:
     """Additive mask of shifted windows on a padded map: -100 between tokens that the cyclic shift brought together from
     different parts of the image, else 0. Computed from the current map, which the original's training runs before
     October 2021 did not do. Returns `[windows, window**2, window**2]`.
@@ -79,7 +79,9 @@ def shift_mask(height: int, width: int, window: int, shift: int, like: torch.Ten
     return torch.where(label[:, :, None] == label[:, None, :], 0.0, -100.0).to(like.dtype)
 
 
-def legacy_shift_masks(grid: Grid, built: tuple[int, int], window: int, shift: int, like: torch.Tensor) -> torch.Tensor:
+def make_legacy_shift_masks(
+    grid: Grid, built: tuple[int, int], window: int, shift: int, like: torch.Tensor
+) -> torch.Tensor:
     """The masks of the original's training runs before October 2021, which were always those of the map at construction,
     `built`: window k of the list of all windows of all images has mask k modulo their number. Returns
     `[p, windows, window**2, window**2]`, where p is the number of images after which they repeat.
@@ -88,9 +90,9 @@ def legacy_shift_masks(grid: Grid, built: tuple[int, int], window: int, shift: i
         EsViTInputError: the images are no multiple of p, where the original raised too.
     """
     n, h, w = grid
-    height, width = padded_size(h, w, window)
+    height, width = compute_padded_size(h, w, window)
     num_windows = height // window * (width // window)
-    masks = shift_mask(*padded_size(*built, window), window, shift, like)
+    masks = make_shift_mask(*compute_padded_size(*built, window), window, shift, like)
     period = len(masks) // math.gcd(len(masks), num_windows)
     if n % period:
         raise EsViTInputError(
@@ -101,13 +103,13 @@ def legacy_shift_masks(grid: Grid, built: tuple[int, int], window: int, shift: i
     return masks[index].unflatten(0, (period, num_windows))
 
 
-def with_heads(places: np.ndarray, images: int, length: int, heads: int, cells: int) -> np.ndarray:
+def add_heads(places: np.ndarray, images: int, length: int, heads: int, cells: int) -> np.ndarray:
     """Places in the windows of one image `[p]` -> rows of `[n, windows, heads, length]`: `[n, p, heads]`."""
     rows = (places[:, None] // length * heads + np.arange(heads)) * length + places[:, None] % length
     return np.arange(images)[:, None, None] * (cells * heads) + rows
 
 
-def group_index(
+def index_group(
     grid: Grid, window: int, shift: int, heads: int, *, tokens: range, first_output: int
 ) -> tuple[np.ndarray, ...]:
     """The fields of [`WindowIndex`] for one group.
@@ -117,14 +119,14 @@ def group_index(
         first_output: rows of the outputs before this group's.
     """
     n, h, w = grid
-    height, width = padded_size(h, w, window)
+    height, width = compute_padded_size(h, w, window)
     cells, length = height * width, window**2
     three, head = np.arange(3), np.arange(heads)
-    positions = window_positions(height, width, window, shift)
+    positions = find_window_positions(height, width, window, shift)
     is_token = np.zeros((height, width), dtype=bool)
     is_token[:h, :w] = True
-    outputs = with_heads(positions[is_token], n, length, heads, cells)  # [n, h * w, heads]
-    pads = with_heads(positions[~is_token], n, length, heads, cells).reshape(-1, heads)  # [P, heads]
+    outputs = add_heads(positions[is_token], n, length, heads, cells)  # [n, h * w, heads]
+    pads = add_heads(positions[~is_token], n, length, heads, cells).reshape(-1, heads)  # [P, heads]
     stacked = 3 * first_output + three * (n * cells * heads)  # first rows of q, k and v
     token_at = np.full(cells, -1)
     token_at[positions[is_token]] = np.arange(h * w)
@@ -142,7 +144,7 @@ def group_index(
 
 
 @functools.lru_cache(maxsize=64)
-def window_index(grids: tuple[Grid, ...], window: int, shift: int, heads: int) -> WindowIndex:
+def index_windows(grids: tuple[Grid, ...], window: int, shift: int, heads: int) -> WindowIndex:
     """Kept for the next batch of the same shapes; a step of Swin-T needs about thirty. Made with NumPy, so that no mode of
     torch that happens to be on leaves its mark on what is kept.
     """
@@ -151,7 +153,7 @@ def window_index(grids: tuple[Grid, ...], window: int, shift: int, heads: int) -
     first_token = first_output = 0
     for n, h, w in grids:
         tokens = range(first_token, num_tokens)
-        groups.append(group_index((n, h, w), window, shift, heads, tokens=tokens, first_output=first_output))
+        groups.append(index_group((n, h, w), window, shift, heads, tokens=tokens, first_output=first_output))
         first_token += n * h * w
         first_output += len(groups[-1][4])
     with torch.inference_mode(False):  # what inference has made may serve training later
@@ -206,7 +208,7 @@ class ToTokens(Gather):
         return result, None, None, None
 
 
-def by_index(rows: torch.Tensor) -> bool:
+def is_gathered(rows: torch.Tensor) -> bool:
     """Whether these rows are moved by one gather; a tensor of another class (a fake one) has no values to move."""
     return rows.device.type == "cpu" and type(rows) is torch.Tensor and not torch.compiler.is_compiling()
 
@@ -215,17 +217,17 @@ def to_windows(rows: torch.Tensor, grids: list[Grid], window: int, shift: int, h
     """Rows of projected tokens `[(T + 1) * 3 * heads, d]`, the last token only if [`is_padded`] -> `[3 M, d]`, for each
     group q, k and v `[3, n, windows, heads, window**2]`.
     """
-    if not by_index(rows):
+    if not is_gathered(rows):
         return cut_windows(rows, grids, window, shift, heads)
-    index = window_index(tuple(grids), window, shift, heads)
+    index = index_windows(tuple(grids), window, shift, heads)
     return ToWindows.apply(rows, index.to_windows, index.from_windows, index.padding)
 
 
 def to_tokens(rows: torch.Tensor, grids: list[Grid], window: int, shift: int, heads: int) -> torch.Tensor:
     """Rows of outputs `[M, d]`, for each group `[n, windows, heads, window**2]` -> `[T * heads, d]`."""
-    if not by_index(rows):
+    if not is_gathered(rows):
         return join_windows(rows, grids, window, shift, heads)
-    index = window_index(tuple(grids), window, shift, heads)
+    index = index_windows(tuple(grids), window, shift, heads)
     return ToTokens.apply(rows, index.to_tokens, index.from_tokens, index.output_padding)
 
 
@@ -235,7 +237,7 @@ def cut_windows(rows: torch.Tensor, grids: list[Grid], window: int, shift: int, 
     sizes = [n * h * w for n, h, w in grids]
     windows = []
     for group, (n, h, w) in zip(tokens[: sum(sizes)].split(sizes), grids, strict=True):
-        height, width = padded_size(h, w, window)
+        height, width = compute_padded_size(h, w, window)
         image = group.view(n, h, w, -1)
         image = torch.cat([image, tokens[-1].expand(n, h, width - w, -1)], dim=2) if width > w else image
         image = torch.cat([image, tokens[-1].expand(n, height - h, width, -1)], dim=1) if height > h else image
@@ -247,7 +249,7 @@ def cut_windows(rows: torch.Tensor, grids: list[Grid], window: int, shift: int, 
 
 def join_windows(rows: torch.Tensor, grids: list[Grid], window: int, shift: int, heads: int) -> torch.Tensor:
     """[`to_tokens`] step by step."""
-    padded = [(n, *padded_size(h, w, window)) for n, h, w in grids]
+    padded = [(n, *compute_padded_size(h, w, window)) for n, h, w in grids]
     tokens = []
     groups = rows.split([n * height * width * heads for n, height, width in padded])
     for group, (n, h, w), (_, height, width) in zip(groups, grids, padded, strict=True):

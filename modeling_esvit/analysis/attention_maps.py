@@ -25,7 +25,7 @@ from modeling_esvit.errors import EsViTError
 from modeling_esvit.families import FAMILIES
 from modeling_esvit.family import AttentionLayout
 from modeling_esvit.vil_attention import to_chunks, with_margin
-from modeling_esvit.windows import padded_size, window_positions
+from modeling_esvit.windows import compute_padded_size, find_window_positions
 
 
 PADDING = -1
@@ -183,8 +183,8 @@ def block_attentions(model: Any, pixel_values: torch.Tensor) -> list[BlockAttent
 def windowed(weights: torch.Tensor, places: TokenPlaces, window: int, shift: int) -> BlockAttention:
     """Of windows of a padded and rolled map, `[B * windows, heads, window**2, window**2]`."""
     rows, columns = places.grid
-    height, width = padded_size(rows, columns, window)
-    positions = torch.from_numpy(window_positions(height, width, window, shift))[:rows, :columns]
+    height, width = compute_padded_size(rows, columns, window)
+    positions = torch.from_numpy(find_window_positions(height, width, window, shift))[:rows, :columns]
     numbers = torch.full((height * width,), PADDING)
     numbers[positions.flatten()] = torch.arange(rows * columns)
     numbers = numbers.view(-1, window**2).to(weights.device)

@@ -20,7 +20,7 @@ from transformers import AutoModel, SwinConfig, SwinModel
 
 from modeling_esvit.configuration_esvit import EsViTConfig
 from modeling_esvit.conversion import ConversionError
-from modeling_esvit.modeling_esvit import EsViTModel, evaluation_preprocessor
+from modeling_esvit.modeling_esvit import EsViTModel, describe_preprocessing
 
 
 NATIVE_EPS = 1e-5
@@ -66,12 +66,12 @@ def load_backbone(folder: str | Path) -> EsViTModel:
     return model
 
 
-def residual_scale(config: EsViTConfig) -> float:
+def compute_residual_scale(config: EsViTConfig) -> float:
     """Factor s between the native hidden states and ours."""
     return math.sqrt(NATIVE_EPS / config.layer_norm_eps)
 
 
-def native_obstacles(config: EsViTConfig) -> list[str]:
+def find_native_obstacles(config: EsViTConfig) -> list[str]:
     """Why transformers' own Swin cannot carry a model of this configuration; empty if it can."""
     if config.architecture != "swin":
         return [f"its architecture is {config.family.name}, and that format is of Swins alone"]
@@ -95,9 +95,9 @@ def native_obstacles(config: EsViTConfig) -> list[str]:
     return obstacles
 
 
-def native_state_dict(model: EsViTModel) -> dict[str, torch.Tensor]:
+def make_native_state_dict(model: EsViTModel) -> dict[str, torch.Tensor]:
     """The backbone's tensors under transformers' names, with the residual stream scaled."""
-    scale = residual_scale(model.config)
+    scale = compute_residual_scale(model.config)
     tensors = {}
     for name, tensor in model.encoder.state_dict().items():
         value = tensor * scale if SCALED.search(name) else tensor
@@ -117,16 +117,16 @@ def to_native(model: EsViTModel) -> SwinModel:
     Raises:
         ConversionError: that format cannot carry it; every reason is named.
     """
-    obstacles = native_obstacles(model.config)
+    obstacles = find_native_obstacles(model.config)
     if obstacles:
         raise ConversionError(f"transformers' Swin format cannot carry this model: {'; '.join(obstacles)}.")
     fields = {name: getattr(model.config, name) for name in SHARED_FIELDS}
     native = SwinModel(SwinConfig(**fields, layer_norm_eps=NATIVE_EPS))
-    native.load_state_dict(native_state_dict(model))
+    native.load_state_dict(make_native_state_dict(model))
     return native.eval()
 
 
-def random_images(config: EsViTConfig, num_images: int, size: tuple[int, int]) -> torch.Tensor:
+def draw_images(config: EsViTConfig, num_images: int, size: tuple[int, int]) -> torch.Tensor:
     """Images of contrast 1/4 to 2, always the same ones."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(num_images, config.num_channels, *size, generator=generator)
@@ -134,13 +134,13 @@ def random_images(config: EsViTConfig, num_images: int, size: tuple[int, int]) -
 
 
 @torch.no_grad()
-def largest_difference(native: SwinModel, model: EsViTModel, num_images: int = 4) -> float:
+def measure_difference(native: SwinModel, model: EsViTModel, num_images: int = 4) -> float:
     """Largest difference of regions and view features, relative to the largest output (at least 1), over random images of
     the construction size and of contrast 1/4 to 2, in the models' own precision.
     """
     size = model.config.image_size
     height, width = (size, size) if isinstance(size, int) else size
-    images = random_images(model.config, num_images, (height, width))
+    images = draw_images(model.config, num_images, (height, width))
     ours, theirs = model.eval()(images), native.eval()(images)
     pairs = [(ours.last_hidden_state, theirs.last_hidden_state), (ours.pooler_output, theirs.pooler_output)]
     return max(((a - b).abs().max() / a.abs().max().clamp(min=1)).item() for a, b in pairs)
@@ -150,14 +150,14 @@ def save_native(model: EsViTModel, folder: Path) -> float:
     """Write `config.json`, `model.safetensors` and `preprocessor_config.json`, load them as a user would, and compare.
 
     Returns:
-        The difference found, see [`largest_difference`].
+        The difference found, see [`measure_difference`].
 
     Raises:
         ConversionError: the format cannot carry the model, or what was written gives other outputs.
     """
     to_native(model).save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps(evaluation_preprocessor(model.config), indent=2) + "\n")
-    difference = largest_difference(AutoModel.from_pretrained(folder), model)
+    (folder / "preprocessor_config.json").write_text(json.dumps(describe_preprocessing(model.config), indent=2) + "\n")
+    difference = measure_difference(AutoModel.from_pretrained(folder), model)
     if not difference <= TOLERANCE:
         raise ConversionError(
             f"The model in transformers' format differs from ours by {difference:.1e} of the largest output, more than "

@@ -74,7 +74,7 @@ class NumpyType:
         """The state of a plain type says nothing more than its code, but for a byte order that is always little."""
 
 
-def numpy_scalar(dtype: NumpyType, data: bytes) -> float | int | bool:
+def decode_numpy_scalar(dtype: NumpyType, data: bytes) -> float | int | bool:
     """Stands in for the function that pickled numpy scalars name."""
     if dtype.code not in NUMPY_SCALARS:
         raise pickle.UnpicklingError(f"Unsupported numpy type {dtype.code!r}")
@@ -84,8 +84,8 @@ def numpy_scalar(dtype: NumpyType, data: bytes) -> float | int | bool:
 SAFE_GLOBALS: list[Any] = [
     argparse.Namespace,
     (NumpyType, "numpy.dtype"),
-    (numpy_scalar, "numpy._core.multiarray.scalar"),
-    (numpy_scalar, "numpy.core.multiarray.scalar"),  # numpy 1
+    (decode_numpy_scalar, "numpy._core.multiarray.scalar"),
+    (decode_numpy_scalar, "numpy.core.multiarray.scalar"),  # numpy 1
 ]
 
 
@@ -129,7 +129,7 @@ def read_checkpoint(path: str | Path, key: str = "teacher") -> OriginalCheckpoin
     state_dict, left_out = clean_names(network)
     if not state_dict:
         raise ConversionError(f"{path} holds no tensors, only {preview(content)}. {SUPPORTED}")
-    family = family_of(state_dict, path)
+    family = require_family(state_dict, path)
     left_out += drop_derived(state_dict, family)
     checkpoint = OriginalCheckpoint(state_dict, family, source, left_out=left_out)
     if network is not content:
@@ -149,7 +149,7 @@ def load_original_state_dict(path: str | Path, key: str = "teacher") -> dict[str
 
 def read_file(path: Path) -> Any:
     """Tensors and plain values of a checkpoint file; the data of a zip archive stays on disk until it is used."""
-    kind = file_kind(path)
+    kind = find_file_kind(path)
     try:
         if kind == SAFETENSORS:
             return load_file(path)
@@ -160,14 +160,14 @@ def read_file(path: Path) -> Any:
     except UNPICKLING_ERRORS as error:
         refused = re.search(r"GLOBAL (\S+)", str(error))
         if refused is None:
-            raise ConversionError(f"{path} is damaged or no checkpoint: {first_line(error)} {SUPPORTED}") from error
+            raise ConversionError(f"{path} is damaged or no checkpoint: {shorten_error(error)} {SUPPORTED}") from error
         raise ConversionError(
             f"{path} holds an object of type {refused[1]}, which is not loaded because creating it could execute code. "
             "Save the state dict alone, with torch.save(model.state_dict(), ...), where you trust the file."
         ) from error
 
 
-def file_kind(path: Path) -> str:
+def find_file_kind(path: Path) -> str:
     """`ZIP`, `SAFETENSORS` or `PICKLE` (before torch 1.6), from the first bytes."""
     with path.open("rb") as file:
         head = file.read(512)
@@ -199,7 +199,7 @@ def describe_bytes(head: bytes) -> str:
     return "a binary file of another kind"
 
 
-def first_line(error: Exception) -> str:
+def shorten_error(error: Exception) -> str:
     """An error of torch.load without its advice to switch the safety off."""
     text = str(error).split("WeightsUnpickler error: ")[-1].strip() or type(error).__name__
     return text.splitlines()[0].rstrip(".") + "."
@@ -235,7 +235,7 @@ def clean_names(network: Mapping) -> tuple[dict[str, torch.Tensor], list[str]]:
     return state_dict, left_out
 
 
-def family_of(state_dict: Mapping[str, torch.Tensor], path: Path) -> str:
+def require_family(state_dict: Mapping[str, torch.Tensor], path: Path) -> str:
     """The family of a network. Another architecture is refused by its name, not by a list of all its tensors."""
     for pattern, description in FOREIGN:
         found = next((name for name in state_dict if re.search(pattern, name)), None)
@@ -250,13 +250,13 @@ def family_of(state_dict: Mapping[str, torch.Tensor], path: Path) -> str:
 def drop_derived(state_dict: dict[str, torch.Tensor], family: str) -> list[str]:
     """Delete the tensors that the model makes itself, and second names of others. Returns their names."""
     derived = [name for name in state_dict if ORIGINAL_FAMILIES[family].derived.search(name)]
-    derived += aliases(state_dict, ORIGINAL_FAMILIES[family].alias)
+    derived += find_aliases(state_dict, ORIGINAL_FAMILIES[family].alias)
     for name in derived:
         del state_dict[name]
     return derived
 
 
-def aliases(state_dict: Mapping[str, torch.Tensor], pattern: re.Pattern | None) -> list[str]:
+def find_aliases(state_dict: Mapping[str, torch.Tensor], pattern: re.Pattern | None) -> list[str]:
     """The names that match, if all of them are second names; none of networks that learned these tensors apart."""
     firsts = {name: pattern.sub("", name) for name in state_dict if pattern.search(name)} if pattern else {}
     same = all(

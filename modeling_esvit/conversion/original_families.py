@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from modeling_esvit.conversion import ConversionError
-from modeling_esvit.conversion.original_resnet import resnet_fields
+from modeling_esvit.conversion.original_resnet import infer_resnet_fields
 from modeling_esvit.cvt import CVT, CVT_CONSTANTS
 from modeling_esvit.families import FAMILIES
-from modeling_esvit.vil_architecture import width_fields
+from modeling_esvit.vil_architecture import make_width_fields
 
 
 DEFAULT_IMAGE_SIZE = 224
@@ -132,7 +132,7 @@ def infer_vil(state_dict: Mapping[str, torch.Tensor], image_size: int | None) ->
     chunks = {infer_window(rows) // 2 for (rows, _), is_sparse in zip(tables, sparse, strict=True) if is_sparse}
     hidden, width = shape_of(state_dict, f"layer{stages[-1]}.*.mlp.fc1.weight", 2)
     return {
-        **width_fields([shape[0] for shape in embeddings]),
+        **make_width_fields([shape[0] for shape in embeddings]),
         **({"window_size": chunks.pop()} if chunks else {}),
         "image_size": infer_vil_image_size(sides, image_size),
         "num_channels": embeddings[0][1],
@@ -217,7 +217,7 @@ def infer_resnet(state_dict: Mapping[str, torch.Tensor], image_size: int | None)
     for pattern in ("conv1.weight", *(name for name in state_dict if RESNET_WIDTH.match(name))):
         shape_of(state_dict, pattern, 4)
     try:
-        backbone = resnet_fields(state_dict)
+        backbone = infer_resnet_fields(state_dict)
     except KeyError as error:
         raise ConversionError(f"The tensor {error.args[0]} is missing.") from error
     return {"backbone_config": backbone, "image_size": image_size or DEFAULT_IMAGE_SIZE}

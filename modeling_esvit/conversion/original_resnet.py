@@ -45,7 +45,7 @@ def to_torchvision(name: str) -> str:
     return f"layer{int(match[1]) + 1}.{match[2]}.{part}{name[match.end() :]}"
 
 
-def resnet_fields(state_dict: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+def infer_resnet_fields(state_dict: Mapping[str, torch.Tensor]) -> dict[str, Any]:
     """Fields of a `ResNetConfig`, with `model_type`, from the names and shapes of tensors by torchvision's names. The
     stride of a bottleneck, which no shape tells, is in its 3 x 3 convolution, as torchvision has it.
 

@@ -16,14 +16,14 @@ import torch
 
 from modeling_esvit.configuration_esvit import EsViTConfig, find_published_name
 from modeling_esvit.conversion import ConversionError
-from modeling_esvit.conversion.native_swin import SCALED, residual_scale
-from modeling_esvit.modeling_esvit import EsViTModel, evaluation_preprocessor
+from modeling_esvit.conversion.native_swin import SCALED, compute_residual_scale
+from modeling_esvit.modeling_esvit import EsViTModel, describe_preprocessing
 
 
 OTHER = "swin-tiny"  # whose entry of timm an architecture without a name takes, with its own sizes as arguments
 
 
-def timm_stages(config: EsViTConfig) -> list[tuple[tuple[int, int], tuple[int, int], tuple[int, int]]]:
+def compute_timm_stages(config: EsViTConfig) -> list[tuple[tuple[int, int], tuple[int, int], tuple[int, int]]]:
     """Map, window and shift of each stage as timm computes them, each for rows and columns."""
     rows, columns = config.patch_grid()
     stages = []
@@ -36,7 +36,7 @@ def timm_stages(config: EsViTConfig) -> list[tuple[tuple[int, int], tuple[int, i
     return stages
 
 
-def timm_obstacles(config: EsViTConfig) -> list[str]:
+def find_timm_obstacles(config: EsViTConfig) -> list[str]:
     """Why timm's Swin cannot carry a model of this configuration; empty if it can."""
     if config.architecture != "swin":
         return [f"its architecture is {config.family.name}; timm's Swin holds Swins"]
@@ -47,7 +47,7 @@ def timm_obstacles(config: EsViTConfig) -> list[str]:
         obstacles.append("it adds position embeddings, which timm's does not")
     if config.hidden_act != "gelu":
         obstacles.append(f"hidden_act is {config.hidden_act!r}, but timm's is 'gelu'")
-    for stage, (sides, window, shift) in enumerate(timm_stages(config)):
+    for stage, (sides, window, shift) in enumerate(compute_timm_stages(config)):
         ours, our_shift = config.stage_window(stage)
         if (window, shift) != ((ours, ours), (our_shift, our_shift)):
             obstacles.append(
@@ -61,7 +61,7 @@ def timm_obstacles(config: EsViTConfig) -> list[str]:
     return obstacles
 
 
-def timm_arguments(config: EsViTConfig) -> dict[str, Any]:
+def make_timm_arguments(config: EsViTConfig) -> dict[str, Any]:
     """Arguments of `timm.create_model`, the first of them its `model_name`."""
     at_224 = copy.copy(config)
     at_224.image_size = 224
@@ -86,9 +86,9 @@ def timm_arguments(config: EsViTConfig) -> dict[str, Any]:
     }
 
 
-def timm_preprocessing(config: EsViTConfig) -> dict[str, Any]:
+def describe_timm_preprocessing(config: EsViTConfig) -> dict[str, Any]:
     """The evaluation transform as timm writes it, for `timm.data.create_transform`."""
-    transform = evaluation_preprocessor(config)
+    transform = describe_preprocessing(config)
     height, width = transform["crop_size"]["height"], transform["crop_size"]["width"]
     return {
         "input_size": [config.num_channels, height, width],
@@ -100,9 +100,9 @@ def timm_preprocessing(config: EsViTConfig) -> dict[str, Any]:
     }
 
 
-def timm_state_dict(model: EsViTModel) -> dict[str, torch.Tensor]:
+def make_timm_state_dict(model: EsViTModel) -> dict[str, torch.Tensor]:
     """The backbone's tensors under timm's names, with the residual stream scaled."""
-    scale = residual_scale(model.config)
+    scale = compute_residual_scale(model.config)
     return {
         re.sub(r"^layers\.(\d+)\.downsample", lambda match: f"layers.{int(match[1]) + 1}.downsample", name): (
             tensor * scale if SCALED.search(name) else tensor
@@ -120,14 +120,14 @@ def save_timm(model: EsViTModel, folder: Path) -> None:
     import timm
     from timm.models import save_for_hf
 
-    obstacles = timm_obstacles(model.config)
+    obstacles = find_timm_obstacles(model.config)
     if obstacles:
         raise ConversionError(f"timm's Swin cannot carry this model: {'; '.join(obstacles)}.")
-    arguments = timm_arguments(model.config)
+    arguments = make_timm_arguments(model.config)
     theirs = timm.create_model(**arguments)
-    theirs.load_state_dict(timm_state_dict(model))
+    theirs.load_state_dict(make_timm_state_dict(model))
     saved = {name: value for name, value in arguments.items() if name not in ("model_name", "num_classes")}
-    cfg = {"pretrained_cfg": timm_preprocessing(model.config)}
+    cfg = {"pretrained_cfg": describe_timm_preprocessing(model.config)}
     save_for_hf(theirs, str(folder), model_config=cfg, model_args=saved, safe_serialization=True)
 
 

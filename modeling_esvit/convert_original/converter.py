@@ -21,7 +21,7 @@ import torch
 
 from modeling_esvit.configuration_esvit import EsViTArchitectureError, EsViTConfig, check_field, find_published_name
 from modeling_esvit.conversion import ConversionError
-from modeling_esvit.conversion.native_swin import load_backbone, residual_scale, save_native
+from modeling_esvit.conversion.native_swin import compute_residual_scale, load_backbone, save_native
 from modeling_esvit.conversion.original_architecture import infer_config
 from modeling_esvit.conversion.original_checkpoint import OriginalCheckpoint, read_checkpoint
 from modeling_esvit.conversion.original_families import join_numbers
@@ -79,7 +79,7 @@ def describe_architecture(config: EsViTConfig) -> str:
 # Tensors
 
 
-def our_name(name: str) -> str:
+def to_our_name(name: str) -> str:
     """Name in `EsViTForPreTraining` of a tensor of the original."""
     if (inner := to_transformers(name)) != name:
         return BACKBONE + inner
@@ -87,8 +87,8 @@ def our_name(name: str) -> str:
     return new + name[len(old) :]
 
 
-def original_name(name: str) -> str:
-    """Inverse of [`our_name`]."""
+def to_original_name(name: str) -> str:
+    """Inverse of [`to_our_name`]."""
     if name.startswith(BACKBONE):
         return to_torchvision(name.removeprefix(BACKBONE))
     old, new = next((old, new) for old, new in RENAMED_PREFIXES if name.startswith(new))
@@ -102,14 +102,16 @@ def check_tensors(expected: Mapping[str, torch.Tensor], found: Mapping[str, torc
         ConversionError: they differ; every missing, unexpected and misshapen tensor is named, as the original names it.
     """
     problems = [
-        f"missing: {original_name(name)} {list(tensor.shape)}" for name, tensor in expected.items() if name not in found
+        f"missing: {to_original_name(name)} {list(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name not in found
     ]
     for name, tensor in found.items():
         if name not in expected:
-            problems.append(f"unexpected: {original_name(name)} {list(tensor.shape)}")
+            problems.append(f"unexpected: {to_original_name(name)} {list(tensor.shape)}")
         elif tensor.shape != expected[name].shape:
             shapes = f"{list(tensor.shape)}, expected {list(expected[name].shape)}"
-            problems.append(f"misshapen: {original_name(name)} {shapes}")
+            problems.append(f"misshapen: {to_original_name(name)} {shapes}")
     if problems:
         listed = "\n  ".join(problems)
         raise ConversionError(
@@ -118,7 +120,7 @@ def check_tensors(expected: Mapping[str, torch.Tensor], found: Mapping[str, torc
 
 
 def check_finite(tensors: Mapping[str, torch.Tensor]) -> None:
-    broken = [original_name(name) for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    broken = [to_original_name(name) for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
         raise ConversionError(f"NaN or infinite values (training had diverged): {', '.join(broken)}.")
 
@@ -131,12 +133,12 @@ def build_model(
     Raises:
         ConversionError: tensors are missing, unexpected, misshapen or not finite.
     """
-    tensors = {our_name(name): tensor for name, tensor in checkpoint.state_dict.items()}
+    tensors = {to_our_name(name): tensor for name, tensor in checkpoint.state_dict.items()}
     has_heads = any(name.startswith(("view_head.", "region_head.")) for name in tensors)
     if has_heads:
-        frozen, reason = prototype_norm_frozen(checkpoint)
+        frozen, reason = find_prototype_norm(checkpoint)
         config = infer_config(checkpoint.state_dict, image_size, **{"norm_last_layer": frozen, **overrides})
-        centers, remark = centers_of(checkpoint, config)
+        centers, remark = find_centers(checkpoint, config)
         tensors |= centers
         heads = "view and region head" if config.region_head else "view head"
         notes = [f"{heads}, {config.num_prototypes} prototypes, norm_last_layer={frozen} ({reason})", remark]
@@ -151,7 +153,7 @@ def build_model(
     return model, notes
 
 
-def prototype_norm_frozen(checkpoint: OriginalCheckpoint) -> tuple[bool, str]:
+def find_prototype_norm(checkpoint: OriginalCheckpoint) -> tuple[bool, str]:
     """`norm_last_layer`, which shapes do not tell, and how it is known."""
     if "norm_last_layer" in checkpoint.args:
         return bool(checkpoint.args["norm_last_layer"]), "from the options in the checkpoint"
@@ -161,7 +163,7 @@ def prototype_norm_frozen(checkpoint: OriginalCheckpoint) -> tuple[bool, str]:
     return False, "the prototypes' norms are not 1"
 
 
-def centers_of(checkpoint: OriginalCheckpoint, config: EsViTConfig) -> tuple[dict[str, torch.Tensor], str]:
+def find_centers(checkpoint: OriginalCheckpoint, config: EsViTConfig) -> tuple[dict[str, torch.Tensor], str]:
     """Centres `[K]` of the teacher's logits, zero where the checkpoint has none; and a remark on that."""
     wanted = {"center": "view_center", **({"center_grid": "region_center"} if config.region_head else {})}
     centers = {ours: torch.zeros(config.num_prototypes) for ours in wanted.values()}
@@ -199,7 +201,7 @@ def convert(
     backbone = model.esvit if isinstance(model, EsViTForPreTraining) else model
     with replace_folder(output) as folder:
         if native:
-            notes = native_notes(backbone.config, save_native(backbone, folder))
+            notes = note_native_limits(backbone.config, save_native(backbone, folder))
         else:
             model.save_pretrained(folder)
     written = "transformers' SwinModel" if native else type(model).__name__
@@ -232,18 +234,18 @@ def require_free(output: Path) -> None:
         raise ConversionError(f"{output} exists already; name another output folder, or delete it first.")
 
 
-def native_notes(config: EsViTConfig, difference: float) -> list[str]:
+def note_native_limits(config: EsViTConfig, difference: float) -> list[str]:
     """What a user of the native format must know."""
     size = config.image_size if isinstance(config.image_size, int) else "x".join(map(str, config.image_size))
     return [
         f"equal to ours at {size} px: largest relative difference {difference:.1e} on random images",
         f"valid at {size} px only: transformers' Swin fails on small images and shifts otherwise on large ones",
-        f"outputs are equal, hidden_states are {residual_scale(config):.4f} times ours (for its fixed epsilons)",
+        f"outputs are equal, hidden_states are {compute_residual_scale(config):.4f} times ours (for its fixed epsilons)",
         "the backbone alone; this format has no projection heads and centres",
     ]
 
 
-def field_and_value(text: str) -> tuple[str, Any]:
+def parse_field(text: str) -> tuple[str, Any]:
     """`NAME=VALUE` of the command line."""
     name, _, value = text.partition("=")
     try:
@@ -276,7 +278,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     try:
-        overrides = dict(map(field_and_value, options.overrides))
+        overrides = dict(map(parse_field, options.overrides))
         print(convert(options.checkpoint, options.output, options.key, options.native, options.image_size, overrides))
     except (EsViTError, OSError) as error:
         sys.exit(f"error: {error}")

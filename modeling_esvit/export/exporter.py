@@ -29,11 +29,11 @@ import torch
 from torch import nn
 
 from modeling_esvit.conversion import ConversionError
-from modeling_esvit.conversion.native_swin import load_backbone, random_images
-from modeling_esvit.conversion.timm_swin import load_timm, save_timm, timm_arguments
+from modeling_esvit.conversion.native_swin import draw_images, load_backbone
+from modeling_esvit.conversion.timm_swin import load_timm, make_timm_arguments, save_timm
 from modeling_esvit.convert_original.converter import require_free
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.modeling_esvit import EsViTModel, evaluation_preprocessor
+from modeling_esvit.modeling_esvit import EsViTModel, describe_preprocessing
 from modeling_esvit.storage.atomic import replace_folder
 
 
@@ -77,13 +77,13 @@ class Features(nn.Module):
 
 
 @torch.no_grad()  # a change of the mode inside of the model would be a node that torch cannot save
-def traced(model: EsViTModel, size: Size) -> torch.export.ExportedProgram:
+def trace_model(model: EsViTModel, size: Size) -> torch.export.ExportedProgram:
     """The model as a graph for any number of images of one size.
 
     Raises:
         ConversionError: torch cannot trace it; its own reason is in the message.
     """
-    images = random_images(model.config, TRACED, size)
+    images = draw_images(model.config, TRACED, size)
     try:
         return torch.export.export(
             Features(model).eval(), (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
@@ -94,7 +94,7 @@ def traced(model: EsViTModel, size: Size) -> torch.export.ExportedProgram:
 
 def write_torch(model: EsViTModel, folder: Path, size: Size) -> Run:
     path = folder / "model.pt2"
-    torch.export.save(traced(model, size), path)
+    torch.export.save(trace_model(model, size), path)
     return torch.export.load(path).module()
 
 
@@ -104,7 +104,7 @@ def write_onnx(model: EsViTModel, folder: Path, size: Size) -> Run:
     plain.set_attn_implementation("eager")
     try:
         torch.onnx.export(
-            traced(plain, size),
+            trace_model(plain, size),
             f=path,
             input_names=[INPUT],
             output_names=[VIEW, REGIONS],
@@ -131,7 +131,7 @@ def run_onnx(path: Path) -> Run:
 
 
 def write_timm(model: EsViTModel, folder: Path, size: Size) -> Run:
-    if size != construction_size(model):
+    if size != find_construction_size(model):
         raise ConversionError(
             f"timm's Swin takes images of one size, which is that of the construction, {model.config.image_size}; "
             f"leave out --image-size {size[0]} {size[1]}."
@@ -153,27 +153,27 @@ WRITERS: dict[str, Callable[[EsViTModel, Path, Size], Run]] = {
 }
 
 
-def construction_size(model: EsViTModel) -> Size:
+def find_construction_size(model: EsViTModel) -> Size:
     size = model.config.image_size
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 @torch.no_grad()
-def largest_difference(run: Run, model: EsViTModel, size: Size) -> float:
+def measure_difference(run: Run, model: EsViTModel, size: Size) -> float:
     """Of view features and regions, relative to the largest output (at least 1), over random images."""
     differences = []
     for batch in BATCHES:
-        images = random_images(model.config, batch, size)
+        images = draw_images(model.config, batch, size)
         for ours, theirs in zip(Features(model)(images), run(images), strict=True):
             differences.append(((ours - theirs).abs().max() / ours.abs().max().clamp(min=1)).item())
     return max(differences)
 
 
-def notes_on(model: EsViTModel, to: str) -> list[str]:
+def explain_usage(model: EsViTModel, to: str) -> list[str]:
     """How users run it."""
     if to != "timm":
         return [f"input {INPUT} [batch, channels, height, width], outputs {VIEW}, {REGIONS}; any number of images"]
-    arguments = timm_arguments(model.config)
+    arguments = make_timm_arguments(model.config)
     named = {name: value for name, value in arguments.items() if name != "model_name"}
     written = ", ".join([repr(arguments["model_name"]), *(f"{name}={value!r}" for name, value in named.items())])
     return [
@@ -198,23 +198,23 @@ def export(model: str | Path, output: str | Path, to: str, image_size: Size | No
     output = Path(output).resolve()
     require_free(output)
     backbone = load_backbone(model).eval()
-    size = image_size or construction_size(backbone)
+    size = image_size or find_construction_size(backbone)
     backbone.encoder.check_size(*size)
     with replace_folder(output) as folder:
-        difference = largest_difference(WRITERS[to](backbone, folder, size), backbone, size)
+        difference = measure_difference(WRITERS[to](backbone, folder, size), backbone, size)
         if not difference <= TOLERANCE:
             raise ConversionError(
                 f"The {to} model differs from ours by {difference:.1e} of the largest output, more than "
                 f"{TOLERANCE:.0e}; it was not kept."
             )
         write_preprocessor(backbone, folder, size)
-    return ExportReport(output, size, difference, notes_on(backbone, to))
+    return ExportReport(output, size, difference, explain_usage(backbone, to))
 
 
 def write_preprocessor(model: EsViTModel, folder: Path, size: Size) -> None:
     config = copy.copy(model.config)
     config.image_size = list(size)
-    text = json.dumps(evaluation_preprocessor(config), indent=2)
+    text = json.dumps(describe_preprocessing(config), indent=2)
     (folder / "preprocessor_config.json").write_text(text + "\n")
 
 

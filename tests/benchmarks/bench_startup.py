@@ -41,7 +41,7 @@ def save_models(folder: Path) -> dict[str, Path]:
     from transformers import SwinConfig, SwinModel, ViTImageProcessor
 
     from modeling_esvit import EsViTConfig, EsViTModel
-    from modeling_esvit.modeling_esvit import evaluation_preprocessor
+    from modeling_esvit.modeling_esvit import describe_preprocessing
 
     paths = {name: folder / name.split(",")[0] for name in PROGRAMS}
     SwinModel(SwinConfig()).save_pretrained(paths["transformers, Swin"])
@@ -50,7 +50,7 @@ def save_models(folder: Path) -> dict[str, Path]:
     model.save_pretrained(paths["ours"])
     from transformers import BitImageProcessor
 
-    BitImageProcessor.from_dict(evaluation_preprocessor(model.config)).save_pretrained(paths["ours"])
+    BitImageProcessor.from_dict(describe_preprocessing(model.config)).save_pretrained(paths["ours"])
     return paths
 
 

@@ -11,7 +11,7 @@ import torch
 
 from modeling_esvit import EsViTConfig
 from modeling_esvit.projection_head import EsViTProjectionHead
-from modeling_esvit.windows import relative_position_index
+from modeling_esvit.windows import index_relative_positions
 from tests.helpers.golden import cotangents, crop_groups, inputs, load, pretraining_model, thin, to_original_key
 
 
@@ -108,7 +108,7 @@ def test_attentions(name, golden, model, images, size):
 def test_relative_position_index():
     golden = load("golden_position_index")
     for window in (7, 14):
-        index = relative_position_index(window).view(window**2, window**2)
+        index = index_relative_positions(window).view(window**2, window**2)
         assert torch.equal(index[::5], golden[f"swin_window{window}"].long())
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
-from modeling_esvit.vil_attention import EsViTViLSparseAttention, chunk_position_index
+from modeling_esvit.vil_attention import EsViTViLSparseAttention, index_chunk_positions
 from tests.helpers.golden import (
     cotangents,
     crop_groups,
@@ -106,7 +106,7 @@ def test_one_neighbour(direction, attention, monkeypatch):
 @pytest.mark.parametrize("window", [3, 7])
 def test_position_index(window):
     golden = load("golden_position_index")[f"vil_longformer_w{window}"]
-    assert torch.equal(chunk_position_index(window)[::5], golden.long())
+    assert torch.equal(index_chunk_positions(window)[::5], golden.long())
 
 
 # The whole network

@@ -18,8 +18,8 @@ from modeling_esvit import (
     EsViTInputError,
     EsViTModel,
 )
-from modeling_esvit.backbone_probe import description, unused_parameters
-from modeling_esvit.conversion.original_resnet import resnet_fields, to_torchvision, to_transformers
+from modeling_esvit.backbone_probe import describe_backbone, find_unused_parameters
+from modeling_esvit.conversion.original_resnet import infer_resnet_fields, to_torchvision, to_transformers
 from tests.helpers.tiny_models import BACKBONES, DINO_V2, HIERA, RESNET, SWIN_V2, auto_config
 from tests.helpers.tiny_runs import tiny_auto
 from training.learning.networks import build_config
@@ -247,7 +247,10 @@ def test_backbone_class(name, tmp_path):
 
 def test_no_trainable_parameter_is_without_gradient(tmp_path):
     """Such a one would stop DistributedDataParallel; FocalNet and DINOv2 have some."""
-    names = {name: set(unused_parameters(description(auto_config(f).backbone_config))) for name, f in BACKBONES.items()}
+    names = {
+        name: set(find_unused_parameters(describe_backbone(auto_config(f).backbone_config)))
+        for name, f in BACKBONES.items()
+    }
     assert names["dinov2"] == {"embeddings.mask_token"} and len(names["focalnet"]) == 2
     for name, fields in BACKBONES.items():
         EsViTForPreTraining(auto_config(fields)).save_pretrained(tmp_path / name)
@@ -268,7 +271,7 @@ def test_saved_configurations(tmp_path):
     assert loaded.to_dict() == config.to_dict() and loaded.hidden_size == 64
     config.backbone_config.save_pretrained(tmp_path / "backbone")
     for given in (config.backbone_config, str(tmp_path / "backbone"), str(tmp_path / "backbone" / "config.json")):
-        assert description(auto_config(given).backbone_config) == description(config.backbone_config)
+        assert describe_backbone(auto_config(given).backbone_config) == describe_backbone(config.backbone_config)
     assert config.region_grid(224, 97) == (7, 4)
 
 
@@ -289,7 +292,7 @@ def resnet():
 
 def test_names_of_resnets(resnet):
     names = [name for name in resnet.state_dict() if not name.startswith("fc.")]
-    fields = resnet_fields(resnet.state_dict())
+    fields = infer_resnet_fields(resnet.state_dict())
     assert (fields["depths"], fields["hidden_sizes"]) == ([3, 4, 6, 3], [256, 512, 1024, 2048])
     with torch.device("meta"):
         ours = EsViTModel(EsViTConfig.from_architecture("resnet-50")).encoder.backbone.state_dict()

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from modeling_esvit import EsViTBackboneError, EsViTConfig, EsViTForPreTraining
-from modeling_esvit.batch_norm import EsViTBatchNorm, as_own, join_batches
+from modeling_esvit.batch_norm import EsViTBatchNorm, convert_norm, join_batches
 from tests.helpers.cvt_models import HEADS, tiny_config
 
 
@@ -164,7 +164,7 @@ def test_joining_keeps_the_tensors():
 def test_joining_keeps_what_timm_does_after_a_norm():
     torch.manual_seed(0)
     plain = timm.layers.BatchNormAct2d(4, act_layer=nn.SiLU, drop_layer=nn.Identity)
-    own = as_own(plain)
+    own = convert_norm(plain)
     images = torch.randn(3, 4, 5, 5)
     torch.testing.assert_close(own(images), plain(images))
     assert list(own.state_dict()) == list(plain.state_dict())
@@ -176,4 +176,4 @@ def test_joining_keeps_what_timm_does_after_a_norm():
 )
 def test_norms_that_cannot_be_joined(norm):
     with pytest.raises(EsViTBackboneError, match=f"{type(norm).__name__}.* cannot normalise over several processes"):
-        as_own(norm)
+        convert_norm(norm)

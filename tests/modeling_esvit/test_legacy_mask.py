@@ -61,7 +61,7 @@ def test_shifted_block_equals_the_plain_form(size, attention):
     stage = legacy.encoder.layers[0]
     grid = (4, size[0] // 4, size[1] // 4)
     tokens = torch.randn(4, grid[1] * grid[2], 8)
-    ours, _ = stage.blocks[1](tokens, [grid], stage.shift_masks([grid], tokens))
+    ours, _ = stage.blocks[1](tokens, [grid], stage.make_shift_masks([grid], tokens))
     plain = plain_block(stage.blocks[1], tokens.view(*grid, 8), construction_masks())
     torch.testing.assert_close(ours, plain.view_as(ours), rtol=0, atol=1e-5)
 

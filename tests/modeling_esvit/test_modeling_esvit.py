@@ -21,7 +21,7 @@ from modeling_esvit import (
     EsViTInputError,
     EsViTModel,
 )
-from modeling_esvit.windows import relative_position_index
+from modeling_esvit.windows import index_relative_positions
 
 
 def small_config(**fields):
@@ -289,7 +289,7 @@ def check_initial_values(model):
     for stage in model.esvit.encoder.layers:
         for block in stage.blocks:
             assert block.attn.relative_position_bias_table.std() == pytest.approx(0.02, rel=0.15)
-            assert torch.equal(block.attn.relative_position_index, relative_position_index(block.attn.window))
+            assert torch.equal(block.attn.relative_position_index, index_relative_positions(block.attn.window))
     for head in (model.view_head, model.region_head):
         assert (head.last_layer.weight_g == 1).all() and not head.last_layer.weight_g.requires_grad
     assert not model.view_center.any() and not model.region_center.any()

@@ -9,8 +9,8 @@ import torch
 from torch.nn import functional as F
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel, swin
-from modeling_esvit.tokens import EsViTDropPath, image_parts
-from modeling_esvit.windows import shift_mask
+from modeling_esvit.tokens import EsViTDropPath, split_images
+from modeling_esvit.windows import make_shift_mask
 
 
 TINY = {
@@ -187,7 +187,7 @@ def test_windows_and_shifts_of_published_models(window_size, windows, shifts):
 )
 def test_masked_pairs(padded, window, shift, masked):
     """The counts are the original's, at 96 px and (56 tokens) 224 px."""
-    mask = shift_mask(padded, padded, window, shift, torch.zeros(1))
+    mask = make_shift_mask(padded, padded, window, shift, torch.zeros(1))
     assert mask.unique().tolist() == [-100.0, 0.0] and int((mask != 0).sum()) == masked
 
 
@@ -256,7 +256,7 @@ def test_packed_equals_separate(monkeypatch, attention, fields, part_tokens):
     ],
 )
 def test_parts_keep_the_order_of_images(limit, expected):
-    assert image_parts([(2, 4, 4), (3, 2, 3)], limit) == expected
+    assert split_images([(2, 4, 4), (3, 2, 3)], limit) == expected
 
 
 def test_norms_and_activations_are_not_stored():

@@ -12,13 +12,13 @@ from modeling_esvit.tokens import EncoderRequest
 from modeling_esvit.windows import (
     ToTokens,
     ToWindows,
+    compute_padded_size,
     cut_windows,
+    index_windows,
     is_padded,
     join_windows,
-    padded_size,
     to_tokens,
     to_windows,
-    window_index,
 )
 
 
@@ -36,7 +36,7 @@ HEADS, WIDTH = 3, 5
 def cut(group: torch.Tensor, window: int, shift: int) -> torch.Tensor:
     """`[n, h, w, k * HEADS * WIDTH]` -> `[k, n, windows, HEADS, window**2, WIDTH]`."""
     n, h, w, _ = group.shape
-    height, width = padded_size(h, w, window)
+    height, width = compute_padded_size(h, w, window)
     group = F.pad(group, (0, 0, 0, width - w, 0, height - h)).roll((-shift, -shift), dims=(1, 2))
     group = group.reshape(n, height // window, window, width // window, window, -1, HEADS, WIDTH)
     return group.permute(5, 0, 1, 3, 6, 2, 4, 7).flatten(5, 6).flatten(2, 3)
@@ -72,7 +72,7 @@ def test_there_and_back(function, grids, window, shift):
 @pytest.mark.parametrize(("grids", "window", "shift"), CASES.values(), ids=CASES)
 def test_gradients(grids, window, shift):
     """Against finite differences, to second order: the padding's row collects from all its places."""
-    index = window_index(tuple(grids), window, shift, 1)
+    index = index_windows(tuple(grids), window, shift, 1)
     num_tokens = sum(n * h * w for n, h, w in grids)
     rows = torch.randn(3 * (num_tokens + is_padded(grids, window)), 1, dtype=torch.float64, requires_grad=True)
     outputs = torch.randn(len(index.from_tokens), 1, dtype=torch.float64, requires_grad=True)
@@ -104,7 +104,7 @@ def test_what_inference_has_cached_serves_training():
 
 def test_a_fake_pass_leaves_nothing_behind():
     """Estimators of memory run a model on tensors without values, of the very shapes that the real run will have."""
-    window_index.cache_clear()
+    index_windows.cache_clear()
     model = small_model()
     with FakeTensorMode(allow_non_fake_inputs=True):
         assert model(torch.randn(1, 3, 44, 36)).pooler_output.shape == (1, 32)

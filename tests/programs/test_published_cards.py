@@ -7,7 +7,7 @@ import torch
 from huggingface_hub import ModelCard
 
 from modeling_esvit import EsViTModel
-from modeling_esvit.conversion.native_swin import native_obstacles
+from modeling_esvit.conversion.native_swin import find_native_obstacles
 from tests.hub.uploads import card_problems
 from training.learning.networks import build_config
 from training.options.pretrain_options import parse_options
@@ -91,7 +91,7 @@ def test_architecture_is_the_one_that_was_published(row: Published):
         parameters = sum(parameter.numel() for parameter in EsViTModel(config).parameters())
     assert abs(parameters / 1e6 - float(row.parameters.removesuffix("M"))) < 1
     if config.architecture == "swin":
-        assert row.is_native == (not native_obstacles(config))
+        assert row.is_native == (not find_native_obstacles(config))
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.recipes], ids=lambda row: row.name)

@@ -39,12 +39,12 @@ class LookingModel(NamedTuple):
 
     def pixels(self, image: Image.Image, longer: int | None) -> Tensor:
         """The whole image, `[1, 3, H, W]` on the model's device; None: the size that the model was built for."""
-        longer = longer or built_size(self.model.config)
+        longer = longer or find_built_size(self.model.config)
         pixels = whole_image(image, self.processor, longer=longer, multiple=region_stride(self.model.config))
         return pixels.to(self.model.device, self.model.dtype)
 
 
-def built_size(config: Any) -> int:
+def find_built_size(config: Any) -> int:
     """Pixels of the longer side."""
     size = getattr(config, "image_size", None) or DEFAULT_SIZE
     return size if isinstance(size, int) else max(size)

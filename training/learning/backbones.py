@@ -9,9 +9,9 @@ from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from modeling_esvit.backbone_probe import (
     TIMM,
     EsViTBackboneError,
+    build_on_meta,
     can_recompute,
-    description,
-    on_meta,
+    describe_backbone,
     resolve_backbone,
 )
 from training.options.pretrain_options import OptionError, PretrainOptions
@@ -43,7 +43,7 @@ def check_backbone(config: EsViTConfig, options: PretrainOptions) -> None:
     Raises:
         OptionError: It cannot recompute its blocks or has no fused attention, or `backbone` has no weights.
     """
-    model = on_meta(description(config.backbone_config))
+    model = build_on_meta(describe_backbone(config.backbone_config))
     if options.attn_implementation == "sdpa" and not model._supports_sdpa:
         raise OptionError(f"attn_implementation: {config.backbone_config.model_type} has no sdpa; use auto.")
     if options.backbone_weights and is_file(options.backbone) and config.backbone_config.model_type != TIMM:

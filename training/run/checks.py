@@ -20,7 +20,7 @@ from transformers.initialization import no_init_weights
 
 from modeling_esvit import EsViTConfig
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.modeling_esvit import evaluation_preprocessor
+from modeling_esvit.modeling_esvit import describe_preprocessing
 from training.data.shard_stream import ShardStream
 from training.data.sources import ImageSource, open_source
 from training.evaluation.command import told_apart
@@ -281,4 +281,4 @@ def label_images(source: ImageSource, options: PretrainOptions) -> LabelledImage
 
 def make_knn_transform(config: EsViTConfig) -> Transform:
     """Returns the preprocessing of the evaluation during training: that of a published model."""
-    return evaluation_transform(BitImageProcessor.from_dict(evaluation_preprocessor(config)))
+    return evaluation_transform(BitImageProcessor.from_dict(describe_preprocessing(config)))

@@ -62,7 +62,7 @@ def swin_block(model, stage: int, block: int):
 
     def attention(tokens: torch.Tensor) -> torch.Tensor:
         grid = (1, *tokens.shape[1:3])
-        masks = module.shift_masks([grid], tokens)
+        masks = module.make_shift_masks([grid], tokens)
         packed = tokens.flatten(1, 2)
         return module.blocks[block].attn(packed, torch.nn.Identity(), [grid], masks, {})[0].view(tokens.shape)
 

@@ -11,8 +11,8 @@ from transformers import AutoImageProcessor, AutoModel, SwinModel
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
 from modeling_esvit.conversion import native_swin
-from modeling_esvit.conversion.native_swin import load_backbone, native_obstacles, to_native
-from modeling_esvit.convert_original.converter import ConversionError, convert, original_name
+from modeling_esvit.conversion.native_swin import find_native_obstacles, load_backbone, to_native
+from modeling_esvit.convert_original.converter import ConversionError, convert, to_original_name
 
 
 SMALL = {"embed_dim": 8, "depths": [2, 1, 3, 2], "num_heads": [1, 2, 2, 4], "num_prototypes": 6}
@@ -69,7 +69,7 @@ def test_outputs_equal_ours(options):
 )
 def test_refusals(options, reason):
     model = random_model(**options)
-    assert reason in "; ".join(native_obstacles(model.config))
+    assert reason in "; ".join(find_native_obstacles(model.config))
     with pytest.raises(ConversionError, match=reason):
         to_native(model)
 
@@ -94,7 +94,7 @@ def checkpoint(tmp_path):
     model = EsViTForPreTraining(EsViTConfig(**SMALL))
     model.esvit.load_state_dict(random_model().state_dict())
     names = [name for name in model.state_dict() if not name.endswith("_center")]
-    torch.save({original_name(name): model.state_dict()[name] for name in names}, tmp_path / "x.pth")
+    torch.save({to_original_name(name): model.state_dict()[name] for name in names}, tmp_path / "x.pth")
     return tmp_path / "x.pth"
 
 

@@ -17,7 +17,7 @@ from modeling_esvit.convert_original.converter import (
     convert,
     infer_config,
     main,
-    our_name,
+    to_our_name,
 )
 from tests.helpers.cvt_models import golden_network
 from tests.helpers.golden import FIXTURES, crop_groups, inputs, load
@@ -64,7 +64,7 @@ def test_everything_is_kept(tmp_path):
     state = model.state_dict()
     assert len(state) == len(golden_network()) + 2
     for name, tensor in golden_network().items():
-        assert torch.equal(state[our_name(name)], tensor), name
+        assert torch.equal(state[to_our_name(name)], tensor), name
     assert EsViTBackbone.from_pretrained(tmp_path / "out").channels == [96]
 
 
@@ -75,7 +75,7 @@ def test_full_size():
     assert config.to_dict() == EsViTConfig.from_architecture("cvt-tiny").to_dict()
     with torch.device("meta"):
         expected = EsViTForPreTraining(config).state_dict()
-    found = {our_name(name): tensor for name, tensor in network.items()}
+    found = {to_our_name(name): tensor for name, tensor in network.items()}
     check_tensors(expected, {**found, **{name: expected[name] for name in ("view_center", "region_center")}})
 
 

@@ -10,7 +10,7 @@ import torch
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from modeling_esvit.conversion.original_checkpoint import OriginalCheckpoint
 from modeling_esvit.conversion.original_families import find_family
-from modeling_esvit.convert_original.converter import ConversionError, build_model, original_name
+from modeling_esvit.convert_original.converter import ConversionError, build_model, to_original_name
 
 
 HEADS = {"num_prototypes": 16, "head_hidden_size": 8, "head_bottleneck_size": 4}
@@ -34,7 +34,7 @@ FIRST = ("patch_embed.proj.weight", "stage0.0.proj.weight", "layer1.0.proj.weigh
 def network(family: str) -> dict[str, torch.Tensor]:
     torch.manual_seed(0)
     tensors = EsViTForPreTraining(CONFIGS[family]).state_dict()
-    return {original_name(name): tensor for name, tensor in tensors.items() if not name.endswith("center")}
+    return {to_original_name(name): tensor for name, tensor in tensors.items() if not name.endswith("center")}
 
 
 def convert(family: str, tensors: dict[str, torch.Tensor]) -> None:

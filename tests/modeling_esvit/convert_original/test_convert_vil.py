@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModel, AutoModelForPreTraining
 
 from modeling_esvit import EsViTBackbone, EsViTConfig, EsViTForPreTraining, EsViTModel
-from modeling_esvit.convert_original.converter import ConversionError, check_tensors, convert, infer_config, our_name
+from modeling_esvit.convert_original.converter import ConversionError, check_tensors, convert, infer_config, to_our_name
 from tests.helpers.golden import FIXTURES, draw_weights, inputs, load, metadata
 
 
@@ -68,7 +68,7 @@ def test_weights_of_global_tokens_are_kept_where_they_differ(tmp_path):
     kept = model.state_dict()
     for name, tensor in network.items():
         if ALIAS in name:
-            assert torch.equal(kept[our_name(name)], tensor)
+            assert torch.equal(kept[to_our_name(name)], tensor)
 
 
 def test_full_size():
@@ -82,7 +82,7 @@ def test_full_size():
         backbone = list(EsViTModel(config).parameters())
     assert sum(parameter.numel() for parameter in backbone) == 27_569_352 and len(backbone) == 205
     expected = model.state_dict()
-    found = {our_name(name): tensor for name, tensor in network.items()}
+    found = {to_our_name(name): tensor for name, tensor in network.items()}
     check_tensors(expected, {**found, **{name: expected[name] for name in ("view_center", "region_center")}})
 
 

@@ -20,8 +20,8 @@ from modeling_esvit.convert_original.converter import (
     convert,
     infer_config,
     main,
-    original_name,
-    our_name,
+    to_original_name,
+    to_our_name,
 )
 from tests.helpers.golden import FIXTURES, draw_weights, inputs, load, metadata
 
@@ -55,7 +55,7 @@ def as_original(model: EsViTForPreTraining, backbone: str) -> dict[str, torch.Te
     for name, tensor in model.state_dict().items():
         if not name.endswith("_center"):
             inner = "" if name.startswith(("view_head.", "region_head.")) else backbone
-            network[f"module.{inner}{original_name(name)}"] = tensor.clone()
+            network[f"module.{inner}{to_original_name(name)}"] = tensor.clone()
     return network
 
 
@@ -93,7 +93,7 @@ def test_a_vit_of_the_original():
     config = infer_config(network, num_heads=[3])
     assert (config.image_size, config.patch_size, config.depths, config.num_prototypes) == (224, 16, [4], 128)
     model = EsViTForPreTraining(config).eval()
-    model.load_state_dict({our_name(name): tensor for name, tensor in network.items()}, strict=False)
+    model.load_state_dict({to_our_name(name): tensor for name, tensor in network.items()}, strict=False)
     features = model.esvit(inputs()["x96"])
     torch.testing.assert_close(features.pooler_output, golden["x96.pooled"], rtol=0, atol=1e-5)
 
@@ -123,7 +123,7 @@ def test_published_shapes():
     assert config.to_dict() == EsViTConfig.from_architecture("deit-small").to_dict()
     with torch.device("meta"):
         expected = EsViTForPreTraining(config).state_dict()
-    found = {our_name(name): tensor for name, tensor in network.items()}
+    found = {to_our_name(name): tensor for name, tensor in network.items()}
     found |= {name: expected[name] for name in ("view_center", "region_center")}
     check_tensors(expected, found)
     finer = {**network, "pos_embed": torch.empty(1, 785, 384), "patch_embed.proj.weight": torch.empty(384, 3, 8, 8)}

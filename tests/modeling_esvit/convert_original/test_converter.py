@@ -27,8 +27,8 @@ from modeling_esvit.convert_original.converter import (
     convert,
     infer_config,
     main,
-    original_name,
-    our_name,
+    to_original_name,
+    to_our_name,
 )
 from tests.helpers.golden import FIXTURES, crop_groups, draw_weights, inputs, load, metadata, to_pretraining_keys
 
@@ -46,7 +46,7 @@ SMALL = {
 
 def original_weights(model: EsViTForPreTraining) -> dict[str, torch.Tensor]:
     """The tensors of a model under their original names, and the buffers that original files hold beside them."""
-    names = {name: original_name(name) for name in model.state_dict() if not name.endswith("_center")}
+    names = {name: to_original_name(name) for name in model.state_dict() if not name.endswith("_center")}
     weights = {names[name]: tensor.clone() for name, tensor in model.state_dict().items() if name in names}
     index = torch.zeros(49, 49, dtype=torch.int64)
     return {**weights, "layers.0.blocks.0.attn.relative_position_index": index, "layers.0.blocks.1.attn_mask": index}
@@ -136,7 +136,7 @@ def test_published_shapes(entry, architecture, window):
     assert config.to_dict() == EsViTConfig.from_architecture(architecture, window_size=window).to_dict()
     with torch.device("meta"):
         expected = EsViTForPreTraining(config).state_dict()
-    found = {our_name(name): tensor for name, tensor in network.items() if not name.endswith("_index")}
+    found = {to_our_name(name): tensor for name, tensor in network.items() if not name.endswith("_index")}
     found |= {name: expected[name] for name in ("view_center", "region_center")}
     check_tensors(expected, found)
     del found["esvit.encoder.norm.bias"]

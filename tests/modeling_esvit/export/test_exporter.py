@@ -12,7 +12,7 @@ import torch
 
 from modeling_esvit import EsViTConfig, EsViTInputError, EsViTModel
 from modeling_esvit.conversion import timm_swin
-from modeling_esvit.conversion.timm_swin import timm_obstacles
+from modeling_esvit.conversion.timm_swin import find_timm_obstacles
 from modeling_esvit.convert_original.converter import ConversionError
 from modeling_esvit.export import exporter as export_module
 from modeling_esvit.export.exporter import export, main
@@ -167,7 +167,7 @@ def test_timm_by_name_and_checkpoint(saved, tmp_path):
 )
 def test_what_timm_cannot_carry(saved, tmp_path, fields, reason):
     _, folder = saved(fields)
-    assert re.search(reason, "; ".join(timm_obstacles(EsViTConfig(**fields))))
+    assert re.search(reason, "; ".join(find_timm_obstacles(EsViTConfig(**fields))))
     with pytest.raises(ConversionError, match=reason):
         export(folder, tmp_path / "out", "timm")
 

@@ -18,7 +18,7 @@ from transformers.models.auto.image_processing_auto import IMAGE_PROCESSOR_MAPPI
 from transformers.testing_utils import require_torch, require_vision
 
 from modeling_esvit import EsViTConfig
-from modeling_esvit.modeling_esvit import evaluation_preprocessor
+from modeling_esvit.modeling_esvit import describe_preprocessing
 
 from ... import test_image_processing_common as common
 
@@ -29,7 +29,7 @@ IMAGE_PROCESSOR_MAPPING_NAMES["esvit"] = {"torchvision": "BitImageProcessor", "p
 
 class EsViTImageProcessingTester(common.ImageProcessingTester):
     def __init__(self, parent):
-        super().__init__(parent, **evaluation_preprocessor(EsViTConfig(image_size=32)))
+        super().__init__(parent, **describe_preprocessing(EsViTConfig(image_size=32)))
 
 
 @require_torch
