@@ -31,12 +31,12 @@ extract = pipeline("image-feature-extraction", model="{repo_id}", trust_remote_c
 feature = extract("photo.jpg", pool=True, return_tensors=True)  # [1, {feature_size}]
 ```
 
-`trust_remote_code` runs the code files of this repository, which need only torch and transformers. Where
-`modeling_esvit` is installed and imported it is not needed. Images may have {sizes}; `model(pixel_values)` gives the
+`trust_remote_code=True` runs the code files of this repository, which need only torch and transformers; after
+`import modeling_esvit` it is not needed. Images may have {sizes}. `model(pixel_values)` returns the features of the
 regions as `last_hidden_state` and the view feature as `pooler_output`."""
 USE_HEADS = """
 
-`AutoModelForPreTraining` also loads heads and centres, and `pretrain.py --init_from {repo_id}` goes on from them."""
+`AutoModelForPreTraining` also loads heads and centres; `pretrain.py --init_from {repo_id}` starts from all three."""
 USE_NATIVE = """```python
 from transformers import AutoModel, pipeline
 
@@ -45,7 +45,7 @@ extract = pipeline("image-feature-extraction", model="{repo_id}")
 feature = extract("photo.jpg", pool=True, return_tensors=True)  # [1, {feature_size}]
 ```
 
-This is transformers' own `swin` format: no further code is needed. It is equal to the pretrained network at
+This is transformers' own `swin` format, which needs no further code. The model equals the pretrained network at
 {image_size} px only."""
 FILES = {
     "model.safetensors": "the backbone",
@@ -138,7 +138,7 @@ def build_card(
         base_model=base_model or (start if start and on_hub(start) else None),
         facts={
             **architecture,
-            **{"summary": describe_model(options), "network": "the teacher, the network of the two that is published"},
+            "summary": describe_model(options),
             "parameters": f"{count_parameters(model):,}",
             "usage": use.format(repo_id=repo_id, **architecture),
             "measured": "\n".join(f"* {how}" for how in dict.fromkeys(how for _, how in results)),
@@ -162,18 +162,18 @@ def count_parameters(model: Model) -> int:
 
 def describe_model(options: dict[str, Any]) -> str:
     if not options:
-        return "An image backbone pretrained without labels, of the EsViT family."
+        return "An image backbone of the EsViT family, pretrained without labels."
     return f"An image backbone pretrained without labels on {format_code(options['data'])}, task {options['task']}."
 
 
 def describe_training(source: Source) -> str:
     if not source.options:
-        return "It is not recorded in this repository how the model was trained."
+        return "This repository does not record how the model was trained."
     processes = source.processes or 1
     images = processes * source.options["batch_size"] * source.options["gradient_accumulation_steps"]
     where = f", in {processes} processes" if processes > 1 else ""
     steps = "" if source.step is None else f"{source.step} steps of {images} images{where}. "
-    return f"Pretrained on images alone, no labels: {steps}The most important options; `{OPTIONS}` has all:"
+    return f"Pretrained on images without labels. {steps}These are the main options; `{OPTIONS}` has all:"
 
 
 def select_recipe(options: dict[str, Any]) -> dict[str, Any]:

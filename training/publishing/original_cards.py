@@ -20,28 +20,28 @@ AUTHORS_URL = "https://github.com/microsoft/esvit"
 IMAGENET = "ILSVRC/imagenet-1k"
 TASKS = {"view": "the view task", "view+region": "the view and the region task"}
 MEASURED = f"""**These are the authors' own numbers**, copied from the README of [microsoft/esvit]({AUTHORS_URL}); they
-were not measured again. Linear: a linear classifier on frozen features. k-NN: votes of the nearest training images, how
-many is not stated. Both on the validation images of ImageNet-1K."""
-CONVERT = """The checkpoint is the authors' (MIT licence), converted:
+were not measured again. Linear: a linear classifier on frozen features. k-NN: a vote of the nearest training images,
+whose number is not stated. Both are measured on the validation images of ImageNet-1K."""
+CONVERT = """The checkpoint is the authors' (MIT licence). This command converts it:
 
 ```bash
 {command}
 ```
 """
 NATIVE = """
-or, for images of 224 x 224 px without any code but transformers' own, with `--native`:
+For images of 224 x 224 px it can also be converted to transformers' own format, which needs no further code:
 
 ```bash
 {command} --native
 ```
 """
-NO_CONVERSION = """The checkpoint is the authors' (MIT licence). `modeling_esvit` has no {network}: it can neither
-convert nor run it; the code of [microsoft/esvit]({url}) does."""
+NO_CONVERSION = """The checkpoint is the authors' (MIT licence). `modeling_esvit` has no {network}, so it can
+neither convert nor run it; the code of [microsoft/esvit]({url}) can."""
 OVERVIEW = """# Published EsViT checkpoints
 
-The authors' checkpoints, each with a model card. **All accuracies are the authors' own** (ImageNet-1K top-1, README of
-[microsoft/esvit](https://github.com/microsoft/esvit)); nothing here was measured by this project. Their download links
-no longer work; whoever holds a file converts and publishes it with
+These are the authors' checkpoints, each with a model card. **All accuracies are the authors' own** (ImageNet-1K top-1,
+from the README of [microsoft/esvit](https://github.com/microsoft/esvit)); this project measured none of them. The
+authors' download links no longer work. If you hold a checkpoint, convert and publish it with
 
 ```bash
 python -m modeling_esvit.convert_original checkpoint_best.pth NAME
@@ -52,8 +52,8 @@ python training/publish.py NAME --repo_id org/NAME --card model_cards/NAME.md --
 | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 {rows}
 
-The cards and this page are written by `python training/published_cards.py` from `published.yaml`, and `template.md`,
-which `training/publish.py` fills in for other models as well.
+`python training/published_cards.py` writes the cards and this page from `published.yaml` and `template.md`. For other
+models `training/publish.py` fills in the same template.
 """
 
 
@@ -99,7 +99,7 @@ def build_figures(row: Published) -> list[CardFigure]:
 def describe_measurement(row: Published) -> str:
     names = {"linear": "linear", "knn": "k-NN"}
     others = " and ".join(f"{names[name]} {value}" for name, value in row.paper.items())
-    return MEASURED + (f" The paper has {others} instead." if others else "")
+    return MEASURED + (f" The paper reports {others} instead." if others else "")
 
 
 def describe_conversion(row: Published) -> str:
@@ -110,16 +110,22 @@ def describe_conversion(row: Published) -> str:
 
 
 def describe_training(row: Published) -> str:
-    text = f"By the authors, on the images of {row.data} without labels, {row.batch} images a step. {row.training}"
+    text = (
+        f"Pretrained by the authors on {row.data} without labels, with {row.batch} images per step. "
+        f"Schedule: {row.training}"
+    )
     names = " and then ".join(f"`training/recipes/{name}.yaml`" for name in row.recipes)
     if not names:
         return text
     batch = f", for a batch of 512 instead of {row.batch}" if row.is_native and row.batch != 512 else ""
-    return f"{text} What is known of their options is in {names}{batch}. With this project, as the comments there say:"
+    return (
+        f"{text} What is known of their options is in {names}{batch}; see the comments there. To train with "
+        "them in this project:"
+    )
 
 
 def pretraining_command(row: Published) -> str | None:
-    """Returns the commands of all stages; each begins with the weights of the one before it (`--init_from`)."""
+    """Returns the commands of all stages; each starts from the weights of the one before it (`--init_from`)."""
     lines = []
     for number, name in enumerate(row.recipes):
         start = f" --init_from runs/{row.recipes[number - 1]}" if number else ""
@@ -144,11 +150,12 @@ def build_card(row: Published) -> Card:
         library="transformers" if row.config else None,
         facts={
             **architecture,
-            "summary": f"{row.network}, pretrained by the authors of EsViT on {row.data} without labels, by "
+            "summary": f"{row.network}, pretrained by the authors of EsViT on {row.data} without labels, with "
             f"{TASKS[row.task]}.",
-            "network": "the teacher of such a pair",
             "parameters": f"{row.parameters} (the authors' count)",
-            "usage": USE.format(repo_id=repo_id, **architecture) if row.config else "With the authors' code only.",
+            "usage": USE.format(repo_id=repo_id, **architecture)
+            if row.config
+            else "Only the authors' code can use it.",
             "measured": describe_measurement(row),
             "training": describe_training(row),
             "command": pretraining_command(row),
