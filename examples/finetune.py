@@ -34,7 +34,6 @@ from transformers import (
 )
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
-from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import decode
 from modeling_esvit.images.models import of_transformers
 
@@ -48,9 +47,12 @@ except ModuleNotFoundError as error:
 
 from modeling_esvit.embed.engine import FeatureError
 from training.data.columns import DataOptionError, ImageColumns
-from training.evaluation.command import METRIC, TOP_K, card_figures, checked_output, run_command, write_result
+from training.evaluation.arguments import check_output
+from training.evaluation.results import make_card_figures, write_result
+from training.evaluation.scores import METRIC, TOP_K
 from training.features.extraction import Transform, evaluation_transform
 from training.figures.accuracy import draw_epochs
+from training.options.command import run_command
 
 
 def load_model(name: str, classes: list[str]) -> tuple[PreTrainedModel, BitImageProcessor]:
@@ -203,14 +205,15 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--lr", type=float, default=5e-4, help="peak learning rate (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR")
-    options = checked_output(parser, parser.parse_args(arguments))
+    options = parser.parse_args(arguments)
+    check_output(parser, options.output)
     if options.batch_size < 1 or not (0 < options.epochs < math.inf and 0 < options.lr < math.inf):
         parser.error("--epochs and --lr must be positive and finite, and --batch_size at least 1")
     result = finetune(options)
-    figures = card_figures({f"fine-tuning top-{k}": result[f"top{k}"] for k in TOP_K}, result["test"])
+    figures = make_card_figures({f"fine-tuning top-{k}": result[f"top{k}"] for k in TOP_K}, result["test"])
     write_result(result, f"Fine-tuning of {options.model}", make_table(result), options.output, figures, draw_epochs)
     return result
 
 
 if __name__ == "__main__":
-    run_command(main, (EsViTError, OSError))
+    run_command(main)

@@ -25,16 +25,15 @@ from PIL import Image
 from torch import Tensor
 
 from modeling_esvit.analysis.attention_maps import AttentionLayoutError, BlockAttention, block_attentions, mass_mask
-from training.evaluation.command import run_command
+from training.features.model_arguments import add_model_arguments
 from training.features.single_image import (
-    USER_ERRORS,
-    add_model_arguments,
     add_size_argument,
     checked_picture,
     load_looking,
     normalised,
     open_image,
 )
+from training.options.command import check_counts, run_command
 from training.state.figure_files import save_figure
 
 
@@ -134,7 +133,7 @@ def overlay(image: Image.Image, maps: HeadMaps, head: int, mass: float | None) -
 
 def parse_arguments(arguments: list[str] | None) -> Any:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_model_arguments(parser)
+    add_model_arguments(parser, "a model folder, or the name of a model on the Hub")
     parser.add_argument("image", help="any image file that Pillow reads")
     parser.add_argument("--of", choices=KINDS, default="query", help="whose attention (default: %(default)s)")
     parser.add_argument("--query", type=int, nargs=2, metavar=("X", "Y"), help="the point (default: the middle)")
@@ -147,8 +146,7 @@ def parse_arguments(arguments: list[str] | None) -> Any:
     checked_picture(parser, options.output)
     if options.mass is not None and not 0 < options.mass <= 1:
         parser.error(f"--mass must be above 0 and at most 1, got {options.mass}")
-    if options.size is not None and options.size < 1:
-        parser.error(f"--size must be at least 1, got {options.size}")
+    check_counts(parser, options, "size")
     if options.query is not None and options.of != "query":
         parser.error(f"--query has no meaning with --of {options.of}")
     return options
@@ -183,4 +181,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, USER_ERRORS)
+    run_command(main)

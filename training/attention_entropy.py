@@ -32,12 +32,14 @@ from tqdm.auto import tqdm
 
 from modeling_esvit.analysis.attention_maps import BlockAttention, block_attentions
 from modeling_esvit.embed.engine import LoadedImage, load_ahead, take_batches
-from modeling_esvit.embed.inputs import Images, NoImagesError, find_images, load_input
+from modeling_esvit.embed.inputs import Images, find_images, load_input
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.storage.atomic import write_text
 from training.data.sources import EmptySourceError
-from training.evaluation.command import checked_output, run_command
-from training.features.single_image import USER_ERRORS, LookingModel, add_model_arguments, load_looking
+from training.evaluation.arguments import check_output
+from training.features.model_arguments import add_model_arguments
+from training.features.single_image import LookingModel, load_looking
+from training.options.command import check_counts, run_command
 from training.state.figure_files import save_figure
 
 
@@ -165,18 +167,17 @@ def measure(looking: LookingModel, images: Images, batch_size: int, threads: int
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_model_arguments(parser)
+    add_model_arguments(parser, "a model folder, or the name of a model on the Hub")
     parser.add_argument("images", nargs="+", metavar="IMAGES", help="folders, files, globs, URLs, lists, data sets")
     parser.add_argument("--batch_size", type=int, default=16, help="images a process (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=4, help="threads that read, in each process (%(default)s)")
     parser.add_argument("--output", type=Path, default=Path("entropy.json"), help="a JSON file (%(default)s)")
     options = parser.parse_args(arguments)
-    for name in ("batch_size", "workers"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} must be at least 1, got {getattr(options, name)}")
+    check_counts(parser, options, "batch_size", "workers")
     if options.output.suffix != ".json":
         parser.error(f"--output {options.output} must end in .json; table and picture are written beside it")
-    return checked_output(parser, options)
+    check_output(parser, options.output)
+    return options
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -202,4 +203,4 @@ def write(model: str, images: list[str], result: dict[str, Any], output: Path) -
 
 
 if __name__ == "__main__":
-    run_command(main, (*USER_ERRORS, NoImagesError, EmptySourceError))
+    run_command(main)

@@ -26,26 +26,20 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.devices import open_device
+from training.data.named_data import split_data_name
 from training.data.sources import DataOptionError, ImageSource, open_source
-from training.evaluation.command import (
-    CardFigure,
-    add_model_arguments,
-    card_figures,
-    checked,
-    checked_output,
-    features_folder,
-    run_command,
-    split_name,
-    write_result,
-)
-from training.features.frozen_models import FrozenModel, load_frozen, training_view
+from training.evaluation.arguments import add_reading_arguments, parse_and_check
+from training.evaluation.opening import open_features_folder
+from training.evaluation.results import CardFigure, make_card_figures, write_result
+from training.features.frozen_models import FrozenModel, training_view
+from training.features.model_arguments import load_named_model
 from training.figures.matching import draw_curves, draw_pairs
 from training.matching.evaluation import measure_source, measure_stereo, replace_nan
 from training.matching.over_images import Measured, PairImages
 from training.matching.pairs import MIRRORED, PAIRS
 from training.matching.top_matches import find_top_matches, pick_images
+from training.options.command import run_command
 from training.state.figure_files import save_figure
 
 
@@ -58,12 +52,10 @@ TITLES = {
     "stereo": "stereo pair",
 }
 
-USER_ERRORS = (EsViTError, OSError)
-
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_model_arguments(parser)
+    add_reading_arguments(parser)
     parser.add_argument("--data", metavar="DATA[:SPLIT]", help="images; needed for all measures but stereo")
     parser.add_argument("--measures", nargs="+", choices=(*PAIRS, STEREO), help="(default: all that there is data for)")
     parser.add_argument("--image_size", type=int, help="pixels a side of the views (default: those of the model)")
@@ -77,7 +69,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="of crops and colours (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=32, help="images a process (default: %(default)s)")
     parser.add_argument("--output", type=Path, help="a JSON file for the result; beside it, a table and pictures")
-    arguments = checked_output(parser, checked(parser))
+    arguments = parse_and_check(parser)
     arguments.measures = arguments.measures or ((*PAIRS, STEREO) if arguments.data else (STEREO,))
     if arguments.data is None and tuple(arguments.measures) != (STEREO,):
         parser.error("--data is missing: all measures but stereo need images")
@@ -105,7 +97,7 @@ def picture(model: FrozenModel, source: ImageSource, measured: Measured) -> Figu
 
 
 def images_of(arguments: argparse.Namespace, model: FrozenModel) -> tuple[ImageSource, Measured]:
-    name, split = split_name(arguments.data)
+    name, split = split_data_name(arguments.data)
     source = open_source(name, split=split, streaming=arguments.streaming)
     pairs = tuple(measure for measure in arguments.measures if measure in PAIRS)
     return source, Measured(pairs, side_of(model, arguments.image_size), arguments.seed, arguments.batch_size)
@@ -167,7 +159,7 @@ def figures(result: dict[str, Any]) -> list[CardFigure]:
     return [
         figure
         for name, values in named.items()
-        for figure in card_figures(values, data[name], task="image-feature-extraction")
+        for figure in make_card_figures(values, data[name], task="image-feature-extraction")
     ]
 
 
@@ -181,18 +173,13 @@ def write_curves(result: dict[str, Any], output: Path) -> None:
 def correspondence_command() -> None:
     arguments = parse_arguments()
     state = open_device(arguments.device)
-    model = load_frozen(
-        arguments.model,
-        device=arguments.device or state.device,
-        revision=arguments.revision,
-        trust_remote_code=arguments.trust_remote_code,
-    )
+    model = load_named_model(arguments)
     result: dict[str, Any] = {name: getattr(arguments, name) for name in ("model", "data", "seed")}
     output, title = arguments.output, f"Correspondences of {arguments.model}"
     images, parts = None, None
     if arguments.data is not None:
         images = images_of(arguments, model)
-        with features_folder(None) as temporary:
+        with open_features_folder(None) as temporary:
             found, parts = measure_source(model, *images, output or temporary / "scores", arguments.workers)
         result |= found
     if state.is_main_process:
@@ -208,4 +195,4 @@ def correspondence_command() -> None:
 
 
 if __name__ == "__main__":
-    run_command(correspondence_command, USER_ERRORS)
+    run_command(correspondence_command)

@@ -29,12 +29,14 @@ from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import decode
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.storage.atomic import write_text
+from training.data.named_data import split_data_name
 from training.data.sources import ImageSource, open_source
-from training.evaluation.command import COMMON_ERRORS, features_folder, run_command, split_name
 from training.evaluation.knn import BANK_CHUNK, find_nearest
+from training.evaluation.opening import open_features_folder
 from training.features.bank import FeatureBank, make_bank
 from training.features.extraction import LabelledImages
-from training.features.frozen_models import load_frozen
+from training.features.model_arguments import add_model_arguments, load_named_model
+from training.options.command import check_counts, run_command
 from training.state.figure_files import save_figure
 
 
@@ -47,9 +49,6 @@ NAMED_CLASSES = 20  # more have no legend
 
 class FeatureMapError(EsViTError, ValueError):
     """No map can be made: too few images, or a library is missing."""
-
-
-USER_ERRORS = (*COMMON_ERRORS, FeatureMapError)
 
 
 def project(features: Tensor, method: str, seed: int) -> np.ndarray:
@@ -177,7 +176,7 @@ def make_maps(options: argparse.Namespace, bank: FeatureBank, source: ImageSourc
 
 def parse_arguments(arguments: list[str] | None) -> Any:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", metavar="MODEL", help="a model folder, the name of a model on the Hub, or timm:NAME")
+    add_model_arguments(parser)
     parser.add_argument("--data", required=True, metavar="DATA[:SPLIT]", help="labelled images")
     parser.add_argument("--output_dir", type=Path, required=True, help="the folder of the pictures")
     parser.add_argument("--method", choices=METHODS, default="tsne", help="of the map (default: %(default)s)")
@@ -188,13 +187,8 @@ def parse_arguments(arguments: list[str] | None) -> Any:
     parser.add_argument("--features", type=Path, metavar="FOLDER", help="where features stay, to be used again")
     parser.add_argument("--batch_size", type=int, default=64, help="images a step (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=4, help="threads that read images (default: %(default)s)")
-    parser.add_argument("--device", help="where the model runs (default: an accelerator if there is one)")
-    parser.add_argument("--revision", help="of a model on the Hub")
-    parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the model")
     options = parser.parse_args(arguments)
-    for name in ("images", "queries", "neighbours", "batch_size", "workers"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} must be at least 1, got {getattr(options, name)}")
+    check_counts(parser, options, "images", "queries", "neighbours", "batch_size", "workers")
     return options
 
 
@@ -202,15 +196,10 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     state = open_device(options.device)
     options.output_dir.mkdir(parents=True, exist_ok=True)
-    data, split = split_name(options.data)
+    data, split = split_data_name(options.data)
     source = open_source(data, split=split)
-    model = load_frozen(
-        options.model,
-        device=options.device or state.device,
-        revision=options.revision,
-        trust_remote_code=options.trust_remote_code,
-    )
-    with features_folder(options.features) as folder:
+    model = load_named_model(options)
+    with open_features_folder(options.features) as folder:
         bank = make_bank(
             model, options.data, source, folder, batch_size=options.batch_size, num_threads=options.workers
         )
@@ -221,4 +210,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, USER_ERRORS)
+    run_command(main)

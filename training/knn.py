@@ -16,59 +16,52 @@ FOLDER` the features stay there, and the next evaluation of the same model and i
 
 import argparse
 
-from training.evaluation.command import (
-    COMMON_ERRORS,
-    add_arguments,
-    add_feature_arguments,
-    checked,
-    checked_output,
-    describe,
-    evaluation,
-    knn_figures,
-    run_command,
+from training.evaluation.arguments import add_data_arguments, add_feature_arguments, parse_and_check
+from training.evaluation.knn import TEMPERATURE, evaluate_banks
+from training.evaluation.opening import open_evaluation
+from training.evaluation.results import (
+    describe_counts,
+    describe_evaluation,
+    format_table,
+    make_knn_figures,
     write_result,
 )
-from training.evaluation.knn import TEMPERATURE, NeighbourCountError, TemperatureError, evaluate_banks
 from training.figures.accuracy import draw_knn
+from training.options.command import run_command
 
 
-USER_ERRORS = (*COMMON_ERRORS, NeighbourCountError, TemperatureError)
-
-
-def table(result: dict[str, float]) -> str:
-    """In Markdown."""
-    lines = ["{classes} classes, {train_images} training and {test_images} test images.".format(**result), ""]
-    if result["unknown_class_images"]:
-        lines[:1] += [
-            "{unknown_class_images} test images are of no training class and count as wrong.".format(**result)
-        ]
-    lines += ["| k | top-1 | top-5 |", "| --- | --- | --- |"]
-    for count in [name[1:].removesuffix("_top1") for name in result if name.endswith("_top1")]:
-        lines.append(f"| {count} | {result[f'k{count}_top1']:.2%} | {result[f'k{count}_top5']:.2%} |")
-    return "\n".join(lines)
+def make_table(result: dict[str, float]) -> str:
+    counts = [name[1:].removesuffix("_top1") for name in result if name.endswith("_top1")]
+    rows = [[count, f"{result[f'k{count}_top1']:.2%}", f"{result[f'k{count}_top5']:.2%}"] for count in counts]
+    return "\n".join([*describe_counts(result), "", *format_table(["k", "top-1", "top-5"], rows)])
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
+    add_data_arguments(parser)
     add_feature_arguments(parser)
     parser.add_argument(
         "--k", type=int, nargs="+", help="numbers of neighbours (default: of 10 20 100 200 those that fit)"
     )
     parser.add_argument("--temperature", type=float, default=TEMPERATURE, help="of the votes (default: %(default)s)")
-    return checked_output(parser, checked(parser))
+    return parse_and_check(parser)
 
 
-def evaluate_command() -> None:
+def main() -> None:
     arguments = parse_arguments()
-    with evaluation(arguments) as (model, banks):
+    with open_evaluation(arguments) as (model, banks):
         result = evaluate_banks(*banks, k=arguments.k, temperature=arguments.temperature, device=model.model.device)
-        described = describe(arguments) | {"temperature": arguments.temperature}
+        described = describe_evaluation(arguments) | {"temperature": arguments.temperature}
         title = f"k-NN of {arguments.model}"
         write_result(
-            described | result, title, table(result), arguments.output, knn_figures(result, arguments.test), draw_knn
+            described | result,
+            title,
+            make_table(result),
+            arguments.output,
+            make_knn_figures(result, arguments.test),
+            draw_knn,
         )
 
 
 if __name__ == "__main__":
-    run_command(evaluate_command, USER_ERRORS)
+    run_command(main)

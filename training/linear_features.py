@@ -22,33 +22,29 @@ from typing import Any
 
 from accelerate import PartialState
 
-from training.evaluation.command import (
-    COMMON_ERRORS,
-    TOP_K,
+from training.evaluation.arguments import add_data_arguments, add_feature_arguments, parse_and_check
+from training.evaluation.linear_fit import SOLVERS
+from training.evaluation.opening import open_evaluation
+from training.evaluation.results import (
     CardFigure,
-    add_arguments,
-    add_feature_arguments,
-    card_figures,
-    checked,
-    checked_output,
-    describe,
-    evaluation,
-    run_command,
+    describe_counts,
+    describe_evaluation,
+    format_table,
+    make_card_figures,
     write_result,
 )
-from training.evaluation.linear_fit import SOLVERS, HeldOutError
+from training.evaluation.scores import TOP_K
 from training.evaluation.stored_features import FitOptions, evaluate_features
 from training.figures.accuracy import draw_stored_features
+from training.options.command import run_command
 
 
 L2 = [10.0**exponent for exponent in range(-8, 3)]
 
-USER_ERRORS = (*COMMON_ERRORS, HeldOutError)
-
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
+    add_data_arguments(parser)
     add_feature_arguments(parser)
     parser.add_argument("--solver", choices=SOLVERS, default="logistic", help="(default: %(default)s, by L-BFGS)")
     parser.add_argument(
@@ -57,55 +53,53 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--held_out", type=float, default=0.2, help="share that chooses l2 (default: %(default)s)")
     parser.add_argument("--shots", nargs="+", help="of each class: shares such as 1%%, or numbers of images")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the draws (default: 0 1 2)")
-    arguments = checked_output(parser, checked(parser))
+    arguments = parse_and_check(parser)
     if not all(0 < l2 < math.inf for l2 in arguments.l2) or not 0 < arguments.held_out < 1:
         parser.error("--l2 must be positive and finite, and --held_out between 0 and 1")
     return arguments
 
 
-def spread(values: list[float]) -> str:
-    """Mean and sample standard deviation, in percent."""
+def format_spread(values: list[float]) -> str:
+    """Formats mean and sample standard deviation, in percent."""
     deviation = f" ± {100 * stdev(values):.2f}" if len(values) > 1 else ""
     return f"{mean(values):.2%}{deviation}"
 
 
-def table(result: dict[str, Any]) -> str:
-    """In Markdown."""
-    lines = ["{classes} classes, {train_images} training and {test_images} test images.".format(**result)]
-    if result["unknown_class_images"]:
-        lines.append("{unknown_class_images} test images are of no training class and count as wrong.".format(**result))
-    solver = result["solver"]
-    if "low_shot" in result:
-        lines += ["", f"| of each class | images | {solver}, top-1 | k-NN, top-1 |", "| --- | --- | --- | --- |"]
-        for row in result["low_shot"]:
-            lines.append(f"| {row['shots']} | {row['images']} | {spread(row[solver])} | {spread(row['knn'])} |")
-        lines += ["", f"Mean and standard deviation over the seeds {' '.join(map(str, result['seeds']))}."]
-    else:
-        lines += ["", "| classifier of stored features | l2 | top-1 | top-5 |", "| --- | --- | --- | --- |"]
-        lines.append(f"| {solver} | {result['l2']:g} | {result['top1']:.2%} | {result['top5']:.2%} |")
-    return "\n".join(lines)
+def make_table(result: dict[str, Any]) -> str:
+    lines, solver = [*describe_counts(result), ""], result["solver"]
+    if "low_shot" not in result:
+        row = [solver, f"{result['l2']:g}", f"{result['top1']:.2%}", f"{result['top5']:.2%}"]
+        return "\n".join([*lines, *format_table(["classifier of stored features", "l2", "top-1", "top-5"], [row])])
+    rows = [
+        [row["shots"], str(row["images"]), format_spread(row[solver]), format_spread(row["knn"])]
+        for row in result["low_shot"]
+    ]
+    lines += format_table(["of each class", "images", f"{solver}, top-1", "k-NN, top-1"], rows)
+    return "\n".join([*lines, "", f"Mean and standard deviation over the seeds {' '.join(map(str, result['seeds']))}."])
 
 
-def figures(result: dict[str, Any]) -> list[CardFigure]:
-    """For a model card: of low-shot the means over the seeds."""
+def make_figures(result: dict[str, Any]) -> list[CardFigure]:
+    """Returns the figures for a model card; those of low-shot results are means over the seeds."""
     solver = f"linear ({result['solver']}, stored features)"
     values = {f"{solver} top-{k}": result[f"top{k}"] for k in TOP_K if f"top{k}" in result}
     for row in result.get("low_shot", []):
         few = f"{row['shots']} of each class, mean of {len(result['seeds'])} draws"
         values |= {f"{solver} top-1, {few}": mean(row[result["solver"]]), f"k-NN top-1, {few}": mean(row["knn"])}
-    return card_figures(values, result["test"])
+    return make_card_figures(values, result["test"])
 
 
-def features_command() -> None:
+def main() -> None:
     arguments = parse_arguments()
-    with evaluation(arguments) as (model, banks):
+    with open_evaluation(arguments) as (model, banks):
         if PartialState().is_main_process:  # others helped with the features
             bank, queries = banks
             options = FitOptions(**{field.name: getattr(arguments, field.name) for field in fields(FitOptions)})
-            result = describe(arguments) | evaluate_features(options, bank, queries, model.model.device)
+            result = describe_evaluation(arguments) | evaluate_features(options, bank, queries, model.model.device)
             title = f"Linear classifier of the stored features of {arguments.model}"
-            write_result(result, title, table(result), arguments.output, figures(result), draw_stored_features)
+            write_result(
+                result, title, make_table(result), arguments.output, make_figures(result), draw_stored_features
+            )
 
 
 if __name__ == "__main__":
-    run_command(features_command, USER_ERRORS)
+    run_command(main)

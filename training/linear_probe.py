@@ -17,63 +17,32 @@ last epoch, which nothing was chosen by.
 
 import argparse
 import logging
-import math
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
-from accelerate import PartialState
-from accelerate.utils import gather_object
-from torch import Tensor
-from tqdm.auto import tqdm
 
-from modeling_esvit.embed.engine import FeatureError, LoadedImage
-from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.devices import open_device
-from modeling_esvit.storage.atomic import replace_file
-from training.data.shard_stream import ShardStream
-from training.data.sources import ImageSource
-from training.data.unreadable import SkipLog
-from training.evaluation.command import (
-    COMMON_ERRORS,
-    NO_CLASS,
-    TOP_K,
-    CardFigure,
-    add_arguments,
-    card_figures,
-    checked,
-    features_folder,
-    open_train_and_test,
-    run_command,
-    top_k_accuracy,
-    write_result,
-)
-from training.evaluation.probe_data import ProbeImages, ProbeView
-from training.evaluation.probes import LinearProbes, Setting
-from training.features.bank import FeatureBank, checksum, make_bank, source_identity
-from training.features.frozen_models import FrozenModel, block_features, load_frozen, training_view
+from training.data.named_data import open_train_and_test
+from training.evaluation.arguments import add_data_arguments, parse_and_check
+from training.evaluation.opening import open_features_folder
+from training.evaluation.probe_run import IN_RECIPES, ProbeError, Probing, check_probe_options
+from training.evaluation.results import CardFigure, format_table, make_card_figures, write_result
+from training.evaluation.scores import TOP_K
+from training.features.bank import make_bank
+from training.features.model_arguments import load_named_model
 from training.figures.accuracy import draw_probe
+from training.options.command import run_command
 
 
 logger = logging.getLogger(__name__)
 
 RECIPES = Path(__file__).parent / "evaluation" / "probe_recipes"
-IN_RECIPES = ("lr", "n_last_blocks", "epochs", "batch_size", "seed")
-VIEW = 0  # as a number of blocks: the view feature
-PIECE = 512  # test images that are classified at a time
-
-
-class ProbeError(EsViTError, ValueError):
-    """An option of a linear probe that cannot be, or an output folder that another probe has begun."""
-
-
-USER_ERRORS = (*COMMON_ERRORS, ProbeError)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_arguments(parser)
+    add_data_arguments(parser)
     parser.add_argument("--output_dir", type=Path, required=True, help="for the result, and the state of a stopped run")
     parser.add_argument("--recipe", help=f"YAML file of {', '.join(IN_RECIPES)}, or the name of one in probe_recipes/")
     parser.add_argument("--lr", type=float, nargs="+", help="learning rates for 256 images a step (default: 0.001)")
@@ -87,7 +56,7 @@ def parse_arguments() -> argparse.Namespace:
     known, _ = parser.parse_known_args()
     defaults: dict[str, Any] = {"lr": [0.001], "n_last_blocks": [4], "epochs": 100, "batch_size": 1024, "seed": 0}
     parser.set_defaults(**defaults | (read_recipe(known.recipe) if known.recipe else {}))
-    return checked(parser)
+    return parse_and_check(parser)
 
 
 def read_recipe(recipe: str) -> dict[str, Any]:
@@ -104,231 +73,51 @@ def read_recipe(recipe: str) -> dict[str, Any]:
     return values
 
 
-def check_options(options: argparse.Namespace, world: int) -> None:
-    """Raises:
-    ProbeError: a value that cannot be.
-    """
-    if options.epochs < 1 or not all(0 < lr < math.inf for lr in options.lr) or min(options.n_last_blocks) < 0:
-        raise ProbeError("epochs must be at least 1, lr positive and finite, n_last_blocks at least 0.")
-    if VIEW in options.n_last_blocks and len(set(options.n_last_blocks)) > 1:
-        raise ProbeError("n_last_blocks 0, the view feature, stands alone: beside other numbers use 1, the last block.")
-    if options.batch_size % world:
-        raise ProbeError(f"batch_size {options.batch_size} must be a multiple of the {world} processes.")
-
-
-@torch.no_grad()
-def make_settings(options: argparse.Namespace, model: FrozenModel) -> list[Setting]:
-    """A classifier for each number of blocks and learning rate. Features of fewer blocks are the last columns."""
-    (height, width), numbers = ProbeView(*training_view(model)).size, sorted(set(options.n_last_blocks))
-    image = torch.zeros(1, 3, height, width, device=model.model.device, dtype=model.model.dtype)
-    widths = {n: block_features(model.model, n or None)(image).shape[1] for n in numbers}
-    return [Setting(f"n{n}_lr{lr:g}", widths[n], lr) for n in numbers for lr in sorted(set(options.lr))]
-
-
-def number_labels(source: ImageSource, bank: FeatureBank, num_classes: int | None) -> tuple[Tensor, int]:
-    """The test labels as the training data number them, or NO_CLASS; and the number of classes.
-
-    Raises:
-        ProbeError: the training data name no classes, and `num_classes` does not say how many there are.
-    """
-    names = source.class_names
-    if names is None and num_classes is None:
-        raise ProbeError("the labels of the training data have no names: say how many there are with --num_classes.")
-    count = len(names) if names is not None else int(num_classes or 0)
-    labels = bank.labels
-    if names is not None and bank.class_names is not None:
-        number = {name: index for index, name in enumerate(names)}
-        labels = torch.tensor([number.get(name, NO_CLASS) for name in bank.class_names])[labels]
-    return labels.where(labels < count, NO_CLASS), count
-
-
-class Probing:
-    """A linear probe under way: classifiers, images, and the accuracies of the epochs so far."""
-
-    def __init__(self, options: argparse.Namespace, model: FrozenModel, source: ImageSource, bank: FeatureBank) -> None:
-        self.options, self.model, self.bank = options, model, bank
-        self.process = PartialState()
-        self.labels, self.num_classes = number_labels(source, bank, options.num_classes)
-        rules = {"batch_size": options.batch_size, "seed": options.seed}
-        places = {"rank": self.process.process_index, "world": self.process.num_processes}
-        self.images = ProbeImages(source, model, **rules, **places)
-        settings, device = make_settings(options, model), model.model.device
-        self.probes = LinearProbes(settings, self.num_classes, epochs=options.epochs, device=device, **rules)
-        self.skipped = SkipLog(len(source))
-        self.history: list[dict[str, dict[str, Any]]] = []
-        self.finite = torch.ones((), dtype=torch.bool, device=device)
-        self.key = {name: getattr(options, name) for name in (*IN_RECIPES, "num_classes")} | {
-            "model": checksum(model.settings),
-            "train": checksum(source_identity(source)),
-            "test": checksum([self.labels.tolist(), str(bank.parts.folder.name)]),
-            "processes": places["world"] if isinstance(source, ShardStream) else None,
-        }
-
-    def run(self) -> None:
-        self.resume()
-        steps = self.images.num_steps()
-        total, done = steps * self.options.epochs, steps * len(self.history)
-        with tqdm(desc="linear probe", total=total, initial=done, unit="step", disable=not self.on_main) as bar:
-            for epoch in range(len(self.history), self.options.epochs):
-                losses = self.train(epoch, bar)
-                scores = self.evaluate()
-                self.history.append({name: {"loss": losses[name]} | scores[name] for name in losses})
-                self.probes.end_epoch()
-                self.save()
-                name, best = max(scores.items(), key=lambda score: score[1]["top1"])
-                bar.set_postfix_str(f"epoch {epoch + 1}: {name} {best['top1']:.2%}")
-
-    @property
-    def on_main(self) -> bool:
-        return self.process.is_main_process
-
-    def train(self, epoch: int, bar: tqdm) -> dict[str, float | None]:
-        """The mean loss of each classifier over the steps of an epoch; None of one that diverged.
-
-        Raises:
-            FeatureError: the model gave NaN or infinity for a crop.
-        """
-        losses = []
-        for batch in self.images.epoch(epoch, self.options.workers):
-            losses.append(self.probes.step(*self.features(batch)))
-            bar.update()
-        if not self.finite:
-            raise FeatureError(
-                f"the feature of a crop of epoch {epoch + 1} is not finite: the model's weights are broken, or "
-                f"overflow in {self.model.model.dtype}."
-            )
-        mean = torch.stack(losses).mean(dim=0).tolist()
-        named = zip(self.probes.settings, mean, strict=True)
-        return {setting.name: loss if math.isfinite(loss) else None for setting, loss in named}
-
-    @torch.no_grad()
-    def features(self, batch: list[LoadedImage]) -> tuple[Tensor, Tensor]:
-        """Features [b, C] and labels [b] of the images that could be read.
-
-        Raises:
-            ProbeError: a label is none of the classes.
-            TooManyUnreadableImagesError: more than `SkipLog` allows.
-        """
-        model = self.model.model
-        self.skipped.add({image.name: image.unreadable for image in batch if image.pixels is None})
-        readable = [image for image in batch if image.pixels is not None]
-        for image in readable:
-            if image.label >= self.num_classes:
-                raise ProbeError(f"{image.name} has the label {image.label}; there are {self.num_classes} classes.")
-        labels = torch.tensor([image.label for image in readable], dtype=torch.int64, device=model.device)
-        if not readable:
-            return torch.empty(0, max(setting.width for setting in self.probes.settings), device=model.device), labels
-        pixels = torch.stack([image.pixels for image in readable if image.pixels is not None])
-        features = self.model.features(pixels.to(model.device, model.dtype)).float()
-        self.finite &= features.isfinite().all()
-        return features, labels
-
-    def evaluate(self) -> dict[str, dict[str, float]]:
-        """{"top1": ..., "top5": ...} in 0..1 of each classifier on the test images, which the processes share."""
-        pieces = self.bank.pieces(PIECE)
-        mine = range(len(pieces))[self.process.process_index :: self.process.num_processes]
-        found = [(number, self.probes.rankings(pieces[number])) for number in mine]
-        rankings = torch.cat([ranking for _, ranking in sorted(gather_object(found), key=lambda each: each[0])], dim=1)
-        return {
-            setting.name: top_k_accuracy(ranking, self.labels)
-            for setting, ranking in zip(self.probes.settings, rankings, strict=True)
-        }
-
-    @property
-    def state_file(self) -> Path:
-        return self.options.output_dir / "state.pt"
-
-    def resume(self) -> None:
-        """Raises:
-        ProbeError: the folder holds the state of a probe with other options, model or data.
-        """
-        if not self.state_file.is_file():
-            return
-        state = torch.load(self.state_file, map_location=self.model.model.device, weights_only=True)
-        changed = [name for name, value in self.key.items() if state["key"].get(name) != value]
-        if changed:
-            raise ProbeError(
-                f"{self.options.output_dir} holds a probe with other {', '.join(changed)}: call as before, or name "
-                "another --output_dir."
-            )
-        self.history = state["history"]
-        self.probes.load_state(state["probes"])
-
-    def save(self) -> None:
-        if self.on_main:
-            self.options.output_dir.mkdir(parents=True, exist_ok=True)
-            with replace_file(self.state_file) as partial:
-                torch.save({"key": self.key, "history": self.history, "probes": self.probes.state()}, partial)
-        self.process.wait_for_everyone()
-
-    def result(self) -> dict[str, Any]:
-        """By classifier the accuracy of its best and of its last epoch, and `best` of all."""
-        classifiers = {}
-        for setting in self.probes.settings:
-            epochs = [scores[setting.name] for scores in self.history]
-            best = max(range(len(epochs)), key=lambda epoch: epochs[epoch]["top1"])
-            classifiers[setting.name] = {
-                "best": epochs[best] | {"epoch": best + 1},
-                "last": epochs[-1] | {"epoch": len(epochs)},
-            }
-        about = {name: getattr(self.options, name) for name in ("model", "train", "test", *IN_RECIPES)}
-        counts = {"test_images": len(self.labels), "classes": self.num_classes}
-        unknown = {"unknown_class_images": int((self.labels == NO_CLASS).sum())}
-        winner = max(classifiers, key=lambda name: classifiers[name]["best"]["top1"])
-        return about | counts | unknown | {"best": winner, "classifiers": classifiers, "history": self.history}
-
-
-def table(result: dict[str, Any]) -> str:
-    """In Markdown."""
-    lines = [
+def make_table(result: dict[str, Any]) -> str:
+    about = (
         f"{result['classes']} classes, {result['test_images']} test images, {result['epochs']} epochs of "
-        f"{result['batch_size']} images a step.",
-        "",
-        "| blocks, lr | best top-1 | top-5 | epoch | last top-1 | top-5 |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+        f"{result['batch_size']} images a step."
+    )
     if result["unknown_class_images"]:
-        lines[0] += f" {result['unknown_class_images']} test images are of no training class and count as wrong."
-    for name, scores in result["classifiers"].items():
-        best, last = scores["best"], scores["last"]
-        shown = [best["top1"], best["top5"], last["top1"], last["top5"]]
-        cells = [f"{value:.2%}" for value in shown]
-        mark = "**" if name == result["best"] else ""
-        lines.append(f"| {mark}{name}{mark} | {cells[0]} | {cells[1]} | {best['epoch']} | {cells[2]} | {cells[3]} |")
-    return "\n".join(lines)
+        about += f" {result['unknown_class_images']} test images are of no training class and count as wrong."
+    header = ["blocks, lr", "best top-1", "top-5", "epoch", "last top-1", "top-5"]
+    rows = [make_row(name, scores, name == result["best"]) for name, scores in result["classifiers"].items()]
+    return "\n".join([about, "", *format_table(header, rows)])
 
 
-def figures(result: dict[str, Any]) -> list[CardFigure]:
-    """Of the best classifier, for a model card: of its best epoch, as published figures are, and of the last."""
+def make_row(name: str, scores: dict[str, Any], is_best: bool) -> list[str]:
+    best, last = scores["best"], scores["last"]
+    shares = [f"{value:.2%}" for value in (best["top1"], best["top5"], last["top1"], last["top5"])]
+    return [f"**{name}**" if is_best else name, *shares[:2], str(best["epoch"]), *shares[2:]]
+
+
+def make_figures(result: dict[str, Any]) -> list[CardFigure]:
+    """Returns the figures of the best classifier for a model card: of its best epoch, as published, and of its last."""
     scores = result["classifiers"][result["best"]]
     named = {"best": f"linear top-{{}} ({result['best']}, best epoch)", "last": "linear top-{} (the same, last epoch)"}
     values = {name.format(k): scores[epoch][f"top{k}"] for epoch, name in named.items() for k in TOP_K}
-    return card_figures(values, result["test"])
+    return make_card_figures(values, result["test"])
 
 
-def probe_command() -> None:
+def main() -> None:
     options = parse_arguments()
     process = open_device(options.device)
-    check_options(options, process.num_processes)
+    check_probe_options(options, process.num_processes)
     train, test = open_train_and_test(options.train, options.test, streaming=options.streaming)
-    model = load_frozen(
-        options.model,
-        n_last_blocks=max(options.n_last_blocks) or None,
-        device=options.device or process.device,
-        revision=options.revision,
-        trust_remote_code=options.trust_remote_code,
-    )
-    with features_folder(options.features) as folder:
+    model = load_named_model(options, max(options.n_last_blocks) or None)
+    with open_features_folder(options.features) as folder:
         reading = {"num_threads": options.workers, "part_size": options.part_size}
         probing = Probing(options, model, train, make_bank(model, options.test, test, folder, **reading))
         probing.run()
     if process.is_main_process and probing.skipped.skipped:
         logger.warning(probing.skipped.summary())
-    result = probing.result()
+    result = probing.summarise()
     output = options.output_dir / "result.json"
-    write_result(result, f"Linear probe of {options.model}", table(result), output, figures(result), draw_probe)
+    write_result(
+        result, f"Linear probe of {options.model}", make_table(result), output, make_figures(result), draw_probe
+    )
     process.destroy_process_group()
 
 
 if __name__ == "__main__":
-    run_command(probe_command, USER_ERRORS)
+    run_command(main)

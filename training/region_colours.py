@@ -17,18 +17,17 @@ import torch
 from matplotlib.figure import Figure
 from PIL import Image
 
-from modeling_esvit.analysis.region_colours import PaletteError, RegionPalette, fit_palette, paint
+from modeling_esvit.analysis.region_colours import RegionPalette, fit_palette, paint
 from modeling_esvit.analysis.token_places import regions_of
-from training.evaluation.command import run_command
+from training.features.model_arguments import add_model_arguments
 from training.features.single_image import (
-    USER_ERRORS,
     LookingModel,
-    add_model_arguments,
     add_size_argument,
     checked_picture,
     load_looking,
     open_image,
 )
+from training.options.command import check_counts, run_command
 from training.state.figure_files import save_figure
 
 
@@ -58,15 +57,14 @@ def draw(images: list[Image.Image], pictures: list[Image.Image], palette: Region
 
 def parse_arguments(arguments: list[str] | None) -> Any:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_model_arguments(parser)
+    add_model_arguments(parser, "a model folder, or the name of a model on the Hub")
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, coloured together")
     add_size_argument(parser)
     parser.add_argument("--smooth", action="store_true", help="colours flow from region to region")
     parser.add_argument("--output", type=Path, default=Path("colours.png"), help="the picture (%(default)s)")
     options = parser.parse_args(arguments)
     checked_picture(parser, options.output)
-    if options.size is not None and options.size < 1:
-        parser.error(f"--size must be at least 1, got {options.size}")
+    check_counts(parser, options, "size")
     return options
 
 
@@ -79,4 +77,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, (*USER_ERRORS, PaletteError))
+    run_command(main)

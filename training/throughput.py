@@ -33,22 +33,20 @@ import yaml
 from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
-from modeling_esvit.configuration_esvit import EsViTArchitectureError
-from modeling_esvit.embed.engine import FeatureError
-from modeling_esvit.images.devices import DeviceError, check_device
-from training.evaluation.command import checked_output, run_command, write_result
+from modeling_esvit.images.devices import check_device
+from training.evaluation.arguments import check_output
+from training.evaluation.results import format_table, write_result
 from training.evaluation.speed import DTYPES, ThroughputError, ThroughputOptions, chosen_device, configuration, measure
-from training.features.frozen_models import TIMM, FrozenModelError
+from training.features.frozen_models import TIMM
 from training.figures.throughput import draw
+from training.options.command import check_counts, run_command
 
 
 PUBLISHED = Path(__file__).parent / "evaluation" / "published_throughput.yaml"
 
-USER_ERRORS = (ThroughputError, DeviceError, FrozenModelError, FeatureError, EsViTArchitectureError, OSError)
-
 
 def measure_all(options: ThroughputOptions) -> dict[str, dict[str, Any]]:
-    """Each model in a process of its own, which begins with no memory of the others.
+    """Measures each model in a process of its own, which begins with no memory of the others.
 
     Raises:
         ThroughputError: such a process was killed.
@@ -79,8 +77,11 @@ def describe_device(found: torch.device) -> str:
     return f"{names[0] if names else platform.processor()}, threads: {torch.get_num_threads()}"
 
 
-def to_the_published(rows: dict[str, dict[str, Any]], table: list[dict[str, Any]]) -> float | None:
-    """The factor by which measured images per second are, on geometric average, those of the published table."""
+def find_factor(rows: dict[str, dict[str, Any]], table: list[dict[str, Any]]) -> float | None:
+    """Returns the factor that makes measured images/s agree with the published table, on geometric average.
+
+    None if no measured model is in the table.
+    """
 
     def identity(row: dict[str, Any]) -> tuple[Any, ...]:
         return row.get("architecture"), row.get("window")
@@ -90,25 +91,32 @@ def to_the_published(rows: dict[str, dict[str, Any]], table: list[dict[str, Any]
     return math.exp(statistics.mean(map(math.log, both))) if both else None
 
 
-def table(result: dict[str, Any]) -> str:
-    """In Markdown."""
-    lines = [
+def make_table(result: dict[str, Any]) -> str:
+    about = (
         f"{result['device']}; torch {result['torch']}, {result['dtype']}, batches of {result['batch_size']}, median of "
-        f"{result['batches']} after {result['warmup']}.",
-        "",
-        "| model | images/s (slowest, fastest batch) | parameters | 10^9 operations an image | peak memory | pixels |",
-        "| --- | --- | --- | --- | --- | --- |",
+        f"{result['batches']} after {result['warmup']}."
+    )
+    speed = "images/s (slowest, fastest batch)"
+    header = ["model", speed, "parameters", "10^9 operations an image", "peak memory", "pixels"]
+    table = format_table(header, [make_row(name, row) for name, row in result["models"].items()])
+    return "\n".join([about, "", *table, "", "A product and a sum are two operations."])
+
+
+def make_row(name: str, row: dict[str, Any]) -> list[str]:
+    spread = f"{row['slowest_images_per_second']:.1f}, {row['fastest_images_per_second']:.1f}"
+    sizes = [
+        f"{row['parameters'] / 1e6:.1f}M",
+        f"{row['operations'] / 1e9:.2f}",
+        f"{row['peak_bytes'] / 2**20:,.0f} MiB",
     ]
-    for name, row in result["models"].items():
-        spread = f"{row['slowest_images_per_second']:.1f}, {row['fastest_images_per_second']:.1f}"
-        sizes = f"{row['parameters'] / 1e6:.1f}M | {row['operations'] / 1e9:.2f} | {row['peak_bytes'] / 2**20:,.0f} MiB"
-        lines.append(f"| {name} | {row['images_per_second']:.1f} ({spread}) | {sizes} | {row['image_size']} |")
-    return "\n".join([*lines, "", "A product and a sum are two operations."])
+    return [name, f"{row['images_per_second']:.1f} ({spread})", *sizes, str(row["image_size"])]
 
 
-def accuracies(options: ThroughputOptions) -> dict[str, float]:
-    """Raises:
-    ThroughputError: one is not MODEL=PERCENT of a model that is measured.
+def read_accuracies(options: ThroughputOptions) -> dict[str, float]:
+    """Returns the accuracies that `--accuracy` gives, by model.
+
+    Raises:
+        ThroughputError: one is not MODEL=PERCENT of a model that is measured.
     """
     found = {}
     for given in options.accuracy:
@@ -142,21 +150,20 @@ def parse_arguments() -> ThroughputOptions:
         "--output", type=Path, help="JSON file of the result; beside it a table (.md) and a figure (.png)"
     )
     parser.add_argument("--accuracy", nargs="+", default=(), metavar="MODEL=PERCENT", help="for the figure")
-    arguments = checked_output(parser, parser.parse_args())
-    for name in ("batch_size", "batches", "image_size", "threads"):
-        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
-            parser.error(f"--{name} must be at least 1, got {getattr(arguments, name)}")
+    arguments = parser.parse_args()
+    check_output(parser, arguments.output)
+    check_counts(parser, arguments, "batch_size", "batches", "image_size", "threads")
     if arguments.warmup < 0:
         parser.error(f"--warmup must be at least 0, got {arguments.warmup}")
     return ThroughputOptions(**vars(arguments) | {"models": list(dict.fromkeys(arguments.models))})
 
 
-def throughput_command() -> None:
+def main() -> None:
     options = parse_arguments()
     check_device(options.device)
     transformers_logging.disable_progress_bar()
-    linear = accuracies(options)
-    for name in options.models:  # all names first: a wrong one is not to be found after hours
+    linear = read_accuracies(options)
+    for name in options.models:  # a wrong name must not be found after hours
         if not name.startswith(TIMM):
             configuration(name, options.trust_remote_code)
     rows = measure_all(options)
@@ -165,8 +172,8 @@ def throughput_command() -> None:
     models = {name: row | {"linear": linear[name]} if name in linear else row for name, row in rows.items()}
     result = {**about, "models": models}
     published = read_published()
-    drawing = partial(draw, published=published, factor=to_the_published(models, published))
-    write_result(result, "Throughput", table(result), options.output, draw=drawing)
+    drawing = partial(draw, published=published, factor=find_factor(models, published))
+    write_result(result, "Throughput", make_table(result), options.output, draw=drawing)
 
 
 def read_published() -> list[dict[str, Any]]:
@@ -174,4 +181,4 @@ def read_published() -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    run_command(throughput_command, USER_ERRORS)
+    run_command(main)

@@ -26,14 +26,14 @@ def of_transformers(name: str) -> Iterator[None]:
     """What transformers says of a folder that it cannot load, under our name.
 
     Raises:
-        NoImageModelError: it is no model, none that transformers knows, not for images, or its weights are damaged.
-        OSError: a file of an existing folder is missing or damaged.
+        NoImageModelError: it is no model, none that transformers knows, or not for images; or a file of it is missing
+            or damaged.
     """
     try:
         yield
     except OSError as error:
         if Path(name).exists():
-            raise
+            raise NoImageModelError(str(error)) from error
         raise NoImageModelError(f"there is no folder {name!r}, and as a name of a model on the Hub: {error}") from error
     except SafetensorError as error:
         raise NoImageModelError(f"The weights of {name} are damaged: {error}.") from error

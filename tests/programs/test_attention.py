@@ -17,8 +17,7 @@ import training.attention_entropy as attention_entropy
 from modeling_esvit import EsViTConfig, EsViTModel
 from tests.helpers.commands import run_program, torchrun
 from tests.helpers.tiny_runs import write_images
-from training.evaluation.command import run_command
-from training.features.single_image import USER_ERRORS
+from training.options.command import run_command
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +67,7 @@ def test_what_users_get_wrong(folder, images, tmp_path, arguments, message):
     named = {"MODEL": folder, "IMAGE": str(images / "00.png")}
     command = [named.get(argument, argument) for argument in arguments]
     with pytest.raises(SystemExit, match=f"error: .*{message}"):
-        run_command(lambda: attention.main([*command, "--output", str(tmp_path / "p.png")]), USER_ERRORS)
+        run_command(lambda: attention.main([*command, "--output", str(tmp_path / "p.png")]))
     assert not list(tmp_path.iterdir())
 
 

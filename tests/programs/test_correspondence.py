@@ -16,9 +16,9 @@ import training.matching.over_images as matching_images
 from modeling_esvit import EsViTModel
 from tests.helpers.commands import run_program, torchrun
 from tests.helpers.tiny_runs import write_images, write_model
-from training.evaluation.command import run_command
 from training.features.frozen_models import TimmModel
 from training.features.regions import region_features
+from training.options.command import run_command
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def images(tmp_path_factory):
 
 def command(monkeypatch, *arguments):
     monkeypatch.setattr(sys, "argv", ["correspondence.py", *map(str, arguments)])
-    run_command(correspondence.correspondence_command, correspondence.USER_ERRORS)
+    run_command(correspondence.correspondence_command)
 
 
 def test_result_table_and_pictures(folder, images, tmp_path, monkeypatch, caplog, capsys):

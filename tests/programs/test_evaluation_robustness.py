@@ -21,9 +21,9 @@ from modeling_esvit.images.decoding import decode
 from modeling_esvit.images.devices import DeviceError, open_device
 from tests.helpers.tiny_runs import write_images, write_model
 from training.data.sources import open_source
-from training.evaluation.command import run_command
 from training.features.extraction import LONGEST, evaluation_transform, middle
 from training.features.frozen_models import load_frozen
+from training.options.command import run_command
 
 
 COMMANDS = ("knn", "linear_features", "linear_probe", "transfer")
@@ -57,10 +57,10 @@ def arguments(command: str, model: Path, train: str, test: str, output: Path, mo
 
 
 MAIN = {
-    "knn": (knn.evaluate_command, knn.USER_ERRORS),
-    "linear_features": (linear_features.features_command, linear_features.USER_ERRORS),
-    "linear_probe": (linear_probe.probe_command, linear_probe.USER_ERRORS),
-    "transfer": (transfer.transfer_command, transfer.USER_ERRORS),
+    "knn": knn.main,
+    "linear_features": linear_features.main,
+    "linear_probe": linear_probe.main,
+    "transfer": transfer.main,
 }
 
 
@@ -71,7 +71,7 @@ def evaluate(monkeypatch, tmp_path, command, model, train, test, **more) -> dict
     given = arguments(command, model, train, test, output, more)
     monkeypatch.setattr(sys, "argv", [f"{command}.py", *map(str, given)])
     try:
-        run_command(*MAIN[command])
+        run_command(MAIN[command])
     except SystemExit as end:
         if end.code != transfer.INCOMPLETE:
             assert str(end.code).startswith("error: ")
@@ -248,7 +248,9 @@ def test_features_that_are_not_finite(command, model, tmp_path, monkeypatch):
 def test_features_of_crops_that_are_not_finite(model, tmp_path, monkeypatch):
     """The test images are fine, a crop is not: a probe does not go on with it."""
     train, test = write_images(tmp_path / "train", 6, classes="ab"), write_images(tmp_path / "test", 4, classes="ab")
-    monkeypatch.setattr("training.evaluation.probe_data.ProbeView.make", lambda *_: torch.full((3, 32, 32), torch.nan))
+    monkeypatch.setattr(
+        "training.evaluation.probe_data.ProbeView.make", lambda *_, **__: torch.full((3, 32, 32), torch.nan)
+    )
     message = evaluate(monkeypatch, tmp_path, "linear_probe", model, train, test)
     assert "a crop of epoch 1 is not finite" in message
 

@@ -15,10 +15,10 @@ from modeling_esvit import EsViTConfig, EsViTModel
 from tests.helpers.commands import run_program, torchrun
 from tests.helpers.tiny_runs import write_images
 from training.data.sources import open_source
-from training.evaluation.command import run_command
 from training.features.bank import make_bank
 from training.features.extraction import LabelledImages
 from training.features.frozen_models import load_frozen
+from training.options.command import run_command
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,7 @@ def test_command(folder, images, tmp_path, capsys):
 def test_what_users_get_wrong(folder, images, tmp_path, monkeypatch):
     def fails(message, *command):
         with pytest.raises(SystemExit, match=f"error: .*{message}"):
-            run_command(lambda: feature_maps.main([*command, "--output_dir", str(tmp_path)]), feature_maps.USER_ERRORS)
+            run_command(lambda: feature_maps.main([*command, "--output_dir", str(tmp_path)]))
 
     (tmp_path / "few" / "a").mkdir(parents=True)
     Image.new("RGB", (40, 40)).save(tmp_path / "few" / "a" / "x.png")

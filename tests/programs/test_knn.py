@@ -25,8 +25,9 @@ from modeling_esvit.embed.engine import FeatureError
 from tests.helpers.coloured_images import COLOURS, write_coloured_images
 from tests.helpers.commands import run_program, torchrun
 from tests.helpers.paths import FIXTURES, ROOT
+from training.data.named_data import split_train_and_test
 from training.data.sources import DataOptionError, open_source
-from training.evaluation.command import METRIC, align_labels, told_apart
+from training.evaluation.scores import METRIC, align_labels
 from training.features.extraction import (
     LabelledImages,
     UnlabelledDataError,
@@ -185,7 +186,7 @@ def test_data_that_cannot_be_evaluated(model, images):
     with pytest.raises(UnlabelledDataError):
         evaluate_folders(model, images[0], images[1] / "red", k=[5])
     with pytest.raises(DataOptionError, match="name a split"):
-        told_apart(f"{images[0]}", f"{images[0]}:red")
+        split_train_and_test(f"{images[0]}", f"{images[0]}:red")
 
 
 def run_knn(arguments, launcher, home) -> dict[str, float]:

@@ -18,9 +18,9 @@ import training.evaluation.linear_fit as feature_classifiers
 import training.linear_features as linear_features
 from modeling_esvit import EsViTConfig, EsViTModel
 from tests.helpers.tiny_runs import write_images
-from training.evaluation.command import run_command
 from training.evaluation.knn import knn_predict
 from training.evaluation.linear_fit import HeldOutError, chosen_l2, draw_shots, fit_logistic, fit_ridge, held_out
+from training.options.command import run_command
 from training.publishing.card import read_metrics
 from training.publishing.card_template import to_percent
 
@@ -113,7 +113,7 @@ def test_command(tmp_path, monkeypatch):
     def command(*changes) -> dict:
         given = [tmp_path / "model", *data, "--output", tmp_path / "r.json", *changes]
         monkeypatch.setattr(sys, "argv", [linear_features.__file__, *map(str, given)])
-        run_command(linear_features.features_command, linear_features.USER_ERRORS)
+        run_command(linear_features.main)
         return json.loads((tmp_path / "r.json").read_text())
 
     result = command("--l2", 1e-4, 1)

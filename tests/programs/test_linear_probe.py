@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import functional as T
 
+import training.evaluation.probe_run as probe_run
 import training.linear_probe as linear_probe
 from modeling_esvit import EsViTConfig, EsViTModel
 from tests.helpers.coloured_images import COLOURS, write_coloured_images
@@ -19,10 +20,10 @@ from tests.helpers.commands import run_program, torchrun
 from tests.helpers.shard_server import write_parquet
 from tests.helpers.tiny_runs import write_images
 from training.data.sources import open_source
-from training.evaluation.command import run_command
 from training.evaluation.probe_data import SCALE, ProbeImages, ProbeView
 from training.evaluation.probes import LinearProbes, Setting
 from training.features.frozen_models import load_frozen
+from training.options.command import run_command
 from training.views.draw import draw_box, make_keyed_generator
 
 
@@ -116,7 +117,7 @@ def arguments(model_folder, images, output, *changes) -> list[str]:
 
 def probe(monkeypatch, *given) -> None:
     monkeypatch.setattr(sys, "argv", ["linear_probe.py", *given])
-    run_command(linear_probe.probe_command, linear_probe.USER_ERRORS)
+    run_command(linear_probe.main)
 
 
 def test_a_stopped_probe_continues(model_folder, tmp_path, monkeypatch):
@@ -139,16 +140,16 @@ def test_a_stopped_probe_continues(model_folder, tmp_path, monkeypatch):
     assert [figure["value"] for figure in figures] == [scores[e][k] for e in ("best", "last") for k in ("top1", "top5")]
     assert figures[0]["name"] == f"linear top-1 ({whole['best']}, best epoch)" and figures[0]["dataset"] == "test"
 
-    save = linear_probe.Probing.save
+    save = probe_run.Probing.save
 
     def save_and_stop(self):
         save(self)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(linear_probe.Probing, "save", save_and_stop)
+    monkeypatch.setattr(probe_run.Probing, "save", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
         probe(monkeypatch, *arguments(model_folder, images, tmp_path / "stopped"))
-    monkeypatch.setattr(linear_probe.Probing, "save", save)
+    monkeypatch.setattr(probe_run.Probing, "save", save)
     probe(monkeypatch, *arguments(model_folder, images, tmp_path / "stopped"))
     assert json.loads((tmp_path / "stopped" / "result.json").read_text()) == whole
     with pytest.raises(SystemExit, match="a probe with other lr"):
@@ -191,7 +192,7 @@ def test_recipes_are_the_published_protocol(recipe, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["linear_probe.py", *given])
     options = linear_probe.parse_arguments()
     assert (options.epochs, options.batch_size) == (100, 1024)
-    linear_probe.check_options(options, 8)
+    probe_run.check_probe_options(options, 8)
     monkeypatch.setattr(sys, "argv", ["linear_probe.py", *given, "--epochs", "7"])
     assert linear_probe.parse_arguments().epochs == 7  # the command line goes on top
 

@@ -15,12 +15,12 @@ from transformers import ViTConfig
 
 import training.throughput as throughput
 from modeling_esvit import EsViTConfig, EsViTModel
-from training.evaluation.command import run_command
 from training.evaluation.model_counts import parameters_and_operations
 from training.evaluation.speed import ThroughputError, ThroughputOptions, build, measure, published
 from training.features.frozen_models import FrozenModelError
 from training.figures.throughput import draw
-from training.throughput import read_published, to_the_published
+from training.options.command import run_command
+from training.throughput import find_factor, read_published
 
 
 class Attention(nn.Module):
@@ -77,8 +77,8 @@ def test_published_architectures_are_recognised():
         "b": {"architecture": "deit-small", "images_per_second": 1007 / 400},
         "c": {"images_per_second": 5.0},
     }
-    assert to_the_published(measured, rows) == pytest.approx(200)  # of 100 and 400
-    assert to_the_published({"c": measured["c"]}, rows) is None
+    assert find_factor(measured, rows) == pytest.approx(200)  # of 100 and 400
+    assert find_factor({"c": measured["c"]}, rows) is None
 
 
 def test_names_do_not_cover_each_other():
@@ -108,7 +108,7 @@ def test_a_measurement(tmp_path):
 
 def run(monkeypatch, *arguments) -> None:
     monkeypatch.setattr(sys, "argv", ["throughput.py", *map(str, arguments)])
-    run_command(throughput.throughput_command, throughput.USER_ERRORS)
+    run_command(throughput.main)
 
 
 def test_command(tmp_path, monkeypatch):
@@ -158,4 +158,4 @@ def test_a_process_without_memory_and_a_wrong_device(monkeypatch):
         throughput.measure_all(ThroughputOptions(["swin-tiny"]))
     monkeypatch.setattr(sys, "argv", ["throughput.py", "swin-tiny", "--device", "tpu9"])
     with pytest.raises(SystemExit, match="error: --device tpu9 cannot be used"):
-        run_command(throughput.throughput_command, throughput.USER_ERRORS)
+        run_command(throughput.main)

@@ -19,15 +19,16 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.preprocessing import StandardScaler
 
-import training.evaluation.scores as transfer_metrics
+import training.evaluation.transfer_metrics as transfer_metrics
+import training.evaluation.transfer_run as transfer_run
 import training.transfer as transfer
 from modeling_esvit import EsViTConfig, EsViTModel
 from tests.helpers.tiny_runs import write_images, write_model
 from training.data.columns import DataOptionError
 from training.data.sources import open_source
-from training.evaluation.command import run_command
 from training.evaluation.linear_fit import HeldOutError, fit_one_vs_rest
-from training.evaluation.scores import MetricError, score
+from training.evaluation.transfer_metrics import MetricError, score
+from training.evaluation.transfer_results import find_differences
 from training.evaluation.transfer_search import L2, Standardisation, choose_l2, coarse_to_fine, tuning_parts
 from training.evaluation.transfer_sets import (
     TABLE,
@@ -42,6 +43,7 @@ from training.evaluation.transfer_sets import (
 )
 from training.features.bank import make_bank
 from training.features.frozen_models import load_frozen
+from training.options.command import run_command
 
 
 def random_scores(classes: int, count: int = 80) -> tuple[torch.Tensor, torch.Tensor]:
@@ -237,7 +239,7 @@ def data(tmp_path_factory):
 def run(monkeypatch, *arguments) -> int:
     monkeypatch.setattr(sys, "argv", ["transfer.py", *map(str, arguments)])
     try:
-        run_command(transfer.transfer_command, transfer.USER_ERRORS)
+        run_command(transfer.main)
     except SystemExit as end:
         if not isinstance(end.code, int):
             raise
@@ -274,7 +276,7 @@ def test_command(model, data, tmp_path, monkeypatch, capsys):
     figure = {"name": "transfer to own (accuracy)", "value": own["score"], "metric": "accuracy", "dataset": "folder"}
     assert first["figures"] == [figure | {"split": "test", "task": "image-classification"}]
 
-    monkeypatch.setattr(transfer, "fit", None)  # what is there already is not fitted again
+    monkeypatch.setattr(transfer_run, "fit", None)  # what is there already is not fitted again
     assert run(monkeypatch, *given) == 0 and json.loads(output.read_text()) == first
     monkeypatch.undo()
     given += ["--table", several_classes(data), "--datasets", "colours", "missing", "empty"]
@@ -291,9 +293,9 @@ def test_command(model, data, tmp_path, monkeypatch, capsys):
 def test_score_is_that_of_scikit_learn(model, data, tmp_path, monkeypatch):
     output = tmp_path / "r.json"
     given = [model, "--output", output, "--data", f"own={data / 'folder'}", "--metric", "mean_per_class", "--seed", 3]
-    fitted, fit = [], transfer.fit
+    fitted, fit = [], transfer_run.fit
     monkeypatch.setattr(
-        transfer, "fit", lambda metric, rows, *rest: fitted.append(len(rows)) or fit(metric, rows, *rest)
+        transfer_run, "fit", lambda metric, rows, *rest: fitted.append(len(rows)) or fit(metric, rows, *rest)
     )
     assert run(monkeypatch, *given) == 0 and fitted == [30]  # on what was held out as well
     found = json.loads(output.read_text())["datasets"]["own"]
@@ -356,13 +358,13 @@ def test_results_of_another_model_do_not_stay(model, data, tmp_path, monkeypatch
     given = ["--output", tmp_path / "r.json"]
     given += ["--data", f"one={data / 'folder'}", "--data", f"two={data / 'folder'}:test:train"]
     assert run(monkeypatch, model, *given) == 0
-    written, write = list[list[str]](), transfer.write_text
+    written, write = list[list[str]](), transfer_run.write_text
 
     def recorded(path: Path, content: bytes) -> None:
         written.append(list(json.loads(content)["datasets"]))
         write(path, content)
 
-    monkeypatch.setattr(transfer, "write_text", recorded)
+    monkeypatch.setattr(transfer_run, "write_text", recorded)
     for name, kept in (("other", ["one"]), ("other", ["one", "two"])):
         written.clear()
         assert run(monkeypatch, tmp_path / name, *given) == 0
@@ -384,7 +386,7 @@ def counted(*arguments):
     return function(*arguments)
 
 setattr(owner, name, counted)
-transfer.run_command(transfer.transfer_command, transfer.USER_ERRORS)
+transfer.run_command(transfer.main)
 """
 
 
@@ -406,8 +408,8 @@ def test_a_stopped_command_goes_on(model, data, tmp_path, monkeypatch, place, ca
     finished = list(json.loads(output.read_text())["datasets"]) if output.exists() else []
     assert (len(done), finished) == ((7, []) if calls == 11 else (12, ["one"]))
 
-    searched, choose = [], transfer.choose_l2
-    monkeypatch.setattr(transfer, "choose_l2", lambda *rest: searched.append(len(rest[1])) or choose(*rest))
+    searched, choose = [], transfer_run.choose_l2
+    monkeypatch.setattr(transfer_run, "choose_l2", lambda *rest: searched.append(len(rest[1])) or choose(*rest))
     assert run(monkeypatch, *given, output) == 0
     assert json.loads(output.read_text())["datasets"] == whole["datasets"]
     assert searched == ([30, 12] if calls == 11 else [12])
@@ -434,11 +436,11 @@ def test_wrong_calls(model, data, tmp_path, monkeypatch):
 def test_what_differs_from_the_table_is_noted():
     each = TransferSet("x", "a:train", "a:test", classes=3, sizes=(30, 12))
     found = {"train_images": 30, "test_images": 11, "classes": 3, "unknown_class_images": 2}
-    assert transfer.differences(each, found) == [
+    assert find_differences(each, found) == [
         "11 test images, not 12",
         "2 test images of no training class, which count as wrong",
     ]
-    assert transfer.differences(replace(each, classes=None, sizes=None), found | {"unknown_class_images": 0}) == []
+    assert find_differences(replace(each, classes=None, sizes=None), found | {"unknown_class_images": 0}) == []
 
 
 def test_shards_of_the_hub_that_cannot_be_reached_are_missing(monkeypatch):

@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from modeling_esvit.errors import EsViTError
 from training.data.sources import ImageSource
-from training.evaluation.command import NO_CLASS, TOP_K, align_labels, top_k_accuracy
+from training.evaluation.scores import NO_CLASS, TOP_K, align_labels, score_top_k
 from training.features.bank import FeatureBank
 from training.features.extraction import Transform, readable_features
 
@@ -252,7 +252,7 @@ def classify_features(
         "unknown_class_images": int((labels == NO_CLASS).sum()),
     }
     for count, ranking in rankings.items():
-        result |= {f"k{count}_{name}": score for name, score in top_k_accuracy(ranking, labels).items()}
+        result |= {f"k{count}_{name}": score for name, score in score_top_k(ranking, labels).items()}
     return result
 
 

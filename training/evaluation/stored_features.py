@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training.evaluation.command import NO_CLASS, align_labels, top_k_accuracy
 from training.evaluation.knn import TEMPERATURE, knn_predict
 from training.evaluation.linear_fit import SOLVERS, chosen_l2, draw_shots
+from training.evaluation.scores import NO_CLASS, align_labels, score_top_k
 from training.features.bank import FeatureBank
 
 
@@ -47,13 +47,13 @@ def train_and_score(
         l2, scores = chosen_l2(fit, *train, classes, options.l2, options.held_out, seed)
     [linear] = fit(*train, classes, [l2])
     held_out = {f"{penalty:g}": score for penalty, score in scores.items()}
-    return top_k_accuracy(linear.ranking(test[0]), test[1]) | {"l2": l2, "held_out_top1": held_out}
+    return score_top_k(linear.ranking(test[0]), test[1]) | {"l2": l2, "held_out_top1": held_out}
 
 
 def score_neighbours(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], classes: int) -> dict[str, float]:
     k = min(KNN_K, len(train[1]))
     rankings = knn_predict(*train, test[0], k=[k], num_classes=classes, temperature=TEMPERATURE, device=train[0].device)
-    return top_k_accuracy(rankings[k], test[1])
+    return score_top_k(rankings[k], test[1])
 
 
 def score_low_shot(

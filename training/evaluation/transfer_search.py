@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from training.evaluation.linear_fit import HeldOutError, Linear, draw_shots, fit_logistic, fit_one_vs_rest, held_out
-from training.evaluation.scores import MULTI_LABEL, score
+from training.evaluation.transfer_metrics import MULTI_LABEL, score
 
 
 L2 = np.logspace(-6, 6, 97).tolist()

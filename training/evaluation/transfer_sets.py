@@ -21,9 +21,9 @@ from torch import Tensor
 
 from modeling_esvit.errors import EsViTError
 from training.data.columns import DataNotFoundError, DataOptionError, find_column
+from training.data.named_data import split_data_name, split_train_and_test
 from training.data.sources import DatasetSource, ImageSource, load_rows, open_source
-from training.evaluation.command import split_name, told_apart
-from training.evaluation.scores import METRICS, MULTI_LABEL
+from training.evaluation.transfer_metrics import METRICS, MULTI_LABEL
 from training.features.bank import FeatureBank
 
 
@@ -60,7 +60,7 @@ class TransferSet:
             raise TransferTableError(
                 f"{self.name}: tune_per_class is for images of one class, {MULTI_LABEL} for several."
             )
-        told_apart(self.train, self.test)
+        split_train_and_test(self.train, self.test)
 
     @property
     def parts(self) -> dict[str, str]:
@@ -106,7 +106,7 @@ def open_part(entry: TransferSet, data: str, streaming: bool = False) -> Part:
     Raises:
         DataNotFoundError, EmptySourceError, DataOptionError: see their descriptions.
     """
-    data, split = split_name(data)
+    data, split = split_data_name(data)
     place: dict[str, Any] = {"split": split, "config_name": entry.config, "revision": entry.revision}
     if entry.metric != MULTI_LABEL and not entry.middle_of:
         return Part(open_source(data, **place, image_column=entry.image, label_column=entry.label, streaming=streaming))

@@ -13,22 +13,15 @@ from PIL import Image
 from torch import Tensor
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
-from modeling_esvit import EsViTBackboneError, EsViTInputError
-from modeling_esvit.analysis.attention_maps import AttentionLayoutError
-from modeling_esvit.analysis.token_places import TokenPlacesError, region_stride
+from modeling_esvit.analysis.token_places import region_stride
 from modeling_esvit.images.decoding import Record, decode
-from modeling_esvit.images.devices import DeviceError, open_device
+from modeling_esvit.images.devices import open_device
 from modeling_esvit.images.models import load_image_model
 from modeling_esvit.images.whole import whole_image
 from training.features.frozen_models import TIMM, FrozenModelError
 
 
 DEFAULT_SIZE = 224  # of models that do not say for what size they were built
-
-USER_ERRORS = (
-    *(AttentionLayoutError, TokenPlacesError, EsViTBackboneError, EsViTInputError),
-    *(FrozenModelError, DeviceError, OSError),
-)
 
 
 class LookingModel(NamedTuple):
@@ -48,13 +41,6 @@ def find_built_size(config: Any) -> int:
     """Pixels of the longer side."""
     size = getattr(config, "image_size", None) or DEFAULT_SIZE
     return size if isinstance(size, int) else max(size)
-
-
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="a model folder, or the name of a model on the Hub")
-    parser.add_argument("--device", help="where the model runs (default: an accelerator if there is one)")
-    parser.add_argument("--revision", help="of a model on the Hub")
-    parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the model")
 
 
 def add_size_argument(parser: argparse.ArgumentParser) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from modeling_esvit import EsViTForPreTraining, EsViTModel
-from training.evaluation.command import CardFigure, knn_figures
 from training.evaluation.public_names import on_hub
+from training.evaluation.results import CardFigure, make_knn_figures
 from training.publishing.card_template import (
     TASKS,
     Card,
@@ -189,7 +189,7 @@ def read_scores(source: Source, repo_id: str) -> list[tuple[list[CardFigure], st
     options = source.public_options()
     train, test = options.get("knn_train") or options["data"], options["knn_test"]
     words = ["python", "training/knn.py", repo_id, "--train", train, "--test", test, "--k", *map(str, options["knn_k"])]
-    return [(knn_figures(scores, test), f"{format_code(shlex.join(words))}, while training")]
+    return [(make_knn_figures(scores, test), f"{format_code(shlex.join(words))}, while training")]
 
 
 def read_metrics(result: Path, repo_id: str) -> tuple[list[CardFigure], str]:

@@ -17,7 +17,7 @@ from modeling_esvit import EsViTConfig
 from modeling_esvit.configuration_esvit import find_published_name
 from modeling_esvit.conversion.original_families import join_numbers
 from modeling_esvit.errors import EsViTError
-from training.evaluation.command import CardFigure
+from training.evaluation.results import CardFigure
 
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "model_cards" / "template.md"

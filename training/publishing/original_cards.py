@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from modeling_esvit import EsViTConfig
-from training.evaluation.command import CardFigure
+from training.evaluation.results import CardFigure
 from training.publishing.card import USE
 from training.publishing.card_template import Card, check_card, describe_architecture
 

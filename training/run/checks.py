@@ -21,9 +21,9 @@ from transformers.initialization import no_init_weights
 from modeling_esvit import EsViTConfig
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import describe_preprocessing
+from training.data.named_data import split_train_and_test
 from training.data.shard_stream import ShardStream
 from training.data.sources import ImageSource, open_source
-from training.evaluation.command import told_apart
 from training.evaluation.knn import TEMPERATURE, check_knn_options
 from training.features.extraction import LabelledImages, Transform, evaluation_transform
 from training.learning.init_from import check_origin, find_origin
@@ -169,7 +169,7 @@ def open_knn_data(options: PretrainOptions, problems: Problems) -> list[ImageSou
         return []
     training_data = f"{options.data}:{options.split}" if options.split else str(options.data)
     opened: list[ImageSource] = []
-    named = told_apart(options.knn_train or training_data, options.knn_test)
+    named = split_train_and_test(options.knn_train or training_data, options.knn_test)
     for data, split in named:
         with problems.collect():
             # Evaluates a streamed training set as a stream, too.

@@ -13,8 +13,7 @@ from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.analysis.region_colours import PaletteError, fit_palette, paint
 from modeling_esvit.analysis.token_places import regions_of, stage_places
 from tests.helpers.tiny_runs import write_images
-from training.evaluation.command import run_command
-from training.features.single_image import USER_ERRORS
+from training.options.command import run_command
 
 
 CONFIG = {"image_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
@@ -99,7 +98,7 @@ def test_command(model, tmp_path, capsys):
     assert list(output.parent.iterdir()) == [output] and Image.open(output).width == 820
     assert "of the regions' variance" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="error: .*nothing.png"):
-        run_command(lambda: region_colours.main([command[0], "nothing.png"]), USER_ERRORS)
+        run_command(lambda: region_colours.main([command[0], "nothing.png"]))
     with pytest.raises(SystemExit):
         region_colours.main([*command[:-1], "colours.xyz"])
     assert "name a picture" in capsys.readouterr().err

@@ -20,11 +20,12 @@ from modeling_esvit.embed.engine import FeatureError
 from modeling_esvit.embed.files import OutputError
 from modeling_esvit.images.decoding import decode
 from tests.helpers.tiny_runs import write_images
+from training.data.named_data import split_data_name
 from training.data.sources import open_source
-from training.evaluation.command import split_name
 from training.features.bank import make_bank
 from training.features.extraction import UnlabelledDataError
 from training.features.frozen_models import FrozenModelError, load_frozen
+from training.options.command import run_command
 
 
 NUMBER = 11
@@ -190,7 +191,7 @@ def test_neighbours_of_streams_are_those_of_folders(model_folder, images, tmp_pa
 
 def command(monkeypatch, *arguments) -> None:
     monkeypatch.setattr(sys, "argv", ["knn.py", *map(str, arguments)])
-    program.run_command(program.evaluate_command, program.USER_ERRORS)
+    run_command(program.main)
 
 
 def test_command(model_folder, images, tmp_path, monkeypatch, capsys):
@@ -211,7 +212,7 @@ def test_command(model_folder, images, tmp_path, monkeypatch, capsys):
 
 
 def test_names_of_splits(tmp_path):
-    assert split_name("org/name:test") == ("org/name", "test")
-    assert split_name("https://host:80/a.tar") == ("https://host:80/a.tar", None)
-    assert split_name("hf://datasets/org/name/*.parquet") == ("hf://datasets/org/name/*.parquet", None)
-    assert split_name(str(tmp_path)) == (str(tmp_path), None)
+    assert split_data_name("org/name:test") == ("org/name", "test")
+    assert split_data_name("https://host:80/a.tar") == ("https://host:80/a.tar", None)
+    assert split_data_name("hf://datasets/org/name/*.parquet") == ("hf://datasets/org/name/*.parquet", None)
+    assert split_data_name(str(tmp_path)) == (str(tmp_path), None)

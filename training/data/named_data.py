@@ -1,0 +1,36 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Opens the data that a command names as DATA or DATA:SPLIT."""
+
+import os
+
+from training.data.columns import DataOptionError
+from training.data.sources import ImageSource, open_source
+
+
+def split_data_name(data: str) -> tuple[str, str | None]:
+    """Splits DATA or DATA:SPLIT into DATA and SPLIT."""
+    name, colon, split = data.rpartition(":")
+    is_url = "/" in split and "://" in data  # the colon is that of the scheme, or of a port
+    return (name, split) if colon and not is_url and not os.path.exists(data) else (data, None)
+
+
+def split_train_and_test(train: str, test: str) -> list[tuple[str, str | None]]:
+    """Returns data and split of the training and the test data, which must differ.
+
+    Raises:
+        DataOptionError: both are the same data, or might be because a split is missing.
+    """
+    named = [split_data_name(train), split_data_name(test)]
+    if named[0][0] == named[1][0] and (None in (named[0][1], named[1][1]) or named[0] == named[1]):
+        raise DataOptionError(f"train {train!r} and test {test!r} are the same data: name a split of it for each.")
+    return named
+
+
+def open_train_and_test(train: str, test: str, *, streaming: bool = False) -> list[ImageSource]:
+    """Opens the training and the test data.
+
+    Raises:
+        DataOptionError, EmptySourceError, OSError: see `split_train_and_test` and `open_source`.
+    """
+    return [open_source(data, split=split, streaming=streaming) for data, split in split_train_and_test(train, test)]

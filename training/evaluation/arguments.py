@@ -1,0 +1,80 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Defines the arguments that evaluation programs share, and checks them."""
+
+import argparse
+import os
+from pathlib import Path
+
+from training.features.bank import PART_SIZE
+from training.features.model_arguments import add_model_arguments
+from training.options.command import check_counts
+
+
+def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the model, and how images are read."""
+    add_model_arguments(parser)
+    parser.add_argument("--streaming", action="store_true", help="read parquet files and Hub data sets as streams")
+    parser.add_argument(
+        "--workers", type=int, default=4, help="threads that read images, in each process (default: %(default)s)"
+    )
+
+
+def add_data_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the model, its training and test images, and the folder of features."""
+    add_reading_arguments(parser)
+    parser.add_argument("--train", required=True, metavar="DATA[:SPLIT]", help="the labelled images to learn from")
+    parser.add_argument("--test", required=True, metavar="DATA[:SPLIT]", help="the labelled images to classify")
+    parser.add_argument(
+        "--features",
+        type=Path,
+        metavar="FOLDER",
+        help="keep features here and use them again; all processes must see it (default: a temporary folder)",
+    )
+    add_part_size_argument(parser)
+
+
+def add_part_size_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--part_size", type=int, default=PART_SIZE, help="images between two saves (default: %(default)s)"
+    )
+
+
+def add_feature_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds which features are computed, and where the result is written."""
+    parser.add_argument(
+        "--n_last_blocks", type=int, help="use the features of so many last blocks, not the view feature"
+    )
+    parser.add_argument(
+        "--batch_size", "--batch-size", type=int, default=64, help="images a process (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--output", type=Path, help="write the result to this JSON file; beside it a table (.md) and a picture (.png)"
+    )
+
+
+def parse_and_check(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parses the command line, and refuses impossible counts and an output that cannot be written."""
+    arguments = parser.parse_args()
+    counts = (name for name in ("batch_size", "part_size", "workers") if hasattr(arguments, name))
+    check_counts(parser, arguments, *counts)
+    if hasattr(arguments, "output"):
+        check_output(parser, arguments.output)
+    return arguments
+
+
+def check_output(parser: argparse.ArgumentParser, output: Path | None) -> None:
+    """Refuses an output that cannot be written, and makes its folder, before anything is computed.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    if output is None:
+        return
+    if output.is_dir():
+        parser.error(f"--output {output} is a folder; name a file in it")
+    if output.suffix in (".md", ".png"):
+        parser.error(f"--output {output} names the JSON file; table and picture are written beside it")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(output.parent, os.W_OK):
+        parser.error(f"--output {output}: {output.parent} cannot be written to")

@@ -1,0 +1,131 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Evaluates one model on the data sets of a transfer table, and continues a stopped evaluation."""
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from accelerate.utils import gather_object
+from tqdm.auto import tqdm
+
+from modeling_esvit.errors import EsViTError
+from modeling_esvit.storage.atomic import write_text
+from training.evaluation.scores import NO_CLASS, align_labels
+from training.evaluation.transfer_metrics import MULTI_LABEL, score
+from training.evaluation.transfer_results import (
+    Outcome,
+    describe_failure,
+    describe_set,
+    find_differences,
+    read_result,
+    summarise,
+)
+from training.evaluation.transfer_search import COARSE, SPANS, Standardisation, choose_l2, fit, tuning_parts
+from training.evaluation.transfer_sets import Part, TransferSet, common_labels, open_part
+from training.features.bank import FeatureBank, checksum, make_bank
+from training.features.model_arguments import load_named_model
+
+
+FITS = len(COARSE) + 2 * len(SPANS) + 1  # of one data set, at most
+Parts = dict[str, tuple[Part, FeatureBank]]  # "train", "test" and maybe "validation"
+
+
+class Transfer:
+    """The evaluation of one model: all processes make the features, then the main one fits the classifiers.
+
+    output: has the results of data sets as they come. Those that it has already are not made again if they are of the
+    same features and settings.
+    """
+
+    def __init__(self, options: argparse.Namespace, output: Path) -> None:
+        self.options, self.output = options, output
+        self.earlier = read_result(output)["datasets"] if output.exists() else {}
+        self.model = load_named_model(options, options.n_last_blocks)
+        device = self.model.model.device
+        self.device = device if device.type == "cuda" else torch.device("cpu")  # float64, which not every device has
+        self.found: dict[str, Parts | Outcome] = {}
+
+    def make_features(self, sets: Sequence[TransferSet]) -> None:
+        self.found = {each.name: self.features(each) for each in sets}
+
+    def fit_all(self, sets: Sequence[TransferSet]) -> dict[str, Outcome]:
+        results: dict[str, Outcome] = {}
+        earlier = {each.name: self.earlier[each.name] for each in sets if self.is_measured(each)}
+        with tqdm(desc=f"transfer of {self.model.name}", total=FITS * len(sets), unit="fit", dynamic_ncols=True) as bar:
+            for number, each in enumerate(sets):
+                bar.set_postfix_str(each.name)
+                found = self.found[each.name]
+                results[each.name] = found if "status" in found else self.measure(each, found, bar)
+                bar.n = FITS * (number + 1)
+                bar.refresh()
+                self.output.parent.mkdir(parents=True, exist_ok=True)
+                kept = summarise(self.options, earlier | results)
+                write_text(self.output, json.dumps(kept, indent=2))
+        return results
+
+    def features(self, each: TransferSet) -> Parts | Outcome:
+        """The parts with their features; or, if they cannot be had, the outcome that says why. For all processes."""
+        parts, failure = {}, None
+        try:
+            parts = {name: open_part(each, data, self.options.streaming) for name, data in each.parts.items()}
+        except (EsViTError, OSError) as error:
+            failure = describe_failure(each, error)
+        failures = [found for found in gather_object([failure]) if found is not None]
+        if failures:
+            return failures[0]
+        reading = {name: getattr(self.options, name) for name in ("batch_size", "part_size")}
+        reading["num_threads"] = self.options.workers
+        try:
+            return {
+                name: (
+                    part,
+                    make_bank(self.model, f"{each.name}-{name}", part.source, self.options.features, **reading),
+                )
+                for name, part in parts.items()
+            }
+        except (EsViTError, OSError) as error:
+            return describe_failure(each, error)
+
+    def key(self, each: TransferSet) -> str:
+        """Of the features of its parts and the settings."""
+        folders = [bank.parts.folder.name for _, bank in self.found[each.name].values()]
+        return checksum([asdict(each), self.options.seed, *folders])
+
+    def is_measured(self, each: TransferSet) -> bool:
+        """Whether `output` has the result of these features and settings, not of another model's, say."""
+        return "status" not in self.found[each.name] and self.earlier.get(each.name, {}).get("key") == self.key(each)
+
+    def measure(self, each: TransferSet, parts: Parts, bar: tqdm) -> Outcome:
+        if self.is_measured(each):
+            return self.earlier[each.name]
+        try:
+            return {"key": self.key(each), **describe_set(each), **self.classify(each, parts, bar)}
+        except (EsViTError, OSError) as error:
+            return describe_failure(each, error)
+
+    def classify(self, each: TransferSet, parts: Parts, bar: tqdm) -> Outcome:
+        names = [name for name in ("train", "validation", "test") if name in parts]
+        labels = dict(zip(names, common_labels([parts[name] for name in names]), strict=True))
+        targets = torch.cat([labels[name] for name in names[:-1]])
+        features = torch.cat([parts[name][1].features() for name in names[:-1]])
+        wanted = labels["test"]
+        if each.metric == MULTI_LABEL:
+            classes = targets.shape[1]
+        else:
+            targets, wanted, classes = align_labels(targets, wanted, None, None)
+        held = len(labels.get("validation", ()))
+        tuning = tuning_parts(targets, held, per_class=each.tune_per_class, seed=self.options.seed)
+        standardised = Standardisation.of(features)
+        features, targets = standardised(features).to(self.device), targets.to(self.device)
+        l2, scores = choose_l2(each.metric, features, targets, classes, tuning, bar.update)
+        [linear] = fit(each.metric, features, targets, classes, [l2])
+        found = score(each.metric, linear.scores(standardised(parts["test"][1].features())), wanted)
+        unknown = int((wanted == NO_CLASS).sum()) if wanted.ndim == 1 else 0
+        counts = {"train_images": len(targets), "test_images": len(wanted), "classes": classes}
+        outcome = {"score": found, "l2": l2, **counts, "unknown_class_images": unknown}
+        held_out = {f"{value:g}": result for value, result in scores.items()}
+        return outcome | {"notes": find_differences(each, outcome), "held_out": held_out}

@@ -1,0 +1,34 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Defines the arguments that name a model, and loads the model that they name."""
+
+import argparse
+
+from accelerate import PartialState
+
+from training.features.frozen_models import FrozenModel, load_frozen
+
+
+def add_model_arguments(
+    parser: argparse.ArgumentParser, known: str = "a model folder, the name of a model on the Hub, or timm:NAME"
+) -> None:
+    """Adds the model, where it runs, and how it is fetched from the Hub. `known` says which models the program takes."""
+    parser.add_argument("model", metavar="MODEL", help=known)
+    parser.add_argument("--device", help="where the model runs (default: an accelerator if there is one)")
+    parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub")
+    parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the model")
+
+
+def load_named_model(arguments: argparse.Namespace, n_last_blocks: int | None = None) -> FrozenModel:
+    """Loads the model that the arguments name, onto the device of this process.
+
+    Raises:
+        FrozenModelError, NoImageModelError: see `load_frozen`.
+    """
+    return load_frozen(
+        arguments.model,
+        n_last_blocks=n_last_blocks,
+        device=arguments.device or PartialState().device,
+        revision=arguments.revision,
+        trust_remote_code=arguments.trust_remote_code,
+    )
