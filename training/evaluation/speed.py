@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import AutoConfig, AutoModel
 
 from modeling_esvit import EsViTConfig, EsViTModel
-from modeling_esvit.configuration_esvit import find_published_name
+from modeling_esvit.configuration_esvit import EsViTArchitectureError, find_published_name
 from modeling_esvit.embed.engine import pooled_features
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.families import ARCHITECTURES
@@ -78,8 +77,8 @@ def configuration(name: str, trust_remote_code: bool) -> Any:
             raise ThroughputError(f"{name!r}: the window after @ is a number, such as swin-base@14.")
         try:
             return EsViTConfig.from_architecture(architecture, window_size=int(window) if window else None)
-        except StrictDataclassError as error:
-            raise ThroughputError(f"{name!r}: {error.__cause__ or error}") from error
+        except EsViTArchitectureError as error:
+            raise ThroughputError(f"{name!r}: {error}") from error
     try:
         return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
     except OSError as error:
