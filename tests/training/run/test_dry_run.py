@@ -141,8 +141,9 @@ print(json.dumps(high_water() - before))
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the high-water mark of memory from /proc")
 @pytest.mark.parametrize("changes", ["", "--gradient_checkpointing", "--batch_size 64 --task view"])
 def test_estimate_against_a_measured_peak(images, tmp_path, changes):
-    """Two steps of the demo's network. What grows after student and teacher are there is measured within 30%: beside the
-    tensors it has buffers of matrix products and what the allocator does not give back.
+    """Compares it with two steps of the demo's network, by what grows once student and teacher are there.
+
+    It lies within 30%: buffers of matrix products and what the allocator does not give back are measured, too.
     """
     recipe = "--recipe demo --batch_size 128 --num_prototypes 16384 --max_steps 2 --tracker none --num_workers 0"
     data = write_images(tmp_path / "images", 300)

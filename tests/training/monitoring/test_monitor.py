@@ -1,0 +1,60 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks that the log, the curves and the result of a run take whatever losses there are, by their names."""
+
+from dataclasses import replace
+
+import pytest
+from matplotlib.axes import Axes
+
+import training.pretrain
+from modeling_esvit.losses import EsViTLoss
+from tests.helpers.tiny_runs import read_log, tiny, train, write_images
+from training.monitoring.monitor import parse_record
+
+
+TOY_WEIGHT = 0.5
+
+
+def add_toy_loss(esvit_loss):
+    """Returns `esvit_loss` with one more term: the mean square of the student's view embeddings."""
+
+    def with_toy_loss(student, *arguments, **options) -> EsViTLoss:
+        loss = esvit_loss(student, *arguments, **options)
+        toy = student.view_embeddings.square().mean()
+        return replace(loss, loss=loss.loss + TOY_WEIGHT * toy, parts={**loss.parts, "toy_loss": toy.detach()})
+
+    return with_toy_loss
+
+
+@pytest.fixture
+def curves(monkeypatch) -> list[str]:
+    """Collects the labels of all curves that are drawn."""
+    drawn, plot = [], Axes.plot
+
+    def note_label(axes, *arguments, **options):
+        drawn.append(options["label"])
+        return plot(axes, *arguments, **options)
+
+    monkeypatch.setattr(Axes, "plot", note_label)
+    return drawn
+
+
+@pytest.mark.parametrize("task", ["view", "view+region"])
+def test_a_new_loss_term_is_logged_and_drawn_by_its_name(tmp_path, monkeypatch, curves, task):
+    monkeypatch.setattr(training.pretrain, "esvit_loss", add_toy_loss(training.pretrain.esvit_loss))
+    run = train(tiny(write_images(tmp_path / "images"), tmp_path / "run", f"--task {task} --max_steps 2"))
+    log = read_log(tmp_path / "run")
+    assert len(log) == 2
+    weight = run.options.loss_weights()["region_weight"]
+    for record in log:
+        assert list(record)[1:6] == ["loss", "view_loss", "region_loss", "toy_loss", "teacher_entropy"]
+        known = (1 - weight) * record["view_loss"] + weight * record["region_loss"]
+        assert record["toy_loss"] > 0 and record["loss"] == pytest.approx(known + TOY_WEIGHT * record["toy_loss"])
+    assert curves[:4] == ["view loss", "region loss", "toy loss", "loss"]
+    assert (tmp_path / "run" / "curves.png").stat().st_size > 0
+
+
+def test_a_damaged_line_of_the_log_is_nothing():
+    assert parse_record('{"step": 3, "loss": 1.5}') == {"step": 3, "loss": 1.5}
+    assert parse_record('{"step": 4, "lo') is None

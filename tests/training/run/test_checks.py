@@ -1,0 +1,64 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks that a run is opened and checked at once, and that every problem is in one message."""
+
+from dataclasses import replace
+
+import pytest
+from accelerate import PartialState
+
+from modeling_esvit import EsViTArchitectureError
+from tests.helpers.tiny_runs import tiny_options, train, write_images
+from training.data.sources import DataNotFoundError
+from training.run.checks import PreparationError, Problems, check_run, examine_run
+
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    return write_images(tmp_path_factory.mktemp("data") / "images", classes="ab")
+
+
+def test_a_checked_run_has_all_that_it_needs(images, tmp_path):
+    test = write_images(tmp_path / "test", 8, classes="ab")
+    checked = check_run(tiny_options(images, tmp_path / "run", knn_every=1, knn_test=str(test), knn_k=[3]))
+    assert (len(checked.source), checked.plan.steps_per_epoch, checked.found) == (26, 3, None)
+    assert [len(source) for source in checked.knn_data] == [26, 8]
+    assert "1,234 parameters with heads" in checked.describe(1234) and not (tmp_path / "run").exists()
+
+
+def test_it_finds_the_checkpoint_of_a_stopped_run(images, tmp_path):
+    options = tiny_options(images, tmp_path / "run", max_steps=2)
+    train(options)
+    folder, progress = check_run(replace(options, max_steps=0)).found
+    assert folder == tmp_path / "run" / "checkpoints" / "step-00000002" and progress.step == 2
+
+
+def test_one_problem_is_its_own_error_and_several_are_one(images, tmp_path):
+    with pytest.raises(EsViTArchitectureError, match="num_heads"):
+        check_run(tiny_options(images, tmp_path / "run", num_heads=[3, 3]))
+    with pytest.raises(PreparationError) as error:
+        check_run(tiny_options(tmp_path / "nowhere", tmp_path / "run", num_heads=[3, 3], tracker=["foo"]))
+    for problem in ("num_heads", "There is no tracker 'foo'", "nowhere' does not exist"):
+        assert str(error.value).count(problem) == 1, error.value
+
+
+def test_what_can_be_opened_is_there_beside_the_problems(images, tmp_path):
+    examined = examine_run(tiny_options(images, tmp_path / "run", tracker=["foo"], knn_every=1, knn_test="nowhere"))
+    assert len(examined.source) == 26 and examined.plan.num_steps == 6 and len(examined.knn_data) == 1
+    assert len(examined.problems) == 2 and isinstance(examined.problems[1], DataNotFoundError)
+
+
+def test_a_fault_of_the_program_is_no_problem_of_the_user():
+    problems = Problems()
+    for error in (KeyError("name"), OSError("Something broke.")):
+        with pytest.raises(type(error)), problems.collect():
+            raise error
+    with problems.collect():
+        raise FileNotFoundError(2, "No such file or directory", "photographs")
+    assert len(problems) == 1
+    with pytest.raises(FileNotFoundError):
+        problems.refuse(PartialState())
+    Problems().refuse(PartialState())
