@@ -62,11 +62,11 @@ LIMIT = 240  # seconds for a run; one that waits for something that does not com
 
 
 class KillError(AssertionError):
-    """A run that did not outlive a kill."""
+    """Raised when a run did not outlive a kill."""
 
 
 def write_data(source: str, folder: Path) -> tuple[Path, str]:
-    """29 images: 3 steps of 8 an epoch, and some left over. Returns what to train on, and further options."""
+    """Writes 29 images, 3 steps of 8 an epoch and some left over; returns what to train on, and further options."""
     folder.mkdir()
     if source == "folder":
         return write_images(folder / "images", 29), ""
@@ -76,7 +76,7 @@ def write_data(source: str, folder: Path) -> tuple[Path, str]:
 
 
 class Run:
-    """One folder of a run, and the process that works there, if any."""
+    """Holds the folder of a run, and the process that works there, if any."""
 
     def __init__(self, arguments: list[str], output: Path, processes: int):
         self.arguments, self.output, self.processes = arguments, output, processes
@@ -97,7 +97,7 @@ class Run:
         self.process = psutil.Process(self.pid)
 
     def fork(self) -> int:
-        """The program in a process of its own, that need not import everything again."""
+        """Forks a process for the program, which need not import everything again."""
         pid = os.fork()
         if pid:
             return pid
@@ -120,7 +120,7 @@ class Run:
         return not self.process.is_running() or self.process.status() == psutil.STATUS_ZOMBIE
 
     def code(self) -> int:
-        """Waits for the end. Negative: the signal that ended it."""
+        """Waits for the end and returns the code; a negative one is the signal that ended it."""
         while not self.ended():
             if time.time() - self.started > LIMIT:
                 self.stop(signal.SIGKILL)
@@ -130,7 +130,7 @@ class Run:
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     def stop(self, number: int) -> None:
-        """A signal to every process of the run, as from a scheduler."""
+        """Sends a signal to every process of the run, as a scheduler does."""
         everyone = [self.process, *self.process.children(recursive=True)]
         for process in everyone:
             if process.is_running():
@@ -139,7 +139,7 @@ class Run:
             psutil.wait_procs(everyone[1:], timeout=10)
 
     def log(self) -> list[dict]:
-        """What is the same in every run. A line that is not finished is none."""
+        """Reads the values of the log that are the same in every run, without an unfinished line."""
         path = self.output / "log.jsonl"
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         records = [json.loads(line) for line in lines if line.endswith("\n")]
@@ -152,7 +152,7 @@ class Run:
         return int(self.saved()[-1].name[5:]) if self.saved() else 0
 
     def phase(self) -> str:
-        """What the run does now, or did when it was killed."""
+        """Returns what the run does now, or did when it was killed."""
         options = self.output / "options.yaml"
         if not options.exists() or options.stat().st_mtime < self.started:
             return "start"  # until then it looks for what there is to continue
@@ -186,7 +186,7 @@ def in_phase(run: Run, aim: str) -> bool:
 
 
 def wait_for(run: Run, aim: str, generator: random.Random) -> bool:
-    """Until the run enters that phase, for the first time or a later one, and a random time more. False: it ended."""
+    """Waits until the run enters that phase, and a random time more; returns False if it ended."""
     times = 0 if aim == "start" else 1 if aim == "end" else generator.randint(1, 3)
     for wanted in [False, True] * times:
         while in_phase(run, aim) != wanted:
@@ -198,7 +198,7 @@ def wait_for(run: Run, aim: str, generator: random.Random) -> bool:
 
 
 def check(run: Run) -> None:
-    """What has its final name is whole, and the links lead to it."""
+    """Checks that what has its final name is whole, and that the links lead to it."""
     for folder in run.saved():
         for name in ("student", "teacher"):
             load_file(folder / name / "model.safetensors")
@@ -215,7 +215,7 @@ def check(run: Run) -> None:
 
 
 def check_code(run: Run, number: int, phase: str, code: int) -> None:
-    """The documented one, unless the run had not begun, or was about to end. A launcher has codes of its own."""
+    """Checks the documented code, unless the run had not begun or was about to end. Launchers have their own codes."""
     if number == signal.SIGKILL or run.processes > 1 or phase in ("start", "end"):
         return
     passing = {EXIT_CODE}
@@ -228,7 +228,7 @@ def check_code(run: Run, number: int, phase: str, code: int) -> None:
 
 
 def kill(run: Run, generator: random.Random) -> tuple[str, str] | None:
-    """One kill of a started run: phase and signal. None: it ended before."""
+    """Kills a started run once; returns phase and signal, or None if it ended before."""
     aim = generator.choices(list(AIMS), [aim.weight for aim in AIMS.values()])[0]
     number = generator.choice(STOPS)
     if not wait_for(run, aim, generator):
@@ -244,7 +244,7 @@ def kill(run: Run, generator: random.Random) -> tuple[str, str] | None:
 
 
 def kill_and_continue(run: Run, kills: int, generator: random.Random) -> Counter[tuple[str, str]]:
-    """Up to so many kills, until the run is at its end."""
+    """Kills a run up to so many times, and continues it to its end."""
     counted: Counter[tuple[str, str]] = Counter()
     leftovers = 0
     while True:
@@ -263,7 +263,7 @@ def kill_and_continue(run: Run, kills: int, generator: random.Random) -> Counter
 
 
 def same(a: object, b: object) -> bool:
-    """Bit for bit, for nested states."""
+    """Returns whether nested states are equal bit for bit."""
     if isinstance(a, torch.Tensor):
         return isinstance(b, torch.Tensor) and a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, dict):
@@ -274,7 +274,7 @@ def same(a: object, b: object) -> bool:
 
 
 def results(run: Run) -> dict[str, object]:
-    """All that a run leaves."""
+    """Reads all that a run leaves."""
     last = run.checkpoints / f"step-{LAST_STEP:08d}"
     state = last / "training_state"
     return {
@@ -296,7 +296,7 @@ def compare(run: Run, whole: Run) -> None:
 
 
 def run_source(source: str, processes: int, kills: int, generator: random.Random, folder: Path) -> Counter:
-    """Runs of one source, killed so many times in all, each compared with one that was not."""
+    """Kills runs of one source so many times in all, and compares each to one that was not killed."""
     folder.mkdir()
     data, options = write_data(source, folder / "data")
     test = write_images(folder / "bank", 26, classes="ab"), write_images(folder / "test", 40, classes="ab")

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Does a long run leak? Not a test but a measurement of an hour or more:
+"""Measures whether a long run leaks; it takes an hour or more.
 
     python tests/long_run.py /tmp/long --minutes 70
 
@@ -29,7 +29,7 @@ EVERY = 10
 
 
 def processes_of(pid: int) -> list[int]:
-    """A process and all below it."""
+    """Returns a process and all below it."""
     found = [pid]
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in task.read_text().split():
@@ -38,13 +38,13 @@ def processes_of(pid: int) -> list[int]:
 
 
 def memory(pid: int) -> float:
-    """MB that are resident, of shared pages a share."""
+    """Returns the resident MB, with a share of shared pages."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
 
 
 def sample(pid: int, log: Path) -> dict[str, float]:
-    """What the run uses now, and how many steps it has done."""
+    """Measures what the run uses now, and how many steps it has done."""
     pids = processes_of(pid)
     steps = json.loads(log.read_text().splitlines()[-1])["step"] if log.exists() and log.stat().st_size else 0
     return {
@@ -57,7 +57,7 @@ def sample(pid: int, log: Path) -> dict[str, float]:
 
 
 def watch(command: list[str], log: Path, minutes: float, output: Path) -> list[dict[str, float]]:
-    """Run the command for so long; returns the samples, which `output` also gets a line at a time."""
+    """Runs the command for so long, and returns the samples, which `output` also gets a line at a time."""
     samples = []
     started = time.monotonic()
     with subprocess.Popen(command) as process, output.open("w") as lines:
@@ -76,7 +76,7 @@ def watch(command: list[str], log: Path, minutes: float, output: Path) -> list[d
 
 
 def growth(samples: list[dict[str, float]], name: str) -> float:
-    """Of `name`, per 1000 steps, by a line through what came after the first ten minutes."""
+    """Returns the growth of `name` per 1000 steps, by a line through what came after the first ten minutes."""
     warm = [values for values in samples if values["second"] > WARM]
     steps = np.array([values["step"] for values in warm]) / 1000
     return float(np.polyfit(steps, [values[name] for values in warm], 1)[0])

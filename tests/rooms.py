@@ -29,7 +29,7 @@ MODELING_ROOMS = {
 
 
 class Import(NamedTuple):
-    """An import of a module of this project: the file and the line where it stands, and the module's dotted name."""
+    """Holds an import of a module of this project: file, line, and the module's dotted name."""
 
     file: Path
     line: int

@@ -1,3 +1,3 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Scripts that measure speed and memory."""
+"""Holds scripts that measure speed and memory."""

@@ -1,7 +1,8 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Forward and backward pass of a backbone on the views of a batch (2 x 224 px, 8 x 96 px), with our encoder and with a
-plain form of it: time and peak memory. The plain form of a ResNet is torchvision's.
+"""Measures forward and backward pass of a backbone with our encoder and with a plain form of it.
+
+Time and peak memory, on the views of a batch (2 x 224 px, 8 x 96 px). The plain form of a ResNet is torchvision's.
 
     python tests/benchmarks/bench_architectures.py cvt-tiny vil-tiny deit-small resnet-50 --batch 4
     python tests/benchmarks/bench_step.py --architecture deit-small --batch 4     # the whole step
@@ -28,7 +29,7 @@ Form = Callable[[torch.Tensor], torch.Tensor]  # images of one size to regions [
 
 
 def build(name: str, **changes) -> EsViTForPreTraining:
-    """In training, without stochastic depth."""
+    """Builds a network in training mode, without stochastic depth."""
     if name != "resnet-50":
         changes = {"drop_path_rate": 0.0, **changes}
     config = EsViTConfig.from_architecture(name, num_prototypes=1, **changes)
@@ -36,7 +37,7 @@ def build(name: str, **changes) -> EsViTForPreTraining:
 
 
 def plain_form(model: EsViTForPreTraining) -> tuple[nn.Module, Form]:
-    """The module that holds the weights, and what computes with them."""
+    """Returns the module that holds the weights, and what computes with them."""
     if model.config.architecture != "auto":
         return model.esvit, lambda images: BACKBONES[model.config.architecture](model, images)[1]
     theirs = torchvision.models.resnet50()

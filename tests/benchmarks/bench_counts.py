@@ -1,7 +1,8 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Parameters and operations of the backbones of all architectures beside the published figures, counted on fake tensors:
-nothing is computed.
+"""Counts parameters and operations of the backbones of all architectures, beside the published figures.
+
+The tensors are fake: nothing is computed.
 
     python tests/benchmarks/bench_counts.py
 """
@@ -33,7 +34,7 @@ WINDOWS = {"swin": (7, 14)}  # of the published models of a family, where there 
 
 
 def variants() -> list[tuple[str, int | None]]:
-    """Names of architectures, and windows where there are several."""
+    """Lists the names of architectures, with their windows where there are several."""
     return [
         (name, window)
         for name, fields in ARCHITECTURES.items()
@@ -43,7 +44,7 @@ def variants() -> list[tuple[str, int | None]]:
 
 
 def count(name: str, window: int | None = None, side: int = 224) -> tuple[int, int]:
-    """Parameters of a backbone, and floating point operations for one image (a product and a sum are two)."""
+    """Counts parameters of a backbone, and floating point operations for one image (a product and a sum are two)."""
     config = EsViTConfig.from_architecture(name, window_size=window)
     with torch.device("meta"), no_init_weights():  # some of transformers' models cannot be built of fake tensors
         model = EsViTModel(config).eval()

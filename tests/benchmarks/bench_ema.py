@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The teacher's moving average: how long it takes, and what would be lost if it were kept in bfloat16.
+"""Measures the teacher's moving average: how long it takes, and what bfloat16 would lose.
 
     python tests/benchmarks/bench_ema.py
 
@@ -23,7 +23,7 @@ MOMENTA, STEPS = (0.97, 0.99, 0.996, 0.999), 2000
 
 
 def by_lerp(teacher: nn.Module, student: nn.Module, momentum: float, skip: torch.Tensor) -> None:
-    """What was there before: a weight of 0 instead of a flag, so that NaN passes."""
+    """Averages as before: a weight of 0 instead of a flag, so that NaN passes."""
     weight = (1 - momentum) * (1 - skip)
     with torch.no_grad():
         for averaged, current in zip(teacher.parameters(), student.parameters(), strict=True):
@@ -31,14 +31,14 @@ def by_lerp(teacher: nn.Module, student: nn.Module, momentum: float, skip: torch
 
 
 def by_where(teacher: nn.Module, student: nn.Module, momentum: float, skip: torch.Tensor) -> None:
-    """Plainly: the average where the step counts, else the old value."""
+    """Averages plainly: the average where the step counts, else the old value."""
     with torch.no_grad():
         for averaged, current in zip(teacher.parameters(), student.parameters(), strict=True):
             averaged.copy_(torch.where(skip > 0, averaged, averaged.lerp(current, 1 - momentum)))
 
 
 def seconds(repeats: int = 15) -> dict[str, float]:
-    """Medians for Swin-T with both heads of 65536 prototypes; the forms take turns."""
+    """Returns medians for Swin-T with both heads of 65536 prototypes; the forms take turns."""
     networks = [EsViTForPreTraining(EsViTConfig.from_architecture("swin-tiny")) for _ in range(2)]
     forms = {"ours, fused with a flag": update_teacher, "a lerp a tensor": by_lerp, "torch.where": by_where}
     taken: dict[str, list[float]] = {name: [] for name in forms}
@@ -51,7 +51,7 @@ def seconds(repeats: int = 15) -> dict[str, float]:
 
 
 def distance_left(momentum: float, dtype: torch.dtype) -> float:
-    """Share of the first distance after `STEPS` steps."""
+    """Returns the share of the first distance that is left after `STEPS` steps."""
     teacher, student = (nn.Linear(1, 1, bias=False, dtype=dtype) for _ in range(2))
     nn.init.constant_(teacher.weight, 0.9)
     nn.init.constant_(student.weight, 1.0)

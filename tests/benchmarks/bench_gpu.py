@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The pretraining step on one GPU, in images a second, peak memory and share of the GPU's matrix peak (MFU).
+"""Measures the pretraining step on one GPU: images a second, peak memory, share of the matrix peak (MFU).
 
     python tests/benchmarks/bench_gpu.py                                  # Swin-T, window 7
     python tests/benchmarks/bench_gpu.py --architecture swin-base --batch 64
@@ -26,7 +26,7 @@ PEAKS = {"H200": 989e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 1
 
 
 def on_gpu(step):
-    """An iteration that ends when the GPU has ended."""
+    """Returns an iteration that ends when the GPU has ended."""
 
     def iteration():
         value = step()
@@ -37,12 +37,12 @@ def on_gpu(step):
 
 
 def ours(batch: int, **options):
-    """Its crops lie on the GPU before, as the reference's do; a run copies them there beside the step before."""
+    """Sets up our step, whose crops lie on the GPU before, as the reference's do; a run copies them beside a step."""
     return on_gpu(our_step(batch, device="cuda", mixed_precision="bf16", **options))
 
 
 def reference(batch: int, **options):
-    """The reference under fp16 autocast; the scaler multiplies the loss and divides the gradients."""
+    """Sets up the reference under fp16 autocast; the scaler multiplies the loss and divides the gradients."""
     with tempfile.TemporaryDirectory() as folder:
         run = pretraining(batch, folder, **options)
         student, teacher, temperature = run.student, run.teacher, run.plan.teacher_temp[0]
@@ -55,7 +55,7 @@ def reference(batch: int, **options):
 
 
 def flops_an_image(**options) -> float:
-    """Matrix operations of one of our steps, counted with one image; the backward pass takes twice the forward."""
+    """Counts matrix operations of one of our steps with one image; the backward pass takes twice the forward."""
     from torch.utils.flop_counter import FlopCounterMode
 
     from training.data.loader import Batch
@@ -71,7 +71,7 @@ def flops_an_image(**options) -> float:
 
 
 def uncounted_flops(run) -> int:
-    """The loss's products in place, which the counter passes over: both gradients, and pairs times probabilities."""
+    """Counts the loss's products in place, which the counter passes over: both gradients, pairs times probabilities."""
     options = run.options
     width, prototypes = options.head_bottleneck_size, options.num_prototypes
     rows = {"view": (10, 2), "region": (2 * 49 + 8 * 9, 2 * 49)}  # of student and teacher, for each image

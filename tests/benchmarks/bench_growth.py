@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How cost grows: the step with batch, prototypes, image size, processes; extraction with image size; k-NN with the bank.
+"""Measures how cost grows: of the step, of extraction with the image size, and of k-NN with the bank.
 
     python tests/benchmarks/bench_growth.py                     # about half an hour on two cores
     python tests/benchmarks/bench_growth.py --only prototypes
@@ -27,7 +27,7 @@ STEPS = {"ours": our_step, "reference": reference_step}
 
 
 def measure(value: int, setups: dict, repeats: int) -> list[dict]:
-    """One point of a curve: all candidates take turns."""
+    """Measures one point of a curve: all candidates take turns."""
     results = take_turns(setups, repeats=repeats)
     return [
         {"name": name, "value": value, "seconds": result.median, "peak_bytes": result.peak_bytes}
@@ -36,13 +36,13 @@ def measure(value: int, setups: dict, repeats: int) -> list[dict]:
 
 
 def steps(batch: int, **options) -> dict:
-    """The reference only up to 8 images, after which it needs more memory than a small machine has."""
+    """Lists the steps, with the reference up to 8 images only: more need more memory than a small machine has."""
     names = STEPS if batch <= 8 else ["ours"]
     return {name: functools.partial(STEPS[name], batch, **options) for name in names}
 
 
 def by_batch(repeats: int) -> list[dict]:
-    """Seconds a step."""
+    """Measures seconds a step."""
     return [row for batch in (1, 2, 4, 8, 16) for row in measure(batch, steps(batch), repeats)]
 
 
@@ -55,7 +55,7 @@ def by_prototypes(repeats: int) -> list[dict]:
 
 
 def by_image_size(repeats: int) -> list[dict]:
-    """Global crops of this size, local ones of 3/7 of it, as 96 is of 224."""
+    """Measures with global crops of this size, and local ones of 3/7 of it, as 96 is of 224."""
     return [
         row
         for size in (112, 160, 224, 320, 448)
@@ -64,7 +64,7 @@ def by_image_size(repeats: int) -> list[dict]:
 
 
 def by_processes(repeats: int) -> list[dict]:
-    """Four images a step in one process with all cores, and in two with half of them each; memory of one process."""
+    """Measures four images a step in one process with all cores and in two with half of them; memory is of one."""
     rows = []
     for processes in (1, 2):
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), __file__]
@@ -81,7 +81,7 @@ def by_processes(repeats: int) -> list[dict]:
 
 
 def one_process(batch: int, repeats: int) -> None:
-    """The part of one process of `by_processes`; the first prints its median and its peak memory."""
+    """Runs the part of one process of `by_processes`; the first prints its median and its peak memory."""
     import tempfile
 
     from training.data.loader import Batch
@@ -100,7 +100,7 @@ def one_process(batch: int, repeats: int) -> None:
 
 
 def inference_by_size(repeats: int) -> list[dict]:
-    """One image."""
+    """Measures with one image."""
     names = ("ours", "timm, fused attention", "transformers, sdpa")
     return [
         row
@@ -119,7 +119,7 @@ def knn(bank: int):
 
 
 def knn_by_bank(repeats: int) -> list[dict]:
-    """1000 images looked up, 768 features, 1000 classes, k = 20."""
+    """Measures 1000 images looked up, 768 features, 1000 classes, k = 20."""
     return [
         row
         for bank in (1000, 4000, 16000, 64000, 256000)

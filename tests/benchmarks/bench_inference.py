@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Feature extraction with Swin-T, window 7: images a second of ours, timm's and transformers' own Swin, in turns.
+"""Measures images a second of ours, timm's and transformers' own Swin-T, window 7, in turns.
 
 python tests/benchmarks/bench_inference.py                       # batch 16, 224 px
 python tests/benchmarks/bench_inference.py --batch 1 --size 448 --compiled no
@@ -45,7 +45,7 @@ def timm_swin(size: int, fused: bool) -> torch.nn.Module:
 
 
 def extract(model, batch: int, size: int, *, compiled: bool = False, half: bool = False):
-    """An iteration: features of one batch. `model` builds the network for an image size."""
+    """Returns an iteration that extracts features of one batch. `model` builds the network for an image size."""
     torch.manual_seed(0)
     network = model(size).eval().requires_grad_(False)
     if compiled:
@@ -76,7 +76,7 @@ def candidates(batch: int, size: int, compiled: bool) -> dict:
 
 
 def speed_up(results: dict[str, Measurement], name: str) -> float:
-    """Images a second of `name`, over those of the fastest that is not ours."""
+    """Returns images a second of `name`, over those of the fastest that is not ours."""
     return min(m.median for other, m in results.items() if not other.startswith("ours")) / results[name].median
 
 

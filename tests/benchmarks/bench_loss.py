@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Prototypes, view loss and region loss with their gradients, from bottleneck vectors on: ours against the plain form
+"""Measures prototypes and both losses with their gradients, from bottleneck vectors on: ours against the plain form
 (logits of all rows, softmax, a loop over the 18 pairs of views).
 
     python tests/benchmarks/bench_loss.py       # 65536 prototypes, batch 8, and memory at batch 2
@@ -22,7 +22,7 @@ STUDENT_TEMP, TEACHER_TEMP = 0.1, 0.04
 
 
 def random_outputs(batch: int, prototypes: int, layout: list[tuple[int, int]], grad: bool):
-    """What a network returns: unit bottleneck vectors of views and regions, region features, and the prototypes' v."""
+    """Draws what a network returns: unit bottleneck vectors of views and regions, region features, prototypes' v."""
     generator = torch.Generator().manual_seed(int(grad))
 
     def normal(*shape: int) -> torch.Tensor:
@@ -89,7 +89,7 @@ def plain_loss(batch: int, prototypes: int):
 
 
 def with_gradients(loss: torch.Tensor, student) -> list[torch.Tensor]:
-    """The loss and the gradients, which are taken off the tensors."""
+    """Returns the loss and the gradients, which are taken off the tensors."""
     values = [loss.detach()]
     for tensor in (*student[0], *student[1]):
         values.append(tensor.grad)
@@ -105,7 +105,7 @@ def candidates(batch: int, prototypes: int) -> dict:
 
 
 def report(results: dict[str, Measurement]) -> str:
-    """Memory is without what the process holds before the first iteration."""
+    """Returns the table; memory is without what the process holds before the first iteration."""
     lines = []
     for name, m in results.items():
         plain = results[f"plain, {name.split(', ')[1]}"]

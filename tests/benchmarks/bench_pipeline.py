@@ -1,7 +1,9 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""From JPEG files of 500 x 375 px to their view features by Swin-T, window 7: `pipeline("image-feature-extraction")` with
-several batch sizes, `modeling_esvit.embed`, a loop of processor and model, and the model alone on pixels in memory.
+"""Measures the way from JPEG files of 500 x 375 px to their view features by Swin-T, window 7.
+
+There are `pipeline("image-feature-extraction")` with several batch sizes, `modeling_esvit.embed`, a loop of processor
+and model, and the model alone on pixels in memory.
 
     python tests/benchmarks/bench_pipeline.py
     python tests/benchmarks/bench_pipeline.py --images 8 --repeats 1 --threads 1
@@ -24,7 +26,7 @@ MODEL_ALONE = "model alone, pixels in memory"
 
 
 def write_files(folder: Path, count: int) -> None:
-    """A model folder and `count` JPEG files."""
+    """Writes a model folder and `count` JPEG files."""
     from modeling_esvit import EsViTConfig, EsViTModel
 
     EsViTModel(EsViTConfig.from_architecture("swin-tiny", window_size=7)).save_pretrained(folder / "model")
@@ -60,7 +62,7 @@ def model_alone(folder: Path):
 
 
 def processor_and_model(folder: Path):
-    """As one writes it who does not know better."""
+    """Extracts features as one writes it who does not know better."""
     from PIL import Image
 
     model, processor = load(folder)

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Where the time goes: the share of matrix products, and how long bare `torch.mm` calls of the same shapes take here.
+"""Measures the share of matrix products, and how long bare `torch.mm` calls of the same shapes take here.
 
     python tests/benchmarks/bench_profile.py              # step, loss and extraction, ours and the references
     python tests/benchmarks/bench_profile.py --only step --batch 4
@@ -32,7 +32,7 @@ WARMUP = {"step": 3, "loss": 8, "inference": 8}
 
 
 def factors(event) -> list[list[int]]:
-    """Shapes of the two matrices of a two-dimensional product; of an `addmm` the first argument is added."""
+    """Returns the shapes of the two matrices of a product; of an `addmm` the first argument is added."""
     shapes = event.input_shapes[1:3] if "addmm" in event.key else event.input_shapes[:2]
     return shapes if all(len(shape) == 2 for shape in shapes) else []
 
@@ -49,12 +49,15 @@ def bare_seconds(shapes: list[list[int]], repeats: int = 5) -> float:
 
 
 def shares(setup, warmup: int, repeats: int = 5) -> dict[str, float]:
-    """The profile with the median time of `repeats`, after `warmup` iterations, which the allocator needs to have all its
-    pages (the profiler's own first events cost some more):
+    """Profiles an iteration, and returns the profile with the median time of `repeats`.
 
-    seconds: of one iteration, by the clock. products: the share of it in matrix products, a convolution and (extraction
-    with sdpa) fused attention among them. linear: the share in two-dimensional ones. bare: the time of bare `torch.mm`
-    calls of these shapes, the fastest of five, of what they took.
+    After `warmup` iterations the allocator has all its pages; the profiler's own first events cost some more.
+
+    Returns:
+        seconds: Of one iteration, by the clock.
+        products: The share of it in matrix products, a convolution and (extraction with sdpa) fused attention included.
+        linear: The share in two-dimensional ones.
+        bare: The time of bare `torch.mm` calls of these shapes, the fastest of five, of what they took.
     """
     iteration = setup()
     for _ in range(warmup):
@@ -74,7 +77,7 @@ def shares(setup, warmup: int, repeats: int = 5) -> dict[str, float]:
 
 
 def profiled(iteration) -> tuple[float, list]:
-    """Seconds by the clock, and events."""
+    """Returns the seconds by the clock, and the events."""
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
         started = time.perf_counter()
         iteration()
@@ -83,12 +86,12 @@ def profiled(iteration) -> tuple[float, list]:
 
 
 def total_time(events: list) -> float:
-    """Microseconds."""
+    """Returns the total time in microseconds."""
     return sum(event.self_cpu_time_total for event in events)
 
 
 def bare_total(events: list) -> float:
-    """Seconds that bare products of the same shapes take, one for each event that did compute."""
+    """Returns the seconds that bare products of the same shapes take, one for each event that did compute."""
     shapes = {str(factors(event)): factors(event) for event in events}
     bare = {name: bare_seconds(pair) for name, pair in shapes.items()}
     # A recomputation ends at its last product, whose result nobody needs: listed, but stopped before it computes.

@@ -1,7 +1,8 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""From a new process to the features of a first image through `pipeline`: ours against transformers' own Swin (Swin-T),
-in turns.
+"""Measures the way from a new process to the features of a first image through `pipeline`.
+
+Ours and transformers' own Swin-T take turns.
 
     python tests/benchmarks/bench_startup.py --repeats 20
 """
@@ -37,7 +38,7 @@ PROGRAMS = {
 
 
 def save_models(folder: Path) -> dict[str, Path]:
-    """Random weights: what they are costs nothing."""
+    """Saves models with random weights: what they are costs nothing."""
     from transformers import SwinConfig, SwinModel, ViTImageProcessor
 
     from modeling_esvit import EsViTConfig, EsViTModel

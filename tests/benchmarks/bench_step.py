@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The full pretraining step of `training/pretrain.py` against the plain reference step, equal to it in result.
+"""Measures the full pretraining step of `training/pretrain.py` against the plain one, equal to it in result.
 
     python tests/benchmarks/bench_step.py     # Swin-T W7, 2 x 224 + 8 x 96 px, 65536 prototypes, batch 8
     python tests/benchmarks/bench_step.py --batch 4 --repeats 5
@@ -39,7 +39,7 @@ SCHEDULES = {"lr": 1e-4, "weight_decay": 0.04, "momentum_teacher": 0.996, "clip_
 
 
 def random_groups(batch: int, sizes: tuple[int, int], numbers: tuple[int, int]) -> list[torch.Tensor]:
-    """Crops of random pixels, in groups `[crops * batch, 3, size, size]`."""
+    """Draws crops of random pixels, in groups `[crops * batch, 3, size, size]`."""
     generator = torch.Generator().manual_seed(0)
     return [
         torch.randn(number * batch, 3, size, size, generator=generator)
@@ -49,7 +49,7 @@ def random_groups(batch: int, sizes: tuple[int, int], numbers: tuple[int, int]) 
 
 
 def pretraining(batch: int, folder: str, local_batch: int | None = None, **options):
-    """The real run object, on a folder of `batch` random pictures, of which a process takes all, or `local_batch`."""
+    """Builds the real run on a folder of `batch` random pictures, of which a process takes all, or `local_batch`."""
     from training.options.pretrain_options import PretrainOptions
     from training.pretrain import Pretraining
 
@@ -73,7 +73,7 @@ def pretraining(batch: int, folder: str, local_batch: int | None = None, **optio
 
 
 def our_step(batch: int, sizes=(224, 96), numbers=(2, 8), device: str = "cpu", **options):
-    """One update of the real program."""
+    """Returns an iteration: one update of the real program."""
     from training.data.loader import Batch
 
     folder = tempfile.TemporaryDirectory()
@@ -89,7 +89,7 @@ def our_step(batch: int, sizes=(224, 96), numbers=(2, 8), device: str = "cpu", *
 
 
 def reference_step(batch: int, sizes=(224, 96), numbers=(2, 8), **options):
-    """The same update, written plainly, with its own copies of the networks."""
+    """Returns the same update, written plainly, with its own copies of the networks."""
     with tempfile.TemporaryDirectory() as folder:
         run = pretraining(batch, folder, **options)
         student, teacher, temperature = run.student, run.teacher, run.plan.teacher_temp[0]
@@ -125,8 +125,10 @@ def largest_difference(batch: int = 2, steps: int = 2, drop_path: bool = False, 
 
 
 def furthest(one: torch.nn.Module, other: torch.nn.Module) -> float:
-    """Without the keys' biases, whose gradients are rounding noise that AdamW blows up to steps, and without running
-    statistics, which the plain forms leave alone.
+    """Returns the largest difference of two networks' states.
+
+    Keys' biases are left out, whose gradients are rounding noise that AdamW blows up to steps, and running statistics,
+    which the plain forms leave alone.
     """
     differences = []
     for (name, a), b in zip(one.state_dict().items(), other.state_dict().values(), strict=True):
@@ -141,7 +143,7 @@ def furthest(one: torch.nn.Module, other: torch.nn.Module) -> float:
 
 
 def candidates(batch: int, architecture: str, **options) -> dict:
-    """What takes turns, by name; the first is the reference."""
+    """Returns what takes turns, by name; the first is the reference."""
     options |= {"architecture": architecture}
     setups = {
         "reference, fp32": functools.partial(reference_step, batch, **options),

@@ -1,7 +1,8 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Samples a second of a shuffled stream from parquet and tar shards, decoded to RGB, on one core: ours, `datasets` and
-`webdataset` on the same files. Then images a second of the loader, which also crops (2 x 224, 8 x 96 pixels), with the
+"""Measures samples a second of a shuffled stream from parquet and tar shards, decoded to RGB, on one core.
+
+Ours, `datasets` and `webdataset` read the same files. Then images a second of the loader, which also crops (2 x 224, 8 x 96 pixels), with the
 photometric operations and without (left to the device), and how many such cores a GPU needs.
 
     python tests/benchmarks/bench_stream.py
@@ -24,7 +25,7 @@ GPU_RATE = 1200  # images/s, assumed: about what a training step of Swin-T on an
 
 
 def write_shards(folder: Path, images: int) -> None:
-    """The same JPEG files, with a class each, in parquet shards and in tar shards."""
+    """Writes the same JPEG files, with a class each, in parquet shards and in tar shards."""
     import datasets
     import webdataset
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""From a JPEG of 500 x 375 pixels to 2 x 224 + 8 x 96 px views, on one core: ours against torchvision on PIL images.
+"""Measures the way from a JPEG of 500 x 375 px to 2 x 224 + 8 x 96 px views: ours against torchvision on PIL images.
 
 python tests/benchmarks/bench_views.py
 python tests/benchmarks/bench_views.py --size 2000 1500   # large photographs are decoded smaller
@@ -21,7 +21,7 @@ IMAGES = 16
 
 
 def jpegs(size: tuple[int, int]) -> list[bytes]:
-    """Parts of photographs that scikit-image ships, as JPEG files of (width, height)."""
+    """Returns parts of photographs that scikit-image ships, as JPEG files of (width, height)."""
     from skimage import data
 
     files = []
@@ -63,7 +63,7 @@ def by_ours(size: tuple[int, int], augment: bool = True):
 
 
 def on_device(size: tuple[int, int]):
-    """What is left for the device, here on the CPU."""
+    """Measures what is left for the device, here on the CPU."""
     from training.views.on_device import augment
 
     batch = by_ours(size, augment=False)()

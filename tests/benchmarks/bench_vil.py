@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""ViL: features of large images by sparse attention and by the dense form of it, and the pretraining step.
+"""Measures a ViL: features of large images by sparse attention and by its dense form, and the pretraining step.
 
     python tests/benchmarks/bench_vil.py     # vil-tiny, features at 448 and 896 px, step of batch 2
 
@@ -23,7 +23,7 @@ CONFIG = EsViTConfig.from_architecture("vil-tiny", num_prototypes=16)
 
 
 def features(size: int, dense: bool):
-    """One image of `size` px through the backbone, without gradients."""
+    """Returns an iteration: one image of `size` px through the backbone, without gradients."""
     torch.manual_seed(0)
     model = EsViTForPreTraining(CONFIG).eval()
     image = torch.randn(1, 3, size, size)
@@ -36,13 +36,13 @@ def features(size: int, dense: bool):
 
 
 def dense_gigabytes(size: int) -> float:
-    """Of the logits of the first stage, their biases, and their softmax."""
+    """Returns the GB of the logits of the first stage, their biases, and their softmax."""
     tokens = (size // CONFIG.patch_strides[0]) ** 2 + CONFIG.global_tokens[0]
     return 3 * 4 * CONFIG.num_heads[0] * tokens**2 / 1e9
 
 
 def feature_candidates(size: int, limit: float) -> dict:
-    """The sparse form, and the dense one where it fits; the step's reference computes the same."""
+    """Returns the sparse form, and the dense one where it fits; the step's reference computes the same."""
     setups = {f"features, {size} px, sparse": functools.partial(features, size, dense=False)}
     if dense_gigabytes(size) <= limit:
         setups[f"features, {size} px, dense"] = functools.partial(features, size, dense=True)

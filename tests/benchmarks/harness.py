@@ -1,7 +1,9 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How the benchmarks measure: every candidate lives in a process of its own, all take turns, one iteration each, so that a
-machine that slows down slows all of them down; quoted are medians, ratios of medians and each process's peak memory.
+"""Measures candidates, each in a process of its own.
+
+They take turns, one iteration each, so that a machine that slows down slows all of them down; quoted are medians,
+ratios of medians and each process's peak memory.
 
 All candidates get the same environment. glibc by default maps and unmaps every tensor over 32 MB anew, which costs an
 implementation up to half of its time in page faults; "glibc, tuned" tells it to keep its memory.
@@ -39,8 +41,12 @@ Setup = Callable[[], Iteration]  # builds a candidate; picklable
 
 @dataclass
 class Measurement:
-    """seconds: of each counted iteration, in order. peak_bytes: largest resident memory of the process. start_bytes: the
-    same before the first iteration.
+    """Holds what was measured of one candidate.
+
+    Attributes:
+        seconds: Of each counted iteration, in order.
+        peak_bytes: Largest resident memory of the process.
+        start_bytes: The same before the first iteration.
     """
 
     name: str
@@ -54,11 +60,11 @@ class Measurement:
 
 
 class CandidateError(RuntimeError):
-    """A candidate's process ended; its own message is on the screen."""
+    """Raised when a candidate's process ended; its own message is on the screen."""
 
 
 def _serve(setup: Setup, connection, threads: int) -> None:
-    """The candidate's process: one timed iteration for each request, then its peak memory."""
+    """Runs in the candidate's process: one timed iteration for each request, then its peak memory."""
     torch.set_num_threads(threads)
     iteration = setup()
     connection.send(peak_memory())
@@ -70,7 +76,7 @@ def _serve(setup: Setup, connection, threads: int) -> None:
 
 
 def peak_memory() -> int:
-    """Largest resident set of this process so far, in bytes."""
+    """Returns the largest resident set of this process so far, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -83,7 +89,7 @@ def take_turns(
     threads: int | None = None,
     allocator: str = "glibc, tuned",
 ) -> dict[str, Measurement]:
-    """`repeats` timed iterations of each candidate, in turns, after `warmup` untimed ones, with one of `ALLOCATORS`.
+    """Times `repeats` iterations of each candidate, in turns, after `warmup` ones, with one of `ALLOCATORS`.
 
     Raises:
         CandidateError: a candidate failed.
@@ -113,14 +119,14 @@ def take_turns(
 
 
 def in_a_process(function: Callable[[], Result], allocator: str = "glibc, tuned") -> Result:
-    """The (picklable) result of `function`, called in a process of its own."""
+    """Calls `function` in a process of its own, and returns its (picklable) result."""
     _set_allocator(allocator)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as executor:
         return executor.submit(function).result()
 
 
 def _set_allocator(name: str) -> None:
-    """Read by each new process when it starts."""
+    """Sets the variables that each new process reads when it starts."""
     for variable in ALLOCATORS["glibc, tuned"]:
         os.environ.pop(variable, None)
     os.environ.update(ALLOCATORS[name])
@@ -134,7 +140,7 @@ def _receive(name: str, connection):
 
 
 def environment() -> dict[str, object]:
-    """What a figure depends on, besides the code: machine, versions, allocator, date, commit."""
+    """Returns what a figure depends on, besides the code: machine, versions, allocator, date, commit."""
     import transformers
 
     return {
@@ -166,12 +172,12 @@ def _processor() -> str:
 
 
 def cpu_has_amx() -> bool:
-    """Whether the CPU has tile instructions for bfloat16 (AMX), without which bf16 gains little on it."""
+    """Returns whether the CPU has tile instructions for bfloat16 (AMX), without which bf16 gains little on it."""
     return "amx_bf16" in _cpuinfo("flags").split()
 
 
 def matrix_rate(size: int = 2048, repeats: int = 7) -> float:
-    """FLOP/s of a square float32 `torch.mm` in this process: what the machine's matrix units give at best."""
+    """Measures FLOP/s of a square float32 `torch.mm` in this process: what the machine gives at best."""
     a, b = torch.randn(size, size), torch.randn(size, size)
     seconds = []
     for _ in range(repeats):
@@ -186,7 +192,7 @@ def rows(measurements: Iterable[Measurement]) -> list[dict]:
 
 
 def write_json(benchmark: str, content: dict, folder: Path = RESULTS) -> Path:
-    """`content` with the environment, as `FOLDER/BENCHMARK.json`."""
+    """Writes `content` with the environment as `FOLDER/BENCHMARK.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{benchmark}.json"
     path.write_text(json.dumps({"benchmark": benchmark, "environment": environment(), **content}, indent=2) + "\n")
@@ -194,7 +200,7 @@ def write_json(benchmark: str, content: dict, folder: Path = RESULTS) -> Path:
 
 
 def table(header: list[str], lines: Iterable[Iterable[object]]) -> str:
-    """A Markdown table."""
+    """Returns a Markdown table."""
     return "\n".join(
         f"| {' | '.join(str(cell) for cell in line)} |" for line in (header, ["---"] * len(header), *lines)
     )

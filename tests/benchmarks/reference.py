@@ -1,9 +1,11 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The plain pretraining step that the fast one is measured against, equal to it in result: what arXiv 2106.09785 and its
-code (microsoft/esvit, MIT) describe, written down directly. One forward pass for each crop size; padding before the
-projection; every window cut out, attended to eagerly and put back; logits of all rows over all prototypes; a loop over
-the 18 pairs of views; loops over parameters for clipping and the moving average; torch's default AdamW.
+"""Defines the plain pretraining step that the fast one is measured against, equal to it in result.
+
+It is what arXiv 2106.09785 and its code (microsoft/esvit, MIT) describe, written down directly. One forward pass for
+each crop size; padding before the projection; every window cut out, attended to eagerly and put back; logits of all
+rows over all prototypes; a loop over the 18 pairs of views; loops over parameters for clipping and the moving average;
+torch's default AdamW.
 
 It computes with the parameters of an [`EsViTForPreTraining`], so that both start from, and can be compared in, the same
 weights.
@@ -23,7 +25,7 @@ from training.learning.optimizer import freeze_last_layer, group_parameters, set
 
 
 def to_windows(image: torch.Tensor, size: int) -> torch.Tensor:
-    """`[n, H, W, C]` -> `[n * windows, size**2, C]`."""
+    """Cuts `[n, H, W, C]` into windows `[n * windows, size**2, C]`."""
     n, height, width, channels = image.shape
     image = image.view(n, height // size, size, width // size, size, channels)
     return image.permute(0, 1, 3, 2, 4, 5).contiguous().view(-1, size * size, channels)
@@ -36,7 +38,7 @@ def from_windows(windows: torch.Tensor, size: int, height: int, width: int) -> t
 
 
 def window_mask(height: int, width: int, size: int, shift: int, device: torch.device) -> torch.Tensor:
-    """-100 between tokens of one window that were not neighbours before the shift: `[windows, size**2, size**2]`."""
+    """Returns -100 between tokens that were not neighbours before the shift: `[windows, size**2, size**2]`."""
     region = torch.zeros(1, height, width, 1, device=device)
     slices = (slice(0, -size), slice(-size, -shift), slice(-shift, None))
     for number, (rows, columns) in enumerate((rows, columns) for rows in slices for columns in slices):
@@ -92,7 +94,7 @@ def merge(merging: EsViTSwinPatchMerging, tokens: torch.Tensor, height: int, wid
 
 
 def backbone(model: EsViTForPreTraining, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Views `[n, C]` and regions `[n, T, C]` of images of one size."""
+    """Returns views `[n, C]` and regions `[n, T, C]` of images of one size."""
     encoder = model.esvit.encoder
     patches = encoder.patch_embed.proj(images)
     height, width = patches.shape[2:]
@@ -121,14 +123,14 @@ BACKBONES = {
 
 
 def head(projection: nn.Module, features: torch.Tensor) -> torch.Tensor:
-    """Logits over the prototypes `[rows, K]`."""
+    """Returns logits over the prototypes `[rows, K]`."""
     last = projection.last_layer
     weight = torch._weight_norm(last.weight_v, last.weight_g, 0)
     return F.linear(F.normalize(projection.mlp(features), dim=-1), weight)
 
 
 def forward(model: EsViTForPreTraining, groups: list[torch.Tensor]):
-    """Each crop size through the backbone by itself: view logits, region logits, region features, regions a crop."""
+    """Runs each crop size by itself: view logits, region logits, region features, regions a crop."""
     outputs = [BACKBONES[model.config.architecture](model, group) for group in groups]
     views = torch.cat([view for view, _ in outputs])
     regions = torch.cat([region.flatten(0, 1) for _, region in outputs])
@@ -137,7 +139,7 @@ def forward(model: EsViTForPreTraining, groups: list[torch.Tensor]):
 
 
 def pair_losses(student, teacher, batch: int, centers, student_temp: float, teacher_temp: float) -> torch.Tensor:
-    """Mean of view and region loss over all pairs of a teacher view and another student view (equations 1 and 2)."""
+    """Returns the mean of both losses over all pairs of a teacher view and another student view (equations 1 and 2)."""
     view_center, region_center = centers
     s_view, s_region, s_features, counts = student
     t_view, t_region, t_features, _ = teacher
@@ -188,8 +190,9 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float) -> N
 
 
 class ReferenceStep:
-    """`step(groups)` updates student, teacher and centres as one step of the plain recipe, and returns the loss. With
-    `half`, both networks run in fp16 under autocast and the loss is scaled, as the original trains on a GPU.
+    """Updates student, teacher and centres by `step(groups)` as one step of the plain recipe, and returns the loss.
+
+    With `half`, both networks run in fp16 under autocast and the loss is scaled, as the original trains on a GPU.
     """
 
     def __init__(

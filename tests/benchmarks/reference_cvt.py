@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The plain form of a CvT: maps `[n, C, h, w]` throughout, window after window, images of one size."""
+"""Defines the plain form of a CvT: maps `[n, C, h, w]` throughout, window after window, images of one size."""
 
 import torch
 from torch import nn
@@ -11,7 +11,7 @@ from tests.benchmarks.reference_parts import drop_path
 
 
 def plain_attention(attention: nn.Module, x: torch.Tensor, limit: int) -> torch.Tensor:
-    """`[n, C, h, w]`, window after window and head after head."""
+    """Attends in `[n, C, h, w]`, window after window and head after head."""
     n, width, h, w = x.shape
     window = min(limit, h, w)
     padded = F.pad(x, (0, -w % window, 0, -h % window))
@@ -39,7 +39,7 @@ def normed(norm: nn.LayerNorm, x: torch.Tensor) -> torch.Tensor:
 
 
 def plain_encoder(encoder: nn.Module, x: torch.Tensor, window: int = 7) -> torch.Tensor:
-    """Regions `[n, h * w, C]` of images of one size, with maps `[n, C, h, w]` throughout."""
+    """Returns regions `[n, h * w, C]` of images of one size, with maps `[n, C, h, w]` throughout."""
     for stage in range(len(encoder.depths)):
         embed, blocks = encoder.get_submodule(f"stage{stage}")
         x = normed(embed.norm, F.conv2d(x, embed.proj.weight, embed.proj.bias, embed.proj.stride, embed.proj.padding))
@@ -52,6 +52,6 @@ def plain_encoder(encoder: nn.Module, x: torch.Tensor, window: int = 7) -> torch
 
 
 def backbone(model: EsViTForPreTraining, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Views `[n, C]` and regions `[n, T, C]` of images of one size."""
+    """Returns views `[n, C]` and regions `[n, T, C]` of images of one size."""
     regions = plain_encoder(model.esvit.encoder, images)
     return regions.mean(dim=1), regions

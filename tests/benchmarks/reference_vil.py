@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The plain form of ViL that the sparse one is measured and checked against, equal to it in result: every attention is
+"""Defines the plain form of ViL that the sparse one is measured and checked against, equal in result: attention is
 dense, over all global and local tokens, and what a token must not see has a logit of minus infinity. Of all modes only
 that of all chunks.
 """
@@ -14,7 +14,7 @@ from tests.benchmarks.reference_parts import drop_path
 
 
 def places(height: int, width: int, device: torch.device) -> torch.Tensor:
-    """Row and column of each local token: `[T, 2]`."""
+    """Returns row and column of each local token: `[T, 2]`."""
     rows, columns = torch.meshgrid(
         torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
     )
@@ -22,7 +22,7 @@ def places(height: int, width: int, device: torch.device) -> torch.Tensor:
 
 
 def local_bias(attention: EsViTViLSparseAttention, height: int, width: int) -> torch.Tensor:
-    """`[heads, T, T]`, minus infinity between tokens whose chunks do not touch."""
+    """Returns the bias `[heads, T, T]`, minus infinity between tokens whose chunks do not touch."""
     table, size = attention.local_relative_position_bias_table, attention.window
     place = places(height, width, table.device)
     rows, columns = (place[:, None] - place[None, :]).unbind(-1)
@@ -33,7 +33,7 @@ def local_bias(attention: EsViTViLSparseAttention, height: int, width: int) -> t
 
 
 def dense_bias(attention: EsViTViLSparseAttention, height: int, width: int) -> torch.Tensor:
-    """`[heads, g + T, g + T]`."""
+    """Returns the bias `[heads, g + T, g + T]`."""
     bias, g = local_bias(attention, height, width), attention.num_global
     if not g:
         return bias
@@ -44,7 +44,7 @@ def dense_bias(attention: EsViTViLSparseAttention, height: int, width: int) -> t
 
 
 def dense_attention(attention: EsViTViLSparseAttention, tokens: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """As the attention's own call, `[n, g + T, C]` to the same, where global tokens share the weights of local ones."""
+    """Computes the attention's own call, `[n, g + T, C]` to the same, where global tokens share local weights."""
     n, length, channels = tokens.shape
     heads = attention.num_heads
     query = attention.query(tokens).view(n, length, heads, -1).transpose(1, 2) * attention.scaling
@@ -69,7 +69,7 @@ def mlp(layer: EsViTViLMLPBlock, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def backbone(model: EsViTForPreTraining, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Views `[n, C]` and regions `[n, T, C]` of images of one size, without global tokens in the last stage."""
+    """Returns views `[n, C]` and regions `[n, T, C]` of images of one size, without global tokens in the last stage."""
     encoder = model.esvit.encoder
     for stage in encoder.stages():
         embedding, *blocks = stage

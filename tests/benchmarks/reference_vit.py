@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The plain form of a ViT: eager attention over the tokens `[n, 1 + T, C]` of images of one size, class token first."""
+"""Defines the plain form of a ViT: eager attention over tokens `[n, 1 + T, C]` of one size, class token first."""
 
 import torch
 from torch import nn
@@ -11,7 +11,7 @@ from tests.benchmarks.reference_parts import drop_path
 
 
 def positions(encoder: nn.Module, rows: int, columns: int) -> torch.Tensor:
-    """`[1, 1 + rows * columns, C]`."""
+    """Returns the positions `[1, 1 + rows * columns, C]`."""
     class_position, table = encoder.pos_embed[:, :1], encoder.pos_embed[:, 1:]
     height, width = encoder.position_grid
     if (rows, columns) == (height, width):
@@ -30,7 +30,7 @@ def attention(module: nn.Module, tokens: torch.Tensor) -> torch.Tensor:
 
 
 def backbone(model: EsViTForPreTraining, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Views `[n, C]` and regions `[n, T, C]` of images of one size."""
+    """Returns views `[n, C]` and regions `[n, T, C]` of images of one size."""
     encoder = model.esvit.encoder
     patches = encoder.patch_embed.proj(images)
     tokens = torch.cat([encoder.cls_token.expand(len(images), -1, -1), patches.flatten(2).transpose(1, 2)], dim=1)

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Tables and pictures in RESULTS.md from what the benchmarks have saved.
+"""Makes the tables and pictures of RESULTS.md from what the benchmarks have saved.
 
 python tests/benchmarks/report.py
 """
@@ -20,7 +20,7 @@ Row = dict  # one of its measurements
 
 
 def by_name(rows: list[Row], columns: dict[str, Callable[[Row], str]], corner: str = "") -> str:
-    """A line for each row, with its name first."""
+    """Returns a line for each row, with its name first."""
     return table([corner, *columns], ((row["name"], *(cell(row) for cell in columns.values())) for row in rows))
 
 
@@ -45,7 +45,7 @@ def seconds_and_memory(saved: Saved) -> str:
 
 
 def seconds_and_own_memory(saved: Saved) -> str:
-    """Without what the process holds before it begins, which is most of it when the work is small."""
+    """Returns lines without the memory that the process holds before it begins, most of it when the work is small."""
     own = {"beyond its start, GB": lambda row: f"{(row['peak_bytes'] - row['start_bytes']) / 1e9:.2f}"}
     return by_name(saved["rows"], {"median s": median, "peak GB": peak} | own)
 

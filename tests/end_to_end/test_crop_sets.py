@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Sets of local crops, and the policies of augmentation, through training steps."""
+"""Trains with several sets of local crops and with each policy of augmentation."""
 
 import math
 from pathlib import Path
@@ -13,7 +13,7 @@ from training.views.draw import POLICIES
 
 
 def losses(images: Path, output: Path, changes: str) -> list[float]:
-    """Of two steps, the second of which has a learning rate."""
+    """Returns the losses of two steps, the second of which has a learning rate."""
     train(tiny(images, output, f"{changes} --max_steps 2 --drop_path_rate 0"))
     return read_losses(output)
 

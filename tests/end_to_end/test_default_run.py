@@ -1,8 +1,9 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""`pretrain.py` from inside `training/` on ImageNet streamed from the Hub, here a loopback one, which serves it in
-miniature under its real names and shapes: without data, and as the data set of tar files. Only the endpoint, and a
-small model, are given.
+"""Runs `pretrain.py` from inside `training/` on ImageNet, streamed from a loopback Hub.
+
+The Hub serves it in miniature under its real names and shapes: by default, and as the data set of tar files. Only the
+endpoint and a small model are given.
 """
 
 import subprocess

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Runs killed at random instants leave whole checkpoints and continue exactly; many more kills: `kill_runs.py`."""
+"""Kills runs at random instants: checkpoints are whole, and runs continue exactly. `kill_runs.py` kills more."""
 
 import pytest
 

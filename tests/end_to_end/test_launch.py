@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The scripts of `examples/launch`, on one machine that plays several; and signals to some or all of the processes."""
+"""Runs the scripts of `examples/launch` on one machine that plays several, and sends signals to their processes."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ def start(*command: str, **environment: str) -> subprocess.Popen:
 
 
 def ended(process: subprocess.Popen, code: int = 0) -> str:
-    """What it printed."""
+    """Waits for the end of a process, checks its code, and returns what it printed."""
     shown, _ = process.communicate(timeout=240)
     assert process.returncode == code, shown
     return shown
@@ -46,7 +46,7 @@ def ended(process: subprocess.Popen, code: int = 0) -> str:
 
 @pytest.fixture(scope="module")
 def losses(images, tmp_path_factory) -> list[float]:
-    """Of a run of one process, with the same global batch."""
+    """Returns the losses of a run of one process with the same global batch."""
     output = tmp_path_factory.mktemp("one")
     ended(start("python", "training/pretrain.py", *tiny(images, output, "--drop_path_rate 0")))
     return read_losses(output)
@@ -71,7 +71,7 @@ def test_two_agents_on_one_machine(images, losses, tmp_path, script):
 
 @contextmanager
 def two_networks():
-    """Two network namespaces, each with one end of a cable: 10.99.0.1 and 10.99.0.2."""
+    """Makes two network namespaces, each with one end of a cable: 10.99.0.1 and 10.99.0.2."""
     names = [f"esvit{os.getpid()}-{number}" for number in (1, 2)]
     commands = [f"ip netns add {name}" for name in names]
     commands.append(f"ip link add eth0 netns {names[0]} type veth peer name eth0 netns {names[1]}")
@@ -121,13 +121,13 @@ def wait_for_steps(output: Path, processes: list[subprocess.Popen]) -> int:
 
 
 def ranks(launcher: subprocess.Popen) -> list[psutil.Process]:
-    """The processes that train: they have no loader workers here."""
+    """Returns the processes that train; they have no loader workers here."""
     family = psutil.Process(launcher.pid).children(recursive=True)
     return [process for process in family if not process.children() and "training/pretrain.py" in process.cmdline()]
 
 
 def assert_saved(output: Path, before: int, within: int = 3) -> None:
-    """The step under way, the one after it, and one that was not yet in the log."""
+    """Checks that at most the step under way, the one after it, and one not yet in the log were done and saved."""
     step = steps(output)
     assert step - before <= within
     assert (output / "checkpoints" / "last").resolve().name == f"step-{step:08d}"

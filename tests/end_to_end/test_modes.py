@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Sets of crops and ways to make up a batch: each trains, and the same images give the same run."""
+"""Trains with every set of crops and every way to make up a batch: the same images give the same run."""
 
 import pytest
 import torch

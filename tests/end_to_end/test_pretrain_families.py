@@ -140,7 +140,7 @@ def test_three_steps_and_all_that_is_done_with_the_result(name, changes, images,
 
 
 def assert_gives_features(folder: Path, run: Pretraining, family: Family, image: Image.Image) -> None:
-    """The teacher's, by the Auto class and by the pipeline."""
+    """Checks that the Auto class and the pipeline load the folder and give the teacher's features."""
     loaded, teacher = AutoModel.from_pretrained(folder).eval(), run.teacher.esvit.eval()
     width = family.width or loaded.config.hidden_size
     regions = family.regions or math.prod(loaded.config.region_grid(*family.pixels))

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Steps without a finite loss or gradient change nothing, in every precision, and the host reads nothing for it."""
+"""Checks that steps without a finite loss or gradient change nothing, and that the host reads nothing for it."""
 
 import math
 import sys
@@ -24,7 +24,7 @@ WIDE = "--head_hidden_size 256 --lr 0.005"
 
 
 class PoisonedPretraining(Pretraining):
-    """One pixel of the images at some positions is not a number. In `half`, with a gradient scaler as on a GPU."""
+    """Trains on images of which one pixel at some positions is not a number; in `half` with a gradient scaler."""
 
     poisoned = range(0)
 
@@ -42,7 +42,7 @@ class PoisonedPretraining(Pretraining):
 
 
 def state_of(run: Pretraining) -> list[torch.Tensor]:
-    """Weights, centres, moments and step counts, as copies."""
+    """Copies weights, centres, moments and step counts."""
     student, teacher, optimizer = run.session.state()
     moments = [value for state in optimizer.state_dict()["state"].values() for value in state.values()]
     return [value.clone() for value in (*student.state_dict().values(), *teacher.state_dict().values(), *moments)]

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Streams of the Hub's ImageNets, by the unmodified clients, through faults of the Hub."""
+"""Streams the Hub's ImageNets with the unmodified clients through faults of the Hub."""
 
 import pytest
 

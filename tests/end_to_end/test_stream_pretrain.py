@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop on streams of shards: a stopped run continues exactly, also of several processes."""
+"""Trains on streams of shards: a stopped run continues exactly, with several processes, too."""
 
 import os
 import shutil
@@ -28,7 +28,7 @@ STREAM = {"streaming": True, "shuffle_window": 7, "stream_retry_seconds": 5.0}
 
 @pytest.fixture(scope="module", params=["parquet", "tar"])
 def shards(request, tmp_path_factory):
-    """29 images in shards of uneven lengths: 3 steps of 8 an epoch, and 5 images over."""
+    """Returns 29 images in shards of uneven lengths: 3 steps of 8 an epoch, and 5 images over."""
     folder = tmp_path_factory.mktemp(request.param)
     WRITE[request.param](folder, [11, 2, 16], size=48)
     return folder / f"*.{request.param}"

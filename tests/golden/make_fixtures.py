@@ -1,7 +1,9 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Write the small golden fixtures from a folder with the full golden files (`swin_w7.outputs.safetensors`, ...). These
-come from running the MIT-licensed original, microsoft/esvit at commit 2d6becd, on the CPU in float32.
+"""Writes the small golden fixtures from a folder with the full golden files.
+
+These (`swin_w7.outputs.safetensors`, ...) come from running the MIT-licensed original, microsoft/esvit at commit
+2d6becd, on the CPU in float32.
 
     python tests/golden/make_fixtures.py FOLDER
 
@@ -30,7 +32,7 @@ UNREAD_OUTPUTS = ("bwd.c_head", "mc.npatch")
 
 
 def write(name: str, tensors: dict[str, torch.Tensor], **header) -> None:
-    """Thinned copies into `fixtures/NAME.safetensors`; header values are stored as JSON."""
+    """Writes thinned copies into `fixtures/NAME.safetensors`; header values are stored as JSON."""
     path = FIXTURES / f"{name}.safetensors"
     header = {key: json.dumps(value) for key, value in {"source": SOURCE, **header}.items()}
     save_file({key: thin(key, tensor).contiguous() for key, tensor in tensors.items()}, path, metadata=header)
@@ -40,7 +42,7 @@ def write(name: str, tensors: dict[str, torch.Tensor], **header) -> None:
 def original_order(
     folder: Path, weights: dict[str, torch.Tensor], full_size: str = "swin_tiny_w7"
 ) -> list[tuple[str, list[int]]]:
-    """(key, shape) in the order of the original's parameters, read off a full one: it has all keys of the small one."""
+    """Returns (key, shape) in the order of the original's parameters, read off a full one, which has all keys."""
     full = json.loads((folder / "fullsize_state_dicts.json").read_text())["models"][full_size]["state_dict"]
     keys = [key for key in full if key in weights and not key.endswith("relative_position_index")]
     return [(key, list(weights[key].shape)) for key in keys]
@@ -72,7 +74,7 @@ def backbone(folder: Path, name: str, full_size: str) -> None:
 
 
 def without_aliases(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Of a ViL with shared weights, whose global projections are the local ones."""
+    """Drops the aliases of a ViL with shared weights, whose global projections are the local ones."""
     aliases = [key for key in weights if "_global." in key]
     assert all(torch.equal(weights[key], weights[key.replace("_global.", ".")]) for key in aliases)
     return {key: value for key, value in weights.items() if key not in aliases}

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The CvT backbone against the original (microsoft/esvit, MIT): features, stages, multi-crop outputs, and what training
+"""Compares the CvT backbone to the original (microsoft/esvit, MIT): features, stages, crops, and what training
 makes of running statistics. In training the tolerance is 1e-4, because batch statistics of few values magnify the
 rounding of the original itself: what it computed in float32 is 1.2e-5 from the result in float64.
 """
@@ -55,7 +55,7 @@ def test_blocks_and_stages(size, golden, model, images):
 
 
 def check_crops(output, golden, name: str, tolerance: dict) -> None:
-    """Logits of both heads and region features of all crops of both sizes, from one call."""
+    """Checks the logits of both heads and the region features of all crops of both sizes, from one call."""
     view = output.view_embeddings @ output.view_prototypes.T
     region = output.region_embeddings @ output.region_prototypes.T
     torch.testing.assert_close(view, golden[f"{name}.head"], **tolerance)

@@ -1,7 +1,8 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Swin-T, ViL and DeiT-S at full size, a projection head and both losses in float64, against digits that the original
-(microsoft/esvit, MIT) printed for weights and inputs defined by a hash function.
+"""Compares Swin-T, ViL and DeiT-S at full size, a projection head and both losses to printed digits, in float64.
+
+The original (microsoft/esvit, MIT) printed them for weights and inputs that a hash function defines.
 """
 
 import math
@@ -17,7 +18,7 @@ from modeling_esvit.projection_head import EsViTProjectionHead
 
 
 def hash_values(count: int, stream: int) -> torch.Tensor:
-    """`count` float64 values of [-0.5, 0.5): the murmur finaliser of position and stream."""
+    """Returns `count` float64 values of [-0.5, 0.5): the murmur finaliser of position and stream."""
     h = (np.arange(count, dtype=np.uint64) * 2654435761 + np.uint64(stream * 40503 + 1)).astype(np.uint32)
     h ^= h >> np.uint32(16)
     h *= np.uint32(0x85EBCA6B)
@@ -36,7 +37,7 @@ def images(size: int) -> torch.Tensor:
 
 
 def fill(module: torch.nn.Module) -> None:
-    """Every parameter from the stream of its rank among the sorted keys; by way of float32, as in the original."""
+    """Fills each parameter from the stream of its rank among the sorted keys, by way of float32 as in the original."""
     for stream, (key, parameter) in enumerate(sorted(module.named_parameters())):
         value = hash_values(parameter.numel(), stream).view_as(parameter)
         if "relative_position_bias" in key:
@@ -52,7 +53,7 @@ def fill(module: torch.nn.Module) -> None:
 
 
 def assert_printed(tensor: torch.Tensor, shape: tuple[int, ...], figures: str) -> None:
-    """Shape, and to the printed digits: mean, standard deviation, first four and last two entries."""
+    """Checks the shape and, to the printed digits, mean, standard deviation, first four and last two entries."""
     assert tensor.shape == shape and tensor.dtype == torch.float64
     flat = tensor.flatten()
     ours = torch.cat([torch.stack([flat.mean(), flat.std()]), flat[:4], flat[-2:]])
@@ -191,7 +192,7 @@ def test_projection_head():
 
 
 def logits_as_embeddings(view: torch.Tensor, region: torch.Tensor, features: torch.Tensor) -> EsViTForPreTrainingOutput:
-    """With the identity as prototypes, embeddings are logits."""
+    """Returns logits as embeddings: with the identity as prototypes they are the same."""
     identity = torch.eye(view.shape[1], dtype=view.dtype)
     return EsViTForPreTrainingOutput(
         view_embeddings=view,

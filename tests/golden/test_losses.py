@@ -1,7 +1,8 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""View and region loss, matches, gradients and centres against the original's DINOLoss and DDINOLoss (microsoft/esvit,
-MIT): three consecutive calls each, at epochs 0, 2 and 5 of a temperature schedule, with the centres carried over.
+"""Compares losses, matches, gradients and centres to the original's DINOLoss and DDINOLoss (microsoft/esvit, MIT).
+
+There are three consecutive calls each, at epochs 0, 2 and 5 of a temperature schedule, with the centres carried over.
 """
 
 import pytest
@@ -18,7 +19,7 @@ REGIONS = [16, 16, 4, 4, 4]  # of each crop
 
 
 def call(loss: str, index: int) -> dict[str, torch.Tensor]:
-    """Inputs and results of one call; those that are to get gradients are leaves that ask for them."""
+    """Returns inputs and results of one call; inputs whose gradients are compared require them."""
     prefix = f"{loss}.call{index}."
     tensors = {
         key.removeprefix(prefix): value for key, value in load("golden_losses").items() if key.startswith(prefix)
@@ -30,7 +31,7 @@ def call(loss: str, index: int) -> dict[str, torch.Tensor]:
 
 
 def output(tensors: dict[str, torch.Tensor], network: str) -> EsViTForPreTrainingOutput:
-    """The network's recorded logits as embeddings, with the identity as prototypes."""
+    """Returns the network's recorded logits as embeddings, with the identity as prototypes."""
     identity = torch.eye(tensors[f"{network}_cls"].shape[1])
     return EsViTForPreTrainingOutput(
         view_embeddings=tensors[f"{network}_cls"],

@@ -1,7 +1,8 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The Swin backbone and the projection heads against the original (microsoft/esvit, MIT): features, attention maps,
-stages, multi-crop outputs and gradients of two small models, with window 7 and 14.
+"""Compares the Swin backbone and the projection heads to the original (microsoft/esvit, MIT).
+
+Features, attention maps, stages, multi-crop outputs and gradients of two small models, with window 7 and 14.
 """
 
 import re
@@ -130,7 +131,7 @@ def test_crops_together_without_region_head(name, golden, attention):
 
 
 def without_key_bias(key: str, gradient: torch.Tensor) -> torch.Tensor:
-    """Softmax cancels a bias of all keys: its gradient is rounding noise."""
+    """Leaves out the bias of the keys: softmax cancels it, so that its gradient is rounding noise."""
     if not key.endswith("qkv.bias"):
         return gradient
     query, _, value = gradient.chunk(3)
@@ -138,7 +139,7 @@ def without_key_bias(key: str, gradient: torch.Tensor) -> torch.Tensor:
 
 
 def close_to_its_largest(key: str, gradient: torch.Tensor, expected: torch.Tensor) -> None:
-    """Within 1e-5 of the tensor's largest entry."""
+    """Checks that tensors agree within 1e-5 of the largest entry."""
     scale = expected.abs().max().item()
     torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-5 * scale + 1e-7, msg=lambda m: f"{key}: {m}")
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Ten training steps of the original (microsoft/esvit, MIT): losses, weights of student and teacher, centres."""
+"""Repeats ten training steps of the original (microsoft/esvit, MIT): losses, weights and centres."""
 
 import json
 
@@ -44,7 +44,7 @@ def golden_options(tmp_path) -> PretrainOptions:
 
 
 def golden_batch(step: int) -> Batch:
-    """The original's crops: rolled by (5 s, 3 s) and (2 s, s) pixels, s the step within the epoch."""
+    """Returns the original's crops, rolled by (5 s, 3 s) and (2 s, s) pixels; s is the step within the epoch."""
     crops = {name: tensor.float() for name, tensor in load("golden_inputs").items()}
     s = step % 5
     large = torch.cat([crops["g0"], crops["g1"]]).roll((5 * s, 3 * s), dims=(2, 3))
@@ -53,7 +53,7 @@ def golden_batch(step: int) -> Batch:
 
 
 def without_key_bias(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """Key biases change no output; their gradients are rounding noise, which AdamW turns into steps."""
+    """Leaves out the key bias: it changes no output, and AdamW turns the rounding noise of its gradient into steps."""
     if not name.endswith("qkv.bias"):
         return tensor
     q, _, v = tensor.chunk(3)
@@ -62,7 +62,7 @@ def without_key_bias(name: str, tensor: torch.Tensor) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def trajectory(tmp_path_factory):
-    """Losses of the ten steps, and snapshots of the state after steps 5 and 10."""
+    """Returns the losses of the ten steps, and snapshots of the state after steps 5 and 10."""
     golden = load("golden_trajectory")
     run = Pretraining(golden_options(tmp_path_factory.mktemp("trajectory")))
     weights = {name.removeprefix("init."): value for name, value in golden.items() if name.startswith("init.")}

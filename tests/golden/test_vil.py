@@ -1,7 +1,8 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The ViL backbone against the original (microsoft/esvit, MIT): its sparse attention alone, and features, stages, modes,
-multi-crop outputs and gradients of a small model.
+"""Compares the ViL backbone to the original (microsoft/esvit, MIT).
+
+Its sparse attention alone, and features, stages, modes, multi-crop outputs and gradients of a small model.
 """
 
 import pytest
@@ -32,7 +33,7 @@ def attention(request):
 
 
 def force_draws(monkeypatch, directions: list[int]) -> None:
-    """The next calls in training see these neighbours, by the original's numbers."""
+    """Makes the next calls in training see these neighbours, by the original's numbers."""
     draws = iter(directions)
     monkeypatch.setattr(
         EsViTViLSparseAttention, "draw", lambda self, device: torch.tensor([PLACES[next(draws)]], device=device)
@@ -46,7 +47,7 @@ MAPS = {"7x11": (7, 11), "3x3": (3, 3)}
 
 
 def sparse_attention(name: str, implementation: str) -> EsViTViLSparseAttention:
-    """That of a golden variant. One without position biases is one whose biases are zero."""
+    """Builds the attention of a golden variant; without position biases, all biases are zero."""
     variant = VARIANTS[name]
     config = EsViTConfig(
         architecture="vil",
@@ -244,7 +245,7 @@ def test_gradients(golden, attention):
 
 
 def without_key_bias(key: str, gradient: torch.Tensor) -> torch.Tensor:
-    """Softmax cancels a bias of all keys: its gradient is rounding noise."""
+    """Leaves out the bias of the keys: softmax cancels it, so that its gradient is rounding noise."""
     if key.endswith("qkv.bias"):
         query, _, value = gradient.chunk(3)
         return torch.cat([query, value])

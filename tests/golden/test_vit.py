@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The ViT backbone against the original (microsoft/esvit, MIT) and against transformers' own ViT; its outputs."""
+"""Compares the ViT backbone to the original (microsoft/esvit, MIT) and to transformers' own ViT."""
 
 import pytest
 import torch

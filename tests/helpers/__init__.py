@@ -1,3 +1,3 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What tests of several folders share."""
+"""Holds what tests of several folders share."""

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Small CvTs for tests: the golden one, and one for runs of seconds."""
+"""Builds small CvTs for tests: the golden one, and one for runs of seconds."""
 
 import torch
 
@@ -18,7 +18,7 @@ def tiny_config(**fields) -> EsViTConfig:
 
 
 def golden_network() -> dict[str, torch.Tensor]:
-    """The golden weights and running statistics by their original names."""
+    """Draws the golden weights and running statistics, by their original names."""
     header = metadata("golden_cvt")
     network = draw_weights(header["parameters"], header["seed"], header["statistics"])
     return network | {name: torch.tensor(count) for name, count in header["counts"].items()}

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Commands and snippets of Markdown pages, and the rules by which a test runs them."""
+"""Finds commands and snippets in Markdown pages, and holds the rules by which a test runs them."""
 
 import re
 import shlex
@@ -16,9 +16,10 @@ COMMENT = re.compile(r"\s*#.*")
 
 @dataclass(frozen=True)
 class Rule:
-    """How commands that match the glob `pattern` are run: with `more` arguments at their end, and words exchanged as
-    `instead` says, or left out if that is empty, in the folder `cwd` of the sandbox. Those with `exempt`, a reason, are
-    not.
+    """Says how a test runs commands that match the glob `pattern`.
+
+    They get `more` arguments at their end, and words are exchanged as `instead` says, or left out if that is empty.
+    They run in the folder `cwd` of the sandbox, or, with `exempt`, a reason, not at all.
     """
 
     pattern: str
@@ -33,7 +34,7 @@ class Rule:
 
 
 def commands(page: str) -> Iterator[str]:
-    """Lines of bash blocks without comments, and commands in the first cells of tables."""
+    """Yields the lines of bash blocks without comments, and commands in the first cells of tables."""
     for language, text in BLOCK.findall(page):
         if language == "bash":
             yield from filter(None, (COMMENT.sub("", line).strip() for line in text.splitlines()))
@@ -41,12 +42,12 @@ def commands(page: str) -> Iterator[str]:
 
 
 def snippets(page: str) -> Iterator[str]:
-    """Python blocks without comments."""
+    """Yields the Python blocks without their comments."""
     for language, text in BLOCK.findall(page):
         if language == "python":
             yield COMMENT.sub("", text)
 
 
 def rule_for(command: str, rules: list[Rule]) -> Rule | None:
-    """The first that matches."""
+    """Returns the first rule that matches."""
     return next((rule for rule in rules if fnmatchcase(command, rule.pattern)), None)

@@ -1,7 +1,8 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""For tests of many small commands: Python programs in forks of a process that has imported the libraries, which otherwise
-takes most of their time.
+"""Runs many small Python programs in forks of a process that has imported the libraries.
+
+Otherwise these imports take most of the time:
 
     with ForkedCommands(environment) as commands:
         code, output = commands.run(["training/knn.py", "model", ...], folder)
@@ -30,7 +31,7 @@ LIBRARIES = (
 
 
 class ForkedCommands:
-    """The process that forks; its environment is that of all programs."""
+    """Holds the process that forks; its environment is that of all programs."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self.environment = dict(environment)
@@ -46,7 +47,7 @@ class ForkedCommands:
         self.process.communicate()
 
     def run(self, arguments: Sequence[str], folder: Path) -> tuple[int, str]:
-        """Exit code, and standard output and error together, of a program started in `folder`."""
+        """Runs a program in `folder`, and returns its exit code, and standard output and error together."""
         assert self.process.stdin is not None and self.process.stdout is not None
         output = folder / "output.txt"
         self.process.stdin.write(json.dumps([list(arguments), str(folder), str(output)]) + "\n")
@@ -61,7 +62,7 @@ class ForkedCommands:
 
 
 def execute(arguments: list[str]) -> None:
-    """As `python ARGUMENTS`."""
+    """Runs what `python ARGUMENTS` would run."""
     first, *rest = arguments
     if first == "-c":
         sys.argv, sys.path[0] = ["-c", *rest[1:]], ""

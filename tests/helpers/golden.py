@@ -1,7 +1,8 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Golden tensors: what the MIT-licensed original (microsoft/esvit) computes on small models. Written by
-`make_fixtures.py`.
+"""Loads golden tensors: what the MIT-licensed original (microsoft/esvit) computes on small models.
+
+`make_fixtures.py` wrote them.
 
 Weights are not stored: the originals were drawn from numpy's `RandomState` (whose stream numpy keeps for ever), so the
 fixtures hold the seed and the original's parameters in the order of the draws, and the weights are drawn again, bit for
@@ -27,7 +28,7 @@ COTANGENT_SEED = 101
 
 
 def load(name: str) -> dict[str, torch.Tensor]:
-    """The tensors of `NAME.safetensors`, or of its parts `NAME.PART.safetensors`."""
+    """Loads the tensors of `NAME.safetensors`, or of its parts `NAME.PART.safetensors`."""
     files = [*FIXTURES.glob(f"{name}.safetensors"), *FIXTURES.glob(f"{name}.*.safetensors")]
     if not files:
         raise FileNotFoundError(f"No fixture {name!r} in {FIXTURES}.")
@@ -35,30 +36,30 @@ def load(name: str) -> dict[str, torch.Tensor]:
 
 
 def metadata(name: str) -> dict:
-    """The JSON values in the header of a fixture of one file."""
+    """Reads the JSON values in the header of a fixture of one file."""
     with safe_open(FIXTURES / f"{name}.safetensors", "pt") as file:
         return {key: json.loads(value) for key, value in file.metadata().items()}
 
 
 def inputs() -> dict[str, torch.Tensor]:
-    """Normalised images by their original names; `x224` and `x96` are the first global and the first local crop."""
+    """Loads normalised images by their original names; `x224` and `x96` are the first global and local crops."""
     images = {name: image.float() for name, image in load("golden_inputs").items()}
     return {**images, "x224": images["g0"], "x96": images["l0"]}
 
 
 def crop_groups() -> list[torch.Tensor]:
-    """The multi-crop input of the golden outputs: two global crops and four local ones of two images."""
+    """Loads the multi-crop input of the golden outputs: two global crops and four local ones of two images."""
     images = inputs()
     return [torch.cat([images[f"g{i}"] for i in range(2)]), torch.cat([images[f"l{i}"] for i in range(4)])]
 
 
 def thin(key: str, tensor: torch.Tensor) -> torch.Tensor:
-    """Every fifth token, query or region row of an output that is stored thinned; any other output whole."""
+    """Keeps every fifth token, query or region row of an output that is stored thinned, and any other output whole."""
     return tensor[..., ::5, :] if tensor.ndim > 1 and THINNED.search(key) else tensor
 
 
 def to_original_key(key: str) -> str:
-    """A parameter of [`EsViTForPreTraining`] by its original name."""
+    """Returns the original name of a parameter of [`EsViTForPreTraining`]."""
     for ours, original in (("esvit.encoder.", ""), ("view_head.", "head."), ("region_head.", "head_dense.")):
         if key.startswith(ours):
             return original + key.removeprefix(ours)
@@ -66,7 +67,7 @@ def to_original_key(key: str) -> str:
 
 
 def to_pretraining_keys(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Original keys to those of [`EsViTForPreTraining`], without the index buffers."""
+    """Renames original keys to those of [`EsViTForPreTraining`], and leaves out the index buffers."""
 
     def rename(key: str) -> str:
         for original, ours in (("head_dense.", "region_head."), ("head.", "view_head.")):
@@ -80,7 +81,7 @@ def to_pretraining_keys(weights: dict[str, torch.Tensor]) -> dict[str, torch.Ten
 def draw_weights(
     parameters: list[tuple[str, list[int]]], seed: int, statistics: list[tuple[str, list[int]]] | None = None
 ) -> dict[str, torch.Tensor]:
-    """The golden weights for (original key, shape) in the original's order: nothing in them is zero or symmetric. After
+    """Draws the weights for (original key, shape) in the original's order: nothing is zero or symmetric. After
     them, from the same stream, running `statistics` of BatchNorms.
     """
     stream = np.random.RandomState(seed)
@@ -108,7 +109,7 @@ def draw_weights(
 def cotangents(
     view_rows: int, region_rows: int, num_prototypes: int, seed: int = COTANGENT_SEED
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Factors of the view and region logits in the loss whose gradients are golden."""
+    """Draws the factors of the view and region logits in the loss whose gradients are golden."""
     stream = np.random.RandomState(seed)
     view = stream.randn(view_rows, num_prototypes).astype(np.float32)
     region = stream.randn(region_rows, num_prototypes).astype(np.float32)
@@ -137,7 +138,7 @@ BACKBONES = {"swin": swin_fields, "vit": vit_fields}
 
 
 def pretraining_model(name: str, attention: str, region_head: bool = True) -> EsViTForPreTraining:
-    """A golden model with its weights, in evaluation mode."""
+    """Builds a golden model with its weights, in evaluation mode."""
     header = metadata(name)
     original = header["config"]
     config = EsViTConfig(

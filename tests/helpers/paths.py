@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Places in the repository."""
+"""Names places in the repository."""
 
 from pathlib import Path
 

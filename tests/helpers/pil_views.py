@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Views as the original makes them, by torchvision on PIL images: what ours are compared with, in result and speed."""
+"""Makes views as the original does, by torchvision on PIL images; ours are compared to them, in result and speed."""
 
 from io import BytesIO
 
@@ -38,12 +38,12 @@ def pil_augment(view: Image.Image, crop: CropParameters) -> Image.Image:
 
 
 def pil_view(image: Image.Image, crop: CropParameters) -> torch.Tensor:
-    """float32 `[3, h, w]`, normalised."""
+    """Makes one view, normalised: float32 `[3, h, w]`."""
     view = F.pil_to_tensor(pil_augment(pil_crop(image, crop), crop))
     return F.normalize(F.to_dtype(view, torch.float32, scale=True), MEAN, STD)
 
 
 def pil_views(file: bytes, key: ViewKey, options: ViewOptions) -> list[torch.Tensor]:
-    """From the encoded file to all views."""
+    """Makes all views of an encoded file."""
     image = Image.open(BytesIO(file)).convert("RGB")
     return [pil_view(image, crop) for crop in draw_views(key, image.size, options)]

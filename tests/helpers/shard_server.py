@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""For tests: shards of images that tell their number, and a server of files that fails on demand."""
+"""Writes shards of images that tell their number, and serves files with faults on demand."""
 
 import io
 import re
@@ -25,7 +25,7 @@ FEATURES = datasets.Features({"image": datasets.Image(), "label": datasets.Value
 
 
 def picture(number: int, size: int = 12) -> bytes:
-    """A noisy PNG, another one for each number."""
+    """Returns a noisy PNG, another one for each number."""
     pixels = np.random.default_rng(number).integers(0, 256, (size, size, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
@@ -33,7 +33,7 @@ def picture(number: int, size: int = 12) -> bytes:
 
 
 def write_parquet(folder: Path, lengths: list[int], group: int = 3, size: int = 12) -> list[str]:
-    """Shards of these lengths, rows labelled by their number in all of them; `group` rows to a row group."""
+    """Writes shards of these lengths, whose rows are labelled by their number in all; `group` rows a row group."""
     first, paths = 0, []
     for index, length in enumerate(lengths):
         numbers = range(first, first + length)
@@ -46,7 +46,7 @@ def write_parquet(folder: Path, lengths: list[int], group: int = 3, size: int = 
 
 
 def write_tar(folder: Path, lengths: list[int], size: int = 12) -> list[str]:
-    """The same in tar files: `png`, `cls` and `json` of each sample."""
+    """Writes the same in tar files: `png`, `cls` and `json` of each sample."""
     first, paths = 0, []
     for index, length in enumerate(lengths):
         paths.append(str(folder / f"train-{index:05d}.tar"))
@@ -99,7 +99,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(head=False, short=fault == "short", broken=fault == "broken")
 
     def _answer(self, head: bool, short: bool = False, broken: bool = False) -> None:
-        """`short`: fewer bytes than asked for, and a header that says so; `broken`: fewer than the header says."""
+        """Answers; `short` sends fewer bytes and says so in the header, `broken` fewer than the header says."""
         path = self.server.folder / self.path.lstrip("/")
         if not path.is_file():
             self.send_error(404)
@@ -127,7 +127,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content[: len(content) // 2] if broken else content)
 
     def log_message(self, *arguments: object) -> None:
-        """Nothing: the output of tests is for failures."""
+        """Logs nothing: the output of tests is for failures."""
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Runs of seconds: images, and what makes any recipe small."""
+"""Makes runs of seconds: images, arguments that make any recipe small, and what reads the results."""
 
 import json
 from dataclasses import replace
@@ -25,7 +25,7 @@ MEANS = "--num_workers 0 --log_every 1 --tracker none"
 
 
 def write_model(folder: Path) -> Path:
-    """A Swin of two stages for images of 32 pixels, with random weights."""
+    """Writes a Swin of two stages for images of 32 pixels, with random weights."""
     torch.manual_seed(0)
     sizes = {"image_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
     EsViTModel(EsViTConfig(**sizes)).save_pretrained(folder)
@@ -33,7 +33,7 @@ def write_model(folder: Path) -> Path:
 
 
 def write_images(folder: Path, number: int = 26, classes: str = "") -> Path:
-    """Textured images of 48 pixels, in one folder or in turn in one for each letter of `classes`."""
+    """Writes textured images of 48 pixels into one folder, or in turn into one for each letter of `classes`."""
     for name in classes or ".":
         (folder / name).mkdir(parents=True)
     generator = np.random.default_rng(0)
@@ -45,7 +45,7 @@ def write_images(folder: Path, number: int = 26, classes: str = "") -> Path:
 
 
 def write_labelled_images(folder: Path) -> str:
-    """26 images in two classes to train on, and the same to be classified; the options that evaluate so."""
+    """Writes 26 images in two classes to train on and to classify, and returns the options that evaluate so."""
     for name in ("train", "test"):
         (folder / name).mkdir()
         for label in "ab":

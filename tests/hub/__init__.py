@@ -1,3 +1,3 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A small Hub on the loopback interface, for the unmodified clients."""
+"""Runs a small Hub on the loopback interface, for the unmodified clients."""

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""For tests: a small loopback Hub, and a process that runs the real clients against it."""
+"""Makes a small loopback Hub, and runs the real clients against it in a process."""
 
 import json
 import subprocess
@@ -21,21 +21,21 @@ GRANTED, OTHER = TOKENS
 
 @cache
 def small_repositories() -> list[Repository]:
-    """5 and 2 parquet files, 4 and 2 tar files."""
+    """Returns two repositories: 5 and 2 parquet files, 4 and 2 tar files."""
     return [imagenet_1k(train=5, validation=2, test=0), imagenet_1k_wds(train=4, validation=2)]
 
 
 def small_hub() -> LoopbackHub:
-    """A Hub of its own log, faults and uploads."""
+    """Returns a Hub with a log, faults and uploads of its own."""
     return LoopbackHub(small_repositories(), TOKENS)
 
 
 def client(hub: LoopbackHub, home: Path, *scripts: str, token: str | None = None, **variables: str) -> Any:
-    """Run scripts, one after the other, in a process with the clients pointed at the Hub; returns their `result`."""
+    """Runs scripts one after the other in a process whose clients know this Hub only, and returns their `result`."""
     program = "\n".join(["import json", *map(textwrap.dedent, scripts), "print('RESULT', json.dumps(result))"])
     environment = hub.environment(home, token, OMP_NUM_THREADS="1", **variables)
     done = subprocess.run(
-        [sys.executable, "-c", program], env=environment, cwd=home, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", program], env=environment, cwd=home, capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.rpartition("RESULT ")[2])

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A small Hub on 127.0.0.1, for the unmodified `huggingface_hub` and `datasets` clients, with faults on demand.
+"""Serves a small Hub on 127.0.0.1 to the unmodified `huggingface_hub` and `datasets` clients, with faults on demand.
 
     with LoopbackHub([repository], tokens={"hf_secret": "ada"}) as hub:
         hub.inject(Fault("*train-00003*", cut="drop", after=10_000))
@@ -33,7 +33,7 @@ CHUNK = 1 << 16
 
 @dataclass
 class Fault:
-    """What goes wrong with requests whose unquoted path matches the glob `path`, by default with the first of them.
+    """Describes what goes wrong with requests whose unquoted path matches the glob `path`, by default the first.
 
     A fault either answers with `status` (and Retry-After), or cuts a 200 or 206 answer after `after` bytes of its body;
     answers that have no more than these are left alone. `after` None cuts before the first byte of the head. With a
@@ -42,8 +42,8 @@ class Fault:
     The bytes of an LFS file come from the CDN, at /dataset/namespace/name/commit/path, and before them a redirection at
     /datasets/namespace/name/resolve/revision/path: a `status` at "*/path" meets the redirection.
 
-    Cuts: "drop" closes the connection; "reset" resets it; "stall" is silent for `pause` seconds, then goes on; "short"
-    announces and sends `after` bytes as if they were all.
+    Cuts: "drop" closes the connection; "reset" resets it; "stall" is silent until `resumed` is set, or for
+    `pause` seconds, then goes on; "short" announces and sends `after` bytes as if they were all.
 
     Attributes:
         skip: Matching requests that pass before.
@@ -63,6 +63,7 @@ class Fault:
     times: int | None = 1
     seconds: float | None = None
     hits: int = 0
+    resumed: threading.Event = field(default_factory=threading.Event, repr=False)
     _first_hit: float = field(default=0.0, repr=False)
 
     def __post_init__(self) -> None:
@@ -72,7 +73,7 @@ class Fault:
             raise ValueError("a short body has a length: give `after`.")
 
     def strikes(self, method: str, path: str, response: Response | None) -> bool:
-        """Whether this request is hit, before it is answered (None) or by a cut of its answer; counts it."""
+        """Returns whether a request is hit, before it is answered (None) or by a cut of its answer; counts it."""
         if method != self.method or not fnmatchcase(path, self.path) or not self._applies_to(response):
             return False
         if self.skip:
@@ -96,14 +97,14 @@ class Fault:
 
 
 def refusal(status: int, retry_after: int | None) -> Response:
-    """The answer of a server that is overloaded or broken."""
+    """Returns the answer of a server that is overloaded or broken."""
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
     return Refusal(status, f"fault on demand: {status}", **headers).response()
 
 
 @dataclass
 class LoggedRequest:
-    """A request as it was answered. It says whether a token came and whose it was, never the token.
+    """Records a request as it was answered: whether a token came and whose it was, never the token.
 
     Attributes:
         at: Seconds on the clock of `time.monotonic` when it came.
@@ -129,7 +130,7 @@ class LoggedRequest:
 
 
 class LoopbackHub:
-    """The server; a context manager that starts and stops it. See `Hub` for the arguments.
+    """Starts and stops the server, as a context manager. See `Hub` for the arguments.
 
     It has no dataset viewer: `datasets` asks for that at "datasets-server." before the host, and does without.
 
@@ -149,7 +150,6 @@ class LoopbackHub:
         self.hub = WritableHub(repositories, tokens or {}, page_size, organizations)
         self.log: list[LoggedRequest] = []
         self.faults: list[Fault] = []
-        self.stopping = threading.Event()
         self._lock = threading.Lock()
         self._servers = [_Server(self, host) for host in ("hub", "cdn")]
         self.url, self.cdn_url = (server.url for server in self._servers)
@@ -161,13 +161,14 @@ class LoopbackHub:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.stopping.set()
+        for fault in self.faults:
+            fault.resumed.set()
         for server in self._servers:
             server.shutdown()
             server.server_close()
 
     def environment(self, home: str | os.PathLike[str], token: str | None = None, **variables: str) -> dict[str, str]:
-        """The environment of a client of this Hub only: nothing of the user's own Hub settings, caches or token."""
+        """Returns the environment of a client of this Hub only, without the user's own settings, caches and token."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGING"))}
         settings = {
             "HF_ENDPOINT": self.url,
@@ -180,12 +181,12 @@ class LoopbackHub:
         return {**kept, **settings, **({} if token is None else {"HF_TOKEN": token}), **variables}
 
     def inject(self, *faults: Fault) -> None:
-        """Add faults. A request meets the first that strikes before it is answered, else the first that cuts."""
+        """Adds faults. A request meets the first that strikes before it is answered, else the first that cuts."""
         with self._lock:
             self.faults.extend(faults)
 
     def requests(self, path: str = "*", method: str | None = None) -> list[LoggedRequest]:
-        """The log of requests whose path matches the glob."""
+        """Returns the log of requests whose path matches the glob."""
         with self._lock:
             log = list(self.log)
         return [entry for entry in log if fnmatchcase(entry.path, path) and method in (None, entry.method)]
@@ -209,7 +210,7 @@ class _Server(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away is no error of the server: its connection ends. Anything else is shown."""
+        """Ends the connection of a client that went away, which is no error of the server, and shows other errors."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
@@ -236,7 +237,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault.status is not None:
             self._send(refusal(fault.status, fault.retry_after), entry)
         elif fault.cut == "stall":
-            self.server.loopback.stopping.wait(fault.pause)
+            fault.resumed.wait(fault.pause)
             self._send(self._answer(request), entry)
         else:
             self._end_connection(reset=fault.cut == "reset")
@@ -284,13 +285,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._send_head(response, entry, len(before) if fault.cut == "short" else len(response.body))
         self._send_body(before, entry)
         if fault.cut == "stall":
-            self.server.loopback.stopping.wait(fault.pause)
+            fault.resumed.wait(fault.pause)
             self._send_body(after, entry)
         elif fault.cut in ("drop", "reset"):
             self._end_connection(reset=fault.cut == "reset")
 
     def _end_connection(self, reset: bool) -> None:
-        """Close the connection in the middle of an answer: orderly, or, with a linger time of zero, by a reset."""
+        """Closes the connection in the middle of an answer: orderly, or, with a linger time of zero, by a reset."""
         self.close_connection = True
         if reset:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -298,4 +299,4 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
 
     def log_message(self, format: str, *args: object) -> None:
-        """Requests go to the log of `LoopbackHub`, not to stderr."""
+        """Writes nothing to stderr: requests go to the log of `LoopbackHub`."""

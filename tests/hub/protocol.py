@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What the Hub answers to those who read, as a function of the request and of its repositories: no socket is in here.
+"""Answers those who read, as a function of the request and of the repositories, without a socket.
 
 `loopback_hub.py` serves it, `uploads.py` adds writing. Requests, headers and error codes are those that
 huggingface_hub 2.4 and datasets 5.2 send and understand. As on the Hub, an LFS file is not sent by the Hub itself:
@@ -26,7 +26,7 @@ DATE = "2026-01-01T00:00:00.000Z"
 
 
 class Request(NamedTuple):
-    """One HTTP request; `path` is still quoted."""
+    """Holds one HTTP request; `path` is still quoted."""
 
     method: str
     path: str
@@ -37,7 +37,7 @@ class Request(NamedTuple):
 
 @dataclass
 class Response:
-    """One HTTP answer. To HEAD, the body is not sent, its length is."""
+    """Holds one HTTP answer. To HEAD, the body is not sent, but its length is."""
 
     status: int
     body: bytes = b""
@@ -45,7 +45,7 @@ class Response:
 
 
 class Refusal(Exception):
-    """The Hub answers with an error, which the client knows by `code` (X-Error-Code) and shows `message` of."""
+    """Raised for an answer that is an error, which the client knows by `code` (X-Error-Code) and shows `message` of."""
 
     def __init__(self, status: int, message: str, code: str | None = None, **headers: str) -> None:
         super().__init__(message)
@@ -63,12 +63,12 @@ def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | No
 
 
 def repo_type_of(part: str | None) -> str:
-    """The type of a repository whose address has "datasets", "models", or nothing, which means a model."""
+    """Returns the type of a repository whose address has "datasets", "models", or nothing, which means a model."""
     return "dataset" if part == "datasets" else "model"
 
 
 class HubFile:
-    """A version of a file: its content, and the names that git and LFS give it."""
+    """Holds a version of a file: its content, and the names that git and LFS give it."""
 
     def __init__(self, content: bytes, lfs: bool) -> None:
         self.content, self.lfs = content, lfs
@@ -93,7 +93,7 @@ class HubFile:
 
 
 class Repository:
-    """A repository of the Hub: its files at each commit, its branches and pull requests, and who may read them.
+    """Holds a repository: its files at each commit, its branches and pull requests, and who may read them.
 
     Args:
         repo_id: "namespace/name".
@@ -123,7 +123,7 @@ class Repository:
         return path.endswith(LFS_SUFFIXES)
 
     def commit(self, files: dict[str, HubFile], branch: str = "main") -> str:
-        """Make `files` the content of a branch; returns the id of the commit."""
+        """Makes `files` the content of a branch, and returns the id of the commit."""
         state = [len(self.commits), *((path, file.etag) for path, file in sorted(files.items()))]
         commit = hashlib.sha1(json.dumps(state).encode()).hexdigest()
         self.commits[commit] = files
@@ -131,14 +131,14 @@ class Repository:
         return commit
 
     def at(self, revision: str) -> tuple[str, dict[str, HubFile]]:
-        """Commit id and files of a branch, pull request or commit."""
+        """Returns the commit id and the files of a branch, pull request or commit."""
         commit = self.branches.get(revision, revision)
         if commit not in self.commits:
             raise Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return commit, self.commits[commit]
 
     def refuse_reader(self, user: str | None) -> None:
-        """Raise what the Hub answers to a user, None if anonymous, who may not read gated files."""
+        """Raises what the Hub answers to a user, None if anonymous, who may not read gated files."""
         restricted = f"Access to {self.repo_type} {self.repo_id} is restricted"
         if self.gated and user is None:
             message = f"{restricted}. You must have access to it and be authenticated to access it. Please log in."
@@ -148,7 +148,7 @@ class Repository:
 
 
 class Hub:
-    """The answers of the Hub.
+    """Answers requests as the Hub does.
 
     Args:
         repositories: What it holds.
@@ -171,7 +171,7 @@ class Hub:
         self._secret = b"loopback"
 
     def answer(self, request: Request) -> Response:
-        """The response of the Hub's own host."""
+        """Returns the response of the Hub's own host."""
         try:
             for pattern, method in self.routes:
                 match = re.fullmatch(pattern, request.path)
@@ -183,7 +183,7 @@ class Hub:
             return refusal.response()
 
     def answer_cdn(self, request: Request) -> Response:
-        """The response of the host that holds the LFS files, which knows no users, only signed addresses."""
+        """Returns the response of the host of the LFS files, which knows no users, only signed addresses."""
         try:
             signature = parse_qs(request.query).get("signature", [""])[0]
             if not hmac.compare_digest(signature, self._signature(request.path)):
@@ -193,13 +193,13 @@ class Hub:
             return refusal.response()
 
     def send(self, request: Request) -> Response:
-        """The LFS file that a signed address names."""
+        """Sends the LFS file that a signed address names."""
         repo_type, namespace, name, commit, path = unquote(request.path).lstrip("/").split("/", 4)
         file = self.repositories[repo_type, f"{namespace}/{name}"].commits[commit][path]
         return ranged(file, request, {"ETag": f'"{file.etag}"'})
 
     def user(self, request: Request) -> str | None:
-        """The user whose token came, or None."""
+        """Returns the user whose token came, or None."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if not scheme:
             return None
@@ -208,14 +208,14 @@ class Hub:
         return self.tokens[token]
 
     def repository(self, repo_type: str, repo_id: str, user: str | None) -> Repository:
-        """The repository, if there is one for this user."""
+        """Returns the repository, if there is one for this user."""
         repository = self.repositories.get((repo_type, repo_id))
         if repository is None or (repository.private and not self.owns(user, repo_id)):
             raise Refusal(404 if user else 401, "Repository not found", "RepoNotFound")
         return repository
 
     def owns(self, user: str | None, repo_id: str) -> bool:
-        """Whether a repository is the user's own or of one of their organisations."""
+        """Returns whether a repository is the user's own or of one of their organisations."""
         namespace = repo_id.split("/")[0]
         return user is not None and (user == namespace or user in self.organizations.get(namespace, ()))
 
@@ -251,7 +251,7 @@ class Hub:
     def tree(
         self, request: Request, user: str | None, type: str, id: str, revision: str, path: str | None = None
     ) -> Response:
-        """One page of the entries below `path`; the address of the next one is in the Link header."""
+        """Returns one page of the entries below `path`; the address of the next one is in the Link header."""
         _, files = self.repository(repo_type_of(type), id, user).at(revision)
         query = parse_qs(request.query)
         recursive = query.get("recursive", ["false"])[0].lower() == "true"
@@ -278,7 +278,7 @@ class Hub:
     def resolve(
         self, request: Request, user: str | None, type: str | None, id: str, revision: str, path: str
     ) -> Response:
-        """A file, or the redirection to it. Who may not read a repository is not told which files it lacks."""
+        """Answers with a file, or the redirection to it. Strangers are not told which files a repository lacks."""
         repository = self.repository(repo_type_of(type), id, user)
         commit, files = repository.at(revision)
         if path not in PUBLIC_FILES and not self.owns(user, id):
@@ -316,7 +316,7 @@ def _sibling(path: str, file: HubFile, metadata: bool) -> dict[str, Any]:
 
 
 def _entries(files: Mapping[str, HubFile], prefix: str, recursive: bool) -> list[dict[str, Any]]:
-    """Files and folders below `prefix` ("" or ending in "/"), sorted by path."""
+    """Lists files and folders below `prefix` ("" or ending in "/"), sorted by path."""
     entries = {}
     for path, file in files.items():
         if not path.startswith(prefix):
@@ -333,7 +333,7 @@ def _entries(files: Mapping[str, HubFile], prefix: str, recursive: bool) -> list
 
 
 def ranged(file: HubFile, request: Request, headers: dict[str, str]) -> Response:
-    """The file, or the part of it that the Range header asks for: one range, "a-b", "a-" or "-n"."""
+    """Answers with the file, or with the one range that the Range header asks for: "a-b", "a-" or "-n"."""
     size = len(file.content)
     headers = {**headers, "Accept-Ranges": "bytes", "Content-Type": "application/octet-stream"}
     match = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("Range", ""))

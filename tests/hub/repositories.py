@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Miniatures of data sets of the Hub, under their real names and in their real shapes, made of generated JPEGs.
+"""Makes miniatures of data sets of the Hub, under their real names and in their real shapes, of generated JPEGs.
 
 Every sample has a number, counted through the shards of its split; name, label and picture are functions of it, so
 that a test can tell which samples came. Shards differ in length, as real ones do.
@@ -27,17 +27,17 @@ TAR_BOUNDARY = 3 * 7 * 512
 
 
 def shard_lengths(shards: int, mean: int = 4) -> list[int]:
-    """Samples of each shard: in turn one more than `mean`, one less, and as many."""
+    """Returns the number of samples of each shard: in turn one more than `mean`, one less, and as many."""
     return [mean + (1, -1, 0)[index % 3] for index in range(shards)]
 
 
 def label_of(split: str, number: int) -> int:
-    """The class of a sample; the test split of ImageNet has none, -1."""
+    """Returns the class of a sample; the test split of ImageNet has none, -1."""
     return -1 if split == "test" else number * 7 % NUM_CLASSES
 
 
 def key_of(split: str, number: int) -> str:
-    """The name of a sample without its extension, such as "n00000042_00000006" or "ILSVRC2012_val_00000006"."""
+    """Returns the name of a sample without its extension, such as "n00000042_00000006" or "ILSVRC2012_val_00000006"."""
     if split == "train":
         return f"n{label_of(split, number):08d}_{number:08d}"
     return f"ILSVRC2012_{split.replace('validation', 'val')}_{number:08d}"
@@ -45,7 +45,7 @@ def key_of(split: str, number: int) -> str:
 
 @cache
 def jpeg(split: str, number: int) -> bytes:
-    """The file of a sample: a smooth picture of 64 x 48 pixels, JPEG_SIZE bytes long."""
+    """Returns the file of a sample: a smooth picture of 64 x 48 pixels, JPEG_SIZE bytes long."""
     rng = np.random.default_rng([number, len(split)])
     corners = Image.fromarray(rng.integers(0, 256, (3, 4, 3), dtype=np.uint8))
     buffer = io.BytesIO()
@@ -61,7 +61,7 @@ def class_names() -> list[str]:
 
 
 def parquet_schema() -> pa.Schema:
-    """As `datasets` writes it: its features, which name the classes, are in the metadata of the schema."""
+    """Returns the schema as `datasets` writes it: its metadata holds the features, which name the classes."""
     features = {"image": {"_type": "Image"}, "label": {"names": class_names(), "_type": "ClassLabel"}}
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
@@ -69,7 +69,7 @@ def parquet_schema() -> pa.Schema:
 
 
 def parquet_shard(split: str, start: int, length: int, schema: pa.Schema) -> bytes:
-    """Samples `start` to `start + length` in row groups of ROWS_PER_GROUP."""
+    """Returns samples `start` to `start + length` in row groups of ROWS_PER_GROUP."""
     numbers = range(start, start + length)
     columns = {
         "image": [{"bytes": jpeg(split, number), "path": f"{key_of(split, number)}.JPEG"} for number in numbers],
@@ -81,7 +81,7 @@ def parquet_shard(split: str, start: int, length: int, schema: pa.Schema) -> byt
 
 
 def imagenet_card(lengths: dict[str, list[int]]) -> str:
-    """README.md with the YAML header that declares columns, splits and files, as the data set's card does."""
+    """Returns README.md with the YAML header that declares columns, splits and files, as the data set's card does."""
     names = {str(index): name for index, name in enumerate(class_names())}
     splits = [{"name": split, "num_bytes": 0, "num_examples": sum(shards)} for split, shards in lengths.items()]
     header = {
@@ -108,7 +108,7 @@ def imagenet_card(lengths: dict[str, list[int]]) -> str:
 
 
 def imagenet_1k(train: int = 294, validation: int = 14, test: int = 28, mean: int = 4) -> Repository:
-    """`ILSVRC/imagenet-1k`: gated parquet files of the columns `image` and `label`; the user "granted" may read it.
+    """Makes `ILSVRC/imagenet-1k`: gated parquet files of `image` and `label`; the user "granted" may read it.
 
     Args:
         train, validation, test: Number of files of each split; a split of none is left out.
@@ -129,7 +129,7 @@ def imagenet_1k(train: int = 294, validation: int = 14, test: int = 28, mean: in
 
 
 def tar_shard(split: str, start: int, length: int) -> bytes:
-    """Samples `start` to `start + length`, each of the members jpg, cls and json.
+    """Returns samples `start` to `start + length`, each of the members jpg, cls and json.
 
     A sample takes 7 of the archive's blocks of 512 bytes. Python's tar streams read one block and then 20 at a time: a
     stream that breaks for good after TAR_BOUNDARY bytes ends after the third sample, where no reader notices.
@@ -164,7 +164,7 @@ tags:
 
 
 def imagenet_1k_wds(train: int = 1024, validation: int = 64, mean: int = 4) -> Repository:
-    """`timm/imagenet-1k-wds`: tar files in the root of the repository; see `imagenet_1k` for the arguments."""
+    """Makes `timm/imagenet-1k-wds`: tar files in the root of the repository; see `imagenet_1k` for the arguments."""
     files = {"README.md": WEBDATASET_CARD.encode()}
     for split, count in {"train": train, "validation": validation}.items():
         lengths = shard_lengths(count, mean)

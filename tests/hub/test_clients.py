@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The unmodified clients against the loopback Hub: what they read, what they may not read, what faults do to them.
+"""Runs the unmodified clients against the loopback Hub: what they may read, and what faults do to them.
 
 The facts about faults are what training must live with. If one of these tests fails after an update of a library, the
 client has changed, perhaps for the better.
@@ -27,7 +27,7 @@ def hub():
 
 @pytest.fixture(scope="module")
 def full_hub():
-    """Both repositories with all their files. Not for faults: tests share it."""
+    """Returns a Hub of both repositories with all their files. Not for faults: tests share it."""
     with LoopbackHub([imagenet_1k(), imagenet_1k_wds()], TOKENS) as running:
         yield running
 
@@ -136,7 +136,7 @@ STREAM = """
 
 
 def samples(split, shards, suffix=""):
-    """Name and label of every sample of a split of so many shards."""
+    """Returns the name and label of every sample of a split of so many shards."""
     return [[key_of(split, n) + suffix, label_of(split, n)] for n in range(sum(shard_lengths(shards)))]
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What the Hub answers to those who create repositories and upload: git files in the commit, LFS files before it.
+"""Answers those who create repositories and upload: git files in the commit, LFS files before it.
 
 A user may write to repositories of the namespace of their name and of their organisations; to others that they can
 see they may propose a pull request. Cards are checked for what the Hub refuses in their metadata.
@@ -34,7 +34,7 @@ LICENSES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "o
 
 
 class WritableHub(Hub):
-    """A `Hub` that can be written to."""
+    """Answers as a `Hub` that can be written to."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -61,7 +61,7 @@ class WritableHub(Hub):
         return json_response({})
 
     def branch(self, request: Request, user: str | None, type: str, id: str, revision: str) -> Response:
-        """Create a branch at the newest commit of `main`, or of its starting point."""
+        """Creates a branch at the newest commit of `main`, or of its starting point."""
         repository = self._writable(type, id, user)
         if revision in repository.branches:
             raise Refusal(409, f"Reference already exists: {revision}")
@@ -70,7 +70,7 @@ class WritableHub(Hub):
         return json_response({})
 
     def validate_card(self, request: Request, user: str | None) -> Response:
-        """What the Hub refuses in the YAML header of a README.md, and that there is none, which is a warning."""
+        """Returns what the Hub refuses in the YAML header of a README.md; that there is none is a warning."""
         errors, warnings = card_problems(json.loads(request.body)["content"])
         answer = {
             name: [{"message": text} for text in found]
@@ -79,7 +79,7 @@ class WritableHub(Hub):
         return json_response(answer, 400 if errors else 200)
 
     def preupload(self, request: Request, user: str | None, type: str, id: str, revision: str) -> Response:
-        """Whether each file is to come as an LFS file, and the name of the version that is there, if any."""
+        """Says whether each file is to come as an LFS file, and names the version that is there, if any."""
         files = self._target(type, id, user, request).at(revision)[1]
         paths = [described["path"] for described in json.loads(request.body)["files"]]
         answers = [
@@ -94,7 +94,7 @@ class WritableHub(Hub):
         return json_response({"files": answers})
 
     def lfs_batch(self, request: Request, user: str | None, type: str | None, id: str) -> Response:
-        """Where to PUT each object, and to say that it is there, but for those that are."""
+        """Says where to PUT each object that is not there yet, and where to say that it has come."""
         self._target(type, id, user, request)
         wanted = json.loads(request.body)["objects"]
         verify = f"{self.page(repo_type_of(type), id)}.git/info/lfs/objects/verify"
@@ -102,7 +102,7 @@ class WritableHub(Hub):
         return json_response({"transfer": "basic", "objects": objects})
 
     def lfs_verify(self, request: Request, user: str | None, type: str | None, id: str) -> Response:
-        """Whether an object arrived as it was announced."""
+        """Says whether an object arrived as it was announced."""
         self._target(type, id, user, request)
         announced = json.loads(request.body)
         if len(self.objects.get(announced["oid"], b"")) != announced["size"]:
@@ -119,11 +119,11 @@ class WritableHub(Hub):
         return {**answer, "actions": actions}
 
     def send(self, request: Request) -> Response:
-        """The LFS file that a signed address names, or, to PUT, the answer to one that came."""
+        """Sends the LFS file that a signed address names, or, to PUT, answers the one that came."""
         return self._receive(request) if request.method == "PUT" else super().send(request)
 
     def _receive(self, request: Request) -> Response:
-        """Store an object that was PUT at its address, if it is what its name says."""
+        """Stores an object that was PUT at its address, if it is what its name says."""
         sha256 = unquote(request.path).rpartition("/")[2]
         if hashlib.sha256(request.body).hexdigest() != sha256:
             raise Refusal(400, f"the content of {len(request.body)} bytes does not have the SHA-256 {sha256}.")
@@ -131,7 +131,7 @@ class WritableHub(Hub):
         return Response(200)
 
     def commit(self, request: Request, user: str | None, type: str, id: str, revision: str) -> Response:
-        """One commit, all or nothing: a line of JSON for the message, and one for each file."""
+        """Makes one commit, all or nothing, of a line of JSON for the message and one for each file."""
         proposed = "create_pr" in parse_qs(request.query)
         repository = self._target(type, id, user, request)
         head, files = repository.at(revision)
@@ -146,7 +146,7 @@ class WritableHub(Hub):
         return json_response({**answer, "pullRequestUrl": f"{page}/discussions/{number}"} if proposed else answer)
 
     def _apply(self, key: str, value: Mapping[str, Any], files: dict[str, HubFile], head: str) -> None:
-        """Apply one line of a commit to `files`."""
+        """Applies one line of a commit to `files`."""
         if key == "header":
             if value.get("parentCommit", head) != head:
                 raise Refusal(412, "A commit has happened since. Please refresh and try again.")
@@ -166,7 +166,7 @@ class WritableHub(Hub):
             raise Refusal(400, f"The loopback Hub knows no operation {key!r} in a commit.")
 
     def page(self, repo_type: str, repo_id: str) -> str:
-        """The address of a repository's page."""
+        """Returns the address of a repository's page."""
         return f"{self.url}/{'datasets/' if repo_type == 'dataset' else ''}{repo_id}"
 
     def _writable(self, type: str | None, repo_id: str, user: str | None) -> Repository:
@@ -175,7 +175,7 @@ class WritableHub(Hub):
         return repository
 
     def _target(self, type: str | None, repo_id: str, user: str | None, request: Request) -> Repository:
-        """The repository that a commit, or a file of one, is for. A file's part in a pull request is not announced."""
+        """Returns the repository that a commit, or a file of one, is for; a file's pull request is not announced."""
         proposed = "create_pr" in parse_qs(request.query) or "/info/lfs/" in request.path
         if user is not None and proposed:
             return self.repository(repo_type_of(type), repo_id, user)
@@ -201,7 +201,7 @@ class WritableHub(Hub):
 
 
 def card_problems(content: str) -> tuple[list[str], list[str]]:
-    """Errors and warnings about the metadata of a model card, by the rules of the Hub that concern this project."""
+    """Returns errors and warnings about the metadata of a model card, by the Hub's rules that concern this project."""
     header = re.match(r"---\r?\n(.*?)\r?\n---", content, re.DOTALL)
     if header is None:
         return [], ["empty or missing yaml metadata in repo card"]
@@ -225,7 +225,7 @@ def card_problems(content: str) -> tuple[list[str], list[str]]:
 
 
 def result_problems(result: Mapping[str, Any]) -> list[str]:
-    """A result of a model-index says what was done, on which data set, and what came out."""
+    """Checks that a result of a model-index says what was done, on which data set, and what came out."""
     wanted = [("task", "type"), ("dataset", "type"), ("dataset", "name")]
     errors = [f'"{part}.{name}" is required' for part, name in wanted if not result.get(part, {}).get(name)]
     for metric in result.get("metrics") or [{}]:

@@ -297,7 +297,7 @@ def test_a_signal_to_all_processes_saves_and_ends_with_its_code(images, tmp_path
         assert process.poll() is None
         time.sleep(0.1)
     os.killpg(process.pid, number)
-    _, shown = process.communicate(timeout=60)
+    _, shown = process.communicate(timeout=300)
     assert process.returncode == 75 and f"{number.name} stopped the run after step" in shown
     step = read_log(tmp_path / "run")[-1]["step"]
     assert (tmp_path / "run" / "checkpoints" / "last").resolve().name == f"step-{step:08d}"

@@ -1,7 +1,9 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""`publish.py` against the loopback Hub, by the unmodified clients in processes of their own: what arrives there and who
-may see it, what it says when it cannot, what is not sent twice; and that strangers can load it by its name.
+"""Runs `publish.py` against the loopback Hub, with the unmodified clients in processes of their own.
+
+What arrives there and who may see it, what it says when it cannot, what is not sent twice; and strangers can load it by
+its name.
 """
 
 import errno
@@ -121,15 +123,16 @@ def test_a_check_that_fails_says_so(hub, model, tmp_path):
 
 
 @contextmanager
-def stalled_push(hub: LoopbackHub, home: Path, path: str, method: str, *arguments: str | Path, pause: float = 60):
-    """`publish.py` while the Hub is silent at its first request of `method` and `path`."""
-    hub.inject(Fault(path, cut="stall", pause=pause, after=None, method=method))
+def stalled_push(hub: LoopbackHub, home: Path, path: str, method: str, *arguments: str | Path):
+    """Runs `publish.py` and yields while the Hub is silent at its first request of `method` and `path`."""
+    fault = Fault(path, cut="stall", pause=1000, after=None, method=method)
+    hub.inject(fault)
     line = [sys.executable, str(ROOT / "training" / "publish.py"), *map(str, arguments)]
     environment = hub.environment(home, ADA, OMP_NUM_THREADS="1")
     with subprocess.Popen(line, env=environment, cwd=home, stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None and not hub.requests(path, method):
             time.sleep(0.05)
-        yield process
+        yield process, fault
 
 
 @pytest.mark.slow
@@ -137,9 +140,9 @@ def stalled_push(hub: LoopbackHub, home: Path, path: str, method: str, *argument
 def test_a_push_that_is_interrupted_says_at_once_how_to_go_on(hub, model, tmp_path, number):
     """Ctrl-C, or the end of a machine, while a large file is being sent."""
     arguments = (model, "--repo_id", "ada/tiny", "--folder", "out", "--no_check")
-    with stalled_push(hub, tmp_path, "/upload/*", "PUT", *arguments) as process:
+    with stalled_push(hub, tmp_path, "/upload/*", "PUT", *arguments) as (process, _):
         process.send_signal(number)
-        _, printed = process.communicate(timeout=20)
+        _, printed = process.communicate(timeout=300)
     assert process.returncode == 1 and "Traceback" not in printed
     assert "The push to ada/tiny was interrupted.\nThe folder out is whole; to try again: " in printed
     done = command(hub, tmp_path, *arguments)
@@ -152,9 +155,9 @@ def test_a_push_that_is_interrupted_says_at_once_how_to_go_on(hub, model, tmp_pa
 @pytest.mark.slow
 def test_a_check_that_is_interrupted_says_that_the_model_is_there(hub, model, tmp_path):
     arguments = (model, "--repo_id", "ada/tiny", "--folder", "out")
-    with stalled_push(hub, tmp_path, "/ada/tiny/resolve/*", "GET", *arguments) as process:
+    with stalled_push(hub, tmp_path, "/ada/tiny/resolve/*", "GET", *arguments) as (process, _):
         process.send_signal(signal.SIGTERM)
-        _, printed = process.communicate(timeout=20)
+        _, printed = process.communicate(timeout=300)
     assert process.returncode == 1 and "Traceback" not in printed
     assert "ada/tiny was pushed (" in printed and "loading it back was interrupted." in printed
 
@@ -163,9 +166,10 @@ def test_a_check_that_is_interrupted_says_that_the_model_is_there(hub, model, tm
 @pytest.mark.parametrize("what", ["out", "out/model.safetensors"])
 def test_a_folder_that_is_deleted_under_a_push_is_not_sent_in_parts(hub, model, tmp_path, what):
     arguments = (model, "--repo_id", "ada/tiny", "--folder", "out", "--no_check")
-    with stalled_push(hub, tmp_path, "/api/repos/create", "POST", *arguments, pause=2) as process:
+    with stalled_push(hub, tmp_path, "/api/repos/create", "POST", *arguments) as (process, fault):
         shutil.rmtree(tmp_path / what) if what == "out" else (tmp_path / what).unlink()
-        _, printed = process.communicate(timeout=30)
+        fault.resumed.set()
+        _, printed = process.communicate(timeout=300)
     assert process.returncode == 1 and "Traceback" not in printed
     assert "error: The files to send to ada/tiny cannot be read here: " in printed
     assert "The folder out will be written anew; to try again: " in printed

@@ -1,7 +1,9 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Models of every other family than Swin (that is `test_publish.py`): pushed to the loopback Hub, where `publish.py` loads
-them back, and loaded by strangers in processes of their own, with the package and from the code in the repository.
+"""Publishes models of every family but Swin (that is `test_publish.py`) to the loopback Hub.
+
+`publish.py` loads them back, and they are loaded by strangers in processes of their own, with the package and from the
+code in the repository.
 """
 
 import pytest

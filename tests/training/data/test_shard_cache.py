@@ -4,14 +4,12 @@
 
 import multiprocessing
 import resource
-import threading
 
 import pytest
 
-from modeling_esvit.images.read_ahead import THREAD_NAME
 from tests.helpers.shard_server import picture, serve
 from tests.helpers.streams import WRITE, list_labels, load_batches
-from tests.helpers.waiting import wait_for
+from tests.helpers.waiting import no_thread_reads_ahead, wait_for
 from training.data.shard_cache import CacheError
 from training.data.shard_files import ShardError
 from training.data.shard_stream import open_stream
@@ -117,7 +115,7 @@ def test_a_fault_while_fetching_leaves_no_copy(server, tmp_path):
     with pytest.raises(ShardError, match="tried for 0.1 s"):
         load_batches(source)
     # Other threads, of which each is about to fetch, or does, or has ceased to, meet the same.
-    wait_for(lambda: not any(each.name == THREAD_NAME for each in threading.enumerate()), seconds=10)
+    wait_for(no_thread_reads_ahead, seconds=300)
     assert copies(tmp_path / "cache") == []
 
 

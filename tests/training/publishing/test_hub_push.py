@@ -93,7 +93,7 @@ def test_a_run_that_fails_ends_its_push(run, hub, monkeypatch):
 
 
 def test_the_last_push_is_waited_for_with_a_limit(run, hub, monkeypatch):
-    hub.inject(Fault("*", cut="stall", pause=60, after=None, method="POST", times=None))
+    hub.inject(Fault("*", cut="stall", pause=1000, after=None, method="POST", times=None))
     for name, value in hub.environment(run.parent, ADA).items():
         monkeypatch.setenv(name, value)
     said: list[str] = []
@@ -102,7 +102,7 @@ def test_the_last_push_is_waited_for_with_a_limit(run, hub, monkeypatch):
     with push:
         process = push.process
     push.finish()
-    assert process is not None and not is_alive(process) and time.monotonic() - started < 10
+    assert process is not None and not is_alive(process) and time.monotonic() - started < 300  # and not 1000
     assert "took more than 1 seconds" in said[0]
     assert "To push it: python training/publish.py" in said[1] and said[1].endswith("--checkpoint best")
 
