@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures samples a second of a shuffled stream from parquet and tar shards, decoded to RGB, on one core.
 
-Ours, `datasets` and `webdataset` read the same files. Then images a second of the loader, which also crops (2 x 224, 8 x 96 pixels), with the
-photometric operations and without (left to the device), and how many such cores a GPU needs.
+Ours, `datasets` and `webdataset` read the same files. Then images a second of the loader, which also crops (2 x 224,
+8 x 96 pixels), with the photometric operations and without (left to the device), and how many such cores a GPU needs.
 
     python tests/benchmarks/bench_stream.py
     python tests/benchmarks/bench_stream.py --images 2000 --repeats 5
