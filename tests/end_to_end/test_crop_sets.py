@@ -20,7 +20,7 @@ def losses(images: Path, output: Path, changes: str) -> list[float]:
 
 @pytest.mark.parametrize("task", [pytest.param("view", marks=pytest.mark.slow), "view+region"])
 def test_sets_of_local_crops(images, tmp_path, task):
-    """Crops of one size may come in one set or in two: they are the same, and so are the losses."""
+    """Draws the same crops in one set or in two: the losses are the same."""
     one = losses(images, tmp_path / "one", f"--task {task} --local_crop_sizes 16 --local_crops_numbers 3")
     two = losses(images, tmp_path / "two", f"--task {task} --local_crop_sizes 16 16 --local_crops_numbers 2 1")
     assert two == pytest.approx(one, rel=1e-6)

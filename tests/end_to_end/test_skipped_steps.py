@@ -79,7 +79,7 @@ def test_half_precision_trains(images, tmp_path):
 @pytest.mark.parametrize("factor, scale", [(math.inf, SCALE / 2), (1e25, SCALE)])
 @pytest.mark.parametrize("half", [False, True])
 def test_gradients_that_are_not_finite_or_whose_norm_is_not(images, tmp_path, half, factor, scale):
-    """With a finite loss. A norm that overflows is no fault of the scale, which stays."""
+    """Skips steps with a finite loss, too. A norm that overflows is no fault of the scale, which stays."""
     run = PoisonedPretraining(images, tmp_path, "--max_steps 1", half)
     before = state_of(run)
     run.student.esvit.encoder.norm.weight.register_hook(lambda gradient: gradient * factor)
@@ -124,7 +124,7 @@ def test_the_host_reads_nothing_in_a_step(images, tmp_path, half):
 
 
 def test_one_process_stops_the_step_of_all(images, tmp_path):
-    """Only the second process meets a NaN, in the second of its three steps."""
+    """Gives only the second process a NaN, in the second of its three steps."""
     run_program([*torchrun(2), "-m", "tests.end_to_end.test_skipped_steps", images, tmp_path])
     for network in ("student", "teacher"):
         before, skipped, after = (read_weights(tmp_path, step, network) for step in (1, 2, 3))
@@ -143,7 +143,7 @@ def test_a_poisoned_image_does_not_stop_the_run(images, tmp_path):
 
 
 def test_too_many_of_them_in_a_row_stop_the_run_and_leave_the_teacher(images, tmp_path):
-    """A student that is not finite itself must not reach the teacher either."""
+    """Keeps a student that is not finite itself away from the teacher, too."""
     run = PoisonedPretraining(images, tmp_path, "--log_every 2 --max_skipped_steps 4")
     with torch.no_grad():
         run.student.esvit.encoder.norm.bias.fill_(float("nan"))

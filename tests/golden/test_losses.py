@@ -77,7 +77,7 @@ def test_three_calls(loss, region_weight):
 
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_matches(index):
-    """The teacher region each student region meets, for all eight pairs of a teacher and another student view."""
+    """Compares the match of each student region, for all eight pairs of a teacher and another student view."""
     golden = call("ddino", index)
     rows = [BATCH * regions for regions in REGIONS]
     student = [f.view(BATCH, -1, 16) for f in golden["s_fea"].detach().split(rows)]

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The chunked losses against their plain form, which makes all logits and compares every pair of views by itself."""
+"""Compares the chunked losses with their plain form, which makes all logits and takes every pair of views by itself."""
 
 import math
 from weakref import WeakSet
@@ -56,7 +56,7 @@ def random_output(
 
 
 def random_case(layout: list[tuple[int, int]], batch: int = 2, num_prototypes: int = PROTOTYPES):
-    """Student, teacher and centres."""
+    """Returns student, teacher and centres."""
     student = random_output(layout, batch, 0, num_prototypes)
     teacher = random_output(layout[:1], batch, 1, num_prototypes)
     centers = torch.randn(2, num_prototypes, generator=torch.Generator().manual_seed(2)) / 10
@@ -79,7 +79,7 @@ def teacher_probabilities(output: EsViTForPreTrainingOutput, task: str, centers:
 
 
 def plain_losses(student, teacher, layout, centers) -> tuple[torch.Tensor, torch.Tensor]:
-    """View and region loss, means over all pairs of a global teacher view and another student view (equations 1, 2)."""
+    """Returns view and region loss, over all pairs of a global teacher view and another student view (eq. 1, 2)."""
     batch = len(teacher.view_embeddings) // 2
     regions = [count for crops, count in layout for _ in range(crops)]
     rows = [batch * count for count in regions]
@@ -112,7 +112,7 @@ def to_double(output: EsViTForPreTrainingOutput) -> EsViTForPreTrainingOutput:
 
 
 def assert_equals_plain_form(student, teacher, layout, centers, region_weight: float) -> None:
-    """Losses within 1e-5, gradients within 1e-5 of their largest entry, of the plain form in float64."""
+    """Compares with the plain form in float64: losses to 1e-5, gradients to 1e-5 of their largest entry."""
     exact = to_double(student)
     view, region = plain_losses(exact, to_double(teacher), layout, {k: c.double() for k, c in centers.items()})
     expected = (1 - region_weight) * view + region_weight * region
@@ -157,7 +157,7 @@ def test_batch_of_one_image():
 
 
 def test_rectangular_crops_of_a_model():
-    """Crops of three shapes, one of them odd, through real networks; gradients reach every parameter."""
+    """Sends crops of three shapes, one of them odd, through real networks; gradients reach every parameter."""
     config = EsViTConfig(
         image_size=64,
         embed_dim=8,
@@ -272,7 +272,7 @@ def test_autocast_changes_nothing():
 
 
 class PeakMemory(TorchDispatchMode):
-    """Bytes that tensors created inside the block held at once, at most; and the elements of the largest of them."""
+    """Measures the most bytes that tensors of the block held at once, and the elements of the largest of them."""
 
     def __init__(self):
         super().__init__()
@@ -290,7 +290,7 @@ class PeakMemory(TorchDispatchMode):
 
 
 def test_memory_does_not_grow_with_rows_times_prototypes(monkeypatch):
-    """Twice the images may cost twice the bottleneck vectors, but no further row of logits."""
+    """Allows twice the bottleneck vectors for twice the images, but no further row of logits."""
     num_prototypes, layout = 4096, [(2, 9), (2, 4)]
     rows = 2 * 9 + 2 * 4  # of an image
     monkeypatch.setattr(region_matching, "CPU_CHUNK_ROWS", 2 * rows)
@@ -305,7 +305,7 @@ def test_memory_does_not_grow_with_rows_times_prototypes(monkeypatch):
 
 
 def test_logits_far_apart_stay_finite(monkeypatch):
-    """A prototype with a long norm in one tile, against which all others vanish."""
+    """Makes one prototype so long that all others vanish against it."""
     monkeypatch.setattr(region_matching, "TILE", 10)
     layout = LAYOUTS["two sizes"]
     student, teacher, centers = random_case(layout)
@@ -339,7 +339,7 @@ def test_refuses_a_layout_without_two_global_crops(layout):
 
 
 def update_center_on_rank(rank: int, store: str) -> None:
-    """One of two processes, with three and five rows: its centre must be that of all eight."""
+    """Plays one of two processes, with three and five rows: its centre must be that of all eight."""
     torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     generator = torch.Generator().manual_seed(0)
     rows, prototypes = torch.randn(8, 6, generator=generator), torch.randn(30, 6, generator=generator)

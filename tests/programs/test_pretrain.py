@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop: exact resume, accumulation, several processes, every way to start it, and what is refused."""
+"""Checks the training loop: exact resume, accumulation, several processes, every way to start it, refusals."""
 
 import os
 import shutil
@@ -72,7 +72,7 @@ def test_what_a_killed_run_did_after_its_checkpoint_is_done_again(images, finish
 
 @pytest.mark.parametrize("changes", [{"augment_on": "device"}, pytest.param({"compile": True}, marks=pytest.mark.slow)])
 def test_the_same_run_by_other_means(images, finished, tmp_path, changes):
-    """Photometric operations on the device, or compiled networks: other rounding, and nothing else."""
+    """Augments on the device, or compiles the networks: only rounding differs."""
     train(tiny_options(images, tmp_path, **changes))
     limit = 1e-4 if "compile" in changes else 0.02
     assert read_losses(tmp_path)[0] == pytest.approx(read_losses(finished)[0], rel=limit)
@@ -287,7 +287,7 @@ def test_two_processes_resume_exactly(images, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
 def test_a_signal_to_all_processes_saves_and_ends_with_its_code(images, tmp_path, number):
-    """The workers of the loader get it as well, as from a scheduler."""
+    """Signals the workers of the loader, too, as a scheduler does."""
     options = tiny_options(images, tmp_path / "run", epochs=5000, warmup_epochs=0, num_workers=1, save_every=10**6)
     save_options(options, tmp_path / "run.yaml")
     command = [sys.executable, "training/pretrain.py", "--recipe", str(tmp_path / "run.yaml")]

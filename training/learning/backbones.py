@@ -17,7 +17,7 @@ from modeling_esvit.backbone_probe import (
 from training.options.pretrain_options import OptionError, PretrainOptions
 
 
-def backbone_overrides(options: PretrainOptions, backbone: Any) -> dict[str, Any]:
+def make_backbone_overrides(options: PretrainOptions, backbone: Any) -> dict[str, Any]:
     """Returns the fields of an [`EsViTConfig`] for the backbone of the options, or else that of the architecture.
 
     Raises:
@@ -63,7 +63,7 @@ def check_crop_sizes(config: EsViTConfig, options: PretrainOptions) -> None:
         OptionError: A crop is too small to have a region.
         EsViTBackboneError: The backbone cannot take crops of this size.
     """
-    sizes = {"global_crop_size": [options.global_crop_size], "local_crop_sizes": used_local_sizes(options)}
+    sizes = {"global_crop_size": [options.global_crop_size], "local_crop_sizes": list_local_sizes(options)}
     for name, size in ((name, size) for name, values in sizes.items() for size in values):
         try:
             grid = config.region_grid(size, size)
@@ -78,7 +78,7 @@ def is_file(name: str | None) -> bool:
     return name is not None and Path(name).is_file()
 
 
-def used_local_sizes(options: PretrainOptions) -> list[int]:
+def list_local_sizes(options: PretrainOptions) -> list[int]:
     """Returns the sizes of the sets of local crops that are not empty."""
     pairs = zip(options.local_crop_sizes, options.local_crops_numbers, strict=True)
     return [size for size, number in pairs if number]

@@ -22,10 +22,10 @@ from modeling_esvit.tokens import EsViTDropPath
 from training.data.loader import Batch, make_loader
 from training.data.sources import ImageSource
 from training.learning.backbones import (
-    backbone_overrides,
     check_backbone,
     check_crop_sizes,
     load_backbone_weights,
+    make_backbone_overrides,
     remove_stochastic_depth,
 )
 from training.learning.init_from import explain_missing, find_origin
@@ -139,7 +139,7 @@ def combine_config(options: PretrainOptions) -> EsViTConfig:
         architecture = ARCHITECTURES.get(options.architecture, {})
         if architecture.get("architecture") == "auto":
             overrides.pop("drop_path_rate", None)
-            overrides |= backbone_overrides(options, architecture.get("backbone_config"))
+            overrides |= make_backbone_overrides(options, architecture.get("backbone_config"))
         config = EsViTConfig.from_architecture(options.architecture, **heads, **overrides)
     return config
 

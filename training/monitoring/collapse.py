@@ -46,7 +46,7 @@ class CollapseWatch:
         self.since: dict[str, int] = {}  # the step at which each sign was first seen without a break
         self.said: set[str] = set()
 
-    def warnings(self, step: int, view_loss: float, rank: float) -> list[str]:
+    def find_warnings(self, step: int, view_loss: float, rank: float) -> list[str]:
         """Returns the warnings that are due after `step` steps."""
         signs = {
             f"the view loss is within {STUCK:.0%} of ln K = {self.uniform:.2f}, so the teacher's distributions are all "
@@ -56,9 +56,10 @@ class CollapseWatch:
         }
         if step <= self.warm_step:
             return []
-        return [self.advice(sign, step) for sign, seen in signs.items() if self.lasts(sign, seen, step)]
+        return [self.advise(sign, step) for sign, seen in signs.items() if self.lasts(sign, seen, step)]
 
     def lasts(self, sign: str, seen: bool, step: int) -> bool:
+        """Whether a sign has been seen for `PATIENCE` steps without a break, and was not reported yet."""
         if not seen:
             self.since.pop(sign, None)
             return False
@@ -68,9 +69,10 @@ class CollapseWatch:
         self.said.add(sign)
         return True
 
-    def advice(self, sign: str, step: int) -> str:
+    def advise(self, sign: str, step: int) -> str:
+        """Returns the warning for a sign, with what to change."""
         return (
             f"Warning: since step {self.since[sign]}, {sign}. Start again with a lower --teacher_temp (0.04), a longer "
             "warm-up (--warmup_teacher_temp_epochs, --warmup_epochs), a lower --lr, or larger batches "
-            f"(--gradient_accumulation_steps); at step {step} more training will not mend it."
+            f"(--gradient_accumulation_steps); at step {step}, more training will not repair it."
         )

@@ -57,8 +57,9 @@ class StepOutcome(NamedTuple):
 
 
 class Monitor:
-    """Collects the values of each step on the device. Once a window of `log_every` steps, averages them over steps and
-    processes, shows them and writes them. Every process calls it; the main one shows and writes.
+    """Collects the values of each step on the device, and logs their averages once a window of `log_every` steps.
+
+    The averages are over the steps of the window and over processes. Every process calls it; the main one writes.
     """
 
     def __init__(
@@ -219,7 +220,7 @@ class Monitor:
         embeddings = torch.cat(list(self.embeddings)).float().cpu()
         embeddings = embeddings[embeddings.isfinite().all(dim=1)]
         rank = rank_me(embeddings)
-        for warning in self.watch.warnings(step, averages["view_loss"], rank):
+        for warning in self.watch.find_warnings(step, averages["view_loss"], rank):
             self.say(warning)
         kl = averages["view_loss"] - averages["teacher_entropy"]
         return {"kl": kl, "embedding_std": spread(embeddings), "embedding_rank": rank}
@@ -255,7 +256,7 @@ class Monitor:
         return peak
 
     def count_in_a_row(self, skipped: list[int]) -> None:
-        """Counts the skipped steps up to the end of the window without a good one between, also over windows."""
+        """Counts the skipped steps since the last good one, also over windows."""
         good = [index for index in range(self.steps) if index not in skipped]
         self.skipped_in_a_row = self.steps - 1 - good[-1] if good else self.skipped_in_a_row + self.steps
 
@@ -290,4 +291,5 @@ class Monitor:
             tqdm.write(message)
 
     def close(self) -> None:
+        """Ends the progress bar."""
         self.bar.close()

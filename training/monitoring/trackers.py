@@ -41,6 +41,7 @@ def check_trackers(options: PretrainOptions) -> None:
 
 
 def find_problems(name: str) -> list[str]:
+    """Returns a sentence if the tracker cannot be used."""
     known = [known for known in LoggerType.list() if known != "all"]
     if name not in known:
         return [f"There is no tracker {name!r}; known: none, {', '.join(known)}."]
@@ -57,6 +58,7 @@ def find_problems(name: str) -> list[str]:
 
 
 def find_login_problems(wandb: ModuleType) -> list[str]:
+    """Returns a sentence if wandb has no valid login."""
     try:
         if wandb.login(prompt=False):
             return []

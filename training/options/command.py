@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the command of a program, and checks counts on its command line."""
+"""Runs the command of a program, with its errors as messages, and checks counts on its command line."""
 
 import argparse
 import sys
@@ -9,14 +9,17 @@ from collections.abc import Callable
 from modeling_esvit.errors import EsViTError
 
 
+def is_for_user(error: BaseException) -> bool:
+    """Returns whether a user can put the error right: our own errors, and those whose message names a file."""
+    return isinstance(error, EsViTError) or (isinstance(error, OSError) and error.filename is not None)
+
+
 def run_command(command: Callable[[], object]) -> None:
     """Runs the command of a program. Of an error that a user can put right, it prints the message alone."""
     try:
         command()
-    except EsViTError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        if error.filename is None:  # then the message does not say what to look at
+    except (EsViTError, OSError) as error:
+        if not is_for_user(error):
             raise
         sys.exit(f"error: {error}")
 

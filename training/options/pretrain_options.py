@@ -82,10 +82,11 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
         return {"region_weight": self.region_weight if self.task == "view+region" else 0.0}
 
     def problems(self) -> list[str]:
-        """Returns a sentence for each value that cannot be."""
+        """Returns a sentence for each value that is not possible."""
         return [*self.find_out_of_range(), *self.find_crop_problems(), *self.find_contradictions()]
 
     def find_out_of_range(self) -> Iterator[str]:
+        """Yields a sentence for each value outside its range."""
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
             if not (low <= value <= high and math.isfinite(value)):
@@ -99,6 +100,7 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
             yield f"region_weight must lie in (0, 1], got {self.region_weight}; for none use --task view."
 
     def find_crop_problems(self) -> Iterator[str]:
+        """Yields a sentence for each list about crops that is not possible."""
         for name in ("global_crops_scale", "local_crops_scale"):
             share = getattr(self, name)
             if len(share) != 2 or not 0 < share[0] <= share[1] <= 1:
@@ -110,21 +112,22 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
             )
 
     def find_contradictions(self) -> Iterator[str]:
+        """Yields a sentence for options that contradict each other."""
         if (self.mixup or self.cutmix) and (self.task != "view" or self.batch_size % 2):
             yield (
                 f"mixup and cutmix are for --task view (here {self.task}) and an even batch_size (here "
-                f"{self.batch_size}), whose images they mix in pairs."
+                f"{self.batch_size}), because they mix images in pairs."
             )
         if self.augmentation == "deit" and self.augment_on == "device":
             yield "augmentation deit is done by the workers: use --augment_on workers, or auto."
         if (self.architecture == "auto") != (self.backbone is not None):
-            yield "architecture auto and backbone go together: any backbone of transformers, and which."
+            yield "architecture auto and backbone go together: give both, or neither."
         if self.backbone_weights and self.backbone is None:
-            yield "backbone_weights needs a backbone, whose weights these are."
+            yield "backbone_weights needs a backbone: name the one whose weights they are."
         if bool(self.knn_every) != bool(self.knn_test):
-            yield "knn_every and knn_test go together: how often to evaluate, and on which labelled data."
+            yield "knn_every and knn_test go together: give how often to evaluate, and on which labelled data."
         if "none" in self.tracker and len(self.tracker) > 1:
-            yield f"tracker is {' '.join(self.tracker)}: give names of trackers, or none alone."
+            yield f"tracker is {' '.join(self.tracker)}: give names of trackers, or only none."
 
     def differences(self, other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Returns the options that change the result and differ from those of a saved run: name -> (there, here)."""

@@ -36,9 +36,9 @@ from training.learning.networks import (
 )
 from training.learning.plan import Plan, describe_plan, make_plan
 from training.monitoring.trackers import check_trackers
+from training.options.command import is_for_user
 from training.options.errors import SharedError
 from training.options.pretrain_options import OptionError, PretrainOptions
-from training.run.last_words import is_for_user
 from training.state.checkpoints import Checkpoints, Progress
 from training.state.data_record import DataRecord
 from training.state.files import UnwritableCheckpointError, writing

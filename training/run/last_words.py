@@ -9,13 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from modeling_esvit.errors import EsViTError
+from training.options.command import is_for_user
 from training.options.errors import SharedError
 from training.state.interruption import EXIT_CODE, InterruptedRunError
-
-
-def is_for_user(error: BaseException) -> bool:
-    """Whether a user can put the error right and needs its message alone: our errors, and those about a named file."""
-    return isinstance(error, EsViTError) or (isinstance(error, OSError) and error.filename is not None)
 
 
 def get_message(error: BaseException) -> str:

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""`--init_from`: what is taken from runs, models and converted checkpoints, what is new, and what is refused."""
+"""Checks what `--init_from` takes from runs, models and converted checkpoints, what is new, and what it refuses."""
 
 import re
 import shutil
@@ -28,14 +28,14 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def view_run(images, tmp_path_factory) -> Path:
-    """A view-only run of 3 steps, saved after the second and the third."""
+    """Trains the view task for 3 steps, and saves after the second and the third."""
     output = tmp_path_factory.mktemp("view") / "run"
     train(tiny(images, output, "--task view --max_steps 3 --save_every 1"))
     return output
 
 
 def networks_of(images: Path, changes: str = ""):
-    """Student, teacher and optimizer of a run that has not begun, with weights that no other run has."""
+    """Returns student, teacher and optimizer of a run that has not begun, with weights that no other run has."""
     torch.manual_seed(7)
     options = parse_options(tiny(images, Path("unused"), changes))
     student, teacher = build_networks(options, CPU)
@@ -114,7 +114,7 @@ def test_two_processes_start_alike(images, view_run, tmp_path):
 
 @pytest.mark.slow
 def test_a_model_on_the_hub(images, view_run, tmp_path):
-    """From the cache that a download fills."""
+    """Reads the model from the cache that a download fills."""
     cached = tmp_path / "cache" / "models--org--name"
     shutil.copytree(view_run / "teacher", cached / "snapshots" / "0")
     (cached / "refs").mkdir()
@@ -134,7 +134,7 @@ def test_a_model_folder(images, view_run):
 
 
 def test_the_network_is_that_of_the_model(images, view_run, tmp_path):
-    """No option says what it is, but for the heads, and what is given all the same is followed."""
+    """Takes the network from the model, without options for it except for the heads; a given option still counts."""
     options = f"--data {images} --output_dir {tmp_path / 'run'} --init_from {view_run} {HEADS} {CROPS} --max_steps 1"
     student, _ = build_networks(parse_options(options.split()), CPU)
     saved = EsViTForPreTraining.from_pretrained(view_run / "teacher").config
@@ -182,7 +182,7 @@ def test_trained_norms_can_be_fixed(images, view_run):
 
 
 def test_a_converted_checkpoint(images, tmp_path):
-    """The miniature in the original's layout; its shape is read from the folder that was written."""
+    """Converts the miniature in the original's layout, and reads its shape from the folder that is written."""
     folder = tmp_path / "converted"
     config = convert(FIXTURES / "checkpoint_swin_tiny.pth", folder).config
     network = (

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Schedules, parameter groups, clipping, frozen last layer and EMA, against the original (microsoft/esvit, MIT)."""
+"""Compares schedules, parameter groups, clipping, frozen layer and EMA with the original (microsoft/esvit, MIT)."""
 
 import json
 

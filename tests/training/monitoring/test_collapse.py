@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The measures of collapse on features whose rank is known, and when a warning is given."""
+"""Checks the measures of collapse on features of known rank, and when a warning is given."""
 
 import math
 
@@ -13,7 +13,7 @@ from training.monitoring.collapse import PATIENCE, CollapseWatch, rank_me, sprea
 @pytest.mark.parametrize("rows", [8, 200])
 @pytest.mark.parametrize("rank", [1, 3, 6])
 def test_rank_of_equal_orthogonal_directions(rows, rank):
-    """Rows that visit `rank` orthogonal directions equally often have `rank` equal singular values."""
+    """Visits `rank` orthogonal directions equally often, which gives `rank` equal singular values."""
     directions = torch.linalg.qr(torch.randn(16, 16, generator=torch.Generator().manual_seed(0)))[0][:rank]
     features = directions.repeat(rows // rank, 1)
     assert rank_me(features) == pytest.approx(rank, rel=1e-4)
@@ -27,8 +27,8 @@ def test_spread():
 
 
 def warnings_of(watch: CollapseWatch, losses, rank: float = 50.0) -> dict[int, list[str]]:
-    """At every tenth step from 10 on: what is said."""
-    said = {10 * index: watch.warnings(10 * index, loss, rank) for index, loss in enumerate(losses, 1)}
+    """Returns the warnings at every tenth step from 10 on."""
+    said = {10 * index: watch.find_warnings(10 * index, loss, rank) for index, loss in enumerate(losses, 1)}
     return {step: messages for step, messages in said.items() if messages}
 
 

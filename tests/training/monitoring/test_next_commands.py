@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The commands that a run prints do what they say, and its log has what was left out."""
+"""Checks that the commands a run prints do what they say, and that its log counts what was left out."""
 
 from pathlib import Path
 

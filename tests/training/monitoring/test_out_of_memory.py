@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Out of memory: a real failure ends the command with advice in the run's own numbers, and the advice holds."""
+"""Checks that a run without enough memory ends with advice in its own numbers, and that the advice holds."""
 
 import shutil
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ from training.pretrain import main
 
 
 def test_the_command_ends_with_advice(tmp_path, monkeypatch):
-    """The allocation fails for real: 40 terabytes, for the norms of the prototypes. The disk shall not be too small."""
+    """Fails for real to allocate 40 terabytes for the norms of the prototypes; the disk is said to be large enough."""
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**18))
     arguments = tiny(write_images(tmp_path / "images"), tmp_path / "run", "--num_prototypes 10000000000000")
     with pytest.raises(SystemExit) as stopped:

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The pictures of a run show what they are made of."""
+"""Checks that the pictures of a run show what they are made of."""
 
 import itertools
 import json
@@ -15,7 +15,7 @@ from training.views.pixels import IMAGENET_MEAN, IMAGENET_STD
 
 
 def test_views_are_shown_image_by_image():
-    """Each view has a grey level of its own: 10 * image + crop."""
+    """Gives each view a grey level of its own: 10 * image + crop."""
     levels = [torch.tensor([[10 * image + crop for image in range(3)] for crop in crops]) for crops in ((0, 1), (2,))]
     groups = []
     for level, size in zip(levels, (8, 4), strict=True):
@@ -35,7 +35,7 @@ def test_views_are_shown_image_by_image():
 
 
 def test_curves(tmp_path):
-    """More to show, more panels; a step without a finite loss is a gap."""
+    """Draws one more panel when there is more to show; a step without a finite loss is a gap."""
     log, picture = tmp_path / "log.jsonl", tmp_path / "curves.png"
     records = [{"step": step, "loss": 5 / step, "teacher_entropy": 2.0, "kl": 1.0} for step in range(1, 30)]
     records[3]["loss"] = None

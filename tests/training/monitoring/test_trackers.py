@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Trackers with their real packages, where these are installed, without a network."""
+"""Checks the trackers with their real packages, if these are installed, without a network."""
 
 import json
 import sqlite3
@@ -30,7 +30,7 @@ def files_below(folder: Path) -> list[Path]:
 
 @pytest.mark.slow
 def test_all_at_once_write_into_the_run_and_write_no_token(tmp_path):
-    """A run that stops after two steps and one that continues it are one run for each tracker."""
+    """Stops a run after two steps and continues it: each tracker sees one run."""
     for package in ("wandb", "trackio"):
         pytest.importorskip(package)
     images, output = write_images(tmp_path / "images"), tmp_path / "run"

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Options: defaults < recipe < command line, round trips, and what is refused."""
+"""Checks the options: defaults < recipe < command line, round trips, and what is refused."""
 
 import re
 

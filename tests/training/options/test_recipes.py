@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Recipes: what they say, and that each of them takes steps, here with small crops, networks and batches."""
+"""Checks what the recipes say, and that each of them takes steps, here with small crops, networks and batches."""
 
 import json
 import math
@@ -41,7 +41,7 @@ NARROWED = {
 
 
 def run(recipe: str, images: Path, output: Path, changes: str = "") -> list[dict]:
-    """Two steps of a recipe; what they logged."""
+    """Takes two steps of a recipe, and returns their log."""
     narrow = next((small for start, small in NARROWED.items() if recipe.startswith(start)), NARROW)
     paths = ["--recipe", recipe, "--data", str(images), "--output_dir", str(output)]
     train([*paths, *f"{SMALL} {narrow} {changes}".split()])
@@ -93,7 +93,7 @@ def test_two_steps_of_both_stages(recipe, images, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_small_batch_learns(tmp_path):
-    """The demo's photographs; takes minutes."""
+    """Downloads the demo's photographs; takes minutes."""
     data, output = tmp_path / "photographs", tmp_path / "run"
     write_photographs(data, patch_size=96, train_per_photograph=150, test_per_photograph=40, shards=2)
     paths = ["--recipe", "demo_small_batch", "--data", str(data), "--output_dir", str(output)]

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""`--dry_run`: every recipe starts, problems are named together, nothing is left behind, and the estimate is right."""
+"""Checks `--dry_run`: every recipe starts, problems come together, nothing is left behind, the estimate is right."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 
 def origin(name: str, folder: Path) -> list[str]:
-    """For a second stage: a model folder of its architecture to begin with."""
+    """Returns the options with which a second stage starts from a model folder of its architecture."""
     if not name.endswith("_region"):
         return []
     first = parse_options(["--recipe", name.replace("_region", "_view"), *shallow(name)])
@@ -36,7 +36,7 @@ def origin(name: str, folder: Path) -> list[str]:
     "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES]
 )
 def test_every_recipe_starts(name, images, tmp_path, capsys):
-    """With its crops and schedules; networks are shallow and batches small."""
+    """Describes each recipe with its crops and schedules, but shallow networks and small batches."""
     small = ["--dry_run", *"--batch_size 2 --mixed_precision no --tracker none".split(), *shallow(name)]
     paths = ["--data", str(images), "--output_dir", str(tmp_path / "run")]
     main(["--recipe", name, *paths, *small, *origin(name, tmp_path)])
@@ -97,7 +97,7 @@ def test_data_of_the_evaluation_is_checked_beside_wrong_data(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_problems_of_one_process_end_all(images, tmp_path, rank):
-    """One process cannot read the data; the main one says so, once."""
+    """Lets one process fail to read the data; the main one says so, once."""
     code = f"import os, sys; sys.argv[2] += '/no_such' * (os.environ['RANK'] == '{rank}')"
     script = tmp_path / "start.py"
     script.write_text(f"{code}; from training.pretrain import main; main()")
@@ -110,7 +110,7 @@ def test_problems_of_one_process_end_all(images, tmp_path, rank):
 
 
 def test_flops_of_a_plain_network(images, tmp_path):
-    """Without blocks to recompute: three times a forward pass of the student, one of the teacher's global crops."""
+    """Counts three forward passes of the student and one of the teacher's global crops: nothing is recomputed."""
     options = parse_options(tiny(images, tmp_path, "--task view --batch_size 1"))
     one = estimate(options, CPU, 1)
     again = estimate(parse_options(tiny(images, tmp_path, "--task view --batch_size 5")), CPU, 1)

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints where the disk does not take them, and evaluations that a stop cut off: nothing is lost."""
+"""Checks that nothing is lost when the disk takes no checkpoint, or a stop cuts off an evaluation."""
 
 import json
 import os
@@ -196,7 +196,7 @@ def test_another_number_of_processes_is_refused(images, tmp_path):
 
 
 def test_the_newest_is_continued_whatever_last_says(images, finished, tmp_path):
-    """A kill may come between the two."""
+    """Plays a kill between the two."""
     run(images, tmp_path, "--max_steps 2 --save_every 1")
     link = tmp_path / "checkpoints" / "last"
     link.unlink()
@@ -232,7 +232,7 @@ def signal_within(session: Session, after_batch: Callable[[], None]) -> dict[str
 
 
 def story(output: Path) -> list[dict]:
-    """The log without times."""
+    """Returns the log without times."""
     records = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
     return [{k: v for k, v in r.items() if k not in ("images_per_second", "data_wait", "memory_gb")} for r in records]
 
