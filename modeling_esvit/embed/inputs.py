@@ -21,6 +21,7 @@ from urllib3 import Retry
 from modeling_esvit.embed.engine import LoadedImage, load_image
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import Record, UnreadableImageError, image_extensions
+from modeling_esvit.images.read_ahead import abandonable
 
 
 URL = re.compile(r"https?://")
@@ -116,11 +117,12 @@ class ManyImages:
         return part.read(own)
 
 
+@abandonable()
 def download(url: str) -> bytes:
-    """The bytes behind a URL; busy and failing servers are asked again.
+    """Returns the bytes behind a URL. Busy and failing servers are asked again.
 
     Raises:
-        UnreadableImageError: they still fail, or there is nothing.
+        UnreadableImageError: the server still fails, or has no such file.
     """
     try:
         response = http_session().get(url, timeout=TIMEOUT)

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from filelock import FileLock
 
-from modeling_esvit.images.read_ahead import in_order
+from modeling_esvit.images.read_ahead import abandonable, in_order
 from modeling_esvit.storage.atomic import replace_file
 from training.data.shard_files import ShardError, ShardFile
 
@@ -45,7 +45,8 @@ class ShardCache:
             return file
         path = self._path(file)
         if not _is_whole(path, file):
-            self._fetch(file, path)
+            with abandonable():  # another thread may hold the lock while it waits for the server
+                self._fetch(file, path)
         return ShardFile.locate(str(path), retry_seconds=0)
 
     def _path(self, file: ShardFile) -> Path:

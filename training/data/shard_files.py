@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 import fsspec
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.read_ahead import abandonable
 
 
 logger = logging.getLogger(__name__)
@@ -130,6 +131,7 @@ def _filesystem(url: str) -> tuple[Any, str]:
     return fsspec.core.url_to_fs(url, client_kwargs={"timeout": timeout})
 
 
+@abandonable()
 def patiently(name: str, seconds: float, action: Callable[[], Result]) -> Result:
     """What `action` returns; what may pass, as a lost connection may, is tried again for up to `seconds`.
 
