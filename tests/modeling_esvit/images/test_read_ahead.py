@@ -4,13 +4,12 @@
 
 import gc
 import os
-import subprocess
-import sys
 import threading
 
 import pytest
 
 from modeling_esvit.images.read_ahead import in_order
+from tests.helpers.commands import run_program
 from tests.helpers.paths import ROOT
 
 
@@ -104,7 +103,7 @@ else:
 
 def run(program: str) -> str:
     """Returns what a program prints; it must end well, and by itself."""
-    done = subprocess.run([sys.executable, "-c", BEGIN + program], cwd=ROOT, capture_output=True, text=True)
+    done = run_program(["python", "-c", BEGIN + program])
     assert done.returncode == 0, done.stderr
     return done.stdout
 
