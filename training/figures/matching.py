@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of correspondences: matches drawn between two views, and how far matches are from the truth."""
+"""Draws correspondences: matches between two views, and how far matches are from the truth."""
 
 from typing import Any
 
@@ -13,12 +13,12 @@ from training.matching.top_matches import TopMatches
 
 
 RIGHT, WRONG = "deepskyblue", "orangered"
-GAP = 0.06  # between two views, of their width
-LONGEST = 18.0  # inches, of a figure's side
+GAP = 0.06  # between two views, as a share of their width
+LONGEST = 18.0  # inches, the longest side of a figure
 
 
 def draw_matches(axes: Any, drawn: TopMatches) -> None:
-    """Both views side by side, with a line for each match, in its colour."""
+    """Draws both views side by side, with a line for each match, whose colour says whether it is right."""
     left, right = drawn.views
     gap = max(1, round(GAP * left.shape[1]))
     canvas = np.full((max(left.shape[0], right.shape[0]), left.shape[1] + gap + right.shape[1], 3), 255, np.uint8)
@@ -35,7 +35,7 @@ def draw_matches(axes: Any, drawn: TopMatches) -> None:
 
 
 def draw_pairs(columns: dict[str, list[TopMatches]]) -> Figure:
-    """A column for each kind of pairs, under its title, a row for each image."""
+    """Draws a column for each kind of pairs, under its title, and a row for each image."""
     rows = len(next(iter(columns.values())))
     scale = min(1.0, LONGEST / (4.6 * len(columns)), LONGEST / (2.5 * rows))
     figure = Figure(figsize=(scale * 4.6 * len(columns), scale * (2.5 * rows + 0.5)), layout="constrained")
@@ -49,7 +49,7 @@ def draw_pairs(columns: dict[str, list[TopMatches]]) -> Figure:
 
 
 def draw_curves(scores: dict[str, dict[str, float | None]]) -> Figure:
-    """For each measure the share of matches within a distance, beside chance and the best that its regions allow."""
+    """Draws the share of matches within a distance for each measure, beside chance and the best possible share."""
     figure = Figure(figsize=(4.2 * len(scores), 3.8), layout="constrained")
     for axes, (name, result) in zip(figure.subplots(1, len(scores), squeeze=False)[0], scores.items(), strict=True):
         for guess, label, style in (

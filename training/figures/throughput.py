@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The figure of accuracy against throughput: published methods as discs, by parameters, ours as numbers."""
+"""Draws accuracy against throughput: published methods as discs sized by parameters, measured models as numbers."""
 
 import math
 from typing import Any
@@ -16,15 +16,17 @@ COLOURS = {"EsViT": "tab:blue", "DINO": "tab:orange"}
 OTHERS = "darkgray"
 OURS = "tab:red"
 STAR, TRIANGLE = "*", "^"
-# Where the name of a disc can stand: to the right (1) or left (-1) of its centre, above (1) or below (-1).
+# The name of a disc can stand to the right (1) or left (-1) of its centre, and above (1) or below (-1) it.
 PLACES = ((0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1))
 
 
 def draw(result: dict[str, Any], published: list[dict[str, Any]], factor: float | None) -> Figure:
-    """Args:
-    result: of `throughput.py`. A model without "linear" is a mark on the lower edge.
-    published: rows of `published_throughput.yaml`.
-    factor: by which measured images per second are multiplied to stand on the published axis; None if unknown.
+    """Draws a result of `throughput.py` among published methods.
+
+    Args:
+        result: The result; a model without "linear" becomes a mark on the lower edge.
+        published: Rows of `published_throughput.yaml`.
+        factor: Factor from measured to published images per second, for a common axis; None if unknown.
     """
     figure = Figure(figsize=(9, 6.5), layout="constrained")
     axes = figure.subplots()
@@ -39,14 +41,14 @@ def draw(result: dict[str, Any], published: list[dict[str, Any]], factor: float 
         names.append((label, math.sqrt(area) / 2 + 2))
     lowest = min(row["linear"] for row in published) - 2
     for number, row in enumerate(result["models"].values(), start=1):
-        mark(axes, number, row["images_per_second"] * (factor or 1), row.get("linear", lowest), marker_of(row))
-    figure.legend(handles=entries(result["models"]), loc="outside lower left", ncols=2, frameon=False)
+        draw_mark(axes, number, row["images_per_second"] * (factor or 1), row.get("linear", lowest), choose_marker(row))
+    figure.legend(handles=build_legend(result["models"]), loc="outside lower left", ncols=2, frameon=False)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
     axes.set_ylim(min([lowest, *(row.get("linear", lowest) for row in result["models"].values())]) - 0.3)
     axes.margins(x=0.1)
     axes.set(xlabel="images per second", ylabel="ImageNet-1K linear evaluation, top-1 in percent")
-    axes.set_title(title(result, factor), loc="left", fontsize=9)
+    axes.set_title(write_title(result, factor), loc="left", fontsize=9)
     axes.grid(alpha=0.3, which="both")
     axes.spines[["top", "right"]].set_visible(False)
     place_names(figure, axes, names)
@@ -54,19 +56,25 @@ def draw(result: dict[str, Any], published: list[dict[str, Any]], factor: float 
 
 
 def place_names(figure: Figure, axes: Axes, names: list[tuple[Annotation, float]]) -> None:
-    """Puts each name, so many points from the centre of its disc, where it covers least of names, then of discs."""
-    figure.draw_without_rendering()  # until then nothing has its place
-    figure.set_layout_engine("none")  # which names at the edge would move
-    discs = [extent(each) for each in axes.collections]
-    taken = [*outside(axes.bbox), *(each.get_window_extent() for each in axes.texts if each not in dict(names))]
+    """Puts each name where it covers the least of other names, then of discs.
+
+    `names` has each label with its distance from the centre of its disc, in points.
+    """
+    figure.draw_without_rendering()  # before this nothing has a position
+    figure.set_layout_engine("none")  # names at the edge would change the layout
+    discs = [find_box(each) for each in axes.collections]
+    taken = [*surround(axes.bbox), *(each.get_window_extent() for each in axes.texts if each not in dict(names))]
     for label, distance in names:
         boxes = [move(label, distance, place) for place in PLACES]
-        best = min(range(len(PLACES)), key=lambda place: (covered(boxes[place], taken), covered(boxes[place], discs)))
+        best = min(
+            range(len(PLACES)),
+            key=lambda place: (measure_overlap(boxes[place], taken), measure_overlap(boxes[place], discs)),
+        )
         taken.append(move(label, distance, PLACES[best]))
 
 
 def move(label: Annotation, distance: float, place: tuple[int, int]) -> Bbox:
-    """What `label` covers at `place`, with some air around it, in pixels."""
+    """Moves `label` to `place`, and returns what it covers there with a margin, in pixels."""
     right, above = place
     label.set(ha=("center", "left", "right")[right], va=("center", "bottom", "top")[above])
     along = distance / math.hypot(*place)
@@ -74,15 +82,15 @@ def move(label: Annotation, distance: float, place: tuple[int, int]) -> Bbox:
     return label.get_window_extent().padded(2)
 
 
-def extent(disc: Any) -> Bbox:
-    """The square around a disc or mark, in pixels; matplotlib knows none."""
+def find_box(disc: Any) -> Bbox:
+    """Returns the square around a disc or mark, in pixels, which matplotlib does not compute."""
     [centre], [area] = disc.get_offset_transform().transform(disc.get_offsets()), disc.get_sizes()
     half = math.sqrt(area) / 2 * disc.figure.dpi / 72
     return Bbox([centre - half, centre + half])
 
 
-def outside(box: Bbox) -> list[Bbox]:
-    """All around a box, as far as any name reaches."""
+def surround(box: Bbox) -> list[Bbox]:
+    """Returns boxes that cover everything around a box, as far as any name reaches."""
     x, y, far = [box.x0, box.x1], [box.y0, box.y1], 1e4
     return [
         *(Bbox([[x[0] - far, y[0] - far], [x[0], y[1] + far]]), Bbox([[x[1], y[0] - far], [x[1] + far, y[1] + far]])),
@@ -90,34 +98,34 @@ def outside(box: Bbox) -> list[Bbox]:
     ]
 
 
-def covered(box: Bbox, taken: list[Bbox]) -> float:
-    """Square pixels, those that several of `taken` have in common counted for each."""
+def measure_overlap(box: Bbox, taken: list[Bbox]) -> float:
+    """Returns the area of `box` that `taken` covers, in square pixels; overlaps count several times."""
     common = [Bbox.intersection(box, each) for each in taken]
     return sum(each.width * each.height for each in common if each is not None)
 
 
-def marker_of(row: dict[str, Any]) -> str:
+def choose_marker(row: dict[str, Any]) -> str:
     return STAR if "linear" in row else TRIANGLE
 
 
-def mark(axes: Any, number: int, speed: float, height: float, marker: str) -> None:
-    """Names would cover each other where models are close, and numbers on the lower edge, if they had one height."""
+def draw_mark(axes: Any, number: int, speed: float, height: float, marker: str) -> None:
+    """Draws a numbered mark; on the lower edge the heights of the numbers vary, so that close ones do not overlap."""
     axes.scatter(speed, height, marker=marker, s=260 if marker == STAR else 60, color=OURS, zorder=3, alpha=0.85)
     in_the_star, above = {"color": "white", "xytext": (0, -1)}, {"color": OURS, "xytext": (0, 9 + 9 * (number % 4))}
     place = {"textcoords": "offset points", "ha": "center", "va": "center", "fontsize": 8, "zorder": 4}
     axes.annotate(str(number), (speed, height), **place, **(in_the_star if marker == STAR else above))
 
 
-def entries(models: dict[str, Any]) -> list[Line2D]:
-    """Number, name and accuracy of each, for the legend."""
+def build_legend(models: dict[str, Any]) -> list[Line2D]:
+    """Returns an entry of the legend for each model, with number, name and accuracy."""
     known = {name: f", {row['linear']:g}%" if "linear" in row else "" for name, row in models.items()}
     return [
-        Line2D([], [], marker=marker_of(row), color=OURS, linestyle="", label=f"{number}  {name}{known[name]}")
+        Line2D([], [], marker=choose_marker(row), color=OURS, linestyle="", label=f"{number}  {name}{known[name]}")
         for number, (name, row) in enumerate(models.items(), start=1)
     ]
 
 
-def title(result: dict[str, Any], factor: float | None) -> str:
+def write_title(result: dict[str, Any], factor: float | None) -> str:
     about = f"Discs: published, on a V100; area by parameters. Red: measured on {result['device']},\n"
     if factor is None:
         return f"{about}with nothing published among them: not on one scale."

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The picture of a transfer result: a line for each data set, a dot for each model."""
+"""Draws a transfer result: a line for each data set, a dot for each model."""
 
 from typing import Any
 
@@ -11,15 +11,15 @@ OURS, THEIRS = "tab:blue", "tab:orange"
 
 
 def draw(result: dict[str, Any]) -> Figure:
-    """`result` is that of `transfer.py`, with "against" or without."""
+    """Draws the result of `transfer.py`, with "against" or without."""
     names = list(result["datasets"])
     figure = Figure(figsize=(8, 1.4 + 0.3 * len(names)), layout="constrained")
     axes = figure.subplots()
     if "against" in result:
         other = result["against"]
-        scatter(axes, names, other["datasets"], THEIRS, "D", f"{other['model']}")
+        draw_scores(axes, names, other["datasets"], THEIRS, "D", f"{other['model']}")
         axes.set_title(f"{other['wins']} wins, {other['ties']} ties in {other['compared']} data sets", loc="left")
-    scatter(axes, names, result["datasets"], OURS, "o", result["model"])
+    draw_scores(axes, names, result["datasets"], OURS, "o", result["model"])
     for row, name in enumerate(names):
         if "score" not in result["datasets"][name]:
             axes.text(1, row, result["datasets"][name]["status"], color="gray", va="center")
@@ -31,7 +31,7 @@ def draw(result: dict[str, Any]) -> Figure:
     return figure
 
 
-def scatter(axes: Any, names: list[str], results: dict[str, Any], colour: str, marker: str, label: str) -> None:
+def draw_scores(axes: Any, names: list[str], results: dict[str, Any], colour: str, marker: str, label: str) -> None:
     rows = [row for row, name in enumerate(names) if "score" in results.get(name, {})]
     scores = [100 * results[names[row]]["score"] for row in rows]
     average = f", average {sum(scores) / len(scores):.1f}" if scores else ""
