@@ -33,6 +33,7 @@ from examples.photographs import write_photographs
 from modeling_esvit.storage.atomic import write_text
 from training.data.sources import open_source
 from training.evaluation.knn import TEMPERATURE, evaluate_banks
+from training.evaluation.results import format_table
 from training.evaluation.stored_features import FitOptions, evaluate_features
 from training.features.bank import make_bank
 from training.features.frozen_models import load_frozen
@@ -102,11 +103,10 @@ def format_spread(values: list[float]) -> str:
 
 
 def make_table(results: Results) -> str:
-    lines = [f"| % | {' | '.join(MEASURES)} |", f"| --- | {' | '.join('---' for _ in MEASURES)} |"]
-    lines.append(f"| at random | {' | '.join(f'{100 * read_chance(results, title):.1f}' for title in MEASURES)} |")
+    rows = [["at random", *(f"{100 * read_chance(results, title):.1f}" for title in MEASURES)]]
     for name, scores in results.items():
-        lines.append(f"| {name} | {' | '.join(format_spread(read_figures(scores, title)) for title in MEASURES)} |")
-    return "\n".join(lines)
+        rows.append([name, *(format_spread(read_figures(scores, title)) for title in MEASURES)])
+    return "\n".join(format_table(["%", *MEASURES], rows))
 
 
 def draw_results(results: Results) -> Figure:

@@ -28,6 +28,7 @@ from examples.correspondences import draw
 from examples.photographs import measure_baselines, write_photographs
 from training.data.sources import open_source
 from training.evaluation.knn import evaluate_knn
+from training.evaluation.results import format_table
 from training.features.extraction import evaluation_transform
 from training.learning.networks import build_networks
 from training.matching.stereo import match_stereo
@@ -89,11 +90,12 @@ def load_elsewhere(model_path: Path, photograph: Path) -> None:
 
 
 def make_table(results: dict[str, dict[str, float]]) -> str:
-    lines = [f"| model | k-NN top-1, k = {K} | right region matches |", "| --- | --- | --- |"]
-    for name, scores in results.items():
-        cells = [f"{scores[measure]:.1%}" if measure in scores else "" for measure in ("knn", "correspondence")]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    measures = ("knn", "correspondence")
+    rows = [
+        [name, *(f"{scores[measure]:.1%}" if measure in scores else "" for measure in measures)]
+        for name, scores in results.items()
+    ]
+    return "\n".join(format_table(["model", f"k-NN top-1, k = {K}", "right region matches"], rows))
 
 
 def main() -> None:

@@ -48,7 +48,7 @@ except ModuleNotFoundError as error:
 from modeling_esvit.embed.engine import FeatureError
 from training.data.columns import DataOptionError, ImageColumns
 from training.evaluation.arguments import check_output
-from training.evaluation.results import make_card_figures, write_result
+from training.evaluation.results import format_table, make_card_figures, write_result
 from training.evaluation.scores import METRIC, TOP_K
 from training.features.extraction import Transform, evaluation_transform
 from training.figures.accuracy import draw_epochs
@@ -190,7 +190,8 @@ def make_table(result: dict[str, Any]) -> str:
     about = "{classes} classes, {train_images} training and {test_images} test images, {epochs} epochs.".format(
         **result
     )
-    return f"{about}\n\n| top-1 | top-5 |\n| --- | --- |\n| {result['top1']:.2%} | {result['top5']:.2%} |"
+    scores = [f"{result[name]:.2%}" for name in ("top1", "top5")]
+    return "\n".join([about, "", *format_table(["top-1", "top-5"], [scores])])
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from modeling_esvit.images.devices import open_device
 from modeling_esvit.storage.atomic import write_text
 from training.data.sources import EmptySourceError
 from training.evaluation.arguments import check_output
+from training.evaluation.results import format_table
 from training.features.model_arguments import add_model_arguments
 from training.features.single_image import LookingModel, load_looking
 from training.options.command import check_counts, run_command
@@ -116,13 +117,13 @@ def joined(shares: list[list[BlockEntropies]]) -> list[BlockEntropies]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """In Markdown."""
-    lines = ["| block | tokens | mean, bits | narrowest head | widest head | uniform |", "| --- " * 6 + "|"]
+    """Returns the rows as a table in Markdown."""
+    lines = []
     for row in rows:
         numbers = [row["mean"], min(row["heads"]), max(row["heads"]), row["uniform"]]
-        cells = [str(row["block"]), "{} x {}".format(*row["grid"]), *(f"{number:.2f}" for number in numbers)]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        lines.append([str(row["block"]), "{} x {}".format(*row["grid"]), *(f"{number:.2f}" for number in numbers)])
+    header = ["block", "tokens", "mean, bits", "narrowest head", "widest head", "uniform"]
+    return "\n".join(format_table(header, lines))
 
 
 def draw(rows: list[dict[str, Any]], title: str) -> Figure:

@@ -31,7 +31,7 @@ from training.data.named_data import split_data_name
 from training.data.sources import DataOptionError, ImageSource, open_source
 from training.evaluation.arguments import add_reading_arguments, parse_and_check
 from training.evaluation.opening import open_features_folder
-from training.evaluation.results import CardFigure, make_card_figures, write_result
+from training.evaluation.results import CardFigure, format_table, make_card_figures, write_result
 from training.features.frozen_models import FrozenModel, training_view
 from training.features.model_arguments import load_named_model
 from training.figures.matching import draw_curves, draw_pairs
@@ -107,14 +107,12 @@ def table(result: dict[str, Any]) -> str:
     """In Markdown."""
     lines = []
     if "images" in result:
-        rows, columns = result["grid"]
-        lines += [f"{result['images']} images of {result['image_size']} px, {rows} x {columns} regions.", ""]
-    lines += ["| measure | | at random | best possible |", "| --- | --- | --- | --- |"]
-    if MIRRORED in result:
-        lines += mirrored_rows(result[MIRRORED])
+        height, width = result["grid"]
+        lines += [f"{result['images']} images of {result['image_size']} px, {height} x {width} regions.", ""]
+    rows = mirrored_rows(result[MIRRORED]) if MIRRORED in result else []
     for name in placed(result):
-        lines += position_rows(name, result[name])
-    return "\n".join(lines)
+        rows += position_rows(name, result[name])
+    return "\n".join([*lines, *format_table(["measure", "", "at random", "best possible"], rows)])
 
 
 def placed(result: dict[str, Any]) -> list[str]:
@@ -126,20 +124,19 @@ def shown(value: float | None, form: str) -> str:
     return "none" if value is None else format(value, form)
 
 
-def mirrored_rows(result: dict[str, float | None]) -> list[str]:
+def mirrored_rows(result: dict[str, float | None]) -> list[list[str]]:
     right, chance = (shown(result[name], ".1%") for name in ("accuracy", "chance_accuracy"))
     distance, chance_distance = (shown(result[name], ".1f") for name in ("distance", "chance_distance"))
     return [
-        f"| mirrored: right, of the ten most similar | {right} | {chance} | 100% |",
-        f"| mirrored: distance from the truth, px | {distance} | {chance_distance} | 0 |",
-        f"| mirrored: eleventh similarity | {shown(result['next_similarity'], '.3f')} | | |",
+        ["mirrored: right, of the ten most similar", right, chance, "100%"],
+        ["mirrored: distance from the truth, px", distance, chance_distance, "0"],
+        ["mirrored: eleventh similarity", shown(result["next_similarity"], ".3f"), "", ""],
     ]
 
 
-def position_rows(name: str, result: dict[str, float | None]) -> list[str]:
-    def row(what: str, key: str, form: str) -> str:
-        figures = (shown(result[f"{guess}{key}"], form) for guess in ("", "chance_", "nearest_"))
-        return f"| {name}: {what} | {' | '.join(figures)} |"
+def position_rows(name: str, result: dict[str, float | None]) -> list[list[str]]:
+    def row(what: str, key: str, form: str) -> list[str]:
+        return [f"{name}: {what}", *(shown(result[f"{guess}{key}"], form) for guess in ("", "chance_", "nearest_"))]
 
     return [
         row("within one region", "within_one", ".1%"),

@@ -22,7 +22,7 @@ from pathlib import Path
 from huggingface_hub import CommitInfo
 from transformers.utils import logging as transformers_logging
 
-from modeling_esvit.errors import EsViTError
+from training.options.command import run_command
 from training.options.hub_names import check_repo_id
 from training.options.pretrain_options import OptionError
 from training.publishing.card import write_card
@@ -153,10 +153,8 @@ def parse_arguments(arguments: list[str] | None = None) -> PublishOptions:
     return options
 
 
-def main(arguments: list[str] | None = None) -> None:
-    transformers_logging.disable_progress_bar()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
-    options = parse_arguments(arguments)
+def run(options: PublishOptions) -> None:
+    """Publishes, and says how to go on if the push fails."""
     try:
         publish(options)
     except KeyboardInterrupt:
@@ -164,12 +162,13 @@ def main(arguments: list[str] | None = None) -> None:
     except PublishError as error:
         state = "will be written anew" if isinstance(error, UnreadableFolderError) else "is whole"
         sys.exit(f"error: {error}\n{describe_retry(options, state)}")
-    except EsViTError as error:
-        sys.exit(f"error: {error}")
-    except OSError as error:
-        if error.filename is None:
-            raise
-        sys.exit(f"error: {error}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    transformers_logging.disable_progress_bar()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
+    options = parse_arguments(arguments)
+    run_command(lambda: run(options))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ from typing import TypeVar
 
 import torch
 
+from training.evaluation.results import format_table
+
 
 RESULTS = Path(__file__).parent / "results"
 ALLOCATORS: dict[str, dict[str, str]] = {
@@ -201,6 +203,4 @@ def write_json(benchmark: str, content: dict, folder: Path = RESULTS) -> Path:
 
 def table(header: list[str], lines: Iterable[Iterable[object]]) -> str:
     """Returns a Markdown table."""
-    return "\n".join(
-        f"| {' | '.join(str(cell) for cell in line)} |" for line in (header, ["---"] * len(header), *lines)
-    )
+    return "\n".join(format_table(header, [[str(cell) for cell in line] for line in lines]))

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from modeling_esvit import EsViTConfig
-from training.evaluation.results import CardFigure
+from training.evaluation.results import CardFigure, format_table
 from training.publishing.card import USE
 from training.publishing.card_template import Card, check_card, describe_architecture
 
@@ -48,9 +48,7 @@ python -m modeling_esvit.convert_original checkpoint_best.pth NAME
 python training/publish.py NAME --repo_id org/NAME --card model_cards/NAME.md --license mit
 ```
 
-| card | network | window | parameters | data | task | batch | linear | k-NN | converts |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
-{rows}
+{table}
 
 `python training/published_cards.py` writes the cards and this page from `published.yaml` and `template.md`. For other
 models `training/publish.py` fills in the same template.
@@ -166,12 +164,13 @@ def build_card(row: Published) -> Card:
 
 
 def render_overview(rows: list[Published]) -> str:
-    lines = [
-        f"| [{row.name}]({row.name}.md) | {row.network} | {row.window or '-'} | {row.parameters} | {row.data} "
-        f"| {row.task} | {row.batch} | {row.linear} | {row.knn} | {'yes' if row.architecture else 'no'} |"
-        for row in rows
-    ]
-    return OVERVIEW.format(rows="\n".join(lines))
+    header = ["card", "network", "window", "parameters", "data", "task", "batch", "linear", "k-NN", "converts"]
+    lines = []
+    for row in rows:
+        cells = [row.network, row.window or "-", row.parameters, row.data, row.task, row.batch, row.linear, row.knn]
+        link, converts = f"[{row.name}]({row.name}.md)", "yes" if row.architecture else "no"
+        lines.append([link, *map(str, cells), converts])
+    return OVERVIEW.format(table="\n".join(format_table(header, lines)))
 
 
 def render_pages() -> dict[str, str]:
