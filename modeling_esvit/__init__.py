@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""EsViT backbones for transformers. Importing this package registers them with the Auto classes."""
+"""Registers the EsViT models with transformers' Auto classes, as soon as this package is imported."""
 
 from transformers import (
     AutoBackbone,

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The attention of all families: the plain form, and transformers' interface to every other."""
+"""Computes the attention of all families: the plain form here, every other through transformers' interface."""
 
 from typing import Any
 
@@ -21,9 +21,10 @@ def eager_attention_forward(
     dropout: float = 0.0,
     **kwargs,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Plain attention `[B, windows * heads, L, d]` -> `[B, L, windows * heads, d]`, the mask being added to the logits.
-    `module.num_heads` is the number of heads. Also returns the weights, before dropout, `[B * windows, heads, L, S]`:
-    this very tensor is used, so that gradients with respect to it exist.
+    """Computes plain attention `[B, windows * heads, L, d]` -> `[B, L, windows * heads, d]`.
+
+    The mask is added to the logits. `module.num_heads` is the number of heads. Also returns the weights before dropout,
+    `[B * windows, heads, L, S]`: the very tensor that is used, so that gradients with respect to it exist.
     """
     queries, keys = query.flatten(0, 1), key.flatten(0, 1).transpose(1, 2)
     if attention_mask is None:
@@ -39,8 +40,10 @@ def eager_attention_forward(
 
 
 def attention_function(config: PreTrainedConfig, output_attentions: bool) -> Any:
-    """What computes attention, called as [`eager_attention_forward`] is: the implementation that the configuration names.
-    Fused kernels do not return weights, so a request for them is answered by the plain form.
+    """Returns the function that computes attention, called as [`eager_attention_forward`] is.
+
+    It is the implementation that the configuration names. Fused kernels do not return weights, so a request for them is
+    answered by the plain form.
     """
     name = "eager" if output_attentions else config._attn_implementation
     return ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention_forward)

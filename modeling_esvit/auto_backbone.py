@@ -1,10 +1,10 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Any backbone of transformers (`AutoBackbone`) as an encoder: the tokens of its last feature map are the regions, their
-mean is the view feature, as the paper does with ResNet-50 and PVT (arXiv 2106.09785, Table 4).
+"""Turns any backbone of transformers (`AutoBackbone`) into an encoder.
 
-A backbone is taken as it is, with its own initialisation, norms and attention. Crops of each size go through it
-separately, so that each has batch statistics of its own.
+The tokens of its last feature map are the regions, and their mean is the view feature, as the paper does with ResNet-50
+and PVT (arXiv 2106.09785, Table 4). A backbone is taken as it is, with its own initialisation, norms and attention.
+Crops of each size go through it separately, so that each size has batch statistics of its own.
 """
 
 import itertools
@@ -47,14 +47,14 @@ if TYPE_CHECKING:
 
 
 class EsViTAutoStage(EsViTStage):
-    """The boundary of two stages of the backbone, where the model records hidden states."""
+    """Marks the boundary of two stages of the backbone, where the model records hidden states."""
 
     def forward(self, before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
         return after
 
 
 class EsViTAutoLayer(EsViTLayer):
-    """A layer of the backbone, whose attention the model records."""
+    """Stands for a layer of the backbone, whose attention the model records."""
 
     def forward(self, weights: AttentionWeights) -> tuple[None, AttentionWeights]:
         return None, weights
@@ -62,7 +62,7 @@ class EsViTAutoLayer(EsViTLayer):
 
 @contextmanager
 def use_plain_attention(config: PreTrainedConfig) -> Iterator[None]:
-    """Fused kernels do not return weights, so a request for them is answered by the plain form."""
+    """Makes a model compute plain attention inside the block, as fused kernels do not return weights."""
     chosen = config._attn_implementation
     config._attn_implementation = "eager"
     try:
@@ -72,7 +72,7 @@ def use_plain_attention(config: PreTrainedConfig) -> Iterator[None]:
 
 
 class EsViTAutoEncoder(nn.Module):
-    """A backbone of transformers, which norms its last map itself where it does."""
+    """Holds a backbone of transformers. Whether its last map is normed is up to the backbone."""
 
     def __init__(self, config: "EsViTConfig"):
         super().__init__()
@@ -98,10 +98,10 @@ class EsViTAutoEncoder(nn.Module):
         return next(module for module in self.backbone.modules() if isinstance(module, nn.Conv2d))
 
     def check_size(self, height: int, width: int) -> None:
-        """The backbone's own code would stop somewhere in the middle.
+        """Checks that the backbone takes an image of this size; its own code would stop somewhere in the middle.
 
         Raises:
-            EsViTInputError: the backbone cannot take such an image.
+            EsViTInputError: it does not.
         """
         if torch.compiler.is_compiling():
             return
@@ -111,17 +111,19 @@ class EsViTAutoEncoder(nn.Module):
             raise EsViTInputError(str(error)) from error
 
     def freeze(self) -> None:
-        """Take the gradient from parameters that its last map does not depend on, which DDP would wait for."""
+        """Takes the gradient from parameters that the last map does not depend on: DDP would wait for it."""
         for name in find_unused_parameters(self.description):
             self.backbone.get_parameter(name).requires_grad_(False)
 
     def forward(self, crops: list[torch.Tensor], request: EncoderRequest) -> EncoderOutput:
-        """The crops of each group are `[n, channels, height, width]`. Attention weights are in the backbone's own layout.
-        With maps, those of the stages that `out_features` of the configuration names, None for the others, its hidden
-        states are recorded. Of the last blocks one is there, the view feature.
+        """Encodes groups of crops, each `[n, channels, height, width]`.
+
+        Attention weights keep the backbone's own layout. With `request.maps` the backbone's hidden states are recorded,
+        and the output has the maps of the stages in `out_features`, and None for the others. The last block is the view
+        feature; there are no others.
 
         Raises:
-            EsViTBackboneError: it has no attention weights to return.
+            EsViTBackboneError: attention weights are asked for, and the backbone returns none.
         """
         outputs = [self.run(images, request.attentions, request.maps) for images in crops]
         if request.attentions:
@@ -143,7 +145,7 @@ class EsViTAutoEncoder(nn.Module):
         )
 
     def run(self, images: torch.Tensor, output_attentions: bool, output_hidden_states: bool) -> Any:
-        """The backbone's output for one group, with what was asked for beside it."""
+        """Returns the backbone's output for one group, with the attentions and hidden states that were asked for."""
         name, attends = self.backbone.config.model_type, self.backbone.has_attentions and not self.is_timm
         if output_attentions and not attends:
             raise EsViTBackboneError(f"The backbone {name} has no attention weights to return.")
@@ -158,18 +160,20 @@ class EsViTAutoEncoder(nn.Module):
         return output
 
     def record_attentions(self, groups: list[tuple[torch.Tensor, ...]]) -> None:
-        """Layer by layer, of several groups a tuple."""
+        """Records the weights of each layer; those of several groups as a tuple."""
         for weights in zip(*groups, strict=True):
             self.layer(weights[0] if len(weights) == 1 else weights)
 
     def pick_maps(self, output: Any) -> tuple[torch.Tensor | None, ...]:
+        """Returns the map of each stage, or None for a stage that the backbone was not asked for."""
         maps = dict(zip(self.backbone.out_features, output.feature_maps, strict=True))
         return tuple(maps.get(name) for name in self.stage_names)
 
 
 def request_outputs(config: "EsViTConfig") -> PreTrainedConfig:
-    """The backbone's configuration, which now names the stages whose maps are wanted: some backbones have a norm for each
-    of them. A timm model has none, and has no other hidden states than its maps.
+    """Returns the backbone's configuration, after naming in it the stages whose maps are wanted.
+
+    Some backbones have a norm for each of these. A timm model has none, and has no other hidden states than its maps.
     """
     backbone = config.backbone_config
     if backbone.model_type == TIMM:
@@ -206,8 +210,9 @@ NOT_COMPUTED = (
 
 
 def complete(config: "EsViTConfig") -> None:
-    """Sets what follows from `backbone_config`, which holds all that is known of a backbone. It has no blocks that could
-    be counted.
+    """Sets the fields that follow from `backbone_config`, which holds all that is known of a backbone.
+
+    A backbone has no blocks that could be counted, so it counts as one.
     """
     if config.backbone_config is None:
         raise EsViTBackboneError(

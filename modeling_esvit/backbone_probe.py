@@ -1,9 +1,9 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a backbone of transformers can do, found out on the meta device: its stages, and the map that it makes of an image.
+"""Finds out what a backbone of transformers can do: its stages, and the map that it makes of an image.
 
-No weights are made and nothing is computed, so that an answer takes a fraction of a second, once for each backbone and
-size.
+It is asked on the meta device. No weights are made and nothing is computed, so an answer takes a fraction of a second,
+once for each backbone and size.
 """
 
 import functools
@@ -33,18 +33,19 @@ BACKBONES_HERE = {"pvt": EsViTPvtConfig.model_type}
 
 
 class EsViTBackboneError(EsViTError, ValueError):
-    """A backbone that does not exist, or cannot do what is asked of it."""
+    """Raised when a backbone does not exist, or cannot do what is asked of it."""
 
 
 def resolve_backbone(backbone: str | dict | PreTrainedConfig) -> PreTrainedConfig:
-    """The configuration of a backbone, as it will be after saving and loading.
+    """Returns the configuration of a backbone, as it will be after saving and loading.
 
     Args:
         backbone: a configuration, its fields as a dict with `model_type`, the name of a model on the Hub, a model
             folder, or a `config.json`; `timm:` and a name that timm knows.
 
     Raises:
-        EsViTBackboneError: transformers has no backbone of this type. OSError: there is no such model.
+        EsViTBackboneError: transformers has no backbone of this type.
+        OSError: there is no such model.
     """
     if isinstance(backbone, str):
         backbone = find_backbone(backbone)
@@ -55,12 +56,13 @@ def resolve_backbone(backbone: str | dict | PreTrainedConfig) -> PreTrainedConfi
 
 
 def read_back(fields: dict[str, Any]) -> PreTrainedConfig:
-    """A configuration with lists for tuples: some backbones take only what a file can hold."""
+    """Returns a configuration with lists for tuples: some backbones take only what a file can hold."""
     fields = json.loads(json.dumps(fields))
     return AutoConfig.for_model(**{name: value for name, value in fields.items() if name not in BOOKKEEPING})
 
 
 def find_backbone(name: str) -> dict | PreTrainedConfig:
+    """Returns the configuration of a named model, or the fields of one that timm knows."""
     if name.startswith(TIMM_PREFIX):
         return {"model_type": TIMM, "backbone": name.removeprefix(TIMM_PREFIX)}
     check_type(PreTrainedConfig.get_config_dict(name)[0])
@@ -68,8 +70,10 @@ def find_backbone(name: str) -> dict | PreTrainedConfig:
 
 
 def check_type(fields: Any) -> None:
-    """Raises:
-    EsViTBackboneError: these are not the fields of a backbone that transformers knows.
+    """Checks that these are the fields of a backbone that transformers knows.
+
+    Raises:
+        EsViTBackboneError: they are not.
     """
     if not isinstance(fields, dict):
         raise EsViTBackboneError(f"backbone_config must be a configuration, a dict or a name, got {fields!r}.")
@@ -92,13 +96,13 @@ def check_type(fields: Any) -> None:
 
 
 def describe_backbone(config: PreTrainedConfig) -> str:
-    """All that decides how a backbone computes, as text."""
+    """Returns all that decides how a backbone computes, as text."""
     return json.dumps(config.to_dict(), sort_keys=True)
 
 
 @functools.lru_cache(maxsize=8)
 def build_on_meta(text: str) -> PreTrainedModel:
-    """A backbone without weights, by its [`describe_backbone`].
+    """Returns a backbone without weights, built from its [`describe_backbone`].
 
     Raises:
         EsViTBackboneError: it cannot be built.
@@ -114,28 +118,32 @@ def build_on_meta(text: str) -> PreTrainedModel:
 
 
 def can_recompute(model: nn.Module) -> bool:
-    """Whether blocks of a backbone can be computed again in the backward pass (gradient checkpointing). Its own BatchNorms
-    would move their running statistics twice.
+    """Returns whether blocks can be computed again in the backward pass (gradient checkpointing).
+
+    BatchNorms of a backbone would then move their running statistics twice.
     """
     supported = bool(model.supports_gradient_checkpointing)
     return supported and not any(isinstance(module, _BatchNorm) for module in model.modules())
 
 
 def list_backbone_stages(config: PreTrainedConfig) -> dict[str, int]:
-    """Names of the stages of a backbone, from the stem if it has one, and the width of each."""
+    """Returns the width of each stage of a backbone by its name, from the stem on if it has one."""
     model: Any = build_on_meta(describe_backbone(config))
     return dict(zip(model.stage_names, model.num_features, strict=True))
 
 
 @torch.no_grad()
 def compute_map_shape(model: Any, height: int, width: int) -> tuple[int, ...]:
-    """Raises what the code of the model raises."""
+    """Returns the shape of the last map of an image. Raises whatever the code of the model raises."""
     images = torch.empty(1, getattr(model.config, "num_channels", 3), height, width, device="meta")
     return tuple(model(images).feature_maps[-1].shape)
 
 
 def suggest_size(model: Any, height: int, width: int) -> str:
-    """The next larger square that a model takes, or what it was built for: some need multiples of several patches."""
+    """Returns words on a size that a model takes: the next larger square, or the size it was built for.
+
+    Some models need sides that are multiples of several patches.
+    """
     larger = SIZE_STEP * (max(height, width) // SIZE_STEP + 1)
     for side in range(larger, larger + LARGER_SIZES * SIZE_STEP, SIZE_STEP):
         try:
@@ -149,7 +157,7 @@ def suggest_size(model: Any, height: int, width: int) -> str:
 
 @functools.lru_cache(maxsize=1024)
 def compute_last_map(text: str, height: int, width: int) -> tuple[int, int, int]:
-    """Shape `(C, rows, columns)` of the last feature map of an image of `height` x `width` pixels.
+    """Returns the shape `(C, rows, columns)` of the last map of an image of `height` x `width` pixels.
 
     Raises:
         EsViTBackboneError: the backbone cannot take such an image, or its last output is no map.
@@ -175,7 +183,7 @@ def compute_last_map(text: str, height: int, width: int) -> tuple[int, int, int]
 
 @functools.lru_cache(maxsize=64)
 def find_unused_parameters(text: str) -> tuple[str, ...]:
-    """Names of parameters that the last feature map does not depend on, such as norms that only a classifier uses.
+    """Returns the names of parameters that the last map does not depend on, such as a classifier's norm.
 
     Raises:
         EsViTBackboneError: see [`compute_last_map`].
@@ -192,7 +200,7 @@ def find_unused_parameters(text: str) -> tuple[str, ...]:
 
 
 def find_built_size(config: PreTrainedConfig) -> tuple[int, int] | None:
-    """Height and width that a backbone says it was built for."""
+    """Returns the height and width that a backbone says it was built for, if it says so."""
     size = getattr(config, "image_size", None)
     if size is None:
         return None

@@ -1,9 +1,9 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""BatchNorm over one process or over all of them, on any device (`nn.SyncBatchNorm` takes no tensors of a CPU).
+"""Normalises batches of one process or of all processes, on any device.
 
-Normalising and moving the running statistics are two steps, so that a block that is computed again in the backward pass
-(gradient checkpointing) does not move them twice.
+(`nn.SyncBatchNorm` takes no tensors of a CPU.) Normalising and moving the running statistics are two steps, so that a
+block that is computed again in the backward pass (gradient checkpointing) does not move them twice.
 """
 
 from typing import Any, NamedTuple
@@ -19,25 +19,27 @@ from .backbone_probe import EsViTBackboneError
 
 
 class BatchStatistics(NamedTuple):
-    """Mean and unbiased variance of each channel of a batch, `[C]` both."""
+    """Holds the mean and the unbiased variance of each channel of a batch, `[C]` both."""
 
     mean: torch.Tensor
     variance: torch.Tensor
 
 
 def list_other_dims(x: torch.Tensor) -> list[int]:
-    """All dimensions but that of the channels."""
+    """Returns all dimensions but that of the channels."""
     return [0, *range(2, x.ndim)]
 
 
 def broadcast_channels(values: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
-    """`[C]`, to be broadcast over `x` `[n, C, ...]`."""
+    """Views `[C]` so that it can be broadcast over `x` `[n, C, ...]`."""
     return values.view(-1, *[1] * (x.ndim - 2))
 
 
 class JointBatchNorm(torch.autograd.Function):
-    """Normalises by the statistics of what all processes hold. The gradient is that of the sum of the processes' losses;
-    those of weight and bias are this process's share, as DistributedDataParallel expects them.
+    """Normalises by the statistics of the batches of all processes.
+
+    The gradient is that of the sum of the processes' losses; those of weight and bias are this process's share, as
+    DistributedDataParallel expects them.
     """
 
     @staticmethod
@@ -73,8 +75,9 @@ class JointBatchNorm(torch.autograd.Function):
 
 
 class EsViTBatchNorm(_BatchNorm):
-    """As `nn.BatchNorm1d`, `2d`, `3d`: `[n, C, ...]`. With `joint` set, all processes have to call it together, and the
-    batch is what they all hold.
+    """Normalises `[n, C, ...]` as `nn.BatchNorm1d`, `2d` and `3d` do.
+
+    With `joint` set, all processes have to call it together, and the batch is the union of theirs.
     """
 
     joint = False
@@ -84,7 +87,7 @@ class EsViTBatchNorm(_BatchNorm):
     momentum: float
 
     def _check_input_dim(self, input: torch.Tensor) -> None:
-        """Any number of dimensions is right."""
+        """Accepts any number of dimensions."""
 
     def init_weights(self, std: float) -> None:
         init.ones_(self.weight)
@@ -94,7 +97,10 @@ class EsViTBatchNorm(_BatchNorm):
         init.zeros_(self.num_batches_tracked)
 
     def normalize(self, x: torch.Tensor) -> tuple[torch.Tensor, BatchStatistics | None]:
-        """Without a change of the running statistics. In training also returns what [`update`] is to be given."""
+        """Normalises without moving the running statistics.
+
+        In training also returns the statistics of the batch, for [`update`].
+        """
         if not self.training:
             mean, variance = self.running_mean, self.running_var
             return F.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps), None
@@ -108,7 +114,7 @@ class EsViTBatchNorm(_BatchNorm):
 
     @torch.no_grad()
     def update(self, batch: BatchStatistics | None) -> None:
-        """Move the running statistics towards those of a batch; none in evaluation."""
+        """Moves the running statistics towards those of a batch; None, as in evaluation, moves nothing."""
         if batch is not None:
             self.running_mean.lerp_(batch.mean, self.momentum)
             self.running_var.lerp_(batch.variance, self.momentum)
@@ -121,7 +127,7 @@ class EsViTBatchNorm(_BatchNorm):
 
 
 class EsViTBatchNormAct(EsViTBatchNorm):
-    """timm's `BatchNormAct2d`, which has dropout and an activation of its own."""
+    """Stands for timm's `BatchNormAct2d`, which has dropout and an activation of its own."""
 
     drop: nn.Module
     act: nn.Module
@@ -131,10 +137,10 @@ class EsViTBatchNormAct(EsViTBatchNorm):
 
 
 def join_batches(module: nn.Module) -> None:
-    """Make every BatchNorm inside `module` normalise over all processes. Parameters and buffers stay the same ones.
+    """Makes every BatchNorm inside `module` normalise over all processes. Parameters and buffers stay the same.
 
     Raises:
-        EsViTBackboneError: one computes something else besides, or has no weights or running statistics.
+        EsViTBackboneError: one of them computes something else besides, or has no weights or running statistics.
     """
     for parent in list(module.modules()):
         for name, child in parent.named_children():
@@ -152,6 +158,7 @@ KINDS = {
 
 
 def convert_norm(norm: _BatchNorm) -> EsViTBatchNorm:
+    """Returns a norm of ours with the parameters, buffers and inner modules of another one."""
     kind = KINDS.get(type(norm).__name__)
     if kind is None or norm.momentum is None or not (norm.affine and norm.track_running_stats):
         raise EsViTBackboneError(

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""EsViT configuration, and the published architectures by name (arXiv 2106.09785, Table 1)."""
+"""Defines the configuration of EsViT models, and finds published architectures by name (arXiv 2106.09785, Table 1)."""
 
 import difflib
 import functools
@@ -31,7 +31,11 @@ RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate"
 
 
 def architecture_fields(name: str, window_size: int | None) -> dict[str, Any]:
-    """The fields of a published architecture, or of one that is spelt out."""
+    """Returns the fields of a published architecture, or of one that is spelt out.
+
+    Raises:
+        EsViTArchitectureError: there is none of this name, or its window is another one.
+    """
     window = {} if window_size is None else {"window_size": window_size}
     if is_architecture_string(str(name)):
         fields = parse_architecture(name)
@@ -44,13 +48,13 @@ def architecture_fields(name: str, window_size: int | None) -> dict[str, Any]:
         nearest = difflib.get_close_matches(str(name), ARCHITECTURES, n=1, cutoff=0.0)[0]
         raise EsViTArchitectureError(
             f"Unknown architecture {name!r}; did you mean {nearest!r}? Known: {', '.join(sorted(ARCHITECTURES))}. "
-            f"Of ViLs only vil-tiny has a name; others are spelt as the original does, {EXAMPLE!r}."
+            f"Among ViLs only vil-tiny has a name; spell others as the original does, {EXAMPLE!r}."
         )
     return {**ARCHITECTURES[name], **window}
 
 
 def raise_plainly(config_class: type) -> type:
-    """Makes a strict configuration class raise its validators' own sentence, in one line, as an EsViTArchitectureError."""
+    """Makes a strict configuration class raise its validators' own sentence, as an EsViTArchitectureError."""
     validated_init = config_class.__init__
 
     @functools.wraps(validated_init)
@@ -70,13 +74,15 @@ def raise_plainly(config_class: type) -> type:
 @raise_plainly
 @strict
 class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
-    r"""Configuration of [`EsViTModel`] and its relatives. Names and meanings are those of [`SwinConfig`] wherever both have
-    them; the defaults give EsViT's Swin-T with window 7 and its two projection heads.
+    r"""Describes an [`EsViTModel`] or one of its relatives.
+
+    Names and meanings are those of [`SwinConfig`] wherever both have them. The defaults give EsViT's Swin-T with
+    window 7 and its two projection heads.
 
     Args:
         architecture (`str`, defaults to `"swin"`):
-            Family of the backbone, see `families.py`: `"swin"`, `"vil"`, `"cvt"`, `"vit"`, or `"auto"` for a backbone
-            of transformers.
+            Family of the backbone, one of `families.py`: `"swin"`, `"vil"`, `"cvt"`, `"vit"`, or `"auto"` for a
+            backbone of transformers.
         backbone_config (*optional*):
             With `"auto"`: configuration of a model that `AutoBackbone` knows, as an object or dict, or the name of a
             model on the Hub, a model folder, or a `config.json`. Fields of the networks that are built here must
@@ -91,27 +97,28 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
         stage_dims (`list[int]`, *optional*):
             Width of each stage, where it does not double from stage to stage (CvT); the first one is `embed_dim`.
         window_size (`int`, defaults to 7):
-            Side of an attention window, in tokens. A stage whose map at construction is no larger than it uses the
-            map's side as its window, without shift. CvT: the smaller of it and the sides of the map at
-            hand. ViL: side of a chunk, which never changes.
+            Side of an attention window, in tokens. A stage whose map at construction is no larger has one window, as
+            large as that map, without shift. CvT: a window is no larger than the map at hand. ViL: side of a chunk,
+            which never changes.
         legacy_shift_mask (`bool`, defaults to `False`):
-            Swin, in training: the mask of shifted windows is that of the map at construction for crops of any size, as
-            in the original before October 2021, and so very probably for the published weights. For other sizes it
-            depends on an image's place in its batch, whose size has to fit. Only to reproduce or continue those runs.
+            Swin, in training: whether crops of any size get the mask of shifted windows of the map at construction, as
+            in the original before October 2021, and so very probably for the published weights. For other sizes the
+            mask depends on an image's place in its batch, whose size has to fit. Use it only to reproduce or continue
+            those runs.
         patch_kernels, patch_strides, patch_paddings:
-            CvT: of each stage, the convolution that embeds its patches.
+            CvT: kernel, stride and padding of the convolution that embeds the patches of each stage.
         patch_strides, sparse_stages, global_tokens:
-            ViL: of each stage, the side of its patches in pixels or tokens (the first is `patch_size`), whether its
+            ViL, for each stage: the side of its patches in pixels or tokens (the first is `patch_size`), whether its
             attention is sparse (1) or full (0), and the number of its global tokens.
         vil_mode (`int`, defaults to 0):
-            Which chunks a local token sees in the sparse attention of ViL: 0 its own and the eight around it, -1 its
-            own. Above 0: in training its own and one of the eight, drawn for each call; else as 0.
+            The chunks that a local token sees in the sparse attention of ViL. 0: its own and the eight around it. -1:
+            its own. Above 0: in training its own and one of the eight, drawn for each call; in evaluation as 0.
         vil_exact_window (`bool`, defaults to `False`):
-            ViL: whether of these chunks only what is at most `window_size` rows and columns away is seen.
+            ViL: whether only the part of these chunks is seen that is at most `window_size` rows and columns away.
         vil_shared_weights (`bool`, defaults to `True`):
             ViL: whether global tokens are projected by the same weights as local ones in sparse attention.
         mlp_ratio, qkv_bias, hidden_dropout_prob, attention_probs_dropout_prob, drop_path_rate, hidden_act:
-            As in [`SwinConfig`]. `drop_path_rate` is the rate of the last block; it grows linearly from zero.
+            The same as in [`SwinConfig`]. `drop_path_rate` is the rate of the last block; it grows linearly from zero.
         use_absolute_embeddings (`bool`, defaults to `False`):
             Whether a learned position embedding is added to the patches (resized bicubically for other image sizes).
         patch_norm (`bool`, defaults to `True`):
@@ -198,7 +205,7 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
 
     @classmethod
     def from_architecture(cls, name: str, window_size: int | None = None, **overrides) -> "EsViTConfig":
-        """The configuration of a published architecture.
+        """Returns the configuration of a published architecture.
 
         Args:
             name (`str`): a key of `ARCHITECTURES`, such as `"swin-tiny"`, or the original's string for a ViL, see
@@ -208,7 +215,7 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
 
         Raises:
             EsViTArchitectureError: The name, or that of a field, is unknown; the message names the nearest one. Or the
-                field is none of this architecture.
+                architecture has no such field, or it cannot have that value.
         """
         fields = architecture_fields(name, window_size)
         for field in overrides:
@@ -219,8 +226,10 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
 
     @property
     def family(self) -> Family:
-        """Raises:
-        EsViTArchitectureError: there is none of the name in `architecture`.
+        """Returns the row of the family in `families.py`.
+
+        Raises:
+            EsViTArchitectureError: there is none of the name in `architecture`.
         """
         if self.architecture not in FAMILIES:
             raise EsViTArchitectureError(f"architecture must be one of {sorted(FAMILIES)}, got {self.architecture!r}.")
@@ -232,29 +241,31 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
         return (tuple(value) if isinstance(value, list) else value) != default
 
     def stage_widths(self) -> list[int]:
-        """C of each stage."""
+        """Returns the width C of each stage."""
         if self.stage_dims is not None:
             return list(self.stage_dims)
         return [self.embed_dim * 2**stage for stage in range(len(self.depths))]
 
     def patch_grid(self) -> tuple[int, int]:
-        """Rows and columns of patches of an image of `image_size`."""
+        """Returns the rows and columns of patches of an image of `image_size`."""
         height, width = (self.image_size,) * 2 if isinstance(self.image_size, int) else self.image_size
         return height // self.patch_size, width // self.patch_size
 
     def patch_convolution(self, stage: int) -> tuple[int, int, int]:
-        """Kernel, stride and padding, in pixels or tokens, of the convolution that embeds the patches of a stage."""
+        """Returns kernel, stride and padding of a stage's patch embedding, in pixels or tokens."""
         return self.patch_kernels[stage], self.patch_strides[stage], self.patch_paddings[stage]
 
     def stage_window(self, stage: int) -> tuple[int, int]:
-        """Window of a stage, and shift of its odd blocks, in tokens. Fixed by the map at construction, never by an input:
-        one that is no larger than `window_size` is a single window, without shift.
+        """Returns the window of a stage, and the shift of its odd blocks, in tokens.
+
+        Both are fixed by the map at construction, never by an input: a map that is no larger than `window_size` is a
+        single window, without shift.
         """
         side = min(self.patch_grid()) >> stage
         return (self.window_size, self.window_size // 2) if side > self.window_size else (side, 0)
 
     def region_grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of regions (last-stage tokens) of an image of `height` x `width` pixels."""
+        """Returns the rows and columns of regions of an image of `height` x `width` pixels."""
         grid = self.family.token_grids(self, height, width)[-1]
         return grid.rows, grid.columns
 
@@ -286,8 +297,10 @@ def find_published_name(config: EsViTConfig) -> str | None:
 
 
 def check_field(name: str) -> None:
-    """Raises:
-    EsViTArchitectureError: a configuration has no field of this name.
+    """Checks that a configuration has a field of this name.
+
+    Raises:
+        EsViTArchitectureError: it has none; the message names the nearest.
     """
     extra = (*EsViTConfig.attribute_map, "out_features", "out_indices", "num_labels")
     known = [*EsViTConfig.__dataclass_fields__, *extra]

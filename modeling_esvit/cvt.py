@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The CvT backbone as EsViT uses it (arXiv 2106.09785, section 3.1; CvT: arXiv 2103.15808).
+"""Defines the CvT backbone as EsViT uses it (arXiv 2106.09785, section 3.1; CvT: arXiv 2103.15808).
 
 It differs from transformers' own CvT where published EsViT weights depend on it: attention is by window, and a map
 smaller than the window makes it smaller; logits are scaled by the full width C^-0.5, not by that of a head; queries,
@@ -59,14 +59,14 @@ if TYPE_CHECKING:
 
 class EsViTCvtConv2d(nn.Conv2d):
     def init_weights(self, std: float) -> None:
-        """Unlike Swin's, convolutions start as linear layers do."""
+        """Initialises the convolution as a linear layer, unlike Swin's."""
         init.trunc_normal_(self.weight, std=std)
         if self.bias is not None:
             init.zeros_(self.bias)
 
 
 class EsViTCvtPointwise(EsViTCvtConv2d):
-    """A 1 x 1 convolution, of tokens `[..., C]`."""
+    """Applies a 1 x 1 convolution to tokens `[..., C]`."""
 
     def __init__(self, dim: int, out_dim: int, bias: bool = True):
         super().__init__(dim, out_dim, kernel_size=1, bias=bias)
@@ -76,7 +76,7 @@ class EsViTCvtPointwise(EsViTCvtConv2d):
 
 
 class EsViTCvtEmbed(nn.Module):
-    """Overlapping patches of images, or of the maps of the stage before, to packed tokens."""
+    """Embeds overlapping patches of images, or of the maps of the stage before."""
 
     def __init__(self, config: "EsViTConfig", stage: int):
         super().__init__()
@@ -86,14 +86,14 @@ class EsViTCvtEmbed(nn.Module):
         self.norm = nn.LayerNorm(widths[stage + 1], eps=config.layer_norm_eps)
 
     def forward(self, maps: list[torch.Tensor]) -> tuple[torch.Tensor, list[Grid]]:
-        """One `[n, C, H, W]` a group."""
+        """Embeds one `[n, C, H, W]` a group; returns packed tokens and their grids."""
         embedded = [self.proj(group).permute(0, 2, 3, 1) for group in maps]
         grids = [(group.shape[0], group.shape[1], group.shape[2]) for group in embedded]
         return self.norm(pack_groups(embedded)), grids
 
 
 class EsViTCvtProjection(nn.Module):
-    """Queries, keys and values: a depthwise convolution and its BatchNorm, which they share, and a pointwise one."""
+    """Projects to queries, keys and values: they share a depthwise convolution, its BatchNorm, and a pointwise one."""
 
     def __init__(self, config: "EsViTConfig", dim: int):
         super().__init__()
@@ -102,7 +102,7 @@ class EsViTCvtProjection(nn.Module):
         self.pw = EsViTCvtPointwise(dim, 3 * dim, bias=config.qkv_bias)
 
     def forward(self, padded: torch.Tensor) -> tuple[torch.Tensor, BatchStatistics | None]:
-        """`[n, H, W, C]` -> `[n, H, W, 3C]`, and the statistics of the batch in training."""
+        """Projects `[n, H, W, C]` to `[n, H, W, 3C]`; in training also returns the statistics of the batch."""
         convolved = self.dw(padded.permute(0, 3, 1, 2))
         if not (self.training and torch.is_grad_enabled()) or self.bn.joint:
             return self.normalize_and_project(convolved)
@@ -115,7 +115,7 @@ class EsViTCvtProjection(nn.Module):
 
 
 class EsViTCvtAttention(nn.Module):
-    """Multi-head self-attention inside windows that do not overlap."""
+    """Computes multi-head self-attention inside windows that do not overlap."""
 
     def __init__(self, config: "EsViTConfig", dim: int, num_heads: int):
         super().__init__()
@@ -132,8 +132,10 @@ class EsViTCvtAttention(nn.Module):
     def forward(
         self, hidden_states: torch.Tensor, grids: list[Grid], output_attentions: bool = False
     ) -> tuple[torch.Tensor, AttentionWeights, list[BatchStatistics | None]]:
-        """Normed tokens, packed. Also returns the weights of each group `[n * windows, heads, window**2, window**2]` if
-        they are asked for, and in training the batch statistics of each.
+        """Attends inside the windows of normed, packed tokens.
+
+        Also returns the weights of each group `[n * windows, heads, window**2, window**2]` if they are asked for, and
+        in training the batch statistics of each group.
         """
         groups = [self.attend(group, output_attentions) for group in split_groups(hidden_states, grids)]
         outputs, weights, statistics = zip(*groups, strict=True)
@@ -145,7 +147,7 @@ class EsViTCvtAttention(nn.Module):
     def attend(
         self, tokens: torch.Tensor, output_attentions: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None, BatchStatistics | None]:
-        """One group, `[n, h, w, C]`."""
+        """Attends inside the windows of one group, `[n, h, w, C]`."""
         n, h, w, width = tokens.shape
         window = min(self.config.window_size, h, w)
         height, width_in_tokens = compute_padded_size(h, w, window)
@@ -177,14 +179,14 @@ class EsViTCvtMLP(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, hidden_states: torch.Tensor, norm: TokenFunction) -> torch.Tensor:
-        """Any `[..., C]`; `norm` is applied first."""
+        """Transforms any `[..., C]`; `norm` is applied first."""
         first, activation, second = self.net
         hidden = recompute_inner(first, norm, hidden_states)
         return self.dropout(recompute_inner(second, lambda hidden: self.dropout(activation(hidden)), hidden))
 
 
 class EsViTCvtBranch(nn.Module):
-    """A norm and the function that follows it; the name of the latter is that of the original."""
+    """Holds a norm and the function that follows it, which has its name, `fn`, from the original."""
 
     def __init__(self, config: "EsViTConfig", dim: int, function: nn.Module):
         super().__init__()
@@ -193,7 +195,7 @@ class EsViTCvtBranch(nn.Module):
 
 
 class EsViTCvtLayer(EsViTLayer, nn.ModuleList):
-    """A block, a list of two as in the original: window attention and MLP, each pre-normed, residual, DropPath."""
+    """Holds a block, a list of two as in the original: window attention and MLP, pre-normed, residual, DropPath."""
 
     def __init__(self, config: "EsViTConfig", dim: int, num_heads: int, drop_path: float):
         super().__init__()
@@ -204,7 +206,10 @@ class EsViTCvtLayer(EsViTLayer, nn.ModuleList):
     def forward(
         self, hidden_states: torch.Tensor, grids: list[Grid], output_attentions: bool = False
     ) -> tuple[torch.Tensor, AttentionWeights, list[BatchStatistics | None]]:
-        """Also returns the batch statistics for [`update`], which is not computed again where this is."""
+        """Transforms packed tokens.
+
+        Also returns the batch statistics for [`update`], which is not called again where this is computed again.
+        """
         attention: Any = self[0]
         mlp: Any = self[1]
         factors = [self.drop_path(grids, hidden_states) for _ in ("attention", "mlp")]
@@ -215,13 +220,14 @@ class EsViTCvtLayer(EsViTLayer, nn.ModuleList):
         return tokens.view_as(hidden_states), weights, statistics
 
     def update(self, statistics: list[BatchStatistics | None]) -> None:
+        """Moves the running statistics of the attention's norm."""
         attention: Any = self[0]
         for batch in statistics:
             attention.fn.qkv.bn.update(batch)
 
 
 class EsViTCvtStage(EsViTStage):
-    """Blocks of one resolution."""
+    """Holds the blocks of one resolution."""
 
     def __init__(self, config: "EsViTConfig", index: int, drop_path: list[float]):
         super().__init__()
@@ -243,7 +249,7 @@ class EsViTCvtStage(EsViTStage):
 
 
 class EsViTCvtEncoder(nn.Module):
-    """Stages `stage0`, `stage1`, ..., each a patch embedding and its blocks; final norm."""
+    """Holds stages `stage0`, `stage1`, ..., each a patch embedding and its blocks, and the final norm."""
 
     def __init__(self, config: "EsViTConfig"):
         super().__init__()
@@ -258,8 +264,10 @@ class EsViTCvtEncoder(nn.Module):
         return self.get_submodule("stage0.0.proj")
 
     def check_size(self, height: int, width: int) -> None:
-        """Raises:
-        EsViTInputError: an image of this size has no token in some stage.
+        """Checks that an image of this size has a token in each stage.
+
+        Raises:
+            EsViTInputError: it has none in some stage.
         """
         if min(self.config.region_grid(height, width)) < 1:
             raise EsViTInputError(
@@ -268,7 +276,7 @@ class EsViTCvtEncoder(nn.Module):
             )
 
     def forward(self, crops: list[torch.Tensor], request: EncoderRequest) -> EncoderOutput:
-        """The crops of each group are `[n, channels, height, width]`."""
+        """Encodes groups of crops, each `[n, channels, height, width]`."""
         maps: list[torch.Tensor] = []
         pooled_blocks: list[torch.Tensor] = []
         for index in range(len(self.depths)):
@@ -297,8 +305,9 @@ CVT_CONSTANTS: dict[str, Any] = {
 
 
 def find_token_grids(config: "EsViTConfig", height: int, width: int) -> list[TokenGrid]:
-    """Returns the grid of each stage. Embeddings overlap and are not symmetric about their patches, so a token lies where
-    the centre of its kernel does.
+    """Returns the grid of each stage.
+
+    Embeddings overlap and are not symmetric about their patches, so a token lies where the centre of its kernel does.
     """
     rows, columns, apart, first = height, width, 1, 0.5
     grids = []

@@ -4,7 +4,8 @@
 
 
 class EsViTError(Exception):
-    """Raised, as one of its subclasses, when an input, option, file or model cannot be used. The message says what is
-    wrong, with which value, and what to do. A program prints the message alone. Subclasses also derive from the
-    built-in error that fits, such as `ValueError`.
+    """Raised, as one of its subclasses, when an input, option, file or model cannot be used.
+
+    The message says what is wrong, with which value, and what to do; a program prints it alone. Subclasses also derive
+    from the built-in error that fits, such as `ValueError`.
     """

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lists the families of architectures.
 
-A new family is a file with its encoder and its row, a [`Family`], and a line here. Fields that no other family has go to
-`configuration_esvit.py`.
+A new family is a file with its encoder and its row, a [`Family`], and a line here. Fields that no other family has go
+to `configuration_esvit.py`.
 """
 
 from collections.abc import Iterable

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Defines what a family of architectures has to say of itself: its row in `families.py`, and the parts of that row."""
+"""Defines the row that each family of architectures has in `families.py`, and the parts of that row."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -63,7 +63,7 @@ class AttentionLayout:
 
 
 def keep_fields(config: "EsViTConfig") -> None:
-    """Completes a family whose fields are all given: nothing is left to do."""
+    """Completes a family whose fields are all given, by doing nothing."""
 
 
 def list_stages(config: "EsViTConfig") -> dict[str, int]:
@@ -87,7 +87,7 @@ class Family:
     name: as people write it.
     encoder: class of the backbone, made from a configuration; `EsViTSwinEncoder` shows what it has to offer.
     variants: fields of the published architectures, by the name of each.
-    options: the fields that it takes, of those that not every family takes.
+    options: the fields that this family takes, among those that not every family takes.
     identity: the fields that make the network; two configurations that agree in them are of the same one.
     token_grids: where the tokens of each stage lie in an image of so many pixels (height, width). Those of the last
         stage are the regions.
@@ -121,6 +121,7 @@ class Family:
 
     @property
     def has_windows(self) -> bool:
+        """Whether attention is by window, or in chunks of that side."""
         return "window_size" in self.options
 
 

@@ -1,6 +1,10 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""EsViT models (Li et al., "Efficient Self-supervised Vision Transformers", ICLR 2022, arXiv 2106.09785)."""
+"""Defines the EsViT models: backbone, feature maps, classifier, and the networks of pretraining.
+
+They are those of Li et al., "Efficient Self-supervised Vision Transformers for Representation Learning" (ICLR 2022,
+arXiv 2106.09785).
+"""
 
 import json
 import math
@@ -47,7 +51,9 @@ DOWNLOAD_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", 
 
 @dataclass
 class EsViTModelOutput(ModelOutput):
-    """last_hidden_state (`[B, T, C]`): The regions: tokens of the last stage after the final norm, row by row. For a list
+    """Holds the outputs of [`EsViTModel`].
+
+    last_hidden_state (`[B, T, C]`): The regions: tokens of the last stage after the final norm, row by row. For a list
         of crop groups they are packed, `[1, sum of n * T, C]`, group after group, image after image.
     pooler_output (`[B, C]`): The view feature: the mean of the regions; of a ViT the class token after the final norm.
         For groups `[sum of n, C]`.
@@ -69,7 +75,12 @@ class EsViTModelOutput(ModelOutput):
 
 @dataclass
 class EsViTImageClassifierOutput(ModelOutput):
-    """loss (scalar, if labels were given), logits (`[B, num_labels]`), and the records of [`EsViTModelOutput`]."""
+    """Holds the outputs of [`EsViTForImageClassification`].
+
+    loss (scalar): The loss, if labels were given.
+    logits (`[B, num_labels]`): The scores of the classes.
+    hidden_states, attentions, reshaped_hidden_states: The same as in [`EsViTModelOutput`].
+    """
 
     loss: torch.Tensor | None = None
     logits: torch.Tensor | None = None
@@ -80,7 +91,7 @@ class EsViTImageClassifierOutput(ModelOutput):
 
 @dataclass
 class EsViTForPreTrainingOutput(ModelOutput):
-    """What the losses of `losses.py` need: never the logits, only their two factors.
+    """Holds what the losses of `losses.py` need: never the logits, only their two factors.
 
     view_embeddings (`[N, bottleneck]`): Unit vectors z of the views, crop group after crop group.
     view_prototypes (`[K, bottleneck]`): Effective weight of the view head's last layer; logits are z times its
@@ -99,8 +110,10 @@ class EsViTForPreTrainingOutput(ModelOutput):
 
 
 def describe_preprocessing(config: EsViTConfig) -> dict:
-    """The paper's evaluation transform as fields of a [`BitImageProcessor`]: shortest edge to 256, bicubic, centre crop of
-    224, ImageNet statistics. Other construction sizes keep that ratio.
+    """Returns the paper's evaluation transform as fields of a [`BitImageProcessor`].
+
+    The shortest edge is resized to 256, bicubic, the centre cropped to 224, and ImageNet's statistics normalise. Other
+    construction sizes keep that ratio.
     """
     height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
     return {
@@ -120,7 +133,7 @@ def describe_preprocessing(config: EsViTConfig) -> dict:
 
 
 class EsViTPreTrainedModel(PreTrainedModel):
-    """Weight initialisation, and a `save_pretrained` whose folder also loads where this package is not installed."""
+    """Initialises weights, and saves folders that also load where this package is not installed."""
 
     config: EsViTConfig
     config_class = EsViTConfig
@@ -147,13 +160,15 @@ class EsViTPreTrainedModel(PreTrainedModel):
 
     @classmethod
     def _can_set_attn_implementation(cls) -> bool:
-        # transformers looks for the attention interface in this file only; ours is in the architecture's file.
+        # transformers looks for the attention interface in this file only; ours is in the file of the architecture.
         return True
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """As the original: truncated normals for linear layers, torch's default for convolutions. A module with an
-        `init_weights` initialises its own parameters, and it may replace what is said here.
+        """Initialises a module as the original does.
+
+        Linear layers get truncated normals, convolutions torch's default. A module with an `init_weights` initialises
+        its own parameters, and may replace these rules.
         """
         std = self.config.initializer_range
         own = None if isinstance(module, PreTrainedModel) else getattr(module, "init_weights", None)
@@ -176,8 +191,10 @@ class EsViTPreTrainedModel(PreTrainedModel):
             super()._init_weights(module)
 
     def save_pretrained(self, save_directory, is_main_process: bool = True, **kwargs):  # type: ignore[override]
-        """As [`PreTrainedModel.save_pretrained`]; the folder also holds the code files, `auto_map` entries for every head,
-        and the evaluation transform (a `preprocessor_config.json` that is already there is kept).
+        """Saves the model as [`PreTrainedModel.save_pretrained`] does, with all that loading it takes.
+
+        The folder also holds the code files, `auto_map` entries for every head, and the evaluation transform (a
+        `preprocessor_config.json` that is already there is kept).
         """
         folder = Path(save_directory)
         processor_file = folder / "preprocessor_config.json"
@@ -189,7 +206,7 @@ class EsViTPreTrainedModel(PreTrainedModel):
 
 
 class EsViTModel(EsViTPreTrainedModel):
-    """The bare backbone: regions, and their mean as the view feature."""
+    """Computes regions, and their mean as the view feature."""
 
     _auto_class = "AutoModel"
     _keys_to_ignore_on_load_unexpected = [
@@ -214,7 +231,11 @@ class EsViTModel(EsViTPreTrainedModel):
         return self.encoder.input_embedding()
 
     def check_crops(self, pixel_values: torch.Tensor | list[torch.Tensor] | None) -> list[torch.Tensor]:
-        """The input as a list of groups, refused where its type or shape cannot be right. Values are not looked at."""
+        """Returns the input as a list of groups. Values are not looked at.
+
+        Raises:
+            EsViTInputError: its type or shape cannot be right.
+        """
         crops = [pixel_values] if isinstance(pixel_values, torch.Tensor) else pixel_values
         if crops is None or len(crops) == 0:
             raise EsViTInputError("pixel_values is missing; pass a float tensor [batch, channels, height, width].")
@@ -241,7 +262,9 @@ class EsViTModel(EsViTPreTrainedModel):
         output_maps_before_merging: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> EsViTModelOutput:
-        """Args:
+        """Computes regions and view features.
+
+        Args:
             pixel_values: normalised images `[B, channels, H, W]` of any size that the architecture takes, or a list of
                 such tensors (groups of crops of different sizes), which go through the backbone together.
             output_maps_before_merging: take `reshaped_hidden_states` before patch merging.
@@ -264,11 +287,15 @@ class EsViTModel(EsViTPreTrainedModel):
         )
 
     def n_last_blocks_features(self, pixel_values: torch.Tensor, n: int = 4, append_mean: bool = False) -> torch.Tensor:
-        """The feature of the paper's linear probe: the outputs of the last `n` blocks, counted over all stages and before
-        patch merging, each averaged over its tokens (those of the last stage after the final norm), concatenated in
-        order. Swin-T with n = 4: `[B, 2304]`; the last C entries are the view feature. Of a ViT the class tokens, each
-        after the final norm, and with `append_mean` also the mean of the regions: DeiT-S with n = 4 `[B, 1536]`, with
-        n = 1 and the mean `[B, 768]`. A backbone of transformers gives its view feature alone, n = 1.
+        """Computes the feature of the paper's linear probe.
+
+        It is the outputs of the last `n` blocks, counted over all stages and before patch merging, each averaged over
+        its tokens (those of the last stage after the final norm), concatenated in order. Swin-T with n = 4: `[B,
+        2304]`; the last C entries are the view feature.
+
+        A ViT gives the class tokens, each after the final norm, and with `append_mean` also the mean of the regions:
+        DeiT-S with n = 4 `[B, 1536]`, with n = 1 and the mean `[B, 768]`. A backbone of transformers gives its view
+        feature alone, n = 1.
 
         Raises:
             ValueError: n is no integer between 1 and the number of blocks.
@@ -282,8 +309,10 @@ class EsViTModel(EsViTPreTrainedModel):
 
 
 class EsViTBackbone(BackboneMixin, EsViTPreTrainedModel):
-    """Feature maps for detection and segmentation heads. Each returned stage has a LayerNorm; the last stage's is the
-    pretrained final norm, the others (which pretraining does not have) are new and to be trained with the head.
+    """Computes feature maps for detection and segmentation heads.
+
+    Each returned stage has a LayerNorm. The last stage's is the pretrained final norm; the others, which pretraining
+    does not have, are new and to be trained with the head.
     """
 
     _auto_class = "AutoBackbone"
@@ -306,7 +335,7 @@ class EsViTBackbone(BackboneMixin, EsViTPreTrainedModel):
     @can_return_tuple
     @filter_output_hidden_states
     def forward(self, pixel_values: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> BackboneOutput:
-        """`[B, channels, H, W]` -> `feature_maps`, one `[B, C_s, H_s, W_s]` for each of `out_features`."""
+        """Computes from `[B, channels, H, W]` a map `[B, C_s, H_s, W_s]` for each of `out_features`."""
         if isinstance(pixel_values, list | tuple):
             raise EsViTInputError(
                 f"A backbone takes one tensor, got a list of {len(pixel_values)}: groups of several sizes have no map."
@@ -326,6 +355,7 @@ class EsViTBackbone(BackboneMixin, EsViTPreTrainedModel):
         )
 
     def normalize(self, stage: str, feature_map: torch.Tensor) -> torch.Tensor:
+        """Norms a map, unless it comes normed from a backbone of transformers."""
         if self.config.family.wraps_backbone:
             return feature_map
         norm = self.esvit.encoder.norm if stage == self.stage_names[-1] else self.hidden_states_norms[stage]
@@ -333,7 +363,7 @@ class EsViTBackbone(BackboneMixin, EsViTPreTrainedModel):
 
 
 class EsViTForImageClassification(EsViTPreTrainedModel):
-    """A linear classifier on the view feature."""
+    """Classifies images by a linear layer on the view feature."""
 
     _auto_class = "AutoModelForImageClassification"
     _keys_to_ignore_on_load_unexpected = [r"^(view|region)_(head\.|center$)", r"^hidden_states_norms\."]
@@ -352,7 +382,7 @@ class EsViTForImageClassification(EsViTPreTrainedModel):
         labels: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> EsViTImageClassifierOutput:
-        """`[B, channels, H, W]` and, for the loss, `labels` as in every transformers image classifier."""
+        """Classifies `[B, channels, H, W]`; `labels` give a loss as in every transformers image classifier."""
         outputs = self.esvit(pixel_values, **kwargs)
         logits = self.classifier(outputs.pooler_output)
         loss = None if labels is None else self.loss_function(labels, logits, self.config, **kwargs)
@@ -366,8 +396,9 @@ class EsViTForImageClassification(EsViTPreTrainedModel):
 
 
 class EsViTForPreTraining(EsViTPreTrainedModel):
-    """Backbone, view head and (with `config.region_head`) region head, of a student or of a teacher. The centres of the
-    teacher's logits are buffers, so that a saved teacher is all that continued pretraining needs.
+    """Holds the backbone, the view head and (with `config.region_head`) the region head of a student or a teacher.
+
+    The centres of the teacher's logits are buffers, so that a saved teacher is all that continued pretraining needs.
     """
 
     _auto_class = "AutoModelForPreTraining"
@@ -386,8 +417,9 @@ class EsViTForPreTraining(EsViTPreTrainedModel):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
-        """As [`PreTrainedModel.from_pretrained`], which makes all parameters trainable; frozen ones stay so here. Where
-        heads and centres are in a file of their own (`pretraining_heads.safetensors`), they are loaded too.
+        """Loads the model as [`PreTrainedModel.from_pretrained`] does, but frozen parameters stay frozen.
+
+        Heads and centres that are in a file of their own (`pretraining_heads.safetensors`) are loaded, too.
         """
         if pretrained_model_name_or_path is not None and "variant" not in kwargs:
             options = {name: kwargs[name] for name in DOWNLOAD_OPTIONS if kwargs.get(name) is not None}
@@ -408,9 +440,11 @@ class EsViTForPreTraining(EsViTPreTrainedModel):
     def forward(
         self, pixel_values: torch.Tensor | list[torch.Tensor] | None = None, **kwargs: Unpack[TransformersKwargs]
     ) -> EsViTForPreTrainingOutput:
-        """Args:
-        pixel_values: a list of crop groups, each `[crops * B, channels, h, w]` with all images of its first crop,
-            then all of its second, and so on; or a single such tensor.
+        """Computes what the losses need.
+
+        Args:
+            pixel_values: a list of crop groups, each `[crops * B, channels, h, w]` with all images of its first crop,
+                then all of its second, and so on; or a single such tensor.
         """
         outputs = self.esvit(pixel_values, **kwargs)
         features = outputs.last_hidden_state.flatten(0, 1)

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The projection head of the view and of the region task: an MLP, L2 normalisation, weight-normalised prototypes."""
+"""Defines the projection head of both tasks: an MLP, L2 normalisation, weight-normalised prototypes."""
 
 import math
 
@@ -13,8 +13,9 @@ from .configuration_esvit import EsViTConfig
 
 
 class EsViTPrototypes(nn.Module):
-    """K prototypes of unit direction and norm g: row k is `g_k * v_k / |v_k|`. Kept as plain parameters (not torch's
-    weight norm hook) so that the teacher can be a deep copy of the student.
+    """Holds K prototypes of unit direction and norm g: row k is `g_k * v_k / |v_k|`.
+
+    They are plain parameters, not torch's weight norm hook, so that the teacher can be a deep copy of the student.
     """
 
     def __init__(self, num_prototypes: int, dim: int, trainable_norm: bool):
@@ -28,13 +29,14 @@ class EsViTPrototypes(nn.Module):
         init.uniform_(self.weight_v, -bound, bound)
 
     def forward(self) -> torch.Tensor:
-        """The effective weight `[K, bottleneck]`."""
+        """Returns the effective weight `[K, bottleneck]`."""
         return torch._weight_norm(self.weight_v, self.weight_g, 0)
 
 
 class EsViTProjectionHead(nn.Module):
-    """Backbone features to bottleneck vectors; the logits are their products with the prototypes, and are never formed
-    here because the loss needs them only in chunks.
+    """Projects backbone features to bottleneck vectors.
+
+    The logits are their products with the prototypes. They are never formed here, as the loss needs them in chunks.
     """
 
     def __init__(self, config: EsViTConfig):
@@ -52,6 +54,6 @@ class EsViTProjectionHead(nn.Module):
         )
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """`[rows, C]` -> unit vectors z `[rows, bottleneck]`, in float32 (float64 stays)."""
+        """Projects `[rows, C]` to unit vectors z `[rows, bottleneck]`, in float32 (float64 stays)."""
         bottleneck = self.mlp(features)
         return F.normalize(bottleneck.to(torch.promote_types(bottleneck.dtype, torch.float32)), dim=-1)

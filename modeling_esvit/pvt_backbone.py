@@ -1,10 +1,10 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""PVT, the Pyramid Vision Transformer (arXiv 2102.12122), as a backbone: a row of the paper's comparison (arXiv
-2106.09785, Table 4). transformers has its model, whose weights fit here, but no `AutoBackbone` of it, and the model
-takes images of one size alone.
+"""Defines PVT, the Pyramid Vision Transformer (arXiv 2102.12122), as a backbone.
 
-The last map is normed and without the class token, which its tokens attend to.
+It is a row of the paper's comparison (arXiv 2106.09785, Table 4). transformers has its model, whose weights fit here,
+but no `AutoBackbone` of it, and that model takes images of one size alone. The last map is normed and without the class
+token, which its tokens attend to.
 """
 
 from typing import Any
@@ -23,7 +23,7 @@ from transformers.utils.generic import can_return_tuple
 
 @strict
 class EsViTPvtConfig(BackboneConfigMixin, PvtConfig):
-    """A [`PvtConfig`] with the names of its stages, and of those whose maps are wanted."""
+    """Adds to a [`PvtConfig`] the names of the stages, and of those whose maps are wanted."""
 
     model_type = "esvit_pvt"
 
@@ -39,14 +39,17 @@ class EsViTPvtConfig(BackboneConfigMixin, PvtConfig):
 
 
 class EsViTPvtPatchEmbeddings(PvtPatchEmbeddings):
-    """Patches of images of any size: the table of positions is resized bilinearly, as PVT's authors do."""
+    """Embeds images of any size. The table of positions is resized bilinearly, as PVT's authors do."""
 
     def interpolate_pos_encoding(self, embeddings: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        """Args:
+        """Resizes the positions of the map at construction.
+
+        Args:
             embeddings: `[1, rows * columns, C]`, of the map at construction.
             height, width: of the map at hand, in tokens.
 
-        Returns: `[1, height * width, C]`
+        Returns:
+            `[1, height * width, C]`.
         """
         rows, columns = (size // patch for size, patch in zip(self.image_size, self.patch_size, strict=True))
         if (rows, columns) == (height, width):
@@ -56,7 +59,7 @@ class EsViTPvtPatchEmbeddings(PvtPatchEmbeddings):
 
 
 class EsViTPvtBackbone(BackboneMixin, PvtPreTrainedModel):
-    """The maps of a PVT's stages."""
+    """Returns the maps of a PVT's stages."""
 
     config_class = EsViTPvtConfig
 
@@ -68,7 +71,7 @@ class EsViTPvtBackbone(BackboneMixin, PvtPreTrainedModel):
         self.post_init()
 
     def for_any_size(self, stage: int) -> EsViTPvtPatchEmbeddings:
-        """In place of what transformers embeds the patches of a stage with."""
+        """Returns an embedding for images of any size, in place of the one that transformers built."""
         built = self.encoder.patch_embeddings[stage]
         return EsViTPvtPatchEmbeddings(
             self.config,
@@ -88,11 +91,13 @@ class EsViTPvtBackbone(BackboneMixin, PvtPreTrainedModel):
         output_attentions: bool | None = None,
         return_dict: bool | None = None,
     ) -> BackboneOutput:
-        """Args:
-        pixel_values: `[batch, channels, height, width]`, sides of at least 32 pixels for four stages.
-        output_hidden_states: also return the maps of all stages.
-        output_attentions: also return the weights of each block, `[batch, heads, queries, keys]`.
-        return_dict: False returns a tuple.
+        """Computes the maps of `out_features`.
+
+        Args:
+            pixel_values: `[batch, channels, height, width]`, sides of at least 32 pixels for four stages.
+            output_hidden_states: also return the maps of all stages.
+            output_attentions: also return the weights of each block, `[batch, heads, queries, keys]`.
+            return_dict: False returns a tuple.
         """
         maps: list[torch.Tensor] = []
         attentions: list[torch.Tensor] = []

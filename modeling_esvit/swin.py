@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The Swin backbone as EsViT uses it (arXiv 2106.09785, section 3.1; Swin: arXiv 2103.14030).
+"""Defines the Swin backbone as EsViT uses it (arXiv 2106.09785, section 3.1; Swin: arXiv 2103.14030).
 
 It differs from transformers' own Swin where published EsViT weights depend on it: window and shift of a stage are
 fixed at construction and never follow the input, padding is not masked, every epsilon is `layer_norm_eps`, DropPath is
@@ -61,7 +61,7 @@ PART_TOKENS = 4096  # tokens that pass through a block at a time on a CPU, so th
 
 
 class EsViTSwinPatchEmbed(nn.Module):
-    """Patches of every group to packed tokens. Pixels beyond a multiple of the patch size are cropped."""
+    """Embeds the patches of every group. Pixels beyond a multiple of the patch size are cropped."""
 
     def __init__(self, config: "EsViTConfig"):
         super().__init__()
@@ -87,7 +87,7 @@ class EsViTSwinPatchEmbed(nn.Module):
         return self.dropout(tokens), grids
 
     def position_embedding(self, embedding: torch.Tensor, grids: list[Grid]) -> torch.Tensor:
-        """The learned embedding at each group's size, resized bicubically where that is not its own size."""
+        """Returns the learned embedding at each group's size, resized bicubically for any size but its own."""
         image = embedding.unflatten(1, self.position_grid).permute(0, 3, 1, 2)
         resized = [
             image if (h, w) == self.position_grid else F.interpolate(image, size=(h, w), mode="bicubic")
@@ -99,7 +99,7 @@ class EsViTSwinPatchEmbed(nn.Module):
 
 
 class EsViTSwinAttention(nn.Module):
-    """Multi-head self-attention inside (shifted) windows with a relative position bias."""
+    """Computes multi-head self-attention inside (shifted) windows with a relative position bias."""
 
     relative_position_index: torch.Tensor
 
@@ -124,13 +124,14 @@ class EsViTSwinAttention(nn.Module):
         init.copy_(self.relative_position_index, index_relative_positions(self.window))
 
     def position_bias(self) -> torch.Tensor:
-        """`[heads, window**2, window**2]`."""
+        """Returns the bias of each pair of a window, `[heads, window**2, window**2]`."""
         bias = self.relative_position_bias_table[self.relative_position_index]
         return bias.view(self.window**2, self.window**2, self.num_heads).permute(2, 0, 1)
 
     def additive_mask(self, grid: Grid, masks: ByShape, biases: ByShape) -> torch.Tensor:
-        """Bias and mask of all windows of a map `[1, windows * heads, window**2, window**2]` (for legacy masks of as many
-        images as they repeat after), kept in `biases`.
+        """Returns bias and mask of all windows of a map, `[1, windows * heads, window**2, window**2]`.
+
+        Legacy masks are those of as many images as they repeat after. What is computed is kept in `biases`.
         """
         n, h, w = grid
         if (h, w) not in biases:
@@ -152,12 +153,14 @@ class EsViTSwinAttention(nn.Module):
         biases: ByShape,
         output_attentions: bool = False,
     ) -> tuple[torch.Tensor, AttentionWeights]:
-        """Args:
-        hidden_states: packed tokens.
-        norm: is applied to them first.
-        masks: of shifted windows, see [`make_shift_mask`] and [`make_legacy_shift_masks`].
-        biases: what earlier calls with other parts of the same batch have computed; the rest is added.
-        output_attentions: also return the weights of each group `[n * windows, heads, window**2, window**2]`.
+        """Attends inside the windows of each group.
+
+        Args:
+            hidden_states: packed tokens.
+            norm: is applied to them first.
+            masks: of shifted windows, see [`make_shift_mask`] and [`make_legacy_shift_masks`].
+            biases: what earlier calls with other parts of the same batch have computed; the rest is added.
+            output_attentions: also return the weights of each group `[n * windows, heads, window**2, window**2]`.
         """
         attend = attention_function(self.config, output_attentions)
         layout = (grids, self.window, self.shift, self.num_heads)
@@ -182,14 +185,14 @@ class EsViTSwinAttention(nn.Module):
         return hidden_states, weights[0] if len(weights) == 1 else tuple(weights)
 
     def padded(self, norm: TokenFunction, grids: list[Grid]) -> TokenFunction:
-        """`norm`, and a row of zeros after it if windows need padding, which belongs *before* the projection."""
+        """Returns `norm`, followed by a row of zeros if windows need padding: that belongs *before* the projection."""
         if not is_padded(grids, self.window):
             return norm
         return lambda tokens: F.pad(norm(tokens).flatten(0, 1), (0, 0, 0, 1))
 
 
 class EsViTSwinLayer(EsViTLayer):
-    """A block: window attention and MLP, each pre-normed, residual and under DropPath."""
+    """Holds a block: window attention and MLP, each pre-normed, residual and under DropPath."""
 
     def __init__(self, config: "EsViTConfig", dim: int, num_heads: int, window: int, shift: int, drop_path: float):
         super().__init__()
@@ -220,7 +223,7 @@ class EsViTSwinLayer(EsViTLayer):
 
 
 class EsViTSwinPatchMerging(nn.Module):
-    """2 x 2 tokens to one of twice the width; odd maps are zero-padded at the bottom and right."""
+    """Merges 2 x 2 tokens into one of twice the width; odd maps are zero-padded at the bottom and right."""
 
     def __init__(self, config: "EsViTConfig", dim: int):
         super().__init__()
@@ -233,7 +236,7 @@ class EsViTSwinPatchMerging(nn.Module):
 
     @staticmethod
     def merge(hidden_states: torch.Tensor, grids: list[Grid]) -> torch.Tensor:
-        """`[..., C]` -> `[..., 4C]`, a quarter as many tokens."""
+        """Joins the channels of 2 x 2 tokens: `[..., C]` -> `[..., 4C]`, a quarter as many tokens."""
         merged = []
         for group in split_groups(hidden_states, grids):
             group = F.pad(group, (0, 0, 0, group.shape[2] % 2, 0, group.shape[1] % 2))
@@ -243,7 +246,7 @@ class EsViTSwinPatchMerging(nn.Module):
 
 
 class EsViTSwinStage(EsViTStage):
-    """Blocks of one resolution, then (but for the last stage) patch merging."""
+    """Holds the blocks of one resolution and (but for the last stage) patch merging."""
 
     def __init__(self, config: "EsViTConfig", index: int, drop_path: list[float]):
         super().__init__()
@@ -259,7 +262,7 @@ class EsViTSwinStage(EsViTStage):
         self.downsample = None if is_last else EsViTSwinPatchMerging(config, dim)
 
     def make_shift_masks(self, grids: list[Grid], like: torch.Tensor) -> ByShape:
-        """The masks of the shifted blocks; none in a stage without shift."""
+        """Returns the masks of the shifted blocks; none in a stage without shift."""
         if not self.shift:
             return {}
         if self.legacy_map is not None and self.training:
@@ -287,7 +290,10 @@ class EsViTSwinStage(EsViTStage):
 
 
 class EsViTSwinEncoder(nn.Module):
-    """Patch embedding, stages, final norm."""
+    """Holds patch embedding, stages and final norm.
+
+    Every encoder offers `input_embedding`, `check_size`, `norm` (the final one) and `forward`.
+    """
 
     def __init__(self, config: "EsViTConfig"):
         super().__init__()
@@ -302,8 +308,10 @@ class EsViTSwinEncoder(nn.Module):
         return self.patch_embed.proj
 
     def check_size(self, height: int, width: int) -> None:
-        """Raises:
-        EsViTInputError: no encoder of this kind takes an image of this size.
+        """Checks that an image of this size has a patch.
+
+        Raises:
+            EsViTInputError: it has none.
         """
         if min(height, width) < self.patch_size:
             raise EsViTInputError(
@@ -312,7 +320,7 @@ class EsViTSwinEncoder(nn.Module):
             )
 
     def forward(self, crops: list[torch.Tensor], request: EncoderRequest) -> EncoderOutput:
-        """The crops of each group are `[n, channels, height, width]`."""
+        """Encodes groups of crops, each `[n, channels, height, width]`."""
         tokens, grids = self.patch_embed(crops)
         maps = [to_map(tokens, grids)] if request.maps else []
         pooled_blocks: list[torch.Tensor] = []
@@ -333,8 +341,10 @@ class EsViTSwinEncoder(nn.Module):
 
 
 def find_token_grids(config: "EsViTConfig", height: int, width: int) -> list[TokenGrid]:
-    """Returns the grid of each stage. The image is cropped to whole patches, once; the last token of an odd map is merged
-    with padding, and so covers fewer pixels.
+    """Returns the grid of each stage.
+
+    The image is cropped to whole patches, once. The last token of an odd map is merged with padding, and so covers
+    fewer pixels.
     """
     rows, columns = height // config.patch_size, width // config.patch_size
     seen = (rows * config.patch_size, columns * config.patch_size)

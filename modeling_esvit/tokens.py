@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Tokens as the encoders of all families pass them on, and what every family does with them.
+"""Defines how the encoders of all families pass tokens on, and the parts that they share.
 
 A forward pass takes crops of several sizes at once. Their tokens are *packed*: one tensor `[1, T, C]` that holds group
 after group, each group being `n` images of `h` x `w` tokens (a *grid*). Everything that works per token sees the packed
@@ -31,25 +31,25 @@ AttentionWeights = torch.Tensor | tuple[torch.Tensor, ...] | None  # one tensor 
 
 
 class EsViTInputError(EsViTError, ValueError):
-    """Pixel values that the model cannot take: wrong rank, type or channels, or an impossible size."""
+    """Raised when a model cannot take pixel values: wrong rank, type or channels, or an impossible size."""
 
 
 class EsViTStage(nn.Module):
-    """A stage of an encoder. Its first output is recorded as a hidden state; so is the first stage's first input."""
+    """Marks a stage of an encoder. Its first output is a hidden state; so is the first input of the first stage."""
 
 
 class EsViTLayer(GradientCheckpointingLayer):
-    """A block of an encoder. Its second output is recorded as attentions."""
+    """Marks a block of an encoder. Its second output is recorded as attentions."""
 
 
 @dataclass(frozen=True)
 class EncoderRequest:
-    """What an encoder makes beside the regions and the view feature.
+    """Says what an encoder returns beside the regions and the view feature.
 
     attentions: have each block compute its attention weights, which the model records.
     maps: the maps of the stem and of the stages (one group only).
-    before_merging: these are taken before patch merging, at the stage's own resolution. Of a Swin alone: stages of the
-        others merge at their beginning.
+    before_merging: take these maps before patch merging, at the resolution of the stage. This is for Swin alone: stages
+        of the others merge at their beginning.
     last_blocks: the pooled outputs of this many last blocks, counted over all stages.
     """
 
@@ -61,7 +61,7 @@ class EncoderRequest:
 
 @dataclass
 class EncoderOutput:
-    """What a backbone returns for a list of crop groups.
+    """Holds what an encoder returns for a list of crop groups.
 
     tokens: regions after the final norm, `[n, h * w, C]` for one group, else packed `[1, sum n * h * w, C]`.
     grids: one `(n, h, w)` a group.
@@ -82,14 +82,15 @@ def count_tokens(grids: list[Grid]) -> list[int]:
 
 
 def split_groups(tokens: torch.Tensor, grids: list[Grid]) -> list[torch.Tensor]:
-    """`[B, T, C]`, packed or not, to one `[n, h, w, C]` a group."""
+    """Splits `[B, T, C]`, packed or not, into one `[n, h, w, C]` a group."""
     groups = tokens.flatten(0, 1).split(count_tokens(grids)) if len(grids) > 1 else [tokens]
     return [group.reshape(n, h, w, tokens.shape[-1]) for group, (n, h, w) in zip(groups, grids, strict=True)]
 
 
 def recompute_inner(linear: nn.Module, function: TokenFunction, x: torch.Tensor) -> torch.Tensor:
-    """`linear(function(x))`. In training, what `function` (a norm, an activation) returns is not stored for the backward
-    pass but computed there again: it costs little, and would be half of what a block stores.
+    """Returns `linear(function(x))`, and in training computes `function(x)` again in the backward pass.
+
+    `function` is a norm or an activation. Its result costs little, and would be half of what a block stores.
     """
     if not (linear.training and torch.is_grad_enabled()):
         return linear(function(x))
@@ -97,7 +98,7 @@ def recompute_inner(linear: nn.Module, function: TokenFunction, x: torch.Tensor)
 
 
 class EsViTMLP(nn.Module):
-    """Two linear layers of a block, by the names that timm and the original have for them."""
+    """Holds the two linear layers of a block, by the names that timm and the original have for them."""
 
     def __init__(self, config: "EsViTConfig", dim: int):
         super().__init__()
@@ -108,20 +109,23 @@ class EsViTMLP(nn.Module):
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
     def forward(self, hidden_states: torch.Tensor, norm: TokenFunction) -> torch.Tensor:
-        """Any `[..., C]`; `norm` is applied first."""
+        """Transforms any `[..., C]`; `norm` is applied first."""
         hidden = recompute_inner(self.fc1, norm, hidden_states)
         return self.dropout(recompute_inner(self.fc2, lambda hidden: self.dropout(self.act(hidden)), hidden))
 
 
 def pack_groups(groups: list[torch.Tensor]) -> torch.Tensor:
-    """One `[n, ..., C]` a group to the packed tensor; a single group to `[n, T, C]`."""
+    """Packs one `[n, ..., C]` a group; a single group becomes `[n, T, C]`."""
     if len(groups) == 1:
         return groups[0].flatten(1, -2)
     return torch.cat([group.flatten(0, -2) for group in groups]).unsqueeze(0)
 
 
 def split_images(grids: list[Grid], limit: int) -> list[list[Grid]]:
-    """The images of all groups, in order, in parts of at most `limit` tokens, or of one image where that has more."""
+    """Splits the images of all groups, in order, into parts of at most `limit` tokens.
+
+    An image that has more is a part of its own.
+    """
     parts: list[list[Grid]] = [[]]
     room = limit
     for n, h, w in grids:
@@ -137,41 +141,42 @@ def split_images(grids: list[Grid], limit: int) -> list[list[Grid]]:
 
 
 def pool_groups(tokens: torch.Tensor, grids: list[Grid]) -> torch.Tensor:
-    """Mean over the tokens of each image: `[sum n, C]`, group after group."""
+    """Averages the tokens of each image: `[sum n, C]`, group after group."""
     return torch.cat([group.mean(dim=(1, 2)) for group in split_groups(tokens, grids)])
 
 
 def to_map(tokens: torch.Tensor, grids: list[Grid]) -> torch.Tensor:
-    """The only group's tokens `[n, h * w, C]` as `[n, C, h, w]`."""
+    """Returns the tokens of the only group, `[n, h * w, C]`, as `[n, C, h, w]`."""
     (group,) = split_groups(tokens, grids)
     return group.permute(0, 3, 1, 2).contiguous()
 
 
 def add_branch(tokens: torch.Tensor, branch: torch.Tensor, factors: torch.Tensor | None) -> torch.Tensor:
+    """Adds a branch to the tokens, times the factor of each token where there are factors."""
     return tokens + branch if factors is None else torch.addcmul(tokens, branch, factors)
 
 
 def spread_drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:
-    """Of each block of each stage: from 0 to `rate`, linearly over all blocks."""
+    """Returns the rate of each block of each stage: from 0 to `rate`, linearly over all blocks."""
     last = max(sum(depths) - 1, 1)
     rates = iter([rate * block / last for block in range(sum(depths))])
     return [list(itertools.islice(rates, depth)) for depth in depths]
 
 
 class EsViTDropPath(nn.Module):
-    """Stochastic depth: one draw for each crop of each image, expanded to the tokens of that crop."""
+    """Draws stochastic depth: one factor for each crop of each image, expanded to the tokens of that crop."""
 
     def __init__(self, rate: float):
         super().__init__()
         self.rate = rate
 
     def draw(self, num_samples: int, like: torch.Tensor) -> torch.Tensor:
-        """Factors `[num_samples]`: 0 with probability `rate`, else 1 / (1 - rate)."""
+        """Draws factors `[num_samples]`: 0 with probability `rate`, else 1 / (1 - rate)."""
         keep = 1.0 - self.rate
         return like.new_empty(num_samples).bernoulli_(keep).div_(keep)
 
     def forward(self, grids: list[Grid], like: torch.Tensor) -> torch.Tensor | None:
-        """The factor of each token of packed groups, `[T, 1]`; None if all are 1."""
+        """Returns the factor of each token of packed groups, `[T, 1]`; None if all are 1."""
         if self.rate == 0.0 or not self.training:
             return None
         factors = self.draw(sum(n for n, _, _ in grids), like).split([n for n, _, _ in grids])

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The ViL backbone as EsViT uses it (arXiv 2106.09785, section 3.1; Vision Longformer: arXiv 2103.15358).
+"""Defines the ViL backbone as EsViT uses it (arXiv 2106.09785, section 3.1; Vision Longformer: arXiv 2103.15358).
 
 A stage embeds the map before it, puts its own learned global tokens in front of the tokens of each image, and drops
 them at its end: only local tokens go on. The first stages attend sparsely, the later ones densely.
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
 
 def find_construction_side(config: "EsViTConfig", stage: int) -> int:
-    """Side of the map of a stage, in tokens, at construction."""
+    """Returns the side of the map of a stage, in tokens, at construction."""
     side = config.image_size if isinstance(config.image_size, int) else config.image_size[0]
     for stride in config.patch_strides[: stage + 1]:
         side //= stride
@@ -60,28 +60,28 @@ def find_construction_side(config: "EsViTConfig", stage: int) -> int:
 
 
 def find_sequences(grids: list[Grid], num_global: int) -> list[Grid]:
-    """The sequences of each group as a map of one row."""
+    """Returns the sequences of each group as grids of one row."""
     return [(n, 1, num_global + h * w) for n, h, w in grids]
 
 
 def split_sequences(sequences: torch.Tensor, grids: list[Grid], num_global: int) -> list[torch.Tensor]:
-    """Packed sequences to one `[n, g + h * w, C]` a group."""
+    """Splits packed sequences into one `[n, g + h * w, C]` a group."""
     return [group.flatten(1, 2) for group in split_groups(sequences, find_sequences(grids, num_global))]
 
 
 def drop_global_tokens(sequences: torch.Tensor, grids: list[Grid], num_global: int) -> torch.Tensor:
-    """Packed sequences without their global tokens."""
+    """Returns packed sequences without their global tokens."""
     return pack_groups([group[:, num_global:] for group in split_sequences(sequences, grids, num_global)])
 
 
 def pool_sequences(sequences: torch.Tensor, grids: list[Grid], num_global: int) -> torch.Tensor:
-    """The first global token of each image, or the mean of its tokens where there is none: `[sum n, C]`."""
+    """Returns the first global token of each image, or the mean of its tokens if it has none: `[sum n, C]`."""
     groups = split_sequences(sequences, grids, num_global)
     return torch.cat([group[:, 0] if num_global else group.mean(dim=1) for group in groups])
 
 
 class EsViTViLEmbedding(nn.Module):
-    """Patches of a map to tokens; what is beyond a multiple of the patch size is cropped. Holds the global tokens."""
+    """Embeds patches of a map, cropped to a multiple of the patch size. Holds the global tokens."""
 
     def __init__(self, config: "EsViTConfig", stage: int):
         super().__init__()
@@ -99,13 +99,13 @@ class EsViTViLEmbedding(nn.Module):
             init.trunc_normal_(self.cls_token, std=std)
 
     def forward(self, maps: list[torch.Tensor]) -> tuple[torch.Tensor, list[Grid]]:
-        """One `[n, channels, height, width]` a group to packed local tokens."""
+        """Embeds one `[n, channels, height, width]` a group; returns packed local tokens and their grids."""
         embedded = [self.proj(images).permute(0, 2, 3, 1) for images in maps]
         grids = [(m.shape[0], m.shape[1], m.shape[2]) for m in embedded]
         return self.norm_embed(pack_groups(embedded)), grids
 
     def add_global_tokens(self, tokens: torch.Tensor, grids: list[Grid]) -> torch.Tensor:
-        """Packed local tokens to packed sequences."""
+        """Turns packed local tokens into packed sequences."""
         if not self.num_global:
             return tokens
         groups = [group.flatten(1, 2) for group in split_groups(tokens, grids)]
@@ -115,7 +115,7 @@ class EsViTViLEmbedding(nn.Module):
 
 
 class EsViTViLAttentionBlock(EsViTLayer):
-    """Pre-normed attention, residual and under DropPath."""
+    """Holds pre-normed attention, residual and under DropPath."""
 
     def __init__(self, config: "EsViTConfig", stage: int, drop_path: float):
         super().__init__()
@@ -134,7 +134,7 @@ class EsViTViLAttentionBlock(EsViTLayer):
     def forward(
         self, hidden_states: torch.Tensor, grids: list[Grid], output_attentions: bool = False
     ) -> tuple[torch.Tensor, AttentionWeights]:
-        """Packed sequences to the same, and the weights of each group if asked for."""
+        """Transforms packed sequences; also returns the weights of each group if they are asked for."""
         groups = split_sequences(self.norm(hidden_states), grids, self.num_global)
         outputs, weights = zip(
             *(self.attn(group, h, w, output_attentions) for group, (_, h, w) in zip(groups, grids, strict=True)),
@@ -149,7 +149,7 @@ class EsViTViLAttentionBlock(EsViTLayer):
 
 
 class EsViTViLMLPBlock(GradientCheckpointingLayer):
-    """Pre-normed MLP, residual and under DropPath."""
+    """Holds a pre-normed MLP, residual and under DropPath."""
 
     def __init__(self, config: "EsViTConfig", stage: int, drop_path: float):
         super().__init__()
@@ -167,7 +167,7 @@ class EsViTViLMLPBlock(GradientCheckpointingLayer):
 
 
 class EsViTViLStage(EsViTStage, nn.ModuleList):
-    """The embedding, then attention and MLP in turns, as the original numbers them."""
+    """Holds the embedding, then attention and MLP in turns, as the original numbers them."""
 
     def __init__(self, config: "EsViTConfig", stage: int, drop_path: list[float]):
         blocks = [
@@ -183,8 +183,10 @@ class EsViTViLStage(EsViTStage, nn.ModuleList):
     def forward(
         self, hidden_states: torch.Tensor, grids: list[Grid], output_attentions: bool = False, last_blocks: int = 0
     ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-        """Packed local tokens, as the stage's embedding gives them, to packed local tokens, and packed sequences: those
-        of the last block, and of the last `last_blocks` blocks.
+        """Transforms the packed local tokens that the stage's embedding gave.
+
+        Returns packed local tokens, and packed sequences: those of the last block, and of each of the last
+        `last_blocks`.
         """
         sequences = self.embedding.add_global_tokens(hidden_states, grids)
         kept = []
@@ -197,7 +199,7 @@ class EsViTViLStage(EsViTStage, nn.ModuleList):
 
 
 class EsViTViLEncoder(nn.Module):
-    """Stages and final norm."""
+    """Holds the stages and the final norm."""
 
     def __init__(self, config: "EsViTConfig"):
         super().__init__()
@@ -215,14 +217,16 @@ class EsViTViLEncoder(nn.Module):
         return self.stages()[0].embedding.proj
 
     def set_mode(self, mode: int) -> None:
-        """Which chunks sparse attention sees from now on, see `vil_mode` of the configuration."""
+        """Sets the chunks that sparse attention sees from now on, see `vil_mode` of the configuration."""
         for module in self.modules():
             if isinstance(module, EsViTViLSparseAttention):
                 module.mode = mode
 
     def check_size(self, height: int, width: int) -> None:
-        """Raises:
-        EsViTInputError: the last stage would have no token.
+        """Checks that an image of this size has a token in the last stage.
+
+        Raises:
+            EsViTInputError: it has none.
         """
         smallest = math.prod(self.patch_strides)
         if min(height, width) < smallest:
@@ -232,7 +236,7 @@ class EsViTViLEncoder(nn.Module):
             )
 
     def forward(self, crops: list[torch.Tensor], request: EncoderRequest) -> EncoderOutput:
-        """The crops of each group are `[n, channels, height, width]`."""
+        """Encodes groups of crops, each `[n, channels, height, width]`."""
         maps: list[torch.Tensor] = []
         features: list[torch.Tensor] = []
         inputs = crops

@@ -24,11 +24,12 @@ UNSUPPORTED = {"a": "position embeddings (a1)", "r": "attention to pooled tokens
 
 
 def is_architecture_string(name: str) -> bool:
+    """Whether a name is one of these strings."""
     return re.match(r"l\d+(,|_|$)", name) is not None
 
 
 def parse_stage(text: str, number: int) -> dict[str, int]:
-    """The numbers of one stage by their letters."""
+    """Returns the numbers of one stage by their letters."""
     values = dict(DEFAULTS)
     for part in text.split(","):
         match = re.fullmatch(r"([lhdnsgpfar])(\d+)", part)
@@ -48,7 +49,7 @@ def parse_stage(text: str, number: int) -> dict[str, int]:
 
 
 def parse_architecture(text: str) -> dict[str, Any]:
-    """Fields of a configuration.
+    """Returns the fields of a configuration.
 
     Raises:
         EsViTArchitectureError: the string is malformed, or has what is not supported.
@@ -71,6 +72,6 @@ def parse_architecture(text: str) -> dict[str, Any]:
 
 
 def make_width_fields(widths: list[int]) -> dict[str, Any]:
-    """`embed_dim`, and `stage_dims` if the width does not double from stage to stage."""
+    """Returns `embed_dim`, and `stage_dims` if the width does not double from stage to stage."""
     doubling = [widths[0] * 2**stage for stage in range(len(widths))]
     return {"embed_dim": widths[0], "stage_dims": None if widths == doubling else widths}

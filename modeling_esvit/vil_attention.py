@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The two attentions of ViL, the multi-scale Vision Longformer (arXiv 2103.15358), as EsViT uses them.
+"""Defines the two attentions of ViL, the multi-scale Vision Longformer (arXiv 2103.15358), as EsViT uses them.
 
 A map of h x w tokens is cut into *chunks* of W x W. In sparse attention a local token sees all global tokens and the
 real tokens of the 3 x 3 chunks around its own; global tokens see everything. The keys of each chunk are gathered, so
@@ -28,12 +28,12 @@ SparseWeights = tuple[torch.Tensor, torch.Tensor | None]
 
 
 def find_axis_offsets(window: int) -> torch.Tensor:
-    """Row (or column) of a query minus that of a key, for keys of three chunks: `[window, 3 * window]`."""
+    """Returns the row (or column) of a query minus that of a key of three chunks: `[window, 3 * window]`."""
     return torch.arange(window)[:, None] - torch.arange(-window, 2 * window)[None, :]
 
 
 def index_chunk_positions(window: int) -> torch.Tensor:
-    """Row of the bias table for each query of a chunk and key of the 3 x 3 around it: `[W**2, 9 * W**2]`."""
+    """Returns the row of the bias table for each query and key of the 3 x 3 chunks: `[W**2, 9 * W**2]`."""
     index = find_axis_offsets(window) + 2 * window - 1
     rows, columns = (index.view(window, 3, window) for _ in range(2))  # query, chunk, key
     index = rows[:, None, :, None, :, None] * (4 * window - 1) + columns[None, :, None, :, None, :]
@@ -41,14 +41,14 @@ def index_chunk_positions(window: int) -> torch.Tensor:
 
 
 def is_within_window(window: int) -> torch.Tensor:
-    """Whether a key is at most `window` rows and columns from the query, in the layout of the position index."""
+    """Whether a key is at most `window` rows and columns away, in the layout of the position index."""
     near = (find_axis_offsets(window).abs() <= window).view(window, 3, window)
     near = near[:, None, :, None, :, None] & near[None, :, None, :, None, :]
     return near.reshape(window**2, 9 * window**2)
 
 
 def index_full_positions(side: int) -> torch.Tensor:
-    """Row of the bias table for each (query, key) of a `side` x `side` map: `[side**4]`, flat."""
+    """Returns the row of the bias table for each (query, key) of a `side` x `side` map: `[side**4]`, flat."""
     rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     rows, columns = rows.flatten(), columns.flatten()
     row_offset = rows[:, None] - rows[None, :] + side - 1
@@ -57,7 +57,7 @@ def index_full_positions(side: int) -> torch.Tensor:
 
 
 def to_chunks(features: torch.Tensor, window: int) -> torch.Tensor:
-    """`[n, h, w, F]` -> `[n, rows, columns, W**2, F]`, zero-padded at the bottom and right."""
+    """Cuts `[n, h, w, F]` into `[n, rows, columns, W**2, F]`, zero-padded at the bottom and right."""
     h, w = features.shape[1:3]
     padded = F.pad(features, (0, 0, 0, -w % window, 0, -h % window))
     chunks = padded.unflatten(2, (-1, window)).unflatten(1, (-1, window))  # [n, rows, W, columns, W, F]
@@ -65,36 +65,36 @@ def to_chunks(features: torch.Tensor, window: int) -> torch.Tensor:
 
 
 def from_chunks(chunks: torch.Tensor, window: int, height: int, width: int) -> torch.Tensor:
-    """The inverse of [`to_chunks`]."""
+    """Inverts [`to_chunks`]."""
     rows = chunks.unflatten(3, (window, window)).transpose(2, 3).flatten(3, 4).flatten(1, 2)
     return rows[:, :height, :width]
 
 
 def with_margin(chunks: torch.Tensor) -> torch.Tensor:
-    """One more chunk, of zeros, on each side of `[n, rows, columns, L, F]`."""
+    """Adds one more chunk, of zeros, on each side of `[n, rows, columns, L, F]`."""
     return F.pad(chunks, (0, 0, 0, 0, 1, 1, 1, 1))
 
 
 def take(features: torch.Tensor, dim: int, first: Place, size: int) -> torch.Tensor:
-    """`size` entries of a dimension, from `first` on."""
+    """Returns `size` entries of a dimension, from `first` on."""
     if isinstance(first, int):
         return features.narrow(dim, first, size)
     return features.index_select(dim, first + torch.arange(size, device=features.device))
 
 
 def neighbour(chunks: torch.Tensor, place: Place) -> torch.Tensor:
-    """Of chunks with a margin `[., n, rows + 2, columns + 2, ...]`, the one at `place` of each: `[., n, rows, ...]`."""
+    """Returns the chunk at `place` of each: `[., n, rows + 2, columns + 2, ...]` -> `[., n, rows, ...]`."""
     rows, columns = chunks.shape[2] - 2, chunks.shape[3] - 2
     return take(take(chunks, 2, place // 3, rows), 3, place % 3, columns)
 
 
 def to_heads(tokens: torch.Tensor, parts: int, num_heads: int) -> torch.Tensor:
-    """`[..., L, parts * heads * d]` -> `[parts, ..., heads, L, d]`; queries have one part, keys and values two."""
+    """Splits `[..., L, parts * heads * d]` into `[parts, ..., heads, L, d]`; keys and values are two parts."""
     return tokens.unflatten(-1, (parts, num_heads, -1)).movedim(-3, 0).transpose(-3, -2)
 
 
 class EsViTViLAttention(nn.Module):
-    """What both attentions have: output projection, position biases, and the call of the attention interface."""
+    """Holds what both attentions share: output projection, position biases, and the attention interface's call."""
 
     relative_position_index: torch.Tensor
 
@@ -119,12 +119,12 @@ class EsViTViLAttention(nn.Module):
             init.trunc_normal_(self.g2g_relative_position_bias, std=std)
 
     def global_bias(self, num_local: int) -> torch.Tensor:
-        """Of global queries and all keys, global ones first: `[heads, g, g + T]`."""
+        """Returns the biases of global queries and all keys, global ones first: `[heads, g, g + T]`."""
         to_local = self.g2l_relative_position_bias[0].unsqueeze(-1).expand(-1, -1, num_local)
         return torch.cat([self.g2g_relative_position_bias, to_local], dim=-1)
 
     def with_global_keys(self, bias: torch.Tensor) -> torch.Tensor:
-        """The biases `[heads, L, K]` of local queries and local keys, and before them those of global keys."""
+        """Puts the biases of global keys before those of local ones, `[heads, L, K]`; queries are local."""
         if not self.num_global:
             return bias
         to_global = self.g2l_relative_position_bias[1].unsqueeze(1).expand(-1, bias.shape[1], -1)
@@ -133,14 +133,14 @@ class EsViTViLAttention(nn.Module):
     def attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor, output_attentions: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Heads `[n, B, L, d]` and a bias `[1, B, L, K]` to `[n, L, B, d]`, and the weights if asked for."""
+        """Attends with heads `[n, B, L, d]` and a bias `[1, B, L, K]`: `[n, L, B, d]`, and the weights if asked for."""
         function = attention_function(self.config, output_attentions)
         dropout = self.config.attention_probs_dropout_prob if self.training else 0.0
         return function(self, query, key, value, bias, scaling=self.scaling, dropout=dropout)
 
 
 class EsViTViLFullAttention(EsViTViLAttention):
-    """Dense attention over the global and local tokens of an image."""
+    """Computes dense attention over the global and local tokens of an image."""
 
     def __init__(self, config: "EsViTConfig", dim: int, num_heads: int, num_global: int, side: int):
         super().__init__(config, dim, num_heads, num_global, (2 * side - 1) ** 2)
@@ -153,8 +153,10 @@ class EsViTViLFullAttention(EsViTViLAttention):
         init.copy_(self.relative_position_index, index_full_positions(self.side))
 
     def local_bias(self, num_local: int) -> torch.Tensor:
-        """`[heads, T, T]`. For a map of another number of tokens than at construction, the matrix of biases is resized as
-        if it were an image, as the published weights were trained. (It keeps rows apart but stretches columns.).
+        """Returns the biases of local queries and keys, `[heads, T, T]`.
+
+        For a map of another number of tokens than at construction, the matrix of biases is resized as if it were an
+        image, as the published weights were trained. (That keeps rows apart but stretches columns.)
         """
         bias = self.local_relative_position_bias_table[self.relative_position_index]
         bias = bias.view(self.side**2, self.side**2, self.num_heads).permute(2, 0, 1)
@@ -163,7 +165,7 @@ class EsViTViLFullAttention(EsViTViLAttention):
         return F.interpolate(bias.unsqueeze(0), size=(num_local, num_local), mode="bicubic").squeeze(0)
 
     def bias(self, num_local: int) -> torch.Tensor:
-        """`[1, heads, g + T, g + T]`."""
+        """Returns the biases of all queries and keys, `[1, heads, g + T, g + T]`."""
         bias = self.with_global_keys(self.local_bias(num_local))
         if self.num_global:
             bias = torch.cat([self.global_bias(num_local), bias], dim=1)
@@ -172,14 +174,17 @@ class EsViTViLFullAttention(EsViTViLAttention):
     def forward(
         self, tokens: torch.Tensor, height: int, width: int, output_attentions: bool = False
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """`[n, g + height * width, C]` to the same, and the weights `[n, heads, g + T, g + T]` if asked for."""
+        """Transforms `[n, g + height * width, C]`.
+
+        Also returns the weights `[n, heads, g + T, g + T]` if they are asked for.
+        """
         query, key, value = to_heads(self.qkv(tokens), 3, self.num_heads)
         output, weights = self.attend(query, key, value, self.bias(height * width), output_attentions)
         return self.dropout(self.proj(output.flatten(2))), weights
 
 
 class EsViTViLSparseAttention(EsViTViLAttention):
-    """Attention of local tokens to the global tokens and the chunks around, of global tokens to all.
+    """Computes attention of local tokens to global ones and the chunks around, and of global tokens to all.
 
     `mode` says which chunks: 0 all nine, -1 only the own. Above 0, each call in training draws one of the eight
     neighbours, which together with the own chunk is seen by the whole batch; evaluation uses all nine. With an exact
@@ -205,18 +210,18 @@ class EsViTViLSparseAttention(EsViTViLAttention):
         init.copy_(self.relative_position_index, index_chunk_positions(self.window))
 
     def places(self, device: torch.device) -> list[Place]:
-        """The chunks that each query sees, by their places in the 3 x 3 around it."""
+        """Returns the chunks that each query sees, by their places in the 3 x 3 around it."""
         if self.mode == -1:
             return [OWN]
         return [OWN, self.draw(device)] if self.mode > 0 and self.training else list(range(9))
 
     def draw(self, device: torch.device) -> torch.Tensor:
-        """The place of one neighbour, `[1]`. From torch's generator, whose state checkpoints keep."""
+        """Draws the place of one neighbour, `[1]`, from torch's generator, whose state checkpoints keep."""
         direction = torch.randint(8, (1,), device=device)
         return direction + (direction >= OWN)
 
     def local_bias(self, places: list[Place]) -> torch.Tensor:
-        """Of the queries and keys of any chunk: `[heads, W**2, len(places) * W**2]`."""
+        """Returns the biases of queries and keys of any chunk: `[heads, W**2, len(places) * W**2]`."""
 
         def by_key(index: torch.Tensor) -> torch.Tensor:
             by_place = index.view(self.window**2, 9, self.window**2)
@@ -229,7 +234,10 @@ class EsViTViLSparseAttention(EsViTViLAttention):
         return bias
 
     def bias(self, places: list[Place], height: int, width: int) -> torch.Tensor:
-        """Of all queries, chunk by chunk, with padding and what is outside of the map hidden: `[1, B, W**2, K]`."""
+        """Returns the biases of all queries, chunk by chunk: `[1, B, W**2, K]`.
+
+        Padding and what is outside of the map is hidden.
+        """
         bias = self.with_global_keys(self.local_bias(places))
         real = to_chunks(torch.ones(1, height, width, 1, device=bias.device), self.window)
         seen = self.gather(with_margin(real).unsqueeze(0), places)
@@ -238,14 +246,15 @@ class EsViTViLSparseAttention(EsViTViLAttention):
 
     @staticmethod
     def gather(chunks: torch.Tensor, places: list[Place], *before: torch.Tensor) -> torch.Tensor:
-        """The chunks around each, joined: `[., n, rows + 2, columns + 2, ..., L, d]` -> `[., n, rows, ..., K, d]`."""
+        """Joins the chunks around each: `[., n, rows + 2, columns + 2, ..., L, d]` -> `[., n, rows, ..., K, d]`."""
         return torch.cat([*before, *(neighbour(chunks, place) for place in places)], dim=-2)
 
     def local_attention(
         self, query: torch.Tensor, keys: torch.Tensor, height: int, width: int, output_attentions: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Queries `[n, T, C]` of the local tokens, keys and values `[n, g + T, 2C]` of all to `[n, T, C]`, and the weights
-        `[n * chunks, heads, W**2, K]` if asked for.
+        """Attends from local queries `[n, T, C]` to keys and values `[n, g + T, 2C]` of all: `[n, T, C]`.
+
+        Also returns the weights `[n * chunks, heads, W**2, K]` if they are asked for.
         """
         places = self.places(query.device)
         bias = self.bias(places, height, width)
@@ -269,7 +278,7 @@ class EsViTViLSparseAttention(EsViTViLAttention):
         width: int,
         output_attentions: bool,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Of some of the images."""
+        """Does the same for some of the images."""
         queries = to_heads(to_chunks(query.unflatten(1, (height, width)), self.window), 1, self.num_heads)[0]
         rows, columns = queries.shape[1:3]
         to_all = to_heads(keys[:, : self.num_global], 2, self.num_heads)[:, :, None, None]
@@ -284,7 +293,10 @@ class EsViTViLSparseAttention(EsViTViLAttention):
     def global_attention(
         self, query: torch.Tensor, keys: torch.Tensor, output_attentions: bool
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Queries `[n, g, C]` of the global tokens to `[n, g, C]`, and the weights `[n, heads, g, g + T]`."""
+        """Attends from global queries `[n, g, C]` to all keys: `[n, g, C]`.
+
+        Also returns the weights `[n, heads, g, g + T]`.
+        """
         queries = to_heads(query, 1, self.num_heads)[0]
         key, value = to_heads(keys, 2, self.num_heads)
         bias = self.global_bias(keys.shape[1] - self.num_global).unsqueeze(0)
@@ -294,9 +306,11 @@ class EsViTViLSparseAttention(EsViTViLAttention):
     def forward(
         self, tokens: torch.Tensor, height: int, width: int, output_attentions: bool = False
     ) -> tuple[torch.Tensor, SparseWeights | None]:
-        """`[n, g + height * width, C]` to the same, and, if asked for, the weights of local queries
-        `[n * chunks, heads, W**2, K]` and of global queries `[n, heads, g, g + T]` (None without global tokens). The K
-        keys of a chunk are the global ones, then the chunks around it, row by row, with zeros for what is hidden.
+        """Transforms `[n, g + height * width, C]`.
+
+        If they are asked for, also returns the weights of local queries `[n * chunks, heads, W**2, K]` and of global
+        queries `[n, heads, g, g + T]` (None without global tokens). The K keys of a chunk are the global ones, then the
+        chunks around it, row by row, with zeros for what is hidden.
         """
         query, keys = self.query(tokens), self.kv(tokens)
         local = (query[:, self.num_global :], keys, height, width, output_attentions)

@@ -1,10 +1,10 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The monolithic baseline of the paper: ViT / DeiT as DINO uses it (arXiv 2010.11929, 2012.12877, 2104.14294).
+"""Defines the monolithic baseline of the paper: ViT / DeiT as DINO uses it (arXiv 2010.11929, 2012.12877, 2104.14294).
 
-One resolution from the patches to the end. Each image is a *sequence*: a class token, whose final state is the view
-feature, and its patches, the regions. Sequences of several sizes are packed as tokens of grids are (see `tokens.py`);
-everything but the attention sees them once.
+It keeps one resolution from the patches to the end. Each image is a *sequence*: a class token, whose final state is the
+view feature, and its patches, the regions. Sequences of several sizes are packed as tokens of grids are (see
+`tokens.py`); everything but the attention sees them once.
 """
 
 from collections.abc import Sequence
@@ -41,24 +41,24 @@ if TYPE_CHECKING:
 
 
 def find_sequences(grids: list[Grid]) -> list[Grid]:
-    """The grids of sequences: one row of a class token and `h * w` patches."""
+    """Returns the grids of sequences: one row of a class token and `h * w` patches."""
     return [(n, 1, 1 + h * w) for n, h, w in grids]
 
 
 class EsViTViTPatchEmbed(nn.Module):
-    """Patches as tokens. Pixels beyond a multiple of the patch size are cropped."""
+    """Embeds patches. Pixels beyond a multiple of the patch size are cropped."""
 
     def __init__(self, config: "EsViTConfig"):
         super().__init__()
         self.proj = nn.Conv2d(config.num_channels, config.embed_dim, config.patch_size, stride=config.patch_size)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """`[n, channels, height, width]` -> `[n, h, w, C]`."""
+        """Embeds `[n, channels, height, width]` as `[n, h, w, C]`."""
         return self.proj(images).permute(0, 2, 3, 1)
 
 
 class EsViTViTAttention(nn.Module):
-    """Multi-head self-attention over whole sequences."""
+    """Computes multi-head self-attention over whole sequences."""
 
     def __init__(self, config: "EsViTConfig"):
         super().__init__()
@@ -76,10 +76,12 @@ class EsViTViTAttention(nn.Module):
     def forward(
         self, hidden_states: torch.Tensor, norm: TokenFunction, sequences: list[Grid], output_attentions: bool = False
     ) -> tuple[torch.Tensor, AttentionWeights]:
-        """Args:
-        hidden_states: packed sequences.
-        norm: is applied to them first.
-        output_attentions: also return the weights of each group `[n, heads, 1 + h * w, 1 + h * w]`.
+        """Attends inside the sequences of each group.
+
+        Args:
+            hidden_states: packed sequences.
+            norm: is applied to them first.
+            output_attentions: also return the weights of each group `[n, heads, 1 + h * w, 1 + h * w]`.
         """
         attend = attention_function(self.config, output_attentions)
         dropout = self.attention_dropout if self.training else 0.0
@@ -97,7 +99,7 @@ class EsViTViTAttention(nn.Module):
 
 
 class EsViTViTLayer(EsViTLayer, EsViTStage):
-    """A block: attention and MLP, each pre-normed, residual and under DropPath. Each is a stage of its own."""
+    """Holds a block: attention and MLP, each pre-normed, residual and under DropPath. Each block is a stage."""
 
     def __init__(self, config: "EsViTConfig", drop_path: float):
         super().__init__()
@@ -120,7 +122,7 @@ class EsViTViTLayer(EsViTLayer, EsViTStage):
 
 
 class EsViTViTEncoder(nn.Module):
-    """Patch embedding, class token and positions, blocks, final norm."""
+    """Holds patch embedding, class token and positions, blocks and final norm."""
 
     def __init__(self, config: "EsViTConfig"):
         super().__init__()
@@ -144,8 +146,10 @@ class EsViTViTEncoder(nn.Module):
         return self.patch_embed.proj
 
     def check_size(self, height: int, width: int) -> None:
-        """Raises:
-        EsViTInputError: the image is smaller than one patch.
+        """Checks that an image of this size has a patch.
+
+        Raises:
+            EsViTInputError: it has none.
         """
         if min(height, width) < self.patch_size:
             raise EsViTInputError(
@@ -154,8 +158,10 @@ class EsViTViTEncoder(nn.Module):
             )
 
     def forward(self, crops: list[torch.Tensor], request: EncoderRequest) -> EncoderOutput:
-        """The crops of each group are `[n, channels, height, width]`. Maps are those of the patches, after the embedding
-        and after each block; the features of the last blocks their class tokens, each after the final norm.
+        """Encodes groups of crops, each `[n, channels, height, width]`.
+
+        Maps are those of the patches, after the embedding and after each block. The features of the last blocks are
+        their class tokens, each after the final norm.
         """
         tokens, grids = self.embed(crops)
         sequences = find_sequences(grids)
@@ -177,7 +183,7 @@ class EsViTViTEncoder(nn.Module):
         )
 
     def embed(self, crops: list[torch.Tensor]) -> tuple[torch.Tensor, list[Grid]]:
-        """The sequences of all groups, packed, and the grids of their patches."""
+        """Returns the sequences of all groups, packed, and the grids of their patches."""
         maps = [self.patch_embed(images) for images in crops]
         sequences = []
         for patches in maps:
@@ -187,8 +193,10 @@ class EsViTViTEncoder(nn.Module):
         return self.dropout(pack_groups(sequences)), [(m.shape[0], m.shape[1], m.shape[2]) for m in maps]
 
     def positions(self, rows: int, columns: int) -> torch.Tensor:
-        """The positions of `rows` x `columns` patches `[1, rows, columns, C]`: the table, resized bicubically for any grid
-        but its own. Each axis has its scale; on square grids that is the original's sqrt(T / N).
+        """Returns the positions of `rows` x `columns` patches `[1, rows, columns, C]`.
+
+        The table is resized bicubically for any grid but its own. Each axis has its scale; on square grids that is the
+        original's sqrt(T / N).
         """
         table = self.pos_embed[:, 1:].unflatten(1, self.position_grid)
         if (rows, columns) == self.position_grid:
@@ -198,7 +206,7 @@ class EsViTViTEncoder(nn.Module):
 
     @staticmethod
     def to_map(tokens: torch.Tensor, grids: list[Grid]) -> torch.Tensor:
-        """The patches of one group of sequences as `[n, C, h, w]`."""
+        """Returns the patches of one group of sequences as `[n, C, h, w]`."""
         ((_, rows, columns),) = grids
         return tokens[:, 1:].transpose(1, 2).unflatten(2, (rows, columns)).contiguous()
 

@@ -1,11 +1,11 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""From tokens to (shifted, padded) windows and back.
+"""Moves tokens into (shifted, padded) windows and back, and says which pairs of a window may attend.
 
 Padding, cyclic shift, window partition and the split into heads only move rows of `head_dim` values about. On a CPU one
-gather does all of it at once; and because no row is used twice but the one that padding is made of, the gradient of a
-gather is another gather. Elsewhere, and for a compiler, which fuses them but cannot see through an index, the steps are
-taken one by one.
+gather does all of it at once. No row is used twice but the one that padding is made of, so the gradient of a gather is
+another gather. Elsewhere the steps are taken one by one; so they are for a compiler, which fuses them but cannot see
+through an index.
 """
 
 import functools
@@ -19,8 +19,10 @@ from .tokens import EsViTInputError, Grid
 
 
 class WindowIndex(NamedTuple):
-    """Where rows go, for groups of images one after the other. T tokens, of which one more, the last, stands for padding
-    if there is any; M = sum over groups of n * windows * heads * window**2.
+    """Says where rows go, for groups of images one after the other.
+
+    There are T tokens, and one more, the last, that stands for padding if there is any. M is the sum over groups of
+    n * windows * heads * window**2.
 
     to_windows: `[3 M]`, for each row of each group's q, k, v `[3, n, windows, heads, window**2]` the row of the
         projected tokens `[T + 1, 3, heads]`.
@@ -41,22 +43,24 @@ class WindowIndex(NamedTuple):
 
 
 def is_padded(grids: list[Grid], window: int) -> bool:
+    """Whether windows of some group need padding."""
     return any(h % window or w % window for _, h, w in grids)
 
 
 def compute_padded_size(height: int, width: int, window: int) -> tuple[int, int]:
+    """Returns the height and width of a map after padding to whole windows."""
     return height + -height % window, width + -width % window
 
 
 def find_window_positions(height: int, width: int, window: int, shift: int) -> np.ndarray:
-    """For each cell of a padded map its place after shift and partition, window after window: `[height, width]`."""
+    """Returns the place of each cell of a padded map after shift and partition: `[height, width]`."""
     rows, columns = np.ix_((np.arange(height) - shift) % height, (np.arange(width) - shift) % width)
     index = (rows // window) * (width // window) + columns // window
     return (index * window + rows % window) * window + columns % window
 
 
 def index_relative_positions(window: int) -> torch.Tensor:
-    """Row of the bias table for each (query, key) of a window: `[window**2 * window**2]`, flat."""
+    """Returns the row of the bias table for each (query, key) of a window: `[window**4]`, flat."""
     rows, columns = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
     rows, columns = rows.flatten(), columns.flatten()
     row_offset = rows[:, None] - rows[None, :] + window - 1
@@ -65,9 +69,10 @@ def index_relative_positions(window: int) -> torch.Tensor:
 
 
 def make_shift_mask(height: int, width: int, window: int, shift: int, like: torch.Tensor) -> torch.Tensor:
-    """Additive mask of shifted windows on a padded map: -100 between tokens that the cyclic shift brought together from
-    different parts of the image, else 0. Computed from the current map, which the original's training runs before
-    October 2021 did not do. Returns `[windows, window**2, window**2]`.
+    """Returns the additive mask of shifted windows on a padded map: `[windows, window**2, window**2]`.
+
+    It is -100 between tokens that the cyclic shift brought together from different parts of the image, else 0. It
+    follows the current map, which the original's training runs before October 2021 did not do.
     """
 
     def part(size: int) -> torch.Tensor:
@@ -82,9 +87,10 @@ def make_shift_mask(height: int, width: int, window: int, shift: int, like: torc
 def make_legacy_shift_masks(
     grid: Grid, built: tuple[int, int], window: int, shift: int, like: torch.Tensor
 ) -> torch.Tensor:
-    """The masks of the original's training runs before October 2021, which were always those of the map at construction,
-    `built`: window k of the list of all windows of all images has mask k modulo their number. Returns
-    `[p, windows, window**2, window**2]`, where p is the number of images after which they repeat.
+    """Returns the masks of the original before October 2021: `[p, windows, window**2, window**2]`.
+
+    In its training runs they were always the masks of the map at construction, `built`: window k of the list of all
+    windows of all images has mask k modulo their number. p is the number of images after which they repeat.
 
     Raises:
         EsViTInputError: the images are no multiple of p, where the original raised too.
@@ -104,7 +110,7 @@ def make_legacy_shift_masks(
 
 
 def add_heads(places: np.ndarray, images: int, length: int, heads: int, cells: int) -> np.ndarray:
-    """Places in the windows of one image `[p]` -> rows of `[n, windows, heads, length]`: `[n, p, heads]`."""
+    """Turns places in the windows of one image `[p]` into rows of `[n, windows, heads, length]`: `[n, p, heads]`."""
     rows = (places[:, None] // length * heads + np.arange(heads)) * length + places[:, None] % length
     return np.arange(images)[:, None, None] * (cells * heads) + rows
 
@@ -112,7 +118,7 @@ def add_heads(places: np.ndarray, images: int, length: int, heads: int, cells: i
 def index_group(
     grid: Grid, window: int, shift: int, heads: int, *, tokens: range, first_output: int
 ) -> tuple[np.ndarray, ...]:
-    """The fields of [`WindowIndex`] for one group.
+    """Computes the fields of [`WindowIndex`] for one group.
 
     Args:
         tokens: from the group's first token to the number of all tokens, which is the row of the padding.
@@ -145,8 +151,10 @@ def index_group(
 
 @functools.lru_cache(maxsize=64)
 def index_windows(grids: tuple[Grid, ...], window: int, shift: int, heads: int) -> WindowIndex:
-    """Kept for the next batch of the same shapes; a step of Swin-T needs about thirty. Made with NumPy, so that no mode of
-    torch that happens to be on leaves its mark on what is kept.
+    """Computes the index of all groups, and keeps it for the next batch of the same shapes.
+
+    A step of Swin-T needs about thirty. They are made with NumPy, so that no mode of torch that happens to be on leaves
+    its mark on them.
     """
     num_tokens = sum(n * h * w for n, h, w in grids)
     groups = []
@@ -163,7 +171,7 @@ def index_windows(grids: tuple[Grid, ...], window: int, shift: int, heads: int) 
 
 
 class Gather(torch.autograd.Function):
-    """Rows `[R, d]` by an index; what its gradient needs is another index, and the places of the padding."""
+    """Gathers rows `[R, d]` by an index. Its gradient needs another index, and the places of the padding."""
 
     generate_vmap_rule = True
 
@@ -184,7 +192,7 @@ class Gather(torch.autograd.Function):
 
 
 class ToWindows(Gather):
-    """Projected tokens `[(T + 1) * 3 * heads, d]` -> `[3 M, d]`; see [`WindowIndex`]."""
+    """Gathers projected tokens `[(T + 1) * 3 * heads, d]` -> `[3 M, d]`; see [`WindowIndex`]."""
 
     @staticmethod
     def backward(ctx, grad):
@@ -197,7 +205,7 @@ class ToWindows(Gather):
 
 
 class ToTokens(Gather):
-    """Attention outputs `[M, d]` -> `[T * heads, d]`; see [`WindowIndex`]. What belongs to padding is dropped."""
+    """Gathers attention outputs `[M, d]` -> `[T * heads, d]` and drops the padding; see [`WindowIndex`]."""
 
     @staticmethod
     def backward(ctx, grad):
@@ -209,13 +217,14 @@ class ToTokens(Gather):
 
 
 def is_gathered(rows: torch.Tensor) -> bool:
-    """Whether these rows are moved by one gather; a tensor of another class (a fake one) has no values to move."""
+    """Whether one gather moves these rows; a tensor of another class (a fake one) has no values to move."""
     return rows.device.type == "cpu" and type(rows) is torch.Tensor and not torch.compiler.is_compiling()
 
 
 def to_windows(rows: torch.Tensor, grids: list[Grid], window: int, shift: int, heads: int) -> torch.Tensor:
-    """Rows of projected tokens `[(T + 1) * 3 * heads, d]`, the last token only if [`is_padded`] -> `[3 M, d]`, for each
-    group q, k and v `[3, n, windows, heads, window**2]`.
+    """Moves rows of projected tokens `[(T + 1) * 3 * heads, d]` into windows: `[3 M, d]`.
+
+    The last token is there only if [`is_padded`]. Each group is q, k and v `[3, n, windows, heads, window**2]`.
     """
     if not is_gathered(rows):
         return cut_windows(rows, grids, window, shift, heads)
@@ -224,7 +233,7 @@ def to_windows(rows: torch.Tensor, grids: list[Grid], window: int, shift: int, h
 
 
 def to_tokens(rows: torch.Tensor, grids: list[Grid], window: int, shift: int, heads: int) -> torch.Tensor:
-    """Rows of outputs `[M, d]`, for each group `[n, windows, heads, window**2]` -> `[T * heads, d]`."""
+    """Moves rows of outputs `[M, d]`, of each group `[n, windows, heads, window**2]`, back: `[T * heads, d]`."""
     if not is_gathered(rows):
         return join_windows(rows, grids, window, shift, heads)
     index = index_windows(tuple(grids), window, shift, heads)
@@ -232,7 +241,7 @@ def to_tokens(rows: torch.Tensor, grids: list[Grid], window: int, shift: int, he
 
 
 def cut_windows(rows: torch.Tensor, grids: list[Grid], window: int, shift: int, heads: int) -> torch.Tensor:
-    """[`to_windows`] step by step."""
+    """Does the same as [`to_windows`], step by step."""
     tokens = rows.view(-1, 3 * heads * rows.shape[-1])
     sizes = [n * h * w for n, h, w in grids]
     windows = []
@@ -248,7 +257,7 @@ def cut_windows(rows: torch.Tensor, grids: list[Grid], window: int, shift: int, 
 
 
 def join_windows(rows: torch.Tensor, grids: list[Grid], window: int, shift: int, heads: int) -> torch.Tensor:
-    """[`to_tokens`] step by step."""
+    """Does the same as [`to_tokens`], step by step."""
     padded = [(n, *compute_padded_size(h, w, window)) for n, h, w in grids]
     tokens = []
     groups = rows.split([n * height * width * heads for n, height, width in padded])

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""EsViT's Swin in transformers' own `swin` format, which loads without this package and without remote code.
+"""Writes EsViT's Swin in transformers' own `swin` format, which loads without this package and without remote code.
 
 That format can carry a model whose windows are all of one size, for images of its construction size. Its patch
 embedding and patch merging fix the epsilon of their LayerNorms at 1e-5 where EsViT has 1e-6. Since
@@ -48,10 +48,11 @@ SCALED = re.compile(r"^patch_embed\.|\.attn\.proj\.|\.mlp\.fc2\.|\.downsample\.r
 
 
 def load_backbone(folder: str | Path) -> EsViTModel:
-    """The backbone of a model folder of this project, or of its name on the Hub, in float32.
+    """Loads the backbone of a model folder of this project, or of its name on the Hub, in float32.
 
     Raises:
-        ConversionError: it holds another model, is damaged, or lacks tensors. OSError: it is no model folder.
+        ConversionError: it holds another model, is damaged, or lacks tensors.
+        OSError: it is no model folder.
     """
     model_type = EsViTConfig.get_config_dict(folder)[0].get("model_type")
     if model_type != "esvit":
@@ -67,12 +68,12 @@ def load_backbone(folder: str | Path) -> EsViTModel:
 
 
 def compute_residual_scale(config: EsViTConfig) -> float:
-    """Factor s between the native hidden states and ours."""
+    """Returns the factor s between the native hidden states and ours."""
     return math.sqrt(NATIVE_EPS / config.layer_norm_eps)
 
 
 def find_native_obstacles(config: EsViTConfig) -> list[str]:
-    """Why transformers' own Swin cannot carry a model of this configuration; empty if it can."""
+    """Returns why transformers' own Swin cannot carry a model of this configuration; nothing if it can."""
     if config.architecture != "swin":
         return [f"its architecture is {config.family.name}, and that format is of Swins alone"]
     obstacles = []
@@ -96,7 +97,7 @@ def find_native_obstacles(config: EsViTConfig) -> list[str]:
 
 
 def make_native_state_dict(model: EsViTModel) -> dict[str, torch.Tensor]:
-    """The backbone's tensors under transformers' names, with the residual stream scaled."""
+    """Returns the backbone's tensors under transformers' names, with the residual stream scaled."""
     scale = compute_residual_scale(model.config)
     tensors = {}
     for name, tensor in model.encoder.state_dict().items():
@@ -112,7 +113,7 @@ def make_native_state_dict(model: EsViTModel) -> dict[str, torch.Tensor]:
 
 
 def to_native(model: EsViTModel) -> SwinModel:
-    """The same network as a transformers `SwinModel`, in evaluation mode.
+    """Returns the same network as a transformers `SwinModel`, in evaluation mode.
 
     Raises:
         ConversionError: that format cannot carry it; every reason is named.
@@ -127,7 +128,7 @@ def to_native(model: EsViTModel) -> SwinModel:
 
 
 def draw_images(config: EsViTConfig, num_images: int, size: tuple[int, int]) -> torch.Tensor:
-    """Images of contrast 1/4 to 2, always the same ones."""
+    """Returns images of contrast 1/4 to 2, always the same ones."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randn(num_images, config.num_channels, *size, generator=generator)
     return images * torch.logspace(-2, 1, num_images, base=2.0).view(-1, 1, 1, 1)
@@ -135,8 +136,9 @@ def draw_images(config: EsViTConfig, num_images: int, size: tuple[int, int]) -> 
 
 @torch.no_grad()
 def measure_difference(native: SwinModel, model: EsViTModel, num_images: int = 4) -> float:
-    """Largest difference of regions and view features, relative to the largest output (at least 1), over random images of
-    the construction size and of contrast 1/4 to 2, in the models' own precision.
+    """Returns the largest difference of regions and view features, relative to the largest output (at least 1).
+
+    Images are random, of the construction size and of contrast 1/4 to 2; precision is the models' own.
     """
     size = model.config.image_size
     height, width = (size, size) if isinstance(size, int) else size
@@ -147,7 +149,7 @@ def measure_difference(native: SwinModel, model: EsViTModel, num_images: int = 4
 
 
 def save_native(model: EsViTModel, folder: Path) -> float:
-    """Write `config.json`, `model.safetensors` and `preprocessor_config.json`, load them as a user would, and compare.
+    """Writes `config.json`, `model.safetensors` and `preprocessor_config.json`, and compares what a user would load.
 
     Returns:
         The difference found, see [`measure_difference`].

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The architecture of a network of the original, from the names and shapes of its tensors."""
+"""Infers the architecture of a network of the original from the names and shapes of its tensors."""
 
 import re
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from modeling_esvit.families import ARCHITECTURES, FAMILIES
 
 
 def infer_config(state_dict: Mapping[str, torch.Tensor], image_size: int | None = None, **overrides) -> EsViTConfig:
-    """The configuration of a network from the shapes of its tensors (on any device, `meta` too).
+    """Infers the configuration of a network from the shapes of its tensors (on any device, `meta` too).
 
     Args:
         state_dict: original names, as from [`load_original_state_dict`].
@@ -22,7 +22,8 @@ def infer_config(state_dict: Mapping[str, torch.Tensor], image_size: int | None 
         overrides: what shapes cannot tell, such as `norm_last_layer`, or the number of heads of a CvT.
 
     Raises:
-        ConversionError: a tensor that decides is missing or has an impossible shape, or the image size is not decided.
+        ConversionError: a tensor that decides is missing or has an impossible shape, the image size is not decided, or
+            the fields contradict each other.
     """
     family = find_family(state_dict)
     if family is None:
@@ -59,11 +60,12 @@ def check_supported(state_dict: Mapping[str, torch.Tensor], family: str) -> None
     strange = [name for name in state_dict if pattern is not None and pattern.search(name)]
     if strange:
         raise ConversionError(
-            f"This {FAMILIES[family].name} adds position embeddings (a1), which are not supported: {', '.join(strange)}."
+            f"This {FAMILIES[family].name} adds position embeddings (a1), which are not supported: "
+            f"{', '.join(strange)}. Convert a network with position biases (a0)."
         )
     empty = [name for name, tensor in state_dict.items() if not tensor.numel()]
     if empty:
-        raise ConversionError(f"Tensors without any value: {', '.join(empty)}.")
+        raise ConversionError(f"These tensors have no values: {', '.join(empty)}.")
 
 
 def infer_projection_heads(state_dict: Mapping[str, torch.Tensor]) -> dict:

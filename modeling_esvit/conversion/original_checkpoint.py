@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Reading checkpoints of the original EsViT (microsoft/esvit, MIT) without executing anything that they hold.
+"""Reads checkpoints of the original EsViT (microsoft/esvit, MIT) without executing anything that they hold.
 
 A checkpoint is a pickle. It is only ever opened with `weights_only=True` and the two types that the original's training
 script adds to tensors: its `argparse.Namespace` of options, and the numpy scalars in the optimizer's groups. The latter
@@ -71,7 +71,7 @@ class NumpyType:
         self.code = code
 
     def __setstate__(self, state: tuple) -> None:
-        """The state of a plain type says nothing more than its code, but for a byte order that is always little."""
+        """Takes the state of a plain type, which adds nothing to its code but a byte order that is always little."""
 
 
 def decode_numpy_scalar(dtype: NumpyType, data: bytes) -> float | int | bool:
@@ -91,10 +91,10 @@ SAFE_GLOBALS: list[Any] = [
 
 @dataclass
 class OriginalCheckpoint:
-    """One network of an original checkpoint.
+    """Holds one network of an original checkpoint.
 
     state_dict: its tensors under their original names, without the prefixes of wrappers and without derivable buffers.
-    family: name of the family in `config.architecture`.
+    family: key of its family.
     source: the entry of the file they come from: `"teacher"`, `"student"`, `"model"`, ...
     centers: `center` and `center_grid` (`[1, K]`) of the loss, as far as the file has them.
     args: the options of the training run, if the file has them.
@@ -112,14 +112,15 @@ class OriginalCheckpoint:
 
 
 def read_checkpoint(path: str | Path, key: str = "teacher") -> OriginalCheckpoint:
-    """Read one network of a checkpoint, in any layout that EsViT or its users write.
+    """Reads one network of a checkpoint, in any layout that EsViT or its users write.
 
     Args:
         key: `"teacher"` or `"student"`, for files that hold both; a file with one state dict has no such choice.
 
     Raises:
         ConversionError: the file is no such checkpoint, is damaged, holds an object of a type that is not allowed
-            (which is never created), or has no `key`. OSError: it cannot be read.
+            (which is never created), or has no `key`.
+        OSError: it cannot be read.
     """
     path = Path(path)
     content = read_file(path)
@@ -143,12 +144,12 @@ def read_checkpoint(path: str | Path, key: str = "teacher") -> OriginalCheckpoin
 
 
 def load_original_state_dict(path: str | Path, key: str = "teacher") -> dict[str, torch.Tensor]:
-    """The tensors of [`read_checkpoint`] alone."""
+    """Returns the tensors of [`read_checkpoint`] alone."""
     return read_checkpoint(path, key).state_dict
 
 
 def read_file(path: Path) -> Any:
-    """Tensors and plain values of a checkpoint file; the data of a zip archive stays on disk until it is used."""
+    """Reads tensors and plain values of a file; the data of a zip archive stays on disk until it is used."""
     kind = find_file_kind(path)
     try:
         if kind == SAFETENSORS:
@@ -168,7 +169,7 @@ def read_file(path: Path) -> Any:
 
 
 def find_file_kind(path: Path) -> str:
-    """`ZIP`, `SAFETENSORS` or `PICKLE` (before torch 1.6), from the first bytes."""
+    """Returns `ZIP`, `SAFETENSORS` or `PICKLE` (before torch 1.6), from the first bytes."""
     with path.open("rb") as file:
         head = file.read(512)
     if head.startswith(b"PK\x03\x04"):
@@ -183,7 +184,7 @@ def find_file_kind(path: Path) -> str:
 
 
 def describe_bytes(head: bytes) -> str:
-    """What a file that is no checkpoint seems to be."""
+    """Returns in words what a file that is no checkpoint seems to be."""
     if not head:
         return "empty"
     if head.startswith(b"version https://git-lfs"):
@@ -200,13 +201,13 @@ def describe_bytes(head: bytes) -> str:
 
 
 def shorten_error(error: Exception) -> str:
-    """An error of torch.load without its advice to switch the safety off."""
+    """Returns the first line of an error of torch.load, without its advice to switch the safety off."""
     text = str(error).split("WeightsUnpickler error: ")[-1].strip() or type(error).__name__
     return text.splitlines()[0].rstrip(".") + "."
 
 
 def select_network(content: Mapping, key: str, path: Path) -> tuple[Mapping, str]:
-    """The state dict to convert and the name of its entry."""
+    """Returns the state dict to convert and the name of its entry."""
     networks = [name for name in ("teacher", "student") if isinstance(content.get(name), Mapping)]
     if networks:
         if key not in networks:
@@ -219,7 +220,7 @@ def select_network(content: Mapping, key: str, path: Path) -> tuple[Mapping, str
 
 
 def clean_names(network: Mapping) -> tuple[dict[str, torch.Tensor], list[str]]:
-    """Tensors under their plain original names, and the names of what is left out."""
+    """Returns the tensors under their plain original names, and the names of what is left out."""
     state_dict: dict[str, torch.Tensor] = {}
     left_out = []
     for name, value in network.items():
@@ -236,7 +237,11 @@ def clean_names(network: Mapping) -> tuple[dict[str, torch.Tensor], list[str]]:
 
 
 def require_family(state_dict: Mapping[str, torch.Tensor], path: Path) -> str:
-    """The family of a network. Another architecture is refused by its name, not by a list of all its tensors."""
+    """Returns the family of a network.
+
+    Raises:
+        ConversionError: it is another architecture; the message has its name, not a list of all its tensors.
+    """
     for pattern, description in FOREIGN:
         found = next((name for name in state_dict if re.search(pattern, name)), None)
         if found is not None:
@@ -248,7 +253,7 @@ def require_family(state_dict: Mapping[str, torch.Tensor], path: Path) -> str:
 
 
 def drop_derived(state_dict: dict[str, torch.Tensor], family: str) -> list[str]:
-    """Delete the tensors that the model makes itself, and second names of others. Returns their names."""
+    """Deletes the tensors that the model makes itself, and second names of others. Returns their names."""
     derived = [name for name in state_dict if ORIGINAL_FAMILIES[family].derived.search(name)]
     derived += find_aliases(state_dict, ORIGINAL_FAMILIES[family].alias)
     for name in derived:
@@ -257,7 +262,7 @@ def drop_derived(state_dict: dict[str, torch.Tensor], family: str) -> list[str]:
 
 
 def find_aliases(state_dict: Mapping[str, torch.Tensor], pattern: re.Pattern | None) -> list[str]:
-    """The names that match, if all of them are second names; none of networks that learned these tensors apart."""
+    """Returns the names that match, if all are second names; none if a network learned these tensors apart."""
     firsts = {name: pattern.sub("", name) for name in state_dict if pattern.search(name)} if pattern else {}
     same = all(
         first in state_dict and torch.equal(state_dict[name], state_dict[first]) for name, first in firsts.items()

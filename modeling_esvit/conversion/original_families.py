@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Describes the families of the original: how each names its tensors, and what their shapes tell of the architecture."""
+"""Describes how the original names the tensors of each family, and what their shapes tell of an architecture."""
 
 import math
 import re
@@ -26,16 +26,22 @@ SWIN_BLOCK = re.compile(r"^layers\.(\d+)\.blocks\.(\d+)\.")
 
 
 def join_numbers(numbers) -> str:
+    """Writes numbers as 2-2-6-2."""
     return "-".join(str(number) for number in numbers)
 
 
 def preview(content: Mapping) -> str:
+    """Writes the first names of a state dict."""
     names = [str(name) for name in content]
     return ", ".join(names[:8]) + (f", ... ({len(names)} entries)" if len(names) > 8 else "")
 
 
 def shape_of(state_dict: Mapping[str, torch.Tensor], pattern: str, rank: int) -> tuple[int, ...]:
-    """Shape of the first tensor whose name matches, which must have `rank` dimensions."""
+    """Returns the shape of the first tensor whose name matches.
+
+    Raises:
+        ConversionError: there is none, or it has not `rank` dimensions.
+    """
     for name, tensor in state_dict.items():
         if fnmatchcase(name, pattern):
             if tensor.ndim != rank:
@@ -45,7 +51,7 @@ def shape_of(state_dict: Mapping[str, torch.Tensor], pattern: str, rank: int) ->
 
 
 def infer_mlp_ratio(hidden: int, width: int) -> float:
-    """A ratio r with int(width * r) == hidden. From the last stage, as the narrower ones then follow."""
+    """Returns a ratio r with int(width * r) == hidden. With the last stage's it fits the narrower ones, too."""
     ratio = hidden / width
     return ratio if int(width * ratio) == hidden else math.nextafter(ratio, math.inf)
 
@@ -77,7 +83,7 @@ def infer_swin(state_dict: Mapping[str, torch.Tensor], image_size: int | None) -
 
 
 def infer_window(rows: int) -> int:
-    """Window of a relative position bias table, which has (2 w - 1)^2 rows."""
+    """Returns the window of a relative position bias table, which has (2 w - 1)^2 rows."""
     side = math.isqrt(rows)
     if side * side != rows or side % 2 == 0:
         raise ConversionError(
@@ -89,7 +95,7 @@ def infer_window(rows: int) -> int:
 def infer_image_size(
     windows: list[int], patch_size: int, num_positions: int | None = None, requested: int | None = None
 ) -> int:
-    """The construction size: `requested`, else 224, if it gives these windows, else the one that does.
+    """Returns the construction size: `requested`, else 224, if it gives these windows, else the one that does.
 
     With g patches a side, stage s has maps of side g >> s and the window min(window, g >> s), so clipped windows bound
     g; a position embedding fixes it. Sizes that give the same windows may still differ in which stages shift (those
@@ -158,8 +164,10 @@ def count_global_tokens(state_dict: Mapping[str, torch.Tensor], stage: int) -> i
 
 
 def infer_vil_image_size(sides: dict[int, int], requested: int | None) -> int:
-    """The construction size: `requested`, else 224, if it gives the full stages maps of these sides, else the one that
-    does. `sides` are by the pixels that a token of the stage covers on each side.
+    """Returns the construction size: `requested`, else 224, if full stages then have maps of these sides.
+
+    If neither was asked for nor fits, it is the smallest size that does. `sides` are by the pixels that a token of the
+    stage covers on each side.
     """
     preferred = requested or DEFAULT_IMAGE_SIZE
     if all(preferred // pixels == side for pixels, side in sides.items()):
@@ -194,7 +202,7 @@ def infer_vit(state_dict: Mapping[str, torch.Tensor], image_size: int | None) ->
 
 
 def infer_vit_image_size(num_positions: int, patch_size: int, requested: int | None) -> int:
-    """The construction size: `requested`, else 224, if it gives so many positions, else the smallest that does."""
+    """Returns the construction size: `requested`, else 224, if it gives so many positions, else the one that does."""
     side = math.isqrt(num_positions - 1)
     if side**2 + 1 != num_positions:
         raise ConversionError(
@@ -227,8 +235,10 @@ def infer_resnet(state_dict: Mapping[str, torch.Tensor], image_size: int | None)
 
 
 def infer_cvt(state_dict: Mapping[str, torch.Tensor], image_size: int | None) -> dict[str, Any]:
-    """Strides and paddings are the original's. The number of heads leaves no trace in the tensors: it is that of the
-    published architecture of these widths and depths, if there is one.
+    """Infers a CvT. Strides and paddings are the original's.
+
+    The number of heads leaves no trace in the tensors: it is that of the published architecture of these widths and
+    depths, if there is one.
     """
     blocks = {(int(match[1]), int(match[2])) for name in state_dict if (match := CVT_BLOCK.match(name))}
     stages = range(max(len({stage for stage, _ in blocks}), 1))
@@ -314,6 +324,6 @@ NAMES = " or ".join(family.name or FAMILIES[key].name for key, family in ORIGINA
 
 
 def find_family(names: Iterable[str]) -> str | None:
-    """The family that tensors of these names are of, if any."""
+    """Returns the key of the family that tensors of these names are of, if any."""
     found = [name for name, family in ORIGINAL_FAMILIES.items() if any(family.keys.match(key) for key in names)]
     return found[0] if found else None

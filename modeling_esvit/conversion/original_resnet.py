@@ -1,7 +1,8 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""ResNets by the names of torchvision, which the original of EsViT (microsoft/esvit, MIT) uses, and by those of
-transformers.
+"""Renames the tensors of ResNets between torchvision and transformers.
+
+The original of EsViT (microsoft/esvit, MIT) uses torchvision's.
 """
 
 import re
@@ -23,7 +24,7 @@ OUR_LAYER = re.compile(rf"^encoder\.stages\.(\d+)\.layers\.(\d+)\.({'|'.join(map
 
 
 def to_transformers(name: str) -> str:
-    """A tensor of torchvision's ResNet in `ResNetBackbone`; a name that no ResNet has stays as it is."""
+    """Renames a tensor of torchvision's ResNet as in `ResNetBackbone`; a name that no ResNet has stays."""
     for old, new in STEM.items():
         if name.startswith(old):
             return new + name.removeprefix(old)
@@ -34,7 +35,7 @@ def to_transformers(name: str) -> str:
 
 
 def to_torchvision(name: str) -> str:
-    """Inverse of [`to_transformers`]."""
+    """Inverts [`to_transformers`]."""
     for old, new in STEM.items():
         if name.startswith(new):
             return old + name.removeprefix(new)
@@ -46,8 +47,9 @@ def to_torchvision(name: str) -> str:
 
 
 def infer_resnet_fields(state_dict: Mapping[str, torch.Tensor]) -> dict[str, Any]:
-    """Fields of a `ResNetConfig`, with `model_type`, from the names and shapes of tensors by torchvision's names. The
-    stride of a bottleneck, which no shape tells, is in its 3 x 3 convolution, as torchvision has it.
+    """Infers the fields of a `ResNetConfig`, with `model_type`, from tensors by torchvision's names.
+
+    The stride of a bottleneck, which no shape tells, is in its 3 x 3 convolution, as torchvision has it.
 
     Raises:
         KeyError: the first convolution, or the last of a stage, is missing.

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""EsViT's Swin as timm's `SwinTransformer`, for images of its construction size.
+"""Writes EsViT's Swin as timm's `SwinTransformer`, for images of its construction size.
 
 timm clips the window of each stage to its map, as EsViT does at its construction, so that window 14 fits too. All
 LayerNorms have the epsilon 1e-5: the residual stream is scaled as for transformers' own format (`native_swin.py`).
@@ -24,7 +24,7 @@ OTHER = "swin-tiny"  # whose entry of timm an architecture without a name takes,
 
 
 def compute_timm_stages(config: EsViTConfig) -> list[tuple[tuple[int, int], tuple[int, int], tuple[int, int]]]:
-    """Map, window and shift of each stage as timm computes them, each for rows and columns."""
+    """Returns map, window and shift of each stage as timm computes them, each for rows and columns."""
     rows, columns = config.patch_grid()
     stages = []
     for _ in config.depths:
@@ -37,7 +37,7 @@ def compute_timm_stages(config: EsViTConfig) -> list[tuple[tuple[int, int], tupl
 
 
 def find_timm_obstacles(config: EsViTConfig) -> list[str]:
-    """Why timm's Swin cannot carry a model of this configuration; empty if it can."""
+    """Returns why timm's Swin cannot carry a model of this configuration; nothing if it can."""
     if config.architecture != "swin":
         return [f"its architecture is {config.family.name}; timm's Swin holds Swins"]
     obstacles = []
@@ -62,7 +62,7 @@ def find_timm_obstacles(config: EsViTConfig) -> list[str]:
 
 
 def make_timm_arguments(config: EsViTConfig) -> dict[str, Any]:
-    """Arguments of `timm.create_model`, the first of them its `model_name`."""
+    """Returns the arguments of `timm.create_model`, the first of them its `model_name`."""
     at_224 = copy.copy(config)
     at_224.image_size = 224
     name = find_published_name(at_224)
@@ -87,7 +87,7 @@ def make_timm_arguments(config: EsViTConfig) -> dict[str, Any]:
 
 
 def describe_timm_preprocessing(config: EsViTConfig) -> dict[str, Any]:
-    """The evaluation transform as timm writes it, for `timm.data.create_transform`."""
+    """Returns the evaluation transform as timm writes it, for `timm.data.create_transform`."""
     transform = describe_preprocessing(config)
     height, width = transform["crop_size"]["height"], transform["crop_size"]["width"]
     return {
@@ -101,7 +101,7 @@ def describe_timm_preprocessing(config: EsViTConfig) -> dict[str, Any]:
 
 
 def make_timm_state_dict(model: EsViTModel) -> dict[str, torch.Tensor]:
-    """The backbone's tensors under timm's names, with the residual stream scaled."""
+    """Returns the backbone's tensors under timm's names, with the residual stream scaled."""
     scale = compute_residual_scale(model.config)
     return {
         re.sub(r"^layers\.(\d+)\.downsample", lambda match: f"layers.{int(match[1]) + 1}.downsample", name): (
@@ -112,7 +112,7 @@ def make_timm_state_dict(model: EsViTModel) -> dict[str, torch.Tensor]:
 
 
 def save_timm(model: EsViTModel, folder: Path) -> None:
-    """Write `model.safetensors` and timm's `config.json`.
+    """Writes `model.safetensors` and timm's `config.json`.
 
     Raises:
         ConversionError: timm's Swin cannot carry the model; every reason is named.
@@ -132,7 +132,7 @@ def save_timm(model: EsViTModel, folder: Path) -> None:
 
 
 def load_timm(folder: Path) -> Any:
-    """The model of such a folder, as users load it, in evaluation mode."""
+    """Loads the model of such a folder as users do, in evaluation mode."""
     import timm
 
     return timm.create_model(f"local-dir:{folder}", pretrained=True).eval()

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Original checkpoints into model folders: `python -m modeling_esvit.convert_original`, and [`convert`] in Python."""
+"""Converts original checkpoints: `python -m modeling_esvit.convert_original`, and [`convert`] in Python."""
 
 from modeling_esvit.conversion import ConversionError
 from modeling_esvit.conversion.original_architecture import infer_config

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Convert a checkpoint of the original EsViT (microsoft/esvit) to a model folder:
+"""Converts a checkpoint of the original EsViT (microsoft/esvit) to a model folder.
 
     python -m modeling_esvit.convert_original checkpoint.pth out/ [--key teacher|student] [--native] [--image-size 224]
 
@@ -45,7 +45,7 @@ RENAMED_PREFIXES = (
 
 @dataclass
 class ConversionReport:
-    """What was written where, and what a user of it should know."""
+    """Says what was written where, and what a user of it should know."""
 
     source: str
     output: Path
@@ -68,10 +68,13 @@ class ConversionReport:
 
 
 def describe_architecture(config: EsViTConfig) -> str:
+    """Writes a line on the widths, depths, heads and window of a configuration."""
     if config.family.wraps_backbone:
         fields = config.backbone_config
-        return f"{fields.model_type} of transformers, widths {join_numbers(fields.hidden_sizes)}, depths {join_numbers(fields.depths)}"
-    stages = f"widths {join_numbers(config.stage_widths())}, depths {join_numbers(config.depths)}, heads {join_numbers(config.num_heads)}"
+        widths, depths = join_numbers(fields.hidden_sizes), join_numbers(fields.depths)
+        return f"{fields.model_type} of transformers, widths {widths}, depths {depths}"
+    widths, depths, heads = map(join_numbers, (config.stage_widths(), config.depths, config.num_heads))
+    stages = f"widths {widths}, depths {depths}, heads {heads}"
     window = f"window {config.window_size}" if config.family.has_windows else f"patch {config.patch_size}"
     return f"{config.family.name}, {stages}, {window} at {config.image_size} px"
 
@@ -80,7 +83,7 @@ def describe_architecture(config: EsViTConfig) -> str:
 
 
 def to_our_name(name: str) -> str:
-    """Name in `EsViTForPreTraining` of a tensor of the original."""
+    """Returns the name in `EsViTForPreTraining` of a tensor of the original."""
     if (inner := to_transformers(name)) != name:
         return BACKBONE + inner
     old, new = next((old, new) for old, new in RENAMED_PREFIXES if name.startswith(old))
@@ -88,7 +91,7 @@ def to_our_name(name: str) -> str:
 
 
 def to_original_name(name: str) -> str:
-    """Inverse of [`to_our_name`]."""
+    """Inverts [`to_our_name`]."""
     if name.startswith(BACKBONE):
         return to_torchvision(name.removeprefix(BACKBONE))
     old, new = next((old, new) for old, new in RENAMED_PREFIXES if name.startswith(new))
@@ -96,7 +99,7 @@ def to_original_name(name: str) -> str:
 
 
 def check_tensors(expected: Mapping[str, torch.Tensor], found: Mapping[str, torch.Tensor]) -> None:
-    """Compare names and shapes (keys are names in `EsViTForPreTraining`).
+    """Compares names and shapes (keys are names in `EsViTForPreTraining`).
 
     Raises:
         ConversionError: they differ; every missing, unexpected and misshapen tensor is named, as the original names it.
@@ -120,6 +123,11 @@ def check_tensors(expected: Mapping[str, torch.Tensor], found: Mapping[str, torc
 
 
 def check_finite(tensors: Mapping[str, torch.Tensor]) -> None:
+    """Checks that all values are finite.
+
+    Raises:
+        ConversionError: some are not; the message names their tensors.
+    """
     broken = [to_original_name(name) for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
         raise ConversionError(f"NaN or infinite values (training had diverged): {', '.join(broken)}.")
@@ -128,7 +136,9 @@ def check_finite(tensors: Mapping[str, torch.Tensor]) -> None:
 def build_model(
     checkpoint: OriginalCheckpoint, image_size: int | None, overrides: Mapping[str, Any]
 ) -> tuple[EsViTForPreTraining | EsViTModel, list[str]]:
-    """The model of a checkpoint, in float32: `EsViTForPreTraining`, or `EsViTModel` if it has no heads. With remarks.
+    """Builds the model of a checkpoint in float32: `EsViTForPreTraining`, or `EsViTModel` if it has no heads.
+
+    Also returns remarks.
 
     Raises:
         ConversionError: tensors are missing, unexpected, misshapen or not finite.
@@ -154,7 +164,7 @@ def build_model(
 
 
 def find_prototype_norm(checkpoint: OriginalCheckpoint) -> tuple[bool, str]:
-    """`norm_last_layer`, which shapes do not tell, and how it is known."""
+    """Returns `norm_last_layer`, which shapes do not tell, and how it is known."""
     if "norm_last_layer" in checkpoint.args:
         return bool(checkpoint.args["norm_last_layer"]), "from the options in the checkpoint"
     norms = [tensor for name, tensor in checkpoint.state_dict.items() if name.endswith("last_layer.weight_g")]
@@ -164,7 +174,7 @@ def find_prototype_norm(checkpoint: OriginalCheckpoint) -> tuple[bool, str]:
 
 
 def find_centers(checkpoint: OriginalCheckpoint, config: EsViTConfig) -> tuple[dict[str, torch.Tensor], str]:
-    """Centres `[K]` of the teacher's logits, zero where the checkpoint has none; and a remark on that."""
+    """Returns the centres `[K]` of the teacher's logits, zero if the checkpoint has none, and a remark on that."""
     wanted = {"center": "view_center", **({"center_grid": "region_center"} if config.region_head else {})}
     centers = {ours: torch.zeros(config.num_prototypes) for ours in wanted.values()}
     centers |= {ours: checkpoint.centers[name].flatten() for name, ours in wanted.items() if name in checkpoint.centers}
@@ -212,7 +222,7 @@ def convert(
 def load_source(
     path: Path, key: str, native: bool, image_size: int | None, overrides: Mapping[str, Any]
 ) -> tuple[EsViTForPreTraining | EsViTModel, str, list[str]]:
-    """The model of a checkpoint file or model folder, a description of where it comes from, and remarks."""
+    """Loads a checkpoint file or model folder. Returns the model, words on where it comes from, and remarks."""
     if path.is_dir():
         if not native:
             raise ConversionError(f"{path} is a folder; name the checkpoint file in it.")
@@ -227,26 +237,29 @@ def load_source(
 
 
 def require_free(output: Path) -> None:
-    """Raises:
-    ConversionError: there is something that is not an empty folder.
+    """Checks that a new folder can take this name.
+
+    Raises:
+        ConversionError: there is something that is not an empty folder.
     """
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
         raise ConversionError(f"{output} exists already; name another output folder, or delete it first.")
 
 
 def note_native_limits(config: EsViTConfig, difference: float) -> list[str]:
-    """What a user of the native format must know."""
+    """Returns what a user of the native format must know."""
     size = config.image_size if isinstance(config.image_size, int) else "x".join(map(str, config.image_size))
+    scale = compute_residual_scale(config)
     return [
         f"equal to ours at {size} px: largest relative difference {difference:.1e} on random images",
         f"valid at {size} px only: transformers' Swin fails on small images and shifts otherwise on large ones",
-        f"outputs are equal, hidden_states are {compute_residual_scale(config):.4f} times ours (for its fixed epsilons)",
+        f"outputs are equal, hidden_states are {scale:.4f} times ours (for its fixed epsilons)",
         "the backbone alone; this format has no projection heads and centres",
     ]
 
 
 def parse_field(text: str) -> tuple[str, Any]:
-    """`NAME=VALUE` of the command line."""
+    """Reads `NAME=VALUE` of the command line."""
     name, _, value = text.partition("=")
     try:
         check_field(name)
@@ -261,20 +274,27 @@ def parse_field(text: str) -> tuple[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
-        prog="python -m modeling_esvit.convert_original", description="Convert an original EsViT checkpoint."
+        prog="python -m modeling_esvit.convert_original", description="Converts a checkpoint of the original EsViT."
     )
     parser.add_argument("checkpoint", help="checkpoint file (.pth, .pt, .safetensors)")
     parser.add_argument("output", help="new model folder")
-    parser.add_argument("--key", choices=("teacher", "student"), default="teacher", help="which network of the file")
-    parser.add_argument("--native", action="store_true", help="write transformers' own swin format")
-    parser.add_argument("--image-size", type=int, help="image size of the training run, where the tensors do not tell")
+    parser.add_argument(
+        "--key",
+        choices=("teacher", "student"),
+        default="teacher",
+        help="the network of the file to convert (%(default)s)",
+    )
+    parser.add_argument("--native", action="store_true", help="write the swin format of transformers instead")
+    parser.add_argument(
+        "--image-size", type=int, help="the image size of the training run; needed only if the tensors do not tell it"
+    )
     parser.add_argument(
         "--set",
         dest="overrides",
         action="append",
         default=[],
         metavar="FIELD=VALUE",
-        help="field of the configuration that tensors do not tell, its value in JSON: num_heads=[1,3,6,12]",
+        help="sets a field of the configuration that the tensors do not tell; VALUE is JSON: num_heads=[1,3,6,12]",
     )
     options = parser.parse_args(arguments)
     try:

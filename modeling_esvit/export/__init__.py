@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Models as other programs run them: `python -m modeling_esvit.export`, and [`export`] in Python."""
+"""Exports models for other programs: `python -m modeling_esvit.export`, and [`export`] in Python."""
 
 from modeling_esvit.conversion import ConversionError
 from modeling_esvit.export.exporter import ExportReport, export, main

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The command `python -m modeling_esvit.export`, also installed as `esvit-export`."""
+"""Runs the command `python -m modeling_esvit.export`, also installed as `esvit-export`."""
 
 from modeling_esvit.export import main
 

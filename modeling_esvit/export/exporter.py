@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Write a model as what other programs run:
+"""Exports a model in a format that other programs run.
 
     python -m modeling_esvit.export MODEL OUTPUT --to onnx|timm|torch [--image-size 224]
 
@@ -50,7 +50,7 @@ INPUT, VIEW, REGIONS = "pixel_values", "view_feature", "regions"
 
 @dataclass
 class ExportReport:
-    """What was written where; `difference` is the largest of all outputs, relative to the largest output."""
+    """Says what was written where. `difference` is the largest of all outputs, relative to the largest output."""
 
     output: Path
     size: Size
@@ -65,7 +65,7 @@ class ExportReport:
 
 
 class Features(nn.Module):
-    """The backbone with a tuple for its outputs, as graphs have."""
+    """Returns the outputs of a backbone as a tuple, as graphs have them."""
 
     def __init__(self, model: EsViTModel):
         super().__init__()
@@ -78,7 +78,7 @@ class Features(nn.Module):
 
 @torch.no_grad()  # a change of the mode inside of the model would be a node that torch cannot save
 def trace_model(model: EsViTModel, size: Size) -> torch.export.ExportedProgram:
-    """The model as a graph for any number of images of one size.
+    """Traces the model as a graph for any number of images of one size.
 
     Raises:
         ConversionError: torch cannot trace it; its own reason is in the message.
@@ -118,7 +118,7 @@ def write_onnx(model: EsViTModel, folder: Path, size: Size) -> Run:
 
 
 def run_onnx(path: Path) -> Run:
-    """The model of a file, on the CPU."""
+    """Returns a function that runs the model of a file, on the CPU."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
@@ -160,7 +160,7 @@ def find_construction_size(model: EsViTModel) -> Size:
 
 @torch.no_grad()
 def measure_difference(run: Run, model: EsViTModel, size: Size) -> float:
-    """Of view features and regions, relative to the largest output (at least 1), over random images."""
+    """Returns the largest difference of view features and regions, relative to the largest output (at least 1)."""
     differences = []
     for batch in BATCHES:
         images = draw_images(model.config, batch, size)
@@ -170,7 +170,7 @@ def measure_difference(run: Run, model: EsViTModel, size: Size) -> float:
 
 
 def explain_usage(model: EsViTModel, to: str) -> list[str]:
-    """How users run it."""
+    """Returns lines on how users run the exported model."""
     if to != "timm":
         return [f"input {INPUT} [batch, channels, height, width], outputs {VIEW}, {REGIONS}; any number of images"]
     arguments = make_timm_arguments(model.config)
@@ -183,7 +183,7 @@ def explain_usage(model: EsViTModel, to: str) -> list[str]:
 
 
 def export(model: str | Path, output: str | Path, to: str, image_size: Size | None = None) -> ExportReport:
-    """Write the backbone of a model folder of this project, or of one on the Hub, to a new folder.
+    """Writes the backbone of a model folder of this project, or of one on the Hub, to a new folder.
 
     Args:
         to: `"onnx"`, `"timm"` or `"torch"`.
@@ -219,6 +219,11 @@ def write_preprocessor(model: EsViTModel, folder: Path, size: Size) -> None:
 
 
 def require_packages(to: str) -> None:
+    """Checks that the packages of a format are installed.
+
+    Raises:
+        ConversionError: some are not; the message names them.
+    """
     missing = [name for name in PACKAGES[to] if importlib.util.find_spec(name) is None]
     if missing:
         raise ConversionError(f"--to {to} needs {', '.join(missing)}; install this package with its extra `export`.")
@@ -226,13 +231,17 @@ def require_packages(to: str) -> None:
 
 def parser() -> argparse.ArgumentParser:
     command = argparse.ArgumentParser(
-        prog="python -m modeling_esvit.export", description="Write a model as what other programs run."
+        prog="python -m modeling_esvit.export", description="Exports a model in a format that other programs run."
     )
     command.add_argument("model", help="model folder, or its name on the Hub")
     command.add_argument("output", help="new folder")
     command.add_argument("--to", choices=sorted(WRITERS), required=True, help="the format")
     command.add_argument(
-        "--image-size", type=int, nargs="+", metavar="PIXELS", help="side, or height and width (of the construction)"
+        "--image-size",
+        type=int,
+        nargs="+",
+        metavar="PIXELS",
+        help="one side, or height and width; the size at construction by default",
     )
     return command
 
@@ -242,7 +251,7 @@ def main(arguments: list[str] | None = None) -> None:
     options: Any = command.parse_args(arguments)
     sides = options.image_size
     if sides is not None and len(sides) > 2:
-        command.error("--image-size takes a side, or height and width")
+        command.error("--image-size takes one number, the side, or two, height and width.")
     try:
         print(export(options.model, options.output, options.to, None if sides is None else (sides[0], sides[-1])))
     except (EsViTError, OSError) as error:

@@ -1,7 +1,8 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Model folders: what `save_pretrained` writes, and that every Auto class loads it, with this package imported and, from
-the code files in the folder, in a process that does not have it.
+"""Saves model folders and loads them with every Auto class.
+
+They load with this package imported and, from the code files in the folder, in a process that does not have it.
 """
 
 import json

@@ -21,8 +21,8 @@ def make_constant(layer: nn.Module, channel: int) -> None:
     nn.init.zeros_(layer.bias)[channel] = 1.0
 
 
-def last_block(model: EsViTModel) -> tuple[nn.Module, nn.Module]:
-    """Returns the modules where the last block begins and ends, with constant branches: 1 in channel 0 and in channel 1."""
+def find_last_block(model: EsViTModel) -> tuple[nn.Module, nn.Module]:
+    """Returns the modules where the last block begins and ends, after making its branches constant."""
     encoder = model.encoder
     with torch.no_grad():
         if model.config.architecture == "cvt":
@@ -42,7 +42,7 @@ def last_block(model: EsViTModel) -> tuple[nn.Module, nn.Module]:
 def read_factors(model: EsViTModel) -> torch.Tensor:
     """Returns the factors of the last block for two groups of crops: `[group, image, branch]`."""
     seen = {}
-    first, last = last_block(model)
+    first, last = find_last_block(model)
     first.register_forward_pre_hook(lambda module, args: seen.update(before=args[0]))
     last.register_forward_hook(lambda module, args, out: seen.update(after=out[0] if isinstance(out, tuple) else out))
     with torch.no_grad():

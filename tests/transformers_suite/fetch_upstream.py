@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""transformers' common tests, laid out so that our classes can be tested by them.
+"""Lays out transformers' common tests so that they can test our classes.
 
 They are in the source distribution of transformers, not in its wheel. `prepare` downloads that of the installed version
 once, with pip, and unpacks only the common test modules; they expect a `tests` package with `tests/models/<name>/` in
@@ -64,7 +64,7 @@ markers =
 
 
 def download(folder: Path) -> Path:
-    """The source distribution of the installed transformers, from the package index pip is set up for."""
+    """Downloads the source distribution of the installed transformers, from the package index that pip uses."""
     found = sorted(folder.glob("transformers-*.tar.gz"))
     if not found:
         requirement = f"transformers=={transformers.__version__}"
@@ -75,7 +75,7 @@ def download(folder: Path) -> Path:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """The common test modules, by name: nothing else of the archive is written."""
+    """Writes the common test modules, by name, and nothing else of the archive."""
     with tarfile.open(archive) as source:
         for name in COMMON_TESTS:
             member = source.extractfile(f"{archive.name.removesuffix('.tar.gz')}/tests/{name}")

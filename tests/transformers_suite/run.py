@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Runs transformers' own common tests on our classes:
+"""Runs transformers' own common tests on our classes.
 
 python tests/transformers_suite/run.py [pytest options]
 """

@@ -1,7 +1,8 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Conversion of ViTs and ResNets of the original (microsoft/esvit, MIT), and of torchvision's. `original_vit_shapes.json`
-lists the tensors of its full-size DeiT-S.
+"""Converts ViTs and ResNets of the original (microsoft/esvit, MIT), and torchvision's ResNets.
+
+`original_vit_shapes.json` lists the tensors of the original's full-size DeiT-S.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""transformers' common image processor tests on the evaluation transform that EsViT models are saved with.
+"""Runs transformers' common image processor tests on the evaluation transform that EsViT models are saved with.
 
 Departures: `test_backends_equivalence` gets a generated image in place of the photograph that it would download,
 and `backend_equivalence_atol` is 0.5 in place of 0.1, with the limit on the mean as it is: the test images are noise,

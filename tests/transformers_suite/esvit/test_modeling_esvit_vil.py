@@ -1,6 +1,8 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Runs transformers' common tests on ViL. They depart from the common ones as `common.py` lists, and:
+"""Runs transformers' common tests on ViL.
+
+They depart from the common ones as `common.py` lists, and:
 
 * the weights of sparse attention are those of each chunk, and beside them those of the global tokens;
 * `test_retain_grad_hidden_states_attentions` is overridden, as it knows of one tensor a block.

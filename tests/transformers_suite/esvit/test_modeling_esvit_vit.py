@@ -1,7 +1,8 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Runs transformers' common tests on ViT and on a backbone of transformers, here DINOv2. They depart from the common ones
-as `common.py` lists; hidden states have a class token in front, and maps have not.
+"""Runs transformers' common tests on ViT and on a backbone of transformers, here DINOv2.
+
+They depart from the common ones as `common.py` lists; hidden states have a class token in front, and maps have not.
 """
 
 import unittest
@@ -58,8 +59,9 @@ class EsViTAutoModelTest(EsViTViTModelTest):
         self.assertListEqual(shapes, 4 * [(self.model_tester.batch_size, 17, 16)])
 
     def test_capture_outputs_decorator(self):
-        """The original forbids a model that collects its outputs inside another, as either could take what is the other's.
-        The backbone inside is such a model; what it has collected is handed over when it is done: all of it, once.
+        """Checks that all that the backbone inside collects is handed over, once.
+
+        The original forbids a model that collects its outputs inside another, as either could take the other's.
         """
         config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
         config._attn_implementation = config.backbone_config._attn_implementation = "eager"
