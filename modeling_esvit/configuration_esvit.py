@@ -84,9 +84,9 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
             Family of the backbone, one of `families.py`: `"swin"`, `"vil"`, `"cvt"`, `"vit"`, or `"auto"` for a
             backbone of transformers.
         backbone_config (*optional*):
-            With `"auto"`: configuration of a model that `AutoBackbone` knows, as an object or dict, or the name of a
-            model on the Hub, a model folder, or a `config.json`. Fields of the networks that are built here must
-            then be left out, as must those of one family with another: see the `options` of their rows.
+            For `"auto"`: the configuration of a model that `AutoBackbone` knows, as an object or dict, or the name of a
+            model on the Hub, a model folder, or a `config.json`. Fields of the networks that are built here must then
+            be left out. Likewise each family takes only its own fields, the `options` of its row.
         image_size (`int` or pair, defaults to 224):
             Size, in pixels, *at construction*: with `patch_size` it fixes the window and the shift of every stage.
             Inputs of any other size are accepted and never change them.
