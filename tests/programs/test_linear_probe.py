@@ -1,16 +1,12 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The linear probe: classifiers as if each were trained alone, views as torchvision makes them, stops and processes."""
+"""Runs the linear probe: it continues after a stop, reads streams, and gives one result on several processes."""
 
 import json
 import sys
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from torch import nn
-from torchvision.transforms import functional as T
 
 import training.evaluation.probe_run as probe_run
 import training.linear_probe as linear_probe
@@ -19,12 +15,7 @@ from tests.helpers.coloured_images import COLOURS, write_coloured_images
 from tests.helpers.commands import run_program, torchrun
 from tests.helpers.shard_server import write_parquet
 from tests.helpers.tiny_runs import write_images
-from training.data.sources import open_source
-from training.evaluation.probe_data import SCALE, ProbeImages, ProbeView
-from training.evaluation.probes import LinearProbes, Setting
-from training.features.frozen_models import load_frozen
 from training.options.command import run_command
-from training.views.draw import draw_box, make_keyed_generator
 
 
 NUMBER, EPOCHS = 13, 3
@@ -43,70 +34,6 @@ def model_folder(tmp_path_factory):
 def images(tmp_path_factory):
     root = tmp_path_factory.mktemp("images")
     return write_images(root / "train", NUMBER, classes="abc"), write_images(root / "test", 7, classes="bc")
-
-
-def test_each_classifier_is_trained_as_if_alone():
-    generator = torch.Generator().manual_seed(0)
-    batches = [(torch.randn(6, 10, generator=generator), torch.randint(4, (6,), generator=generator)) for _ in range(8)]
-    settings = [Setting("a", 10, 0.5), Setting("b", 3, 2.0), Setting("c", 10, 3.0)]
-    together = LinearProbes(settings, 4, epochs=4, batch_size=128, seed=5, device="cpu")
-    alone = []
-    for setting in settings:
-        linear = nn.Linear(setting.width, 4)
-        nn.init.normal_(linear.weight, std=0.01, generator=torch.Generator().manual_seed(5))
-        nn.init.zeros_(linear.bias)
-        optimizer = torch.optim.SGD(linear.parameters(), lr=0.0, momentum=0.9)
-        alone.append((setting, linear, optimizer))
-    for number, (features, labels) in enumerate(batches):
-        losses = together.step(features, labels)
-        for index, (setting, linear, optimizer) in enumerate(alone):
-            epoch = number // 2
-            optimizer.param_groups[0]["lr"] = setting.lr * 128 / 256 * (1 + np.cos(np.pi * epoch / 4)) / 2
-            loss = nn.functional.cross_entropy(linear(features[:, -setting.width :]), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            torch.testing.assert_close(losses[index], loss.detach())
-        if number % 2:
-            together.end_epoch()
-    for ours, (_, linear, _) in zip(together.linears, alone, strict=True):
-        torch.testing.assert_close(ours.weight, linear.weight)
-        torch.testing.assert_close(ours.bias, linear.bias)
-    ranking = together.rankings(batches[0][0])
-    assert ranking.shape == (3, 6, 5) and (ranking[..., 4] == -1).all()
-    assert torch.equal(ranking[1, :, 0], alone[1][1](batches[0][0][:, -3:]).argmax(dim=1))
-
-
-def test_views_are_those_of_torchvision():
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8))
-    view, flips = ProbeView((32, 24), (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)), 0
-    for position in range(6):
-        generator = make_keyed_generator(0, 0, position)
-        top, left, height, width = draw_box(generator, image.size, SCALE)
-        crop = T.resized_crop(image, top, left, height, width, [32, 24], T.InterpolationMode.BILINEAR)
-        flipped = generator.random() < 0.5
-        flips += flipped
-        expected = T.normalize(T.to_tensor(T.hflip(crop) if flipped else crop), view.mean, view.std)
-        torch.testing.assert_close(view.make(image, make_keyed_generator(0, 0, position)), expected)
-    assert 0 < flips < 6
-
-
-def test_processes_share_the_batches_of_one(model_folder, images):
-    model = load_frozen(model_folder)
-
-    def epoch(rank, world):
-        probe_images = ProbeImages(open_source(images[0]), model, seed=0, batch_size=6, rank=rank, world=world)
-        batches = list(probe_images.epoch(1, threads=2))
-        assert len(batches) == probe_images.num_steps() == 3
-        return batches
-
-    alone, shared = epoch(0, 1), [epoch(rank, 3) for rank in range(3)]
-    for step, whole in enumerate(alone):
-        parts = [image for batches in shared for image in batches[step]]
-        assert [image.name for image in parts] == [image.name for image in whole]
-        assert all(torch.equal(a.pixels, b.pixels) for a, b in zip(parts, whole, strict=True))
-    assert len({image.name for batch in alone for image in batch}) == NUMBER
-    assert [len(batches[2]) for batches in shared] == [1, 0, 0]  # the 13th image
 
 
 def arguments(model_folder, images, output, *changes) -> list[str]:

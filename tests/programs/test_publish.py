@@ -6,7 +6,6 @@ What arrives there and who may see it, what it says when it cannot, what is not 
 its name.
 """
 
-import errno
 import json
 import shutil
 import signal
@@ -27,7 +26,6 @@ from tests.hub.client import client
 from tests.hub.loopback_hub import Fault, LoopbackHub
 from tests.hub.protocol import HubFile, Repository
 from training.publishing.folder import HEADS
-from training.publishing.hub import PublishError, UnreadableFolderError, explain
 
 
 TOKENS = {"hf_ada_secret": "ada", "hf_bob_secret": "bob"}
@@ -92,19 +90,6 @@ def nowhere_to_be_found(token: str, folder: Path, done: subprocess.CompletedProc
     assert written and not [path for path in written if token.encode() in path.read_bytes()]
     contents = [file.content for r in hub.hub.repositories.values() for c in r.commits.values() for file in c.values()]
     assert contents and not any(token.encode() in content for content in contents)
-
-
-def test_an_error_of_the_disk_is_no_fault_of_the_network():
-    """Opening a file names it in the error, reading it does not."""
-    for name in ("x/model.safetensors", None):
-        with pytest.raises(UnreadableFolderError, match=f"cannot be read here: .*Input/output error.*{name or ''}"):
-            raise explain(OSError(errno.EIO, "Input/output error", name), "ada/x")
-    refused, slow = ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), TimeoutError("timed out")
-    with pytest.raises(PublishError, match="The Hub refused the push to ada/x: Invalid metadata in README.md"):
-        raise explain(ValueError("Invalid metadata in README.md."), "ada/x")
-    for error in (refused, slow, json.JSONDecodeError("Expecting value", "<html>log in to this network", 0)):
-        with pytest.raises(PublishError, match=f"cannot be reached, or cannot answer now .{type(error).__name__}: "):
-            raise explain(error, "ada/x")
 
 
 @pytest.mark.slow

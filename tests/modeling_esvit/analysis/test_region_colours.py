@@ -1,19 +1,15 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Principal components of regions as colours, with scikit-learn as the judge."""
+"""Checks principal components of regions as colours, with scikit-learn as the judge."""
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from sklearn.decomposition import PCA
 
-import training.region_colours as region_colours
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.analysis.region_colours import PaletteError, fit_palette, paint
 from modeling_esvit.analysis.token_places import regions_of, stage_places
-from tests.helpers.tiny_runs import write_images
-from training.options.command import run_command
 
 
 CONFIG = {"image_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
@@ -85,20 +81,3 @@ def test_smooth_colours_have_those_of_the_regions_in_the_middle():
     smooth = np.asarray(paint(colours, places, smooth=True)).astype(float)
     middle = smooth.reshape(4, 8, 4, 8, 3)[:, 3:5, :, 3:5].mean(axis=(1, 3)).reshape(16, 3)
     np.testing.assert_allclose(middle, colours * 255, atol=12)
-
-
-def test_command(model, tmp_path, capsys):
-    model.save_pretrained(tmp_path / "model")
-    images = write_images(tmp_path / "images", 2)
-    Image.new("L", (5, 200)).save(images / "gray.png")
-    paths = sorted(str(path) for path in images.iterdir())
-    output = tmp_path / "new" / "colours.png"
-    command = [str(tmp_path / "model"), *paths, "--size", "64", "--output", str(output)]
-    region_colours.main([*command, "--smooth"])
-    assert list(output.parent.iterdir()) == [output] and Image.open(output).width == 820
-    assert "of the regions' variance" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="error: .*nothing.png"):
-        run_command(lambda: region_colours.main([command[0], "nothing.png"]))
-    with pytest.raises(SystemExit):
-        region_colours.main([*command[:-1], "colours.xyz"])
-    assert "name a picture" in capsys.readouterr().err

@@ -321,17 +321,6 @@ def test_data_sets_and_lists_without_images(images, tmp_path):
             find_images([str(tmp_path / name)], column)
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_a_file_of_other_content_is_no_features(suffix, tmp_path):
-    path = tmp_path / f"x{suffix}"
-    for content in (b"", b"something else, longer than a header"):
-        path.write_bytes(content)
-        with pytest.raises(OutputError, match="holds no features that embed wrote"):
-            load_features(path)
-    with pytest.raises(FileNotFoundError):
-        load_features(tmp_path / f"none{suffix}")
-
-
 @pytest.mark.parametrize("device", ["gpu", "meta", "xpu:99", "cuda:99"])
 def test_a_device_that_is_not_there_is_one_line(device, capsys):
     with pytest.raises(SystemExit, match="2"):

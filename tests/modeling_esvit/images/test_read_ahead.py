@@ -1,16 +1,18 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Checks that a program that ends, or fails, while threads read ahead for it leaves nothing behind."""
+"""Checks reading ahead: its order, and that a program that ends or fails meanwhile leaves nothing behind."""
 
 import gc
 import os
 import threading
+from collections import Counter
 
 import pytest
 
 from modeling_esvit.images.read_ahead import in_order
 from tests.helpers.commands import run_program
 from tests.helpers.paths import ROOT
+from training.data.shard_files import ShardError
 
 
 # Handlers run in the opposite order: `ended` is set before the readers are waited for, `late` after that. The module is
@@ -155,3 +157,24 @@ def test_an_error_leaves_nothing_behind():
     finally:
         gc.enable()
     assert not set(threading.enumerate()) - before
+
+
+def test_errors_come_in_the_place_of_their_result():
+    def action(number):
+        if number == 3:
+            raise ShardError("three")
+        return number
+
+    results = in_order(iter(range(9)), action, threads=2, ahead=4)
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(ShardError, match="three"):
+        next(results)
+
+
+def test_no_more_is_read_ahead_than_said():
+    begun = Counter()
+    results = in_order(iter(range(100)), lambda number: begun.update([number]), threads=2, ahead=10)
+    for _ in range(5):
+        next(results)
+    results.close()
+    assert 5 <= len(begun) <= 17

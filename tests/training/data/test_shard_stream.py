@@ -10,7 +10,6 @@ import multiprocessing
 import os
 import tarfile
 import threading
-from collections import Counter
 
 import datasets
 import numpy as np
@@ -20,14 +19,12 @@ import pytest
 import torch
 
 from modeling_esvit.images.decoding import UnreadableImageError, decode
-from modeling_esvit.images.read_ahead import in_order
 from tests.helpers.shard_server import picture, serve, write_parquet, write_tar
 from tests.helpers.streams import OPTIONS, WRITE, list_labels, load_batches
 from tests.helpers.waiting import no_thread_reads_ahead, wait_for
-from training.data.columns import DataNotFoundError, DataOptionError, EmptySourceError
+from training.data.columns import DataOptionError, EmptySourceError
 from training.data.loader import make_loader
-from training.data.shard_files import ShardError, patiently
-from training.data.shard_names import expanded
+from training.data.shard_files import ShardError
 from training.data.shard_stream import Run, block_bounds, cut, epoch_runs, open_stream
 from training.data.sources import FolderSource, open_source
 
@@ -381,59 +378,7 @@ def test_a_parquet_file_that_is_damaged_is_named(tmp_path):
         open_stream([path])
 
 
-def test_errors_come_in_the_place_of_their_result():
-    def action(number):
-        if number == 3:
-            raise ShardError("three")
-        return number
-
-    results = in_order(iter(range(9)), action, threads=2, ahead=4)
-    assert [next(results) for _ in range(3)] == [0, 1, 2]
-    with pytest.raises(ShardError, match="three"):
-        next(results)
-
-
-def test_no_more_is_read_ahead_than_said():
-    begun = Counter()
-    results = in_order(iter(range(100)), lambda number: begun.update([number]), threads=2, ahead=10)
-    for _ in range(5):
-        next(results)
-    results.close()
-    assert 5 <= len(begun) <= 17
-
-
-def test_patience_waits_as_long_as_the_server_says(monkeypatch):
-    waits = []
-    monkeypatch.setattr("training.data.shard_files.time.sleep", waits.append)
-    answers = iter([ConnectionResetError("a"), TimeoutError("b"), None])
-
-    def action():
-        if error := next(answers):
-            raise error
-        return "done"
-
-    assert patiently("x", 100, action) == "done" and waits == [0.5, 1.0]
-
-
 # -- opening -----------------------------------------------------------------------------------------------------------
-
-
-def test_every_way_to_name_shards(kind, tmp_path):
-    WRITE[kind](tmp_path, [5, 4])
-    with serve(tmp_path) as server:
-        for data in (
-            tmp_path,
-            f"{tmp_path}/*.{kind}",
-            f"{tmp_path}/train-00000.{kind}",
-            server.url(f"train-00000.{kind}"),
-        ):
-            source = open_source(data, streaming=True)
-            number = 5 if "00000" in str(data) else 9
-            records = list(itertools.islice(source.rank_items(0, 0, 0, number, 0), number))
-            assert sorted(record.label for record in records) == list(range(number))
-            assert all(decode(record).size == (12, 12) for record in records)
-    with pytest.raises(DataOptionError, match="val.*train"):
-        open_source(tmp_path, streaming=True, split="val")
 
 
 def test_tar_files_stream_without_being_told(tmp_path):
@@ -521,25 +466,6 @@ def test_columns_without_the_features_of_datasets(tmp_path):
     assert decode(record).size == (12, 12)
 
 
-def test_braces(kind, tmp_path):
-    assert expanded("a-{08..11}-{x,y}") == [
-        f"a-{number}-{word}" for number in ("08", "09", "10", "11") for word in "xy"
-    ]
-    assert expanded("a{b}") == ["a{b}"]
-    WRITE[kind](tmp_path, [5, 4, 3])
-    with serve(tmp_path) as server:
-        ranges = f"train-{{00000..00002}}.{kind}"
-        words = f"{{{server.url(f'train-00000.{kind}')},{tmp_path}/train-00001.{kind}}}"
-        for data, number in ((server.url(ranges), 12), (f"{tmp_path}/{ranges}", 12), (words, 9)):
-            assert len(open_source(data, streaming=True)) == number
-        with pytest.raises(ShardError, match="train-00003"):
-            open_source(server.url(f"train-{{00002..00003}}.{kind}"), streaming=True)
-    with pytest.raises(DataNotFoundError, match="no file matches .*train-00003"):
-        open_source(f"{tmp_path}/train-{{00002..00003}}.{kind}", streaming=True)
-    with pytest.raises(DataOptionError, match="names .*train-00001.* twice"):
-        open_source(f"{tmp_path}/train-0000{{1,*}}.{kind}", streaming=True)
-
-
 def test_a_column_of_plain_bytes_is_taken_by_its_name(tmp_path):
     datasets.Dataset.from_dict({"jpg": [picture(i) for i in range(3)], "n": [4, 5, 6]}).to_parquet(
         tmp_path / "a.parquet"
@@ -552,9 +478,3 @@ def test_a_column_of_plain_bytes_is_taken_by_its_name(tmp_path):
     [other] = write_parquet(tmp_path, [2])
     with pytest.raises(ShardError, match="train-00000.parquet has no column 'jpg', as other shards have"):
         open_stream([str(tmp_path / "a.parquet"), other], image_column="jpg")
-
-
-def test_other_files_cannot_be_streamed(tmp_path):
-    (tmp_path / "train.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(DataOptionError, match="train.csv.*shards are .parquet files"):
-        open_stream([str(tmp_path / "train.csv")])

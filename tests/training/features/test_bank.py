@@ -20,7 +20,6 @@ from modeling_esvit.embed.engine import FeatureError
 from modeling_esvit.embed.files import OutputError
 from modeling_esvit.images.decoding import decode
 from tests.helpers.tiny_runs import write_images
-from training.data.named_data import split_data_name
 from training.data.sources import open_source
 from training.features.bank import make_bank
 from training.features.extraction import UnlabelledDataError
@@ -209,10 +208,3 @@ def test_command(model_folder, images, tmp_path, monkeypatch, capsys):
             command(monkeypatch, model_folder, *data, *wrong)
     with pytest.raises(SystemExit, match="neither a folder of images nor"):
         command(monkeypatch, model_folder, "--train", "missing", "--test", test)
-
-
-def test_names_of_splits(tmp_path):
-    assert split_data_name("org/name:test") == ("org/name", "test")
-    assert split_data_name("https://host:80/a.tar") == ("https://host:80/a.tar", None)
-    assert split_data_name("hf://datasets/org/name/*.parquet") == ("hf://datasets/org/name/*.parquet", None)
-    assert split_data_name(str(tmp_path)) == (str(tmp_path), None)

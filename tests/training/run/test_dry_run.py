@@ -1,26 +1,22 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Checks `--dry_run`: every recipe starts, problems come together, nothing is left behind, the estimate is right."""
+"""Checks `--dry_run`: every recipe starts, problems come together, and nothing is left behind."""
 
-import json
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.helpers.commands import run_program, torchrun
 from tests.helpers.paths import ROOT
 from tests.helpers.shallow_networks import shallow
-from tests.helpers.tiny_runs import tiny, train, write_images
+from tests.helpers.tiny_runs import tiny, train
 from training.learning.networks import build_config
 from training.options.pretrain_options import RECIPES, OptionError, parse_options
 from training.pretrain import Pretraining, main
-from training.run.estimate import estimate
 
 
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 QUICK = ("swin_tiny_w7", "demo_small_batch")  # the rest in `make test-all`
-CPU = torch.device("cpu")
 
 
 def origin(name: str, folder: Path) -> list[str]:
@@ -104,52 +100,3 @@ def test_problems_of_one_process_end_all(images, tmp_path, rank):
     command = [*torchrun(2), script, *tiny(images, tmp_path / "run", "--dry_run --batch_size 4")]
     done = run_program(command, code=1, PYTHONPATH=str(ROOT))
     assert done.stderr.count("no_such' does not exist") == 1
-
-
-# -- the estimate ------------------------------------------------------------------------------------------------------
-
-
-def test_flops_of_a_plain_network(images, tmp_path):
-    """Counts three forward passes of the student and one of the teacher's global crops: nothing is recomputed."""
-    options = parse_options(tiny(images, tmp_path, "--task view --batch_size 1"))
-    one = estimate(options, CPU, 1)
-    again = estimate(parse_options(tiny(images, tmp_path, "--task view --batch_size 5")), CPU, 1)
-    assert again.flops_per_image == pytest.approx(one.flops_per_image, rel=0.02)
-    assert again.activations > 1.5 * one.activations
-    assert (one.student, one.moments) == (again.student, again.moments) and one.moments == 2 * one.gradients
-
-
-MEASURE = """
-import json, sys
-from pathlib import Path
-import psutil
-from training.pretrain import Pretraining
-from training.options.pretrain_options import parse_options
-
-def high_water():
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
-
-run = Pretraining(parse_options(sys.argv[1:]))
-before = psutil.Process().memory_info().rss
-run.run()
-print(json.dumps(high_water() - before))
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads the high-water mark of memory from /proc")
-@pytest.mark.parametrize("changes", ["", "--gradient_checkpointing", "--batch_size 64 --task view"])
-def test_estimate_against_a_measured_peak(images, tmp_path, changes):
-    """Compares it with two steps of the demo's network, by what grows once student and teacher are there.
-
-    It lies within 30%: buffers of matrix products and what the allocator does not give back are measured, too.
-    """
-    recipe = "--recipe demo --batch_size 128 --num_prototypes 16384 --max_steps 2 --tracker none --num_workers 0"
-    data = write_images(tmp_path / "images", 300)
-    arguments = [*f"{recipe} {changes}".split(), "--data", str(data), "--output_dir", str(tmp_path / "run")]
-    done = run_program(["python", "-c", MEASURE, *arguments], timeout=500, MALLOC_MMAP_THRESHOLD_="65536")
-    measured = json.loads(done.stdout.splitlines()[-1])
-    expected = estimate(parse_options(arguments), CPU, 1)
-    growing = expected.total - expected.student - expected.teacher
-    assert growing > 1e8 and measured == pytest.approx(growing, rel=0.3)

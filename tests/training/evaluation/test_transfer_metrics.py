@@ -1,0 +1,62 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks the metrics of the transfer evaluation against scikit-learn and by hand."""
+
+import pytest
+import torch
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+from training.evaluation.transfer_metrics import MetricError, score
+
+
+def random_scores(classes: int, count: int = 80) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(classes)
+    return torch.randn(count, classes, generator=generator), torch.randint(classes, (count,), generator=generator)
+
+
+def test_metrics_equal_scikit_learn():
+    scores, labels = random_scores(4)
+    predicted = scores.argmax(dim=1)
+    assert score("accuracy", scores, labels) == pytest.approx((predicted == labels).double().mean().item())
+    assert score("mean_per_class", scores, labels) == pytest.approx(balanced_accuracy_score(labels, predicted))
+    scores, labels = random_scores(2)
+    expected = roc_auc_score(labels, scores.softmax(dim=1)[:, 1])
+    assert score("roc_auc", scores, labels) == pytest.approx(expected)
+
+
+def test_images_of_no_training_class_are_wrong():
+    scores = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]])
+    labels = torch.tensor([0, 1, -1])
+    assert score("accuracy", scores, labels) == pytest.approx(2 / 3)
+    assert score("mean_per_class", scores, labels) == pytest.approx(2 / 3)  # of two classes and the unknown one
+
+
+def test_eleven_point_average_precision_by_hand():
+    """Ranks of the three positives of five: 1, 3, 4. Precisions 1, 2/3, 3/4 at the recalls 1/3, 2/3, 1."""
+    scores = torch.tensor([[5.0], [4.0], [3.0], [2.0], [1.0]])
+    targets = torch.tensor([[1], [0], [1], [1], [0]])
+    expected = (4 * 1 + 7 * 3 / 4) / 11  # the points 0 .. 0.3, and 0.4 .. 1
+    assert score("map_11_point", scores, targets) == pytest.approx(expected)
+
+    two = torch.cat([scores, -scores, scores], dim=1)  # the second class in the opposite order, the third never there
+    present = torch.cat([targets, targets, torch.zeros_like(targets)], dim=1)
+    # Ranks 2, 3, 5: precisions 1/2, 2/3, 3/5 at 1/3, 2/3, 1; the best from each point on: 2/3 up to 0.6, then 3/5.
+    reverse = (7 * 2 / 3 + 4 * 3 / 5) / 11
+    assert score("map_11_point", two, present) == pytest.approx((expected + reverse) / 2)
+
+
+def test_recalls_reach_points_exactly():
+    """Ten positives first: each point is reached with precision 1, also those that binary fractions miss."""
+    targets = torch.tensor([1] * 10 + [0] * 10)[:, None]
+    assert score("map_11_point", torch.arange(20.0).flip(0)[:, None], targets) == 1.0
+    tied = score("map_11_point", torch.zeros(20, 1), targets)  # equal scores come together, in no order
+    assert tied == pytest.approx(0.5)
+
+
+def test_metrics_that_are_not_defined():
+    with pytest.raises(MetricError, match=r"two classes; these are of \[0\] of 2"):
+        score("roc_auc", torch.zeros(3, 2), torch.zeros(3, dtype=torch.int64))
+    with pytest.raises(MetricError, match="two classes"):
+        score("roc_auc", *random_scores(3))
+    with pytest.raises(MetricError, match="of any class"):
+        score("map_11_point", torch.zeros(3, 2), torch.zeros(3, 2, dtype=torch.int64))

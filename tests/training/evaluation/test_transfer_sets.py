@@ -1,0 +1,88 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks the table of data sets of the transfer evaluation, and how each is opened."""
+
+from dataclasses import replace
+
+import pytest
+from datasets import ClassLabel, Dataset, Features, Sequence, Value
+
+import training.evaluation.transfer_metrics as transfer_metrics
+from training.data.columns import DataOptionError
+from training.evaluation.transfer_results import find_differences
+from training.evaluation.transfer_sets import (
+    TABLE,
+    TransferSet,
+    TransferTableError,
+    class_targets,
+    entry,
+    middle_rows,
+    open_part,
+    read_table,
+    why_unavailable,
+)
+
+
+def test_table_of_the_paper():
+    table = read_table(TABLE)
+    assert len(table) == 18
+    metrics = [each.metric for each in table.values()]
+    assert [metrics.count(name) for name in transfer_metrics.METRICS] == [12, 4, 1, 1]
+    assert all(each.classes and each.sizes and each.label for each in table.values())
+
+
+def test_tables_that_cannot_be(tmp_path):
+    for values, message in (
+        ({"train": "a:train"}, "train and test are needed"),
+        ({"train": "a:train", "test": "a:test", "colour": 1}, "colour"),
+        ({"train": "a:train", "test": "a:test", "metric": "f1"}, "'f1' is none of accuracy"),
+        ({"train": "a:x", "test": "a:y", "metric": "map_11_point", "tune_per_class": 1}, "tune_per_class"),
+    ):
+        with pytest.raises(TransferTableError, match=message):
+            entry("mine", values)
+    with pytest.raises(DataOptionError, match="the same data"):
+        entry("mine", {"train": "org/a:train", "test": "org/a:train"})
+    (tmp_path / "table.yaml").write_text("- a\n")
+    with pytest.raises(TransferTableError, match="must map"):
+        read_table(tmp_path / "table.yaml")
+
+
+def test_lists_of_classes():
+    def targets(lists, feature):
+        return class_targets(Dataset.from_dict({"c": lists}, features=Features({"c": Sequence(feature)})), "c")
+
+    found, names = targets([[2], [], [0, 2]], ClassLabel(names=["a", "b", "c"]))
+    assert found.tolist() == [[0, 0, 1], [0, 0, 0], [1, 0, 1]] and names == ["a", "b", "c"]
+    assert targets([["cat", "dog"], ["cat"]], Value("string"))[0].tolist() == [[1, 1], [1, 0]]
+    assert targets([[1], [3, 0]], Value("int64"))[0].tolist() == [[0, 1, 0, 0], [1, 0, 0, 1]]
+    assert targets([[0.0, 1.0, 1.0], [0.0, 0.0, 0.0]], Value("float32"))[0].tolist() == [[0, 1, 1], [0, 0, 0]]
+    for wrong in ([[-1, 1], [0, 1]], [[0.5, 1.0]]):
+        with pytest.raises(DataOptionError, match="class numbers, or of 0 and 1"):
+            targets(wrong, Value("float32"))
+    with pytest.raises(DataOptionError, match="does not exist"):
+        class_targets(Dataset.from_dict({"c": [[1]]}), "classes")
+    with pytest.raises(DataOptionError, match="a list for each image"):
+        class_targets(Dataset.from_dict({"c": [1]}), "c")
+
+
+def test_middle_of_each_clip():
+    rows = Dataset.from_dict({"video": [1, 1, 1, 2, 1, 2], "clip": [1, 1, 1, 1, 2, 1], "frame": [0, 1, 2, 0, 0, 1]})
+    assert middle_rows(rows, ("video", "clip"))["frame"][:] == [1, 1, 0]
+
+
+def test_what_differs_from_the_table_is_noted():
+    each = TransferSet("x", "a:train", "a:test", classes=3, sizes=(30, 12))
+    found = {"train_images": 30, "test_images": 11, "classes": 3, "unknown_class_images": 2}
+    assert find_differences(each, found) == [
+        "11 test images, not 12",
+        "2 test images of no training class, which count as wrong",
+    ]
+    assert find_differences(replace(each, classes=None, sizes=None), found | {"unknown_class_images": 0}) == []
+
+
+def test_shards_of_the_hub_that_cannot_be_reached_are_missing(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    each = TransferSet("voc", "hf://datasets/no/such@main/train*.parquet", "hf://datasets/no/such@main/test*.parquet")
+    with pytest.raises(OSError) as met:
+        open_part(each, each.train)
+    assert why_unavailable(met.value) == "missing"
