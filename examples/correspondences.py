@@ -21,19 +21,19 @@ from training.features.frozen_models import load_frozen, training_view
 from training.features.regions import region_side
 from training.features.single_image import checked_picture
 from training.figures.matching import draw_matches
-from training.matching.measures import centres
-from training.matching.stereo import StereoMatches, match_stereo, stereo_pair, whole_size
+from training.matching.measures import compute_centres
+from training.matching.stereo import StereoMatches, choose_size, load_stereo_pair, match_stereo
 from training.matching.top_matches import TopMatches
 from training.state.figure_files import save_figure
 
 
 def draw(found: StereoMatches, title: str, *, count: int = 40) -> Figure:
     """Draws both views, and a line for each of the `count` most similar matches: blue is right, orange wrong."""
-    left, right, _ = stereo_pair()
-    regions = found.most_similar(count)
-    is_right = found.right(regions).numpy()
+    left, right, _ = load_stereo_pair()
+    regions = found.select_regions(count)
+    is_right = found.are_right(regions).numpy()
     shown = (left.height, left.width)
-    starts, ends = (centres(each, found.grid, shown).numpy() for each in (regions, found.matches[regions]))
+    starts, ends = (compute_centres(each, found.grid, shown).numpy() for each in (regions, found.matches[regions]))
     figure = Figure(figsize=(15, 5.6), layout="constrained")
     axes = figure.add_subplot()
     draw_matches(axes, TopMatches((np.array(left), np.array(right)), starts, ends, is_right))
@@ -71,9 +71,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         model = load_frozen(options.model)
         (height, _), mean, std = training_view(model)
-        size = tuple(options.size) if options.size else whole_size(region_side(model.model, height))
+        size = tuple(options.size) if options.size else choose_size(region_side(model.model, height))
         found = match_stereo(model.model, size=size, image_mean=mean, image_std=std)
-        summary = describe(found.scores())
+        summary = describe(found.score())
         save_figure(draw(found, summary, count=options.lines), options.output)
     except (EsViTError, OSError) as error:
         sys.exit(f"error: {error}")

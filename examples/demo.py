@@ -74,13 +74,13 @@ def measure(model_path: Path, data: Path) -> dict[str, float]:
     transform = evaluation_transform(AutoImageProcessor.from_pretrained(model_path))
     train, test = open_source(str(data), split="train"), open_source(str(data), split="test")
     knn = evaluate_knn(model, transform, train, test, k=[K])
-    return {"knn": knn[f"k{K}_top1"], "correspondence": match_stereo(model).scores()["within_one"]}
+    return {"knn": knn[f"k{K}_top1"], "correspondence": match_stereo(model).score()["within_one"]}
 
 
 def save_correspondences(model_path: Path, output: Path) -> None:
     """Draws lines between the most similar regions of the two views of the stereo pair."""
     found = match_stereo(AutoModel.from_pretrained(model_path).eval())
-    share = found.scores()["within_one"]
+    share = found.score()["within_one"]
     save_figure(draw(found, f"Region correspondences: {share:.1%} of all regions matched to within one region"), output)
 
 

@@ -26,8 +26,8 @@ from modeling_esvit.losses import match_regions
 from training.features.frozen_models import load_frozen, training_view
 from training.features.regions import Grid, even_grid, region_features, region_side
 from training.features.single_image import checked_picture
-from training.matching.measures import far_apart
-from training.matching.stereo import pixel_values
+from training.matching.measures import select_apart
+from training.matching.stereo import make_pixel_values
 from training.state.figure_files import save_figure
 
 
@@ -97,10 +97,10 @@ def main(arguments: list[str] | None = None) -> None:
         images = [decode(Record(path, None, path)) for path in (options.left, options.right)]
         stride = region_side(model.model, side)
         sizes = [round_size(image, options.size, stride) for image in images]
-        views = [pixel_values(image, size, mean, std) for image, size in zip(images, sizes, strict=True)]
+        views = [make_pixel_values(image, size, mean, std) for image, size in zip(images, sizes, strict=True)]
         (left, left_places), (right, right_places) = (region_features(model.model, view[None]) for view in views)
         ours, theirs, similarity = match_mutually(left[0].cpu(), right[0].cpu())
-        drawn = far_apart(ours, left_places.grid[1], options.count, options.apart)
+        drawn = select_apart(ours, left_places.grid[1], options.count, options.apart)
         pairs = list(zip(ours[drawn].tolist(), theirs[drawn].tolist(), strict=True))
         save_figure(draw(images, [even_grid(left_places), even_grid(right_places)], pairs), options.output)
     except (EsViTError, OSError) as error:

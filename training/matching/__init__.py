@@ -1,3 +1,3 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Whether regions of two views find each other."""
+"""Measures whether the regions of two views find each other."""

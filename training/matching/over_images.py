@@ -1,9 +1,9 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The measures of `matching` over all images of a source, with the work shared by all processes.
+"""Scores the matches in all images of a source, with the work shared by all processes.
 
-Images are taken in batches that do not depend on the number of processes, and each part of them is made by one process:
-the result has the same digits for any number. A stopped call lacks some parts, which the next one makes.
+The batches do not depend on the number of processes, and one process makes each part of the result, so any number of
+processes gives the same digits. If a call is stopped, the next call makes the parts that are missing.
 """
 
 import itertools
@@ -33,21 +33,21 @@ from training.matching.measures import (
     MIRRORED_NAMES,
     POSITION_NAMES,
     Matches,
-    best_matches,
-    mirrored_scores,
-    position_scores,
+    find_best_matches,
+    score_mirrored,
+    score_positions,
 )
 from training.matching.pairs import MIRRORED, Pair, make_pair
 
 
 logger = logging.getLogger(__name__)
 
-BATCHES = 16  # a part, which is what a stopped call loses at most, for each process
+BATCHES = 16  # batches in a part; a stopped process loses at most one part
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What is measured: pairs of views, of `matching_views.PAIRS`, of `side` pixels, drawn by `seed`."""
+    """Defines what is measured: the kinds of pairs (of `pairs.PAIRS`), the `side` of their views, and the seed."""
 
     pairs: tuple[str, ...]
     side: int
@@ -56,7 +56,7 @@ class Measured:
 
 
 class PairImages:
-    """The images of a source of any kind, in its own order, as pairs of views."""
+    """Reads the images of any source, in the source's order, as pairs of views."""
 
     def __init__(self, source: ImageSource, measured: Measured) -> None:
         self.source, self.measured = source, measured
@@ -64,8 +64,8 @@ class PairImages:
     def __len__(self) -> int:
         return len(self.source)
 
-    def items(self, rows: range) -> Iterator[tuple[int, Any]]:
-        """The numbers of neighbouring images, and what the source reads them by."""
+    def list_items(self, rows: range) -> Iterator[tuple[int, Any]]:
+        """Returns the numbers of consecutive images, each with the key by which the source reads it."""
         items = self.source.rows(rows.start, rows.stop) if isinstance(self.source, ShardStream) else iter(rows)
         return zip(rows, items, strict=True)
 
@@ -79,32 +79,32 @@ class PairImages:
 
     def read(self, rows: range, threads: int) -> Iterator[LoadedImage]:
         """Returns the images with their pairs as `pixels`."""
-        return load_ahead(self.items(rows), self.load, batch_size=self.measured.batch_size, threads=threads)
+        return load_ahead(self.list_items(rows), self.load, batch_size=self.measured.batch_size, threads=threads)
 
 
 def match_pairs(model: FrozenModel, pairs: list[Pair], names: list[str]) -> tuple[Matches, Grid]:
-    """The regions of the first views in the second ones, on the CPU.
+    """Matches the regions of the first views with those of the second views. The result is on the CPU.
 
     Raises:
         FeatureError: names the first image with features that are not finite.
         TokenPlacesError: see `region_features` and `even_grid`.
     """
     _, mean, std = training_view(model)
-    pixels = torch.stack([pair.pixels(mean, std) for pair in pairs])
+    pixels = torch.stack([pair.make_pixels(mean, std) for pair in pairs])
     features, places = region_features(model.model, pixels.flatten(0, 1))
     features = features.unflatten(0, (len(pairs), 2))
     check_finite(features, names.__getitem__, model.model.dtype)
-    found = best_matches(features[:, 0], features[:, 1])
+    found = find_best_matches(features[:, 0], features[:, 1])
     return Matches(found.regions.cpu(), found.similarity.cpu()), even_grid(places)
 
 
 def score_pairs(model: FrozenModel, name: str, pairs: list[Pair], names: list[str]) -> Tensor:
-    """`mirrored_scores` or `position_scores` of pairs of one kind, `name`: a row for each."""
+    """Scores pairs of the kind `name` by `score_mirrored` or `score_positions`; returns a row for each pair."""
     found, grid = match_pairs(model, pairs, names)
     size = (pairs[0].views[0].shape[0], pairs[0].views[0].shape[1])
     if name == MIRRORED:
-        return mirrored_scores(found, grid, size)
-    return position_scores(found.regions, torch.stack([pair.truth(grid) for pair in pairs]), grid, size)
+        return score_mirrored(found, grid, size)
+    return score_positions(found.regions, torch.stack([pair.locate_regions(grid) for pair in pairs]), grid, size)
 
 
 def measure_part(
@@ -127,9 +127,9 @@ def score_batch(model: FrozenModel, measured: Measured, images: list[LoadedImage
 def measure_images(
     model: FrozenModel, source: ImageSource, measured: Measured, output: Path, *, threads: int
 ) -> tuple[dict[str, Tensor], Parts]:
-    """The scores of all images, a row for each that can be read, by kind of pairs; to be called by all processes.
+    """Scores all images and returns, for each kind of pairs, a row for each readable image. All processes call it.
 
-    Meanwhile they are in parts beside `output`, which a later call goes on with, and which the caller deletes.
+    Meanwhile the scores are kept in parts beside `output`. A later call continues from them; the caller deletes them.
 
     Raises:
         FeatureError, TokenPlacesError, FrozenModelError: the model cannot be used.
@@ -154,16 +154,16 @@ def measure_images(
                 )
     state.wait_for_everyone()
     everything = concatenate([parts.read(number) for number in range(count)])
-    note_unreadable(everything.unreadable, len(images))
-    return by_kind(torch.from_numpy(everything.view), measured), parts
+    warn_of_unreadable(everything.unreadable, len(images))
+    return split_by_kind(torch.from_numpy(everything.view), measured), parts
 
 
-def by_kind(scores: Tensor, measured: Measured) -> dict[str, Tensor]:
+def split_by_kind(scores: Tensor, measured: Measured) -> dict[str, Tensor]:
     widths = [len(MIRRORED_NAMES if name == MIRRORED else POSITION_NAMES) for name in measured.pairs]
     return dict(zip(measured.pairs, scores.split(widths, dim=1), strict=True))
 
 
-def note_unreadable(unreadable: dict[str, str], images: int) -> None:
+def warn_of_unreadable(unreadable: dict[str, str], images: int) -> None:
     skipped = SkipLog(images)
     skipped.add(unreadable)
     if skipped.skipped and PartialState().is_main_process:

@@ -13,7 +13,7 @@ import examples.correspondences as correspondences
 import training.matching.stereo as stereo
 from modeling_esvit import EsViTConfig, EsViTModel
 from training.features.frozen_models import FrozenModelError
-from training.matching.measures import cell_distance, regions_at
+from training.matching.measures import count_cells_between, find_regions_at
 
 
 def small_model() -> EsViTModel:
@@ -24,13 +24,13 @@ def small_model() -> EsViTModel:
 
 def true_regions(disparity: np.ndarray, grid: tuple[int, int]) -> torch.Tensor:
     """As positions are counted; -1 for what is left out."""
-    truth = stereo.true_positions(disparity, grid, disparity.shape)
-    return regions_at(truth.nan_to_num(0), grid, disparity.shape).where(truth[:, 0].isfinite(), -1)
+    truth = stereo.compute_true_positions(disparity, grid, disparity.shape)
+    return find_regions_at(truth.nan_to_num(0), grid, disparity.shape).where(truth[:, 0].isfinite(), -1)
 
 
 def test_truth_pairs_pixels_that_look_alike():
     """The sign and the scale of the disparity: a pixel and its true partner have the same colour, more or less."""
-    left, right, disparity = stereo.stereo_pair()
+    left, right, disparity = stereo.load_stereo_pair()
     grid = disparity.shape  # a region a pixel
     truth = true_regions(disparity, grid)
     known = truth >= 0
@@ -58,7 +58,7 @@ def test_hidden_and_unmeasured_regions_are_left_out():
 
 def test_positions_are_in_pixels_of_the_resized_view():
     disparity = np.full((4, 8), 2.0)
-    truth = stereo.true_positions(disparity, (4, 8), (40, 160)).view(4, 8, 2)
+    truth = stereo.compute_true_positions(disparity, (4, 8), (40, 160)).view(4, 8, 2)
     assert truth[:, :2].isnan().all()  # left of the right view
     assert truth[0, 2:, 0].tolist() == [10.0, 30.0, 50.0, 70.0, 90.0, 110.0]
     assert truth[:, 5, 1].tolist() == [5.0, 15.0, 25.0, 35.0]
@@ -66,7 +66,7 @@ def test_positions_are_in_pixels_of_the_resized_view():
 
 @pytest.mark.parametrize("side", [4, 8, 14, 16, 30, 32, 48, 64])
 def test_whole_regions_of_any_size(side):
-    height, width = stereo.whole_size(side)
+    height, width = stereo.choose_size(side)
     assert height % side == width % side == 0 and (height // side) * (width // side) <= 64 * 96
     assert (height, width) == (1024, 1536) or side not in (16, 32, 64)
     assert 1.4 < width / height <= 1.5 and height <= 1050
@@ -76,14 +76,14 @@ def test_any_model_gives_scores_and_a_picture(tmp_path):
     model = small_model()
     found = stereo.match_stereo(model, size=(128, 192))
     assert found.grid == (8, 12)
-    scores = found.scores()
+    scores = found.score()
     assert scores["chance_within_one"] < scores["exact"] <= scores["within_one"] <= scores["nearest_within_one"] == 1
     assert scores["nearest_error"] < scores["error"] < scores["chance_error"]
     assert scores["chance_exact"] == pytest.approx(1 / 96)
     assert scores["chance_within_one"] == pytest.approx(9 / 96, rel=0.2)  # nine regions are right, fewer at the border
 
-    lines = found.most_similar(10, apart=2)
-    distance = cell_distance(lines[:, None], lines[None], found.grid[1])
+    lines = found.select_regions(10, apart=2)
+    distance = count_cells_between(lines[:, None], lines[None], found.grid[1])
     assert (distance + 2 * torch.eye(len(lines)) >= 2).all() and found.truth[lines].isfinite().all()
     assert (found.similarity[lines].diff() <= 0).all()
 
@@ -99,4 +99,4 @@ def test_any_model_gives_scores_and_a_picture(tmp_path):
 def test_without_scikit_image(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "skimage.data", None)
     with pytest.raises(FrozenModelError, match="pip install scikit-image"):
-        stereo.stereo_pair()
+        stereo.load_stereo_pair()
