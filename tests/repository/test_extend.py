@@ -14,12 +14,13 @@ import torch
 from PIL import Image
 from transformers import AutoModel
 
+import training.pretrain
 from modeling_esvit import EsViTConfig
 from modeling_esvit.analysis.token_places import regions_of
 from modeling_esvit.families import ARCHITECTURES, FAMILIES
 from tests.helpers.documents import snippets
 from tests.helpers.paths import ROOT
-from tests.helpers.tiny_runs import write_images, write_model
+from tests.helpers.tiny_runs import read_log, tiny, train, write_images, write_model
 from training.views.draw import POLICIES
 
 
@@ -49,7 +50,7 @@ def run_section(title: str) -> dict[str, Any]:
 
 def test_every_snippet_has_a_test():
     with_snippets = {title for title, found in SECTIONS.items() if found}
-    assert with_snippets == {"An architecture", "An augmentation", "A data source", "An evaluation"}
+    assert with_snippets == {"An architecture", "A loss term", "An augmentation", "A data source", "An evaluation"}
 
 
 def test_architecture(tmp_path):
@@ -64,6 +65,15 @@ def test_architecture(tmp_path):
         again(torch.randn(1, 3, 10, 40))
     with pytest.raises(ValueError, match="window_size is for a"):
         EsViTConfig.from_architecture("patch-mlp-tiny", window_size=7)
+
+
+def test_loss_term(tmp_path, monkeypatch):
+    monkeypatch.setattr(training.pretrain, "esvit_loss", training.pretrain.esvit_loss)  # is put back afterwards
+    run_section("A loss term")
+    train(tiny(write_images(tmp_path / "images"), tmp_path / "run", "--max_steps 1"))
+    [record] = read_log(tmp_path / "run")
+    known = 0.5 * record["view_loss"] + 0.5 * record["region_loss"]
+    assert record["loss"] == pytest.approx(known + 0.1 * record["distance_loss"]) != pytest.approx(known)
 
 
 def test_augmentation(tmp_path):
