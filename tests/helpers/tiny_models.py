@@ -2,7 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Describes models of each family that are built in milliseconds, and the files that travel with any model."""
 
-from modeling_esvit import EsViTConfig
+from pathlib import Path
+
+import torch
+
+from modeling_esvit import EsViTConfig, EsViTForPreTraining
 
 
 HEADS = {"num_prototypes": 16, "head_hidden_size": 12, "head_bottleneck_size": 8}
@@ -68,3 +72,13 @@ def small_config(**fields) -> EsViTConfig:
 def auto_config(fields: dict, **others) -> EsViTConfig:
     """Returns the configuration of a backbone of transformers, for images of 64 pixels."""
     return EsViTConfig(**{"architecture": "auto", "backbone_config": fields, "image_size": 64, **HEADS, **others})
+
+
+def save_with_heads(folder: Path, **fields) -> EsViTForPreTraining:
+    """Writes a small Swin with heads and centres that are not zero. Returns it."""
+    torch.manual_seed(1)
+    model = EsViTForPreTraining(small_config(norm_last_layer=False, **fields)).eval()
+    torch.nn.init.normal_(model.view_center)
+    torch.nn.init.normal_(model.region_center)
+    model.save_pretrained(folder)
+    return model

@@ -84,7 +84,7 @@ def test_push_and_check(hub, model, tmp_path):
 
 
 def nowhere_to_be_found(token: str, folder: Path, done: subprocess.CompletedProcess, hub: LoopbackHub) -> None:
-    """The token is in no output, in no file of the folder (caches included), and in nothing that was uploaded."""
+    """Checks that the token is in no output, no file of the folder (caches included), and no upload."""
     assert token not in done.stdout + done.stderr
     written = [path for path in folder.rglob("*") if path.is_file()]
     assert written and not [path for path in written if token.encode() in path.read_bytes()]
@@ -94,7 +94,7 @@ def nowhere_to_be_found(token: str, folder: Path, done: subprocess.CompletedProc
 
 @pytest.mark.slow
 def test_a_check_that_fails_says_so(hub, model, tmp_path):
-    """The Hub serves something else than was sent: here a backbone of other weights."""
+    """Lets the Hub serve something else than was sent, a backbone with other weights."""
     line = (model, "--repo_id", "ada/tiny", "--folder", "out")
     assert command(hub, tmp_path, *line, "--no_check").returncode == 0
     torch.manual_seed(5)
@@ -210,7 +210,7 @@ REFUSED = {
 
 @pytest.fixture(scope="module")
 def commands(model, tmp_path_factory):
-    """The Hub after the commands, what each printed, or its error, and the folder where they ran."""
+    """Yields the Hub after the commands, the output or error of each, and the folder where they ran."""
     home = tmp_path_factory.mktemp("home")
     others = Repository("bob/open", {"README.md": b"bob's"}, "model")
     with LoopbackHub([others], TOKENS, organizations={"lab": ["ada"]}) as hub:
@@ -244,7 +244,7 @@ def test_interrupted_pushes_go_on(commands):
 
 
 def test_where_it_can_be_pushed(commands):
-    """To an organisation, to a branch, as a pull request to others."""
+    """Pushes to an organisation, to a branch, and as a pull request to others."""
     hub, printed, _ = commands
     assert "Pushed: " in printed["organisation"] and "Pushed: " in printed["branch"]
     assert f"Pushed: {hub.url}/bob/open/discussions/1" in printed["proposal"]

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The cards of the published checkpoints: what the table says, whose numbers they are, and that the Hub takes them."""
+"""Checks that the cards of the authors' checkpoints say what the table says and whose numbers they are."""
 
 import pytest
 import torch
@@ -84,7 +84,7 @@ def test_a_card_is_valid_and_says_whose_numbers_it_has(row: Published, written):
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.architecture], ids=lambda row: row.name)
 def test_architecture_is_the_one_that_was_published(row: Published):
-    """By its size; and `--native` is offered where that format can carry it."""
+    """Compares its size, and whether `--native` is offered exactly if that format can carry it."""
     config = row.config
     assert config is not None
     with torch.device("meta"):

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of accuracies show what the results say, of one value as of many."""
+"""Checks that figures of accuracies show what the results say, of one value and of many."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from training.figures.accuracy import MOST_NAMED, draw_epochs, draw_knn, draw_pr
 
 
 def axes_of(figure, path):
-    """Of a figure that can be drawn."""
+    """Returns the only axes of a figure, after drawing it."""
     figure.savefig(path / "picture.png")
     (axes,) = figure.axes
     return axes

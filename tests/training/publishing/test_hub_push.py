@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""`--push_to_hub`: the best teachers arrive, and training neither waits for the Hub nor stops with it."""
+"""Checks that the best teachers arrive, and that training neither waits for the Hub nor stops with it."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def data(tmp_path_factory) -> tuple[Path, str]:
 
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory) -> Path:
-    """A run of the same options that pushed nothing."""
+    """Returns a run of the same options that pushed nothing."""
     output = tmp_path_factory.mktemp("quiet") / "run"
     train(tiny(data[0], output, data[1]))
     return output
@@ -63,7 +63,7 @@ def test_names_are_checked_before_anything_is_done(data, tmp_path):
 
 
 def test_a_copy_is_what_is_published(run, tmp_path):
-    """It is a run by itself, with the options, the log and the steps of the checkpoint that is deleted meanwhile."""
+    """Copies a run of its own, with the options, the log and the steps of the checkpoint, which may be deleted."""
     best = json.loads((run / "checkpoints" / "best.json").read_text())["checkpoint"]
     push = HubPush("ada/tiny", run)
     push.copy(best)
@@ -78,7 +78,7 @@ def test_a_copy_is_what_is_published(run, tmp_path):
 
 
 def test_a_run_that_fails_ends_its_push(run, hub, monkeypatch):
-    """The Hub does not answer; neither the run nor a process of it stays."""
+    """Ends the push, which waits for a Hub that does not answer."""
     hub.inject(Fault("*", cut="stall", pause=60, after=None, method="POST", times=None))
     for name, value in hub.environment(run.parent, ADA).items():
         monkeypatch.setenv(name, value)
@@ -109,7 +109,7 @@ def test_the_last_push_is_waited_for_with_a_limit(run, hub, monkeypatch):
 
 @pytest.mark.slow
 def test_the_best_teacher_arrives(data, run, hub, tmp_path):
-    """With its card; training is the same as without; the token is in no file and no output."""
+    """Pushes it with its card; training is the same as without, and the token is in no file and no output."""
     done = pretrain(hub, data, tmp_path, ADA)
     assert read_losses(tmp_path / "run") == read_losses(run)
     best = json.loads((tmp_path / "run" / "checkpoints" / "best.json").read_text())

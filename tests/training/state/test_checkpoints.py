@@ -133,7 +133,7 @@ def mounted(folder: Path, *arguments: str):
 @pytest.mark.slow
 @mounting
 def test_a_full_disk_stops_all_processes(images, tmp_path):
-    """A real one, with room for two checkpoints (that of step 2, and one under way), and not for three."""
+    """Mounts a disk with room for two checkpoints, the last one and one under way, and not for three."""
     run(images, tmp_path / "size", f"{TWO} --max_steps 1")
     last = tmp_path / "size" / "checkpoints" / "step-00000001"
     size = sum(path.stat().st_size for path in last.rglob("*")) // 1024
@@ -178,7 +178,7 @@ pretrain.main(sys.argv[1:])
 @pytest.mark.slow
 @mounting
 def test_a_folder_that_is_another_one_elsewhere(images, tmp_path):
-    """The second process has its own file system there, as another machine would."""
+    """Gives the second process a file system of its own there, as another machine would have."""
     output = tmp_path / "run"
     output.mkdir()
     command = [*torchrun(2), "--no-python", "env", f"OUTPUT={output}", "sh", "-c", UNSHARED, "sh", sys.executable]

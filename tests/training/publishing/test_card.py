@@ -1,0 +1,120 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks what a card says of a run, of results and of names of any characters."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from modeling_esvit import EsViTConfig
+from tests.helpers.tiny_models import PVT, save_with_heads
+from tests.hub.uploads import card_problems
+from training.publish import main
+from training.publishing.card_template import describe_architecture
+from training.publishing.folder import CURVES, OPTIONS
+
+
+def test_card_of_a_run(run, published):
+    text = (published / "README.md").read_text()
+    assert card_problems(text) == ([], [])
+    card = ModelCard(text)
+    assert (card.data.library_name, card.data.pipeline_tag) == ("transformers", "image-feature-extraction")
+    assert (card.data.license, card.data.model_name, card.data.datasets) == ("apache-2.0", "tiny", None)
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    measured = [record["knn_k3_top1"] for record in log if "knn_k3_top1" in record]
+    result = next(r for r in card.data.eval_results if "top-1" in r.metric_name)
+    assert len(measured) == 2 and result.metric_value == round(100 * measured[-1], 2)
+    assert "| epochs | 2 |" in text and "6 steps of 8 images" in text and f"]({CURVES})" in text
+    assert "knn.py ada/tiny --train train --test test --k 3`, while training" in text
+    assert "{{" not in text and "None" not in text
+
+
+def test_a_card_holds_names_of_any_characters(run, tmp_path):
+    """Keeps the name of a folder or a figure in one cell, one code span and one word of the command."""
+    shutil.copytree(run, tmp_path / "run")
+    options = yaml.safe_load((run / "options.yaml").read_text()) | {"data": "my `best` | photos", "knn_train": None}
+    (tmp_path / "run" / "options.yaml").write_text(yaml.safe_dump(options))
+    figure = {"name": "a|b\n# c", "value": 0.5, "metric": "accuracy", "dataset": "x | y", "split": "t|u"}
+    (tmp_path / "x.json").write_text(json.dumps({"command": "python `x` MODEL ", "figures": [figure]}))
+    main([str(tmp_path / "run"), "--repo_id", "ada/x", "--dry_run", "--metrics", str(tmp_path / "x.json")])
+    text = (tmp_path / "run-hub" / "README.md").read_text()
+    assert "\n| a\\|b # c | 50.0% | x \\| y (t\\|u) | the publisher of this repository |\n" in text
+    assert "\n| data | my `best` \\| photos |\n" in text and "without labels on `` my `best` | photos ``, task" in text
+    assert "* `` python training/knn.py ada/x --train 'my `best` | photos' --test test --k 3 ``, while" in text
+    assert card_problems(text) == ([], [])
+
+
+def test_a_card_says_whose_sizes_an_unknown_backbone_takes():
+    sizes = {"swin-tiny": "any size", "resnet-50": "any size"}
+    assert {name: describe_architecture(EsViTConfig.from_architecture(name))["sizes"] for name in sizes} == sizes
+    assert (
+        describe_architecture(EsViTConfig(architecture="auto", backbone_config=PVT))["sizes"]
+        == "any size that the backbone takes"
+    )
+
+
+def test_model_folder_metrics_licence_and_dry_run(tmp_path, capsys):
+    save_with_heads(tmp_path / "model")
+    tasks = ({}, {"task": "image-feature-extraction"})
+    for number, (name, value) in enumerate({"k-NN top-1, k = 20": 0.875, "crops": 0.9}.items()):
+        figure = {
+            "name": name,
+            "value": value,
+            "metric": "accuracy",
+            "dataset": "birds",
+            "split": "test",
+            **tasks[number],
+        }
+        result = {"command": f"python training/x{number}.py MODEL --test birds:test", "figures": [figure]}
+        (tmp_path / f"{number}.json").write_text(json.dumps(result))
+    arguments = ["--license", "mit", "--base_model", "org/base"]
+    arguments += ["--metrics", str(tmp_path / "0.json"), str(tmp_path / "1.json")]
+    main([str(tmp_path / "model"), "--repo_id", "ada/birds", "--dry_run", *arguments])
+    folder = tmp_path / "model-hub"
+    printed = capsys.readouterr().out
+    for path in folder.iterdir():
+        assert f"{path.stat().st_size:,}  {path.name}" in printed
+    assert "Nothing was sent" in printed
+    card = ModelCard.load(folder / "README.md")
+    shown = [(r.metric_name, r.dataset_name, r.dataset_split, r.metric_value) for r in card.data.eval_results]
+    assert shown == [("k-NN top-1, k = 20 (%)", "birds", "test", 87.5), ("crops (%)", "birds", "test", 90.0)]
+    names = [result.task_name for result in card.data.eval_results]
+    assert names == ["Image classification", "Correspondence of regions"]
+    assert (card.data.license, card.data.base_model) == ("mit", "org/base")
+    for number in (0, 1):
+        assert f"`python training/x{number}.py ada/birds --test birds:test`" in card.text
+    assert not (folder / OPTIONS).exists() and not (folder / CURVES).exists() and card_problems(str(card)) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[1]", '{"figures": []}', '{"command": "x", "figures": [{"name": "a", "value": 1}]}']
+    + [json.dumps({"command": "x", "figures": [dict(name="a", metric="m", dataset="d", split=None, **fields)]})
+       for fields in ({"value": 87.5}, {"value": "0.5"}, {"value": None}, {"value": 0.5, "task": "guessing"})],
+)  # fmt: skip
+def test_metrics_that_are_none(tmp_path, content):
+    save_with_heads(tmp_path / "model")
+    (tmp_path / "x.json").write_text(content)
+    with pytest.raises(SystemExit, match="x.json has no figures for a card"):
+        main([str(tmp_path / "model"), "--repo_id", "ada/x", "--dry_run", "--metrics", str(tmp_path / "x.json")])
+
+
+def test_own_card(tmp_path):
+    save_with_heads(tmp_path / "model")
+    card = tmp_path / "own.md"
+    command = [str(tmp_path / "model"), "--repo_id", "ada/own", "--dry_run", "--card", str(card)]
+    header = "license: mit\npipeline_tag: image-feature-extraction\ntags: [a]"
+    card.write_text(f"---\n{header}\n---\n# org/own is mine\n")
+    main(command)
+    assert "# ada/own is mine" in (tmp_path / "model-hub" / "README.md").read_text()
+    card.write_text("# no header\n")
+    with pytest.raises(SystemExit, match="error: The card's metadata has no license"):
+        main(command)
+    card.write_bytes(b"\xff\xfe")
+    with pytest.raises(SystemExit, match="error: --card .*own.md is not text in UTF-8"):
+        main(command)
+    assert "# ada/own is mine" in (tmp_path / "model-hub" / "README.md").read_text()
+    assert not list(tmp_path.glob("*.partial"))

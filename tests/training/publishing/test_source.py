@@ -1,0 +1,47 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks which model of a run or folder is published, and that damage is reported."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from transformers import AutoModel
+
+from training.publish import main
+from training.publishing.source import SourceError, find_source
+
+
+def test_a_run_whose_log_or_options_are_damaged(run, tmp_path):
+    """Ignores half a line, which a killed process may leave."""
+    for name in ("whole", "damaged"):
+        shutil.copytree(run, tmp_path / name)
+    with (tmp_path / "whole" / "log.jsonl").open("a") as log:
+        log.write('{"step": 7, "lo')
+    assert find_source(tmp_path / "whole").records == find_source(run).records
+    for text, message in ((": [", "options.yaml is damaged"), ("- a", "options.yaml holds no options")):
+        (tmp_path / "damaged" / "options.yaml").write_text(text)
+        with pytest.raises(SourceError, match=message):
+            find_source(tmp_path / "damaged")
+
+
+def test_best_checkpoint(run, tmp_path):
+    """Publishes its model, steps and figures, and the log up to it."""
+    best = json.loads((run / "checkpoints" / "best.json").read_text())
+    source = find_source(run, "best")
+    assert source.step == int(best["checkpoint"].removeprefix("step-")) == source.records[-1]["step"]
+    assert source.scores()["knn_k3_top1"] == best["score"]
+    main([str(run), "--repo_id", "ada/tiny", "--dry_run", "--checkpoint", "best", "--folder", str(tmp_path / "out")])
+    published = AutoModel.from_pretrained(tmp_path / "out")
+    trained = AutoModel.from_pretrained(run / "checkpoints" / "best" / "teacher")
+    assert all(torch.equal(published.state_dict()[name], tensor) for name, tensor in trained.state_dict().items())
+
+
+def test_run_without_a_model(tmp_path, run):
+    (tmp_path / "run").mkdir()
+    shutil.copy(run / "options.yaml", tmp_path / "run")
+    with pytest.raises(SourceError, match="has no finished model; it has none yet"):
+        find_source(tmp_path / "run")
+    with pytest.raises(SourceError, match="has no last model"):
+        find_source(tmp_path / "run", "last")
