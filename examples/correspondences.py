@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from modeling_esvit.errors import EsViTError
 from training.features.frozen_models import load_frozen, training_view
 from training.features.regions import region_side
-from training.features.single_image import checked_picture
+from training.features.single_image import check_picture
 from training.figures.matching import draw_matches
 from training.matching.measures import compute_centres
 from training.matching.stereo import StereoMatches, choose_size, load_stereo_pair, match_stereo
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--lines", type=int, default=40, help="matches to draw, the most similar first (default: %(default)s)"
     )
     options = parser.parse_args(arguments)
-    checked_picture(parser, options.output)
+    check_picture(parser, options.output)
     try:
         model = load_frozen(options.model)
         (height, _), mean, std = training_view(model)

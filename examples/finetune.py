@@ -35,7 +35,7 @@ from transformers import (
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
 from modeling_esvit.images.decoding import decode
-from modeling_esvit.images.models import of_transformers
+from modeling_esvit.images.models import name_transformers_errors
 
 
 try:
@@ -61,7 +61,7 @@ def load_model(name: str, classes: list[str]) -> tuple[PreTrainedModel, BitImage
     Raises:
         OSError: there is no such model, or it does not take images.
     """
-    with of_transformers(name):
+    with name_transformers_errors(name):
         model = AutoModelForImageClassification.from_pretrained(
             name,
             num_labels=len(classes),

@@ -25,7 +25,7 @@ from modeling_esvit.images.decoding import Record, decode
 from modeling_esvit.losses import match_regions
 from training.features.frozen_models import load_frozen, training_view
 from training.features.regions import Grid, even_grid, region_features, region_side
-from training.features.single_image import checked_picture
+from training.features.single_image import check_picture
 from training.matching.measures import select_apart
 from training.matching.stereo import make_pixel_values
 from training.state.figure_files import save_figure
@@ -88,7 +88,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--size", type=int, default=768, help="pixels of the longer side (default: %(default)s)")
     options = parser.parse_args(arguments)
-    checked_picture(parser, options.output)
+    check_picture(parser, options.output)
     if min(options.count, options.size) < 1:
         parser.error("--count and --size must be at least 1")
     try:

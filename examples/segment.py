@@ -24,7 +24,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from modeling_esvit import EsViTBackbone, EsViTConfig
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.images.models import of_transformers
+from modeling_esvit.images.models import name_transformers_errors
 
 
 try:
@@ -37,7 +37,7 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f"error: this needs the package {error.name}: pip install -e '.[training,examples]'")
 
-from training.features.single_image import checked_picture
+from training.features.single_image import check_picture
 from training.state.figure_files import save_figure
 
 
@@ -94,11 +94,11 @@ def build_segmenter(name: str, num_labels: int) -> UperNetForSemanticSegmentatio
         ForeignModelError: the model is not one of this project.
         NoImageModelError, OSError: the model cannot be loaded.
     """
-    with of_transformers(name):
+    with name_transformers_errors(name):
         kind = EsViTConfig.get_config_dict(name)[0].get("model_type")
     if kind != "esvit":
         raise ForeignModelError(f"{name} is a model of type {kind!r}, not 'esvit': name a model of this project.")
-    with of_transformers(name):
+    with name_transformers_errors(name):
         stages = EsViTConfig.from_pretrained(name).stage_names[1:]
         backbone = EsViTBackbone.from_pretrained(name, out_features=stages)
     config = UperNetConfig(
@@ -159,7 +159,7 @@ def main(arguments: list[str] | None = None) -> float:
     parser.add_argument("--epochs", type=int, default=4, help="(default: %(default)s)")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (default: %(default)s)")
     options = parser.parse_args(arguments)
-    checked_picture(parser, options.output)
+    check_picture(parser, options.output)
     if options.crops < BATCH or options.epochs < 1 or not 0 < options.lr < math.inf:
         parser.error(f"--crops must be at least {BATCH}, --epochs at least 1, and --lr positive and finite")
     torch.manual_seed(0)

@@ -30,7 +30,7 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(f"error: this needs the package {error.name}: pip install -e '.[training,examples]'")
 
-from training.features.single_image import checked_picture
+from training.features.single_image import check_picture
 from training.state.figure_files import save_figure
 
 
@@ -104,7 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.count < 1:
         parser.error(f"--count must be at least 1, got {options.count}")
-    checked_picture(parser, options.output)
+    check_picture(parser, options.output)
     try:
         if options.features is not None:
             check_output(options.features, overwrite=True)

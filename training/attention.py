@@ -1,15 +1,15 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What does a model look at? Its attention over an image, a picture for each head.
+"""Shows what a model looks at: its attention over an image, a picture for each head.
 
     python training/attention.py MODEL image.jpg --query 120 80 --output attention.png
     python training/attention.py MODEL image.jpg --of received --blocks 2 4 12
     python training/attention.py MODEL image.jpg --mass 0.6 --sort               # as the original draws it
 
-MODEL is a model folder or a name on the Hub, of this project or a ViT of others (DINO, DINOv2, ...). The whole image is
-shown to it, in its own proportions. Maps are in image coordinates: windows are put back together, rolled and padded
-frames undone. `--of query` is where one point looks (x and y in pixels of the file), `--of class` where the class or
-global token looks, `--of received` who is looked at by all. A query's window is what is not dark.
+MODEL is a model folder or a name on the Hub, of this project or another ViT of transformers (DINO, DINOv2, ...). The
+model sees the whole image, in its own proportions. Maps are in image coordinates: windows are put back together, rolled
+and padded frames undone. `--of query` is where one point looks (x and y in pixels of the file), `--of class` where the
+class or global token looks, `--of received` who is looked at by all. What is not dark is the query's window.
 """
 
 import argparse
@@ -28,9 +28,9 @@ from modeling_esvit.analysis.attention_maps import AttentionLayoutError, BlockAt
 from training.features.model_arguments import add_model_arguments
 from training.features.single_image import (
     add_size_argument,
-    checked_picture,
-    load_looking,
-    normalised,
+    check_picture,
+    load_vision_model,
+    normalise,
     open_image,
 )
 from training.options.command import check_counts, run_command
@@ -44,8 +44,11 @@ Point = tuple[int, int]  # x, y
 
 
 class HeadMaps(NamedTuple):
-    """Of one block and image. tokens: `[heads, h, w]`. bits: the entropy of each, with all that is not in the image,
-    `[heads]`. lost: the mean share of that.
+    """Holds the maps of one block and image.
+
+    tokens: `[heads, h, w]`.
+    bits: the entropy of each head, with all that is not in the image, `[heads]`.
+    lost: the mean share of what is not in the image.
     """
 
     number: int
@@ -56,10 +59,10 @@ class HeadMaps(NamedTuple):
 
 
 def head_maps(number: int, block: BlockAttention, of: str, point: Point) -> HeadMaps:
-    """Of the only image of a batch; `point` in pixels of what the model saw."""
+    """Returns the maps of the only image of a batch; `point` in pixels of what the model saw."""
     if of == "received":
         tokens = block.received()[0]
-        return HeadMaps(number, block, tokens, entropy_bits(normalised(tokens).flatten(1)), lost_share(tokens))
+        return HeadMaps(number, block, tokens, entropy_bits(normalise(tokens).flatten(1)), lost_share(tokens))
     found = block.global_map() if of == "class" else block.query_map(*point)
     elsewhere = torch.cat([found.to_global[0], found.to_padding[0, :, None]], dim=1)
     everything = torch.cat([found.tokens[0].flatten(1), elsewhere], dim=1)
@@ -74,7 +77,7 @@ def lost_share(tokens: Tensor) -> float:
     return max(1 - tokens.sum(dim=(1, 2)).mean().item(), 0.0)
 
 
-def chosen_blocks(numbers: Sequence[int] | None, count: int) -> list[int]:
+def choose_blocks(numbers: Sequence[int] | None, count: int) -> list[int]:
     """Numbers from 1, or from the end if they are negative; the last one if none is named.
 
     Raises:
@@ -88,7 +91,7 @@ def chosen_blocks(numbers: Sequence[int] | None, count: int) -> list[int]:
 
 
 def draw(image: Image.Image, maps: list[HeadMaps], *, point: Point | None, mass: float | None, sort: bool) -> Figure:
-    """A part for each block: the image, then the map of each head over it, scaled to its largest weight."""
+    """Draws a part for each block: the image, then the map of each head over it, scaled to its largest weight."""
     rows = [math.ceil(len(each.tokens) / COLUMNS) for each in maps]
     columns = 1 + min(max(len(each.tokens) for each in maps), COLUMNS)
     side = 1.9
@@ -118,7 +121,7 @@ def title(maps: HeadMaps) -> str:
 
 
 def overlay(image: Image.Image, maps: HeadMaps, head: int, mass: float | None) -> np.ndarray:
-    """The image, lit where the head looks; with `mass`, in those parts that hold this share of the attention."""
+    """Lights the image where the head looks; with `mass`, in those parts that hold this share of the attention."""
     tokens = maps.tokens[head]
     shown = mass_mask(tokens, mass).float() if mass is not None else tokens / tokens.max().clamp(min=1e-30)
     light = maps.block.places.to_image(shown).cpu().numpy()[..., None]
@@ -143,7 +146,7 @@ def parse_arguments(arguments: list[str] | None) -> Any:
     add_size_argument(parser)
     parser.add_argument("--output", type=Path, default=Path("attention.png"), help="the picture (%(default)s)")
     options = parser.parse_args(arguments)
-    checked_picture(parser, options.output)
+    check_picture(parser, options.output)
     if options.mass is not None and not 0 < options.mass <= 1:
         parser.error(f"--mass must be above 0 and at most 1, got {options.mass}")
     check_counts(parser, options, "size")
@@ -152,8 +155,8 @@ def parse_arguments(arguments: list[str] | None) -> Any:
     return options
 
 
-def scaled_point(query: Sequence[int] | None, image: Image.Image, size: tuple[int, int]) -> Point:
-    """x, y of the file to those of what the model sees, `size` (height, width).
+def scale_point(query: Sequence[int] | None, image: Image.Image, size: tuple[int, int]) -> Point:
+    """Scales x, y of the file to what the model sees, `size` (height, width).
 
     Raises:
         AttentionLayoutError: the point is outside.
@@ -166,11 +169,11 @@ def scaled_point(query: Sequence[int] | None, image: Image.Image, size: tuple[in
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
-    looking, image = load_looking(options), open_image(options.image)
-    pixels = looking.pixels(image, options.size)
-    point = scaled_point(options.query, image, (pixels.shape[2], pixels.shape[3]))
-    blocks = block_attentions(looking.model, pixels)
-    numbers = chosen_blocks(options.blocks, len(blocks))
+    vision, image = load_vision_model(options), open_image(options.image)
+    pixels = vision.pixels(image, options.size)
+    point = scale_point(options.query, image, (pixels.shape[2], pixels.shape[3]))
+    blocks = block_attentions(vision.model, pixels)
+    numbers = choose_blocks(options.blocks, len(blocks))
     maps = [head_maps(number, blocks[number - 1], options.of, point) for number in numbers]
     seen = image.resize((pixels.shape[3], pixels.shape[2]), Image.Resampling.BICUBIC)
     marked = point if options.of == "query" else None

@@ -1,12 +1,12 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How widely does a model look? The entropy of its attention over many images, for each block and head.
+"""Measures how widely a model looks: the entropy of its attention over many images, for each block and head.
 
     python training/attention_entropy.py MODEL photographs/ --output entropy.json
     torchrun --nproc_per_node 2 training/attention_entropy.py MODEL my/dataset:test --output entropy.json
 
 IMAGES are folders, files, globs, URLs, lists of these (.txt), or data sets, `NAME` or `NAME:SPLIT`, without labels too.
-MODEL is a model folder or a name on the Hub, of this project or a ViT of others.
+MODEL is a model folder or a name on the Hub, of this project or another ViT of transformers.
 
 The entropy of a query's weights a is -sum a log2 a, in bits: 0 for a head that looks at one token, log2 of the number
 of keys for one that looks at all alike. It is averaged over the queries of an image, and then over the images. Beside
@@ -39,7 +39,7 @@ from training.data.sources import EmptySourceError
 from training.evaluation.arguments import check_output
 from training.evaluation.results import format_table
 from training.features.model_arguments import add_model_arguments
-from training.features.single_image import LookingModel, load_looking
+from training.features.single_image import VisionModel, load_vision_model
 from training.options.command import check_counts, run_command
 from training.state.figure_files import save_figure
 
@@ -49,14 +49,19 @@ ROOM = 0.5  # bits above the picture's highest line
 
 @dataclass
 class BlockEntropies:
-    """grid: of the block's tokens. keys: that a query has. bits: of each image and head, `[N, heads]`, float64."""
+    """Holds the entropies of one block.
+
+    grid: of its tokens.
+    keys: how many a query has.
+    bits: of each image and head, `[N, heads]`, float64.
+    """
 
     grid: tuple[int, int]
     keys: int
     bits: Tensor
 
     def row(self, number: int) -> dict[str, Any]:
-        """Bits: of each head the mean over the images, their mean, and what uniform attention would have."""
+        """Returns bits: of each head the mean over the images, their mean, and what uniform attention would have."""
         heads, spread = self.bits.mean(dim=0), self.bits.std(dim=0, correction=0)
         return {
             **{"block": number, "grid": list(self.grid), "uniform": math.log2(self.keys), "mean": heads.mean().item()},
@@ -64,21 +69,21 @@ class BlockEntropies:
         }
 
 
-def of_block(block: BlockAttention) -> BlockEntropies:
+def measure_block(block: BlockAttention) -> BlockEntropies:
     return BlockEntropies(block.places.grid, block.parts[0].keys.shape[1], block.entropy().double().cpu())
 
 
 def attention_entropies(
     model: Any, batches: Iterator[Tensor], after_batch: Callable[[int], object] = lambda count: None
 ) -> list[BlockEntropies]:
-    """Of each block, for batches of pixel values `[B, 3, H, W]` of one size.
+    """Returns the entropies of each block, for batches of pixel values `[B, 3, H, W]` of one size.
 
     Raises:
         AttentionLayoutError: see `block_attentions`.
     """
     found: list[BlockEntropies] = []
     for pixels in batches:
-        blocks = [of_block(block) for block in block_attentions(model, pixels.to(model.device, model.dtype))]
+        blocks = [measure_block(block) for block in block_attentions(model, pixels.to(model.device, model.dtype))]
         for index, block in enumerate(blocks):
             if len(found) < len(blocks):
                 found.append(block)
@@ -89,10 +94,10 @@ def attention_entropies(
 
 
 def read_batches(
-    looking: LookingModel, images: Images, own: range, batch_size: int, threads: int, unreadable: dict[str, str]
+    vision: VisionModel, images: Images, own: range, batch_size: int, threads: int, unreadable: dict[str, str]
 ) -> Iterator[Tensor]:
     """Yields the pixel values of this process's readable images. The reasons of the others go into `unreadable`."""
-    prepare = partial(prepare_image, looking.processor)
+    prepare = partial(prepare_image, vision.processor)
     loaded = load_ahead(iter(own), partial(load_input, images, prepare), batch_size=batch_size, threads=threads)
     for batch in take_batches(skip_unreadable(loaded, unreadable), batch_size):
         yield torch.stack(batch)
@@ -110,8 +115,8 @@ def prepare_image(processor: Any, image: Image.Image) -> Tensor:
     return processor(image, return_tensors="pt")["pixel_values"][0]
 
 
-def joined(shares: list[list[BlockEntropies]]) -> list[BlockEntropies]:
-    """Those of all processes; one that had no image has no blocks."""
+def merge_shares(shares: list[list[BlockEntropies]]) -> list[BlockEntropies]:
+    """Merges the shares of all processes; one that had no image has no blocks."""
     blocks = zip(*(share for share in shares if share), strict=True)
     return [BlockEntropies(each[0].grid, each[0].keys, torch.cat([one.bits for one in each])) for each in blocks]
 
@@ -127,7 +132,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def draw(rows: list[dict[str, Any]], title: str) -> Figure:
-    """A point for each head, with the spread over the images; the line of their means; and what is possible."""
+    """Draws a point for each head with the spread over the images, the line of their means, and what is possible."""
     figure = Figure(figsize=(max(6, 0.5 * len(rows) + 2), 4), layout="constrained")
     axes = figure.add_subplot()
     numbers = [row["block"] for row in rows]
@@ -148,8 +153,8 @@ def draw(rows: list[dict[str, Any]], title: str) -> Figure:
     return figure
 
 
-def measure(looking: LookingModel, images: Images, batch_size: int, threads: int) -> dict[str, Any]:
-    """To be called by all processes, which share the images.
+def measure(vision: VisionModel, images: Images, batch_size: int, threads: int) -> dict[str, Any]:
+    """Measures the images, which all processes share; all must call it.
 
     Raises:
         EmptySourceError: no image can be read. AttentionLayoutError: see `block_attentions`.
@@ -157,8 +162,8 @@ def measure(looking: LookingModel, images: Images, batch_size: int, threads: int
     state, unreadable = PartialState(), dict[str, str]()
     own = range(len(images))[state.process_index :: state.num_processes]
     with tqdm(desc="attention", total=len(own), unit="image", disable=not state.is_main_process) as bar:
-        batches = read_batches(looking, images, own, batch_size, threads, unreadable)
-        found = joined(gather_object([attention_entropies(looking.model, batches, bar.update)]))
+        batches = read_batches(vision, images, own, batch_size, threads, unreadable)
+        found = merge_shares(gather_object([attention_entropies(vision.model, batches, bar.update)]))
     reasons = gather_object(list(unreadable.values()))
     if not found:
         raise EmptySourceError(f"none of the {len(images)} images can be read: {reasons[0]}")
@@ -185,7 +190,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     state = open_device(options.device)
     images = find_images(options.images)
-    result = measure(load_looking(options), images, options.batch_size, options.workers)
+    result = measure(load_vision_model(options), images, options.batch_size, options.workers)
     if state.is_main_process:
         write(options.model, options.images, result, options.output)
     state.destroy_process_group()

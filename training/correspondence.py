@@ -1,7 +1,7 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Do the regions of a model find each other in two views of an image? The measure of the EsViT paper, and two with more
-truth in them.
+"""Measures whether the regions of a model find each other in two views of an image, as the EsViT paper does, and in two
+ways with more truth in them.
 
     python training/correspondence.py MODEL --data photographs:test --output correspondence.json
     python training/correspondence.py MODEL --data imagenet:val --measures mirrored --streaming
@@ -79,9 +79,11 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def side_of(model: FrozenModel, given: int | None) -> int:
-    """Raises:
-    DataOptionError: the model's own images are not square, and no size is given.
+def choose_side(model: FrozenModel, given: int | None) -> int:
+    """Returns the side of the views: the one given, or that of the model.
+
+    Raises:
+        DataOptionError: the model's own images are not square, and no size is given.
     """
     (height, width), _, _ = training_view(model)
     if given is None and height != width:
@@ -90,53 +92,56 @@ def side_of(model: FrozenModel, given: int | None) -> int:
 
 
 def picture(model: FrozenModel, source: ImageSource, measured: Measured) -> Figure:
-    """Top matches in a few images."""
+    """Draws the top matches in a few images."""
     loaded = pick_images(PairImages(source, measured))
     kinds = zip(measured.pairs, zip(*(image.pixels for image in loaded), strict=True), strict=True)
     return draw_pairs({TITLES[name]: [find_top_matches(name, pair, model) for pair in pairs] for name, pairs in kinds})
 
 
-def images_of(arguments: argparse.Namespace, model: FrozenModel) -> tuple[ImageSource, Measured]:
+def open_images(arguments: argparse.Namespace, model: FrozenModel) -> tuple[ImageSource, Measured]:
     name, split = split_data_name(arguments.data)
     source = open_source(name, split=split, streaming=arguments.streaming)
     pairs = tuple(measure for measure in arguments.measures if measure in PAIRS)
-    return source, Measured(pairs, side_of(model, arguments.image_size), arguments.seed, arguments.batch_size)
+    return source, Measured(pairs, choose_side(model, arguments.image_size), arguments.seed, arguments.batch_size)
 
 
 def table(result: dict[str, Any]) -> str:
-    """In Markdown."""
+    """Writes the result as Markdown."""
     lines = []
     if "images" in result:
         height, width = result["grid"]
         lines += [f"{result['images']} images of {result['image_size']} px, {height} x {width} regions.", ""]
     rows = mirrored_rows(result[MIRRORED]) if MIRRORED in result else []
-    for name in placed(result):
+    for name in list_position_measures(result):
         rows += position_rows(name, result[name])
     return "\n".join([*lines, *format_table(["measure", "", "at random", "best possible"], rows)])
 
 
-def placed(result: dict[str, Any]) -> list[str]:
-    """The measures in a result whose truth is a position."""
+def list_position_measures(result: dict[str, Any]) -> list[str]:
+    """Returns the measures in a result whose truth is a position."""
     return [name for name in TITLES if name in result and name != MIRRORED]
 
 
-def shown(value: float | None, form: str) -> str:
+def format_value(value: float | None, form: str) -> str:
     return "none" if value is None else format(value, form)
 
 
 def mirrored_rows(result: dict[str, float | None]) -> list[list[str]]:
-    right, chance = (shown(result[name], ".1%") for name in ("accuracy", "chance_accuracy"))
-    distance, chance_distance = (shown(result[name], ".1f") for name in ("distance", "chance_distance"))
+    right, chance = (format_value(result[name], ".1%") for name in ("accuracy", "chance_accuracy"))
+    distance, chance_distance = (format_value(result[name], ".1f") for name in ("distance", "chance_distance"))
     return [
         ["mirrored: right, of the ten most similar", right, chance, "100%"],
         ["mirrored: distance from the truth, px", distance, chance_distance, "0"],
-        ["mirrored: eleventh similarity", shown(result["next_similarity"], ".3f"), "", ""],
+        ["mirrored: eleventh similarity", format_value(result["next_similarity"], ".3f"), "", ""],
     ]
 
 
 def position_rows(name: str, result: dict[str, float | None]) -> list[list[str]]:
     def row(what: str, key: str, form: str) -> list[str]:
-        return [f"{name}: {what}", *(shown(result[f"{guess}{key}"], form) for guess in ("", "chance_", "nearest_"))]
+        return [
+            f"{name}: {what}",
+            *(format_value(result[f"{guess}{key}"], form) for guess in ("", "chance_", "nearest_")),
+        ]
 
     return [
         row("within one region", "within_one", ".1%"),
@@ -147,8 +152,8 @@ def position_rows(name: str, result: dict[str, float | None]) -> list[list[str]]
 
 
 def figures(result: dict[str, Any]) -> list[CardFigure]:
-    """For a model card: what the paper reports, and of the other measures the matches within one region."""
-    found = {name: result[name]["within_one"] for name in placed(result)}
+    """Returns figures for a model card: what the paper reports, or for other measures matches within one region."""
+    found = {name: result[name]["within_one"] for name in list_position_measures(result)}
     if MIRRORED in result:
         found[MIRRORED] = result[MIRRORED]["accuracy"]
     named = {name: {f"region correspondence, {name}": value} for name, value in found.items() if value is not None}
@@ -161,9 +166,9 @@ def figures(result: dict[str, Any]) -> list[CardFigure]:
 
 
 def write_curves(result: dict[str, Any], output: Path) -> None:
-    """Beside `output`: how far matches are from the truth."""
-    if placed(result):
-        curves = draw_curves({TITLES[name]: result[name] for name in placed(result)})
+    """Draws beside `output` how far matches are from the truth."""
+    if list_position_measures(result):
+        curves = draw_curves({TITLES[name]: result[name] for name in list_position_measures(result)})
         save_figure(curves, output.with_name(f"{output.stem}-curves.png"))
 
 
@@ -175,7 +180,7 @@ def correspondence_command() -> None:
     output, title = arguments.output, f"Correspondences of {arguments.model}"
     images, parts = None, None
     if arguments.data is not None:
-        images = images_of(arguments, model)
+        images = open_images(arguments, model)
         with open_features_folder(None) as temporary:
             found, parts = measure_source(model, *images, output or temporary / "scores", arguments.workers)
         result |= found

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which images are alike to a model? A map of their features, coloured by class, and a sheet of nearest neighbours.
+"""Shows which images are alike to a model: a map of their features, coloured by class, and a sheet of neighbours.
 
     python training/feature_maps.py MODEL --data photographs:test --output_dir maps
     python training/feature_maps.py MODEL --data my/labelled --method umap --features features --output_dir maps
@@ -48,11 +48,11 @@ NAMED_CLASSES = 20  # more have no legend
 
 
 class FeatureMapError(EsViTError, ValueError):
-    """No map can be made: too few images, or a library is missing."""
+    """Raised when no map can be made: too few images, or a library is missing."""
 
 
 def project(features: Tensor, method: str, seed: int) -> np.ndarray:
-    """`[N, C]` to points of a plane `[N, 2]`.
+    """Projects `[N, C]` to points of a plane `[N, 2]`.
 
     Raises:
         FeatureMapError: fewer than four images, or umap-learn is missing.
@@ -75,14 +75,14 @@ def project(features: Tensor, method: str, seed: int) -> np.ndarray:
     return umap.UMAP(n_neighbors=neighbours, init=start, random_state=seed, n_jobs=1).fit_transform(unit)
 
 
-def chosen_rows(count: int, most: int, seed: int) -> Tensor:
-    """All rows, or `most` of them drawn by the seed, in order."""
+def choose_rows(count: int, most: int, seed: int) -> Tensor:
+    """Returns all rows, or `most` of them drawn by the seed, in order."""
     if count <= most:
         return torch.arange(count)
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values
 
 
-def chosen_queries(labels: Tensor, count: int, seed: int) -> Tensor:
+def choose_queries(labels: Tensor, count: int, seed: int) -> Tensor:
     """Rows `[<= count]`, drawn by the seed: one of each class, then a second one of each, and so on."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     seen: dict[int, int] = {}
@@ -93,7 +93,7 @@ def chosen_queries(labels: Tensor, count: int, seed: int) -> Tensor:
     return order[torch.tensor(rounds).argsort(stable=True)][:count]
 
 
-def neighbours_of(bank: FeatureBank, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def find_neighbours(bank: FeatureBank, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Similarities and rows of the images nearest to each query, which is not one of them: `[Q, count]` each."""
     features = bank.features()
     ((similarity, rows),) = find_nearest([features[queries]], bank.pieces(BANK_CHUNK), min(count + 1, len(bank)))
@@ -127,7 +127,7 @@ def draw_map(points: np.ndarray, labels: Tensor, bank: FeatureBank, title: str) 
 
 
 def thumbnail(images: LabelledImages, name: str, row: int) -> Image.Image:
-    """The image of a row of the bank, which lacks those before it that could not be read."""
+    """Returns the image of a row of the bank, which lacks those before it that could not be read."""
     index = next(index for index in range(row, len(images)) if images.name(index) == name)
     picture = decode(images.source.read(next(images.items(range(index, index + 1)))))
     picture.thumbnail((THUMBNAIL, THUMBNAIL))
@@ -137,7 +137,7 @@ def thumbnail(images: LabelledImages, name: str, row: int) -> Image.Image:
 def draw_neighbours(
     bank: FeatureBank, images: LabelledImages, queries: Tensor, similarity: Tensor, rows: Tensor
 ) -> Figure:
-    """A row for each query: the query, then its neighbours; the frame says whether their class is that of the query."""
+    """Draws a row for each query: the query, then its neighbours. A frame says whether they have the query's class."""
     figure = Figure(figsize=(1.5 * (rows.shape[1] + 1), 1.75 * len(queries)), layout="constrained")
     grid = figure.subplots(len(queries), rows.shape[1] + 1, squeeze=False)
     for cells, query, scores, found in zip(grid, queries.tolist(), similarity.tolist(), rows.tolist(), strict=True):
@@ -154,7 +154,7 @@ def draw_neighbours(
 
 def make_maps(options: argparse.Namespace, bank: FeatureBank, source: ImageSource, images: LabelledImages) -> str:
     """Writes all files; returns what there is to say."""
-    chosen = chosen_rows(len(bank), options.images, options.seed)
+    chosen = choose_rows(len(bank), options.images, options.seed)
     labels = bank.labels[chosen]
     points = project(bank.features()[chosen], options.method, options.seed)
     title = (
@@ -166,8 +166,8 @@ def make_maps(options: argparse.Namespace, bank: FeatureBank, source: ImageSourc
         for row, label, (x, y) in zip(chosen.tolist(), labels.tolist(), points, strict=True)
     ]
     write_text(options.output_dir / "map.json", json.dumps(rows, indent=1) + "\n")
-    queries = chosen_queries(bank.labels, options.queries, options.seed)
-    similarity, found = neighbours_of(bank, queries, options.neighbours)
+    queries = choose_queries(bank.labels, options.queries, options.seed)
+    similarity, found = find_neighbours(bank, queries, options.neighbours)
     sheet = draw_neighbours(bank, images, queries, similarity, found)
     save_figure(sheet, options.output_dir / "neighbours.png")
     same = (bank.labels[found] == bank.labels[queries][:, None]).float().mean().item()

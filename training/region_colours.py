@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which regions are alike to a model? Their first three principal components as colours.
+"""Shows which regions are alike to a model: their first three principal components as colours.
 
     python training/region_colours.py MODEL a.jpg b.jpg --size 896 --output colours.png
 
@@ -21,10 +21,10 @@ from modeling_esvit.analysis.region_colours import RegionPalette, fit_palette, p
 from modeling_esvit.analysis.token_places import regions_of
 from training.features.model_arguments import add_model_arguments
 from training.features.single_image import (
-    LookingModel,
+    VisionModel,
     add_size_argument,
-    checked_picture,
-    load_looking,
+    check_picture,
+    load_vision_model,
     open_image,
 )
 from training.options.command import check_counts, run_command
@@ -32,17 +32,17 @@ from training.state.figure_files import save_figure
 
 
 @torch.no_grad()
-def coloured(
-    looking: LookingModel, images: list[Image.Image], size: int | None, *, smooth: bool
+def colour_regions(
+    vision: VisionModel, images: list[Image.Image], size: int | None, *, smooth: bool
 ) -> tuple[RegionPalette, list[Image.Image]]:
-    """The palette of all images, and each image painted with it, in the size that the model saw."""
-    found = [regions_of(looking.model, looking.pixels(image, size)) for image in images]
+    """Returns the palette of all images, and each image painted with it, in the size that the model saw."""
+    found = [regions_of(vision.model, vision.pixels(image, size)) for image in images]
     palette = fit_palette(torch.cat([features[0] for features, _ in found]))
     return palette, [paint(palette.colours(features[0]), places, smooth=smooth) for features, places in found]
 
 
 def draw(images: list[Image.Image], pictures: list[Image.Image], palette: RegionPalette) -> Figure:
-    """A row for each image: the image, and its colours."""
+    """Draws a row for each image: the image, and its colours."""
     heights = [4 * picture.height / picture.width for picture in pictures]
     figure = Figure(figsize=(8.2, sum(heights) + 0.5), layout="constrained")
     axes = figure.subplots(len(images), 2, squeeze=False, height_ratios=heights)
@@ -63,7 +63,7 @@ def parse_arguments(arguments: list[str] | None) -> Any:
     parser.add_argument("--smooth", action="store_true", help="colours flow from region to region")
     parser.add_argument("--output", type=Path, default=Path("colours.png"), help="the picture (%(default)s)")
     options = parser.parse_args(arguments)
-    checked_picture(parser, options.output)
+    check_picture(parser, options.output)
     check_counts(parser, options, "size")
     return options
 
@@ -71,7 +71,7 @@ def parse_arguments(arguments: list[str] | None) -> Any:
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     images = [open_image(path) for path in options.images]
-    palette, pictures = coloured(load_looking(options), images, options.size, smooth=options.smooth)
+    palette, pictures = colour_regions(load_vision_model(options), images, options.size, smooth=options.smooth)
     save_figure(draw(images, pictures, palette), options.output)
     print(f"{options.output}: {palette.explained.sum():.0%} of the regions' variance")
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a model attends to, in image coordinates.
+"""Shows what a model attends to, in image coordinates.
 
     blocks = block_attentions(model, pixel_values)          # of each block
     blocks[-1].query_map(x=120, y=80).image                 # [B, heads, H, W]: what this point looks at
@@ -32,13 +32,13 @@ PADDING = -1
 
 
 class AttentionLayoutError(EsViTError, ValueError):
-    """A model returns no attention weights, or such that are not finite or whose places in the image are not known."""
+    """Raised when a model returns no attention weights, or weights that are not finite or have no known place."""
 
 
 @dataclass(frozen=True)
 class AttentionPart:
-    """Weights with the tokens that they belong to, numbered row by row; global and class tokens follow the last of these.
-    PADDING is no token: a place that windows or chunks were filled up with.
+    """Holds weights with the tokens that they belong to, numbered row by row; global and class tokens follow the last
+    of these. PADDING is no token: a place that windows or chunks were filled up with.
 
     weights: `[B, windows, heads, Q, K]`, after the softmax.
     queries: `[windows, Q]`. keys: `[windows, K]`.
@@ -51,7 +51,7 @@ class AttentionPart:
 
 @dataclass(frozen=True)
 class QueryMap:
-    """How a query distributes its attention. All three together sum to 1 for each head.
+    """Holds how a query distributes its attention. All three together sum to 1 for each head.
 
     tokens: to the tokens of the image, `[B, heads, h, w]`; 0 outside of the query's window.
     to_global: to class and global tokens, `[B, heads, g]`.
@@ -65,13 +65,13 @@ class QueryMap:
 
     @property
     def image(self) -> torch.Tensor:
-        """`[B, heads, H, W]`: at each pixel the weight of its token."""
+        """Returns `[B, heads, H, W]`: at each pixel the weight of its token."""
         return self.places.to_image(self.tokens)
 
 
 @dataclass(frozen=True)
 class BlockAttention:
-    """The attention of one block for a batch of images of one size.
+    """Holds the attention of one block for a batch of images of one size.
 
     places: where its tokens lie. num_global: class or global tokens beside them.
     parts: together they hold each query once.
@@ -86,7 +86,7 @@ class BlockAttention:
         return self.places.grid[0] * self.places.grid[1]
 
     def query_map(self, x: int, y: int) -> QueryMap:
-        """Of the token at a pixel.
+        """Returns the map of the token at a pixel.
 
         Raises:
             TokenPlacesError: there is none.
@@ -94,7 +94,7 @@ class BlockAttention:
         return self.token_map(self.places.token_at(x, y))
 
     def global_map(self, index: int = 0) -> QueryMap:
-        """Of a class or global token.
+        """Returns the map of a class or global token.
 
         Raises:
             AttentionLayoutError: the block has none of this number.
@@ -104,24 +104,24 @@ class BlockAttention:
         return self.token_map(self.num_tokens + index)
 
     def token_map(self, token: int) -> QueryMap:
-        """Of a token by its number."""
+        """Returns the map of a token by its number."""
         for part in self.parts:
             for window, query in (part.queries == token).nonzero().tolist():
-                return self.as_map(self.spread(part.weights[:, window, :, query], part.keys[window]))
+                return self.to_map(self.spread(part.weights[:, window, :, query], part.keys[window]))
         raise AttentionLayoutError(f"There is no token {token}; the block has {self.num_tokens + self.num_global}.")
 
     def received(self) -> torch.Tensor:
-        """The mean of the maps of all tokens of the image: `[B, heads, h, w]`. A class token is none of them."""
+        """Returns the mean map of all tokens of the image, `[B, heads, h, w]`. A class token is not one of them."""
         total: Any = 0
         for part in self.parts:
             is_local = (part.queries >= 0) & (part.queries < self.num_tokens)
             paid = torch.einsum("bwhqk,wq->bhwk", part.weights, is_local.to(part.weights.dtype))
             total = total + self.spread(paid.flatten(2), part.keys.flatten())
-        return self.as_map(total / self.num_tokens).tokens
+        return self.to_map(total / self.num_tokens).tokens
 
     def entropy(self) -> torch.Tensor:
-        """Of each head in bits, `-sum a log2 a` over all keys of a query, padding included, and the mean of this over all
-        queries but padding: `[B, heads]`.
+        """Returns the entropy of each head in bits, `-sum a log2 a` over all keys of a query, padding included,
+        averaged over all queries but padding: `[B, heads]`.
         """
         total: Any = 0
         for part in self.parts:
@@ -135,14 +135,14 @@ class BlockAttention:
         index = torch.where(keys == PADDING, count, keys)
         return weights.new_zeros(*weights.shape[:-1], count + 1).index_add(-1, index, weights)
 
-    def as_map(self, spread: torch.Tensor) -> QueryMap:
+    def to_map(self, spread: torch.Tensor) -> QueryMap:
         tokens, to_global, to_padding = spread.split([self.num_tokens, self.num_global, 1], dim=-1)
         return QueryMap(tokens.unflatten(-1, self.places.grid), to_global, to_padding[..., 0], self.places)
 
 
 def mass_mask(maps: torch.Tensor, share: float = 0.6) -> torch.Tensor:
-    """For maps `[..., h, w]` the smallest sets of places that hold at least `share` of the mass of each, as the original's
-    pictures mark them (60 %).
+    """Returns for maps `[..., h, w]` the smallest sets of places that hold at least `share` of the mass of each, as the
+    original's pictures mark them (60 %).
     """
     values, order = maps.flatten(-2).sort(dim=-1, descending=True, stable=True)
     before = values.cumsum(dim=-1) - values
@@ -152,7 +152,7 @@ def mass_mask(maps: torch.Tensor, share: float = 0.6) -> torch.Tensor:
 
 @torch.no_grad()
 def block_attentions(model: Any, pixel_values: torch.Tensor) -> list[BlockAttention]:
-    """The attention of each block, from the first to the last, for images `[B, channels, H, W]`. The model runs in the
+    """Returns the attention of each block, from first to last, for images `[B, channels, H, W]`. The model runs in the
     mode and on the device that it is in; use `eval()` for what a finished model does.
 
     Args:
@@ -161,7 +161,7 @@ def block_attentions(model: Any, pixel_values: torch.Tensor) -> list[BlockAttent
 
     Raises:
         AttentionLayoutError: the model returns no weights, or NaN, or it is not known where their tokens lie.
-        EsViTInputError, EsViTBackboneError: of an EsViT model, see there.
+        EsViTInputError, EsViTBackboneError: an EsViT model does not take such images.
     """
     size = (pixel_values.shape[2], pixel_values.shape[3])
     weights = getattr(model(pixel_values, output_attentions=True, **any_size(model)), "attentions", None)
@@ -180,35 +180,35 @@ def block_attentions(model: Any, pixel_values: torch.Tensor) -> list[BlockAttent
     return blocks
 
 
-def windowed(weights: torch.Tensor, places: TokenPlaces, window: int, shift: int) -> BlockAttention:
-    """Of windows of a padded and rolled map, `[B * windows, heads, window**2, window**2]`."""
+def place_windows(weights: torch.Tensor, places: TokenPlaces, window: int, shift: int) -> BlockAttention:
+    """Places the weights of windows of a padded and rolled map, `[B * windows, heads, window**2, window**2]`."""
     rows, columns = places.grid
     height, width = compute_padded_size(rows, columns, window)
     positions = torch.from_numpy(find_window_positions(height, width, window, shift))[:rows, :columns]
     numbers = torch.full((height * width,), PADDING)
     numbers[positions.flatten()] = torch.arange(rows * columns)
     numbers = numbers.view(-1, window**2).to(weights.device)
-    return BlockAttention(places, 0, [AttentionPart(by_window(weights, len(numbers)), numbers, numbers)])
+    return BlockAttention(places, 0, [AttentionPart(split_windows(weights, len(numbers)), numbers, numbers)])
 
 
-def by_window(weights: torch.Tensor, windows: int) -> torch.Tensor:
+def split_windows(weights: torch.Tensor, windows: int) -> torch.Tensor:
     return weights.float().unflatten(0, (-1, windows))
 
 
-def dense(weights: torch.Tensor, places: TokenPlaces, num_global: int) -> BlockAttention:
-    """Of all tokens, the class or global ones first: `[B, heads, g + T, g + T]`."""
+def place_dense(weights: torch.Tensor, places: TokenPlaces, num_global: int) -> BlockAttention:
+    """Places the weights of all tokens, the class or global ones first: `[B, heads, g + T, g + T]`."""
     numbers = sequence_numbers(places, num_global, weights.device)[None]
-    return BlockAttention(places, num_global, [AttentionPart(by_window(weights, 1), numbers, numbers)])
+    return BlockAttention(places, num_global, [AttentionPart(split_windows(weights, 1), numbers, numbers)])
 
 
 def sequence_numbers(places: TokenPlaces, num_global: int, device: torch.device) -> torch.Tensor:
-    """Of global tokens and then those of the image: `[g + T]`."""
+    """Returns the numbers of global tokens and then those of the image: `[g + T]`."""
     count = places.grid[0] * places.grid[1]
     return (torch.arange(num_global + count, device=device) - num_global) % (num_global + count)
 
 
-def sparse(attention: Any, weights: Any, places: TokenPlaces) -> BlockAttention:
-    """Of ViL's chunks, see `EsViTViLSparseAttention`.
+def place_sparse(attention: Any, weights: Any, places: TokenPlaces) -> BlockAttention:
+    """Places the weights of ViL's chunks, see `EsViTViLSparseAttention`.
 
     Raises:
         AttentionLayoutError: which neighbours were seen was drawn and is not known any more.
@@ -226,10 +226,10 @@ def sparse(attention: Any, weights: Any, places: TokenPlaces) -> BlockAttention:
     queries, keys = (each.reshape(chunks.shape[1] * chunks.shape[2], -1) - 1 for each in (chunks, around))
     globals_ = torch.arange(num_global, device=local.device) + rows * columns
     keys = torch.cat([globals_.expand(len(keys), -1), keys], dim=1)
-    parts = [AttentionPart(by_window(local, len(keys)), queries, keys)]
+    parts = [AttentionPart(split_windows(local, len(keys)), queries, keys)]
     if of_global is not None:
         everything = sequence_numbers(places, num_global, local.device)[None]
-        parts.append(AttentionPart(by_window(of_global, 1), globals_[None], everything))
+        parts.append(AttentionPart(split_windows(of_global, 1), globals_[None], everything))
     return BlockAttention(places, num_global, parts)
 
 
@@ -252,14 +252,14 @@ def place_block(weights: Any, layout: AttentionLayout, stages: Sequence[TokenPla
     """Returns the attention of a block, given where the tokens of each stage lie."""
     places = stages[layout.stage]
     if layout.chunks is not None:
-        return sparse(layout.chunks, weights, places)
+        return place_sparse(layout.chunks, weights, places)
     if layout.window:
-        return windowed(weights, places, layout.window, layout.shift)
-    return dense(weights, places, layout.num_global)
+        return place_windows(weights, places, layout.window, layout.shift)
+    return place_dense(weights, places, layout.num_global)
 
 
 def sequence_block(config: Any, size: Size, weights: torch.Tensor) -> BlockAttention:
-    """Of a model of others.
+    """Places the weights of a block of another model of transformers.
 
     Raises:
         AttentionLayoutError: its blocks do not attend to all patches of the image, and to these alone.
@@ -269,6 +269,6 @@ def sequence_block(config: Any, size: Size, weights: torch.Tensor) -> BlockAtten
     if places is None:
         raise AttentionLayoutError(
             f"{config.model_type} gives attention weights of shape {list(weights.shape)} for images of {size[0]} x "
-            f"{size[1]} pixels; of models of others, only such of all patches of a ViT can be put in place."
+            f"{size[1]} pixels; of other models, only the weights of all patches of a ViT can be put in place."
         )
-    return dense(weights, places, weights.shape[-1] - places.grid[0] * places.grid[1])
+    return place_dense(weights, places, weights.shape[-1] - places.grid[0] * places.grid[1])

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What the regions of images have in common, as colours: their first three principal components as red, green and blue.
+"""Paints regions of images by what they have in common: their first three principal components as red, green and blue.
 
     features, places = regions_of(model, pixel_values)
     palette = fit_palette(features)                                 # of one image, or of several jointly
@@ -25,12 +25,12 @@ TAIL = 0.01  # the share of regions at either end of a component that gets its e
 
 
 class PaletteError(EsViTError, ValueError):
-    """Features that have no principal components."""
+    """Raised when features have no principal components."""
 
 
 @dataclass(frozen=True)
 class RegionPalette:
-    """From features to colours. On the CPU, in float64.
+    """Maps features to colours, on the CPU, in float64.
 
     mean: `[C]`. axes: unit vectors `[3, C]`, of the largest variance first.
     low, high: the ends of each component, `[3]`.
@@ -44,7 +44,7 @@ class RegionPalette:
     explained: torch.Tensor
 
     def colours(self, features: torch.Tensor) -> torch.Tensor:
-        """`[..., C]` -> red, green and blue in 0..1, `[..., 3]`; grey where all regions are alike."""
+        """Returns red, green and blue in 0..1, `[..., 3]`, of features `[..., C]`; grey if all regions are alike."""
         along = (features.detach().cpu().double() - self.mean) @ self.axes.T
         width = self.high - self.low
         scaled = (along - self.low) / torch.where(width > 0, width, 1)
@@ -52,8 +52,8 @@ class RegionPalette:
 
 
 def fit_palette(features: torch.Tensor) -> RegionPalette:
-    """The palette of regions `[..., C]`, by the exact eigenvectors of their covariance. The sign of each is such that its
-    entry of largest magnitude is positive, so that a picture does not change its colours from call to call.
+    """Returns the palette of regions `[..., C]`, by the exact eigenvectors of their covariance. The entry of largest
+    magnitude of each is made positive, so that a picture has the same colours in every call.
 
     Raises:
         PaletteError: fewer than three features, or one that is not finite.
@@ -75,7 +75,7 @@ def fit_palette(features: torch.Tensor) -> RegionPalette:
 
 
 def paint(colours: torch.Tensor, places: TokenPlaces, *, smooth: bool = False) -> Image.Image:
-    """Colours of regions `[T, 3]` as an image of the size that they are regions of.
+    """Returns colours of regions `[T, 3]` as an image of the size that they are regions of.
 
     Args:
         smooth: interpolated between the regions, not a square each.

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Where the tokens of a model lie in the image, for images of any size.
+"""Tells where the tokens of a model lie in the image, for images of any size.
 
 features, places = regions_of(model, pixel_values)      # [B, T, C], and where the T regions are
 places.token_at(x=120, y=80)                            # the region that a pixel belongs to
@@ -23,16 +23,16 @@ from modeling_esvit.family import DEFAULT_STRIDE, TokenGrid, make_patch_grid
 
 Size = tuple[int, int]  # height and width in pixels, or rows and columns of tokens
 
-MAX_PREFIX = 16  # class and register tokens that a model of others may have
+MAX_PREFIX = 16  # class and register tokens that a model of another family may have
 
 
 class TokenPlacesError(EsViTError, ValueError):
-    """It is not known where the tokens of a model lie, or there is none at a point."""
+    """Raised when it is unknown where the tokens of a model lie, or when there is none at a point."""
 
 
 @dataclass(frozen=True)
 class TokenPlaces:
-    """A grid of tokens over an image.
+    """Holds a grid of tokens over an image.
 
     grid: its rows and columns (h, w).
     rows: for each row of pixels the row of tokens that it belongs to, `[H]`; -1 where an embedding crops the image.
@@ -47,16 +47,16 @@ class TokenPlaces:
 
     @property
     def size(self) -> Size:
-        """Height and width of the image."""
+        """Returns height and width of the image."""
         return len(self.rows), len(self.columns)
 
     @property
     def divides_evenly(self) -> bool:
-        """Whether all tokens have the same size and together cover the image, none cropped or padded."""
+        """Tells whether all tokens have the same size and together cover the image, none cropped or padded."""
         return all(count * step == pixels for count, step, pixels in zip(self.grid, self.step, self.size, strict=True))
 
     def token_at(self, x: int, y: int) -> int:
-        """The number of the token, row by row, that a pixel belongs to.
+        """Returns the number of the token, row by row, that a pixel belongs to.
 
         Raises:
             TokenPlacesError: the pixel is outside the image, or belongs to no token.
@@ -70,7 +70,7 @@ class TokenPlaces:
         return row * self.grid[1] + column
 
     def centre(self, token: int) -> tuple[float, float]:
-        """x and y of the middle of a token's pixels, in pixels from the upper left corner."""
+        """Returns x and y of the middle of a token's pixels, in pixels from the upper left corner."""
         row, column = divmod(token, self.grid[1])
         x, y = (
             (axis == index).nonzero().double().mean().item() + 0.5
@@ -79,7 +79,7 @@ class TokenPlaces:
         return x, y
 
     def to_image(self, maps: torch.Tensor) -> torch.Tensor:
-        """`[..., h, w]` -> `[..., H, W]`: to each pixel the value of its token, or 0 where it has none."""
+        """Spreads maps `[..., h, w]` over the image, `[..., H, W]`: each pixel has the value of its token, or 0."""
         rows, columns = self.rows.to(maps.device), self.columns.to(maps.device)
         image = maps[..., rows.clamp(min=0), :][..., columns.clamp(min=0)]
         seen = (rows >= 0)[:, None] & (columns >= 0)
@@ -93,7 +93,7 @@ def place_axis(pixels: int, count: int, stride: int, first: float, seen: int) ->
     return torch.where(index < seen, token, -1)
 
 
-def stretched(size: Size, grid: Size) -> TokenPlaces:
+def stretch_grid(size: Size, grid: Size) -> TokenPlaces:
     """Tokens that divide the image evenly."""
     rows, columns = (torch.arange(pixels) * count // pixels for pixels, count in zip(size, grid, strict=True))
     return TokenPlaces(grid, rows, columns, (Fraction(size[0], grid[0]), Fraction(size[1], grid[1])))
@@ -103,19 +103,21 @@ def place_tokens(grid: TokenGrid, size: Size) -> TokenPlaces:
     """Returns where the tokens of a grid lie in an image of this size."""
     shape = (grid.rows, grid.columns)
     if grid.stride is None:
-        return stretched(size, shape)
+        return stretch_grid(size, shape)
     axes = zip(size, shape, grid.seen, strict=True)
     rows, columns = (place_axis(pixels, count, grid.stride, grid.first, seen) for pixels, count, seen in axes)
     return TokenPlaces(shape, rows, columns, (grid.stride, grid.stride))
 
 
 def stage_places(config: Any, size: Size) -> list[TokenPlaces]:
-    """Of each stage of an EsViT model, for images of this size; of a backbone of transformers the last map alone."""
+    """Returns the places of each stage of an EsViT model, for images of this size; for a backbone of transformers those
+    of the last map alone.
+    """
     return [place_tokens(grid, size) for grid in FAMILIES[config.architecture].token_grids(config, *size)]
 
 
 def is_esvit(config: PreTrainedConfig) -> bool:
-    """Not by its class, of which remote code has its own."""
+    """Tells by the model type, because remote code has a class of its own."""
     return config.model_type == "esvit"
 
 
@@ -127,7 +129,7 @@ def region_stride(config: Any) -> int:
 
 
 def patch_places(config: PreTrainedConfig, size: Size, length: int) -> TokenPlaces | None:
-    """Of a sequence of class and register tokens and then a token for each patch of `config.patch_size` pixels."""
+    """Places a sequence of class and register tokens and then a token for each patch of `config.patch_size` pixels."""
     patch = getattr(config, "patch_size", None)
     if not isinstance(patch, int):
         return None
@@ -136,7 +138,7 @@ def patch_places(config: PreTrainedConfig, size: Size, length: int) -> TokenPlac
 
 
 def square_places(config: PreTrainedConfig, size: Size, length: int) -> TokenPlaces:
-    """Of a sequence of square regions.
+    """Places a sequence of square regions.
 
     Raises:
         TokenPlacesError: the image has no such grid.
@@ -152,13 +154,13 @@ def square_places(config: PreTrainedConfig, size: Size, length: int) -> TokenPla
 
 
 def any_size(model: Any) -> dict[str, bool]:
-    """Arguments with which a ViT of others takes images of other sizes than its own; models that need none get none."""
+    """Returns the arguments with which a ViT of transformers takes images of any size, if it needs any."""
     return dict.fromkeys({"interpolate_pos_encoding"} & inspect.signature(model.forward).parameters.keys(), True)
 
 
 def regions_of(model: Any, pixel_values: torch.Tensor) -> tuple[torch.Tensor, TokenPlaces]:
-    """The regions of images `[B, channels, H, W]`, and where they lie: `[B, T, C]`, row by row, without class tokens. Of
-    any model of transformers whose last hidden state is a map or a sequence with a grid of regions.
+    """Returns the regions of images `[B, channels, H, W]`, and where they lie: `[B, T, C]`, row by row, without class
+    tokens. Takes any model of transformers whose last hidden state is a map or a sequence with a grid of regions.
 
     Raises:
         TokenPlacesError: the last hidden state is neither, or missing.
@@ -169,7 +171,7 @@ def regions_of(model: Any, pixel_values: torch.Tensor) -> tuple[torch.Tensor, To
     if hidden is None:
         raise TokenPlacesError(f"{type(model).__name__} gives no last_hidden_state: choose a model that does.")
     if hidden.ndim == 4:
-        return hidden.flatten(2).transpose(1, 2), stretched(size, (hidden.shape[2], hidden.shape[3]))
+        return hidden.flatten(2).transpose(1, 2), stretch_grid(size, (hidden.shape[2], hidden.shape[3]))
     if is_esvit(model.config):
         places = stage_places(model.config, size)[-1]
     else:

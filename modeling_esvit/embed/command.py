@@ -6,9 +6,9 @@
     python -m modeling_esvit.embed runs/mine/teacher "holiday/*.jpg" urls.txt --output features.npz --regions
     accelerate launch --num_processes 8 -m modeling_esvit.embed MODEL my/dataset:test --output features.safetensors
 
-MODEL is a model folder or a name on the Hub, of this project or any other whose model has a `pooler_output`. A call that
-was stopped goes on when it is repeated, also with another number of processes. Images that cannot be read are left out
-and listed in OUTPUT.unreadable.txt; the exit code stays 0 as long as one can be read.
+MODEL is a model folder or a name on the Hub, of this project or any other whose model has a `pooler_output`. A call
+that was stopped goes on when it is repeated, also with another number of processes. Images that cannot be read are
+left out and listed in OUTPUT.unreadable.txt; the exit code stays 0 as long as one can be read.
 """
 
 import argparse

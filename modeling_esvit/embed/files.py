@@ -1,8 +1,10 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Features on disk. While `embed` runs they are in parts, `OUTPUT.parts/part-00000000.safetensors` and so on, each of the
-next `part_size` images: any number of processes can make them, in any order, and a stopped run lacks only some. In the
-end they are put together as `OUTPUT`, in the format of its suffix.
+"""Keeps features on disk.
+
+While `embed` runs they are in parts, `OUTPUT.parts/part-00000000.safetensors` and so on, of the next `part_size` images
+each. Any number of processes can make them, in any order, and a stopped run lacks only some. In the end they are merged
+into `OUTPUT`, in the format of its suffix.
 """
 
 import json
@@ -25,12 +27,14 @@ FORMATS = (".parquet", ".npz", ".safetensors")
 
 
 class OutputError(EsViTError, ValueError):
-    """The output cannot be written, or not continued, as asked."""
+    """Raised when the output cannot be written, or not continued, as asked."""
 
 
 @dataclass
 class Features:
-    """names: of the images that could be read, in order.
+    """Holds the features of images.
+
+    names: of the images that could be read, in order.
     view: `[N, C]`.
     regions: `[N, T, C]`, row by row, if they were asked for.
     unreadable: name of every other image -> why.
@@ -46,8 +50,10 @@ class Features:
 
 
 def concatenate(parts: list[Features]) -> Features:
-    """Raises:
-    OutputError: no image could be read.
+    """Joins parts into one.
+
+    Raises:
+        OutputError: no image could be read.
     """
     with_images = [part for part in parts if part.names]
     unreadable = {name: reason for part in parts for name, reason in part.unreadable.items()}
@@ -63,15 +69,17 @@ def concatenate(parts: list[Features]) -> Features:
 
 
 class Parts:
-    """The parts of one output. `settings` is what they all depend on: a run with other settings does not go on."""
+    """Holds the parts of one output. A run whose `settings` differ does not continue them."""
 
     def __init__(self, output: Path, settings: dict[str, Any]):
         self.folder = output.with_name(output.name + ".parts")
         self.settings = json.loads(json.dumps(settings))
 
     def begin(self) -> None:
-        """Raises:
-        OutputError: the folder holds parts that were made with other settings.
+        """Makes the folder, or checks that its parts can be continued.
+
+        Raises:
+            OutputError: the folder holds parts that were made with other settings.
         """
         file = self.folder / "settings.json"
         if not file.exists():
@@ -99,8 +107,10 @@ class Parts:
             save_file(features.arrays() if features.names else {}, partial, metadata=metadata)
 
     def read(self, number: int) -> Features:
-        """Raises:
-        OutputError: the file is damaged.
+        """Reads a part.
+
+        Raises:
+            OutputError: the file is damaged.
         """
         path = self.path(number)
         try:
@@ -117,8 +127,10 @@ class Parts:
 
 
 def check_output(output: Path, overwrite: bool) -> None:
-    """Raises:
-    OutputError: the suffix names no format, it is a folder, or the file exists and is not to be overwritten.
+    """Checks that an output can be written.
+
+    Raises:
+        OutputError: the suffix names no format, it is a folder, or the file exists and is not to be overwritten.
     """
     if output.suffix not in FORMATS:
         raise OutputError(f"{output} must end in one of {', '.join(FORMATS)}, which names the format.")
@@ -129,8 +141,8 @@ def check_output(output: Path, overwrite: bool) -> None:
 
 
 def merge_parts(parts: Parts, count: int, output: Path) -> dict[str, str]:
-    """Write `output` from parts 0 .. count - 1. parquet is written part by part; the others pass through memory as a
-    whole. Returns what could not be read, and lists it beside the output (`OUTPUT.unreadable.txt`).
+    """Writes `output` from parts 0 .. count - 1. Parquet is written part by part; the other formats pass through memory
+    as a whole. Returns what could not be read, and lists it beside the output (`OUTPUT.unreadable.txt`).
     """
     with replace_file(output) as partial:
         if output.suffix == ".parquet":
@@ -165,7 +177,7 @@ def write_parquet(parts: Iterator[Features], path: Path) -> dict[str, str]:
         unreadable |= features.unreadable
         if not features.names:
             continue
-        table = pa.table({"name": features.names} | {name: nested(a) for name, a in features.arrays().items()})
+        table = pa.table({"name": features.names} | {name: nest(a) for name, a in features.arrays().items()})
         writer = writer or pq.ParquetWriter(path, table.schema)
         writer.write_table(table)
     if writer is None:
@@ -174,8 +186,8 @@ def write_parquet(parts: Iterator[Features], path: Path) -> dict[str, str]:
     return unreadable
 
 
-def nested(array: np.ndarray) -> Any:
-    """`[N, ..., C]` as an arrow array of N lists of fixed size."""
+def nest(array: np.ndarray) -> Any:
+    """Returns `[N, ..., C]` as an arrow array of N lists of fixed size."""
     import pyarrow as pa
 
     result = pa.array(array.reshape(-1))

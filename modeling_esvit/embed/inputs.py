@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Which images `embed` reads: folders, files, globs, URLs, lists of these, and data sets, in an order that is fixed."""
+"""Finds the images that `embed` reads: folders, files, globs, URLs, lists of these, and data sets, in a fixed order."""
 
 import functools
 import glob
@@ -31,11 +31,11 @@ TIMEOUT = 30  # seconds
 
 
 class NoImagesError(EsViTError, ValueError):
-    """An input names no image."""
+    """Raised when an input names no image."""
 
 
 class Images(Protocol):
-    """Undecoded images by number."""
+    """Describes undecoded images by number."""
 
     def __len__(self) -> int: ...
 
@@ -62,7 +62,7 @@ class ImageFiles:
 
 
 class DatasetImages:
-    """A column of images of a `datasets.Dataset`."""
+    """Reads a column of images of a `datasets.Dataset`."""
 
     def __init__(self, dataset: Any, name: str, image_column: str | None = None):
         columns = [column for column, kind in dataset.features.items() if isinstance(kind, datasets.Image)]
@@ -95,7 +95,7 @@ class DatasetImages:
 
 
 class ManyImages:
-    """One after the other."""
+    """Reads several collections, one after the other."""
 
     def __init__(self, parts: Sequence[Images]):
         self.parts = parts
@@ -141,7 +141,9 @@ def http_session() -> requests.Session:
 
 
 def find_images(inputs: Sequence[str], image_column: str | None = None) -> ManyImages:
-    """Args:
+    """Opens every input.
+
+    Args:
         inputs: each a folder of images (any nesting) or of `Dataset.save_to_disk`, a file, a glob, a URL, a text file
             with a path or URL a line, or the name of a data set on the Hub, `NAME` or `NAME:SPLIT`.
         image_column: of data sets, where they have several.
@@ -176,7 +178,7 @@ def open_input(name: str, image_column: str | None) -> Images:
     if path.is_dir():
         return ImageFiles(sorted(str(file) for file in path.rglob("*") if is_image(file)))
     if path.is_file() and path.suffix in LIST_SUFFIXES:
-        return ImageFiles(list(lines(path)))
+        return ImageFiles(list(read_lines(path)))
     if path.is_file() or URL.match(name):
         return ImageFiles([name])
     if glob.has_magic(name):
@@ -188,8 +190,8 @@ def is_image(path: Path) -> bool:
     return path.suffix.lower() in image_extensions() and path.is_file()
 
 
-def lines(path: Path) -> Iterator[str]:
-    """The entries of a list; paths in it are relative to its folder. Empty lines and comments (#) are left out.
+def read_lines(path: Path) -> Iterator[str]:
+    """Yields the entries of a list. Its paths are relative to its folder; empty lines and comments (#) are left out.
 
     Raises:
         NoImagesError: it is not text in UTF-8.
@@ -204,7 +206,7 @@ def lines(path: Path) -> Iterator[str]:
 
 
 def load_split(name: str) -> Any:
-    """`NAME` or `NAME:SPLIT` ("train" if none is named) from the Hub.
+    """Loads `NAME` or `NAME:SPLIT` ("train" if none is named) from the Hub.
 
     Raises:
         NoImagesError: there is neither such a file nor such a data set; the reason is part of the message.

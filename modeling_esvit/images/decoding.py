@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""From an undecoded record to an RGB image, with one typed error for everything that can be wrong with a file."""
+"""Decodes a record into an RGB image, with one typed error for everything that can be wrong with a file."""
 
 import functools
 import hashlib
@@ -32,25 +32,25 @@ Size = tuple[int, int]  # width, height
 
 
 class UnreadableImageError(EsViTError, OSError):
-    """One image cannot be turned into RGB pixels; the message names it and says why."""
+    """Raised when an image cannot be turned into RGB pixels; the message names it and says why."""
 
 
 class Record(NamedTuple):
-    """One undecoded image."""
+    """Holds one undecoded image."""
 
     image: bytes | str  # the encoded file, or the path of it
     label: int | None
     name: str | None  # None: only its content tells it apart
 
     def identity(self) -> str:
-        """A name that is the same in every epoch and process."""
+        """Returns a name that is the same in every epoch and process."""
         if self.name is not None:
             return self.name
         return self.image if isinstance(self.image, str) else f"image {hashlib.sha256(self.image).hexdigest()[:16]}"
 
 
 def decode(record: Record, sufficient: Callable[[Size], Size] = lambda size: size) -> Image.Image:
-    """The RGB image of a record. The EXIF orientation is not applied, as in the original.
+    """Returns the RGB image of a record. The EXIF orientation is not applied, as in the original.
 
     16-bit gray becomes 8-bit by scaling. Float pixels must be finite and lie in 0 .. 1.
 
@@ -73,13 +73,13 @@ def decode(record: Record, sufficient: Callable[[Size], Size] = lambda size: siz
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16"):
-        return _scaled_to_8_bit(np.asarray(image), white=65535)
+        return _scale_to_8_bit(np.asarray(image), white=65535)
     if image.mode == "F":
-        return _scaled_to_8_bit(np.asarray(image), white=1)
+        return _scale_to_8_bit(np.asarray(image), white=1)
     return image.convert("RGB")
 
 
-def _scaled_to_8_bit(pixels: np.ndarray, white: int) -> Image.Image:
+def _scale_to_8_bit(pixels: np.ndarray, white: int) -> Image.Image:
     low, high = pixels.min(), pixels.max()
     if not (low >= 0 and high <= white):  # false for NaN too
         raise ValueError(f"{pixels.dtype} pixels must be finite and lie in 0 .. {white}, but lie in {low} .. {high}")
@@ -88,13 +88,13 @@ def _scaled_to_8_bit(pixels: np.ndarray, white: int) -> Image.Image:
 
 @functools.cache
 def image_formats() -> list[str]:
-    """Pillow's names of the formats that it decodes by itself."""
+    """Returns Pillow's names of the formats that it decodes by itself."""
     Image.init()
     return [name for name in Image.ID if name not in UNDECODED_FORMATS]
 
 
 @functools.cache
 def image_extensions() -> frozenset[str]:
-    """File extensions of `image_formats()`: lower case, with the dot."""
+    """Returns the file extensions of `image_formats()`: lower case, with the dot."""
     extensions = Image.registered_extensions()
     return frozenset(extension for extension, name in extensions.items() if name in image_formats())

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A model for images with its image processor, of this project or any other of transformers."""
+"""Loads a model for images and its image processor, of this project or any other of transformers."""
 
 import inspect
 import zlib
@@ -18,12 +18,12 @@ from modeling_esvit.errors import EsViTError
 
 
 class NoImageModelError(EsViTError, OSError):
-    """What was named is a model for something else. As transformers raises if it finds no model."""
+    """Raised when a name stands for something else than a model for images. An OSError, as of transformers."""
 
 
 @contextmanager
-def of_transformers(name: str) -> Iterator[None]:
-    """What transformers says of a folder that it cannot load, under our name.
+def name_transformers_errors(name: str) -> Iterator[None]:
+    """Repeats what transformers says of a model that it cannot load, with the name of the model.
 
     Raises:
         NoImageModelError: it is no model, none that transformers knows, or not for images; or a file of it is missing
@@ -42,7 +42,9 @@ def of_transformers(name: str) -> Iterator[None]:
 
 
 def load_image_model(name: str, model_options: dict[str, Any] | None = None, **options: Any) -> tuple[Any, Any]:
-    """Args:
+    """Loads a model for images and its image processor.
+
+    Args:
         name: a model folder, or a name on the Hub.
         model_options: of `AutoModel.from_pretrained` alone.
         options: of both `from_pretrained`: `revision`, `trust_remote_code` and so on.
@@ -51,15 +53,15 @@ def load_image_model(name: str, model_options: dict[str, Any] | None = None, **o
         NoImageModelError: the model does not take images alone, or is none that transformers knows.
         OSError: transformers finds no model of this name, or no image processor beside it.
     """
-    with of_transformers(name):  # also what is wrong with a config.json
+    with name_transformers_errors(name):  # also what is wrong with a config.json
         model, loading = AutoModel.from_pretrained(name, **(model_options or {}), **options, output_loading_info=True)
     if any(key.startswith("pooler.") for key in loading["missing_keys"]):
         model.pooler = None  # as of DINO's ViTs: of random weights, its output would be none of this model
     inputs = inspect.signature(model.forward).parameters
-    if "input_ids" in inputs:  # what models of others call their images, nobody knows
+    if "input_ids" in inputs:  # other models may call their images anything
         taken = "text beside images; name its vision model" if "pixel_values" in inputs else "text and no images"
         raise NoImageModelError(f"{name} is a {type(model).__name__}, which takes {taken}.")
-    with of_transformers(name):
+    with name_transformers_errors(name):
         return model, AutoImageProcessor.from_pretrained(name, **options)
 
 

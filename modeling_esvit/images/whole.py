@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Whole images for a model that takes any size: no crop, as the evaluation transform has, and their own proportions."""
+"""Prepares whole images for a model that takes any size: in their own proportions, without a crop."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ from PIL import Image
 LONGER_SIDE = 448  # pixels
 
 
-def fitted(size: tuple[int, int], longer: int, multiple: int) -> tuple[int, int]:
-    """Height and width, multiples of `multiple`, of about the proportions of an image of `size` (width, height) and of
-    about `longer` pixels on its longer side.
+def fit_size(size: tuple[int, int], longer: int, multiple: int) -> tuple[int, int]:
+    """Returns height and width, multiples of `multiple`, in about the proportions of an image of `size` (width, height)
+    and with about `longer` pixels on the longer side.
     """
     scale = longer / max(size)
     width, height = (max(round(side * scale / multiple), 1) * multiple for side in size)
@@ -22,13 +22,13 @@ def fitted(size: tuple[int, int], longer: int, multiple: int) -> tuple[int, int]
 
 
 def whole_image(image: Image.Image, processor: Any, *, longer: int = LONGER_SIDE, multiple: int = 32) -> torch.Tensor:
-    """An RGB image as pixel values `[1, 3, H, W]`, see `fitted`.
+    """Returns an RGB image as pixel values `[1, 3, H, W]`, see `fit_size`.
 
     Args:
         processor: an image processor of transformers, for the statistics that the model was trained with.
         multiple: `region_stride` of the model leaves no region incomplete.
     """
-    height, width = fitted(image.size, longer, multiple)
+    height, width = fit_size(image.size, longer, multiple)
     resized = image.resize((width, height), Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.array(resized)).permute(2, 0, 1) / 255
     mean, std = (torch.tensor(values).view(3, 1, 1) for values in (processor.image_mean, processor.image_std))

@@ -21,7 +21,7 @@ from modeling_esvit.images.decoding import decode
 from modeling_esvit.images.devices import DeviceError, open_device
 from tests.helpers.tiny_runs import write_images, write_model
 from training.data.sources import open_source
-from training.features.extraction import LONGEST, evaluation_transform, middle
+from training.features.extraction import LONGEST, cut_middle, evaluation_transform
 from training.features.frozen_models import load_frozen
 from training.options.command import run_command
 
@@ -145,8 +145,8 @@ def test_the_middle_of_a_line_is_all_that_a_crop_sees(model):
     gradient = np.zeros((4, 400, 3), dtype=np.uint8)
     gradient[..., 0] = np.linspace(0, 255, 400)
     image = Pillow.fromarray(gradient)
-    assert middle(image).size == (4 * LONGEST, 4) and middle(image.resize((64, 4))).size == (64, 4)
-    assert middle(image.rotate(90, expand=True)).size == (4, 4 * LONGEST)
+    assert cut_middle(image).size == (4 * LONGEST, 4) and cut_middle(image.resize((64, 4))).size == (64, 4)
+    assert cut_middle(image.rotate(90, expand=True)).size == (4, 4 * LONGEST)
     processor = load_frozen(str(model)).transform.keywords["processor"]
     cut, whole = evaluation_transform(processor)(image), processor(image, return_tensors="pt")["pixel_values"][0]
     torch.testing.assert_close(cut, whole, atol=0.02, rtol=0)

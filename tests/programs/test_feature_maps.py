@@ -49,22 +49,22 @@ def bank(folder, images, tmp_path_factory):
 def test_neighbours_are_the_nearest_but_oneself(bank):
     features = torch.nn.functional.normalize(bank[0].features(), dim=1)
     queries = torch.tensor([3, 0, len(bank[0]) - 1])
-    similarity, rows = feature_maps.neighbours_of(bank[0], queries, 4)
+    similarity, rows = feature_maps.find_neighbours(bank[0], queries, 4)
     for query, scores, found in zip(queries.tolist(), similarity, rows, strict=True):
         cosines = features @ features[query]
         cosines[query] = -2
         torch.testing.assert_close(scores, cosines.topk(4).values)
         assert query not in found.tolist()
     assert rows[2, 0] == len(bank[0]) - 2 and similarity[2, 0] == pytest.approx(1, abs=1e-6)  # its copy
-    assert feature_maps.neighbours_of(bank[0], queries, 1000)[1].shape == (3, len(bank[0]) - 1)
+    assert feature_maps.find_neighbours(bank[0], queries, 1000)[1].shape == (3, len(bank[0]) - 1)
 
 
 def test_queries_are_of_all_classes():
     labels = torch.tensor([0] * 50 + [1] * 2 + [2] * 5)
-    chosen = feature_maps.chosen_queries(labels, 6, seed=0)
+    chosen = feature_maps.choose_queries(labels, 6, seed=0)
     assert labels[chosen].sort().values.tolist() == [0, 0, 1, 1, 2, 2]
-    assert labels[feature_maps.chosen_queries(labels, 3, seed=1)].unique().tolist() == [0, 1, 2]
-    assert len(feature_maps.chosen_queries(labels, 100, seed=1)) == 57
+    assert labels[feature_maps.choose_queries(labels, 3, seed=1)].unique().tolist() == [0, 1, 2]
+    assert len(feature_maps.choose_queries(labels, 100, seed=1)) == 57
 
 
 def test_pictures_are_those_of_the_rows(bank, images):

@@ -19,7 +19,7 @@ from modeling_esvit.embed.engine import pooled_features
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.families import ARCHITECTURES
 from training.evaluation.model_counts import parameters_and_operations
-from training.features.frozen_models import TIMM, TimmModel, of_timm
+from training.features.frozen_models import TIMM, TimmModel, import_timm
 
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -89,7 +89,7 @@ def configuration(name: str, trust_remote_code: bool) -> Any:
 
 
 def build_timm(name: str, side: int | None) -> tuple[nn.Module, int]:
-    with of_timm(name) as timm:
+    with import_timm(name) as timm:
         model = timm.create_model(name, pretrained=False, num_classes=0)
     own = model.pretrained_cfg["input_size"][-1]
     return TimmModel(model), side or own

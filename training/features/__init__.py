@@ -1,3 +1,3 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What a frozen model says of images: view features and regions."""
+"""Computes what a frozen model says of images: view features and regions."""

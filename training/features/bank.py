@@ -47,7 +47,10 @@ PART_SIZE = 4096  # images a part, which is what a stopped call loses at most, f
 
 @dataclass
 class LabelledFeatures(Features):
-    """labels: `[N]`, the numbers that the source has."""
+    """Holds the features of labelled images.
+
+    labels: `[N]`, the numbers that the source has.
+    """
 
     labels: np.ndarray = field(kw_only=True)
 
@@ -56,7 +59,7 @@ class LabelledFeatures(Features):
 
 
 class FeatureBank:
-    """The features of one source by one model.
+    """Reads the features of one source by one model.
 
     Raises:
         OutputError: a part is missing or damaged.
@@ -72,16 +75,16 @@ class FeatureBank:
         return len(self.labels)
 
     def features(self) -> Tensor:
-        """All of them in memory, [N, C]."""
+        """Returns all features, in memory, `[N, C]`."""
         return torch.cat([self.tensor("view", number) for number in self._lengths])
 
     @cached_property
     def names(self) -> list[str]:
-        """Of the images that could be read, in the order of the features."""
+        """Returns the names of the readable images, in the order of the features."""
         return [name for number in range(self.count) for name in json.loads(self.metadata(number)["names"])]
 
     def pieces(self, size: int) -> Sequence[Tensor]:
-        """The features in chunks [n, C] of at most `size` images, each mapped from disk when it is asked for."""
+        """Returns the features in chunks `[n, C]` of at most `size` images, each mapped from disk when asked for."""
         bounds = [
             (number, start, min(start + size, length))
             for number, length in self._lengths.items()
@@ -90,19 +93,19 @@ class FeatureBank:
         return MappedChunks(self, bounds)
 
     def tensor(self, name: str, number: int) -> Tensor:
-        with self.opened(number) as file:
+        with self.open_part(number) as file:
             return file.get_tensor(name)
 
     def has_images(self, number: int) -> bool:
-        with self.opened(number) as file:
+        with self.open_part(number) as file:
             return "view" in file.keys()  # noqa: SIM118  (not a mapping)
 
     def metadata(self, number: int) -> dict[str, str]:
-        with self.opened(number) as file:
+        with self.open_part(number) as file:
             return file.metadata()
 
     @contextmanager
-    def opened(self, number: int) -> Iterator[Any]:
+    def open_part(self, number: int) -> Iterator[Any]:
         path = self.parts.path(number)
         try:
             with safe_open(path, framework="pt") as file:
@@ -112,7 +115,7 @@ class FeatureBank:
 
 
 class MappedChunks(Sequence[Tensor]):
-    """See `FeatureBank.pieces`: the rows start .. stop - 1 of a part each."""
+    """Maps rows start .. stop - 1 of a part each, see `FeatureBank.pieces`."""
 
     def __init__(self, bank: FeatureBank, bounds: list[tuple[int, int, int]]) -> None:
         self._bank, self._bounds = bank, bounds
@@ -122,12 +125,12 @@ class MappedChunks(Sequence[Tensor]):
 
     def __getitem__(self, index: Any) -> Any:
         number, start, stop = self._bounds[index]
-        with self._bank.opened(number) as file:
+        with self._bank.open_part(number) as file:
             return file.get_slice("view")[start:stop]
 
 
 def source_identity(source: ImageSource) -> dict[str, Any]:
-    """What tells the images of a source from others: as for runs, and for files also their sizes and times."""
+    """Returns what tells the images of a source from others: as for runs, and for files also their sizes and times."""
     found = identify_source(source)
     if isinstance(source, FolderSource):
         stats = [os.stat(source.root / path) for path in source.paths()]
@@ -151,14 +154,14 @@ def make_bank(
     num_threads: int = 4,
     part_size: int = PART_SIZE,
 ) -> FeatureBank:
-    """The bank of `source`, which `data` names, below `folder`; parts that are there already are not made again.
+    """Returns the bank of `source`, which `data` names, below `folder`. Parts that exist are not made again.
 
     To be called by all processes; `folder` is to be one for all of them. A process holds one part in memory, and some
     batches of images.
 
     Raises:
         UnlabelledDataError, FeatureError, EmptySourceError, TooManyUnreadableImagesError:
-            the data or the model cannot be used, see their descriptions.
+            the data or the model cannot be used.
         OutputError: a part is damaged.
     """
     state, images = PartialState(), LabelledImages(source, model.transform)
@@ -168,18 +171,18 @@ def make_bank(
         parts.begin()
     count = -(-len(images) // part_size)
     options = {"batch_size": batch_size, "num_threads": num_threads, "part_size": part_size}
-    with failing_together():
-        extract_parts(model, images, parts, own_parts(count, parts, state), **options)
+    with fail_together():
+        extract_parts(model, images, parts, find_own_parts(count, parts, state), **options)
     bank = FeatureBank(parts, count, source.class_names)
-    note_unreadable(bank, images)
+    log_unreadable(bank, images)
     if not len(bank):
         raise EmptySourceError(f"none of the {len(images)} images can be read, {images.name(0)} to begin with.")
     return bank
 
 
 @contextmanager
-def failing_together() -> Iterator[None]:
-    """All processes leave at the same time, and all with the first error that one of them met."""
+def fail_together() -> Iterator[None]:
+    """Lets all processes leave at the same time, and with the first error that one of them met."""
     met: Exception | None = None
     try:
         yield
@@ -190,15 +193,15 @@ def failing_together() -> Iterator[None]:
         raise errors[0]
 
 
-def own_parts(count: int, parts: Parts, state: PartialState) -> list[int]:
-    """What this process makes: neighbouring parts, so that a stream is read in one go; not those that are there."""
+def find_own_parts(count: int, parts: Parts, state: PartialState) -> list[int]:
+    """Returns the missing parts that this process makes: neighbours, so that a stream is read in one go."""
     share = -(-count // state.num_processes)
     mine = range(count)[state.process_index * share : (state.process_index + 1) * share]
     return [number for number in mine if not parts.is_done(number)]
 
 
-def spans(numbers: list[int]) -> Iterator[range]:
-    """Increasing numbers as ranges of neighbours."""
+def find_spans(numbers: list[int]) -> Iterator[range]:
+    """Yields increasing numbers as ranges of neighbours."""
     for _, group in groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
         neighbours = [number for _, number in group]
         yield range(neighbours[0], neighbours[-1] + 1)
@@ -223,7 +226,7 @@ def extract_parts(
         disable=not PartialState().is_main_process,
         dynamic_ncols=True,
     ) as bar:
-        for span in spans(numbers):
+        for span in find_spans(numbers):
             items = images.items(range(rows[span[0]].start, rows[span[-1]].stop))
             loaded = images.read(items, batch_size, num_threads)
             for number in span:
@@ -253,8 +256,8 @@ def compute_features(model: FrozenModel, images: list[LoadedImage]) -> list[Tens
     return [model.features(stack_pixels(images, model.model))]
 
 
-def note_unreadable(bank: FeatureBank, images: LabelledImages) -> None:
-    """Say which images were left out, by whatever process or earlier call.
+def log_unreadable(bank: FeatureBank, images: LabelledImages) -> None:
+    """Logs which images were left out, by whatever process or earlier call.
 
     Raises:
         TooManyUnreadableImagesError: more than `SkipLog` allows.

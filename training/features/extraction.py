@@ -45,7 +45,7 @@ class UnlabelledDataError(EsViTError, ValueError):
     """Raised when an image has no label."""
 
 
-def middle(image: Image.Image) -> Image.Image:
+def cut_middle(image: Image.Image) -> Image.Image:
     """Returns what a centre crop sees of an image longer than LONGEST times its shorter side; others as they are.
 
     A line of pixels, resized until its shorter side is 256, would not fit into memory.
@@ -56,7 +56,7 @@ def middle(image: Image.Image) -> Image.Image:
 
 
 def _transform(image: Image.Image, processor: Any) -> Tensor:
-    image = middle(image) if getattr(processor, "do_center_crop", False) else image
+    image = cut_middle(image) if getattr(processor, "do_center_crop", False) else image
     return processor(image, return_tensors="pt")["pixel_values"][0]
 
 
@@ -81,7 +81,7 @@ class LabelledImages:
         return len(self.source)
 
     def items(self, rows: range) -> Iterator[Any]:
-        """Returns what `load` takes, for neighbouring images. A stream reads its shards ahead, and each row group once."""
+        """Returns what `load` takes, for neighbouring images. A stream reads ahead, and each row group once."""
         return self.source.rows(rows.start, rows.stop) if isinstance(self.source, ShardStream) else iter(rows)
 
     def name(self, index: int) -> str:
@@ -125,8 +125,8 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 
 def substitute_black(image: LoadedImage, transform: Transform) -> LoadedImage:
-    """Returns a black image with the label UNREADABLE in place of one that cannot be read, so that all processes compute
-    equally many features.
+    """Returns a black image with the label UNREADABLE in place of one that cannot be read, so that all processes
+    compute equally many features.
     """
     if image.pixels is not None:
         return image

@@ -20,22 +20,22 @@ from PIL import Image
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from modeling_esvit.analysis.token_places import Size, TokenPlaces, stretched
+from modeling_esvit.analysis.token_places import Size, TokenPlaces, stretch_grid
 from modeling_esvit.embed.engine import pooled_features
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.models import fingerprint, load_image_model
-from training.features.extraction import Transform, evaluation_transform, middle
+from training.features.extraction import Transform, cut_middle, evaluation_transform
 
 
 TIMM = "timm:"
 
 
 class FrozenModelError(EsViTError, ValueError):
-    """A model that cannot be loaded, or has no such feature."""
+    """Raised when a model cannot be loaded, or has no such feature."""
 
 
 class TimmModel(nn.Module):
-    """A model of timm without its classifier, called as those of transformers are."""
+    """Wraps a model of timm without its classifier, to be called as those of transformers are."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class TimmModel(nn.Module):
         if features.ndim == 4:
             channels_last = features.shape[1] != self.model.num_features
             tokens = features.flatten(1, 2) if channels_last else features.flatten(2).transpose(1, 2)
-            return tokens, stretched(size, features.shape[1:3] if channels_last else features.shape[2:])
+            return tokens, stretch_grid(size, features.shape[1:3] if channels_last else features.shape[2:])
         if size not in self.grids:
             self.grids[size] = self.token_grid(pixel_values[:1])
         grid, prefix = self.grids[size], getattr(self.model, "num_prefix_tokens", 0)
@@ -68,7 +68,7 @@ class TimmModel(nn.Module):
                 f"This model of timm gives {features.shape[1]} tokens, but a map of {grid[0]} x {grid[1]} regions and "
                 f"{prefix} class tokens, so it is unknown which tokens are regions: choose another model."
             )
-        return features[:, prefix:], stretched(size, grid)
+        return features[:, prefix:], stretch_grid(size, grid)
 
     def token_grid(self, image: Tensor) -> Size:
         """Returns rows and columns of the tokens of an image `[1, 3, H, W]`, from the map that timm makes of them.
@@ -94,9 +94,11 @@ class TimmModel(nn.Module):
 
 @dataclass(frozen=True)
 class FrozenModel:
-    """model: in evaluation mode, without gradients.
-    transform: RGB image -> pixel values [3, H, W].
-    features: pixel values [B, 3, H, W], on the model's device and in its type -> [B, C].
+    """Holds a model with what its features depend on.
+
+    model: in evaluation mode, without gradients.
+    transform: RGB image -> pixel values `[3, H, W]`.
+    features: pixel values `[B, 3, H, W]`, on the model's device and in its type -> `[B, C]`.
     settings: what the features depend on beside the images; the weights by a checksum.
     """
 
@@ -115,7 +117,9 @@ def load_frozen(
     revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> FrozenModel:
-    """Args:
+    """Loads a model for evaluation.
+
+    Args:
         name: a model folder, a name on the Hub, or `timm:` and a name that timm knows.
         n_last_blocks: concatenate the averaged outputs of so many last blocks (EsViT models); None: the view feature.
         revision, trust_remote_code: of a model on the Hub.
@@ -139,8 +143,8 @@ def load_frozen(
 
 
 @contextmanager
-def of_timm(name: str) -> Iterator[Any]:
-    """The module `timm`, and its errors under our name.
+def import_timm(name: str) -> Iterator[Any]:
+    """Imports timm, and repeats its errors with the name of the model.
 
     Raises:
         FrozenModelError: timm is missing, or does not know the name, or cannot fetch the weights.
@@ -156,10 +160,12 @@ def of_timm(name: str) -> Iterator[Any]:
 
 
 def load_timm(name: str) -> tuple[TimmModel, Transform, dict[str, Any]]:
-    """Raises:
-    FrozenModelError: see `of_timm`.
+    """Loads a model of timm, its transform and what it says of its images.
+
+    Raises:
+        FrozenModelError: see `import_timm`.
     """
-    with of_timm(name) as timm:
+    with import_timm(name) as timm:
         model = timm.create_model(name, pretrained=True, num_classes=0)
         config = timm.data.resolve_model_data_config(model)
         transform = timm.data.create_transform(**config, is_training=False)
@@ -168,12 +174,14 @@ def load_timm(name: str) -> tuple[TimmModel, Transform, dict[str, Any]]:
 
 
 def _transform_middle(image: Image.Image, transform: Transform) -> Tensor:
-    return transform(middle(image))
+    return transform(cut_middle(image))
 
 
 def block_features(model: Any, n_last_blocks: int | None) -> Callable[[Tensor], Tensor]:
-    """Raises:
-    FrozenModelError: the model has no features of several blocks, or not so many blocks.
+    """Returns the function that computes the features.
+
+    Raises:
+        FrozenModelError: the model has no features of several blocks, or not so many blocks.
     """
     if n_last_blocks is None:
         return partial(pooled_features, model)
@@ -189,12 +197,12 @@ def block_features(model: Any, n_last_blocks: int | None) -> Callable[[Tensor], 
 
 
 def file_name(name: str) -> str:
-    """`name` with what a file name cannot hold replaced; its last two parts."""
+    """Returns the last two parts of `name`, without what a file name cannot hold."""
     return re.sub(r"[^\w.-]+", "-", "-".join(name.rstrip("/").split("/")[-2:])).strip("-.")
 
 
 def training_view(model: FrozenModel) -> tuple[tuple[int, int], tuple[float, ...], tuple[float, ...]]:
-    """((height, width), mean, std) of the pixel values that the model's transform makes, for one that augments.
+    """Returns ((height, width), mean, std) of the pixel values that the model's transform makes, for one that augments.
 
     Raises:
         FrozenModelError: the image processor does not say so.

@@ -12,7 +12,7 @@ from training.features.frozen_models import FrozenModel, load_frozen
 def add_model_arguments(
     parser: argparse.ArgumentParser, known: str = "a model folder, the name of a model on the Hub, or timm:NAME"
 ) -> None:
-    """Adds the model, where it runs, and how it is fetched from the Hub. `known` says which models the program takes."""
+    """Adds the model, where it runs, and how it is fetched. `known` says which models the program takes."""
     parser.add_argument("model", metavar="MODEL", help=known)
     parser.add_argument("--device", help="where the model runs (default: an accelerator if there is one)")
     parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub")

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""What the commands that draw an image have in common: the model, the image, the picture, errors of the user."""
+"""Provides what the programs that draw an image share: the model, the image and the picture."""
 
 import argparse
 import os
@@ -24,14 +24,14 @@ from training.features.frozen_models import TIMM, FrozenModelError
 DEFAULT_SIZE = 224  # of models that do not say for what size they were built
 
 
-class LookingModel(NamedTuple):
-    """A model in evaluation mode, and its image processor."""
+class VisionModel(NamedTuple):
+    """Holds a model in evaluation mode, and its image processor."""
 
     model: Any
     processor: Any
 
     def pixels(self, image: Image.Image, longer: int | None) -> Tensor:
-        """The whole image, `[1, 3, H, W]` on the model's device; None: the size that the model was built for."""
+        """Returns the whole image, `[1, 3, H, W]` on the model's device; None: the size that it was built for."""
         longer = longer or find_built_size(self.model.config)
         pixels = whole_image(image, self.processor, longer=longer, multiple=region_stride(self.model.config))
         return pixels.to(self.model.device, self.model.dtype)
@@ -47,10 +47,12 @@ def add_size_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, help="pixels of the longer side of what the model sees (default: its own)")
 
 
-def load_looking(arguments: argparse.Namespace) -> LookingModel:
-    """Raises:
-    FrozenModelError: a model of timm, which has no such outputs. DeviceError: no such device.
-    OSError: see `load_image_model`.
+def load_vision_model(arguments: argparse.Namespace) -> VisionModel:
+    """Loads a model that returns its attention weights.
+
+    Raises:
+        FrozenModelError: a model of timm, which has no such outputs. DeviceError: no such device.
+        OSError: see `load_image_model`.
     """
     if arguments.model.startswith(TIMM):
         raise FrozenModelError(f"{arguments.model}: models of timm give no attention weights and no grid of regions.")
@@ -59,18 +61,20 @@ def load_looking(arguments: argparse.Namespace) -> LookingModel:
     options = {"revision": arguments.revision, "trust_remote_code": arguments.trust_remote_code}
     # Other forms of attention return no weights; EsViT models switch by themselves.
     model, processor = load_image_model(arguments.model, {"attn_implementation": "eager"}, **options)
-    return LookingModel(model.to(device).eval(), processor)
+    return VisionModel(model.to(device).eval(), processor)
 
 
 def open_image(path: str) -> Image.Image:
-    """Raises:
-    UnreadableImageError: see there.
+    """Decodes an image file.
+
+    Raises:
+        UnreadableImageError: it is no image, or damaged.
     """
     return decode(Record(path, None, path))
 
 
-def checked_picture(parser: argparse.ArgumentParser, output: Path) -> Path:
-    """Refused before anything is computed, if matplotlib cannot write it."""
+def check_picture(parser: argparse.ArgumentParser, output: Path) -> Path:
+    """Refuses an output that matplotlib cannot write, before anything is computed."""
     supported = Figure().canvas.get_supported_filetypes()
     if output.suffix.removeprefix(".").lower() not in supported:
         parser.error(f"--output {output}: name a picture, with one of the suffixes {' '.join(sorted(supported))}")
@@ -82,6 +86,6 @@ def checked_picture(parser: argparse.ArgumentParser, output: Path) -> Path:
     return output
 
 
-def normalised(maps: Tensor) -> Tensor:
-    """Each map `[..., h, w]` with a sum of 1; those of zeros stay."""
+def normalise(maps: Tensor) -> Tensor:
+    """Scales each map `[..., h, w]` to a sum of 1; maps of zeros stay."""
     return maps / maps.sum(dim=(-2, -1), keepdim=True).clamp(min=torch.finfo(maps.dtype).tiny)

@@ -26,7 +26,7 @@ from modeling_esvit.embed.files import Features, Parts, concatenate
 from training.data.shard_stream import ShardStream
 from training.data.sources import ImageSource
 from training.data.unreadable import SkipLog
-from training.features.bank import checksum, own_parts, source_identity, spans
+from training.features.bank import checksum, find_own_parts, find_spans, source_identity
 from training.features.frozen_models import FrozenModel, training_view
 from training.features.regions import Grid, even_grid, region_features
 from training.matching.measures import (
@@ -143,10 +143,10 @@ def measure_images(
         parts.begin()
     count = -(-len(images) // part_size)
     rows = {number: range(number * part_size, min((number + 1) * part_size, len(images))) for number in range(count)}
-    own = own_parts(count, parts, state)
+    own = find_own_parts(count, parts, state)
     total = sum(len(rows[number]) for number in own)
     with tqdm(desc="correspondence", total=total, unit="image", disable=not state.is_main_process) as bar:
-        for span in spans(own):
+        for span in find_spans(own):
             loaded = images.read(range(rows[span[0]].start, rows[span[-1]].stop), threads)
             for number in span:
                 parts.write(

@@ -233,7 +233,7 @@ def test_models_of_others():
     swin = SwinConfig(
         image_size=64, embed_dim=8, depths=[1, 1], num_heads=[1, 1], window_size=4, attn_implementation="eager"
     )
-    with pytest.raises(AttentionLayoutError, match="only such of all patches of a ViT"):
+    with pytest.raises(AttentionLayoutError, match="only the weights of all patches of a ViT"):
         block_attentions(AutoModel.from_config(swin).eval(), torch.randn(1, 3, 64, 64))
     with pytest.raises(AttentionLayoutError, match="eager"):
         fused = ViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, image_size=64, patch_size=8)

@@ -15,7 +15,7 @@ from modeling_esvit.analysis.token_places import (
     square_places,
     stage_places,
 )
-from modeling_esvit.images.whole import fitted, whole_image
+from modeling_esvit.images.whole import fit_size, whole_image
 from tests.helpers.cvt_models import tiny_config
 
 
@@ -111,8 +111,8 @@ def test_whole_images():
     class Statistics:
         image_mean, image_std = [0.5, 0.5, 0.5], [0.5, 0.5, 0.5]
 
-    assert fitted((400, 300), 224, 32) == (160, 224)
-    assert fitted((3000, 2), 448, 32) == (32, 448)
+    assert fit_size((400, 300), 224, 32) == (160, 224)
+    assert fit_size((3000, 2), 448, 32) == (32, 448)
     pixels = whole_image(Image.new("RGB", (400, 300), (255, 0, 0)), Statistics, longer=224)
     assert pixels.shape == (1, 3, 160, 224)
     assert pixels[0, :, 5, 5].tolist() == [1, -1, -1]

@@ -116,8 +116,8 @@ def test_inputs_of_all_kinds(images, tmp_path):
 
 @contextmanager
 def serve(folder: Path, status: Callable[[str, int], int | None]) -> Iterator[tuple[str, list[str]]]:
-    """The address of a server of a folder, and the paths it was asked for. `status` of a path and how often that was asked
-    for: an error, or a redirection from `/moved/PATH` to `/PATH`; None: the file.
+    """Serves a folder; yields its address and the paths it was asked for. `status` gets a path and how often it was
+    asked for: it returns an error, a redirection from `/moved/PATH` to `/PATH`, or None for the file.
     """
     asked: list[str] = []
 
