@@ -3,7 +3,6 @@
 """Tests the comparison of the tasks: its table, and a comparison of seconds from data to pictures."""
 
 import json
-import sys
 from functools import partial
 
 import pytest
@@ -11,6 +10,7 @@ import yaml
 from PIL import Image
 
 import examples.compare_tasks as compare_tasks
+from tests.helpers.commands import type_arguments
 from tests.helpers.tiny_runs import CROPS, HEADS, LENGTH, MEANS, NETWORK
 
 
@@ -53,7 +53,7 @@ def test_comparison(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(compare_tasks, "measure_stereo", partial(compare_tasks.measure_stereo, size=(64, 96)))
 
     def compare(*changes: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["compare_tasks.py", str(tmp_path / "out"), *changes])
+        type_arguments(monkeypatch, "compare_tasks", str(tmp_path / "out"), *changes)
         compare_tasks.main()
         return capsys.readouterr().out
 

@@ -32,7 +32,7 @@ def rows(count: int, width: int, stream: int) -> torch.Tensor:
     return 2 * hash_values(count * width, stream).view(count, width)
 
 
-def images(size: int) -> torch.Tensor:
+def make_images(size: int) -> torch.Tensor:
     return 2 * hash_values(2 * 3 * size * size, 999).view(2, 3, size, size)
 
 
@@ -127,11 +127,11 @@ SWIN_TINY = {
 
 
 def outputs(model: EsViTModel, size: int) -> dict[str, torch.Tensor]:
-    output = model(images(size), output_attentions=True)
+    output = model(make_images(size), output_attentions=True)
     return {
         "pooled": output.pooler_output,
         "tokens": output.last_hidden_state,
-        "n_last_4": model.n_last_blocks_features(images(size), 4),
+        "n_last_4": model.n_last_blocks_features(make_images(size), 4),
         **{f"attention_{block}": weights for block, weights in enumerate(output.attentions)},
     }
 

@@ -8,6 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pytest
+
 from tests.helpers.paths import ROOT
 
 
@@ -38,3 +40,8 @@ def run_program(
     done = subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == code, done.stdout + done.stderr
     return done
+
+
+def type_arguments(monkeypatch: pytest.MonkeyPatch, program: str, *arguments: object) -> None:
+    """Makes this process's command line that of a program, such as `throughput`, whose main function reads it."""
+    monkeypatch.setattr(sys, "argv", [f"{program}.py", *map(str, arguments)])

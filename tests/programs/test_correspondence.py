@@ -4,7 +4,6 @@
 
 import json
 import re
-import sys
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from transformers import BitImageProcessor, ViTConfig, ViTModel
 import training.correspondence as correspondence
 import training.matching.over_images as matching_images
 from modeling_esvit import EsViTModel
-from tests.helpers.commands import run_program, torchrun
+from tests.helpers.commands import run_program, torchrun, type_arguments
 from tests.helpers.tiny_runs import write_images, write_model
 from training.features.frozen_models import TimmModel
 from training.features.regions import region_features
@@ -35,7 +34,7 @@ def images(tmp_path_factory):
 
 
 def command(monkeypatch, *arguments):
-    monkeypatch.setattr(sys, "argv", ["correspondence.py", *map(str, arguments)])
+    type_arguments(monkeypatch, "correspondence", *arguments)
     run_command(correspondence.correspondence_command)
 
 

@@ -3,7 +3,6 @@
 """The evaluation commands on unusual images, labels and splits: each gives a defined result or an error in one line."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ import training.transfer as transfer
 from modeling_esvit import EsViTModel
 from modeling_esvit.images.decoding import decode
 from modeling_esvit.images.devices import DeviceError, open_device
+from tests.helpers.commands import type_arguments
 from tests.helpers.tiny_runs import write_images, write_model
 from training.data.sources import open_source
 from training.features.extraction import LONGEST, cut_middle, evaluation_transform
@@ -69,7 +69,7 @@ def evaluate(monkeypatch, tmp_path, command, model, train, test, **more) -> dict
     output = tmp_path / "result.json"
     (tmp_path / "table.json").write_text(json.dumps({"own": {"train": str(train), "test": str(test)}}))  # JSON is YAML
     given = arguments(command, model, train, test, output, more)
-    monkeypatch.setattr(sys, "argv", [f"{command}.py", *map(str, given)])
+    type_arguments(monkeypatch, command, *given)
     try:
         run_command(MAIN[command])
     except SystemExit as end:

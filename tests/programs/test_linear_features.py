@@ -3,7 +3,6 @@
 """Runs `linear_features.py`."""
 
 import json
-import sys
 
 import pytest
 import torch
@@ -11,6 +10,7 @@ from PIL import Image
 
 import training.linear_features as linear_features
 from modeling_esvit import EsViTConfig, EsViTModel
+from tests.helpers.commands import type_arguments
 from tests.helpers.tiny_runs import write_images
 from training.options.command import run_command
 from training.publishing.card import read_metrics
@@ -32,7 +32,7 @@ def test_command(tmp_path, monkeypatch):
 
     def command(*changes) -> dict:
         given = [tmp_path / "model", *data, "--output", tmp_path / "r.json", *changes]
-        monkeypatch.setattr(sys, "argv", [linear_features.__file__, *map(str, given)])
+        type_arguments(monkeypatch, "linear_features", *given)
         run_command(linear_features.main)
         return json.loads((tmp_path / "r.json").read_text())
 

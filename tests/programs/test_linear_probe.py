@@ -3,7 +3,6 @@
 """Runs the linear probe: it continues after a stop, reads streams, and gives one result on several processes."""
 
 import json
-import sys
 
 import pytest
 import torch
@@ -12,7 +11,7 @@ import training.evaluation.probe_run as probe_run
 import training.linear_probe as linear_probe
 from modeling_esvit import EsViTConfig, EsViTModel
 from tests.helpers.coloured_images import COLOURS, write_coloured_images
-from tests.helpers.commands import run_program, torchrun
+from tests.helpers.commands import run_program, torchrun, type_arguments
 from tests.helpers.shard_server import write_parquet
 from tests.helpers.tiny_runs import write_images
 from training.options.command import run_command
@@ -43,7 +42,7 @@ def arguments(model_folder, images, output, *changes) -> list[str]:
 
 
 def probe(monkeypatch, *given) -> None:
-    monkeypatch.setattr(sys, "argv", ["linear_probe.py", *given])
+    type_arguments(monkeypatch, "linear_probe", *given)
     run_command(linear_probe.main)
 
 
@@ -116,11 +115,11 @@ def test_impossible_options(model_folder, images, tmp_path, monkeypatch, changes
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in linear_probe.RECIPES.glob("*.yaml")))
 def test_recipes_are_the_published_protocol(recipe, monkeypatch):
     given = ["model", "--train", "a", "--test", "b", "--output_dir", "c", "--recipe", recipe]
-    monkeypatch.setattr(sys, "argv", ["linear_probe.py", *given])
+    type_arguments(monkeypatch, "linear_probe", *given)
     options = linear_probe.parse_arguments()
     assert (options.epochs, options.batch_size) == (100, 1024)
     probe_run.check_probe_options(options, 8)
-    monkeypatch.setattr(sys, "argv", ["linear_probe.py", *given, "--epochs", "7"])
+    type_arguments(monkeypatch, "linear_probe", *given, "--epochs", "7")
     assert linear_probe.parse_arguments().epochs == 7  # the command line goes on top
 
 

@@ -4,12 +4,12 @@
 
 import json
 import os
-import sys
 
 import pytest
 
 import training.throughput as throughput
 from modeling_esvit import EsViTConfig, EsViTModel
+from tests.helpers.commands import type_arguments
 from training.evaluation.speed import ThroughputError, ThroughputOptions, build, published
 from training.options.command import run_command
 from training.throughput import find_factor, read_published
@@ -37,7 +37,7 @@ def test_published_architectures_are_recognised():
 
 
 def run(monkeypatch, *arguments) -> None:
-    monkeypatch.setattr(sys, "argv", ["throughput.py", *map(str, arguments)])
+    type_arguments(monkeypatch, "throughput", *arguments)
     run_command(throughput.main)
 
 
@@ -86,6 +86,6 @@ def test_a_process_without_memory_and_a_wrong_device(monkeypatch):
     monkeypatch.setattr(throughput, "measure", killed)
     with pytest.raises(ThroughputError, match="the process that measured swin-tiny was killed.*which is 128"):
         throughput.measure_all(ThroughputOptions(["swin-tiny"]))
-    monkeypatch.setattr(sys, "argv", ["throughput.py", "swin-tiny", "--device", "tpu9"])
+    type_arguments(monkeypatch, "throughput", "swin-tiny", "--device", "tpu9")
     with pytest.raises(SystemExit, match="error: --device tpu9 cannot be used"):
         run_command(throughput.main)

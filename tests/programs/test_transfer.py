@@ -19,6 +19,7 @@ from sklearn.preprocessing import StandardScaler
 import training.evaluation.transfer_run as transfer_run
 import training.transfer as transfer
 from modeling_esvit import EsViTConfig, EsViTModel
+from tests.helpers.commands import type_arguments
 from tests.helpers.tiny_runs import write_images, write_model
 from training.data.sources import open_source
 from training.features.bank import make_bank
@@ -48,7 +49,7 @@ def data(tmp_path_factory):
 
 
 def run(monkeypatch, *arguments) -> int:
-    monkeypatch.setattr(sys, "argv", ["transfer.py", *map(str, arguments)])
+    type_arguments(monkeypatch, "transfer", *arguments)
     try:
         run_command(transfer.main)
     except SystemExit as end:

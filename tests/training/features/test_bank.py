@@ -4,7 +4,6 @@
 
 import json
 import logging
-import sys
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.embed.engine import FeatureError
 from modeling_esvit.embed.files import OutputError
 from modeling_esvit.images.decoding import decode
+from tests.helpers.commands import type_arguments
 from tests.helpers.tiny_runs import write_images
 from training.data.sources import open_source
 from training.features.bank import make_bank
@@ -189,7 +189,7 @@ def test_neighbours_of_streams_are_those_of_folders(model_folder, images, tmp_pa
 
 
 def command(monkeypatch, *arguments) -> None:
-    monkeypatch.setattr(sys, "argv", ["knn.py", *map(str, arguments)])
+    type_arguments(monkeypatch, "knn", *arguments)
     run_command(program.main)
 
 
