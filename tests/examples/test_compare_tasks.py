@@ -53,7 +53,7 @@ def test_comparison(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(compare_tasks, "measure_stereo", partial(compare_tasks.measure_stereo, size=(64, 96)))
 
     def compare(*changes: str) -> str:
-        type_arguments(monkeypatch, "compare_tasks", str(tmp_path / "out"), *changes)
+        type_arguments(monkeypatch, "examples/compare_tasks.py", str(tmp_path / "out"), *changes)
         compare_tasks.main()
         return capsys.readouterr().out
 

@@ -43,5 +43,5 @@ def run_program(
 
 
 def type_arguments(monkeypatch: pytest.MonkeyPatch, program: str, *arguments: object) -> None:
-    """Makes this process's command line that of a program, such as `throughput`, whose main function reads it."""
-    monkeypatch.setattr(sys, "argv", [f"{program}.py", *map(str, arguments)])
+    """Makes this process's command line that of a program, such as `training/throughput.py`."""
+    monkeypatch.setattr(sys, "argv", [str(ROOT / program), *map(str, arguments)])

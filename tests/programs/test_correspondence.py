@@ -34,7 +34,7 @@ def images(tmp_path_factory):
 
 
 def command(monkeypatch, *arguments):
-    type_arguments(monkeypatch, "correspondence", *arguments)
+    type_arguments(monkeypatch, "training/correspondence.py", *arguments)
     run_command(correspondence.correspondence_command)
 
 

@@ -69,7 +69,7 @@ def evaluate(monkeypatch, tmp_path, command, model, train, test, **more) -> dict
     output = tmp_path / "result.json"
     (tmp_path / "table.json").write_text(json.dumps({"own": {"train": str(train), "test": str(test)}}))  # JSON is YAML
     given = arguments(command, model, train, test, output, more)
-    type_arguments(monkeypatch, command, *given)
+    type_arguments(monkeypatch, f"training/{command}.py", *given)
     try:
         run_command(MAIN[command])
     except SystemExit as end:

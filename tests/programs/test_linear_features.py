@@ -32,7 +32,7 @@ def test_command(tmp_path, monkeypatch):
 
     def command(*changes) -> dict:
         given = [tmp_path / "model", *data, "--output", tmp_path / "r.json", *changes]
-        type_arguments(monkeypatch, "linear_features", *given)
+        type_arguments(monkeypatch, "training/linear_features.py", *given)
         run_command(linear_features.main)
         return json.loads((tmp_path / "r.json").read_text())
 

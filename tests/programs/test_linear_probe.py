@@ -42,7 +42,7 @@ def arguments(model_folder, images, output, *changes) -> list[str]:
 
 
 def probe(monkeypatch, *given) -> None:
-    type_arguments(monkeypatch, "linear_probe", *given)
+    type_arguments(monkeypatch, "training/linear_probe.py", *given)
     run_command(linear_probe.main)
 
 
@@ -115,11 +115,11 @@ def test_impossible_options(model_folder, images, tmp_path, monkeypatch, changes
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in linear_probe.RECIPES.glob("*.yaml")))
 def test_recipes_are_the_published_protocol(recipe, monkeypatch):
     given = ["model", "--train", "a", "--test", "b", "--output_dir", "c", "--recipe", recipe]
-    type_arguments(monkeypatch, "linear_probe", *given)
+    type_arguments(monkeypatch, "training/linear_probe.py", *given)
     options = linear_probe.parse_arguments()
     assert (options.epochs, options.batch_size) == (100, 1024)
     probe_run.check_probe_options(options, 8)
-    type_arguments(monkeypatch, "linear_probe", *given, "--epochs", "7")
+    type_arguments(monkeypatch, "training/linear_probe.py", *given, "--epochs", "7")
     assert linear_probe.parse_arguments().epochs == 7  # the command line goes on top
 
 

@@ -37,7 +37,7 @@ def test_published_architectures_are_recognised():
 
 
 def run(monkeypatch, *arguments) -> None:
-    type_arguments(monkeypatch, "throughput", *arguments)
+    type_arguments(monkeypatch, "training/throughput.py", *arguments)
     run_command(throughput.main)
 
 
@@ -86,6 +86,6 @@ def test_a_process_without_memory_and_a_wrong_device(monkeypatch):
     monkeypatch.setattr(throughput, "measure", killed)
     with pytest.raises(ThroughputError, match="the process that measured swin-tiny was killed.*which is 128"):
         throughput.measure_all(ThroughputOptions(["swin-tiny"]))
-    type_arguments(monkeypatch, "throughput", "swin-tiny", "--device", "tpu9")
+    type_arguments(monkeypatch, "training/throughput.py", "swin-tiny", "--device", "tpu9")
     with pytest.raises(SystemExit, match="error: --device tpu9 cannot be used"):
         run_command(throughput.main)

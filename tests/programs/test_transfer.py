@@ -49,7 +49,7 @@ def data(tmp_path_factory):
 
 
 def run(monkeypatch, *arguments) -> int:
-    type_arguments(monkeypatch, "transfer", *arguments)
+    type_arguments(monkeypatch, "training/transfer.py", *arguments)
     try:
         run_command(transfer.main)
     except SystemExit as end:

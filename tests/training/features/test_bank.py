@@ -189,7 +189,7 @@ def test_neighbours_of_streams_are_those_of_folders(model_folder, images, tmp_pa
 
 
 def command(monkeypatch, *arguments) -> None:
-    type_arguments(monkeypatch, "knn", *arguments)
+    type_arguments(monkeypatch, "training/knn.py", *arguments)
     run_command(program.main)
 
 
