@@ -170,7 +170,7 @@ def test_gradients_do_not_depend_on_packing_or_recomputation():
     separate = [gradients(model, [group]) for group in groups]
     for name, gradient in packed.items():
         torch.testing.assert_close(gradient, separate[0][name] + separate[1][name], rtol=1e-4, atol=1e-5)
-    model.activation_checkpointing_enable()
+    model.gradient_checkpointing_enable()
     for name, gradient in gradients(model, groups).items():
         torch.testing.assert_close(gradient, packed[name], rtol=1e-5, atol=1e-6)
 

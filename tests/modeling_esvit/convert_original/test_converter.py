@@ -87,7 +87,8 @@ def saved(content, path: Path, **options) -> Path:
 def test_training_checkpoint(key, tmp_path):
     report = str(convert(CHECKPOINT, tmp_path / "out", key=key))
     allowed = [argparse.Namespace, np.dtype, type(np.dtype("float64"))]
-    with torch.serialization.safe_globals([*allowed, np.float64(0).__reduce__()[0]]):
+    scalar = (np.float64(0).__reduce__()[0], "numpy._core.multiarray.scalar")  # numpy 1 names it otherwise
+    with torch.serialization.safe_globals([*allowed, scalar]):
         checkpoint = torch.load(CHECKPOINT, weights_only=True)
     network = {name.removeprefix("module."): tensor for name, tensor in checkpoint[key].items()}
     expected = to_pretraining_keys(network)
