@@ -43,9 +43,10 @@ def write_shards(folder: Path, images: int) -> None:
 
 def ours(pattern: str):
     from modeling_esvit.images.decoding import decode
+    from training.data.shard_stream import StreamOptions
     from training.data.sources import open_source
 
-    source = open_source(pattern, streaming=True, shuffle_window=WINDOW)
+    source = open_source(pattern, stream=StreamOptions(shuffle_window=WINDOW), streaming=True)
     epochs = itertools.count()
 
     def iteration() -> int:
@@ -81,15 +82,17 @@ def by_webdataset(pattern: str):
 
 
 def loader(pattern: str, augment: bool):
+    from training.data.batch_order import BatchOrder
     from training.data.loader import make_loader
+    from training.data.shard_stream import StreamOptions
     from training.data.sources import open_source
     from training.views.draw import ViewOptions
 
-    source = open_source(pattern, streaming=True, shuffle_window=WINDOW)
+    source = open_source(pattern, stream=StreamOptions(shuffle_window=WINDOW), streaming=True)
     options, epochs = ViewOptions(), itertools.count()
 
     def iteration() -> int:
-        batches = make_loader(source, options, seed=0, batch_size=20, epoch=next(epochs), augment=augment)
+        batches = make_loader(source, options, BatchOrder(seed=0, batch_size=20, epoch=next(epochs)), augment=augment)
         return sum(len(batch.positions) for batch in batches)
 
     return iteration

@@ -3,6 +3,7 @@
 """Reads streams of shards in tests: how shards are written, and how their batches are loaded."""
 
 from tests.helpers.shard_server import write_parquet, write_tar
+from training.data.batch_order import BatchOrder
 from training.data.loader import Batch, make_loader
 from training.views.draw import ViewOptions
 
@@ -12,8 +13,9 @@ WRITE = {"parquet": write_parquet, "tar": write_tar}
 
 
 def load_batches(source, **options) -> list[Batch]:
-    """Loads one epoch, unless the options of `make_loader` say otherwise."""
-    return list(make_loader(source, OPTIONS, **{"seed": 5, "batch_size": 4, **options}))
+    """Loads one epoch, unless the options of `BatchOrder` and `make_loader` say otherwise."""
+    loading = {name: options.pop(name) for name in ("num_workers", "augment") if name in options}
+    return list(make_loader(source, OPTIONS, BatchOrder(**{"seed": 5, "batch_size": 4, **options}), **loading))
 
 
 def list_labels(batches: list[Batch]) -> list[int]:

@@ -11,6 +11,7 @@ arguments, so the number of workers changes nothing, and a run can begin at any 
 import itertools
 from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch.utils.data import Sampler
@@ -23,6 +24,28 @@ from training.data.sources import DataOptionError, ImageSource
 MAX_REPLACEMENTS = 16
 
 
+@dataclass(frozen=True)
+class BatchOrder:
+    """Says which images make the batches of one process, from which step to which.
+
+    Attributes:
+        batch_size: Images of one batch of one process.
+        batches_per_step: Batches of one optimizer step (gradient accumulation); an epoch is a whole number of steps.
+        epoch, num_epochs: The first epoch, and how many follow each other.
+        start_step: The first batch, counted in batches from the start of the first epoch.
+        rank, world_size: Number of this process, and of all.
+    """
+
+    seed: int
+    batch_size: int
+    batches_per_step: int = 1
+    epoch: int = 0
+    num_epochs: int = 1
+    start_step: int = 0
+    rank: int = 0
+    world_size: int = 1
+
+
 class BatchRequest(NamedTuple):
     """Names the images of one batch: slot i gets the first readable one of `items[i:]`."""
 
@@ -32,63 +55,56 @@ class BatchRequest(NamedTuple):
 
 
 class BatchRequests(Sampler[BatchRequest]):
-    """Yields the batches of process `rank` in `num_epochs` epochs from `epoch` on, beginning with step `start_step`."""
+    """Yields the batches of one process in their order.
 
-    def __init__(
-        self,
-        source: ImageSource,
-        *,
-        seed: int,
-        epoch: int,
-        num_epochs: int,
-        start_step: int,
-        batch_size: int,
-        batches_per_step: int,
-        rank: int,
-        world_size: int,
-    ) -> None:
-        self.source, self.seed = source, seed
-        self.epochs = range(epoch, epoch + num_epochs)
-        self.start_step = start_step
-        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
-        whole = count_steps(len(source), batch_size * batches_per_step, world_size)
-        self.steps_per_epoch = whole * batches_per_step
+    Raises:
+        DataOptionError: An epoch has no whole global batch, or fewer batches than `start_step`; or a stream has too few
+            row groups for so many processes.
+    """
+
+    def __init__(self, source: ImageSource, order: BatchOrder) -> None:
+        self.source, self.order = source, order
+        self.epochs = range(order.epoch, order.epoch + order.num_epochs)
+        whole = count_steps(len(source), order.batch_size * order.batches_per_step, order.world_size)
+        self.steps_per_epoch = whole * order.batches_per_step
         if isinstance(source, ShardStream):
-            source.check_processes(world_size)
-        if not 0 <= start_step <= self.steps_per_epoch:
-            raise DataOptionError(f"start_step {start_step} is not in an epoch of {self.steps_per_epoch} steps.")
+            source.check_processes(order.world_size)
+        if not 0 <= order.start_step <= self.steps_per_epoch:
+            raise DataOptionError(f"start_step {order.start_step} is not in an epoch of {self.steps_per_epoch} steps.")
 
     def __len__(self) -> int:
-        return self.steps_per_epoch * len(self.epochs) - self.start_step
+        return self.steps_per_epoch * len(self.epochs) - self.order.start_step
 
     def __iter__(self) -> Iterator[BatchRequest]:
         for epoch, items in zip(self.epochs, self._items(), strict=True):
-            yield from self._epoch(epoch, items, self.start_step if epoch == self.epochs.start else 0)
+            yield from self._epoch(epoch, items, self.order.start_step if epoch == self.epochs.start else 0)
 
     def _epoch(self, epoch: int, items: Iterator[Any], start_step: int) -> Iterator[BatchRequest]:
         first, stride = self._first_and_stride(start_step)
-        window: deque[Any] = deque(maxlen=self.batch_size + MAX_REPLACEMENTS)
+        window: deque[Any] = deque(maxlen=self.order.batch_size + MAX_REPLACEMENTS)
         taken = 0
         for step in range(start_step, self.steps_per_epoch):
-            position = (step * self.world_size + self.rank) * self.batch_size
-            end = first + self.batch_size + MAX_REPLACEMENTS
+            position = (step * self.order.world_size + self.order.rank) * self.order.batch_size
+            end = first + self.order.batch_size + MAX_REPLACEMENTS
             window.extend(itertools.islice(items, end - taken))  # keeps items first .. end - 1
             taken, first = end, first + stride
-            yield BatchRequest(epoch, range(position, position + self.batch_size), list(window))
+            yield BatchRequest(epoch, range(position, position + self.order.batch_size), list(window))
 
     def _items(self) -> Iterator[Iterator[Any]]:
         """Yields the items of each epoch, without end; those of a stream begin with `start_step`."""
         if isinstance(self.source, ShardStream):
-            count, start = self.steps_per_epoch * self.batch_size, self.start_step * self.batch_size
-            return self.source.rank_epochs(self.seed, self.epochs, self.rank, count, start)
+            count, start = self.steps_per_epoch * self.order.batch_size, self.order.start_step * self.order.batch_size
+            return self.source.rank_epochs(self.order.seed, self.epochs, self.order.rank, count, start)
         source = self.source
-        return (_followed_by_its_start(source.items(self.seed, epoch), MAX_REPLACEMENTS) for epoch in self.epochs)
+        return (_followed_by_its_start(source.items(self.order.seed, epoch), MAX_REPLACEMENTS) for epoch in self.epochs)
 
     def _first_and_stride(self, start_step: int) -> tuple[int, int]:
         """Returns the number of the first item of `start_step`, and the distance to that of the next step."""
         if isinstance(self.source, ShardStream):
-            return 0, self.batch_size
-        return (start_step * self.world_size + self.rank) * self.batch_size, self.world_size * self.batch_size
+            return 0, self.order.batch_size
+        return (
+            start_step * self.order.world_size + self.order.rank
+        ) * self.order.batch_size, self.order.world_size * self.order.batch_size
 
 
 def count_steps(num_images: int, batch_size: int, world_size: int) -> int:

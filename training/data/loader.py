@@ -5,16 +5,16 @@
 The main process walks the order that `batch_order` decides, and tells the workers what to read; they decode and crop.
 """
 
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from modeling_esvit.images.decoding import Record, Size, UnreadableImageError, decode
-from training.data.batch_order import MAX_REPLACEMENTS, BatchRequest, BatchRequests
+from training.data.batch_order import MAX_REPLACEMENTS, BatchOrder, BatchRequest, BatchRequests
 from training.data.sources import ImageSource
 from training.data.unreadable import TooManyUnreadableImagesError
 from training.data.worker_signals import outlive_signals
@@ -105,57 +105,42 @@ def views_of(image: int, groups: list[Tensor], batch: int) -> list[Tensor]:
     return [group[row] for group in groups for row in range(image, len(group), batch)]
 
 
-def shut_down(batches: Iterator[Batch]) -> None:
-    """End the workers of a loader's iterator. torch does so when nothing refers to it any more, but the traceback of an
-    error does, to the end of the program, which would then wait for them.
-    """
-    if isinstance(batches, _MultiProcessingDataLoaderIter):
-        batches._shutdown_workers()
-
-
 def make_loader(
     source: ImageSource,
     options: ViewOptions,
+    order: BatchOrder,
     *,
-    seed: int,
-    batch_size: int,
-    batches_per_step: int = 1,
-    epoch: int = 0,
-    num_epochs: int = 1,
-    start_step: int = 0,
-    rank: int = 0,
-    world_size: int = 1,
     num_workers: int = 0,
     pin_memory: bool = False,
     augment: bool = True,
 ) -> DataLoader[Batch]:
-    """The batches of process `rank` from step `start_step` of `epoch` to the end of the last of `num_epochs` epochs.
+    """Makes the loader of a process. Its batches are the same for any `num_workers`.
 
-    Workers live, and prefetch, across the epochs of one loader. The batches are the same for any `num_workers`. An
-    epoch is cut to a multiple of `batches_per_step` (gradient accumulation); `start_step` still counts batches. Without
-    `augment`, the views are bytes, and the photometric operations are left to `augmentation.augment`.
+    Workers live, and prefetch, across the epochs of one loader. Without `augment`, views are bytes, and the photometric
+    operations are left to `on_device.augment`.
 
     Raises:
-        DataOptionError: an epoch has no whole global batch, or fewer batches than `start_step`; or a stream has too
-            few row groups for so many processes.
+        DataOptionError: see `BatchRequests`.
     """
-    requests = BatchRequests(
-        source,
-        seed=seed,
-        epoch=epoch,
-        num_epochs=num_epochs,
-        start_step=start_step,
-        batch_size=batch_size,
-        batches_per_step=batches_per_step,
-        rank=rank,
-        world_size=world_size,
-    )
     return DataLoader(
-        ViewsDataset(source, options, seed, augment),
+        ViewsDataset(source, options, order.seed, augment),
         batch_size=None,  # a request is a whole batch
-        sampler=requests,
+        sampler=BatchRequests(source, order),
         num_workers=num_workers,
         pin_memory=pin_memory,
         worker_init_fn=outlive_signals,
         generator=torch.Generator(),  # else making an iterator would draw from, and so change, the global one
     )
+
+
+def iterate(loader: DataLoader[Batch]) -> Iterator[Batch]:
+    """Yields the batches of a loader, and ends its workers as soon as it is closed or fails.
+
+    A loader's iterator ends its workers when nothing refers to it any more. The traceback of an error would, until the
+    program ends, which would then wait for the workers; so its frames are cleared.
+    """
+    try:
+        yield from loader
+    except BaseException as error:
+        traceback.clear_frames(error.__traceback__)
+        raise

@@ -15,6 +15,7 @@ import itertools
 import sys
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, Union
@@ -38,6 +39,28 @@ if TYPE_CHECKING:
 READERS, OPENERS = 4, 16  # threads that read, and that open shards: so many requests at a time
 SHOWN_FROM = 64  # shards whose opening is shown
 Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    """Says how a stream of shards is read.
+
+    Attributes:
+        samples_per_epoch: Images an epoch has, if not all of them.
+        shuffle_window: Images that are shuffled at a time; up to twice as many are in memory.
+        retry_seconds: How long faults of a server may last.
+        index_dir: Folder that keeps the index of tar files from one run to the next; None keeps it in memory.
+        cache: Folder for copies of the shards that are read; None stores nothing. See `ShardCache`.
+    """
+
+    samples_per_epoch: int | None = None
+    shuffle_window: int = 1000
+    retry_seconds: float = 300
+    index_dir: Path | None = None
+    cache: Path | None = None
+
+
+DEFAULT_STREAM = StreamOptions()
 
 
 class Run(NamedTuple):
@@ -86,20 +109,18 @@ class ShardStream:
         self,
         shards: list[Shard],
         columns: ImageColumns,
-        *,
-        samples_per_epoch: int | None = None,
-        shuffle_window: int = 1000,
-        cache: ShardCache | None = None,
+        options: StreamOptions,
     ) -> None:
-        self.shards, self._columns, self._window, self._cache = shards, columns, shuffle_window, cache
+        self.shards, self._columns, self._window = shards, columns, options.shuffle_window
+        self._cache = None if options.cache is None else ShardCache(options.cache)
         self.has_labels, self.class_names = columns.label is not None, columns.class_names
         self._lengths = [len(shard) for shard in shards]
         if not sum(self._lengths):
             raise EmptySourceError(f"the {len(shards)} shards, {shards[0].file.url} and so on, have no rows.")
-        self._length = sum(self._lengths) if samples_per_epoch is None else samples_per_epoch
+        self._length = sum(self._lengths) if options.samples_per_epoch is None else options.samples_per_epoch
         if not 1 <= self._length <= sum(self._lengths):
             raise DataOptionError(
-                f"samples_per_epoch is {samples_per_epoch}, but the shards have {sum(self._lengths)} images: "
+                f"samples_per_epoch is {options.samples_per_epoch}, but the shards have {sum(self._lengths)} images: "
                 "give a number from 1 to that."
             )
 
@@ -225,15 +246,11 @@ class ShardStream:
 
 def open_stream(
     urls: list[str],
+    options: StreamOptions = DEFAULT_STREAM,
     *,
     features: Union["datasets.Features", None] = None,
     image_column: str | None = None,
     label_column: str | None = None,
-    samples_per_epoch: int | None = None,
-    shuffle_window: int = 1000,
-    retry_seconds: float = 300,
-    index_dir: Path | None = None,
-    cache: Path | None = None,
 ) -> ShardStream:
     """The stream of parquet files, or of tar files, with these paths or URLs.
 
@@ -242,36 +259,28 @@ def open_stream(
     Args:
         features: Of the data set, if they are declared somewhere else than in the files.
         image_column, label_column: Of parquet files as in `ImageColumns.find`; of tar files, the extensions.
-        samples_per_epoch: Fewer than there are, if not all of them are to be seen in each epoch.
-        shuffle_window: Rows that are shuffled, and held in memory, at a time; as many are read ahead.
-        retry_seconds: How long faults of a server may last.
-        index_dir: Where the index of tar files is kept from one run to the next; None: in memory only.
-        cache: Folder for copies of the shards that are read; None: nothing of them is stored. See `ShardCache`.
 
     Raises:
         ShardError: one cannot be read, or is damaged.
         DataOptionError, EmptySourceError: see `ShardStream`, `ImageColumns.find` and `shards.index_tar`.
     """
-    stream = partial(
-        ShardStream,
-        samples_per_epoch=samples_per_epoch,
-        shuffle_window=shuffle_window,
-        cache=None if cache is None else ShardCache(cache),
-    )
     if all(url.endswith(".tar") for url in urls):
-        tars = _shared(
-            urls, lambda url: open_tar(ShardFile.locate(url, retry_seconds), image_column, label_column, index_dir)
-        )
+
+        def open_one(url: str) -> TarShard:
+            file = ShardFile.locate(url, options.retry_seconds)
+            return open_tar(file, image_column, label_column, options.index_dir)
+
+        tars = _shared(urls, open_one)
         label = (label_column or "cls") if all(tar.has_labels for tar in tars) else None
-        return stream([*tars], ImageColumns(image_column or "image", label, None))
+        return ShardStream([*tars], ImageColumns(image_column or "image", label, None), options)
     if not all(url.endswith(".parquet") for url in urls):
         other = next(url for url in urls if not url.endswith(".parquet"))
         raise DataOptionError(f"{other!r} cannot be streamed: shards are .parquet files, or (uncompressed) .tar files.")
-    parquets = _shared(urls, lambda url: ParquetShard(ShardFile.locate(url, retry_seconds)))
+    parquets = _shared(urls, lambda url: ParquetShard(ShardFile.locate(url, options.retry_seconds)))
     columns = ImageColumns.find(features or _features(parquets[0]), image_column, label_column)
     for shard in parquets:
         shard.check(columns)
-    return stream([*parquets], columns)
+    return ShardStream([*parquets], columns, options)
 
 
 def _features(shard: ParquetShard) -> "datasets.Features":

@@ -22,7 +22,7 @@ import numpy as np
 from modeling_esvit.images.decoding import Record, image_extensions
 from training.data.columns import DataNotFoundError, DataOptionError, EmptySourceError, ImageColumns
 from training.data.shard_names import matching_shards, names_shards
-from training.data.shard_stream import ShardStream, open_stream
+from training.data.shard_stream import DEFAULT_STREAM, ShardStream, StreamOptions, open_stream
 from training.options.hub_names import is_hub_name
 from training.views.draw import Draws, make_keyed_generator
 
@@ -156,11 +156,7 @@ def open_source(
     image_column: str | None = None,
     label_column: str | None = None,
     streaming: bool = False,
-    samples_per_epoch: int | None = None,
-    shuffle_window: int = 1000,
-    stream_retry_seconds: float = 300,
-    tar_index: Path | None = None,
-    cache: Path | None = None,
+    stream: StreamOptions = DEFAULT_STREAM,
 ) -> ImageSource:
     """The source of images that `data` names.
 
@@ -174,7 +170,7 @@ def open_source(
         image_column, label_column: See `ImageColumns.find`; of tar files, the extensions of the members.
         streaming: Read parquet files and Hub data sets as a stream: nothing is stored on disk. Tar files and URLs
             always are.
-        samples_per_epoch, shuffle_window, stream_retry_seconds, tar_index, cache: Of a stream, see `open_stream`.
+        stream: How a stream is read.
 
     Raises:
         DataNotFoundError, EmptySourceError, DataOptionError: see their descriptions.
@@ -187,18 +183,8 @@ def open_source(
     if streaming or _is_tar(data) or "://" in str(data):
         _refuse_to_stream(path, image_column, label_column)
         shards, features = _find_shards(str(data), split, config_name, revision)
-        return open_stream(
-            shards,
-            features=features,
-            image_column=image_column,
-            label_column=label_column,
-            samples_per_epoch=samples_per_epoch,
-            shuffle_window=shuffle_window,
-            retry_seconds=stream_retry_seconds,
-            index_dir=tar_index,
-            cache=cache,
-        )
-    if cache is not None:
+        return open_stream(shards, stream, features=features, image_column=image_column, label_column=label_column)
+    if stream.cache is not None:
         raise DataOptionError(f"cache applies to streams, and {str(data)!r} is read in place: leave it out.")
     if path.is_file() and path.suffix != ".parquet":
         raise DataOptionError(f"{str(path)!r} is a file: give the folder of images that it is in, or parquet files.")

@@ -19,6 +19,7 @@ from modeling_esvit.batch_norm import join_batches
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.families import ARCHITECTURES, require_fields
 from modeling_esvit.tokens import EsViTDropPath
+from training.data.batch_order import BatchOrder
 from training.data.loader import Batch, make_loader
 from training.data.sources import ImageSource
 from training.learning.backbones import (
@@ -247,14 +248,16 @@ def build_loader(
     return make_loader(
         source,
         make_view_options(options),
-        seed=options.seed,
-        batch_size=options.batch_size,
-        batches_per_step=options.gradient_accumulation_steps,
-        epoch=epoch,
-        num_epochs=options.epochs - epoch,
-        start_step=first * options.gradient_accumulation_steps,
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
+        BatchOrder(
+            seed=options.seed,
+            batch_size=options.batch_size,
+            batches_per_step=options.gradient_accumulation_steps,
+            epoch=epoch,
+            num_epochs=options.epochs - epoch,
+            start_step=first * options.gradient_accumulation_steps,
+            rank=accelerator.process_index,
+            world_size=accelerator.num_processes,
+        ),
         num_workers=options.num_workers,
         pin_memory=accelerator.device.type == "cuda",
         augment=not augments_on_device(options, accelerator.device),

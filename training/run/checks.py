@@ -22,7 +22,7 @@ from modeling_esvit import EsViTConfig
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import describe_preprocessing
 from training.data.named_data import split_train_and_test
-from training.data.shard_stream import ShardStream
+from training.data.shard_stream import ShardStream, StreamOptions
 from training.data.sources import ImageSource, open_source
 from training.evaluation.knn import TEMPERATURE, check_knn_options
 from training.features.extraction import LabelledImages, Transform, evaluation_transform
@@ -258,15 +258,17 @@ def open_training_data(options: PretrainOptions) -> ImageSource:
     """Opens the images of the run; a run that is continued keeps the commit of its data set."""
     return open_source(
         str(options.data),
+        stream=StreamOptions(
+            samples_per_epoch=options.samples_per_epoch,
+            shuffle_window=options.shuffle_window,
+            retry_seconds=options.stream_retry_seconds,
+            index_dir=Path(options.tar_index or Path(options.output_dir) / "tar_index"),
+            cache=None if options.cache is None else Path(options.cache),
+        ),
         split=options.split,
         revision=DataRecord(options.output_dir).commit(options.data) or options.revision,
         image_column=options.image_column,
         streaming=options.streaming,
-        samples_per_epoch=options.samples_per_epoch,
-        shuffle_window=options.shuffle_window,
-        stream_retry_seconds=options.stream_retry_seconds,
-        tar_index=Path(options.tar_index or Path(options.output_dir) / "tar_index"),
-        cache=None if options.cache is None else Path(options.cache),
     )
 
 

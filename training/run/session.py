@@ -14,7 +14,7 @@ from accelerate.utils import gather_object
 from transformers.utils import logging as transformers_logging
 
 from modeling_esvit import EsViTForPreTraining
-from training.data.loader import Batch, shut_down
+from training.data.loader import Batch, iterate
 from training.data.unreadable import SkipLog
 from training.evaluation.knn import evaluate_knn
 from training.learning.init_from import initialise
@@ -158,11 +158,7 @@ class Session(AbstractContextManager):
 
     def load_batches(self, step: int) -> Iterator[Batch]:
         """Yields what this process sees from `step` on: `gradient_accumulation_steps` batches a step."""
-        batches = iter(build_loader(self.options, self.source, self.plan, self.accelerator, step))
-        try:
-            yield from batches
-        finally:
-            shut_down(batches)
+        return iterate(build_loader(self.options, self.source, self.plan, self.accelerator, step))
 
     def group_steps(self, batches: Iterator[Batch]) -> Iterator[tuple[int, list[Batch]]]:
         """Yields each step, counted from 0, with its batches, and counts their unreadable images."""

@@ -4,6 +4,7 @@
 
 import itertools
 import pickle
+from multiprocessing import active_children
 
 import numpy as np
 import pytest
@@ -11,9 +12,9 @@ import torch
 from PIL import Image
 
 from tests.helpers.shard_server import write_parquet
-from training.data.batch_order import BatchRequest
-from training.data.loader import ViewsDataset, make_loader
-from training.data.shard_stream import open_stream
+from training.data.batch_order import BatchOrder, BatchRequest
+from training.data.loader import ViewsDataset, iterate, make_loader
+from training.data.shard_stream import StreamOptions, open_stream
 from training.data.sources import DataOptionError, FolderSource, epoch_order
 from training.data.unreadable import SkipLog, TooManyUnreadableImagesError
 from training.views.draw import ViewOptions
@@ -41,7 +42,7 @@ def stream(folder):
     if not shards.exists():
         shards.mkdir()
         write_parquet(shards, [9, 4, 9])
-    return open_stream([str(path) for path in sorted(shards.iterdir())], shuffle_window=6)
+    return open_stream([str(path) for path in sorted(shards.iterdir())], StreamOptions(shuffle_window=6))
 
 
 @pytest.fixture(params=["folder", "stream"])
@@ -50,7 +51,8 @@ def source(request, folder):
 
 
 def batches(source, **options):
-    return list(make_loader(source, OPTIONS, **{"seed": 5, "batch_size": 4, **options}))
+    loading = {name: options.pop(name) for name in ("num_workers", "augment") if name in options}
+    return list(make_loader(source, OPTIONS, BatchOrder(**{"seed": 5, "batch_size": 4, **options}), **loading))
 
 
 def assert_equal(left, right):
@@ -62,7 +64,7 @@ def assert_equal(left, right):
 
 def test_an_epoch_holds_each_image_once_in_its_order(folder):
     source = FolderSource(folder)
-    loader = make_loader(source, OPTIONS, seed=5, batch_size=4)
+    loader = make_loader(source, OPTIONS, BatchOrder(seed=5, batch_size=4))
     assert len(loader) == 5
     epoch = list(loader)
     assert [tuple(group.shape) for group in epoch[0].groups] == [(8, 3, 16, 16), (8, 3, 8, 8)]
@@ -128,9 +130,9 @@ def test_the_global_generator_is_left_alone(folder, num_workers):
 def test_batches_that_do_not_exist_are_refused(folder):
     source = FolderSource(folder)
     with pytest.raises(DataOptionError, match=r"22 images has no batch of 8 images \* 3 processes = 24"):
-        make_loader(source, OPTIONS, seed=0, batch_size=8, world_size=3)
+        make_loader(source, OPTIONS, BatchOrder(seed=0, batch_size=8, world_size=3))
     with pytest.raises(DataOptionError, match="start_step 6 is not in an epoch of 5 steps"):
-        make_loader(source, OPTIONS, seed=0, batch_size=4, start_step=6)
+        make_loader(source, OPTIONS, BatchOrder(seed=0, batch_size=4, start_step=6))
 
 
 # -- unreadable images -------------------------------------------------------------------------------------------------
@@ -208,3 +210,34 @@ def test_skip_log_limits():
         SkipLog(num_images=12).add({str(i): "" for i in range(11)})
     with pytest.raises(TooManyUnreadableImagesError):
         SkipLog(num_images=12, max_unreadable=0).add({"x.jpg": ""})
+
+
+def test_workers_end_at_once_when_the_batches_are_closed(folder):
+    others = {child.pid for child in active_children()}
+    batches = iterate(make_loader(FolderSource(folder), OPTIONS, BatchOrder(seed=5, batch_size=4), num_workers=2))
+    next(batches)
+    assert len({child.pid for child in active_children()} - others) == 2
+    batches.close()
+    assert {child.pid for child in active_children()} <= others
+
+
+def break_off(source, seed, epoch):
+    yield from [0] * 34
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("fails", ["worker", "order"])
+def test_workers_end_at_once_when_the_batches_fail(fails, folder, tmp_path, monkeypatch):
+    """Also while the error, whose traceback refers to what was running, is kept."""
+    (tmp_path / "bad").mkdir()
+    for number in range(20):
+        (tmp_path / "bad" / f"{number}.jpg").write_text("no picture")
+    source = FolderSource(tmp_path / "bad" if fails == "worker" else folder)
+    if fails == "order":
+        monkeypatch.setattr(FolderSource, "items", break_off)
+    others = {child.pid for child in active_children()}
+    loader = make_loader(source, OPTIONS, BatchOrder(seed=5, batch_size=4), num_workers=2)
+    with pytest.raises((TooManyUnreadableImagesError, ZeroDivisionError)) as kept:
+        list(iterate(loader))
+    assert kept.value.__traceback__ is not None
+    assert {child.pid for child in active_children()} <= others

@@ -12,7 +12,7 @@ from tests.helpers.streams import WRITE, list_labels, load_batches
 from tests.helpers.waiting import no_thread_reads_ahead, wait_for
 from training.data.shard_cache import CacheError
 from training.data.shard_files import ShardError
-from training.data.shard_stream import open_stream
+from training.data.shard_stream import StreamOptions, open_stream
 from training.data.sources import DataOptionError, open_source
 
 
@@ -38,8 +38,8 @@ def copies(folder):
 
 
 def test_bytes_come_once_and_are_the_same(server, tmp_path):
-    without = list_labels(load_batches(open_stream(urls(server), shuffle_window=5), num_epochs=2))
-    source = open_stream(urls(server), shuffle_window=5, cache=tmp_path / "cache")
+    without = list_labels(load_batches(open_stream(urls(server), StreamOptions(shuffle_window=5)), num_epochs=2))
+    source = open_stream(urls(server), StreamOptions(shuffle_window=5, cache=tmp_path / "cache"))
     server.sent.clear()
     assert list_labels(load_batches(source, num_epochs=2)) == without
     assert [server.sent[path.name] for path in sorted(server.folder.iterdir())] == [
@@ -47,14 +47,14 @@ def test_bytes_come_once_and_are_the_same(server, tmp_path):
     ]
     stored = {path.name.partition("-")[2]: path.read_bytes() for path in copies(tmp_path / "cache")}
     assert stored == {path.name: path.read_bytes() for path in server.folder.iterdir()}
-    again = open_stream(urls(server), shuffle_window=5, cache=tmp_path / "cache")
+    again = open_stream(urls(server), StreamOptions(shuffle_window=5, cache=tmp_path / "cache"))
     server.sent.clear()
     assert list_labels(load_batches(again, num_epochs=2, num_workers=2)) == without and not server.sent
 
 
 def test_processes_share_it(server, tmp_path):
     """Both need parts of the same shards, at the same time; each shard is sent once."""
-    source = open_stream(urls(server), cache=tmp_path / "cache")
+    source = open_stream(urls(server), StreamOptions(cache=tmp_path / "cache"))
     server.sent.clear()
     context = multiprocessing.get_context("fork")
     results = context.SimpleQueue()
@@ -72,16 +72,16 @@ def test_processes_share_it(server, tmp_path):
 
 
 def test_another_version_is_another_file(server, kind, tmp_path):
-    load_batches(open_stream(urls(server), cache=tmp_path / "cache"))
+    load_batches(open_stream(urls(server), StreamOptions(cache=tmp_path / "cache")))
     WRITE[kind](server.folder, [7, 8, 9], size=40)
-    source = open_stream(urls(server), cache=tmp_path / "cache")
+    source = open_stream(urls(server), StreamOptions(cache=tmp_path / "cache"))
     assert set(list_labels(load_batches(source))) == set(range(24)) and len(copies(tmp_path / "cache")) == 6
     record = next(record for record in source.rank_items(0, 0, 0, 24, 0) if record.label == 8)
     assert record.image == picture(8, 40)
 
 
 def test_what_is_not_whole_is_fetched_again(server, tmp_path):
-    source = open_stream(urls(server), cache=tmp_path / "cache")
+    source = open_stream(urls(server), StreamOptions(cache=tmp_path / "cache"))
     whole = list_labels(load_batches(source))
     first, *_ = copies(tmp_path / "cache")
     first.write_bytes(first.read_bytes()[:1000])
@@ -92,7 +92,7 @@ def test_what_is_not_whole_is_fetched_again(server, tmp_path):
 
 def test_a_full_disk_is_said(server, tmp_path):
     """A limit on the size of files stands for it: writing fails in the same way."""
-    source = open_stream(urls(server), cache=tmp_path / "cache")
+    source = open_stream(urls(server), StreamOptions(cache=tmp_path / "cache"))
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
     try:
@@ -106,11 +106,11 @@ def test_a_full_disk_is_said(server, tmp_path):
 def test_a_folder_that_cannot_be_written_to_is_said(server, tmp_path):
     (tmp_path / "cache").write_text("a file")
     with pytest.raises(CacheError, match="File exists"):
-        load_batches(open_stream(urls(server), cache=tmp_path / "cache"))
+        load_batches(open_stream(urls(server), StreamOptions(cache=tmp_path / "cache")))
 
 
 def test_a_fault_while_fetching_leaves_no_copy(server, tmp_path):
-    source = open_stream(urls(server), cache=tmp_path / "cache", retry_seconds=0.1)
+    source = open_stream(urls(server), StreamOptions(cache=tmp_path / "cache", retry_seconds=0.1))
     server.faults = ["503"] * 100
     with pytest.raises(ShardError, match="tried for 0.1 s"):
         load_batches(source)
@@ -120,11 +120,11 @@ def test_a_fault_while_fetching_leaves_no_copy(server, tmp_path):
 
 
 def test_local_shards_are_not_copied(server, tmp_path):
-    source = open_stream(sorted(map(str, server.folder.iterdir())), cache=tmp_path / "cache")
+    source = open_stream(sorted(map(str, server.folder.iterdir())), StreamOptions(cache=tmp_path / "cache"))
     assert len(load_batches(source)) == 6 and not (tmp_path / "cache").exists()
 
 
 def test_what_is_read_in_place_has_no_cache(tmp_path):
     (tmp_path / "x.png").write_bytes(picture(0))
     with pytest.raises(DataOptionError, match="cache applies to streams"):
-        open_source(tmp_path, cache=tmp_path / "cache")
+        open_source(tmp_path, stream=StreamOptions(cache=tmp_path / "cache"))

@@ -22,10 +22,11 @@ from modeling_esvit.images.decoding import UnreadableImageError, decode
 from tests.helpers.shard_server import picture, serve, write_parquet, write_tar
 from tests.helpers.streams import OPTIONS, WRITE, list_labels, load_batches
 from tests.helpers.waiting import no_thread_reads_ahead, wait_for
+from training.data.batch_order import BatchOrder
 from training.data.columns import DataOptionError, EmptySourceError
 from training.data.loader import make_loader
 from training.data.shard_files import ShardError
-from training.data.shard_stream import Run, block_bounds, cut, epoch_runs, open_stream
+from training.data.shard_stream import Run, StreamOptions, block_bounds, cut, epoch_runs, open_stream
 from training.data.sources import FolderSource, open_source
 
 
@@ -55,7 +56,7 @@ def write_folder(folder, lengths):
 def test_each_sample_comes_once_but_for_the_rest(data, lengths, world_size, num_workers, tmp_path):
     total, steps = sum(LENGTHS[lengths]), sum(LENGTHS[lengths]) // (4 * world_size)
     {**WRITE, "folder": write_folder}[data](tmp_path, LENGTHS[lengths])
-    source = open_source(tmp_path, streaming=data != "folder", **({} if data == "folder" else {"shuffle_window": 10}))
+    source = open_source(tmp_path, streaming=data != "folder", stream=StreamOptions(shuffle_window=10))
     ranks = [{"rank": rank, "world_size": world_size, "num_workers": num_workers} for rank in range(world_size)]
     rests, orders = [], []
     for epoch in (0, 1):
@@ -73,7 +74,7 @@ def test_each_sample_comes_once_but_for_the_rest(data, lengths, world_size, num_
 
 
 def test_workers_and_stops_change_no_byte(kind, tmp_path):
-    source = open_stream(WRITE[kind](tmp_path, LENGTHS["uneven"]), shuffle_window=10)
+    source = open_stream(WRITE[kind](tmp_path, LENGTHS["uneven"]), StreamOptions(shuffle_window=10))
     alone = load_batches(source, num_epochs=2, rank=1, world_size=2)
     for number, start in ((1, 0), (4, 0), (2, 5), (0, 7)):
         loaded = load_batches(source, num_epochs=2, rank=1, world_size=2, num_workers=number, start_step=start)
@@ -87,7 +88,7 @@ def test_the_next_epoch_is_read_while_this_one_ends(kind, tmp_path):
     """With one epoch to come, more is read; and where an epoch ends or begins changes no item."""
     paths = WRITE[kind](tmp_path, [8, 8, 8], size=60)
     with serve(tmp_path) as server:
-        source = open_stream([server.url(path.rsplit("/")[-1]) for path in paths], shuffle_window=8)
+        source = open_stream([server.url(path.rsplit("/")[-1]) for path in paths], StreamOptions(shuffle_window=8))
 
         def read(epochs):
             server.sent.clear()
@@ -104,15 +105,29 @@ def test_the_next_epoch_is_read_while_this_one_ends(kind, tmp_path):
 
 
 def test_an_epoch_that_is_not_read_to_its_end_shifts_no_other(kind, tmp_path):
-    source = open_stream(WRITE[kind](tmp_path, [9, 8, 7]), shuffle_window=5)
+    source = open_stream(WRITE[kind](tmp_path, [9, 8, 7]), StreamOptions(shuffle_window=5))
     epochs = source.rank_epochs(3, range(2), 0, 24, 24)
     next(next(epochs))
     assert list(itertools.islice(next(epochs), 24)) == list(itertools.islice(source.rank_items(3, 1, 0, 24, 0), 24))
 
 
+def test_the_order_inside_a_block_changes_with_the_epoch(tmp_path):
+    """Beside the order of the shards and the row that an epoch begins with, which is taken out here."""
+    source = open_stream(write_parquet(tmp_path, [24]), StreamOptions(shuffle_window=12))
+    orders = []
+    for epoch in range(4):
+        rows = [row for run in epoch_runs([24], 3, epoch) for row in range(run.start, run.stop)]
+        shown = [record.label for record in itertools.islice(source.rank_items(3, epoch, 0, 24, 0), 24)]
+        orders.append([rows.index(label) for label in shown])
+    assert all(sorted(order[:12]) == list(range(12)) and sorted(order) == list(range(24)) for order in orders)
+    firsts, seconds = [order[:12] for order in orders], [order[12:] for order in orders]
+    for blocks in (firsts, seconds):
+        assert len(set(map(tuple, blocks))) == 4
+
+
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_epochs_leave_no_thread_process_or_file_behind(kind, num_workers, tmp_path):
-    source = open_stream(WRITE[kind](tmp_path, [9, 8, 7]), shuffle_window=5)
+    source = open_stream(WRITE[kind](tmp_path, [9, 8, 7]), StreamOptions(shuffle_window=5))
 
     def open_things():
         gc.collect()
@@ -132,7 +147,7 @@ def test_epochs_leave_no_thread_process_or_file_behind(kind, num_workers, tmp_pa
 
 
 def test_a_record_is_the_row_that_its_label_says(kind, tmp_path):
-    source = open_stream(WRITE[kind](tmp_path, [7, 5]), shuffle_window=4)
+    source = open_stream(WRITE[kind](tmp_path, [7, 5]), StreamOptions(shuffle_window=4))
     records = list(itertools.islice(source.rank_items(0, 0, rank=0, count=12, start=0), 12))
     assert {record.label: record.image for record in records} == {number: picture(number) for number in range(12)}
     assert len({record.identity() for record in records}) == 12
@@ -141,12 +156,12 @@ def test_a_record_is_the_row_that_its_label_says(kind, tmp_path):
 
 def test_samples_per_epoch_shows_all_in_the_long_run(tmp_path):
     paths = write_parquet(tmp_path, [10, 10])
-    source = open_stream(paths, samples_per_epoch=9, shuffle_window=4)
+    source = open_stream(paths, StreamOptions(samples_per_epoch=9, shuffle_window=4))
     epochs = [list_labels(load_batches(source, epoch=epoch)) for epoch in range(20)]
     assert all(len(set(epoch)) == 8 for epoch in epochs) and set().union(*epochs) == set(range(20))
     for number in (21, 0, -3):
         with pytest.raises(DataOptionError, match=f"samples_per_epoch is {number}, but the shards have 20"):
-            open_stream(paths, samples_per_epoch=number)
+            open_stream(paths, StreamOptions(samples_per_epoch=number))
 
 
 def test_unreadable_images_are_replaced_from_the_same_block(tmp_path):
@@ -155,7 +170,7 @@ def test_unreadable_images_are_replaced_from_the_same_block(tmp_path):
     images = [{"bytes": picture(i)[: 40 if i % 2 else None], "path": f"{i}.png"} for i in range(24)]
     data = datasets.Dataset.from_dict({"image": images, "label": list(range(24))}, features=features)
     data.to_parquet(tmp_path / "a.parquet")
-    source = open_stream([str(tmp_path / "a.parquet")], shuffle_window=8)
+    source = open_stream([str(tmp_path / "a.parquet")], StreamOptions(shuffle_window=8))
     whole = load_batches(source)
     assert len(whole) == 6 and all(label % 2 == 0 for label in list_labels(whole))
     assert len(set().union(*[batch.skipped for batch in whole])) == 12
@@ -187,7 +202,7 @@ def test_blocks_are_equal_and_no_larger_than_the_window(count, window, bounds):
 
 
 def test_a_block_is_shuffled_within_itself(tmp_path):
-    source = open_stream(write_parquet(tmp_path, [40]), shuffle_window=10)
+    source = open_stream(write_parquet(tmp_path, [40]), StreamOptions(shuffle_window=10))
     seen = [record.label for record in itertools.islice(source.rank_items(0, 0, 0, 40, 0), 40)]
     for block in np.split(np.array(seen), 4):
         circle = np.sort((block - block.min()) if block.max() - block.min() < 20 else (block + 20) % 40)
@@ -195,7 +210,7 @@ def test_a_block_is_shuffled_within_itself(tmp_path):
 
 
 def test_the_arithmetic_is_told(tmp_path):
-    source = open_stream(write_parquet(tmp_path, [7, 31]), shuffle_window=10)
+    source = open_stream(write_parquet(tmp_path, [7, 31]), StreamOptions(shuffle_window=10))
     assert source.describe(per_process=16, world_size=2).splitlines() == [
         "stream           = 38 images in 2 shards, 14 row groups; an epoch has 38",
         "images a process = 16: process r has rows r x 16 .. of the shards in the epoch's order, 10 at most (2 blocks) "
@@ -212,7 +227,7 @@ def test_a_process_reads_its_part_alone(kind, tmp_path):
     paths = WRITE[kind](tmp_path, [8] * 8, size=60)
     image = len(picture(0, 60))
     with serve(tmp_path) as server:
-        source = open_stream([server.url(path.rsplit("/")[-1]) for path in paths], shuffle_window=8)
+        source = open_stream([server.url(path.rsplit("/")[-1]) for path in paths], StreamOptions(shuffle_window=8))
         touched = []
         for rank in range(4):
             server.sent.clear()
@@ -226,7 +241,7 @@ def test_a_process_reads_its_part_alone(kind, tmp_path):
 def test_resuming_reads_no_more_than_a_block_again(tmp_path):
     paths = write_parquet(tmp_path, [16] * 4, size=60)
     with serve(tmp_path) as server:
-        source = open_stream([server.url(path.rsplit("/")[-1]) for path in paths], shuffle_window=16)
+        source = open_stream([server.url(path.rsplit("/")[-1]) for path in paths], StreamOptions(shuffle_window=16))
         server.sent.clear()
         load_batches(source, start_step=14)  # of 16
         assert sum(server.sent.values()) < (16 + 4) * (len(picture(0, 60)) + 1000)
@@ -250,16 +265,16 @@ def test_a_column_that_is_not_needed_is_not_read(tmp_path):
 def test_more_processes_than_row_groups_are_refused(tmp_path):
     source = open_stream(write_parquet(tmp_path, [40], group=20))
     with pytest.raises(DataOptionError, match="1 shards have 2 row groups in all, for 3 processes.*smaller row groups"):
-        make_loader(source, OPTIONS, seed=0, batch_size=1, world_size=3)
+        make_loader(source, OPTIONS, BatchOrder(seed=0, batch_size=1, world_size=3))
 
 
 def test_the_index_of_tars_is_kept_where_asked(tmp_path):
     paths = write_tar(tmp_path, [3, 2])
     with serve(tmp_path) as server:
         urls = [server.url(path.rsplit("/")[-1]) for path in paths]
-        open_stream(urls, index_dir=tmp_path / "index")
+        open_stream(urls, StreamOptions(index_dir=tmp_path / "index"))
         first = sum(server.sent.values())
-        source = open_stream(urls, index_dir=tmp_path / "index")
+        source = open_stream(urls, StreamOptions(index_dir=tmp_path / "index"))
         assert first > 0 and sum(server.sent.values()) == first
     files = sorted((tmp_path / "index").iterdir())
     assert [len(json.loads(file.read_text())["samples"]) for file in files] == [3, 2] and len(source) == 5
@@ -279,11 +294,11 @@ FAULTS = ["drop", "reset", "stall", "short", "broken", "503"]
 
 def test_faults_neither_lose_nor_repeat_a_sample(kind, tmp_path, quick, caplog):
     paths = WRITE[kind](tmp_path, [9, 8, 7])
-    without = list_labels(load_batches(open_stream(paths, shuffle_window=5), num_epochs=2))
+    without = list_labels(load_batches(open_stream(paths, StreamOptions(shuffle_window=5)), num_epochs=2))
     with serve(tmp_path) as server:
         urls = [server.url(path.rsplit("/")[-1]) for path in paths]
         server.faults = [*FAULTS, *FAULTS]
-        source = open_stream(urls, shuffle_window=5, retry_seconds=300)
+        source = open_stream(urls, StreamOptions(shuffle_window=5, retry_seconds=300))
         server.faults += ["429", *FAULTS, "", *FAULTS]
         loaded = list_labels(load_batches(source, num_epochs=2))
         assert not server.faults
@@ -298,7 +313,7 @@ def test_faults_neither_lose_nor_repeat_a_sample(kind, tmp_path, quick, caplog):
 def test_a_fault_that_lasts_is_an_error_with_the_name_of_the_shard(kind, tmp_path, quick, fault):
     WRITE[kind](tmp_path, [24])
     with serve(tmp_path) as server:
-        source = open_stream([server.url(f"train-00000.{kind}")], retry_seconds=0.2)
+        source = open_stream([server.url(f"train-00000.{kind}")], StreamOptions(retry_seconds=0.2))
         server.faults = [fault] * 1000
         with pytest.raises(ShardError, match=rf"train-00000.{kind}: .*tried for 0.2 s, see stream_retry_seconds"):
             load_batches(source)
@@ -306,7 +321,7 @@ def test_a_fault_that_lasts_is_an_error_with_the_name_of_the_shard(kind, tmp_pat
 
 def test_what_will_not_pass_is_raised_at_once(tmp_path):
     with serve(tmp_path) as server, pytest.raises(ShardError, match=r"missing.parquet.*404|missing.parquet: FileNot"):
-        open_stream([server.url("missing.parquet")], retry_seconds=100)
+        open_stream([server.url("missing.parquet")], StreamOptions(retry_seconds=100))
     with pytest.raises(ShardError, match="missing.tar"):
         open_stream([str(tmp_path / "missing.tar")])
 
@@ -335,7 +350,7 @@ def test_a_server_without_versions_is_read_all_the_same(kind, tmp_path):
     [path] = WRITE[kind](tmp_path, [24])
     with serve(tmp_path) as server:
         server.tags = False
-        source = open_stream([server.url(f"train-00000.{kind}")], retry_seconds=0.2)
+        source = open_stream([server.url(f"train-00000.{kind}")], StreamOptions(retry_seconds=0.2))
         assert len(load_batches(source)) == 6
         with open(path, "r+b") as file:
             file.truncate(2048)
