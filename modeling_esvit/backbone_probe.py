@@ -22,10 +22,10 @@ from .errors import EsViTError
 from .pvt_backbone import EsViTPvtConfig
 
 
-# What the code of a model raises where it is given a size that it was not written for.
+# Errors that the code of a model raises for a size that it was not written for.
 SIZE_FAILURES = (ArithmeticError, AssertionError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError)
 SIZE_STEP, LARGER_SIZES = 32, 4  # pixels between the sizes that are tried instead, and how many these are
-# What a configuration says of the model that it was saved with. A backbone has the type of the model around it.
+# Fields that tell of the model that a configuration was saved with. A backbone has the type of the model around it.
 BOOKKEEPING = ("_name_or_path", "architectures", "auto_map", "dtype", "transformers_version")
 TIMM, TIMM_PREFIX = "timm_backbone", "timm:"
 # Models of transformers without a backbone of their own there, and the type of the one that is here.

@@ -150,7 +150,7 @@ def join_batches(module: nn.Module) -> None:
                 parent.get_submodule(name).joint = True  # type: ignore[assignment]  # of EsViTBatchNorm
 
 
-# By the name of the class, so that timm need not be there.
+# The keys are names of classes, so that timm need not be installed.
 KINDS = {
     **dict.fromkeys(("BatchNorm1d", "BatchNorm2d", "BatchNorm3d"), EsViTBatchNorm),
     "BatchNormAct2d": EsViTBatchNormAct,

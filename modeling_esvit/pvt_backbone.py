@@ -119,6 +119,6 @@ class EsViTPvtBackbone(BackboneMixin, PvtPreTrainedModel):
         )
 
 
-# Here, not beside the other classes: code that comes with a published model has this file alone.
+# Registered here, as `__init__.py` does not travel with a published model.
 AutoConfig.register(EsViTPvtConfig.model_type, EsViTPvtConfig, exist_ok=True)
 AutoBackbone.register(EsViTPvtConfig, EsViTPvtBackbone, exist_ok=True)

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The strings by which the original names a ViL: its stages joined by `_`, each a list of a letter and a number.
+"""Parses the strings by which the original names a ViL: stages joined by `_`, each a list of letters with numbers.
 
     l1,h3,d96,n2,s1,g1,p4,f7,a0_l2,h6,d192,n2,s1,g1,p2,f7,a0_l3,h12,d384,n6,s0,g1,p2,f7,a0_l4,h24,d768,n2,s0,g0,p2,f7,a0
 

@@ -287,7 +287,7 @@ class OriginalFamily:
     name: str | None = None
 
 
-# By the key of the family.
+# The keys are those of FAMILIES.
 ORIGINAL_FAMILIES = {
     "vit": OriginalFamily(
         keys=re.compile(r"(cls_token|pos_embed)$|blocks\.\d+\."),

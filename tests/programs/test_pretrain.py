@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel
 
-from modeling_esvit import EsViTForPreTraining
+from modeling_esvit import EsViTArchitectureError, EsViTForPreTraining
 from tests.helpers.commands import run_program, torchrun
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_runs import (
@@ -229,6 +229,7 @@ def test_an_error_of_a_worker_ends_the_run_at_once_and_is_the_message_alone(tmp_
         ({"mixed_precision": "fp16"}, PrecisionError, "fp16 needs a GPU"),
         ({"batch_size": 27}, DataOptionError, "27"),
         ({"architecture": "swin-tyni"}, ValueError, "did you mean 'swin-tiny'"),
+        ({"num_heads": [3, 2]}, EsViTArchitectureError, r"\Anum_heads\[0\]=3 must divide the width 8 of stage 0\.\Z"),
         ({"tracker": "swanlab"}, OptionError, "swanlab"),
         ({"tracker": "foo"}, OptionError, "There is no tracker 'foo'"),
         ({"data": __file__}, DataOptionError, "is a file: give the folder"),
