@@ -74,7 +74,7 @@ def check_crop_sizes(config: EsViTConfig, options: PretrainOptions) -> None:
 
 
 def is_file(name: str | None) -> bool:
-    """Whether `name` is an existing file."""
+    """Returns whether `name` is an existing file."""
     return name is not None and Path(name).is_file()
 
 

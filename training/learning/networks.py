@@ -234,7 +234,7 @@ def make_view_options(options: PretrainOptions) -> ViewOptions:
 
 
 def augments_on_device(options: PretrainOptions, device: torch.device) -> bool:
-    """Whether jitter, blur and so on are done on the device."""
+    """Returns whether jitter, blur and so on are done on the device."""
     if options.augment_on != "auto":
         return options.augment_on == "device"
     return options.augmentation != "deit" and device.type != "cpu"

@@ -59,7 +59,7 @@ class CollapseWatch:
         return [self.advise(sign, step) for sign, seen in signs.items() if self.lasts(sign, seen, step)]
 
     def lasts(self, sign: str, seen: bool, step: int) -> bool:
-        """Whether a sign has been seen for `PATIENCE` steps without a break, and was not reported yet."""
+        """Returns whether a sign has been seen for `PATIENCE` steps without a break, and was not reported yet."""
         if not seen:
             self.since.pop(sign, None)
             return False

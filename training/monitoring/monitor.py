@@ -269,7 +269,7 @@ class Monitor:
         self.accelerator.log({name: value for name, value in values.items() if value is not None}, step=step)
 
     def needs_drawing(self) -> bool:
-        """Whether the picture of the curves is older than `DRAW_EVERY`."""
+        """Returns whether the picture of the curves is older than `DRAW_EVERY`."""
         return time.monotonic() - self.drawn > DRAW_EVERY
 
     def draw(self, num_prototypes: int) -> None:

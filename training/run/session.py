@@ -205,7 +205,7 @@ class Session(AbstractContextManager):
     # -- evaluation ----------------------------------------------------------------------------------------------------
 
     def is_evaluated(self, step: int) -> bool:
-        """Whether the teacher is evaluated after `step` steps: every `knn_every` epochs, and at the end."""
+        """Returns whether the teacher is evaluated after `step` steps: every `knn_every` epochs, and at the end."""
         epoch, rest = divmod(step, self.plan.steps_per_epoch)
         at_end = step == self.plan.last_step
         return bool(self.checked.knn_data) and (at_end or (rest == 0 and epoch % self.options.knn_every == 0))
