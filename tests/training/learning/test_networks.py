@@ -77,7 +77,7 @@ def watched(self, *arguments):
 
 EsViTDropPath.draw = watched
 run = Pretraining(parse_options(sys.argv[2:]))
-student = run.learner.student
+student = run.student
 seen["weights"] = [float(weight.double().sum()) for weight in student.parameters()]
 run.run()
 with open(sys.argv[1] + os.environ["RANK"], "w") as file:
