@@ -1,20 +1,20 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How fast are models? Images per second, parameters, floating point operations and peak memory, of any number of them.
+"""Measures the images per second, parameters, floating point operations and peak memory of models.
 
     python training/throughput.py runs/mine/teacher swin-tiny timm:resnet50 facebook/dinov2-small
     python training/throughput.py swin-tiny swin-small@14 --output results/throughput.json --accuracy swin-tiny=77.4
 
 A model is a folder or a name on the Hub, `timm:NAME`, or a published architecture such as swin-tiny, swin-base@14 (the
-window), cvt-tiny or deit-small. Weights are not loaded: they change nothing here, so only configurations are fetched.
+window), cvt-tiny or deit-small. Weights do not change the speed, so only configurations are fetched.
 
-As in the paper's table, which presumably follows DINO: batches of 128 images, no gradients, float32; here the median
-over `--batches`, after `--warmup`. Each model has a process of its own. Memory is what tensors take of a GPU, or all of
-the process on a CPU.
+The defaults follow the paper's table, and presumably DINO's: batches of 128 images, no gradients, float32. The speed
+is the median over `--batches`, after `--warmup`. Each model runs in its own process. The peak memory is that of the
+tensors on a GPU, or that of the whole process on a CPU.
 
-`--output` also draws the paper's figure, accuracy against throughput, with these models in it. The published images per
-second are those of a V100; measured ones are multiplied by one factor, which makes those that are published as well
-agree on (geometric) average. `--accuracy MODEL=PERCENT` (linear evaluation) says how high a model stands.
+`--output` also draws the paper's figure of accuracy against throughput, with these models in it. The published images
+per second are those of a V100. All measured ones are multiplied by one factor, so that models that are both measured
+and published agree in the geometric mean. `--accuracy MODEL=PERCENT` gives a model's accuracy in the linear evaluation.
 """
 
 import argparse
@@ -36,7 +36,14 @@ from transformers.utils import logging as transformers_logging
 from modeling_esvit.images.devices import check_device
 from training.evaluation.arguments import check_output
 from training.evaluation.results import format_table, write_result
-from training.evaluation.speed import DTYPES, ThroughputError, ThroughputOptions, chosen_device, configuration, measure
+from training.evaluation.speed import (
+    DTYPES,
+    ThroughputError,
+    ThroughputOptions,
+    choose_device,
+    load_configuration,
+    measure,
+)
 from training.features.frozen_models import TIMM
 from training.figures.throughput import draw
 from training.options.command import check_counts, run_command
@@ -46,10 +53,10 @@ PUBLISHED = Path(__file__).parent / "evaluation" / "published_throughput.yaml"
 
 
 def measure_all(options: ThroughputOptions) -> dict[str, dict[str, Any]]:
-    """Measures each model in a process of its own, which begins with no memory of the others.
+    """Measures each model in its own process, so that none inherits memory from another.
 
     Raises:
-        ThroughputError: such a process was killed.
+        ThroughputError: one of these processes was killed.
     """
     rows = {}
     with tqdm(options.models, unit="model", dynamic_ncols=True) as bar:
@@ -60,8 +67,8 @@ def measure_all(options: ThroughputOptions) -> dict[str, dict[str, Any]]:
                     rows[name] = executor.submit(measure, name, options).result()
                 except BrokenProcessPool as error:
                     raise ThroughputError(
-                        f"the process that measured {name} was killed, most often because memory ran out: make "
-                        f"--batch_size smaller, which is {options.batch_size}."
+                        f"the process that measured {name} was killed, most often because memory ran out. Choose a "
+                        f"smaller --batch_size, which is {options.batch_size}."
                     ) from error
     return rows
 
@@ -78,9 +85,9 @@ def describe_device(found: torch.device) -> str:
 
 
 def find_factor(rows: dict[str, dict[str, Any]], table: list[dict[str, Any]]) -> float | None:
-    """Returns the factor that makes measured images/s agree with the published table, on geometric average.
+    """Returns the factor that makes measured images/s agree with the published table in the geometric mean.
 
-    None if no measured model is in the table.
+    Returns None if no measured model is in the table.
     """
 
     def identity(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -116,7 +123,7 @@ def read_accuracies(options: ThroughputOptions) -> dict[str, float]:
     """Returns the accuracies that `--accuracy` gives, by model.
 
     Raises:
-        ThroughputError: one is not MODEL=PERCENT of a model that is measured.
+        ThroughputError: one is not MODEL=PERCENT with a measured model.
     """
     found = {}
     for given in options.accuracy:
@@ -126,7 +133,9 @@ def read_accuracies(options: ThroughputOptions) -> dict[str, float]:
         except ValueError as error:
             raise ThroughputError(f"--accuracy {given!r}: write MODEL=PERCENT, such as swin-tiny=77.4.") from error
         if name not in options.models or not 0 <= found[name] <= 100:
-            raise ThroughputError(f"--accuracy {given!r}: name one of {', '.join(options.models)}, and 0 to 100.")
+            raise ThroughputError(
+                f"--accuracy {given!r}: name one of {', '.join(options.models)}, with 0 to 100 percent."
+            )
     return found
 
 
@@ -136,20 +145,33 @@ def read_accuracies(options: ThroughputOptions) -> dict[str, float]:
 def parse_arguments() -> ThroughputOptions:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "models", nargs="+", metavar="MODEL", help="folders, names on the Hub, timm:NAME, architectures"
+        "models",
+        nargs="+",
+        metavar="MODEL",
+        help="model folders, names on the Hub, timm:NAME or published architectures",
     )
-    parser.add_argument("--batch_size", type=int, default=128, help="(default: %(default)s)")
-    parser.add_argument("--batches", type=int, default=30, help="that are timed (default: %(default)s)")
-    parser.add_argument("--warmup", type=int, default=5, help="batches before these (default: %(default)s)")
-    parser.add_argument("--image_size", type=int, help="pixels (default: each model's own, or 224)")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="(default: %(default)s)")
-    parser.add_argument("--device", help="(default: an accelerator if there is one)")
-    parser.add_argument("--threads", type=int, help="of a CPU (default: as many as torch takes)")
+    parser.add_argument("--batch_size", type=int, default=128, help="images in a batch (default: %(default)s)")
+    parser.add_argument("--batches", type=int, default=30, help="timed batches (default: %(default)s)")
+    parser.add_argument(
+        "--warmup", type=int, default=5, help="batches that run before the timed ones (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--image_size", type=int, help="side of the images in pixels (default: each model's own, or 224)"
+    )
+    parser.add_argument(
+        "--dtype", choices=DTYPES, default="float32", help="type of weights and images (default: %(default)s)"
+    )
+    parser.add_argument("--device", help="where the models run (default: an accelerator if there is one)")
+    parser.add_argument("--threads", type=int, help="threads on a CPU (default: torch's own choice)")
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with a model")
     parser.add_argument(
-        "--output", type=Path, help="JSON file of the result; beside it a table (.md) and a figure (.png)"
+        "--output",
+        type=Path,
+        help="write the result to this JSON file, with a table (.md) and a figure (.png) beside it",
     )
-    parser.add_argument("--accuracy", nargs="+", default=(), metavar="MODEL=PERCENT", help="for the figure")
+    parser.add_argument(
+        "--accuracy", nargs="+", default=(), metavar="MODEL=PERCENT", help="accuracy of a model, for the figure"
+    )
     arguments = parser.parse_args()
     check_output(parser, arguments.output)
     check_counts(parser, arguments, "batch_size", "batches", "image_size", "threads")
@@ -163,12 +185,12 @@ def main() -> None:
     check_device(options.device)
     transformers_logging.disable_progress_bar()
     linear = read_accuracies(options)
-    for name in options.models:  # a wrong name must not be found after hours
+    for name in options.models:  # finds a wrong name now, not after hours of measuring
         if not name.startswith(TIMM):
-            configuration(name, options.trust_remote_code)
+            load_configuration(name, options.trust_remote_code)
     rows = measure_all(options)
     settings = {name: getattr(options, name) for name in ("batch_size", "batches", "warmup", "dtype")}
-    about = {"device": describe_device(chosen_device(options)), "torch": torch.__version__, **settings}
+    about = {"device": describe_device(choose_device(options)), "torch": torch.__version__, **settings}
     models = {name: row | {"linear": linear[name]} if name in linear else row for name, row in rows.items()}
     result = {**about, "models": models}
     published = read_published()

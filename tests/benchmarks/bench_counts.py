@@ -16,7 +16,7 @@ from transformers.initialization import no_init_weights
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.families import ARCHITECTURES
 from tests.benchmarks.harness import table, write_json
-from training.evaluation.model_counts import parameters_and_operations
+from training.evaluation.model_counts import count_parameters_and_operations
 
 
 # Millions of parameters in Table 1 of EsViT (arXiv 2106.09785), and its README for the last three.
@@ -50,7 +50,7 @@ def count(name: str, window: int | None = None, side: int = 224) -> tuple[int, i
         model = EsViTModel(config).eval()
     with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cpu"), torch.no_grad():
         model.to_empty(device="cpu")
-        return parameters_and_operations(model, torch.empty(1, config.num_channels, side, side))
+        return count_parameters_and_operations(model, torch.empty(1, config.num_channels, side, side))
 
 
 def rows() -> list[dict]:

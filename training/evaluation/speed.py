@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""One model without its weights, and what is measured of it: see `throughput.py`."""
+"""Builds one model without loading its weights, and measures its speed, size and memory for `throughput.py`."""
 
 import platform
 import statistics
@@ -18,21 +18,21 @@ from modeling_esvit.configuration_esvit import EsViTArchitectureError, find_publ
 from modeling_esvit.embed.engine import pooled_features
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.families import ARCHITECTURES
-from training.evaluation.model_counts import parameters_and_operations
+from training.evaluation.model_counts import count_parameters_and_operations
 from training.features.frozen_models import TIMM, TimmModel, import_timm
 
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-DEFAULT_SIDE = 224  # pixels, of a model that does not say
+DEFAULT_SIDE = 224  # pixels, for a model whose configuration has no image size
 
 
 class ThroughputError(EsViTError, ValueError):
-    """A model cannot be measured so."""
+    """Raised when a model cannot be measured with the given options."""
 
 
 @dataclass(frozen=True)
 class ThroughputOptions:
-    """See `--help`."""
+    """Holds the options of `throughput.py`; `--help` describes them."""
 
     models: list[str]
     batch_size: int = 128
@@ -47,7 +47,7 @@ class ThroughputOptions:
     accuracy: tuple[str, ...] = ()
 
 
-def chosen_device(options: ThroughputOptions) -> torch.device:
+def choose_device(options: ThroughputOptions) -> torch.device:
     best = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     return torch.device(options.device or best or "cpu")
 
@@ -55,26 +55,31 @@ def chosen_device(options: ThroughputOptions) -> torch.device:
 # -- models without weights --------------------------------------------------------------------------------------------
 
 
-def build(name: str, side: int | None, trust_remote_code: bool) -> tuple[nn.Module, int]:
-    """The model with random weights, and the side of its images in pixels.
+def build_model(name: str, side: int | None, trust_remote_code: bool) -> tuple[nn.Module, int]:
+    """Builds the model with random weights; returns it with the side of its images in pixels.
 
     Raises:
-        FrozenModelError, EsViTArchitectureError, OSError: there is none of that name.
+        ThroughputError, FrozenModelError, OSError: no model has that name.
     """
     if name.startswith(TIMM):
         return build_timm(name.removeprefix(TIMM), side)
-    config = configuration(name, trust_remote_code)
+    config = load_configuration(name, trust_remote_code)
     side = side or (config.image_size if isinstance(getattr(config, "image_size", None), int) else DEFAULT_SIDE)
     if isinstance(config, EsViTConfig):
         return EsViTModel(config), side
     return AutoModel.from_config(config, trust_remote_code=trust_remote_code), side
 
 
-def configuration(name: str, trust_remote_code: bool) -> Any:
+def load_configuration(name: str, trust_remote_code: bool) -> Any:
+    """Loads the configuration of a model folder, a name on the Hub or a published architecture.
+
+    Raises:
+        ThroughputError: no model has that name, or its window is wrong.
+    """
     architecture, _, window = name.partition("@")
     if architecture in ARCHITECTURES and architecture != "auto" and not Path(name).exists():
         if window and not window.isdecimal():
-            raise ThroughputError(f"{name!r}: the window after @ is a number, such as swin-base@14.")
+            raise ThroughputError(f"{name!r}: the window after @ must be a number, such as swin-base@14.")
         try:
             return EsViTConfig.from_architecture(architecture, window_size=int(window) if window else None)
         except EsViTArchitectureError as error:
@@ -84,7 +89,7 @@ def configuration(name: str, trust_remote_code: bool) -> Any:
     except OSError as error:
         known = ", ".join(architecture for architecture in ARCHITECTURES if architecture != "auto")
         raise ThroughputError(
-            f"{name!r} is no model folder and none of {known}; as a name on the Hub: {error}"
+            f"{name!r} is no model folder and none of {known}. As a name on the Hub it fails, too: {error}"
         ) from error
 
 
@@ -95,8 +100,8 @@ def build_timm(name: str, side: int | None) -> tuple[nn.Module, int]:
     return TimmModel(model), side or own
 
 
-def published(model: nn.Module) -> dict[str, Any]:
-    """The published architecture that a model of this project has, and its window."""
+def find_published(model: nn.Module) -> dict[str, Any]:
+    """Returns the published architecture of a model and its window. Empty if the model has none."""
     config = getattr(model, "config", None)
     if not isinstance(config, EsViTConfig) or find_published_name(config) is None:
         return {}
@@ -109,23 +114,25 @@ def published(model: nn.Module) -> dict[str, Any]:
 
 
 def measure(name: str, options: ThroughputOptions) -> dict[str, Any]:
-    """What is measured of one model.
+    """Measures one model.
 
     Raises:
-        ThroughputError: it takes no such images, or too much memory.
+        ThroughputError: the model does not take such images, or needs too much memory.
     """
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = chosen_device(options)
-    model, side = build(name, options.image_size, options.trust_remote_code)
-    identity = published(model)
+    device = choose_device(options)
+    model, side = build_model(name, options.image_size, options.trust_remote_code)
+    identity = find_published(model)
     model = model.eval().requires_grad_(False).to(device, DTYPES[options.dtype])
     try:
         image = torch.randn(1, 3, side, side, device=device, dtype=DTYPES[options.dtype])
-        parameters, operations = parameters_and_operations(model, image)
-        seconds, peak = forward_times(model, image.repeat(options.batch_size, 1, 1, 1), options)
+        parameters, operations = count_parameters_and_operations(model, image)
+        seconds, peak = time_forward_passes(model, image.repeat(options.batch_size, 1, 1, 1), options)
     except torch.OutOfMemoryError as error:
-        raise ThroughputError(f"{name} needs more memory than there is: lower --batch_size, or --dtype.") from error
+        raise ThroughputError(
+            f"{name} needs more memory than there is. Choose a smaller --batch_size or a smaller --dtype."
+        ) from error
     except (AssertionError, RuntimeError, TypeError, ValueError) as error:
         images = f"{options.batch_size} images of {side} x {side} pixels"
         raise ThroughputError(f"{name} cannot be run on {images}: {error}") from error
@@ -142,8 +149,8 @@ def measure(name: str, options: ThroughputOptions) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def forward_times(model: nn.Module, images: torch.Tensor, options: ThroughputOptions) -> tuple[list[float], int]:
-    """Seconds of each batch, and the peak memory in bytes."""
+def time_forward_passes(model: nn.Module, images: torch.Tensor, options: ThroughputOptions) -> tuple[list[float], int]:
+    """Returns the seconds of each batch after the warm-up, and the peak memory in bytes."""
     on_gpu = images.device.type == "cuda"
     synchronize = torch.accelerator.synchronize if images.device.type != "cpu" else (lambda: None)
     seconds = []
@@ -155,11 +162,11 @@ def forward_times(model: nn.Module, images: torch.Tensor, options: ThroughputOpt
         pooled_features(model, images)
         synchronize()
         seconds.append(time.perf_counter() - started)
-    return seconds[options.warmup :], torch.cuda.max_memory_allocated() if on_gpu else peak_of_process()
+    return seconds[options.warmup :], torch.cuda.max_memory_allocated() if on_gpu else read_peak_memory()
 
 
-def peak_of_process() -> int:
-    """Largest resident set of this process so far, in bytes."""
+def read_peak_memory() -> int:
+    """Returns the largest resident set of this process so far, in bytes."""
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

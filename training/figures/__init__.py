@@ -1,3 +1,3 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Draws the results that programs wrote."""
+"""Draws the results of programs with matplotlib."""
