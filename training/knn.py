@@ -1,17 +1,17 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How good are the view features of a model? The weighted k-nearest-neighbour classifier of DINO and EsViT.
+"""Evaluates the view features of a model by the weighted k-nearest-neighbour classifier of DINO and EsViT.
 
     python training/knn.py MODEL --train photographs:train --test photographs:test --k 10 20 --output metrics.json
-    torchrun --nproc_per_node 2 training/knn.py MODEL --train ... --test ...          # the same result, shared work
+    torchrun --nproc_per_node 2 training/knn.py MODEL --train ... --test ...          # shared work, the same result
 
-MODEL is a model folder or a name on the Hub, of this project or any other whose model has a `pooler_output`, or
-`timm:` and the name of a model of timm. DATA is a folder with a subfolder a class, a folder or glob of parquet or tar
-files, also by URL, a folder of `Dataset.save_to_disk` or the name of a data set on the Hub; `:split` names a split of a
-data set ("train" if none is named), or a subfolder of a folder of images.
+MODEL is a model folder or a name on the Hub, of this project or of any other model with a `pooler_output`, or
+`timm:NAME` for a model of timm. DATA is a folder with a subfolder for each class, a folder or glob of parquet or tar
+files (URLs work, too), a folder of `Dataset.save_to_disk`, or the name of a data set on the Hub. `:SPLIT` names a split
+of a data set (default: train), or a subfolder of a folder of images.
 
-Nothing is trained: each test image is given to the class whose training images are nearest to it. With `--features
-FOLDER` the features stay there, and the next evaluation of the same model and images begins with them.
+Nothing is trained: each test image gets the class whose training images are nearest to it. `--features FOLDER` keeps
+the features, so that the next evaluation of the same model and images need not compute them again.
 """
 
 import argparse
@@ -41,9 +41,14 @@ def parse_arguments() -> argparse.Namespace:
     add_data_arguments(parser)
     add_feature_arguments(parser)
     parser.add_argument(
-        "--k", type=int, nargs="+", help="numbers of neighbours (default: of 10 20 100 200 those that fit)"
+        "--k",
+        type=int,
+        nargs="+",
+        help="numbers of neighbours (default: 10 20 100 200, as far as there are so many training images)",
     )
-    parser.add_argument("--temperature", type=float, default=TEMPERATURE, help="of the votes (default: %(default)s)")
+    parser.add_argument(
+        "--temperature", type=float, default=TEMPERATURE, help="temperature of the votes (default: %(default)s)"
+    )
     return parse_and_check(parser)
 
 

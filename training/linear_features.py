@@ -1,17 +1,18 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A linear classifier of stored features: no augmentation, each image is seen once. Fast, and not the published
-protocol, which is `linear_probe.py`.
+"""Evaluates stored features by a linear classifier. It is fast, but not the published protocol.
+
+Each image is seen once, without augmentation. The published protocol is in `linear_probe.py`.
 
     python training/linear_features.py MODEL --train imagenet:train --test imagenet:val --features features
     python training/linear_features.py MODEL --train ... --test ... --solver ridge --n_last_blocks 4
     python training/linear_features.py MODEL --train ... --test ... --shots 1% 10% 5 --seeds 0 1 2     # and k-NN
 
-The weight of the penalty is the one of `--l2` that is best on a part of the training images, which is held out; then
-all of them are used. MODEL and DATA are as for `knn.py`. All training features are in memory.
+The penalty is the one of `--l2` that is best on a held-out part of the training images. The final classifier is then
+trained on all of them. MODEL and DATA are as for `knn.py`. All training features must fit into memory.
 
-With `--shots` only so many images of each class are used, drawn by `--seeds`: mean and spread over the seeds, for the
-linear classifier and for k-NN. The l2 is chosen anew for each draw.
+`--shots` uses only that many images of each class, drawn once for each of `--seeds`, and gives mean and spread over the
+seeds for the linear classifier and for k-NN. The penalty is chosen anew for each draw.
 """
 
 import argparse
@@ -46,21 +47,30 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data_arguments(parser)
     add_feature_arguments(parser)
-    parser.add_argument("--solver", choices=SOLVERS, default="logistic", help="(default: %(default)s, by L-BFGS)")
+    parser.add_argument(
+        "--solver", choices=SOLVERS, default="logistic", help="kind of classifier (default: %(default)s)"
+    )
     parser.add_argument(
         "--l2", type=float, nargs="+", default=L2, help="penalties to choose from (default: 1e-8 .. 100)"
     )
-    parser.add_argument("--held_out", type=float, default=0.2, help="share that chooses l2 (default: %(default)s)")
-    parser.add_argument("--shots", nargs="+", help="of each class: shares such as 1%%, or numbers of images")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="of the draws (default: 0 1 2)")
+    parser.add_argument(
+        "--held_out",
+        type=float,
+        default=0.2,
+        help="share of the training images that chooses l2 (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--shots", nargs="+", help="training images of each class, as shares such as 1%% or numbers such as 5"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the draws (default: 0 1 2)")
     arguments = parse_and_check(parser)
     if not all(0 < l2 < math.inf for l2 in arguments.l2) or not 0 < arguments.held_out < 1:
-        parser.error("--l2 must be positive and finite, and --held_out between 0 and 1")
+        parser.error("each --l2 must be positive and finite, and --held_out between 0 and 1.")
     return arguments
 
 
 def format_spread(values: list[float]) -> str:
-    """Formats mean and sample standard deviation, in percent."""
+    """Formats mean and sample standard deviation in percent."""
     deviation = f" ± {100 * stdev(values):.2f}" if len(values) > 1 else ""
     return f"{mean(values):.2%}{deviation}"
 
@@ -79,7 +89,7 @@ def make_table(result: dict[str, Any]) -> str:
 
 
 def make_figures(result: dict[str, Any]) -> list[CardFigure]:
-    """Returns the figures for a model card; those of low-shot results are means over the seeds."""
+    """Makes the figures of a model card. Those of low-shot results are means over the seeds."""
     solver = f"linear ({result['solver']}, stored features)"
     values = {f"{solver} top-{k}": result[f"top{k}"] for k in TOP_K if f"top{k}" in result}
     for row in result.get("low_shot", []):
@@ -91,7 +101,7 @@ def make_figures(result: dict[str, Any]) -> list[CardFigure]:
 def main() -> None:
     arguments = parse_arguments()
     with open_evaluation(arguments) as (model, banks):
-        if PartialState().is_main_process:  # others helped with the features
+        if PartialState().is_main_process:  # the others are needed for the features only
             bank, queries = banks
             options = FitOptions(**{field.name: getattr(arguments, field.name) for field in fields(FitOptions)})
             result = describe_evaluation(arguments) | evaluate_features(options, bank, queries, model.model.device)

@@ -1,18 +1,19 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How good are the features of a model for a linear classifier? The linear evaluation of DINO and EsViT, as published.
+"""Evaluates the features of a model by the linear classifier of DINO and EsViT, with the published protocol.
 
     python training/linear_probe.py MODEL --train imagenet:train --test imagenet:val --output_dir probe
     torchrun --nproc_per_node 4 training/linear_probe.py MODEL ... --recipe swin_small
     python training/linear_probe.py MODEL ... --lr 0.0003 0.001 0.003 --n_last_blocks 1 4
 
-The model is frozen; one linear layer on it is trained by SGD, on images that are cropped and flipped anew each epoch.
-All learning rates and numbers of blocks are trained in one pass over the images. MODEL and DATA are as for `knn.py`.
-The same command continues a stopped run after its last whole epoch. OUTPUT_DIR/result.json has the accuracies,
+The model is frozen. SGD trains one linear layer on it, with images that are cropped and flipped anew in each epoch.
+One pass over the images trains a classifier for each learning rate and number of blocks. MODEL and DATA are as for
+`knn.py`.
+The same command continues a stopped run after its last whole epoch. OUTPUT_DIR/result.json holds the accuracies,
 result.md a table and result.png a picture of them.
 
-Each accuracy of `best` is that of the best epoch on the test images, as published figures are; `last` is that of the
-last epoch, which nothing was chosen by.
+`best` is the epoch with the highest accuracy on the test images, as in published figures. `last` is the last epoch,
+which is not chosen by the test images.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from modeling_esvit.images.devices import open_device
 from training.data.named_data import open_train_and_test
 from training.evaluation.arguments import add_data_arguments, parse_and_check
 from training.evaluation.opening import open_features_folder
-from training.evaluation.probe_run import IN_RECIPES, ProbeError, Probing, check_probe_options
+from training.evaluation.probe_run import IN_RECIPES, ProbeError, ProbeRun, check_probe_options
 from training.evaluation.results import CardFigure, format_table, make_card_figures, write_result
 from training.evaluation.scores import TOP_K
 from training.features.bank import make_bank
@@ -43,16 +44,20 @@ RECIPES = Path(__file__).parent / "evaluation" / "probe_recipes"
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data_arguments(parser)
-    parser.add_argument("--output_dir", type=Path, required=True, help="for the result, and the state of a stopped run")
-    parser.add_argument("--recipe", help=f"YAML file of {', '.join(IN_RECIPES)}, or the name of one in probe_recipes/")
-    parser.add_argument("--lr", type=float, nargs="+", help="learning rates for 256 images a step (default: 0.001)")
     parser.add_argument(
-        "--n_last_blocks", type=int, nargs="+", help="numbers of blocks; 0: the view feature (default: 4)"
+        "--output_dir", type=Path, required=True, help="folder for the result, and for the state of a stopped run"
     )
-    parser.add_argument("--epochs", type=int, help="(default: 100)")
-    parser.add_argument("--batch_size", type=int, help="images a step, of all processes together (default: 1024)")
-    parser.add_argument("--seed", type=int, help="of weights, order and crops (default: 0)")
-    parser.add_argument("--num_classes", type=int, help="where the labels are numbers without names")
+    parser.add_argument(
+        "--recipe", help=f"YAML file with {', '.join(IN_RECIPES)}, or the name of one in evaluation/probe_recipes/"
+    )
+    parser.add_argument("--lr", type=float, nargs="+", help="learning rates for a batch of 256 images (default: 0.001)")
+    parser.add_argument(
+        "--n_last_blocks", type=int, nargs="+", help="numbers of last blocks to use; 0 is the view feature (default: 4)"
+    )
+    parser.add_argument("--epochs", type=int, help="epochs of training (default: 100)")
+    parser.add_argument("--batch_size", type=int, help="images in a step of all processes together (default: 1024)")
+    parser.add_argument("--seed", type=int, help="seed of weights, order and crops (default: 0)")
+    parser.add_argument("--num_classes", type=int, help="number of classes, if the classes have no names")
     known, _ = parser.parse_known_args()
     defaults: dict[str, Any] = {"lr": [0.001], "n_last_blocks": [4], "epochs": 100, "batch_size": 1024, "seed": 0}
     parser.set_defaults(**defaults | (read_recipe(known.recipe) if known.recipe else {}))
@@ -60,26 +65,28 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def read_recipe(recipe: str) -> dict[str, Any]:
-    """Raises:
-    ProbeError: there is none, or it has other names than those of IN_RECIPES.
+    """Reads a recipe by its name or path.
+
+    Raises:
+        ProbeError: the file does not exist, or has other names than those of IN_RECIPES.
     """
     path = Path(recipe) if Path(recipe).suffix in (".yaml", ".yml") else RECIPES / f"{recipe}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
-        raise ProbeError(f"there is no recipe {str(path)!r}; give a YAML file or one of: {known}.")
+        raise ProbeError(f"there is no recipe {str(path)!r}. Give a YAML file or one of: {known}.")
     values = yaml.safe_load(path.read_text())
     if not isinstance(values, dict) or not set(values) <= set(IN_RECIPES):
-        raise ProbeError(f"the recipe {str(path)!r} must be a mapping of some of {', '.join(IN_RECIPES)}.")
+        raise ProbeError(f"the recipe {str(path)!r} must map some of these names to values: {', '.join(IN_RECIPES)}.")
     return values
 
 
 def make_table(result: dict[str, Any]) -> str:
     about = (
-        f"{result['classes']} classes, {result['test_images']} test images, {result['epochs']} epochs of "
-        f"{result['batch_size']} images a step."
+        f"{result['classes']} classes, {result['test_images']} test images, {result['epochs']} epochs with "
+        f"steps of {result['batch_size']} images."
     )
     if result["unknown_class_images"]:
-        about += f" {result['unknown_class_images']} test images are of no training class and count as wrong."
+        about += f" {result['unknown_class_images']} test images belong to no training class and count as wrong."
     header = ["blocks, lr", "best top-1", "top-5", "epoch", "last top-1", "top-5"]
     rows = [make_row(name, scores, name == result["best"]) for name, scores in result["classifiers"].items()]
     return "\n".join([about, "", *format_table(header, rows)])
@@ -92,7 +99,7 @@ def make_row(name: str, scores: dict[str, Any], is_best: bool) -> list[str]:
 
 
 def make_figures(result: dict[str, Any]) -> list[CardFigure]:
-    """Returns the figures of the best classifier for a model card: of its best epoch, as published, and of its last."""
+    """Makes the figures of a model card for the best classifier: of its best epoch, as published, and of its last."""
     scores = result["classifiers"][result["best"]]
     named = {"best": f"linear top-{{}} ({result['best']}, best epoch)", "last": "linear top-{} (the same, last epoch)"}
     values = {name.format(k): scores[epoch][f"top{k}"] for epoch, name in named.items() for k in TOP_K}
@@ -107,11 +114,11 @@ def main() -> None:
     model = load_named_model(options, max(options.n_last_blocks) or None)
     with open_features_folder(options.features) as folder:
         reading = {"num_threads": options.workers, "part_size": options.part_size}
-        probing = Probing(options, model, train, make_bank(model, options.test, test, folder, **reading))
-        probing.run()
-    if process.is_main_process and probing.skipped.skipped:
-        logger.warning(probing.skipped.summary())
-    result = probing.summarise()
+        probe = ProbeRun(options, model, train, make_bank(model, options.test, test, folder, **reading))
+        probe.run()
+    if process.is_main_process and probe.skipped.skipped:
+        logger.warning(probe.skipped.summary())
+    result = probe.summarise()
     output = options.output_dir / "result.json"
     write_result(
         result, f"Linear probe of {options.model}", make_table(result), output, make_figures(result), draw_probe

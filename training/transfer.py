@@ -1,7 +1,9 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""How well do the features of a model serve other data sets? The transfer table of the paper: 18 data sets, a linear
-classifier on frozen features each, the average of their metrics, and the number of wins against a second model.
+"""Evaluates how well the features of a model transfer to other data sets, as in the transfer table of the paper.
+
+A linear classifier on frozen features is scored on each of 18 data sets. The result is the average of their metrics
+and, against a second model, the number of wins.
 
     python training/transfer.py MODEL --output results/mine.json
     python training/transfer.py MODEL --output results/mine.json --datasets cifar10 dtd voc2007
@@ -10,17 +12,17 @@ classifier on frozen features each, the average of their metrics, and the number
     python training/transfer.py MODEL --output results/own.json --data birds=my/birds --data signs=my/signs:train:val
     python training/transfer.py MODEL --output results/own.json --table my_data_sets.yaml
 
-MODEL is as for `knn.py`. The data sets are those of `transfer_datasets.yaml`, or of a table of one's own of the same
-form (validation splits, columns, several classes an image), or `NAME=DATA[:TRAIN[:TEST]]`, where DATA is as for
-`knn.py` and the splits are "train" and "test" unless named.
+MODEL is as for `knn.py`. The data sets come from `evaluation/transfer_datasets.yaml` or from your own table of the same
+form (`--table`), which can name validation splits, columns, and labels with several classes for an image. `--data` adds
+a data set NAME=DATA[:TRAIN[:TEST]], where DATA is as for `knn.py`, and the splits are "train" and "test" by default.
 
-The penalty of each classifier is chosen automatically (see `transfer_search.py`), on the validation split or a fifth of
-the training images; then it is trained on both together. Features stay beside the result (`--features`), results of
-single data sets in it: the same command continues a stopped one. Several processes (`torchrun`, `accelerate launch`)
-share the images.
+The penalty of each classifier is chosen automatically, on the validation split or a fifth of the training images; then
+the classifier is trained on both together. `evaluation/transfer_search.py` describes the search. Features are kept
+beside the result or in `--features`, and each data set is added to the result when it is done, so the same command
+continues a stopped evaluation. Several processes (`torchrun`, `accelerate launch`) share the images.
 
-A data set that is missing, gated or cannot be used stands in the result with the reason; the exit code is then 3
-(1 under `torchrun` and `accelerate launch`, which have no other).
+If a data set is missing, gated or cannot be used, the result gives the reason, and the exit code is 3 (under `torchrun`
+and `accelerate launch` it is 1, which they use for all errors).
 """
 
 import argparse
@@ -54,16 +56,26 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--table", type=Path, default=TABLE, help="YAML file of data sets (default: those of the paper)"
     )
-    parser.add_argument("--datasets", nargs="+", help="names in the table (default: all, or none if there is --data)")
-    parser.add_argument("--data", action="append", default=[], metavar="NAME=DATA[:TRAIN[:TEST]]", help="one more")
-    parser.add_argument("--metric", choices=METRICS, default="accuracy", help="of each --data (default: %(default)s)")
-    parser.add_argument("--against", metavar="MODEL|JSON", help="a second model, or the result of one")
-    parser.add_argument("--features", type=Path, metavar="FOLDER", help="where they stay (default: beside the result)")
+    parser.add_argument(
+        "--datasets", nargs="+", help="names in the table (default: all of them, or none if there is --data)"
+    )
+    parser.add_argument(
+        "--data", action="append", default=[], metavar="NAME=DATA[:TRAIN[:TEST]]", help="adds a data set"
+    )
+    parser.add_argument(
+        "--metric", choices=METRICS, default="accuracy", help="metric of each --data (default: %(default)s)"
+    )
+    parser.add_argument("--against", metavar="MODEL|JSON", help="a second model to compare with, or a result of one")
+    parser.add_argument(
+        "--features", type=Path, metavar="FOLDER", help="keep features in this folder (default: beside the result)"
+    )
     add_part_size_argument(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of what is held out (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed that draws the held-out images (default: %(default)s)"
+    )
     arguments = parse_and_check(parser)
     if arguments.output is None:
-        parser.error("--output is needed: a JSON file for the result")
+        parser.error("--output is needed. Name a JSON file for the result.")
     arguments.features = arguments.features or arguments.output.parent / "features"
     return arguments
 
@@ -79,18 +91,18 @@ def choose_sets(options: argparse.Namespace) -> list[TransferSet]:
     names = options.datasets or ([] if own else list(table))
     unknown = [name for name in names if name not in table]
     if unknown:
-        raise TransferTableError(f"--datasets {' '.join(unknown)}: the table has {', '.join(table)}.")
+        raise TransferTableError(f"--datasets {' '.join(unknown)}: no such data set. The table has {', '.join(table)}.")
     chosen = [table[name] for name in dict.fromkeys(names)] + own
     if len({each.name for each in chosen}) < len(chosen):
-        raise TransferTableError("two data sets have the same name: give --data another one.")
+        raise TransferTableError("two data sets have the same name. Give --data another name.")
     return chosen
 
 
 def parse_own_set(given: str, metric: str) -> TransferSet:
-    """Makes the data set that NAME=DATA[:TRAIN[:TEST]] names.
+    """Makes a data set from `given`, which is NAME=DATA[:TRAIN[:TEST]].
 
     Raises:
-        TransferTableError: it is not of that form.
+        TransferTableError: `given` does not have that form.
     """
     name, equals, data = given.partition("=")
     if not (name and equals and data):
@@ -107,7 +119,7 @@ def parse_own_set(given: str, metric: str) -> TransferSet:
 
 
 def make_figures(result: dict[str, Any]) -> list[CardFigure]:
-    """Returns the score of each data set for a model card."""
+    """Makes the figures of a model card, with the score of each data set."""
     outcomes = {name: found for name, found in result["datasets"].items() if found["status"] == MEASURED}
     return [
         figure
@@ -123,7 +135,7 @@ def format_percent(value: float | None) -> str:
 
 
 def make_table(result: dict[str, Any]) -> str:
-    """Makes a table of scores in percent, in bold where the model wins."""
+    """Makes a table of scores in percent, in bold if the model wins."""
     other = result.get("against")
     theirs = read_scores(other["datasets"]) if other else {}
     header = ["data set", "metric", "score", *(["against"] if other else []), "l2", "train", "test", "notes"]

@@ -66,16 +66,16 @@ def test_a_stopped_probe_continues(model_folder, tmp_path, monkeypatch):
     assert [figure["value"] for figure in figures] == [scores[e][k] for e in ("best", "last") for k in ("top1", "top5")]
     assert figures[0]["name"] == f"linear top-1 ({whole['best']}, best epoch)" and figures[0]["dataset"] == "test"
 
-    save = probe_run.Probing.save
+    save = probe_run.ProbeRun.save
 
     def save_and_stop(self):
         save(self)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(probe_run.Probing, "save", save_and_stop)
+    monkeypatch.setattr(probe_run.ProbeRun, "save", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
         probe(monkeypatch, *arguments(model_folder, images, tmp_path / "stopped"))
-    monkeypatch.setattr(probe_run.Probing, "save", save)
+    monkeypatch.setattr(probe_run.ProbeRun, "save", save)
     probe(monkeypatch, *arguments(model_folder, images, tmp_path / "stopped"))
     assert json.loads((tmp_path / "stopped" / "result.json").read_text()) == whole
     with pytest.raises(SystemExit, match="a probe with other lr"):

@@ -10,15 +10,15 @@ import pytest
 import training.throughput as throughput
 from modeling_esvit import EsViTConfig, EsViTModel
 from tests.helpers.commands import type_arguments
-from training.evaluation.speed import ThroughputError, ThroughputOptions, build, published
+from training.evaluation.speed import ThroughputError, ThroughputOptions, build_model, find_published
 from training.options.command import run_command
 from training.throughput import find_factor, read_published
 
 
 def test_published_architectures_are_recognised():
-    model, _ = build("swin-tiny@14", None, False)
-    assert published(model) == {"architecture": "swin-tiny", "window": 14}
-    assert published(EsViTModel(EsViTConfig(embed_dim=8, depths=[1, 1], num_heads=[1, 2]))) == {}
+    model, _ = build_model("swin-tiny@14", None, False)
+    assert find_published(model) == {"architecture": "swin-tiny", "window": 14}
+    assert find_published(EsViTModel(EsViTConfig(embed_dim=8, depths=[1, 1], num_heads=[1, 2]))) == {}
     rows = read_published()
     assert len(rows) == 15 and [row["linear"] for row in rows if row["method"] == "EsViT"] == [
         78.1,

@@ -1,3 +1,3 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Classifiers of features, scores and results."""
+"""Evaluates features with classifiers, scores the answers and writes the results."""

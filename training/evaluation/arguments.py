@@ -12,11 +12,11 @@ from training.options.command import check_counts
 
 
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the model, and how images are read."""
+    """Adds the model, and the options of reading images."""
     add_model_arguments(parser)
     parser.add_argument("--streaming", action="store_true", help="read parquet files and Hub data sets as streams")
     parser.add_argument(
-        "--workers", type=int, default=4, help="threads that read images, in each process (default: %(default)s)"
+        "--workers", type=int, default=4, help="threads of each process that read images (default: %(default)s)"
     )
 
 
@@ -29,7 +29,7 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "--features",
         type=Path,
         metavar="FOLDER",
-        help="keep features here and use them again; all processes must see it (default: a temporary folder)",
+        help="keep features here for further evaluations; all processes must see it (default: a temporary folder)",
     )
     add_part_size_argument(parser)
 
@@ -41,15 +41,21 @@ def add_part_size_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def add_feature_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds which features are computed, and where the result is written."""
+    """Adds the choice of features, and the file of the result."""
     parser.add_argument(
-        "--n_last_blocks", type=int, help="use the features of so many last blocks, not the view feature"
+        "--n_last_blocks", type=int, help="use the features of this many last blocks instead of the view feature"
     )
     parser.add_argument(
-        "--batch_size", "--batch-size", type=int, default=64, help="images a process (default: %(default)s)"
+        "--batch_size",
+        "--batch-size",
+        type=int,
+        default=64,
+        help="images in a batch of each process (default: %(default)s)",
     )
     parser.add_argument(
-        "--output", type=Path, help="write the result to this JSON file; beside it a table (.md) and a picture (.png)"
+        "--output",
+        type=Path,
+        help="write the result to this JSON file, with a table (.md) and a picture (.png) beside it",
     )
 
 
@@ -64,7 +70,7 @@ def parse_and_check(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def check_output(parser: argparse.ArgumentParser, output: Path | None) -> None:
-    """Refuses an output that cannot be written, and makes its folder, before anything is computed.
+    """Makes the folder of the output before anything is computed. Refuses an output that cannot be written.
 
     Raises:
         OSError: the folder cannot be made.
@@ -72,9 +78,9 @@ def check_output(parser: argparse.ArgumentParser, output: Path | None) -> None:
     if output is None:
         return
     if output.is_dir():
-        parser.error(f"--output {output} is a folder; name a file in it")
+        parser.error(f"--output {output} is a folder. Name a file in it.")
     if output.suffix in (".md", ".png"):
-        parser.error(f"--output {output} names the JSON file; table and picture are written beside it")
+        parser.error(f"--output {output} names the JSON file. Table (.md) and picture (.png) are written beside it.")
     output.parent.mkdir(parents=True, exist_ok=True)
     if not os.access(output.parent, os.W_OK):
-        parser.error(f"--output {output}: {output.parent} cannot be written to")
+        parser.error(f"--output {output}: the folder {output.parent} cannot be written to.")

@@ -22,24 +22,28 @@ from training.features.extraction import Transform, readable_features
 
 TEMPERATURE = 0.07
 DEFAULT_K = (10, 20, 100, 200)
-BANK_CHUNK, QUERY_CHUNK = 4096, 512  # training and test images that are compared with each other at a time
-QUERY_CHUNKS = 64  # for which the bank is gone through once
-# Subtracted per position in the bank. Far below the rounding of a float32 similarity: it only decides between equals.
+BANK_CHUNK, QUERY_CHUNK = 4096, 512  # training and test images that are compared at a time
+QUERY_CHUNKS = 64  # chunks of queries for each pass over the bank
+# Subtracted for each position in the bank. Far below the rounding of a float32 similarity, so it only breaks ties.
 TIE_BREAK = 1e-15
 
 
 class NeighbourCountError(EsViTError, ValueError):
-    """k is not between 1 and the number of training images."""
+    """Raised when k is not between 1 and the number of training images."""
 
 
 class TemperatureError(EsViTError, ValueError):
-    """The temperature of the votes is not positive."""
+    """Raised when the temperature of the votes is not positive."""
 
 
 class Neighbours:
-    """The k rows of a bank that are nearest to each of `queries` [m, C] by cosine, of the chunks seen so far.
+    """Holds the k rows of a bank that are nearest to each query by cosine, among the chunks seen so far.
 
-    similarity, rows: [m, k], nearest first. The earlier of two equally similar rows comes first.
+    Args:
+        queries: `[m, C]`.
+
+    Attributes:
+        similarity, rows: `[m, k]`, nearest first. The earlier of two equally similar rows comes first.
     """
 
     def __init__(self, queries: Tensor, k: int) -> None:
@@ -48,7 +52,7 @@ class Neighbours:
         self.rows = torch.empty_like(self.similarity, dtype=torch.int64)
 
     def add_chunk(self, chunk: Tensor, start: int) -> None:
-        """Rows `start` and following of the bank, normalised, [n, C]."""
+        """Compares the queries with normalised rows `[n, C]` of the bank, the first of which has the number `start`."""
         rows = torch.arange(start, start + len(chunk), device=chunk.device).expand(len(self.queries), -1)
         found = (self.queries @ chunk.T).double() - rows.double() * TIE_BREAK
         similarity = torch.cat([self.similarity, found], dim=1)
@@ -57,9 +61,12 @@ class Neighbours:
 
 
 def find_nearest(queries: Sequence[Tensor], bank: Iterable[Tensor], k: int) -> list[tuple[Tensor, Tensor]]:
-    """Similarities [m, k] and row numbers [m, k] of the k rows of the bank nearest to each chunk [m, C] of queries.
+    """Returns similarities `[m, k]` and row numbers `[m, k]` of the nearest rows of the bank for each chunk of queries.
 
-    Goes through the bank's chunks [n, C] once. m x n similarities exist at a time, on the queries' device.
+    Goes through the bank's chunks `[n, C]` once. `m * n` similarities exist at a time, on the queries' device.
+
+    Args:
+        queries: chunks `[m, C]`.
     """
     found, start = [Neighbours(chunk, k) for chunk in queries], 0
     for chunk in bank:
@@ -67,17 +74,17 @@ def find_nearest(queries: Sequence[Tensor], bank: Iterable[Tensor], k: int) -> l
         for neighbours in found:
             neighbours.add_chunk(rows, start)
         start += len(chunk)
-    return [(neighbours.similarity.float(), neighbours.rows) for neighbours in found]  # float: without the tie break
+    return [(neighbours.similarity.float(), neighbours.rows) for neighbours in found]  # float32 drops the tie break
 
 
 def rank_classes(similarity: Tensor, labels: Tensor, num_classes: int, temperature: float) -> Tensor:
-    """Classes by the votes of neighbours [m, k], most votes first: [m, 5]. A neighbour votes with exp(similarity / T).
+    """Ranks classes by the votes of neighbours `[m, k]`; returns `[m, 5]`, most votes first.
 
-    Places after the last class with a vote are NO_CLASS. Of two classes with equal votes the lower comes first.
+    A neighbour votes with `exp(similarity / temperature)`. Places after the last class with a vote are NO_CLASS. The
+    lower of two classes with equal votes comes first.
     """
-    weights = (
-        (similarity - similarity[:, :1]).double() / temperature
-    ).exp()  # relative to the nearest: finite for any T
+    relative = (similarity - similarity[:, :1]).double()  # to the nearest, so that no temperature overflows
+    weights = (relative / temperature).exp()
     votes = weights.new_zeros(len(weights), num_classes).scatter_add_(1, labels, weights)
     votes, ranking = votes.sort(dim=1, descending=True, stable=True)
     ranking = ranking.where(votes > 0, NO_CLASS)[:, : max(TOP_K)]
@@ -85,10 +92,16 @@ def rank_classes(similarity: Tensor, labels: Tensor, num_classes: int, temperatu
 
 
 def check_knn_options(k: Sequence[int], temperature: float, bank_size: int) -> None:
+    """Checks the options of k-NN against the number of training images.
+
+    Raises:
+        NeighbourCountError: a k is not between 1 and `bank_size`, or there is none.
+        TemperatureError: the temperature is not positive.
+    """
     if not k or not all(1 <= count <= bank_size for count in k):
-        raise NeighbourCountError(f"k is {list(k)}: name numbers from 1 to {bank_size}, the number of training images.")
+        raise NeighbourCountError(f"k is {list(k)}. Name numbers from 1 to {bank_size}, the number of training images.")
     if not temperature > 0:
-        raise TemperatureError(f"temperature is {temperature}; it must be positive.")
+        raise TemperatureError(f"temperature is {temperature}, but must be positive.")
 
 
 @torch.no_grad()
@@ -103,22 +116,22 @@ def knn_predict(
     chunk_size: int = QUERY_CHUNK,
     device: torch.device | str | None = None,
 ) -> dict[int, Tensor]:
-    """Weighted k-NN (Wu et al., arXiv 1805.01978, section 3.4) over L2-normalised features.
+    """Classifies L2-normalised features by weighted k-NN (Wu et al., arXiv 1805.01978, section 3.4).
 
     Args:
-        train_features, train_labels: the bank, [N, C] and [N] in 0 .. num_classes - 1.
-        test_features: [M, C]. `chunk_size` of them are classified at a time; memory does not depend on M.
-        k: one or more numbers of neighbours; all are computed in one pass.
+        train_features, train_labels: the bank, `[N, C]` and `[N]` in 0 .. num_classes - 1.
+        test_features: `[M, C]`. `chunk_size` of them are classified at a time, so memory does not depend on M.
+        k: one or more numbers of neighbours, all computed in one pass.
         temperature: similarities are divided by it before the exponential.
-        device: where to compute; that of `test_features` if None.
+        device: where to compute. The device of `test_features` if None.
 
     Returns:
-        For each k the five classes with most votes, [M, 5] on the CPU, best first. Where fewer classes have a vote, -1
-        follows: a class that no neighbour belongs to is not predicted.
+        The five classes with most votes for each k, `[M, 5]` on the CPU, best first. If fewer classes have a vote, -1
+        fills the rest: a class without a neighbour is never predicted.
 
     Raises:
         NeighbourCountError: a k is not between 1 and N, or there is none.
-        TemperatureError: it is not positive.
+        TemperatureError: the temperature is not positive.
     """
     device = test_features.device if device is None else device
     votes = Votes(list(k), num_classes, temperature, device)
@@ -130,7 +143,7 @@ def knn_predict(
 
 @dataclass(frozen=True)
 class Votes:
-    """How neighbours decide: see `knn_predict`."""
+    """Holds the rules of the vote, which `knn_predict` describes."""
 
     k: list[int]
     num_classes: int
@@ -142,7 +155,7 @@ class Votes:
 
     @torch.no_grad()
     def rank(self, queries: Sequence[Tensor], bank: Iterable[Tensor], bank_labels: Tensor) -> list[dict[int, Tensor]]:
-        """For each chunk of queries, as `knn_predict`; the bank is gone through once."""
+        """Ranks the classes of each chunk of queries for each k, in one pass over the bank."""
         queries = [chunk.to(self.device) for chunk in queries]
         labels = bank_labels.to(self.device)
         return [
@@ -157,10 +170,10 @@ class Votes:
 def share_rankings(
     votes: Votes, queries: Sequence[Tensor], bank: Iterable[Tensor], bank_labels: Tensor
 ) -> dict[int, Tensor]:
-    """For each k the ranking of all queries, on all processes, which share the chunks of queries.
+    """Shares the chunks of queries among the processes; returns the rankings of all queries for each k on each.
 
-    A chunk is compared with the bank's chunks as they are, by whatever process: the result has the same bits for any
-    number of processes. QUERY_CHUNKS at a time, so that memory does not depend on how many there are.
+    The chunks do not depend on the number of processes, so the result has the same bits for any number. A process takes
+    QUERY_CHUNKS chunks at a time, so that memory does not depend on the number of queries.
     """
     state = PartialState()
     mine = range(len(queries))[state.process_index :: state.num_processes]
@@ -187,16 +200,16 @@ def evaluate_knn(
 ) -> dict[str, float]:
     """Classifies the images of `test` by their neighbours in `train`, in the view features of `model`.
 
-    To be called by all processes, which share the work and get the same result, that of one process. During training it
-    leaves the model and the random generators as it found them.
+    All processes must call it. They share the work, and each gets the result that a single process would get. The model
+    and the random generators stay as they were, so it can run during training.
 
     Args:
-        model: gives `pooler_output` [B, C] for pixel values; EsViTModel, or any model of transformers that does.
-        transform: see `evaluation_transform`.
-        train, test: labelled sources of any kind. A test image of a class that `train` lacks is counted
-            as wrong; `unknown_class_images` says how many there are.
-        k: numbers of neighbours. If None, those of 10, 20, 100 and 200 that are not more than the training images.
-        after_batch: called by all processes after each batch of images; what it raises ends the evaluation.
+        model: EsViTModel, or any model of transformers that gives `pooler_output` `[B, C]` for pixel values.
+        transform: makes the pixel values of an image, such as `evaluation_transform`.
+        train, test: labelled sources of any kind. A test image of a class that `train` lacks counts as wrong;
+            `unknown_class_images` is the number of these.
+        k: numbers of neighbours. If None, 10, 20, 100 and 200, as far as there are so many training images.
+        after_batch: called by all processes after each batch of images. Its exceptions end the evaluation.
 
     Returns:
         {"k20_top1": accuracy in 0..1, "k20_top5": ..., "train_images": ..., "test_images": ..., "classes": ...,
@@ -204,11 +217,11 @@ def evaluate_knn(
 
     Raises:
         NeighbourCountError: a k is more than the training images (or none of the default ones fits).
-        TemperatureError: it is not positive.
+        TemperatureError: the temperature is not positive.
         UnlabelledDataError, FeatureError, DataOptionError, EmptySourceError,
-        TooManyUnreadableImagesError: the data or the model cannot be used, see their descriptions.
+        TooManyUnreadableImagesError: the data or the model cannot be used.
     """
-    k = default_counts(len(train)) if k is None else k
+    k = choose_default_counts(len(train)) if k is None else k
     check_knn_options(k, temperature, len(train))
     options: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers, "after_batch": after_batch}
     bank, bank_labels = readable_features(model, train, transform, description="k-NN train", **options)
@@ -217,12 +230,12 @@ def evaluate_knn(
     return classify_features(named, FeaturesInMemory(queries, labels, test.class_names), k, temperature, model.device)
 
 
-def default_counts(bank_size: int) -> list[int]:
+def choose_default_counts(bank_size: int) -> list[int]:
     return [count for count in DEFAULT_K if count <= bank_size]
 
 
 class FeaturesInMemory(NamedTuple):
-    """Features [N, C], their labels [N], and the names of the labels; as `FeatureBank`."""
+    """Holds features `[N, C]`, labels `[N]` and the names of classes in memory, with the interface of `FeatureBank`."""
 
     features: Tensor
     labels: Tensor
@@ -239,10 +252,10 @@ def classify_features(
     temperature: float,
     device: torch.device,
 ) -> dict[str, float]:
-    """As `evaluate_knn`, of features that are there already."""
+    """Classifies features that are already computed; returns the result that `evaluate_knn` describes."""
     check_knn_options(k, temperature, len(bank.labels))
     bank_labels, labels, num_classes = align_labels(bank.labels, queries.labels, bank.class_names, queries.class_names)
-    where = device if device.type == "cuda" else "cpu"  # the votes are float64, which not every device has
+    where = device if device.type == "cuda" else "cpu"  # the votes are float64, which some devices lack
     votes = Votes(list(k), num_classes, temperature, where)
     rankings = share_rankings(votes, queries.pieces(QUERY_CHUNK), bank.pieces(BANK_CHUNK), bank_labels)
     result: dict[str, float] = {
@@ -259,5 +272,5 @@ def classify_features(
 def evaluate_banks(
     bank: FeatureBank, queries: FeatureBank, *, k: Sequence[int] | None, temperature: float, device: torch.device
 ) -> dict[str, float]:
-    """As `evaluate_knn`, of features on disk."""
-    return classify_features(bank, queries, default_counts(len(bank)) if k is None else k, temperature, device)
+    """Classifies features on disk; returns the result that `evaluate_knn` describes."""
+    return classify_features(bank, queries, choose_default_counts(len(bank)) if k is None else k, temperature, device)

@@ -1,12 +1,13 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Linear classifiers of features that are there already: logistic regression by L-BFGS, ridge in closed form.
+"""Fits linear classifiers to features in memory: logistic regression by L-BFGS, ridge regression in closed form.
 
-All minimise a mean over the images plus `l2 / 2` times the squared norm of the weights, not of the biases:
+All minimise the mean loss of the images plus `l2 / 2` times the squared norm of the weights. Biases are not penalised.
 
-    logistic     cross entropy; scikit-learn's LogisticRegression with C = 1 / (l2 N)
-    one vs rest  for images of several classes: a logistic regression of each class against the others
-    ridge        half the squared distance to +1 for the class and -1 for the others; its RidgeClassifier, alpha = l2 N
+    logistic     cross entropy; equals scikit-learn's LogisticRegression with C = 1 / (l2 N)
+    one vs rest  a logistic regression of each class against the others, for images with several classes
+    ridge        half the squared distance to +1 for the class and -1 for the others; equals scikit-learn's
+                 RidgeClassifier with alpha = l2 N
 """
 
 from collections.abc import Callable, Sequence
@@ -23,32 +24,32 @@ from modeling_esvit.errors import EsViTError
 
 ROWS = 8192  # images whose logits exist at a time
 MAX_ITERATIONS = 1000
-TOLERANCE = 1e-6  # largest entry of the gradient at which L-BFGS ends
+TOLERANCE = 1e-6  # L-BFGS ends when no entry of the gradient is larger
 
 
 class HeldOutError(EsViTError, ValueError):
-    """No image can be held out, or too few are there."""
+    """Raised when there are too few images to hold any out, or a number of shots cannot be used."""
 
 
 class Linear(NamedTuple):
-    """logits = features @ weight.T + bias; [K, C] and [K]."""
+    """Holds a linear classifier, `logits = features @ weight.T + bias`, with weight `[K, C]` and bias `[K]`."""
 
     weight: Tensor
     bias: Tensor
 
-    def scores(self, features: Tensor) -> Tensor:
-        """Logits [N, K] on the CPU."""
-        return torch.cat([self.logits(rows).cpu() for rows in features.split(ROWS)])
+    def score(self, features: Tensor) -> Tensor:
+        """Returns the logits `[N, K]` of features `[N, C]`, on the CPU."""
+        return torch.cat([self.compute_logits(rows).cpu() for rows in features.split(ROWS)])
 
-    def ranking(self, features: Tensor, k: int = 5) -> Tensor:
-        """The k most likely classes of [N, C], best first, -1 where there are fewer: [N, k] on the CPU."""
-        best = [self.best(rows, k) for rows in features.split(ROWS)]
+    def rank(self, features: Tensor, k: int = 5) -> Tensor:
+        """Returns the k most likely classes of features `[N, C]`, best first: `[N, k]` on the CPU, padded with -1."""
+        best = [self.rank_rows(rows, k) for rows in features.split(ROWS)]
         return F.pad(torch.cat(best), (0, max(k - len(self.bias), 0)), value=-1)
 
-    def best(self, features: Tensor, k: int) -> Tensor:
-        return self.logits(features).topk(min(k, len(self.bias)), dim=1).indices.cpu()
+    def rank_rows(self, features: Tensor, k: int) -> Tensor:
+        return self.compute_logits(features).topk(min(k, len(self.bias)), dim=1).indices.cpu()
 
-    def logits(self, features: Tensor) -> Tensor:
+    def compute_logits(self, features: Tensor) -> Tensor:
         return F.linear(features.to(self.weight), self.weight, self.bias)
 
 
@@ -57,15 +58,18 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # logits [n, K] and targets of n imag
 
 
 def fit_logistic(features: Tensor, labels: Tensor, num_classes: int, l2: Sequence[float]) -> list[Linear]:
-    """For each l2 the multinomial logistic regression of labels [N] on features [N, C], in float64, on their device.
+    """Fits a multinomial logistic regression for each l2 to features `[N, C]` and labels `[N]`.
 
-    Each fit begins with the result of the next larger l2.
+    Computes in float64 on the device of the features. Each fit starts from the result of the next larger l2.
     """
     return fit_by_descent(partial(F.cross_entropy, reduction="sum"), features, labels, num_classes, l2)
 
 
 def fit_one_vs_rest(features: Tensor, targets: Tensor, num_classes: int, l2: Sequence[float]) -> list[Linear]:
-    """As `fit_logistic`, of targets [N, K], 1 for each class of an image and else 0: K regressions side by side."""
+    """Fits K binary logistic regressions side by side for each l2, to features `[N, C]` and targets `[N, K]`.
+
+    A target is 1 for each class of an image and 0 for the others. `fit_logistic` describes the rest.
+    """
     loss = partial(F.binary_cross_entropy_with_logits, reduction="sum")
     return fit_by_descent(loss, features, targets.double(), num_classes, l2)
 
@@ -82,7 +86,7 @@ def fit_by_descent(
 
 
 def descend(loss: Loss, features: Tensor, targets: Tensor, start: Tensor, l2: float) -> Tensor:
-    """Weights and biases [K, C + 1] at the minimum."""
+    """Returns weights and biases `[K, C + 1]` at the minimum."""
     parameters = start.clone().requires_grad_()
     optimizer = torch.optim.LBFGS(
         [parameters],
@@ -110,9 +114,9 @@ def descend(loss: Loss, features: Tensor, targets: Tensor, start: Tensor, l2: fl
 
 
 def fit_ridge(features: Tensor, labels: Tensor, num_classes: int, l2: Sequence[float]) -> list[Linear]:
-    """For each l2 the ridge regression of +1 (the label's class) and -1 on features [N, C], in float64.
+    """Fits a ridge regression for each l2 to features `[N, C]`, with the target +1 for the label's class and -1 else.
 
-    One pass over the features and one eigendecomposition of [C, C] serve all of them.
+    Computes in float64. One pass over the features and one eigendecomposition of `[C, C]` serve all values of l2.
     """
     count, mean = len(features), torch.stack([rows.double().sum(dim=0) for rows in features.split(ROWS)]).sum(dim=0)
     mean = mean / count
@@ -131,11 +135,11 @@ def fit_ridge(features: Tensor, labels: Tensor, num_classes: int, l2: Sequence[f
 SOLVERS: dict[str, Fit] = {"logistic": fit_logistic, "ridge": fit_ridge}
 
 
-def held_out(labels: Tensor, share: float, seed: int) -> Tensor:
-    """Which images [N] are held out: of each class `share`, rounded, at least one stays.
+def draw_held_out(labels: Tensor, share: float, seed: int) -> Tensor:
+    """Draws the images to hold out, as a mask `[N]`: a rounded `share` of each class, of which at least one stays.
 
     Raises:
-        HeldOutError: none is, since every class has too few.
+        HeldOutError: every class has too few images, so that none is held out.
     """
     chosen = torch.zeros(len(labels), dtype=torch.bool)
     generator = np.random.default_rng(seed)
@@ -144,26 +148,29 @@ def held_out(labels: Tensor, share: float, seed: int) -> Tensor:
         chosen[rows[: min(round(share * len(rows)), len(rows) - 1)]] = True
     if not chosen.any():
         raise HeldOutError(
-            f"{len(labels)} training images of {len(labels.unique())} classes are too few to hold a share of {share} "
-            "out, which chooses l2. Only linear_features.py needs none, if it is given one --l2."
+            f"{len(labels)} training images of {len(labels.unique())} classes are too few to hold out a share of "
+            f"{share}, which chooses l2. Use more images. linear_features.py also works if it is given one --l2."
         )
     return chosen
 
 
-def chosen_l2(
+def choose_l2_by_accuracy(
     fit: Fit, features: Tensor, labels: Tensor, num_classes: int, l2: Sequence[float], share: float, seed: int
 ) -> tuple[float, dict[float, float]]:
-    """The l2 with the highest top-1 accuracy on a held-out part, of equal ones the largest; and all accuracies."""
-    aside = held_out(labels, share, seed).to(features.device)
+    """Returns the l2 with the best top-1 accuracy on a held-out part, the largest of several, and all accuracies."""
+    aside = draw_held_out(labels, share, seed).to(features.device)
     fits = fit(features[~aside], labels[~aside], num_classes, l2)
     truth = labels[aside].cpu()
-    scores = [(linear.ranking(features[aside], 1)[:, 0] == truth).double().mean().item() for linear in fits]
+    scores = [(linear.rank(features[aside], 1)[:, 0] == truth).double().mean().item() for linear in fits]
     found = dict(zip(l2, scores, strict=True))
     return max(found, key=lambda penalty: (found[penalty], penalty)), found
 
 
 def draw_shots(labels: Tensor, shots: str, seed: int) -> Tensor:
-    """Row numbers of a subset of the images: "1%" of each class (rounded, at least one), or so many ("5") of each.
+    """Draws a subset of the images and returns its row numbers.
+
+    Args:
+        shots: a share of each class ("1%", rounded, at least one image), or a number of images of each ("5").
 
     Raises:
         HeldOutError: `shots` is neither.
@@ -172,9 +179,11 @@ def draw_shots(labels: Tensor, shots: str, seed: int) -> Tensor:
     try:
         number = float(shots.removesuffix("%")) if share else int(shots)
     except ValueError as error:
-        raise HeldOutError(f"{shots!r} is neither a share such as 1% nor a number of images a class.") from error
+        raise HeldOutError(f"{shots!r} is neither a share such as 1% nor a number of images such as 5.") from error
     if number <= 0 or (share and number > 100):
-        raise HeldOutError(f"{shots!r} images of each class cannot be drawn: name up to 100%, or 1 or more.")
+        raise HeldOutError(
+            f"{shots!r} images of each class cannot be drawn. Name a share up to 100%, or a number from 1 on."
+        )
     generator, rows = np.random.default_rng(seed), []
     for label in labels.unique().tolist():
         own = generator.permutation((labels == label).nonzero()[:, 0].cpu().numpy())

@@ -28,7 +28,7 @@ def open_features_folder(given: Path | None) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="features-") as own:
         [folder] = broadcast_object_list([own])
         yield Path(folder)
-        state.wait_for_everyone()  # the main process deletes it
+        state.wait_for_everyone()  # before the main process deletes the folder
 
 
 @contextmanager

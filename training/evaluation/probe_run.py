@@ -27,29 +27,31 @@ from training.features.frozen_models import FrozenModel, block_features, trainin
 
 
 IN_RECIPES = ("lr", "n_last_blocks", "epochs", "batch_size", "seed")
-VIEW = 0  # as a number of blocks: the view feature
+VIEW = 0  # the number of blocks that stands for the view feature
 PIECE = 512  # test images that are classified at a time
 
 
 class ProbeError(EsViTError, ValueError):
-    """An option of a linear probe that cannot be, or an output folder that another probe has begun."""
+    """Raised when an option of a linear probe cannot be used, or another probe has begun in the output folder."""
 
 
 def check_probe_options(options: argparse.Namespace, world: int) -> None:
-    """Raises:
-    ProbeError: a value that cannot be.
+    """Checks the options of a linear probe.
+
+    Raises:
+        ProbeError: an option has an impossible value.
     """
     if options.epochs < 1 or not all(0 < lr < math.inf for lr in options.lr) or min(options.n_last_blocks) < 0:
-        raise ProbeError("epochs must be at least 1, lr positive and finite, n_last_blocks at least 0.")
+        raise ProbeError("epochs must be at least 1, each lr positive and finite, each n_last_blocks at least 0.")
     if VIEW in options.n_last_blocks and len(set(options.n_last_blocks)) > 1:
-        raise ProbeError("n_last_blocks 0, the view feature, stands alone: beside other numbers use 1, the last block.")
+        raise ProbeError("n_last_blocks 0, the view feature, stands alone. Beside other numbers use 1, the last block.")
     if options.batch_size % world:
         raise ProbeError(f"batch_size {options.batch_size} must be a multiple of the {world} processes.")
 
 
 @torch.no_grad()
 def make_settings(options: argparse.Namespace, model: FrozenModel) -> list[Setting]:
-    """A classifier for each number of blocks and learning rate. Features of fewer blocks are the last columns."""
+    """Makes a classifier for each number of blocks and learning rate. Fewer blocks are the last columns."""
     (height, width), numbers = ProbeView(*training_view(model)).size, sorted(set(options.n_last_blocks))
     image = torch.zeros(1, 3, height, width, device=model.model.device, dtype=model.model.dtype)
     widths = {n: block_features(model.model, n or None)(image).shape[1] for n in numbers}
@@ -57,14 +59,16 @@ def make_settings(options: argparse.Namespace, model: FrozenModel) -> list[Setti
 
 
 def number_labels(source: ImageSource, bank: FeatureBank, num_classes: int | None) -> tuple[Tensor, int]:
-    """The test labels as the training data number them, or NO_CLASS; and the number of classes.
+    """Numbers the test labels as the training data do, or as NO_CLASS; also returns the number of classes.
 
     Raises:
-        ProbeError: the training data name no classes, and `num_classes` does not say how many there are.
+        ProbeError: the training data name no classes, and `num_classes` is None.
     """
     names = source.class_names
     if names is None and num_classes is None:
-        raise ProbeError("the labels of the training data have no names: say how many there are with --num_classes.")
+        raise ProbeError(
+            "the classes of the training data have no names. Give the number of classes with --num_classes."
+        )
     count = len(names) if names is not None else int(num_classes or 0)
     labels = bank.labels
     if names is not None and bank.class_names is not None:
@@ -73,8 +77,8 @@ def number_labels(source: ImageSource, bank: FeatureBank, num_classes: int | Non
     return labels.where(labels < count, NO_CLASS), count
 
 
-class Probing:
-    """A linear probe under way: classifiers, images, and the accuracies of the epochs so far."""
+class ProbeRun:
+    """Holds the state of a linear probe: classifiers, images, and the accuracies of the epochs so far."""
 
     def __init__(self, options: argparse.Namespace, model: FrozenModel, source: ImageSource, bank: FeatureBank) -> None:
         self.options, self.model, self.bank = options, model, bank
@@ -97,7 +101,7 @@ class Probing:
 
     def run(self) -> None:
         self.resume()
-        steps = self.images.num_steps()
+        steps = self.images.count_steps()
         total, done = steps * self.options.epochs, steps * len(self.history)
         with tqdm(desc="linear probe", total=total, initial=done, unit="step", disable=not self.on_main) as bar:
             for epoch in range(len(self.history), self.options.epochs):
@@ -114,30 +118,30 @@ class Probing:
         return self.process.is_main_process
 
     def train(self, epoch: int, bar: tqdm) -> dict[str, float | None]:
-        """The mean loss of each classifier over the steps of an epoch; None of one that diverged.
+        """Trains for an epoch; returns the mean loss of each classifier, or None for one that diverged.
 
         Raises:
             FeatureError: the model gave NaN or infinity for a crop.
         """
         losses = []
-        for batch in self.images.epoch(epoch, self.options.workers):
-            losses.append(self.probes.step(*self.features(batch)))
+        for batch in self.images.load_epoch(epoch, self.options.workers):
+            losses.append(self.probes.step(*self.compute_features(batch)))
             bar.update()
         if not self.finite:
             raise FeatureError(
-                f"the feature of a crop of epoch {epoch + 1} is not finite: the model's weights are broken, or "
-                f"overflow in {self.model.model.dtype}."
+                f"the feature of a crop of epoch {epoch + 1} is not finite. Either the model's weights are broken, or "
+                f"the model overflows in {self.model.model.dtype}."
             )
         mean = torch.stack(losses).mean(dim=0).tolist()
         named = zip(self.probes.settings, mean, strict=True)
         return {setting.name: loss if math.isfinite(loss) else None for setting, loss in named}
 
     @torch.no_grad()
-    def features(self, batch: list[LoadedImage]) -> tuple[Tensor, Tensor]:
-        """Features [b, C] and labels [b] of the images that could be read.
+    def compute_features(self, batch: list[LoadedImage]) -> tuple[Tensor, Tensor]:
+        """Computes features `[b, C]` of the images that could be read; returns them with their labels `[b]`.
 
         Raises:
-            ProbeError: a label is none of the classes.
+            ProbeError: a label is not one of the classes.
             TooManyUnreadableImagesError: more than `SkipLog` allows.
         """
         model = self.model.model
@@ -145,7 +149,7 @@ class Probing:
         readable = [image for image in batch if image.pixels is not None]
         for image in readable:
             if image.label >= self.num_classes:
-                raise ProbeError(f"{image.name} has the label {image.label}; there are {self.num_classes} classes.")
+                raise ProbeError(f"{image.name} has the label {image.label}, but there are {self.num_classes} classes.")
         labels = torch.tensor([image.label for image in readable], dtype=torch.int64, device=model.device)
         if not readable:
             return torch.empty(0, max(setting.width for setting in self.probes.settings), device=model.device), labels
@@ -155,10 +159,10 @@ class Probing:
         return features, labels
 
     def evaluate(self) -> dict[str, dict[str, float]]:
-        """{"top1": ..., "top5": ...} in 0..1 of each classifier on the test images, which the processes share."""
+        """Returns {"top1": share in 0..1, "top5": ...} of each classifier. The processes share the test images."""
         pieces = self.bank.pieces(PIECE)
         mine = range(len(pieces))[self.process.process_index :: self.process.num_processes]
-        found = [(number, self.probes.rankings(pieces[number])) for number in mine]
+        found = [(number, self.probes.rank(pieces[number])) for number in mine]
         rankings = torch.cat([ranking for _, ranking in sorted(gather_object(found), key=lambda each: each[0])], dim=1)
         return {
             setting.name: score_top_k(ranking, self.labels)
@@ -170,8 +174,10 @@ class Probing:
         return self.options.output_dir / "state.pt"
 
     def resume(self) -> None:
-        """Raises:
-        ProbeError: the folder holds the state of a probe with other options, model or data.
+        """Continues from the state in the output folder, if there is one.
+
+        Raises:
+            ProbeError: the state is that of a probe with other options, another model or other data.
         """
         if not self.state_file.is_file():
             return
@@ -179,8 +185,8 @@ class Probing:
         changed = [name for name, value in self.key.items() if state["key"].get(name) != value]
         if changed:
             raise ProbeError(
-                f"{self.options.output_dir} holds a probe with other {', '.join(changed)}: call as before, or name "
-                "another --output_dir."
+                f"{self.options.output_dir} holds a probe with other {', '.join(changed)}. Repeat that "
+                "command, or name another --output_dir."
             )
         self.history = state["history"]
         self.probes.load_state(state["probes"])
@@ -193,7 +199,7 @@ class Probing:
         self.process.wait_for_everyone()
 
     def summarise(self) -> dict[str, Any]:
-        """By classifier the accuracy of its best and of its last epoch, and `best` of all."""
+        """Returns the result: for each classifier the scores of its best and last epoch, and the best classifier."""
         classifiers = {}
         for setting in self.probes.settings:
             epochs = [scores[setting.name] for scores in self.history]

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Linear classifiers of one feature, trained together: several learning rates and numbers of last blocks."""
+"""Trains linear classifiers of one feature together, with several learning rates and numbers of last blocks."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,18 +13,18 @@ from torch.nn import functional as F
 
 MOMENTUM = 0.9
 INITIAL_STD = 0.01
-REFERENCE_BATCH = 256  # images a step that a learning rate is meant for
+REFERENCE_BATCH = 256  # images in a step, to which learning rates refer
 
 
 class Setting(NamedTuple):
-    """What a classifier is trained with: the last columns of the feature, and the learning rate for 256 images."""
+    """Holds the settings of a classifier: the last `width` columns of a feature, and the learning rate (256 images)."""
 
     name: str
     width: int
     lr: float
 
 
-def new_linear(width: int, num_classes: int, seed: int) -> nn.Linear:
+def make_linear(width: int, num_classes: int, seed: int) -> nn.Linear:
     linear = nn.Linear(width, num_classes)
     nn.init.normal_(linear.weight, std=INITIAL_STD, generator=torch.Generator().manual_seed(seed))
     nn.init.zeros_(linear.bias)
@@ -32,15 +32,15 @@ def new_linear(width: int, num_classes: int, seed: int) -> nn.Linear:
 
 
 class LinearProbes:
-    """Every classifier sees the same features and is trained as if it were alone.
+    """Trains every classifier on the same features, as if it were alone.
 
-    Classifiers of one width are one matrix product. Weights begin as normal of standard deviation 0.01 (by `seed`),
-    biases as 0; SGD of momentum 0.9 without weight decay; learning rate `lr * batch_size / 256`, by a cosine over the
-    epochs.
+    All classifiers of one width are one matrix product. Weights start normal with standard deviation 0.01 (drawn by
+    `seed`), biases at 0. SGD has momentum 0.9 and no weight decay. The learning rate starts at `lr * batch_size / 256`
+    and follows a cosine over the epochs.
 
     Args:
-        settings: of the classifiers.
-        batch_size: images a step, of all processes together.
+        settings: one for each classifier.
+        batch_size: images in a step of all processes together.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class LinearProbes:
         device: torch.device | str,
     ) -> None:
         self.settings, self.device = list(settings), device
-        self.linears = nn.ModuleList(new_linear(setting.width, num_classes, seed) for setting in settings).to(device)
+        self.linears = nn.ModuleList(make_linear(setting.width, num_classes, seed) for setting in settings).to(device)
         scale = batch_size / REFERENCE_BATCH
         groups = [
             {"params": linear.parameters(), "lr": setting.lr * scale}
@@ -63,8 +63,8 @@ class LinearProbes:
         self.optimizer = torch.optim.SGD(groups, momentum=MOMENTUM)
         self.scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, epochs)
 
-    def logits(self, features: Tensor) -> list[Tensor]:
-        """Features [B, C] -> [B, num_classes] of each classifier."""
+    def compute_logits(self, features: Tensor) -> list[Tensor]:
+        """Returns the logits `[B, num_classes]` of each classifier for features `[B, C]`."""
         result: list[Tensor] = [features] * len(self.settings)
         for width in {setting.width for setting in self.settings}:
             numbers = [number for number, setting in enumerate(self.settings) if setting.width == width]
@@ -76,11 +76,13 @@ class LinearProbes:
         return result
 
     def step(self, features: Tensor, labels: Tensor) -> Tensor:
-        """One step on the batches [b, C], [b] of all processes, which all call it; b may be 0.
+        """Takes one step; returns the mean loss `[classifiers]` over the batches of all processes.
 
-        Returns the mean loss of each classifier over the whole batch.
+        All processes must call it, each with its own features `[b, C]` and labels `[b]`, where b may be 0.
         """
-        losses = torch.stack([F.cross_entropy(logits, labels, reduction="sum") for logits in self.logits(features)])
+        losses = torch.stack(
+            [F.cross_entropy(logits, labels, reduction="sum") for logits in self.compute_logits(features)]
+        )
         self.optimizer.zero_grad()
         losses.sum().backward()
         parameters = list(self.linears.parameters())
@@ -99,9 +101,12 @@ class LinearProbes:
         self.scheduler.step()
 
     @torch.no_grad()
-    def rankings(self, features: Tensor, k: int = 5) -> Tensor:
-        """The k most likely classes of [B, C], -1 where there are fewer: [classifiers, B, k] on the CPU."""
-        best = [logits.topk(min(k, logits.shape[1]), dim=1).indices for logits in self.logits(features.to(self.device))]
+    def rank(self, features: Tensor, k: int = 5) -> Tensor:
+        """Ranks the k most likely classes of features `[B, C]`: `[classifiers, B, k]` on the CPU, padded with -1."""
+        best = [
+            logits.topk(min(k, logits.shape[1]), dim=1).indices
+            for logits in self.compute_logits(features.to(self.device))
+        ]
         stacked = torch.stack(best)
         return F.pad(stacked, (0, k - stacked.shape[2]), value=-1).cpu()
 

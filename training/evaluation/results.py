@@ -15,7 +15,7 @@ from accelerate import PartialState
 
 from modeling_esvit.storage.atomic import write_text
 from training.data.named_data import split_data_name
-from training.evaluation.public_names import public_command, public_name
+from training.evaluation.public_names import make_public_command, make_public_name
 from training.state.figure_files import save_figure
 
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CardFigure:
-    """Holds a figure of a result for a model card, as `publish.py --metrics` takes it.
+    """Holds a figure of a result for a model card, in the form that `publish.py --metrics` takes.
 
     Attributes:
-        name: says what was measured, such as "k-NN top-1, k = 20".
+        name: the measure, such as "k-NN top-1, k = 20".
         value: a share in 0..1.
-        metric: as the Hub names it: "accuracy", ...
-        dataset, split: the data it was measured on, without folders of the machine.
-        task: as the Hub names it, one of `card_template.TASKS`.
+        metric: its name on the Hub, such as "accuracy".
+        dataset, split: the data of the measurement, without folders of the machine.
+        task: its name on the Hub, one of `card_template.TASKS`.
     """
 
     name: str
@@ -46,19 +46,19 @@ class CardFigure:
 def make_card_figures(
     values: Mapping[str, float], data: str, metric: str = "accuracy", task: str = "image-classification"
 ) -> list[CardFigure]:
-    """Returns figures by their names, measured on DATA or DATA:SPLIT."""
+    """Makes the figures of a model card from values by name, which were measured on DATA or DATA:SPLIT."""
     dataset, split = split_data_name(data)
-    return [CardFigure(name, value, metric, public_name(dataset), split, task) for name, value in values.items()]
+    return [CardFigure(name, value, metric, make_public_name(dataset), split, task) for name, value in values.items()]
 
 
 def make_knn_figures(result: Mapping[str, float], data: str) -> list[CardFigure]:
-    """Returns the figures of k-NN accuracies, which are named `k20_top1` and so on."""
+    """Makes the figures of a model card from k-NN accuracies, which a result names `k20_top1` and so on."""
     named = [name.split("_top") for name in result if "_top" in name]
     return make_card_figures({f"k-NN top-{top}, k = {k[1:]}": result[f"{k}_top{top}"] for k, top in named}, data)
 
 
 def describe_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Returns the entries of a result that say what was evaluated."""
+    """Returns the entries of a result that name the model and the data."""
     return {name: getattr(arguments, name) for name in ("model", "train", "test", "n_last_blocks")}
 
 
@@ -66,7 +66,9 @@ def describe_counts(result: Mapping[str, Any]) -> list[str]:
     """Returns the lines above a table that count classes and images."""
     lines = ["{classes} classes, {train_images} training and {test_images} test images.".format(**result)]
     if result["unknown_class_images"]:
-        lines.append("{unknown_class_images} test images are of no training class and count as wrong.".format(**result))
+        lines.append(
+            "{unknown_class_images} test images belong to no training class and count as wrong.".format(**result)
+        )
     return lines
 
 
@@ -89,12 +91,12 @@ def write_result(
 ) -> None:
     """Prints the table, and writes the result to `output`, with table (.md) and picture (.png) beside it.
 
-    The main process alone does so.
+    Only the main process does so.
 
     Args:
-        figures: become the entry "figures" of the file. Its entry "command" is the command that is running, in which
-            MODEL stands for the result's "model".
-        draw: makes the picture from the result.
+        figures: are added to the file as the entry "figures", together with the entry "command": the command that is
+            running, in which MODEL stands for the result's "model".
+        draw: makes the picture from the result. Without it there is no picture.
     """
     if not PartialState().is_main_process:
         return
@@ -103,7 +105,7 @@ def write_result(
         return
     output.parent.mkdir(parents=True, exist_ok=True)
     if figures:
-        command = public_command(sys.argv, str(result["model"]))
+        command = make_public_command(sys.argv, str(result["model"]))
         result = result | {"command": command, "figures": [asdict(figure) for figure in figures]}
     about = [f"{name}: {result[name]}" for name in ("train", "test", "data") if name in result]
     write_text(output, json.dumps(result, indent=2) + "\n")

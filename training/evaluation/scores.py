@@ -10,15 +10,15 @@ from torch import Tensor
 
 TOP_K = (1, 5)
 METRIC = Path(__file__).parent / "metrics" / "top_k_accuracy"
-NO_CLASS = -1  # in a ranking: no more classes; as a label: not a class of the training data
+NO_CLASS = -1  # pads rankings, and labels test images that belong to no training class
 
 
 def align_labels(
     train: Tensor, test: Tensor, train_names: list[str] | None, test_names: list[str] | None
 ) -> tuple[Tensor, Tensor, int]:
-    """Numbers the classes of the training data 0 .. n-1; test images get the same numbers, or NO_CLASS.
+    """Numbers the classes of the training data 0 .. n-1, and those of the test data alike, or as NO_CLASS.
 
-    Classes are the same if their names are; if either data set has no names, they are the same if their numbers are.
+    Classes are the same if their names are equal or, if either data set has no names, if their numbers are equal.
 
     Returns:
         train labels `[N]`, test labels `[M]`, n.
@@ -32,7 +32,7 @@ def align_labels(
 
 
 def score_top_k(ranking: Tensor, labels: Tensor) -> dict[str, float]:
-    """Returns {"top1": share in 0..1, "top5": ...} of rankings `[N, >= 5]`, best class first, of labels `[N]`."""
+    """Returns {"top1": share in 0..1, "top5": ...} for rankings `[N, >= 5]`, best class first, and labels `[N]`."""
     import evaluate
 
     metric = evaluate.load(str(METRIC), keep_in_memory=True)

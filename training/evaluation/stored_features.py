@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Trains and scores a linear classifier, and k-NN beside it, on features that are stored."""
+"""Trains and scores a linear classifier, and k-NN beside it, on stored features."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,24 +10,24 @@ import torch
 from torch import Tensor
 
 from training.evaluation.knn import TEMPERATURE, knn_predict
-from training.evaluation.linear_fit import SOLVERS, chosen_l2, draw_shots
+from training.evaluation.linear_fit import SOLVERS, choose_l2_by_accuracy, draw_shots
 from training.evaluation.scores import NO_CLASS, align_labels, score_top_k
 from training.features.bank import FeatureBank
 
 
-KNN_K = 20  # neighbours of the low-shot k-NN, or as many as there are images
+KNN_K = 20  # neighbours of the low-shot k-NN, or all images if there are fewer
 
 
 @dataclass(frozen=True)
 class FitOptions:
-    """Says how a linear classifier is trained on stored features.
+    """Holds the options of training a linear classifier on stored features.
 
     Attributes:
         solver: a name of `linear_fit.SOLVERS`.
-        l2: weights of the penalty to choose from.
-        held_out: share of the training images that the choice is made on.
-        shots: how many images of each class are used, as shares ("1%") or numbers; None uses all.
-        seeds: of the draws of images, one result each.
+        l2: penalties to choose from.
+        held_out: share of the training images that is held out for the choice.
+        shots: numbers of training images of each class, as shares ("1%") or counts ("5"). None uses all images once.
+        seeds: seeds of the draws, with one result each.
     """
 
     solver: str
@@ -40,14 +40,14 @@ class FitOptions:
 def train_and_score(
     options: FitOptions, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], classes: int, seed: int
 ) -> dict[str, Any]:
-    """Accuracies of the classifier of `train` on `test`, features and labels each, and the l2 that was chosen."""
+    """Trains on `train`, and returns the accuracies on `test` with the chosen l2; both are features and labels."""
     fit = SOLVERS[options.solver]
     l2, scores = options.l2[0], dict[float, float]()
     if len(options.l2) > 1:
-        l2, scores = chosen_l2(fit, *train, classes, options.l2, options.held_out, seed)
+        l2, scores = choose_l2_by_accuracy(fit, *train, classes, options.l2, options.held_out, seed)
     [linear] = fit(*train, classes, [l2])
     held_out = {f"{penalty:g}": score for penalty, score in scores.items()}
-    return score_top_k(linear.ranking(test[0]), test[1]) | {"l2": l2, "held_out_top1": held_out}
+    return score_top_k(linear.rank(test[0]), test[1]) | {"l2": l2, "held_out_top1": held_out}
 
 
 def score_neighbours(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], classes: int) -> dict[str, float]:
@@ -59,7 +59,7 @@ def score_neighbours(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], 
 def score_low_shot(
     options: FitOptions, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], classes: int
 ) -> Iterator[dict[str, Any]]:
-    """For each of `shots`: the number of images, and top-1 of both classifiers for each seed."""
+    """Yields for each of `shots` the number of images, and top-1 of both classifiers for each seed."""
     for shots in options.shots:
         draws = [draw_shots(train[1].cpu(), shots, seed) for seed in options.seeds]
         parts = [(train[0][rows.to(train[0].device)], train[1][rows.to(train[1].device)]) for rows in draws]
@@ -80,7 +80,7 @@ def evaluate_features(
     options: FitOptions, bank: FeatureBank, queries: FeatureBank, device: torch.device
 ) -> dict[str, Any]:
     labels, test_labels, classes = align_labels(bank.labels, queries.labels, bank.class_names, queries.class_names)
-    where = device if device.type == "cuda" else torch.device("cpu")  # float64, which not every device has
+    where = device if device.type == "cuda" else torch.device("cpu")  # some devices lack float64
     train = bank.features().to(where), labels.to(where)
     test = queries.features(), test_labels
     result = {

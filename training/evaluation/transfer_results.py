@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Describes the results of a transfer evaluation: of one data set, of all, and beside those of a second model."""
+"""Makes the results of a transfer evaluation: of one data set, of all, and compared with a second model."""
 
 import argparse
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from training.evaluation.transfer_sets import TransferSet, TransferTableError, why_unavailable
+from training.evaluation.transfer_sets import TransferSet, TransferTableError, classify_failure
 
 
 MEASURED = "measured"
@@ -20,18 +20,18 @@ def describe_set(each: TransferSet) -> Outcome:
 
 
 def describe_failure(each: TransferSet, error: Exception) -> Outcome:
-    reason = " ".join(str(error).split()).replace("|", "/")  # it stands in a table
-    return describe_set(each) | {"status": why_unavailable(error), "reason": reason}
+    reason = " ".join(str(error).split()).replace("|", "/")  # must not break a Markdown table
+    return describe_set(each) | {"status": classify_failure(error), "reason": reason}
 
 
 def find_differences(each: TransferSet, found: Outcome) -> list[str]:
-    """What of the data is not as the table says, and test images that no answer can be right for."""
+    """Returns notes on data that differ from the table, and on test images that belong to no training class."""
     sizes = each.sizes or (found["train_images"], found["test_images"])
     stated = {"training images": sizes[0], "test images": sizes[1], "classes": each.classes or found["classes"]}
     counts = dict(zip(stated, (found["train_images"], found["test_images"], found["classes"]), strict=True))
     notes = [f"{counts[name]:,} {name}, not {stated[name]:,}" for name in stated if counts[name] != stated[name]]
     unknown = found["unknown_class_images"]
-    return notes + ([f"{unknown:,} test images of no training class, which count as wrong"] if unknown else [])
+    return notes + ([f"{unknown:,} test images belong to no training class and count as wrong"] if unknown else [])
 
 
 def read_scores(results: dict[str, Outcome]) -> dict[str, float]:
@@ -52,7 +52,7 @@ def summarise(options: argparse.Namespace, results: dict[str, Outcome]) -> dict[
 
 
 def compare(results: dict[str, Outcome], name: str, others: dict[str, Outcome]) -> dict[str, Any]:
-    """Over the data sets that both were measured on, in the same metric; what another metric measured is left out."""
+    """Compares two models over the data sets that both were measured on with the same metric."""
     others = {each: found for each, found in others.items() if found["metric"] == results.get(each, found)["metric"]}
     ours, theirs = read_scores(results), read_scores(others)
     both = [each for each in ours if each in theirs]
@@ -68,8 +68,10 @@ def compare(results: dict[str, Outcome], name: str, others: dict[str, Outcome]) 
 
 
 def read_result(path: Path) -> dict[str, Any]:
-    """Raises:
-    TransferTableError: the file is not what this command writes.
+    """Reads the model and the data sets of a result.
+
+    Raises:
+        TransferTableError: the file is not a result of `transfer.py`.
     """
     try:
         result = json.loads(path.read_text())

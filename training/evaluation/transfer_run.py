@@ -24,21 +24,22 @@ from training.evaluation.transfer_results import (
     read_result,
     summarise,
 )
-from training.evaluation.transfer_search import COARSE, SPANS, Standardisation, choose_l2, fit, tuning_parts
-from training.evaluation.transfer_sets import Part, TransferSet, common_labels, open_part
+from training.evaluation.transfer_search import COARSE, SPANS, Standardisation, choose_l2, fit, split_for_tuning
+from training.evaluation.transfer_sets import Part, TransferSet, open_part, unify_labels
 from training.features.bank import FeatureBank, checksum, make_bank
 from training.features.model_arguments import load_named_model
 
 
-FITS = len(COARSE) + 2 * len(SPANS) + 1  # of one data set, at most
+FITS = len(COARSE) + 2 * len(SPANS) + 1  # the most that a data set needs
 Parts = dict[str, tuple[Part, FeatureBank]]  # "train", "test" and maybe "validation"
 
 
 class Transfer:
-    """The evaluation of one model: all processes make the features, then the main one fits the classifiers.
+    """Evaluates one model. All processes compute the features, then the main one fits the classifiers.
 
-    output: has the results of data sets as they come. Those that it has already are not made again if they are of the
-    same features and settings.
+    Args:
+        output: receives the result of each data set as soon as it is there. Results that it already holds are reused if
+            they come from the same features and settings.
     """
 
     def __init__(self, options: argparse.Namespace, output: Path) -> None:
@@ -46,11 +47,11 @@ class Transfer:
         self.earlier = read_result(output)["datasets"] if output.exists() else {}
         self.model = load_named_model(options, options.n_last_blocks)
         device = self.model.model.device
-        self.device = device if device.type == "cuda" else torch.device("cpu")  # float64, which not every device has
+        self.device = device if device.type == "cuda" else torch.device("cpu")  # some devices lack float64
         self.found: dict[str, Parts | Outcome] = {}
 
     def make_features(self, sets: Sequence[TransferSet]) -> None:
-        self.found = {each.name: self.features(each) for each in sets}
+        self.found = {each.name: self.open_features(each) for each in sets}
 
     def fit_all(self, sets: Sequence[TransferSet]) -> dict[str, Outcome]:
         results: dict[str, Outcome] = {}
@@ -67,8 +68,11 @@ class Transfer:
                 write_text(self.output, json.dumps(kept, indent=2))
         return results
 
-    def features(self, each: TransferSet) -> Parts | Outcome:
-        """The parts with their features; or, if they cannot be had, the outcome that says why. For all processes."""
+    def open_features(self, each: TransferSet) -> Parts | Outcome:
+        """Opens the parts with their features. If that fails, returns the outcome that gives the reason.
+
+        All processes return a failure if one of them fails to open the data.
+        """
         parts, failure = {}, None
         try:
             parts = {name: open_part(each, data, self.options.streaming) for name, data in each.parts.items()}
@@ -90,26 +94,28 @@ class Transfer:
         except (EsViTError, OSError) as error:
             return describe_failure(each, error)
 
-    def key(self, each: TransferSet) -> str:
-        """Of the features of its parts and the settings."""
+    def compute_key(self, each: TransferSet) -> str:
+        """Returns a checksum of the features of a data set and the settings."""
         folders = [bank.parts.folder.name for _, bank in self.found[each.name].values()]
         return checksum([asdict(each), self.options.seed, *folders])
 
     def is_measured(self, each: TransferSet) -> bool:
-        """Whether `output` has the result of these features and settings, not of another model's, say."""
-        return "status" not in self.found[each.name] and self.earlier.get(each.name, {}).get("key") == self.key(each)
+        """Returns whether `output` already holds a result of the same features and settings."""
+        return "status" not in self.found[each.name] and self.earlier.get(each.name, {}).get("key") == self.compute_key(
+            each
+        )
 
     def measure(self, each: TransferSet, parts: Parts, bar: tqdm) -> Outcome:
         if self.is_measured(each):
             return self.earlier[each.name]
         try:
-            return {"key": self.key(each), **describe_set(each), **self.classify(each, parts, bar)}
+            return {"key": self.compute_key(each), **describe_set(each), **self.classify(each, parts, bar)}
         except (EsViTError, OSError) as error:
             return describe_failure(each, error)
 
     def classify(self, each: TransferSet, parts: Parts, bar: tqdm) -> Outcome:
         names = [name for name in ("train", "validation", "test") if name in parts]
-        labels = dict(zip(names, common_labels([parts[name] for name in names]), strict=True))
+        labels = dict(zip(names, unify_labels([parts[name] for name in names]), strict=True))
         targets = torch.cat([labels[name] for name in names[:-1]])
         features = torch.cat([parts[name][1].features() for name in names[:-1]])
         wanted = labels["test"]
@@ -118,12 +124,12 @@ class Transfer:
         else:
             targets, wanted, classes = align_labels(targets, wanted, None, None)
         held = len(labels.get("validation", ()))
-        tuning = tuning_parts(targets, held, per_class=each.tune_per_class, seed=self.options.seed)
-        standardised = Standardisation.of(features)
+        tuning = split_for_tuning(targets, held, per_class=each.tune_per_class, seed=self.options.seed)
+        standardised = Standardisation.from_features(features)
         features, targets = standardised(features).to(self.device), targets.to(self.device)
         l2, scores = choose_l2(each.metric, features, targets, classes, tuning, bar.update)
         [linear] = fit(each.metric, features, targets, classes, [l2])
-        found = score(each.metric, linear.scores(standardised(parts["test"][1].features())), wanted)
+        found = score(each.metric, linear.score(standardised(parts["test"][1].features())), wanted)
         unknown = int((wanted == NO_CLASS).sum()) if wanted.ndim == 1 else 0
         counts = {"train_images": len(targets), "test_images": len(wanted), "classes": classes}
         outcome = {"score": found, "l2": l2, **counts, "unknown_class_images": unknown}

@@ -126,7 +126,7 @@ def build_legend(models: dict[str, Any]) -> list[Line2D]:
 
 
 def write_title(result: dict[str, Any], factor: float | None) -> str:
-    about = f"Discs: published, on a V100; area by parameters. Red: measured on {result['device']},\n"
+    about = f"Discs: published, on a V100; area by parameters. Red: measured on {result['device']}"
     if factor is None:
-        return f"{about}with nothing published among them: not on one scale."
-    return f"{about}times {factor:.3g} (see throughput.py). On the lower edge: no accuracy given."
+        return f"{about}.\nNo measured model is published, so the two scales differ."
+    return f"{about},\ntimes {factor:.3g} (throughput.py explains the factor). On the lower edge: no accuracy given."

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from modeling_esvit import EsViTForPreTraining, EsViTModel
-from training.evaluation.public_names import on_hub
+from training.evaluation.public_names import is_on_hub
 from training.evaluation.results import CardFigure, make_knn_figures
 from training.publishing.card_template import (
     TASKS,
@@ -134,8 +134,8 @@ def build_card(
         repo_id,
         license,
         figures=[figure for figures, _ in results for figure in figures],
-        datasets=[data] if data and on_hub(data) else [],
-        base_model=base_model or (start if start and on_hub(start) else None),
+        datasets=[data] if data and is_on_hub(data) else [],
+        base_model=base_model or (start if start and is_on_hub(start) else None),
         facts={
             **architecture,
             "summary": describe_model(options),

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import PRETRAINING_INDEX
-from training.evaluation.public_names import public_name
+from training.evaluation.public_names import make_public_name
 from training.monitoring.monitor import parse_record
 from training.options.pretrain_options import FREE_TO_CHANGE
 from training.state.checkpoint_folders import PROGRESS
@@ -54,7 +54,7 @@ class Source:
     def public_options(self) -> dict[str, Any]:
         """Returns the options, with data sources by their public names."""
         names = [name for name in DATA_OPTIONS if self.options.get(name) is not None]
-        return self.options | {name: public_name(str(self.options[name])) for name in names}
+        return self.options | {name: make_public_name(str(self.options[name])) for name in names}
 
     def recipe(self) -> dict[str, Any]:
         """Returns the options that decide the result; the others mostly name folders of the machine."""

@@ -15,12 +15,12 @@ import training.evaluation.linear_fit as feature_classifiers
 from training.evaluation.knn import knn_predict
 from training.evaluation.linear_fit import (
     HeldOutError,
-    chosen_l2,
+    choose_l2_by_accuracy,
+    draw_held_out,
     draw_shots,
     fit_logistic,
     fit_one_vs_rest,
     fit_ridge,
-    held_out,
 )
 
 
@@ -31,7 +31,7 @@ def test_one_vs_rest_equals_scikit_learn():
     for l2, linear in zip((0.1, 0.01), fit_one_vs_rest(features, targets, 3, [0.1, 0.01]), strict=True):
         judge = OneVsRestClassifier(LogisticRegression(C=1 / (l2 * 90), tol=1e-8, max_iter=5000))
         expected = judge.fit(features.double().numpy(), targets.numpy()).predict_proba(features.double().numpy())
-        np.testing.assert_allclose(linear.scores(features).sigmoid().numpy(), expected, atol=2e-5)
+        np.testing.assert_allclose(linear.score(features).sigmoid().numpy(), expected, atol=2e-5)
 
 
 def random_data() -> tuple[torch.Tensor, torch.Tensor]:
@@ -60,7 +60,7 @@ def test_equals_scikit_learn(data, monkeypatch):
         ridge = RidgeClassifier(alpha=l2 * len(labels)).fit(features.double().numpy(), labels.numpy())
         np.testing.assert_allclose(ours.weight.numpy(), ridge.coef_, atol=1e-6)
         np.testing.assert_allclose(ours.bias.numpy(), ridge.intercept_, atol=1e-6)
-        assert np.array_equal(ours.ranking(features)[:, 0].numpy(), ridge.predict(features.double().numpy()))
+        assert np.array_equal(ours.rank(features)[:, 0].numpy(), ridge.predict(features.double().numpy()))
 
 
 def test_neighbours_equal_scikit_learn():
@@ -77,21 +77,21 @@ def test_neighbours_equal_scikit_learn():
 @pytest.mark.parametrize("fit", [fit_logistic, fit_ridge])
 def test_penalty_is_chosen_on_what_was_held_out(fit):
     features, labels = digits()
-    l2, scores = chosen_l2(fit, features, labels, 10, [1e-3, 1e3], share=0.2, seed=0)
+    l2, scores = choose_l2_by_accuracy(fit, features, labels, 10, [1e-3, 1e3], share=0.2, seed=0)
     assert l2 == 1e-3 and scores[1e-3] > scores[1e3]
-    aside = held_out(labels, 0.2, seed=0)
+    aside = draw_held_out(labels, 0.2, seed=0)
     assert [int((labels[aside] == label).sum()) for label in range(10)] == [
         round(0.2 * int((labels == label).sum())) for label in range(10)
     ]
-    assert not torch.equal(aside, held_out(labels, 0.2, seed=1))
+    assert not torch.equal(aside, draw_held_out(labels, 0.2, seed=1))
     with pytest.raises(HeldOutError, match="given one --l2"):
-        held_out(torch.arange(5), 0.2, seed=0)
+        draw_held_out(torch.arange(5), 0.2, seed=0)
 
 
 @pytest.mark.parametrize("fit", [fit_logistic, fit_ridge])
 def test_one_class(fit):
     [linear] = fit(torch.randn(4, 3), torch.zeros(4, dtype=torch.int64), 1, [0.1])
-    assert linear.ranking(torch.randn(2, 3)).tolist() == [[0, -1, -1, -1, -1]] * 2
+    assert linear.rank(torch.randn(2, 3)).tolist() == [[0, -1, -1, -1, -1]] * 2
 
 
 def test_shots_of_each_class():

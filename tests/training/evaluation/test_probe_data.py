@@ -53,8 +53,8 @@ def test_processes_share_the_batches_of_one(model_folder, images):
 
     def epoch(rank, world):
         probe_images = ProbeImages(open_source(images[0]), model, seed=0, batch_size=6, rank=rank, world=world)
-        batches = list(probe_images.epoch(1, threads=2))
-        assert len(batches) == probe_images.num_steps() == 3
+        batches = list(probe_images.load_epoch(1, threads=2))
+        assert len(batches) == probe_images.count_steps() == 3
         return batches
 
     alone, shared = epoch(0, 1), [epoch(rank, 3) for rank in range(3)]

@@ -36,6 +36,6 @@ def test_each_classifier_is_trained_as_if_alone():
     for ours, (_, linear, _) in zip(together.linears, alone, strict=True):
         torch.testing.assert_close(ours.weight, linear.weight)
         torch.testing.assert_close(ours.bias, linear.bias)
-    ranking = together.rankings(batches[0][0])
+    ranking = together.rank(batches[0][0])
     assert ranking.shape == (3, 6, 5) and (ranking[..., 4] == -1).all()
     assert torch.equal(ranking[1, :, 0], alone[1][1](batches[0][0][:, -3:]).argmax(dim=1))

@@ -14,12 +14,12 @@ from training.evaluation.transfer_sets import (
     TABLE,
     TransferSet,
     TransferTableError,
-    class_targets,
+    classify_failure,
     entry,
-    middle_rows,
+    make_class_targets,
     open_part,
     read_table,
-    why_unavailable,
+    select_middle_rows,
 )
 
 
@@ -49,7 +49,7 @@ def test_tables_that_cannot_be(tmp_path):
 
 def test_lists_of_classes():
     def targets(lists, feature):
-        return class_targets(Dataset.from_dict({"c": lists}, features=Features({"c": Sequence(feature)})), "c")
+        return make_class_targets(Dataset.from_dict({"c": lists}, features=Features({"c": Sequence(feature)})), "c")
 
     found, names = targets([[2], [], [0, 2]], ClassLabel(names=["a", "b", "c"]))
     assert found.tolist() == [[0, 0, 1], [0, 0, 0], [1, 0, 1]] and names == ["a", "b", "c"]
@@ -60,14 +60,14 @@ def test_lists_of_classes():
         with pytest.raises(DataOptionError, match="class numbers, or of 0 and 1"):
             targets(wrong, Value("float32"))
     with pytest.raises(DataOptionError, match="does not exist"):
-        class_targets(Dataset.from_dict({"c": [[1]]}), "classes")
+        make_class_targets(Dataset.from_dict({"c": [[1]]}), "classes")
     with pytest.raises(DataOptionError, match="a list for each image"):
-        class_targets(Dataset.from_dict({"c": [1]}), "c")
+        make_class_targets(Dataset.from_dict({"c": [1]}), "c")
 
 
 def test_middle_of_each_clip():
     rows = Dataset.from_dict({"video": [1, 1, 1, 2, 1, 2], "clip": [1, 1, 1, 1, 2, 1], "frame": [0, 1, 2, 0, 0, 1]})
-    assert middle_rows(rows, ("video", "clip"))["frame"][:] == [1, 1, 0]
+    assert select_middle_rows(rows, ("video", "clip"))["frame"][:] == [1, 1, 0]
 
 
 def test_what_differs_from_the_table_is_noted():
@@ -75,7 +75,7 @@ def test_what_differs_from_the_table_is_noted():
     found = {"train_images": 30, "test_images": 11, "classes": 3, "unknown_class_images": 2}
     assert find_differences(each, found) == [
         "11 test images, not 12",
-        "2 test images of no training class, which count as wrong",
+        "2 test images belong to no training class and count as wrong",
     ]
     assert find_differences(replace(each, classes=None, sizes=None), found | {"unknown_class_images": 0}) == []
 
@@ -85,4 +85,4 @@ def test_shards_of_the_hub_that_cannot_be_reached_are_missing(monkeypatch):
     each = TransferSet("voc", "hf://datasets/no/such@main/train*.parquet", "hf://datasets/no/such@main/test*.parquet")
     with pytest.raises(OSError) as met:
         open_part(each, each.train)
-    assert why_unavailable(met.value) == "missing"
+    assert classify_failure(met.value) == "missing"
