@@ -232,7 +232,7 @@ def test_a_stopped_command_goes_on(model, data, tmp_path, monkeypatch, place, ca
 def test_wrong_calls(model, data, tmp_path, monkeypatch):
     output = ["--output", tmp_path / "r.json"]
     for wrong, message in (
-        (["--datasets", "cifar11"], "the table has food101, cifar10"),
+        (["--datasets", "cifar11"], "The table has food101, cifar10"),
         (["--data", "folder"], "write NAME=DATA"),
         (["--data", "a=x", "--data", "a=y"], "same name"),
         (["--data", "a=x", "--against", data / "table.json"], "No such file"),

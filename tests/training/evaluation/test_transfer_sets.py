@@ -15,8 +15,8 @@ from training.evaluation.transfer_sets import (
     TransferSet,
     TransferTableError,
     classify_failure,
-    entry,
     make_class_targets,
+    make_set,
     open_part,
     read_table,
     select_middle_rows,
@@ -33,15 +33,15 @@ def test_table_of_the_paper():
 
 def test_tables_that_cannot_be(tmp_path):
     for values, message in (
-        ({"train": "a:train"}, "train and test are needed"),
+        ({"train": "a:train"}, "needs the fields train and test"),
         ({"train": "a:train", "test": "a:test", "colour": 1}, "colour"),
-        ({"train": "a:train", "test": "a:test", "metric": "f1"}, "'f1' is none of accuracy"),
+        ({"train": "a:train", "test": "a:test", "metric": "f1"}, "'f1' is not one of accuracy"),
         ({"train": "a:x", "test": "a:y", "metric": "map_11_point", "tune_per_class": 1}, "tune_per_class"),
     ):
         with pytest.raises(TransferTableError, match=message):
-            entry("mine", values)
+            make_set("mine", values)
     with pytest.raises(DataOptionError, match="the same data"):
-        entry("mine", {"train": "org/a:train", "test": "org/a:train"})
+        make_set("mine", {"train": "org/a:train", "test": "org/a:train"})
     (tmp_path / "table.yaml").write_text("- a\n")
     with pytest.raises(TransferTableError, match="must map"):
         read_table(tmp_path / "table.yaml")
