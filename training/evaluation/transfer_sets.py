@@ -86,7 +86,8 @@ def make_set(name: str, values: dict[str, Any]) -> TransferSet:
     unknown = set(values) - {field.name for field in fields(TransferSet)}
     if unknown or not {"train", "test"} <= set(values):
         raise TransferTableError(
-            f"{name}: a data set needs the fields train and test. Unknown fields: {', '.join(sorted(unknown)) or 'none'}."
+            f"{name}: a data set needs the fields train and test. "
+            f"Unknown fields: {', '.join(sorted(unknown)) or 'none'}."
         )
     lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
     return TransferSet(name, **{**values, **lists})

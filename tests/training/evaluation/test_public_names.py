@@ -4,7 +4,7 @@
 
 import pytest
 
-from training.evaluation.public_names import public_command, public_name
+from training.evaluation.public_names import make_public_command, make_public_name
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ from training.evaluation.public_names import public_command, public_name
     ],
 )
 def test_public_names(data, public):
-    assert public_name(data) == public
+    assert make_public_name(data) == public
 
 
 def test_public_command(tmp_path):
@@ -27,4 +27,4 @@ def test_public_command(tmp_path):
     data = f"--train={tmp_path}/birds:train --test {tmp_path}/birds:test --shots 1% 5"
     words = f"/a/training/linear_features.py runs/mine {data} --features /a/b --output=/a/c.json --seeds 0"
     shown = "python training/linear_features.py MODEL --train=birds:train --test birds:test --shots 1% 5 --seeds 0"
-    assert public_command(words.split(), "runs/mine") == shown
+    assert make_public_command(words.split(), "runs/mine") == shown
