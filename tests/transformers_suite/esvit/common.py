@@ -104,12 +104,12 @@ def forward_with_loss(forward):
 class EsViTModelTestMixin(ModelTesterMixin):
     """Holds the tests of all model classes of a family, which names its tester."""
 
-    tester_class = EsViTModelTester
+    model_tester_class = EsViTModelTester
     all_model_classes = (EsViTModel, EsViTBackbone, EsViTForImageClassification, EsViTForPreTraining)
     test_resize_embeddings = False
 
     def setUp(self):
-        self.model_tester = self.tester_class()
+        self.model_tester = self.model_tester_class()
         self.config_tester = ConfigTester(
             self,
             config_class=EsViTConfig,
@@ -198,9 +198,9 @@ class EsViTModelTestMixin(ModelTesterMixin):
 class EsViTBackboneTestMixin(BackboneTesterMixin):
     """Holds the tests of the backbone class of a family, which names its tester."""
 
-    tester_class = EsViTModelTester
+    model_tester_class = EsViTModelTester
     all_model_classes = (EsViTBackbone,)
     config_class = EsViTConfig
 
     def setUp(self):
-        self.model_tester = self.tester_class()
+        self.model_tester = self.model_tester_class()

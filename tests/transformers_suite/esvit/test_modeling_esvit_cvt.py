@@ -18,8 +18,8 @@ class EsViTCvtModelTester(EsViTHierarchicalTester):
 
 
 class EsViTCvtModelTest(EsViTModelTestMixin, unittest.TestCase):
-    tester_class = EsViTCvtModelTester
+    model_tester_class = EsViTCvtModelTester
 
 
 class EsViTCvtBackboneTest(EsViTBackboneTestMixin, unittest.TestCase):
-    tester_class = EsViTCvtModelTester
+    model_tester_class = EsViTCvtModelTester

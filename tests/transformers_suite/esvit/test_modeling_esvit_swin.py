@@ -14,7 +14,7 @@ class EsViTSwinModelTester(EsViTHierarchicalTester):
 
 
 class EsViTSwinModelTest(EsViTModelTestMixin, unittest.TestCase):
-    tester_class = EsViTSwinModelTester
+    model_tester_class = EsViTSwinModelTester
 
     def stages_of_states(self, is_backbone):
         """Backbones give maps before patch merging, the others tokens after it."""
@@ -23,4 +23,4 @@ class EsViTSwinModelTest(EsViTModelTestMixin, unittest.TestCase):
 
 
 class EsViTSwinBackboneTest(EsViTBackboneTestMixin, unittest.TestCase):
-    tester_class = EsViTSwinModelTester
+    model_tester_class = EsViTSwinModelTester

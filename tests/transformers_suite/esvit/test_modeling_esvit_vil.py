@@ -28,7 +28,7 @@ class EsViTViLModelTester(EsViTHierarchicalTester):
 
 
 class EsViTViLModelTest(EsViTModelTestMixin, unittest.TestCase):
-    tester_class = EsViTViLModelTester
+    model_tester_class = EsViTViLModelTester
 
     def check_attentions(self, attentions):
         tester, config = self.model_tester, self.model_tester.get_config()
@@ -61,4 +61,4 @@ class EsViTViLModelTest(EsViTModelTestMixin, unittest.TestCase):
 
 
 class EsViTViLBackboneTest(EsViTBackboneTestMixin, unittest.TestCase):
-    tester_class = EsViTViLModelTester
+    model_tester_class = EsViTViLModelTester

@@ -30,14 +30,14 @@ class EsViTViTModelTester(EsViTModelTester):
 
 
 class EsViTViTModelTest(EsViTModelTestMixin, unittest.TestCase):
-    tester_class = EsViTViTModelTester
+    model_tester_class = EsViTViTModelTester
 
     def attention_shapes(self):
         return 3 * [(self.model_tester.batch_size, 2, 17, 17)]
 
 
 class EsViTViTBackboneTest(EsViTBackboneTestMixin, unittest.TestCase):
-    tester_class = EsViTViTModelTester
+    model_tester_class = EsViTViTModelTester
 
 
 class EsViTAutoModelTester(EsViTViTModelTester):
@@ -51,7 +51,7 @@ class EsViTAutoModelTester(EsViTViTModelTester):
 
 
 class EsViTAutoModelTest(EsViTViTModelTest):
-    tester_class = EsViTAutoModelTester
+    model_tester_class = EsViTAutoModelTester
 
     def check_hidden_states(self, outputs, is_backbone):
         """The backbone gives sequences, whichever class asks for them."""
@@ -76,4 +76,4 @@ class EsViTAutoModelTest(EsViTViTModelTest):
 
 
 class EsViTAutoBackboneTest(EsViTBackboneTestMixin, unittest.TestCase):
-    tester_class = EsViTAutoModelTester
+    model_tester_class = EsViTAutoModelTester
