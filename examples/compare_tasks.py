@@ -134,7 +134,7 @@ def draw_models(models: dict[str, Path], data: Path, count: int = 4) -> Figure:
     columns = {}
     for name, folder in models.items():
         model = load_frozen(str(folder))
-        columns[name] = [find_top_matches(MIRRORED, image.pairs[0], model) for image in images]
+        columns[name] = [find_top_matches(MIRRORED, image.pixels[0], model) for image in images]
     return draw_pairs(columns)
 
 

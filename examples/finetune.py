@@ -71,7 +71,7 @@ def load_model(name: str, classes: list[str]) -> tuple[PreTrainedModel, BitImage
         return model, AutoImageProcessor.from_pretrained(name)
 
 
-def training_transform(processor: BitImageProcessor) -> v2.Compose:
+def make_training_transform(processor: BitImageProcessor) -> v2.Compose:
     """Builds random crops, flips and colours, at the size and with the statistics of the processor."""
     side = processor.crop_size if processor.do_center_crop else processor.size
     size = (side["height"], side["width"])
@@ -166,7 +166,7 @@ def finetune(options: argparse.Namespace) -> dict[str, Any]:
     trainer = Trainer(
         model,
         arguments,
-        train_dataset=apply_transform(train, columns, training_transform(processor)),
+        train_dataset=apply_transform(train, columns, make_training_transform(processor)),
         eval_dataset=apply_transform(test, columns, evaluation_transform(processor)),
         processing_class=processor,
         compute_metrics=compute_accuracy,

@@ -23,7 +23,7 @@ from torch import Tensor
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import Record, decode
 from modeling_esvit.losses import match_regions
-from training.features.frozen_models import load_frozen, training_view
+from training.features.frozen_models import find_training_view, load_frozen
 from training.features.regions import Grid, even_grid, region_features, region_side
 from training.features.single_image import check_picture
 from training.matching.measures import select_apart
@@ -93,7 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--count and --size must be at least 1")
     try:
         model = load_frozen(options.model)
-        (side, _), mean, std = training_view(model)
+        (side, _), mean, std = find_training_view(model)
         images = [decode(Record(path, None, path)) for path in (options.left, options.right)]
         stride = region_side(model.model, side)
         sizes = [round_size(image, options.size, stride) for image in images]

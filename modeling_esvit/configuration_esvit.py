@@ -4,7 +4,7 @@
 
 import difflib
 import functools
-from typing import Any
+from typing import Any, TypeVar
 
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassError
@@ -53,9 +53,12 @@ def architecture_fields(name: str, window_size: int | None) -> dict[str, Any]:
     return {**ARCHITECTURES[name], **window}
 
 
-def raise_plainly(config_class: type) -> type:
+ConfigClass = TypeVar("ConfigClass", bound=type)
+
+
+def raise_plainly(config_class: ConfigClass) -> ConfigClass:
     """Makes a strict configuration class raise its validators' own sentence, as an EsViTArchitectureError."""
-    validated_init = config_class.__init__
+    validated_init = config_class.__init__  # type: ignore[misc]
 
     @functools.wraps(validated_init)
     def __init__(self, *args, **kwargs):
@@ -67,7 +70,7 @@ def raise_plainly(config_class: type) -> type:
             reason, *_ = str(error.__cause__).split(" Errors: ")
             raise EsViTArchitectureError(reason) from error
 
-    config_class.__init__ = __init__
+    config_class.__init__ = __init__  # type: ignore[misc]
     return config_class
 
 
@@ -236,7 +239,7 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
         return FAMILIES[self.architecture]
 
     def is_given(self, name: str) -> bool:
-        """Whether a field is other than its default; a file has lists for tuples."""
+        """Returns whether a field differs from its default. A file holds lists instead of tuples."""
         value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
         return (tuple(value) if isinstance(value, list) else value) != default
 

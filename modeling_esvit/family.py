@@ -121,7 +121,7 @@ class Family:
 
     @property
     def has_windows(self) -> bool:
-        """Whether attention is by window, or in chunks of that side."""
+        """Returns whether attention is by window, or in chunks of that side."""
         return "window_size" in self.options
 
 

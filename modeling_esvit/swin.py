@@ -164,7 +164,7 @@ class EsViTSwinAttention(nn.Module):
         """
         attend = attention_function(self.config, output_attentions)
         layout = (grids, self.window, self.shift, self.num_heads)
-        rows = recompute_inner(self.qkv, self.padded(norm, grids), hidden_states).reshape(-1, self.head_dim)
+        rows = recompute_inner(self.qkv, self.pad_after(norm, grids), hidden_states).reshape(-1, self.head_dim)
         windows = to_windows(rows, *layout)
         additive_masks = [self.additive_mask(grid, masks, biases) for grid in grids]
         sizes = [3 * n * mask.shape[1] * self.window**2 for (n, _, _), mask in zip(grids, additive_masks, strict=True)]
@@ -184,7 +184,7 @@ class EsViTSwinAttention(nn.Module):
             return hidden_states, None
         return hidden_states, weights[0] if len(weights) == 1 else tuple(weights)
 
-    def padded(self, norm: TokenFunction, grids: list[Grid]) -> TokenFunction:
+    def pad_after(self, norm: TokenFunction, grids: list[Grid]) -> TokenFunction:
         """Returns `norm`, followed by a row of zeros if windows need padding: that belongs *before* the projection."""
         if not is_padded(grids, self.window):
             return norm

@@ -24,7 +24,7 @@ UNSUPPORTED = {"a": "position embeddings (a1)", "r": "attention to pooled tokens
 
 
 def is_architecture_string(name: str) -> bool:
-    """Whether a name is one of these strings."""
+    """Returns whether a name is one of these strings."""
     return re.match(r"l\d+(,|_|$)", name) is not None
 
 

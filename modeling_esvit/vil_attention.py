@@ -41,7 +41,7 @@ def index_chunk_positions(window: int) -> torch.Tensor:
 
 
 def is_within_window(window: int) -> torch.Tensor:
-    """Whether a key is at most `window` rows and columns away, in the layout of the position index."""
+    """Returns whether a key is at most `window` rows and columns away, in the layout of the position index."""
     near = (find_axis_offsets(window).abs() <= window).view(window, 3, window)
     near = near[:, None, :, None, :, None] & near[None, :, None, :, None, :]
     return near.reshape(window**2, 9 * window**2)

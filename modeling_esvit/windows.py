@@ -43,7 +43,7 @@ class WindowIndex(NamedTuple):
 
 
 def is_padded(grids: list[Grid], window: int) -> bool:
-    """Whether windows of some group need padding."""
+    """Returns whether windows of some group need padding."""
     return any(h % window or w % window for _, h, w in grids)
 
 
@@ -217,7 +217,7 @@ class ToTokens(Gather):
 
 
 def is_gathered(rows: torch.Tensor) -> bool:
-    """Whether one gather moves these rows; a tensor of another class (a fake one) has no values to move."""
+    """Returns whether one gather moves these rows; a tensor of another class (a fake one) has no values to move."""
     return rows.device.type == "cpu" and type(rows) is torch.Tensor and not torch.compiler.is_compiling()
 
 

@@ -32,7 +32,7 @@ from training.data.sources import DataOptionError, ImageSource, open_source
 from training.evaluation.arguments import add_reading_arguments, parse_and_check
 from training.evaluation.opening import open_features_folder
 from training.evaluation.results import CardFigure, format_table, make_card_figures, write_result
-from training.features.frozen_models import FrozenModel, training_view
+from training.features.frozen_models import FrozenModel, find_training_view
 from training.features.model_arguments import load_named_model
 from training.figures.matching import draw_curves, draw_pairs
 from training.matching.evaluation import measure_source, measure_stereo, replace_nan
@@ -85,7 +85,7 @@ def choose_side(model: FrozenModel, given: int | None) -> int:
     Raises:
         DataOptionError: the model's own images are not square, and no size is given.
     """
-    (height, width), _, _ = training_view(model)
+    (height, width), _, _ = find_training_view(model)
     if given is None and height != width:
         raise DataOptionError(f"the images of {model.name} are {height} x {width}: name an --image_size.")
     return given or height
@@ -111,7 +111,7 @@ def table(result: dict[str, Any]) -> str:
     if "images" in result:
         height, width = result["grid"]
         lines += [f"{result['images']} images of {result['image_size']} px, {height} x {width} regions.", ""]
-    rows = mirrored_rows(result[MIRRORED]) if MIRRORED in result else []
+    rows = make_mirrored_rows(result[MIRRORED]) if MIRRORED in result else []
     for name in list_position_measures(result):
         rows += position_rows(name, result[name])
     return "\n".join([*lines, *format_table(["measure", "", "at random", "best possible"], rows)])
@@ -126,7 +126,7 @@ def format_value(value: float | None, form: str) -> str:
     return "none" if value is None else format(value, form)
 
 
-def mirrored_rows(result: dict[str, float | None]) -> list[list[str]]:
+def make_mirrored_rows(result: dict[str, float | None]) -> list[list[str]]:
     right, chance = (format_value(result[name], ".1%") for name in ("accuracy", "chance_accuracy"))
     distance, chance_distance = (format_value(result[name], ".1f") for name in ("distance", "chance_distance"))
     return [

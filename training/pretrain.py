@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Pretrain an EsViT backbone on images without labels (arXiv 2106.09785).
+"""Pretrains an EsViT backbone on images without labels (arXiv 2106.09785).
 
     python training/pretrain.py --data photographs/ --output_dir runs/mine
     accelerate launch training/pretrain.py --recipe swin_tiny_w7 --data imagenet/train
@@ -205,7 +205,10 @@ def start(options: PretrainOptions) -> PretrainResult | None:
         EsViTError: See `Pretraining`; also when the memory is not enough.
     """
     with advise_on_memory(options):
-        return dry_run(options) if options.dry_run else Pretraining(options).run()
+        if options.dry_run:
+            dry_run(options)
+            return None
+        return Pretraining(options).run()
 
 
 def main(arguments: list[str] | None = None) -> None:

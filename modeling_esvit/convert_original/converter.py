@@ -193,7 +193,7 @@ def convert(
     image_size: int | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> ConversionReport:
-    """Convert a checkpoint file (with `native` also a model folder of this project) to a new model folder.
+    """Converts a checkpoint file (with `native` also a model folder of this project) to a new model folder.
 
     Args:
         key: network of a training checkpoint, `"teacher"` or `"student"`.

@@ -47,7 +47,7 @@ class Embedder:
     """Holds a model and its image processor: undecoded images in, features out."""
 
     def __init__(self, model: PreTrainedModel, processor: Any):
-        """`processor`: an image processor of transformers that makes all images one size."""
+        """Takes a model, and an image processor of transformers that makes all images one size."""
         self.model = model.eval()
         self.processor = processor
 

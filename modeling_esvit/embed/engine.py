@@ -3,7 +3,7 @@
 """Runs a model over many images: reads them ahead, in order, and computes batches of those that can be read.
 
 images = load_ahead(iter(records), partial(load_image, prepare=to_pixels), batch_size=64, threads=8)
-found = extract(images, lambda batch: [pooled_features(model, stack_pixels(batch, model))], batch_size=64)
+found = extract(images, lambda batch: [compute_view_features(model, stack_pixels(batch, model))], batch_size=64)
 check_finite(found.outputs[0], found.names.__getitem__, model.dtype)
 """
 
@@ -99,7 +99,7 @@ def view_features(model: Any, output: Any) -> Tensor:
     return pooled.flatten(1)
 
 
-def pooled_features(model: Any, pixels: Tensor) -> Tensor:
+def compute_view_features(model: Any, pixels: Tensor) -> Tensor:
     """Returns the view features `[B, C]` of pixel values `[B, 3, H, W]`.
 
     Raises:

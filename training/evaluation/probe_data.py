@@ -20,7 +20,7 @@ from modeling_esvit.embed.engine import LoadedImage, load_ahead, load_image, tak
 from training.data.shard_stream import ShardStream
 from training.data.sources import ImageSource, epoch_order
 from training.features.extraction import UnlabelledDataError
-from training.features.frozen_models import FrozenModel, training_view
+from training.features.frozen_models import FrozenModel, find_training_view
 from training.views.draw import FLIP_PROBABILITY, draw_box, make_keyed_generator
 
 
@@ -63,7 +63,7 @@ class ProbeImages:
             raise UnlabelledDataError(
                 "a linear probe needs labels: images in a subfolder for each class, or a label column."
             )
-        self.source, self.view = source, ProbeView(*training_view(model))
+        self.source, self.view = source, ProbeView(*find_training_view(model))
         self.seed, self.rank, self.world, self.share = seed, rank, world, batch_size // world
 
     def list_items(self, epoch: int) -> list[tuple[int, int]] | Iterator[tuple[int, Any]]:

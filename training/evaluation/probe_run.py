@@ -23,7 +23,7 @@ from training.evaluation.probe_data import ProbeImages, ProbeView
 from training.evaluation.probes import LinearProbes, Setting
 from training.evaluation.scores import NO_CLASS, score_top_k
 from training.features.bank import FeatureBank, checksum, source_identity
-from training.features.frozen_models import FrozenModel, block_features, training_view
+from training.features.frozen_models import FrozenModel, block_features, find_training_view
 
 
 IN_RECIPES = ("lr", "n_last_blocks", "epochs", "batch_size", "seed")
@@ -52,7 +52,7 @@ def check_probe_options(options: argparse.Namespace, world: int) -> None:
 @torch.no_grad()
 def make_settings(options: argparse.Namespace, model: FrozenModel) -> list[Setting]:
     """Makes a classifier for each number of blocks and learning rate. Fewer blocks are the last columns."""
-    (height, width), numbers = ProbeView(*training_view(model)).size, sorted(set(options.n_last_blocks))
+    (height, width), numbers = ProbeView(*find_training_view(model)).size, sorted(set(options.n_last_blocks))
     image = torch.zeros(1, 3, height, width, device=model.model.device, dtype=model.model.dtype)
     widths = {n: block_features(model.model, n or None)(image).shape[1] for n in numbers}
     return [Setting(f"n{n}_lr{lr:g}", widths[n], lr) for n in numbers for lr in sorted(set(options.lr))]
@@ -148,6 +148,7 @@ class ProbeRun:
         self.skipped.add({image.name: image.unreadable for image in batch if image.pixels is None})
         readable = [image for image in batch if image.pixels is not None]
         for image in readable:
+            assert image.label is not None  # `LabelledImages` refuses data without labels
             if image.label >= self.num_classes:
                 raise ProbeError(f"{image.name} has the label {image.label}, but there are {self.num_classes} classes.")
         labels = torch.tensor([image.label for image in readable], dtype=torch.int64, device=model.device)

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModel
 
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.configuration_esvit import EsViTArchitectureError, find_published_name
-from modeling_esvit.embed.engine import pooled_features
+from modeling_esvit.embed.engine import compute_view_features
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.families import ARCHITECTURES
 from training.evaluation.model_counts import count_parameters_and_operations
@@ -159,7 +159,7 @@ def time_forward_passes(model: nn.Module, images: torch.Tensor, options: Through
             torch.cuda.reset_peak_memory_stats()
         synchronize()
         started = time.perf_counter()
-        pooled_features(model, images)
+        compute_view_features(model, images)
         synchronize()
         seconds.append(time.perf_counter() - started)
     return seconds[options.warmup :], torch.cuda.max_memory_allocated() if on_gpu else read_peak_memory()

@@ -60,7 +60,7 @@ def score_low_shot(
     options: FitOptions, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], classes: int
 ) -> Iterator[dict[str, Any]]:
     """Yields for each of `shots` the number of images, and top-1 of both classifiers for each seed."""
-    for shots in options.shots:
+    for shots in options.shots or []:
         draws = [draw_shots(train[1].cpu(), shots, seed) for seed in options.seeds]
         parts = [(train[0][rows.to(train[0].device)], train[1][rows.to(train[1].device)]) for rows in draws]
         linear = [

@@ -20,10 +20,10 @@ from modeling_esvit.embed.engine import (
     Extracted,
     LoadedImage,
     check_finite,
+    compute_view_features,
     extract,
     load_ahead,
     load_image,
-    pooled_features,
     stack_pixels,
 )
 from modeling_esvit.errors import EsViTError
@@ -171,7 +171,7 @@ def extract_features(
 
 
 def compute_view(model: Any, images: list[LoadedImage]) -> list[Tensor]:
-    return [pooled_features(model, stack_pixels(images, model)).float()]
+    return [compute_view_features(model, stack_pixels(images, model)).float()]
 
 
 def gather_chunk(found: Extracted, state: PartialState) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from modeling_esvit.analysis.token_places import Size, TokenPlaces, stretch_grid
-from modeling_esvit.embed.engine import pooled_features
+from modeling_esvit.embed.engine import compute_view_features
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.models import fingerprint, load_image_model
 from training.features.extraction import Transform, cut_middle, evaluation_transform
@@ -184,7 +184,7 @@ def block_features(model: Any, n_last_blocks: int | None) -> Callable[[Tensor], 
         FrozenModelError: the model has no features of several blocks, or not so many blocks.
     """
     if n_last_blocks is None:
-        return partial(pooled_features, model)
+        return partial(compute_view_features, model)
     if not hasattr(model, "n_last_blocks_features"):
         raise FrozenModelError(
             f"{type(model).__name__} has no n_last_blocks_features, which EsViT models have: take the view feature, by "
@@ -201,7 +201,7 @@ def file_name(name: str) -> str:
     return re.sub(r"[^\w.-]+", "-", "-".join(name.rstrip("/").split("/")[-2:])).strip("-.")
 
 
-def training_view(model: FrozenModel) -> tuple[tuple[int, int], tuple[float, ...], tuple[float, ...]]:
+def find_training_view(model: FrozenModel) -> tuple[tuple[int, int], tuple[float, ...], tuple[float, ...]]:
     """Returns ((height, width), mean, std) of the pixel values that the model's transform makes, for one that augments.
 
     Raises:

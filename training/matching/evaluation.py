@@ -12,7 +12,7 @@ from torch import Tensor
 from modeling_esvit.analysis.token_places import Size
 from modeling_esvit.embed.files import Parts
 from training.data.sources import ImageSource
-from training.features.frozen_models import FrozenModel, training_view
+from training.features.frozen_models import FrozenModel, find_training_view
 from training.features.regions import Grid, even_grid, region_features, region_side
 from training.matching.measures import MIRRORED_NAMES, average_scores, compute_mirrored_chance
 from training.matching.over_images import Measured, measure_images
@@ -49,6 +49,6 @@ def measure_source(
 
 def measure_stereo(model: FrozenModel, size: Size | None = None) -> dict[str, float]:
     """Scores the stereo pair in views of `size`; the default is about 1024 x 1536 pixels, in whole regions."""
-    (height, _), mean, std = training_view(model)
+    (height, _), mean, std = find_training_view(model)
     size = size or choose_size(region_side(model.model, height))
     return match_stereo(model.model, size=size, image_mean=mean, image_std=std).score()

@@ -27,7 +27,7 @@ from training.data.shard_stream import ShardStream
 from training.data.sources import ImageSource
 from training.data.unreadable import SkipLog
 from training.features.bank import checksum, find_own_parts, find_spans, source_identity
-from training.features.frozen_models import FrozenModel, training_view
+from training.features.frozen_models import FrozenModel, find_training_view
 from training.features.regions import Grid, even_grid, region_features
 from training.matching.measures import (
     MIRRORED_NAMES,
@@ -89,7 +89,7 @@ def match_pairs(model: FrozenModel, pairs: list[Pair], names: list[str]) -> tupl
         FeatureError: names the first image with features that are not finite.
         TokenPlacesError: see `region_features` and `even_grid`.
     """
-    _, mean, std = training_view(model)
+    _, mean, std = find_training_view(model)
     pixels = torch.stack([pair.make_pixels(mean, std) for pair in pairs])
     features, places = region_features(model.model, pixels.flatten(0, 1))
     features = features.unflatten(0, (len(pairs), 2))

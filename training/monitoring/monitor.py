@@ -153,7 +153,7 @@ class Monitor:
 
     @property
     def steps(self) -> int:
-        """The number of steps in the window."""
+        """Returns the number of steps in the window."""
         return len(self.skips)
 
     def report(self, step: int, **values: float) -> None:

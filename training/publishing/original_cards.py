@@ -122,7 +122,7 @@ def describe_training(row: Published) -> str:
     )
 
 
-def pretraining_command(row: Published) -> str | None:
+def build_pretraining_command(row: Published) -> str | None:
     """Returns the commands of all stages; each starts from the weights of the one before it (`--init_from`)."""
     lines = []
     for number, name in enumerate(row.recipes):
@@ -156,7 +156,7 @@ def build_card(row: Published) -> Card:
             else "Only the authors' code can use it.",
             "measured": describe_measurement(row),
             "training": describe_training(row),
-            "command": pretraining_command(row),
+            "command": build_pretraining_command(row),
             "files": describe_conversion(row),
             "data": row.data,
         },

@@ -41,7 +41,7 @@ from training.options.errors import SharedError
 from training.options.pretrain_options import OptionError, PretrainOptions
 from training.state.checkpoints import Checkpoints, Progress
 from training.state.data_record import DataRecord
-from training.state.files import UnwritableCheckpointError, writing
+from training.state.files import UnwritableCheckpointError, report_write_errors
 
 
 SPARE_CHECKPOINTS = 2  # that exist for a while beside those that are kept: the one being written, and `best`
@@ -152,11 +152,13 @@ def find_start(options: PretrainOptions, examined: Examination) -> None:
     # All processes answer each question: some of what follows they do together.
     if all(gather_object([source is not None and not options.problems()])):
         with problems.collect():
+            assert source is not None
             examined.plan = make_plan(options, len(source), accelerator.num_processes)
     writable = not any(isinstance(problem, UnwritableCheckpointError) for problem in problems)
     if all(gather_object([examined.plan is not None and writable])):
         with problems.collect():
             checkpoints = Checkpoints(options.output_dir, options.keep_checkpoints, accelerator)
+            assert examined.plan is not None
             examined.found = checkpoints.latest(options, examined.plan.steps_per_epoch)
     if options.init_from is not None and examined.found is None:
         with problems.collect():
@@ -223,7 +225,7 @@ def check_output(options: PretrainOptions) -> None:
     Raises:
         UnwritableCheckpointError: Nothing can be written in `output_dir`, or where it would be made.
     """
-    with writing(Path(options.output_dir)):
+    with report_write_errors(Path(options.output_dir)):
         tempfile.TemporaryFile(dir=find_existing_folder(Path(options.output_dir))).close()
 
 

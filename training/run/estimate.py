@@ -94,7 +94,7 @@ class Estimate:
 
     @property
     def checkpoint(self) -> int:
-        """The bytes of one checkpoint on the disk."""
+        """Returns the bytes of one checkpoint on the disk."""
         return self.student + self.teacher + self.moments
 
 
@@ -174,6 +174,7 @@ def count_step(
             region_center=teacher.region_center,
             teacher_temp=options.teacher_temp,
             student_temp=options.student_temp,
+            mixing=None,
             **options.loss_weights(),
         )
         loss.loss.backward()

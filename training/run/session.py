@@ -29,7 +29,7 @@ from training.publishing.hub_push import push_to_hub
 from training.run.checks import CheckedRun, make_knn_transform
 from training.state.checkpoints import Checkpoints, Progress
 from training.state.data_record import DataRecord
-from training.state.files import FolderLock, check_shared, on_main, save_model_folder, writing
+from training.state.files import FolderLock, check_shared, on_main, report_write_errors, save_model_folder
 from training.state.interruption import InterruptedRunError, Interruption
 
 
@@ -123,7 +123,7 @@ class Session(AbstractContextManager):
 
     def save_options(self) -> None:
         """Writes the options into the run's folder."""
-        with writing(self.folder):
+        with report_write_errors(self.folder):
             save_options(self.options, self.folder / "options.yaml")
 
     def make_watch(self) -> CollapseWatch:

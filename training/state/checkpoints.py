@@ -33,7 +33,7 @@ from modeling_esvit import EsViTForPreTraining
 from modeling_esvit.storage.atomic import PARTIAL, force_to_disk, replace_link, write_text
 from training.options.pretrain_options import PretrainOptions
 from training.state.checkpoint_folders import PROGRESS, is_complete, list_checkpoints
-from training.state.files import RunFolderError, on_main, read_json, replace_run_folder, writing
+from training.state.files import RunFolderError, on_main, read_json, replace_run_folder, report_write_errors
 
 
 logger = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class Checkpoints:
             for rank, generator in enumerate(generators):
                 save_tensors(generator, state / f"rng-{rank}.pt")
             (folder / PROGRESS).write_text(json.dumps(asdict(progress), indent=2) + "\n")
-        with writing(self.root):
+        with report_write_errors(self.root):
             replace_link(self.root / "last", final)
             force_to_disk(self.root.parent)  # the first checkpoint made the folder `checkpoints` there
             self._delete_old()
@@ -137,7 +137,7 @@ class Checkpoints:
         on_main(self.accelerator, lambda: self._add_scores(folder, scores))
 
     def _add_scores(self, folder: Path, scores: dict[str, float]) -> None:
-        with writing(self.root):
+        with report_write_errors(self.root):
             write_text(folder / "evaluation.json", json.dumps(scores) + "\n")
             name, score = next(iter(scores.items()))
             best = read_json(self.root / "best.json")
@@ -170,7 +170,7 @@ class Checkpoints:
         folder = complete[-1]
         progress = read_progress(folder)
         self._check(folder, progress, options, steps_per_epoch)
-        with writing(self.root):
+        with report_write_errors(self.root):
             replace_link(self.root / "last", folder)  # a kill may have come before that
         return folder, progress
 

@@ -109,7 +109,7 @@ def on_main(accelerator: Accelerator, action: Callable[[], Result]) -> Result:
 
 
 @contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def report_write_errors(folder: Path) -> Iterator[None]:
     """Explains a failure of the block to write below `folder`.
 
     Raises:
@@ -132,7 +132,7 @@ def replace_run_folder(final: Path) -> Iterator[Path]:
     Raises:
         UnwritableCheckpointError: Something could not be written.
     """
-    with writing(final.parent), replace_folder(final) as folder:
+    with report_write_errors(final.parent), replace_folder(final) as folder:
         yield folder
 
 
@@ -174,7 +174,7 @@ def check_shared(accelerator: Accelerator, folder: Path) -> None:
 
 def make_probe(folder: Path) -> Path:
     """Writes a file under a new name: a file system may remember that a name, once looked for, does not exist."""
-    with writing(folder):
+    with report_write_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for leftover in folder.glob(f"{PROBE}*"):
             leftover.unlink()
