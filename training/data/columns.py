@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""The columns of a data set that matter here, and the errors of data that cannot be used."""
+"""Finds the image and label columns of a data set, and defines the errors of data that cannot be used."""
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,21 +13,22 @@ if TYPE_CHECKING:
 
 
 class DataOptionError(EsViTError, ValueError):
-    """An option does not fit the data it is meant for."""
+    """Raised when an option does not fit the data."""
 
 
 class DataNotFoundError(EsViTError, FileNotFoundError):
-    """There is no data where `data` points to."""
+    """Raised when there is no data where `data` points to."""
 
 
 class EmptySourceError(EsViTError, ValueError):
-    """The data exists but holds no image."""
+    """Raised when the data exists but holds no image."""
 
 
 class ImageColumns(NamedTuple):
-    """The columns of a data set that hold the image and, where there is one, its class.
+    """Holds the names of the columns with the image and, if there is one, its class.
 
-    numbers: of classes that the column has the names of.
+    Attributes:
+        numbers: the number of each class, if labels are strings.
     """
 
     image: str
@@ -39,12 +40,12 @@ class ImageColumns(NamedTuple):
     def find(
         cls, features: "datasets.Features", image: str | None, label: str | None, *, strings: bool = False
     ) -> "ImageColumns":
-        """The columns named, or else the only image column and the only class (or integer "label") column.
+        """Finds the named columns, or else the only image column and the only class (or integer "label") column.
 
-        With `strings`, labels may be strings: see `of_names`.
+        With `strings`, labels may be strings: see `number_names`.
 
-        An image column is an `Image` or, where there is none, a struct of `bytes` and `path`; by name, also plain bytes
-        or strings, which are paths.
+        An image column is an `Image` or, if there is none, a struct of `bytes` and `path`. A column that is named may
+        also hold plain bytes, or strings, which are paths.
 
         Raises:
             DataOptionError: a named column does not exist, or holds no images or integers; or there is not exactly one
@@ -60,8 +61,8 @@ class ImageColumns(NamedTuple):
             raise DataOptionError(f"image_column must be one of the columns {list(features)}; images are in {images}.")
         if image is not None and image not in images and not _is_bytes_or_path(features[image]):
             raise DataOptionError(
-                f"image_column {image!r} holds {features[image]}; it must be an Image, a struct of bytes and path, "
-                "bytes or a path: one a row."
+                f"image_column {image!r} holds {features[image]}; each row must hold one Image, one struct of "
+                "bytes and path, bytes, or a path."
             )
         if label is None and len(classes) == 1:
             label = classes[0]
@@ -74,15 +75,15 @@ class ImageColumns(NamedTuple):
             raise DataOptionError(f"label_column {label!r} holds {features[label]}; labels are {expected}.")
         return cls(image or images[0], label, features[label].names if label in classes else None)
 
-    def of_names(self, dataset: Any) -> "ImageColumns":
-        """If labels are strings, the same with their names, sorted, and numbers."""
+    def number_names(self, dataset: Any) -> "ImageColumns":
+        """Returns the columns with numbers for labels that are strings, in sorted order."""
         if self.label is None or not _is_string(dataset.features[self.label]):
             return self
         names = sorted(name for name in dataset.unique(self.label) if name is not None)
         return self._replace(class_names=names, numbers={name: number for number, name in enumerate(names)})
 
     def select(self, dataset: Any) -> Any:
-        """The data set with these columns only, images as bytes or path: it must not decode, we do."""
+        """Returns the data set with these columns alone, and images undecoded, as bytes or path."""
         import datasets
 
         columns = [self.image] if self.label is None else [self.image, self.label]
@@ -90,7 +91,7 @@ class ImageColumns(NamedTuple):
         return dataset.cast_column(self.image, datasets.Image(decode=False))
 
     def record(self, row: dict[str, Any]) -> Record:
-        """The record of a row of `select(dataset)`. A null image becomes empty bytes, which `decode` refuses."""
+        """Returns the record of a row of `select(dataset)`. A null image becomes empty bytes, an unreadable image."""
         image = row[self.image] or {"bytes": None, "path": None}
         content = image["bytes"] or image["path"] or b""
         label = None if self.label is None else row[self.label]
@@ -104,7 +105,7 @@ def _refuse_unknown_columns(features: "datasets.Features", **columns: str | None
 
 
 def find_column(dataset: Any, name: str) -> Any:
-    """A column of a data set.
+    """Returns a column of a data set.
 
     Raises:
         DataOptionError: there is no such column.
@@ -122,7 +123,7 @@ def _is_string(feature: Any) -> bool:
 
 
 def _is_image_struct(feature: Any) -> bool:
-    """As `datasets` stores images, without its note that they are."""
+    """Whether a column is stored like the images of `datasets`, but not declared as one."""
     return isinstance(feature, dict) and set(feature) == {"bytes", "path"}
 
 

@@ -24,12 +24,12 @@ from training.views.pixels import sufficient_size, write_views
 
 
 class Batch(NamedTuple):
-    """One batch of one process."""
+    """Holds one batch of one process."""
 
     groups: list[Tensor]  # [2*B, 3, h, w], then [n_i*B, 3, h_i, w_i] for each set of local crops; crop-major
     positions: Tensor  # int64 [B], in the order of the epoch
     labels: Tensor | None  # int64 [B], -1 for an image without a label; None for a source without labels
-    skipped: dict[str, str]  # unreadable images met on the way: name -> message
+    skipped: dict[str, str]  # unreadable images that were replaced: name -> message
     parameters: list[Tensor] | None = None  # of the photometric operations, a row a view, if left to the device
 
 
@@ -46,13 +46,13 @@ class ViewsDataset(Dataset[Batch]):
 
     def __getitem__(self, request: BatchRequest) -> Batch:
         batch = len(request.positions)
-        groups = empty_groups(batch, self.options, torch.float32 if self.augment else torch.uint8)
+        groups = make_empty_groups(batch, self.options, torch.float32 if self.augment else torch.uint8)
         drawn, labels = [], []
         skipped: dict[str, str] = {}
         for slot, position in enumerate(request.positions):
             items = request.items[slot : slot + 1 + MAX_REPLACEMENTS]
             key = ViewKey(self.seed, request.epoch, position)
-            record, crops = self._write_first_readable(items, key, views_of(slot, groups, batch), skipped)
+            record, crops = self._write_first_readable(items, key, select_views(slot, groups, batch), skipped)
             drawn.append(crops)
             labels.append(-1 if record.label is None else record.label)
         return Batch(
@@ -75,7 +75,7 @@ class ViewsDataset(Dataset[Batch]):
         raise TooManyUnreadableImagesError(f"{len(items)} images in a row cannot be read; the last one: {message}.")
 
     def _write(self, record: Record, key: ViewKey, slots: list[Tensor]) -> list[CropParameters]:
-        """Boxes are drawn for the size that the file states, before it is decoded."""
+        """Writes the views of an image. Boxes are drawn for the size that the file states, before it is decoded."""
         crops: list[CropParameters] = []
         stated: Size = (0, 0)
 
@@ -88,20 +88,20 @@ class ViewsDataset(Dataset[Batch]):
         return crops
 
     def _parameters(self, drawn: list[list[CropParameters]]) -> list[Tensor]:
-        """One tensor a group, its rows crop-major."""
+        """Returns a tensor for each group, its rows crop-major."""
         by_crop = iter(zip(*drawn, strict=True))
         return [
             photometric_parameters([crop for _ in group for crop in next(by_crop)]) for group in self.options.groups
         ]
 
 
-def empty_groups(batch: int, options: ViewOptions, dtype: torch.dtype) -> list[Tensor]:
-    """Uninitialised `[2*B, 3, h, w]` for the global crops, then `[n_i*B, 3, h_i, w_i]` for each set i of local ones."""
+def make_empty_groups(batch: int, options: ViewOptions, dtype: torch.dtype) -> list[Tensor]:
+    """Makes empty `[2*B, 3, h, w]` for the global crops, then `[n_i*B, 3, h_i, w_i]` for each set i of local ones."""
     return [torch.empty(len(group) * batch, 3, *group[0].size, dtype=dtype) for group in options.groups]
 
 
-def views_of(image: int, groups: list[Tensor], batch: int) -> list[Tensor]:
-    """The places of one image's views, in crop order: groups are crop-major, all images of a crop side by side."""
+def select_views(image: int, groups: list[Tensor], batch: int) -> list[Tensor]:
+    """Selects the places of one image's views in crop order. Groups are crop-major: all images of a crop in a row."""
     return [group[row] for group in groups for row in range(image, len(group), batch)]
 
 

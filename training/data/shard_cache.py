@@ -1,11 +1,11 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Copies of remote shards on a disk, for those who ask for them: later epochs, and runs, read these.
+"""Keeps copies of remote shards on a disk, which later epochs and runs read.
 
-A shard is stored whole, when the first of its images is needed: written beside, forced to the disk and renamed, so a
-file with the final name is complete. Its name is made of URL, size and version, so another version is another file. The
-processes of a machine share a folder, and each shard is fetched by one of them. Nothing is ever deleted: the folder
-grows to the size of the data.
+A shard is stored whole when the first of its images is needed. It is written to another name, forced to the disk and
+renamed, so a file with the final name is complete. Its name is made of URL, size and version, so a new version is a new
+file. The processes of a machine share a folder, and each shard is fetched by one of them. Nothing is ever deleted: the
+folder grows to the size of the data.
 """
 
 import hashlib
@@ -20,22 +20,22 @@ from modeling_esvit.storage.atomic import replace_file
 from training.data.shard_files import ShardError, ShardFile
 
 
-# Of a shard, bytes of a request, and how many requests are made at a time.
+# Bytes of a request for a part of a shard, and how many requests are made at a time.
 PART, REQUESTS = 8 * 1024**2, 4
 
 
 class CacheError(ShardError):
-    """A shard cannot be stored: the disk is full, or may not be written to."""
+    """Raised when a shard cannot be stored: the disk is full, or may not be written to."""
 
 
 class ShardCache:
-    """Copies in `folder`. Used by threads and processes at a time."""
+    """Keeps copies of shards in `folder`. Several threads and processes may use it at the same time."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def local(self, file: ShardFile) -> ShardFile:
-        """The copy of `file`, fetched now if it is not there; a local file itself.
+        """Returns the copy of `file`, which is fetched if it is missing. A local file is its own copy.
 
         Raises:
             CacheError: it cannot be stored.
@@ -57,7 +57,7 @@ class ShardCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(path.with_name(f"{path.name}.lock")):
-                if not _is_whole(path, file):  # another one may have fetched it meanwhile
+                if not _is_whole(path, file):  # another process may have fetched it meanwhile
                     with replace_file(path) as partial:
                         _write(file, partial)
         except ShardError:  # of reading
@@ -85,5 +85,5 @@ def _write(file: ShardFile, path: Path) -> None:
 
 
 def _free_bytes(folder: Path) -> int:
-    """Of the disk that the folder is on, or would be."""
+    """Returns the free bytes of the disk that the folder is on, or would be on."""
     return shutil.disk_usage(next(each for each in (folder, *folder.absolute().parents) if each.exists())).free

@@ -1,10 +1,10 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Exact reads of byte ranges of a file that may lie on another machine, and may fail for a while.
+"""Reads exact byte ranges of a file that may lie on another machine, and may fail for a while.
 
 Everything that a stream reads goes through `ShardFile.read_range`: either it returns all the bytes that were asked for,
-or it raises an error that names the file. A range can be asked for again without harm, so a fault is never a matter of
-the samples: nothing is lost, and nothing comes twice.
+or it raises an error that names the file. A range can be asked for again without harm, so a fault neither loses nor
+repeats a sample.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from modeling_esvit.images.read_ahead import abandonable
 logger = logging.getLogger(__name__)
 
 FIRST_DELAY, LAST_DELAY = 0.5, 30.0  # seconds between two attempts, doubled from one to the next
-# Seconds in which a server must connect, and send at least a byte; else it is a stall, and the range asked for again.
+# A server must connect, and then send at least a byte, within so many seconds; else the range is asked for again.
 STALL_SECONDS = 30
 HTTP = ("http://", "https://")
 PRECONDITION_FAILED = 412
@@ -32,22 +32,22 @@ Result = TypeVar("Result")
 
 
 class ShardError(EsViTError, OSError):
-    """A shard cannot be read, or does not hold what it should; the message names it."""
+    """Raised when a shard cannot be read, or does not hold what it should. The message names it."""
 
 
 class ShortReadError(OSError):
-    """Fewer bytes came than were asked for."""
+    """Raised when fewer bytes came than were asked for."""
 
 
 class ChangedShardError(ShardError):
-    """A shard is not the one that was opened."""
+    """Raised when a shard has changed since it was opened."""
 
 
 class ShardFile(NamedTuple):
-    """A file by its path or URL, any that fsspec knows: a local one, https://, hf://.
+    """Represents a file by its path or URL, of any kind that fsspec knows: local, https://, hf://.
 
-    `version` is another one after each change: of a local file its time of modification, of https:// its ETag (or
-    Last-Modified); empty if it cannot be told, or need not be: an hf:// URL names a commit.
+    `version` changes with the file: it is the time of modification of a local file, and the ETag (or Last-Modified) of
+    an https:// one. It is empty if the server does not say, and for hf:// URLs, which name a commit.
     """
 
     url: str
@@ -57,15 +57,17 @@ class ShardFile(NamedTuple):
 
     @classmethod
     def locate(cls, url: str, retry_seconds: float) -> "ShardFile":
-        """The file and its size.
+        """Finds a file and its size.
 
         Raises:
-            ShardError: it does not exist, or its size cannot be told, also not `retry_seconds` later.
+            ShardError: it does not exist, or its size is still unknown after `retry_seconds`.
         """
         filesystem, path = _filesystem(url)
-        info = patiently(url, retry_seconds, lambda: filesystem.info(path))
+        info = retry(url, retry_seconds, lambda: filesystem.info(path))
         if info["size"] is None:
-            raise ShardError(f"{url}: the server does not tell its size, so that no part of it can be asked for.")
+            raise ShardError(
+                f"{url}: the server does not tell its size, so no part of it can be asked for. Use another server."
+            )
         return cls(url, info["size"], retry_seconds, _version(info))
 
     @property
@@ -73,17 +75,17 @@ class ShardFile(NamedTuple):
         return "://" not in self.url
 
     def read_range(self, start: int, stop: int) -> bytes:
-        """The bytes `start` to `stop - 1`, all of them; one request. May be called by several threads.
+        """Returns the bytes `start` to `stop - 1`, in one request. Several threads may call it.
 
         Raises:
             ChangedShardError: it was changed since `locate`.
-            ShardError: it cannot be read, and (of a remote file) could not for `retry_seconds`.
+            ShardError: it cannot be read; a remote file is tried for `retry_seconds`.
         """
         if start == stop:
             return b""
         seconds = 0 if self.is_local else self.retry_seconds
         try:
-            return patiently(self.url, seconds, lambda: self._read_once(start, stop))
+            return retry(self.url, seconds, lambda: self._read_once(start, stop))
         except ShardError as error:
             if PRECONDITION_FAILED in map(_status, _with_causes(error)):
                 raise self._changed() from error
@@ -110,13 +112,13 @@ class ShardFile(NamedTuple):
 
 
 def _version(info: dict[str, Any]) -> str:
-    """Of a weak ETag, which servers do not take as a condition, the date of change is preferred."""
+    """Returns what changes with a file. Servers take no weak ETag as a condition; then it is the date."""
     tag = info.get("ETag", "")
     return str(info.get("mtime") or (tag if tag.startswith('"') else info.get("Last-Modified", tag)))
 
 
 def _condition(version: str) -> dict[str, str]:
-    """Headers by which a server sends a part of this version only, and else PRECONDITION_FAILED."""
+    """Returns headers with which a server sends parts of this version alone, and else answers PRECONDITION_FAILED."""
     if not version or version.startswith("W/"):
         return {}
     return {"If-Match" if version.startswith('"') else "If-Unmodified-Since": version}
@@ -132,19 +134,19 @@ def _filesystem(url: str) -> tuple[Any, str]:
 
 
 @abandonable()
-def patiently(name: str, seconds: float, action: Callable[[], Result]) -> Result:
-    """What `action` returns; what may pass, as a lost connection may, is tried again for up to `seconds`.
+def retry(name: str, seconds: float, action: Callable[[], Result]) -> Result:
+    """Returns what `action` returns, and calls it again for up to `seconds` after errors that may pass.
 
     Raises:
-        ShardError: it did not pass, or is nothing that would. It begins with `name`.
+        ShardError: the error did not pass, or is of a kind that does not. The message begins with `name`.
     """
     deadline, delay = time.monotonic() + seconds, FIRST_DELAY
-    # ValueError: of fsspec, about a server that cannot send a part of a file.
+    # fsspec raises ValueError when a server cannot send a part of a file.
     expected: tuple[type[Exception], ...] = (*_network_errors(), OSError, ValueError)
     while True:
         try:
             return action()
-        except ShardError:  # one of ours, which says it all
+        except ShardError:  # its message is complete
             raise
         except expected as error:
             wait = max(delay, _retry_after(error))
@@ -160,7 +162,7 @@ def patiently(name: str, seconds: float, action: Callable[[], Result]) -> Result
 
 @cache
 def _network_errors() -> tuple[type[Exception], ...]:
-    """What the clients of https:// and hf:// raise when a connection fails."""
+    """Returns the errors that the clients of https:// and hf:// raise when a connection fails."""
     import aiohttp
     from huggingface_hub.utils import httpx  # under this name in every version
 
@@ -175,20 +177,20 @@ def _may_pass(error: BaseException) -> bool:
 
 
 def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
-    """fsspec turns some errors into others, and keeps the first as the cause."""
+    """Yields an error and its causes: fsspec turns some errors into others."""
     while error is not None:
         yield error
         error = error.__cause__
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status that an error of aiohttp, or of huggingface_hub, stands for."""
+    """Returns the HTTP status of an error of aiohttp or huggingface_hub; None for other errors."""
     response = getattr(error, "response", None)
     return getattr(error, "status", None) if response is None else response.status_code
 
 
 def _retry_after(error: BaseException) -> float:
-    """Seconds that the server asks to wait; 0 if it does not say (or says it as a date)."""
+    """Returns the seconds that the server asks to wait; 0 if it does not say, or names a date."""
     for each in _with_causes(error):
         headers = getattr(getattr(each, "response", each), "headers", None) or {}
         if headers.get("Retry-After", "").isdigit():
@@ -197,10 +199,10 @@ def _retry_after(error: BaseException) -> float:
 
 
 class RangeReader(io.RawIOBase):
-    """A `ShardFile` as a seekable file for libraries that want one.
+    """Presents a `ShardFile` as a seekable file, for libraries that want one.
 
-    `ranges` (start, stop) are read at once, and read from without another request. Outside of them every read is a
-    request, of at least `ahead` bytes, which are kept until the next request.
+    `ranges` (start, stop) are fetched at once and then served from memory. Outside of them every read is a request of
+    at least `ahead` bytes, which are kept until the next request.
     """
 
     def __init__(self, file: ShardFile, ranges: Iterable[tuple[int, int]] = (), ahead: int = 0) -> None:
@@ -221,7 +223,7 @@ class RangeReader(io.RawIOBase):
         return self._position
 
     def read(self, size: int | None = -1) -> bytes:
-        """Up to `size` bytes, fewer only at the end of the file."""
+        """Returns `size` bytes, fewer only at the end of the file."""
         left = max(self._file.size - self._position, 0)
         start, count = self._position, left if size is None or size < 0 else min(size, left)
         self._position += count

@@ -1,10 +1,10 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Shards of a data set: parquet files, and tar files as WebDataset writes them.
+"""Reads shards of a data set: parquet files, and tar files as WebDataset writes them.
 
-A shard knows how many rows it has before any of them is read: a parquet file by its footer, a tar file by an index of
-its members, for which its headers are walked through once. Rows come undecoded, and units of them at a time: the row
-groups of a parquet file, and as many neighbours in a tar file as make one request worth it.
+The number of rows is known before any row is read: from the footer of a parquet file, and from an index of the members
+of a tar file, for which all headers are read once. Rows are read undecoded and in units: a row group of a parquet file,
+or as many neighbours in a tar file as make a request worth it.
 """
 
 import hashlib
@@ -26,17 +26,17 @@ from training.data.columns import DataOptionError, ImageColumns
 from training.data.shard_files import RangeReader, ShardError, ShardFile
 
 
-# Parts of a file that are at most so far from each other are read at once.
+# Parts of a file that are at most so many bytes apart are read in one request.
 LARGEST_GAP = 64 * 1024
-# Bytes of a tar file that are read at once. Its headers are walked through in such steps too, if it is remote; in a
-# local file most of what lies between the headers can be left out.
+# Bytes of a tar file that are read at once. The headers of a remote file are read in steps of the same size; those of a
+# local file in small steps, which skip most of what lies between them.
 TAR_UNIT, LOCAL_STEP = 8 * 1024**2, 64 * 1024
 TAR_IMAGES = ("jpg", "jpeg", "png", "webp")
 UNLABELLED = -1
 
 
 class ParquetShard:
-    """A parquet file. Only the columns of image and label are ever read, a row group at a time.
+    """Reads a parquet file: the columns of image and label alone, a row group at a time.
 
     Raises:
         ShardError: it cannot be read, or is not a whole parquet file.
@@ -57,8 +57,10 @@ class ParquetShard:
         return self.metadata.num_rows
 
     def check(self, columns: ImageColumns) -> None:
-        """Raises:
-        ShardError: it lacks one of the columns.
+        """Checks that the file has the columns.
+
+        Raises:
+            ShardError: it lacks one of them.
         """
         names = self.metadata.schema.to_arrow_schema().names
         for column in (columns.image, columns.label):
@@ -66,19 +68,19 @@ class ParquetShard:
                 raise ShardError(f"{self.file.url} has no column {column!r}, as other shards have; it has {names}.")
 
     def units(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """The rows `start` to `stop - 1`, parted by row groups."""
+        """Splits the rows `start` to `stop - 1` by row groups."""
         ends = [int(end) for end in self._ends if start < end < stop]
         return zip([start, *ends], [*ends, stop], strict=True)
 
     def read(self, start: int, stop: int, columns: ImageColumns, copy: ShardFile) -> list[Record]:
-        """The records of a unit, from the file or a copy of it."""
+        """Reads the records of a unit, from the file or a copy of it."""
         group = int(np.searchsorted(self._ends, start, side="right"))
         names = [columns.image] if columns.label is None else [columns.image, columns.label]
         reader = RangeReader(copy, _column_ranges(self.metadata.row_group(group), names))
         try:
             with pq.ParquetFile(reader, metadata=self.metadata, pre_buffer=False) as file:
                 table = file.read_row_group(group, columns=names, use_threads=False)
-        except ShardError:  # of a read beyond those ranges
+        except ShardError:  # raised by a read beyond those ranges
             raise
         except (pa.ArrowException, OSError) as error:
             raise ShardError(f"{copy.url} is damaged in row group {group}: {error}") from error
@@ -98,7 +100,7 @@ class ParquetShard:
 
 
 def _column_ranges(group: Any, names: list[str]) -> list[tuple[int, int]]:
-    """Where the file has the named columns of a row group, neighbours put together."""
+    """Returns the byte ranges of the named columns of a row group, and joins neighbours."""
     chunks = [group.column(i) for i in range(group.num_columns)]
     ranges: list[tuple[int, int]] = []
     for chunk in chunks:
@@ -115,7 +117,7 @@ def _column_ranges(group: Any, names: list[str]) -> list[tuple[int, int]]:
 
 
 class Sample(NamedTuple):
-    """Where a tar file has the image of a sample."""
+    """Says where a tar file holds the image of a sample."""
 
     name: str
     offset: int
@@ -124,7 +126,7 @@ class Sample(NamedTuple):
 
 
 class TarShard:
-    """A tar file whose members with a common stem are a sample. Its images are read by their byte ranges."""
+    """Reads a tar file, in which members with a common stem are one sample, by the byte ranges of its images."""
 
     unit_name = "samples"
 
@@ -144,7 +146,7 @@ class TarShard:
         return bool((self._labels != UNLABELLED).all())
 
     def units(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
-        """The samples `start` to `stop - 1`, in parts of up to TAR_UNIT bytes (or one sample)."""
+        """Splits the samples `start` to `stop - 1` into units of up to TAR_UNIT bytes, or of one larger sample."""
         while start < stop:
             limit = self._offsets[start] + TAR_UNIT
             end = int(np.searchsorted(self._offsets + self._sizes, limit, side="right"))
@@ -153,7 +155,7 @@ class TarShard:
             start = end
 
     def read(self, start: int, stop: int, columns: ImageColumns, copy: ShardFile) -> list[Record]:
-        """The records of a unit, from the file or a copy of it."""
+        """Reads the records of a unit, from the file or a copy of it."""
         first = int(self._offsets[start])
         content = memoryview(copy.read_range(first, int(self._offsets[stop - 1] + self._sizes[stop - 1])))
         records = []
@@ -166,7 +168,7 @@ class TarShard:
 
 
 def open_tar(file: ShardFile, image: str | None, label: str | None, index_dir: Path | None) -> TarShard:
-    """The shard, by its index in `index_dir` if it is there already; else it is made, and written there."""
+    """Opens a tar file by its index in `index_dir`; an index that is missing is made and written there."""
     if index_dir is None:
         return TarShard(file, index_tar(file, image, label))
     key = hashlib.sha256(repr((file.url, file.size, file.version, image, label)).encode()).hexdigest()[:16]
@@ -179,10 +181,10 @@ def open_tar(file: ShardFile, image: str | None, label: str | None, index_dir: P
 
 
 def index_tar(file: ShardFile, image: str | None, label: str | None) -> list[Sample]:
-    """The samples of a tar file, found by walking through its headers.
+    """Lists the samples of a tar file by reading all of its headers.
 
-    `image` and `label` are extensions, in any case; without, they are the only one of TAR_IMAGES, and `cls` where it
-    is there.
+    `image` and `label` are extensions, in upper or lower case. Without them, the image is the only member with one of
+    TAR_IMAGES, and the label is `cls` if there is one.
 
     Raises:
         ShardError: it is not a whole, uncompressed tar file, or two members of a sample have one extension.
@@ -192,11 +194,11 @@ def index_tar(file: ShardFile, image: str | None, label: str | None) -> list[Sam
     reader = RangeReader(file, ahead=LOCAL_STEP if file.is_local else TAR_UNIT)
     try:
         with tarfile.open(fileobj=reader, mode="r:") as tar:
-            samples = [_sample(file, *each, image, label) for each in _grouped(file, tar)]
+            samples = [_make_sample(file, *each, image, label) for each in _group_members(file, tar)]
             reader.seek(tar.offset)
     except tarfile.TarError as error:
         raise ShardError(f"{file.url} is not a whole, uncompressed tar file: {error}") from error
-    # Python's tarfile takes a file that was cut off between two members, or is damaged there, for one that ends.
+    # Python's tarfile does not notice when a file was cut off, or is damaged, between two members.
     if reader.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
         raise ShardError(f"{file.url} has no end mark after {len(samples)} samples: it was cut off, or is damaged.")
     return samples
@@ -205,8 +207,8 @@ def index_tar(file: ShardFile, image: str | None, label: str | None) -> list[Sam
 Fields: TypeAlias = dict[str, tuple[tarfile.TarInfo, bytes | None]]
 
 
-def _grouped(file: ShardFile, tar: tarfile.TarFile) -> Iterator[tuple[str, Fields]]:
-    """(stem, extension -> member, and its content if it is small) of each sample."""
+def _group_members(file: ShardFile, tar: tarfile.TarFile) -> Iterator[tuple[str, Fields]]:
+    """Yields the stem of each sample and, by extension, its members, with their content if they are small."""
     stem, fields = "", Fields()
     for member in tar:
         match = re.fullmatch(r"((?:.*/)?[^./][^./]*)\.([^/]+)", member.name)
@@ -218,23 +220,23 @@ def _grouped(file: ShardFile, tar: tarfile.TarFile) -> Iterator[tuple[str, Field
         stem, extension = match[1], match[2].lower()
         if extension in fields:
             raise ShardError(f"{file.url} has two members {member.name!r} in one sample.")
-        fields[extension] = member, _small_content(tar, member)
+        fields[extension] = member, _read_if_small(tar, member)
     if fields:
         yield stem, fields
 
 
-def _small_content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:
-    """A class is a few digits; what is longer is not read here."""
+def _read_if_small(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:
+    """Reads a member that may be a class, which is a few digits; returns None for a longer one."""
     content = tar.extractfile(member) if member.size <= 32 else None
     return None if content is None else content.read()
 
 
-def _sample(file: ShardFile, stem: str, fields: Fields, image: str | None, label: str | None) -> Sample:
+def _make_sample(file: ShardFile, stem: str, fields: Fields, image: str | None, label: str | None) -> Sample:
     images = [name for name in fields if name in TAR_IMAGES] if image is None else [image]
     if len(images) != 1 or images[0] not in fields:
         raise DataOptionError(
-            f"{file.url}: sample {stem!r} has the members {list(fields)}; image_column must be one of them, and be in "
-            f"every sample. Without it, one of {list(TAR_IMAGES)} must be there."
+            f"{file.url}: sample {stem!r} has the members {list(fields)}; image_column must name one of them that "
+            f"every sample has. Without it, exactly one of {list(TAR_IMAGES)} must be there."
         )
     member = fields[images[0]][0]
     content = fields[label or "cls"][1] if (label or "cls") in fields else None

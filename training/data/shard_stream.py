@@ -1,13 +1,13 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""A stream of shards whose order is index arithmetic: a function of (seed, epoch, process), known before it is read.
+"""Streams shards in an order that is index arithmetic: a function of (seed, epoch, process), known before it is read.
 
-    shards         in a permutation keyed by (seed, epoch), one after the other, begun at a keyed row: a circle of rows
-    process r      the rows r * n .. (r + 1) * n - 1 of it, n = steps an epoch x images a process and step; up to the
-                   rows left out at the end, other ones each epoch, that is every row once
-    shuffle        its rows in equal blocks of up to `shuffle_window`, each in a keyed permutation
+    shards         follow each other in a permutation keyed by (seed, epoch); so is the first row, as on a circle
+    process r      has the rows r * n .. (r + 1) * n - 1, with n = steps an epoch x images a process and step; so each
+                   row comes once, but for a few at the end, which differ from epoch to epoch
+    shuffle        its rows are cut into equal blocks of up to `shuffle_window`, each in a keyed permutation
 
-So a run can begin at any step: it begins to read at the block of that step. A process reads only the row groups (or tar
+So a run can begin at any step: reading starts at the block of that step. A process reads only the row groups (or tar
 members) that its rows are in.
 """
 
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     import datasets
 
 
-READERS, OPENERS = 4, 16  # threads that read, and that open shards: so many requests at a time
-SHOWN_FROM = 64  # shards whose opening is shown
+READERS, OPENERS = 4, 16  # threads that read and that open shards, with a request each
+SHOWN_FROM = 64  # opening fewer shards shows no progress bar
 Result = TypeVar("Result")
 
 
@@ -64,7 +64,7 @@ DEFAULT_STREAM = StreamOptions()
 
 
 class Run(NamedTuple):
-    """Neighbouring rows of one shard."""
+    """Names neighbouring rows of one shard."""
 
     shard: int
     start: int
@@ -72,7 +72,7 @@ class Run(NamedTuple):
 
 
 def epoch_runs(lengths: list[int], seed: int, epoch: int) -> list[Run]:
-    """All rows of all shards in the order of an epoch; of the first shard a part may come at the end."""
+    """Returns all rows of all shards in the order of an epoch. A part of the first shard may come at the end."""
     generator = make_keyed_generator(seed, epoch, draws=Draws.ORDER)
     runs = [Run(shard, 0, lengths[shard]) for shard in generator.permutation(len(lengths)).tolist()]
     total = sum(lengths)
@@ -81,7 +81,7 @@ def epoch_runs(lengths: list[int], seed: int, epoch: int) -> list[Run]:
 
 
 def cut(runs: list[Run], first: int, count: int) -> list[Run]:
-    """The rows `first` to `first + count - 1` of those in `runs`."""
+    """Returns the rows `first` to `first + count - 1` of those in `runs`."""
     found, position = [], 0
     for shard, start, stop in runs:
         low, high = max(first - position, 0), min(first + count - position, stop - start)
@@ -92,13 +92,13 @@ def cut(runs: list[Run], first: int, count: int) -> list[Run]:
 
 
 def block_bounds(count: int, window: int) -> list[int]:
-    """Where the blocks of `count` rows begin, and the last one ends: of up to `window` rows, equal up to one row."""
+    """Returns the starts of the blocks of `count` rows, and the end: up to `window` rows each, equal up to one row."""
     blocks = -(-count // window)
     return [count * block // blocks for block in range(blocks + 1)]
 
 
 class ShardStream:
-    """The images of shards as a source for the loader.
+    """Presents the images of shards as a source for the loader.
 
     Raises:
         DataOptionError: `samples_per_epoch` is more than there is, or less than 1.
@@ -127,30 +127,32 @@ class ShardStream:
     def __len__(self) -> int:
         return self._length
 
-    def num_units(self) -> int:
-        """Of what is not read in parts: row groups, or samples."""
+    def count_units(self) -> int:
+        """Counts what is read as a whole: row groups of parquet files, samples of tar files."""
         if isinstance(self.shards[0], TarShard):
             return sum(self._lengths)
         return sum(1 for shard in self.shards if len(shard) for _ in shard.units(0, len(shard)))
 
     def check_processes(self, world_size: int) -> None:
-        """Raises:
-        DataOptionError: there are more processes than row groups, so that some would read what others read.
+        """Checks that each process has something of its own to read.
+
+        Raises:
+            DataOptionError: there are more processes than row groups, so some would read what others read.
         """
-        if self.num_units() < world_size:
+        if self.count_units() < world_size:
             raise DataOptionError(
-                f"the {len(self.shards)} shards have {self.num_units()} {self.shards[0].unit_name} in all, for "
+                f"the {len(self.shards)} shards have {self.count_units()} {self.shards[0].unit_name} in all, for "
                 f"{world_size} processes: each must have one of its own. Write them with smaller row groups, or read "
                 "them without streaming."
             )
 
     def describe(self, per_process: int, world_size: int) -> str:
-        """How an epoch is dealt out, in numbers; `per_process` is the images of each process."""
+        """Describes how an epoch is dealt out, in numbers. `per_process` is the images of each process."""
         total, used = sum(self._lengths), per_process * world_size
         blocks = len(block_bounds(per_process, self._window)) - 1
         return "\n".join(
             [
-                f"stream           = {total} images in {len(self.shards)} shards, {self.num_units()} "
+                f"stream           = {total} images in {len(self.shards)} shards, {self.count_units()} "
                 f"{self.shards[0].unit_name}; an epoch has {len(self)}",
                 f"images a process = {per_process}: process r has rows r x {per_process} .. of the shards in the "
                 f"epoch's order, {self._window} at most ({blocks} blocks) shuffled at a time",
@@ -160,9 +162,9 @@ class ShardStream:
         )
 
     def rank_items(self, seed: int, epoch: int, rank: int, count: int, start: int) -> Iterator[Record]:
-        """The records of process `rank`, of `count` for each process, from the one with number `start` on.
+        """Yields the records of process `rank`, which has `count` of them, from number `start` on.
 
-        There is no end: after the last one comes the last block, again and again, to replace what is unreadable.
+        There is no end: after the last record, the last block repeats, to replace images that cannot be read.
 
         Raises:
             ShardError: what a shard should hold could not be read.
@@ -170,10 +172,10 @@ class ShardStream:
         return next(self.rank_epochs(seed, range(epoch, epoch + 1), rank, count, start))
 
     def rank_epochs(self, seed: int, epochs: range, rank: int, count: int, start: int) -> Iterator[Iterator[Record]]:
-        """`rank_items` of each epoch, of the first one from `start` on.
+        """Yields the `rank_items` of each epoch; those of the first one begin with number `start`.
 
-        One reader serves them all: while the last block of an epoch is consumed, the next epoch is read already. An
-        epoch's items end to be valid when the next one's are asked for.
+        One reader serves all epochs: while the last block of an epoch is consumed, the next epoch is already read. The
+        items of an epoch are valid until those of the next one are asked for.
         """
         firsts = [start if epoch == epochs.start else 0 for epoch in epochs]
         bounds = [self._bounds_from(first, count) for first in firsts]
@@ -181,11 +183,11 @@ class ShardStream:
         records = self._records(itertools.chain.from_iterable(runs))
         for epoch, first, each in zip(epochs, firsts, bounds, strict=True):
             part = itertools.islice(records, count - each[0])
-            yield self._shuffled(part, partial(self._order, seed, epoch, rank * count), each, first - each[0])
-            deque(part, maxlen=0)  # what was not asked for: the reader must be at the next epoch's start
+            yield self._shuffle(part, partial(self._draw_order, seed, epoch, rank * count), each, first - each[0])
+            deque(part, maxlen=0)  # skips what was not asked for: the reader must be at the next epoch's start
 
     def rows(self, start: int, stop: int) -> Iterator[Record]:
-        """The records `start` to `stop - 1` of all shards as they are stored, read ahead.
+        """Yields the records `start` to `stop - 1` of all shards in stored order, and reads ahead.
 
         Raises:
             ShardError: what a shard should hold could not be read.
@@ -194,7 +196,7 @@ class ShardStream:
         return self._records(iter(cut(whole, start, stop - start)))
 
     def _bounds_from(self, start: int, count: int) -> list[int]:
-        """The bounds of the blocks from that of `start` on."""
+        """Returns the bounds of the blocks, from the one that holds `start` on."""
         bounds = block_bounds(count, self._window)
         return bounds[next(block for block, end in enumerate(bounds[1:]) if start < end or end == count) :]
 
@@ -202,16 +204,16 @@ class ShardStream:
         return cut(epoch_runs(self._lengths, seed, epoch), rank * count + first, count - first)
 
     @staticmethod
-    def _order(seed: int, epoch: int, first_row: int, begin: int, end: int) -> list[int]:
-        """The permutation of a block."""
+    def _draw_order(seed: int, epoch: int, first_row: int, begin: int, end: int) -> list[int]:
+        """Draws the permutation of a block."""
         generator = make_keyed_generator(seed, epoch, first_row + begin, draws=Draws.WINDOW)
         return generator.permutation(end - begin).tolist()
 
     @staticmethod
-    def _shuffled(
+    def _shuffle(
         records: Iterator[Record], order: Callable[[int, int], list[int]], bounds: list[int], skip: int
     ) -> Iterator[Record]:
-        """The records block by block, each in its order, without the first `skip`; then the last block without end."""
+        """Yields the records block by block, each in its order, but the first `skip`; then repeats the last block."""
         block = list[Record]()
         for begin, end in itertools.pairwise(bounds):
             block.clear()  # before the next block is in memory
@@ -240,7 +242,7 @@ class ShardStream:
 
     @staticmethod
     def read(item: Record) -> Record:
-        """The record itself, which the stream has read."""
+        """Returns the record itself, which the stream has read."""
         return item
 
 
@@ -252,17 +254,17 @@ def open_stream(
     image_column: str | None = None,
     label_column: str | None = None,
 ) -> ShardStream:
-    """The stream of parquet files, or of tar files, with these paths or URLs.
+    """Opens the stream of parquet files, or of tar files, with these paths or URLs.
 
-    Processes of a torch.distributed group share the work of opening them (for tar files: of walking through them).
+    Processes of a torch.distributed group share the work of opening them (for tar files: of reading all headers).
 
     Args:
-        features: Of the data set, if they are declared somewhere else than in the files.
-        image_column, label_column: Of parquet files as in `ImageColumns.find`; of tar files, the extensions.
+        features: The features of the data set, if they are not declared in the files.
+        image_column, label_column: Columns of parquet files, see `ImageColumns.find`, or extensions in tar files.
 
     Raises:
         ShardError: one cannot be read, or is damaged.
-        DataOptionError, EmptySourceError: see `ShardStream`, `ImageColumns.find` and `shards.index_tar`.
+        DataOptionError, EmptySourceError: see `ShardStream`, `ImageColumns.find` and `index_tar`.
     """
     if all(url.endswith(".tar") for url in urls):
 
@@ -270,35 +272,35 @@ def open_stream(
             file = ShardFile.locate(url, options.retry_seconds)
             return open_tar(file, image_column, label_column, options.index_dir)
 
-        tars = _shared(urls, open_one)
+        tars = _share_opening(urls, open_one)
         label = (label_column or "cls") if all(tar.has_labels for tar in tars) else None
         return ShardStream([*tars], ImageColumns(image_column or "image", label, None), options)
     if not all(url.endswith(".parquet") for url in urls):
         other = next(url for url in urls if not url.endswith(".parquet"))
         raise DataOptionError(f"{other!r} cannot be streamed: shards are .parquet files, or (uncompressed) .tar files.")
-    parquets = _shared(urls, lambda url: ParquetShard(ShardFile.locate(url, options.retry_seconds)))
-    columns = ImageColumns.find(features or _features(parquets[0]), image_column, label_column)
+    parquets = _share_opening(urls, lambda url: ParquetShard(ShardFile.locate(url, options.retry_seconds)))
+    columns = ImageColumns.find(features or _read_features(parquets[0]), image_column, label_column)
     for shard in parquets:
         shard.check(columns)
     return ShardStream([*parquets], columns, options)
 
 
-def _features(shard: ParquetShard) -> "datasets.Features":
+def _read_features(shard: ParquetShard) -> "datasets.Features":
     import datasets
 
     return datasets.Features.from_arrow_schema(shard.metadata.schema.to_arrow_schema())
 
 
-def _shared(urls: list[str], opened: Callable[[str], Result]) -> list[Result]:
-    """`opened(url)` of each, in order; every process of the group does its share, and gets all.
+def _share_opening(urls: list[str], open_one: Callable[[str], Result]) -> list[Result]:
+    """Returns `open_one(url)` for each URL, in order. Every process of the group opens its share, and gets all.
 
     Raises:
-        ShardError: also where another process could not open its share: none waits for it.
+        ShardError: this or another process could not open its share.
     """
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else (0, 1)
-    results = in_order(iter(urls[rank::world]), opened, threads=OPENERS, ahead=4 * OPENERS)
-    shown = _shown(results, len(urls[rank::world]), quiet=rank != 0 or len(urls) < SHOWN_FROM)
+    results = in_order(iter(urls[rank::world]), open_one, threads=OPENERS, ahead=4 * OPENERS)
+    shown = _show_progress(results, len(urls[rank::world]), quiet=rank != 0 or len(urls) < SHOWN_FROM)
     if not distributed:
         return list(shown)
     mine: list[Result] = []
@@ -317,7 +319,7 @@ def _shared(urls: list[str], opened: Callable[[str], Result]) -> list[Result]:
     return [parts[index % world][0][index // world] for index in range(len(urls))]
 
 
-def _shown(results: Iterator[Result], number: int, quiet: bool) -> Iterator[Result]:
-    """`results`, with a bar on stderr; in a log file, a line of it now and then."""
+def _show_progress(results: Iterator[Result], number: int, quiet: bool) -> Iterator[Result]:
+    """Yields `results`, and shows progress on stderr: a bar, or now and then a line in a log file."""
     interval = 0.2 if sys.stderr.isatty() else 10.0
     return iter(tqdm(results, "Opening shards", number, unit=" shards", mininterval=interval, disable=quiet))

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Where images come from: a folder of files, a `datasets` data set in place, or a stream of shards.
+"""Opens sources of images: a folder of files, a `datasets` data set in place, or a stream of shards.
 
     source = open_source("photographs/")               # any nesting, any format Pillow decodes
     source = open_source("shards/*.parquet")           # also: a folder of them, or of Dataset.save_to_disk
@@ -21,7 +21,7 @@ import numpy as np
 
 from modeling_esvit.images.decoding import Record, image_extensions
 from training.data.columns import DataNotFoundError, DataOptionError, EmptySourceError, ImageColumns
-from training.data.shard_names import matching_shards, names_shards
+from training.data.shard_names import find_shards, names_shards
 from training.data.shard_stream import DEFAULT_STREAM, ShardStream, StreamOptions, open_stream
 from training.options.hub_names import is_hub_name
 from training.views.draw import Draws, make_keyed_generator
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 
 def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:
-    """The permutation of `range(num_images)` in which an epoch visits the images: position -> index."""
+    """Returns the permutation of `range(num_images)` in which an epoch visits the images: position -> index."""
     return make_keyed_generator(seed, epoch, draws=Draws.ORDER).permutation(num_images)
 
 
 class FolderSource:
-    """All images below a folder, sorted by path. A class is a first-level subfolder.
+    """Reads all images below a folder, sorted by path. A class is a first-level subfolder.
 
     Hidden files and folders are left out; links are followed, and no folder is read twice. There are no classes
     unless every image lies in a subfolder.
@@ -69,22 +69,22 @@ class FolderSource:
         return len(self._paths)
 
     def paths(self) -> list[str]:
-        """Of all images, relative to the root."""
+        """Returns the paths of all images, relative to the root."""
         return [os.fsdecode(path) for path in self._paths]
 
     def items(self, seed: int, epoch: int) -> Iterator[int]:
-        """The indices of all images, in the order of the epoch."""
+        """Yields the indices of all images, in the order of the epoch."""
         return iter(epoch_order(len(self), seed, epoch).tolist())
 
     def read(self, item: int) -> Record:
-        """The record of the image with index `item`, not opened yet."""
+        """Returns the record of the image with index `item`, not opened yet."""
         path = os.fsdecode(self._paths[item])
         label = int(self._labels[item]) if self.has_labels else None
         return Record(str(self.root / path), label, path)
 
 
 def _image_paths(root: Path) -> Iterator[str]:
-    """Paths of the images below `root`, relative to it. A folder that cannot be listed is an OSError."""
+    """Yields the paths of the images below `root`, relative to it. A folder that cannot be listed is an OSError."""
 
     def refuse(error: OSError) -> None:
         raise error
@@ -103,10 +103,10 @@ def _image_paths(root: Path) -> Iterator[str]:
 
 
 class DatasetSource:
-    """A map-style `datasets.Dataset`, read in place.
+    """Reads a map-style `datasets.Dataset` in place.
 
     Raises:
-        DataOptionError: the columns cannot be told (see `ImageColumns.find`).
+        DataOptionError: the columns cannot be found (see `ImageColumns.find`).
         EmptySourceError: it has no rows.
     """
 
@@ -116,26 +116,26 @@ class DatasetSource:
         if len(dataset) == 0:
             raise EmptySourceError("the data set has no rows.")
         columns = ImageColumns.find(dataset.features, image_column, label_column, strings=True)
-        self._columns = columns.of_names(dataset)
+        self._columns = columns.number_names(dataset)
         self._dataset = self._columns.select(dataset)
-        self.fingerprint: str = self._dataset._fingerprint  # of its rows, by `datasets`
+        self.fingerprint: str = self._dataset._fingerprint  # changes with the rows
         self.has_labels, self.class_names = self._columns.label is not None, self._columns.class_names
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def items(self, seed: int, epoch: int) -> Iterator[int]:
-        """The indices of all rows, in the order of the epoch."""
+        """Yields the indices of all rows, in the order of the epoch."""
         return iter(epoch_order(len(self), seed, epoch).tolist())
 
     def read(self, item: int) -> Record:
-        """The record of row `item`."""
-        record = fetched(self._columns.record(self._dataset[item]))
+        """Returns the record of row `item`."""
+        record = fetch_content(self._columns.record(self._dataset[item]))
         return record._replace(name=f"row {item} ({record.name})" if record.name else f"row {item}")
 
 
-def fetched(record: Record) -> Record:
-    """The record with its content, if `datasets` names it by a URL: of a remote file, or of a member of an archive."""
+def fetch_content(record: Record) -> Record:
+    """Fetches the content of a record that `datasets` names by a URL: a remote file, or a member of an archive."""
     if isinstance(record.image, bytes) or "://" not in record.image:
         return record
     from datasets.utils.file_utils import xopen
@@ -158,16 +158,16 @@ def open_source(
     streaming: bool = False,
     stream: StreamOptions = DEFAULT_STREAM,
 ) -> ImageSource:
-    """The source of images that `data` names.
+    """Opens the source of images that `data` names.
 
     Args:
         data: A folder of images; a folder, glob or pattern (see `shard_names`) of parquet or tar files (in the folder
             itself or in its `data` subfolder), also by URL; a folder written by `save_to_disk`; "namespace/name" of a
             Hub data set; or a `datasets.Dataset`.
-        split: Of a data set ("train" if None); of a folder of images, one of its subfolders (itself if None).
-        config_name: Of a data set with several configurations.
+        split: A split of a data set (default "train"), or a subfolder of a folder of images (default: all of it).
+        config_name: The configuration, if a data set has several.
         revision: Branch, tag or commit of a data set of the Hub.
-        image_column, label_column: See `ImageColumns.find`; of tar files, the extensions of the members.
+        image_column, label_column: See `ImageColumns.find`; for tar files, the extensions of the members.
         streaming: Read parquet files and Hub data sets as a stream: nothing is stored on disk. Tar files and URLs
             always are.
         stream: How a stream is read.
@@ -177,7 +177,7 @@ def open_source(
         ShardError: a shard cannot be read, or is damaged.
     """
     if not isinstance(data, (str, os.PathLike)):
-        return _rows_in_memory(data, image_column, label_column)
+        return _open_dataset(data, image_column, label_column)
     path = Path(data).expanduser()
     _refuse_revision(path, str(data), revision)
     if streaming or _is_tar(data) or "://" in str(data):
@@ -195,7 +195,7 @@ def open_source(
     return DatasetSource(rows, image_column, label_column)
 
 
-def _rows_in_memory(data: "datasets.Dataset", image_column: str | None, label_column: str | None) -> DatasetSource:
+def _open_dataset(data: "datasets.Dataset", image_column: str | None, label_column: str | None) -> DatasetSource:
     import datasets
 
     if not isinstance(data, datasets.Dataset):
@@ -209,7 +209,7 @@ def _refuse_revision(path: Path, data: str, revision: str | None) -> None:
 
 
 def _is_tar(data: str | os.PathLike[str]) -> bool:
-    """Tar files, or a folder of them and not of images: these are often kept beside the archive they came in."""
+    """Whether `data` names tar files, or a folder of them without images, which are often kept beside their archive."""
     path = Path(data).expanduser()
     if any(path.glob("*.tar")) or any(path.glob("data/*.tar")):
         return next(_image_paths(path), None) is None
@@ -224,16 +224,18 @@ def _refuse_to_stream(path: Path, image_column: str | None, label_column: str | 
 
 
 def _find_shards(data: str, split: str | None, config_name: str | None, revision: str | None) -> tuple[list[str], Any]:
-    """The shards of a split, by path or URL, and the features of the data set if it declares them."""
+    """Returns the shards of a split, by path or URL, and the features of the data set if it declares them."""
     if names_shards(data):
         if split not in (None, "train"):
-            raise DataOptionError(f"split {split!r} does not apply to {data!r}: its files are all of the data.")
-        return matching_shards(data, revision), None
+            raise DataOptionError(
+                f"split {split!r} does not apply to {data!r}, which names all files of the data: leave it out."
+            )
+        return find_shards(data, revision), None
     import datasets
 
     path = Path(data).expanduser()
     arguments = {"path": str(path.resolve()) if path.is_dir() else data, "name": config_name, "revision": revision}
-    builder = _of_the_hub(data, lambda: datasets.load_dataset_builder(**arguments))
+    builder = _load_by_name(data, lambda: datasets.load_dataset_builder(**arguments))
     files = builder.config.data_files or {}
     if (split or "train") not in files:
         raise DataOptionError(f"{data!r} has no files of a split {split or 'train'!r}; it has {[*map(str, files)]}.")
@@ -257,7 +259,7 @@ def _refuse_dataset_options(path: Path, **options: str | bool | None) -> None:
 def load_rows(
     data: str, *, split: str | None = None, config_name: str | None = None, revision: str | None = None
 ) -> "datasets.Dataset":
-    """The split of the data set that `data` names: saved to disk, parquet files (also hf://), or on the Hub.
+    """Loads the split of the data set that `data` names: saved to disk, parquet files (also hf://), or on the Hub.
 
     Raises:
         DataNotFoundError, DataOptionError: see their descriptions.
@@ -266,18 +268,18 @@ def load_rows(
 
     path = Path(data).expanduser()
     if _is_saved_to_disk(path):
-        return _split_saved_to_disk(path, split)
+        return _load_saved_split(path, split)
     if path.is_dir():
         arguments: dict[str, Any] = {"path": str(path.resolve())}
     elif names_shards(data):
-        arguments = {"path": "parquet", "data_files": matching_shards(data, revision)}
+        arguments = {"path": "parquet", "data_files": find_shards(data, revision)}
     else:
         arguments = {"path": data, "revision": revision}
-    return _of_the_hub(data, lambda: datasets.load_dataset(**arguments, name=config_name, split=split or "train"))
+    return _load_by_name(data, lambda: datasets.load_dataset(**arguments, name=config_name, split=split or "train"))
 
 
-def _of_the_hub(data: str, load: Callable[[], Any]) -> Any:
-    """What `load` returns, for an existing path or the name of a data set; errors of `datasets` under our names."""
+def _load_by_name(data: str, load: Callable[[], Any]) -> Any:
+    """Calls `load` for an existing path or the name of a data set, and turns errors of `datasets` into ours."""
     if not (os.path.exists(os.path.expanduser(data)) or is_hub_name(data) or data.endswith(".parquet")):
         raise DataNotFoundError(
             f"{data!r} does not exist: it is neither a folder of images nor a folder or glob of .parquet or .tar files "
@@ -286,15 +288,19 @@ def _of_the_hub(data: str, load: Callable[[], Any]) -> Any:
     try:
         return load()
     except (FileNotFoundError, ConnectionError) as error:
-        raise DataNotFoundError(f"{data!r} is no existing folder, and as a data set of the Hub: {error}") from error
+        raise DataNotFoundError(
+            f"{data!r} is no existing folder, and cannot be loaded as a data set of the Hub: {error}"
+        ) from error
     except (ValueError, RuntimeError) as error:  # an unknown split or configuration, or a data set that is a script
         raise DataOptionError(f"{data!r}: {error}") from error
 
 
-def _split_saved_to_disk(path: Path, split: str | None) -> Any:
-    """Raises:
-    DataOptionError: there is no such split.
-    EmptySourceError: it has no rows, which `datasets` writes but cannot read.
+def _load_saved_split(path: Path, split: str | None) -> Any:
+    """Loads a split that `save_to_disk` wrote.
+
+    Raises:
+        DataOptionError: there is no such split.
+        EmptySourceError: it has no rows, which `datasets` writes but cannot read.
     """
     import datasets
 

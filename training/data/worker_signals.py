@@ -10,8 +10,9 @@ GRACE = 5  # seconds
 
 
 def outlive_signals(worker: int) -> None:
-    """For workers of a loader. Schedulers signal every process of a job, and the step that is under way still needs its
-    batches: SIGTERM ends a worker only after `GRACE` seconds, the other signals not at all.
+    """Makes a worker of a loader survive signals: SIGTERM ends it only after `GRACE` seconds, others not at all.
+
+    Schedulers signal every process of a job, and the step that is under way still needs its batches.
     """
 
     def leave_later(number: int, frame: FrameType | None) -> None:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks how shards are read from servers."""
 
-from training.data.shard_files import patiently
+from training.data.shard_files import retry
 
 
 def test_patience_waits_as_long_as_the_server_says(monkeypatch):
@@ -15,4 +15,4 @@ def test_patience_waits_as_long_as_the_server_says(monkeypatch):
             raise error
         return "done"
 
-    assert patiently("x", 100, action) == "done" and waits == [0.5, 1.0]
+    assert retry("x", 100, action) == "done" and waits == [0.5, 1.0]

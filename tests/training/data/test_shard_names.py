@@ -11,7 +11,7 @@ from tests.helpers.shard_server import serve
 from tests.helpers.streams import WRITE
 from training.data.columns import DataNotFoundError, DataOptionError
 from training.data.shard_files import ShardError
-from training.data.shard_names import expanded
+from training.data.shard_names import expand_braces
 from training.data.shard_stream import open_stream
 from training.data.sources import open_source
 
@@ -40,10 +40,10 @@ def test_every_way_to_name_shards(kind, tmp_path):
 
 
 def test_braces(kind, tmp_path):
-    assert expanded("a-{08..11}-{x,y}") == [
+    assert expand_braces("a-{08..11}-{x,y}") == [
         f"a-{number}-{word}" for number in ("08", "09", "10", "11") for word in "xy"
     ]
-    assert expanded("a{b}") == ["a{b}"]
+    assert expand_braces("a{b}") == ["a{b}"]
     WRITE[kind](tmp_path, [5, 4, 3])
     with serve(tmp_path) as server:
         ranges = f"train-{{00000..00002}}.{kind}"

@@ -18,7 +18,7 @@ import training.views.on_device as augmentation
 import training.views.pixels as crops
 from modeling_esvit.images.decoding import Record, decode
 from tests.helpers.pil_views import pil_augment, pil_crop, pil_view
-from training.data.loader import empty_groups, views_of
+from training.data.loader import make_empty_groups, select_views
 from training.views.draw import CropBox, CropParameters, Jitter, ViewKey, ViewOptions, draw_views
 from training.views.on_device import augment, photometric_parameters
 from training.views.pixels import augment_view, crop_view, scale_box, sufficient_size, write_views
@@ -270,9 +270,9 @@ def test_a_large_jpeg_is_decoded_smaller_only_if_every_box_keeps_its_pixels():
 
 def test_groups_are_crop_major():
     options = ViewOptions(4, [2, 3], [3, 1])
-    groups = empty_groups(2, options, torch.uint8)
+    groups = make_empty_groups(2, options, torch.uint8)
     for image in range(2):
-        for crop, slot in enumerate(views_of(image, groups, batch=2)):
+        for crop, slot in enumerate(select_views(image, groups, batch=2)):
             slot.fill_(10 * image + crop)
     assert [tuple(group.shape) for group in groups] == [(4, 3, 4, 4), (6, 3, 2, 2), (2, 3, 3, 3)]
     assert [group[:, 0, 0, 0].tolist() for group in groups] == [[0, 10, 1, 11], [2, 12, 3, 13, 4, 14], [5, 15]]
@@ -280,5 +280,5 @@ def test_groups_are_crop_major():
 
 @pytest.mark.parametrize("sizes, numbers", [([], []), ([96], [0])])
 def test_no_local_crops(sizes, numbers):
-    groups = empty_groups(1, ViewOptions(8, sizes, numbers), torch.float32)
+    groups = make_empty_groups(1, ViewOptions(8, sizes, numbers), torch.float32)
     assert [tuple(group.shape) for group in groups] == [(2, 3, 8, 8)]
