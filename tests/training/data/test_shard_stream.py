@@ -473,7 +473,7 @@ def test_columns_without_the_features_of_datasets(tmp_path):
     source = open_stream([str(tmp_path / "a.parquet")])
     record = next(source.rank_items(0, 0, 0, 1, 0))
     assert record.image == picture(0) and record.label == 7 and "0.png" in record.name
-    with pytest.raises(DataOptionError, match="image_column 'many' holds .*one a row"):
+    with pytest.raises(DataOptionError, match="image_column 'many' holds .*each row must hold one Image"):
         open_stream([str(tmp_path / "a.parquet")], image_column="many")
     (tmp_path / "0.png").write_bytes(picture(0))
     pq.write_table(pa.table({"file": [str(tmp_path / "0.png")]}), tmp_path / "b.parquet")
