@@ -78,7 +78,7 @@ def lost_share(tokens: Tensor) -> float:
 
 
 def choose_blocks(numbers: Sequence[int] | None, count: int) -> list[int]:
-    """Numbers from 1, or from the end if they are negative; the last one if none is named.
+    """Returns the numbers of the chosen blocks, from 1 on. Negative ones count from the end; the default is the last.
 
     Raises:
         AttentionLayoutError: there is no such block.

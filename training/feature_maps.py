@@ -83,7 +83,7 @@ def choose_rows(count: int, most: int, seed: int) -> Tensor:
 
 
 def choose_queries(labels: Tensor, count: int, seed: int) -> Tensor:
-    """Rows `[<= count]`, drawn by the seed: one of each class, then a second one of each, and so on."""
+    """Draws up to `count` rows by the seed: one of each class, then a second one of each, and so on."""
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     seen: dict[int, int] = {}
     rounds = []
@@ -94,7 +94,7 @@ def choose_queries(labels: Tensor, count: int, seed: int) -> Tensor:
 
 
 def find_neighbours(bank: FeatureBank, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Similarities and rows of the images nearest to each query, which is not one of them: `[Q, count]` each."""
+    """Finds the images nearest to each query, without the query: similarities and rows, `[Q, count]` each."""
     features = bank.features()
     ((similarity, rows),) = find_nearest([features[queries]], bank.pieces(BANK_CHUNK), min(count + 1, len(bank)))
     itself = rows == queries[:, None]

@@ -130,7 +130,7 @@ class BlockAttention:
         return total / (self.num_tokens + self.num_global)
 
     def spread(self, weights: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
-        """Weights `[..., K]` of keys `[K]` to `[..., T + g + 1]`: a place for each token, and the last for padding."""
+        """Spreads weights `[..., K]` of keys `[K]` to `[..., T + g + 1]`: a place a token, the last for padding."""
         count = self.num_tokens + self.num_global
         index = torch.where(keys == PADDING, count, keys)
         return weights.new_zeros(*weights.shape[:-1], count + 1).index_add(-1, index, weights)

@@ -94,7 +94,7 @@ def place_axis(pixels: int, count: int, stride: int, first: float, seen: int) ->
 
 
 def stretch_grid(size: Size, grid: Size) -> TokenPlaces:
-    """Tokens that divide the image evenly."""
+    """Returns the places of tokens that divide the image evenly."""
     rows, columns = (torch.arange(pixels) * count // pixels for pixels, count in zip(size, grid, strict=True))
     return TokenPlaces(grid, rows, columns, (Fraction(size[0], grid[0]), Fraction(size[1], grid[1])))
 
@@ -110,19 +110,20 @@ def place_tokens(grid: TokenGrid, size: Size) -> TokenPlaces:
 
 
 def stage_places(config: Any, size: Size) -> list[TokenPlaces]:
-    """Returns the places of each stage of an EsViT model, for images of this size; for a backbone of transformers those
-    of the last map alone.
+    """Returns the token places of each stage of an EsViT model, for images of this size.
+
+    For a backbone of transformers, returns those of the last map only.
     """
     return [place_tokens(grid, size) for grid in FAMILIES[config.architecture].token_grids(config, *size)]
 
 
 def is_esvit(config: PreTrainedConfig) -> bool:
-    """Tells by the model type, because remote code has a class of its own."""
+    """Tells an EsViT model by its model type, because remote code has a class of its own."""
     return config.model_type == "esvit"
 
 
 def region_stride(config: Any) -> int:
-    """Pixels from region to region; sides that are multiples of it leave no region incomplete."""
+    """Returns the pixels from region to region. Sides that are multiples of it leave no region incomplete."""
     if not is_esvit(config):
         return config.patch_size if isinstance(getattr(config, "patch_size", None), int) else DEFAULT_STRIDE
     return FAMILIES[config.architecture].region_stride(config)

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Features of many images, into one file: `python -m modeling_esvit.embed`, and [`embed`] in Python."""
+"""Writes the features of many images into one file: `python -m modeling_esvit.embed`, or [`embed`] in Python."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -168,7 +168,7 @@ def write_arrays(features: Features, path: Path, suffix: str) -> None:
 
 
 def write_parquet(parts: Iterator[Features], path: Path) -> dict[str, str]:
-    """Columns `name`, `view` and, if there, `regions` (a list of T lists of C numbers)."""
+    """Writes the columns `name`, `view` and, if there are any, `regions` (a list of T lists of C numbers)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -197,7 +197,7 @@ def nest(array: np.ndarray) -> Any:
 
 
 def load_features(path: str | Path) -> Features:
-    """Features that `embed` wrote, in any of its formats.
+    """Loads features that `embed` wrote, in any of its formats.
 
     Raises:
         OutputError: the suffix names no format, or the file is not what `embed` writes.

@@ -45,7 +45,7 @@ class Images(Protocol):
 
 
 class ImageFiles:
-    """Paths and URLs."""
+    """Reads images by their paths and URLs."""
 
     def __init__(self, names: Sequence[str]):
         self.names = names

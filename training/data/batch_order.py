@@ -96,7 +96,7 @@ class BatchRequests(Sampler[BatchRequest]):
             count, start = self.steps_per_epoch * self.order.batch_size, self.order.start_step * self.order.batch_size
             return self.source.rank_epochs(self.order.seed, self.epochs, self.order.rank, count, start)
         source = self.source
-        return (_followed_by_its_start(source.items(self.order.seed, epoch), MAX_REPLACEMENTS) for epoch in self.epochs)
+        return (_append_start(source.items(self.order.seed, epoch), MAX_REPLACEMENTS) for epoch in self.epochs)
 
     def _first_and_stride(self, start_step: int) -> tuple[int, int]:
         """Returns the number of the first item of `start_step`, and the distance to that of the next step."""
@@ -122,7 +122,7 @@ def count_steps(num_images: int, batch_size: int, world_size: int) -> int:
     return num_images // global_batch
 
 
-def _followed_by_its_start(items: Iterator[Any], number: int) -> Iterator[Any]:
+def _append_start(items: Iterator[Any], number: int) -> Iterator[Any]:
     """Yields `items`, then its first `number` items again and again."""
     start = list(itertools.islice(items, number))
     return itertools.chain(start, items, itertools.cycle(start))

@@ -123,7 +123,7 @@ def _is_string(feature: Any) -> bool:
 
 
 def _is_image_struct(feature: Any) -> bool:
-    """Whether a column is stored like the images of `datasets`, but not declared as one."""
+    """Returns whether a column is stored like the images of `datasets`, but not declared as one."""
     return isinstance(feature, dict) and set(feature) == {"bytes", "path"}
 
 

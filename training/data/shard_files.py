@@ -88,13 +88,13 @@ class ShardFile(NamedTuple):
             return retry(self.url, seconds, lambda: self._read_once(start, stop))
         except ShardError as error:
             if PRECONDITION_FAILED in map(_status, _with_causes(error)):
-                raise self._changed() from error
+                raise self._make_changed_error() from error
             raise
 
     def _read_once(self, start: int, stop: int) -> bytes:
         filesystem, path = _filesystem(self.url)
         if self.is_local and _version(filesystem.info(path)) != self.version:
-            raise self._changed()
+            raise self._make_changed_error()
         condition = {"headers": _condition(self.version)} if self.url.startswith(HTTP) else {}
         # With its size given, opening asks the server for nothing; without a cache, reading asks for this range alone.
         with filesystem.open(path, "rb", size=self.size, cache_type="none", **condition) as file:
@@ -104,7 +104,7 @@ class ShardFile(NamedTuple):
             raise ShortReadError(f"{len(content)} bytes came instead of the {stop - start} from {start} on")
         return content
 
-    def _changed(self) -> ChangedShardError:
+    def _make_changed_error(self) -> ChangedShardError:
         return ChangedShardError(
             f"{self.url} was changed since it was opened: what was read and what is to come are not of one data set. "
             "Shards must stay as they are while a run reads them."

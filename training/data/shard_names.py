@@ -42,7 +42,7 @@ def expand_braces(pattern: str) -> list[str]:
 
 
 def names_shards(data: str, suffixes: tuple[str, ...] = SHARDS) -> bool:
-    """Whether all that `data` names ends in one of `suffixes`.
+    """Returns whether everything that `data` names ends in one of `suffixes`.
 
     Raises:
         DataOptionError: it names compressed tar files.

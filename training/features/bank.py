@@ -1,14 +1,14 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Features of labelled images on disk: made once for a model and a source, then read by every evaluation.
+"""Keeps features of labelled images on disk: made once for a model and a source, then read by every evaluation.
 
     bank = make_bank(load_frozen("runs/mine/teacher"), "imagenet:train", open_source("imagenet", split="train"), folder)
     bank.labels          # [N], in memory
     bank.pieces(512)     # [n, C] each, mapped from disk
 
-A bank is a folder of parts, as `embed` writes them. Any number of processes share the work, each part made by one of
-them: what is in it does not depend on how many there are. A stopped call lacks some parts, which the next one makes.
-The folder's name is a checksum of what the features depend on: model weights, processing, images.
+A bank is a folder of parts, as `embed` writes them. Any number of processes share the work, and one process makes each
+part, so the content does not depend on their number. If a call is stopped, the next call makes the missing parts. The
+name of the folder is a checksum of all that the features depend on: model weights, processing and images.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Models that are evaluated and do not change: those of this project, of transformers and of timm, under one roof.
+"""Loads models that are evaluated and do not change: of this project, of transformers and of timm.
 
 load_frozen("runs/mine/teacher")                     # a model folder of ours, converted or trained
 load_frozen("facebook/dinov2-small")                 # any AutoModel with a pooler_output

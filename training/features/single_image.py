@@ -38,7 +38,7 @@ class VisionModel(NamedTuple):
 
 
 def find_built_size(config: Any) -> int:
-    """Pixels of the longer side."""
+    """Returns the longer side, in pixels, of the images for which a model was built."""
     size = getattr(config, "image_size", None) or DEFAULT_SIZE
     return size if isinstance(size, int) else max(size)
 

@@ -21,7 +21,7 @@ from training.matching.stereo import choose_size, match_stereo
 
 
 def average_mirrored(scores: Tensor, grid: Grid, size: Size) -> dict[str, float]:
-    """Means over images, beside what guesses at random reach; NaN for a similarity that no image has."""
+    """Averages the scores over images, beside what random guesses reach; NaN for a similarity that no image has."""
     means = scores.nanmean(dim=0).tolist()
     return dict(zip(MIRRORED_NAMES, means, strict=True)) | compute_mirrored_chance(grid, size)
 
