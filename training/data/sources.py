@@ -209,7 +209,7 @@ def _refuse_revision(path: Path, data: str, revision: str | None) -> None:
 
 
 def _is_tar(data: str | os.PathLike[str]) -> bool:
-    """Returns whether `data` names tar files, or a folder of them. A folder that holds images, too, is one of images."""
+    """Returns whether `data` names tar files, or a folder of them. A folder with images is one of images."""
     path = Path(data).expanduser()
     if any(path.glob("*.tar")) or any(path.glob("data/*.tar")):
         return next(_image_paths(path), None) is None
