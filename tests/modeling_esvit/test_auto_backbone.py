@@ -95,12 +95,21 @@ def test_options_that_contradict_each_other(given, message):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("--architecture vil-tiny --local_crop_sizes 24", "local_crop_sizes 24: a crop of so few pixels has no region in a ViL"),
-        ("--architecture deit-tiny --global_crop_size 12", "global_crop_size 12: a crop of so few pixels has no region in a ViT"),
+        (
+            "--architecture vil-tiny --local_crop_sizes 24",
+            "local_crop_sizes 24: a crop of so few pixels has no region in a ViL",
+        ),
+        (
+            "--architecture deit-tiny --global_crop_size 12",
+            "global_crop_size 12: a crop of so few pixels has no region in a ViT",
+        ),
         ("--architecture deit-tiny --window_size 7", "window_size is for a Swin or CvT or ViL; not for a ViT"),
         ("--architecture swin-tiny --vil_mode 1", "vil_mode is for a ViL; not for a Swin"),
         ("--architecture cvt-tiny --patch_size 8", "patch_size is for a Swin or ViL or ViT; not for a CvT"),
-        ("--architecture auto --backbone no/where.json", "backbone 'no/where.json' is neither a folder nor a config.json"),
+        (
+            "--architecture auto --backbone no/where.json",
+            "backbone 'no/where.json' is neither a folder nor a config.json",
+        ),
     ],
 )
 def test_refused_of_other_architectures(given, message, monkeypatch):
