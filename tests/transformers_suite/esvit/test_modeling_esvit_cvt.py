@@ -8,7 +8,7 @@ from .common import EsViTBackboneTestMixin, EsViTHierarchicalTester, EsViTModelT
 
 
 class EsViTCvtModelTester(EsViTHierarchicalTester):
-    """The last stage is narrower than twice the width before it."""
+    """Describes a CvT whose last stage is narrower than twice the width before it."""
 
     widths = [16, 32, 48]
     fields = {

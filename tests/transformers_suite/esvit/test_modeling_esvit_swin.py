@@ -8,7 +8,7 @@ from .common import EsViTBackboneTestMixin, EsViTHierarchicalTester, EsViTModelT
 
 
 class EsViTSwinModelTester(EsViTHierarchicalTester):
-    """With window 4 the first two stages have shifted windows, the last has none."""
+    """Describes a Swin of window 4: the first two stages have shifted windows, the last has none."""
 
     fields = {"patch_size": 2}
 

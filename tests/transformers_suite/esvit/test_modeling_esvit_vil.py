@@ -18,7 +18,7 @@ from .common import EsViTBackboneTestMixin, EsViTHierarchicalTester, EsViTModelT
 
 
 class EsViTViLModelTester(EsViTHierarchicalTester):
-    """Two sparse stages in chunks of 3 x 3 tokens, and a full one."""
+    """Describes two sparse stages in chunks of 3 x 3 tokens, and a full one."""
 
     window_size = 3
     fields = {

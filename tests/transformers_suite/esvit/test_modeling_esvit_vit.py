@@ -16,7 +16,7 @@ from .common import EsViTBackboneTestMixin, EsViTModelTester, EsViTModelTestMixi
 
 
 class EsViTViTModelTester(EsViTModelTester):
-    """Sequences of 1 + 16 tokens; each of the three blocks is a stage."""
+    """Describes sequences of 1 + 16 tokens; each of the three blocks is a stage."""
 
     depths = [1, 1, 1]
     num_heads = [2, 2, 2]
@@ -41,7 +41,7 @@ class EsViTViTBackboneTest(EsViTBackboneTestMixin, unittest.TestCase):
 
 
 class EsViTAutoModelTester(EsViTViTModelTester):
-    """A DINOv2 of the same sizes."""
+    """Describes a DINOv2 of the same sizes."""
 
     backbone = {
         **{"model_type": "dinov2", "image_size": 32, "patch_size": 8, "hidden_size": 16, "num_hidden_layers": 3},
@@ -54,7 +54,7 @@ class EsViTAutoModelTest(EsViTViTModelTest):
     model_tester_class = EsViTAutoModelTester
 
     def check_hidden_states(self, outputs, is_backbone):
-        """The backbone gives sequences, whichever class asks for them."""
+        """Expects sequences from the backbone, whichever class asks for them."""
         shapes = [tuple(state.shape) for state in outputs.hidden_states]
         self.assertListEqual(shapes, 4 * [(self.model_tester.batch_size, 17, 16)])
 
