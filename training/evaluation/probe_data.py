@@ -102,6 +102,6 @@ class ProbeImages:
         record = self.source.read(item)
         if record.label is None or record.label < 0:
             raise UnlabelledDataError(
-                f"{record.identity()} has the label {record.label}. A linear probe needs a class for each image."
+                f"{record.identity()} has no label (it is {record.label}). A linear probe needs one for each image."
             )
         return load_image(record, partial(self.view.make, generator=make_keyed_generator(self.seed, epoch, position)))
