@@ -306,21 +306,22 @@ def esvit_loss(
     views = [(crops, 1) for crops, _ in layout]
     pairs = view_pairs(pair_weights(views, batch, view_center), batch, mixing)
     view_loss, entropy = cross_entropy("view", views, view_center, pairs)
-    if not region_weight:
-        parts = {"view_loss": view_loss.detach(), "region_loss": view_loss.new_zeros(())}
-        return EsViTLoss(view_loss, parts, entropy)
-    if student.region_embeddings is None or region_center is None:
-        raise LossInputError(
-            f"region_weight is {region_weight}, but the model has no region head; use region_weight=0."
+    loss = (1 - region_weight) * view_loss
+    parts = {"view_loss": view_loss.detach(), "region_loss": view_loss.new_zeros(())}
+    if region_weight:
+        if student.region_embeddings is None or region_center is None:
+            raise LossInputError(
+                f"region_weight is {region_weight}, but the model has no region head; use region_weight=0."
+            )
+        pairs = region_pairs(
+            by_image(student.region_features.detach(), layout, batch),
+            by_image(teacher.region_features, layout[:1], batch),
+            pair_weights(layout, batch, region_center),
         )
-    pairs = region_pairs(
-        by_image(student.region_features.detach(), layout, batch),
-        by_image(teacher.region_features, layout[:1], batch),
-        pair_weights(layout, batch, region_center),
-    )
-    region_loss, _ = cross_entropy("region", layout, region_center, pairs)
-    loss = (1 - region_weight) * view_loss + region_weight * region_loss
-    return EsViTLoss(loss, {"view_loss": view_loss.detach(), "region_loss": region_loss.detach()}, entropy)
+        region_loss, _ = cross_entropy("region", layout, region_center, pairs)
+        loss = loss + region_weight * region_loss
+        parts["region_loss"] = region_loss.detach()
+    return EsViTLoss(loss, parts, entropy)
 
 
 class CenterUpdate:

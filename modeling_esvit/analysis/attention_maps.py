@@ -37,8 +37,9 @@ class AttentionLayoutError(EsViTError, ValueError):
 
 @dataclass(frozen=True)
 class AttentionPart:
-    """Holds weights with the tokens that they belong to, numbered row by row; global and class tokens follow the last
-    of these. PADDING is no token: a place that windows or chunks were filled up with.
+    """Holds attention weights and the tokens that they belong to.
+
+    Tokens are numbered row by row; global and class tokens follow. PADDING marks places that fill up a window.
 
     weights: `[B, windows, heads, Q, K]`, after the softmax.
     queries: `[windows, Q]`. keys: `[windows, K]`.
@@ -100,7 +101,9 @@ class BlockAttention:
             AttentionLayoutError: the block has none of this number.
         """
         if not 0 <= index < self.num_global:
-            raise AttentionLayoutError(f"This block has {self.num_global} class or global tokens, and none of {index}.")
+            raise AttentionLayoutError(
+                f"This block has {self.num_global} class or global tokens, so it has no token {index}."
+            )
         return self.token_map(self.num_tokens + index)
 
     def token_map(self, token: int) -> QueryMap:

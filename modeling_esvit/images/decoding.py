@@ -54,8 +54,8 @@ def decode(record: Record, sufficient: Callable[[Size], Size] = lambda size: siz
 
     16-bit gray becomes 8-bit by scaling. Float pixels must be finite and lie in 0 .. 1.
 
-    `sufficient` takes the (width, height) of the file and returns the smallest that is of use: a JPEG is decoded at
-    the smallest of 1, 1/2, 1/4 and 1/8 of its size that is not below.
+    `sufficient` takes the (width, height) of the file and returns the smallest size that is large enough. A JPEG is
+    then decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size that is at least that large.
 
     Raises:
         UnreadableImageError: not an image, truncated, damaged, too large to be safe, or pixels without a meaning.

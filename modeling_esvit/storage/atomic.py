@@ -47,8 +47,8 @@ def write_text(path: Path, text: str, *, shared: bool = False) -> None:
 def replace_folder(path: Path) -> Iterator[Path]:
     """Yields an empty temporary folder to write into; after the block it takes the place of `path`.
 
-    If the block fails, the temporary folder is removed, since the disk may be full, and `path` stays as it was. So are
-    the parents that did not exist before.
+    If the block fails, `path` stays as it was. The temporary folder, and the parents that were made for it, are
+    removed, since the disk may be full.
     """
     new_parents = [parent for parent in path.parents if not parent.exists()]
     partial, old = (path.with_name(f"{path.name}{ending}") for ending in (PARTIAL, f".old{PARTIAL}"))

@@ -136,8 +136,8 @@ def make_loader(
 def iterate(loader: DataLoader[Batch]) -> Iterator[Batch]:
     """Yields the batches of a loader, and ends its workers as soon as it is closed or fails.
 
-    A loader's iterator ends its workers when nothing refers to it any more. The traceback of an error would, until the
-    program ends, which would then wait for the workers; so its frames are cleared.
+    A loader's iterator ends its workers when nothing refers to it any more. The traceback of an error would keep it
+    alive until the program ends, and the program would then wait for the workers. So its frames are cleared.
     """
     try:
         yield from loader

@@ -63,7 +63,7 @@ class StreamOptions:
 DEFAULT_STREAM = StreamOptions()
 
 
-class Run(NamedTuple):
+class RowSpan(NamedTuple):
     """Names neighbouring rows of one shard."""
 
     shard: int
@@ -71,28 +71,31 @@ class Run(NamedTuple):
     stop: int
 
 
-def epoch_runs(lengths: list[int], seed: int, epoch: int) -> list[Run]:
+def epoch_runs(lengths: list[int], seed: int, epoch: int) -> list[RowSpan]:
     """Returns all rows of all shards in the order of an epoch. A part of the first shard may come at the end."""
     generator = make_keyed_generator(seed, epoch, draws=Draws.ORDER)
-    runs = [Run(shard, 0, lengths[shard]) for shard in generator.permutation(len(lengths)).tolist()]
+    runs = [RowSpan(shard, 0, lengths[shard]) for shard in generator.permutation(len(lengths)).tolist()]
     total = sum(lengths)
     first = int(generator.integers(total))
     return cut(runs, first, total - first) + cut(runs, 0, first)
 
 
-def cut(runs: list[Run], first: int, count: int) -> list[Run]:
+def cut(runs: list[RowSpan], first: int, count: int) -> list[RowSpan]:
     """Returns the rows `first` to `first + count - 1` of those in `runs`."""
     found, position = [], 0
     for shard, start, stop in runs:
         low, high = max(first - position, 0), min(first + count - position, stop - start)
         if low < high:
-            found.append(Run(shard, start + low, start + high))
+            found.append(RowSpan(shard, start + low, start + high))
         position += stop - start
     return found
 
 
 def block_bounds(count: int, window: int) -> list[int]:
-    """Returns the starts of the blocks of `count` rows, and the end: up to `window` rows each, equal up to one row."""
+    """Returns the starts of the blocks of `count` rows, and the end of the last.
+
+    Blocks have at most `window` rows, and differ by at most one row.
+    """
     blocks = -(-count // window)
     return [count * block // blocks for block in range(blocks + 1)]
 
@@ -192,7 +195,7 @@ class ShardStream:
         Raises:
             ShardError: what a shard should hold could not be read.
         """
-        whole = [Run(shard, 0, length) for shard, length in enumerate(self._lengths)]
+        whole = [RowSpan(shard, 0, length) for shard, length in enumerate(self._lengths)]
         return self._records(iter(cut(whole, start, stop - start)))
 
     def _bounds_from(self, start: int, count: int) -> list[int]:
@@ -200,7 +203,7 @@ class ShardStream:
         bounds = block_bounds(count, self._window)
         return bounds[next(block for block, end in enumerate(bounds[1:]) if start < end or end == count) :]
 
-    def _runs(self, seed: int, epoch: int, rank: int, count: int, first: int) -> list[Run]:
+    def _runs(self, seed: int, epoch: int, rank: int, count: int, first: int) -> list[RowSpan]:
         return cut(epoch_runs(self._lengths, seed, epoch), rank * count + first, count - first)
 
     @staticmethod
@@ -223,9 +226,9 @@ class ShardStream:
             skip = 0
         yield from itertools.cycle(block)
 
-    def _records(self, runs: Iterator[Run]) -> Iterator[Record]:
+    def _records(self, runs: Iterator[RowSpan]) -> Iterator[Record]:
         units = (
-            Run(run.shard, start, stop)
+            RowSpan(run.shard, start, stop)
             for run in runs
             for start, stop in self.shards[run.shard].units(run.start, run.stop)
         )
@@ -235,7 +238,7 @@ class ShardStream:
             )
         )
 
-    def _read_unit(self, unit: Run) -> list[Record]:
+    def _read_unit(self, unit: RowSpan) -> list[Record]:
         shard = self.shards[unit.shard]
         file = shard.file if self._cache is None else self._cache.local(shard.file)
         return shard.read(unit.start, unit.stop, self._columns, file)

@@ -156,7 +156,7 @@ def make_bank(
 ) -> FeatureBank:
     """Returns the bank of `source`, which `data` names, below `folder`. Parts that exist are not made again.
 
-    To be called by all processes; `folder` is to be one for all of them. A process holds one part in memory, and some
+    All processes call it with the same `folder`. A process holds one part in memory, and some
     batches of images.
 
     Raises:

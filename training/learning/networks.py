@@ -254,7 +254,7 @@ def build_loader(
             batches_per_step=options.gradient_accumulation_steps,
             epoch=epoch,
             num_epochs=options.epochs - epoch,
-            start_step=first * options.gradient_accumulation_steps,
+            start_batch=first * options.gradient_accumulation_steps,
             rank=accelerator.process_index,
             world_size=accelerator.num_processes,
         ),

@@ -98,7 +98,7 @@ def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float, skip
     """
     averaged: list[torch.Tensor] = [*teacher.parameters()]
     current: list[torch.Tensor] = [*student.parameters()]
-    # theta_t - (1 - momentum) (theta_t - theta_s) is a descent along theta_t (weight decay) and -theta_s (gradient).
+    # This is one step of SGD with the rate 1 - momentum: weight decay gives theta_t, the maximised gradient theta_s.
     # The fused kernel for that takes a flag; a weight of 0 would not do instead, because 0 times NaN is NaN.
     sgd(
         averaged,

@@ -110,7 +110,7 @@ def score_pairs(model: FrozenModel, name: str, pairs: list[Pair], names: list[st
 def measure_part(
     model: FrozenModel, images: Iterator[LoadedImage], measured: Measured, after_batch: Callable[[int], object]
 ) -> Features:
-    """Returns as `view` the scores of all kinds of pairs of each image."""
+    """Returns the scores of all kinds of pairs of each image, in the field `view` of `Features`."""
     compute = partial(score_batch, model, measured)
     found = extract(images, compute, batch_size=measured.batch_size, after_batch=after_batch)
     scores = found.outputs[0].numpy() if found.outputs else np.empty((0, 0))

@@ -19,7 +19,8 @@ PATIENCE = 500  # steps
 def rank_me(features: torch.Tensor) -> float:
     """Returns the effective rank of features `[N, D]`, between 1 and min(N, D).
 
-    It is exp of the entropy of the singular values, divided by their sum (RankMe, arXiv 2210.02885, equation 1).
+    The singular values are divided by their sum; the rank is exp of the entropy of these shares (RankMe, arXiv
+    2210.02885, equation 1).
     """
     features = features.double()
     gram = features.T @ features if len(features) > features.shape[1] else features @ features.T

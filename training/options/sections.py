@@ -38,7 +38,8 @@ class DataSection:
         default=None, metadata={"help": "Images of a stream that make an epoch; default: all."}
     )
     shuffle_window: int = field(
-        default=1000, metadata={"help": "Size of a stream's shuffle buffer; up to twice as many images are in memory."}
+        default=1000,
+        metadata={"help": "Images of a stream that are shuffled together; up to twice as many are in memory."},
     )
 
 
@@ -137,7 +138,8 @@ class ViewSection:
 
     global_crop_size: int = field(default=224, metadata={"help": "Pixels of the two global crops."})
     global_crops_scale: list[float] = field(
-        default_factory=lambda: [0.4, 1.0], metadata={"help": "Smallest and largest share of the image's area."}
+        default_factory=lambda: [0.4, 1.0],
+        metadata={"help": "Smallest and largest share of the image's area in global crops."},
     )
     local_crop_sizes: list[int] = field(
         default_factory=lambda: [96], metadata={"help": "Side in pixels of each set of local crops."}
@@ -146,7 +148,8 @@ class ViewSection:
         default_factory=lambda: [8], metadata={"help": "Number of crops in each set; 0: none."}
     )
     local_crops_scale: list[float] = field(
-        default_factory=lambda: [0.05, 0.4], metadata={"help": "The same for local crops."}
+        default_factory=lambda: [0.05, 0.4],
+        metadata={"help": "Smallest and largest share of the image's area in local crops."},
     )
     augmentation: Literal["dino", "mocov2", "basic", "deit"] = field(
         default="dino",

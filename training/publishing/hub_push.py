@@ -52,7 +52,7 @@ class NoPush(AbstractContextManager):
         """Pushes the best teacher unless it was offered before. Called after each evaluation."""
 
     def poll(self) -> None:
-        """Reports a push that has ended, and begins the next if one waits. Called after each step."""
+        """Reports a push that has ended, and begins the next if one waits. Called after each checkpoint."""
 
     def finish(self) -> None:
         """Waits for the last push. Called at the end of the run."""

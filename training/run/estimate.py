@@ -111,7 +111,7 @@ def estimate(options: PretrainOptions, device: torch.device, world_size: int) ->
 
     It leaves out what torch itself, its kernels and a fragmented heap hold, and what `torch.compile` saves.
     """
-    # Fake tensors cannot be copied with a network: some buffers that count hold a value.
+    # Built on meta first: fake tensors cannot be copied with a network, because some buffers that count hold a value.
     with torch.device("meta"), no_init_weights():
         networks = build_networks(options, device)
     with FakeTensorMode(allow_non_fake_inputs=True), device:

@@ -177,7 +177,7 @@ def test_class_token_and_entropy():
     torch.testing.assert_close(ours.to_global, weights[:, :, 0, :1].float())
     entropy = -(weights * weights.log2()).sum(dim=-1).mean(dim=-1)
     torch.testing.assert_close(block.entropy(), entropy.float())
-    with pytest.raises(AttentionLayoutError, match="1 class or global tokens, and none of 1"):
+    with pytest.raises(AttentionLayoutError, match="1 class or global tokens, so it has no token 1"):
         block.global_map(1)
 
 

@@ -91,9 +91,9 @@ def test_processes_together_hold_the_batches_of_one(folder):
 
 def test_a_run_can_begin_at_any_step(source):
     whole = batches(source, num_epochs=2)
-    assert_equal(batches(source, num_epochs=2, start_step=3), whole[3:])
+    assert_equal(batches(source, num_epochs=2, start_batch=3), whole[3:])
     assert_equal(batches(source, epoch=1), whole[5:])
-    assert_equal(batches(source, num_epochs=2, start_step=5), whole[5:])  # stopped at the end of an epoch
+    assert_equal(batches(source, num_epochs=2, start_batch=5), whole[5:])  # stopped at the end of an epoch
 
 
 def test_epochs_and_seeds_differ(source):
@@ -131,8 +131,8 @@ def test_batches_that_do_not_exist_are_refused(folder):
     source = FolderSource(folder)
     with pytest.raises(DataOptionError, match=r"22 images has no batch of 8 images \* 3 processes = 24"):
         make_loader(source, OPTIONS, BatchOrder(seed=0, batch_size=8, world_size=3))
-    with pytest.raises(DataOptionError, match="start_step 6 is not in an epoch of 5 steps"):
-        make_loader(source, OPTIONS, BatchOrder(seed=0, batch_size=4, start_step=6))
+    with pytest.raises(DataOptionError, match="start_batch 6 is not in an epoch of 5 batches"):
+        make_loader(source, OPTIONS, BatchOrder(seed=0, batch_size=4, start_batch=6))
 
 
 # -- unreadable images -------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from training.data.batch_order import BatchOrder
 from training.data.columns import DataOptionError, EmptySourceError
 from training.data.loader import make_loader
 from training.data.shard_files import ShardError
-from training.data.shard_stream import Run, StreamOptions, block_bounds, cut, epoch_runs, open_stream
+from training.data.shard_stream import RowSpan, StreamOptions, block_bounds, cut, epoch_runs, open_stream
 from training.data.sources import FolderSource, open_source
 
 
@@ -68,7 +68,7 @@ def test_each_sample_comes_once_but_for_the_rest(data, lengths, world_size, num_
         orders.append(seen)
         positions = [int(position) for part in whole for batch in part for position in batch.positions]
         assert sorted(positions) == list(range(len(seen)))
-        resumed = [load_batches(source, epoch=epoch, start_step=2, **rank) for rank in ranks]
+        resumed = [load_batches(source, epoch=epoch, start_batch=2, **rank) for rank in ranks]
         assert [list_labels(part) for part in resumed] == [list_labels(part)[8:] for part in whole]
     assert orders[0] != orders[1] and (rests[0] != rests[1] or rests == [set(), set()])
 
@@ -77,7 +77,7 @@ def test_workers_and_stops_change_no_byte(kind, tmp_path):
     source = open_stream(WRITE[kind](tmp_path, LENGTHS["uneven"]), StreamOptions(shuffle_window=10))
     alone = load_batches(source, num_epochs=2, rank=1, world_size=2)
     for number, start in ((1, 0), (4, 0), (2, 5), (0, 7)):
-        loaded = load_batches(source, num_epochs=2, rank=1, world_size=2, num_workers=number, start_step=start)
+        loaded = load_batches(source, num_epochs=2, rank=1, world_size=2, num_workers=number, start_batch=start)
         assert len(loaded) == len(alone) - start
         for a, b in zip(loaded, alone[start:], strict=True):
             assert torch.equal(a.positions, b.positions) and torch.equal(a.labels, b.labels)
@@ -174,7 +174,7 @@ def test_unreadable_images_are_replaced_from_the_same_block(tmp_path):
     whole = load_batches(source)
     assert len(whole) == 6 and all(label % 2 == 0 for label in list_labels(whole))
     assert len(set().union(*[batch.skipped for batch in whole])) == 12
-    assert list_labels(load_batches(source, start_step=4)) == list_labels(whole)[16:]
+    assert list_labels(load_batches(source, start_batch=4)) == list_labels(whole)[16:]
 
 
 # -- order -------------------------------------------------------------------------------------------------------------
@@ -191,9 +191,9 @@ def test_the_order_of_an_epoch_is_a_circle_of_all_rows():
 
 
 def test_cut():
-    runs = [Run(2, 0, 5), Run(0, 3, 4), Run(1, 0, 9)]
-    assert cut(runs, 3, 4) == [Run(2, 3, 5), Run(0, 3, 4), Run(1, 0, 1)]
-    assert cut(runs, 5, 1) == [Run(0, 3, 4)] and cut(runs, 0, 15) == runs and cut(runs, 4, 0) == []
+    runs = [RowSpan(2, 0, 5), RowSpan(0, 3, 4), RowSpan(1, 0, 9)]
+    assert cut(runs, 3, 4) == [RowSpan(2, 3, 5), RowSpan(0, 3, 4), RowSpan(1, 0, 1)]
+    assert cut(runs, 5, 1) == [RowSpan(0, 3, 4)] and cut(runs, 0, 15) == runs and cut(runs, 4, 0) == []
 
 
 @pytest.mark.parametrize("count, window, bounds", [(10, 4, [0, 3, 6, 10]), (8, 4, [0, 4, 8]), (3, 9, [0, 3])])
@@ -243,7 +243,7 @@ def test_resuming_reads_no_more_than_a_block_again(tmp_path):
     with serve(tmp_path) as server:
         source = open_stream([server.url(path.rsplit("/")[-1]) for path in paths], StreamOptions(shuffle_window=16))
         server.sent.clear()
-        load_batches(source, start_step=14)  # of 16
+        load_batches(source, start_batch=14)  # of 16
         assert sum(server.sent.values()) < (16 + 4) * (len(picture(0, 60)) + 1000)
 
 
