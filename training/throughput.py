@@ -23,6 +23,7 @@ import platform
 import statistics
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -34,10 +35,10 @@ from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
 from modeling_esvit.images.devices import check_device
+from modeling_esvit.images.precision import add_dtype_argument, name_dtype, resolve_dtype
 from training.evaluation.arguments import check_output
 from training.evaluation.results import format_table, write_result
 from training.evaluation.speed import (
-    DTYPES,
     ThroughputError,
     ThroughputOptions,
     choose_device,
@@ -158,9 +159,7 @@ def parse_arguments() -> ThroughputOptions:
     parser.add_argument(
         "--image_size", type=int, help="side of the images in pixels (default: each model's own, or 224)"
     )
-    parser.add_argument(
-        "--dtype", choices=DTYPES, default="float32", help="type of weights and images (default: %(default)s)"
-    )
+    add_dtype_argument(parser, default="float32")
     parser.add_argument("--device", help="where the models run (default: an accelerator if there is one)")
     parser.add_argument("--threads", type=int, help="threads on a CPU (default: torch's own choice)")
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with a model")
@@ -183,6 +182,7 @@ def parse_arguments() -> ThroughputOptions:
 def main() -> None:
     options = parse_arguments()
     check_device(options.device)
+    options = replace(options, dtype=name_dtype(resolve_dtype(options.dtype, choose_device(options))))
     transformers_logging.disable_progress_bar()
     linear = read_accuracies(options)
     for name in options.models:  # finds a wrong name now, not after hours of measuring

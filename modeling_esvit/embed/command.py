@@ -15,16 +15,12 @@ import argparse
 import sys
 from pathlib import Path
 
-import torch
-
 from modeling_esvit.embed.embedder import Embedder, embed_to_file
 from modeling_esvit.embed.files import FORMATS, check_output
 from modeling_esvit.embed.inputs import find_images
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.devices import DeviceError, check_device, open_device
-
-
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+from modeling_esvit.images.precision import AUTO, add_dtype_argument, name_dtype, resolve_dtype
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -46,7 +42,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--part_size", type=int, default=512, help="images between two saves (%(default)s)")
     parser.add_argument("--num_threads", type=int, default=8, help="that read images, in each process (%(default)s)")
     parser.add_argument("--device", help="where the model computes (an accelerator, if there is one)")
-    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="in what it computes (%(default)s)")
+    add_dtype_argument(parser)
     parser.add_argument("--revision", help="of a model on the Hub")
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the model")
     parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
@@ -71,23 +67,27 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    open_device(options.device)
+    state = open_device(options.device)
+    device = options.device or state.device
+    dtype = resolve_dtype(options.dtype, device)
+    if options.dtype == AUTO and state.is_main_process:
+        print(f"Computes in {name_dtype(dtype)} on {device}.")
     check_output(options.output, options.overwrite)
     images = find_images(options.images, options.image_column)
     embedder = Embedder.from_pretrained(
         options.model,
-        device=options.device,
-        dtype=DTYPES[options.dtype],
+        device=device,
+        dtype=dtype,
         image_size=options.image_size,
         revision=options.revision,
         trust_remote_code=options.trust_remote_code,
     )
-    named = ("model", "revision", "images", "image_size", "dtype")
+    named = {name: getattr(options, name) for name in ("model", "revision", "images", "image_size")}
     embed_to_file(
         embedder,
         images,
         options.output,
-        settings={name: getattr(options, name) for name in named} | {"weights": embedder.fingerprint()},
+        settings=named | {"dtype": name_dtype(dtype), "weights": embedder.fingerprint()},
         regions=options.regions,
         batch_size=options.batch_size,
         num_threads=options.num_threads,

@@ -18,11 +18,11 @@ from modeling_esvit.configuration_esvit import EsViTArchitectureError, find_publ
 from modeling_esvit.embed.engine import compute_view_features
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.families import ARCHITECTURES
+from modeling_esvit.images.precision import DTYPES
 from training.evaluation.model_counts import count_parameters_and_operations
 from training.features.frozen_models import TIMM, TimmModel, import_timm
 
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DEFAULT_SIDE = 224  # pixels, for a model whose configuration has no image size
 
 
@@ -124,9 +124,10 @@ def measure(name: str, options: ThroughputOptions) -> dict[str, Any]:
     device = choose_device(options)
     model, side = build_model(name, options.image_size, options.trust_remote_code)
     identity = find_published(model)
-    model = model.eval().requires_grad_(False).to(device, DTYPES[options.dtype])
+    dtype = DTYPES[options.dtype]
+    model = model.eval().requires_grad_(False).to(device, dtype)
     try:
-        image = torch.randn(1, 3, side, side, device=device, dtype=DTYPES[options.dtype])
+        image = torch.randn(1, 3, side, side, device=device, dtype=dtype)
         parameters, operations = count_parameters_and_operations(model, image)
         seconds, peak = time_forward_passes(model, image.repeat(options.batch_size, 1, 1, 1), options)
     except torch.OutOfMemoryError as error:

@@ -208,6 +208,22 @@ def test_goes_on_where_it_was_stopped(folder, images, by_hand, tmp_path, capsys)
     check(load_features(output), by_hand)
 
 
+def test_what_auto_means_here_is_said_and_kept_with_the_parts(folder, images, tmp_path, capsys, monkeypatch):
+    """A call that goes on where the device computes in another type is refused, as when another type is named."""
+    command = [folder, str(images), "--output", str(tmp_path / "features.npz"), "--device", "cpu", "--part_size", "3"]
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    with monkeypatch.context() as patch:
+        patch.setattr(Embedder, "features", lambda embedder, pixels, regions: [embedder.stopped])
+        with pytest.raises(AttributeError, match="stopped"):
+            main(command)
+    assert "Computes in bfloat16 on cpu." in capsys.readouterr().out
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    with pytest.raises(SystemExit, match="dtype was 'bfloat16' and is 'float32'"):
+        main(command)
+    main([*command, "--dtype", "bfloat16"])
+    assert "Computes in" not in capsys.readouterr().out.split("float32 on cpu.")[1]
+
+
 @pytest.mark.slow
 def test_two_processes_a_kill_and_one_process(folder, images, by_hand, tmp_path):
     output = tmp_path / "features.safetensors"
