@@ -62,8 +62,8 @@ class Pretraining:
             EsViTError: Something that a user can put right.
         """
         checked = check_run(options)
-        self.options, self.plan, self.accelerator = options, checked.plan, checked.accelerator
-        networks = prepare_networks(options, self.accelerator)
+        self.options, self.plan, self.accelerator = checked.options, checked.plan, checked.accelerator
+        networks = prepare_networks(self.options, self.accelerator)
         self.student, self.teacher, self.wrapped, self.optimizer = networks
         self.running_statistics = RunningStatistics(self.student, self.teacher)
         self.augment = torch.compile(augment) if options.compile else augment

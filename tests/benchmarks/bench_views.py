@@ -58,7 +58,7 @@ def by_ours(size: tuple[int, int], augment: bool = True):
         read = staticmethod(lambda file: Record(file, None, None))
 
     dataset = ViewsDataset(Files(), ViewOptions(), seed=0, augment=augment)  # type: ignore[arg-type]
-    request = BatchRequest(0, range(IMAGES), jpegs(size))
+    request = BatchRequest(0, range(IMAGES), [[file] for file in jpegs(size)])
     return functools.partial(dataset.__getitem__, request)
 
 

@@ -69,6 +69,25 @@ def test_two_agents_on_one_machine(images, losses, tmp_path, script):
     assert read_losses(tmp_path) == pytest.approx(losses, rel=1e-5)
 
 
+def test_an_agent_that_is_lost_leaves_its_work_to_the_other(images, tmp_path):
+    """Kills one of two agents, as a machine that goes away: torchrun starts the other's process again, alone."""
+    length = "--drop_path_rate 0 --epochs 10 --save_every 1"
+    ended(start("python", "training/pretrain.py", *tiny(images, tmp_path / "one", length)))
+    elastic = ["--nnodes", "1:2", "--nproc_per_node", "1", "--max_restarts", "9", "--rdzv_backend", "c10d"]
+    elastic += ["--rdzv_endpoint", f"127.0.0.1:{free_port()}", "--rdzv_conf", "last_call_timeout=2"]
+    output = tmp_path / "two"
+    command = ["torchrun", *elastic, "training/pretrain.py", *tiny(images, output, f"{length} --batch_size 4")]
+    host = start(*command)
+    guest = start(*command)
+    wait_for_steps(output, [host, guest])
+    for process in [psutil.Process(guest.pid), *psutil.Process(guest.pid).children(recursive=True)]:
+        process.kill()
+    guest.wait()
+    shown = ended(host)
+    assert "are now 1 processes x batch_size 4 x 2 accumulated (before: 2 processes with 4)" in shown
+    assert read_losses(output) == pytest.approx(read_losses(tmp_path / "one"), rel=1e-3)
+
+
 @contextmanager
 def two_networks():
     """Makes two network namespaces, each with one end of a cable: 10.99.0.1 and 10.99.0.2."""

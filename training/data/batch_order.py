@@ -4,9 +4,9 @@
 
 The sources decide the order of an epoch: `sources.epoch_order` for folders and data sets, `shard_stream` for streams.
 With G = batch size * number of processes, batch k of an epoch holds the positions k*G .. (k+1)*G - 1, and process r
-their r-th part of one batch size. Of a folder or data set, these are positions in one order of all images; of a stream,
-each process fills its own from its own part of the shards (see `shard_stream`). The order depends on nothing but the
-arguments, so the number of workers changes nothing, and a run can begin at any step.
+their r-th part of one batch size. Of a folder or data set, these are positions in one order of all images. A stream is
+read in *lanes*, one for each process that began the run: see `Lanes`. The order depends on nothing but the arguments,
+so the number of workers changes nothing, and a run can begin at any step, with any number of processes.
 """
 
 import itertools
@@ -26,6 +26,42 @@ MAX_REPLACEMENTS = 16
 
 
 @dataclass(frozen=True)
+class Lanes:
+    """Says how a stream is dealt out: a lane for each process that began the run, which alone reads it.
+
+    Whoever continues the run with other processes, or batches of another size, reads the same lanes, so that each
+    position of an epoch still has its image. Processes may then share a lane, or one may read several.
+
+    Attributes:
+        number: Processes that began the run.
+        batch_size: Images of one of their batches, which are neighbours in the lane.
+        batches_per_step: Batches of each of them that made a step.
+    """
+
+    number: int
+    batch_size: int
+    batches_per_step: int = 1
+
+    def locate(self, positions: range) -> "Iterator[LanePart]":
+        """Yields where the images at these positions of an epoch are, in their order."""
+        start = positions.start
+        while start < positions.stop:
+            batch, offset = divmod(start, self.batch_size)
+            round_number, lane = divmod(batch, self.number)
+            length = min(self.batch_size - offset, positions.stop - start)
+            yield LanePart(lane, round_number * self.batch_size + offset, length)
+            start += length
+
+
+class LanePart(NamedTuple):
+    """Names `length` neighbouring items of a lane."""
+
+    lane: int
+    first: int
+    length: int
+
+
+@dataclass(frozen=True)
 class BatchOrder:
     """Says which images make the batches of one process, from which batch on.
 
@@ -35,6 +71,7 @@ class BatchOrder:
         epoch, num_epochs: The first epoch, and how many follow each other.
         start_batch: The first batch, counted in batches from the start of the first epoch.
         rank, world_size: Number of this process, and of all.
+        stream_lanes: The lanes of a stream, for as many images a step; None for one of each process.
     """
 
     seed: int
@@ -45,14 +82,45 @@ class BatchOrder:
     start_batch: int = 0
     rank: int = 0
     world_size: int = 1
+    stream_lanes: Lanes | None = None
+
+    @property
+    def lanes(self) -> Lanes:
+        return self.stream_lanes or Lanes(self.world_size, self.batch_size, self.batches_per_step)
+
+    def positions(self, batch: int) -> range:
+        """Returns the positions in the epoch of one batch of this process."""
+        first = (batch * self.world_size + self.rank) * self.batch_size
+        return range(first, first + self.batch_size)
 
 
 class BatchRequest(NamedTuple):
-    """Names the images of one batch: slot i gets the first readable one of `items[i:]`."""
+    """Names the images of one batch."""
 
     epoch: int
     positions: range
-    items: list[Any]  # of these positions, and MAX_REPLACEMENTS that follow
+    candidates: list[list[Any]]  # for each position: its item, and MAX_REPLACEMENTS that follow it
+
+
+class Cursor:
+    """Walks through the items of a lane once, and hands out each with those that follow it."""
+
+    def __init__(self, items: Iterator[Any], first: int) -> None:
+        """Begins before the first of `items`, which is number `first` of the lane."""
+        self.items, self.first = items, first
+        self.window: deque[Any] = deque()  # the items from number `first` on that were read already
+
+    def take(self, first: int, count: int) -> list[list[Any]]:
+        """Returns the candidates of the items `first` to `first + count - 1`. Numbers never fall from call to call."""
+        for _ in range(first - self.first):
+            if self.window:
+                self.window.popleft()
+            else:
+                next(self.items)
+        self.first = first
+        self.window.extend(itertools.islice(self.items, count + MAX_REPLACEMENTS - len(self.window)))
+        items = list(self.window)
+        return [items[slot : slot + 1 + MAX_REPLACEMENTS] for slot in range(count)]
 
 
 class BatchRequests(Sampler[BatchRequest]):
@@ -66,10 +134,10 @@ class BatchRequests(Sampler[BatchRequest]):
     def __init__(self, source: ImageSource, order: BatchOrder) -> None:
         self.source, self.order = source, order
         self.epochs = range(order.epoch, order.epoch + order.num_epochs)
-        whole = count_steps(len(source), order.batch_size * order.batches_per_step, order.world_size)
-        self.batches_per_epoch = whole * order.batches_per_step
+        self.steps = count_steps(len(source), order.batch_size * order.batches_per_step, order.world_size)
+        self.batches_per_epoch = self.steps * order.batches_per_step
         if isinstance(source, ShardStream):
-            source.check_processes(order.world_size)
+            source.check_processes(order.lanes.number)
         if not 0 <= order.start_batch <= self.batches_per_epoch:
             raise DataOptionError(
                 f"start_batch {order.start_batch} is not in an epoch of {self.batches_per_epoch} batches."
@@ -79,38 +147,40 @@ class BatchRequests(Sampler[BatchRequest]):
         return self.batches_per_epoch * len(self.epochs) - self.order.start_batch
 
     def __iter__(self) -> Iterator[BatchRequest]:
-        for epoch, items in zip(self.epochs, self._items(), strict=True):
-            yield from self._epoch(epoch, items, self.order.start_batch if epoch == self.epochs.start else 0)
+        for epoch, cursors in zip(self.epochs, self._cursors(), strict=True):
+            first = self.order.start_batch if epoch == self.epochs.start else 0
+            for batch in range(first, self.batches_per_epoch):
+                positions = self.order.positions(batch)
+                parts = [cursors[part.lane].take(part.first, part.length) for part in self._locate(positions)]
+                yield BatchRequest(epoch, positions, list(itertools.chain.from_iterable(parts)))
 
-    def _epoch(self, epoch: int, items: Iterator[Any], start_batch: int) -> Iterator[BatchRequest]:
-        first, stride = self._first_and_stride(start_batch)
-        window: deque[Any] = deque(maxlen=self.order.batch_size + MAX_REPLACEMENTS)
-        taken = 0
-        for step in range(start_batch, self.batches_per_epoch):
-            position = (step * self.order.world_size + self.order.rank) * self.order.batch_size
-            end = first + self.order.batch_size + MAX_REPLACEMENTS
-            window.extend(itertools.islice(items, end - taken))  # keeps items first .. end - 1
-            taken, first = end, first + stride
-            yield BatchRequest(epoch, range(position, position + self.order.batch_size), list(window))
-
-    def _items(self) -> Iterator[Iterator[Any]]:
-        """Yields the items of each epoch, without end; those of a stream begin with `start_batch`."""
+    def _locate(self, positions: range) -> Iterator[LanePart]:
+        """Yields where the images at these positions are; a source that is no stream is one lane."""
         if isinstance(self.source, ShardStream):
-            count, start = (
-                self.batches_per_epoch * self.order.batch_size,
-                self.order.start_batch * self.order.batch_size,
-            )
-            return self.source.rank_epochs(self.order.seed, self.epochs, self.order.rank, count, start)
-        source = self.source
-        return (_append_start(source.items(self.order.seed, epoch), MAX_REPLACEMENTS) for epoch in self.epochs)
+            return self.order.lanes.locate(positions)
+        return iter([LanePart(0, positions.start, len(positions))])
 
-    def _first_and_stride(self, start_batch: int) -> tuple[int, int]:
-        """Returns the number of the first item of `start_batch`, and the distance to that of the next step."""
-        if isinstance(self.source, ShardStream):
-            return 0, self.order.batch_size
-        return (
-            start_batch * self.order.world_size + self.order.rank
-        ) * self.order.batch_size, self.order.world_size * self.order.batch_size
+    def _cursors(self) -> Iterator[dict[int, Cursor]]:
+        """Yields a cursor for each lane of this process, epoch by epoch; in the first, from `start_batch` on."""
+        source, order = self.source, self.order
+        if not isinstance(source, ShardStream):
+            for epoch in self.epochs:
+                yield {0: Cursor(_append_start(source.items(order.seed, epoch), MAX_REPLACEMENTS), 0)}
+            return
+        count = self.steps * order.lanes.batches_per_step * order.lanes.batch_size
+        firsts = {lane: min(first, count) for lane, first in self._first_items().items()}
+        readers = [source.rank_epochs(order.seed, self.epochs, lane, count, first) for lane, first in firsts.items()]
+        for epoch, opened in zip(self.epochs, zip(*readers, strict=True), strict=True):
+            starts = firsts.values() if epoch == self.epochs.start else [0] * len(firsts)
+            yield {lane: Cursor(*each) for lane, *each in zip(firsts, opened, starts, strict=True)}
+
+    def _first_items(self) -> dict[int, int]:
+        """Returns the lanes of this process, which every step has, each with its first item from `start_batch` on."""
+        start, firsts = self.order.start_batch, dict[int, int]()
+        for batch in range(start, start + self.order.batches_per_step):
+            for part in self.order.lanes.locate(self.order.positions(batch)):
+                firsts.setdefault(part.lane, part.first)
+        return firsts
 
 
 def count_steps(num_images: int, batch_size: int, world_size: int) -> int:

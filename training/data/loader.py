@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from modeling_esvit.images.decoding import Record, Size, UnreadableImageError, decode
-from training.data.batch_order import MAX_REPLACEMENTS, BatchOrder, BatchRequest, BatchRequests
+from training.data.batch_order import BatchOrder, BatchRequest, BatchRequests
 from training.data.sources import ImageSource
 from training.data.unreadable import TooManyUnreadableImagesError
 from training.data.worker_signals import outlive_signals
@@ -50,9 +50,8 @@ class ViewsDataset(Dataset[Batch]):
         drawn, labels = [], []
         skipped: dict[str, str] = {}
         for slot, position in enumerate(request.positions):
-            items = request.items[slot : slot + 1 + MAX_REPLACEMENTS]
-            key = ViewKey(self.seed, request.epoch, position)
-            record, crops = self._write_first_readable(items, key, select_views(slot, groups, batch), skipped)
+            key, views = ViewKey(self.seed, request.epoch, position), select_views(slot, groups, batch)
+            record, crops = self._write_first_readable(request.candidates[slot], key, views, skipped)
             drawn.append(crops)
             labels.append(-1 if record.label is None else record.label)
         return Batch(

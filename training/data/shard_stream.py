@@ -149,9 +149,9 @@ class ShardStream:
                 "them without streaming."
             )
 
-    def describe(self, per_process: int, world_size: int) -> str:
-        """Describes how an epoch is dealt out, in numbers. `per_process` is the images of each process."""
-        total, used = sum(self._lengths), per_process * world_size
+    def describe(self, per_process: int, processes: int) -> str:
+        """Describes how an epoch is dealt out, in numbers, to the processes that began the run."""
+        total, used = sum(self._lengths), per_process * processes
         blocks = len(block_bounds(per_process, self._window)) - 1
         return "\n".join(
             [
@@ -159,7 +159,7 @@ class ShardStream:
                 f"{self.shards[0].unit_name}; an epoch has {len(self)}",
                 f"images a process = {per_process}: process r has rows r x {per_process} .. of the shards in the "
                 f"epoch's order, {self._window} at most ({blocks} blocks) shuffled at a time",
-                f"left out         = {total} - {world_size} processes x {per_process} = {total - used} images, others "
+                f"left out         = {total} - {processes} processes x {per_process} = {total - used} images, others "
                 "each epoch",
             ]
         )

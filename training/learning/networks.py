@@ -257,6 +257,7 @@ def build_loader(
             start_batch=first * options.gradient_accumulation_steps,
             rank=accelerator.process_index,
             world_size=accelerator.num_processes,
+            stream_lanes=plan.lanes,
         ),
         num_workers=options.num_workers,
         pin_memory=accelerator.device.type == "cuda",

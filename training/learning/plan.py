@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.data.batch_order import count_steps
+from training.data.batch_order import Lanes, count_steps
 from training.learning.schedules import cosine_schedule, teacher_temp_schedule
 from training.options.pretrain_options import PretrainOptions
 
@@ -19,6 +19,7 @@ class Plan:
         num_images: Number of images of the data.
         world_size: Number of processes.
         global_batch: Images that all processes take for one step.
+        lanes: How a stream is dealt out: a lane for each process that began the run.
         last_step: Step at which this run stops: `num_steps`, or `max_steps` if that is less.
         lr, weight_decay, momentum: `[num_steps]`, float64.
         teacher_temp: `[epochs]`, float64.
@@ -27,6 +28,7 @@ class Plan:
     num_images: int
     world_size: int
     global_batch: int
+    lanes: Lanes
     steps_per_epoch: int
     num_steps: int
     last_step: int
@@ -50,8 +52,8 @@ class Plan:
         }
 
 
-def make_plan(options: PretrainOptions, num_images: int, world_size: int) -> Plan:
-    """Computes the plan of a run.
+def make_plan(options: PretrainOptions, num_images: int, world_size: int, lanes: Lanes | None = None) -> Plan:
+    """Computes the plan of a run; `lanes` are those of a run that is continued.
 
     Raises:
         DataOptionError: The data are too few for one step of every process.
@@ -65,6 +67,7 @@ def make_plan(options: PretrainOptions, num_images: int, world_size: int) -> Pla
         num_images=num_images,
         world_size=world_size,
         global_batch=per_process * world_size,
+        lanes=lanes or Lanes(world_size, options.batch_size, options.gradient_accumulation_steps),
         steps_per_epoch=steps,
         num_steps=num_steps,
         last_step=min(options.max_steps or num_steps, num_steps),

@@ -44,6 +44,8 @@ FREE_TO_CHANGE = {
     *("save_every", "keep_checkpoints", "knn_every", "knn_train", "knn_test", "knn_k", "tracker", "push_to_hub"),
     "dry_run",
 }
+# Options that say how processes share the images of a step: a continued run may change them if a step keeps its images.
+SHARES_OF_A_STEP = ("batch_size", "gradient_accumulation_steps")
 # Options that say how to read `data`: those of a recipe do not apply to other data.
 ABOUT_DATA = ("data", "split", "revision", "image_column", "streaming", "samples_per_epoch")
 # The smallest and the largest value of an option.
@@ -134,7 +136,7 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
         return {
             name: (other.get(name), value)
             for name, value in asdict(self).items()
-            if name not in FREE_TO_CHANGE and other.get(name) != value
+            if name not in FREE_TO_CHANGE and name not in SHARES_OF_A_STEP and other.get(name) != value
         }
 
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds the model to publish, in a run or in a model folder, with everything that is known of its training."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,8 @@ class Source:
         options: All options of the run; empty if no run is known.
         records: The lines of its log up to this model.
         step: Optimizer steps behind this model.
-        processes: Number of processes that trained it.
+        processes: Number of processes that trained it, in the end.
+        images_per_step: Images that all of them took for a step.
     """
 
     model: Path
@@ -45,6 +47,7 @@ class Source:
     records: list[dict[str, Any]] = field(default_factory=list)
     step: int | None = None
     processes: int | None = None
+    images_per_step: int | None = None
 
     def scores(self) -> dict[str, float]:
         """Returns the log's k-NN evaluation of this very model; empty if it was not evaluated."""
@@ -97,7 +100,13 @@ def find_model_of_run(run: Path, checkpoint: str | None) -> Source:
     progress = read_progress(run / "checkpoints" / ("last" if chosen == "final" else chosen))
     step = progress.get("step")
     records = [record for record in read_log(run / "log.jsonl") if step is None or record["step"] <= step]
-    return Source(folders[chosen], read_options(run / "options.yaml"), records, step, progress.get("world_size"))
+    options, processes = read_options(run / "options.yaml"), progress.get("world_size")
+    return Source(folders[chosen], options, records, step, processes, count_images_per_step(progress))
+
+
+def count_images_per_step(progress: dict[str, Any]) -> int | None:
+    """Returns the images of each step, or None where no checkpoint says it: see `Lanes`."""
+    return math.prod(progress["lanes"].values()) if "lanes" in progress else None
 
 
 def read_options(file: Path) -> dict[str, Any]:

@@ -39,7 +39,7 @@ from training.monitoring.trackers import check_trackers
 from training.options.command import is_for_user
 from training.options.errors import SharedError
 from training.options.pretrain_options import OptionError, PretrainOptions
-from training.state.checkpoints import Checkpoints, Progress
+from training.state.checkpoints import Checkpoints, Progress, share_step
 from training.state.data_record import DataRecord
 from training.state.files import UnwritableCheckpointError, report_write_errors
 
@@ -83,11 +83,14 @@ class CheckedRun:
     """Holds what a run needs, opened and checked.
 
     Attributes:
+        options: The options, with as many accumulated batches as these processes need for a step of a continued run.
+        given: The options as they were given.
         knn_data: Training and test images of the k-NN evaluation during training; empty without one.
         found: The checkpoint to continue from, and its progress; None for a new run.
     """
 
     options: PretrainOptions
+    given: PretrainOptions
     accelerator: Accelerator
     source: ImageSource
     plan: Plan
@@ -105,9 +108,10 @@ class Examination:
 
     Attributes:
         source, plan: None if they could not be made.
-        knn_data, found: See `CheckedRun`.
+        options, knn_data, found: See `CheckedRun`.
     """
 
+    options: PretrainOptions
     accelerator: Accelerator
     problems: Problems
     source: ImageSource | None = None
@@ -125,8 +129,9 @@ def check_run(options: PretrainOptions) -> CheckedRun:
     """
     examined = examine_run(options)
     examined.problems.refuse(examined.accelerator)
-    assert examined.source is not None and examined.plan is not None and examined.knn_data is not None
-    return CheckedRun(options, examined.accelerator, examined.source, examined.plan, examined.knn_data, examined.found)
+    source, plan, knn_data = examined.source, examined.plan, examined.knn_data
+    assert source is not None and plan is not None and knn_data is not None
+    return CheckedRun(examined.options, options, examined.accelerator, source, plan, knn_data, examined.found)
 
 
 def examine_run(options: PretrainOptions) -> Examination:
@@ -137,32 +142,53 @@ def examine_run(options: PretrainOptions) -> Examination:
             check(options)
     # A precision or tracker that cannot be used is reported at the end; until then a plain one connects the processes.
     plain = replace(options, mixed_precision="no", tracker=["none"], gradient_accumulation_steps=1)
-    examined = Examination(build_accelerator(plain if problems else options), problems)
+    examined = Examination(options, build_accelerator(plain if problems else options), problems)
     with problems.collect():
         examined.source = open_training_data(options)
-    find_start(options, examined)
+    find_start(examined)
     with problems.collect():
         examined.knn_data = open_knn_data(options, problems)
     return examined
 
 
-def find_start(options: PretrainOptions, examined: Examination) -> None:
-    """Makes the plan, and finds the checkpoint or the weights to start from."""
-    problems, accelerator, source = examined.problems, examined.accelerator, examined.source
-    # All processes answer each question: some of what follows they do together.
-    if all(gather_object([source is not None and not options.problems()])):
-        with problems.collect():
-            assert source is not None
-            examined.plan = make_plan(options, len(source), accelerator.num_processes)
+def find_start(examined: Examination) -> None:
+    """Finds the checkpoint or the weights to start from, and makes the plan."""
+    problems, accelerator, source, options = (
+        *(examined.problems, examined.accelerator, examined.source),
+        examined.options,
+    )
+    checkpoints = Checkpoints(options.output_dir, options.keep_checkpoints, accelerator)
     writable = not any(isinstance(problem, UnwritableCheckpointError) for problem in problems)
-    if all(gather_object([examined.plan is not None and writable])):
+    # All processes answer each question: some of what follows they do together.
+    if all(gather_object([source is not None and not options.problems() and writable])):
         with problems.collect():
-            checkpoints = Checkpoints(options.output_dir, options.keep_checkpoints, accelerator)
-            assert examined.plan is not None
-            examined.found = checkpoints.latest(options, examined.plan.steps_per_epoch)
+            examined.found = checkpoints.latest()
+    with problems.collect():
+        make_plan_to_continue(examined)
+    if examined.found is not None and examined.plan is not None:
+        with problems.collect():
+            checkpoints.check(*examined.found, examined.options, examined.plan.steps_per_epoch)
     if options.init_from is not None and examined.found is None:
         with problems.collect():
             check_origin(find_origin(options.init_from), build_config(options))
+
+
+def make_plan_to_continue(examined: Examination) -> None:
+    """Makes the plan, for a checkpoint that was found with the images of its steps.
+
+    Raises:
+        ResumeError: These processes cannot share them.
+        DataOptionError: The data are too few for one step of every process.
+    """
+    accelerator, options, lanes = examined.accelerator, examined.options, None
+    if examined.source is None or options.problems():
+        return
+    if examined.found is not None:
+        progress = examined.found[1]
+        lanes = progress.lanes
+        examined.options = options = share_step(options, progress, accelerator.num_processes)
+        accelerator.gradient_accumulation_steps = options.gradient_accumulation_steps
+    examined.plan = make_plan(options, len(examined.source), accelerator.num_processes, lanes)
 
 
 def open_knn_data(options: PretrainOptions, problems: Problems) -> list[ImageSource]:
@@ -195,8 +221,8 @@ def describe_run(
     if plan is not None:
         lines += describe_plan(options, plan)
         if isinstance(source, ShardStream):
-            images = plan.steps_per_epoch * plan.global_batch // plan.world_size
-            lines.append(source.describe(images, plan.world_size))
+            lanes = plan.lanes.number
+            lines.append(source.describe(plan.steps_per_epoch * plan.global_batch // lanes, lanes))
     return "\n".join([*lines, f"device           = {accelerator.device}, {options.mixed_precision} mixed precision"])
 
 

@@ -19,6 +19,7 @@ from training.data.unreadable import SkipLog
 from training.evaluation.knn import evaluate_knn
 from training.learning.init_from import initialise
 from training.learning.networks import Networks, build_loader
+from training.learning.running_statistics import RunningStatistics
 from training.monitoring.collapse import CollapseWatch
 from training.monitoring.monitor import Monitor, StepOutcome
 from training.monitoring.next_commands import publish_command, resume_command
@@ -107,9 +108,28 @@ class Session(AbstractContextManager):
             return 0, None
         folder, progress = found
         self.data_record.check(self.source)
-        self.checkpoints.load(folder, *self.state())
+        self.checkpoints.load(folder, progress, *self.state())
         self.accelerator.print(f"Continuing from {folder}.")
+        if change := self.describe_other_shares(progress):
+            self.accelerator.print(change)
         return progress.step, folder
+
+    def describe_other_shares(self, progress: Progress) -> str:
+        """Says what differs if other processes, or other batches, share the images of a step; else returns nothing."""
+        options, processes = self.options, self.accelerator.num_processes
+        shares = (processes, options.batch_size)
+        before = (progress.world_size, progress.options["batch_size"])
+        if shares == before:
+            return ""
+        drawn = ["stochastic depth"] * (self.networks.student.config.drop_path_rate > 0)
+        drawn += ["partners of mixup and CutMix"] * bool(options.mixup or options.cutmix)
+        drawn += ["statistics of BatchNorm"] * bool(RunningStatistics(self.networks.student).buffers)
+        return (
+            f"The {progress.images_per_step} images of a step are now {processes} processes x batch_size "
+            f"{options.batch_size} x {options.gradient_accumulation_steps} accumulated (before: {before[0]} processes "
+            f"with {before[1]}). Images and views of each step stay the same; {' and '.join(drawn) or 'only rounding'} "
+            "will differ."
+        )
 
     def state(self) -> tuple[EsViTForPreTraining, EsViTForPreTraining, torch.optim.Optimizer]:
         """Returns student, teacher and optimizer, for saving and loading.
@@ -124,7 +144,7 @@ class Session(AbstractContextManager):
     def save_options(self) -> None:
         """Writes the options into the run's folder."""
         with report_write_errors(self.folder):
-            save_options(self.options, self.folder / "options.yaml")
+            save_options(self.checked.given, self.folder / "options.yaml")
 
     def make_watch(self) -> CollapseWatch:
         """Returns what watches for a collapse, from the end of all warm-ups on."""
@@ -199,7 +219,8 @@ class Session(AbstractContextManager):
 
     def save(self, step: int) -> Path:
         """Writes a checkpoint after `step` steps, and returns its folder."""
-        progress = Progress(step, self.plan.world_size, self.plan.steps_per_epoch, asdict(self.options))
+        numbers = (step, self.plan.world_size, self.plan.steps_per_epoch)
+        progress = Progress(*numbers, asdict(self.checked.given), self.plan.lanes)
         return self.checkpoints.save(progress, *self.state())
 
     # -- evaluation ----------------------------------------------------------------------------------------------------

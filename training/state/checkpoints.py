@@ -19,19 +19,20 @@ import io
 import json
 import logging
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
+from accelerate.utils import gather_object, set_seed
 from safetensors import SafetensorError
 
 from modeling_esvit import EsViTForPreTraining
 from modeling_esvit.storage.atomic import PARTIAL, force_to_disk, replace_link, write_text
-from training.options.pretrain_options import PretrainOptions
+from training.data.batch_order import Lanes
+from training.options.pretrain_options import SHARES_OF_A_STEP, PretrainOptions
 from training.state.checkpoint_folders import PROGRESS, is_complete, list_checkpoints
 from training.state.files import RunFolderError, on_main, read_json, replace_run_folder, report_write_errors
 
@@ -51,6 +52,32 @@ class Progress:
     world_size: int
     steps_per_epoch: int
     options: dict[str, Any]
+    lanes: Lanes
+
+    @property
+    def images_per_step(self) -> int:
+        return self.lanes.number * self.lanes.batch_size * self.lanes.batches_per_step
+
+
+def share_step(options: PretrainOptions, progress: Progress, world_size: int) -> PretrainOptions:
+    """Returns the options with which so many processes give each step of a continued run the images that it had.
+
+    With the same batch size and accumulation as before, as when torchrun starts fewer or more processes again, each
+    process accumulates more or fewer batches. Otherwise the options are what somebody chose.
+
+    Raises:
+        ResumeError: No number of batches gives a step its images.
+    """
+    if any(progress.options[name] != getattr(options, name) for name in SHARES_OF_A_STEP):
+        return options
+    batches, rest = divmod(progress.images_per_step, options.batch_size * world_size)
+    if rest:
+        raise ResumeError(
+            f"A step of this run has {progress.images_per_step} images, and {world_size} processes with --batch_size "
+            f"{options.batch_size} cannot share them evenly. Give a --batch_size and --gradient_accumulation_steps "
+            f"with {world_size} x batch_size x gradient_accumulation_steps = {progress.images_per_step}."
+        )
+    return replace(options, gradient_accumulation_steps=batches)
 
 
 def describe_damage(folder: Path, error: Exception) -> ResumeError:
@@ -146,16 +173,16 @@ class Checkpoints:
                 content = {"checkpoint": folder.name, "metric": name, "score": score}
                 write_text(self.root / "best.json", json.dumps(content) + "\n")
 
-    def latest(self, options: PretrainOptions, steps_per_epoch: int) -> tuple[Path, Progress] | None:
+    def latest(self) -> tuple[Path, Progress] | None:
         """Returns the newest complete checkpoint and its progress, if there is one, and points `last` to it.
 
         Raises:
-            ResumeError: On all processes. It was made with other options, another number of processes or other data; or
-                there is none, but a finished model, which would be overwritten.
+            ResumeError: On all processes. It is damaged; or there is none, but a finished model, which would be
+                overwritten.
         """
-        return on_main(self.accelerator, lambda: self._latest(options, steps_per_epoch))
+        return on_main(self.accelerator, self._latest)
 
-    def _latest(self, options: PretrainOptions, steps_per_epoch: int) -> tuple[Path, Progress] | None:
+    def _latest(self) -> tuple[Path, Progress] | None:
         for folder in list_checkpoints(self.root):
             if not is_complete(folder):
                 logger.warning("Ignoring the incomplete checkpoint %s.", folder)
@@ -169,19 +196,28 @@ class Checkpoints:
             return None
         folder = complete[-1]
         progress = read_progress(folder)
-        self._check(folder, progress, options, steps_per_epoch)
         with report_write_errors(self.root):
             replace_link(self.root / "last", folder)  # a kill may have come before that
         return folder, progress
 
-    def _check(self, folder: Path, progress: Progress, options: PretrainOptions, steps_per_epoch: int) -> None:
+    def check(self, folder: Path, progress: Progress, options: PretrainOptions, steps_per_epoch: int) -> None:
+        """Checks that a run with these options can continue from a checkpoint.
+
+        Raises:
+            ResumeError: It was made with other options or other data, or with other numbers of images a step.
+        """
         changed = [
             f"{name} was {there!r} and is {here!r}"
             for name, (there, here) in options.differences(progress.options).items()
         ]
-        if progress.world_size != self.accelerator.num_processes:
-            changed.append(f"processes were {progress.world_size} and are {self.accelerator.num_processes}")
-        if progress.steps_per_epoch != steps_per_epoch:
+        processes = self.accelerator.num_processes
+        images = processes * options.batch_size * options.gradient_accumulation_steps
+        if progress.images_per_step != images:
+            changed.append(
+                f"images a step were {progress.images_per_step} and are {images} ({processes} processes x batch_size "
+                f"{options.batch_size} x gradient_accumulation_steps {options.gradient_accumulation_steps})"
+            )
+        elif progress.steps_per_epoch != steps_per_epoch:
             changed.append(f"steps per epoch were {progress.steps_per_epoch} and are {steps_per_epoch} (the data?)")
         if changed:
             raise ResumeError(
@@ -191,20 +227,24 @@ class Checkpoints:
     def load(
         self,
         folder: Path,
+        progress: Progress,
         student: EsViTForPreTraining,
         teacher: EsViTForPreTraining,
         optimizer: torch.optim.Optimizer,
     ) -> None:
         """Loads the state of a checkpoint into the objects of this run.
 
+        Other numbers of processes than wrote it have no states of random generators there, and begin new ones.
+
         Raises:
             ResumeError: A file of it is missing or damaged.
         """
         state = folder / "training_state"
+        is_same = progress.world_size == self.accelerator.num_processes
         try:
             weights = [load_weights(folder / name) for name in ("student", "teacher")]
             training = torch.load(state / "training.pt", weights_only=True, map_location="cpu")
-            rng = torch.load(state / f"rng-{self.accelerator.process_index}.pt", weights_only=True)
+            rng = torch.load(state / f"rng-{self.accelerator.process_index}.pt", weights_only=True) if is_same else None
         except (OSError, EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
             raise describe_damage(folder, error) from error
         student.load_state_dict(weights[0])
@@ -212,7 +252,10 @@ class Checkpoints:
         optimizer.load_state_dict(training["optimizer"])
         if training["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(training["scaler"])
-        set_rng_state(rng)
+        if rng is None:
+            set_seed(progress.options["seed"] + progress.step, device_specific=True)
+        else:
+            set_rng_state(rng)
 
 
 def load_weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -227,8 +270,12 @@ def load_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 def read_progress(folder: Path) -> Progress:
     try:
-        return Progress(**json.loads((folder / PROGRESS).read_text()))
-    except (ValueError, TypeError) as error:
+        values = json.loads((folder / PROGRESS).read_text())
+        # A checkpoint of an earlier version does not say its lanes: each process had its own.
+        own = (values["world_size"], *(values["options"][name] for name in SHARES_OF_A_STEP))
+        values["lanes"] = Lanes(**values["lanes"]) if "lanes" in values else Lanes(*own)
+        return Progress(**values)
+    except (ValueError, TypeError, KeyError) as error:
         raise describe_damage(folder, error) from error
 
 

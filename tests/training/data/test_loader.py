@@ -104,7 +104,7 @@ def test_epochs_and_seeds_differ(source):
 
 def test_views_of_a_position_differ_between_epochs(folder):
     dataset = ViewsDataset(FolderSource(folder), OPTIONS, seed=5)
-    first, second = (dataset[BatchRequest(epoch, range(1), [0])].groups[0] for epoch in (0, 1))
+    first, second = (dataset[BatchRequest(epoch, range(1), [[0]])].groups[0] for epoch in (0, 1))
     assert not torch.equal(first, second)
 
 
@@ -116,7 +116,7 @@ def test_workers_can_be_started_without_fork(folder):
         dataset = ViewsDataset(source, OPTIONS, seed=5)
         item = next(items)
         copy = pickle.loads(pickle.dumps(dataset))
-        pairs = zip(*[views[BatchRequest(0, range(1), [item])].groups for views in (dataset, copy)], strict=True)
+        pairs = zip(*[views[BatchRequest(0, range(1), [[item]])].groups for views in (dataset, copy)], strict=True)
         assert all(torch.equal(a, b) for a, b in pairs)
 
 
@@ -173,7 +173,6 @@ def test_replacements_are_the_same_for_any_number_of_processes(damaged):
 
 def test_replacements_are_limited_for_any_batch(damaged, monkeypatch):
     monkeypatch.setattr("training.data.batch_order.MAX_REPLACEMENTS", 1)
-    monkeypatch.setattr("training.data.loader.MAX_REPLACEMENTS", 1)  # but position 2 cannot be read either
     for size in (2, 22):
         with pytest.raises(TooManyUnreadableImagesError, match="2 images in a row"):
             batches(FolderSource(damaged[0]), batch_size=size)

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.commands import run_program, torchrun
+from tests.helpers.shard_server import write_parquet
 from tests.helpers.tiny_runs import read_losses, tiny, train, write_images
 from training.run.session import Session
 from training.state.checkpoints import ResumeError
@@ -187,12 +188,48 @@ def test_a_folder_that_is_another_one_elsewhere(images, tmp_path):
     assert not any(output.iterdir())
 
 
-def test_another_number_of_processes_is_refused(images, tmp_path):
+def test_another_number_of_images_a_step_is_refused(images, tmp_path):
+    run(images, tmp_path, "--max_steps 1")
+    with pytest.raises(ResumeError, match="another run: images a step were 8 and are 16 .1 processes x batch_size 8 x"):
+        run(images, tmp_path, "--gradient_accumulation_steps 2")
+    with pytest.raises(ResumeError, match="images a step were 8 and are 2"):
+        run(images, tmp_path, "--batch_size 2")
+
+
+def test_processes_that_cannot_share_a_step_are_refused(images, tmp_path):
     run(images, tmp_path, "--max_steps 1")
     path = tmp_path / "checkpoints" / "last" / "training_state" / "progress.json"
-    path.write_text(path.read_text().replace('"world_size": 1', '"world_size": 3'))
-    with pytest.raises(ResumeError, match="belongs to another run: processes were 3 and are 1"):
+    progress = json.loads(path.read_text())
+    path.write_text(json.dumps({**progress, "lanes": {"number": 1, "batch_size": 9, "batches_per_step": 1}}))
+    with pytest.raises(ResumeError, match="has 9 images, and 1 processes with --batch_size 8 cannot share them evenly"):
         run(images, tmp_path)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_another_share_of_a_step_continues(images, tmp_path, capsys, streamed):
+    """Continues with the same images and views a step, in one batch, two or four: rounding alone differs."""
+    if streamed:
+        (tmp_path / "shards").mkdir()
+        write_parquet(tmp_path / "shards", [11, 2, 16], size=48)
+        images = tmp_path / "shards" / "*.parquet"
+    same = "--drop_path_rate 0" + " --streaming --shuffle_window 7" * streamed
+    run(images, tmp_path / "whole", same)
+    run(images, tmp_path / "parts", f"{same} --max_steps 1 --gradient_accumulation_steps 2 --batch_size 4")
+    run(images, tmp_path / "parts", f"{same} --max_steps 4 --gradient_accumulation_steps 4 --batch_size 2")
+    assert (
+        "The 8 images of a step are now 1 processes x batch_size 2 x 4 accumulated (before: 1 processes with 4)"
+        in capsys.readouterr().out
+    )
+    run(images, tmp_path / "parts", same)
+    assert "Images and views of each step stay the same; only rounding will differ." in capsys.readouterr().out
+    assert read_losses(tmp_path / "parts") == pytest.approx(read_losses(tmp_path / "whole"), rel=1e-4)
+
+
+def test_what_a_batch_draws_is_said_to_differ(images, tmp_path, capsys):
+    run(images, tmp_path, "--max_steps 1 --drop_path_rate 0.1 --task view --mixup 0.8")
+    run(images, tmp_path, "--batch_size 4 --gradient_accumulation_steps 2 --drop_path_rate 0.1 --task view --mixup 0.8")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "stochastic depth and partners of mixup and CutMix will differ" in shown
 
 
 def test_the_newest_is_continued_whatever_last_says(images, finished, tmp_path):
