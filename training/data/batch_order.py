@@ -103,10 +103,10 @@ class BatchRequest(NamedTuple):
 
 
 class Cursor:
-    """Walks through the items of a lane once, and hands out each with those that follow it."""
+    """Reads the items of a lane once, and hands out each with those that follow it."""
 
     def __init__(self, items: Iterator[Any], first: int) -> None:
-        """Begins before the first of `items`, which is number `first` of the lane."""
+        """Starts before the first of `items`, which is number `first` of the lane."""
         self.items, self.first = items, first
         self.window: deque[Any] = deque()  # the items from number `first` on that were read already
 
