@@ -62,10 +62,19 @@ def read_back(fields: dict[str, Any]) -> PreTrainedConfig:
 
 
 def find_backbone(name: str) -> dict | PreTrainedConfig:
-    """Returns the configuration of a named model, or the fields of one that timm knows."""
+    """Returns the configuration of a named model, or the fields of one that timm knows.
+
+    Raises:
+        EsViTBackboneError: its `config.json` holds no fields, or those of no backbone.
+    """
     if name.startswith(TIMM_PREFIX):
         return {"model_type": TIMM, "backbone": name.removeprefix(TIMM_PREFIX)}
-    check_type(PreTrainedConfig.get_config_dict(name)[0])
+    try:
+        fields = PreTrainedConfig.get_config_dict(name)[0]
+    except TypeError as error:  # transformers expects a dict in every config.json
+        message = f"backbone_config must be a configuration, a dict or a name, got {name!r}, which holds no fields"
+        raise EsViTBackboneError(f"{message}: {error}.") from error
+    check_type(fields)
     return AutoConfig.from_pretrained(name, trust_remote_code=False)
 
 

@@ -44,7 +44,7 @@ def colour_regions(
 def draw(images: list[Image.Image], pictures: list[Image.Image], palette: RegionPalette) -> Figure:
     """Draws a row for each image: the image, and its colours."""
     heights = [4 * picture.height / picture.width for picture in pictures]
-    figure = Figure(figsize=(8.2, sum(heights) + 0.5), layout="constrained")
+    figure = Figure(figsize=(8.25, sum(heights) + 0.5), layout="constrained")
     axes = figure.subplots(len(images), 2, squeeze=False, height_ratios=heights)
     for row, image, picture in zip(axes, images, pictures, strict=True):
         for cell, shown in zip(row, (image.resize(picture.size, Image.Resampling.BICUBIC), picture), strict=True):

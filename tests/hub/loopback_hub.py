@@ -151,7 +151,8 @@ class LoopbackHub:
         self.log: list[LoggedRequest] = []
         self.faults: list[Fault] = []
         self._lock = threading.Lock()
-        self._servers = [_Server(self, host) for host in ("hub", "cdn")]
+        # The CDN needs a host name of its own: clients follow a redirection that stays on the Hub's.
+        self._servers = [_Server(self, "hub", "127.0.0.1"), _Server(self, "cdn", "localhost")]
         self.url, self.cdn_url = (server.url for server in self._servers)
         self.hub.url, self.hub.cdn_url = self.url, self.cdn_url
 
@@ -176,7 +177,7 @@ class LoopbackHub:
             "HF_HUB_DISABLE_XET": "1",  # with Xet, the client does not fall back to LFS
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_UPDATE_DOWNLOAD_COUNTS": "0",  # else `datasets` counts its loads at another host
-            "NO_PROXY": "127.0.0.1",
+            "NO_PROXY": "127.0.0.1,localhost",
         }
         return {**kept, **settings, **({} if token is None else {"HF_TOKEN": token}), **variables}
 
@@ -204,10 +205,10 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self, loopback: LoopbackHub, host: str) -> None:
+    def __init__(self, loopback: LoopbackHub, host: str, name: str) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.loopback, self.host = loopback, host
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self.url = f"http://{name}:{self.server_address[1]}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ends the connection of a client that went away, which is no error of the server, and shows other errors."""

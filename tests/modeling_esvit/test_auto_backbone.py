@@ -71,6 +71,7 @@ def test_stochastic_depth_of_the_student_alone(images, tmp_path):
         (RESNET, "--attn_implementation sdpa", "attn_implementation: resnet has no sdpa"),
         (RESNET, "--backbone_weights", "backbone_weights: there are none in .*run.json"),
         ([RESNET], "", "must be a configuration, a dict or a name, got"),
+        (7, "", "must be a configuration, a dict or a name, got .*, which holds no fields"),
         ({**DINO_V2, "reshape_hidden_states": False}, "", r"dinov2 gives no feature map, but \[1, 65, 16\]"),
     ],
 )

@@ -29,7 +29,7 @@ def test_command(model, tmp_path, capsys):
     output = tmp_path / "new" / "colours.png"
     command = [str(tmp_path / "model"), *paths, "--size", "64", "--output", str(output)]
     region_colours.main([*command, "--smooth"])
-    assert list(output.parent.iterdir()) == [output] and Image.open(output).width == 820
+    assert list(output.parent.iterdir()) == [output] and Image.open(output).width == 825
     assert "of the regions' variance" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="error: .*nothing.png"):
         run_command(lambda: region_colours.main([command[0], "nothing.png"]))
