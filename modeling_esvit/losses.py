@@ -158,7 +158,7 @@ def match_regions(student_features: torch.Tensor, teacher_features: torch.Tensor
         return (student @ teacher.transpose(1, 2)).argmax(dim=-1)
 
 
-def by_image(rows: torch.Tensor, layout: list[tuple[int, int]], batch: int) -> torch.Tensor:
+def order_by_image(rows: torch.Tensor, layout: list[tuple[int, int]], batch: int) -> torch.Tensor:
     """Orders rows by image: `[sum of crops * batch * rows of a crop, C]`, group by group, becomes `[batch, S, C]`."""
     groups = rows.split([crops * batch * count for crops, count in layout])
     return torch.cat(
@@ -170,7 +170,7 @@ def by_image(rows: torch.Tensor, layout: list[tuple[int, int]], batch: int) -> t
     )
 
 
-def pair_weights(layout: list[tuple[int, int]], batch: int, like: torch.Tensor) -> torch.Tensor:
+def weigh_pairs(layout: list[tuple[int, int]], batch: int, like: torch.Tensor) -> torch.Tensor:
     """Returns the weight `[S, 2]` of each student row of an image, paired with each of the two global teacher views.
 
     A view is not compared with itself. The weights of a batch add up to one. Type and device are those of `like`.
@@ -189,7 +189,7 @@ def pair_weights(layout: list[tuple[int, int]], batch: int, like: torch.Tensor) 
     return weights
 
 
-def by_mixed_pair(rows: torch.Tensor) -> torch.Tensor:
+def join_mixed_pairs(rows: torch.Tensor) -> torch.Tensor:
     """Joins the rows of image i and of image B - 1 - i: `[B, S, D]` becomes `[B / 2, 2 S, D]`."""
     first, second = rows.chunk(2)
     return torch.cat([first, second.flip(0)], dim=1)
@@ -198,34 +198,42 @@ def by_mixed_pair(rows: torch.Tensor) -> torch.Tensor:
 def mix_weights(weights: torch.Tensor, mixing: torch.Tensor) -> torch.Tensor:
     """Shares the weights of a mixed view between the targets of its two images.
 
-    The weights `[S, 2]` of [`pair_weights`] and the shares `[S]` give `[2 S, 4]`.
+    The weights `[S, 2]` of [`weigh_pairs`] and the shares `[S]` give `[2 S, 4]`.
     """
     share = mixing.to(weights.dtype)[:, None]
     own, other = weights * share, weights * (1 - share)
     return torch.cat([torch.cat([own, other], dim=1), torch.cat([other, own], dim=1)])
 
 
-def view_pairs(weights: torch.Tensor, batch: int, mixing: torch.Tensor | None) -> torch.Tensor:
-    """Repeats the weights `[S, 2]` of [`pair_weights`] for each image, or for each two that are mixed: `[B, S, 2]`."""
+def pair_views(
+    layout: list[tuple[int, int]], batch: int, mixing: torch.Tensor | None, like: torch.Tensor
+) -> torch.Tensor:
+    """Returns the weights `[S, 2]` of [`weigh_pairs`] for each image, or for each two that are mixed: `[B, S, 2]`."""
+    weights = weigh_pairs(layout, batch, like)
     if mixing is None:
         return weights.expand(batch, -1, -1)
     return mix_weights(weights, mixing).expand(batch // 2, -1, -1)
 
 
-def region_pairs(student: torch.Tensor, teacher: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def pair_regions(
+    student: EsViTForPreTrainingOutput,
+    teacher: EsViTForPreTrainingOutput,
+    layout: list[tuple[int, int]],
+    batch: int,
+    like: torch.Tensor,
+) -> torch.Tensor:
     """Gives the weight of each student region to its best match in each of the two global views of the same image.
 
-    Args:
-        student, teacher: Features by image, `[B, S, C]` and `[B, 2 T, C]`.
-        weights: `[S, 2]` of [`pair_weights`].
-
-    Returns: `[B, S, 2 T]`.
+    Returns: `[B, S, 2 T]`, for S regions of the student's crops of an image and T regions of a global view.
     """
-    views = teacher.chunk(2, dim=1)
-    matches = torch.stack([match_regions(student, view) for view in views], dim=-1)  # [B, S, 2]
-    matches[..., 1] += views[0].shape[1]
-    pairs = weights.new_zeros(*student.shape[:2], teacher.shape[1])
-    return pairs.scatter_(2, matches, weights.expand(len(student), -1, -1))
+    student_features = order_by_image(student.region_features.detach(), layout, batch)
+    views = order_by_image(teacher.region_features, layout[:1], batch).chunk(2, dim=1)
+    matches = torch.stack([match_regions(student_features, view) for view in views], dim=-1)  # [B, S, 2]
+    regions = views[0].shape[1]
+    matches[..., 1] += regions
+    weights = weigh_pairs(layout, batch, like)
+    pairs = weights.new_zeros(*student_features.shape[:2], 2 * regions)
+    return pairs.scatter_(2, matches, weights.expand(batch, -1, -1))
 
 
 def crop_layout(groups: list[torch.Tensor], batch: int, region_grid) -> list[tuple[int, int]]:
@@ -243,10 +251,10 @@ def crop_layout(groups: list[torch.Tensor], batch: int, region_grid) -> list[tup
 def check_loss_inputs(
     layout: list[tuple[int, int]], batch: int, region_weight: float, mixing: torch.Tensor | None
 ) -> None:
-    """Checks what [`esvit_loss`] is given.
+    """Checks the arguments of [`esvit_loss`].
 
     Raises:
-        LossInputError: See there.
+        LossInputError: They do not belong together.
     """
     if not layout or layout[0][0] != 2:
         raise LossInputError(
@@ -294,18 +302,17 @@ def esvit_loss(
     check_loss_inputs(layout, batch, region_weight, mixing)
 
     def cross_entropy(task: str, rows: list[tuple[int, int]], center: torch.Tensor, pairs: torch.Tensor):
-        student_z = by_image(student[f"{task}_embeddings"], rows, batch)
-        teacher_z = by_image(teacher[f"{task}_embeddings"], rows[:1], batch)
+        student_z = order_by_image(student[f"{task}_embeddings"], rows, batch)
+        teacher_z = order_by_image(teacher[f"{task}_embeddings"], rows[:1], batch)
         if mixing is not None:
-            student_z, teacher_z = by_mixed_pair(student_z), by_mixed_pair(teacher_z)
+            student_z, teacher_z = join_mixed_pairs(student_z), join_mixed_pairs(teacher_z)
         prototypes = (student[f"{task}_prototypes"], teacher[f"{task}_prototypes"])
         return PrototypeCrossEntropy.apply(
             student_z, prototypes[0], teacher_z, prototypes[1], center, pairs, student_temp, teacher_temp
         )
 
     views = [(crops, 1) for crops, _ in layout]
-    pairs = view_pairs(pair_weights(views, batch, view_center), batch, mixing)
-    view_loss, entropy = cross_entropy("view", views, view_center, pairs)
+    view_loss, entropy = cross_entropy("view", views, view_center, pair_views(views, batch, mixing, view_center))
     loss = (1 - region_weight) * view_loss
     parts = {"view_loss": view_loss.detach(), "region_loss": view_loss.new_zeros(())}
     if region_weight:
@@ -313,11 +320,7 @@ def esvit_loss(
             raise LossInputError(
                 f"region_weight is {region_weight}, but the model has no region head; use region_weight=0."
             )
-        pairs = region_pairs(
-            by_image(student.region_features.detach(), layout, batch),
-            by_image(teacher.region_features, layout[:1], batch),
-            pair_weights(layout, batch, region_center),
-        )
+        pairs = pair_regions(student, teacher, layout, batch, region_center)
         region_loss, _ = cross_entropy("region", layout, region_center, pairs)
         loss = loss + region_weight * region_loss
         parts["region_loss"] = region_loss.detach()
