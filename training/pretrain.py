@@ -35,6 +35,7 @@ from training.learning.optimizer import (
     update_teacher,
 )
 from training.learning.running_statistics import RunningStatistics
+from training.monitoring.lost_process import report_lost_process
 from training.monitoring.monitor import StepOutcome
 from training.monitoring.out_of_memory import advise_on_memory
 from training.options.pretrain_options import PretrainOptions, make_options, read_options
@@ -202,9 +203,9 @@ def start(options: PretrainOptions) -> PretrainResult | None:
     """Trains, or describes the run if it is a dry run.
 
     Raises:
-        EsViTError: See `Pretraining`; also when the memory is not enough.
+        EsViTError: See `Pretraining`; also when the memory is not enough, or another process is lost.
     """
-    with advise_on_memory(options):
+    with report_lost_process(), advise_on_memory(options):
         if options.dry_run:
             dry_run(options)
             return None

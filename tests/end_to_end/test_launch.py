@@ -173,6 +173,16 @@ def test_a_signal_to_one_or_all_processes(images, tmp_path, number, receivers):
     assert_saved(tmp_path, before)
 
 
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_lost_process_is_reported_by_the_other(images, tmp_path, lost):
+    processes = slurm(images, tmp_path)
+    wait_for_steps(tmp_path, processes)
+    processes[lost].kill()
+    shown = ended(processes[1 - lost], code=1)
+    assert f"error: Process {1 - lost} of 2 (counted from 0) lost another one" in shown
+    assert "Traceback" not in shown
+
+
 @pytest.mark.parametrize("script", ["torchrun.sh", "accelerate.sh"])
 @pytest.mark.parametrize(
     "number, receiver",

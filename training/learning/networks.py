@@ -3,13 +3,14 @@
 """Builds the parts of a run from its options: accelerator, student, teacher and optimizer, crops and loader."""
 
 import copy
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
-from accelerate.utils import GradientAccumulationPlugin, is_bf16_available, parse_flag_from_env, set_seed
+from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, is_bf16_available, parse_flag_from_env, set_seed
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import AutoModelForPreTraining
@@ -95,7 +96,11 @@ def build_accelerator(options: PretrainOptions) -> Accelerator:
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=options.gradient_accumulation_steps),
         log_with=tracker_names(options) or None,
         project_dir=options.output_dir,
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False)],
+        kwargs_handlers=[
+            # Gradients live in DDP's buckets: a copy of them less.
+            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+            InitProcessGroupKwargs(timeout=timedelta(minutes=options.process_timeout)),
+        ],
     )
     if options.mixed_precision != "no" and accelerator.device.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 in the loss, which is float32: more digits than the rest has

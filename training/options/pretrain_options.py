@@ -40,6 +40,7 @@ class OptionError(SharedError, ValueError):
 # Options that a continued run may change: they decide how it runs, not (except for rounding) what comes out.
 FREE_TO_CHANGE = {
     *("output_dir", "tar_index", "cache", "stream_retry_seconds", "max_unreadable", "max_skipped_steps"),
+    "process_timeout",
     *("gradient_checkpointing", "compile", "attn_implementation", "num_workers", "max_steps", "log_every"),
     *("save_every", "keep_checkpoints", "knn_every", "knn_train", "knn_test", "knn_k", "tracker", "push_to_hub"),
     "dry_run",
@@ -63,6 +64,7 @@ RANGES = {
     **dict.fromkeys(("mixup", "cutmix"), (0, math.inf)),
     **dict.fromkeys(("momentum_teacher", "center_momentum", "max_unreadable", "vil_mode_switch"), (0, 1)),
     **dict.fromkeys(("student_temp", "teacher_temp", "warmup_teacher_temp"), (1e-3, math.inf)),
+    "process_timeout": (0.01, 10**6),
     "seed": (0, 2**31 - 1),  # each process adds its number, and NumPy takes 32 bits
 }
 

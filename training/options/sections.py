@@ -230,6 +230,9 @@ class RunSection:
     max_skipped_steps: int = field(
         default=20, metadata={"help": "Steps in a row without a finite loss and gradient, after which the run stops."}
     )
+    process_timeout: float = field(
+        default=30, metadata={"help": "Minutes that a process waits for the others before the run ends."}
+    )
     gradient_checkpointing: bool = field(default=False, metadata={"help": "Recompute blocks in the backward pass."})
     compile: bool = field(
         default=False, metadata={"help": "Use torch.compile: minutes at the start, then faster steps."}

@@ -57,7 +57,7 @@ def describe_step(options: PretrainOptions, examined: Examination) -> None:
         OptionError: The step does not fit into the device's memory.
     """
     accelerator = examined.accelerator
-    counted = estimate(options, accelerator.device, accelerator.num_processes)
+    counted = estimate(options, accelerator.device)
     accelerator.print(describe_run(options, accelerator, examined.source, examined.plan, counted.parameters))
     accelerator.print("\n".join(describe_estimate(options, counted, accelerator.num_processes)))
     available = find_memory(accelerator.device)
@@ -74,7 +74,6 @@ def describe_estimate(options: PretrainOptions, counted: Estimate, processes: in
     parts = {
         "student": counted.student,
         "gradients": counted.gradients,
-        "DDP's copy of them": counted.buckets,
         "AdamW": counted.moments,
         "teacher": counted.teacher,
         "activations and buffers": counted.activations,

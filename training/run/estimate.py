@@ -71,8 +71,8 @@ class Estimate:
 
     Attributes:
         student, teacher: Parameters and buffers.
-        gradients, moments: Those of the trainable parameters; AdamW has two moments.
-        buckets: DDP's copies of the gradients; 0 for one process.
+        gradients, moments: Those of the trainable parameters; AdamW has two moments. With several processes, the gradients
+            are views of the buckets that DDP exchanges.
         activations: Everything else at the peak of the step: activations, the losses' buffers, views.
         parameters: Number of parameters of the student, with heads.
         flops_per_image: Floating point operations of all crops of an image, forward and backward, in student and
@@ -83,14 +83,13 @@ class Estimate:
     teacher: int
     gradients: int
     moments: int
-    buckets: int
     activations: int
     parameters: int
     flops_per_image: float
 
     @property
     def total(self) -> int:
-        return self.student + self.teacher + self.gradients + self.moments + self.buckets + self.activations
+        return self.student + self.teacher + self.gradients + self.moments + self.activations
 
     @property
     def checkpoint(self) -> int:
@@ -106,7 +105,7 @@ def count_model_bytes(model: nn.Module) -> int:
     return count_bytes([*model.parameters(), *model.buffers()])
 
 
-def estimate(options: PretrainOptions, device: torch.device, world_size: int) -> Estimate:
+def estimate(options: PretrainOptions, device: torch.device) -> Estimate:
     """Counts what a step takes on `device`.
 
     It leaves out what torch itself, its kernels and a fragmented heap hold, and what `torch.compile` saves.
@@ -127,7 +126,6 @@ def estimate(options: PretrainOptions, device: torch.device, world_size: int) ->
         teacher=count_model_bytes(teacher),
         gradients=gradients,
         moments=2 * gradients,
-        buckets=gradients if world_size > 1 else 0,
         activations=max(peak - gradients, 0),
         parameters=sum(p.numel() for p in student.parameters()),
         flops_per_image=counts[-1].flops / batches[-1],

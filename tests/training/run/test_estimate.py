@@ -20,8 +20,8 @@ CPU = torch.device("cpu")
 def test_flops_of_a_plain_network(images, tmp_path):
     """Counts three forward passes of the student and one of the teacher's global crops: nothing is recomputed."""
     options = parse_options(tiny(images, tmp_path, "--task view --batch_size 1"))
-    one = estimate(options, CPU, 1)
-    again = estimate(parse_options(tiny(images, tmp_path, "--task view --batch_size 5")), CPU, 1)
+    one = estimate(options, CPU)
+    again = estimate(parse_options(tiny(images, tmp_path, "--task view --batch_size 5")), CPU)
     assert again.flops_per_image == pytest.approx(one.flops_per_image, rel=0.02)
     assert again.activations > 1.5 * one.activations
     assert (one.student, one.moments) == (again.student, again.moments) and one.moments == 2 * one.gradients
@@ -58,6 +58,6 @@ def test_estimate_against_a_measured_peak(images, tmp_path, changes):
     arguments = [*f"{recipe} {changes}".split(), "--data", str(data), "--output_dir", str(tmp_path / "run")]
     done = run_program(["python", "-c", MEASURE, *arguments], timeout=500, MALLOC_MMAP_THRESHOLD_="65536")
     measured = json.loads(done.stdout.splitlines()[-1])
-    expected = estimate(parse_options(arguments), CPU, 1)
+    expected = estimate(parse_options(arguments), CPU)
     growing = expected.total - expected.student - expected.teacher
     assert growing > 1e8 and measured == pytest.approx(growing, rel=0.3)
