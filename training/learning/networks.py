@@ -10,7 +10,13 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.state import AcceleratorState
-from accelerate.utils import GradientAccumulationPlugin, InitProcessGroupKwargs, is_bf16_available, parse_flag_from_env, set_seed
+from accelerate.utils import (
+    GradientAccumulationPlugin,
+    InitProcessGroupKwargs,
+    is_bf16_available,
+    parse_flag_from_env,
+    set_seed,
+)
 from torch import nn
 from torch.utils.data import DataLoader
 from transformers import AutoModelForPreTraining

@@ -12,7 +12,9 @@ from training.monitoring.lost_process import LostProcessError, report_lost_proce
     "error",
     [
         DistBackendError("NCCL error in: ProcessGroupNCCL.cpp: remote process exited"),
-        RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:545] Read error: Connection reset by peer."),
+        RuntimeError(
+            "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:545] Read error: Connection reset by peer."
+        ),
     ],
 )
 def test_a_failed_exchange_is_said_in_a_sentence(error, monkeypatch):
