@@ -71,8 +71,8 @@ class Estimate:
 
     Attributes:
         student, teacher: Parameters and buffers.
-        gradients, moments: Those of the trainable parameters; AdamW has two moments. With several processes, the gradients
-            are views of the buckets that DDP exchanges.
+        gradients, moments: Those of the trainable parameters; AdamW has two moments. DDP exchanges the gradients in
+            place.
         activations: Everything else at the peak of the step: activations, the losses' buffers, views.
         parameters: Number of parameters of the student, with heads.
         flops_per_image: Floating point operations of all crops of an image, forward and backward, in student and
