@@ -22,3 +22,9 @@ def fresh_accelerate():
 def images(tmp_path_factory) -> Path:
     """Returns a folder of 26 textured images without labels, which no test changes."""
     return write_images(tmp_path_factory.mktemp("data") / "images")
+
+
+@pytest.fixture(scope="session")
+def labelled_images(tmp_path_factory) -> Path:
+    """Returns a folder of 26 textured images in two classes, which no test changes."""
+    return write_images(tmp_path_factory.mktemp("data") / "images", classes="ab")

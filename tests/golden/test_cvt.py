@@ -10,7 +10,7 @@ import torch
 
 from modeling_esvit import EsViTConfig, EsViTModel
 from tests.helpers.cvt_models import golden_model
-from tests.helpers.golden import crop_groups, inputs, load, thin
+from tests.helpers.golden import crop_groups, load, thin
 
 
 TOLERANCE = {"rtol": 0, "atol": 1e-5}
@@ -25,11 +25,6 @@ def model(request):
 @pytest.fixture(scope="module")
 def golden():
     return load("golden_cvt")
-
-
-@pytest.fixture(scope="module")
-def images():
-    return inputs()
 
 
 @torch.no_grad()

@@ -13,7 +13,15 @@ import torch
 from modeling_esvit import EsViTConfig
 from modeling_esvit.projection_head import EsViTProjectionHead
 from modeling_esvit.windows import index_relative_positions
-from tests.helpers.golden import cotangents, crop_groups, inputs, load, pretraining_model, thin, to_original_key
+from tests.helpers.golden import (
+    compute_logits,
+    cotangents,
+    crop_groups,
+    load,
+    pretraining_model,
+    thin,
+    to_original_key,
+)
 
 
 TOLERANCE = {"rtol": 0, "atol": 2e-5}
@@ -48,18 +56,6 @@ def golden(name):
 @pytest.fixture(scope="module")
 def model(name, attention):
     return pretraining_model(f"golden_{name}", attention)
-
-
-@pytest.fixture(scope="module")
-def images():
-    return inputs()
-
-
-def logits(output) -> tuple[torch.Tensor, torch.Tensor | None]:
-    view = output.view_embeddings @ output.view_prototypes.T
-    if output.region_embeddings is None:
-        return view, None
-    return view, output.region_embeddings @ output.region_prototypes.T
 
 
 @torch.no_grad()
@@ -117,7 +113,7 @@ def test_relative_position_index():
 def test_crops_together(golden, model):
     """All crops of both sizes in one pass: logits of both heads and region features."""
     output = model(crop_groups())
-    view, region = logits(output)
+    view, region = compute_logits(output)
     torch.testing.assert_close(view, golden["mc.head"], **TOLERANCE)
     torch.testing.assert_close(thin("mc.head_dense", region), golden["mc.head_dense"], **TOLERANCE)
     torch.testing.assert_close(thin("mc.fea", output.region_features), golden["mc.fea"], **TOLERANCE)
@@ -125,7 +121,7 @@ def test_crops_together(golden, model):
 
 @torch.no_grad()
 def test_crops_together_without_region_head(name, golden, attention):
-    view, region = logits(pretraining_model(f"golden_{name}", attention, region_head=False)(crop_groups()))
+    view, region = compute_logits(pretraining_model(f"golden_{name}", attention, region_head=False)(crop_groups()))
     torch.testing.assert_close(view, golden["mc.view_only.head"], **TOLERANCE)
     assert region is None
 
@@ -148,7 +144,7 @@ def test_gradients(attention):
     """Of a fixed linear function of all logits of the multi-crop pass."""
     golden = load("golden_swin_w7")
     model = pretraining_model("golden_swin_w7", attention)
-    view, region = logits(model(crop_groups()))
+    view, region = compute_logits(model(crop_groups()))
     view_factor, region_factor = cotangents(len(view), *region.shape)
     loss = (view * view_factor).sum() / len(view) + (region * region_factor).sum() / len(region)
     torch.testing.assert_close(loss, golden["bwd.loss"], rtol=1e-5, atol=0)

@@ -11,10 +11,10 @@ import torch
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from modeling_esvit.vil_attention import EsViTViLSparseAttention, index_chunk_positions
 from tests.helpers.golden import (
+    compute_logits,
     cotangents,
     crop_groups,
     draw_weights,
-    inputs,
     load,
     metadata,
     thin,
@@ -139,18 +139,6 @@ def golden():
     return load("golden_vil")
 
 
-@pytest.fixture(scope="module")
-def images():
-    return inputs()
-
-
-def logits(output) -> tuple[torch.Tensor, torch.Tensor | None]:
-    view = output.view_embeddings @ output.view_prototypes.T
-    if output.region_embeddings is None:
-        return view, None
-    return view, output.region_embeddings @ output.region_prototypes.T
-
-
 @torch.no_grad()
 def test_features(golden, images, attention):
     model = vil_model(attention)
@@ -214,11 +202,11 @@ def test_each_attention_draws_for_each_pass(golden, images, monkeypatch):
 @torch.no_grad()
 def test_crops_together(golden, attention):
     output = vil_model(attention)(crop_groups())
-    view, region = logits(output)
+    view, region = compute_logits(output)
     torch.testing.assert_close(view, golden["mc.head"], **TOLERANCE)
     torch.testing.assert_close(thin("mc.head_dense", region), golden["mc.head_dense"], **TOLERANCE)
     torch.testing.assert_close(thin("mc.fea", output.region_features), golden["mc.fea"], **TOLERANCE)
-    view, region = logits(vil_model(attention, region_head=False)(crop_groups()))
+    view, region = compute_logits(vil_model(attention, region_head=False)(crop_groups()))
     torch.testing.assert_close(view, golden["mc.view_only.head"], **TOLERANCE)
     assert region is None
 
@@ -226,7 +214,7 @@ def test_crops_together(golden, attention):
 def test_gradients(golden, attention):
     """Of a fixed linear function of all logits, within 1e-5 of each tensor's largest entry."""
     model = vil_model(attention)
-    view, region = logits(model(crop_groups()))
+    view, region = compute_logits(model(crop_groups()))
     factors = cotangents(len(view), *region.shape, seed=metadata("golden_vil")["cotangent_seed"])
     loss = (view * factors[0]).sum() / len(view) + (region * factors[1]).sum() / len(region)
     torch.testing.assert_close(loss, golden["bwd.loss"], rtol=1e-5, atol=0)

@@ -8,7 +8,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import ViTConfig, ViTModel
 
 from modeling_esvit import EsViTBackbone, EsViTConfig, EsViTForPreTraining, EsViTInputError, EsViTModel
-from tests.helpers.golden import crop_groups, inputs, load, pretraining_model, thin
+from tests.helpers.golden import crop_groups, load, pretraining_model, thin
 
 
 TOLERANCE = {"rtol": 0, "atol": 1e-5}
@@ -27,11 +27,6 @@ def golden():
 @pytest.fixture(scope="module")
 def model(attention):
     return pretraining_model("golden_vit_p16", attention)
-
-
-@pytest.fixture(scope="module")
-def images():
-    return inputs()
 
 
 @torch.no_grad()

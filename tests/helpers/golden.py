@@ -106,6 +106,14 @@ def draw_weights(
     return weights
 
 
+def compute_logits(output) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Returns the logits of views and regions; None of a model without a region head."""
+    view = output.view_embeddings @ output.view_prototypes.T
+    if output.region_embeddings is None:
+        return view, None
+    return view, output.region_embeddings @ output.region_prototypes.T
+
+
 def cotangents(
     view_rows: int, region_rows: int, num_prototypes: int, seed: int = COTANGENT_SEED
 ) -> tuple[torch.Tensor, torch.Tensor]:

@@ -24,11 +24,11 @@ LENGTH = "--epochs 2 --warmup_epochs 1 --warmup_teacher_temp_epochs 1 --batch_si
 MEANS = "--num_workers 0 --log_every 1 --tracker none"
 
 
-def write_model(folder: Path) -> Path:
-    """Writes a Swin of two stages for images of 32 pixels, with random weights."""
+def write_model(folder: Path, **fields) -> Path:
+    """Writes a Swin for images of 32 pixels, with two stages of a block unless `fields` say otherwise."""
     torch.manual_seed(0)
     sizes = {"image_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 2], "window_size": 4}
-    EsViTModel(EsViTConfig(**sizes)).save_pretrained(folder)
+    EsViTModel(EsViTConfig(**{**sizes, **fields})).save_pretrained(folder)
     return folder
 
 
@@ -101,6 +101,10 @@ def read_losses(output: Path) -> list[float]:
 def read_weights(output: Path, step: int, network: str) -> dict[str, torch.Tensor]:
     """Reads the weights of the "student" or the "teacher" in the checkpoint of a step."""
     return load_file(output / "checkpoints" / f"step-{step:08d}" / network / "model.safetensors")
+
+
+def name_checkpoints(output: Path) -> list[str]:
+    return sorted(path.name for path in (output / "checkpoints").iterdir())
 
 
 def assert_equal_weights(a: Path, b: Path, atol: float = 0.0) -> None:

@@ -2,27 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks backbones of transformers as encoders: pretrained weights, and what they cannot do."""
 
-import json
-
 import pytest
 import torch
-from transformers import AutoBackbone, AutoConfig, ResNetBackbone, ResNetConfig
+from transformers import AutoBackbone
 
 from modeling_esvit import (
     EsViTArchitectureError,
     EsViTBackbone,
     EsViTBackboneError,
     EsViTConfig,
-    EsViTForPreTraining,
     EsViTInputError,
     EsViTModel,
 )
-from modeling_esvit.backbone_probe import describe_backbone, find_unused_parameters
-from tests.helpers.tiny_models import BACKBONES, DINO_V2, HIERA, RESNET, SWIN_V2, auto_config
-from tests.helpers.tiny_runs import tiny_auto
-from training.learning.networks import build_config
-from training.options.pretrain_options import OptionError, parse_options
-from training.pretrain import Pretraining
+from tests.helpers.tiny_models import BACKBONES, DINO_V2, HIERA, RESNET, auto_config
 
 
 WITH_ATTENTION = {"hiera", "swinv2", "dinov2", "pvt"}
@@ -31,123 +23,7 @@ WITH_ATTENTION = {"hiera", "swinv2", "dinov2", "pvt"}
 # -- runs --------------------------------------------------------------------------------------------------------------
 
 
-def test_pretrained_weights_of_the_backbone(images, tmp_path):
-    torch.manual_seed(7)
-    pretrained = AutoBackbone.from_config(EsViTConfig(architecture="auto", backbone_config=DINO_V2).backbone_config)
-    pretrained.save_pretrained(tmp_path / "dinov2")
-    given = tiny_auto(images, tmp_path / "run", DINO_V2, "--max_steps 1")
-    given[given.index("--backbone") + 1] = str(tmp_path / "dinov2")
-    with_weights, without = (Pretraining(parse_options([*given, *more])) for more in (["--backbone_weights"], []))
-    for name, tensor in pretrained.state_dict().items():
-        assert torch.equal(with_weights.student.esvit.encoder.backbone.state_dict()[name], tensor)
-        assert torch.equal(with_weights.teacher.esvit.encoder.backbone.state_dict()[name], tensor)
-    embedding = "embeddings.patch_embeddings.projection.weight"
-    random = without.student.esvit.encoder.backbone.state_dict()[embedding]
-    assert not torch.equal(random, pretrained.state_dict()[embedding])
-
-
-def test_stochastic_depth_of_the_student_alone(images, tmp_path):
-    run = Pretraining(parse_options(tiny_auto(images, tmp_path / "run", SWIN_V2, "--drop_path_rate 0.4")))
-    rates = [
-        max(m.drop_prob for m in network.modules() if type(m).__name__.endswith("DropPath"))
-        for network in (run.student, run.teacher)
-    ]
-    assert rates == [pytest.approx(0.4), 0.0]
-
-
 # -- what cannot be done -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("fields", "changes", "message"),
-    [
-        (HIERA, "", "local_crop_sizes 32: The backbone hiera cannot take images of 32 x 32 .* it takes 64 x 64"),
-        ({**HIERA, "image_size": [32, 32]}, "", "global_crop_size 64: .* built for 32 x 32"),
-        ({"model_type": "bert"}, "", "no backbone of type 'bert'"),
-        (RESNET, "--gradient_checkpointing", "gradient_checkpointing: not possible with resnet, which is not"),
-        (RESNET, "--drop_path_rate 0.1", "resnet has no stochastic depth"),
-        (RESNET, "--embed_dim 8", "embed_dim is for a Swin or CvT .*; not for a Backbone of transformers. Those of"),
-        (RESNET, "--window_size 7", "window_size is for a Swin or CvT or ViL; not for a Backbone of transformers"),
-        (RESNET, "--attn_implementation sdpa", "attn_implementation: resnet has no sdpa"),
-        (RESNET, "--backbone_weights", "backbone_weights: there are none in .*run.json"),
-        ([RESNET], "", "must be a configuration, a dict or a name, got"),
-        (7, "", "must be a configuration, a dict or a name, got .*, which holds no fields"),
-        ({**DINO_V2, "reshape_hidden_states": False}, "", r"dinov2 gives no feature map, but \[1, 65, 16\]"),
-    ],
-)
-def test_refused_before_training(fields, changes, message, images, tmp_path):
-    with pytest.raises((EsViTArchitectureError, EsViTBackboneError, OptionError), match=f"(?s){message}"):
-        Pretraining(parse_options(tiny_auto(images, tmp_path / "run", fields, changes)))
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ("--architecture auto", "auto and backbone go together"),
-        ("--backbone some/model", "auto and backbone go together"),
-        ("--architecture swin-tiny --backbone_weights", "needs a backbone"),
-    ],
-)
-def test_options_that_contradict_each_other(given, message):
-    with pytest.raises(OptionError, match=message):
-        parse_options(given.split())
-
-
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        (
-            "--architecture vil-tiny --local_crop_sizes 24",
-            "local_crop_sizes 24: a crop of so few pixels has no region in a ViL",
-        ),
-        (
-            "--architecture deit-tiny --global_crop_size 12",
-            "global_crop_size 12: a crop of so few pixels has no region in a ViT",
-        ),
-        ("--architecture deit-tiny --window_size 7", "window_size is for a Swin or CvT or ViL; not for a ViT"),
-        ("--architecture swin-tiny --vil_mode 1", "vil_mode is for a ViL; not for a Swin"),
-        ("--architecture cvt-tiny --patch_size 8", "patch_size is for a Swin or ViL or ViT; not for a CvT"),
-        (
-            "--architecture auto --backbone no/where.json",
-            "backbone 'no/where.json' is neither a folder nor a config.json",
-        ),
-    ],
-)
-def test_refused_of_other_architectures(given, message, monkeypatch):
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises((EsViTArchitectureError, OptionError), match=message):
-        build_config(parse_options(given.split()))
-
-
-def test_other_code_is_not_run(tmp_path):
-    """Not even after a question at the terminal; but classes that the user has imported and registered are taken."""
-    folder = tmp_path / "their"
-    folder.mkdir()
-    fields = {**RESNET, "model_type": "their_resnet", "auto_map": {"AutoConfig": "theirs.Config"}}
-    (folder / "config.json").write_text(json.dumps(fields))
-    (folder / "theirs.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')")
-    given = ["--architecture", "auto", "--backbone", str(folder)]
-    with pytest.raises(EsViTBackboneError, match=r"(?s)'their_resnet' needs code.*AutoBackbone.register"):
-        build_config(parse_options(given))
-    assert not (tmp_path / "run").exists()
-
-    class Config(ResNetConfig):
-        model_type = "their_resnet"
-
-    class Backbone(ResNetBackbone):
-        config_class = Config
-
-    AutoConfig.register("their_resnet", Config)
-    AutoBackbone.register(Config, Backbone)
-    assert isinstance(EsViTModel(build_config(parse_options(given))).encoder.backbone, Backbone)
-
-
-def test_names_of_timm():
-    model = EsViTModel(EsViTConfig(architecture="auto", backbone_config="timm:resnet18"))
-    assert model.config.hidden_size == 512 and model.config.region_grid(224, 96) == (7, 3)
-    for name, message in (("no_such", "cannot be built.*no_such"), ("swin_tiny_patch4_window7_224", "768 channels")):
-        with pytest.raises(EsViTBackboneError, match=message):
-            EsViTModel(EsViTConfig(architecture="auto", backbone_config=f"timm:{name}"))
 
 
 def test_hidden_states_of_timm():
@@ -251,33 +127,3 @@ def test_backbone_class(name, tmp_path):
     assert [m.shape[1] for m in maps] == backbone.channels and maps[0].shape[2:] == (8, 8)
     regions = backbone.esvit(image).last_hidden_state
     torch.testing.assert_close(maps[-1].flatten(2).transpose(1, 2), regions)
-
-
-def test_no_trainable_parameter_is_without_gradient(tmp_path):
-    """Such a one would stop DistributedDataParallel; FocalNet and DINOv2 have some."""
-    names = {
-        name: set(find_unused_parameters(describe_backbone(auto_config(f).backbone_config)))
-        for name, f in BACKBONES.items()
-    }
-    assert names["dinov2"] == {"embeddings.mask_token"} and len(names["focalnet"]) == 2
-    for name, fields in BACKBONES.items():
-        EsViTForPreTraining(auto_config(fields)).save_pretrained(tmp_path / name)
-        model = EsViTForPreTraining.from_pretrained(tmp_path / name).train()
-        output = model([torch.randn(4, 3, 64, 64)])
-        (output.view_embeddings.sum() + output.region_embeddings.sum()).backward()
-        without = [n for n, p in model.esvit.named_parameters() if p.requires_grad and p.grad is None]
-        assert not without, name
-        frozen = {n for n, p in model.esvit.encoder.backbone.named_parameters() if not p.requires_grad}
-        assert frozen == names[name]
-
-
-def test_saved_configurations(tmp_path):
-    """A backbone may be given in any way; what is saved is whole."""
-    config = auto_config(RESNET)
-    config.save_pretrained(tmp_path)
-    loaded = EsViTConfig.from_pretrained(tmp_path)
-    assert loaded.to_dict() == config.to_dict() and loaded.hidden_size == 64
-    config.backbone_config.save_pretrained(tmp_path / "backbone")
-    for given in (config.backbone_config, str(tmp_path / "backbone"), str(tmp_path / "backbone" / "config.json")):
-        assert describe_backbone(auto_config(given).backbone_config) == describe_backbone(config.backbone_config)
-    assert config.region_grid(224, 97) == (7, 4)

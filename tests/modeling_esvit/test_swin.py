@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel, swin
-from modeling_esvit.tokens import EsViTDropPath, split_images
+from modeling_esvit.tokens import EsViTDropPath
 from modeling_esvit.windows import make_shift_mask
 
 
@@ -243,20 +243,6 @@ def test_packed_equals_separate(monkeypatch, attention, fields, part_tokens):
     tolerance = 1e-5 if attention == "eager" else 1e-9  # eager's softmax is in single precision
     for one, other in zip(packed, separate, strict=True):
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
-
-
-@pytest.mark.parametrize(
-    "limit, expected",
-    [
-        (100, [[(2, 4, 4), (3, 2, 3)]]),
-        (50, [[(2, 4, 4), (3, 2, 3)]]),
-        (49, [[(2, 4, 4), (2, 2, 3)], [(1, 2, 3)]]),
-        (16, [[(1, 4, 4)], [(1, 4, 4)], [(2, 2, 3)], [(1, 2, 3)]]),
-        (7, [[(1, 4, 4)], [(1, 4, 4)], [(1, 2, 3)], [(1, 2, 3)], [(1, 2, 3)]]),
-    ],
-)
-def test_parts_keep_the_order_of_images(limit, expected):
-    assert split_images([(2, 4, 4), (3, 2, 3)], limit) == expected
 
 
 def test_norms_and_activations_are_not_stored():

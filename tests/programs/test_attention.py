@@ -3,7 +3,6 @@
 """Runs the command that draws attention, as a user types it."""
 
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,41 +11,25 @@ from PIL import Image
 from transformers import AutoModel
 
 import training.attention as attention
-from modeling_esvit import EsViTConfig, EsViTModel
-from tests.helpers.tiny_runs import write_images
 from training.options.command import run_command
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> str:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("model")
-    config = EsViTConfig(image_size=32, embed_dim=8, depths=[2, 1], num_heads=[1, 2], window_size=4)
-    EsViTModel(config).save_pretrained(path)
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images") / "some", 5)
-
-
 @pytest.mark.parametrize("options", ["--query 3 40", "--of received --blocks 1 -1", "--mass 0.6 --sort --size 100"])
-def test_pictures(folder, images, tmp_path, capsys, options):
+def test_pictures(attention_model, few_images, tmp_path, capsys, options):
     output = tmp_path / "new" / "picture.png"
-    attention.main([folder, str(images / "00.png"), *options.split(), "--output", str(output)])
+    attention.main([attention_model, str(few_images / "00.png"), *options.split(), "--output", str(output)])
     assert list(output.parent.iterdir()) == [output] and Image.open(output).width > 400
     last = {"--size": "block 3, 12 x 12 tokens"}.get(options.split()[-2], "block 3, 4 x 4 tokens")
     assert last in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "CMYK", "I;16"])
-def test_images_of_all_kinds(folder, tmp_path, mode):
+def test_images_of_all_kinds(attention_model, tmp_path, mode):
     path = tmp_path / ("image.tiff" if mode == "CMYK" else "image.png")
     Image.fromarray(np.full((3, 70), 9000, np.uint16)).save(path) if mode == "I;16" else Image.new(mode, (3, 70)).save(
         path
     )
-    attention.main([folder, str(path), "--output", str(tmp_path / "picture.png")])
+    attention.main([attention_model, str(path), "--output", str(tmp_path / "picture.png")])
 
 
 @pytest.mark.parametrize(
@@ -60,17 +43,17 @@ def test_images_of_all_kinds(folder, tmp_path, mode):
         (["timm:resnet18", "IMAGE"], "no attention weights"),
     ],
 )
-def test_what_users_get_wrong(folder, images, tmp_path, arguments, message):
-    named = {"MODEL": folder, "IMAGE": str(images / "00.png")}
+def test_what_users_get_wrong(attention_model, few_images, tmp_path, arguments, message):
+    named = {"MODEL": attention_model, "IMAGE": str(few_images / "00.png")}
     command = [named.get(argument, argument) for argument in arguments]
     with pytest.raises(SystemExit, match=f"error: .*{message}"):
         run_command(lambda: attention.main([*command, "--output", str(tmp_path / "p.png")]))
     assert not list(tmp_path.iterdir())
 
 
-def test_mass_and_order(folder, images):
+def test_mass_and_order(attention_model, few_images):
     """What is drawn: heads by entropy; the smallest part with 60 % of the mass is bright, the rest is dark."""
-    model = AutoModel.from_pretrained(folder).eval()
+    model = AutoModel.from_pretrained(attention_model).eval()
     blocks = attention.block_attentions(model, torch.randn(1, 3, 32, 32))
     maps = attention.head_maps(3, blocks[-1], "query", (5, 5))
     white = Image.new("RGB", (32, 32), "white")

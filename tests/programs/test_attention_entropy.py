@@ -4,7 +4,6 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,33 +14,21 @@ from transformers import AutoImageProcessor, AutoModel
 import training.attention_entropy as attention_entropy
 from modeling_esvit import EsViTConfig, EsViTModel
 from tests.helpers.commands import run_program, torchrun
-from tests.helpers.tiny_runs import write_images
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> str:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("model")
-    config = EsViTConfig(image_size=32, embed_dim=8, depths=[2, 1], num_heads=[1, 2], window_size=4)
-    EsViTModel(config).save_pretrained(path)
-    return str(path)
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    return write_images(tmp_path_factory.mktemp("images") / "some", 5)
-
-
-def test_entropy_of_a_folder(folder, images, tmp_path, capsys):
+def test_entropy_of_a_folder(attention_model, few_images, tmp_path, capsys):
     output = tmp_path / "entropy.json"
     (tmp_path / "bad.png").write_bytes(b"no image")
     attention_entropy.main(
-        [folder, str(images), str(tmp_path / "bad.png"), "--batch_size", "2", "--output", str(output)]
+        [attention_model, str(few_images), str(tmp_path / "bad.png"), "--batch_size", "2", "--output", str(output)]
     )
     found = json.loads(output.read_text())
     assert found["images"] == 5 and "bad.png" in found["unreadable"][0]
-    model, processor = AutoModel.from_pretrained(folder).eval(), AutoImageProcessor.from_pretrained(folder)
-    pixels = processor([Image.open(path) for path in sorted(images.iterdir())], return_tensors="pt")["pixel_values"]
+    model, processor = (
+        AutoModel.from_pretrained(attention_model).eval(),
+        AutoImageProcessor.from_pretrained(attention_model),
+    )
+    pixels = processor([Image.open(path) for path in sorted(few_images.iterdir())], return_tensors="pt")["pixel_values"]
     for row, weights in zip(found["blocks"], model(pixels, output_attentions=True).attentions, strict=True):
         heads = -(weights * weights.clamp(min=1e-30).log2()).sum(dim=-1).mean(dim=(0, 2))
         torch.testing.assert_close(torch.tensor(row["heads"]), heads, rtol=0, atol=1e-4)
@@ -67,7 +54,7 @@ def seen_queries(config, size: int) -> list[np.ndarray]:
 
 
 @pytest.mark.parametrize("name", ["swin", "vit"])
-def test_entropy_is_that_of_the_definition(images, tmp_path, name):
+def test_entropy_is_that_of_the_definition(few_images, tmp_path, name):
     """In numpy, from the attentions that the model returns. The Swin's maps of 11 x 11 and 6 x 6 tokens are padded."""
     torch.manual_seed(1)
     sizes = {"image_size": 44, "embed_dim": 8, "depths": [2, 2], "num_heads": [1, 2], "window_size": 4}
@@ -78,11 +65,11 @@ def test_entropy_is_that_of_the_definition(images, tmp_path, name):
         for parameter in model.parameters():  # far from uniform
             parameter.add_(torch.randn_like(parameter) * 0.3)
     model.save_pretrained(tmp_path / "model")
-    attention_entropy.main([str(tmp_path / "model"), str(images), "--output", str(tmp_path / "entropy.json")])
+    attention_entropy.main([str(tmp_path / "model"), str(few_images), "--output", str(tmp_path / "entropy.json")])
     found = json.loads((tmp_path / "entropy.json").read_text())["blocks"]
 
     processor = AutoImageProcessor.from_pretrained(tmp_path / "model")
-    pixels = processor([Image.open(path) for path in sorted(images.iterdir())], return_tensors="pt")["pixel_values"]
+    pixels = processor([Image.open(path) for path in sorted(few_images.iterdir())], return_tensors="pt")["pixel_values"]
     attentions = [weights.detach().double().numpy() for weights in model(pixels, output_attentions=True).attentions]
     seen = seen_queries(config, 44) if name == "swin" else [np.ones((1, 10), bool)] * 2
     for row, weights, queries in zip(found, attentions, seen, strict=True):
@@ -93,22 +80,22 @@ def test_entropy_is_that_of_the_definition(images, tmp_path, name):
         assert row["uniform"] == pytest.approx(math.log2(queries.shape[1])) and (heads < row["uniform"] - 0.1).all()
 
 
-def test_no_image_can_be_read(folder, tmp_path):
+def test_no_image_can_be_read(attention_model, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no image")
     with pytest.raises(attention_entropy.EmptySourceError, match="none of the 1 images .*bad.png"):
-        attention_entropy.main([folder, str(tmp_path / "bad.png"), "--output", str(tmp_path / "entropy.json")])
+        attention_entropy.main([attention_model, str(tmp_path / "bad.png"), "--output", str(tmp_path / "entropy.json")])
     (tmp_path / "folder.json").mkdir()
     with pytest.raises(SystemExit):  # not after the last image
-        attention_entropy.main([folder, str(tmp_path / "bad.png"), "--output", str(tmp_path / "folder.json")])
+        attention_entropy.main([attention_model, str(tmp_path / "bad.png"), "--output", str(tmp_path / "folder.json")])
 
 
 @pytest.mark.slow
-def test_two_processes_are_equal(folder, images, tmp_path):
+def test_two_processes_are_equal(attention_model, few_images, tmp_path):
     found = []
     for name, launcher in (("one", ["python"]), ("two", torchrun(2))):
         output = tmp_path / f"{name}.json"
         script = [*launcher, "training/attention_entropy.py"]
-        run_program([*script, folder, images, "--device", "cpu", "--output", output])
+        run_program([*script, attention_model, few_images, "--device", "cpu", "--output", output])
         found.append(json.loads(output.read_text()))
     assert found[0]["images"] == found[1]["images"] == 5
     for one, two in zip(found[0]["blocks"], found[1]["blocks"], strict=True):

@@ -18,12 +18,9 @@ import training.linear_probe as linear_probe
 import training.transfer as transfer
 from modeling_esvit import EsViTModel
 from modeling_esvit.images.decoding import decode
-from modeling_esvit.images.devices import DeviceError, open_device
 from tests.helpers.commands import type_arguments
 from tests.helpers.tiny_runs import write_images, write_model
 from training.data.sources import open_source
-from training.features.extraction import LONGEST, cut_middle, evaluation_transform
-from training.features.frozen_models import load_frozen
 from training.options.command import run_command
 
 
@@ -142,17 +139,6 @@ def test_unusual_images(command, model, tmp_path, monkeypatch, caplog):
     assert "unreadable" not in caplog.text
 
 
-def test_the_middle_of_a_line_is_all_that_a_crop_sees(model):
-    gradient = np.zeros((4, 400, 3), dtype=np.uint8)
-    gradient[..., 0] = np.linspace(0, 255, 400)
-    image = Pillow.fromarray(gradient)
-    assert cut_middle(image).size == (4 * LONGEST, 4) and cut_middle(image.resize((64, 4))).size == (64, 4)
-    assert cut_middle(image.rotate(90, expand=True)).size == (4, 4 * LONGEST)
-    processor = load_frozen(str(model)).transform.keywords["processor"]
-    cut, whole = evaluation_transform(processor)(image), processor(image, return_tensors="pt")["pixel_values"][0]
-    torch.testing.assert_close(cut, whole, atol=0.02, rtol=0)
-
-
 # -- labels ------------------------------------------------------------------------------------------------------------
 
 
@@ -268,9 +254,3 @@ def test_a_loss_that_overflows_is_null(model, tmp_path, monkeypatch):
 def test_images_decode_alike_in_training_and_evaluation(tmp_path):
     source = open_source(write_unusual(tmp_path))
     assert {decode(source.read(index)).mode for index in range(len(source))} == {"RGB"}
-
-
-def test_a_device_that_is_not_there():
-    for device in ("tpu9", "cuda:99", "meta"):
-        with pytest.raises(DeviceError, match=f"--device {device} cannot be used"):
-            open_device(device)

@@ -11,9 +11,8 @@ import torch
 from PIL import Image
 
 import training.feature_maps as feature_maps
-from modeling_esvit import EsViTConfig, EsViTModel
 from tests.helpers.commands import run_program, torchrun
-from tests.helpers.tiny_runs import write_images
+from tests.helpers.tiny_runs import write_images, write_model
 from training.data.sources import open_source
 from training.features.bank import make_bank
 from training.features.extraction import LabelledImages
@@ -23,12 +22,7 @@ from training.options.command import run_command
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> str:
-    torch.manual_seed(0)
-    path = tmp_path_factory.mktemp("model")
-    EsViTModel(EsViTConfig(image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4)).save_pretrained(
-        path
-    )
-    return str(path)
+    return str(write_model(tmp_path_factory.mktemp("model")))
 
 
 @pytest.fixture(scope="module")

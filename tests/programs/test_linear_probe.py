@@ -5,15 +5,13 @@
 import json
 
 import pytest
-import torch
 
 import training.evaluation.probe_run as probe_run
 import training.linear_probe as linear_probe
-from modeling_esvit import EsViTConfig, EsViTModel
 from tests.helpers.coloured_images import COLOURS, write_coloured_images
 from tests.helpers.commands import run_program, torchrun, type_arguments
 from tests.helpers.shard_server import write_parquet
-from tests.helpers.tiny_runs import write_images
+from tests.helpers.tiny_runs import write_images, write_model
 from training.options.command import run_command
 
 
@@ -22,11 +20,7 @@ NUMBER, EPOCHS = 13, 3
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory):
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("model")
-    sizes = {"image_size": 32, "embed_dim": 8, "depths": [1, 2], "num_heads": [1, 2], "window_size": 4}
-    EsViTModel(EsViTConfig(**sizes)).save_pretrained(folder)
-    return str(folder)
+    return str(write_model(tmp_path_factory.mktemp("model"), depths=[1, 2]))
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,6 @@ from tests.helpers.tiny_runs import (
     read_losses,
     tiny_options,
     train,
-    write_images,
     write_recipe,
 )
 from training.data.sources import DataOptionError, EmptySourceError
@@ -40,40 +39,35 @@ KEY_BIAS_FREE = 1e-5
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    return write_images(tmp_path_factory.mktemp("data") / "images", classes="ab")
-
-
-@pytest.fixture(scope="module")
-def finished(images, tmp_path_factory) -> Path:
+def finished(labelled_images, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("finished")
-    train(tiny_options(images, output))
+    train(tiny_options(labelled_images, output))
     return output
 
 
 @pytest.mark.parametrize("stop", [2, 3, 5])
-def test_a_stopped_run_continues_exactly(images, finished, tmp_path, stop):
-    train(tiny_options(images, tmp_path, max_steps=stop))
-    train(tiny_options(images, tmp_path, num_workers=2))
+def test_a_stopped_run_continues_exactly(labelled_images, finished, tmp_path, stop):
+    train(tiny_options(labelled_images, tmp_path, max_steps=stop))
+    train(tiny_options(labelled_images, tmp_path, num_workers=2))
     assert read_losses(tmp_path) == read_losses(finished)
     assert_equal_weights(tmp_path / "teacher", finished / "teacher")
     last = "checkpoints/step-00000006/student"
     assert_equal_weights(tmp_path / last, finished / last)
 
 
-def test_what_a_killed_run_did_after_its_checkpoint_is_done_again(images, finished, tmp_path):
-    train(tiny_options(images, tmp_path, max_steps=5, save_every=1, keep_checkpoints=3))
+def test_what_a_killed_run_did_after_its_checkpoint_is_done_again(labelled_images, finished, tmp_path):
+    train(tiny_options(labelled_images, tmp_path, max_steps=5, save_every=1, keep_checkpoints=3))
     for step in (4, 5):
         shutil.rmtree(tmp_path / "checkpoints" / f"step-{step:08d}")
-    train(tiny_options(images, tmp_path))
+    train(tiny_options(labelled_images, tmp_path))
     assert read_losses(tmp_path) == read_losses(finished)
     assert_equal_weights(tmp_path / "teacher", finished / "teacher")
 
 
 @pytest.mark.parametrize("changes", [{"augment_on": "device"}, pytest.param({"compile": True}, marks=pytest.mark.slow)])
-def test_the_same_run_by_other_means(images, finished, tmp_path, changes):
+def test_the_same_run_by_other_means(labelled_images, finished, tmp_path, changes):
     """Augments on the device, or compiles the networks: only rounding differs."""
-    train(tiny_options(images, tmp_path, **changes))
+    train(tiny_options(labelled_images, tmp_path, **changes))
     limit = 1e-4 if "compile" in changes else 0.02
     assert read_losses(tmp_path)[0] == pytest.approx(read_losses(finished)[0], rel=limit)
     assert read_losses(tmp_path) == pytest.approx(read_losses(finished), rel=10 * limit)
@@ -81,8 +75,8 @@ def test_the_same_run_by_other_means(images, finished, tmp_path, changes):
     AutoModel.from_pretrained(tmp_path / "teacher")
 
 
-def test_the_seed_matters(images, finished, tmp_path):
-    train(tiny_options(images, tmp_path, seed=1))
+def test_the_seed_matters(labelled_images, finished, tmp_path):
+    train(tiny_options(labelled_images, tmp_path, seed=1))
     assert read_losses(tmp_path) != read_losses(finished)
 
 
@@ -95,66 +89,66 @@ def test_the_result_is_a_model_folder(finished):
     assert {"config.json", "preprocessor_config.json", "modeling_esvit.py"} <= {p.name for p in folder.iterdir()}
 
 
-def test_only_the_newest_checkpoints_are_kept(images, tmp_path):
-    train(tiny_options(images, tmp_path, save_every=1, keep_checkpoints=2, max_steps=4))
+def test_only_the_newest_checkpoints_are_kept(labelled_images, tmp_path):
+    train(tiny_options(labelled_images, tmp_path, save_every=1, keep_checkpoints=2, max_steps=4))
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["last", "step-00000003", "step-00000004"]
     assert (tmp_path / "checkpoints" / "last").resolve().name == "step-00000004"
 
 
-def test_accumulation_equals_the_large_batch(images, tmp_path):
+def test_accumulation_equals_the_large_batch(labelled_images, tmp_path):
     # No epoch in which the last layer is frozen, so that all parameters are compared.
     changes = {"drop_path_rate": 0.0, "freeze_last_layer": 0}
-    train(tiny_options(images, tmp_path / "large", **changes))
-    train(tiny_options(images, tmp_path / "small", batch_size=4, gradient_accumulation_steps=2, **changes))
+    train(tiny_options(labelled_images, tmp_path / "large", **changes))
+    train(tiny_options(labelled_images, tmp_path / "small", batch_size=4, gradient_accumulation_steps=2, **changes))
     assert read_losses(tmp_path / "small") == pytest.approx(read_losses(tmp_path / "large"), rel=1e-5)
     assert_equal_weights(tmp_path / "small" / "teacher", tmp_path / "large" / "teacher", atol=KEY_BIAS_FREE)
 
 
-def test_the_view_task_and_no_local_crops(images, tmp_path):
-    train(tiny_options(images, tmp_path, task="view", local_crops_numbers=[0], max_steps=2))
+def test_the_view_task_and_no_local_crops(labelled_images, tmp_path):
+    train(tiny_options(labelled_images, tmp_path, task="view", local_crops_numbers=[0], max_steps=2))
     assert EsViTForPreTraining.from_pretrained(tmp_path / "teacher").region_head is None
     assert [record["region_loss"] for record in read_log(tmp_path)] == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("changes", [{"mixed_precision": "bf16"}, {"gradient_checkpointing": True}])
-def test_bf16_and_recomputation(images, finished, tmp_path, changes):
-    train(tiny_options(images, tmp_path, **changes))
+def test_bf16_and_recomputation(labelled_images, finished, tmp_path, changes):
+    train(tiny_options(labelled_images, tmp_path, **changes))
     tolerance = 0.05 if "mixed_precision" in changes else 1e-5
     assert read_losses(tmp_path) == pytest.approx(read_losses(finished), rel=tolerance)
     assert {t.dtype for t in load_file(tmp_path / "teacher" / "model.safetensors").values()} == {torch.float32}
 
 
-def test_knn_during_training_changes_nothing_else(images, finished, tmp_path):
-    test = shutil.copytree(images, tmp_path / "test")
-    train(tiny_options(images, tmp_path / "run", knn_every=1, knn_test=str(test), knn_k=[3]))
+def test_knn_during_training_changes_nothing_else(labelled_images, finished, tmp_path):
+    test = shutil.copytree(labelled_images, tmp_path / "test")
+    train(tiny_options(labelled_images, tmp_path / "run", knn_every=1, knn_test=str(test), knn_k=[3]))
     assert read_losses(tmp_path / "run") == read_losses(finished)
     scores = [record["knn_k3_top1"] for record in read_log(tmp_path / "run") if "knn_k3_top1" in record]
     assert len(scores) == 2 and all(0 < score <= 1 for score in scores)
 
 
-def test_unreadable_images_are_named_at_the_end(images, tmp_path, capsys):
+def test_unreadable_images_are_named_at_the_end(labelled_images, tmp_path, capsys):
     data = tmp_path / "data"
     data.mkdir()
-    for path in images.rglob("*.png"):
+    for path in labelled_images.rglob("*.png"):
         (data / path.name).write_bytes(path.read_bytes())
     (data / "broken.png").write_bytes((data / "00.png").read_bytes()[:100])
     train(tiny_options(data, tmp_path / "run", max_steps=3))
     assert "1 unreadable images were skipped:\n  broken.png" in capsys.readouterr().out
 
 
-def test_another_run_is_not_continued(images, tmp_path):
-    train(tiny_options(images, tmp_path, max_steps=1))
+def test_another_run_is_not_continued(labelled_images, tmp_path):
+    train(tiny_options(labelled_images, tmp_path, max_steps=1))
     with pytest.raises(
         ResumeError, match=r"momentum_teacher was 0\.996 and is 0\.9\. Give the same values, or another"
     ):
-        train(tiny_options(images, tmp_path, momentum_teacher=0.9))
+        train(tiny_options(labelled_images, tmp_path, momentum_teacher=0.9))
 
 
-def test_partial_checkpoints_are_ignored_and_named(images, finished, tmp_path, caplog):
-    train(tiny_options(images, tmp_path, max_steps=2))
+def test_partial_checkpoints_are_ignored_and_named(labelled_images, finished, tmp_path, caplog):
+    train(tiny_options(labelled_images, tmp_path, max_steps=2))
     (tmp_path / "checkpoints" / "step-00000009.partial" / "student").mkdir(parents=True)
     (tmp_path / "checkpoints" / "step-00000008").mkdir()
-    train(tiny_options(images, tmp_path))
+    train(tiny_options(labelled_images, tmp_path))
     assert read_losses(tmp_path) == read_losses(finished)
     for name in ("step-00000008", "step-00000009.partial"):
         assert any(name in message and "incomplete" in message for message in caplog.messages)
@@ -164,8 +158,8 @@ def test_partial_checkpoints_are_ignored_and_named(images, finished, tmp_path, c
     "file", ["training_state/progress.json", "training_state/training.pt", "student/model.safetensors"]
 )
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"\xf5"])
-def test_a_damaged_checkpoint_is_named(images, tmp_path, file, content):
-    train(tiny_options(images, tmp_path, max_steps=1))
+def test_a_damaged_checkpoint_is_named(labelled_images, tmp_path, file, content):
+    train(tiny_options(labelled_images, tmp_path, max_steps=1))
     damaged = tmp_path / "checkpoints" / "step-00000001" / file
     damaged.unlink()
     if content is None and file.endswith("json"):
@@ -173,42 +167,46 @@ def test_a_damaged_checkpoint_is_named(images, tmp_path, file, content):
     if content is not None:
         damaged.write_bytes(content)
     with pytest.raises(ResumeError, match="step-00000001 is damaged .* Delete it"):
-        train(tiny_options(images, tmp_path))
+        train(tiny_options(labelled_images, tmp_path))
 
 
-def test_a_damaged_record_of_the_data_is_named(images, tmp_path):
-    train(tiny_options(images, tmp_path, max_steps=1))
+def test_a_damaged_record_of_the_data_is_named(labelled_images, tmp_path):
+    train(tiny_options(labelled_images, tmp_path, max_steps=1))
     (tmp_path / "data.json").write_bytes(b"\0\0")
     with pytest.raises(ResumeError, match="data.json.* is damaged .* delete it"):
-        train(tiny_options(images, tmp_path))
+        train(tiny_options(labelled_images, tmp_path))
 
 
-def test_lines_that_a_killed_run_did_not_finish_are_dropped(images, finished, tmp_path, capsys):
-    train(tiny_options(images, tmp_path, max_steps=3))
+def test_lines_that_a_killed_run_did_not_finish_are_dropped(labelled_images, finished, tmp_path, capsys):
+    train(tiny_options(labelled_images, tmp_path, max_steps=3))
     with (tmp_path / "log.jsonl").open("ab") as log:
         log.write(b'\0\0\xf5\0\n{"step": 4, "lo')
-    train(tiny_options(images, tmp_path))
+    train(tiny_options(labelled_images, tmp_path))
     assert read_losses(tmp_path) == read_losses(finished)
     assert "Warning: 1 lines of" in capsys.readouterr().out
 
 
-def test_a_finished_model_is_not_overwritten(images, tmp_path):
+def test_a_finished_model_is_not_overwritten(labelled_images, tmp_path):
     (tmp_path / "teacher").mkdir()
     with pytest.raises(ResumeError, match="holds a finished model"):
-        train(tiny_options(images, tmp_path))
+        train(tiny_options(labelled_images, tmp_path))
 
 
-def test_evaluation_data_is_checked_before_training(images, tmp_path):
+def test_evaluation_data_is_checked_before_training(labelled_images, tmp_path):
     flat = tmp_path / "flat"
     flat.mkdir()
-    shutil.copy(next(images.rglob("*.png")), flat)
+    shutil.copy(next(labelled_images.rglob("*.png")), flat)
     for changes, error in (({"knn_test": str(flat)}, UnlabelledDataError), ({"knn_k": [27]}, NeighbourCountError)):
-        options = {"knn_every": 1, "knn_test": str(shutil.copytree(images, tmp_path / error.__name__)), **changes}
+        options = {
+            "knn_every": 1,
+            "knn_test": str(shutil.copytree(labelled_images, tmp_path / error.__name__)),
+            **changes,
+        }
         with pytest.raises(error):
-            Pretraining(tiny_options(images, tmp_path / "run", **options))
+            Pretraining(tiny_options(labelled_images, tmp_path / "run", **options))
 
 
-def test_the_command_prints_the_message_alone(images, tmp_path):
+def test_the_command_prints_the_message_alone(labelled_images, tmp_path):
     with pytest.raises(SystemExit, match="^error: Unknown option 'epohcs'; did you mean 'epochs'"):
         main(["--epohcs", "3"])
 
@@ -235,9 +233,9 @@ def test_an_error_of_a_worker_ends_the_run_at_once_and_is_the_message_alone(tmp_
         ({"data": __file__}, DataOptionError, "is a file: give the folder"),
     ],
 )
-def test_refusals(images, tmp_path, changes, error, message):
+def test_refusals(labelled_images, tmp_path, changes, error, message):
     with pytest.raises(error, match=message):
-        Pretraining(tiny_options(images, tmp_path / "run", **changes))
+        Pretraining(tiny_options(labelled_images, tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()
 
 
@@ -247,10 +245,10 @@ def test_an_empty_folder_is_refused(tmp_path):
         Pretraining(tiny_options(tmp_path / "empty", tmp_path / "run"))
 
 
-def test_two_processes_equal_one(images, tmp_path):
-    one = tiny_options(images, tmp_path / "one", drop_path_rate=0.0, freeze_last_layer=0)
+def test_two_processes_equal_one(labelled_images, tmp_path):
+    one = tiny_options(labelled_images, tmp_path / "one", drop_path_rate=0.0, freeze_last_layer=0)
     train(one)
-    two = tiny_options(images, tmp_path / "two", drop_path_rate=0.0, freeze_last_layer=0, batch_size=4)
+    two = tiny_options(labelled_images, tmp_path / "two", drop_path_rate=0.0, freeze_last_layer=0, batch_size=4)
     recipe = write_recipe(two, tmp_path / "two.yaml")
     done = run_program([*torchrun(2), "training/pretrain.py", "--recipe", recipe])
     assert "4 a process x 2 processes x 1 accumulated = 8" in done.stdout
@@ -268,17 +266,17 @@ def test_two_processes_equal_one(images, tmp_path):
         ("training", [*torchrun(1), "pretrain.py"]),
     ],
 )
-def test_every_way_to_start_it(images, finished, tmp_path, folder, command):
-    recipe = write_recipe(tiny_options(images, tmp_path / "run"), tmp_path / "run.yaml")
+def test_every_way_to_start_it(labelled_images, finished, tmp_path, folder, command):
+    recipe = write_recipe(tiny_options(labelled_images, tmp_path / "run"), tmp_path / "run.yaml")
     run_program([*command, "--recipe", recipe], ROOT / folder)
     assert read_losses(tmp_path / "run") == read_losses(finished)
 
 
 @pytest.mark.slow
-def test_two_processes_resume_exactly(images, tmp_path):
+def test_two_processes_resume_exactly(labelled_images, tmp_path):
     command = [*torchrun(2), "training/pretrain.py", "--recipe"]
-    whole = write_recipe(tiny_options(images, tmp_path / "whole", batch_size=4), tmp_path / "whole.yaml")
-    parts = write_recipe(tiny_options(images, tmp_path / "parts", batch_size=4), tmp_path / "parts.yaml")
+    whole = write_recipe(tiny_options(labelled_images, tmp_path / "whole", batch_size=4), tmp_path / "whole.yaml")
+    parts = write_recipe(tiny_options(labelled_images, tmp_path / "parts", batch_size=4), tmp_path / "parts.yaml")
     run_program([*command, whole])
     run_program([*command, parts, "--max_steps", "4"])
     run_program([*command, parts])
@@ -287,9 +285,11 @@ def test_two_processes_resume_exactly(images, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_to_all_processes_saves_and_ends_with_its_code(images, tmp_path, number):
+def test_a_signal_to_all_processes_saves_and_ends_with_its_code(labelled_images, tmp_path, number):
     """Signals the workers of the loader, too, as a scheduler does."""
-    options = tiny_options(images, tmp_path / "run", epochs=5000, warmup_epochs=0, num_workers=1, save_every=10**6)
+    options = tiny_options(
+        labelled_images, tmp_path / "run", epochs=5000, warmup_epochs=0, num_workers=1, save_every=10**6
+    )
     save_options(options, tmp_path / "run.yaml")
     command = [sys.executable, "training/pretrain.py", "--recipe", str(tmp_path / "run.yaml")]
     process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True)
@@ -305,9 +305,9 @@ def test_a_signal_to_all_processes_saves_and_ends_with_its_code(images, tmp_path
 
 
 @pytest.mark.slow
-def test_tensorboard_is_the_default_tracker(images, tmp_path):
+def test_tensorboard_is_the_default_tracker(labelled_images, tmp_path):
     recipe = write_recipe(
-        tiny_options(images, tmp_path / "run", tracker="tensorboard", max_steps=1), tmp_path / "run.yaml"
+        tiny_options(labelled_images, tmp_path / "run", tracker="tensorboard", max_steps=1), tmp_path / "run.yaml"
     )
     run_program(["python", "training/pretrain.py", "--recipe", recipe])
     assert parse_options([]).tracker == ["tensorboard"]

@@ -18,19 +18,14 @@ from training.pretrain import pretrain
 from training.state.files import FolderLock
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    return write_images(tmp_path_factory.mktemp("data") / "images", classes="ab")
-
-
 def tiny_keywords(images: Path, output: Path, **changes) -> dict:
     """Returns the keyword arguments of a tiny run."""
     return {**vars(tiny_options(images, output)), **changes}
 
 
-def test_it_is_the_run_of_the_command_and_returns_where_the_model_is(images, tmp_path):
-    result = pretrain(**tiny_keywords(images, tmp_path / "here"))
-    train(tiny_options(images, tmp_path / "there"))
+def test_it_is_the_run_of_the_command_and_returns_where_the_model_is(labelled_images, tmp_path):
+    result = pretrain(**tiny_keywords(labelled_images, tmp_path / "here"))
+    train(tiny_options(labelled_images, tmp_path / "there"))
     assert_equal_weights(result.model, tmp_path / "there" / "teacher")
     assert result.model == tmp_path / "here" / "teacher" and AutoModel.from_pretrained(result.model) is not None
     assert result.log == tmp_path / "here" / "log.jsonl"
@@ -38,27 +33,27 @@ def test_it_is_the_run_of_the_command_and_returns_where_the_model_is(images, tmp
     assert result.last_values == last and last["step"] == 6 and last["loss"] > 0
 
 
-def test_the_same_call_again_continues_in_the_same_process(images, tmp_path):
+def test_the_same_call_again_continues_in_the_same_process(labelled_images, tmp_path):
     """Also after a run in another precision, of which Accelerate keeps the first in a process."""
-    half = pretrain(**tiny_keywords(images, tmp_path / "half", mixed_precision="bf16"))
-    stopped = pretrain(**tiny_keywords(images, tmp_path / "parts", max_steps=3))
+    half = pretrain(**tiny_keywords(labelled_images, tmp_path / "half", mixed_precision="bf16"))
+    stopped = pretrain(**tiny_keywords(labelled_images, tmp_path / "parts", max_steps=3))
     assert stopped.last_values["step"] == 3
-    pretrain(**tiny_keywords(images, tmp_path / "parts"))
-    pretrain(**tiny_keywords(images, tmp_path / "whole"))
+    pretrain(**tiny_keywords(labelled_images, tmp_path / "parts"))
+    pretrain(**tiny_keywords(labelled_images, tmp_path / "whole"))
     assert read_losses(tmp_path / "parts") == read_losses(tmp_path / "whole") != read_losses(half.log.parent)
     assert_equal_weights(tmp_path / "parts" / "teacher", tmp_path / "whole" / "teacher")
 
 
-def test_scores_are_among_the_last_values(images, tmp_path):
+def test_scores_are_among_the_last_values(labelled_images, tmp_path):
     test = write_images(tmp_path / "test", 8, classes="ab")
     evaluated = {"knn_every": 1, "knn_test": str(test), "knn_k": [3], "max_steps": 3}
-    result = pretrain(**tiny_keywords(images, tmp_path / "run", **evaluated))
+    result = pretrain(**tiny_keywords(labelled_images, tmp_path / "run", **evaluated))
     assert 0 <= result.last_values["knn_k3_top1"] <= 1 and result.last_values["loss"] > 0
 
 
-def test_the_folder_is_free_afterwards(images, tmp_path):
+def test_the_folder_is_free_afterwards(labelled_images, tmp_path):
     """Another process may continue the run while this one lives on."""
-    pretrain(**tiny_keywords(images, tmp_path / "run", max_steps=1))
+    pretrain(**tiny_keywords(labelled_images, tmp_path / "run", max_steps=1))
     code = "import sys; from pathlib import Path; from training.state.files import FolderLock; "
     take = [sys.executable, "-c", code + "FolderLock(Path(sys.argv[1])).take()", str(tmp_path / "run")]
     assert subprocess.run(take, check=False).returncode == 0
@@ -70,11 +65,11 @@ def test_the_folder_is_free_afterwards(images, tmp_path):
     assert subprocess.run(take, check=False).returncode == 0
 
 
-def test_the_command_that_it_prints_goes_on(images, tmp_path, capfd, monkeypatch):
+def test_the_command_that_it_prints_goes_on(labelled_images, tmp_path, capfd, monkeypatch):
     """A notebook's own command line says nothing about the run."""
     monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
-    monkeypatch.chdir(images.parent)
-    pretrain(**tiny_keywords(Path(images.name), tmp_path / "run", max_steps=2))
+    monkeypatch.chdir(labelled_images.parent)
+    pretrain(**tiny_keywords(Path(labelled_images.name), tmp_path / "run", max_steps=2))
     again = next(line for line in capfd.readouterr().out.splitlines() if "To go on: " in line).split("To go on: ")[1]
     assert f"--recipe {shlex.quote(str(tmp_path / 'run' / 'options.yaml'))} --max_steps 0" in again
     done = subprocess.run(again, shell=True, cwd="/", capture_output=True, text=True, timeout=300)
@@ -93,9 +88,9 @@ def test_the_command_that_it_prints_goes_on(images, tmp_path, capfd, monkeypatch
         ({"recipe": "demo", "data": "no_such_folder"}, "'no_such_folder' does not exist"),
     ],
 )
-def test_what_is_wrong_is_an_error_and_not_the_end_of_the_process(images, tmp_path, changes, message):
+def test_what_is_wrong_is_an_error_and_not_the_end_of_the_process(labelled_images, tmp_path, changes, message):
     with pytest.raises(EsViTError, match="(?s)" + message.replace("?", r"\?")):
-        pretrain(**tiny_keywords(images, tmp_path / "run", **changes))
+        pretrain(**tiny_keywords(labelled_images, tmp_path / "run", **changes))
     assert not (tmp_path / "run").exists()
 
 
@@ -110,14 +105,14 @@ def test_options_go_on_top_of_a_recipe_and_are_read_as_the_command_line_is(tmp_p
         make_options(reciep="demo")
 
 
-def test_a_dry_run_returns_nothing(images, tmp_path, capsys):
-    assert pretrain(**tiny_keywords(images, tmp_path / "run", dry_run=True)) is None
+def test_a_dry_run_returns_nothing(labelled_images, tmp_path, capsys):
+    assert pretrain(**tiny_keywords(labelled_images, tmp_path / "run", dry_run=True)) is None
     assert "Nothing stands in its way" in capsys.readouterr().out and not (tmp_path / "run").exists()
 
 
-def test_the_module_runs_in_a_fresh_interpreter(images, tmp_path):
+def test_the_module_runs_in_a_fresh_interpreter(labelled_images, tmp_path):
     """As a script of one's own does it; the result is plain data."""
-    values = json.dumps({k: v for k, v in tiny_keywords(images, tmp_path / "run", max_steps=1).items()})
+    values = json.dumps({k: v for k, v in tiny_keywords(labelled_images, tmp_path / "run", max_steps=1).items()})
     code = "import json, sys; from training.pretrain import pretrain; print(pretrain(**json.loads(sys.argv[1])).model)"
     done = subprocess.run([sys.executable, "-c", code, values], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr

@@ -4,7 +4,6 @@
 
 import pytest
 import torch
-from PIL import Image
 from transformers import AutoModel, ConvNextV2Config, Dinov2Config, SwinConfig, ViTConfig
 
 from modeling_esvit import EsViTConfig, EsViTModel
@@ -15,7 +14,6 @@ from modeling_esvit.analysis.token_places import (
     square_places,
     stage_places,
 )
-from modeling_esvit.images.whole import fit_size, whole_image
 from tests.helpers.cvt_models import tiny_config
 
 
@@ -105,14 +103,3 @@ def test_regions_of_models_of_others():
     assert places.grid == (2, 3) and regions.shape == (1, 6, 8)
     with pytest.raises(TokenPlacesError, match="swin gives 97 tokens"):
         square_places(swin, (64, 96), 97)
-
-
-def test_whole_images():
-    class Statistics:
-        image_mean, image_std = [0.5, 0.5, 0.5], [0.5, 0.5, 0.5]
-
-    assert fit_size((400, 300), 224, 32) == (160, 224)
-    assert fit_size((3000, 2), 448, 32) == (32, 448)
-    pixels = whole_image(Image.new("RGB", (400, 300), (255, 0, 0)), Statistics, longer=224)
-    assert pixels.shape == (1, 3, 160, 224)
-    assert pixels[0, :, 5, 5].tolist() == [1, -1, -1]

@@ -5,9 +5,7 @@ original (microsoft/esvit); `original_swin_shapes.json` lists the tensors of its
 """
 
 import argparse
-import json
 import os
-import random
 import re
 import subprocess
 import sys
@@ -20,15 +18,11 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForPreTraining
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
-from modeling_esvit.conversion.original_families import infer_image_size, infer_mlp_ratio
 from modeling_esvit.convert_original.converter import (
     ConversionError,
-    check_tensors,
     convert,
-    infer_config,
     main,
     to_original_name,
-    to_our_name,
 )
 from tests.helpers.golden import FIXTURES, crop_groups, draw_weights, inputs, load, metadata, to_pretraining_keys
 
@@ -121,30 +115,6 @@ def test_outputs_equal_the_original(name, tmp_path):
         torch.testing.assert_close(logits, golden["mc.head"], rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize(
-    ("entry", "architecture", "window"),
-    [
-        ("swin_tiny_w7", "swin-tiny", 7),
-        ("swin_tiny_w14", "swin-tiny", 14),
-        ("swin_small_w7", "swin-small", 7),
-        ("swin_base_w14", "swin-base", 14),
-    ],
-)
-def test_published_shapes(entry, architecture, window):
-    shapes = json.loads((FIXTURES / "original_swin_shapes.json").read_text())[entry]
-    network = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    config = infer_config(network)
-    assert config.to_dict() == EsViTConfig.from_architecture(architecture, window_size=window).to_dict()
-    with torch.device("meta"):
-        expected = EsViTForPreTraining(config).state_dict()
-    found = {to_our_name(name): tensor for name, tensor in network.items() if not name.endswith("_index")}
-    found |= {name: expected[name] for name in ("view_center", "region_center")}
-    check_tensors(expected, found)
-    del found["esvit.encoder.norm.bias"]
-    with pytest.raises(ConversionError, match=r"missing: norm\.bias"):
-        check_tensors(expected, found)
-
-
 # Layouts
 
 
@@ -218,47 +188,6 @@ def test_no_heads_safetensors_and_half_precision(small, weights, tmp_path):
 
 
 # Construction size
-
-
-def windows_and_shifts(window: int, image_size: int, num_stages: int) -> tuple[list[int], list[bool]]:
-    maps = [image_size // 4 >> stage for stage in range(num_stages)]
-    return [min(window, side) for side in maps], [side > window for side in maps]
-
-
-def test_image_size_is_found_or_asked_for():
-    for window in (3, 7, 12, 14):
-        for true_size in range(32, 520, 4):
-            windows, shifts = windows_and_shifts(window, true_size, 4)
-            window_kept = max(windows)
-            assert infer_image_size(windows, 4, requested=true_size) == true_size
-            assert infer_image_size(windows, 4, num_positions=(true_size // 4) ** 2) // 4 == true_size // 4
-            fits_224 = windows_and_shifts(window_kept, 224, 4)[0] == windows
-            try:
-                found = infer_image_size(windows, 4)
-            except ConversionError as error:
-                sizes = [int(size) for size in re.findall(r"\d+", str(error).split("that fit:")[1])]
-                shown = [windows_and_shifts(window_kept, size, 4) for size in sizes]
-                assert not fits_224 and all(listed == windows for listed, _ in shown)
-                assert shifts in [listed for _, listed in shown] and len({str(listed) for _, listed in shown}) > 1
-            else:
-                assert found == 224 if fits_224 else windows_and_shifts(window_kept, found, 4) == (windows, shifts)
-
-
-def test_impossible_windows():
-    with pytest.raises(ConversionError, match="7-14-7"):
-        infer_image_size([7, 14, 7], 4)
-    with pytest.raises(ConversionError, match=r"12-12-12-12.* 224 px.* 384, 416"):
-        infer_image_size([12, 12, 12, 12], 4)
-    with pytest.raises(ConversionError, match="not come from images of 192 px"):
-        infer_image_size([7, 7, 7, 7], 4, requested=192)
-
-
-def test_mlp_ratio_gives_every_width_back():
-    generator = random.Random(0)
-    for _ in range(2000):
-        ratio, width = generator.uniform(0.5, 8), generator.randrange(1, 200)
-        found = infer_mlp_ratio(int(width * 8 * ratio), width * 8)
-        assert all(int(width * 2**stage * found) == int(width * 2**stage * ratio) for stage in range(4))
 
 
 # Bad input

@@ -16,7 +16,7 @@ from training.data.batch_order import BatchOrder, BatchRequest
 from training.data.loader import ViewsDataset, iterate, make_loader
 from training.data.shard_stream import StreamOptions, open_stream
 from training.data.sources import DataOptionError, FolderSource, epoch_order
-from training.data.unreadable import SkipLog, TooManyUnreadableImagesError
+from training.data.unreadable import TooManyUnreadableImagesError
 from training.views.draw import ViewOptions
 
 
@@ -190,25 +190,6 @@ def test_nothing_readable_is_an_error(tmp_path, num_workers):
         (tmp_path / f"{index}.jpg").write_text("text")
     with pytest.raises(TooManyUnreadableImagesError, match="in a row cannot be read; the last one: .*jpg"):
         batches(FolderSource(tmp_path), batch_size=1, num_workers=num_workers)
-
-
-def test_skip_log_counts_each_image_once_and_names_it():
-    log = SkipLog(num_images=2000, max_unreadable=0.01)
-    assert log.summary() == ""
-    log.add({f"{i}.jpg": f"{i}.jpg: truncated" for i in range(20)})
-    log.add({"3.jpg": "3.jpg: truncated"})
-    assert "20 unreadable images were skipped:" in log.summary() and "3.jpg: truncated" in log.summary()
-    assert log.summary(max_names=5).endswith("... and 15 more")
-    with pytest.raises(TooManyUnreadableImagesError, match="more than 20 of 2000 images cannot be read"):
-        log.add({"x.jpg": "x.jpg: empty"})
-
-
-def test_skip_log_limits():
-    SkipLog(num_images=12).add({str(i): "" for i in range(10)})  # few bad files never stop a run
-    with pytest.raises(TooManyUnreadableImagesError):
-        SkipLog(num_images=12).add({str(i): "" for i in range(11)})
-    with pytest.raises(TooManyUnreadableImagesError):
-        SkipLog(num_images=12, max_unreadable=0).add({"x.jpg": ""})
 
 
 def test_workers_end_at_once_when_the_batches_are_closed(folder):

@@ -8,30 +8,24 @@ import torch
 from PIL import Image
 from torchvision.transforms import functional as T
 
-from modeling_esvit import EsViTConfig, EsViTModel
-from tests.helpers.tiny_runs import write_images
+from tests.helpers.tiny_runs import write_images, write_model
 from training.data.sources import open_source
 from training.evaluation.probe_data import SCALE, ProbeImages, ProbeView
 from training.features.frozen_models import load_frozen
 from training.views.draw import draw_box, make_keyed_generator
 
 
-NUMBER, EPOCHS = 13, 3
+NUMBER = 13
 
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory):
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("model")
-    sizes = {"image_size": 32, "embed_dim": 8, "depths": [1, 2], "num_heads": [1, 2], "window_size": 4}
-    EsViTModel(EsViTConfig(**sizes)).save_pretrained(folder)
-    return str(folder)
+    return str(write_model(tmp_path_factory.mktemp("model"), depths=[1, 2]))
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    root = tmp_path_factory.mktemp("images")
-    return write_images(root / "train", NUMBER, classes="abc"), write_images(root / "test", 7, classes="bc")
+    return write_images(tmp_path_factory.mktemp("images") / "train", NUMBER, classes="abc")
 
 
 def test_views_are_those_of_torchvision():
@@ -52,7 +46,7 @@ def test_processes_share_the_batches_of_one(model_folder, images):
     model = load_frozen(model_folder)
 
     def epoch(rank, world):
-        probe_images = ProbeImages(open_source(images[0]), model, seed=0, batch_size=6, rank=rank, world=world)
+        probe_images = ProbeImages(open_source(images), model, seed=0, batch_size=6, rank=rank, world=world)
         batches = list(probe_images.load_epoch(1, threads=2))
         assert len(batches) == probe_images.count_steps() == 3
         return batches

@@ -2,14 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks the table of data sets of the transfer evaluation, and how each is opened."""
 
-from dataclasses import replace
-
 import pytest
 from datasets import ClassLabel, Dataset, Features, Sequence, Value
 
 import training.evaluation.transfer_metrics as transfer_metrics
 from training.data.columns import DataOptionError
-from training.evaluation.transfer_results import find_differences
 from training.evaluation.transfer_sets import (
     TABLE,
     TransferSet,
@@ -68,16 +65,6 @@ def test_lists_of_classes():
 def test_middle_of_each_clip():
     rows = Dataset.from_dict({"video": [1, 1, 1, 2, 1, 2], "clip": [1, 1, 1, 1, 2, 1], "frame": [0, 1, 2, 0, 0, 1]})
     assert select_middle_rows(rows, ("video", "clip"))["frame"][:] == [1, 1, 0]
-
-
-def test_what_differs_from_the_table_is_noted():
-    each = TransferSet("x", "a:train", "a:test", classes=3, sizes=(30, 12))
-    found = {"train_images": 30, "test_images": 11, "classes": 3, "unknown_class_images": 2}
-    assert find_differences(each, found) == [
-        "11 test images, not 12",
-        "2 test images belong to no training class and count as wrong",
-    ]
-    assert find_differences(replace(each, classes=None, sizes=None), found | {"unknown_class_images": 0}) == []
 
 
 def test_shards_of_the_hub_that_cannot_be_reached_are_missing(monkeypatch):

@@ -14,12 +14,11 @@ from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTModel
 
 import training.evaluation.knn as knn
 import training.knn as program
-from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.embed.engine import FeatureError
 from modeling_esvit.embed.files import OutputError
 from modeling_esvit.images.decoding import decode
 from tests.helpers.commands import type_arguments
-from tests.helpers.tiny_runs import write_images
+from tests.helpers.tiny_runs import write_images, write_model
 from training.data.sources import open_source
 from training.features.bank import make_bank
 from training.features.extraction import UnlabelledDataError
@@ -28,15 +27,11 @@ from training.options.command import run_command
 
 
 NUMBER = 11
-SIZES = {"image_size": 32, "embed_dim": 8, "depths": [1, 2], "num_heads": [1, 2], "window_size": 4}
 
 
 @pytest.fixture(scope="module")
 def model_folder(tmp_path_factory):
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("model")
-    EsViTModel(EsViTConfig(**SIZES)).save_pretrained(folder)
-    return str(folder)
+    return str(write_model(tmp_path_factory.mktemp("model"), depths=[1, 2]))
 
 
 @pytest.fixture(scope="module")

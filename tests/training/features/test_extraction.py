@@ -4,14 +4,21 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 from datasets import Dataset
+from PIL import Image as Pillow
 
 from training.data.sources import open_source
 from training.features.extraction import (
+    LONGEST,
     LabelledImages,
+    cut_middle,
+    evaluation_transform,
     process_items,
 )
+from training.features.frozen_models import load_frozen
 
 
 @pytest.mark.parametrize(("count", "processes"), [(10, 1), (10, 2), (9, 2), (9, 4), (1, 3), (24, 3)])
@@ -25,3 +32,14 @@ def test_shares_of_processes_are_all_rows_in_order(count, processes):
     ]
     assert [row for share in shares for row in share][:count] == list(range(count))
     assert {len(share) for share in shares} == {-(-count // processes)}
+
+
+def test_the_middle_of_a_line_is_all_that_a_crop_sees(model):
+    gradient = np.zeros((4, 400, 3), dtype=np.uint8)
+    gradient[..., 0] = np.linspace(0, 255, 400)
+    image = Pillow.fromarray(gradient)
+    assert cut_middle(image).size == (4 * LONGEST, 4) and cut_middle(image.resize((64, 4))).size == (64, 4)
+    assert cut_middle(image.rotate(90, expand=True)).size == (4, 4 * LONGEST)
+    processor = load_frozen(str(model)).transform.keywords["processor"]
+    cut, whole = evaluation_transform(processor)(image), processor(image, return_tensors="pt")["pixel_values"][0]
+    torch.testing.assert_close(cut, whole, atol=0.02, rtol=0)

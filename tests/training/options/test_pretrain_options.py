@@ -92,3 +92,16 @@ def test_values_of_the_wrong_type_end_the_command(capsys):
     with pytest.raises(SystemExit):
         parse_options(["--epochs", "many"])
     assert "invalid int value: 'many'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("--architecture auto", "auto and backbone go together"),
+        ("--backbone some/model", "auto and backbone go together"),
+        ("--architecture swin-tiny --backbone_weights", "needs a backbone"),
+    ],
+)
+def test_options_that_contradict_each_other(given, message):
+    with pytest.raises(OptionError, match=message):
+        parse_options(given.split())

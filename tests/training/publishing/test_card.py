@@ -9,11 +9,9 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from modeling_esvit import EsViTConfig
-from tests.helpers.tiny_models import PVT, save_with_heads
+from tests.helpers.tiny_models import save_with_heads
 from tests.hub.uploads import card_problems
 from training.publish import main
-from training.publishing.card_template import describe_architecture
 from training.publishing.folder import CURVES, OPTIONS
 
 
@@ -45,15 +43,6 @@ def test_a_card_holds_names_of_any_characters(run, tmp_path):
     assert "\n| data | my `best` \\| photos |\n" in text and "without labels on `` my `best` | photos ``, task" in text
     assert "* `` python training/knn.py ada/x --train 'my `best` | photos' --test test --k 3 ``, while" in text
     assert card_problems(text) == ([], [])
-
-
-def test_a_card_says_whose_sizes_an_unknown_backbone_takes():
-    sizes = {"swin-tiny": "any size", "resnet-50": "any size"}
-    assert {name: describe_architecture(EsViTConfig.from_architecture(name))["sizes"] for name in sizes} == sizes
-    assert (
-        describe_architecture(EsViTConfig(architecture="auto", backbone_config=PVT))["sizes"]
-        == "any size that the backbone takes"
-    )
 
 
 def test_model_folder_metrics_licence_and_dry_run(tmp_path, capsys):

@@ -16,37 +16,34 @@ from training.run.checks import PreparationError, Problems, check_run, examine_r
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp("data") / "images", classes="ab")
-
-
-def test_a_checked_run_has_all_that_it_needs(images, tmp_path):
+def test_a_checked_run_has_all_that_it_needs(labelled_images, tmp_path):
     test = write_images(tmp_path / "test", 8, classes="ab")
-    checked = check_run(tiny_options(images, tmp_path / "run", knn_every=1, knn_test=str(test), knn_k=[3]))
+    checked = check_run(tiny_options(labelled_images, tmp_path / "run", knn_every=1, knn_test=str(test), knn_k=[3]))
     assert (len(checked.source), checked.plan.steps_per_epoch, checked.found) == (26, 3, None)
     assert [len(source) for source in checked.knn_data] == [26, 8]
     assert "1,234 parameters with heads" in checked.describe(1234) and not (tmp_path / "run").exists()
 
 
-def test_it_finds_the_checkpoint_of_a_stopped_run(images, tmp_path):
-    options = tiny_options(images, tmp_path / "run", max_steps=2)
+def test_it_finds_the_checkpoint_of_a_stopped_run(labelled_images, tmp_path):
+    options = tiny_options(labelled_images, tmp_path / "run", max_steps=2)
     train(options)
     folder, progress = check_run(replace(options, max_steps=0)).found
     assert folder == tmp_path / "run" / "checkpoints" / "step-00000002" and progress.step == 2
 
 
-def test_one_problem_is_its_own_error_and_several_are_one(images, tmp_path):
+def test_one_problem_is_its_own_error_and_several_are_one(labelled_images, tmp_path):
     with pytest.raises(EsViTArchitectureError, match="num_heads"):
-        check_run(tiny_options(images, tmp_path / "run", num_heads=[3, 3]))
+        check_run(tiny_options(labelled_images, tmp_path / "run", num_heads=[3, 3]))
     with pytest.raises(PreparationError) as error:
         check_run(tiny_options(tmp_path / "nowhere", tmp_path / "run", num_heads=[3, 3], tracker=["foo"]))
     for problem in ("num_heads", "There is no tracker 'foo'", "nowhere' does not exist"):
         assert str(error.value).count(problem) == 1, error.value
 
 
-def test_what_can_be_opened_is_there_beside_the_problems(images, tmp_path):
-    examined = examine_run(tiny_options(images, tmp_path / "run", tracker=["foo"], knn_every=1, knn_test="nowhere"))
+def test_what_can_be_opened_is_there_beside_the_problems(labelled_images, tmp_path):
+    examined = examine_run(
+        tiny_options(labelled_images, tmp_path / "run", tracker=["foo"], knn_every=1, knn_test="nowhere")
+    )
     assert len(examined.source) == 26 and examined.plan.num_steps == 6 and len(examined.knn_data) == 1
     assert len(examined.problems) == 2 and isinstance(examined.problems[1], DataNotFoundError)
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from modeling_esvit import EsViTConfig, EsViTModel
+from modeling_esvit.tokens import split_images
 from tests.helpers.tiny_models import CVT, VIL, VIT
 
 
@@ -77,3 +78,17 @@ def test_each_branch_and_each_crop_has_its_own_draw(name):
         what: pytest.approx(0.5, abs=0.2) for what in agreements
     }
     assert kept.mean() == pytest.approx(0.5, abs=0.15)
+
+
+@pytest.mark.parametrize(
+    "limit, expected",
+    [
+        (100, [[(2, 4, 4), (3, 2, 3)]]),
+        (50, [[(2, 4, 4), (3, 2, 3)]]),
+        (49, [[(2, 4, 4), (2, 2, 3)], [(1, 2, 3)]]),
+        (16, [[(1, 4, 4)], [(1, 4, 4)], [(2, 2, 3)], [(1, 2, 3)]]),
+        (7, [[(1, 4, 4)], [(1, 4, 4)], [(1, 2, 3)], [(1, 2, 3)], [(1, 2, 3)]]),
+    ],
+)
+def test_parts_keep_the_order_of_images(limit, expected):
+    assert split_images([(2, 4, 4), (3, 2, 3)], limit) == expected

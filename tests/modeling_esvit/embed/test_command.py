@@ -1,0 +1,172 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Runs `modeling_esvit.embed` as a command: every format, stops and kills, and what users get wrong."""
+
+import shutil
+import time
+
+import datasets
+import numpy as np
+import psutil
+import pytest
+import torch
+
+from modeling_esvit.embed.command import main, parse_arguments
+from modeling_esvit.embed.embedder import Embedder, embed
+from modeling_esvit.embed.files import FORMATS, OutputError, load_features
+from modeling_esvit.embed.inputs import NoImagesError, find_images
+from tests.helpers.commands import make_environment, run_program, torchrun
+
+
+def check(features, by_hand, regions=True, tolerance=1e-5):
+    assert features.names == list(by_hand)
+    np.testing.assert_allclose(features.view, [view for view, _ in by_hand.values()], atol=tolerance)
+    if regions:
+        np.testing.assert_allclose(features.regions, [tokens for _, tokens in by_hand.values()], atol=tolerance)
+    else:
+        assert features.regions is None
+
+
+@pytest.mark.parametrize("regions", [True, False])
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_every_format_holds_what_the_model_gives(folder, images, by_hand, tmp_path, suffix, regions):
+    output = tmp_path / f"features{suffix}"
+    main([folder, str(images), "--output", str(output), "--part_size", "4", "--batch_size", "3"]
+         + ["--regions"] * regions)  # fmt: skip
+    check(load_features(output), by_hand, regions)
+    assert [path.name for path in tmp_path.iterdir()] == [output.name]
+
+
+def test_parquet_is_a_data_set(folder, images, by_hand, tmp_path):
+    main([folder, str(images), "--output", str(tmp_path / "f.parquet"), "--regions"])
+    rows = datasets.load_dataset("parquet", data_files=str(tmp_path / "f.parquet"), split="train", cache_dir=tmp_path)
+    assert rows["name"][:] == list(by_hand)
+    view, regions = by_hand[rows[3]["name"]]
+    np.testing.assert_allclose(rows[3]["view"], view, atol=1e-5)
+    np.testing.assert_allclose(rows[3]["regions"], regions, atol=1e-5)
+
+
+def test_unreadable_images_are_reported_and_left_out(folder, images, by_hand, tmp_path, capsys):
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "a.png").write_bytes((images / "00.png").read_bytes()[:80])
+    output = tmp_path / "features.npz"
+    main([folder, str(broken), str(images), "--output", str(output)])
+    check(load_features(output), by_hand, regions=False)
+    assert f"{len(by_hand)} of {len(by_hand) + 1} images" in capsys.readouterr().out
+    assert str(broken / "a.png") in (tmp_path / "features.npz.unreadable.txt").read_text()
+    for suffix in FORMATS:
+        with pytest.raises(SystemExit, match="None of the 1 images can be read"):
+            main([folder, str(broken), "--output", str(tmp_path / f"none{suffix}")])
+
+
+def test_goes_on_where_it_was_stopped(folder, images, by_hand, tmp_path, capsys):
+    output = tmp_path / "features.parquet"
+    command = [folder, str(images), "--output", str(output), "--part_size", "3", "--regions"]
+    good = Embedder.features
+    calls = []
+
+    def stops(embedder, pixels, regions):
+        calls.append(len(pixels))
+        if len(calls) == 3:
+            raise OSError("the power went")
+        return good(embedder, pixels, regions)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Embedder, "features", stops)
+        with pytest.raises(SystemExit, match="the power went"):
+            main(command)
+        assert len(list((tmp_path / "features.parquet.parts").glob("part-*.safetensors"))) == 2
+        with pytest.raises(SystemExit, match="dtype was 'float32' and is 'bfloat16'"):
+            main([*command, "--dtype", "bfloat16"])
+        main(command)
+    assert calls == [3, 3, 3, 3, 2]
+    check(load_features(output), by_hand)
+
+
+def test_what_auto_means_here_is_said_and_kept_with_the_parts(folder, images, tmp_path, capsys, monkeypatch):
+    """A call that goes on where the device computes in another type is refused, as when another type is named."""
+    command = [folder, str(images), "--output", str(tmp_path / "features.npz"), "--device", "cpu", "--part_size", "3"]
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
+    with monkeypatch.context() as patch:
+        patch.setattr(Embedder, "features", lambda embedder, pixels, regions: [embedder.stopped])
+        with pytest.raises(AttributeError, match="stopped"):
+            main(command)
+    assert "Computes in bfloat16 on cpu." in capsys.readouterr().out
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    with pytest.raises(SystemExit, match="dtype was 'bfloat16' and is 'float32'"):
+        main(command)
+    main([*command, "--dtype", "bfloat16"])
+    assert "Computes in" not in capsys.readouterr().out.split("float32 on cpu.")[1]
+
+
+@pytest.mark.slow
+def test_two_processes_a_kill_and_one_process(folder, images, by_hand, tmp_path):
+    output = tmp_path / "features.safetensors"
+    command = ["modeling_esvit.embed", folder, str(images), "--output", str(output)]
+    command += ["--part_size", "1", "--batch_size", "1", "--device", "cpu", "--regions"]
+    command = [*torchrun(2), "-m", *command]
+    parts = tmp_path / "features.safetensors.parts"
+    with psutil.Popen(command, env=make_environment()) as process:
+        while len(list(parts.glob("part-*.safetensors"))) < 2:
+            assert process.poll() is None
+            time.sleep(0.01)
+        family = [process, *process.children(recursive=True)]  # the workers would finish without their launcher
+        for each in family:
+            each.kill()
+        psutil.wait_procs(family)
+    assert not output.exists() and len(list(parts.glob("part-*.safetensors"))) >= 2
+    run_program(command)
+    check(load_features(output), by_hand)
+    assert not parts.exists()
+
+
+def test_half_precision_and_size(folder, images, by_hand, tmp_path):
+    main([folder, str(images), "--output", str(tmp_path / "half.npz"), "--dtype", "bfloat16"])
+    features = load_features(tmp_path / "half.npz")
+    assert features.view.dtype == np.float32
+    check(features, by_hand, regions=False, tolerance=0.1)
+    larger = embed(Embedder.from_pretrained(folder, image_size=96), [str(images)], regions=True)
+    assert larger.regions.shape == (len(by_hand), 36, 32)
+    assert load_features(tmp_path / "half.npz").view.shape == larger.view.shape
+
+
+def test_bad_input(folder, images, tmp_path):
+    output = tmp_path / "features.npz"
+    for arguments, message in [
+        ([str(images), "--output", "features.csv"], "must end in one of"),
+        ([str(images), "--output", str(tmp_path / "a.npz" / "b.npz")], "Not a directory"),
+        ([str(images), "--output", str(images) + "/x/y.npz"], None),
+        ([str(images / "nothing"), "--output", str(output)], "is neither a file"),
+        ([f"{images}/*.tiff", "--output", str(output)], "holds no image"),
+        ([str(images), "--output", str(output)], "exists already"),
+    ]:
+        (tmp_path / "a.npz").write_text("")
+        if message == "exists already":
+            output.write_text("")
+        if message is None:
+            main([folder, *arguments])
+            assert (images / "x" / "y.npz").exists()
+            continue
+        with pytest.raises(SystemExit, match=message):
+            main([folder, *arguments])
+    with pytest.raises(SystemExit, match="error"):
+        main([str(tmp_path / "no-model"), str(images), "--output", str(tmp_path / "b.npz")])
+    with pytest.raises(NoImagesError):
+        find_images([])
+    with pytest.raises(OutputError, match="must end in"):
+        load_features("features.csv")
+    shutil.copytree(folder, tmp_path / "no-model")
+    (tmp_path / "no-model" / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(SystemExit, match="error: The weights of .*no-model are damaged: "):
+        main([str(tmp_path / "no-model"), str(images), "--output", str(tmp_path / "b.npz")])
+    (tmp_path / "no-model" / "config.json").write_text('{"a":')
+    with pytest.raises(SystemExit, match="error: .*not a valid JSON file"):
+        main([str(tmp_path / "no-model"), str(images), "--output", str(tmp_path / "b.npz")])
+
+
+@pytest.mark.parametrize("device", ["gpu", "meta", "xpu:99", "cuda:99"])
+def test_a_device_that_is_not_there_is_one_line(device, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        parse_arguments(["model", "images", "--output", "features.npz", "--device", device])
+    assert f"error: --device {device} cannot be used: " in capsys.readouterr().err

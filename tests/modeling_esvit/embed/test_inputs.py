@@ -1,0 +1,112 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks which images the inputs of `embed` name, in which order, and what names none."""
+
+import functools
+import http.server
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+
+from modeling_esvit.embed.command import main
+from modeling_esvit.embed.embedder import Embedder, embed
+from modeling_esvit.embed.files import load_features
+from modeling_esvit.embed.inputs import NoImagesError, find_images
+
+
+def test_inputs_of_all_kinds(images, tmp_path):
+    files = sorted(str(path) for path in images.rglob("*.png"))
+    (tmp_path / "list.txt").write_text(f"# a list\n{files[0]}\n\nhttp://host/a.jpg\nnext.png\n")
+    rows = datasets.Dataset.from_dict({"image": files[:3]}).cast_column("image", datasets.Image())
+    rows.save_to_disk(tmp_path / "saved")
+    found = find_images(
+        [str(images), files[2], f"{images}/more/*", str(tmp_path / "list.txt"), str(tmp_path / "saved")]
+    )
+    names = [found.name(index) for index in range(len(found))]
+    saved = str(tmp_path / "saved")
+    assert names == [
+        *files,
+        files[2],
+        *(file for file in files if "/more/" in file),
+        *(files[0], "http://host/a.jpg", str(tmp_path / "next.png")),
+        *(f"{saved}[{index}]" for index in range(3)),
+    ]
+    assert found.read(len(found) - 1).image in (Path(files[2]).read_bytes(), files[2])
+
+
+@contextmanager
+def serve(folder: Path, status: Callable[[str, int], int | None]) -> Iterator[tuple[str, list[str]]]:
+    """Serves a folder; yields its address and the paths it was asked for. `status` gets a path and how often it was
+    asked for: it returns an error, a redirection from `/moved/PATH` to `/PATH`, or None for the file.
+    """
+    asked: list[str] = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            code = status(self.path, asked.count(self.path))
+            if code is None:
+                super().do_GET()
+            elif code == 302:
+                self.send_response(code)
+                self.send_header("Location", self.path.removeprefix("/moved"))
+                self.end_headers()
+            else:
+                self.send_error(code)
+
+        def log_message(self, *arguments):
+            pass
+
+    handler = functools.partial(Handler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", asked
+        server.shutdown()
+
+
+def test_urls_and_failing_servers(folder, images, by_hand):
+    with serve(images, lambda path, times: 503 if times == 1 else None) as (host, _):
+        features = embed(Embedder.from_pretrained(folder), [f"{host}/00.png", f"{host}/missing.png"])
+    assert features.names == [f"{host}/00.png"]
+    assert "404" in features.unreadable[f"{host}/missing.png"]
+    np.testing.assert_allclose(features.view[0], by_hand[str(images / "00.png")][0], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_what_a_list_of_urls_gives_is_kept(folder, images, by_hand, tmp_path, capsys):
+    """Redirections are followed; what is missing, refused or no image is reported, and the others stay."""
+    with serve(images, lambda path, _: 302 if path.startswith("/moved/") else None) as (host, asked):
+        bad = {f"{host}/missing.png": "404", "http://127.0.0.1:9/a.png": "refused", f"{host}/notes.md": "not an image"}
+        good = [f"{host}/00.png", f"{host}/moved/02.png", f"{host}/04.png"]
+        (tmp_path / "urls.txt").write_text("\n".join([good[0], *bad, *good[1:]]))
+        main([folder, str(tmp_path / "urls.txt"), "--output", str(tmp_path / "features.parquet"), "--part_size", "2"])
+        assert asked.count("/02.png") == 1
+    features = load_features(tmp_path / "features.parquet")
+    assert features.names == good
+    expected = [by_hand[str(images / name)][0] for name in ("00.png", "02.png", "04.png")]
+    np.testing.assert_allclose(features.view, expected, atol=1e-5)
+    printed, listed = capsys.readouterr().out, (tmp_path / "features.parquet.unreadable.txt").read_text().splitlines()
+    assert "3 of 6 images" in printed
+    assert all(url in line and reason in line for (url, reason), line in zip(bad.items(), listed, strict=True))
+
+
+def test_data_sets_and_lists_without_images(images, tmp_path):
+    files = sorted(map(str, images.glob("*.png")))
+    rows = datasets.Dataset.from_dict({"photo": files, "n": range(len(files))})
+    rows.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict(train=rows).save_to_disk(tmp_path / "splits")
+    (tmp_path / "list.txt").write_bytes("caf\xe9.png".encode("latin-1"))
+    assert find_images([str(tmp_path / "one")], "photo").read(0).image  # a column of paths
+    for name, column, message in [
+        ("one", None, r"has no column of images in \['photo', 'n'\]: name one with --image_column"),
+        ("one", "n", "The column 'n' of .*one holds no images: "),
+        ("splits", None, "is a data set of several splits: name the folder of one, as .*splits/train"),
+        ("list.txt", None, "list.txt is not text in UTF-8"),
+    ]:
+        with pytest.raises(NoImagesError, match=message):
+            find_images([str(tmp_path / name)], column)

@@ -1,0 +1,81 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks what is found out of a backbone of transformers or timm before it is used."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoBackbone, AutoConfig, ResNetBackbone, ResNetConfig
+
+from modeling_esvit import (
+    EsViTBackboneError,
+    EsViTConfig,
+    EsViTForPreTraining,
+    EsViTModel,
+)
+from modeling_esvit.backbone_probe import describe_backbone, find_unused_parameters
+from tests.helpers.tiny_models import BACKBONES, RESNET, auto_config
+from training.learning.networks import build_config
+from training.options.pretrain_options import parse_options
+
+
+def test_other_code_is_not_run(tmp_path):
+    """Not even after a question at the terminal; but classes that the user has imported and registered are taken."""
+    folder = tmp_path / "their"
+    folder.mkdir()
+    fields = {**RESNET, "model_type": "their_resnet", "auto_map": {"AutoConfig": "theirs.Config"}}
+    (folder / "config.json").write_text(json.dumps(fields))
+    (folder / "theirs.py").write_text(f"open({str(tmp_path / 'run')!r}, 'w')")
+    given = ["--architecture", "auto", "--backbone", str(folder)]
+    with pytest.raises(EsViTBackboneError, match=r"(?s)'their_resnet' needs code.*AutoBackbone.register"):
+        build_config(parse_options(given))
+    assert not (tmp_path / "run").exists()
+
+    class Config(ResNetConfig):
+        model_type = "their_resnet"
+
+    class Backbone(ResNetBackbone):
+        config_class = Config
+
+    AutoConfig.register("their_resnet", Config)
+    AutoBackbone.register(Config, Backbone)
+    assert isinstance(EsViTModel(build_config(parse_options(given))).encoder.backbone, Backbone)
+
+
+def test_names_of_timm():
+    model = EsViTModel(EsViTConfig(architecture="auto", backbone_config="timm:resnet18"))
+    assert model.config.hidden_size == 512 and model.config.region_grid(224, 96) == (7, 3)
+    for name, message in (("no_such", "cannot be built.*no_such"), ("swin_tiny_patch4_window7_224", "768 channels")):
+        with pytest.raises(EsViTBackboneError, match=message):
+            EsViTModel(EsViTConfig(architecture="auto", backbone_config=f"timm:{name}"))
+
+
+def test_no_trainable_parameter_is_without_gradient(tmp_path):
+    """Such a one would stop DistributedDataParallel; FocalNet and DINOv2 have some."""
+    names = {
+        name: set(find_unused_parameters(describe_backbone(auto_config(f).backbone_config)))
+        for name, f in BACKBONES.items()
+    }
+    assert names["dinov2"] == {"embeddings.mask_token"} and len(names["focalnet"]) == 2
+    for name, fields in BACKBONES.items():
+        EsViTForPreTraining(auto_config(fields)).save_pretrained(tmp_path / name)
+        model = EsViTForPreTraining.from_pretrained(tmp_path / name).train()
+        output = model([torch.randn(4, 3, 64, 64)])
+        (output.view_embeddings.sum() + output.region_embeddings.sum()).backward()
+        without = [n for n, p in model.esvit.named_parameters() if p.requires_grad and p.grad is None]
+        assert not without, name
+        frozen = {n for n, p in model.esvit.encoder.backbone.named_parameters() if not p.requires_grad}
+        assert frozen == names[name]
+
+
+def test_saved_configurations(tmp_path):
+    """A backbone may be given in any way; what is saved is whole."""
+    config = auto_config(RESNET)
+    config.save_pretrained(tmp_path)
+    loaded = EsViTConfig.from_pretrained(tmp_path)
+    assert loaded.to_dict() == config.to_dict() and loaded.hidden_size == 64
+    config.backbone_config.save_pretrained(tmp_path / "backbone")
+    for given in (config.backbone_config, str(tmp_path / "backbone"), str(tmp_path / "backbone" / "config.json")):
+        assert describe_backbone(auto_config(given).backbone_config) == describe_backbone(config.backbone_config)
+    assert config.region_grid(224, 97) == (7, 4)
