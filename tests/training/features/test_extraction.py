@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Checks which images each process takes."""
+"""Checks which images each process takes, and which part of an image a crop sees."""
 
 from types import SimpleNamespace
 
@@ -10,6 +10,7 @@ import torch
 from datasets import Dataset
 from PIL import Image as Pillow
 
+from tests.helpers.tiny_runs import write_model
 from training.data.sources import open_source
 from training.features.extraction import (
     LONGEST,
@@ -34,12 +35,12 @@ def test_shares_of_processes_are_all_rows_in_order(count, processes):
     assert {len(share) for share in shares} == {-(-count // processes)}
 
 
-def test_the_middle_of_a_line_is_all_that_a_crop_sees(model):
+def test_the_middle_of_a_line_is_all_that_a_crop_sees(tmp_path):
     gradient = np.zeros((4, 400, 3), dtype=np.uint8)
     gradient[..., 0] = np.linspace(0, 255, 400)
     image = Pillow.fromarray(gradient)
     assert cut_middle(image).size == (4 * LONGEST, 4) and cut_middle(image.resize((64, 4))).size == (64, 4)
     assert cut_middle(image.rotate(90, expand=True)).size == (4, 4 * LONGEST)
-    processor = load_frozen(str(model)).transform.keywords["processor"]
+    processor = load_frozen(str(write_model(tmp_path))).transform.keywords["processor"]
     cut, whole = evaluation_transform(processor)(image), processor(image, return_tensors="pt")["pixel_values"][0]
     torch.testing.assert_close(cut, whole, atol=0.02, rtol=0)

@@ -39,15 +39,6 @@ CHANGES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def image():
-    """Smooth colours with some noise: every operation changes it, none saturates it."""
-    rows, columns = np.mgrid[0:60, 0:80]
-    waves = np.stack([np.sin(rows / 9), np.cos(columns / 7), np.sin((rows + columns) / 11)], axis=-1)
-    noise = np.random.default_rng(0).normal(0, 8, waves.shape)
-    return Image.fromarray(np.clip(128 + 90 * waves + noise, 0, 255).astype(np.uint8))
-
-
 def make_views(image, drawn, dtype=torch.float32):
     slots = [torch.empty(3, *crop.size, dtype=dtype) for crop in drawn]
     write_views(image, image.size, drawn, slots)
@@ -213,15 +204,6 @@ def replaced_jitter(operation, function):
 def test_the_test_of_distributions_notices(tinted, monkeypatch, name, wrong):
     monkeypatch.setattr(crops, name, wrong)
     assert min(p_values(tinted, make_views)) < 1e-3
-
-
-def test_views_of_a_batch_do_not_depend_on_each_other(image):
-    drawn = [draw_views(ViewKey(0, 0, position), image.size, OPTIONS)[1] for position in range(8)]
-    views = torch.stack([make_views(image, [crop], torch.uint8)[0] for crop in drawn])
-    rows = photometric_parameters(drawn)
-    together = augment(views, rows)
-    order = torch.randperm(8, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(augment(views[order], rows[order]), together[order], rtol=0, atol=1e-5)
 
 
 # -- sizes -------------------------------------------------------------------------------------------------------------

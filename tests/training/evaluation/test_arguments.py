@@ -1,0 +1,41 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks the arguments that evaluation programs share."""
+
+import argparse
+
+import pytest
+
+from training.evaluation.arguments import add_data_arguments, add_feature_arguments, parse_and_check
+from training.features.bank import PART_SIZE
+
+
+def parse(monkeypatch, *words: object) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    add_data_arguments(parser)
+    add_feature_arguments(parser)
+    monkeypatch.setattr("sys.argv", ["program", "model", "--train", "a", "--test", "b", *map(str, words)])
+    return parse_and_check(parser)
+
+
+def test_defaults_and_the_folder_of_the_output(monkeypatch, tmp_path):
+    found = parse(monkeypatch, "--output", tmp_path / "new" / "r.json")
+    assert (found.model, found.train, found.test, found.n_last_blocks) == ("model", "a", "b", None)
+    assert (found.batch_size, found.part_size, found.workers, found.features) == (64, PART_SIZE, 4, None)
+    assert (tmp_path / "new").is_dir()
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["--batch_size", 0], "--batch_size must be at least 1, got 0"),
+        (["--part_size", -1], "--part_size must be at least 1, got -1"),
+        (["--workers", 0], "--workers must be at least 1, got 0"),
+        (["--output", "FOLDER"], "is a folder. Name a file in it"),
+        (["--output", "FOLDER/r.md"], "r.md names the JSON file"),
+    ],
+)
+def test_impossible_values_are_named(monkeypatch, tmp_path, capsys, words, message):
+    with pytest.raises(SystemExit):
+        parse(monkeypatch, *(str(word).replace("FOLDER", str(tmp_path)) for word in words))
+    assert message in capsys.readouterr().err

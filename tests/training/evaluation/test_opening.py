@@ -1,0 +1,35 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks the folder of features, and what an evaluation opens."""
+
+from argparse import Namespace
+
+import pytest
+
+from tests.helpers.tiny_runs import write_images, write_model
+from training.data.columns import DataOptionError
+from training.evaluation.opening import open_evaluation, open_features_folder
+
+
+def test_a_temporary_folder_is_deleted_and_a_given_one_stays(tmp_path):
+    with open_features_folder(None) as folder:
+        (folder / "x").write_text("x")
+    assert not folder.exists()
+    with open_features_folder(tmp_path) as folder:
+        assert folder == tmp_path
+    assert tmp_path.exists()
+
+
+def test_model_and_features(tmp_path):
+    model, images = write_model(tmp_path / "model"), tmp_path / "images"
+    for split, count in (("train", 6), ("test", 3)):
+        write_images(images / split, count, classes="ab")
+    given = {"model": str(model), "device": "cpu", "revision": None, "trust_remote_code": False, "n_last_blocks": 1}
+    given |= {"train": f"{images}:train", "test": f"{images}:test", "streaming": False, "workers": 2}
+    arguments = Namespace(**given, features=tmp_path / "features", batch_size=4, part_size=8)
+    with open_evaluation(arguments) as (frozen, banks):
+        assert frozen.name == str(model) and [len(bank) for bank in banks] == [6, 3]
+        assert banks[1].features().shape == (3, 16) and banks[1].labels.tolist() == [0, 0, 1]
+    arguments.test = arguments.train
+    with pytest.raises(DataOptionError, match="are the same data"), open_evaluation(arguments):
+        pytest.fail("nothing can be opened")

@@ -1,0 +1,46 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks the files of a result, and its figures for a model card."""
+
+import json
+
+import pytest
+from matplotlib.figure import Figure
+
+from tests.helpers.commands import type_arguments
+from training.evaluation.results import describe_counts, format_table, make_knn_figures, write_result
+
+
+def test_figures_of_knn_name_measure_data_and_split():
+    one, five = make_knn_figures({"k20_top1": 0.5, "k20_top5": 0.75, "classes": 3}, "/home/ada/birds:test")
+    assert (one.name, one.value, one.metric, one.dataset, one.split) == (
+        *("k-NN top-1, k = 20", 0.5, "accuracy"),
+        *("birds", "test"),
+    )
+    assert five.name == "k-NN top-5, k = 20" and five.task == "image-classification"
+
+
+@pytest.mark.parametrize("unknown", [0, 2])
+def test_images_of_no_training_class_are_counted(unknown):
+    result = {"classes": 3, "train_images": 8, "test_images": 4, "unknown_class_images": unknown}
+    lines = describe_counts(result)
+    assert lines[0] == "3 classes, 8 training and 4 test images."
+    assert lines[1:] == ["2 test images belong to no training class and count as wrong."] * bool(unknown)
+
+
+def test_a_table_in_markdown():
+    assert format_table(["a", "b"], [["1", "2"]]) == ["| a | b |", "| --- | --- |", "| 1 | 2 |"]
+
+
+def test_result_table_and_picture(tmp_path, monkeypatch, capsys):
+    type_arguments(monkeypatch, "training/knn.py", "/secret/model", "--train", "/secret/a:train", "--output", "r.json")
+    result, output = {"model": "/secret/model", "train": "a:train", "k20_top1": 0.5}, tmp_path / "new" / "my r.json"
+    figures = make_knn_figures(result, "a:test")
+    write_result(result, "k-NN", "| table |", output, figures, draw=lambda result: Figure())
+    written = json.loads(output.read_text())
+    assert written["command"] == "python training/knn.py MODEL --train a:train"
+    assert written["figures"][0]["value"] == 0.5 and written.items() > result.items()
+    assert output.with_suffix(".md").read_text() == "# k-NN\n\ntrain: a:train\n\n| table |\n\n![k-NN](my%20r.png)\n\n"
+    assert output.with_suffix(".png").exists() and capsys.readouterr().out == "| table |\n"
+    write_result(result, "k-NN", "| table |", None)
+    assert len(list(output.parent.iterdir())) == 3
