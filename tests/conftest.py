@@ -5,6 +5,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from accelerate.state import AcceleratorState
 
 from tests.helpers.tiny_runs import write_images
@@ -16,6 +17,13 @@ def fresh_accelerate():
     AcceleratorState._reset_state(reset_partial_state=True)
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(autouse=True)
+def without_matrix_units(monkeypatch):
+    """Makes `--dtype auto` float32 on every CPU, so that results do not depend on where the tests run."""
+    found = torch.cpu.get_capabilities()
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {**found, "amx_bf16": False, "amx_tile": False})
 
 
 @pytest.fixture(scope="session")

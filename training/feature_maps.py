@@ -35,7 +35,7 @@ from training.evaluation.knn import BANK_CHUNK, find_nearest
 from training.evaluation.opening import open_features_folder
 from training.features.bank import FeatureBank, make_bank
 from training.features.extraction import LabelledImages
-from training.features.model_arguments import add_model_arguments, load_named_model
+from training.features.model_arguments import add_model_arguments, add_speed_arguments, load_named_model
 from training.options.command import check_counts, run_command
 from training.state.figure_files import save_figure
 
@@ -177,6 +177,7 @@ def make_maps(options: argparse.Namespace, bank: FeatureBank, source: ImageSourc
 def parse_arguments(arguments: list[str] | None) -> Any:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model_arguments(parser)
+    add_speed_arguments(parser)
     parser.add_argument("--data", required=True, metavar="DATA[:SPLIT]", help="labelled images")
     parser.add_argument("--output_dir", type=Path, required=True, help="the folder of the pictures")
     parser.add_argument("--method", choices=METHODS, default="tsne", help="of the map (default: %(default)s)")

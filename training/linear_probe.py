@@ -113,7 +113,8 @@ def main() -> None:
     train, test = open_train_and_test(options.train, options.test, streaming=options.streaming)
     model = load_named_model(options, max(options.n_last_blocks) or None)
     with open_features_folder(options.features) as folder:
-        reading = {"num_threads": options.workers, "part_size": options.part_size}
+        share = options.batch_size // process.num_processes  # as in training, so that one compiled model serves both
+        reading = {"num_threads": options.workers, "part_size": options.part_size, "batch_size": share}
         probe = ProbeRun(options, model, train, make_bank(model, options.test, test, folder, **reading))
         probe.run()
     if process.is_main_process and probe.skipped.skipped:

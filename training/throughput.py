@@ -34,6 +34,7 @@ import yaml
 from tqdm.auto import tqdm
 from transformers.utils import logging as transformers_logging
 
+from modeling_esvit.embed.compiling import OFF, ON
 from modeling_esvit.images.devices import check_device
 from modeling_esvit.images.precision import add_dtype_argument, name_dtype, resolve_dtype
 from training.evaluation.arguments import check_output
@@ -100,8 +101,9 @@ def find_factor(rows: dict[str, dict[str, Any]], table: list[dict[str, Any]]) ->
 
 
 def make_table(result: dict[str, Any]) -> str:
+    form = f"{result['dtype']}{', compiled' if result['compile'] == ON else ''}"
     about = (
-        f"{result['device']}; torch {result['torch']}, {result['dtype']}, batches of {result['batch_size']}, median of "
+        f"{result['device']}; torch {result['torch']}, {form}, batches of {result['batch_size']}, median of "
         f"{result['batches']} after {result['warmup']}."
     )
     speed = "images/s (slowest, fastest batch)"
@@ -160,6 +162,9 @@ def parse_arguments() -> ThroughputOptions:
         "--image_size", type=int, help="side of the images in pixels (default: each model's own, or 224)"
     )
     add_dtype_argument(parser, default="float32")
+    parser.add_argument(
+        "--compile", choices=(ON, OFF), default=OFF, help="compile the model, and freeze it on a CPU (default: off)"
+    )
     parser.add_argument("--device", help="where the models run (default: an accelerator if there is one)")
     parser.add_argument("--threads", type=int, help="threads on a CPU (default: torch's own choice)")
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with a model")
@@ -189,7 +194,7 @@ def main() -> None:
         if not name.startswith(TIMM):
             load_configuration(name, options.trust_remote_code)
     rows = measure_all(options)
-    settings = {name: getattr(options, name) for name in ("batch_size", "batches", "warmup", "dtype")}
+    settings = {name: getattr(options, name) for name in ("batch_size", "batches", "warmup", "dtype", "compile")}
     about = {"device": describe_device(choose_device(options)), "torch": torch.__version__, **settings}
     models = {name: row | {"linear": linear[name]} if name in linear else row for name, row in rows.items()}
     result = {**about, "models": models}

@@ -15,6 +15,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from modeling_esvit.embed.compiling import add_compile_argument
 from modeling_esvit.embed.embedder import Embedder, embed_to_file
 from modeling_esvit.embed.files import FORMATS, check_output
 from modeling_esvit.embed.inputs import find_images
@@ -43,6 +44,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--num_threads", type=int, default=8, help="that read images, in each process (%(default)s)")
     parser.add_argument("--device", help="where the model computes (an accelerator, if there is one)")
     add_dtype_argument(parser)
+    add_compile_argument(parser)
     parser.add_argument("--revision", help="of a model on the Hub")
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the model")
     parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
@@ -78,6 +80,7 @@ def run(options: argparse.Namespace) -> None:
         options.model,
         device=device,
         dtype=dtype,
+        compile=options.compile,
         image_size=options.image_size,
         revision=options.revision,
         trust_remote_code=options.trust_remote_code,

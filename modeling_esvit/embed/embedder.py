@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel
 
+from modeling_esvit.embed.compiling import OFF, BatchForward
 from modeling_esvit.embed.engine import (
     FeatureError,
     LoadedImage,
@@ -29,6 +30,7 @@ from modeling_esvit.embed.engine import (
 from modeling_esvit.embed.files import Features, OutputError, Parts, concatenate, load_features, merge_parts
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.images.models import fingerprint, load_image_model
+from modeling_esvit.images.precision import AUTO, resolve_dtype
 
 
 try:
@@ -46,10 +48,16 @@ __all__ = ["Embedder", "FeatureError", "Features", "OutputError", "embed", "embe
 class Embedder:
     """Holds a model and its image processor: undecoded images in, features out."""
 
-    def __init__(self, model: PreTrainedModel, processor: Any):
-        """Takes a model, and an image processor of transformers that makes all images one size."""
+    def __init__(self, model: PreTrainedModel, processor: Any, compile: str = OFF):
+        """Takes a model, an image processor of transformers that makes all images one size, and whether to compile the
+        model: "auto", "on" or "off".
+        """
         self.model = model.eval()
         self.processor = processor
+        self.forwards = {
+            regions: BatchForward(model, partial(compute_features, model, regions), compile)
+            for regions in (False, True)
+        }
 
     @classmethod
     def from_pretrained(
@@ -57,7 +65,8 @@ class Embedder:
         name: str,
         *,
         device: torch.device | str | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | str = AUTO,
+        compile: str = AUTO,
         image_size: int | None = None,
         **kwargs,
     ) -> "Embedder":
@@ -65,7 +74,9 @@ class Embedder:
 
         Args:
             name: model folder, or name on the Hub.
-            device, dtype: where and in what type the model computes.
+            device: where the model computes.
+            dtype: in what type it computes. "auto" is bfloat16 where the device computes it natively, else float32.
+            compile: "on", "off", or "auto": once the images to come repay the time that it takes.
             image_size: pixels a side of what the model sees, instead of the size it was made for.
             kwargs: for both `from_pretrained`: `revision`, `trust_remote_code` and so on.
 
@@ -73,8 +84,10 @@ class Embedder:
             OSError: see `load_image_model`.
             FeatureError: the model takes no images of that size.
         """
+        device = device or open_device(None).device
+        dtype = resolve_dtype(dtype, device) if isinstance(dtype, str) else dtype
         model, processor = load_image_model(name, {"dtype": dtype}, **kwargs)
-        embedder = cls(model.to(device or open_device(None).device), processor)
+        embedder = cls(model.to(device), processor, compile)
         if image_size is not None:
             resize(processor, image_size)
             embedder.check_size(image_size)
@@ -95,17 +108,27 @@ class Embedder:
     def prepare(self, image: Image.Image) -> torch.Tensor:
         return self.processor(image, return_tensors="pt")["pixel_values"][0]
 
-    @torch.inference_mode()
+    def expect(self, images: int, batch_size: int, regions: bool) -> None:
+        """Says how many images come, in batches of what size, so that compiling the model can be weighed."""
+        self.forwards[regions].expect(images, batch_size)
+
     def features(self, pixels: list[torch.Tensor], regions: bool) -> list[torch.Tensor]:
         """Returns view features `[B, C]` and, if asked for, regions `[B, T, C]`, still on the device.
 
         Raises:
             FeatureError: the model has no pooled output.
+            CompileError: the model cannot be compiled, and is to be.
         """
-        output = self.model(torch.stack(pixels).to(self.model.device, self.model.dtype, non_blocking=True))
-        hidden = output.last_hidden_state
-        tokens = hidden.flatten(2).transpose(1, 2) if hidden.ndim == 4 else hidden
-        return [view_features(self.model, output)] + ([tokens] if regions else [])
+        stacked = torch.stack(pixels).to(self.model.device, self.model.dtype, non_blocking=True)
+        return list(self.forwards[regions](stacked))
+
+
+def compute_features(model: PreTrainedModel, regions: bool, pixels: torch.Tensor) -> list[torch.Tensor]:
+    """Returns view features `[B, C]` and, if asked for, regions `[B, T, C]` of pixel values `[B, 3, H, W]`."""
+    output = model(pixels)
+    hidden = output.last_hidden_state
+    tokens = hidden.flatten(2).transpose(1, 2) if hidden.ndim == 4 else hidden
+    return [view_features(model, output)] + ([tokens] if regions else [])
 
 
 def resize(processor: Any, side: int) -> None:
@@ -136,8 +159,7 @@ def embed_part(
     loaded = load_ahead(
         iter(indices), partial(load_input, images, embedder.prepare), batch_size=batch_size, threads=num_threads
     )
-    compute = partial(compute_features, embedder, regions)
-    found = extract(loaded, compute, batch_size=batch_size, after_batch=bar.update)
+    found = extract(loaded, partial(embed_batch, embedder, regions), batch_size=batch_size, after_batch=bar.update)
     for features in found.outputs:
         check_finite(features, found.names.__getitem__, features.dtype)
     arrays = [copy_to_host(features) for features in found.outputs]
@@ -145,7 +167,7 @@ def embed_part(
     return Features(found.names, view, arrays[1] if len(arrays) > 1 else None, found.unreadable)
 
 
-def compute_features(embedder: Embedder, regions: bool, images: list[LoadedImage]) -> list[torch.Tensor]:
+def embed_batch(embedder: Embedder, regions: bool, images: list[LoadedImage]) -> list[torch.Tensor]:
     return embedder.features([image.pixels for image in images], regions)
 
 
@@ -178,6 +200,7 @@ def embed(
     """
     images = find_images(inputs, image_column)
     options: dict[str, Any] = {"regions": regions, "batch_size": batch_size, "num_threads": num_threads}
+    embedder.expect(len(images), batch_size, regions)
     with tqdm(total=len(images), unit="image", desc="embed") as bar:
         return concatenate([embed_part(embedder, images, range(len(images)), **options, bar=bar)])
 
@@ -212,6 +235,7 @@ def embed_to_file(
     ranges = {number: range(number * part_size, min((number + 1) * part_size, len(images))) for number in own}
     total = sum(map(len, ranges.values()))
     options: dict[str, Any] = {"regions": regions, "batch_size": batch_size, "num_threads": num_threads}
+    embedder.expect(total, min(batch_size, part_size), regions)
     with tqdm(total=total, unit="image", desc="embed", disable=not state.is_main_process, dynamic_ncols=True) as bar:
         for number, indices in ranges.items():
             parts.write(number, embed_part(embedder, images, indices, **options, bar=bar))

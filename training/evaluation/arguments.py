@@ -7,13 +7,14 @@ import os
 from pathlib import Path
 
 from training.features.bank import PART_SIZE
-from training.features.model_arguments import add_model_arguments
+from training.features.model_arguments import add_model_arguments, add_speed_arguments
 from training.options.command import check_counts
 
 
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the model, and the options of reading images."""
+    """Adds the model, in what type it computes and whether compiled, and the options of reading images."""
     add_model_arguments(parser)
+    add_speed_arguments(parser)
     parser.add_argument("--streaming", action="store_true", help="read parquet files and Hub data sets as streams")
     parser.add_argument(
         "--workers", type=int, default=4, help="threads of each process that read images (default: %(default)s)"

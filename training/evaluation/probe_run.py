@@ -103,6 +103,7 @@ class ProbeRun:
         self.resume()
         steps = self.images.count_steps()
         total, done = steps * self.options.epochs, steps * len(self.history)
+        self.model.forward.expect((total - done) * self.images.share, self.images.share)
         with tqdm(desc="linear probe", total=total, initial=done, unit="step", disable=not self.on_main) as bar:
             for epoch in range(len(self.history), self.options.epochs):
                 losses = self.train(epoch, bar)

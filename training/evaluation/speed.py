@@ -6,6 +6,7 @@ import platform
 import statistics
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from transformers import AutoConfig, AutoModel
 
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.configuration_esvit import EsViTArchitectureError, find_published_name
+from modeling_esvit.embed.compiling import OFF, BatchForward
 from modeling_esvit.embed.engine import compute_view_features
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.families import ARCHITECTURES
 from modeling_esvit.images.precision import DTYPES
 from training.evaluation.model_counts import count_parameters_and_operations
-from training.features.frozen_models import TIMM, TimmModel, import_timm
+from training.features.frozen_models import TIMM, TimmModel, compute_alone, import_timm
 
 
 DEFAULT_SIDE = 224  # pixels, for a model whose configuration has no image size
@@ -40,6 +42,7 @@ class ThroughputOptions:
     warmup: int = 5
     image_size: int | None = None
     dtype: str = "float32"
+    compile: str = OFF
     device: str | None = None
     threads: int | None = None
     trust_remote_code: bool = False
@@ -149,9 +152,10 @@ def measure(name: str, options: ThroughputOptions) -> dict[str, Any]:
     }
 
 
-@torch.inference_mode()
 def time_forward_passes(model: nn.Module, images: torch.Tensor, options: ThroughputOptions) -> tuple[list[float], int]:
     """Returns the seconds of each batch after the warm-up, and the peak memory in bytes."""
+    forward = BatchForward(model, partial(compute_alone, partial(compute_view_features, model)), options.compile)
+    forward.expect(options.batch_size, options.batch_size)
     on_gpu = images.device.type == "cuda"
     synchronize = torch.accelerator.synchronize if images.device.type != "cpu" else (lambda: None)
     seconds = []
@@ -160,7 +164,7 @@ def time_forward_passes(model: nn.Module, images: torch.Tensor, options: Through
             torch.cuda.reset_peak_memory_stats()
         synchronize()
         started = time.perf_counter()
-        compute_view_features(model, images)
+        forward(images)
         synchronize()
         seconds.append(time.perf_counter() - started)
     return seconds[options.warmup :], torch.cuda.max_memory_allocated() if on_gpu else read_peak_memory()

@@ -219,6 +219,7 @@ def extract_parts(
 ) -> None:
     skipped = SkipLog(len(images))
     rows = {number: range(number * part_size, min((number + 1) * part_size, len(images))) for number in numbers}
+    model.forward.expect(sum(map(len, rows.values())), min(batch_size, part_size))
     with tqdm(
         desc=f"features of {parts.folder.stem}",
         total=sum(map(len, rows.values())),
@@ -235,7 +236,6 @@ def extract_parts(
                 parts.write(number, part)
 
 
-@torch.inference_mode()
 def extract_part(
     model: FrozenModel, images: Iterator[LoadedImage], batch_size: int, after_batch: Callable[[int], object]
 ) -> LabelledFeatures:

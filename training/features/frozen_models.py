@@ -21,9 +21,11 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from modeling_esvit.analysis.token_places import Size, TokenPlaces, stretch_grid
+from modeling_esvit.embed.compiling import OFF, BatchForward
 from modeling_esvit.embed.engine import compute_view_features
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.models import fingerprint, load_image_model
+from modeling_esvit.images.precision import name_dtype
 from training.features.extraction import Transform, cut_middle, evaluation_transform
 
 
@@ -98,15 +100,25 @@ class FrozenModel:
 
     model: in evaluation mode, without gradients.
     transform: RGB image -> pixel values `[3, H, W]`.
-    features: pixel values `[B, 3, H, W]`, on the model's device and in its type -> `[B, C]`.
+    forward: pixel values `[B, 3, H, W]`, on the model's device and in its type -> `[features]`, `[B, C]`.
     settings: what the features depend on beside the images; the weights by a checksum.
     """
 
     name: str
     model: Any
     transform: Transform
-    features: Callable[[Tensor], Tensor]
+    forward: BatchForward
     settings: dict[str, Any]
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """Returns the features `[B, C]` of pixel values `[B, 3, H, W]`, without gradients.
+
+        Raises:
+            FeatureError: the model has no pooled output.
+            CompileError: the model cannot be compiled, and is to be.
+        """
+        [features] = self.forward(pixels)
+        return features
 
 
 def load_frozen(
@@ -114,6 +126,8 @@ def load_frozen(
     *,
     n_last_blocks: int | None = None,
     device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    compile: str = OFF,
     revision: str | None = None,
     trust_remote_code: bool = False,
 ) -> FrozenModel:
@@ -122,6 +136,8 @@ def load_frozen(
     Args:
         name: a model folder, a name on the Hub, or `timm:` and a name that timm knows.
         n_last_blocks: concatenate the averaged outputs of so many last blocks (EsViT models); None: the view feature.
+        dtype: in what type the model computes.
+        compile: "on", "off", or "auto": once the images to come repay the time that it takes.
         revision, trust_remote_code: of a model on the Hub.
 
     Raises:
@@ -133,13 +149,21 @@ def load_frozen(
     else:
         model, processor = load_image_model(name, revision=revision, trust_remote_code=trust_remote_code)
         transform, processing = evaluation_transform(processor), processor.to_dict()
-    model = model.to(device).eval().requires_grad_(False)
+    weights = fingerprint(model)
+    model = model.to(device, dtype).eval().requires_grad_(False)
     settings = {
-        "weights": fingerprint(model),
+        "weights": weights,
+        "dtype": name_dtype(dtype),
         "processing": {key: value for key, value in sorted(processing.items()) if not key.startswith("_")},
         "n_last_blocks": n_last_blocks,
     }
-    return FrozenModel(name, model, transform, block_features(model, n_last_blocks), settings)
+    compute = partial(compute_alone, block_features(model, n_last_blocks))
+    return FrozenModel(name, model, transform, BatchForward(model, compute, compile), settings)
+
+
+def compute_alone(features: Callable[[Tensor], Tensor], pixels: Tensor) -> list[Tensor]:
+    """Returns the features as the only output."""
+    return [features(pixels)]
 
 
 @contextmanager

@@ -6,6 +6,8 @@ import argparse
 
 from accelerate import PartialState
 
+from modeling_esvit.embed.compiling import add_compile_argument
+from modeling_esvit.images.precision import add_dtype_argument, resolve_dtype
 from training.features.frozen_models import FrozenModel, load_frozen
 
 
@@ -19,16 +21,25 @@ def add_model_arguments(
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the model")
 
 
+def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the type in which the model computes, and whether it is compiled."""
+    add_dtype_argument(parser)
+    add_compile_argument(parser)
+
+
 def load_named_model(arguments: argparse.Namespace, n_last_blocks: int | None = None) -> FrozenModel:
-    """Loads the model that the arguments name, onto the device of this process.
+    """Loads the model that the arguments name, onto the device of this process, in the type that they name.
 
     Raises:
         FrozenModelError, NoImageModelError: see `load_frozen`.
     """
+    device = arguments.device or PartialState().device
     return load_frozen(
         arguments.model,
         n_last_blocks=n_last_blocks,
-        device=arguments.device or PartialState().device,
+        device=device,
+        dtype=resolve_dtype(arguments.dtype, device),
+        compile=arguments.compile,
         revision=arguments.revision,
         trust_remote_code=arguments.trust_remote_code,
     )

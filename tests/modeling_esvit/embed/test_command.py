@@ -104,7 +104,7 @@ def test_what_auto_means_here_is_said_and_kept_with_the_parts(folder, images, tm
 def test_two_processes_a_kill_and_one_process(folder, images, by_hand, tmp_path):
     output = tmp_path / "features.safetensors"
     command = ["modeling_esvit.embed", folder, str(images), "--output", str(output)]
-    command += ["--part_size", "1", "--batch_size", "1", "--device", "cpu", "--regions"]
+    command += ["--part_size", "1", "--batch_size", "1", "--device", "cpu", "--dtype", "float32", "--regions"]
     command = [*torchrun(2), "-m", *command]
     parts = tmp_path / "features.safetensors.parts"
     with psutil.Popen(command, env=make_environment()) as process:
