@@ -7,9 +7,9 @@ forward.expect(images=1_200_000, batch_size=64)
 for pixels in batches:                               # [B, 3, H, W]; the last one may be smaller
     features, *others = forward(pixels)
 
-"auto" times a few batches, forecasts what compiling costs and saves, says so in a line, and keeps the compiled model only
-if its first batches are faster. On a CPU the compiled model is also frozen: torch lays its weights out for the products.
-Features of the compiled and of the eager model differ by rounding.
+"auto" times a few batches, forecasts what compiling costs and saves, says so in a line, and keeps the compiled model
+only if its first batches are faster. On a CPU the compiled model is also frozen: torch lays its weights out for the
+products. Features of the compiled and of the eager model differ by rounding.
 """
 
 import argparse
