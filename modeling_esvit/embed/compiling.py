@@ -124,7 +124,7 @@ class BatchForward:
         self.has_declined = False
 
     def expect(self, images: int, batch_size: int) -> None:
-        """Announces how many images come, in batches of what size."""
+        """Notes how many images come, in batches of what size."""
         self.images = images
         if self.compiled is not None:
             return
@@ -164,7 +164,7 @@ class BatchForward:
         return outputs
 
     def decide(self) -> None:
-        """Goes on compiled if the images that are left repay it, else eagerly. Says which."""
+        """Chooses to go on compiled if the images that are left repay it, else eagerly, and says which."""
         gain = estimate_gain(self.model.device, self.model.dtype)
         saved = min(self.seconds) / self.size * (1 - 1 / gain)
         forecast = Forecast(estimate_seconds(self.model), saved, self.images)
@@ -174,7 +174,7 @@ class BatchForward:
         self.has_declined = not forecast.is_repaid
 
     def run_first_compiled(self, pixels: Tensor) -> Outputs:
-        """Compiles the model and computes a batch with it.
+        """Computes a batch with the model, compiling it first.
 
         Raises:
             CompileError: that is impossible, and the mode is "on".

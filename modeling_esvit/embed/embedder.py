@@ -109,7 +109,7 @@ class Embedder:
         return self.processor(image, return_tensors="pt")["pixel_values"][0]
 
     def expect(self, images: int, batch_size: int, regions: bool) -> None:
-        """Says how many images come, in batches of what size, so that compiling the model can be weighed."""
+        """Notes how many images come, in batches of what size, so that compiling the model can be weighed."""
         self.forwards[regions].expect(images, batch_size)
 
     def features(self, pixels: list[torch.Tensor], regions: bool) -> list[torch.Tensor]:
