@@ -113,6 +113,9 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
         patch_strides, sparse_stages, global_tokens:
             ViL, for each stage: the side of its patches in pixels or tokens (the first is `patch_size`), whether its
             attention is sparse (1) or full (0), and the number of its global tokens.
+        absolute_positions (`list[int]`, *optional*):
+            ViL, for each stage: whether it has position embeddings (1) or its attentions have position biases (0).
+            The default is biases in every stage.
         vil_mode (`int`, defaults to 0):
             The chunks that a local token sees in the sparse attention of ViL. 0: its own and the eight around it. -1:
             its own. Above 0: in training its own and one of the eight, drawn for each call; in evaluation as 0.
@@ -169,6 +172,7 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
     patch_paddings: list[int] | tuple[int, ...] = (2, 1, 1, 1)
     sparse_stages: list[int] | tuple[int, ...] = (1, 1, 0, 0)
     global_tokens: list[int] | tuple[int, ...] = (1, 1, 1, 0)
+    absolute_positions: list[int] | tuple[int, ...] | None = None
     vil_mode: int = 0
     vil_exact_window: bool = False
     vil_shared_weights: bool = True
@@ -242,6 +246,13 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
         """Returns whether a field differs from its default. A file holds lists instead of tuples."""
         value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
         return (tuple(value) if isinstance(value, list) else value) != default
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields, without `absolute_positions` if there are none: older files do not have this field."""
+        fields = super().to_dict()
+        if self.absolute_positions is None:
+            fields.pop("absolute_positions")
+        return fields
 
     def stage_widths(self) -> list[int]:
         """Returns the width C of each stage."""

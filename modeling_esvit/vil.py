@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
-from transformers import initialization as init
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .family import (
@@ -45,18 +44,11 @@ from .tokens import (
     to_map,
 )
 from .vil_attention import EsViTViLFullAttention, EsViTViLSparseAttention
+from .vil_embedding import EsViTViLEmbedding, find_construction_side, has_positions, make_embedding
 
 
 if TYPE_CHECKING:
     from .configuration_esvit import EsViTConfig
-
-
-def find_construction_side(config: "EsViTConfig", stage: int) -> int:
-    """Returns the side of the map of a stage, in tokens, at construction."""
-    side = config.image_size if isinstance(config.image_size, int) else config.image_size[0]
-    for stride in config.patch_strides[: stage + 1]:
-        side //= stride
-    return side
 
 
 def find_sequences(grids: list[Grid], num_global: int) -> list[Grid]:
@@ -80,40 +72,6 @@ def pool_sequences(sequences: torch.Tensor, grids: list[Grid], num_global: int) 
     return torch.cat([group[:, 0] if num_global else group.mean(dim=1) for group in groups])
 
 
-class EsViTViLEmbedding(nn.Module):
-    """Embeds patches of a map, cropped to a multiple of the patch size. Holds the global tokens."""
-
-    def __init__(self, config: "EsViTConfig", stage: int):
-        super().__init__()
-        widths = config.stage_widths()
-        patch_size = config.patch_strides[stage]
-        num_channels = widths[stage - 1] if stage else config.num_channels
-        self.num_global = config.global_tokens[stage]
-        if self.num_global:
-            self.cls_token = nn.Parameter(torch.empty(1, self.num_global, widths[stage]))
-        self.proj = nn.Conv2d(num_channels, widths[stage], patch_size, stride=patch_size)
-        self.norm_embed = nn.LayerNorm(widths[stage], eps=config.layer_norm_eps)
-
-    def init_weights(self, std: float) -> None:
-        if self.num_global:
-            init.trunc_normal_(self.cls_token, std=std)
-
-    def forward(self, maps: list[torch.Tensor]) -> tuple[torch.Tensor, list[Grid]]:
-        """Embeds one `[n, channels, height, width]` a group; returns packed local tokens and their grids."""
-        embedded = [self.proj(images).permute(0, 2, 3, 1) for images in maps]
-        grids = [(m.shape[0], m.shape[1], m.shape[2]) for m in embedded]
-        return self.norm_embed(pack_groups(embedded)), grids
-
-    def add_global_tokens(self, tokens: torch.Tensor, grids: list[Grid]) -> torch.Tensor:
-        """Turns packed local tokens into packed sequences."""
-        if not self.num_global:
-            return tokens
-        groups = [group.flatten(1, 2) for group in split_groups(tokens, grids)]
-        return pack_groups(
-            [torch.cat([self.cls_token.expand(group.shape[0], -1, -1), group], dim=1) for group in groups]
-        )
-
-
 class EsViTViLAttentionBlock(EsViTLayer):
     """Holds pre-normed attention, residual and under DropPath."""
 
@@ -122,13 +80,13 @@ class EsViTViLAttentionBlock(EsViTLayer):
         dim, heads = config.stage_widths()[stage], config.num_heads[stage]
         self.num_global = config.global_tokens[stage]
         self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
+        has_biases = not has_positions(config, stage)
         self.attn: EsViTViLSparseAttention | EsViTViLFullAttention
         if config.sparse_stages[stage]:
-            self.attn = EsViTViLSparseAttention(config, dim, heads, self.num_global)
+            self.attn = EsViTViLSparseAttention(config, dim, heads, self.num_global, has_biases)
         else:
-            self.attn = EsViTViLFullAttention(
-                config, dim, heads, self.num_global, find_construction_side(config, stage)
-            )
+            side = find_construction_side(config, stage)
+            self.attn = EsViTViLFullAttention(config, dim, heads, self.num_global, side, has_biases)
         self.drop_path = EsViTDropPath(drop_path)
 
     def forward(
@@ -173,7 +131,7 @@ class EsViTViLStage(EsViTStage, nn.ModuleList):
         blocks = [
             block(config, stage, rate) for rate in drop_path for block in (EsViTViLAttentionBlock, EsViTViLMLPBlock)
         ]
-        nn.ModuleList.__init__(self, [EsViTViLEmbedding(config, stage), *blocks])
+        nn.ModuleList.__init__(self, [make_embedding(config, stage), *blocks])
         self.num_global = config.global_tokens[stage]
 
     @property
@@ -301,8 +259,33 @@ def validate_stages(config: "EsViTConfig") -> None:
         raise ValueError(f"patch_size {config.patch_size} must be the first of patch_strides {config.patch_strides}.")
 
 
+def validate_positions(config: "EsViTConfig") -> None:
+    """Checks `absolute_positions`, if there are any."""
+    positions = config.absolute_positions
+    if positions is None:
+        return
+    require_stages(config, absolute_positions=positions)
+    if not {0, 1}.issuperset(positions):
+        raise ValueError(
+            f"absolute_positions {positions} must be 1 (position embeddings) or 0 (position biases) in every stage."
+        )
+    for stage, (has_any, width) in enumerate(zip(positions, config.stage_widths(), strict=True)):
+        if has_any and width % 2:
+            raise ValueError(
+                f"absolute_positions[{stage}] is 1, so half of the width is the row's and half the column's; the width "
+                f"{width} of stage {stage} must be even."
+            )
+
+
+def drop_unused_positions(config: "EsViTConfig") -> None:
+    """Sets `absolute_positions` to None if no stage has any, so that equal networks have equal fields."""
+    if config.absolute_positions is not None and list(config.absolute_positions) == [0] * len(config.depths):
+        config.absolute_positions = None
+
+
 def validate(config: "EsViTConfig") -> None:
     validate_stages(config)
+    validate_positions(config)
     if config.vil_mode not in range(-1, 9):
         raise ValueError(f"vil_mode must be -1, 0, or above 0 (at most 8), got {config.vil_mode}.")
     if config.vil_exact_window and config.vil_mode != 0:
@@ -338,14 +321,15 @@ VIL = Family(
     },
     options=(
         *(*NETWORK_OPTIONS, "window_size", "patch_size", "stage_dims", "patch_strides", "sparse_stages"),
-        *("global_tokens", "vil_mode", "vil_exact_window", "vil_shared_weights"),
+        *("global_tokens", "absolute_positions", "vil_mode", "vil_exact_window", "vil_shared_weights"),
     ),
     identity=(
         *("image_size", "num_channels", "embed_dim", "stage_dims", "depths", "num_heads", "window_size", "mlp_ratio"),
-        *("qkv_bias", "patch_strides", "sparse_stages", "global_tokens", "vil_shared_weights"),
+        *("qkv_bias", "patch_strides", "sparse_stages", "global_tokens", "absolute_positions", "vil_shared_weights"),
     ),
     token_grids=find_token_grids,
     validate=validate,
     unseen=list_unseen,
     attention_layouts=find_attention_layouts,
+    complete=drop_unused_positions,
 )

@@ -6,7 +6,8 @@
 
 `l` is the number of the stage, `h` its heads, `d` its width, `n` its blocks, `s` whether its attention is sparse, `g`
 the number of its global tokens, `p` the size of its patches, `f` the side of a chunk, `a` whether it adds position
-embeddings instead of position biases, `r` whether it also attends to pooled tokens.
+embeddings instead of position biases (1 unless the string says otherwise), `r` whether it also attends to pooled
+tokens, which is not supported.
 
 The one above is the published ViL: `vil-tiny` here, and vil_2262, after its blocks, in the original. Of its labels
 vil_1281 and vil_14121 no weights and no widths are known.
@@ -20,7 +21,6 @@ from .family import EsViTArchitectureError
 
 EXAMPLE = "l1,h3,d96,n2,s1,g1,p4,f7,a0_l2,h6,d192,n8,s0,g0,p2,f7,a0"  # of two stages
 DEFAULTS = {"h": 3, "d": 192, "n": 1, "s": 1, "g": 1, "p": 2, "f": 7, "a": 1, "r": 0}
-UNSUPPORTED = {"a": "position embeddings (a1)", "r": "attention to pooled tokens (r1)"}
 
 
 def is_architecture_string(name: str) -> bool:
@@ -42,9 +42,10 @@ def parse_stage(text: str, number: int) -> dict[str, int]:
         raise EsViTArchitectureError(
             f"Stage {number} is called {text.split(',')[0]!r}; it must start with 'l{number}'."
         )
-    for letter, meaning in UNSUPPORTED.items():
-        if values[letter]:
-            raise EsViTArchitectureError(f"Stage {number} has {meaning}, which are not supported; use {letter}0.")
+    if values["r"]:
+        raise EsViTArchitectureError(
+            f"Stage {number} attends to pooled tokens (r{values['r']}), which is not supported; use r0."
+        )
     return values
 
 
@@ -65,6 +66,7 @@ def parse_architecture(text: str) -> dict[str, Any]:
         "num_heads": [stage["h"] for stage in stages],
         "sparse_stages": [stage["s"] for stage in stages],
         "global_tokens": [stage["g"] for stage in stages],
+        "absolute_positions": [stage["a"] for stage in stages],
         "patch_size": stages[0]["p"],
         "patch_strides": [stage["p"] for stage in stages],
         "window_size": windows.pop(),

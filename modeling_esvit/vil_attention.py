@@ -99,22 +99,26 @@ class EsViTViLAttention(nn.Module):
     relative_position_index: torch.Tensor
 
     def __init__(self, config: "EsViTConfig", dim: int, num_heads: int, num_global: int, num_positions: int):
+        """Builds what is shared. `num_positions` is the number of local position biases, 0 for no biases at all."""
         super().__init__()
         self.config = config
         self.num_heads = num_heads
         self.num_global = num_global
+        self.has_biases = num_positions > 0
         self.scaling = (dim // num_heads) ** -0.5
         self.is_causal = False
         self.proj = nn.Linear(dim, dim)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
-        self.local_relative_position_bias_table = nn.Parameter(torch.empty(num_positions, num_heads))
-        if num_global:
+        if self.has_biases:
+            self.local_relative_position_bias_table = nn.Parameter(torch.empty(num_positions, num_heads))
+        if self.has_biases and num_global:
             self.g2l_relative_position_bias = nn.Parameter(torch.empty(2, num_heads, num_global))
             self.g2g_relative_position_bias = nn.Parameter(torch.empty(num_heads, num_global, num_global))
 
     def init_weights(self, std: float) -> None:
-        init.trunc_normal_(self.local_relative_position_bias_table, std=std)
-        if self.num_global:
+        if self.has_biases:
+            init.trunc_normal_(self.local_relative_position_bias_table, std=std)
+        if self.has_biases and self.num_global:
             init.trunc_normal_(self.g2l_relative_position_bias, std=std)
             init.trunc_normal_(self.g2g_relative_position_bias, std=std)
 
@@ -125,13 +129,20 @@ class EsViTViLAttention(nn.Module):
 
     def with_global_keys(self, bias: torch.Tensor) -> torch.Tensor:
         """Puts the biases of global keys before those of local ones, `[heads, L, K]`; queries are local."""
+        if not self.has_biases:
+            return F.pad(bias, (self.num_global, 0))
         if not self.num_global:
             return bias
         to_global = self.g2l_relative_position_bias[1].unsqueeze(1).expand(-1, bias.shape[1], -1)
         return torch.cat([to_global, bias], dim=-1)
 
     def attend(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, bias: torch.Tensor, output_attentions: bool
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        bias: torch.Tensor | None,
+        output_attentions: bool,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Attends with heads `[n, B, L, d]` and a bias `[1, B, L, K]`: `[n, L, B, d]`, and the weights if asked for."""
         function = attention_function(self.config, output_attentions)
@@ -142,15 +153,19 @@ class EsViTViLAttention(nn.Module):
 class EsViTViLFullAttention(EsViTViLAttention):
     """Computes dense attention over the global and local tokens of an image."""
 
-    def __init__(self, config: "EsViTConfig", dim: int, num_heads: int, num_global: int, side: int):
-        super().__init__(config, dim, num_heads, num_global, (2 * side - 1) ** 2)
+    def __init__(
+        self, config: "EsViTConfig", dim: int, num_heads: int, num_global: int, side: int, has_biases: bool = True
+    ):
+        super().__init__(config, dim, num_heads, num_global, (2 * side - 1) ** 2 if has_biases else 0)
         self.side = side
         self.qkv = nn.Linear(dim, 3 * dim, bias=config.qkv_bias)
-        self.register_buffer("relative_position_index", index_full_positions(side), persistent=False)
+        if has_biases:
+            self.register_buffer("relative_position_index", index_full_positions(side), persistent=False)
 
     def init_weights(self, std: float) -> None:
         super().init_weights(std)
-        init.copy_(self.relative_position_index, index_full_positions(self.side))
+        if self.has_biases:
+            init.copy_(self.relative_position_index, index_full_positions(self.side))
 
     def local_bias(self, num_local: int) -> torch.Tensor:
         """Returns the biases of local queries and keys, `[heads, T, T]`.
@@ -164,8 +179,10 @@ class EsViTViLFullAttention(EsViTViLAttention):
             return bias
         return F.interpolate(bias.unsqueeze(0), size=(num_local, num_local), mode="bicubic").squeeze(0)
 
-    def bias(self, num_local: int) -> torch.Tensor:
-        """Returns the biases of all queries and keys, `[1, heads, g + T, g + T]`."""
+    def bias(self, num_local: int) -> torch.Tensor | None:
+        """Returns the biases of all queries and keys, `[1, heads, g + T, g + T]`, if there are any."""
+        if not self.has_biases:
+            return None
         bias = self.with_global_keys(self.local_bias(num_local))
         if self.num_global:
             bias = torch.cat([self.global_bias(num_local), bias], dim=1)
@@ -191,8 +208,9 @@ class EsViTViLSparseAttention(EsViTViLAttention):
     window, what is more than W rows or columns from the query is hidden.
     """
 
-    def __init__(self, config: "EsViTConfig", dim: int, num_heads: int, num_global: int):
-        super().__init__(config, dim, num_heads, num_global, (4 * config.window_size - 1) ** 2)
+    def __init__(self, config: "EsViTConfig", dim: int, num_heads: int, num_global: int, has_biases: bool = True):
+        num_positions = (4 * config.window_size - 1) ** 2 if has_biases else 0
+        super().__init__(config, dim, num_heads, num_global, num_positions)
         self.window = config.window_size
         self.mode = config.vil_mode
         self.exact_window = config.vil_exact_window
@@ -203,11 +221,13 @@ class EsViTViLSparseAttention(EsViTViLAttention):
             self.query_global = nn.Linear(dim, dim, bias=config.qkv_bias)
             self.kv_global = nn.Linear(dim, 2 * dim, bias=config.qkv_bias)
             self.proj_global = nn.Linear(dim, dim)
-        self.register_buffer("relative_position_index", index_chunk_positions(self.window), persistent=False)
+        if has_biases:
+            self.register_buffer("relative_position_index", index_chunk_positions(self.window), persistent=False)
 
     def init_weights(self, std: float) -> None:
         super().init_weights(std)
-        init.copy_(self.relative_position_index, index_chunk_positions(self.window))
+        if self.has_biases:
+            init.copy_(self.relative_position_index, index_chunk_positions(self.window))
 
     def places(self, device: torch.device) -> list[Place]:
         """Returns the chunks that each query sees, by their places in the 3 x 3 around it."""
@@ -221,13 +241,16 @@ class EsViTViLSparseAttention(EsViTViLAttention):
         return direction + (direction >= OWN)
 
     def local_bias(self, places: list[Place]) -> torch.Tensor:
-        """Returns the biases of queries and keys of any chunk: `[heads, W**2, len(places) * W**2]`."""
+        """Returns the biases of queries and keys of any chunk, `[heads, W**2, len(places) * W**2]`; zeros for none."""
 
         def by_key(index: torch.Tensor) -> torch.Tensor:
             by_place = index.view(self.window**2, 9, self.window**2)
             return torch.cat([take(by_place, 1, place, 1) for place in places], dim=1).flatten(1)
 
-        bias = self.local_relative_position_bias_table[by_key(self.relative_position_index)].permute(2, 0, 1)
+        if self.has_biases:
+            bias = self.local_relative_position_bias_table[by_key(self.relative_position_index)].permute(2, 0, 1)
+        else:
+            bias = self.proj.weight.new_zeros(self.num_heads, self.window**2, len(places) * self.window**2)
         if self.exact_window:
             near = is_within_window(self.window).to(bias.device)
             bias = bias.masked_fill(~by_key(near), -torch.inf)
@@ -299,7 +322,7 @@ class EsViTViLSparseAttention(EsViTViLAttention):
         """
         queries = to_heads(query, 1, self.num_heads)[0]
         key, value = to_heads(keys, 2, self.num_heads)
-        bias = self.global_bias(keys.shape[1] - self.num_global).unsqueeze(0)
+        bias = self.global_bias(keys.shape[1] - self.num_global).unsqueeze(0) if self.has_biases else None
         output, weights = self.attend(queries, key, value, bias, output_attentions)
         return output.flatten(2), weights
 

@@ -4,6 +4,7 @@
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 
@@ -11,6 +12,13 @@ from modeling_esvit.configuration_esvit import EsViTArchitectureError, EsViTConf
 from modeling_esvit.conversion import ConversionError
 from modeling_esvit.conversion.original_families import ORIGINAL_FAMILIES, find_family, preview, shape_of
 from modeling_esvit.families import ARCHITECTURES, FAMILIES
+
+
+# Fields that tensors may not tell: in words, and how to give them.
+UNTOLD = {
+    "num_heads": ("the attention heads", "num_heads (--set num_heads=[1,3,6,12], say, with one for each stage)"),
+    "window_size": ("the side of a chunk", "window_size (--set window_size=7, say)"),
+}
 
 
 def infer_config(state_dict: Mapping[str, torch.Tensor], image_size: int | None = None, **overrides) -> EsViTConfig:
@@ -28,18 +36,14 @@ def infer_config(state_dict: Mapping[str, torch.Tensor], image_size: int | None 
     family = find_family(state_dict)
     if family is None:
         raise ConversionError(f"None of the tensors is of a known architecture: {preview(state_dict)}.")
-    check_supported(state_dict, family)
+    check_values(state_dict, family)
     fields = {
         "architecture": family,
         **ORIGINAL_FAMILIES[family].fields(state_dict, image_size),
         **infer_projection_heads(state_dict),
         **overrides,
     }
-    if not ORIGINAL_FAMILIES[family].has_heads and "num_heads" not in fields:
-        raise ConversionError(
-            f"Tensors do not tell the attention heads of a {FAMILIES[family].name} of width {fields['embed_dim']}; "
-            "give num_heads (--set num_heads=[1,3,6,12], say, with one for each stage)."
-        )
+    check_told(fields)
     try:
         config = EsViTConfig(**fields)
         name = find_published_name(config)
@@ -50,22 +54,29 @@ def infer_config(state_dict: Mapping[str, torch.Tensor], image_size: int | None 
         ) from error
 
 
-def check_supported(state_dict: Mapping[str, torch.Tensor], family: str) -> None:
-    """Checks that there are no tensors of networks that cannot be built here, and none without values.
+def check_values(state_dict: Mapping[str, torch.Tensor], family: str) -> None:
+    """Checks that all tensors have values, but for those that the original saves empty.
 
     Raises:
-        ConversionError: there are; the message names them.
+        ConversionError: some have none; the message names them.
     """
-    pattern = ORIGINAL_FAMILIES[family].unsupported
-    strange = [name for name in state_dict if pattern is not None and pattern.search(name)]
-    if strange:
-        raise ConversionError(
-            f"This {FAMILIES[family].name} adds position embeddings (a1), which are not supported: "
-            f"{', '.join(strange)}. Convert a network with position biases (a0)."
-        )
-    empty = [name for name, tensor in state_dict.items() if not tensor.numel()]
+    expected = ORIGINAL_FAMILIES[family].empty(state_dict)
+    empty = [name for name, tensor in state_dict.items() if not tensor.numel() and name not in expected]
     if empty:
         raise ConversionError(f"These tensors have no values: {', '.join(empty)}.")
+
+
+def check_told(fields: Mapping[str, Any]) -> None:
+    """Checks that no field is left that the tensors do not tell.
+
+    Raises:
+        ConversionError: some are; the message says how to give them.
+    """
+    untold = [name for name in UNTOLD if name in fields and fields[name] is None]
+    if untold:
+        parts, ways = (" and ".join(words) for words in zip(*(UNTOLD[name] for name in untold), strict=True))
+        family = FAMILIES[fields["architecture"]].name
+        raise ConversionError(f"Tensors do not tell {parts} of a {family} of width {fields['embed_dim']}; give {ways}.")
 
 
 def infer_projection_heads(state_dict: Mapping[str, torch.Tensor]) -> dict:

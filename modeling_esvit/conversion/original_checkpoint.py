@@ -253,8 +253,9 @@ def require_family(state_dict: Mapping[str, torch.Tensor], path: Path) -> str:
 
 
 def drop_derived(state_dict: dict[str, torch.Tensor], family: str) -> list[str]:
-    """Deletes the tensors that the model makes itself, and second names of others. Returns their names."""
+    """Deletes the tensors that the model makes itself, empty ones, and second names of others. Returns their names."""
     derived = [name for name in state_dict if ORIGINAL_FAMILIES[family].derived.search(name)]
+    derived += ORIGINAL_FAMILIES[family].empty(state_dict)
     derived += find_aliases(state_dict, ORIGINAL_FAMILIES[family].alias)
     for name in derived:
         del state_dict[name]

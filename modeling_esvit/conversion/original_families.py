@@ -130,28 +130,72 @@ def infer_image_size(
 def infer_vil(state_dict: Mapping[str, torch.Tensor], image_size: int | None) -> dict[str, Any]:
     stages = sorted({int(match[1]) for name in state_dict if (match := VIL_STAGE.match(name))})
     embeddings = [shape_of(state_dict, f"layer{stage}.0.proj.weight", 4) for stage in stages]
-    tables = [shape_of(state_dict, f"layer{stage}.*.local_relative_position_bias_table", 2) for stage in stages]
-    sparse = [any(fnmatchcase(name, f"layer{stage}.*.attn.kv.weight") for name in state_dict) for stage in stages]
     strides = [shape[2] for shape in embeddings]
-    sides = {math.prod(strides[: i + 1]): infer_window(tables[i][0]) for i in range(len(stages)) if not sparse[i]}
-    # Chunks of W have tables of (4 W - 1)^2 rows, as windows of 2 W have.
-    chunks = {infer_window(rows) // 2 for (rows, _), is_sparse in zip(tables, sparse, strict=True) if is_sparse}
+    sides = {math.prod(strides[: i + 1]): infer_vil_side(state_dict, stage) for i, stage in enumerate(stages)}
+    heads = [infer_vil_heads(state_dict, stage) for stage in stages]
     hidden, width = shape_of(state_dict, f"layer{stages[-1]}.*.mlp.fc1.weight", 2)
     return {
         **make_width_fields([shape[0] for shape in embeddings]),
-        **({"window_size": chunks.pop()} if chunks else {}),
-        "image_size": infer_vil_image_size(sides, image_size),
+        **infer_vil_window(state_dict, stages),
+        "image_size": infer_vil_image_size({pixels: side for pixels, side in sides.items() if side}, image_size),
         "num_channels": embeddings[0][1],
         "depths": [count_vil_blocks(state_dict, stage) for stage in stages],
-        "num_heads": [heads for _, heads in tables],
+        "num_heads": None if None in heads else heads,
         "patch_size": strides[0],
         "patch_strides": strides,
-        "sparse_stages": [int(is_sparse) for is_sparse in sparse],
+        "sparse_stages": [int(is_vil_sparse(state_dict, stage)) for stage in stages],
         "global_tokens": [count_global_tokens(state_dict, stage) for stage in stages],
+        "absolute_positions": [int(has_vil_positions(state_dict, stage)) for stage in stages],
         "mlp_ratio": infer_mlp_ratio(hidden, width),
         "qkv_bias": any(name.endswith((".attn.kv.bias", ".attn.qkv.bias")) for name in state_dict),
         "vil_shared_weights": not any(".attn.kv_global." in name for name in state_dict),
     }
+
+
+def has_vil_positions(state_dict: Mapping[str, torch.Tensor], stage: int) -> bool:
+    """Returns whether a stage has position embeddings, and so no tables of position biases."""
+    return f"layer{stage}.0.x_pos_embed" in state_dict
+
+
+def is_vil_sparse(state_dict: Mapping[str, torch.Tensor], stage: int) -> bool:
+    return any(fnmatchcase(name, f"layer{stage}.*.attn.kv.weight") for name in state_dict)
+
+
+def find_vil_table(state_dict: Mapping[str, torch.Tensor], stage: int) -> tuple[int, ...]:
+    """Returns the shape of the table of position biases of a stage: rows, heads."""
+    return shape_of(state_dict, f"layer{stage}.*.local_relative_position_bias_table", 2)
+
+
+def infer_vil_heads(state_dict: Mapping[str, torch.Tensor], stage: int) -> int | None:
+    """Returns the attention heads of a stage, which only a table of position biases tells."""
+    return None if has_vil_positions(state_dict, stage) else find_vil_table(state_dict, stage)[1]
+
+
+def infer_vil_side(state_dict: Mapping[str, torch.Tensor], stage: int) -> int | None:
+    """Returns the side of a stage's map at construction, if its tensors tell it."""
+    if has_vil_positions(state_dict, stage):
+        return shape_of(state_dict, f"layer{stage}.0.x_pos_embed", 3)[1]
+    return None if is_vil_sparse(state_dict, stage) else infer_window(find_vil_table(state_dict, stage)[0])
+
+
+def infer_vil_window(state_dict: Mapping[str, torch.Tensor], stages: list[int]) -> dict[str, int | None]:
+    """Returns the side of a chunk, None where no table of position biases tells it; nothing without sparse stages."""
+    sparse = [stage for stage in stages if is_vil_sparse(state_dict, stage)]
+    tables = [find_vil_table(state_dict, stage) for stage in sparse if not has_vil_positions(state_dict, stage)]
+    # Chunks of W have tables of (4 W - 1)^2 rows, as windows of 2 W have.
+    chunks = {infer_window(rows) // 2 for rows, _ in tables}
+    return {"window_size": chunks.pop() if chunks else None} if sparse else {}
+
+
+def find_empty_positions(state_dict: Mapping[str, torch.Tensor]) -> list[str]:
+    """Returns the names of empty position embeddings of global tokens, in stages that have no global tokens."""
+    prefixes = {f"layer{match[1]}.0." for name in state_dict if (match := VIL_STAGE.match(name))}
+    names = {
+        f"{prefix}cls_pos_embed"
+        for prefix in prefixes
+        if f"{prefix}x_pos_embed" in state_dict and f"{prefix}cls_token" not in state_dict
+    }
+    return [name for name in state_dict if name in names and not state_dict[name].numel()]
 
 
 def count_vil_blocks(state_dict: Mapping[str, torch.Tensor], stage: int) -> int:
@@ -195,7 +239,7 @@ def infer_vit(state_dict: Mapping[str, torch.Tensor], image_size: int | None) ->
         "num_channels": num_channels,
         "embed_dim": embed_dim,
         "depths": [len(blocks)],
-        **({} if embed_dim % VIT_HEAD_WIDTH else {"num_heads": [embed_dim // VIT_HEAD_WIDTH]}),
+        "num_heads": None if embed_dim % VIT_HEAD_WIDTH else [embed_dim // VIT_HEAD_WIDTH],
         "mlp_ratio": infer_mlp_ratio(hidden, width),
         "qkv_bias": any(name.endswith(".attn.qkv.bias") for name in state_dict),
     }
@@ -254,6 +298,7 @@ def infer_cvt(state_dict: Mapping[str, torch.Tensor], image_size: int | None) ->
         "depths": [sum(stage == other for other, _ in blocks) for stage in stages],
         "mlp_ratio": infer_mlp_ratio(hidden, width),
         "qkv_bias": any(name.endswith(".qkv.pw.bias") for name in state_dict),
+        "num_heads": None,
     }
     for published in CVT.variants.values():
         if all(published[name] == fields[name] for name in ("stage_dims", "depths")):
@@ -270,9 +315,9 @@ class OriginalFamily:
 
     keys: matches the start of the name of a tensor that this family alone has.
     derived: found in the names of tensors that are left out, as the model makes them itself.
-    fields: fields of a configuration, from the tensors and the construction size that the caller names.
-    has_heads: whether tensors tell the number of attention heads.
-    unsupported: found in the names of tensors of networks that there are in the original but not here.
+    fields: fields of a configuration, from the tensors and the construction size that the caller names; None for what
+        they do not tell.
+    empty: the names of tensors without values that the original saves for parts that a network does not have.
     alias: found in the names of tensors that may be second names of others, whose names lack it. These tensors are
         left out if all of them are.
     name: as people write it, if that is not the name of the family.
@@ -281,8 +326,7 @@ class OriginalFamily:
     keys: re.Pattern
     derived: re.Pattern
     fields: Callable[[Mapping[str, torch.Tensor], int | None], dict[str, Any]]
-    has_heads: bool = True
-    unsupported: re.Pattern | None = None
+    empty: Callable[[Mapping[str, torch.Tensor]], list[str]] = lambda state_dict: []
     alias: re.Pattern | None = None
     name: str | None = None
 
@@ -293,7 +337,6 @@ ORIGINAL_FAMILIES = {
         keys=re.compile(r"(cls_token|pos_embed)$|blocks\.\d+\."),
         derived=re.compile(r"(?!)"),
         fields=infer_vit,
-        has_heads=False,
     ),
     "auto": OriginalFamily(
         keys=re.compile(r"conv1\.|layer1\.0\.conv1\."),
@@ -310,14 +353,13 @@ ORIGINAL_FAMILIES = {
         keys=re.compile(r"layer1\.0\.(cls_token|proj\.|norm_embed\.)"),
         derived=re.compile(r"\.relative_position_index$"),
         fields=infer_vil,
-        unsupported=re.compile(r"\.(cls|x|y)_pos_embed$"),  # position embeddings, a1 in the original's strings
+        empty=find_empty_positions,
         alias=re.compile(r"_global(?=\.(weight|bias)$)"),
     ),
     "cvt": OriginalFamily(
         keys=re.compile(r"stage0\.0\."),
         derived=re.compile(r"\.rel_pos_idx$"),
         fields=infer_cvt,
-        has_heads=False,
     ),
 }
 NAMES = " or ".join(family.name or FAMILIES[key].name for key, family in ORIGINAL_FAMILIES.items())

@@ -72,6 +72,11 @@ FAMILIES = {
         {"architecture": "vil", "vil_mode": 1},
         width=64,
     ),
+    "vil positions": Family(
+        f"--architecture l1,h1,d8,p4,f3_l2,h1,d16,g0,f3,a0_l3,h2,d32,s0,f3_l4,h2,d64,s0,g0,f3 --image_size 64 {CROPS}",
+        {"architecture": "vil", "absolute_positions": [1, 0, 1, 1]},
+        width=64,
+    ),
     "vit": Family(
         "--architecture deit-tiny --patch_size 8 --image_size 32 --embed_dim 16 --depths 3 --num_heads 2",
         {"architecture": "vit"},
@@ -82,7 +87,7 @@ FAMILIES = {
     ),
     **{name: Family("", {"architecture": "auto"}, unchanged=UNCHANGED.get(name, ())) for name in BACKBONES},
 }
-FAST = ("cvt", "vil", "vit", "resnet", "dinov2", "pvt")
+FAST = ("cvt", "vil", "vil positions", "vit", "resnet", "dinov2", "pvt")
 WITH_STATISTICS = {"cvt": 4, "resnet": 17}  # and the number of their BatchNorms
 
 

@@ -47,7 +47,7 @@ MAPS = {"7x11": (7, 11), "3x3": (3, 3)}
 
 
 def sparse_attention(name: str, implementation: str) -> EsViTViLSparseAttention:
-    """Builds the attention of a golden variant; without position biases, all biases are zero."""
+    """Builds the attention of a golden variant."""
     variant = VARIANTS[name]
     config = EsViTConfig(
         architecture="vil",
@@ -56,11 +56,9 @@ def sparse_attention(name: str, implementation: str) -> EsViTViLSparseAttention:
         vil_shared_weights=variant["sharew"],
         attn_implementation=implementation,
     )
-    module = EsViTViLSparseAttention(config, dim=12, num_heads=2, num_global=variant["nglo"])
+    module = EsViTViLSparseAttention(config, 12, 2, variant["nglo"], has_biases=bool(variant["rpe"]))
     prefix = f"{name}.state."
     state = {key.removeprefix(prefix): value for key, value in golden_attention().items() if key.startswith(prefix)}
-    if not variant["rpe"]:
-        state |= {key: torch.zeros_like(bias) for key, bias in module.named_parameters() if "relative" in key}
     module.load_state_dict(state)
     return module
 

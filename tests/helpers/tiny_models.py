@@ -59,7 +59,7 @@ BACKBONES = {
 CODE = [
     *("attention.py", "auto_backbone.py", "backbone_probe.py", "batch_norm.py", "configuration_esvit.py", "cvt.py"),
     *("errors.py", "families.py", "family.py", "modeling_esvit.py", "projection_head.py", "pvt_backbone.py", "swin.py"),
-    *("tokens.py", "vil.py", "vil_architecture.py", "vil_attention.py", "vit.py", "windows.py"),
+    *("tokens.py", "vil.py", "vil_architecture.py", "vil_attention.py", "vil_embedding.py", "vit.py", "windows.py"),
 ]
 
 

@@ -3,9 +3,11 @@
 """The original's strings for a ViL, and what a configuration of one must satisfy."""
 
 import pytest
+import torch
 from huggingface_hub.errors import StrictDataclassError
 
-from modeling_esvit import EsViTArchitectureError, EsViTConfig
+from modeling_esvit import EsViTArchitectureError, EsViTConfig, EsViTModel
+from modeling_esvit.vil_embedding import EsViTViLPositionedEmbedding
 
 
 PUBLISHED = (
@@ -16,6 +18,38 @@ PUBLISHED = (
 
 def test_published_string():
     assert EsViTConfig.from_architecture(PUBLISHED, drop_path_rate=0.1) == EsViTConfig.from_architecture("vil-tiny")
+
+
+def test_position_embeddings_are_the_default_of_a_string():
+    """The string that stands in the file of the original's smaller ViL, and its number of parameters there."""
+    config = EsViTConfig.from_architecture(
+        "l1,h3,d96,n1,s1,g1,p4,f7_l2,h3,d192,n2,s1,g1,p2,f7_l3,h6,d384,n8,s0,g1,p2,f7_l4,h12,d768,n1,s0,g0,p2,f7"
+    )
+    assert config.absolute_positions == [1, 1, 1, 1]
+    with torch.device("meta"):
+        model = EsViTModel(config)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 23_866_752
+    assert not [name for name, _ in [*model.named_parameters(), *model.named_buffers()] if "relative" in name]
+    assert all(parameter.numel() for parameter in model.parameters())
+
+
+def test_stages_with_and_without_position_embeddings(tmp_path):
+    config = EsViTConfig.from_architecture("l1,a1_l2,a0,g0_l3,s0,a0_l4,g0,s0,a1", image_size=64)
+    config.save_pretrained(tmp_path)
+    assert EsViTConfig.from_pretrained(tmp_path).absolute_positions == config.absolute_positions == [1, 0, 0, 1]
+    with torch.device("meta"):
+        stages = EsViTModel(config).encoder.stages()
+    assert [isinstance(stage.embedding, EsViTViLPositionedEmbedding) for stage in stages] == [True, False, False, True]
+    assert [stage[1].attn.has_biases for stage in stages] == [False, True, True, False]
+
+
+def test_a_file_without_position_embeddings_does_not_name_them(tmp_path):
+    """So that it is the file of versions that did not know them."""
+    config = EsViTConfig.from_architecture("vil-tiny", absolute_positions=[0, 0, 0, 0])
+    assert config == EsViTConfig.from_architecture("vil-tiny") and config.absolute_positions is None
+    config.save_pretrained(tmp_path)
+    assert "absolute_positions" not in (tmp_path / "config.json").read_text()
+    assert EsViTConfig.from_pretrained(tmp_path).absolute_positions is None
 
 
 def test_widths_that_do_not_double_and_defaults():
@@ -32,9 +66,8 @@ def test_widths_that_do_not_double_and_defaults():
     [
         ("l1,h3,d96,x2,a0", "'x2' in stage 1"),
         ("l1,a0_l3,a0", "must start with 'l2'"),
-        ("l1,h3,d96,a1", "position embeddings"),
-        ("l1,h3,d96", "position embeddings"),  # the default
-        ("l1,a0,r1", "pooled tokens"),
+        ("l1,a0,r1", r"Stage 1 attends to pooled tokens \(r1\), which is not supported; use r0"),
+        ("l1,a2", r"absolute_positions \[2\] must be 1"),
         ("l1,a0,f7_l2,a0,f9", "different sides"),
     ],
 )

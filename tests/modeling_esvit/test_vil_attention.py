@@ -12,18 +12,19 @@ from modeling_esvit.vil_attention import OWN, EsViTViLSparseAttention
 from tests.benchmarks.reference_vil import dense_attention
 
 
-def sparse_attention(num_global: int, window: int = 3) -> EsViTViLSparseAttention:
+def sparse_attention(num_global: int, window: int = 3, has_biases: bool = True) -> EsViTViLSparseAttention:
     torch.manual_seed(0)
     config = EsViTConfig(window_size=window, attn_implementation="eager")
-    module = EsViTViLSparseAttention(config, dim=8, num_heads=2, num_global=num_global).double()
+    module = EsViTViLSparseAttention(config, 8, 2, num_global, has_biases).double()
     for parameter in module.parameters():
         torch.nn.init.normal_(parameter)
     return module
 
 
+@pytest.mark.parametrize("has_biases", [True, False])
 @pytest.mark.parametrize("height, width, num_global", [(9, 9, 1), (10, 4, 2), (2, 13, 0), (1, 1, 1)])
-def test_equal_to_dense_attention(height, width, num_global):
-    module = sparse_attention(num_global)
+def test_equal_to_dense_attention(height, width, num_global, has_biases):
+    module = sparse_attention(num_global, has_biases=has_biases)
     tokens = torch.randn(2, num_global + height * width, 8, dtype=torch.float64, requires_grad=True)
     factor = torch.randn_like(tokens)
     gradients = []

@@ -22,6 +22,7 @@ CONFIGS = {
     "vil": lambda: EsViTConfig(**VIL),
     "vil exact": lambda: EsViTConfig(**VIL, vil_exact_window=True),
     "vil own": lambda: EsViTConfig(**VIL, vil_mode=-1),
+    "vil positions": lambda: EsViTConfig(**VIL, absolute_positions=[1] * len(VIL["depths"])),
     "cvt": lambda: tiny_config(window_size=3),
     "vit": lambda: EsViTConfig.from_architecture("deit-tiny", image_size=64, embed_dim=8, depths=[2], num_heads=[2]),
     "dinov2": lambda: EsViTConfig(architecture="auto", backbone_config={**DINO, "image_size": 64}),
@@ -103,7 +104,7 @@ def test_swin_maps_show_what_outputs_depend_on(stage, block, size):
         assert torch.equal(support, dependence[token]), token
 
 
-@pytest.mark.parametrize("name", ["vil", "vil exact", "vil own"])
+@pytest.mark.parametrize("name", ["vil", "vil exact", "vil own", "vil positions"])
 def test_vil_maps_show_what_outputs_depend_on(name):
     """Chunks of 3 and their neighbours, on a map of 10 x 8 tokens. Through global tokens nothing goes in one block."""
     model = make_model(name)

@@ -40,7 +40,11 @@ def random_model(config: EsViTConfig) -> EsViTModel:
     return model
 
 
+POSITIONS = {**VIL, "global_tokens": [1, 0], "absolute_positions": [1, 1]}
 CONVNEXT = {"model_type": "convnextv2", "hidden_sizes": [8, 16, 24, 32], "depths": [1, 1, 1, 1]}
+
+
+SLOW = ("vil", "vil positions", "convnextv2")
 
 
 def backbone_of_transformers(fields: dict) -> dict:
@@ -51,6 +55,7 @@ FAMILIES = {
     "cvt": (CVT, (32, 48)),
     "swin": (SWIN, (36, 52)),
     "vil": (VIL, None),
+    "vil positions": (POSITIONS, (40, 72)),
     "vit": (VIT, (24, 40)),
     "resnet": (backbone_of_transformers(RESNET_BASIC), (32, 64)),
     "convnextv2": (backbone_of_transformers(CONVNEXT), (64, 36)),
@@ -77,6 +82,7 @@ def assert_equal(ours, view, regions):
     [
         pytest.param(SWIN, None, id="swin"),
         pytest.param(VIL, (40, 72), id="vil", marks=pytest.mark.slow),
+        pytest.param(POSITIONS, None, id="vil positions", marks=pytest.mark.slow),
         pytest.param(VIT, (24, 40), id="vit", marks=pytest.mark.slow),
         pytest.param(CVT, (32, 48), id="cvt", marks=pytest.mark.slow),
         pytest.param(backbone_of_transformers(RESNET_BASIC), (32, 64), id="resnet", marks=pytest.mark.slow),
@@ -98,7 +104,7 @@ def test_onnx_of_any_batch(saved, tmp_path, fields, size):
 
 
 @pytest.mark.parametrize(
-    "family", [pytest.param(name, marks=pytest.mark.slow if name in ("vil", "convnextv2") else ()) for name in FAMILIES]
+    "family", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in FAMILIES]
 )
 def test_program_of_any_batch(saved, tmp_path, family):
     fields, size = FAMILIES[family]

@@ -18,12 +18,12 @@ from .common import EsViTBackboneTestMixin, EsViTHierarchicalTester, EsViTModelT
 
 
 class EsViTViLModelTester(EsViTHierarchicalTester):
-    """Describes two sparse stages in chunks of 3 x 3 tokens, and a full one."""
+    """Describes two sparse stages in chunks of 3 x 3 tokens, the second with position embeddings, and a full one."""
 
     window_size = 3
     fields = {
         **{"architecture": "vil", "patch_size": 2, "patch_strides": [2, 2, 2], "vil_mode": 1},
-        **{"sparse_stages": [1, 1, 0], "global_tokens": [1, 2, 0]},
+        **{"sparse_stages": [1, 1, 0], "global_tokens": [1, 2, 0], "absolute_positions": [0, 1, 0]},
     }
 
 
