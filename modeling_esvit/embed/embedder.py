@@ -8,7 +8,8 @@ features = embed(Embedder.from_pretrained("org/esvit-swin-b"), ["photographs/"])
 features.names, features.view  # N names, and an array [N, C]
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ from modeling_esvit.embed.engine import (
     load_ahead,
     view_features,
 )
-from modeling_esvit.embed.files import Features, OutputError, Parts, concatenate, load_features, merge_parts
+from modeling_esvit.embed.files import Features, OutputError, concatenate, load_features
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.images.models import fingerprint, load_image_model
 from modeling_esvit.images.precision import AUTO, resolve_dtype
@@ -38,6 +39,7 @@ try:
     from tqdm.auto import tqdm
 
     from modeling_esvit.embed.inputs import Images, find_images, load_input
+    from modeling_esvit.embed.parts import Parts, cut_rows, make_parts, merge_parts
 except ModuleNotFoundError as error:
     raise ImportError(f"this needs the package {error.name}: pip install 'esvit[embed]'") from error
 
@@ -141,30 +143,43 @@ def resize(processor: Any, side: int) -> None:
         processor.size = {"height": side, "width": side}
 
 
-def embed_part(
-    embedder: Embedder,
-    images: Images,
-    indices: Sequence[int],
-    *,
-    regions: bool,
-    batch_size: int,
-    num_threads: int,
-    bar: tqdm,
-) -> Features:
-    """Returns the features of some images.
+@dataclass(frozen=True)
+class PartEmbedder:
+    """Computes the features of some of many images.
 
-    Raises:
-        FeatureError: a feature is not finite, or the model has none.
+    Attributes:
+        regions: whether to keep the features of the regions, too.
+        batch_size: images that the model takes at a time.
+        num_threads: threads that read, decode and resize images.
     """
-    loaded = load_ahead(
-        iter(indices), partial(load_input, images, embedder.prepare), batch_size=batch_size, threads=num_threads
-    )
-    found = extract(loaded, partial(embed_batch, embedder, regions), batch_size=batch_size, after_batch=bar.update)
-    for features in found.outputs:
-        check_finite(features, found.names.__getitem__, features.dtype)
-    arrays = [copy_to_host(features) for features in found.outputs]
-    view = arrays[0] if arrays else np.empty((0, 0), np.float32)
-    return Features(found.names, view, arrays[1] if len(arrays) > 1 else None, found.unreadable)
+
+    embedder: Embedder
+    images: Images
+    regions: bool
+    batch_size: int
+    num_threads: int
+
+    def expect(self, images: int) -> None:
+        """Notes how many images this process computes in all, see [`Embedder.expect`]."""
+        self.embedder.expect(images, self.batch_size, self.regions)
+
+    def read(self, rows: range) -> Iterator[LoadedImage]:
+        load = partial(load_input, self.images, self.embedder.prepare)
+        return load_ahead(iter(rows), load, batch_size=self.batch_size, threads=self.num_threads)
+
+    def make_part(self, images: Iterator[LoadedImage], after_batch: Callable[[int], object]) -> Features:
+        """Returns the features of the images.
+
+        Raises:
+            FeatureError: a feature is not finite, or the model has none.
+        """
+        compute = partial(embed_batch, self.embedder, self.regions)
+        found = extract(images, compute, batch_size=self.batch_size, after_batch=after_batch)
+        for features in found.outputs:
+            check_finite(features, found.names.__getitem__, features.dtype)
+        arrays = [copy_to_host(features) for features in found.outputs]
+        view = arrays[0] if arrays else np.empty((0, 0), np.float32)
+        return Features(found.names, view, arrays[1] if len(arrays) > 1 else None, found.unreadable)
 
 
 def embed_batch(embedder: Embedder, regions: bool, images: list[LoadedImage]) -> list[torch.Tensor]:
@@ -199,10 +214,10 @@ def embed(
         OutputError: no image can be read.
     """
     images = find_images(inputs, image_column)
-    options: dict[str, Any] = {"regions": regions, "batch_size": batch_size, "num_threads": num_threads}
-    embedder.expect(len(images), batch_size, regions)
+    maker = PartEmbedder(embedder, images, regions, batch_size, num_threads)
+    maker.expect(len(images))
     with tqdm(total=len(images), unit="image", desc="embed") as bar:
-        return concatenate([embed_part(embedder, images, range(len(images)), **options, bar=bar)])
+        return concatenate([maker.make_part(maker.read(range(len(images))), bar.update)])
 
 
 def embed_to_file(
@@ -228,20 +243,13 @@ def embed_to_file(
     """
     state = PartialState(cpu=embedder.model.device.type == "cpu")
     parts = Parts(output, settings | {"regions": regions, "images": len(images), "part_size": part_size})
-    with state.main_process_first():
-        parts.begin()
-    count = -(-len(images) // part_size)
-    own = [number for number in range(count)[state.process_index :: state.num_processes] if not parts.is_done(number)]
-    ranges = {number: range(number * part_size, min((number + 1) * part_size, len(images))) for number in own}
-    total = sum(map(len, ranges.values()))
-    options: dict[str, Any] = {"regions": regions, "batch_size": batch_size, "num_threads": num_threads}
-    embedder.expect(total, min(batch_size, part_size), regions)
-    with tqdm(total=total, unit="image", desc="embed", disable=not state.is_main_process, dynamic_ncols=True) as bar:
-        for number, indices in ranges.items():
-            parts.write(number, embed_part(embedder, images, indices, **options, bar=bar))
+    parts.begin()
+    rows = cut_rows(len(images), part_size)
+    maker = PartEmbedder(embedder, images, regions, min(batch_size, part_size), num_threads)
+    make_parts(parts, rows, maker.read, maker.make_part, expect=maker.expect, description="embed")
     state.wait_for_everyone()
     if state.is_main_process:
-        unreadable = merge_parts(parts, count, output)
+        unreadable = merge_parts(parts, len(rows), output)
         parts.delete()
         print(summarise(len(images), unreadable, output))
     state.wait_for_everyone()

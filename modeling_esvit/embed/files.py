@@ -1,14 +1,8 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Keeps features on disk.
-
-While `embed` runs they are in parts, `OUTPUT.parts/part-00000000.safetensors` and so on, of the next `part_size` images
-each. Any number of processes can make them, in any order, and a stopped run lacks only some. In the end they are merged
-into `OUTPUT`, in the format of its suffix.
-"""
+"""Writes features into one file, and loads them: parquet, npz or safetensors, as the suffix says."""
 
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +14,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.storage.atomic import replace_file, write_text
 
 
 FORMATS = (".parquet", ".npz", ".safetensors")
@@ -68,64 +61,6 @@ def concatenate(parts: list[Features]) -> Features:
     )
 
 
-class Parts:
-    """Holds the parts of one output. A run whose `settings` differ does not continue them."""
-
-    def __init__(self, output: Path, settings: dict[str, Any]):
-        self.folder = output.with_name(output.name + ".parts")
-        self.settings = json.loads(json.dumps(settings))
-
-    def begin(self) -> None:
-        """Makes the folder, or checks that its parts can be continued.
-
-        Raises:
-            OutputError: the folder holds parts that were made with other settings.
-        """
-        file = self.folder / "settings.json"
-        if not file.exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_text(file, json.dumps(self.settings, indent=2), shared=True)
-            return
-        found = json.loads(file.read_text())
-        changed = [f"{name} was {found.get(name)!r} and is {value!r}" for name, value in self.settings.items()
-                   if found.get(name) != value]  # fmt: skip
-        if changed:
-            raise OutputError(
-                f"{self.folder} holds features of another call: {'; '.join(changed)}. Call as before, delete the "
-                "folder, or name another output."
-            )
-
-    def path(self, number: int) -> Path:
-        return self.folder / f"part-{number:08d}.safetensors"
-
-    def is_done(self, number: int) -> bool:
-        return self.path(number).exists()
-
-    def write(self, number: int, features: Features) -> None:
-        metadata = {"names": json.dumps(features.names), "unreadable": json.dumps(features.unreadable)}
-        with replace_file(self.path(number)) as partial:
-            save_file(features.arrays() if features.names else {}, partial, metadata=metadata)
-
-    def read(self, number: int) -> Features:
-        """Reads a part.
-
-        Raises:
-            OutputError: the file is damaged.
-        """
-        path = self.path(number)
-        try:
-            with safe_open(path, framework="np") as file:
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
-                metadata = file.metadata()
-        except (SafetensorError, OSError) as error:
-            raise OutputError(f"{path} is damaged ({error}). Delete it; the same call makes it anew.") from error
-        names, unreadable = json.loads(metadata["names"]), json.loads(metadata["unreadable"])
-        return Features(names, arrays.get("view", np.empty((0, 0))), arrays.get("regions"), unreadable)
-
-    def delete(self) -> None:
-        shutil.rmtree(self.folder)
-
-
 def check_output(output: Path, overwrite: bool) -> None:
     """Checks that an output can be written.
 
@@ -138,24 +73,6 @@ def check_output(output: Path, overwrite: bool) -> None:
         raise OutputError(f"{output} is a folder; name a file in it.")
     if output.exists() and not overwrite:
         raise OutputError(f"{output} exists already: name another file, or pass --overwrite.")
-
-
-def merge_parts(parts: Parts, count: int, output: Path) -> dict[str, str]:
-    """Writes `output` from parts 0 .. count - 1. Parquet is written part by part; the other formats pass through memory
-    as a whole. Returns what could not be read, and lists it beside the output (`OUTPUT.unreadable.txt`).
-    """
-    with replace_file(output) as partial:
-        if output.suffix == ".parquet":
-            unreadable = write_parquet((parts.read(number) for number in range(count)), partial)
-        else:
-            features = concatenate([parts.read(number) for number in range(count)])
-            unreadable = features.unreadable
-            write_arrays(features, partial, output.suffix)
-    report = output.with_name(output.name + ".unreadable.txt")
-    report.unlink(missing_ok=True)
-    if unreadable:
-        write_text(report, "".join(f"{name}\t{reason}\n" for name, reason in unreadable.items()))
-    return unreadable
 
 
 def write_arrays(features: Features, path: Path, suffix: str) -> None:

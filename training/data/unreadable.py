@@ -2,10 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Counts the images of a source that cannot be read, and ends the work when there are too many."""
 
+import logging
 from collections.abc import Mapping
+
+from accelerate import PartialState
 
 from modeling_esvit.errors import EsViTError
 
+
+logger = logging.getLogger(__name__)
 
 # A few bad files never end a run, however small the source.
 TOLERATED_UNREADABLE = 10
@@ -39,6 +44,11 @@ class SkipLog:
                 f"more than {self._limit:.0f} of {self._num_images} images cannot be read; remove or repair them, or "
                 f"raise max_unreadable. {self.summary()}"
             )
+
+    def warn(self) -> None:
+        """Logs the summary as a warning, on the main process, if there are any unreadable images."""
+        if self.skipped and PartialState().is_main_process:
+            logger.warning(self.summary())
 
     def summary(self, max_names: int = 20) -> str:
         """Returns one line for each skipped image, or an empty text."""

@@ -19,20 +19,17 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from accelerate.utils import gather_object
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from modeling_esvit.embed.engine import LoadedImage, check_finite, extract, stack_pixels
-from modeling_esvit.embed.files import Features, OutputError, Parts
+from modeling_esvit.embed.files import Features
+from modeling_esvit.embed.parts import Parts, cut_rows, make_parts
 from training.data.identity import identify_source
 from training.data.sources import DatasetSource, EmptySourceError, FolderSource, ImageSource
 from training.data.unreadable import SkipLog
@@ -93,25 +90,16 @@ class FeatureBank:
         return MappedChunks(self, bounds)
 
     def tensor(self, name: str, number: int) -> Tensor:
-        with self.open_part(number) as file:
+        with self.parts.open(number, "pt") as file:
             return file.get_tensor(name)
 
     def has_images(self, number: int) -> bool:
-        with self.open_part(number) as file:
+        with self.parts.open(number, "pt") as file:
             return "view" in file.keys()  # noqa: SIM118  (not a mapping)
 
     def metadata(self, number: int) -> dict[str, str]:
-        with self.open_part(number) as file:
+        with self.parts.open(number, "pt") as file:
             return file.metadata()
-
-    @contextmanager
-    def open_part(self, number: int) -> Iterator[Any]:
-        path = self.parts.path(number)
-        try:
-            with safe_open(path, framework="pt") as file:
-                yield file
-        except (SafetensorError, OSError) as error:
-            raise OutputError(f"{path} is damaged ({error}). Delete it; the same call makes it anew.") from error
 
 
 class MappedChunks(Sequence[Tensor]):
@@ -125,7 +113,7 @@ class MappedChunks(Sequence[Tensor]):
 
     def __getitem__(self, index: Any) -> Any:
         number, start, stop = self._bounds[index]
-        with self._bank.open_part(number) as file:
+        with self._bank.parts.open(number, "pt") as file:
             return file.get_slice("view")[start:stop]
 
 
@@ -164,16 +152,16 @@ def make_bank(
             the data or the model cannot be used.
         OutputError: a part is damaged.
     """
-    state, images = PartialState(), LabelledImages(source, model.transform)
+    images = LabelledImages(source, model.transform)
     settings = {**model.settings, "data": checksum(source_identity(source)), "part_size": part_size}
     parts = Parts(folder / f"{file_name(data)}-{checksum(settings)}", settings)
-    with state.main_process_first():
-        parts.begin()
-    count = -(-len(images) // part_size)
-    options = {"batch_size": batch_size, "num_threads": num_threads, "part_size": part_size}
+    parts.begin()
+    rows = cut_rows(len(images), part_size)
+    maker = BankPartMaker(model, images, min(batch_size, part_size), num_threads, SkipLog(len(images)))
+    name = f"features of {parts.folder.stem}"
     with fail_together():
-        extract_parts(model, images, parts, find_own_parts(count, parts, state), **options)
-    bank = FeatureBank(parts, count, source.class_names)
+        make_parts(parts, rows, maker.read, maker.make_part, expect=maker.expect, description=name)
+    bank = FeatureBank(parts, len(rows), source.class_names)
     log_unreadable(bank, images)
     if not len(bank):
         raise EmptySourceError(f"none of the {len(images)} images can be read, {images.name(0)} to begin with.")
@@ -193,63 +181,37 @@ def fail_together() -> Iterator[None]:
         raise errors[0]
 
 
-def find_own_parts(count: int, parts: Parts, state: PartialState) -> list[int]:
-    """Returns the missing parts that this process makes: neighbours, so that a stream is read in one go."""
-    share = -(-count // state.num_processes)
-    mine = range(count)[state.process_index * share : (state.process_index + 1) * share]
-    return [number for number in mine if not parts.is_done(number)]
+@dataclass(frozen=True)
+class BankPartMaker:
+    """Computes the features of some of many labelled images, and counts those that cannot be read."""
 
+    model: FrozenModel
+    images: LabelledImages
+    batch_size: int
+    num_threads: int
+    skipped: SkipLog
 
-def find_spans(numbers: list[int]) -> Iterator[range]:
-    """Yields increasing numbers as ranges of neighbours."""
-    for _, group in groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
-        neighbours = [number for _, number in group]
-        yield range(neighbours[0], neighbours[-1] + 1)
+    def expect(self, images: int) -> None:
+        """Notes how many images this process computes in all, see [`BatchForward.expect`]."""
+        self.model.forward.expect(images, self.batch_size)
 
+    def read(self, rows: range) -> Iterator[LoadedImage]:
+        return self.images.read(self.images.items(rows), self.batch_size, self.num_threads)
 
-def extract_parts(
-    model: FrozenModel,
-    images: LabelledImages,
-    parts: Parts,
-    numbers: list[int],
-    *,
-    batch_size: int,
-    num_threads: int,
-    part_size: int,
-) -> None:
-    skipped = SkipLog(len(images))
-    rows = {number: range(number * part_size, min((number + 1) * part_size, len(images))) for number in numbers}
-    model.forward.expect(sum(map(len, rows.values())), min(batch_size, part_size))
-    with tqdm(
-        desc=f"features of {parts.folder.stem}",
-        total=sum(map(len, rows.values())),
-        unit="image",
-        disable=not PartialState().is_main_process,
-        dynamic_ncols=True,
-    ) as bar:
-        for span in find_spans(numbers):
-            items = images.items(range(rows[span[0]].start, rows[span[-1]].stop))
-            loaded = images.read(items, batch_size, num_threads)
-            for number in span:
-                part = extract_part(model, islice(loaded, len(rows[number])), batch_size, bar.update)
-                skipped.add(part.unreadable)
-                parts.write(number, part)
+    def make_part(self, images: Iterator[LoadedImage], after_batch: Callable[[int], object]) -> LabelledFeatures:
+        """Returns the features of the images.
 
-
-def extract_part(
-    model: FrozenModel, images: Iterator[LoadedImage], batch_size: int, after_batch: Callable[[int], object]
-) -> LabelledFeatures:
-    """Returns the features of the images of a part.
-
-    Raises:
-        FeatureError: a feature is not finite; the message names the first such image.
-    """
-    compute = partial(compute_features, model)
-    found = extract(images, compute, batch_size=batch_size, after_batch=after_batch)
-    view = found.outputs[0].float().cpu() if found.outputs else torch.empty(0, 0)
-    check_finite(view, found.names.__getitem__, model.model.dtype)
-    labels = np.array(found.labels, dtype=np.int64)
-    return LabelledFeatures(found.names, view.numpy(), None, found.unreadable, labels=labels)
+        Raises:
+            FeatureError: a feature is not finite; the message names the first such image.
+            TooManyUnreadableImagesError: more images than `SkipLog` allows cannot be read.
+        """
+        compute = partial(compute_features, self.model)
+        found = extract(images, compute, batch_size=self.batch_size, after_batch=after_batch)
+        view = found.outputs[0].float().cpu() if found.outputs else torch.empty(0, 0)
+        check_finite(view, found.names.__getitem__, self.model.model.dtype)
+        self.skipped.add(found.unreadable)
+        labels = np.array(found.labels, dtype=np.int64)
+        return LabelledFeatures(found.names, view.numpy(), None, found.unreadable, labels=labels)
 
 
 def compute_features(model: FrozenModel, images: list[LoadedImage]) -> list[Tensor]:
@@ -265,5 +227,4 @@ def log_unreadable(bank: FeatureBank, images: LabelledImages) -> None:
     skipped = SkipLog(len(images))
     for number in range(bank.count):
         skipped.add(json.loads(bank.metadata(number)["unreadable"]))
-    if skipped.skipped and PartialState().is_main_process:
-        logger.warning(skipped.summary())
+    skipped.warn()

@@ -3,7 +3,6 @@
 """Computes the view features of a labelled source of images; all processes share the work."""
 
 import itertools
-import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -31,8 +30,6 @@ from training.data.shard_stream import ShardStream
 from training.data.sources import EmptySourceError, ImageSource
 from training.data.unreadable import SkipLog
 
-
-logger = logging.getLogger(__name__)
 
 UNREADABLE = -2  # the label of an image that cannot be read
 LONGEST = 16  # times its shorter side: what is longer is cut before it is resized
@@ -65,6 +62,11 @@ def evaluation_transform(processor: Any) -> Transform:
     return partial(_transform, processor=processor)
 
 
+def list_items(source: ImageSource, rows: range) -> Iterator[Any]:
+    """Returns the items of neighbouring images. A stream reads ahead, and each row group once."""
+    return source.rows(rows.start, rows.stop) if isinstance(source, ShardStream) else iter(rows)
+
+
 class LabelledImages:
     """Prepares the labelled images of a source of any kind for a model, in the source's own order.
 
@@ -81,8 +83,8 @@ class LabelledImages:
         return len(self.source)
 
     def items(self, rows: range) -> Iterator[Any]:
-        """Returns what `load` takes, for neighbouring images. A stream reads ahead, and each row group once."""
-        return self.source.rows(rows.start, rows.stop) if isinstance(self.source, ShardStream) else iter(rows)
+        """Returns the items of neighbouring images, for `load`."""
+        return list_items(self.source, rows)
 
     def name(self, index: int) -> str:
         return self.source.read(next(self.items(range(index, index + 1)))).identity()
@@ -198,8 +200,7 @@ def readable_features(model: Any, source: ImageSource, transform: Transform, **o
     skipped = SkipLog(len(images))
     for index in (~readable).nonzero()[:, 0].tolist():
         skipped.add({images.name(index): images.name(index)})
-    if skipped.skipped and PartialState().is_main_process:
-        logger.warning(skipped.summary())
+    skipped.warn()
     rows = readable.nonzero()[:, 0].tolist()
     check_finite(features[readable], lambda row: images.name(rows[row]), model.dtype)
     return features[readable], labels[readable]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from modeling_esvit.analysis.token_places import Size
-from modeling_esvit.embed.files import Parts
+from modeling_esvit.embed.parts import Parts
 from training.data.sources import ImageSource
 from training.features.frozen_models import FrozenModel, find_training_view
 from training.features.regions import Grid, even_grid, region_features, region_side

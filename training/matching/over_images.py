@@ -6,8 +6,6 @@ The batches do not depend on the number of processes, and one process makes each
 processes gives the same digits. If a call is stopped, the next call makes the parts that are missing.
 """
 
-import itertools
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -19,14 +17,14 @@ import torch
 from accelerate import PartialState
 from PIL import Image
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from modeling_esvit.embed.engine import LoadedImage, check_finite, extract, load_ahead, load_image
-from modeling_esvit.embed.files import Features, Parts, concatenate
-from training.data.shard_stream import ShardStream
+from modeling_esvit.embed.files import Features, concatenate
+from modeling_esvit.embed.parts import Parts, cut_rows, make_parts
 from training.data.sources import ImageSource
 from training.data.unreadable import SkipLog
-from training.features.bank import checksum, find_own_parts, find_spans, source_identity
+from training.features.bank import checksum, source_identity
+from training.features.extraction import list_items
 from training.features.frozen_models import FrozenModel, find_training_view
 from training.features.regions import Grid, even_grid, region_features
 from training.matching.measures import (
@@ -39,8 +37,6 @@ from training.matching.measures import (
 )
 from training.matching.pairs import MIRRORED, Pair, make_pair
 
-
-logger = logging.getLogger(__name__)
 
 BATCHES = 16  # batches in a part; a stopped process loses at most one part
 
@@ -64,11 +60,6 @@ class PairImages:
     def __len__(self) -> int:
         return len(self.source)
 
-    def list_items(self, rows: range) -> Iterator[tuple[int, Any]]:
-        """Returns the numbers of consecutive images, each with the key by which the source reads it."""
-        items = self.source.rows(rows.start, rows.stop) if isinstance(self.source, ShardStream) else iter(rows)
-        return zip(rows, items, strict=True)
-
     def load(self, numbered: tuple[int, Any]) -> LoadedImage:
         number, item = numbered
         return load_image(self.source.read(item), partial(self.make_pairs, number=number))
@@ -79,7 +70,8 @@ class PairImages:
 
     def read(self, rows: range, threads: int) -> Iterator[LoadedImage]:
         """Returns the images with their pairs as `pixels`."""
-        return load_ahead(self.list_items(rows), self.load, batch_size=self.measured.batch_size, threads=threads)
+        numbered = zip(rows, list_items(self.source, rows), strict=True)
+        return load_ahead(numbered, self.load, batch_size=self.measured.batch_size, threads=threads)
 
 
 def match_pairs(model: FrozenModel, pairs: list[Pair], names: list[str]) -> tuple[Matches, Grid]:
@@ -108,7 +100,7 @@ def score_pairs(model: FrozenModel, name: str, pairs: list[Pair], names: list[st
 
 
 def measure_part(
-    model: FrozenModel, images: Iterator[LoadedImage], measured: Measured, after_batch: Callable[[int], object]
+    model: FrozenModel, measured: Measured, images: Iterator[LoadedImage], after_batch: Callable[[int], object]
 ) -> Features:
     """Returns the scores of all kinds of pairs of each image, in the field `view` of `Features`."""
     compute = partial(score_batch, model, measured)
@@ -136,35 +128,20 @@ def measure_images(
         OutputError: parts of another call are there, or a part is damaged, or no image can be read.
         TooManyUnreadableImagesError: more than `SkipLog` allows.
     """
-    state, images = PartialState(), PairImages(source, measured)
+    images = PairImages(source, measured)
     settings = {**model.settings, "data": checksum(source_identity(source)), **asdict(measured)}
-    parts, part_size = Parts(output, settings), BATCHES * measured.batch_size
-    with state.main_process_first():
-        parts.begin()
-    count = -(-len(images) // part_size)
-    rows = {number: range(number * part_size, min((number + 1) * part_size, len(images))) for number in range(count)}
-    own = find_own_parts(count, parts, state)
-    total = sum(len(rows[number]) for number in own)
-    with tqdm(desc="correspondence", total=total, unit="image", disable=not state.is_main_process) as bar:
-        for span in find_spans(own):
-            loaded = images.read(range(rows[span[0]].start, rows[span[-1]].stop), threads)
-            for number in span:
-                parts.write(
-                    number, measure_part(model, itertools.islice(loaded, len(rows[number])), measured, bar.update)
-                )
-    state.wait_for_everyone()
-    everything = concatenate([parts.read(number) for number in range(count)])
-    warn_of_unreadable(everything.unreadable, len(images))
+    parts, rows = Parts(output, settings), cut_rows(len(images), BATCHES * measured.batch_size)
+    parts.begin()
+    make_part = partial(measure_part, model, measured)
+    make_parts(parts, rows, partial(images.read, threads=threads), make_part, description="correspondence")
+    PartialState().wait_for_everyone()
+    everything = concatenate([parts.read(number) for number in range(len(rows))])
+    skipped = SkipLog(len(images))
+    skipped.add(everything.unreadable)
+    skipped.warn()
     return split_by_kind(torch.from_numpy(everything.view), measured), parts
 
 
 def split_by_kind(scores: Tensor, measured: Measured) -> dict[str, Tensor]:
     widths = [len(MIRRORED_NAMES if name == MIRRORED else POSITION_NAMES) for name in measured.pairs]
     return dict(zip(measured.pairs, scores.split(widths, dim=1), strict=True))
-
-
-def warn_of_unreadable(unreadable: dict[str, str], images: int) -> None:
-    skipped = SkipLog(images)
-    skipped.add(unreadable)
-    if skipped.skipped and PartialState().is_main_process:
-        logger.warning(skipped.summary())

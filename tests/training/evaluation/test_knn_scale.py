@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from modeling_esvit.embed.files import Parts
+from modeling_esvit.embed.parts import Parts
 from tests.helpers.commands import run_program, torchrun
 from tests.helpers.paths import ROOT
 from training.features.bank import PART_SIZE, FeatureBank, LabelledFeatures
@@ -27,7 +27,7 @@ import torch
 from accelerate import PartialState
 from training.features.bank import FeatureBank
 from training.evaluation.knn import evaluate_banks
-from modeling_esvit.embed.files import Parts
+from modeling_esvit.embed.parts import Parts
 from pathlib import Path
 
 folder, counts, output = Path(sys.argv[1]), json.loads(sys.argv[2]), Path(sys.argv[3])
