@@ -41,7 +41,7 @@ from training.monitoring.out_of_memory import advise_on_memory
 from training.options.pretrain_options import PretrainOptions, make_options, read_options
 from training.run.checks import check_run
 from training.run.dry_run import dry_run
-from training.run.last_words import exit_with_message
+from training.run.last_words import exit_as_one
 from training.run.session import PretrainResult, Session
 from training.views.mixup import draw_mixings, mix
 from training.views.on_device import augment
@@ -213,7 +213,7 @@ def start(options: PretrainOptions) -> PretrainResult | None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    with exit_with_message():
+    with exit_as_one():
         start(read_options(sys.argv[1:] if arguments is None else arguments))
 
 

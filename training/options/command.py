@@ -4,7 +4,8 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from modeling_esvit.errors import EsViTError
 
@@ -14,14 +15,27 @@ def is_for_user(error: BaseException) -> bool:
     return isinstance(error, EsViTError) or (isinstance(error, OSError) and error.filename is not None)
 
 
-def run_command(command: Callable[[], object]) -> None:
-    """Runs the command of a program. Of an error that a user can put right, it prints the message alone."""
+def get_message(error: BaseException) -> str:
+    """Returns the message of an error, without the traceback that torch puts around one of a worker."""
+    text = str(error).strip()
+    return text.rpartition(f"{type(error).__name__}: ")[2] if text.startswith("Caught ") else text
+
+
+@contextmanager
+def exit_with_message() -> Iterator[None]:
+    """Ends the program with the message of the block's error, if a user can put it right. The exit status is 1."""
     try:
-        command()
+        yield
     except (EsViTError, OSError) as error:
         if not is_for_user(error):
             raise
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {get_message(error)}")
+
+
+def run_command(command: Callable[[], object]) -> None:
+    """Runs the command of a program, see [`exit_with_message`]."""
+    with exit_with_message():
+        command()
 
 
 def check_counts(parser: argparse.ArgumentParser, options: argparse.Namespace, *names: str) -> None:

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Ends the program with one clear message, in one process or in many."""
+"""Ends a run with one clear message, in one process or in many."""
 
 import os
 import sys
@@ -8,36 +8,27 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from modeling_esvit.errors import EsViTError
-from training.options.command import is_for_user
+from training.options.command import exit_with_message
 from training.options.errors import SharedError
 from training.state.interruption import EXIT_CODE, InterruptedRunError
 
 
-def get_message(error: BaseException) -> str:
-    """Returns the message of an error, without the traceback that torch puts around one of a worker."""
-    text = str(error).strip()
-    return text.rpartition(f"{type(error).__name__}: ")[2] if text.startswith("Caught ") else text
-
-
 @contextmanager
-def exit_with_message() -> Iterator[None]:
-    """Ends the program with the message of the block's error, if a user can put it right.
+def exit_as_one() -> Iterator[None]:
+    """Ends one of the processes of a run by [`exit_with_message`], and an interrupted run with its own exit status.
 
-    The exit status is that of an interrupted run, or 1.
+    When all processes fail for the same reason, only the main one reports it.
     """
-    try:
-        yield
-    except InterruptedRunError as error:
-        leave_word_to_main(EXIT_CODE)
-        print(error, file=sys.stderr)
-        sys.exit(EXIT_CODE)
-    except (EsViTError, OSError) as error:
-        if not is_for_user(error):
-            raise
-        if isinstance(error, SharedError):
+    with exit_with_message():
+        try:
+            yield
+        except InterruptedRunError as error:
+            leave_word_to_main(EXIT_CODE)
+            print(error, file=sys.stderr)
+            sys.exit(EXIT_CODE)
+        except SharedError:
             leave_word_to_main(1)
-        sys.exit(f"error: {get_message(error)}")
+            raise
 
 
 def leave_word_to_main(code: int) -> None:

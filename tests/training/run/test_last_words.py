@@ -13,7 +13,7 @@ from training.options.errors import SharedError
 from training.options.pretrain_options import OptionError
 from training.run import last_words
 from training.run.checks import PreparationError
-from training.run.last_words import exit_with_message
+from training.run.last_words import exit_as_one
 from training.state.checkpoints import ResumeError
 from training.state.files import FolderInUseError
 from training.state.interruption import InterruptedRunError
@@ -28,14 +28,14 @@ WORKER = DataOptionError("Caught DataOptionError in DataLoader worker process 0.
     [(DataOptionError("It is empty."), "It is empty."), (MISSING, str(MISSING)), (WORKER, "bad.")],
 )
 def test_the_message_alone(error, message):
-    with pytest.raises(SystemExit) as end, exit_with_message():
+    with pytest.raises(SystemExit) as end, exit_as_one():
         raise error
     assert end.value.code == f"error: {message}"
 
 
 @pytest.mark.parametrize("error", [OSError("Something broke."), RuntimeError("A fault."), KeyError("name")])
 def test_other_errors_keep_their_traceback(error):
-    with pytest.raises(type(error)) as raised, exit_with_message():
+    with pytest.raises(type(error)) as raised, exit_as_one():
         raise error
     assert raised.value is error
 
@@ -45,18 +45,18 @@ def test_only_the_main_process_reports_what_all_raise(error, monkeypatch, capsys
     monkeypatch.setattr(last_words.time, "sleep", lambda seconds: None)
     code = 75 if isinstance(error, InterruptedRunError) else 1
     monkeypatch.setenv("RANK", "1")
-    with pytest.raises(SystemExit) as silent, exit_with_message():
+    with pytest.raises(SystemExit) as silent, exit_as_one():
         raise error
     assert silent.value.code == code and capsys.readouterr().err == ""
     monkeypatch.setenv("RANK", "0")
-    with pytest.raises(SystemExit) as end, exit_with_message():
+    with pytest.raises(SystemExit) as end, exit_as_one():
         raise error
     assert str(error) in (str(end.value.code) + capsys.readouterr().err)
 
 
 def test_an_error_of_one_process_is_reported_by_it(monkeypatch):
     monkeypatch.setenv("RANK", "1")
-    with pytest.raises(SystemExit, match="error: My shard is damaged"), exit_with_message():
+    with pytest.raises(SystemExit, match="error: My shard is damaged"), exit_as_one():
         raise EsViTError("My shard is damaged.")
 
 
