@@ -57,7 +57,11 @@ ConfigClass = TypeVar("ConfigClass", bound=type)
 
 
 def raise_plainly(config_class: ConfigClass) -> ConfigClass:
-    """Makes a strict configuration class raise its validators' own sentence, as an EsViTArchitectureError."""
+    """Makes a strict configuration class raise its validators' own sentence, as an EsViTArchitectureError.
+
+    `strict` has no hook for this: it wraps the errors of a field's type while fields are set, and those of validators
+    after `__post_init__`, both from inside the `__init__` that it puts into the class.
+    """
     validated_init = config_class.__init__  # type: ignore[misc]
 
     @functools.wraps(validated_init)

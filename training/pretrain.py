@@ -22,7 +22,8 @@ from typing import Any
 
 import torch
 
-from modeling_esvit.losses import CenterUpdate, EsViTLoss, crop_layout, esvit_loss
+from modeling_esvit import losses
+from modeling_esvit.losses import CenterUpdate, EsViTLoss, crop_layout
 from modeling_esvit.modeling_esvit import EsViTForPreTrainingOutput
 from training.data.loader import Batch
 from training.learning.networks import prepare_networks
@@ -97,7 +98,7 @@ class Pretraining:
         self.switch_attention_mode(epoch)
         self.running_statistics.keep()
         centers = self.begin_center_updates()
-        losses, embeddings = [], []
+        values, embeddings = [], []
         for batch in batches:
             with self.accelerator.accumulate(self.wrapped):
                 loss, targets = self.compute_loss(batch, epoch)
@@ -106,16 +107,16 @@ class Pretraining:
                     if batch is batches[-1]:
                         center.start()  # the sum over processes, beside the backward pass
                 self.accelerator.backward(loss.loss)
-            losses.append(loss.values())
+            values.append(loss.values())
             embeddings.append(targets.view_embeddings)
-        skip = flag_non_finite([values["loss"] for values in losses], self.prepare_gradients(epoch))
+        skip = flag_non_finite([each["loss"] for each in values], self.prepare_gradients(epoch))
         apply_gradients(self.optimizer, skip, self.accelerator.scaler)
         self.optimizer.zero_grad()
         for center in centers.values():
             center.finish(skip)
         self.running_statistics.restore(skip)
         update_teacher(self.teacher, self.student, self.plan.momentum[step], skip)
-        return StepOutcome(losses, embeddings, [batch.positions for batch in batches], skip)
+        return StepOutcome(values, embeddings, [batch.positions for batch in batches], skip)
 
     def compute_loss(self, batch: Batch, epoch: int) -> tuple[EsViTLoss, EsViTForPreTrainingOutput]:
         """Returns the view and region loss of one batch, and the teacher's output, which the centres follow."""
@@ -125,7 +126,7 @@ class Pretraining:
             teacher = self.teacher(views[:1])  # the two global crops
         views, mixing = self.mix_views(views, batch, epoch)
         student = self.wrapped(views)  # all crops
-        loss = esvit_loss(
+        loss = losses.esvit_loss(
             student,
             teacher,
             crop_layout(views, options.batch_size, self.student.config.region_grid),

@@ -14,13 +14,14 @@ import torch
 from PIL import Image
 from transformers import AutoModel
 
-import training.pretrain
-from modeling_esvit import EsViTConfig
+from modeling_esvit import EsViTConfig, losses
 from modeling_esvit.analysis.token_places import regions_of
 from modeling_esvit.families import ARCHITECTURES, FAMILIES
 from tests.helpers.documents import snippets
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_runs import read_log, tiny, train, write_images, write_model
+from training.options.pretrain_options import parse_options
+from training.run.estimate import estimate
 from training.views.draw import POLICIES
 
 
@@ -68,12 +69,15 @@ def test_architecture(tmp_path):
 
 
 def test_loss_term(tmp_path, monkeypatch):
-    monkeypatch.setattr(training.pretrain, "esvit_loss", training.pretrain.esvit_loss)  # is put back afterwards
+    monkeypatch.setattr(losses, "esvit_loss", losses.esvit_loss)  # is put back afterwards
+    options = parse_options(tiny(write_images(tmp_path / "images"), tmp_path / "run", "--max_steps 1"))
+    before = estimate(options, torch.device("cpu"), world_size=1)
     run_section("A loss term")
-    train(tiny(write_images(tmp_path / "images"), tmp_path / "run", "--max_steps 1"))
+    train(options)
     [record] = read_log(tmp_path / "run")
     known = 0.5 * record["view_loss"] + 0.5 * record["region_loss"]
     assert record["loss"] == pytest.approx(known + 0.1 * record["distance_loss"]) != pytest.approx(known)
+    assert estimate(options, torch.device("cpu"), world_size=1).flops_per_image > before.flops_per_image
 
 
 def test_augmentation(tmp_path):

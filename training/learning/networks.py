@@ -93,7 +93,8 @@ def build_accelerator(options: PretrainOptions) -> Accelerator:
         ShardingError: FSDP, DeepSpeed or the like is configured.
     """
     refuse_sharding()
-    # Accelerate keeps the precision of a process's first run for all later ones, as in a notebook.
+    # Accelerate keeps the precision of a process's first run for all later ones, as in a notebook, and has no public
+    # way to forget it: transformers' Trainer calls the same method.
     AcceleratorState._reset_state()
     accelerator = Accelerator(
         cpu=not torch.accelerator.is_available(),  # else Accelerate ignores torchrun's processes on a CPU

@@ -17,8 +17,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 from transformers.initialization import no_init_weights
 
-from modeling_esvit import EsViTForPreTraining
-from modeling_esvit.losses import crop_layout, esvit_loss
+from modeling_esvit import EsViTForPreTraining, losses
+from modeling_esvit.losses import crop_layout
 from modeling_esvit.swin import PART_TOKENS
 from training.learning.networks import build_networks, make_view_options
 from training.options.pretrain_options import PretrainOptions
@@ -164,7 +164,7 @@ def count_step(
             with torch.no_grad():
                 targets = teacher(groups[:1])
             predictions = student(groups)
-        loss = esvit_loss(
+        loss = losses.esvit_loss(
             predictions,
             targets,
             crop_layout(groups, batch, student.config.region_grid),

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from matplotlib.axes import Axes
 
-import training.pretrain
+from modeling_esvit import losses
 from modeling_esvit.losses import EsViTLoss
 from tests.helpers.tiny_runs import read_log, tiny, train, write_images
 from training.monitoring.monitor import parse_record
@@ -42,7 +42,7 @@ def curves(monkeypatch) -> list[str]:
 
 @pytest.mark.parametrize("task", ["view", "view+region"])
 def test_a_new_loss_term_is_logged_and_drawn_by_its_name(tmp_path, monkeypatch, curves, task):
-    monkeypatch.setattr(training.pretrain, "esvit_loss", add_toy_loss(training.pretrain.esvit_loss))
+    monkeypatch.setattr(losses, "esvit_loss", add_toy_loss(losses.esvit_loss))
     run = train(tiny(write_images(tmp_path / "images"), tmp_path / "run", f"--task {task} --max_steps 2"))
     log = read_log(tmp_path / "run")
     assert len(log) == 2
