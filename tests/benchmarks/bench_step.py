@@ -58,7 +58,7 @@ def pretraining(batch: int, folder: str, local_batch: int | None = None, **optio
     for index in range(batch):
         pixels = np.random.default_rng(index).integers(0, 256, (8, 8, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(data / f"{index}.png")
-    defaults = {"freeze_last_layer": 0, "num_workers": 0, "tracker": "none", "epochs": 100}
+    defaults = {"freeze_last_layer": 0, "num_workers": 0, "tracker": "none", "epochs": 100, "mixed_precision": "no"}
     defaults["clip_grad"] = SCHEDULES["clip_grad"]
     run = Pretraining(
         PretrainOptions(

@@ -39,6 +39,7 @@ def golden_options(tmp_path) -> PretrainOptions:
         clip_grad=0.3,
         output_dir=str(tmp_path / "run"),
         num_workers=0,
+        mixed_precision="no",
         tracker="none",
     )
 

@@ -21,7 +21,7 @@ NETWORK = "--image_size 32 --embed_dim 8 --depths 2 1 --num_heads 1 2 --window_s
 HEADS = "--num_prototypes 32 --head_hidden_size 16 --head_bottleneck_size 8"
 CROPS = "--global_crop_size 32 --local_crop_sizes 16 --local_crops_numbers 2"
 LENGTH = "--epochs 2 --warmup_epochs 1 --warmup_teacher_temp_epochs 1 --batch_size 8 --lr 0.05 --freeze_last_layer 0"
-MEANS = "--num_workers 0 --log_every 1 --tracker none"
+MEANS = "--num_workers 0 --log_every 1 --tracker none --mixed_precision no"
 
 
 def write_model(folder: Path, **fields) -> Path:

@@ -39,13 +39,10 @@ from training.learning.backbones import (
 from training.learning.init_from import explain_missing, find_origin
 from training.learning.optimizer import group_parameters
 from training.learning.plan import Plan
+from training.learning.precision import choose_matmul_precision
 from training.monitoring.trackers import tracker_names
 from training.options.pretrain_options import PretrainOptions
 from training.views.draw import ViewOptions
-
-
-class PrecisionError(EsViTError, ValueError):
-    """Raised when this device cannot compute in the given precision."""
 
 
 class ShardingError(EsViTError, ValueError):
@@ -74,18 +71,6 @@ def refuse_sharding() -> None:
             )
 
 
-def check_precision(options: PretrainOptions) -> None:
-    """Checks that this machine can compute in the precision.
-
-    Raises:
-        PrecisionError: fp16 without a GPU, which Accelerate would silently run in fp32; or bf16 on a GPU without it.
-    """
-    if options.mixed_precision == "fp16" and not torch.accelerator.is_available():
-        raise PrecisionError("fp16 needs a GPU; on a CPU use --mixed_precision bf16 or no.")
-    if options.mixed_precision == "bf16" and not is_bf16_available():
-        raise PrecisionError("This device cannot compute in bf16; use --mixed_precision fp16 or no.")
-
-
 def build_accelerator(options: PretrainOptions) -> Accelerator:
     """Builds the accelerator from options that `check_precision` and `check_trackers` have accepted.
 
@@ -109,8 +94,7 @@ def build_accelerator(options: PretrainOptions) -> Accelerator:
             InitProcessGroupKwargs(timeout=timedelta(minutes=options.process_timeout)),
         ],
     )
-    if options.mixed_precision != "no" and accelerator.device.type == "cuda":
-        torch.set_float32_matmul_precision("high")  # TF32 in the loss, which is float32: more digits than the rest has
+    torch.set_float32_matmul_precision(choose_matmul_precision(options, accelerator.device))
     return accelerator
 
 

@@ -199,8 +199,20 @@ class OptimizationSection:
         default=1,
         metadata={"help": "Number of first epochs in which the prototypes are frozen, against early collapse."},
     )
-    mixed_precision: Literal["no", "bf16", "fp16"] = field(
-        default="no", metadata={"help": "Autocast of both networks; fp16 as published, bf16 without a loss scale."}
+    mixed_precision: Literal["auto", "no", "bf16", "fp16"] = field(
+        default="auto",
+        metadata={
+            "help": "Autocast of both networks; fp16 as published, bf16 without a loss scale; auto: what a continued run "
+            "began with, else what Accelerate's launcher says, else bf16 where the device computes it natively (GPU from "
+            "Ampere, CPU with AMX), else no."
+        },
+    )
+    matmul_precision: Literal["auto", "highest", "high", "medium"] = field(
+        default="auto",
+        metadata={
+            "help": "Precision of float32 matrix products, by the names of torch.set_float32_matmul_precision; medium: "
+            "bf16 products on a CPU with AMX; auto: highest, but high beside autocast on a GPU."
+        },
     )
     seed: int = field(default=0, metadata={"help": "Seed of weights, order and views."})
 

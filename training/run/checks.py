@@ -31,10 +31,10 @@ from training.learning.networks import (
     build_accelerator,
     build_config,
     build_networks,
-    check_precision,
     make_view_options,
 )
 from training.learning.plan import Plan, describe_plan, make_plan
+from training.learning.precision import Precision, check_precision, choose_precision
 from training.monitoring.trackers import check_trackers
 from training.options.command import is_for_user
 from training.options.errors import SharedError
@@ -84,13 +84,15 @@ class CheckedRun:
 
     Attributes:
         options: The options, with as many accumulated batches as these processes need for a step of a continued run.
-        given: The options as they were given.
+        given: The options as they were given, with the precision that was chosen.
+        precision: The precision, and who chose it.
         knn_data: Training and test images of the k-NN evaluation during training; empty without one.
         found: The checkpoint to continue from, and its progress; None for a new run.
     """
 
     options: PretrainOptions
     given: PretrainOptions
+    precision: Precision
     accelerator: Accelerator
     source: ImageSource
     plan: Plan
@@ -99,7 +101,7 @@ class CheckedRun:
 
     def describe(self, parameters: int) -> str:
         """Says what is trained on what, with the derived values and their formulas."""
-        return describe_run(self.options, self.accelerator, self.source, self.plan, parameters)
+        return describe_run(self, parameters)
 
 
 @dataclass
@@ -108,10 +110,12 @@ class Examination:
 
     Attributes:
         source, plan: None if they could not be made.
-        options, knn_data, found: See `CheckedRun`.
+        options, given, precision, knn_data, found: See `CheckedRun`.
     """
 
     options: PretrainOptions
+    given: PretrainOptions
+    precision: Precision
     accelerator: Accelerator
     problems: Problems
     source: ImageSource | None = None
@@ -131,18 +135,26 @@ def check_run(options: PretrainOptions) -> CheckedRun:
     examined.problems.refuse(examined.accelerator)
     source, plan, knn_data = examined.source, examined.plan, examined.knn_data
     assert source is not None and plan is not None and knn_data is not None
-    return CheckedRun(examined.options, options, examined.accelerator, source, plan, knn_data, examined.found)
+    options = (examined.options, examined.given, examined.precision)
+    return CheckedRun(*options, examined.accelerator, source, plan, knn_data, examined.found)
 
 
 def examine_run(options: PretrainOptions) -> Examination:
     """Opens and checks all that a run needs, as far as it goes. Every process ends up with what its checks found."""
     problems = Problems()
-    for check in (check_values, check_precision, check_trackers, check_output, check_disk):
+    precision = Precision("no", "until another one can be used")
+    with problems.collect():
+        chosen = choose_precision(options)
+        check_precision(chosen)
+        precision = chosen
+    options = replace(options, mixed_precision=precision.name)
+    for check in (check_values, check_trackers, check_output, check_disk):
         with problems.collect():
             check(options)
     # A precision or tracker that cannot be used is reported at the end; until then a plain one connects the processes.
     plain = replace(options, mixed_precision="no", tracker=["none"], gradient_accumulation_steps=1)
-    examined = Examination(options, build_accelerator(plain if problems else options), problems)
+    accelerator = build_accelerator(plain if problems else options)
+    examined = Examination(options, options, precision, accelerator, problems)
     with problems.collect():
         examined.source = open_training_data(options)
     find_start(examined)
@@ -210,20 +222,21 @@ def open_knn_data(options: PretrainOptions, problems: Problems) -> list[ImageSou
     return opened
 
 
-def describe_run(
-    options: PretrainOptions, accelerator: Accelerator, source: ImageSource | None, plan: Plan | None, parameters: int
-) -> str:
+def describe_run(run: CheckedRun | Examination, parameters: int) -> str:
     """Says what is trained on what, with the derived values and their formulas."""
+    options, plan, device = run.options, run.plan, run.accelerator.device
     lines = [
         f"{options.architecture or f'network of {options.init_from}'}, task {options.task}: {parameters:,} "
         "parameters with heads"
     ]
     if plan is not None:
         lines += describe_plan(options, plan)
-        if isinstance(source, ShardStream):
+        if isinstance(run.source, ShardStream):
             lanes = plan.lanes.number
-            lines.append(source.describe(plan.steps_per_epoch * plan.global_batch // lanes, lanes))
-    return "\n".join([*lines, f"device           = {accelerator.device}, {options.mixed_precision} mixed precision"])
+            lines.append(run.source.describe(plan.steps_per_epoch * plan.global_batch // lanes, lanes))
+    return "\n".join(
+        [*lines, f"device           = {device}", f"precision        = {run.precision.describe(options, device)}"]
+    )
 
 
 def check_values(options: PretrainOptions) -> None:

@@ -31,7 +31,7 @@ def dry_run(options: PretrainOptions) -> None:
     accelerator.print(describe_options(options))
     if not options.problems():
         with examined.problems.collect():
-            describe_step(options, examined)
+            describe_step(examined)
     with examined.problems.collect():
         accelerator.print(try_data(options, examined))
     accelerator.wait_for_everyone()
@@ -50,15 +50,15 @@ def describe_options(options: PretrainOptions) -> str:
     return "\n".join(lines)
 
 
-def describe_step(options: PretrainOptions, examined: Examination) -> None:
+def describe_step(examined: Examination) -> None:
     """Prints the plan, and what a step takes.
 
     Raises:
         OptionError: The step does not fit into the device's memory.
     """
-    accelerator = examined.accelerator
+    accelerator, options = examined.accelerator, examined.options
     counted = estimate(options, accelerator.device)
-    accelerator.print(describe_run(options, accelerator, examined.source, examined.plan, counted.parameters))
+    accelerator.print(describe_run(examined, counted.parameters))
     accelerator.print("\n".join(describe_estimate(options, counted, accelerator.num_processes)))
     available = find_memory(accelerator.device)
     if counted.total > available:

@@ -279,6 +279,16 @@ def read_progress(folder: Path) -> Progress:
         raise describe_damage(folder, error) from error
 
 
+def read_saved_options(output_dir: str) -> dict[str, Any] | None:
+    """Returns the options in a run's newest complete checkpoint, if there is one. Each process reads by itself.
+
+    Raises:
+        ResumeError: The checkpoint is damaged.
+    """
+    complete = [folder for folder in list_checkpoints(Path(output_dir) / "checkpoints") if is_complete(folder)]
+    return read_progress(complete[-1]).options if complete else None
+
+
 def save_tensors(content: dict[str, Any], path: Path) -> None:
     """Saves tensors by way of the memory: torch's own file writer does not say that the disk is full."""
     buffer = io.BytesIO()

@@ -18,18 +18,18 @@ from training.options.pretrain_options import parse_options
 def test_sharding_is_refused(variable, monkeypatch):
     monkeypatch.setenv(variable, "true")
     with pytest.raises(ShardingError, match=f"{SHARDING[variable]} .*{variable} is set.* use --gradient_checkpointing"):
-        build_accelerator(parse_options(["--tracker", "none"]))
+        build_accelerator(parse_options(["--tracker", "none", "--mixed_precision", "no"]))
 
 
 def test_what_is_switched_off_is_not(monkeypatch):
     for variable in SHARDING:
         monkeypatch.setenv(variable, "false")
-    assert build_accelerator(parse_options(["--tracker", "none"])).num_processes == 1
+    assert build_accelerator(parse_options(["--tracker", "none", "--mixed_precision", "no"])).num_processes == 1
 
 
 def test_our_accumulation_wins_over_that_of_the_environment(monkeypatch):
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "5")
-    accelerator = build_accelerator(parse_options(["--tracker", "none", "--gradient_accumulation_steps", "2"]))
+    accelerator = build_accelerator(parse_options(["--tracker", "none", "--mixed_precision", "no", "--gradient_accumulation_steps", "2"]))
     assert accelerator.gradient_accumulation_steps == 2
 
 
