@@ -45,7 +45,9 @@ class Precision(NamedTuple):
 
     def describe(self, options: PretrainOptions, device: torch.device) -> str:
         """Says in a line how networks and other matrix products compute on the device."""
-        return f"{NAMES[self.name]} ({self.reason}); float32 matrix products: {choose_matmul_precision(options, device)}"
+        return (
+            f"{NAMES[self.name]} ({self.reason}); float32 matrix products: {choose_matmul_precision(options, device)}"
+        )
 
 
 def find_device() -> torch.device:
@@ -72,7 +74,9 @@ def choose_precision(options: PretrainOptions) -> Precision:
     if launcher is not None:
         unused = f"; {device.type} computes bf16 natively: --mixed_precision bf16" if is_native else ""
         return Precision(launcher, f"by the launcher{unused if launcher == 'no' else ''}")
-    return Precision("bf16" if is_native else "no", f"auto: {device.type} {'has' if is_native else 'lacks'} native bf16")
+    return Precision(
+        "bf16" if is_native else "no", f"auto: {device.type} {'has' if is_native else 'lacks'} native bf16"
+    )
 
 
 def check_precision(precision: Precision) -> None:

@@ -29,7 +29,9 @@ def test_what_is_switched_off_is_not(monkeypatch):
 
 def test_our_accumulation_wins_over_that_of_the_environment(monkeypatch):
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "5")
-    accelerator = build_accelerator(parse_options(["--tracker", "none", "--mixed_precision", "no", "--gradient_accumulation_steps", "2"]))
+    accelerator = build_accelerator(
+        parse_options(["--tracker", "none", "--mixed_precision", "no", "--gradient_accumulation_steps", "2"])
+    )
     assert accelerator.gradient_accumulation_steps == 2
 
 

@@ -48,9 +48,7 @@ def native(monkeypatch):
         ("bf16", "bf16", False, "bf16", "by an option$"),
     ],
 )
-def test_option_then_launcher_then_device(
-    native, monkeypatch, tmp_path, option, launcher, is_native, expected, reason
-):
+def test_option_then_launcher_then_device(native, monkeypatch, tmp_path, option, launcher, is_native, expected, reason):
     native(is_native)
     if launcher is not None:
         monkeypatch.setenv(LAUNCHER, launcher)
