@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.helpers.golden import FIXTURES, load, to_pretraining_keys
 from training.data.loader import Batch
@@ -61,14 +62,20 @@ def without_key_bias(name: str, tensor: torch.Tensor) -> torch.Tensor:
     return torch.cat([q, v])
 
 
+def begin(golden: dict[str, torch.Tensor], options: PretrainOptions) -> Pretraining:
+    """Returns a run with the original's first weights."""
+    run = Pretraining(options)
+    weights = {name.removeprefix("init."): value for name, value in golden.items() if name.startswith("init.")}
+    for model in (run.student, run.teacher):
+        model.load_state_dict(to_pretraining_keys(weights), strict=False)
+    return run
+
+
 @pytest.fixture(scope="module")
 def trajectory(tmp_path_factory):
     """Returns the losses of the ten steps, and snapshots of the state after steps 5 and 10."""
     golden = load("golden_trajectory")
-    run = Pretraining(golden_options(tmp_path_factory.mktemp("trajectory")))
-    weights = {name.removeprefix("init."): value for name, value in golden.items() if name.startswith("init.")}
-    for model in (run.student, run.teacher):
-        model.load_state_dict(to_pretraining_keys(weights), strict=False)
+    run = begin(golden, golden_options(tmp_path_factory.mktemp("trajectory")))
     losses, snapshots = [], {}
     for step in range(10):
         losses.append(run.train_step([golden_batch(step)], step).values[0]["loss"].item())
@@ -91,6 +98,35 @@ def test_losses(trajectory):
     with safe_open(FIXTURES / "golden_trajectory.safetensors", "pt") as file:
         expected = json.loads(file.metadata()["loss_float64"])
     torch.testing.assert_close(torch.tensor(losses).double(), torch.tensor(expected).double(), rtol=1e-5, atol=0)
+
+
+class Bfloat16Products(TorchDispatchMode):
+    """Rounds the factors of every float32 matrix product to bf16, and adds up in float32, as `medium` does with AMX."""
+
+    FACTORS = {
+        **{torch.ops.aten.mm.default: (0, 1), torch.ops.aten.bmm.default: (0, 1)},
+        **{torch.ops.aten.addmm.default: (1, 2), torch.ops.aten.baddbmm.default: (1, 2)},
+    }
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        rounded = list(args)
+        for index in self.FACTORS.get(func, ()):
+            rounded[index] = args[index].bfloat16().to(args[index].dtype)
+        return func(*rounded, **(kwargs or {}))
+
+
+def test_what_bf16_products_change(trajectory, tmp_path):
+    """Prints how far `--matmul_precision medium` leads away on a CPU with AMX, played where there is none.
+
+    The learning rate is that of 256 images, for two, so that ten steps go far.
+    """
+    golden, _, losses, _ = trajectory
+    run = begin(golden, golden_options(tmp_path))
+    with Bfloat16Products():
+        rounded = [run.train_step([golden_batch(step)], step).values[0]["loss"].item() for step in range(10)]
+    differences = [abs(a - b) / b for a, b in zip(rounded, losses, strict=True)]
+    print("bf16 products change the losses by", " ".join(f"{difference:.1e}" for difference in differences))
+    assert 1e-4 < differences[0] < 5e-3 and max(differences) < 0.05
 
 
 @pytest.mark.parametrize("step", [5, 10])

@@ -13,7 +13,6 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import (
     GradientAccumulationPlugin,
     InitProcessGroupKwargs,
-    is_bf16_available,
     parse_flag_from_env,
     set_seed,
 )

@@ -202,9 +202,9 @@ class OptimizationSection:
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = field(
         default="auto",
         metadata={
-            "help": "Autocast of both networks; fp16 as published, bf16 without a loss scale; auto: what a continued run "
-            "began with, else what Accelerate's launcher says, else bf16 where the device computes it natively (GPU from "
-            "Ampere, CPU with AMX), else no."
+            "help": "Autocast of both networks; fp16 as published, bf16 without a loss scale; auto: what a continued "
+            "run began with, else what Accelerate's launcher says, else bf16 where the device computes it natively (GPU "
+            "from Ampere, CPU with AMX), else no."
         },
     )
     matmul_precision: Literal["auto", "highest", "high", "medium"] = field(
