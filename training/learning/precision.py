@@ -11,7 +11,7 @@ The first of these that says something decides.
 """
 
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import is_bf16_available
@@ -39,7 +39,7 @@ class Precision(NamedTuple):
         is_kept: Whether a run that is continued began with it, and so has no other choice.
     """
 
-    name: str
+    name: Any  # one of the option's values once it is checked; a launcher may say others
     reason: str
     is_kept: bool = False
 

@@ -203,8 +203,8 @@ class OptimizationSection:
         default="auto",
         metadata={
             "help": "Autocast of both networks; fp16 as published, bf16 without a loss scale; auto: what a continued "
-            "run began with, else what Accelerate's launcher says, else bf16 where the device computes it natively (GPU "
-            "from Ampere, CPU with AMX), else no."
+            "run began with, else what Accelerate's launcher says, else bf16 where the device computes it natively "
+            "(GPU from Ampere, CPU with AMX), else no."
         },
     )
     matmul_precision: Literal["auto", "highest", "high", "medium"] = field(

@@ -135,8 +135,8 @@ def check_run(options: PretrainOptions) -> CheckedRun:
     examined.problems.refuse(examined.accelerator)
     source, plan, knn_data = examined.source, examined.plan, examined.knn_data
     assert source is not None and plan is not None and knn_data is not None
-    options = (examined.options, examined.given, examined.precision)
-    return CheckedRun(*options, examined.accelerator, source, plan, knn_data, examined.found)
+    chosen = (examined.options, examined.given, examined.precision)
+    return CheckedRun(*chosen, examined.accelerator, source, plan, knn_data, examined.found)
 
 
 def examine_run(options: PretrainOptions) -> Examination:
