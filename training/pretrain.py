@@ -26,7 +26,7 @@ from modeling_esvit import losses
 from modeling_esvit.losses import CenterUpdate, EsViTLoss, crop_layout
 from modeling_esvit.modeling_esvit import EsViTForPreTrainingOutput
 from training.data.loader import Batch
-from training.learning.networks import prepare_networks
+from training.learning.networks import STATIC, is_compiled, prepare_networks
 from training.learning.optimizer import (
     apply_gradients,
     clip_gradients,
@@ -68,7 +68,8 @@ class Pretraining:
         networks = prepare_networks(self.options, self.accelerator)
         self.student, self.teacher, self.wrapped, self.optimizer = networks
         self.running_statistics = RunningStatistics(self.student, self.teacher)
-        self.augment = torch.compile(augment) if options.compile else augment
+        self.is_compiled = is_compiled(self.options, self.accelerator.device)
+        self.augment = torch.compile(augment, **STATIC) if self.is_compiled else augment
         self.session = Session(checked, networks)
 
     def run(self) -> PretrainResult:

@@ -64,7 +64,7 @@ def test_what_a_killed_run_did_after_its_checkpoint_is_done_again(labelled_image
     assert_equal_weights(tmp_path / "teacher", finished / "teacher")
 
 
-@pytest.mark.parametrize("changes", [{"augment_on": "device"}, pytest.param({"compile": True}, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("changes", [{"augment_on": "device"}, pytest.param({"compile": "on"}, marks=pytest.mark.slow)])
 def test_the_same_run_by_other_means(labelled_images, finished, tmp_path, changes):
     """Augments on the device, or compiles the networks: only rounding differs."""
     train(tiny_options(labelled_images, tmp_path, **changes))

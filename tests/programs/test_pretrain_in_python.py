@@ -99,7 +99,7 @@ def test_options_go_on_top_of_a_recipe_and_are_read_as_the_command_line_is(tmp_p
     recipe.write_text("data: somewhere\nstreaming: true\nepochs: 40\nlr: 1e-3\nlocal_crop_sizes: [96]\n")
     options = make_options(recipe, epochs=50, depths=(1, 2), tracker="none", knn_k=[3], compile=True, init_from=None)
     assert (options.epochs, options.lr, options.depths, options.tracker) == (50, 1e-3, [1, 2], ["none"])
-    assert options.knn_k == [3] and options.compile and options.streaming and options.init_from is None
+    assert options.knn_k == [3] and options.compile == "on" and options.streaming and options.init_from is None
     assert not make_options(recipe, data=tmp_path).streaming  # what a recipe says about data is for its own data
     with pytest.raises(OptionError, match="Unknown option 'reciep'"):
         make_options(reciep="demo")

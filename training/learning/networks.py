@@ -17,6 +17,7 @@ from accelerate.utils import (
     set_seed,
 )
 from torch import nn
+from torch.utils._triton import has_triton
 from torch.utils.data import DataLoader
 from transformers import AutoModelForPreTraining
 
@@ -55,6 +56,11 @@ SHARDING = {
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism config",
 }
+
+
+# Options of torch.compile. Sizes never change in a run; symbolic ones, which torch tries where student and teacher or
+# two sizes of crops differ, can take more than half an hour.
+STATIC = {"dynamic": False}
 
 
 def refuse_sharding() -> None:
@@ -196,15 +202,20 @@ def prepare_networks(options: PretrainOptions, accelerator: Accelerator) -> Netw
         join_batches(teacher)
     teacher.to(accelerator.device)
     optimizer = torch.optim.AdamW(group_parameters(student), lr=0.0, fused=True)
-    if options.compile:
-        # Sizes never change in a run. Symbolic ones, which torch tries where student and teacher differ, can take
-        # more than half an hour.
-        student.compile(dynamic=False)
-        teacher.compile(dynamic=False)
+    if is_compiled(options, accelerator.device):
+        for network in (student, teacher):
+            network.compile(**STATIC)
     wrapped = accelerator.prepare(student)
     # Weights were drawn alike; from here on each process draws its own stochastic depth.
     set_seed(options.seed, device_specific=True)
     return Networks(student, teacher, wrapped, optimizer)
+
+
+def is_compiled(options: PretrainOptions, device: torch.device) -> bool:
+    """Returns whether networks, augmentation and losses are compiled; by default where a GPU's compiler can be used."""
+    if options.compile != "auto":
+        return options.compile == "on"
+    return device.type == "cuda" and has_triton()
 
 
 def choose_attention(options: PretrainOptions, device: torch.device, config: EsViTConfig) -> str | None:

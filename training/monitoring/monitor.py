@@ -17,6 +17,7 @@ from tqdm.auto import tqdm
 
 from modeling_esvit.storage.atomic import write_text
 from training.monitoring.collapse import CollapseWatch, rank_me, spread
+from training.monitoring.compilation import CompilationClock
 from training.monitoring.pictures import draw_curves
 from training.options.errors import SharedError
 
@@ -102,6 +103,7 @@ class Monitor:
             disable=not accelerator.is_main_process,
             dynamic_ncols=True,
         )
+        self.compilation = CompilationClock(self.show_compilation)
         self.start_window()
 
     def forget_after(self, step: int) -> None:
@@ -124,7 +126,12 @@ class Monitor:
         self.skips: list[torch.Tensor] = []
         self.positions: list[tuple[int, list[torch.Tensor]]] = []  # each step's number and its images
         self.waited = 0.0
+        self.compilation.take()
         self.started = time.perf_counter()
+
+    def show_compilation(self) -> None:
+        """Says on the progress bar that this step takes long because torch compiles."""
+        self.bar.set_postfix_str("compiling, which can take minutes")
 
     def time_waiting(self, batches: Iterator[Item]) -> Generator[Item, None, None]:
         """Yields the batches, and counts the time spent waiting for them."""
@@ -199,20 +206,26 @@ class Monitor:
         return averages, int(unreadable_images)
 
     def measure_speed(self) -> dict[str, float]:
-        """Returns the speed of the window, the share of its time spent waiting for data, and its memory."""
-        elapsed = time.perf_counter() - self.started
-        return {
+        """Returns the speed of the window, the share of its time spent waiting for data, and its memory.
+
+        The seconds of compilation, if there are any, are a value of their own, and no part of the window's time.
+        """
+        compiled = self.compilation.take()
+        elapsed = time.perf_counter() - self.started - compiled
+        speed = {
             "images_per_second": self.steps * self.images_per_step / elapsed,
             "data_wait": self.waited / elapsed,
             "memory_gb": self.measure_memory() / 1e9,
         }
+        return speed | ({"compile_seconds": compiled} if compiled else {})
 
     def show(self, record: Mapping[str, float | None]) -> None:
         """Puts the record on the progress bar."""
         loss, entropy = record["loss"], record["teacher_entropy"]
         shown = "none finite" if loss is None else f"{loss:.4f}, entropy {entropy:.3f}"
+        compiled = f", compiled in {record['compile_seconds']:.0f} s" if "compile_seconds" in record else ""
         self.bar.set_postfix_str(
-            f"loss {shown}, {record['images_per_second']:.1f} images/s, data wait {record['data_wait']:.0%}"
+            f"loss {shown}, {record['images_per_second']:.1f} images/s, data wait {record['data_wait']:.0%}{compiled}"
         )
 
     def find_signs_of_collapse(self, step: int, averages: Mapping[str, Any]) -> dict[str, float]:
@@ -291,5 +304,6 @@ class Monitor:
             tqdm.write(message)
 
     def close(self) -> None:
-        """Ends the progress bar."""
+        """Ends the progress bar; a second call changes nothing."""
         self.bar.close()
+        self.compilation.close()

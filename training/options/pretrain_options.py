@@ -47,6 +47,8 @@ FREE_TO_CHANGE = {
 }
 # Options that say how processes share the images of a step: a continued run may change them if a step keeps its images.
 SHARES_OF_A_STEP = ("batch_size", "gradient_accumulation_steps")
+# Other spellings of the values of `compile`. In YAML, on and off are true and false.
+COMPILE = {True: "on", False: "off", "true": "on", "false": "off", "True": "on", "False": "off"}
 # Options that say how to read `data`: those of a recipe do not apply to other data.
 ABOUT_DATA = ("data", "split", "revision", "image_column", "streaming", "samples_per_epoch")
 # The smallest and the largest value of an option.
@@ -80,6 +82,7 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
             self.architecture = DEFAULT_ARCHITECTURE
         if isinstance(self.tracker, str):
             self.tracker = [self.tracker]
+        self.compile = COMPILE.get(self.compile, self.compile)
 
     def loss_weights(self) -> dict[str, float]:
         """Returns the weights of the losses, as arguments of `esvit_loss`."""
@@ -167,8 +170,13 @@ def to_arguments(values: Mapping[str, Any]) -> list[str]:
         if name not in {f.name for f in fields(PretrainOptions)}:
             raise unknown_option(str(name))
         if value is not None:
-            arguments += [f"--{name}", *map(str, value if isinstance(value, (list, tuple)) else [value])]
+            arguments += [f"--{name}", *map(spell, value if isinstance(value, (list, tuple)) else [value])]
     return arguments
+
+
+def spell(value: Any) -> str:
+    """Writes a value as on the command line."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def read_recipe(recipe: str, left_out: Collection[str] = ()) -> list[str]:

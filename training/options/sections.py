@@ -246,8 +246,12 @@ class RunSection:
         default=30, metadata={"help": "Minutes that a process waits for the others before the run ends."}
     )
     gradient_checkpointing: bool = field(default=False, metadata={"help": "Recompute blocks in the backward pass."})
-    compile: bool = field(
-        default=False, metadata={"help": "Use torch.compile: minutes at the start, then faster steps."}
+    compile: Literal["auto", "on", "off", "true", "false", "True", "False"] = field(
+        default="auto",
+        metadata={
+            "help": "Use torch.compile: minutes at the start, then faster steps; auto: on a GPU. --compile alone is on.",
+            **{"nargs": "?", "const": "on", "metavar": "{auto,on,off}"},
+        },
     )
     attn_implementation: Literal["auto", "sdpa", "eager"] = field(
         default="auto",

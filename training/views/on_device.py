@@ -21,6 +21,8 @@ GRAY = (0.299, 0.587, 0.114)
 TAPS = round(3 * BLUR_RADIUS[1])  # taps of the blur to each side of the centre
 ORDER, FACTORS = slice(0, 4), slice(4, 8)
 GRAYSCALE, BLUR, SOLARIZE = 8, 9, 10
+# Plain numbers, because a compiler takes the comparison of a tensor with a member of an enumeration for False.
+CONTRAST, SATURATION, HUE = int(Jitter.CONTRAST), int(Jitter.SATURATION), int(Jitter.HUE)
 NEUTRAL = {Jitter.BRIGHTNESS: 1.0, Jitter.CONTRAST: 1.0, Jitter.SATURATION: 1.0, Jitter.HUE: 0.0}
 
 
@@ -42,8 +44,13 @@ def augment(views: Tensor, parameters: Tensor) -> Tensor:
     pixels = blur(pixels, parameters[:, BLUR])
     flipped = (columns[:, SOLARIZE] > 0) & (pixels >= SOLARIZE_THRESHOLD)
     pixels = torch.where(flipped, 255 - pixels, pixels)
-    mean, std = (pixels.new_tensor(values).view(3, 1, 1) * 255 for values in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = (channel_constants(values, pixels.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
     return (pixels - mean) / std
+
+
+def channel_constants(values: Sequence[float], device: torch.device) -> Tensor:
+    """Moves one value a channel, in levels, to the device without waiting for it: `[3, 1, 1]`."""
+    return (torch.tensor(values).view(3, 1, 1) * 255).to(device, non_blocking=True)
 
 
 def to_gray(pixels: Tensor) -> Tensor:
@@ -58,28 +65,30 @@ def jitter(pixels: Tensor, order: Tensor, factors: Tensor) -> Tensor:
     Brightness, contrast and saturation are applied in two rounds, and the hue of all views is shifted between them: a
     view takes part in the first round up to its hue, and in the second round after it.
     """
-    hue_first = torch.zeros_like(order[:, 0], dtype=torch.bool)
-    rounds: list[list[Tensor]] = [[], []]
-    for slot in range(len(Jitter)):
-        is_hue = order[:, slot] == Jitter.HUE
-        hue_first = hue_first | is_hue
-        rounds[0].append(torch.where(hue_first, 1.0, factors[:, slot]))  # a factor of 1 changes nothing
-        rounds[1].append(torch.where(hue_first & ~is_hue, factors[:, slot], 1.0))
-    hue = torch.where(order == Jitter.HUE, factors, 0.0).sum(dim=1)
-    for slot, factor in enumerate(rounds[0]):
+    is_hue = order == HUE  # `[N, 4, 1, 1, 1]`
+    hue = torch.where(is_hue, factors, 0.0).sum(dim=1)
+    place = is_hue.to(torch.uint8).argmax(dim=1, keepdim=True)  # how many operations come before the hue
+    slots = torch.arange(len(Jitter) - 1, device=pixels.device).view(1, -1, 1, 1, 1)
+    others = slots + (slots >= place)
+    order, factors = order.gather(1, others), factors.gather(1, others)
+    rounds = [torch.where(slots < place, factors, 1.0), torch.where(slots < place, 1.0, factors)]
+    for slot, factor in enumerate(rounds[0].unbind(1)):
         pixels = blend(pixels, order[:, slot], factor)
     pixels = shift_hue(pixels, hue)
-    for slot, factor in enumerate(rounds[1]):
+    for slot, factor in enumerate(rounds[1].unbind(1)):
         pixels = blend(pixels, order[:, slot], factor)
     return pixels
 
 
 def blend(pixels: Tensor, operation: Tensor, factor: Tensor) -> Tensor:
-    """Changes brightness, contrast or saturation by blending with black, the mean grey or each pixel's grey."""
+    """Changes brightness, contrast or saturation by blending with black, the mean grey or each pixel's grey.
+
+    A factor of 1 changes nothing: all levels are whole numbers.
+    """
     grey = to_gray(pixels)
     mean = (grey.mean(dim=(2, 3), keepdim=True) + 0.5).floor()
-    base = torch.where(operation == Jitter.CONTRAST, mean, torch.where(operation == Jitter.SATURATION, grey, 0.0))
-    return torch.where(factor == 1, pixels, (base + factor * (pixels - base)).clamp(0, 255).floor())
+    base = torch.where(operation == CONTRAST, mean, torch.where(operation == SATURATION, grey, 0.0))
+    return torch.lerp(base, pixels, factor).clamp(0, 255).floor()
 
 
 def shift_hue(pixels: Tensor, factor: Tensor) -> Tensor:

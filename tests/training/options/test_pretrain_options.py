@@ -34,6 +34,18 @@ def test_saved_options_are_a_recipe(tmp_path):
     assert parse_options(["--recipe", str(tmp_path / "options.yaml")]) == options
 
 
+@pytest.mark.parametrize(
+    ("given", "understood"),
+    [(["--compile"], "on"), (["--compile", "True"], "on"), (["--compile", "false"], "off"), (["--compile=off"], "off")],
+)
+def test_compile_is_spelt_as_a_switch_too(given, understood, tmp_path):
+    assert parse_options([]).compile == "auto" and parse_options(given).compile == understood
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(f"compile: {understood}\n")  # which YAML reads as true or false
+    assert parse_options(["--recipe", str(recipe)]).compile == understood
+    assert PretrainOptions(compile=understood == "on").compile == understood
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.yaml")))
 def test_every_recipe_is_valid(name):
     assert parse_options(["--recipe", name]) is not None

@@ -1,0 +1,69 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks the step as a GPU takes it: compiled, augmented on the device, in bfloat16, with fused attention."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch._dynamo.backends.debugging import aot_eager
+
+from tests.helpers.tiny_runs import read_log, read_losses, tiny_options, train, write_images
+from training.pretrain import Pretraining
+
+
+AS_ON_A_GPU = {
+    **{"augment_on": "device", "mixed_precision": "bf16", "attn_implementation": "sdpa"},
+    **{"batch_size": 4, "gradient_accumulation_steps": 2, "depths": [1, 1], "epochs": 3, "warmup_teacher_temp": 0.02},
+}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    return write_images(tmp_path_factory.mktemp("data") / "images")
+
+
+@pytest.fixture
+def graphs(monkeypatch) -> list[torch.fx.GraphModule]:
+    """Collects all graphs that are compiled, by a compiler that only traces them, forward and backward."""
+    compiled: list[torch.fx.GraphModule] = []
+    torch_compile = torch.compile
+
+    def trace(graph, inputs):
+        compiled.append(graph)
+        return aot_eager(graph, inputs)
+
+    monkeypatch.setattr(torch, "compile", lambda function, **options: torch_compile(function, backend=trace, **options))
+    torch._dynamo.reset()
+    yield compiled
+    torch._dynamo.reset()
+
+
+class CountingRun(Pretraining):
+    """Keeps the number of graphs after each step."""
+
+    graphs: list[torch.fx.GraphModule]
+
+    def train_step(self, batches, step):
+        outcome = super().train_step(batches, step)
+        self.counts = [*getattr(self, "counts", []), len(self.graphs)]
+        return outcome
+
+
+def test_a_run_compiles_in_its_first_step_alone(images, tmp_path, graphs, monkeypatch):
+    """Temperatures, rates, epochs, the frozen layer and the batch of an accumulation do not change a graph."""
+    monkeypatch.setattr(CountingRun, "graphs", graphs, raising=False)
+    run = train(tiny_options(images, tmp_path, compile="on", **AS_ON_A_GPU), CountingRun)
+    # The augmentation for each of two sizes, the student and the teacher: none breaks.
+    assert run.counts == [4] * 9
+    with_seconds = [record["step"] for record in read_log(tmp_path) if "compile_seconds" in record]
+    assert with_seconds == [1]
+
+
+@pytest.mark.slow
+def test_the_compiled_step_equals_the_plain_one(images, tmp_path, graphs):
+    same = {**AS_ON_A_GPU, "mixed_precision": "no", "drop_path_rate": 0.0, "max_steps": 2}
+    train(tiny_options(images, tmp_path / "compiled", compile="on", **same))
+    assert graphs
+    train(tiny_options(images, tmp_path / "plain", **same))
+    assert read_losses(tmp_path / "compiled") == pytest.approx(read_losses(tmp_path / "plain"), rel=1e-4)
