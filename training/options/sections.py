@@ -249,7 +249,7 @@ class RunSection:
     compile: Literal["auto", "on", "off", "true", "false", "True", "False"] = field(
         default="auto",
         metadata={
-            "help": "Use torch.compile: minutes at the start, then faster steps; auto: on a GPU. --compile alone is on.",
+            "help": "Use torch.compile: minutes at the start, then faster steps; auto: on a GPU. Alone it means on.",
             **{"nargs": "?", "const": "on", "metavar": "{auto,on,off}"},
         },
     )
