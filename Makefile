@@ -32,7 +32,7 @@ test-all: $(VENV)/.installed
 test-floors: $(FLOORS)/.installed
 	OMP_NUM_THREADS=1 $(FLOORS)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
 
-# The processor's set in less than ten minutes on two cores; nothing else should run meanwhile.
+# The processor's set in about twenty minutes on two cores, most of them to compile; nothing else should run meanwhile.
 bench: $(VENV)/.installed-bench
 	$(BENCH)/bench_step.py --repeats 2
 	$(BENCH)/bench_loss.py --repeats 3

@@ -26,6 +26,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from modeling_esvit.embed.compiling import OFF
 from modeling_esvit.images.devices import open_device
 from training.data.named_data import split_data_name
 from training.data.sources import DataOptionError, ImageSource, open_source
@@ -56,6 +57,7 @@ TITLES = {
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_reading_arguments(parser)
+    parser.set_defaults(compile=OFF)  # no view feature is computed
     parser.add_argument("--data", metavar="DATA[:SPLIT]", help="images; needed for all measures but stereo")
     parser.add_argument("--measures", nargs="+", choices=(*PAIRS, STEREO), help="(default: all that there is data for)")
     parser.add_argument("--image_size", type=int, help="pixels a side of the views (default: those of the model)")

@@ -25,9 +25,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from modeling_esvit.embed.compiling import add_compile_argument
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import decode
 from modeling_esvit.images.devices import open_device
+from modeling_esvit.images.precision import add_dtype_argument
 from modeling_esvit.storage.atomic import write_text
 from training.data.named_data import split_data_name
 from training.data.sources import ImageSource, open_source
@@ -35,7 +37,7 @@ from training.evaluation.knn import BANK_CHUNK, find_nearest
 from training.evaluation.opening import open_features_folder
 from training.features.bank import FeatureBank, make_bank
 from training.features.extraction import LabelledImages
-from training.features.model_arguments import add_model_arguments, add_speed_arguments, load_named_model
+from training.features.model_arguments import add_model_arguments, load_named_model
 from training.options.command import check_counts, run_command
 from training.state.figure_files import save_figure
 
@@ -177,7 +179,8 @@ def make_maps(options: argparse.Namespace, bank: FeatureBank, source: ImageSourc
 def parse_arguments(arguments: list[str] | None) -> Any:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model_arguments(parser)
-    add_speed_arguments(parser)
+    add_dtype_argument(parser)
+    add_compile_argument(parser)
     parser.add_argument("--data", required=True, metavar="DATA[:SPLIT]", help="labelled images")
     parser.add_argument("--output_dir", type=Path, required=True, help="the folder of the pictures")
     parser.add_argument("--method", choices=METHODS, default="tsne", help="of the map (default: %(default)s)")

@@ -32,8 +32,8 @@ from typing import Any
 
 from modeling_esvit.images.devices import open_device
 from training.evaluation.arguments import (
+    add_bank_arguments,
     add_feature_arguments,
-    add_part_size_argument,
     add_reading_arguments,
     parse_and_check,
 )
@@ -69,7 +69,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--features", type=Path, metavar="FOLDER", help="keep features in this folder (default: beside the result)"
     )
-    add_part_size_argument(parser)
+    add_bank_arguments(parser)
     parser.add_argument(
         "--seed", type=int, default=0, help="seed that draws the held-out images (default: %(default)s)"
     )

@@ -1,13 +1,20 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Measures images a second of ours, timm's and transformers' own Swin-T, window 7, in turns.
+"""Measures images a second of Swin-T, window 7: ours, timm's, transformers', and our export in two other runtimes.
 
-python tests/benchmarks/bench_inference.py                       # batch 16, 224 px
-python tests/benchmarks/bench_inference.py --batch 1 --size 448 --compiled no
+    python tests/benchmarks/bench_inference.py                       # batch 16, 224 px, all forms
+    python tests/benchmarks/bench_inference.py --batch 1 --size 448 --forms plain
+
+Each form is a table: plain, compiled, compiled and frozen, and on a CPU with AMX the same in bfloat16. All candidates
+of a form take turns. The runtimes (onnxruntime, OpenVINO) optimise by themselves and stand in the table of the frozen
+models. A peer that is not installed is named as missing.
 """
 
 import argparse
 import functools
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 
@@ -21,6 +28,11 @@ from tests.benchmarks.harness import (
     take_turns,
     write_json,
 )
+
+
+FORMS = ("plain", "compiled", "frozen")
+DTYPES = {"": torch.float32, ", bf16": torch.bfloat16}  # by what follows the form in the name of a table
+PACKAGES = {"timm": "timm", "onnxruntime": "onnxruntime", "OpenVINO": "openvino"}  # by the name of the peer
 
 
 def ours(size: int) -> torch.nn.Module:
@@ -44,19 +56,54 @@ def timm_swin(size: int, fused: bool) -> torch.nn.Module:
     return timm.create_model("swin_tiny_patch4_window7_224", pretrained=False, img_size=size, num_classes=0)
 
 
-def extract(model, batch: int, size: int, *, compiled: bool = False, half: bool = False):
+def extract(model, batch: int, size: int, form: str, dtype: torch.dtype):
     """Returns an iteration that extracts features of one batch. `model` builds the network for an image size."""
     torch.manual_seed(0)
-    network = model(size).eval().requires_grad_(False)
-    if compiled:
-        network.compile()
-    images = torch.randn(batch, 3, size, size)
+    network = model(size).eval().requires_grad_(False).to(dtype)
+    if form != "plain":
+        network.compile(dynamic=False, options={"freezing": True} if form == "frozen" else None)
+    images = torch.randn(batch, 3, size, size, dtype=dtype)
 
     def iteration():
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
+        with torch.inference_mode():
             return network(images)
 
     return iteration
+
+
+def write_onnx(folder: str, size: int) -> Path:
+    """Writes our model as ONNX; returns the file."""
+    from modeling_esvit.export import export
+
+    torch.manual_seed(0)
+    ours(size).save_pretrained(f"{folder}/model")
+    export(f"{folder}/model", f"{folder}/onnx", "onnx")
+    return Path(folder, "onnx", "model.onnx")
+
+
+def by_onnxruntime(batch: int, size: int):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    with tempfile.TemporaryDirectory() as folder:
+        session = onnxruntime.InferenceSession(write_onnx(folder, size), options, providers=["CPUExecutionProvider"])
+    images = torch.randn(batch, 3, size, size).numpy()
+    return lambda: session.run(None, {"pixel_values": images})
+
+
+def by_openvino(batch: int, size: int, dtype: torch.dtype):
+    import openvino
+
+    precision = {torch.float32: "f32", torch.bfloat16: "bf16"}[dtype]
+    settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    with tempfile.TemporaryDirectory() as folder:
+        core = openvino.Core()
+        model = core.read_model(write_onnx(folder, size))
+        model.reshape([batch, 3, size, size])
+        compiled = core.compile_model(model, "CPU", settings)
+    images = torch.randn(batch, 3, size, size).numpy()
+    return lambda: compiled(images)
 
 
 MODELS = {
@@ -68,11 +115,19 @@ MODELS = {
 }
 
 
-def candidates(batch: int, size: int, compiled: bool) -> dict:
-    setups = {name: functools.partial(extract, model, batch, size, compiled=compiled) for name, model in MODELS.items()}
-    if cpu_has_amx() and not compiled:
-        setups["ours, bf16"] = functools.partial(extract, ours, batch, size, half=True)
-    return setups
+def find_missing() -> list[str]:
+    """Returns the peers that are not installed."""
+    return [peer for peer, package in PACKAGES.items() if find_spec(package) is None]
+
+
+def candidates(batch: int, size: int, form: str, dtype: torch.dtype) -> dict:
+    setups = {name: functools.partial(extract, model, batch, size, form, dtype) for name, model in MODELS.items()}
+    if form == "frozen":
+        setups["OpenVINO, our export"] = functools.partial(by_openvino, batch, size, dtype)
+        if dtype == torch.float32:
+            setups["onnxruntime, our export"] = functools.partial(by_onnxruntime, batch, size)
+    missing = tuple(find_missing())
+    return {name: setup for name, setup in setups.items() if not name.startswith(missing)}
 
 
 def speed_up(results: dict[str, Measurement], name: str) -> float:
@@ -95,26 +150,24 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--compiled", choices=["yes", "no", "both"], default="both")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS)
     parser.add_argument("--threads", type=int, help="Default: one a core.")
     parser.add_argument("--allocator", choices=ALLOCATORS, default="glibc, tuned")
     arguments = parser.parse_args()
-    kinds = {"yes": [True], "no": [False], "both": [False, True]}[arguments.compiled]
+    missing, has_amx = find_missing(), cpu_has_amx()
     content: dict[str, object] = {"batch": arguments.batch, "size": arguments.size, "allocator": arguments.allocator}
+    content["missing"] = missing
+    for dtype_name, dtype in DTYPES.items() if has_amx else [("", torch.float32)]:
+        for form in arguments.forms:
+            setups = candidates(arguments.batch, arguments.size, form, dtype)
+            settings = {"threads": arguments.threads, "allocator": arguments.allocator}
+            results = take_turns(setups, repeats=arguments.repeats, warmup=2, **settings)
+            print(f"\n{form}{dtype_name}\n{report(results, arguments.batch)}", flush=True)
+            content[f"{form}{dtype_name}"] = rows(results.values())
+    print(f"This CPU has {'' if has_amx else 'no '}AMX{'' if has_amx else ': bf16 was not run'}.")
+    if missing:
+        print(f"Not measured, because not installed: {', '.join(missing)} (pip install -e '.[bench]').")
     name = "inference" if arguments.allocator == "glibc, tuned" else "inference_default_allocator"
-    for compiled in kinds:
-        setups = candidates(arguments.batch, arguments.size, compiled)
-        results = take_turns(
-            setups,
-            repeats=arguments.repeats,
-            warmup=2,
-            threads=arguments.threads,
-            allocator=arguments.allocator,
-        )
-        print(f"\n{'compiled' if compiled else 'as they are'}\n{report(results, arguments.batch)}")
-        content["compiled" if compiled else "plain"] = rows(results.values())
-    if not cpu_has_amx():
-        print("bf16 was not run: this CPU has no AMX.")
     print(f"{write_json(name, content)}; {environment()}")
 
 

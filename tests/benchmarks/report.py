@@ -11,6 +11,7 @@ from pathlib import Path
 
 from matplotlib import pyplot
 
+from tests.benchmarks.bench_inference import DTYPES, FORMS
 from tests.benchmarks.harness import RESULTS, table
 
 
@@ -62,8 +63,11 @@ def loss(saved: Saved) -> str:
 
 
 def inference(saved: Saved) -> str:
-    kinds = [kind for kind in ("plain", "compiled") if kind in saved]
-    return "\n\n".join(inference_of(kind, saved[kind], saved["batch"]) for kind in kinds)
+    kinds = [f"{form}{dtype}" for dtype in DTYPES for form in FORMS if f"{form}{dtype}" in saved]
+    tables = [inference_of(kind, saved[kind], saved["batch"]) for kind in kinds]
+    if saved.get("missing"):
+        tables.append(f"Not installed there: {', '.join(saved['missing'])}.")
+    return "\n\n".join(tables)
 
 
 def inference_of(kind: str, rows: list[Row], batch: int) -> str:
@@ -175,7 +179,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Saved], str]]] = {
         for name in ("vil-tiny", "cvt-tiny", "deit-small", "resnet-50")
     },
     "loss": ("Loss, prototypes and their gradients, 65536 prototypes", loss),
-    "inference": ("Feature extraction, Swin-T W7, 224 px, batch 16, fp32", inference),
+    "inference": ("Feature extraction, Swin-T W7, 224 px, batch 16", inference),
     "inference_default_allocator": ("The same with glibc's allocator as it comes", inference),
     "pipeline": ("From JPEGs of 500 x 375 px to view features, Swin-T W7, fp32, batches of 16", extraction),
     "views": ("Views: decode a 500 x 375 JPEG, 2 x 224 + 8 x 96 px crops, one core", views),

@@ -123,6 +123,19 @@ def test_model_in_half_precision(folder):
     assert extract(picture(300, 260), **POOLED).dtype == torch.bfloat16
 
 
+@pytest.mark.slow
+def test_a_compiled_and_frozen_pipeline_gives_the_same_features(extract, folder):
+    """As the line of the README says; in float32, so that they can be compared closely."""
+    torch._dynamo.utils.counters.clear()
+    compiled = pipeline("image-feature-extraction", model=str(folder))
+    compiled.model.compile(dynamic=False, options={"freezing": True})
+    for size in ((300, 260), (224, 500)):
+        expected = extract(picture(*size), **POOLED)
+        found = compiled(picture(*size), **POOLED)
+        torch.testing.assert_close(found, expected, atol=2e-6 * expected.abs().max().item(), rtol=0)
+    assert torch._dynamo.utils.counters["frames"]["ok"] > 0
+
+
 @pytest.mark.parametrize("size", [(500, 300), (256, 256), (224, 224), (333, 777), (301, 260), (100, 80)])
 def test_processor_is_the_evaluation_transform(folder, size):
     """Each backend is exactly torchvision's transform of such images; the two are two levels apart at most."""

@@ -6,15 +6,17 @@ import argparse
 import os
 from pathlib import Path
 
+from modeling_esvit.embed.compiling import add_compile_argument
+from modeling_esvit.images.precision import add_dtype_argument
 from training.features.bank import PART_SIZE
-from training.features.model_arguments import add_model_arguments, add_speed_arguments
+from training.features.model_arguments import add_model_arguments
 from training.options.command import check_counts
 
 
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the model, in what type it computes and whether compiled, and the options of reading images."""
+    """Adds the model, in what type it computes, and the options of reading images."""
     add_model_arguments(parser)
-    add_speed_arguments(parser)
+    add_dtype_argument(parser)
     parser.add_argument("--streaming", action="store_true", help="read parquet files and Hub data sets as streams")
     parser.add_argument(
         "--workers", type=int, default=4, help="threads of each process that read images (default: %(default)s)"
@@ -32,10 +34,12 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="keep features here for further evaluations; all processes must see it (default: a temporary folder)",
     )
-    add_part_size_argument(parser)
+    add_bank_arguments(parser)
 
 
-def add_part_size_argument(parser: argparse.ArgumentParser) -> None:
+def add_bank_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds how a bank of features is made: compiled or not, and in parts of what size."""
+    add_compile_argument(parser)
     parser.add_argument(
         "--part_size", type=int, default=PART_SIZE, help="images between two saves (default: %(default)s)"
     )

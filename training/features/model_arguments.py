@@ -6,8 +6,7 @@ import argparse
 
 from accelerate import PartialState
 
-from modeling_esvit.embed.compiling import add_compile_argument
-from modeling_esvit.images.precision import add_dtype_argument, resolve_dtype
+from modeling_esvit.images.precision import resolve_dtype
 from training.features.frozen_models import FrozenModel, load_frozen
 
 
@@ -21,14 +20,8 @@ def add_model_arguments(
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the model")
 
 
-def add_speed_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the type in which the model computes, and whether it is compiled."""
-    add_dtype_argument(parser)
-    add_compile_argument(parser)
-
-
 def load_named_model(arguments: argparse.Namespace, n_last_blocks: int | None = None) -> FrozenModel:
-    """Loads the model that the arguments name, onto the device of this process, in the type that they name.
+    """Loads the model that the arguments name, with their `dtype` and `compile`, onto the device of this process.
 
     Raises:
         FrozenModelError, NoImageModelError: see `load_frozen`.
