@@ -12,7 +12,6 @@ import torch
 
 from modeling_esvit import EsViTConfig, EsViTInputError, EsViTModel
 from modeling_esvit.conversion import timm_swin
-from modeling_esvit.conversion.timm_swin import find_timm_obstacles
 from modeling_esvit.convert_original.converter import ConversionError
 from modeling_esvit.export import exporter as export_module
 from modeling_esvit.export.exporter import export, main
@@ -157,24 +156,9 @@ def test_timm_by_name_and_checkpoint(saved, tmp_path):
     assert (transform["crop_pct"], transform["input_size"]) == (0.875, (3, 224, 224))
 
 
-@pytest.mark.parametrize(
-    ("fields", "reason"),
-    [
-        (VIL, "its architecture is ViL"),
-        ({**SWIN, "patch_norm": False}, "no LayerNorm"),
-        ({**SWIN, "use_absolute_embeddings": True}, "position embeddings"),
-        ({**SWIN, "hidden_act": "relu"}, "'relu'"),
-        (
-            {**SWIN, "image_size": [16, 32]},
-            r"stage 1 has window 4 and shift 0, but timm's would have \(4, 4\) and \(0, 2\)",
-        ),
-        ({**SWIN, "image_size": 40}, "the map of stage 1, 10 x 10, is padded to multiples of 4"),
-    ],
-)
-def test_what_timm_cannot_carry(saved, tmp_path, fields, reason):
-    _, folder = saved(fields)
-    assert re.search(reason, "; ".join(find_timm_obstacles(EsViTConfig(**fields))))
-    with pytest.raises(ConversionError, match=reason):
+def test_what_timm_cannot_carry(saved, tmp_path):
+    _, folder = saved(VIL)
+    with pytest.raises(ConversionError, match="its architecture is ViL"):
         export(folder, tmp_path / "out", "timm")
 
 

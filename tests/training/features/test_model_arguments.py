@@ -1,0 +1,21 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks that the arguments of a program name the model that is loaded."""
+
+import argparse
+
+import pytest
+
+from tests.helpers.tiny_runs import write_model
+from training.features.frozen_models import FrozenModelError
+from training.features.model_arguments import add_model_arguments, load_named_model
+
+
+def test_the_named_model_is_loaded(tmp_path):
+    parser = argparse.ArgumentParser()
+    add_model_arguments(parser)
+    arguments = parser.parse_args([str(write_model(tmp_path)), "--device", "cpu"])
+    assert (arguments.revision, arguments.trust_remote_code) == (None, False)
+    assert load_named_model(arguments, n_last_blocks=2).settings["n_last_blocks"] == 2
+    with pytest.raises(FrozenModelError, match="n_last_blocks is 9; the model has 2 blocks"):
+        load_named_model(arguments, n_last_blocks=9)

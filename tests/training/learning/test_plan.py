@@ -1,0 +1,22 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks the numbers of a run that follow from its options."""
+
+import pytest
+
+from training.data.columns import DataOptionError
+from training.learning.plan import describe_plan, make_plan
+from training.options.pretrain_options import parse_options
+
+
+def test_steps_and_schedules():
+    given = "--epochs 4 --warmup_epochs 1 --warmup_teacher_temp_epochs 2 --batch_size 8 --gradient_accumulation_steps 2"
+    options = parse_options(f"{given} --lr 0.001 --max_steps 5".split())
+    plan = make_plan(options, num_images=100, world_size=3)
+    assert (plan.global_batch, plan.steps_per_epoch, plan.num_steps, plan.last_step) == (48, 2, 8, 5)
+    assert plan.peak_lr == pytest.approx(0.001 * 48 / 256) == plan.lr.max()
+    assert len(plan.lr) == len(plan.weight_decay) == len(plan.momentum) == 8 and len(plan.teacher_temp) == 4
+    assert plan.values(5)["epoch"] == plan.epoch(5) == 2 and plan.values(5)["lr"] == plan.lr[5]
+    assert describe_plan(options, plan)[-1] == "steps            = 4 epochs x 2 = 8, stopping at 5"
+    with pytest.raises(DataOptionError, match="47 images"):
+        make_plan(options, num_images=47, world_size=3)

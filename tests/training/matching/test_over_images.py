@@ -1,0 +1,31 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks the scores of all images of a source: a row for each readable image, made once."""
+
+import pytest
+import torch
+
+from modeling_esvit.embed.files import OutputError
+from tests.helpers.tiny_runs import write_images, write_model
+from training.data.sources import open_source
+from training.features.frozen_models import load_frozen
+from training.matching import over_images
+from training.matching.measures import MIRRORED_NAMES, POSITION_NAMES
+from training.matching.over_images import Measured, measure_images
+from training.matching.pairs import CROPS, MIRRORED
+
+
+def test_rows_of_readable_images_are_made_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(over_images, "BATCHES", 1)
+    images = write_images(tmp_path / "images", 5)
+    (images / "03.png").write_bytes(b"no image")
+    model, source = load_frozen(str(write_model(tmp_path / "model"))), open_source(images)
+    measured = Measured((MIRRORED, CROPS), side=32, seed=0, batch_size=2)
+    scores, parts = measure_images(model, source, measured, tmp_path / "r.json", threads=1)
+    assert "03.png" in caplog.text and [parts.is_done(number) for number in range(4)] == [True, True, True, False]
+    assert scores[MIRRORED].shape == (4, len(MIRRORED_NAMES)) and scores[CROPS].shape == (4, len(POSITION_NAMES))
+    monkeypatch.setattr(over_images, "measure_part", None)
+    again, _ = measure_images(model, source, measured, tmp_path / "r.json", threads=1)
+    assert all(torch.equal(again[name].nan_to_num(), scores[name].nan_to_num()) for name in (MIRRORED, CROPS))
+    with pytest.raises(OutputError, match="seed was 0 and is 1"):
+        measure_images(model, source, Measured((MIRRORED,), 32, 1, 2), tmp_path / "r.json", threads=1)

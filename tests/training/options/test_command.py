@@ -1,0 +1,36 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks which errors a program prints as a message alone, and that counts below 1 are refused."""
+
+import argparse
+
+import pytest
+
+from modeling_esvit.errors import EsViTError
+from training.options.command import check_counts, run_command
+
+
+def fail(error: Exception) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("error", [EsViTError("It is empty."), FileNotFoundError(2, "No such file", "a.png")])
+def test_errors_that_a_user_can_put_right_are_a_message(error):
+    with pytest.raises(SystemExit) as end:
+        run_command(lambda: fail(error))
+    assert end.value.code == f"error: {error}"
+
+
+@pytest.mark.parametrize("error", [OSError("Something broke."), KeyError("name")])
+def test_other_errors_keep_their_traceback(error):
+    with pytest.raises(type(error)) as raised:
+        run_command(lambda: fail(error))
+    assert raised.value is error
+
+
+def test_counts(capsys):
+    options = argparse.Namespace(k=1, size=None, workers=0)
+    check_counts(argparse.ArgumentParser(), options, "k", "size")
+    with pytest.raises(SystemExit):
+        check_counts(argparse.ArgumentParser(), options, "k", "workers")
+    assert "--workers must be at least 1, got 0" in capsys.readouterr().err

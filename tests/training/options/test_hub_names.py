@@ -1,0 +1,24 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks names of repositories on the Hub."""
+
+import pytest
+
+from training.options.hub_names import check_repo_id, is_hub_name
+from training.options.pretrain_options import OptionError
+
+
+@pytest.mark.parametrize(
+    "text, is_name", [("ada/birds", True), ("a.b-c/d_e", True), ("birds", False), ("a/b/c", False)]
+)
+def test_the_form_of_a_name(text, is_name):
+    assert is_hub_name(text) is is_name
+
+
+@pytest.mark.parametrize(
+    "repo_id, reason", [("birds", "is no full name"), ("a/b/c", "is no name"), ("a/--", "is no name")]
+)
+def test_names_that_cannot_be(repo_id, reason):
+    check_repo_id("ada/birds")
+    with pytest.raises(OptionError, match=f"'{repo_id}' {reason} on the Hub"):
+        check_repo_id(repo_id)

@@ -1,0 +1,21 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks that a figure takes the place of a file as a whole, in the format of its suffix."""
+
+import pytest
+from matplotlib.figure import Figure
+
+from training.state.figure_files import save_figure
+
+
+def test_the_suffix_names_the_format(tmp_path):
+    for name, start in (("x.png", b"\x89PNG"), ("x.pdf", b"%PDF")):
+        save_figure(Figure(), tmp_path / "new" / name)
+        assert (tmp_path / "new" / name).read_bytes().startswith(start)
+
+
+def test_a_figure_that_cannot_be_drawn_leaves_the_old_file(tmp_path):
+    (tmp_path / "x.abc").write_text("old")
+    with pytest.raises(ValueError, match="abc"):
+        save_figure(Figure(), tmp_path / "x.abc")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.abc"] and (tmp_path / "x.abc").read_text() == "old"

@@ -1,0 +1,31 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks that signals are held back while a run is entered, and stop it at the next step."""
+
+import os
+import signal
+
+import pytest
+
+from training.state.interruption import SIGNALS, InterruptedRunError, Interruption
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_stops_after_the_step(number):
+    before = {each: signal.getsignal(each) for each in SIGNALS}
+    with Interruption() as interruption:
+        interruption.stop(3)
+        os.kill(os.getpid(), number)
+        assert interruption.exchange() == number
+        with pytest.raises(InterruptedRunError, match=f"{number.name} stopped the run after step 4, with a checkpoint"):
+            interruption.stop(4)
+    assert {each: signal.getsignal(each) for each in SIGNALS} == before
+
+
+def test_signals_stay_held_back_while_an_interrupted_run_ends():
+    before = {each: signal.getsignal(each) for each in SIGNALS}
+    with pytest.raises(InterruptedRunError), Interruption() as interruption:
+        raise InterruptedRunError(signal.SIGTERM, 1)
+    assert all(signal.getsignal(each) == interruption.note for each in SIGNALS)
+    for number, handler in before.items():
+        signal.signal(number, handler)
