@@ -10,8 +10,6 @@ import pytest
 from training.data.columns import DataNotFoundError
 from training.evaluation.transfer_results import compare, describe_failure, find_differences, read_result, summarise
 from training.evaluation.transfer_sets import TransferSet, TransferTableError
-    TransferSet,
-)
 
 
 def test_what_differs_from_the_table_is_noted():
