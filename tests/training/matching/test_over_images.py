@@ -24,7 +24,7 @@ def test_rows_of_readable_images_are_made_once(tmp_path, monkeypatch, caplog):
     scores, parts = measure_images(model, source, measured, tmp_path / "r.json", threads=1)
     assert "03.png" in caplog.text and [parts.is_done(number) for number in range(4)] == [True, True, True, False]
     assert scores[MIRRORED].shape == (4, len(MIRRORED_NAMES)) and scores[CROPS].shape == (4, len(POSITION_NAMES))
-    monkeypatch.setattr(over_images, "measure_part", None)
+    monkeypatch.setattr(over_images, "score_pairs", None)  # what is there is not scored again
     again, _ = measure_images(model, source, measured, tmp_path / "r.json", threads=1)
     assert all(torch.equal(again[name].nan_to_num(), scores[name].nan_to_num()) for name in (MIRRORED, CROPS))
     with pytest.raises(OutputError, match="seed was 0 and is 1"):

@@ -1,0 +1,44 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks which parts a process makes, and that parts of another call or damaged ones are refused."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from modeling_esvit.embed.files import Features, OutputError
+from modeling_esvit.embed.parts import Parts, cut_rows, find_own_parts, make_parts
+
+
+def make_part(images, after_batch) -> Features:
+    names = [str(image) for image in images]
+    after_batch(len(names))
+    return Features(names, np.ones((len(names), 2), np.float32), None, {})
+
+
+def test_missing_parts_are_made_of_their_rows(tmp_path):
+    parts, read = Parts(tmp_path / "x.npz", {"model": "m"}), []
+    parts.begin()
+    parts.write(1, Features(["there"], np.zeros((1, 2), np.float32), None, {}))
+    rows = cut_rows(8, 3)
+    assert rows == [range(3), range(3, 6), range(6, 8)]
+    make_parts(parts, rows, lambda span: read.append(span) or iter(span), make_part, description="x")
+    assert read == [range(3), range(6, 8)]
+    assert [parts.read(number).names for number in range(3)] == [["0", "1", "2"], ["there"], ["6", "7"]]
+
+
+def test_processes_share_the_missing_parts_as_neighbours(tmp_path):
+    parts = SimpleNamespace(is_done=lambda number: number == 2)
+    states = [SimpleNamespace(num_processes=3, process_index=rank) for rank in range(3)]
+    assert [find_own_parts(parts, 7, state) for state in states] == [[0, 1], [3, 4, 5], [6]]
+
+
+def test_parts_that_cannot_be_continued(tmp_path):
+    Parts(tmp_path / "x.npz", {"model": "m", "seed": 0}).begin()
+    other = Parts(tmp_path / "x.npz", {"model": "m", "seed": 1})
+    with pytest.raises(OutputError, match="holds features of another call: seed was 0 and is 1"):
+        other.begin()
+    other.path(4).write_bytes(b"damaged")
+    with pytest.raises(OutputError, match="part-00000004.safetensors is damaged"):
+        other.read(4)
