@@ -2,22 +2,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exports a model in a format that other programs run.
 
-    python -m modeling_esvit.export MODEL OUTPUT --to onnx|timm|torch [--image-size 224]
+    python -m modeling_esvit.export MODEL OUTPUT --to onnx|openvino|timm|torch [--image-size 224] [--dynamic-size]
 
-* `onnx`: `OUTPUT/model.onnx`, for onnxruntime and others.
+* `onnx`: `OUTPUT/model.onnx` and its weights `model.onnx.data`, for onnxruntime and others.
+* `openvino`: `OUTPUT/openvino_model.xml` and its weights `openvino_model.bin`, for OpenVINO.
 * `torch`: `OUTPUT/model.pt2`, a program of `torch.export`, which needs torch alone.
 * `timm`: `OUTPUT/model.safetensors` and `config.json`, which `timm.create_model("local-dir:OUTPUT", pretrained=True)`
   loads. Only Swins, at the size of their construction.
 
-ONNX and torch programs take batches `pixel_values` `[B, channels, height, width]` of any number B of images and one
-size, and return `view_feature` `[B, C]` and `regions` `[B, T, C]`. What was written is loaded again and compared with
-the model, at two sizes of batches, before it is kept. (transformers' own `swin` format is written by
-`convert_original --native`.)
+Programs (all but `timm`) take batches `pixel_values` `[B, channels, height, width]` of any number B of images and one
+size, or any size with `--dynamic-size`, and return `view_feature` `[B, C]` and `regions` `[B, T, C]`. What was written
+is loaded again and compared with the model, at two sizes of batches, before it is kept. transformers' exporters write
+ONNX and OpenVINO, so `ExportedModel.from_pretrained(OUTPUT)` of `transformers.exporters` runs them, too.
+(transformers' own `swin` format is written by `convert_original --native`.)
 """
 
 import argparse
+import contextlib
 import copy
-import importlib.util
+import itertools
 import json
 import sys
 from collections.abc import Callable
@@ -27,6 +30,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.export import Dim
+from transformers.utils.versions import require_version
 
 from modeling_esvit.conversion import ConversionError
 from modeling_esvit.conversion.native_swin import draw_images, load_backbone
@@ -41,11 +46,45 @@ Size = tuple[int, int]  # height, width
 Outputs = tuple[torch.Tensor, torch.Tensor]  # view feature and regions
 Run = Callable[[torch.Tensor], Outputs]
 
-PACKAGES: dict[str, tuple[str, ...]] = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "timm": ("timm",), "torch": ()}
+EXPORTERS = "transformers>=5.24"  # since then its exporters load and run what they wrote; the package needs less
+REQUIREMENTS: dict[str, tuple[str, ...]] = {
+    "onnx": ("onnx>=1.18", "onnxruntime>=1.20", "onnxscript>=0.6", EXPORTERS),
+    "openvino": ("openvino>=2026.3", EXPORTERS),
+    "timm": ("timm>=1.0.31",),
+    "torch": (),
+}
+WINDOWS = "its windows are cut by index tables that are computed for one size"
+FIXED_SIZE = {
+    **{(to, family): WINDOWS for to in ("onnx", "openvino", "torch") for family in ("cvt", "swin", "vil")},
+    ("torch", "vit"): "torch.export does not resize its position embeddings to every size; --to onnx does",
+}
 BATCHES = (1, 4)  # of the comparison; neither is the one that programs are traced with
 TRACED = 2
 TOLERANCE = 1e-4  # of the largest output
 INPUT, VIEW, REGIONS = "pixel_values", "view_feature", "regions"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Holds the size of the images that an exported model takes; with `dynamic`, it takes others as well."""
+
+    base: Size
+    dynamic: bool = False
+
+    @property
+    def traced(self) -> Size:
+        """Returns the size to trace with: not `base`, where models may take a shortcut, and with two different sides."""
+        height, width = self.base
+        return (2 * height, 3 * width) if self.dynamic else self.base
+
+    @property
+    def compared(self) -> list[Size]:
+        height, width = self.base
+        return [self.base, (2 * height, width), (height, 2 * width)] if self.dynamic else [self.base]
+
+    @property
+    def dynamic_axes(self) -> dict[int, Any]:
+        return {0: Dim("batch", min=1), **({2: Dim.DYNAMIC, 3: Dim.DYNAMIC} if self.dynamic else {})}
 
 
 @dataclass
@@ -53,13 +92,14 @@ class ExportReport:
     """Says what was written where. `difference` is the largest of all outputs, relative to the largest output."""
 
     output: Path
-    size: Size
+    sizes: list[Size]
     difference: float
     notes: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         batches = " and ".join(map(str, BATCHES))
-        compared = f"images of {self.size[0]} x {self.size[1]} px, batches of {batches}"
+        sizes = ", ".join(f"{height} x {width}" for height, width in self.sizes)
+        compared = f"images of {sizes} px, batches of {batches}"
         lines = [str(self.output), f"{compared}: largest relative difference {self.difference:.1e}", *self.notes]
         return "\n  ".join(lines)
 
@@ -76,65 +116,100 @@ class Features(nn.Module):
         return outputs.pooler_output, outputs.last_hidden_state
 
 
-@torch.no_grad()  # a change of the mode inside of the model would be a node that torch cannot save
-def trace_model(model: EsViTModel, size: Size) -> torch.export.ExportedProgram:
-    """Traces the model as a graph for any number of images of one size.
+class NamedFeatures(nn.Module):
+    """Returns the outputs by name; transformers' exporters name those of the graph after them."""
 
-    Raises:
-        ConversionError: torch cannot trace it; its own reason is in the message.
+    def __init__(self, model: EsViTModel):
+        super().__init__()
+        self.features = Features(model)
+
+    def forward(self, pixel_values: torch.Tensor) -> dict[str, torch.Tensor]:
+        return dict(zip((VIEW, REGIONS), self.features(pixel_values), strict=True))
+
+
+@torch.no_grad()  # a change of the mode inside of the model would be a node that torch cannot save
+def write_torch(model: EsViTModel, folder: Path, sizes: Sizes) -> Run:
+    """Writes a program of `torch.export`.
+
+    transformers' exporter would replace fused attention by its plain form, which is slower.
     """
-    images = draw_images(model.config, TRACED, size)
+    images = draw_images(model.config, TRACED, sizes.traced)
     try:
-        return torch.export.export(
-            Features(model).eval(), (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1)},)
-        )
+        program = torch.export.export(Features(model).eval(), (images,), dynamic_shapes=(sizes.dynamic_axes,))
     except RuntimeError as error:  # what torch's own errors of tracing are derived from
         raise ConversionError(f"torch.export cannot trace this {type(model).__name__}: {error}") from error
-
-
-def write_torch(model: EsViTModel, folder: Path, size: Size) -> Run:
     path = folder / "model.pt2"
-    torch.export.save(trace_model(model, size), path)
+    torch.export.save(program, path)
     return torch.export.load(path).module()
 
 
-def write_onnx(model: EsViTModel, folder: Path, size: Size) -> Run:
-    path = folder / "model.onnx"
-    plain = copy.deepcopy(model)  # the layout of what a fused kernel returns does not survive its decomposition
-    plain.set_attn_implementation("eager")
+def write_onnx(model: EsViTModel, folder: Path, sizes: Sizes) -> Run:
     try:
-        torch.onnx.export(
-            trace_model(plain, size),
-            f=path,
-            input_names=[INPUT],
-            output_names=[VIEW, REGIONS],
-            dynamic_shapes={INPUT: {0: "batch"}},
-            external_data=False,
-            verbose=False,
-        )
-    except torch.onnx.OnnxExporterError as error:
+        exported = trace_and_export(model, sizes, "onnx")
+    except RuntimeError as error:  # torch's errors of tracing and those of its ONNX exporter are derived from it
         raise ConversionError(f"ONNX cannot express this {type(model).__name__}: {error}") from error
-    return run_onnx(path)
+    name_axes(exported.program.graph)
+    exported.save_pretrained(folder)
+    return load_exported(folder)
 
 
-def run_onnx(path: Path) -> Run:
-    """Returns a function that runs the model of a file, on the CPU."""
-    import onnxruntime
+def name_axes(graph: Any) -> None:
+    """Names the open axes of an ONNX graph after those of its input, where transformers' exporter numbers them."""
+    axes = zip(graph.inputs[0].shape, ("batch", "channels", "height", "width"), strict=True)
+    names = {str(number): name for number, name in axes}
+    for value in [*graph.inputs, *(output for node in graph for output in node.outputs)]:
+        for axis, length in enumerate(value.shape or ()):
+            if not isinstance(length, int):
+                value.shape[axis] = names.get(str(length), length)
 
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+def write_openvino(model: EsViTModel, folder: Path, sizes: Sizes) -> Run:
+    from openvino.frontend import OpConversionFailure
+
+    try:
+        exported = trace_and_export(model, sizes, "openvino")
+    except (RuntimeError, OpConversionFailure) as error:
+        raise ConversionError(f"OpenVINO cannot express this {type(model).__name__}: {error}") from error
+    if not sizes.dynamic:  # OpenVINO's converter frees every axis, and would let images in for which the graph is wrong
+        exported.program.reshape([-1, model.config.num_channels, *sizes.base])
+    exported.save_pretrained(folder)
+    # On CPUs that have bf16, OpenVINO computes in bf16 unless it is told not to.
+    return load_exported(folder, config={"INFERENCE_PRECISION_HINT": "f32"})
+
+
+def trace_and_export(model: EsViTModel, sizes: Sizes, export_format: str) -> Any:
+    """Returns transformers' `ExportedModel`; what torch says while it works goes to stderr."""
+    from transformers.exporters import AutoExportConfig, AutoHfExporter
+
+    plain = copy.deepcopy(model)  # the exporters add a search for rows without keys to fused attention
+    plain.set_attn_implementation("eager")
+    config = AutoExportConfig.from_dict(
+        {"export_format": export_format, "dynamic_shapes": {INPUT: sizes.dynamic_axes}},
+    )
+    inputs = {INPUT: draw_images(model.config, TRACED, sizes.traced)}
+    with contextlib.redirect_stdout(sys.stderr):
+        return AutoHfExporter.from_config(config).export(NamedFeatures(plain).eval(), inputs, config)
+
+
+def load_exported(folder: Path, **options: Any) -> Run:
+    """Returns a function that runs the model of a folder on the CPU."""
+    from transformers.exporters import ExportedModel
+
+    program = ExportedModel.from_pretrained(folder, device="cpu", **options)
 
     def run(images: torch.Tensor) -> Outputs:
-        view, regions = session.run([VIEW, REGIONS], {INPUT: images.numpy()})
-        return torch.from_numpy(view), torch.from_numpy(regions)
+        outputs = program(pixel_values=images)
+        return outputs[VIEW], outputs[REGIONS]
 
     return run
 
 
-def write_timm(model: EsViTModel, folder: Path, size: Size) -> Run:
-    if size != find_construction_size(model):
+def write_timm(model: EsViTModel, folder: Path, sizes: Sizes) -> Run:
+    if sizes.base != find_construction_size(model):
+        height, width = sizes.base
         raise ConversionError(
             f"timm's Swin takes images of one size, which is that of the construction, {model.config.image_size}; "
-            f"leave out --image-size {size[0]} {size[1]}."
+            f"leave out --image-size {height} {width}."
         )
     save_timm(model, folder)
     theirs = load_timm(folder)
@@ -146,8 +221,9 @@ def write_timm(model: EsViTModel, folder: Path, size: Size) -> Run:
     return run
 
 
-WRITERS: dict[str, Callable[[EsViTModel, Path, Size], Run]] = {
+WRITERS: dict[str, Callable[[EsViTModel, Path, Sizes], Run]] = {
     "onnx": write_onnx,
+    "openvino": write_openvino,
     "timm": write_timm,
     "torch": write_torch,
 }
@@ -158,21 +234,54 @@ def find_construction_size(model: EsViTModel) -> Size:
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
+def choose_sizes(model: EsViTModel, to: str, image_size: Size | None, dynamic: bool) -> Sizes:
+    """Checks that the model takes all images that it shall be exported for.
+
+    Raises:
+        ConversionError: the size is to be dynamic, but the format or the family needs a fixed one.
+        EsViTInputError: the architecture does not take images of such a size.
+    """
+    sizes = Sizes(image_size or find_construction_size(model), dynamic)
+    family = model.config.family
+    reason = "timm's Swin takes images of one size" if to == "timm" else FIXED_SIZE.get((to, family.key))
+    if dynamic and reason:
+        raise ConversionError(
+            f"--to {to} cannot leave the size of images open for this {family.name}: {reason}. Leave out "
+            "--dynamic-size, and export once for each --image-size that you need."
+        )
+    for size in sizes.compared:
+        model.encoder.check_size(*size)
+    return sizes
+
+
 @torch.no_grad()
-def measure_difference(run: Run, model: EsViTModel, size: Size) -> float:
-    """Returns the largest difference of view features and regions, relative to the largest output (at least 1)."""
+def measure_difference(run: Run, model: EsViTModel, sizes: list[Size]) -> float:
+    """Returns the largest difference of view features and regions, relative to the largest output (at least 1).
+
+    Raises:
+        ConversionError: the exported model stops on some images.
+    """
     differences = []
-    for batch in BATCHES:
-        images = draw_images(model.config, batch, size)
-        for ours, theirs in zip(Features(model)(images), run(images), strict=True):
+    for batch, (height, width) in itertools.product(BATCHES, sizes):
+        images = draw_images(model.config, batch, (height, width))
+        try:
+            outputs = run(images)
+        except (RuntimeError, AssertionError) as error:  # the second by the guards of torch.export
+            raise ConversionError(
+                f"The exported model stops on images of {height} x {width} pixels and was not kept: {error}"
+            ) from error
+        for ours, theirs in zip(Features(model)(images), outputs, strict=True):
             differences.append(((ours - theirs).abs().max() / ours.abs().max().clamp(min=1)).item())
     return max(differences)
 
 
-def explain_usage(model: EsViTModel, to: str) -> list[str]:
+def explain_usage(model: EsViTModel, to: str, sizes: Sizes) -> list[str]:
     """Returns lines on how users run the exported model."""
     if to != "timm":
-        return [f"input {INPUT} [batch, channels, height, width], outputs {VIEW}, {REGIONS}; any number of images"]
+        taken = "any number of images" + (" of any size" if sizes.dynamic else "")
+        usage = [f"input {INPUT} [batch, channels, height, width], outputs {VIEW}, {REGIONS}; {taken}"]
+        bf16 = "OpenVINO computes in bf16 on CPUs that have it; INFERENCE_PRECISION_HINT=f32 turns that off"
+        return [*usage, bf16] if to == "openvino" else usage
     arguments = make_timm_arguments(model.config)
     named = {name: value for name, value in arguments.items() if name != "model_name"}
     written = ", ".join([repr(arguments["model_name"]), *(f"{name}={value!r}" for name, value in named.items())])
@@ -182,33 +291,35 @@ def explain_usage(model: EsViTModel, to: str) -> list[str]:
     ]
 
 
-def export(model: str | Path, output: str | Path, to: str, image_size: Size | None = None) -> ExportReport:
+def export(
+    model: str | Path, output: str | Path, to: str, image_size: Size | None = None, dynamic_size: bool = False
+) -> ExportReport:
     """Writes the backbone of a model folder of this project, or of one on the Hub, to a new folder.
 
     Args:
-        to: `"onnx"`, `"timm"` or `"torch"`.
+        to: `"onnx"`, `"openvino"`, `"timm"` or `"torch"`.
         image_size: height and width, that of the construction by default.
+        dynamic_size: whether the exported model takes images of other sizes, too.
 
     Raises:
-        ConversionError: the format cannot carry the model, a package is missing, outputs differ, `model` holds
-            another model, or `output` exists. In every case `output` is left as it was.
+        ConversionError: there is no such format, or it cannot carry the model, a package is missing, outputs differ,
+            `model` holds another model, or `output` exists. In every case `output` is left as it was.
         EsViTInputError: the architecture does not take images of that size.
     """
     require_packages(to)
     output = Path(output).resolve()
     require_free(output)
     backbone = load_backbone(model).eval()
-    size = image_size or find_construction_size(backbone)
-    backbone.encoder.check_size(*size)
+    sizes = choose_sizes(backbone, to, image_size, dynamic_size)
     with replace_folder(output) as folder:
-        difference = measure_difference(WRITERS[to](backbone, folder, size), backbone, size)
+        difference = measure_difference(WRITERS[to](backbone, folder, sizes), backbone, sizes.compared)
         if not difference <= TOLERANCE:
             raise ConversionError(
                 f"The {to} model differs from ours by {difference:.1e} of the largest output, more than "
                 f"{TOLERANCE:.0e}; it was not kept."
             )
-        write_preprocessor(backbone, folder, size)
-    return ExportReport(output, size, difference, explain_usage(backbone, to))
+        write_preprocessor(backbone, folder, sizes.base)
+    return ExportReport(output, sizes.compared, difference, explain_usage(backbone, to, sizes))
 
 
 def write_preprocessor(model: EsViTModel, folder: Path, size: Size) -> None:
@@ -219,14 +330,25 @@ def write_preprocessor(model: EsViTModel, folder: Path, size: Size) -> None:
 
 
 def require_packages(to: str) -> None:
-    """Checks that the packages of a format are installed.
+    """Checks that there is such a format, and that its packages are installed.
 
     Raises:
-        ConversionError: some are not; the message names them.
+        ConversionError: there is not, or some are missing or too old; the message has the command that installs them.
     """
-    missing = [name for name in PACKAGES[to] if importlib.util.find_spec(name) is None]
+    if to not in REQUIREMENTS:
+        raise ConversionError(f"There is no format {to!r}; choose one of {', '.join(REQUIREMENTS)}.")
+    missing = [requirement for requirement in REQUIREMENTS[to] if not is_installed(requirement)]
     if missing:
-        raise ConversionError(f"--to {to} needs {', '.join(missing)}; install this package with its extra `export`.")
+        quoted = " ".join(f"'{requirement}'" for requirement in missing)
+        raise ConversionError(f"--to {to} needs {', '.join(missing)}. Install with: pip install {quoted}")
+
+
+def is_installed(requirement: str) -> bool:
+    try:
+        require_version(requirement)
+    except ImportError:
+        return False
+    return True
 
 
 def parser() -> argparse.ArgumentParser:
@@ -243,6 +365,11 @@ def parser() -> argparse.ArgumentParser:
         metavar="PIXELS",
         help="one side, or height and width; the size at construction by default",
     )
+    command.add_argument(
+        "--dynamic-size",
+        action="store_true",
+        help="images of any size, where format and architecture can (convolutional networks; ViT but for torch)",
+    )
     return command
 
 
@@ -253,6 +380,7 @@ def main(arguments: list[str] | None = None) -> None:
     if sides is not None and len(sides) > 2:
         command.error("--image-size takes one number, the side, or two, height and width.")
     try:
-        print(export(options.model, options.output, options.to, None if sides is None else (sides[0], sides[-1])))
+        size = None if sides is None else (sides[0], sides[-1])
+        print(export(options.model, options.output, options.to, size, options.dynamic_size))
     except (EsViTError, OSError) as error:
         sys.exit(f"error: {error}")

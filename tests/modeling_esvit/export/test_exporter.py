@@ -1,7 +1,8 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Models written for onnxruntime, torch.export and timm give the model's outputs; what cannot be is refused."""
+"""Models written for onnxruntime, OpenVINO, torch.export and timm give the model's outputs; the rest is refused."""
 
+import configparser
 import json
 import re
 
@@ -14,10 +15,13 @@ from modeling_esvit import EsViTConfig, EsViTInputError, EsViTModel
 from modeling_esvit.conversion import timm_swin
 from modeling_esvit.convert_original.converter import ConversionError
 from modeling_esvit.export import exporter as export_module
-from modeling_esvit.export.exporter import export, main
+from modeling_esvit.export.exporter import EXPORTERS, REQUIREMENTS, export, is_installed, main
+from tests.helpers.paths import ROOT
 from tests.helpers.tiny_models import CVT, RESNET_BASIC, VIL, VIT
 
 
+has_exporters = pytest.mark.skipif(not is_installed(EXPORTERS), reason=f"needs {EXPORTERS}")
+has_openvino = pytest.mark.skipif(not is_installed(REQUIREMENTS["openvino"][0]), reason="needs openvino")
 SWIN = {"embed_dim": 8, "depths": [1, 2], "num_heads": [1, 2], "window_size": 4, "image_size": 32}
 
 
@@ -76,19 +80,15 @@ def assert_equal(ours, view, regions):
     torch.testing.assert_close(torch.as_tensor(regions), ours.last_hidden_state, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("fields", "size"),
-    [
-        pytest.param(SWIN, None, id="swin"),
-        pytest.param(VIL, (40, 72), id="vil", marks=pytest.mark.slow),
-        pytest.param(POSITIONS, None, id="vil positions", marks=pytest.mark.slow),
-        pytest.param(VIT, (24, 40), id="vit", marks=pytest.mark.slow),
-        pytest.param(CVT, (32, 48), id="cvt", marks=pytest.mark.slow),
-        pytest.param(backbone_of_transformers(RESNET_BASIC), (32, 64), id="resnet", marks=pytest.mark.slow),
-        pytest.param(backbone_of_transformers(CONVNEXT), (64, 36), id="convnextv2", marks=pytest.mark.slow),
-    ],
+every_family = pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=() if name == "swin" else pytest.mark.slow) for name in FAMILIES]
 )
-def test_onnx_of_any_batch(saved, tmp_path, fields, size):
+
+
+@has_exporters
+@every_family
+def test_onnx_of_any_batch(saved, tmp_path, family):
+    fields, size = FAMILIES[family]
     model, folder = saved(fields)
     report = export(folder, tmp_path / "out", "onnx", size)
     assert report.difference < 1e-5 and str(tmp_path / "out") in str(report)
@@ -102,6 +102,95 @@ def test_onnx_of_any_batch(saved, tmp_path, fields, size):
     assert (crop["height"], crop["width"]) == (size or (32, 32))
 
 
+def load_openvino(folder):
+    import openvino
+
+    path = folder / "openvino_model.xml"
+    return openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+
+
+@has_exporters
+@has_openvino
+@every_family
+def test_openvino_of_any_batch(saved, tmp_path, family):
+    fields, size = FAMILIES[family]
+    model, folder = saved(fields)
+    report = export(folder, tmp_path / "out", "openvino", size)
+    assert report.difference < 1e-5 and "bf16 on CPUs that have it" in str(report)
+    program = load_openvino(tmp_path / "out")
+    height, width = size or (32, 32)
+    assert str(program.input("pixel_values").partial_shape) == f"[?,3,{height},{width}]"
+    for batch in (1, 3):
+        images = torch.randn(batch, 3, height, width)
+        outputs = program(images.numpy())
+        with torch.no_grad():
+            assert_equal(model(images), outputs["view_feature"], outputs["regions"])
+    with pytest.raises(RuntimeError, match="incompatible"):
+        program(torch.randn(1, 3, height + 4, width).numpy())
+
+
+@has_exporters
+def test_transformers_runs_an_export(saved, tmp_path):
+    from transformers.exporters import ExportedModel
+
+    model, folder = saved(backbone_of_transformers(RESNET_BASIC))
+    main([folder, str(tmp_path / "out"), "--to", "onnx", "--dynamic-size"])
+    images = torch.randn(3, 3, 45, 71)
+    outputs = ExportedModel.from_pretrained(tmp_path / "out", device="cpu")(pixel_values=images)
+    with torch.no_grad():
+        assert_equal(model(images), outputs["view_feature"], outputs["regions"])
+
+
+@pytest.mark.parametrize(
+    ("to", "family"),
+    [
+        pytest.param("torch", "resnet"),
+        pytest.param("onnx", "vit", marks=has_exporters),
+        pytest.param("onnx", "convnextv2", marks=[has_exporters, pytest.mark.slow]),
+        pytest.param("openvino", "resnet", marks=[has_exporters, has_openvino, pytest.mark.slow]),
+        pytest.param("openvino", "vit", marks=[has_exporters, has_openvino, pytest.mark.slow]),
+    ],
+)
+def test_images_of_any_size(saved, tmp_path, to, family):
+    model, folder = saved(FAMILIES[family][0])
+    report = export(folder, tmp_path / "out", to, dynamic_size=True)
+    assert report.difference < 1e-5 and "32 x 32, 64 x 32, 32 x 64 px" in str(report)
+    program = {"torch": load_program, "onnx": load_onnx, "openvino": load_openvino}[to](tmp_path / "out")
+    for size in ((32, 32), (33, 47), (96, 64)):
+        images = torch.randn(2, 3, *size)
+        outputs = program(images if to == "torch" else images.numpy())
+        with torch.no_grad():
+            assert_equal(model(images), outputs[0], outputs[1])
+
+
+def load_program(folder):
+    return torch.export.load(folder / "model.pt2").module()
+
+
+def load_onnx(folder):
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    return lambda images: session.run(["view_feature", "regions"], {"pixel_values": images})
+
+
+@pytest.mark.parametrize(
+    ("fields", "to", "reason"),
+    [
+        (SWIN, "onnx", "--to onnx cannot leave the size of images open for this Swin: its windows are cut by index"),
+        (CVT, "openvino", "for this CvT: its windows"),
+        (VIL, "torch", "for this ViL: its windows"),
+        (VIT, "torch", "does not resize its position embeddings to every size; --to onnx does. Leave out"),
+        (SWIN, "timm", "timm's Swin takes images of one size"),
+        (backbone_of_transformers(CONVNEXT), "torch", r"stops on images of 32 x 32 pixels and was not kept: Guard"),
+    ],
+)
+def test_what_needs_one_size(saved, tmp_path, monkeypatch, fields, to, reason):
+    monkeypatch.setattr(export_module, "REQUIREMENTS", dict.fromkeys(REQUIREMENTS, ()))
+    _, folder = saved(fields)
+    with pytest.raises(ConversionError, match=reason):
+        export(folder, tmp_path / "out", to, dynamic_size=True)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     "family", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in FAMILIES]
 )
@@ -109,7 +198,7 @@ def test_program_of_any_batch(saved, tmp_path, family):
     fields, size = FAMILIES[family]
     model, folder = saved(fields)
     assert export(folder, tmp_path / "out", "torch", size).difference < 1e-5
-    program = torch.export.load(tmp_path / "out" / "model.pt2").module()
+    program = load_program(tmp_path / "out")
     for batch in (1, 3, 5):
         images = torch.randn(batch, 3, *(size or (32, 32)))
         with torch.no_grad():
@@ -176,10 +265,32 @@ def test_refusals_leave_nothing(saved, tmp_path, monkeypatch):
     monkeypatch.setattr(timm_swin, "SCALED", re.compile("fc2"))  # an export that is wrong
     with pytest.raises(ConversionError, match="The timm model differs from ours by"):
         export(folder, tmp_path / "a" / "out", "timm")
-    monkeypatch.setitem(export_module.PACKAGES, "timm", ("timm", "no_such_package"))
-    with pytest.raises(ConversionError, match="--to timm needs no_such_package; install this package with its extra"):
-        export(folder, tmp_path / "out", "timm")
+    with pytest.raises(ConversionError, match="There is no format 'tflite'; choose one of onnx, openvino, timm, torch"):
+        export(folder, tmp_path / "out", "tflite")
+    with pytest.raises(SystemExit, match="Not a directory"):
+        main([folder, f"{folder}/config.json/out", "--to", "torch"])
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_another_model_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "resnet"}')
+    with pytest.raises(ConversionError, match="holds a model of type 'resnet', not 'esvit'"):
+        export(tmp_path, tmp_path / "out", "torch")
+
+
+def test_missing_and_old_packages_are_named_with_the_command(monkeypatch):
+    monkeypatch.setitem(REQUIREMENTS, "onnx", ("onnx>=1.18", "no_such_package>=1", "transformers>=99"))
+    command = re.escape("Install with: pip install 'no_such_package>=1' 'transformers>=99'")
+    with pytest.raises(ConversionError, match=f"--to onnx needs no_such_package>=1, transformers>=99. {command}"):
+        export("nowhere", "out", "onnx")
+
+
+def test_the_extra_has_the_packages_of_all_formats():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    needed = {name for names in REQUIREMENTS.values() for name in names} - {EXPORTERS}
+    assert set(setup["options.extras_require"]["export"].split()) == needed
+    assert needed <= set(setup["options.extras_require"]["dev"].split())
 
 
 def test_a_model_that_reads_values_is_refused(saved, tmp_path, monkeypatch):
@@ -194,6 +305,7 @@ def test_a_model_that_reads_values_is_refused(saved, tmp_path, monkeypatch):
         export(folder, tmp_path / "out", "torch")
 
 
+@has_exporters
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["swin-tiny", "vil-tiny", "cvt-tiny", "deit-small", "resnet-50"])
 def test_published_architectures_in_onnx(saved, tmp_path, name):
