@@ -73,7 +73,7 @@ class Sizes:
 
     @property
     def traced(self) -> Size:
-        """Returns the size to trace with: not `base`, where models may take a shortcut, and with two different sides."""
+        """Returns the size to trace with: not `base`, for which models may take a shortcut, and no square."""
         height, width = self.base
         return (2 * height, 3 * width) if self.dynamic else self.base
 
