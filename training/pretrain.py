@@ -40,7 +40,7 @@ from training.monitoring.lost_process import report_lost_process
 from training.monitoring.monitor import StepOutcome
 from training.monitoring.out_of_memory import advise_on_memory
 from training.options.pretrain_options import PretrainOptions, make_options, read_options
-from training.run.checks import check_run
+from training.run.checks import CheckedRun, check_run
 from training.run.dry_run import dry_run
 from training.run.last_words import exit_as_one
 from training.run.session import PretrainResult, Session
@@ -57,13 +57,13 @@ class Pretraining:
         plan: The numbers of steps, and the schedules.
     """
 
-    def __init__(self, options: PretrainOptions):
-        """Checks everything that the run needs, and builds the networks.
+    def __init__(self, options: PretrainOptions, checked: CheckedRun | None = None):
+        """Checks everything that the run needs, unless it is `checked` already, and builds the networks.
 
         Raises:
             EsViTError: Something that a user can put right.
         """
-        checked = check_run(options)
+        checked = checked or check_run(options)
         self.options, self.plan, self.accelerator = checked.options, checked.plan, checked.accelerator
         networks = prepare_networks(self.options, self.accelerator)
         self.student, self.teacher, self.wrapped, self.optimizer = networks
@@ -130,7 +130,7 @@ class Pretraining:
         loss = losses.esvit_loss(
             student,
             teacher,
-            crop_layout(views, options.batch_size, self.student.config.region_grid),
+            crop_layout(views, len(batch.positions), self.student.config.region_grid),
             view_center=self.teacher.view_center,
             region_center=self.teacher.region_center,
             teacher_temp=self.plan.teacher_temp[epoch],  # tau_t
@@ -160,8 +160,8 @@ class Pretraining:
         if not options.mixup and not options.cutmix:
             return views, None
         key = {"seed": options.seed, "epoch": epoch, "position": int(batch.positions[0])}
-        mixings = draw_mixings(views, options.batch_size, **key, mixup=options.mixup, cutmix=options.cutmix)
-        return mix(views, mixings, options.batch_size)
+        mixings = draw_mixings(views, len(batch.positions), **key, mixup=options.mixup, cutmix=options.cutmix)
+        return mix(views, mixings, len(batch.positions))
 
     def begin_center_updates(self) -> dict[str, CenterUpdate]:
         """Returns an update of the centre of each task. Every loss of the step still uses the old centres."""
@@ -209,7 +209,7 @@ def start(options: PretrainOptions) -> PretrainResult | None:
     """
     with report_lost_process(), advise_on_memory(options):
         if options.dry_run:
-            dry_run(options)
+            dry_run(options, lambda checked: Pretraining(options, checked).train_step)
             return None
         return Pretraining(options).run()
 

@@ -57,7 +57,7 @@ RULES = [
     Rule("python training/pretrain.py --recipe demo_small_batch *", f"{LENGTH} --output_dir runs/bytes"),
     Rule("python training/pretrain.py --data *--dry_run", f"{TINY} --output_dir runs/dry"),
     Rule("python training/pretrain.py --data *", f"{TINY} --output_dir runs/new"),
-    Rule("accelerate launch training/pretrain.py --recipe swin_tiny_w7 --data *", DRY),
+    Rule("accelerate launch training/pretrain.py --recipe swin_tiny_w7 --data *", f"{DRY} {SHALLOW}"),
     Rule("accelerate launch pretrain.py", f"{DRY} {SHALLOW}", cwd="training"),
     Rule("torchrun --nproc_per_node 8 *", f"{DRY} {SHALLOW}", {"8": "2"}),
     Rule("accelerate launch training/pretrain.py --recipe resnet50*", f"{DRY} {' '.join(shallow('resnet50'))}", PLAIN),

@@ -33,6 +33,21 @@ class Batch(NamedTuple):
     parameters: list[Tensor] | None = None  # of the photometric operations, a row a view, if left to the device
 
 
+def take_images(batch: Batch, count: int) -> Batch:
+    """Returns a batch of the first `count` images of a batch."""
+    size = len(batch.positions)
+
+    def take(rows: Tensor) -> Tensor:  # crop-major
+        return rows.unflatten(0, (-1, size))[:, :count].flatten(0, 1)
+
+    return batch._replace(
+        groups=[take(group) for group in batch.groups],
+        positions=batch.positions[:count],
+        labels=None if batch.labels is None else batch.labels[:count],
+        parameters=None if batch.parameters is None else [take(rows) for rows in batch.parameters],
+    )
+
+
 class ViewsDataset(Dataset[Batch]):
     """Makes the batch that a `BatchRequest` asks for.
 

@@ -3,6 +3,7 @@
 """Classifies images by their nearest neighbours: the weighted k-NN classifier of DINO and EsViT."""
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -197,6 +198,7 @@ def evaluate_knn(
     batch_size: int = 64,
     num_workers: int = 0,
     after_batch: Callable[[], None] = lambda: None,
+    autocast: Callable[[], AbstractContextManager] = nullcontext,
 ) -> dict[str, float]:
     """Classifies the images of `test` by their neighbours in `train`, in the view features of `model`.
 
@@ -209,7 +211,9 @@ def evaluate_knn(
         train, test: labelled sources of any kind. A test image of a class that `train` lacks counts as wrong;
             `unknown_class_images` is the number of these.
         k: numbers of neighbours. If None, 10, 20, 100 and 200, as far as there are so many training images.
+        num_workers: threads of each process that read and decode images.
         after_batch: called by all processes after each batch of images. Its exceptions end the evaluation.
+        autocast: gives the context in which the model runs; neighbours are compared in float32 all the same.
 
     Returns:
         {"k20_top1": accuracy in 0..1, "k20_top5": ..., "train_images": ..., "test_images": ..., "classes": ...,
@@ -223,7 +227,8 @@ def evaluate_knn(
     """
     k = choose_default_counts(len(train)) if k is None else k
     check_knn_options(k, temperature, len(train))
-    options: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers, "after_batch": after_batch}
+    options: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers}
+    options |= {"after_batch": after_batch, "autocast": autocast}
     bank, bank_labels = readable_features(model, train, transform, description="k-NN train", **options)
     queries, labels = readable_features(model, test, transform, description="k-NN test", **options)
     named = FeaturesInMemory(bank, bank_labels, train.class_names)

@@ -4,7 +4,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -144,12 +144,13 @@ def extract_features(
     num_workers: int = 0,
     description: str = "",
     after_batch: Callable[[], None] = lambda: None,
+    autocast: Callable[[], AbstractContextManager] = nullcontext,
 ) -> tuple[Tensor, Tensor]:
     """Returns the view features (`pooler_output`) of all images, `[N, C]` float32, and their labels `[N]`, on the CPU.
 
     Each process runs its share, and all get all rows in the order of `images`. The model runs on its device, in its
-    type; its modes and every random generator are left as they were. `num_workers` threads read and decode. All call
-    `after_batch` equally often; it may raise.
+    type; its modes and every random generator are left as they were. `num_workers` threads read and decode. The
+    model alone runs within `autocast()`. All call `after_batch` equally often; it may raise.
 
     Raises:
         FeatureError: the model has no pooled output.
@@ -167,13 +168,16 @@ def extract_features(
     options: dict[str, Any] = {"batch_size": batch_size, "after_batch": note_batch}
     with evaluation_mode(model), bar:
         chunks = (itertools.islice(loaded, GATHERED * batch_size) for _ in range(0, share, GATHERED * batch_size))
-        gathered = [gather_chunk(extract(chunk, partial(compute_view, model), **options), state) for chunk in chunks]
+        gathered = [
+            gather_chunk(extract(chunk, partial(compute_view, model, autocast), **options), state) for chunk in chunks
+        ]
     features, labels = (torch.cat(each, dim=1).flatten(0, 1)[: len(images)] for each in zip(*gathered, strict=True))
     return features, labels
 
 
-def compute_view(model: Any, images: list[LoadedImage]) -> list[Tensor]:
-    return [compute_view_features(model, stack_pixels(images, model)).float()]
+def compute_view(model: Any, autocast: Callable[[], AbstractContextManager], images: list[LoadedImage]) -> list[Tensor]:
+    with autocast():
+        return [compute_view_features(model, stack_pixels(images, model)).float()]
 
 
 def gather_chunk(found: Extracted, state: PartialState) -> tuple[Tensor, Tensor]:

@@ -29,6 +29,7 @@ from modeling_esvit.tokens import EsViTDropPath
 from training.data.batch_order import BatchOrder
 from training.data.loader import Batch, make_loader
 from training.data.sources import ImageSource
+from training.data.workers import count_workers
 from training.learning.backbones import (
     check_backbone,
     check_crop_sizes,
@@ -265,7 +266,7 @@ def build_loader(
             world_size=accelerator.num_processes,
             stream_lanes=plan.lanes,
         ),
-        num_workers=options.num_workers,
+        num_workers=count_workers(options.num_workers),
         pin_memory=accelerator.device.type == "cuda",
         augment=not augments_on_device(options, accelerator.device),
     )

@@ -96,7 +96,7 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
         """Yields a sentence for each value outside its range."""
         for name, (low, high) in RANGES.items():
             value = getattr(self, name)
-            if not (low <= value <= high and math.isfinite(value)):
+            if value is not None and not (low <= value <= high and math.isfinite(value)):
                 limits = f"finite and at least {low:g}" if value == math.inf else f"at least {low:g}"
                 limits = limits if high == math.inf else f"between {low:g} and {high:.10g}"
                 yield f"{name} must be {limits}, got {getattr(self, name)}."

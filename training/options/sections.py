@@ -257,8 +257,12 @@ class RunSection:
         default="auto",
         metadata={"help": "Implementation of attention; auto: sdpa, but eager on a CPU, where sdpa stores more."},
     )
-    num_workers: int = field(
-        default=4, metadata={"help": "Processes that decode and crop; 0: the training process does it."}
+    num_workers: int | None = field(
+        default=None,
+        metadata={
+            "help": "Processes that decode and crop for each training process, and threads of an evaluation; 0: the "
+            "training process does it (default: one for each core of its share, at most 16)."
+        },
     )
     max_steps: int = field(
         default=0, metadata={"help": "Save and stop after this step, with unchanged schedules. 0: run to the end."}

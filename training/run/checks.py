@@ -24,6 +24,7 @@ from modeling_esvit.modeling_esvit import describe_preprocessing
 from training.data.named_data import split_train_and_test
 from training.data.shard_stream import ShardStream, StreamOptions
 from training.data.sources import ImageSource, open_source
+from training.data.workers import count_cores, count_workers
 from training.evaluation.knn import TEMPERATURE, check_knn_options
 from training.features.extraction import LabelledImages, Transform, evaluation_transform
 from training.learning.init_from import check_origin, find_origin
@@ -133,6 +134,11 @@ def check_run(options: PretrainOptions) -> CheckedRun:
     """
     examined = examine_run(options)
     examined.problems.refuse(examined.accelerator)
+    return complete(examined)
+
+
+def complete(examined: Examination) -> CheckedRun:
+    """Returns the run of an examination that found no problem."""
     source, plan, knn_data = examined.source, examined.plan, examined.knn_data
     assert source is not None and plan is not None and knn_data is not None
     chosen = (examined.options, examined.given, examined.precision)
@@ -234,9 +240,13 @@ def describe_run(run: CheckedRun | Examination, parameters: int) -> str:
         if isinstance(run.source, ShardStream):
             lanes = plan.lanes.number
             lines.append(run.source.describe(plan.steps_per_epoch * plan.global_batch // lanes, lanes))
-    return "\n".join(
-        [*lines, f"device           = {device}", f"precision        = {run.precision.describe(options, device)}"]
+    lines.append(f"device           = {device}")
+    lines.append(f"precision        = {run.precision.describe(options, device)}")
+    workers, cores = count_workers(options.num_workers), count_cores()
+    lines.append(
+        f"workers          = {workers} that decode for each process, whose share of the machine is {cores} cores"
     )
+    return "\n".join(lines)
 
 
 def check_values(options: PretrainOptions) -> None:

@@ -2,43 +2,65 @@
 # SPDX-License-Identifier: Apache-2.0
 """Describes a run, without training (`--dry_run`): what it would be, what a step takes, and what stands in its way.
 
-Nothing is written but the index of tar files, which the run then finds.
+It also tries the loader and some steps, for about a minute. Nothing is written but the index of tar files, which the run
+then finds.
 """
 
 import json
 import os
 import time
+from collections.abc import Callable
 from dataclasses import fields, replace
 
 import psutil
 import torch
 
-from training.learning.networks import build_loader
 from training.options.pretrain_options import OptionError, PretrainOptions
 from training.options.sections import SECTIONS
-from training.run.checks import Examination, describe_run, examine_run, label_images
+from training.run.checks import CheckedRun, Examination, complete, describe_run, examine_run, label_images
 from training.run.estimate import Estimate, estimate
+from training.run.trial import LoaderSpeed, TakeStep, describe_trial, measure_loader, time_steps
 
 
-def dry_run(options: PretrainOptions) -> None:
+def dry_run(options: PretrainOptions, build: Callable[[CheckedRun], TakeStep]) -> None:
     """Prints what the run would be.
+
+    Args:
+        build: Returns what takes a step of a run, on networks of its own.
 
     Raises:
         EsViTError: The run cannot begin; see `check_run`.
     """
+    started = time.perf_counter()
     examined = examine_run(options)
     accelerator = examined.accelerator
     accelerator.print(describe_options(options))
     if not options.problems():
         with examined.problems.collect():
             describe_step(examined)
+    loader = None
     with examined.problems.collect():
-        accelerator.print(try_data(options, examined))
+        loader = try_data(examined)
     accelerator.wait_for_everyone()
     examined.problems.refuse(accelerator)
+    assert loader is not None
+    accelerator.print("\n".join(try_steps(complete(examined), loader, build)))
+    accelerator.print(f"tried            = in {time.perf_counter() - started:.0f} s")
     begin = f"continue from {examined.found[0]}" if examined.found else "begin"
     accelerator.print(f"Nothing stands in its way: without --dry_run the run would {begin}.")
     accelerator.end_training()
+
+
+def try_steps(checked: CheckedRun, loader: LoaderSpeed, build: Callable[[CheckedRun], TakeStep]) -> list[str]:
+    """Takes some steps, and returns lines on them. Nothing is compiled, which would take longer than the steps."""
+    options, device = replace(checked.options, compile=False), checked.accelerator.device
+    step = time_steps(build(replace(checked, options=options)), loader.batch, options, device)
+    return describe_trial(options, loader, step, checked.plan.last_step - find_step(checked))
+
+
+def find_step(run: CheckedRun | Examination) -> int:
+    """Returns the number of steps that are done."""
+    return run.found[1].step if run.found else 0
 
 
 def describe_options(options: PretrainOptions) -> str:
@@ -96,20 +118,19 @@ def find_memory(device: torch.device) -> int:
     return torch.accelerator.get_memory_info(device)[1]
 
 
-def try_data(options: PretrainOptions, examined: Examination) -> str:
-    """Decodes the first batch of this process and the first image of each labelled source; returns a line on them."""
-    source, plan = examined.source, examined.plan
+def try_data(examined: Examination) -> LoaderSpeed | None:
+    """Measures the loader, decodes the first image of each labelled source, and prints a line on them."""
+    source, plan, options = examined.source, examined.plan, examined.options
     if source is None or plan is None:
-        return "data             = not tried"
-    started = time.perf_counter()
-    step = examined.found[1].step if examined.found else 0
-    loader = build_loader(replace(options, num_workers=0), source, plan, examined.accelerator, step)
-    batch = next(iter(loader))
+        examined.accelerator.print("data             = not tried")
+        return None
+    step = find_step(examined)
+    loader = measure_loader(options, source, plan, examined.accelerator, step if step < plan.num_steps else 0)
     for labelled in examined.knn_data or []:
         images = label_images(labelled, options)
         images.load(next(images.items(range(1))))
-    seconds = time.perf_counter() - started
-    return (
-        f"data             = {len(source)} images; a first batch of {options.batch_size} made in {seconds:.1f} s, "
-        f"{len(batch.skipped)} unreadable images left out"
+    examined.accelerator.print(
+        f"data             = {len(source)} images; a first batch of {options.batch_size} made in "
+        f"{loader.first_seconds:.1f} s, {len(loader.batch.skipped)} unreadable images left out"
     )
+    return loader

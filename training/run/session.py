@@ -4,6 +4,7 @@
 
 import gc
 import itertools
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import asdict, dataclass
@@ -16,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 from modeling_esvit import EsViTForPreTraining
 from training.data.loader import Batch, iterate
 from training.data.unreadable import SkipLog
+from training.data.workers import count_workers
 from training.evaluation.knn import evaluate_knn
 from training.learning.init_from import initialise
 from training.learning.networks import Networks, build_loader
@@ -47,6 +49,12 @@ class PretrainResult:
     model: Path
     log: Path
     last_values: dict[str, float | None]
+
+
+def describe_knn(scores: dict[str, float]) -> str:
+    """Says what an evaluation has found, such as "k-NN of 500 images: k10_top1 61.2%, k20_top1 60.8%"."""
+    shown = ", ".join(f"{name} {value:.1%}" for name, value in scores.items() if name.endswith("_top1"))
+    return f"k-NN of {scores['test_images']:.0f} images: {shown}"
 
 
 class Session(AbstractContextManager):
@@ -232,9 +240,22 @@ class Session(AbstractContextManager):
         return bool(self.checked.knn_data) and (at_end or (rest == 0 and epoch % self.options.knn_every == 0))
 
     def evaluate(self, after_batch: Callable[[], None]) -> dict[str, float]:
-        """Returns the k-NN accuracies of the teacher's view features, as published models are evaluated, and counts."""
+        """Returns the k-NN accuracies of the teacher's view features, as published models are evaluated, and counts.
+
+        All processes share the work, in the precision of the run. Its time is shown, and is none of the steps' time.
+        """
+        started = time.perf_counter()
         transform, knn_data = make_knn_transform(self.teacher.config), self.checked.knn_data
-        scores = evaluate_knn(self.teacher.esvit, transform, *knn_data, k=self.options.knn_k, after_batch=after_batch)
+        scores = evaluate_knn(
+            self.teacher.esvit,
+            transform,
+            *knn_data,
+            k=self.options.knn_k,
+            num_workers=count_workers(self.options.num_workers),
+            after_batch=after_batch,
+            autocast=self.accelerator.autocast,
+        )
+        self.monitor.say(f"{describe_knn(scores)} in {time.perf_counter() - started:.1f} s, not counted in images/s")
         accuracies_first = sorted(scores.items(), key=lambda score: "_top" not in score[0])
         return {f"knn_{name}": value for name, value in accuracies_first}
 

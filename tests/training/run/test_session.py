@@ -1,16 +1,21 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Checks that an evaluation that a stop cut off is made up for."""
+"""Checks the evaluations of a run: one that a stop cut off is made up for; workers, precision and time."""
 
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
-from tests.helpers.tiny_runs import tiny, train, write_images
+from tests.helpers.tiny_runs import read_log, tiny, train, write_images
+from training.features import extraction
+from training.options.pretrain_options import parse_options
+from training.pretrain import Pretraining
 from training.run.session import Session
 from training.state.interruption import InterruptedRunError
 
@@ -76,3 +81,44 @@ def test_a_lost_evaluation_is_made_up_for(labelled_images, test_images, evaluate
         a, b = (folder / "checkpoints" / name for folder in (tmp_path, evaluated))
         assert a.read_text() == b.read_text()
     assert (tmp_path / "checkpoints" / "best").resolve().name == (evaluated / "checkpoints" / "best").resolve().name
+
+
+def test_an_evaluation_takes_the_workers_and_the_precision_of_the_run(
+    labelled_images, test_images, tmp_path, monkeypatch
+):
+    threads, is_autocast = [], []
+    load_ahead = extraction.load_ahead
+
+    def load_and_note(*arguments, **options):
+        threads.append(options["threads"])
+        return load_ahead(*arguments, **options)
+
+    monkeypatch.setattr(extraction, "load_ahead", load_and_note)
+    changes = "--max_steps 1 --knn_every 1 --knn_k 3 --num_workers 2 --mixed_precision bf16"
+    run = Pretraining(parse_options([*tiny(labelled_images, tmp_path, changes), "--knn_test", str(test_images)]))
+
+    def note(module, inputs, output):
+        if not module.training:
+            is_autocast.append(torch.is_autocast_enabled("cpu"))
+
+    run.teacher.esvit.register_forward_hook(note)
+    run.run()
+    assert threads == [2, 2] and is_autocast and all(is_autocast)
+
+
+def test_the_time_of_an_evaluation_is_shown_and_is_none_of_the_steps(
+    labelled_images, test_images, tmp_path, monkeypatch, capsys
+):
+    """Plays evaluations of 1000 s by setting the clock forward."""
+    clock, lost = time.perf_counter, [0]
+    monkeypatch.setattr(time, "perf_counter", lambda: clock() + lost[0])
+
+    def evaluate_slowly(*arguments, **options):
+        lost[0] += 1000
+        return {"k3_top1": 0.5, "test_images": 40}
+
+    monkeypatch.setattr("training.run.session.evaluate_knn", evaluate_slowly)
+    train(tiny(labelled_images, tmp_path, f"--knn_every 1 --knn_test {test_images} --knn_k 3"))
+    shown = capsys.readouterr()
+    assert (shown.out + shown.err).count("k-NN of 40 images: k3_top1 50.0% in 100") == 2
+    assert all(record["images_per_second"] > 0.1 for record in read_log(tmp_path) if "loss" in record)
