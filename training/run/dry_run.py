@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Describes a run, without training (`--dry_run`): what it would be, what a step takes, and what stands in its way.
 
-It also tries the loader and some steps, for about a minute. Nothing is written but the index of tar files, which the run
-then finds.
+It also tries the loader and some steps, for about a minute. Nothing is written but the index of tar files, which the
+run then finds.
 """
 
 import json
