@@ -53,7 +53,7 @@ def dry_run(options: PretrainOptions, build: Callable[[CheckedRun], TakeStep]) -
 
 def try_steps(checked: CheckedRun, loader: LoaderSpeed, build: Callable[[CheckedRun], TakeStep]) -> list[str]:
     """Takes some steps, and returns lines on them. Nothing is compiled, which would take longer than the steps."""
-    options, device = replace(checked.options, compile=False), checked.accelerator.device
+    options, device = replace(checked.options, compile="off"), checked.accelerator.device
     step = time_steps(build(replace(checked, options=options)), loader.batch, options, device)
     return describe_trial(options, loader, step, checked.plan.last_step - find_step(checked))
 

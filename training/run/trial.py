@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Tries a run for about a minute: what its loader delivers, and how long a step takes.
+"""Measures for about a minute what a run would be like: what its loader delivers, and how long a step takes.
 
 The steps are real, with forward, backward and update, but on networks of their own; nothing is written. Where a step of
 the whole batch would take too long, they take fewer images, and the time is scaled.
@@ -80,7 +80,7 @@ def measure_loader(
 
 
 def time_steps(take_step: TakeStep, batch: Batch, options: PretrainOptions, device: torch.device) -> StepTime:
-    """Times two steps, after others that warm up. All processes call it, and take equally many images."""
+    """Measures two steps, after others that warm up. All processes call it, and take equally many images."""
 
     def measure(images: int) -> float:
         batches = [take_images(batch, images)] * options.gradient_accumulation_steps
