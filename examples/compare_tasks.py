@@ -85,8 +85,8 @@ def measure(folder: Path, data: Path) -> dict[str, Any]:
     return scores
 
 
-def read_figures(scores: list[dict[str, Any]], title: str) -> list[float]:
-    """Reads the figure of each seed."""
+def read_values(scores: list[dict[str, Any]], title: str) -> list[float]:
+    """Reads the value of each seed."""
     measure, name = MEASURES[title]
     return [each[measure][name] for each in scores]
 
@@ -105,7 +105,7 @@ def format_spread(values: list[float]) -> str:
 def make_table(results: Results) -> str:
     rows = [["at random", *(f"{100 * read_chance(results, title):.1f}" for title in MEASURES)]]
     for name, scores in results.items():
-        rows.append([name, *(format_spread(read_figures(scores, title)) for title in MEASURES)])
+        rows.append([name, *(format_spread(read_values(scores, title)) for title in MEASURES)])
     return "\n".join(format_table(["%", *MEASURES], rows))
 
 
@@ -115,7 +115,7 @@ def draw_results(results: Results) -> Figure:
     colours = ["silver", "orange", "deepskyblue", "mediumpurple"]
     for axes, title in zip(figure.subplots(1, len(MEASURES)), MEASURES, strict=True):
         for place, (scores, colour) in enumerate(zip(results.values(), colours, strict=False)):
-            values = read_figures(scores, title)
+            values = read_values(scores, title)
             axes.bar(place, mean(values), color=colour, width=0.7)
             axes.scatter(np.full(len(values), place), values, s=14, color="black", zorder=2)
         axes.axhline(read_chance(results, title), color="grey", linestyle=":", label="at random")

@@ -21,7 +21,7 @@ from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.models import load_image_model
 from training.data.sources import open_source
 from training.evaluation.knn import evaluate_knn
-from training.features.extraction import evaluation_transform
+from training.features.extraction import make_evaluation_transform
 from training.learning.init_from import find_origin
 
 
@@ -32,7 +32,7 @@ def measure_accuracy(model: str, data: str, k: int) -> float:
     """Measures k-NN top-1 accuracy (0..1) of the test split against the training split."""
     train, test = open_source(data, split="train"), open_source(data, split="test")
     network, processor = load_image_model(model)
-    return evaluate_knn(network, evaluation_transform(processor), train, test, k=[k])[f"k{k}_top1"]
+    return evaluate_knn(network, make_evaluation_transform(processor), train, test, k=[k])[f"k{k}_top1"]
 
 
 def main(arguments: list[str] | None = None) -> tuple[float, float]:

@@ -29,7 +29,7 @@ from examples.photographs import measure_baselines, write_photographs
 from training.data.sources import open_source
 from training.evaluation.knn import evaluate_knn
 from training.evaluation.results import format_table
-from training.features.extraction import evaluation_transform
+from training.features.extraction import make_evaluation_transform
 from training.learning.networks import build_networks
 from training.matching.stereo import match_stereo
 from training.options.pretrain_options import parse_options
@@ -71,7 +71,7 @@ def pretrain(data: Path, output: Path, task: str, seed: int, recipe: str = "demo
 def measure(model_path: Path, data: Path) -> dict[str, float]:
     """Measures k-NN top-1 on the test patches, and the share of right matches between the views of the stereo pair."""
     model = AutoModel.from_pretrained(model_path).eval()
-    transform = evaluation_transform(AutoImageProcessor.from_pretrained(model_path))
+    transform = make_evaluation_transform(AutoImageProcessor.from_pretrained(model_path))
     train, test = open_source(str(data), split="train"), open_source(str(data), split="test")
     knn = evaluate_knn(model, transform, train, test, k=[K])
     return {"knn": knn[f"k{K}_top1"], "correspondence": match_stereo(model).score()["within_one"]}

@@ -48,9 +48,9 @@ except ModuleNotFoundError as error:
 from modeling_esvit.embed.engine import FeatureError
 from training.data.columns import DataOptionError, ImageColumns
 from training.evaluation.arguments import check_output
-from training.evaluation.results import format_table, make_card_figures, write_result
+from training.evaluation.results import format_table, make_card_values, write_result
 from training.evaluation.scores import METRIC, TOP_K
-from training.features.extraction import Transform, evaluation_transform
+from training.features.extraction import Transform, make_evaluation_transform
 from training.figures.accuracy import draw_epochs
 from training.options.command import run_command
 
@@ -167,7 +167,7 @@ def finetune(options: argparse.Namespace) -> dict[str, Any]:
         model,
         arguments,
         train_dataset=apply_transform(train, columns, make_training_transform(processor)),
-        eval_dataset=apply_transform(test, columns, evaluation_transform(processor)),
+        eval_dataset=apply_transform(test, columns, make_evaluation_transform(processor)),
         processing_class=processor,
         compute_metrics=compute_accuracy,
     )
@@ -211,7 +211,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     if options.batch_size < 1 or not (0 < options.epochs < math.inf and 0 < options.lr < math.inf):
         parser.error("--epochs and --lr must be positive and finite, and --batch_size at least 1")
     result = finetune(options)
-    figures = make_card_figures({f"fine-tuning top-{k}": result[f"top{k}"] for k in TOP_K}, result["test"])
+    figures = make_card_values({f"fine-tuning top-{k}": result[f"top{k}"] for k in TOP_K}, result["test"])
     write_result(result, f"Fine-tuning of {options.model}", make_table(result), options.output, figures, draw_epochs)
     return result
 

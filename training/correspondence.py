@@ -14,7 +14,7 @@ ways with more truth in them.
     recoloured   the same with the colours, blur and so on of the training
     stereo       the stereo pair that ships with scikit-image, by its disparity; no DATA
 
-Beside each figure stands what guesses at random reach. MODEL is a model folder or a name on the Hub, of this project or
+Beside each value stands what guesses at random reach. MODEL is a model folder or a name on the Hub, of this project or
 any other whose `last_hidden_state` has the regions, or `timm:` and the name of a model of timm. DATA is as for
 `knn.py`, but needs no labels. With `--output` there are a table (.md) and pictures (.png, -curves.png) beside the JSON
 file, and the same command continues a stopped one.
@@ -32,7 +32,7 @@ from training.data.named_data import split_data_name
 from training.data.sources import DataOptionError, ImageSource, open_source
 from training.evaluation.arguments import add_reading_arguments, parse_and_check
 from training.evaluation.opening import open_features_folder
-from training.evaluation.results import CardFigure, format_table, make_card_figures, write_result
+from training.evaluation.results import CardValue, format_table, make_card_values, write_result
 from training.features.frozen_models import FrozenModel, find_training_view
 from training.features.model_arguments import load_named_model
 from training.figures.matching import draw_curves, draw_pairs
@@ -153,8 +153,8 @@ def position_rows(name: str, result: dict[str, float | None]) -> list[list[str]]
     ]
 
 
-def figures(result: dict[str, Any]) -> list[CardFigure]:
-    """Returns figures for a model card: what the paper reports, or for other measures matches within one region."""
+def make_values(result: dict[str, Any]) -> list[CardValue]:
+    """Returns the values for a model card: what the paper reports, or for other measures matches within one region."""
     found = {name: result[name]["within_one"] for name in list_position_measures(result)}
     if MIRRORED in result:
         found[MIRRORED] = result[MIRRORED]["accuracy"]
@@ -163,7 +163,7 @@ def figures(result: dict[str, Any]) -> list[CardFigure]:
     return [
         figure
         for name, values in named.items()
-        for figure in make_card_figures(values, data[name], task="image-feature-extraction")
+        for figure in make_card_values(values, data[name], task="image-feature-extraction")
     ]
 
 
@@ -189,7 +189,7 @@ def correspondence_command() -> None:
     if state.is_main_process:
         if STEREO in arguments.measures:
             result[STEREO] = replace_nan(measure_stereo(model, arguments.stereo_size and tuple(arguments.stereo_size)))
-        write_result(result, title, table(result), output, figures(result))
+        write_result(result, title, table(result), output, make_values(result))
         if output is not None:
             write_curves(result, output)
         if output is not None and images is not None and parts is not None:

@@ -23,7 +23,7 @@ from training.evaluation.results import (
     describe_counts,
     describe_evaluation,
     format_table,
-    make_knn_figures,
+    make_knn_values,
     write_result,
 )
 from training.figures.accuracy import draw_knn
@@ -63,7 +63,7 @@ def main() -> None:
             title,
             make_table(result),
             arguments.output,
-            make_knn_figures(result, arguments.test),
+            make_knn_values(result, arguments.test),
             draw_knn,
         )
 

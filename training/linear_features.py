@@ -27,11 +27,11 @@ from training.evaluation.arguments import add_data_arguments, add_feature_argume
 from training.evaluation.linear_fit import SOLVERS
 from training.evaluation.opening import open_evaluation
 from training.evaluation.results import (
-    CardFigure,
+    CardValue,
     describe_counts,
     describe_evaluation,
     format_table,
-    make_card_figures,
+    make_card_values,
     write_result,
 )
 from training.evaluation.scores import TOP_K
@@ -88,14 +88,14 @@ def make_table(result: dict[str, Any]) -> str:
     return "\n".join([*lines, "", f"Mean and standard deviation over the seeds {' '.join(map(str, result['seeds']))}."])
 
 
-def make_figures(result: dict[str, Any]) -> list[CardFigure]:
-    """Makes the figures of a model card. Those of low-shot results are means over the seeds."""
+def make_values(result: dict[str, Any]) -> list[CardValue]:
+    """Makes the values of a model card. Those of low-shot results are means over the seeds."""
     solver = f"linear ({result['solver']}, stored features)"
     values = {f"{solver} top-{k}": result[f"top{k}"] for k in TOP_K if f"top{k}" in result}
     for row in result.get("low_shot", []):
         few = f"{row['shots']} of each class, mean of {len(result['seeds'])} draws"
         values |= {f"{solver} top-1, {few}": mean(row[result["solver"]]), f"k-NN top-1, {few}": mean(row["knn"])}
-    return make_card_figures(values, result["test"])
+    return make_card_values(values, result["test"])
 
 
 def main() -> None:
@@ -106,9 +106,7 @@ def main() -> None:
             options = FitOptions(**{field.name: getattr(arguments, field.name) for field in fields(FitOptions)})
             result = describe_evaluation(arguments) | evaluate_features(options, bank, queries, model.model.device)
             title = f"Linear classifier of the stored features of {arguments.model}"
-            write_result(
-                result, title, make_table(result), arguments.output, make_figures(result), draw_stored_features
-            )
+            write_result(result, title, make_table(result), arguments.output, make_values(result), draw_stored_features)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from training.data.named_data import open_train_and_test
 from training.evaluation.arguments import add_data_arguments, parse_and_check
 from training.evaluation.opening import open_features_folder
 from training.evaluation.probe_run import IN_RECIPES, ProbeError, ProbeRun, check_probe_options
-from training.evaluation.results import CardFigure, format_table, make_card_figures, write_result
+from training.evaluation.results import CardValue, format_table, make_card_values, write_result
 from training.evaluation.scores import TOP_K
 from training.features.bank import make_bank
 from training.features.model_arguments import load_named_model
@@ -98,12 +98,12 @@ def make_row(name: str, scores: dict[str, Any], is_best: bool) -> list[str]:
     return [f"**{name}**" if is_best else name, *shares[:2], str(best["epoch"]), *shares[2:]]
 
 
-def make_figures(result: dict[str, Any]) -> list[CardFigure]:
-    """Makes the figures of a model card for the best classifier: of its best epoch, as published, and of its last."""
+def make_values(result: dict[str, Any]) -> list[CardValue]:
+    """Makes the values of a model card for the best classifier: of its best epoch, as published, and of its last."""
     scores = result["classifiers"][result["best"]]
     named = {"best": f"linear top-{{}} ({result['best']}, best epoch)", "last": "linear top-{} (the same, last epoch)"}
     values = {name.format(k): scores[epoch][f"top{k}"] for epoch, name in named.items() for k in TOP_K}
-    return make_card_figures(values, result["test"])
+    return make_card_values(values, result["test"])
 
 
 def main() -> None:
@@ -122,7 +122,7 @@ def main() -> None:
     result = probe.summarise()
     output = options.output_dir / "result.json"
     write_result(
-        result, f"Linear probe of {options.model}", make_table(result), output, make_figures(result), draw_probe
+        result, f"Linear probe of {options.model}", make_table(result), output, make_values(result), draw_probe
     )
     process.destroy_process_group()
 

@@ -37,7 +37,7 @@ from training.evaluation.arguments import (
     add_reading_arguments,
     parse_and_check,
 )
-from training.evaluation.results import CardFigure, format_table, make_card_figures, write_result
+from training.evaluation.results import CardValue, format_table, make_card_values, write_result
 from training.evaluation.transfer_metrics import METRICS
 from training.evaluation.transfer_results import MEASURED, Outcome, compare, read_result, read_scores, summarise
 from training.evaluation.transfer_run import Transfer
@@ -118,13 +118,13 @@ def parse_own_set(given: str, metric: str) -> TransferSet:
 # -- the result --------------------------------------------------------------------------------------------------------
 
 
-def make_figures(result: dict[str, Any]) -> list[CardFigure]:
+def make_figures(result: dict[str, Any]) -> list[CardValue]:
     """Makes the figures of a model card, with the score of each data set."""
     outcomes = {name: found for name, found in result["datasets"].items() if found["status"] == MEASURED}
     return [
         figure
         for name, found in outcomes.items()
-        for figure in make_card_figures(
+        for figure in make_card_values(
             {f"transfer to {name} ({found['metric']})": found["score"]}, found["test"], found["metric"]
         )
     ]

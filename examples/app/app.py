@@ -26,7 +26,6 @@ try:
 
     from explorer import (
         LONGER_SIDE,
-        EsViTError,
         Explorer,
         Point,
         Seen,
@@ -34,6 +33,7 @@ try:
         match,
         read_upload,
     )
+    from modeling_esvit.errors import EsViTError
 except ModuleNotFoundError as error:
     sys.exit(f"error: this needs the package {error.name}: pip install -e '.[app]'")
 

@@ -20,7 +20,7 @@ from modeling_esvit import EsViTBackboneError
 from modeling_esvit.analysis.attention_maps import AttentionLayoutError, BlockAttention, block_attentions
 from modeling_esvit.analysis.region_colours import fit_palette, paint
 from modeling_esvit.analysis.token_places import TokenPlaces, region_stride, regions_of
-from modeling_esvit.errors import EsViTError
+from modeling_esvit.embed.engine import compute_view_features
 from modeling_esvit.images.decoding import Record, decode
 from modeling_esvit.images.models import load_image_model
 from modeling_esvit.images.whole import LONGER_SIDE, whole_image
@@ -37,10 +37,6 @@ BATCH = 32
 
 Point = tuple[int, int]  # x, y
 Captioned = tuple[Image.Image, str]
-
-
-class NoViewFeatureError(EsViTError, ValueError):
-    """Raised when the model has no pooled output."""
 
 
 @dataclass(frozen=True)
@@ -180,15 +176,12 @@ class Explorer:
         """Computes view features of length 1, `[N, C]`.
 
         Raises:
-            NoViewFeatureError: the model has no view feature.
+            FeatureError: the model has no view feature.
         """
         found = []
         for start in range(0, len(images), BATCH):
             pixels = self.processor(images[start : start + BATCH], return_tensors="pt")["pixel_values"]
-            pooled = getattr(self.model(pixels), "pooler_output", None)
-            if pooled is None:
-                raise NoViewFeatureError(f"{type(self.model).__name__} gives no pooler_output: choose another model.")
-            found.append(F.normalize(pooled.flatten(1).float(), dim=1))
+            found.append(F.normalize(compute_view_features(self.model, pixels).float(), dim=1))
         return torch.cat(found)
 
     @cached_property

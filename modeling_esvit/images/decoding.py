@@ -28,7 +28,7 @@ DECODING_ERRORS = (
 )
 
 
-Size = tuple[int, int]  # width, height
+WidthHeight = tuple[int, int]  # the order of Pillow; elsewhere a Size is height, width
 
 
 class UnreadableImageError(EsViTError, OSError):
@@ -49,7 +49,7 @@ class Record(NamedTuple):
         return self.image if isinstance(self.image, str) else f"image {hashlib.sha256(self.image).hexdigest()[:16]}"
 
 
-def decode(record: Record, sufficient: Callable[[Size], Size] = lambda size: size) -> Image.Image:
+def decode(record: Record, sufficient: Callable[[WidthHeight], WidthHeight] = lambda size: size) -> Image.Image:
     """Returns the RGB image of a record. The EXIF orientation is not applied, as in the original.
 
     16-bit gray becomes 8-bit by scaling. Float pixels must be finite and lie in 0 .. 1.

@@ -22,13 +22,13 @@ from PIL import Image
 from explorer import (
     MOST_PIXELS,
     Explorer,
-    NoViewFeatureError,
     cut_parts,
     load_photographs,
     match,
     read_upload,
 )
 from modeling_esvit import EsViTConfig, EsViTModel
+from modeling_esvit.embed.engine import FeatureError
 from modeling_esvit.images.decoding import UnreadableImageError
 from tests.helpers.paths import ROOT
 
@@ -124,7 +124,7 @@ def test_models_without_attention_or_views(tmp_path, explorer, monkeypatch):
             return object()
 
     monkeypatch.setattr(explorer, "model", Headless())
-    with pytest.raises(NoViewFeatureError, match="Headless gives no pooler_output"):
+    with pytest.raises(FeatureError, match="Headless gives no pooler_output"):
         explorer.embed([Image.new("RGB", (40, 30))])
 
 

@@ -37,7 +37,7 @@ from modeling_esvit.images.models import NoImageModelError
 from tests.helpers.commands import run_program, torchrun
 from tests.helpers.tiny_runs import write_images
 from training.data.columns import DataOptionError, ImageColumns
-from training.features.extraction import evaluation_transform
+from training.features.extraction import make_evaluation_transform
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +242,7 @@ def test_fine_tuning_sees_images_of_all_kinds(folder, tmp_path):
     rows = Dataset.from_dict({"image": paths, "label": [0, 1, 0, 1]}, features=features)
     columns, transform = (
         ImageColumns.find(features, None, None),
-        evaluation_transform(AutoImageProcessor.from_pretrained(folder)),
+        make_evaluation_transform(AutoImageProcessor.from_pretrained(folder)),
     )
     deep, floats, gray, _ = (row["pixel_values"] for row in finetune.apply_transform(rows, columns, transform))
     assert (deep - gray).abs().max() < 0.03 and (floats - gray).abs().max() < 0.03

@@ -21,7 +21,7 @@ from training.data.named_data import split_train_and_test
 from training.data.sources import DataOptionError, open_source
 from training.features.extraction import (
     UnlabelledDataError,
-    evaluation_transform,
+    make_evaluation_transform,
 )
 
 
@@ -122,7 +122,7 @@ def test_two_processes_give_the_result_of_one(model, tmp_path):
     assert [figure["value"] for figure in one["figures"]] == [one[f"k{k}_top{top}"] for k in (3, 10) for top in (1, 5)]
     assert one["command"] == "python training/knn.py MODEL --train a --test b --k 3 10 --batch-size 7"
     assert one["test_images"] == 35 and 0.2 < one["k10_top1"] < 1.0
-    transform = evaluation_transform(AutoImageProcessor.from_pretrained(tmp_path / "model"))
+    transform = make_evaluation_transform(AutoImageProcessor.from_pretrained(tmp_path / "model"))
     library = knn.evaluate_knn(model, transform, open_source(train), open_source(test), k=[3, 10])
     assert library == {name: one[name] for name in library}
     assert sorted((ROOT / "training" / "metrics").rglob("*")) == before

@@ -54,6 +54,14 @@ def test_every_snippet_has_a_test():
     assert with_snippets == {"An architecture", "A loss term", "An augmentation", "A data source", "An evaluation"}
 
 
+def test_the_map_names_functions_that_exist():
+    rows = re.findall(r"^\| .* \| \[`(.*)`\]\((.*)\) \| `(\w+)` \|$", PAGE, re.MULTILINE)
+    assert len(rows) == 17
+    for path, link, name in rows:
+        assert (ROOT / "training" / link).resolve() == ROOT / path
+        assert re.search(rf"^ *(def|class) {name}\b", (ROOT / path).read_text(), re.MULTILINE), (path, name)
+
+
 def test_architecture(tmp_path):
     names = run_section("An architecture")
     assert names["regions"].shape == (2, 14 * 14, 192)

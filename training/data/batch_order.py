@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Deals the images of an epoch to batches and processes.
 
-The sources decide the order of an epoch: `sources.epoch_order` for folders and data sets, `shard_stream` for streams.
+The sources decide the order of an epoch: `sources.shuffle_epoch` for folders and data sets, `shard_stream` for streams.
 With G = batch size * number of processes, batch k of an epoch holds the positions k*G .. (k+1)*G - 1, and process r
 their r-th part of one batch size. Of a folder or data set, these are positions in one order of all images. A stream is
 read in *lanes*, one for each process that began the run: see `Lanes`. The order depends on nothing but the arguments,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from modeling_esvit.images.decoding import Record, Size, UnreadableImageError, decode
+from modeling_esvit.images.decoding import Record, UnreadableImageError, WidthHeight, decode
 from training.data.batch_order import BatchOrder, BatchRequest, BatchRequests
 from training.data.sources import ImageSource
 from training.data.unreadable import TooManyUnreadableImagesError
@@ -91,9 +91,9 @@ class ViewsDataset(Dataset[Batch]):
     def _write(self, record: Record, key: ViewKey, slots: list[Tensor]) -> list[CropParameters]:
         """Writes the views of an image. Boxes are drawn for the size that the file states, before it is decoded."""
         crops: list[CropParameters] = []
-        stated: Size = (0, 0)
+        stated: WidthHeight = (0, 0)
 
-        def sufficient(size: Size) -> Size:
+        def sufficient(size: WidthHeight) -> WidthHeight:
             nonlocal crops, stated
             stated, crops = size, draw_views(key, size, self.options)
             return sufficient_size(size, crops)

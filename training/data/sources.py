@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import datasets
 
 
-def epoch_order(num_images: int, seed: int, epoch: int) -> np.ndarray:
+def shuffle_epoch(num_images: int, seed: int, epoch: int) -> np.ndarray:
     """Returns the permutation of `range(num_images)` in which an epoch visits the images: position -> index."""
     return make_keyed_generator(seed, epoch, draws=Draws.ORDER).permutation(num_images)
 
@@ -74,7 +74,7 @@ class FolderSource:
 
     def items(self, seed: int, epoch: int) -> Iterator[int]:
         """Yields the indices of all images, in the order of the epoch."""
-        return iter(epoch_order(len(self), seed, epoch).tolist())
+        return iter(shuffle_epoch(len(self), seed, epoch).tolist())
 
     def read(self, item: int) -> Record:
         """Returns the record of the image with index `item`, not opened yet."""
@@ -126,7 +126,7 @@ class DatasetSource:
 
     def items(self, seed: int, epoch: int) -> Iterator[int]:
         """Yields the indices of all rows, in the order of the epoch."""
-        return iter(epoch_order(len(self), seed, epoch).tolist())
+        return iter(shuffle_epoch(len(self), seed, epoch).tolist())
 
     def read(self, item: int) -> Record:
         """Returns the record of row `item`."""

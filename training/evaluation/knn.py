@@ -18,7 +18,7 @@ from modeling_esvit.errors import EsViTError
 from training.data.sources import ImageSource
 from training.evaluation.scores import NO_CLASS, TOP_K, align_labels, score_top_k
 from training.features.bank import FeatureBank
-from training.features.extraction import Transform, readable_features
+from training.features.extraction import Transform, extract_readable_features
 
 
 TEMPERATURE = 0.07
@@ -207,7 +207,7 @@ def evaluate_knn(
 
     Args:
         model: EsViTModel, or any model of transformers that gives `pooler_output` `[B, C]` for pixel values.
-        transform: makes the pixel values of an image, such as `evaluation_transform`.
+        transform: makes the pixel values of an image, such as `make_evaluation_transform`.
         train, test: labelled sources of any kind. A test image of a class that `train` lacks counts as wrong;
             `unknown_class_images` is the number of these.
         k: numbers of neighbours. If None, 10, 20, 100 and 200, as far as there are so many training images.
@@ -229,8 +229,8 @@ def evaluate_knn(
     check_knn_options(k, temperature, len(train))
     options: dict[str, Any] = {"batch_size": batch_size, "num_workers": num_workers}
     options |= {"after_batch": after_batch, "autocast": autocast}
-    bank, bank_labels = readable_features(model, train, transform, description="k-NN train", **options)
-    queries, labels = readable_features(model, test, transform, description="k-NN test", **options)
+    bank, bank_labels = extract_readable_features(model, train, transform, description="k-NN train", **options)
+    queries, labels = extract_readable_features(model, test, transform, description="k-NN test", **options)
     named = FeaturesInMemory(bank, bank_labels, train.class_names)
     return classify_features(named, FeaturesInMemory(queries, labels, test.class_names), k, temperature, model.device)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from modeling_esvit.embed.engine import LoadedImage, load_ahead, load_image, take_batches
 from training.data.shard_stream import ShardStream
-from training.data.sources import ImageSource, epoch_order
+from training.data.sources import ImageSource, shuffle_epoch
 from training.features.extraction import UnlabelledDataError
 from training.features.frozen_models import FrozenModel, find_training_view
 from training.views.draw import FLIP_PROBABILITY, draw_box, make_keyed_generator
@@ -72,7 +72,7 @@ class ProbeImages:
             count = len(self.source) // self.world
             records = self.source.rank_items(self.seed, epoch, self.rank, count, 0)
             return enumerate(islice(records, count), start=self.rank * count)
-        order = epoch_order(len(self.source), self.seed, epoch)
+        order = shuffle_epoch(len(self.source), self.seed, epoch)
         return [(position, int(order[position])) for step in self.split_steps() for position in step]
 
     def split_steps(self) -> list[range]:

@@ -22,7 +22,7 @@ from training.data.unreadable import SkipLog
 from training.evaluation.probe_data import ProbeImages, ProbeView
 from training.evaluation.probes import LinearProbes, Setting
 from training.evaluation.scores import NO_CLASS, score_top_k
-from training.features.bank import FeatureBank, checksum, source_identity
+from training.features.bank import FeatureBank, checksum, identify_images
 from training.features.frozen_models import FrozenModel, block_features, find_training_view
 
 
@@ -94,7 +94,7 @@ class ProbeRun:
         self.finite = torch.ones((), dtype=torch.bool, device=device)
         self.key = {name: getattr(options, name) for name in (*IN_RECIPES, "num_classes")} | {
             "model": checksum(model.settings),
-            "train": checksum(source_identity(source)),
+            "train": checksum(identify_images(source)),
             "test": checksum([self.labels.tolist(), str(bank.parts.folder.name)]),
             "processes": places["world"] if isinstance(source, ShardStream) else None,
         }

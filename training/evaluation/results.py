@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Writes the result of an evaluation: the JSON file, its table and picture, and its figures for a model card."""
+"""Writes the result of an evaluation: the JSON file, its table and picture, and its values for a model card."""
 
 import argparse
 import json
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class CardFigure:
-    """Holds a figure of a result for a model card, in the form that `publish.py --metrics` takes.
+class CardValue:
+    """Holds a value of a result for a model card, in the form that `publish.py --metrics` takes.
 
     Attributes:
         name: the measure, such as "k-NN top-1, k = 20".
@@ -43,18 +43,18 @@ class CardFigure:
     task: str = "image-classification"
 
 
-def make_card_figures(
+def make_card_values(
     values: Mapping[str, float], data: str, metric: str = "accuracy", task: str = "image-classification"
-) -> list[CardFigure]:
-    """Makes the figures of a model card from values by name, which were measured on DATA or DATA:SPLIT."""
+) -> list[CardValue]:
+    """Makes the values of a model card from values by name, which were measured on DATA or DATA:SPLIT."""
     dataset, split = split_data_name(data)
-    return [CardFigure(name, value, metric, make_public_name(dataset), split, task) for name, value in values.items()]
+    return [CardValue(name, value, metric, make_public_name(dataset), split, task) for name, value in values.items()]
 
 
-def make_knn_figures(result: Mapping[str, float], data: str) -> list[CardFigure]:
-    """Makes the figures of a model card from k-NN accuracies, which a result names `k20_top1` and so on."""
+def make_knn_values(result: Mapping[str, float], data: str) -> list[CardValue]:
+    """Makes the values of a model card from k-NN accuracies, which a result names `k20_top1` and so on."""
     named = [name.split("_top") for name in result if "_top" in name]
-    return make_card_figures({f"k-NN top-{top}, k = {k[1:]}": result[f"{k}_top{top}"] for k, top in named}, data)
+    return make_card_values({f"k-NN top-{top}, k = {k[1:]}": result[f"{k}_top{top}"] for k, top in named}, data)
 
 
 def describe_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def write_result(
     title: str,
     table: str,
     output: Path | None,
-    figures: Sequence[CardFigure] = (),
+    figures: Sequence[CardValue] = (),
     draw: Callable[[dict[str, Any]], "Figure"] | None = None,
 ) -> None:
     """Prints the table, and writes the result to `output`, with table (.md) and picture (.png) beside it.

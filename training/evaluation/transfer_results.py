@@ -16,7 +16,7 @@ Outcome = dict[str, Any]
 
 
 def describe_set(each: TransferSet) -> Outcome:
-    return {"status": MEASURED, "metric": each.metric, **each.parts}
+    return {"status": MEASURED, "metric": each.metric, **each.splits}
 
 
 def describe_failure(each: TransferSet, error: Exception) -> Outcome:

@@ -25,13 +25,13 @@ from training.evaluation.transfer_results import (
     summarise,
 )
 from training.evaluation.transfer_search import COARSE, SPANS, Standardisation, choose_l2, fit, split_for_tuning
-from training.evaluation.transfer_sets import Part, TransferSet, open_part, unify_labels
+from training.evaluation.transfer_sets import OpenSplit, TransferSet, open_split, unify_labels
 from training.features.bank import FeatureBank, checksum, make_bank
 from training.features.model_arguments import load_named_model
 
 
 FITS = len(COARSE) + 2 * len(SPANS) + 1  # the most that a data set needs
-Parts = dict[str, tuple[Part, FeatureBank]]  # "train", "test" and maybe "validation"
+OpenSplits = dict[str, tuple[OpenSplit, FeatureBank]]  # "train", "test" and maybe "validation"
 
 
 class Transfer:
@@ -48,7 +48,7 @@ class Transfer:
         self.model = load_named_model(options, options.n_last_blocks)
         device = self.model.model.device
         self.device = device if device.type == "cuda" else torch.device("cpu")  # some devices lack float64
-        self.found: dict[str, Parts | Outcome] = {}
+        self.found: dict[str, OpenSplits | Outcome] = {}
 
     def make_features(self, sets: Sequence[TransferSet]) -> None:
         self.found = {each.name: self.open_features(each) for each in sets}
@@ -68,14 +68,14 @@ class Transfer:
                 write_text(self.output, json.dumps(kept, indent=2))
         return results
 
-    def open_features(self, each: TransferSet) -> Parts | Outcome:
-        """Opens the parts with their features. If that fails, returns the outcome that gives the reason.
+    def open_features(self, each: TransferSet) -> OpenSplits | Outcome:
+        """Opens the splits with their features. If that fails, returns the outcome that gives the reason.
 
         All processes return a failure if one of them fails to open the data.
         """
-        parts, failure = {}, None
+        splits, failure = {}, None
         try:
-            parts = {name: open_part(each, data, self.options.streaming) for name, data in each.parts.items()}
+            splits = {name: open_split(each, data, self.options.streaming) for name, data in each.splits.items()}
         except (EsViTError, OSError) as error:
             failure = describe_failure(each, error)
         failures = [found for found in gather_object([failure]) if found is not None]
@@ -86,10 +86,10 @@ class Transfer:
         try:
             return {
                 name: (
-                    part,
-                    make_bank(self.model, f"{each.name}-{name}", part.source, self.options.features, **reading),
+                    split,
+                    make_bank(self.model, f"{each.name}-{name}", split.source, self.options.features, **reading),
                 )
-                for name, part in parts.items()
+                for name, split in splits.items()
             }
         except (EsViTError, OSError) as error:
             return describe_failure(each, error)
@@ -105,19 +105,19 @@ class Transfer:
             each
         )
 
-    def measure(self, each: TransferSet, parts: Parts, bar: tqdm) -> Outcome:
+    def measure(self, each: TransferSet, splits: OpenSplits, bar: tqdm) -> Outcome:
         if self.is_measured(each):
             return self.earlier[each.name]
         try:
-            return {"key": self.compute_key(each), **describe_set(each), **self.classify(each, parts, bar)}
+            return {"key": self.compute_key(each), **describe_set(each), **self.classify(each, splits, bar)}
         except (EsViTError, OSError) as error:
             return describe_failure(each, error)
 
-    def classify(self, each: TransferSet, parts: Parts, bar: tqdm) -> Outcome:
-        names = [name for name in ("train", "validation", "test") if name in parts]
-        labels = dict(zip(names, unify_labels([parts[name] for name in names]), strict=True))
+    def classify(self, each: TransferSet, splits: OpenSplits, bar: tqdm) -> Outcome:
+        names = [name for name in ("train", "validation", "test") if name in splits]
+        labels = dict(zip(names, unify_labels([splits[name] for name in names]), strict=True))
         targets = torch.cat([labels[name] for name in names[:-1]])
-        features = torch.cat([parts[name][1].features() for name in names[:-1]])
+        features = torch.cat([splits[name][1].features() for name in names[:-1]])
         wanted = labels["test"]
         if each.metric == MULTI_LABEL:
             classes = targets.shape[1]
@@ -129,7 +129,7 @@ class Transfer:
         features, targets = standardised(features).to(self.device), targets.to(self.device)
         l2, scores = choose_l2(each.metric, features, targets, classes, tuning, bar.update)
         [linear] = fit(each.metric, features, targets, classes, [l2])
-        found = score(each.metric, linear.score(standardised(parts["test"][1].features())), wanted)
+        found = score(each.metric, linear.score(standardised(splits["test"][1].features())), wanted)
         unknown = int((wanted == NO_CLASS).sum()) if wanted.ndim == 1 else 0
         counts = {"train_images": len(targets), "test_images": len(wanted), "classes": classes}
         outcome = {"score": found, "l2": l2, **counts, "unknown_class_images": unknown}

@@ -3,7 +3,7 @@
 """Defines the data sets of a transfer evaluation, and opens their images, which have one class or several.
 
     entries = read_table(TABLE)                    # {"food101": TransferSet(...), ...}
-    train = open_part(entries["voc2007"], entries["voc2007"].train)
+    train = open_split(entries["voc2007"], entries["voc2007"].train)
     train.source, train.targets                    # images, and targets [N, K] if images have several classes
 
 `transfer_datasets.yaml` describes the fields.
@@ -63,7 +63,7 @@ class TransferSet:
         split_train_and_test(self.train, self.test)
 
     @property
-    def parts(self) -> dict[str, str]:
+    def splits(self) -> dict[str, str]:
         """Returns the data of train, validation and test, as far as they exist, by name."""
         named = {"train": self.train, "validation": self.validation, "test": self.test}
         return {name: data for name, data in named.items() if data is not None}
@@ -93,7 +93,7 @@ def make_set(name: str, values: dict[str, Any]) -> TransferSet:
     return TransferSet(name, **{**values, **lists})
 
 
-class Part(NamedTuple):
+class OpenSplit(NamedTuple):
     """Holds the images of a split.
 
     Attributes:
@@ -107,7 +107,7 @@ class Part(NamedTuple):
     class_names: list[str] | None = None
 
 
-def open_part(entry: TransferSet, data: str, streaming: bool = False) -> Part:
+def open_split(entry: TransferSet, data: str, streaming: bool = False) -> OpenSplit:
     """Opens a split of a data set. `streaming` has no effect on images with several classes or `middle_of`.
 
     Raises:
@@ -116,16 +116,18 @@ def open_part(entry: TransferSet, data: str, streaming: bool = False) -> Part:
     data, split = split_data_name(data)
     place: dict[str, Any] = {"split": split, "config_name": entry.config, "revision": entry.revision}
     if entry.metric != MULTI_LABEL and not entry.middle_of:
-        return Part(open_source(data, **place, image_column=entry.image, label_column=entry.label, streaming=streaming))
+        return OpenSplit(
+            open_source(data, **place, image_column=entry.image, label_column=entry.label, streaming=streaming)
+        )
     rows = load_rows(data, **place)
     rows = select_middle_rows(rows, entry.middle_of) if entry.middle_of else rows
     if entry.metric != MULTI_LABEL:
-        return Part(DatasetSource(rows, entry.image, entry.label))
+        return OpenSplit(DatasetSource(rows, entry.image, entry.label))
     if entry.label is None:
         raise DataOptionError(f"{entry.name}: name the column that lists the classes of an image in the field label.")
     targets, names = make_class_targets(rows, entry.label)
     numbered = rows.remove_columns(entry.label).add_column(ROW, range(len(rows)))
-    return Part(DatasetSource(numbered, entry.image, ROW), targets, names)
+    return OpenSplit(DatasetSource(numbered, entry.image, ROW), targets, names)
 
 
 def select_middle_rows(rows: Any, columns: tuple[str, ...]) -> Any:
@@ -176,23 +178,23 @@ def encode_multi_hot(lists: list[list[int]], num_classes: int) -> Tensor:
     return targets
 
 
-def unify_labels(parts: list[tuple[Part, FeatureBank]]) -> list[Tensor]:
+def unify_labels(splits: list[tuple[OpenSplit, FeatureBank]]) -> list[Tensor]:
     """Returns the labels `[N]`, or targets `[N, K]`, of each bank, numbered so that equal numbers mean equal classes.
 
-    Classes are the same if their names are equal or, if a part has no names, if their numbers are equal.
+    Classes are the same if their names are equal or, if a split has no names, if their numbers are equal.
     """
-    names = [part.class_names or bank.class_names or [] for part, bank in parts]
+    names = [split.class_names or bank.class_names or [] for split, bank in splits]
     number = {name: index for index, name in enumerate(dict.fromkeys(itertools.chain(*names)))} if all(names) else {}
-    width = len(number) or max(0 if part.targets is None else part.targets.shape[1] for part, _ in parts)
+    width = len(number) or max(0 if split.targets is None else split.targets.shape[1] for split, _ in splits)
     places = [torch.tensor([number[name] for name in own]) if number else None for own in names]
-    return [renumber_classes(part, bank, own, width) for (part, bank), own in zip(parts, places, strict=True)]
+    return [renumber_classes(split, bank, own, width) for (split, bank), own in zip(splits, places, strict=True)]
 
 
-def renumber_classes(part: Part, bank: FeatureBank, places: Tensor | None, width: int) -> Tensor:
-    """Numbers the classes of a part by `places`, or leaves their numbers if it is None. Targets get `width` columns."""
-    if part.targets is None:
+def renumber_classes(split: OpenSplit, bank: FeatureBank, places: Tensor | None, width: int) -> Tensor:
+    """Numbers the classes of a split by `places`, or keeps their numbers if it is None. Targets get `width` columns."""
+    if split.targets is None:
         return bank.labels if places is None else places[bank.labels]
-    targets = part.targets[bank.labels]
+    targets = split.targets[bank.labels]
     wide = torch.zeros(len(targets), width, dtype=torch.int64)
     wide[:, torch.arange(targets.shape[1]) if places is None else places] = targets
     return wide

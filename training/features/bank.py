@@ -117,7 +117,7 @@ class MappedChunks(Sequence[Tensor]):
             return file.get_slice("view")[start:stop]
 
 
-def source_identity(source: ImageSource) -> dict[str, Any]:
+def identify_images(source: ImageSource) -> dict[str, Any]:
     """Returns what tells the images of a source from others: as for runs, and for files also their sizes and times."""
     found = identify_source(source)
     if isinstance(source, FolderSource):
@@ -153,7 +153,7 @@ def make_bank(
         OutputError: a part is damaged.
     """
     images = LabelledImages(source, model.transform)
-    settings = {**model.settings, "data": checksum(source_identity(source)), "part_size": part_size}
+    settings = {**model.settings, "data": checksum(identify_images(source)), "part_size": part_size}
     parts = Parts(folder / f"{file_name(data)}-{checksum(settings)}", settings)
     parts.begin()
     rows = cut_rows(len(images), part_size)

@@ -57,7 +57,7 @@ def _transform(image: Image.Image, processor: Any) -> Tensor:
     return processor(image, return_tensors="pt")["pixel_values"][0]
 
 
-def evaluation_transform(processor: Any) -> Transform:
+def make_evaluation_transform(processor: Any) -> Transform:
     """Returns what an image processor of transformers does with one image."""
     return partial(_transform, processor=processor)
 
@@ -188,7 +188,9 @@ def gather_chunk(found: Extracted, state: PartialState) -> tuple[Tensor, Tensor]
     return gather(features).cpu().unflatten(0, shape), gather(labels).cpu().unflatten(0, shape)
 
 
-def readable_features(model: Any, source: ImageSource, transform: Transform, **options: Any) -> tuple[Tensor, Tensor]:
+def extract_readable_features(
+    model: Any, source: ImageSource, transform: Transform, **options: Any
+) -> tuple[Tensor, Tensor]:
     """Returns what `extract_features` does, without the images that cannot be read, which the log names.
 
     Raises:

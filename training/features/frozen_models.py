@@ -26,7 +26,7 @@ from modeling_esvit.embed.engine import compute_view_features
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.models import fingerprint, load_image_model
 from modeling_esvit.images.precision import name_dtype
-from training.features.extraction import Transform, cut_middle, evaluation_transform
+from training.features.extraction import Transform, cut_middle, make_evaluation_transform
 
 
 TIMM = "timm:"
@@ -148,7 +148,7 @@ def load_frozen(
         model, transform, processing = load_timm(name.removeprefix(TIMM))
     else:
         model, processor = load_image_model(name, revision=revision, trust_remote_code=trust_remote_code)
-        transform, processing = evaluation_transform(processor), processor.to_dict()
+        transform, processing = make_evaluation_transform(processor), processor.to_dict()
     weights = fingerprint(model)
     model = model.to(device, dtype).eval().requires_grad_(False)
     settings = {

@@ -23,7 +23,7 @@ from modeling_esvit.embed.files import Features, concatenate
 from modeling_esvit.embed.parts import Parts, cut_rows, make_parts
 from training.data.sources import ImageSource
 from training.data.unreadable import SkipLog
-from training.features.bank import checksum, source_identity
+from training.features.bank import checksum, identify_images
 from training.features.extraction import list_items
 from training.features.frozen_models import FrozenModel, find_training_view
 from training.features.regions import Grid, even_grid, region_features
@@ -129,7 +129,7 @@ def measure_images(
         TooManyUnreadableImagesError: more than `SkipLog` allows.
     """
     images = PairImages(source, measured)
-    settings = {**model.settings, "data": checksum(source_identity(source)), **asdict(measured)}
+    settings = {**model.settings, "data": checksum(identify_images(source)), **asdict(measured)}
     parts, rows = Parts(output, settings), cut_rows(len(images), BATCHES * measured.batch_size)
     parts.begin()
     make_part = partial(measure_part, model, measured)

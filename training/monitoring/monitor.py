@@ -16,9 +16,9 @@ from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 from modeling_esvit.storage.atomic import write_text
-from training.monitoring.collapse import CollapseWatch, rank_me, spread
+from training.figures.curves import draw_curves
+from training.monitoring.collapse import MIN_RANK, CollapseWatch, rank_me, spread
 from training.monitoring.compilation import CompilationClock
-from training.monitoring.pictures import draw_curves
 from training.options.errors import SharedError
 
 
@@ -289,7 +289,7 @@ class Monitor:
         """Draws the curves of the log anew, as `curves.png`."""
         self.drawn = time.monotonic()
         if self.accelerator.is_main_process:
-            self.save_picture("curves.png", lambda picture: draw_curves(self.path, picture, num_prototypes))
+            self.save_picture("curves.png", lambda picture: draw_curves(self.path, picture, num_prototypes, MIN_RANK))
 
     def save_picture(self, name: str, save: Callable[[Path], None]) -> None:
         """Saves a picture beside the log. A full disk is no reason to stop the run: then it only says so."""

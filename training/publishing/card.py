@@ -10,7 +10,7 @@ from typing import Any
 
 from modeling_esvit import EsViTForPreTraining, EsViTModel
 from training.evaluation.public_names import is_on_hub
-from training.evaluation.results import CardFigure, make_knn_figures
+from training.evaluation.results import CardValue, make_knn_values
 from training.publishing.card_template import (
     TASKS,
     Card,
@@ -82,7 +82,7 @@ def write_card(
         folder: Holds everything else that is published.
         license: Of the weights.
         base_model: What the model was trained from; None names the run's `init_from` if that is on the Hub.
-        metrics: Results of evaluation commands (`--output`), whose figures the card shows.
+        metrics: Results of evaluation commands (`--output`), whose values the card shows.
         native: Whether the folder has transformers' own format.
         own: A card to use instead, in which `org/STEM` becomes `repo_id`.
 
@@ -182,7 +182,7 @@ def select_recipe(options: dict[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in RECIPE if options.get(name) not in (None, 0, 0.0, "", [])}
 
 
-def read_scores(source: Source, repo_id: str) -> list[tuple[list[CardFigure], str]]:
+def read_scores(source: Source, repo_id: str) -> list[tuple[list[CardValue], str]]:
     """Returns the k-NN accuracy that was measured while training, if any, and the command that measures it again."""
     scores = {name.removeprefix("knn_"): value for name, value in source.scores().items() if name.startswith("knn_k")}
     if not scores:
@@ -190,18 +190,18 @@ def read_scores(source: Source, repo_id: str) -> list[tuple[list[CardFigure], st
     options = source.public_options()
     train, test = options.get("knn_train") or options["data"], options["knn_test"]
     words = ["python", "training/knn.py", repo_id, "--train", train, "--test", test, "--k", *map(str, options["knn_k"])]
-    return [(make_knn_figures(scores, test), f"{format_code(shlex.join(words))}, while training")]
+    return [(make_knn_values(scores, test), f"{format_code(shlex.join(words))}, while training")]
 
 
-def read_metrics(result: Path, repo_id: str) -> tuple[list[CardFigure], str]:
-    """Returns the figures that an evaluation command wrote into its result, and that command.
+def read_metrics(result: Path, repo_id: str) -> tuple[list[CardValue], str]:
+    """Returns the values that an evaluation command wrote into its result, and that command.
 
     Raises:
         SourceError: The file is no such result.
     """
     try:
         content = json.loads(result.read_text())
-        figures = [CardFigure(**figure) for figure in content["figures"]]
+        figures = [CardValue(**figure) for figure in content["figures"]]
         command = content["command"].replace(" MODEL ", f" {repo_id} ")
         if not figures or not all(map(is_valid, figures)):
             raise ValueError("no figures, or one that is not a share from 0 to 1 of a known task")
@@ -213,5 +213,5 @@ def read_metrics(result: Path, repo_id: str) -> tuple[list[CardFigure], str]:
     return figures, format_code(command)
 
 
-def is_valid(figure: CardFigure) -> bool:
+def is_valid(figure: CardValue) -> bool:
     return isinstance(figure.value, int | float) and 0 <= figure.value <= 1 and figure.task in TASKS

@@ -17,7 +17,7 @@ from modeling_esvit import EsViTConfig
 from modeling_esvit.configuration_esvit import find_published_name
 from modeling_esvit.conversion.original_families import join_numbers
 from modeling_esvit.errors import EsViTError
-from training.evaluation.results import CardFigure
+from training.evaluation.results import CardValue
 
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "model_cards" / "template.md"
@@ -43,7 +43,7 @@ class Card:
 
     repo_id: str
     license: str
-    figures: list[CardFigure] = field(default_factory=list)
+    figures: list[CardValue] = field(default_factory=list)
     source: str | None = None
     source_url: str | None = None
     datasets: list[str] = field(default_factory=list)
@@ -63,7 +63,7 @@ class Card:
             eval_results=[self.eval_result(figure) for figure in self.figures] or None,
         )
 
-    def eval_result(self, figure: CardFigure) -> EvalResult:
+    def eval_result(self, figure: CardValue) -> EvalResult:
         slug = figure.dataset if "/" in figure.dataset else figure.dataset.lower().replace(" ", "-")
         return EvalResult(
             task_type=figure.task,

@@ -28,7 +28,8 @@ from modeling_esvit.conversion.native_swin import load_backbone, save_native
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import PRETRAINING_INDEX
 from modeling_esvit.storage.atomic import replace_folder
-from training.monitoring.pictures import draw_curves
+from training.figures.curves import draw_curves
+from training.monitoring.collapse import MIN_RANK
 from training.publishing.source import Source, load_model
 
 
@@ -108,7 +109,7 @@ def write_history(source: Source, folder: Path) -> None:
     if source.records:
         log = folder / "log.jsonl"
         log.write_text("".join(json.dumps(record) + "\n" for record in source.records))
-        draw_curves(log, folder / CURVES, source.options["num_prototypes"])
+        draw_curves(log, folder / CURVES, source.options["num_prototypes"], MIN_RANK)
         log.unlink()
 
 

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -34,8 +35,8 @@ NICENESS = 10
 ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 
-def push_to_hub(repo_id: str | None, output_dir: str, is_main_process: bool) -> "NoPush":
-    """Returns what pushes a run's teachers, or pushes nothing.
+def make_pusher(repo_id: str | None, output_dir: str, is_main_process: bool) -> "Pusher":
+    """Returns the pusher of a run, or one that pushes nothing.
 
     Raises:
         OptionError: `repo_id` is no name of a repository.
@@ -45,23 +46,39 @@ def push_to_hub(repo_id: str | None, output_dir: str, is_main_process: bool) -> 
     return HubPush(repo_id, Path(output_dir)) if repo_id is not None and is_main_process else NoPush()
 
 
-class NoPush(AbstractContextManager):
-    """Pushes nothing; its methods say when a run calls them."""
+class Pusher(AbstractContextManager):
+    """Describes when a run pushes. Left early, it ends a push; the next start of the run begins it again."""
 
+    @abstractmethod
     def offer_best(self) -> None:
         """Pushes the best teacher unless it was offered before. Called after each evaluation."""
 
+    @abstractmethod
     def poll(self) -> None:
         """Reports a push that has ended, and begins the next if one waits. Called after each checkpoint."""
 
+    @abstractmethod
     def finish(self) -> None:
         """Waits for the last push. Called at the end of the run."""
 
+
+class NoPush(Pusher):
+    """Pushes nothing."""
+
+    def offer_best(self) -> None:
+        pass
+
+    def poll(self) -> None:
+        pass
+
+    def finish(self) -> None:
+        pass
+
     def __exit__(self, kind, error, traceback) -> None:
-        """Ends the push of a run that fails or is stopped; the next start begins it again."""
+        pass
 
 
-class HubPush(NoPush):
+class HubPush(Pusher):
     """Pushes the teachers of a run, from its main process."""
 
     def __init__(

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from modeling_esvit import EsViTConfig
-from training.evaluation.results import CardFigure, format_table
+from training.evaluation.results import CardValue, format_table
 from training.publishing.card import USE
 from training.publishing.card_template import Card, check_card, describe_architecture
 
@@ -89,9 +89,9 @@ def read_table() -> list[Published]:
     return [Published(**row) for row in yaml.safe_load(TABLE.read_text())]
 
 
-def build_figures(row: Published) -> list[CardFigure]:
+def build_figures(row: Published) -> list[CardValue]:
     values = {"linear top-1": row.linear, "k-NN top-1": row.knn}
-    return [CardFigure(name, percent / 100, "accuracy", IMAGENET, "validation") for name, percent in values.items()]
+    return [CardValue(name, percent / 100, "accuracy", IMAGENET, "validation") for name, percent in values.items()]
 
 
 def describe_measurement(row: Published) -> str:

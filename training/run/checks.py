@@ -26,7 +26,7 @@ from training.data.shard_stream import ShardStream, StreamOptions
 from training.data.sources import ImageSource, open_source
 from training.data.workers import count_cores, count_workers
 from training.evaluation.knn import TEMPERATURE, check_knn_options
-from training.features.extraction import LabelledImages, Transform, evaluation_transform
+from training.features.extraction import LabelledImages, Transform, make_evaluation_transform
 from training.learning.init_from import check_origin, find_origin
 from training.learning.networks import (
     build_accelerator,
@@ -334,4 +334,4 @@ def label_images(source: ImageSource, options: PretrainOptions) -> LabelledImage
 
 def make_knn_transform(config: EsViTConfig) -> Transform:
     """Returns the preprocessing of the evaluation during training: that of a published model."""
-    return evaluation_transform(BitImageProcessor.from_dict(describe_preprocessing(config)))
+    return make_evaluation_transform(BitImageProcessor.from_dict(describe_preprocessing(config)))

@@ -28,7 +28,7 @@ from training.monitoring.next_commands import publish_command, resume_command
 from training.monitoring.pictures import draw_views
 from training.monitoring.trackers import start_trackers
 from training.options.pretrain_options import save_options
-from training.publishing.hub_push import push_to_hub
+from training.publishing.hub_push import make_pusher
 from training.run.checks import CheckedRun, make_knn_transform
 from training.state.checkpoints import Checkpoints, Progress
 from training.state.data_record import DataRecord
@@ -74,7 +74,7 @@ class Session(AbstractContextManager):
         self.checkpoints = Checkpoints(self.options.output_dir, self.options.keep_checkpoints, self.accelerator)
         # Each process counts what it meets: in other epochs it meets other images, in the end all.
         self.skip_log = SkipLog(len(self.source), self.options.max_unreadable)
-        self.hub = push_to_hub(self.options.push_to_hub, self.options.output_dir, self.accelerator.is_main_process)
+        self.hub = make_pusher(self.options.push_to_hub, self.options.output_dir, self.accelerator.is_main_process)
 
     # -- beginning -----------------------------------------------------------------------------------------------------
 

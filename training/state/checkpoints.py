@@ -80,7 +80,7 @@ def share_step(options: PretrainOptions, progress: Progress, world_size: int) ->
     return replace(options, gradient_accumulation_steps=batches)
 
 
-def describe_damage(folder: Path, error: Exception) -> ResumeError:
+def make_damage_error(folder: Path, error: Exception) -> ResumeError:
     name = type(error).__name__  # torch's own message advises to switch the safety off
     return ResumeError(f"{folder} is damaged ({name} on reading it). Delete it to continue from the one before it.")
 
@@ -246,7 +246,7 @@ class Checkpoints:
             training = torch.load(state / "training.pt", weights_only=True, map_location="cpu")
             rng = torch.load(state / f"rng-{self.accelerator.process_index}.pt", weights_only=True) if is_same else None
         except (OSError, EOFError, RuntimeError, SafetensorError, UnpicklingError) as error:
-            raise describe_damage(folder, error) from error
+            raise make_damage_error(folder, error) from error
         student.load_state_dict(weights[0])
         teacher.load_state_dict(weights[1])
         optimizer.load_state_dict(training["optimizer"])
@@ -276,7 +276,7 @@ def read_progress(folder: Path) -> Progress:
         values["lanes"] = Lanes(**values["lanes"]) if "lanes" in values else Lanes(*own)
         return Progress(**values)
     except (ValueError, TypeError, KeyError) as error:
-        raise describe_damage(folder, error) from error
+        raise make_damage_error(folder, error) from error
 
 
 def read_saved_options(output_dir: str) -> dict[str, Any] | None:

@@ -35,7 +35,7 @@ ASPECT_RATIO = (3 / 4, 4 / 3)
 FLIP_PROBABILITY = 0.5
 SOLARIZE_THRESHOLD = 128
 BLUR_RADIUS = (0.1, 2.0)
-Size = int | Sequence[int]
+CropSize = int | Sequence[int]
 
 
 class ViewOptionError(EsViTError, ValueError):
@@ -184,8 +184,8 @@ class ViewOptions:
         ViewOptionError: an option is out of its range.
     """
 
-    global_crop_size: Size = 224
-    local_crop_sizes: Sequence[Size] = (96,)
+    global_crop_size: CropSize = 224
+    local_crop_sizes: Sequence[CropSize] = (96,)
     local_crops_numbers: Sequence[int] = (8,)
     global_crops_scale: tuple[float, float] = (0.4, 1.0)
     local_crops_scale: tuple[float, float] = (0.05, 0.4)
@@ -224,7 +224,7 @@ class ViewOptions:
         return global_crops, *local_crops
 
 
-def _height_width(size: Size) -> tuple[int, int]:
+def _height_width(size: CropSize) -> tuple[int, int]:
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:
         raise ViewOptionError(f"crop size {size} is not positive.")

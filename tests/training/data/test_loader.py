@@ -15,7 +15,7 @@ from tests.helpers.shard_server import write_parquet
 from training.data.batch_order import BatchOrder, BatchRequest
 from training.data.loader import ViewsDataset, iterate, make_loader
 from training.data.shard_stream import StreamOptions, open_stream
-from training.data.sources import DataOptionError, FolderSource, epoch_order
+from training.data.sources import DataOptionError, FolderSource, shuffle_epoch
 from training.data.unreadable import TooManyUnreadableImagesError
 from training.views.draw import ViewOptions
 
@@ -69,7 +69,7 @@ def test_an_epoch_holds_each_image_once_in_its_order(folder):
     epoch = list(loader)
     assert [tuple(group.shape) for group in epoch[0].groups] == [(8, 3, 16, 16), (8, 3, 8, 8)]
     assert torch.cat([batch.positions for batch in epoch]).tolist() == list(range(20))
-    images = epoch_order(NUMBER, seed=5, epoch=0)[:20]
+    images = shuffle_epoch(NUMBER, seed=5, epoch=0)[:20]
     assert torch.cat([batch.labels for batch in epoch]).tolist() == [source.read(int(i)).label for i in images]
 
 
@@ -142,7 +142,7 @@ def test_batches_that_do_not_exist_are_refused(folder):
 def damaged(folder, tmp_path):
     """The pictures again, the ones at positions 1, 2 and 21 (the last) of epoch 0 cut off."""
     names = [FolderSource(folder).read(i).name for i in range(NUMBER)]
-    bad = {names[i] for i in epoch_order(NUMBER, seed=5, epoch=0)[[1, 2, 21]]}
+    bad = {names[i] for i in shuffle_epoch(NUMBER, seed=5, epoch=0)[[1, 2, 21]]}
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         content = (folder / name).read_bytes()
@@ -159,7 +159,7 @@ def test_an_unreadable_image_is_replaced_by_the_next_readable_one(folder, damage
     assert torch.cat([batch.positions for batch in epoch]).tolist() == list(range(NUMBER))
 
     source = FolderSource(folder)
-    order = epoch_order(NUMBER, seed=5, epoch=0).tolist()
+    order = shuffle_epoch(NUMBER, seed=5, epoch=0).tolist()
     shown = [*order[:1], order[3], order[3], *order[3:21], order[0]]
     assert torch.cat([batch.labels for batch in epoch]).tolist() == [source.read(i).label for i in shown]
 

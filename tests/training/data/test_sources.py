@@ -19,8 +19,8 @@ from training.data.sources import (
     DatasetSource,
     EmptySourceError,
     FolderSource,
-    epoch_order,
     open_source,
+    shuffle_epoch,
 )
 
 
@@ -191,10 +191,10 @@ def test_a_format_of_the_data_set_does_not_matter(dataset):
 
 
 def test_epoch_order_is_a_permutation_keyed_by_seed_and_epoch():
-    orders = {(seed, epoch): epoch_order(100, seed, epoch).tolist() for seed in (0, 1) for epoch in (0, 1)}
+    orders = {(seed, epoch): shuffle_epoch(100, seed, epoch).tolist() for seed in (0, 1) for epoch in (0, 1)}
     assert all(sorted(order) == list(range(100)) for order in orders.values())
     assert len({tuple(order) for order in orders.values()}) == 4
-    assert orders[1, 0] == epoch_order(100, 1, 0).tolist()
+    assert orders[1, 0] == shuffle_epoch(100, 1, 0).tolist()
 
 
 # -- mistakes ----------------------------------------------------------------------------------------------------------

@@ -8,11 +8,11 @@ import pytest
 from matplotlib.figure import Figure
 
 from tests.helpers.commands import type_arguments
-from training.evaluation.results import describe_counts, format_table, make_knn_figures, write_result
+from training.evaluation.results import describe_counts, format_table, make_knn_values, write_result
 
 
 def test_figures_of_knn_name_measure_data_and_split():
-    one, five = make_knn_figures({"k20_top1": 0.5, "k20_top5": 0.75, "classes": 3}, "/home/ada/birds:test")
+    one, five = make_knn_values({"k20_top1": 0.5, "k20_top5": 0.75, "classes": 3}, "/home/ada/birds:test")
     assert (one.name, one.value, one.metric, one.dataset, one.split) == (
         *("k-NN top-1, k = 20", 0.5, "accuracy"),
         *("birds", "test"),
@@ -35,7 +35,7 @@ def test_a_table_in_markdown():
 def test_result_table_and_picture(tmp_path, monkeypatch, capsys):
     type_arguments(monkeypatch, "training/knn.py", "/secret/model", "--train", "/secret/a:train", "--output", "r.json")
     result, output = {"model": "/secret/model", "train": "a:train", "k20_top1": 0.5}, tmp_path / "new" / "my r.json"
-    figures = make_knn_figures(result, "a:test")
+    figures = make_knn_values(result, "a:test")
     write_result(result, "k-NN", "| table |", output, figures, draw=lambda result: Figure())
     written = json.loads(output.read_text())
     assert written["command"] == "python training/knn.py MODEL --train a:train"

@@ -14,7 +14,7 @@ from training.evaluation.transfer_sets import (
     classify_failure,
     make_class_targets,
     make_set,
-    open_part,
+    open_split,
     read_table,
     select_middle_rows,
 )
@@ -71,5 +71,5 @@ def test_shards_of_the_hub_that_cannot_be_reached_are_missing(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     each = TransferSet("voc", "hf://datasets/no/such@main/train*.parquet", "hf://datasets/no/such@main/test*.parquet")
     with pytest.raises(OSError) as met:
-        open_part(each, each.train)
+        open_split(each, each.train)
     assert classify_failure(met.value) == "missing"

@@ -16,7 +16,7 @@ from training.features.extraction import (
     LONGEST,
     LabelledImages,
     cut_middle,
-    evaluation_transform,
+    make_evaluation_transform,
     process_items,
 )
 from training.features.frozen_models import load_frozen
@@ -42,5 +42,5 @@ def test_the_middle_of_a_line_is_all_that_a_crop_sees(tmp_path):
     assert cut_middle(image).size == (4 * LONGEST, 4) and cut_middle(image.resize((64, 4))).size == (64, 4)
     assert cut_middle(image.rotate(90, expand=True)).size == (4, 4 * LONGEST)
     processor = load_frozen(str(write_model(tmp_path))).transform.keywords["processor"]
-    cut, whole = evaluation_transform(processor)(image), processor(image, return_tensors="pt")["pixel_values"][0]
+    cut, whole = make_evaluation_transform(processor)(image), processor(image, return_tensors="pt")["pixel_values"][0]
     torch.testing.assert_close(cut, whole, atol=0.02, rtol=0)

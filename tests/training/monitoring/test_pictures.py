@@ -3,14 +3,11 @@
 """Checks that the pictures of a run show what they are made of."""
 
 import itertools
-import json
-import math
 
 import numpy as np
 import torch
-from PIL import Image
 
-from training.monitoring.pictures import BACKGROUND, GAP, TITLE, draw_curves, draw_views
+from training.monitoring.pictures import BACKGROUND, GAP, TITLE, draw_views
 from training.views.pixels import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -32,20 +29,3 @@ def test_views_are_shown_image_by_image():
         assert (shown[top : top + size, lefts[crop] : lefts[crop] + size] == 10 * image + crop).all()
         assert (shown[top + size, lefts[crop]] == BACKGROUND).all()
     assert len(np.unique(shown[:TITLE])) > 10  # the titles
-
-
-def test_curves(tmp_path):
-    """Draws one more panel when there is more to show; a step without a finite loss is a gap."""
-    log, picture = tmp_path / "log.jsonl", tmp_path / "curves.png"
-    records = [{"step": step, "loss": 5 / step, "teacher_entropy": 2.0, "kl": 1.0} for step in range(1, 30)]
-    records[3]["loss"] = None
-    log.write_text("".join(json.dumps(record) + "\n" for record in records))
-    draw_curves(log, picture, num_prototypes=64)
-    with Image.open(picture) as image:
-        width = image.width
-    with log.open("a") as file:
-        file.write(json.dumps({"step": 29, "knn_k10_top1": 0.5}) + "\n")
-    draw_curves(log, picture, num_prototypes=64)
-    with Image.open(picture) as image:
-        assert image.width * 3 == width * 4 and math.isclose(image.height, 300, abs_tol=1)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "log.jsonl"]

@@ -17,7 +17,7 @@ from examples.photographs import write_photographs
 from tests.helpers.tiny_runs import train
 from training.data.sources import open_source
 from training.evaluation.knn import evaluate_knn
-from training.features.extraction import evaluation_transform
+from training.features.extraction import make_evaluation_transform
 from training.learning.networks import build_config, build_networks
 from training.learning.schedules import cosine_schedule
 from training.options.pretrain_options import ABOUT_DATA, RECIPES, PretrainOptions, parse_options
@@ -100,7 +100,7 @@ def test_a_small_batch_learns(tmp_path):
     train([*paths, "--tracker", "none"])
     untrained = build_networks(parse_options(paths), torch.device("cpu"))[1].esvit.eval()
     trained = AutoModel.from_pretrained(output / "teacher").eval()
-    transform = evaluation_transform(AutoImageProcessor.from_pretrained(output / "teacher"))
+    transform = make_evaluation_transform(AutoImageProcessor.from_pretrained(output / "teacher"))
     images = [open_source(str(data), split=split) for split in ("train", "test")]
     before, after = (evaluate_knn(model, transform, *images, k=[20])["k20_top1"] for model in (untrained, trained))
     assert after >= before + 0.1

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks the folder that is published: complete, loadable by every class, silent about the machine it was made on."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from safetensors import safe_open
 from transformers import AutoModel, AutoModelForPreTraining, SwinModel
 
 from modeling_esvit import EsViTForPreTraining, EsViTModel
+from tests.helpers.paths import ROOT
 from tests.helpers.tiny_models import CODE, save_with_heads, small_config
 from tests.hub.uploads import card_problems
 from training.learning.init_from import initialise
@@ -25,6 +27,9 @@ def test_files_of_a_run(published):
     own = [HEADS, OPTIONS, CURVES, "README.md", "model.safetensors.index.pretraining.json"]
     saved = ["config.json", "model.safetensors", "preprocessor_config.json", *CODE]
     assert sorted(path.name for path in published.iterdir()) == sorted([*own, *saved])
+    page = (ROOT / "training" / "README.md").read_text().partition("One commit holds these files:")[2]
+    listed = re.findall(r"^\| `(.*?)` \|", page, re.MULTILINE)
+    assert sorted(listed) == sorted([*own, *(name for name in saved if name not in CODE), "*.py"])
     with safe_open(published / "model.safetensors", "pt") as weights:
         assert all(name.startswith("encoder.") for name in weights.keys())
     with safe_open(published / HEADS, "pt") as weights:

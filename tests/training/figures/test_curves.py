@@ -1,0 +1,27 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks the curves of a run."""
+
+import json
+import math
+
+from PIL import Image
+
+from training.figures.curves import draw_curves
+
+
+def test_curves(tmp_path):
+    """Draws one more panel when there is more to show; a step without a finite loss is a gap."""
+    log, picture = tmp_path / "log.jsonl", tmp_path / "curves.png"
+    records = [{"step": step, "loss": 5 / step, "teacher_entropy": 2.0, "kl": 1.0} for step in range(1, 30)]
+    records[3]["loss"] = None
+    log.write_text("".join(json.dumps(record) + "\n" for record in records))
+    draw_curves(log, picture, num_prototypes=64, min_rank=2.0)
+    with Image.open(picture) as image:
+        width = image.width
+    with log.open("a") as file:
+        file.write(json.dumps({"step": 29, "knn_k10_top1": 0.5}) + "\n")
+    draw_curves(log, picture, num_prototypes=64, min_rank=2.0)
+    with Image.open(picture) as image:
+        assert image.width * 3 == width * 4 and math.isclose(image.height, 300, abs_tol=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "log.jsonl"]
