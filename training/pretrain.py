@@ -45,7 +45,7 @@ from training.run.dry_run import dry_run
 from training.run.last_words import exit_as_one
 from training.run.session import PretrainResult, Session
 from training.views.mixup import draw_mixings, mix
-from training.views.on_device import augment
+from training.views.on_device import augment, make_statistics
 
 
 class Pretraining:
@@ -70,6 +70,7 @@ class Pretraining:
         self.running_statistics = RunningStatistics(self.student, self.teacher)
         self.is_compiled = is_compiled(self.options, self.accelerator.device)
         self.augment = torch.compile(augment, **STATIC) if self.is_compiled else augment
+        self.statistics = make_statistics(self.accelerator.device)  # of the images' channels
         self.session = Session(checked, networks)
 
     def run(self) -> PretrainResult:
@@ -150,7 +151,7 @@ class Pretraining:
         if batch.parameters is None:  # the loader's workers have augmented them
             return groups
         parameters = [rows.to(device, non_blocking=True) for rows in batch.parameters]
-        return [self.augment(group, rows) for group, rows in zip(groups, parameters, strict=True)]
+        return [self.augment(*each, self.statistics) for each in zip(groups, parameters, strict=True)]
 
     def mix_views(
         self, views: list[torch.Tensor], batch: Batch, epoch: int

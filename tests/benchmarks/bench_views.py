@@ -64,12 +64,14 @@ def by_ours(size: tuple[int, int], augment: bool = True):
 
 def on_device(size: tuple[int, int]):
     """Measures what is left for the device, here on the CPU."""
-    from training.views.on_device import augment
+    from training.views.on_device import augment, make_statistics
+
+    statistics = make_statistics("cpu")
 
     batch = by_ours(size, augment=False)()
 
     def iteration():
-        return [augment(group, rows) for group, rows in zip(batch.groups, batch.parameters, strict=True)]
+        return [augment(group, rows, statistics) for group, rows in zip(batch.groups, batch.parameters, strict=True)]
 
     return iteration
 

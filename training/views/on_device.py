@@ -36,7 +36,15 @@ def photometric_parameters(crops: Sequence[CropParameters]) -> Tensor:
     return torch.tensor(rows, dtype=torch.float32)
 
 
-def augment(views: Tensor, parameters: Tensor) -> Tensor:
+def make_statistics(device: torch.device | str) -> Tensor:
+    """Returns mean and standard deviation of each channel in levels, `[2, 3, 1, 1]`, for [`augment`].
+
+    They are made once: a number that is copied to a device in each step lets the host wait.
+    """
+    return (torch.tensor([IMAGENET_MEAN, IMAGENET_STD]).view(2, 3, 1, 1) * 255).to(device)
+
+
+def augment(views: Tensor, parameters: Tensor, statistics: Tensor) -> Tensor:
     """Augments and normalises uint8 views `[N, 3, h, w]` with parameters `[N, 11]`; returns float32 `[N, 3, h, w]`."""
     columns = parameters[:, :, None, None, None]  # each `[N, 1, 1, 1]`
     pixels = jitter(views.float(), columns[:, ORDER], columns[:, FACTORS])
@@ -44,13 +52,8 @@ def augment(views: Tensor, parameters: Tensor) -> Tensor:
     pixels = blur(pixels, parameters[:, BLUR])
     flipped = (columns[:, SOLARIZE] > 0) & (pixels >= SOLARIZE_THRESHOLD)
     pixels = torch.where(flipped, 255 - pixels, pixels)
-    mean, std = (channel_constants(values, pixels.device) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    mean, std = statistics
     return (pixels - mean) / std
-
-
-def channel_constants(values: Sequence[float], device: torch.device) -> Tensor:
-    """Moves one value a channel, in levels, to the device without waiting for it: `[3, 1, 1]`."""
-    return (torch.tensor(values).view(3, 1, 1) * 255).to(device, non_blocking=True)
 
 
 def to_gray(pixels: Tensor) -> Tensor:

@@ -20,12 +20,13 @@ from modeling_esvit.images.decoding import Record, decode
 from tests.helpers.pil_views import pil_augment, pil_crop, pil_view
 from training.data.loader import make_empty_groups, select_views
 from training.views.draw import CropBox, CropParameters, Jitter, ViewKey, ViewOptions, draw_views
-from training.views.on_device import augment, photometric_parameters
+from training.views.on_device import augment, make_statistics, photometric_parameters
 from training.views.pixels import augment_view, crop_view, scale_box, sufficient_size, write_views
 
 
 OPTIONS = ViewOptions(global_crop_size=32, local_crop_sizes=(16,), local_crops_numbers=(3,))
 PLAIN = CropParameters((60, 80), CropBox(0, 0, 60, 80), False, (), False, 0.0, False)
+STATISTICS = make_statistics("cpu")
 STD = torch.tensor(crops.IMAGENET_STD).view(3, 1, 1) * 255
 FACTORS = [
     *((Jitter.BRIGHTNESS, factor) for factor in (0.6, 1.4)),
@@ -48,7 +49,10 @@ def make_views(image, drawn, dtype=torch.float32):
 def on_device(image, drawn):
     """The same views by way of bytes and `augment`, views of one size together."""
     whole = make_views(image, drawn, torch.uint8)
-    return [augment(view[None], photometric_parameters([crop]))[0] for view, crop in zip(whole, drawn, strict=True)]
+    return [
+        augment(view[None], photometric_parameters([crop]), STATISTICS)[0]
+        for view, crop in zip(whole, drawn, strict=True)
+    ]
 
 
 def levels(difference):
@@ -86,7 +90,7 @@ def test_operations_equal_pillows_up_to_rounding(image, changes):
         limit = 2.0  # both keep the hue in 8 bits, Pillow in 255 steps and OpenCV in 256
     assert rms(augment_view(np.array(image), crop), theirs) < limit
     view = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-    device = augment(view, photometric_parameters([crop]))[0]
+    device = augment(view, photometric_parameters([crop]), STATISTICS)[0]
     device = levels(device) + torch.tensor(crops.IMAGENET_MEAN).view(3, 1, 1) * 255
     assert rms(device.permute(1, 2, 0), theirs) < limit
 
