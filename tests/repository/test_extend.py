@@ -79,13 +79,13 @@ def test_architecture(tmp_path):
 def test_loss_term(tmp_path, monkeypatch):
     monkeypatch.setattr(losses, "esvit_loss", losses.esvit_loss)  # is put back afterwards
     options = parse_options(tiny(write_images(tmp_path / "images"), tmp_path / "run", "--max_steps 1"))
-    before = estimate(options, torch.device("cpu"), world_size=1)
+    before = estimate(options, torch.device("cpu"))
     run_section("A loss term")
     train(options)
     [record] = read_log(tmp_path / "run")
     known = 0.5 * record["view_loss"] + 0.5 * record["region_loss"]
     assert record["loss"] == pytest.approx(known + 0.1 * record["distance_loss"]) != pytest.approx(known)
-    assert estimate(options, torch.device("cpu"), world_size=1).flops_per_image > before.flops_per_image
+    assert estimate(options, torch.device("cpu")).flops_per_image > before.flops_per_image
 
 
 def test_augmentation(tmp_path):
