@@ -6,76 +6,18 @@ import json
 
 import pytest
 import torch
-from PIL import Image
 from safetensors import safe_open
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.helpers.golden import FIXTURES, load, to_pretraining_keys
-from training.data.loader import Batch
-from training.options.pretrain_options import PretrainOptions
-from training.pretrain import Pretraining
-
-
-def golden_options(tmp_path) -> PretrainOptions:
-    images = tmp_path / "images"
-    images.mkdir()
-    for index in range(10):  # 5 steps of 2; the steps below bring their own crops
-        Image.new("RGB", (8, 8)).save(images / f"{index}.png")
-    return PretrainOptions(
-        data=str(images),
-        embed_dim=12,
-        depths=[1, 2, 2, 1],
-        num_heads=[1, 2, 4, 8],
-        drop_path_rate=0.0,
-        num_prototypes=96,
-        head_hidden_size=48,
-        head_bottleneck_size=24,
-        warmup_teacher_temp_epochs=1,
-        local_crops_numbers=[2],
-        epochs=2,
-        batch_size=2,
-        lr=5e-4 * 256 / 2,
-        warmup_epochs=0,
-        momentum_teacher=0.9,
-        clip_grad=0.3,
-        output_dir=str(tmp_path / "run"),
-        num_workers=0,
-        mixed_precision="no",
-        tracker="none",
-    )
-
-
-def golden_batch(step: int) -> Batch:
-    """Returns the original's crops, rolled by (5 s, 3 s) and (2 s, s) pixels; s is the step within the epoch."""
-    crops = {name: tensor.float() for name, tensor in load("golden_inputs").items()}
-    s = step % 5
-    large = torch.cat([crops["g0"], crops["g1"]]).roll((5 * s, 3 * s), dims=(2, 3))
-    small = torch.cat([crops["l0"], crops["l1"]]).roll((2 * s, s), dims=(2, 3))
-    return Batch(groups=[large, small], positions=torch.arange(2), labels=None, skipped={})
-
-
-def without_key_bias(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """Leaves out the key bias: it changes no output, and AdamW turns the rounding noise of its gradient into steps."""
-    if not name.endswith("qkv.bias"):
-        return tensor
-    q, _, v = tensor.chunk(3)
-    return torch.cat([q, v])
-
-
-def begin(golden: dict[str, torch.Tensor], options: PretrainOptions) -> Pretraining:
-    """Returns a run with the original's first weights."""
-    run = Pretraining(options)
-    weights = {name.removeprefix("init."): value for name, value in golden.items() if name.startswith("init.")}
-    for model in (run.student, run.teacher):
-        model.load_state_dict(to_pretraining_keys(weights), strict=False)
-    return run
+from tests.helpers.golden_trajectory import begin, golden_batch, golden_options, without_key_bias
 
 
 @pytest.fixture(scope="module")
 def trajectory(tmp_path_factory):
     """Returns the losses of the ten steps, and snapshots of the state after steps 5 and 10."""
     golden = load("golden_trajectory")
-    run = begin(golden, golden_options(tmp_path_factory.mktemp("trajectory")))
+    run = begin(golden_options(tmp_path_factory.mktemp("trajectory")))
     losses, snapshots = [], {}
     for step in range(10):
         losses.append(run.train_step([golden_batch(step)], step).values[0]["loss"].item())
@@ -121,7 +63,7 @@ def test_what_bf16_products_change(trajectory, tmp_path):
     The learning rate is that of 256 images, for two, so that ten steps go far.
     """
     golden, _, losses, _ = trajectory
-    run = begin(golden, golden_options(tmp_path))
+    run = begin(golden_options(tmp_path))
     with Bfloat16Products():
         rounded = [run.train_step([golden_batch(step)], step).values[0]["loss"].item() for step in range(10)]
     differences = [abs(a - b) / b for a, b in zip(rounded, losses, strict=True)]

@@ -8,19 +8,10 @@ Its sparse attention alone, and features, stages, modes, multi-crop outputs and 
 import pytest
 import torch
 
-from modeling_esvit import EsViTConfig, EsViTForPreTraining
+from modeling_esvit import EsViTConfig
 from modeling_esvit.vil_attention import EsViTViLSparseAttention, index_chunk_positions
-from tests.helpers.golden import (
-    compute_logits,
-    cotangents,
-    crop_groups,
-    draw_weights,
-    load,
-    metadata,
-    thin,
-    to_original_key,
-    to_pretraining_keys,
-)
+from tests.helpers.golden import compute_logits, cotangents, crop_groups, load, metadata, thin, to_original_key
+from tests.helpers.vil_models import golden_model
 
 
 TOLERANCE = {"rtol": 0, "atol": 1e-5}
@@ -111,27 +102,6 @@ def test_position_index(window):
 # The whole network
 
 
-def vil_model(implementation: str, **overrides) -> EsViTForPreTraining:
-    header = metadata("golden_vil")
-    config = EsViTConfig.from_architecture(
-        header["architecture"],
-        drop_path_rate=0.0,
-        num_prototypes=128,
-        head_hidden_size=64,
-        head_bottleneck_size=32,
-        norm_last_layer=False,
-        vil_mode=1,
-        **overrides,
-    )
-    model = EsViTForPreTraining(config).eval()
-    model.set_attn_implementation(implementation)
-    weights = to_pretraining_keys(draw_weights(header["parameters"], header["seed"]))
-    weights = {key: value for key, value in weights.items() if config.region_head or "region_head." not in key}
-    missing, unexpected = model.load_state_dict(weights, strict=False)
-    assert set(missing) <= {"view_center", "region_center"} and not unexpected
-    return model
-
-
 @pytest.fixture(scope="module")
 def golden():
     return load("golden_vil")
@@ -139,7 +109,7 @@ def golden():
 
 @torch.no_grad()
 def test_features(golden, images, attention):
-    model = vil_model(attention)
+    model = golden_model(attention)
     for size in ("x224", "x96", "x200", "x168", "x101"):
         output = model.esvit(images[size])
         torch.testing.assert_close(output.pooler_output, golden[f"{size}.pooled"], **TOLERANCE)
@@ -148,7 +118,7 @@ def test_features(golden, images, attention):
 
 @torch.no_grad()
 def test_n_last_blocks(golden, images, attention):
-    model = vil_model(attention)
+    model = golden_model(attention)
     for size in ("x224", "x96"):
         for n in (1, 4):
             features = model.esvit.n_last_blocks_features(images[size], n)
@@ -159,7 +129,7 @@ def test_n_last_blocks(golden, images, attention):
 @torch.no_grad()
 def test_stages(golden, images, size):
     """The original's have their global tokens in front, which go no further."""
-    output = vil_model("eager").esvit(images[size], output_hidden_states=True)
+    output = golden_model("eager").esvit(images[size], output_hidden_states=True)
     for stage, num_global in ((1, 1), (2, 1), (3, 0)):
         key = f"{size}.b0.stage{stage}.last_block"
         tokens = output.hidden_states[stage + 1][:1]
@@ -169,7 +139,7 @@ def test_stages(golden, images, size):
 
 @torch.no_grad()
 def test_own_chunks_everywhere(golden, images):
-    model = vil_model("eager")
+    model = golden_model("eager")
     model.esvit.encoder.set_mode(-1)
     for size in ("x224", "x96"):
         output = model.esvit(images[size])
@@ -180,7 +150,7 @@ def test_own_chunks_everywhere(golden, images):
 @pytest.mark.parametrize("direction", PLACES)
 @torch.no_grad()
 def test_one_neighbour_everywhere(golden, images, direction, monkeypatch):
-    model = vil_model("eager").train()
+    model = golden_model("eager").train()
     for size in ("x224", "x96"):
         force_draws(monkeypatch, [direction] * 2)
         pooled = model.esvit(images[size]).pooler_output
@@ -190,7 +160,7 @@ def test_one_neighbour_everywhere(golden, images, direction, monkeypatch):
 @torch.no_grad()
 def test_each_attention_draws_for_each_pass(golden, images, monkeypatch):
     """Three passes of training with what the original drew: a neighbour for each of two attentions, in order."""
-    model = vil_model("eager").train()
+    model = golden_model("eager").train()
     force_draws(monkeypatch, golden["train_random_seed7.modes_drawn"].tolist())
     for call in range(3):
         pooled = model.esvit(images["x96"]).pooler_output
@@ -199,19 +169,19 @@ def test_each_attention_draws_for_each_pass(golden, images, monkeypatch):
 
 @torch.no_grad()
 def test_crops_together(golden, attention):
-    output = vil_model(attention)(crop_groups())
+    output = golden_model(attention)(crop_groups())
     view, region = compute_logits(output)
     torch.testing.assert_close(view, golden["mc.head"], **TOLERANCE)
     torch.testing.assert_close(thin("mc.head_dense", region), golden["mc.head_dense"], **TOLERANCE)
     torch.testing.assert_close(thin("mc.fea", output.region_features), golden["mc.fea"], **TOLERANCE)
-    view, region = compute_logits(vil_model(attention, region_head=False)(crop_groups()))
+    view, region = compute_logits(golden_model(attention, region_head=False)(crop_groups()))
     torch.testing.assert_close(view, golden["mc.view_only.head"], **TOLERANCE)
     assert region is None
 
 
 def test_gradients(golden, attention):
     """Of a fixed linear function of all logits, within 1e-5 of each tensor's largest entry."""
-    model = vil_model(attention)
+    model = golden_model(attention)
     view, region = compute_logits(model(crop_groups()))
     factors = cotangents(len(view), *region.shape, seed=metadata("golden_vil")["cotangent_seed"])
     loss = (view * factors[0]).sum() / len(view) + (region * factors[1]).sum() / len(region)

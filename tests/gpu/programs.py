@@ -1,0 +1,156 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Runs the real programs on the device: training with a stop between, waits of the host, features, the loader."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from modeling_esvit import EsViTConfig, EsViTModel
+from tests.gpu.findings import Findings, Setting
+from tests.gpu.speed import SMALL, build_step
+from training.data.loader import iterate
+from training.learning.networks import build_loader
+from training.options.pretrain_options import PretrainOptions
+from training.pretrain import Pretraining
+
+
+EXIT_CODE = 75  # of a run that a signal stopped
+WAIT = 0.05  # share of a step that may go by in waiting for the loader
+
+
+def write_jpegs(folder: Path, number: int, side: int) -> Path:
+    """Writes smooth noise as JPEG files, in two classes."""
+    generator = np.random.default_rng(0)
+    for index in range(number):
+        coarse = Image.fromarray(generator.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8))
+        place = folder / "ab"[index % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        coarse.resize((side, side), Image.Resampling.BICUBIC).save(place / f"{index:04d}.jpg")
+    return folder
+
+
+def make_command(setting: Setting, images: Path, output: Path, **options) -> list[str]:
+    """Returns the command line of a training run of some steps."""
+    sizes = setting.choose({"architecture": "swin-tiny", "num_prototypes": 4096}, SMALL)
+    common = {"data": images, "output_dir": output, "tracker": "none", "epochs": 2, "warmup_epochs": 1, "log_every": 1}
+    common |= {"warmup_teacher_temp_epochs": 1, "batch_size": setting.choose(32, 4)}
+    words = ["training/pretrain.py"]
+    for name, value in {**sizes, **common, **options}.items():
+        words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return [sys.executable, *words]
+
+
+def start(command: list[str]) -> subprocess.Popen:
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+
+
+def finish(process: subprocess.Popen, code: int = 0) -> str:
+    """Waits for a program, and returns what it printed.
+
+    Raises:
+        RuntimeError: It ended with another code.
+    """
+    words, _ = process.communicate()
+    if process.returncode != code:
+        raise RuntimeError(f"{process.args} ended with {process.returncode}, not {code}:\n{words[-3000:]}")
+    return words
+
+
+def read_log(output: Path) -> list[dict]:
+    log = output / "log.jsonl"
+    lines = log.read_text().splitlines() if log.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def check_program(setting: Setting, findings: Findings) -> None:
+    """Trains from JPEG files, stops by SIGTERM, continues; in half precision and with k-NN, too."""
+    number = setting.choose(320, 16)
+    images = write_jpegs(setting.folder / "images", number, setting.choose(320, 48))
+    others = write_jpegs(setting.folder / "others", number // 4, setting.choose(320, 48))
+    whole, parts = setting.folder / "whole", setting.folder / "parts"
+    finish(start(make_command(setting, images, whole)))
+    stopped = start(make_command(setting, images, parts))
+    while len(read_log(parts)) < 2 and stopped.poll() is None:
+        time.sleep(0.02)
+    stopped.send_signal(signal.SIGTERM)
+    finish(stopped, EXIT_CODE)
+    findings.note(stopped_after=len(read_log(parts)))
+    finish(start(make_command(setting, images, parts)))
+    losses = [[record["loss"] for record in read_log(folder)] for folder in (whole, parts)]
+    furthest = max(abs(one - other) for one, other in zip(*losses, strict=True))
+    findings.check("losses of a run that was stopped, beside one that was not", furthest, 1e-3)
+    knn = {"knn_every": 1, "knn_train": images, "knn_test": others, "knn_k": 3, "max_steps": 2}
+    scored = setting.folder / "knn"
+    finish(start(make_command(setting, images, scored, **knn)))
+    findings.note(knn={name: value for name, value in read_log(scored)[-1].items() if name.startswith("knn")})
+    if setting.device.type == "cuda":
+        half = setting.folder / "half"
+        finish(start(make_command(setting, images, half, mixed_precision="fp16", max_steps=5)))
+        findings.note(half_losses=[record["loss"] for record in read_log(half)])
+
+
+def check_waits(setting: Setting, findings: Findings) -> None:
+    """Takes steps that must not make the host wait for the device: torch raises an error if one does."""
+    step = build_step(setting, setting.choose(32, 2), compile="off")
+    step()
+    if setting.device.type == "cuda":
+        torch.cuda.set_sync_debug_mode("error")
+    losses = [step() for _ in range(3)]
+    if setting.device.type == "cuda":
+        torch.cuda.set_sync_debug_mode("default")
+    findings.note(losses=[float(loss) for loss in losses])
+
+
+def check_serving(setting: Setting, findings: Findings) -> None:
+    """Compares the features of `embed` and of the pipeline on the device to those of the CPU."""
+    from transformers import BitImageProcessor, pipeline
+
+    from modeling_esvit.embed import Embedder
+
+    torch.manual_seed(0)
+    sizes = setting.choose({}, {name: SMALL[name] for name in ("embed_dim", "depths", "num_heads", "image_size")})
+    folder = setting.folder / "model"
+    EsViTModel(EsViTConfig(**sizes)).save_pretrained(folder)
+    side = setting.choose(224, 32)
+    BitImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}).save_pretrained(folder)
+    images = write_jpegs(setting.folder / "images", 4, side)
+    pictures = [Image.open(path).convert("RGB") for path in sorted(images.glob("*/*.jpg"))]
+    found = {}
+    for device in dict.fromkeys([torch.device("cpu"), setting.device]):
+        embedder = Embedder.from_pretrained(str(folder), device=device, dtype="float32", compile="off")
+        pixels = [embedder.prepare(picture) for picture in pictures]
+        pipe = pipeline("image-feature-extraction", model=str(folder), device=device)
+        found[device.type] = (embedder.features(pixels, regions=False)[0], torch.tensor(pipe(pictures[0])))
+    for name, index in {"embed": 0, "pipeline": 1}.items():
+        findings.compare(f"features of {name}", found[setting.device.type][index], found["cpu"][index], 1e-4)
+
+
+def time_loader(setting: Setting, findings: Findings) -> None:
+    """Measures what the loader alone delivers with more and more workers, then how long the steps wait for it."""
+    images = write_jpegs(setting.folder / "images", setting.choose(2048, 16), setting.choose(480, 48))
+    batch = setting.choose(128, 4)
+    cores = len(os.sched_getaffinity(0))
+    for workers in setting.choose((4, 8, 14), (0, 1)):
+        options = {"data": str(images), "output_dir": str(setting.folder / str(workers)), "num_workers": workers}
+        options |= {"epochs": 1, "warmup_epochs": 0, "warmup_teacher_temp_epochs": 0, "batch_size": batch}
+        run = Pretraining(PretrainOptions(**options, tracker="none", **setting.choose({"num_prototypes": 4096}, SMALL)))
+        started, seen = time.perf_counter(), 0
+        for loaded in iterate(build_loader(run.options, run.session.source, run.plan, run.accelerator, 0)):
+            seen += len(loaded.positions)
+        findings.note(**{f"images_per_s_{workers}_workers": seen / (time.perf_counter() - started), "cores": cores})
+    output = setting.folder / "run"
+    command = make_command(setting, images, output, batch_size=batch, num_workers=setting.choose(14, 1))
+    finish(start(command))
+    waits = [record["data_wait"] for record in read_log(output) if "data_wait" in record][2:]
+    findings.note(images_per_s=[record.get("images_per_s") for record in read_log(output)][-3:])
+    if not setting.tiny:
+        findings.check("share of a step that waits for the loader", sum(waits) / len(waits), WAIT)
