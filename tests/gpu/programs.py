@@ -151,6 +151,6 @@ def time_loader(setting: Setting, findings: Findings) -> None:
     command = make_command(setting, images, output, batch_size=batch, num_workers=setting.choose(14, 1))
     finish(start(command))
     waits = [record["data_wait"] for record in read_log(output) if "data_wait" in record][2:]
-    findings.note(images_per_s=[record.get("images_per_s") for record in read_log(output)][-3:])
+    findings.note(images_per_s=[record.get("images_per_second") for record in read_log(output)][-3:])
     if not setting.tiny:
         findings.check("share of a step that waits for the loader", sum(waits) / len(waits), WAIT)
