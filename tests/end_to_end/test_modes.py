@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains with every set of crops and every way to make up a batch: the same images give the same run."""
 
+import json
+
 import pytest
 import torch
 
@@ -54,3 +56,34 @@ def test_compiled_with_accumulation_and_recomputation_equals_eager(images, tmp_p
     compiled = f"{same} --compile --gradient_checkpointing"
     train(tiny(images, tmp_path / "compiled", compiled))
     assert read_losses(tmp_path / "compiled") == pytest.approx(read_losses(tmp_path / "eager"), rel=1e-4)
+
+
+COMPILED = """
+import json, sys
+from torch.distributed import distributed_c10d
+from training.learning.networks import STATIC
+from training.options.pretrain_options import parse_options
+from training.pretrain import Pretraining
+
+STATIC["backend"] = "aot_eager"  # traces as the compiler does, and takes seconds
+run = Pretraining(parse_options(sys.argv[1:]))
+group = distributed_c10d._get_default_group()
+timeout = group._get_backend(run.accelerator.device).options._timeout.total_seconds()
+run.run()
+found = {**run.wrapped._get_ddp_logging_data(), "timeout": timeout}
+if run.accelerator.is_main_process:
+    print(json.dumps(found, default=str))
+"""
+
+
+@pytest.mark.slow
+def test_two_compiled_processes_with_several_buckets_equal_one(images, tmp_path):
+    """Gradients of 2 MB fill more than the first bucket of DDP, which holds 1 MB; they are not stored twice."""
+    same = "--drop_path_rate 0 --max_steps 3 --head_hidden_size 512"
+    train(tiny(images, tmp_path / "one", f"{same} --compile off"))
+    arguments = tiny(images, tmp_path / "two", f"{same} --compile on --batch_size 4 --process_timeout 7")
+    done = run_program([*torchrun(2), "--no-python", "python", "-c", COMPILED, *arguments])
+    found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith("{")))
+    assert len(found["rebuilt_bucket_sizes"].split(",")) > 1  # those from the second step on
+    assert found["gradient_as_bucket_view"] and found["timeout"] == 7 * 60
+    assert read_losses(tmp_path / "two") == pytest.approx(read_losses(tmp_path / "one"), rel=1e-4)
