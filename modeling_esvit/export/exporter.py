@@ -186,9 +186,10 @@ def trace_and_export(model: EsViTModel, sizes: Sizes, export_format: str) -> Any
     config = AutoExportConfig.from_dict(
         {"export_format": export_format, "dynamic_shapes": {INPUT: sizes.dynamic_axes}},
     )
-    inputs = {INPUT: draw_images(model.config, TRACED, sizes.traced)}
+    features: Any = NamedFeatures(plain).eval()  # exporters take any module, though they are typed for less
+    inputs: Any = {INPUT: draw_images(model.config, TRACED, sizes.traced)}
     with contextlib.redirect_stdout(sys.stderr):
-        return AutoHfExporter.from_config(config).export(NamedFeatures(plain).eval(), inputs, config)
+        return AutoHfExporter.from_config(config).export(features, inputs, config)
 
 
 def load_exported(folder: Path, **options: Any) -> Run:
