@@ -14,8 +14,14 @@ def test_the_suffix_names_the_format(tmp_path):
         assert (tmp_path / "new" / name).read_bytes().startswith(start)
 
 
-def test_a_figure_that_cannot_be_drawn_leaves_the_old_file(tmp_path):
-    (tmp_path / "x.abc").write_text("old")
-    with pytest.raises(ValueError, match="abc"):
-        save_figure(Figure(), tmp_path / "x.abc")
-    assert [path.name for path in tmp_path.iterdir()] == ["x.abc"] and (tmp_path / "x.abc").read_text() == "old"
+class BreakingFigure(Figure):
+    def savefig(self, path, **options):
+        path.write_text("half")
+        raise OSError("full")
+
+
+def test_a_figure_that_breaks_off_leaves_the_old_file(tmp_path):
+    (tmp_path / "x.png").write_text("old")
+    with pytest.raises(OSError, match="full"):
+        save_figure(BreakingFigure(), tmp_path / "x.png")
+    assert [path.name for path in tmp_path.iterdir()] == ["x.png"] and (tmp_path / "x.png").read_text() == "old"
