@@ -30,7 +30,7 @@ from training.state.files import read_json
 
 PUBLISH = Path(__file__).resolve().parents[1] / "publish.py"
 LAST_PUSH_SECONDS = 900  # how long a run waits for its last push
-NICENESS = 10
+NICENESS = 10  # more than the run's
 # A push needs no GPU, and should leave the CPUs to the run.
 ENVIRONMENT = {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
@@ -170,7 +170,8 @@ class HubPush(Pusher):
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # signals to the run do not reach it
             )
-        os.setpriority(os.PRIO_PROCESS, self.process.pid, NICENESS)
+        niceness = os.getpriority(os.PRIO_PROCESS, 0) + NICENESS
+        os.setpriority(os.PRIO_PROCESS, self.process.pid, niceness)
 
     def report(self, code: int) -> None:
         lines = (self.folder / "push.log").read_text().splitlines()

@@ -211,7 +211,7 @@ def test_a_block_is_shuffled_within_itself(tmp_path):
 
 def test_the_arithmetic_is_told(tmp_path):
     source = open_stream(write_parquet(tmp_path, [7, 31]), StreamOptions(shuffle_window=10))
-    assert source.describe(per_process=16, world_size=2).splitlines() == [
+    assert source.describe(per_process=16, processes=2).splitlines() == [
         "stream           = 38 images in 2 shards, 14 row groups; an epoch has 38",
         "images a process = 16: process r has rows r x 16 .. of the shards in the epoch's order, 10 at most (2 blocks) "
         "shuffled at a time",

@@ -78,7 +78,7 @@ def test_low_shot(seeds, tmp_path):
         for shots, images in (("10%", 40), ("1", 4))
     ]
     axes = axes_of(draw_stored_features({"model": "x", "solver": "ridge", "classes": 4, "low_shot": rows}), tmp_path)
-    means = {container.get_label(): container.lines[0].get_data() for container in axes.containers}
+    means = {container.get_label(): container.lines[0].get_data(orig=False) for container in axes.containers}
     assert set(means) == {"ridge", "k-NN"} and means["ridge"][0].tolist() == [1, 10]
     assert np.allclose(means["ridge"][1], 0.1 * (seeds - 1) / 2) and np.allclose(means["k-NN"][1], 0.5)
     (bars,) = axes.containers[0].lines[2]
