@@ -6,7 +6,7 @@ The main process walks the order that `batch_order` decides, and tells the worke
 """
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple
 
 import torch
@@ -147,7 +147,7 @@ def make_loader(
     )
 
 
-def iterate(loader: DataLoader[Batch]) -> Iterator[Batch]:
+def iterate(loader: DataLoader[Batch]) -> Generator[Batch, None, None]:
     """Yields the batches of a loader, and ends its workers as soon as it is closed or fails.
 
     A loader's iterator ends its workers when nothing refers to it any more. The traceback of an error would keep it
