@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Computes the attention of all families: the plain form here, every other through transformers' interface."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -47,3 +49,19 @@ def attention_function(config: PreTrainedConfig, output_attentions: bool) -> Any
     """
     name = "eager" if output_attentions else config._attn_implementation
     return ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention_forward)
+
+
+def biased_kernels(query: torch.Tensor) -> AbstractContextManager:
+    """Lets torch choose, on a GPU, among the kernels of fused attention that read any bias right.
+
+    cuDNN's, which it would take first on some GPUs, has had silent errors with biases whose rows are not aligned.
+    """
+    if query.device.type != "cuda":
+        return nullcontext()
+    return sdpa_kernel([SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
+
+
+def to_autocast_type(tokens: torch.Tensor) -> torch.Tensor:
+    """Converts tokens as the next projection would under autocast, so that what is moved before it is half as large."""
+    device = tokens.device.type
+    return tokens.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else tokens

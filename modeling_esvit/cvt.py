@@ -43,6 +43,7 @@ from .tokens import (
     Grid,
     TokenFunction,
     add_branch,
+    is_recomputed,
     pack_groups,
     pool_groups,
     recompute_inner,
@@ -50,7 +51,7 @@ from .tokens import (
     spread_drop_path_rates,
     to_map,
 )
-from .windows import compute_padded_size, to_tokens, to_windows
+from .windows import compute_padded_size, cut_windows, is_gathered, join_windows, split_heads, to_tokens, to_windows
 
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class EsViTCvtProjection(nn.Module):
     def forward(self, padded: torch.Tensor) -> tuple[torch.Tensor, BatchStatistics | None]:
         """Projects `[n, H, W, C]` to `[n, H, W, 3C]`; in training also returns the statistics of the batch."""
         convolved = self.dw(padded.permute(0, 3, 1, 2))
-        if not (self.training and torch.is_grad_enabled()) or self.bn.joint:
+        if not is_recomputed(self, convolved) or self.bn.joint:
             return self.normalize_and_project(convolved)
         # Normalising again costs less than keeping its result.
         return checkpoint(self.normalize_and_project, convolved, use_reentrant=False, preserve_rng_state=False)
@@ -153,9 +154,12 @@ class EsViTCvtAttention(nn.Module):
         height, width_in_tokens = compute_padded_size(h, w, window)
         padded = F.pad(tokens, (0, 0, 0, width_in_tokens - w, 0, height - h))
         projected, batch = self.qkv(padded)
-        layout = ([(n, height, width_in_tokens)], window, 0, self.num_heads)
-        rows = to_windows(projected.reshape(-1, self.head_dim), *layout)
-        query, key, value = rows.view(3, -1, self.num_heads, window**2, self.head_dim).unbind(0)
+        grid = (n, height, width_in_tokens)
+        if is_gathered(projected):
+            rows = to_windows(projected.reshape(-1, self.head_dim), [grid], window, 0, self.num_heads)
+            query, key, value = rows.view(3, -1, self.num_heads, window**2, self.head_dim).unbind(0)
+        else:
+            query, key, value = split_heads(cut_windows(projected, window, 0), self.num_heads)
         output, weights = attention_function(self.config, output_attentions)(
             self,
             query,
@@ -165,8 +169,12 @@ class EsViTCvtAttention(nn.Module):
             scaling=self.scaling,
             dropout=self.attention_dropout if self.training else 0.0,
         )
-        rows = to_tokens(output.transpose(1, 2).reshape(-1, self.head_dim), *layout)
-        return rows.view(n, height, width_in_tokens, width)[:, :h, :w], weights, batch
+        if is_gathered(projected):
+            rows = output.transpose(1, 2).reshape(-1, self.head_dim)
+            image = to_tokens(rows, [grid], window, 0, self.num_heads).view(*grid, width)[:, :h, :w]
+        else:
+            image = join_windows(output.flatten(2), (n, h, w), window, 0)
+        return image, weights, batch
 
 
 class EsViTCvtMLP(nn.Module):

@@ -2,31 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Computes the view loss and the region loss, with the region matching (arXiv 2106.09785, section 3.2, equations 1, 2).
 
-Both losses are cross-entropies of student rows against teacher rows over K prototypes. With s_i = W_s z_i / tau_s,
-q_i = softmax(s_i), p_j = softmax((W_t z_j - c) / tau_t), the weights omega_ij of all pairs of one image and their row
-sums w_i, and because every p sums to one,
-
-    loss = sum_ij omega_ij CE(p_j, q_i),      g_i = d loss / d s_i = w_i q_i - sum_j omega_ij p_j,
-    loss = sum_i w_i H(q_i) + sum_i g_i . s_i,      dz_i = W_s^T g_i / tau_s,      dW_s = sum_i g_i z_i^T / tau_s.
-
-All pairs of a row meet in one matrix product of omega and p, whatever the number of crops. Probabilities of a few
-images exist at a time, as `[K, rows]`: that way round the matrix products with K of tens of thousands are fastest.
-Gradients are formed in the same pass, so that nothing of size (all rows) x K is ever stored.
+Both are sums of cross-entropies over K prototypes, which `cross_entropy.py` computes from the bottleneck vectors.
 """
 
 from dataclasses import dataclass
 
 import torch
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from .cross_entropy import DEFAULT_METHOD, Method, PrototypeCrossEntropy
 from .errors import EsViTError
+from .matmul_precision import exact_float32
 from .modeling_esvit import EsViTForPreTrainingOutput
-
-
-# Student rows whose probabilities exist at a time, if one image has not more: 64 or 256 MiB at K = 65536.
-CPU_CHUNK_ROWS, CHUNK_ROWS = 256, 1024
-TILE = 4096  # prototypes that are worked on at a time on a CPU, so that the passes over them stay in its cache
 
 
 class LossInputError(EsViTError, ValueError):
@@ -54,105 +41,13 @@ class EsViTLoss:
         return {"loss": self.loss.detach(), **self.parts, "teacher_entropy": self.teacher_entropy}
 
 
-def prototype_tiles(weight: torch.Tensor) -> list[slice]:
-    """Cuts the K prototypes into parts that fit into a CPU's cache; other devices take them whole."""
-    step = TILE if weight.device.type == "cpu" else len(weight)
-    return [slice(start, start + step) for start in range(0, len(weight), step)]
-
-
-def softmax_over_prototypes(
-    weight: torch.Tensor, scaled_z: torch.Tensor, offset: torch.Tensor | None, memory: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Computes the softmax over prototypes of `weight @ scaled_z.T + offset[:, None]`.
-
-    Each tile of prototypes is shifted by its own peak, so that the logits are read only once.
-
-    Args:
-        weight: Prototypes `[K, D]`.
-        scaled_z: Rows `[R, D]`.
-        offset: `[K]`.
-        memory: Takes the exponentials: K x R elements or more.
-
-    Returns:
-        The exponentials `[K, R]`, the factor of each tile `[tiles, R]`, and the entropies `[R]`.
-    """
-    exponentials = memory[: len(weight) * len(scaled_z)].view(len(weight), len(scaled_z))
-    peaks, sums, moments = [], [], []
-    for tile in prototype_tiles(weight):
-        if offset is None:
-            logits = weight[tile] @ scaled_z.T
-        else:
-            logits = torch.addmm(offset[tile, None], weight[tile], scaled_z.T)
-        peaks.append(logits.amax(dim=0))
-        logits.sub_(peaks[-1])
-        torch.exp(logits, out=exponentials[tile])
-        sums.append(exponentials[tile].sum(dim=0))
-        moments.append(logits.mul_(exponentials[tile]).sum(dim=0))
-    peak, total, moment = torch.stack(peaks), torch.stack(sums), torch.stack(moments)
-    peak -= peak.amax(dim=0)  # else large logits would cost the entropy its last digits
-    log_norm = (peak + total.log()).logsumexp(dim=0)
-    scale = (peak - log_norm).exp()
-    entropy = log_norm - (scale * (moment + peak * total)).sum(dim=0)
-    return exponentials, scale, entropy
-
-
-class PrototypeCrossEntropy(torch.autograd.Function):
-    """Sums pairs[b, i, j] * CE(p_bj, q_bi) over images b, student rows i and teacher rows j.
-
-    Also returns the mean entropy of all p. Rows are ordered by image: student_z `[B, S, D]`, teacher_z `[B, T, D]`,
-    pairs `[B, S, T]`, center `[K]`.
-    """
-
-    @staticmethod
-    def forward(ctx, student_z, student_w, teacher_z, teacher_w, center, pairs, student_temp, teacher_temp):
-        with torch.autocast(student_z.device.type, enabled=False):
-            offset = center / -teacher_temp
-            grad_z, grad_w = torch.empty_like(student_z), torch.empty_like(student_w)
-            loss, entropy = student_z.new_zeros(()), student_z.new_zeros(())
-            rows = CPU_CHUNK_ROWS if student_z.device.type == "cpu" else CHUNK_ROWS
-            images = min(max(1, rows // student_z.shape[1]), len(student_z))
-            # One allocation for all chunks: new pages for each would cost as much as the exponentials themselves.
-            p_memory, g_memory = (
-                z.new_empty(images * z.shape[1] * len(w)) for z, w in ((teacher_z, teacher_w), (student_z, student_w))
-            )
-            for chunk in (slice(start, start + images) for start in range(0, len(student_z), images)):
-                omega = torch.block_diag(*pairs[chunk]).T.contiguous()  # [rows of the teacher, rows of the student]
-                scaled_z = student_z[chunk].flatten(0, 1) / student_temp
-                p, p_scale, p_entropy = softmax_over_prototypes(
-                    teacher_w, teacher_z[chunk].flatten(0, 1) / teacher_temp, offset, p_memory
-                )
-                g, q_scale, q_entropy = softmax_over_prototypes(student_w, scaled_z, None, g_memory)
-                row_weight = omega.sum(dim=0)
-                q_scale *= row_weight
-                pulled = torch.zeros_like(scaled_z)  # W_s^T g
-                for index, tile in enumerate(prototype_tiles(student_w)):
-                    g[tile].mul_(q_scale[index]).addmm_(p[tile], p_scale[index, :, None] * omega, alpha=-1)
-                    pulled.addmm_(g[tile].T, student_w[tile])
-                    # Written, not added, by the first chunk: zeros would be a pass of their own over K x D entries.
-                    grad_w[tile].addmm_(g[tile], scaled_z, beta=min(chunk.start, 1))
-                loss += torch.dot(row_weight, q_entropy) + torch.dot(pulled.flatten(), scaled_z.flatten())
-                entropy += p_entropy.sum()
-                grad_z[chunk] = pulled.div_(student_temp).view_as(grad_z[chunk])
-        ctx.save_for_backward(grad_z, grad_w)
-        entropy = entropy / teacher_z.shape[:2].numel()
-        ctx.mark_non_differentiable(entropy)
-        return loss, entropy
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_loss, _):
-        grad_z, grad_w = ctx.saved_tensors
-        # In place, because grad_w has K x D entries. Autograd notices, and refuses a second backward pass.
-        return grad_z.mul_(grad_loss), grad_w.mul_(grad_loss), None, None, None, None, None, None
-
-
 def match_regions(student_features: torch.Tensor, teacher_features: torch.Tensor) -> torch.Tensor:
     """Finds the most similar (cosine) teacher region of the same image for each student region, j*(i) of equation 2.
 
     Features `[B, T_s, C]` and `[B, T_t, C]` give indices `[B, T_s]`. Computes in float32 even under autocast: half
     precision would decide close matches by rounding.
     """
-    with torch.no_grad(), torch.autocast(student_features.device.type, enabled=False):
+    with torch.no_grad(), torch.autocast(student_features.device.type, enabled=False), exact_float32():
         student = F.normalize(student_features.to(torch.promote_types(student_features.dtype, torch.float32)), dim=-1)
         teacher = F.normalize(teacher_features.to(student.dtype), dim=-1)
         return (student @ teacher.transpose(1, 2)).argmax(dim=-1)
@@ -279,6 +174,7 @@ def esvit_loss(
     student_temp: float = 0.1,
     region_weight: float = 0.5,
     mixing: torch.Tensor | None = None,
+    method: Method = DEFAULT_METHOD,
 ) -> EsViTLoss:
     """Computes (1 - region_weight) * view loss + region_weight * region loss.
 
@@ -293,6 +189,7 @@ def esvit_loss(
         teacher_temp, student_temp: Temperatures tau_t and tau_s.
         mixing: For mixup, the share `[n]` of image i in the student's crop of it; the rest is of image B - 1 - i. Only
             for the view task and an even batch.
+        method: How the cross-entropies are computed; by default as suits the device, in float32.
 
     Raises:
         LossInputError: The region task without region embeddings or with mixing; mixing of an odd batch; a layout that
@@ -306,10 +203,10 @@ def esvit_loss(
         teacher_z = order_by_image(teacher[f"{task}_embeddings"], rows[:1], batch)
         if mixing is not None:
             student_z, teacher_z = join_mixed_pairs(student_z), join_mixed_pairs(teacher_z)
-        prototypes = (student[f"{task}_prototypes"], teacher[f"{task}_prototypes"])
-        return PrototypeCrossEntropy.apply(
-            student_z, prototypes[0], teacher_z, prototypes[1], center, pairs, student_temp, teacher_temp
-        )
+        ours = (student_z, student[f"{task}_prototypes"])
+        targets = (teacher_z, teacher[f"{task}_prototypes"])
+        how = (student_temp, teacher_temp, method, task == "view")
+        return PrototypeCrossEntropy.apply(*ours, *targets, center, pairs, *how)
 
     views = [(crops, 1) for crops, _ in layout]
     view_loss, entropy = cross_entropy("view", views, view_center, pair_views(views, batch, mixing, view_center))
@@ -342,7 +239,7 @@ class CenterUpdate:
     @torch.no_grad()
     def add(self, teacher_z: torch.Tensor, teacher_w: torch.Tensor) -> None:
         """Adds rows `[R, D]`, with the prototypes `[K, D]`."""
-        with torch.autocast(self.center.device.type, enabled=False):
+        with torch.autocast(self.center.device.type, enabled=False), exact_float32():
             self.total[:-1].addmv_(teacher_w, teacher_z.sum(dim=0))
         self.total[-1:].add_(len(teacher_z))
 

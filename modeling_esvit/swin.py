@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
 
-from .attention import attention_function
+from .attention import attention_function, biased_kernels, to_autocast_type
 from .family import NETWORK_OPTIONS, AttentionLayout, Family, TokenGrid, require_heads
 from .tokens import (
     AttentionWeights,
@@ -42,10 +42,15 @@ from .tokens import (
 )
 from .windows import (
     compute_padded_size,
+    cut_windows,
     index_relative_positions,
+    is_gathered,
     is_padded,
+    join_windows,
     make_legacy_shift_masks,
     make_shift_mask,
+    pad_rows,
+    split_heads,
     to_tokens,
     to_windows,
 )
@@ -162,33 +167,88 @@ class EsViTSwinAttention(nn.Module):
             biases: what earlier calls with other parts of the same batch have computed; the rest is added.
             output_attentions: also return the weights of each group `[n * windows, heads, window**2, window**2]`.
         """
-        attend = attention_function(self.config, output_attentions)
+        steps = self.attend_gathered if is_gathered(hidden_states) else self.attend_cut
+        tokens, weights = steps(hidden_states, norm, grids, masks, biases, output_attentions)
+        hidden_states = self.dropout(self.proj(tokens.view_as(hidden_states)))
+        if not output_attentions:
+            return hidden_states, None
+        return hidden_states, weights[0] if len(weights) == 1 else tuple(weights)
+
+    def attend(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, output_attentions: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Attends with heads `[B, heads, L, d]` and an additive mask: `[B, L, heads, d]`, and the weights."""
+        function = attention_function(self.config, output_attentions)
+        dropout = self.attention_dropout if self.training else 0.0
+        with biased_kernels(query):
+            return function(self, query, key, value, mask, scaling=self.scaling, dropout=dropout)
+
+    def attend_gathered(
+        self,
+        hidden_states: torch.Tensor,
+        norm: TokenFunction,
+        grids: list[Grid],
+        masks: ByShape,
+        biases: ByShape,
+        output_attentions: bool,
+    ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
+        """Gathers the rows of the projected tokens into windows, and back; see [`is_gathered`]."""
         layout = (grids, self.window, self.shift, self.num_heads)
         rows = recompute_inner(self.qkv, self.pad_after(norm, grids), hidden_states).reshape(-1, self.head_dim)
         windows = to_windows(rows, *layout)
         additive_masks = [self.additive_mask(grid, masks, biases) for grid in grids]
         sizes = [3 * n * mask.shape[1] * self.window**2 for (n, _, _), mask in zip(grids, additive_masks, strict=True)]
-        dropout = self.attention_dropout if self.training else 0.0
-        outputs: list[torch.Tensor] = []
-        weights: list[torch.Tensor] = []
+        outputs, weights = [], []
         for group, (n, _, _), mask in zip(windows.split(sizes), grids, additive_masks, strict=True):
             # Windows join the heads axis: one bias (and mask) per window and head is then broadcast over the images.
             query, key, value = group.view(3, n, mask.shape[1], self.window**2, self.head_dim).unbind(0)
-            output, group_weights = attend(self, query, key, value, mask, scaling=self.scaling, dropout=dropout)
+            output, group_weights = self.attend(query, key, value, mask, output_attentions)
             outputs.append(output.transpose(1, 2).reshape(-1, self.head_dim))
-            if group_weights is not None:
-                weights.append(group_weights)
-        tokens = to_tokens(outputs[0] if len(outputs) == 1 else torch.cat(outputs), *layout)
-        hidden_states = self.dropout(self.proj(tokens.view_as(hidden_states)))
-        if not output_attentions:
-            return hidden_states, None
-        return hidden_states, weights[0] if len(weights) == 1 else tuple(weights)
+            weights.append(group_weights)
+        return to_tokens(outputs[0] if len(outputs) == 1 else torch.cat(outputs), *layout), weights
 
     def pad_after(self, norm: TokenFunction, grids: list[Grid]) -> TokenFunction:
         """Returns `norm`, followed by a row of zeros if windows need padding: that belongs *before* the projection."""
         if not is_padded(grids, self.window):
             return norm
         return lambda tokens: F.pad(norm(tokens).flatten(0, 1), (0, 0, 0, 1))
+
+    def attend_cut(
+        self,
+        hidden_states: torch.Tensor,
+        norm: TokenFunction,
+        grids: list[Grid],
+        masks: ByShape,
+        biases: ByShape,
+        output_attentions: bool,
+    ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
+        """Cuts the tokens of each group into windows, of whose projections heads are views."""
+        normed = to_autocast_type(norm(hidden_states))
+        bias = self.padded_bias(normed.dtype)
+        outputs, weights = [], []
+        for group, grid in zip(split_groups(normed, grids), grids, strict=True):
+            query, key, value = split_heads(self.qkv(cut_windows(group, self.window, self.shift)), self.num_heads)
+            mask = self.window_mask(grid, masks, bias)
+            output, group_weights = self.attend(query, key, value, mask, output_attentions)
+            outputs.append(join_windows(output.flatten(2), grid, self.window, self.shift))
+            weights.append(group_weights)
+        return pack_groups(outputs), weights
+
+    def padded_bias(self, dtype: torch.dtype) -> torch.Tensor:
+        """Returns the bias of each pair of a window, in rows that are padded: `[heads, window**2, P]`."""
+        size = self.window**2
+        index = pad_rows(self.relative_position_index.view(size, size))
+        return self.relative_position_bias_table.t().to(dtype)[:, index]
+
+    def window_mask(self, grid: Grid, masks: ByShape, bias: torch.Tensor) -> torch.Tensor:
+        """Adds the mask to a padded bias: `[1 or n * windows, heads, window**2, window**2]`, a view of padded rows."""
+        n, h, w = grid
+        masked = bias.unsqueeze(0)
+        if self.shift:
+            num_windows = -(-h // self.window) * -(-w // self.window)
+            masked = (bias + pad_rows(masks[h, w]).unsqueeze(-3).to(bias.dtype)).flatten(0, -4)
+            masked = masked.repeat(n * num_windows // len(masked), 1, 1, 1)
+        return masked[..., : self.window**2]
 
 
 class EsViTSwinLayer(EsViTLayer):
@@ -219,7 +279,7 @@ class EsViTSwinLayer(EsViTLayer):
             branch, weights = self.attn(tokens[None], self.norm1.__call__, part, masks, biases, output_attentions)
             tokens = add_branch(tokens, branch.flatten(0, 1), drops[0])
             outputs.append(add_branch(tokens, self.mlp(tokens, self.norm2.__call__), drops[1]))
-        return torch.cat(outputs).view_as(hidden_states), weights
+        return (outputs[0] if len(outputs) == 1 else torch.cat(outputs)).view_as(hidden_states), weights
 
 
 class EsViTSwinPatchMerging(nn.Module):
@@ -240,8 +300,8 @@ class EsViTSwinPatchMerging(nn.Module):
         merged = []
         for group in split_groups(hidden_states, grids):
             group = F.pad(group, (0, 0, 0, group.shape[2] % 2, 0, group.shape[1] % 2))
-            corners = [group[:, row::2, column::2] for column in (0, 1) for row in (0, 1)]
-            merged.append(torch.cat(corners, dim=-1))
+            corners = group.unflatten(2, (-1, 2)).unflatten(1, (-1, 2))  # [n, h / 2, 2, w / 2, 2, C]
+            merged.append(corners.permute(0, 1, 3, 4, 2, 5).flatten(3))
         return pack_groups(merged)
 
 

@@ -87,12 +87,22 @@ def split_groups(tokens: torch.Tensor, grids: list[Grid]) -> list[torch.Tensor]:
     return [group.reshape(n, h, w, tokens.shape[-1]) for group, (n, h, w) in zip(groups, grids, strict=True)]
 
 
+def is_recomputed(module: nn.Module, x: torch.Tensor) -> bool:
+    """Returns whether norms and activations are computed again in the backward pass: in training on a CPU.
+
+    An accelerator takes longer to compute them than to read them, and asks for whole blocks where its memory is small
+    (`gradient_checkpointing`). A compiler chooses by itself.
+    """
+    in_training = module.training and torch.is_grad_enabled()
+    return in_training and x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def recompute_inner(linear: nn.Module, function: TokenFunction, x: torch.Tensor) -> torch.Tensor:
-    """Returns `linear(function(x))`, and in training computes `function(x)` again in the backward pass.
+    """Returns `linear(function(x))`, and computes `function(x)` again in the backward pass if [`is_recomputed`].
 
     `function` is a norm or an activation. Its result costs little, and would be half of what a block stores.
     """
-    if not (linear.training and torch.is_grad_enabled()):
+    if not is_recomputed(linear, x):
         return linear(function(x))
     return checkpoint(lambda x: linear(function(x)), x, use_reentrant=False)
 
@@ -153,7 +163,10 @@ def to_map(tokens: torch.Tensor, grids: list[Grid]) -> torch.Tensor:
 
 def add_branch(tokens: torch.Tensor, branch: torch.Tensor, factors: torch.Tensor | None) -> torch.Tensor:
     """Adds a branch to the tokens, times the factor of each token where there are factors."""
-    return tokens + branch if factors is None else torch.addcmul(tokens, branch, factors)
+    if factors is None:
+        return tokens + branch
+    with torch.autocast(tokens.device.type, enabled=False):  # it would convert the branch by a kernel of its own
+        return torch.addcmul(tokens, branch, factors)
 
 
 def spread_drop_path_rates(rate: float, depths: Sequence[int]) -> list[list[float]]:

@@ -3,9 +3,9 @@
 """Moves tokens into (shifted, padded) windows and back, and says which pairs of a window may attend.
 
 Padding, cyclic shift, window partition and the split into heads only move rows of `head_dim` values about. On a CPU one
-gather does all of it at once. No row is used twice but the one that padding is made of, so the gradient of a gather is
-another gather. Elsewhere the steps are taken one by one; so they are for a compiler, which fuses them but cannot see
-through an index.
+gather does all of it at once, after the projection. No row is used twice but the one that padding is made of, so the
+gradient of a gather is another gather. Elsewhere the steps are taken one by one, before the projection, where tokens
+are a third as wide; so they are for a compiler, which fuses them but cannot see through an index.
 """
 
 import functools
@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from .tokens import EsViTInputError, Grid
 
@@ -75,13 +76,16 @@ def make_shift_mask(height: int, width: int, window: int, shift: int, like: torc
     follows the current map, which the original's training runs before October 2021 did not do.
     """
 
-    def part(size: int) -> torch.Tensor:
-        index = torch.arange(size, device=like.device)
-        return (index >= size - window).long() + (index >= size - shift).long()
+    from_start = torch.arange(window, device=like.device) >= window - shift  # brought to the end by the shift
+    apart = from_start[:, None] != from_start  # [window, window]
 
-    label = 3 * part(height)[:, None] + part(width)[None, :]
-    label = label.view(height // window, window, width // window, window).transpose(1, 2).reshape(-1, window**2)
-    return torch.where(label[:, :, None] == label[:, None, :], 0.0, -100.0).to(like.dtype)
+    def apart_in_last(windows: int) -> torch.Tensor:
+        is_last = torch.arange(windows, device=like.device) == windows - 1
+        return is_last[:, None, None] & apart  # [windows, window, window]
+
+    rows, columns = apart_in_last(height // window), apart_in_last(width // window)
+    hidden = rows[:, None, :, None, :, None] | columns[None, :, None, :, None, :]
+    return torch.where(hidden, -100.0, 0.0).to(like.dtype).view(-1, window**2, window**2)
 
 
 def make_legacy_shift_masks(
@@ -222,48 +226,46 @@ def is_gathered(rows: torch.Tensor) -> bool:
 
 
 def to_windows(rows: torch.Tensor, grids: list[Grid], window: int, shift: int, heads: int) -> torch.Tensor:
-    """Moves rows of projected tokens `[(T + 1) * 3 * heads, d]` into windows: `[3 M, d]`.
+    """Gathers rows of projected tokens `[(T + 1) * 3 * heads, d]` into windows: `[3 M, d]`; see [`is_gathered`].
 
     The last token is there only if [`is_padded`]. Each group is q, k and v `[3, n, windows, heads, window**2]`.
     """
-    if not is_gathered(rows):
-        return cut_windows(rows, grids, window, shift, heads)
     index = index_windows(tuple(grids), window, shift, heads)
     return ToWindows.apply(rows, index.to_windows, index.from_windows, index.padding)
 
 
 def to_tokens(rows: torch.Tensor, grids: list[Grid], window: int, shift: int, heads: int) -> torch.Tensor:
-    """Moves rows of outputs `[M, d]`, of each group `[n, windows, heads, window**2]`, back: `[T * heads, d]`."""
-    if not is_gathered(rows):
-        return join_windows(rows, grids, window, shift, heads)
+    """Gathers rows of outputs `[M, d]`, of each group `[n, windows, heads, window**2]`, back: `[T * heads, d]`."""
     index = index_windows(tuple(grids), window, shift, heads)
     return ToTokens.apply(rows, index.to_tokens, index.from_tokens, index.output_padding)
 
 
-def cut_windows(rows: torch.Tensor, grids: list[Grid], window: int, shift: int, heads: int) -> torch.Tensor:
-    """Does the same as [`to_windows`], step by step."""
-    tokens = rows.view(-1, 3 * heads * rows.shape[-1])
-    sizes = [n * h * w for n, h, w in grids]
-    windows = []
-    for group, (n, h, w) in zip(tokens[: sum(sizes)].split(sizes), grids, strict=True):
-        height, width = compute_padded_size(h, w, window)
-        image = group.view(n, h, w, -1)
-        image = torch.cat([image, tokens[-1].expand(n, h, width - w, -1)], dim=2) if width > w else image
-        image = torch.cat([image, tokens[-1].expand(n, height - h, width, -1)], dim=1) if height > h else image
-        image = image.roll((-shift, -shift), dims=(1, 2)) if shift else image
-        image = image.view(n, height // window, window, width // window, window, 3, heads, -1)
-        windows.append(image.permute(5, 0, 1, 3, 6, 2, 4, 7).reshape(-1, rows.shape[-1]))
-    return torch.cat(windows)
+def cut_windows(image: torch.Tensor, window: int, shift: int) -> torch.Tensor:
+    """Pads with zeros, shifts and cuts maps `[n, h, w, C]` step by step: `[n * windows, window**2, C]`."""
+    n, h, w, width = image.shape
+    height, columns = compute_padded_size(h, w, window)
+    if (height, columns) != (h, w):
+        image = F.pad(image, (0, 0, 0, columns - w, 0, height - h))
+    image = image.roll((-shift, -shift), dims=(1, 2)) if shift else image
+    image = image.view(n, height // window, window, columns // window, window, width)
+    return image.transpose(2, 3).reshape(-1, window**2, width)
 
 
-def join_windows(rows: torch.Tensor, grids: list[Grid], window: int, shift: int, heads: int) -> torch.Tensor:
-    """Does the same as [`to_tokens`], step by step."""
-    padded = [(n, *compute_padded_size(h, w, window)) for n, h, w in grids]
-    tokens = []
-    groups = rows.split([n * height * width * heads for n, height, width in padded])
-    for group, (n, h, w), (_, height, width) in zip(groups, grids, padded, strict=True):
-        image = group.view(n, height // window, width // window, heads, window, window, -1)
-        image = image.permute(0, 1, 4, 2, 5, 3, 6).reshape(n, height, width, -1)
-        image = image.roll((shift, shift), dims=(1, 2)) if shift else image
-        tokens.append(image[:, :h, :w].reshape(-1, rows.shape[-1]))
-    return torch.cat(tokens)
+def join_windows(windows: torch.Tensor, grid: Grid, window: int, shift: int) -> torch.Tensor:
+    """Takes windows `[n * windows, window**2, C]` back to maps `[n, h, w, C]`, without the padding."""
+    n, h, w = grid
+    height, columns = compute_padded_size(h, w, window)
+    image = windows.view(n, height // window, columns // window, window, window, -1)
+    image = image.transpose(2, 3).reshape(n, height, columns, -1)
+    image = image.roll((shift, shift), dims=(1, 2)) if shift else image
+    return image if (height, columns) == (h, w) else image[:, :h, :w]
+
+
+def split_heads(projected: torch.Tensor, heads: int) -> list[torch.Tensor]:
+    """Returns views of q, k and v `[B, L, 3C]` by head, each `[B, heads, L, d]`."""
+    return [tensor.transpose(1, 2) for tensor in projected.unflatten(-1, (3, heads, -1)).unbind(2)]
+
+
+def pad_rows(values: torch.Tensor) -> torch.Tensor:
+    """Pads rows `[..., L]` to multiples of 16 elements, at which fused attention needs the rows of a bias to begin."""
+    return F.pad(values, (0, -values.shape[-1] % 16))

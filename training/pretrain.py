@@ -26,7 +26,7 @@ from modeling_esvit import losses
 from modeling_esvit.losses import CenterUpdate, EsViTLoss, crop_layout
 from modeling_esvit.modeling_esvit import EsViTForPreTrainingOutput
 from training.data.loader import Batch
-from training.learning.networks import STATIC, is_compiled, prepare_networks
+from training.learning.networks import STATIC, choose_loss_method, is_compiled, prepare_networks
 from training.learning.optimizer import (
     apply_gradients,
     clip_gradients,
@@ -69,6 +69,9 @@ class Pretraining:
         self.student, self.teacher, self.wrapped, self.optimizer = networks
         self.running_statistics = RunningStatistics(self.student, self.teacher)
         self.is_compiled = is_compiled(self.options, self.accelerator.device)
+        self.loss_method = choose_loss_method(
+            self.accelerator.mixed_precision, self.accelerator.device, compiled=self.is_compiled
+        )
         self.augment = torch.compile(augment, **STATIC) if self.is_compiled else augment
         self.statistics = make_statistics(self.accelerator.device)  # of the images' channels
         self.session = Session(checked, networks)
@@ -137,6 +140,7 @@ class Pretraining:
             teacher_temp=self.plan.teacher_temp[epoch],  # tau_t
             student_temp=options.student_temp,  # tau_s
             mixing=mixing,
+            method=self.loss_method,
             **options.loss_weights(),
         )
         return loss, teacher

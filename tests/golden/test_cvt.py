@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from modeling_esvit import EsViTConfig, EsViTModel
+from tests.helpers.accelerator import attention_for
 from tests.helpers.cvt_models import golden_model
 from tests.helpers.golden import crop_groups, load, thin
 
@@ -17,9 +18,10 @@ TOLERANCE = {"rtol": 0, "atol": 1e-5}
 IN_TRAINING = {"rtol": 0, "atol": 1e-4}
 
 
-@pytest.fixture(scope="module", params=["eager", "sdpa"])
+@pytest.fixture(scope="module", params=["eager", "sdpa", "accelerator"])
 def model(request):
-    return golden_model(request.param)
+    with attention_for(request.param) as name:
+        yield golden_model(name)
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ There are three consecutive calls each, at epochs 0, 2 and 5 of a temperature sc
 import pytest
 import torch
 
+from modeling_esvit.cross_entropy import Method, compute_chunk
 from modeling_esvit.losses import esvit_loss, match_regions, update_center
 from modeling_esvit.modeling_esvit import EsViTForPreTrainingOutput
 from tests.helpers.golden import load
@@ -47,8 +48,9 @@ def assert_gradient(gradient: torch.Tensor, expected: torch.Tensor) -> None:
     torch.testing.assert_close(gradient, expected, rtol=0, atol=atol)
 
 
+@pytest.mark.parametrize("method", [Method(), Method(chunk=compute_chunk)], ids=["CPU", "accelerator"])
 @pytest.mark.parametrize("loss, region_weight", [("dino", 0.0), ("ddino", 0.5)])
-def test_three_calls(loss, region_weight):
+def test_three_calls(loss, region_weight, method):
     schedule = load("golden_losses")[f"{loss}.teacher_temp_schedule"]
     centers = {"view_center": torch.zeros(40), "region_center": torch.zeros(40)}
     for index in range(3):
@@ -62,6 +64,7 @@ def test_three_calls(loss, region_weight):
             teacher_temp=schedule[golden["epoch"]].item(),
             student_temp=0.1,
             region_weight=region_weight,
+            method=method,
         ).loss
         assert ours.item() == pytest.approx(golden["loss_f64"].item(), rel=1e-5)
         ours.backward()

@@ -13,6 +13,7 @@ import torch
 from modeling_esvit import EsViTConfig
 from modeling_esvit.projection_head import EsViTProjectionHead
 from modeling_esvit.windows import index_relative_positions
+from tests.helpers.accelerator import attention_for
 from tests.helpers.golden import (
     compute_logits,
     cotangents,
@@ -43,9 +44,10 @@ def name(request):
     return request.param
 
 
-@pytest.fixture(scope="module", params=["eager", "sdpa"])
+@pytest.fixture(scope="module", params=["eager", "sdpa", "accelerator"])
 def attention(request):
-    return request.param
+    with attention_for(request.param) as name:
+        yield name
 
 
 @pytest.fixture(scope="module")

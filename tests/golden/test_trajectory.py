@@ -3,12 +3,14 @@
 """Repeats ten training steps of the original (microsoft/esvit, MIT): losses, weights and centres."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from safetensors import safe_open
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from tests.helpers.accelerator import accelerator_path
 from tests.helpers.golden import FIXTURES, load, to_pretraining_keys
 from tests.helpers.golden_trajectory import begin, golden_batch, golden_options, without_key_bias
 
@@ -37,9 +39,21 @@ def test_schedules_are_exact(trajectory):
 
 def test_losses(trajectory):
     _, _, losses, _ = trajectory
+    assert_golden_losses(losses)
+
+
+def assert_golden_losses(losses: list[float]) -> None:
     with safe_open(FIXTURES / "golden_trajectory.safetensors", "pt") as file:
         expected = json.loads(file.metadata()["loss_float64"])
     torch.testing.assert_close(torch.tensor(losses).double(), torch.tensor(expected).double(), rtol=1e-5, atol=0)
+
+
+def test_losses_on_the_path_of_an_accelerator(tmp_path):
+    run = begin(load("golden_trajectory"), replace(golden_options(tmp_path), attn_implementation="sdpa"))
+    with accelerator_path():
+        assert_golden_losses(
+            [run.train_step([golden_batch(step)], step).values[0]["loss"].item() for step in range(10)]
+        )
 
 
 class Bfloat16Products(TorchDispatchMode):

@@ -10,6 +10,7 @@ import torch
 
 from modeling_esvit import EsViTConfig
 from modeling_esvit.vil_attention import EsViTViLSparseAttention, index_chunk_positions
+from tests.helpers.accelerator import attention_for
 from tests.helpers.golden import compute_logits, cotangents, crop_groups, load, metadata, thin, to_original_key
 from tests.helpers.vil_models import golden_model
 
@@ -18,9 +19,10 @@ TOLERANCE = {"rtol": 0, "atol": 1e-5}
 PLACES = {direction: direction - 1 + (direction > 4) for direction in range(1, 9)}  # the original's neighbours
 
 
-@pytest.fixture(params=["eager", "sdpa"])
+@pytest.fixture(params=["eager", "sdpa", "accelerator"])
 def attention(request):
-    return request.param
+    with attention_for(request.param) as name:
+        yield name
 
 
 def force_draws(monkeypatch, directions: list[int]) -> None:

@@ -8,15 +8,17 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import ViTConfig, ViTModel
 
 from modeling_esvit import EsViTBackbone, EsViTConfig, EsViTForPreTraining, EsViTInputError, EsViTModel
+from tests.helpers.accelerator import attention_for
 from tests.helpers.golden import crop_groups, load, pretraining_model, thin
 
 
 TOLERANCE = {"rtol": 0, "atol": 1e-5}
 
 
-@pytest.fixture(scope="module", params=["eager", "sdpa"])
+@pytest.fixture(scope="module", params=["eager", "sdpa", "accelerator"])
 def attention(request):
-    return request.param
+    with attention_for(request.param) as name:
+        yield name
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tests.helpers.accelerator import accelerator_path
+
 
 ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 PICKED = {"index_select", "index", "gather", "embedding"}  # read no more of their input than they return
@@ -67,7 +69,7 @@ class KernelCounter(TorchDispatchMode):
         elif name in OVERWRITTEN:
             read = inputs[1:]
         else:
-            read = [tensor for tensor in inputs if not any(tensor is kwargs.get(out) for out in ("out",))]
+            read = [tensor for tensor in inputs if tensor is not kwargs.get("out")]
         self.kernels[name] += 1
         self.bytes[name] += sum(map(count_bytes, read + written))
         devices = {tensor.device.type for tensor in inputs + outputs if tensor.ndim}
@@ -83,7 +85,7 @@ def attend_efficiently(query, key, value, attn_mask=None, dropout_p=0.0, is_caus
     """Attends as torch does on a GPU, by the memory-efficient kernel; fake tensors would get the plain form."""
     if attn_mask is not None:
         length = attn_mask.shape[-1]
-        if length % BIAS_ALIGNMENT:
+        if attn_mask.stride(-2) % BIAS_ALIGNMENT:
             attn_mask = F.pad(attn_mask, (0, -length % BIAS_ALIGNMENT))[..., :length]
         attn_mask = attn_mask.expand(*query.shape[:-1], key.shape[-2]).to(query.dtype)
     q, k, v = (tensor.transpose(1, 2) for tensor in (query, key, value))
@@ -108,6 +110,7 @@ def normalize_in_float32(input, normalized_shape, weight=None, bias=None, eps=1e
 def gpu_kernels() -> Iterator[None]:
     """Takes, within the block, the path and the kernels of a GPU for (fake) tensors of any device."""
     with (
+        accelerator_path(),
         patch.object(F, "scaled_dot_product_attention", attend_efficiently),
         patch.object(F, "layer_norm", normalize_in_float32),
         patch("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),  # else there is no CUDA autocast

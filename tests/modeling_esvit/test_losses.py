@@ -11,10 +11,9 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from modeling_esvit import EsViTConfig, EsViTForPreTraining
-from modeling_esvit import losses as region_matching
+from modeling_esvit import EsViTConfig, EsViTForPreTraining, cross_entropy
+from modeling_esvit.cross_entropy import Method, PrototypeCrossEntropy, compute_chunk
 from modeling_esvit.losses import (
-    PrototypeCrossEntropy,
     crop_layout,
     esvit_loss,
     match_regions,
@@ -111,13 +110,13 @@ def to_double(output: EsViTForPreTrainingOutput) -> EsViTForPreTrainingOutput:
     )
 
 
-def assert_equals_plain_form(student, teacher, layout, centers, region_weight: float) -> None:
+def assert_equals_plain_form(student, teacher, layout, centers, region_weight: float, **options) -> None:
     """Compares with the plain form in float64: losses to 1e-5, gradients to 1e-5 of their largest entry."""
     exact = to_double(student)
     view, region = plain_losses(exact, to_double(teacher), layout, {k: c.double() for k, c in centers.items()})
     expected = (1 - region_weight) * view + region_weight * region
     expected.backward()
-    ours = chunked_loss(student, teacher, layout, centers, region_weight=region_weight)
+    ours = chunked_loss(student, teacher, layout, centers, region_weight=region_weight, **options)
     ours.loss.backward()
     assert ours.loss.item() == pytest.approx(expected.item(), rel=1e-5)
     assert ours.parts["view_loss"].item() == pytest.approx(view.item(), rel=1e-5)
@@ -137,10 +136,17 @@ def assert_equals_plain_form(student, teacher, layout, centers, region_weight: f
 @pytest.mark.parametrize(("chunk_rows", "tile"), [(1, 7), (20, 30), (256, 4096)])
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_equals_plain_form(layout, chunk_rows, tile, monkeypatch):
-    monkeypatch.setattr(region_matching, "CPU_CHUNK_ROWS", chunk_rows)
-    monkeypatch.setattr(region_matching, "TILE", tile)
+    monkeypatch.setattr(cross_entropy, "CPU_CHUNK_ROWS", chunk_rows)
+    monkeypatch.setattr(cross_entropy, "TILE", tile)
     student, teacher, centers = random_case(layout)
     assert_equals_plain_form(student, teacher, layout, centers, region_weight=0.5)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_whole_rows_equal_the_plain_form(layout):
+    """As on other devices than a CPU, and compiled."""
+    student, teacher, centers = random_case(layout)
+    assert_equals_plain_form(student, teacher, layout, centers, region_weight=0.5, method=Method(chunk=compute_chunk))
 
 
 @pytest.mark.parametrize("region_weight", [0.0, 0.3, 1.0])
@@ -195,9 +201,11 @@ def test_gradient_is_scaled_by_what_follows():
         torch.testing.assert_close(thrice[key].grad, 3 * once[key].grad)
 
 
-def test_gradients_are_derivatives(monkeypatch):
-    monkeypatch.setattr(region_matching, "CPU_CHUNK_ROWS", 8)  # two images, then one
-    monkeypatch.setattr(region_matching, "TILE", 3)
+@pytest.mark.parametrize("method", [Method(), Method(chunk=compute_chunk)], ids=["tiles", "whole rows"])
+def test_gradients_are_derivatives(method, monkeypatch):
+    monkeypatch.setattr(cross_entropy, "CHUNK_ROWS", 8)
+    monkeypatch.setattr(cross_entropy, "CPU_CHUNK_ROWS", 8)  # two images, then one
+    monkeypatch.setattr(cross_entropy, "TILE", 3)
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> torch.Tensor:
@@ -207,7 +215,9 @@ def test_gradients_are_derivatives(monkeypatch):
     pairs = normal(3, 4, 2).abs()
 
     def loss(student_z: torch.Tensor, student_w: torch.Tensor) -> torch.Tensor:
-        return PrototypeCrossEntropy.apply(student_z, student_w, teacher_z, teacher_w, center, pairs, 0.5, 0.3)[0]
+        return PrototypeCrossEntropy.apply(
+            student_z, student_w, teacher_z, teacher_w, center, pairs, 0.5, 0.3, method, False
+        )[0]
 
     inputs = normal(3, 4, 3).requires_grad_(), normal(7, 3).requires_grad_()
     value = 2.5 * loss(*inputs)
@@ -293,7 +303,7 @@ def test_memory_does_not_grow_with_rows_times_prototypes(monkeypatch):
     """Allows twice the bottleneck vectors for twice the images, but no further row of logits."""
     num_prototypes, layout = 4096, [(2, 9), (2, 4)]
     rows = 2 * 9 + 2 * 4  # of an image
-    monkeypatch.setattr(region_matching, "CPU_CHUNK_ROWS", 2 * rows)
+    monkeypatch.setattr(cross_entropy, "CPU_CHUNK_ROWS", 2 * rows)
     peaks = []
     for batch in (4, 8):
         student, teacher, centers = random_case(layout, batch, num_prototypes)
@@ -306,7 +316,7 @@ def test_memory_does_not_grow_with_rows_times_prototypes(monkeypatch):
 
 def test_logits_far_apart_stay_finite(monkeypatch):
     """Makes one prototype so long that all others vanish against it."""
-    monkeypatch.setattr(region_matching, "TILE", 10)
+    monkeypatch.setattr(cross_entropy, "TILE", 10)
     layout = LAYOUTS["two sizes"]
     student, teacher, centers = random_case(layout)
     for output in (student, teacher):

@@ -17,6 +17,8 @@ from modeling_esvit.windows import (
     index_windows,
     is_padded,
     join_windows,
+    pad_rows,
+    split_heads,
     to_tokens,
     to_windows,
 )
@@ -47,26 +49,34 @@ def random_groups(grids, channels: int) -> list[torch.Tensor]:
     return [torch.randn(n, h, w, channels, dtype=torch.float64) for n, h, w in grids]
 
 
-@pytest.mark.parametrize("function", [to_windows, cut_windows])
 @pytest.mark.parametrize(("grids", "window", "shift"), CASES.values(), ids=CASES)
-def test_to_windows(function, grids, window, shift):
+def test_to_windows(grids, window, shift):
     groups = random_groups(grids, 3 * HEADS * WIDTH)
     rows = torch.cat([group.flatten(0, 2) for group in groups])
     if is_padded(grids, window):
         rows = F.pad(rows, (0, 0, 0, 1))
-    windows = function(rows.view(-1, WIDTH), grids, window, shift, HEADS)
+    windows = to_windows(rows.view(-1, WIDTH), grids, window, shift, HEADS)
     expected = torch.cat([cut(group, window, shift).flatten() for group in groups])
     assert torch.equal(windows.flatten(), expected)
 
 
-@pytest.mark.parametrize("function", [to_tokens, join_windows])
 @pytest.mark.parametrize(("grids", "window", "shift"), CASES.values(), ids=CASES)
-def test_there_and_back(function, grids, window, shift):
+def test_there_and_back(grids, window, shift):
     """The outputs of a group are the cut values themselves, so the tokens come back as they were."""
     groups = random_groups(grids, HEADS * WIDTH)
     rows = torch.cat([cut(group, window, shift).reshape(-1, WIDTH) for group in groups])
-    tokens = function(rows, grids, window, shift, HEADS)
+    tokens = to_tokens(rows, grids, window, shift, HEADS)
     assert torch.equal(tokens.flatten(), torch.cat([group.flatten() for group in groups]))
+
+
+@pytest.mark.parametrize(("grids", "window", "shift"), CASES.values(), ids=CASES)
+def test_windows_step_by_step(grids, window, shift):
+    """Cut before the projection, heads are views of the same values; joined, the tokens come back as they were."""
+    for group, grid in zip(random_groups(grids, 3 * HEADS * WIDTH), grids, strict=True):
+        windows = cut_windows(group, window, shift)
+        expected = cut(group, window, shift).flatten(1, 2)  # [3, n * windows, HEADS, window**2, WIDTH]
+        assert torch.equal(torch.stack(split_heads(windows, HEADS)), expected)
+        assert torch.equal(join_windows(windows, grid, window, shift), group)
 
 
 @pytest.mark.parametrize(("grids", "window", "shift"), CASES.values(), ids=CASES)
@@ -82,6 +92,13 @@ def test_gradients(grids, window, shift):
         forward = {"check_forward_ad": True} if check is torch.autograd.gradcheck else {}
         assert check(lambda rows: ToWindows.apply(rows, *to_windows).square(), rows, fast_mode=True, **forward)
         assert check(lambda rows: ToTokens.apply(rows, *to_tokens).square(), outputs, fast_mode=True, **forward)
+
+
+def test_rows_of_a_bias_are_aligned():
+    """Fused attention reads 16 bytes at a time: a row of 49 bfloat16 would begin anywhere."""
+    bias = torch.randn(3, 49, 49)
+    padded = pad_rows(bias)
+    assert padded.shape == (3, 49, 64) and torch.equal(padded[..., :49], bias) and not padded[..., 49:].any()
 
 
 def small_model() -> EsViTModel:

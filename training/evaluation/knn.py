@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.matmul_precision import exact_float32
 from training.data.sources import ImageSource
 from training.evaluation.scores import NO_CLASS, TOP_K, align_labels, score_top_k
 from training.features.bank import FeatureBank
@@ -55,7 +56,9 @@ class Neighbours:
     def add_chunk(self, chunk: Tensor, start: int) -> None:
         """Compares the queries with normalised rows `[n, C]` of the bank, the first of which has the number `start`."""
         rows = torch.arange(start, start + len(chunk), device=chunk.device).expand(len(self.queries), -1)
-        found = (self.queries @ chunk.T).double() - rows.double() * TIE_BREAK
+        with exact_float32():
+            products = self.queries @ chunk.T
+        found = products.double() - rows.double() * TIE_BREAK
         similarity = torch.cat([self.similarity, found], dim=1)
         self.similarity, best = similarity.topk(min(self.k, similarity.shape[1]), dim=1)
         self.rows = torch.cat([self.rows, rows], dim=1).gather(1, best)

@@ -23,8 +23,10 @@ from transformers import AutoModelForPreTraining
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from modeling_esvit.batch_norm import join_batches
+from modeling_esvit.cross_entropy import Method, compute_chunk
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.families import ARCHITECTURES, require_fields
+from modeling_esvit.images.precision import has_native_bfloat16
 from modeling_esvit.tokens import EsViTDropPath
 from training.data.batch_order import BatchOrder
 from training.data.loader import Batch, make_loader
@@ -217,6 +219,15 @@ def is_compiled(options: PretrainOptions, device: torch.device) -> bool:
     if options.compile != "auto":
         return options.compile == "on"
     return device.type == "cuda" and has_triton()
+
+
+def choose_loss_method(precision: str, device: torch.device, *, compiled: bool) -> Method:
+    """Returns how the losses are computed: with products of bfloat16 on a GPU that trains in mixed precision."""
+    in_bfloat16 = precision != "no" and device.type == "cuda" and has_native_bfloat16(device)
+    return Method(
+        chunk=torch.compile(compute_chunk, **STATIC) if compiled else None,
+        product_type=torch.bfloat16 if in_bfloat16 else None,
+    )
 
 
 def choose_attention(options: PretrainOptions, device: torch.device, config: EsViTConfig) -> str | None:

@@ -20,7 +20,7 @@ from transformers.initialization import no_init_weights
 from modeling_esvit import EsViTForPreTraining, losses
 from modeling_esvit.losses import crop_layout
 from modeling_esvit.swin import PART_TOKENS
-from training.learning.networks import build_networks, make_view_options
+from training.learning.networks import build_networks, choose_loss_method, make_view_options
 from training.options.pretrain_options import PretrainOptions
 
 
@@ -173,6 +173,7 @@ def count_step(
             teacher_temp=options.teacher_temp,
             student_temp=options.student_temp,
             mixing=None,
+            method=choose_loss_method(options.mixed_precision, device, compiled=False),
             **options.loss_weights(),
         )
         loss.loss.backward()

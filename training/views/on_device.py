@@ -21,6 +21,7 @@ GRAY = (0.299, 0.587, 0.114)
 TAPS = round(3 * BLUR_RADIUS[1])  # taps of the blur to each side of the centre
 ORDER, FACTORS = slice(0, 4), slice(4, 8)
 GRAYSCALE, BLUR, SOLARIZE = 8, 9, 10
+PARAMETERS = 11  # of a view
 # Plain numbers, because a compiler takes the comparison of a tensor with a member of an enumeration for False.
 CONTRAST, SATURATION, HUE = int(Jitter.CONTRAST), int(Jitter.SATURATION), int(Jitter.HUE)
 NEUTRAL = {Jitter.BRIGHTNESS: 1.0, Jitter.CONTRAST: 1.0, Jitter.SATURATION: 1.0, Jitter.HUE: 0.0}

@@ -1,0 +1,159 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Counts the kernels that a GPU launches for each part of a training step, and the bytes that they move, without a GPU.
+
+    python tests/benchmarks/count_step.py                       # Swin-T W7, 2 x 224 + 8 x 96 px, batch 128, bf16
+    python tests/benchmarks/count_step.py --recipe vil_tiny_region --batch 32
+
+The step is the eager one, which `--compile` fuses further. Its tensors have no values, and lie on the CPU, because
+only there does torch run a backward pass without a GPU; paths, attention and types are those of a GPU. Each operation
+counts as one kernel that reads and writes its tensors once. Milliseconds are bytes at 4.3 TB/s, what an H200 gives.
+"""
+
+import argparse
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import nn
+from torch._subclasses import FakeTensorMode
+from transformers.initialization import no_init_weights
+
+from modeling_esvit.cross_entropy import Method
+from modeling_esvit.losses import crop_layout, esvit_loss
+from tests.benchmarks.harness import table, write_json
+from tests.helpers.kernel_counter import KernelCounter, gpu_kernels
+from training.learning.networks import build_networks, make_view_options
+from training.options.pretrain_options import PretrainOptions, parse_options
+from training.run.estimate import Counter as MemoryCounter
+from training.views.on_device import PARAMETERS, augment, make_statistics
+
+
+BANDWIDTH = 4.3e12
+# The same count of the code before it was written for a GPU (Swin-T W7, batch 128, bf16): kernels and bytes.
+BEFORE = {
+    **{"augmentation": (572, 61.0e9), "teacher": (516, 66.5e9), "student": (862, 143.9e9)},
+    **{"loss": (1595, 153.1e9), "backward": (1247, 320.5e9)},
+}
+
+
+@dataclass
+class Part:
+    """Holds the count of a part of the step."""
+
+    name: str
+    kernels: int
+    bytes: int
+
+
+def build_networks_without_values(options: PretrainOptions, device: torch.device) -> tuple[nn.Module, ...]:
+    """Builds student and teacher, for `device`, on torch's device that has no values."""
+    with torch.device("meta"), no_init_weights():
+        return build_networks(options, device)
+
+
+def make_fake_crops(options: PretrainOptions, device: torch.device) -> list[torch.Tensor]:
+    """Returns the crops of a batch as bytes, in groups."""
+    groups = make_view_options(options).groups
+    size = options.batch_size
+    return [torch.empty(len(g) * size, 3, *g[0].size, dtype=torch.uint8, device=device) for g in groups]
+
+
+class CountedStep:
+    """Takes the parts of a step on tensors without values, and counts each.
+
+    Attributes:
+        counters: By the name of the part.
+        peak: The most bytes alive at a time, beside student and teacher; gradients are counted.
+    """
+
+    def __init__(self, options: PretrainOptions, device: torch.device):
+        """Runs the forward pass; on a CPU also the backward pass."""
+        self.options, self.device = options, device
+        self.counters: dict[str, KernelCounter] = {}
+        memory = MemoryCounter()
+        networks = build_networks_without_values(options, device)
+        with FakeTensorMode(allow_non_fake_inputs=True), gpu_kernels():
+            self.student, self.teacher = (network.to_empty(device=device) for network in networks)
+            with memory:
+                self.outputs = self.take(make_fake_crops(options, device))
+        self.peak = memory.peak
+
+    def count(self, name: str) -> KernelCounter:
+        self.counters[name] = KernelCounter()
+        return self.counters[name]
+
+    def take(self, crops: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Returns what the parts of the forward pass give."""
+        options, device = self.options, self.device
+        parameters = [torch.empty(len(group), PARAMETERS, device=device) for group in crops]
+        statistics = make_statistics(device)
+        with self.count("augmentation"):
+            views = [augment(*group, statistics) for group in zip(crops, parameters, strict=True)]
+        half = torch.bfloat16 if options.mixed_precision == "bf16" else None
+        with torch.autocast(device.type, torch.bfloat16, enabled=half is not None):
+            with torch.no_grad(), self.count("teacher"):
+                targets = self.teacher(views[:1])
+            with self.count("student"):
+                predictions = self.student(views)
+        with self.count("loss"):
+            loss = esvit_loss(
+                predictions,
+                targets,
+                crop_layout(views, options.batch_size, self.student.config.region_grid),
+                view_center=self.teacher.view_center,
+                region_center=self.teacher.region_center,
+                teacher_temp=options.teacher_temp,
+                student_temp=options.student_temp,
+                method=Method(product_type=half),
+                **options.loss_weights(),
+            )
+        if device.type == "cpu":
+            with self.count("backward"):
+                loss.loss.backward()
+        return [
+            *views,
+            *(value for value in (*targets.values(), *predictions.values()) if value is not None),
+            loss.loss,
+        ]
+
+    def parts(self) -> list[Part]:
+        return [Part(name, *counter.total()) for name, counter in self.counters.items()]
+
+
+def report(parts: list[Part], before: dict[str, tuple[int, float]]) -> str:
+    total = Part("together", sum(part.kernels for part in parts), sum(part.bytes for part in parts))
+    sums = tuple(map(sum, zip(*before.values(), strict=True))) if before else ()
+    lines = []
+    for part, was in zip([*parts, total], [*before.values(), sums] if before else [()] * 6, strict=False):
+        earlier = (was[0], f"{was[1] / 1e9:.1f}") if was else ("", "")
+        lines.append(
+            (part.name, part.kernels, f"{part.bytes / 1e9:.1f}", f"{part.bytes / BANDWIDTH * 1e3:.0f}", *earlier)
+        )
+    return table(["part", "kernels", "GB", "ms", "kernels before", "GB before"], lines)
+
+
+def make_step_options(recipe: str, batch: int, precision: str) -> PretrainOptions:
+    """Returns the options of a run with a recipe, as a GPU would take them."""
+    arguments = ["--recipe", recipe, "--batch_size", str(batch), "--mixed_precision", precision]
+    return parse_options([*arguments, "--attn_implementation", "sdpa"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--recipe", default="swin_tiny_w7")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--mixed_precision", choices=["no", "bf16"], default="bf16")
+    arguments = parser.parse_args()
+    options = make_step_options(arguments.recipe, arguments.batch, arguments.mixed_precision)
+    step = CountedStep(options, torch.device("cpu"))
+    is_known = (arguments.recipe, arguments.batch, arguments.mixed_precision) == ("swin_tiny_w7", 128, "bf16")
+    before = BEFORE if is_known else {}
+    print(report(step.parts(), before))
+    print(f"peak memory: {step.peak / 1e9:.1f} GB beside the weights, gradients included")
+    content = {**vars(arguments), "rows": [asdict(part) for part in step.parts()], "peak_bytes": step.peak}
+    name = "count_step" if arguments.recipe == "swin_tiny_w7" else f"count_step_{arguments.recipe}"
+    print(write_json(name, content | ({"before": before} if before else {})))
+
+
+if __name__ == "__main__":
+    main()
