@@ -49,7 +49,7 @@ def assert_golden_losses(losses: list[float]) -> None:
 
 
 def test_losses_on_the_path_of_an_accelerator(tmp_path):
-    run = begin(load("golden_trajectory"), replace(golden_options(tmp_path), attn_implementation="sdpa"))
+    run = begin(replace(golden_options(tmp_path), attn_implementation="sdpa"))
     with accelerator_path():
         assert_golden_losses(
             [run.train_step([golden_batch(step)], step).values[0]["loss"].item() for step in range(10)]
