@@ -51,7 +51,7 @@ def attention_function(config: PreTrainedConfig, output_attentions: bool) -> Any
     return ALL_ATTENTION_FUNCTIONS.get_interface(name, eager_attention_forward)
 
 
-def biased_kernels(query: torch.Tensor) -> AbstractContextManager:
+def choose_biased_kernels(query: torch.Tensor) -> AbstractContextManager:
     """Lets torch choose, on a GPU, among the kernels of fused attention that read any bias right.
 
     cuDNN's, which it would take first on some GPUs, has had silent errors with biases whose rows are not aligned.

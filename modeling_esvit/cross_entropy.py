@@ -113,7 +113,7 @@ DEFAULT_METHOD = Method()
 
 
 def multiply(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Multiplies matrices of one type; those of half precision are summed up, and returned, in float32."""
+    """Computes the product of matrices of one type; half precision is summed up, and returned, in float32."""
     if a.dtype not in (torch.bfloat16, torch.float16):
         return a @ b
     if type(a) is torch.Tensor and a.device.type == "cpu":  # torch has no such product there

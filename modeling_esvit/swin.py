@@ -17,7 +17,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
 
-from .attention import attention_function, biased_kernels, to_autocast_type
+from .attention import attention_function, choose_biased_kernels, to_autocast_type
 from .family import NETWORK_OPTIONS, AttentionLayout, Family, TokenGrid, require_heads
 from .tokens import (
     AttentionWeights,
@@ -180,7 +180,7 @@ class EsViTSwinAttention(nn.Module):
         """Attends with heads `[B, heads, L, d]` and an additive mask: `[B, L, heads, d]`, and the weights."""
         function = attention_function(self.config, output_attentions)
         dropout = self.attention_dropout if self.training else 0.0
-        with biased_kernels(query):
+        with choose_biased_kernels(query):
             return function(self, query, key, value, mask, scaling=self.scaling, dropout=dropout)
 
     def attend_gathered(
@@ -224,7 +224,7 @@ class EsViTSwinAttention(nn.Module):
     ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
         """Cuts the tokens of each group into windows, of whose projections heads are views."""
         normed = to_autocast_type(norm(hidden_states))
-        bias = self.padded_bias(normed.dtype)
+        bias = self.pad_bias(normed.dtype)
         outputs, weights = [], []
         for group, grid in zip(split_groups(normed, grids), grids, strict=True):
             query, key, value = split_heads(self.qkv(cut_windows(group, self.window, self.shift)), self.num_heads)
@@ -234,7 +234,7 @@ class EsViTSwinAttention(nn.Module):
             weights.append(group_weights)
         return pack_groups(outputs), weights
 
-    def padded_bias(self, dtype: torch.dtype) -> torch.Tensor:
+    def pad_bias(self, dtype: torch.dtype) -> torch.Tensor:
         """Returns the bias of each pair of a window, in rows that are padded: `[heads, window**2, P]`."""
         size = self.window**2
         index = pad_rows(self.relative_position_index.view(size, size))

@@ -241,7 +241,7 @@ def to_tokens(rows: torch.Tensor, grids: list[Grid], window: int, shift: int, he
 
 
 def cut_windows(image: torch.Tensor, window: int, shift: int) -> torch.Tensor:
-    """Pads with zeros, shifts and cuts maps `[n, h, w, C]` step by step: `[n * windows, window**2, C]`."""
+    """Cuts maps `[n, h, w, C]`, padded with zeros and shifted, into windows `[n * windows, window**2, C]`."""
     n, h, w, width = image.shape
     height, columns = compute_padded_size(h, w, window)
     if (height, columns) != (h, w):
@@ -267,5 +267,5 @@ def split_heads(projected: torch.Tensor, heads: int) -> list[torch.Tensor]:
 
 
 def pad_rows(values: torch.Tensor) -> torch.Tensor:
-    """Pads rows `[..., L]` to multiples of 16 elements, at which fused attention needs the rows of a bias to begin."""
+    """Fills rows `[..., L]` up to a multiple of 16 elements, where fused attention needs rows of a bias to begin."""
     return F.pad(values, (0, -values.shape[-1] % 16))
