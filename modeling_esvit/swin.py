@@ -10,7 +10,7 @@ Tokens of several crop sizes are packed (see `tokens.py`); only windows, masks a
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -172,7 +172,7 @@ class EsViTSwinAttention(nn.Module):
         hidden_states = self.dropout(self.proj(tokens.view_as(hidden_states)))
         if not output_attentions:
             return hidden_states, None
-        return hidden_states, weights[0] if len(weights) == 1 else tuple(weights)
+        return hidden_states, weights[0] if len(weights) == 1 else cast(tuple[torch.Tensor, ...], tuple(weights))
 
     def attend(
         self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor, output_attentions: bool

@@ -63,7 +63,7 @@ SHARDING = {
 
 # Options of torch.compile. Sizes never change in a run; symbolic ones, which torch tries where student and teacher or
 # two sizes of crops differ, can take more than half an hour.
-STATIC = {"dynamic": False}
+STATIC: dict[str, Any] = {"dynamic": False}
 
 
 def refuse_sharding() -> None:

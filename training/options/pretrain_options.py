@@ -48,7 +48,7 @@ FREE_TO_CHANGE = {
 # Options that say how processes share the images of a step: a continued run may change them if a step keeps its images.
 SHARES_OF_A_STEP = ("batch_size", "gradient_accumulation_steps")
 # Other spellings of the values of `compile`. In YAML, on and off are true and false.
-COMPILE = {True: "on", False: "off", "true": "on", "false": "off", "True": "on", "False": "off"}
+COMPILE: dict[Any, Any] = {True: "on", False: "off", "true": "on", "false": "off", "True": "on", "False": "off"}
 # Options that say how to read `data`: those of a recipe do not apply to other data.
 ABOUT_DATA = ("data", "split", "revision", "image_column", "streaming", "samples_per_epoch")
 # The smallest and the largest value of an option.
