@@ -79,8 +79,10 @@ class Sizes:
 
     @property
     def compared(self) -> list[Size]:
+        """Returns the sizes to compare at: of any size also odd ones, which pooling rounds otherwise."""
         height, width = self.base
-        return [self.base, (2 * height, width), (height, 2 * width)] if self.dynamic else [self.base]
+        others = [(2 * height, width), (height, 2 * width), (height + 1, width + 1)]
+        return [self.base, *others] if self.dynamic else [self.base]
 
     @property
     def dynamic_axes(self) -> dict[int, Any]:

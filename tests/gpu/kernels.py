@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tests.gpu.findings import Findings, Setting
 from training.learning.optimizer import apply_gradients, update_teacher
 from training.views.draw import ViewKey, ViewOptions, draw_views
-from training.views.on_device import augment, photometric_parameters
+from training.views.on_device import augment, make_statistics, photometric_parameters
 
 
 BACKENDS = {
@@ -136,9 +136,9 @@ def check_augmentation(setting: Setting, findings: Findings) -> None:
     views = torch.randint(0, 256, (number, 3, size, size), dtype=torch.uint8, generator=generator)
     drawn = [draw_views(ViewKey(0, 0, position), (size, size), ViewOptions())[0] for position in range(number)]
     rows = photometric_parameters(drawn)
-    expected = augment(views, rows)
+    expected = augment(views, rows, make_statistics("cpu"))
     compiled = torch.compile(augment, dynamic=False, backend=setting.choose("inductor", "aot_eager"))
-    there = (views.to(setting.device), rows.to(setting.device))
+    there = (views.to(setting.device), rows.to(setting.device), make_statistics(setting.device))
     for name, function in {"eager": augment, "compiled": compiled}.items():
         found = function(*there).cpu()
         levels = (found - expected).abs() * 0.229 * 255

@@ -22,6 +22,8 @@ from tests.helpers.tiny_models import CVT, RESNET_BASIC, VIL, VIT
 
 has_exporters = pytest.mark.skipif(not is_installed(EXPORTERS), reason=f"needs {EXPORTERS}")
 has_openvino = pytest.mark.skipif(not is_installed(REQUIREMENTS["openvino"][0]), reason="needs openvino")
+# Programs of earlier releases take only sizes that pooling rounds as it did the traced one; such programs are not kept.
+has_open_pooling = pytest.mark.skipif(not is_installed("torch>=2.13"), reason="needs torch>=2.13")
 SWIN = {"embed_dim": 8, "depths": [1, 2], "num_heads": [1, 2], "window_size": 4, "image_size": 32}
 
 
@@ -144,7 +146,7 @@ def test_transformers_runs_an_export(saved, tmp_path):
 @pytest.mark.parametrize(
     ("to", "family"),
     [
-        pytest.param("torch", "resnet"),
+        pytest.param("torch", "resnet", marks=has_open_pooling),
         pytest.param("onnx", "vit", marks=has_exporters),
         pytest.param("onnx", "convnextv2", marks=[has_exporters, pytest.mark.slow]),
         pytest.param("openvino", "resnet", marks=[has_exporters, has_openvino, pytest.mark.slow]),
@@ -154,7 +156,7 @@ def test_transformers_runs_an_export(saved, tmp_path):
 def test_images_of_any_size(saved, tmp_path, to, family):
     model, folder = saved(FAMILIES[family][0])
     report = export(folder, tmp_path / "out", to, dynamic_size=True)
-    assert report.difference < 1e-5 and "32 x 32, 64 x 32, 32 x 64 px" in str(report)
+    assert report.difference < 1e-5 and "32 x 32, 64 x 32, 32 x 64, 33 x 33 px" in str(report)
     program = {"torch": load_program, "onnx": load_onnx, "openvino": load_openvino}[to](tmp_path / "out")
     for size in ((32, 32), (33, 47), (96, 64)):
         images = torch.randn(2, 3, *size)
@@ -188,6 +190,21 @@ def test_what_needs_one_size(saved, tmp_path, monkeypatch, fields, to, reason):
     _, folder = saved(fields)
     with pytest.raises(ConversionError, match=reason):
         export(folder, tmp_path / "out", to, dynamic_size=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_program_that_stops_on_odd_sizes_is_not_kept(saved, tmp_path, monkeypatch):
+    def write(model, folder, sizes):
+        def run(images):
+            assert images.shape[2] % 2 == 0
+            return export_module.Features(model)(images)
+
+        return run
+
+    monkeypatch.setitem(export_module.WRITERS, "torch", write)
+    _, folder = saved(FAMILIES["resnet"][0])
+    with pytest.raises(ConversionError, match="stops on images of 33 x 33 pixels and was not kept"):
+        export(folder, tmp_path / "out", "torch", dynamic_size=True)
     assert not (tmp_path / "out").exists()
 
 
@@ -261,7 +278,7 @@ def test_refusals_leave_nothing(saved, tmp_path, monkeypatch):
     with pytest.raises(ConversionError, match="exists already"):
         export(folder, folder, "torch")
     with pytest.raises(SystemExit, match="exists already"):
-        main([folder, folder, "--to", "onnx", "--image-size", "32"])
+        main([folder, folder, "--to", "torch", "--image-size", "32"])
     monkeypatch.setattr(timm_swin, "SCALED", re.compile("fc2"))  # an export that is wrong
     with pytest.raises(ConversionError, match="The timm model differs from ours by"):
         export(folder, tmp_path / "a" / "out", "timm")
