@@ -77,7 +77,7 @@ def estimate_seconds(model: nn.Module) -> float:
 
 
 def estimate_gain(device: torch.device, dtype: torch.dtype) -> float:
-    """Returns how many times as fast a compiled model is expected to be, as measured of Swin-T (RESULTS.md).
+    """Returns how many times as fast a compiled model is expected to be, as measured of Swin-T on a CPU.
 
     A GPU was not measured: its figure is what the fused passes over memory are expected to give.
     """
