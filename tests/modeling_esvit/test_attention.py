@@ -5,11 +5,14 @@
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
+from torch._subclasses import FakeTensorMode
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from modeling_esvit import EsViTConfig
-from modeling_esvit.attention import attention_function, eager_attention_forward
+from modeling_esvit import EsViTConfig, EsViTModel, swin
+from modeling_esvit.attention import attention_function, choose_biased_kernels, eager_attention_forward
 
 
 def attend(masked: bool, dropout: float = 0.0):
@@ -52,3 +55,30 @@ def test_weights_need_the_plain_form():
     config._attn_implementation = "no_such"
     with pytest.raises(KeyError, match="no_such"):
         attention_function(config, output_attentions=False)
+
+
+def test_a_gpu_never_takes_the_kernel_of_cudnn_for_a_bias():
+    with FakeTensorMode():
+        on_gpu, on_cpu = (torch.empty(1, 2, 3, 4, device=device) for device in ("cuda", "cpu"))
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+    with choose_biased_kernels(on_gpu):
+        assert not torch.backends.cuda.cudnn_sdp_enabled() and not torch.backends.cuda.flash_sdp_enabled()
+        assert torch.backends.cuda.mem_efficient_sdp_enabled() and torch.backends.cuda.math_sdp_enabled()
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+    with choose_biased_kernels(on_cpu):
+        assert torch.backends.cuda.cudnn_sdp_enabled()
+
+
+def test_choosing_kernels_breaks_no_graph(monkeypatch):
+    """Compiles the choice of a GPU, forward and backward, once for several passes."""
+    kernels = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    monkeypatch.setattr(swin, "choose_biased_kernels", lambda query: sdpa_kernel(kernels))
+    sizes = {"image_size": 32, "embed_dim": 8, "depths": [2, 1], "num_heads": [1, 2], "window_size": 4}
+    model = EsViTModel(EsViTConfig(**sizes)).train()
+    model.set_attn_implementation("sdpa")
+    counter = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(model, backend=counter, fullgraph=True, dynamic=False)
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            compiled([torch.randn(2, 3, 32, 32), torch.randn(2, 3, 20, 20)]).pooler_output.sum().backward()
+    assert counter.frame_count == 1
