@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from .cross_entropy import DEFAULT_METHOD, Method, PrototypeCrossEntropy
 from .errors import EsViTError
 from .matmul_precision import exact_float32
-from .modeling_esvit import EsViTForPreTrainingOutput
+from .model_outputs import EsViTForPreTrainingOutput
 
 
 class LossInputError(EsViTError, ValueError):

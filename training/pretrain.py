@@ -24,7 +24,7 @@ import torch
 
 from modeling_esvit import losses
 from modeling_esvit.losses import CenterUpdate, EsViTLoss, crop_layout
-from modeling_esvit.modeling_esvit import EsViTForPreTrainingOutput
+from modeling_esvit.model_outputs import EsViTForPreTrainingOutput
 from training.data.loader import Batch
 from training.learning.networks import STATIC, choose_loss_method, is_compiled, prepare_networks
 from training.learning.optimizer import (

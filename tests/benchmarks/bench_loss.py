@@ -37,7 +37,7 @@ def random_outputs(batch: int, prototypes: int, layout: list[tuple[int, int]], g
 
 def our_loss(batch: int, prototypes: int):
     from modeling_esvit.losses import esvit_loss
-    from modeling_esvit.modeling_esvit import EsViTForPreTrainingOutput
+    from modeling_esvit.model_outputs import EsViTForPreTrainingOutput
 
     student, teacher = (random_outputs(batch, prototypes, LAYOUT[:n], n == 2) for n in (2, 1))
     center = torch.zeros(prototypes)

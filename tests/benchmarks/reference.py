@@ -19,7 +19,8 @@ import tests.benchmarks.reference_cvt as reference_cvt
 import tests.benchmarks.reference_vil as reference_vil
 import tests.benchmarks.reference_vit as reference_vit
 from modeling_esvit import EsViTForPreTraining
-from modeling_esvit.swin import EsViTSwinAttention, EsViTSwinLayer, EsViTSwinPatchMerging
+from modeling_esvit.swin import EsViTSwinLayer, EsViTSwinPatchMerging
+from modeling_esvit.swin_attention import EsViTSwinAttention
 from tests.benchmarks.reference_parts import drop_path
 from training.learning.optimizer import freeze_last_layer, group_parameters, set_schedules
 

@@ -13,7 +13,7 @@ import torch
 
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.losses import esvit_loss, update_center
-from modeling_esvit.modeling_esvit import EsViTForPreTrainingOutput
+from modeling_esvit.model_outputs import EsViTForPreTrainingOutput
 from modeling_esvit.projection_head import EsViTProjectionHead
 
 

@@ -10,7 +10,7 @@ import torch
 
 from modeling_esvit.cross_entropy import Method, compute_chunk
 from modeling_esvit.losses import esvit_loss, match_regions, update_center
-from modeling_esvit.modeling_esvit import EsViTForPreTrainingOutput
+from modeling_esvit.model_outputs import EsViTForPreTrainingOutput
 from tests.helpers.golden import load
 
 

@@ -19,7 +19,7 @@ from modeling_esvit.losses import (
     match_regions,
     update_center,
 )
-from modeling_esvit.modeling_esvit import EsViTForPreTrainingOutput
+from modeling_esvit.model_outputs import EsViTForPreTrainingOutput
 
 
 PROTOTYPES, BOTTLENECK, CHANNELS = 30, 6, 8

@@ -9,7 +9,7 @@ from scipy import stats
 from torch.nn import functional as F
 
 from modeling_esvit.losses import LossInputError, esvit_loss
-from modeling_esvit.modeling_esvit import EsViTForPreTrainingOutput
+from modeling_esvit.model_outputs import EsViTForPreTrainingOutput
 from tests.helpers.tiny_runs import read_losses, tiny, train, write_images
 from training.views.draw import CropBox, make_keyed_generator
 from training.views.mixup import Mixing, draw_mixing, draw_mixings, mix
