@@ -304,30 +304,3 @@ def test_absolute_position_embedding_follows_the_image():
         resized = F.interpolate(table.view(1, 12, 12, 8).permute(0, 3, 1, 2), size=(6, 15), mode="bicubic")
         added = other - embed([images(1, 3, 24, 60)])[0]
         torch.testing.assert_close(added, resized.permute(0, 2, 3, 1).flatten(1, 2))
-
-
-# ---- attention implementations ---------------------------------------------------------------------------------------
-
-
-def test_sdpa_equals_eager():
-    batch = images(2, 3, 44, 52).float()
-    results = []
-    for attention in ("sdpa", "eager"):
-        model = build(attention=attention).float()
-        output = model(batch)
-        gradients = torch.autograd.grad(output.last_hidden_state.pow(2).sum(), list(model.parameters()))
-        results.append([output.last_hidden_state, output.pooler_output, *gradients])
-    for sdpa, eager in zip(*results, strict=True):
-        torch.testing.assert_close(sdpa, eager, rtol=1e-4, atol=1e-5 * eager.abs().max().item() + 1e-6)
-
-
-def test_attentions_of_groups():
-    model = build()
-    groups = [images(*shape) for shape in GROUPS]
-    with torch.no_grad():
-        packed = model(groups, output_attentions=True).attentions
-        separate = [model(group, output_attentions=True).attentions for group in groups]
-    for block, weights in enumerate(packed):
-        assert isinstance(weights, tuple) and len(weights) == len(groups)
-        for group, other in zip(weights, separate, strict=True):
-            torch.testing.assert_close(group, other[block], rtol=1e-5, atol=1e-6)
