@@ -236,6 +236,8 @@ def test_command(sandbox, command):
 @pytest.mark.slow
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda text: text.strip().splitlines()[-1][:50])
 def test_snippet(sandbox, snippet):
+    if "torchao" in snippet:  # no part of `dev`: with it, transformers takes longer to import, and warns
+        pytest.importorskip("torchao")
     sandbox.run(["python", "-c", snippet])
 
 
