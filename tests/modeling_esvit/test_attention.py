@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from modeling_esvit import EsViTConfig, EsViTModel, swin
+from modeling_esvit import EsViTConfig, EsViTModel, swin_attention
 from modeling_esvit.attention import attention_function, choose_biased_kernels, eager_attention_forward
 
 
@@ -72,7 +72,7 @@ def test_a_gpu_never_takes_the_kernel_of_cudnn_for_a_bias():
 def test_choosing_kernels_breaks_no_graph(monkeypatch):
     """Compiles the choice of a GPU, forward and backward, once for several passes."""
     kernels = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
-    monkeypatch.setattr(swin, "choose_biased_kernels", lambda query: sdpa_kernel(kernels))
+    monkeypatch.setattr(swin_attention, "choose_biased_kernels", lambda query: sdpa_kernel(kernels))
     sizes = {"image_size": 32, "embed_dim": 8, "depths": [2, 1], "num_heads": [1, 2], "window_size": 4}
     model = EsViTModel(EsViTConfig(**sizes)).train()
     model.set_attn_implementation("sdpa")

@@ -6,6 +6,8 @@ import argparse
 
 import pytest
 
+from modeling_esvit.embed.compiling import add_compile_argument
+from modeling_esvit.images.precision import add_dtype_argument
 from tests.helpers.tiny_runs import write_model
 from training.features.frozen_models import FrozenModelError
 from training.features.model_arguments import add_model_arguments, load_named_model
@@ -14,6 +16,8 @@ from training.features.model_arguments import add_model_arguments, load_named_mo
 def test_the_named_model_is_loaded(tmp_path):
     parser = argparse.ArgumentParser()
     add_model_arguments(parser)
+    add_dtype_argument(parser)
+    add_compile_argument(parser)
     arguments = parser.parse_args([str(write_model(tmp_path)), "--device", "cpu"])
     assert (arguments.revision, arguments.trust_remote_code) == (None, False)
     assert load_named_model(arguments, n_last_blocks=2).settings["n_last_blocks"] == 2
