@@ -38,6 +38,24 @@ CPU_CHUNK_ROWS, CHUNK_ROWS = 256, 4096
 TILE = 4096  # prototypes that are worked on at a time on a CPU, so that the passes over them stay in its cache
 
 
+class Rows(NamedTuple):
+    """Holds the rows of the student and of the teacher that meet, and the prototypes of both.
+
+    Attributes:
+        student_z, teacher_z: `[b, S, D]` and `[b, T, D]`.
+        student_w, teacher_w: Prototypes, `[K, D]`.
+        offset: -c / tau_t, `[K]`.
+        pairs: omega, `[b, S, T]`.
+    """
+
+    student_z: torch.Tensor
+    student_w: torch.Tensor
+    teacher_z: torch.Tensor
+    teacher_w: torch.Tensor
+    offset: torch.Tensor
+    pairs: torch.Tensor
+
+
 class ChunkResult(NamedTuple):
     """Holds what a chunk gives.
 
@@ -126,24 +144,14 @@ def exponentiate(logs: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     return torch.exp(logs, out=torch.empty_like(logs, dtype=dtype))
 
 
-def compute_chunk(
-    student_z: torch.Tensor,
-    student_w: torch.Tensor,
-    teacher_z: torch.Tensor,
-    teacher_w: torch.Tensor,
-    offset: torch.Tensor,
-    pairs: torch.Tensor,
-    needs_entropy: bool,
-) -> ChunkResult:
+def compute_chunk(rows: Rows, needs_entropy: bool) -> ChunkResult:
     """Computes loss and gradients of the images of a chunk from whole rows of logits.
 
     Args:
-        student_z, teacher_z: `[b, S, D]` and `[b, T, D]`, divided by their temperatures.
-        student_w, teacher_w: `[K, D]` in the type of the products.
-        offset: -c / tau_t, `[K]`.
-        pairs: omega, `[b, S, T]`.
+        rows: z are divided by their temperatures, and the prototypes in the type of the products.
         needs_entropy: also return the entropies of p.
     """
+    student_z, student_w, teacher_z, teacher_w, offset, pairs = rows
     dtype = student_w.dtype
     logits = multiply(teacher_z.flatten(0, 1).to(dtype), teacher_w.T).add_(offset)
     log_p = logits.log_softmax(dim=1)
@@ -174,20 +182,12 @@ class Sums(NamedTuple):
     entropy: torch.Tensor
 
 
-def sum_in_chunks(
-    student_z: torch.Tensor,
-    student_w: torch.Tensor,
-    teacher_z: torch.Tensor,
-    teacher_w: torch.Tensor,
-    offset: torch.Tensor,
-    pairs: torch.Tensor,
-    needs_entropy: bool,
-    method: Method,
-) -> Sums:
-    """Sums up chunks of equal size, so that a compiler needs one form of [`compute_chunk`]; see there.
+def sum_in_chunks(rows: Rows, needs_entropy: bool, method: Method) -> Sums:
+    """Sums up chunks of equal size, so that a compiler needs one form of [`compute_chunk`].
 
-    The last chunk is filled up with rows of no weight.
+    z are divided by their temperatures. The last chunk is filled up with rows of no weight.
     """
+    student_z, student_w, teacher_z, teacher_w, offset, pairs = rows
     batch = len(student_z)
     images = max(1, CHUNK_ROWS // student_z.shape[1])
     images = -(-batch // -(-batch // images))
@@ -200,7 +200,7 @@ def sum_in_chunks(
     losses, grads_z, entropies = [], [], []
     grad_w = torch.zeros_like(student_w, dtype=student_z.dtype)
     for z, targets_z, weights in zip(*(x.split(images) for x in (student_z, teacher_z, pairs)), strict=True):
-        result = chunk(z, student_w, targets_z, teacher_w, offset, weights, needs_entropy)
+        result = chunk(Rows(z, student_w, targets_z, teacher_w, offset, weights), needs_entropy)
         grad_w += result.grad_w
         losses.append(result.loss)
         grads_z.append(result.grad_z)
@@ -209,17 +209,9 @@ def sum_in_chunks(
     return Sums(torch.stack(losses).sum(), torch.cat(grads_z)[:batch], grad_w, entropy)
 
 
-def sum_in_tiles(
-    student_z: torch.Tensor,
-    student_w: torch.Tensor,
-    teacher_z: torch.Tensor,
-    teacher_w: torch.Tensor,
-    offset: torch.Tensor,
-    pairs: torch.Tensor,
-    student_temp: float,
-    teacher_temp: float,
-) -> Sums:
+def sum_in_tiles(rows: Rows, student_temp: float, teacher_temp: float) -> Sums:
     """Sums up chunks tile by tile, as suits a CPU. Here z are not divided by their temperatures."""
+    student_z, student_w, teacher_z, teacher_w, offset, pairs = rows
     grad_z, grad_w = torch.empty_like(student_z), torch.empty_like(student_w)
     loss, entropy = student_z.new_zeros(()), student_z.new_zeros(())
     images = min(max(1, CPU_CHUNK_ROWS // student_z.shape[1]), len(student_z))
@@ -277,11 +269,12 @@ class PrototypeCrossEntropy(torch.autograd.Function):
         with torch.autocast(student_z.device.type, enabled=False):
             offset = center / -teacher_temp
             if in_tiles(student_z, method):
-                tensors = (student_z, student_w, teacher_z, teacher_w, offset, pairs)
-                sums = sum_in_tiles(*tensors, student_temp, teacher_temp)
+                rows = Rows(student_z, student_w, teacher_z, teacher_w, offset, pairs)
+                sums = sum_in_tiles(rows, student_temp, teacher_temp)
             else:
-                tensors = (student_z / student_temp, student_w, teacher_z / teacher_temp, teacher_w, offset, pairs)
-                sums = sum_in_chunks(*tensors, needs_entropy, method)
+                scaled_student, scaled_teacher = student_z / student_temp, teacher_z / teacher_temp
+                rows = Rows(scaled_student, student_w, scaled_teacher, teacher_w, offset, pairs)
+                sums = sum_in_chunks(rows, needs_entropy, method)
                 sums = sums._replace(grad_z=sums.grad_z.div_(student_temp))
         ctx.save_for_backward(sums.grad_z, sums.grad_w)
         ctx.mark_non_differentiable(sums.entropy)

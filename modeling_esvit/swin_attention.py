@@ -99,8 +99,14 @@ class EsViTSwinAttention(nn.Module):
             biases: what earlier calls with other parts of the same batch have computed; the rest is added.
             output_attentions: also return the weights of each group `[n * windows, heads, window**2, window**2]`.
         """
-        steps = self.attend_gathered if is_gathered(hidden_states) else self.attend_cut
-        tokens, weights = steps(hidden_states, norm, grids, masks, biases, output_attentions)
+        if is_gathered(hidden_states):
+            additive_masks = [self.additive_mask(grid, masks, biases) for grid in grids]
+            tokens, weights = self.attend_gathered(hidden_states, norm, grids, additive_masks, output_attentions)
+        else:
+            normed = to_autocast_type(norm(hidden_states))
+            bias = self.pad_bias(normed.dtype)
+            window_masks = [self.window_mask(grid, masks, bias) for grid in grids]
+            tokens, weights = self.attend_cut(normed, grids, window_masks, output_attentions)
         hidden_states = self.dropout(self.proj(tokens.view_as(hidden_states)))
         if not output_attentions:
             return hidden_states, None
@@ -120,18 +126,16 @@ class EsViTSwinAttention(nn.Module):
         hidden_states: torch.Tensor,
         norm: TokenFunction,
         grids: list[Grid],
-        masks: ByShape,
-        biases: ByShape,
+        masks: list[torch.Tensor],
         output_attentions: bool,
     ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
         """Gathers the rows of the projected tokens into windows, and back; see [`is_gathered`]."""
         layout = (grids, self.window, self.shift, self.num_heads)
         rows = recompute_inner(self.qkv, self.pad_after(norm, grids), hidden_states).reshape(-1, self.head_dim)
         windows = to_windows(rows, *layout)
-        additive_masks = [self.additive_mask(grid, masks, biases) for grid in grids]
-        sizes = [3 * n * mask.shape[1] * self.window**2 for (n, _, _), mask in zip(grids, additive_masks, strict=True)]
+        sizes = [3 * n * mask.shape[1] * self.window**2 for (n, _, _), mask in zip(grids, masks, strict=True)]
         outputs, weights = [], []
-        for group, (n, _, _), mask in zip(windows.split(sizes), grids, additive_masks, strict=True):
+        for group, (n, _, _), mask in zip(windows.split(sizes), grids, masks, strict=True):
             # Windows join the heads axis: one bias (and mask) per window and head is then broadcast over the images.
             query, key, value = group.view(3, n, mask.shape[1], self.window**2, self.head_dim).unbind(0)
             output, group_weights = self.attend(query, key, value, mask, output_attentions)
@@ -146,21 +150,12 @@ class EsViTSwinAttention(nn.Module):
         return lambda tokens: F.pad(norm(tokens).flatten(0, 1), (0, 0, 0, 1))
 
     def attend_cut(
-        self,
-        hidden_states: torch.Tensor,
-        norm: TokenFunction,
-        grids: list[Grid],
-        masks: ByShape,
-        biases: ByShape,
-        output_attentions: bool,
+        self, normed: torch.Tensor, grids: list[Grid], masks: list[torch.Tensor], output_attentions: bool
     ) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
-        """Cuts the tokens of each group into windows, of whose projections heads are views."""
-        normed = to_autocast_type(norm(hidden_states))
-        bias = self.pad_bias(normed.dtype)
+        """Cuts the normalized tokens of each group into windows, of whose projections heads are views."""
         outputs, weights = [], []
-        for group, grid in zip(split_groups(normed, grids), grids, strict=True):
+        for group, grid, mask in zip(split_groups(normed, grids), grids, masks, strict=True):
             query, key, value = split_heads(self.qkv(cut_windows(group, self.window, self.shift)), self.num_heads)
-            mask = self.window_mask(grid, masks, bias)
             output, group_weights = self.attend(query, key, value, mask, output_attentions)
             outputs.append(join_windows(output.flatten(2), grid, self.window, self.shift))
             weights.append(group_weights)

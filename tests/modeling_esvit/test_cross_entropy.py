@@ -59,9 +59,9 @@ def test_chunks_have_one_size(monkeypatch):
     monkeypatch.setattr(cross_entropy, "CHUNK_ROWS", 3 * STUDENT_ROWS)
     sizes = set()
 
-    def count_images(student_z, *arguments):
-        sizes.add(len(student_z))
-        return compute_chunk(student_z, *arguments)
+    def count_images(rows, needs_entropy):
+        sizes.add(len(rows.student_z))
+        return compute_chunk(rows, needs_entropy)
 
     compute(Method(chunk=count_images))
     assert sizes == {3}

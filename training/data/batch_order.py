@@ -42,6 +42,10 @@ class Lanes:
     batch_size: int
     batches_per_step: int = 1
 
+    @property
+    def images_per_step(self) -> int:
+        return self.number * self.batch_size * self.batches_per_step
+
     def locate(self, positions: range) -> "Iterator[LanePart]":
         """Yields where the images at these positions of an epoch are, in their order."""
         start = positions.start

@@ -18,8 +18,7 @@ class Plan:
     Attributes:
         num_images: Number of images of the data.
         world_size: Number of processes.
-        global_batch: Images that all processes take for one step.
-        lanes: How a stream is dealt out: a lane for each process that began the run.
+        lanes: How a stream is dealt out: a lane for each process that began the run. They know the images of a step.
         last_step: Step at which this run stops: `num_steps`, or `max_steps` if that is less.
         lr, weight_decay, momentum: `[num_steps]`, float64.
         teacher_temp: `[epochs]`, float64.
@@ -27,7 +26,6 @@ class Plan:
 
     num_images: int
     world_size: int
-    global_batch: int
     lanes: Lanes
     steps_per_epoch: int
     num_steps: int
@@ -66,7 +64,6 @@ def make_plan(options: PretrainOptions, num_images: int, world_size: int, lanes:
     return Plan(
         num_images=num_images,
         world_size=world_size,
-        global_batch=per_process * world_size,
         lanes=lanes or Lanes(world_size, options.batch_size, options.gradient_accumulation_steps),
         steps_per_epoch=steps,
         num_steps=num_steps,
@@ -87,8 +84,8 @@ def describe_plan(options: PretrainOptions, plan: Plan) -> list[str]:
     stopping = f", stopping at {plan.last_step}" if plan.last_step < plan.num_steps else ""
     return [
         f"images a step    = {options.batch_size} a process x {plan.world_size} processes x "
-        f"{options.gradient_accumulation_steps} accumulated = {plan.global_batch}, each in {crops} crops",
-        f"peak lr          = {options.lr:g} x {plan.global_batch} / 256 = {plan.peak_lr:.3g}",
-        f"steps an epoch   = floor({plan.num_images} images / {plan.global_batch}) = {plan.steps_per_epoch}",
+        f"{options.gradient_accumulation_steps} accumulated = {plan.lanes.images_per_step}, each in {crops} crops",
+        f"peak lr          = {options.lr:g} x {plan.lanes.images_per_step} / 256 = {plan.peak_lr:.3g}",
+        f"steps an epoch   = floor({plan.num_images} images / {plan.lanes.images_per_step}) = {plan.steps_per_epoch}",
         f"steps            = {options.epochs} epochs x {plan.steps_per_epoch} = {plan.num_steps}{stopping}",
     ]

@@ -7,12 +7,15 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
+def list_batch_norms(model: nn.Module) -> list[nn.Module]:
+    return [module for module in model.modules() if isinstance(module, _BatchNorm)]
+
+
 class RunningStatistics:
     """Holds the running statistics of all BatchNorms of some models, on their devices. Without any, does nothing."""
 
     def __init__(self, *models: nn.Module):
-        norms = [module for model in models for module in model.modules() if isinstance(module, _BatchNorm)]
-        self.buffers = [buffer for norm in norms for buffer in norm.buffers()]
+        self.buffers = [buffer for model in models for norm in list_batch_norms(model) for buffer in norm.buffers()]
         self.kept = [buffer.clone() for buffer in self.buffers]
 
     @torch.no_grad()

@@ -169,11 +169,10 @@ def describe_model(options: dict[str, Any]) -> str:
 def describe_training(source: Source) -> str:
     if not source.options:
         return "This repository does not record how the model was trained."
-    processes = source.processes or 1
-    shares = processes * source.options["batch_size"] * source.options["gradient_accumulation_steps"]
-    images = source.images_per_step or shares
-    where = f", in {processes} processes" if processes > 1 else ""
-    steps = "" if source.step is None else f"{source.step} steps of {images} images{where}. "
+    steps = ""
+    if source.step is not None:
+        where = f", in {source.processes} processes" if source.processes != 1 else ""
+        steps = f"{source.step} steps of {source.images_per_step} images{where}. "
     return f"Pretrained on images without labels. {steps}These are the main options; `{OPTIONS}` has all:"
 
 

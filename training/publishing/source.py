@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds the model to publish, in a run or in a model folder, with everything that is known of its training."""
 
-import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,8 @@ from modeling_esvit.modeling_esvit import PRETRAINING_INDEX
 from training.evaluation.public_names import make_public_name
 from training.monitoring.monitor import parse_record
 from training.options.pretrain_options import FREE_TO_CHANGE
-from training.state.checkpoint_folders import PROGRESS
-from training.state.files import read_json
+from training.state.checkpoint_folders import is_complete
+from training.state.checkpoints import read_progress
 
 
 CHECKPOINTS = ("final", "best", "last")
@@ -97,16 +96,14 @@ def find_model_of_run(run: Path, checkpoint: str | None) -> Source:
     if chosen not in available:
         known = f"it has {' and '.join(available)}" if available else "it has none yet"
         raise SourceError(f"The run {run} has no {chosen or 'finished'} model; {known}.")
-    progress = read_progress(run / "checkpoints" / ("last" if chosen == "final" else chosen))
-    step = progress.get("step")
-    records = [record for record in read_log(run / "log.jsonl") if step is None or record["step"] <= step]
-    options, processes = read_options(run / "options.yaml"), progress.get("world_size")
-    return Source(folders[chosen], options, records, step, processes, count_images_per_step(progress))
-
-
-def count_images_per_step(progress: dict[str, Any]) -> int | None:
-    """Returns the images of each step, or None where no checkpoint says it: see `Lanes`."""
-    return math.prod(progress["lanes"].values()) if "lanes" in progress else None
+    source = Source(folders[chosen], read_options(run / "options.yaml"), read_log(run / "log.jsonl"))
+    checkpoint = run / "checkpoints" / ("last" if chosen == "final" else chosen)
+    if not is_complete(checkpoint):  # somebody deleted the checkpoints of a finished run
+        return source
+    progress = read_progress(checkpoint)
+    records = [record for record in source.records if record["step"] <= progress.step]
+    images = progress.lanes.images_per_step
+    return replace(source, records=records, step=progress.step, processes=progress.world_size, images_per_step=images)
 
 
 def read_options(file: Path) -> dict[str, Any]:
@@ -128,11 +125,6 @@ def read_log(log: Path) -> list[dict[str, Any]]:
     """Returns the whole lines of a log; a killed process may have left half of the last."""
     lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
     return [values for line in lines if (values := parse_record(line)) is not None]
-
-
-def read_progress(checkpoint: Path) -> dict[str, Any]:
-    """Returns how far the run was; empty if its checkpoints were deleted."""
-    return read_json(checkpoint / PROGRESS) or {}
 
 
 def load_model(folder: Path) -> EsViTForPreTraining | EsViTModel:

@@ -171,14 +171,11 @@ def examine_run(options: PretrainOptions) -> Examination:
 
 def find_start(examined: Examination) -> None:
     """Finds the checkpoint or the weights to start from, and makes the plan."""
-    problems, accelerator, source, options = (
-        *(examined.problems, examined.accelerator, examined.source),
-        examined.options,
-    )
-    checkpoints = Checkpoints(options.output_dir, options.keep_checkpoints, accelerator)
+    problems, options = examined.problems, examined.options
+    checkpoints = Checkpoints(options.output_dir, options.keep_checkpoints, examined.accelerator)
     writable = not any(isinstance(problem, UnwritableCheckpointError) for problem in problems)
     # All processes answer each question: some of what follows they do together.
-    if all(gather_object([source is not None and not options.problems() and writable])):
+    if all(gather_object([examined.source is not None and not options.problems() and writable])):
         with problems.collect():
             examined.found = checkpoints.latest()
     with problems.collect():
@@ -239,7 +236,7 @@ def describe_run(run: CheckedRun | Examination, parameters: int) -> str:
         lines += describe_plan(options, plan)
         if isinstance(run.source, ShardStream):
             lanes = plan.lanes.number
-            lines.append(run.source.describe(plan.steps_per_epoch * plan.global_batch // lanes, lanes))
+            lines.append(run.source.describe(plan.steps_per_epoch * plan.lanes.images_per_step // lanes, lanes))
     lines.append(f"device           = {device}")
     lines.append(f"precision        = {run.precision.describe(options, device)}")
     workers, cores = count_workers(options.num_workers), count_cores()

@@ -21,7 +21,7 @@ from training.data.workers import count_workers
 from training.evaluation.knn import evaluate_knn
 from training.learning.init_from import initialise
 from training.learning.networks import Networks, build_loader
-from training.learning.running_statistics import RunningStatistics
+from training.learning.running_statistics import list_batch_norms
 from training.monitoring.collapse import CollapseWatch
 from training.monitoring.monitor import Monitor, StepOutcome
 from training.monitoring.next_commands import publish_command, resume_command
@@ -89,7 +89,7 @@ class Session(AbstractContextManager):
             accelerator,
             options.output_dir,
             log_every=options.log_every,
-            images_per_step=self.plan.global_batch,
+            images_per_step=self.plan.lanes.images_per_step,
             step=self.first_step,
             last_step=self.plan.last_step,
             watch=self.make_watch(),
@@ -131,9 +131,9 @@ class Session(AbstractContextManager):
             return ""
         drawn = ["stochastic depth"] * (self.networks.student.config.drop_path_rate > 0)
         drawn += ["partners of mixup and CutMix"] * bool(options.mixup or options.cutmix)
-        drawn += ["statistics of BatchNorm"] * bool(RunningStatistics(self.networks.student).buffers)
+        drawn += ["statistics of BatchNorm"] * bool(list_batch_norms(self.networks.student))
         return (
-            f"The {progress.images_per_step} images of a step are now {processes} processes x batch_size "
+            f"The {progress.lanes.images_per_step} images of a step are now {processes} processes x batch_size "
             f"{options.batch_size} x {options.gradient_accumulation_steps} accumulated (before: {before[0]} processes "
             f"with {before[1]}). Images and views of each step stay the same; {' and '.join(drawn) or 'only rounding'} "
             "will differ."

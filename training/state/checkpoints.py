@@ -54,10 +54,6 @@ class Progress:
     options: dict[str, Any]
     lanes: Lanes
 
-    @property
-    def images_per_step(self) -> int:
-        return self.lanes.number * self.lanes.batch_size * self.lanes.batches_per_step
-
 
 def share_step(options: PretrainOptions, progress: Progress, world_size: int) -> PretrainOptions:
     """Returns the options with which so many processes give each step of a continued run the images that it had.
@@ -70,12 +66,13 @@ def share_step(options: PretrainOptions, progress: Progress, world_size: int) ->
     """
     if any(progress.options[name] != getattr(options, name) for name in SHARES_OF_A_STEP):
         return options
-    batches, rest = divmod(progress.images_per_step, options.batch_size * world_size)
+    images = progress.lanes.images_per_step
+    batches, rest = divmod(images, options.batch_size * world_size)
     if rest:
         raise ResumeError(
-            f"A step of this run has {progress.images_per_step} images, and {world_size} processes with --batch_size "
+            f"A step of this run has {images} images, and {world_size} processes with --batch_size "
             f"{options.batch_size} cannot share them evenly. Give a --batch_size and --gradient_accumulation_steps "
-            f"with {world_size} x batch_size x gradient_accumulation_steps = {progress.images_per_step}."
+            f"with {world_size} x batch_size x gradient_accumulation_steps = {images}."
         )
     return replace(options, gradient_accumulation_steps=batches)
 
@@ -211,10 +208,11 @@ class Checkpoints:
             for name, (there, here) in options.differences(progress.options).items()
         ]
         processes = self.accelerator.num_processes
-        images = processes * options.batch_size * options.gradient_accumulation_steps
-        if progress.images_per_step != images:
+        before = progress.lanes.images_per_step
+        images = Lanes(processes, options.batch_size, options.gradient_accumulation_steps).images_per_step
+        if before != images:
             changed.append(
-                f"images a step were {progress.images_per_step} and are {images} ({processes} processes x batch_size "
+                f"images a step were {before} and are {images} ({processes} processes x batch_size "
                 f"{options.batch_size} x gradient_accumulation_steps {options.gradient_accumulation_steps})"
             )
         elif progress.steps_per_epoch != steps_per_epoch:
@@ -269,6 +267,11 @@ def load_weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def read_progress(folder: Path) -> Progress:
+    """Returns how far a run was at a complete checkpoint.
+
+    Raises:
+        ResumeError: The checkpoint is damaged.
+    """
     try:
         values = json.loads((folder / PROGRESS).read_text())
         # A checkpoint of an earlier version does not say its lanes: each process had its own.

@@ -13,7 +13,7 @@ def test_steps_and_schedules():
     given = "--epochs 4 --warmup_epochs 1 --warmup_teacher_temp_epochs 2 --batch_size 8 --gradient_accumulation_steps 2"
     options = parse_options(f"{given} --lr 0.001 --max_steps 5".split())
     plan = make_plan(options, num_images=100, world_size=3)
-    assert (plan.global_batch, plan.steps_per_epoch, plan.num_steps, plan.last_step) == (48, 2, 8, 5)
+    assert (plan.lanes.images_per_step, plan.steps_per_epoch, plan.num_steps, plan.last_step) == (48, 2, 8, 5)
     assert plan.peak_lr == pytest.approx(0.001 * 48 / 256) == plan.lr.max()
     assert len(plan.lr) == len(plan.weight_decay) == len(plan.momentum) == 8 and len(plan.teacher_temp) == 4
     assert plan.values(5)["epoch"] == plan.epoch(5) == 2 and plan.values(5)["lr"] == plan.lr[5]
