@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from modeling_esvit.errors import EsViTError
 from training.features.frozen_models import find_training_view, load_frozen
-from training.features.regions import region_side
+from training.features.regions import compute_region_side
 from training.features.single_image import check_picture
 from training.figures.matching import draw_matches
 from training.matching.measures import compute_centres
@@ -71,7 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         model = load_frozen(options.model)
         (height, _), mean, std = find_training_view(model)
-        size = tuple(options.size) if options.size else choose_size(region_side(model.model, height))
+        size = tuple(options.size) if options.size else choose_size(compute_region_side(model.model, height))
         found = match_stereo(model.model, size=size, image_mean=mean, image_std=std)
         summary = describe(found.score())
         save_figure(draw(found, summary, count=options.lines), options.output)

@@ -24,7 +24,7 @@ from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import Record, decode
 from modeling_esvit.losses import match_regions
 from training.features.frozen_models import find_training_view, load_frozen
-from training.features.regions import Grid, even_grid, region_features, region_side
+from training.features.regions import Grid, compute_region_features, compute_region_side, find_even_grid
 from training.features.single_image import check_picture
 from training.matching.measures import select_apart
 from training.matching.stereo import make_pixel_values
@@ -95,14 +95,16 @@ def main(arguments: list[str] | None = None) -> None:
         model = load_frozen(options.model)
         (side, _), mean, std = find_training_view(model)
         images = [decode(Record(path, None, path)) for path in (options.left, options.right)]
-        stride = region_side(model.model, side)
+        stride = compute_region_side(model.model, side)
         sizes = [round_size(image, options.size, stride) for image in images]
         views = [make_pixel_values(image, size, mean, std) for image, size in zip(images, sizes, strict=True)]
-        (left, left_places), (right, right_places) = (region_features(model.model, view[None]) for view in views)
+        (left, left_places), (right, right_places) = (
+            compute_region_features(model.model, view[None]) for view in views
+        )
         ours, theirs, similarity = match_mutually(left[0].cpu(), right[0].cpu())
         drawn = select_apart(ours, left_places.grid[1], options.count, options.apart)
         pairs = list(zip(ours[drawn].tolist(), theirs[drawn].tolist(), strict=True))
-        save_figure(draw(images, [even_grid(left_places), even_grid(right_places)], pairs), options.output)
+        save_figure(draw(images, [find_even_grid(left_places), find_even_grid(right_places)], pairs), options.output)
     except (EsViTError, OSError) as error:
         sys.exit(f"error: {error}")
     print(f"{len(ours)} of {left.shape[1]} regions and their matches choose each other; the most similar {len(pairs)}, "

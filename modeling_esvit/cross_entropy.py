@@ -86,7 +86,7 @@ class Method:
     product_type: torch.dtype | None = None
 
 
-def prototype_tiles(weight: torch.Tensor) -> list[slice]:
+def cut_prototypes(weight: torch.Tensor) -> list[slice]:
     """Cuts the K prototypes into parts that fit into a CPU's cache."""
     return [slice(start, start + TILE) for start in range(0, len(weight), TILE)]
 
@@ -109,7 +109,7 @@ def softmax_over_prototypes(
     """
     exponentials = memory[: len(weight) * len(scaled_z)].view(len(weight), len(scaled_z))
     peaks, sums, moments = [], [], []
-    for tile in prototype_tiles(weight):
+    for tile in cut_prototypes(weight):
         if offset is None:
             logits = weight[tile] @ scaled_z.T
         else:
@@ -229,7 +229,7 @@ def sum_in_tiles(rows: Rows, student_temp: float, teacher_temp: float) -> Sums:
         row_weight = omega.sum(dim=0)
         q_scale *= row_weight
         pulled = torch.zeros_like(scaled_z)  # W_s^T g
-        for index, tile in enumerate(prototype_tiles(student_w)):
+        for index, tile in enumerate(cut_prototypes(student_w)):
             g[tile].mul_(q_scale[index]).addmm_(p[tile], p_scale[index, :, None] * omega, alpha=-1)
             pulled.addmm_(g[tile].T, student_w[tile])
             # Written, not added, by the first chunk: zeros would be a pass of their own over K x D entries.

@@ -131,7 +131,7 @@ def pair_regions(
     return pairs.scatter_(2, matches, weights.expand(batch, -1, -1))
 
 
-def crop_layout(groups: list[torch.Tensor], batch: int, region_grid) -> list[tuple[int, int]]:
+def make_crop_layout(groups: list[torch.Tensor], batch: int, region_grid) -> list[tuple[int, int]]:
     """Returns (crops, regions of a crop) for each group of images `[crops * batch, 3, h, w]`.
 
     A group may hold no crops. `region_grid` is that of [`EsViTConfig`].
@@ -184,7 +184,7 @@ def esvit_loss(
     Args:
         student: Output for all n crops, in the groups that `layout` describes.
         teacher: Output for the two global crops.
-        layout: See [`crop_layout`]. Any number of groups, of any number of crops, of any shape.
+        layout: See [`make_crop_layout`]. Any number of groups, of any number of crops, of any shape.
         view_center, region_center: Centres c of the teacher's logits, `[K]`.
         teacher_temp, student_temp: Temperatures tau_t and tau_s.
         mixing: For mixup, the share `[n]` of image i in the student's crop of it; the rest is of image B - 1 - i. Only
@@ -266,4 +266,12 @@ def update_center(
     update.finish()
 
 
-__all__ = ["CenterUpdate", "EsViTLoss", "LossInputError", "crop_layout", "esvit_loss", "match_regions", "update_center"]
+__all__ = [
+    "CenterUpdate",
+    "EsViTLoss",
+    "LossInputError",
+    "esvit_loss",
+    "make_crop_layout",
+    "match_regions",
+    "update_center",
+]

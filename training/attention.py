@@ -58,22 +58,24 @@ class HeadMaps(NamedTuple):
     lost: float
 
 
-def head_maps(number: int, block: BlockAttention, of: str, point: Point) -> HeadMaps:
+def select_head_maps(number: int, block: BlockAttention, of: str, point: Point) -> HeadMaps:
     """Returns the maps of the only image of a batch; `point` in pixels of what the model saw."""
     if of == "received":
         tokens = block.received()[0]
-        return HeadMaps(number, block, tokens, entropy_bits(normalise(tokens).flatten(1)), lost_share(tokens))
+        entropies = compute_entropy_bits(normalise(tokens).flatten(1))
+        return HeadMaps(number, block, tokens, entropies, compute_lost_share(tokens))
     found = block.global_map() if of == "class" else block.query_map(*point)
     elsewhere = torch.cat([found.to_global[0], found.to_padding[0, :, None]], dim=1)
     everything = torch.cat([found.tokens[0].flatten(1), elsewhere], dim=1)
-    return HeadMaps(number, block, found.tokens[0], entropy_bits(everything), lost_share(found.tokens[0]))
+    tokens = found.tokens[0]
+    return HeadMaps(number, block, tokens, compute_entropy_bits(everything), compute_lost_share(tokens))
 
 
-def entropy_bits(weights: Tensor) -> Tensor:
+def compute_entropy_bits(weights: Tensor) -> Tensor:
     return torch.special.entr(weights).sum(dim=-1) / math.log(2)
 
 
-def lost_share(tokens: Tensor) -> float:
+def compute_lost_share(tokens: Tensor) -> float:
     return max(1 - tokens.sum(dim=(1, 2)).mean().item(), 0.0)
 
 
@@ -100,7 +102,7 @@ def draw(image: Image.Image, maps: list[HeadMaps], *, point: Point | None, mass:
     figure = Figure(figsize=(side * columns, sum(heights)), layout="constrained")
     parts = figure.subfigures(len(maps), 1, height_ratios=heights, squeeze=False)[:, 0]
     for part, each, count in zip(parts, maps, rows, strict=True):
-        part.suptitle(title(each), fontsize=10)
+        part.suptitle(make_title(each), fontsize=10)
         axes = part.subplots(count, columns, squeeze=False)
         for cell in axes.flat:
             cell.axis("off")
@@ -114,7 +116,7 @@ def draw(image: Image.Image, maps: list[HeadMaps], *, point: Point | None, mass:
     return figure
 
 
-def title(maps: HeadMaps) -> str:
+def make_title(maps: HeadMaps) -> str:
     rows, columns = maps.block.places.grid
     lost = f", {maps.lost:.0%} of the attention is outside of the image" if maps.lost >= 0.005 else ""
     return f"block {maps.number}, {rows} x {columns} tokens{lost}"
@@ -174,12 +176,12 @@ def main(arguments: list[str] | None = None) -> None:
     point = scale_point(options.query, image, (pixels.shape[2], pixels.shape[3]))
     blocks = block_attentions(vision.model, pixels)
     numbers = choose_blocks(options.blocks, len(blocks))
-    maps = [head_maps(number, blocks[number - 1], options.of, point) for number in numbers]
+    maps = [select_head_maps(number, blocks[number - 1], options.of, point) for number in numbers]
     seen = image.resize((pixels.shape[3], pixels.shape[2]), Image.Resampling.BICUBIC)
     marked = point if options.of == "query" else None
     save_figure(draw(seen, maps, point=marked, mass=options.mass, sort=options.sort), options.output)
     for each in maps:
-        print(f"{title(each)}: {each.bits.mean():.2f} bits, the mean of {len(each.bits)} heads")
+        print(f"{make_title(each)}: {each.bits.mean():.2f} bits, the mean of {len(each.bits)} heads")
     print(options.output)
 
 

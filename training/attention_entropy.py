@@ -73,7 +73,7 @@ def measure_block(block: BlockAttention) -> BlockEntropies:
     return BlockEntropies(block.places.grid, block.parts[0].keys.shape[1], block.entropy().double().cpu())
 
 
-def attention_entropies(
+def compute_attention_entropies(
     model: Any, batches: Iterator[Tensor], after_batch: Callable[[int], object] = lambda count: None
 ) -> list[BlockEntropies]:
     """Returns the entropies of each block, for batches of pixel values `[B, 3, H, W]` of one size.
@@ -121,7 +121,7 @@ def merge_shares(shares: list[list[BlockEntropies]]) -> list[BlockEntropies]:
     return [BlockEntropies(each[0].grid, each[0].keys, torch.cat([one.bits for one in each])) for each in blocks]
 
 
-def table(rows: list[dict[str, Any]]) -> str:
+def render_table(rows: list[dict[str, Any]]) -> str:
     """Returns the rows as a table in Markdown."""
     lines = []
     for row in rows:
@@ -163,7 +163,7 @@ def measure(vision: VisionModel, images: Images, batch_size: int, threads: int) 
     own = range(len(images))[state.process_index :: state.num_processes]
     with tqdm(desc="attention", total=len(own), unit="image", disable=not state.is_main_process) as bar:
         batches = read_batches(vision, images, own, batch_size, threads, unreadable)
-        found = merge_shares(gather_object([attention_entropies(vision.model, batches, bar.update)]))
+        found = merge_shares(gather_object([compute_attention_entropies(vision.model, batches, bar.update)]))
     reasons = gather_object(list(unreadable.values()))
     if not found:
         raise EmptySourceError(f"none of the {len(images)} images can be read: {reasons[0]}")
@@ -200,7 +200,7 @@ def write(model: str, images: list[str], result: dict[str, Any], output: Path) -
     title = f"Attention entropy of {model}, {result['images']} images"
     if result["unreadable"]:
         title += f" ({len(result['unreadable'])} could not be read)"
-    text = table(result["blocks"])
+    text = render_table(result["blocks"])
     output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, json.dumps({"model": model, "data": images, **result}, indent=2) + "\n")
     write_text(output.with_suffix(".md"), f"# {title}\n\n{text}\n")

@@ -93,7 +93,7 @@ def choose_side(model: FrozenModel, given: int | None) -> int:
     return given or height
 
 
-def picture(model: FrozenModel, source: ImageSource, measured: Measured) -> Figure:
+def draw_picture(model: FrozenModel, source: ImageSource, measured: Measured) -> Figure:
     """Draws the top matches in a few images."""
     loaded = pick_images(PairImages(source, measured))
     kinds = zip(measured.pairs, zip(*(image.pixels for image in loaded), strict=True), strict=True)
@@ -107,7 +107,7 @@ def open_images(arguments: argparse.Namespace, model: FrozenModel) -> tuple[Imag
     return source, Measured(pairs, choose_side(model, arguments.image_size), arguments.seed, arguments.batch_size)
 
 
-def table(result: dict[str, Any]) -> str:
+def render_table(result: dict[str, Any]) -> str:
     """Writes the result as Markdown."""
     lines = []
     if "images" in result:
@@ -115,7 +115,7 @@ def table(result: dict[str, Any]) -> str:
         lines += [f"{result['images']} images of {result['image_size']} px, {height} x {width} regions.", ""]
     rows = make_mirrored_rows(result[MIRRORED]) if MIRRORED in result else []
     for name in list_position_measures(result):
-        rows += position_rows(name, result[name])
+        rows += list_position_rows(name, result[name])
     return "\n".join([*lines, *format_table(["measure", "", "at random", "best possible"], rows)])
 
 
@@ -138,7 +138,7 @@ def make_mirrored_rows(result: dict[str, float | None]) -> list[list[str]]:
     ]
 
 
-def position_rows(name: str, result: dict[str, float | None]) -> list[list[str]]:
+def list_position_rows(name: str, result: dict[str, float | None]) -> list[list[str]]:
     def row(what: str, key: str, form: str) -> list[str]:
         return [
             f"{name}: {what}",
@@ -189,11 +189,11 @@ def correspondence_command() -> None:
     if state.is_main_process:
         if STEREO in arguments.measures:
             result[STEREO] = replace_nan(measure_stereo(model, arguments.stereo_size and tuple(arguments.stereo_size)))
-        write_result(result, title, table(result), output, make_values(result))
+        write_result(result, title, render_table(result), output, make_values(result))
         if output is not None:
             write_curves(result, output)
         if output is not None and images is not None and parts is not None:
-            save_figure(picture(model, *images), output.with_suffix(".png"))
+            save_figure(draw_picture(model, *images), output.with_suffix(".png"))
             parts.delete()
     state.destroy_process_group()
 

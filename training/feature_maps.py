@@ -105,7 +105,7 @@ def find_neighbours(bank: FeatureBank, queries: Tensor, count: int) -> tuple[Ten
     return similarity[~itself].view(shape), rows[~itself].view(shape)
 
 
-def class_name(bank: FeatureBank, label: int) -> str:
+def name_class(bank: FeatureBank, label: int) -> str:
     return str(label) if bank.class_names is None else bank.class_names[label]
 
 
@@ -120,7 +120,7 @@ def draw_map(points: np.ndarray, labels: Tensor, bank: FeatureBank, title: str) 
         colour = colours(number) if few else colours(number / len(classes))
         marker = "os^D"[number % 4]
         x, y = points[own].T
-        axes.scatter(x, y, s=14, color=[colour], marker=marker, label=class_name(bank, label), linewidths=0)
+        axes.scatter(x, y, s=14, color=[colour], marker=marker, label=name_class(bank, label), linewidths=0)
     axes.set(xticks=[], yticks=[])
     axes.set_title(title, fontsize="medium", wrap=True)
     if few:
@@ -128,7 +128,7 @@ def draw_map(points: np.ndarray, labels: Tensor, bank: FeatureBank, title: str) 
     return figure
 
 
-def thumbnail(images: LabelledImages, name: str, row: int) -> Image.Image:
+def read_thumbnail(images: LabelledImages, name: str, row: int) -> Image.Image:
     """Returns the image of a row of the bank, which lacks those before it that could not be read."""
     index = next(index for index in range(row, len(images)) if images.name(index) == name)
     picture = decode(images.source.read(next(images.items(range(index, index + 1)))))
@@ -143,9 +143,9 @@ def draw_neighbours(
     figure = Figure(figsize=(1.5 * (rows.shape[1] + 1), 1.75 * len(queries)), layout="constrained")
     grid = figure.subplots(len(queries), rows.shape[1] + 1, squeeze=False)
     for cells, query, scores, found in zip(grid, queries.tolist(), similarity.tolist(), rows.tolist(), strict=True):
-        titles = [class_name(bank, int(bank.labels[query])), *(f"{score:.2f}" for score in scores)]
+        titles = [name_class(bank, int(bank.labels[query])), *(f"{score:.2f}" for score in scores)]
         for cell, row, title in zip(cells, [query, *found], titles, strict=True):
-            cell.imshow(thumbnail(images, bank.names[row], row))
+            cell.imshow(read_thumbnail(images, bank.names[row], row))
             cell.set(xticks=[], yticks=[])
             cell.set_title(title, fontsize=8, fontweight="bold" if row == query else "normal")
             same = bank.labels[row] == bank.labels[query]
@@ -164,7 +164,7 @@ def make_maps(options: argparse.Namespace, bank: FeatureBank, source: ImageSourc
     )
     save_figure(draw_map(points, labels, bank, title), options.output_dir / "map.png")
     rows = [
-        {"name": bank.names[row], "class": class_name(bank, label), "x": float(x), "y": float(y)}
+        {"name": bank.names[row], "class": name_class(bank, label), "x": float(x), "y": float(y)}
         for row, label, (x, y) in zip(chosen.tolist(), labels.tolist(), points, strict=True)
     ]
     write_text(options.output_dir / "map.json", json.dumps(rows, indent=1) + "\n")

@@ -7,12 +7,13 @@
     torchrun --nproc_per_node 8 training/pretrain.py --data imagenet/train --mixed_precision bf16
     python training/pretrain.py --help
 
-A student sees all crops of an image, a teacher the two global ones. The student learns to give each of its views, and
-each region of each view, the distribution over prototypes that the teacher gives to the other views; the teacher is a
-moving average of the student. The same command again continues a stopped run. The result is the model folder
-OUTPUT_DIR/teacher. In Python, `pretrain(data="photographs", output_dir="runs/mine")` does the same.
+A student sees all crops of an image, a teacher the two global ones. The student learns to give each of its views the
+distribution over prototypes that the teacher gives to another, global view, and each of its regions that of the most
+similar region there. The teacher is an exponential moving average (EMA) of the student. The same command again
+continues a stopped run. The result is the model folder OUTPUT_DIR/teacher. In Python,
+`pretrain(data="photographs", output_dir="runs/mine")` does the same.
 
-This file is the algorithm. What surrounds it, from the first check to the last word, is in `run/`; the losses are in
+This file is the algorithm. Checks, checkpoints, logging and evaluation are in `run/`, and the losses in
 `modeling_esvit/losses.py`.
 """
 
@@ -23,7 +24,7 @@ from typing import Any
 import torch
 
 from modeling_esvit import losses
-from modeling_esvit.losses import CenterUpdate, EsViTLoss, crop_layout
+from modeling_esvit.losses import CenterUpdate, EsViTLoss, make_crop_layout
 from modeling_esvit.model_outputs import EsViTForPreTrainingOutput
 from training.data.loader import Batch
 from training.learning.networks import STATIC, choose_loss_method, is_compiled, prepare_networks
@@ -58,7 +59,7 @@ class Pretraining:
     """
 
     def __init__(self, options: PretrainOptions, checked: CheckedRun | None = None):
-        """Checks everything that the run needs, unless it is `checked` already, and builds the networks.
+        """Checks everything that the run needs, unless `checked` is given, and builds the networks.
 
         Raises:
             EsViTError: Something that a user can put right.
@@ -95,46 +96,46 @@ class Pretraining:
     def train_step(self, batches: list[Batch], step: int) -> StepOutcome:
         """Updates student, centres and teacher once, from `gradient_accumulation_steps` batches.
 
-        If a loss or a gradient is not finite, on any process, all stay as they were. The flag for it stays on the
-        device: nothing in a step waits for the device.
+        If a loss or a gradient is not finite, on any process, nothing is updated. The flag for it is never read on the
+        host, so a step never waits for the device.
         """
         epoch = self.plan.epoch(step)
         set_schedules(self.optimizer, self.plan.lr[step], self.plan.weight_decay[step])
         self.switch_attention_mode(epoch)
         self.running_statistics.keep()
-        centers = self.begin_center_updates()
+        center_updates = self.begin_center_updates()
         values, embeddings = [], []
         for batch in batches:
             with self.accelerator.accumulate(self.wrapped):
-                loss, targets = self.compute_loss(batch, epoch)
-                for task, center in centers.items():
-                    center.add(targets[f"{task}_embeddings"], targets[f"{task}_prototypes"])
+                loss, teacher_output = self.compute_loss(batch, epoch)
+                for task, update in center_updates.items():
+                    update.add(teacher_output[f"{task}_embeddings"], teacher_output[f"{task}_prototypes"])
                     if batch is batches[-1]:
-                        center.start()  # the sum over processes, beside the backward pass
+                        update.start()  # the sum over processes, beside the backward pass
                 self.accelerator.backward(loss.loss)
             values.append(loss.values())
-            embeddings.append(targets.view_embeddings)
+            embeddings.append(teacher_output.view_embeddings)
         skip = flag_non_finite([each["loss"] for each in values], self.prepare_gradients(epoch))
         apply_gradients(self.optimizer, skip, self.accelerator.scaler)
         self.optimizer.zero_grad()
-        for center in centers.values():
-            center.finish(skip)
+        for update in center_updates.values():
+            update.finish(skip)
         self.running_statistics.restore(skip)
         update_teacher(self.teacher, self.student, self.plan.momentum[step], skip)
         return StepOutcome(values, embeddings, [batch.positions for batch in batches], skip)
 
     def compute_loss(self, batch: Batch, epoch: int) -> tuple[EsViTLoss, EsViTForPreTrainingOutput]:
-        """Returns the view and region loss of one batch, and the teacher's output, which the centres follow."""
+        """Returns the view and region loss of one batch, and the teacher's output, which updates the centres."""
         options = self.options
         views = self.make_views(batch)
         with torch.no_grad(), self.accelerator.autocast():
-            teacher = self.teacher(views[:1])  # the two global crops
+            teacher_output = self.teacher(views[:1])  # the two global crops
         views, mixing = self.mix_views(views, batch, epoch)
-        student = self.wrapped(views)  # all crops
-        loss = losses.esvit_loss(
-            student,
-            teacher,
-            crop_layout(views, len(batch.positions), self.student.config.region_grid),
+        student_output = self.wrapped(views)  # all crops
+        loss = losses.esvit_loss(  # centres and sharpens the teacher's logits, and takes the softmax of both
+            student_output,
+            teacher_output,
+            make_crop_layout(views, len(batch.positions), self.student.config.region_grid),
             view_center=self.teacher.view_center,
             region_center=self.teacher.region_center,
             teacher_temp=self.plan.teacher_temp[epoch],  # tau_t
@@ -143,7 +144,7 @@ class Pretraining:
             method=self.loss_method,
             **options.loss_weights(),
         )
-        return loss, teacher
+        return loss, teacher_output
 
     def make_views(self, batch: Batch) -> list[torch.Tensor]:
         """Moves the crops of a batch to the device, in groups `[crops * B, 3, h, w]`, augmented and normalised.
@@ -169,13 +170,16 @@ class Pretraining:
         return mix(views, mixings, len(batch.positions))
 
     def begin_center_updates(self) -> dict[str, CenterUpdate]:
-        """Returns an update of the centre of each task. Every loss of the step still uses the old centres."""
+        """Starts an update of the centre of each task. The losses of this step still use the old centres."""
         centers = {"view": self.teacher.view_center, "region": self.teacher.region_center}
         momentum = self.options.center_momentum
         return {task: CenterUpdate(center, momentum) for task, center in centers.items() if center is not None}
 
     def prepare_gradients(self, epoch: int) -> torch.Tensor:
-        """Clips each gradient by itself, and freezes the prototypes in the first epochs. Returns the norms."""
+        """Clips the gradient of each parameter by itself, as DINO does, and freezes the prototypes in the first epochs.
+
+        Returns the norms before clipping.
+        """
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.unscale_(self.optimizer)
         norms = clip_gradients(self.student.parameters(), self.options.clip_grad)
@@ -191,7 +195,7 @@ class Pretraining:
 
 
 def pretrain(recipe: str | os.PathLike[str] | None = None, **options: Any) -> PretrainResult | None:
-    """Trains as the command does, from Python, a notebook say. The same call again continues a stopped run.
+    """Trains from Python, for example in a notebook, as the command does. The same call again continues a stopped run.
 
     Args:
         recipe: A YAML file of options, or the name of one in `recipes/`; `options` go on top of it.

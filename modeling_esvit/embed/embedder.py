@@ -26,7 +26,7 @@ from modeling_esvit.embed.engine import (
     check_finite,
     extract,
     load_ahead,
-    view_features,
+    select_view_features,
 )
 from modeling_esvit.embed.files import Features, OutputError, concatenate, load_features
 from modeling_esvit.images.devices import open_device
@@ -130,7 +130,7 @@ def compute_features(model: PreTrainedModel, regions: bool, pixels: torch.Tensor
     output = model(pixels)
     hidden = output.last_hidden_state
     tokens = hidden.flatten(2).transpose(1, 2) if hidden.ndim == 4 else hidden
-    return [view_features(model, output)] + ([tokens] if regions else [])
+    return [select_view_features(model, output)] + ([tokens] if regions else [])
 
 
 def resize(processor: Any, side: int) -> None:

@@ -87,7 +87,7 @@ def stack_pixels(images: list[LoadedImage], model: Any) -> Tensor:
     return torch.stack([image.pixels for image in images]).to(model.device, model.dtype, non_blocking=True)
 
 
-def view_features(model: Any, output: Any) -> Tensor:
+def select_view_features(model: Any, output: Any) -> Tensor:
     """Returns the view features `[B, C]` in the output of a model.
 
     Raises:
@@ -105,7 +105,7 @@ def compute_view_features(model: Any, pixels: Tensor) -> Tensor:
     Raises:
         FeatureError: the model has no pooled output.
     """
-    return view_features(model, model(pixels))
+    return select_view_features(model, model(pixels))
 
 
 def extract(

@@ -20,7 +20,7 @@ from urllib3 import Retry
 
 from modeling_esvit.embed.engine import LoadedImage, load_image
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.images.decoding import Record, UnreadableImageError, image_extensions
+from modeling_esvit.images.decoding import Record, UnreadableImageError, list_image_extensions
 from modeling_esvit.images.read_ahead import abandonable
 
 
@@ -187,7 +187,7 @@ def open_input(name: str, image_column: str | None) -> Images:
 
 
 def is_image(path: Path) -> bool:
-    return path.suffix.lower() in image_extensions() and path.is_file()
+    return path.suffix.lower() in list_image_extensions() and path.is_file()
 
 
 def read_lines(path: Path) -> Iterator[str]:

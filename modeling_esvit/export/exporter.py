@@ -354,7 +354,7 @@ def is_installed(requirement: str) -> bool:
     return True
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     command = argparse.ArgumentParser(
         prog="python -m modeling_esvit.export", description="Exports a model in a format that other programs run."
     )
@@ -377,7 +377,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    command = parser()
+    command = make_parser()
     options: Any = command.parse_args(arguments)
     sides = options.image_size
     if sides is not None and len(sides) > 2:

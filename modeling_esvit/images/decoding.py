@@ -62,7 +62,7 @@ def decode(record: Record, sufficient: Callable[[WidthHeight], WidthHeight] = la
     """
     try:
         file = BytesIO(record.image) if isinstance(record.image, bytes) else record.image
-        with Image.open(file, formats=image_formats()) as image:
+        with Image.open(file, formats=list_image_formats()) as image:
             image.draft(None, sufficient(image.size))
             return _to_rgb(image)
     except UnidentifiedImageError as error:
@@ -87,14 +87,14 @@ def _scale_to_8_bit(pixels: np.ndarray, white: int) -> Image.Image:
 
 
 @functools.cache
-def image_formats() -> list[str]:
+def list_image_formats() -> list[str]:
     """Returns Pillow's names of the formats that it decodes by itself."""
     Image.init()
     return [name for name in Image.ID if name not in UNDECODED_FORMATS]
 
 
 @functools.cache
-def image_extensions() -> frozenset[str]:
-    """Returns the file extensions of `image_formats()`: lower case, with the dot."""
+def list_image_extensions() -> frozenset[str]:
+    """Returns the file extensions of `list_image_formats()`: lower case, with the dot."""
     extensions = Image.registered_extensions()
-    return frozenset(extension for extension, name in extensions.items() if name in image_formats())
+    return frozenset(extension for extension, name in extensions.items() if name in list_image_formats())

@@ -19,7 +19,7 @@ from torch._subclasses import FakeTensorMode
 from transformers.initialization import no_init_weights
 
 from modeling_esvit.cross_entropy import Method
-from modeling_esvit.losses import crop_layout, esvit_loss
+from modeling_esvit.losses import esvit_loss, make_crop_layout
 from tests.benchmarks.harness import table, write_json
 from tests.helpers.kernel_counter import KernelCounter, gpu_kernels
 from training.learning.networks import build_networks, make_view_options
@@ -99,7 +99,7 @@ class CountedStep:
             loss = esvit_loss(
                 predictions,
                 targets,
-                crop_layout(views, options.batch_size, self.student.config.region_grid),
+                make_crop_layout(views, options.batch_size, self.student.config.region_grid),
                 view_center=self.teacher.view_center,
                 region_center=self.teacher.region_center,
                 teacher_temp=options.teacher_temp,

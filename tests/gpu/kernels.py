@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tests.gpu.findings import Findings, Setting
 from training.learning.optimizer import apply_gradients, update_teacher
 from training.views.draw import ViewKey, ViewOptions, draw_views
-from training.views.on_device import augment, make_statistics, photometric_parameters
+from training.views.on_device import augment, make_statistics, pack_parameters
 
 
 BACKENDS = {
@@ -135,7 +135,7 @@ def check_augmentation(setting: Setting, findings: Findings) -> None:
     generator = torch.Generator().manual_seed(0)
     views = torch.randint(0, 256, (number, 3, size, size), dtype=torch.uint8, generator=generator)
     drawn = [draw_views(ViewKey(0, 0, position), (size, size), ViewOptions())[0] for position in range(number)]
-    rows = photometric_parameters(drawn)
+    rows = pack_parameters(drawn)
     expected = augment(views, rows, make_statistics("cpu"))
     compiled = torch.compile(augment, dynamic=False, backend=setting.choose("inductor", "aot_eager"))
     there = (views.to(setting.device), rows.to(setting.device), make_statistics(setting.device))

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the real programs on the device: training with a stop between, waits of the host, features, the loader."""
 
-import json
 import os
 import signal
 import subprocess
@@ -10,32 +9,23 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 
 from modeling_esvit import EsViTConfig, EsViTModel
 from tests.gpu.findings import Findings, Setting
 from tests.gpu.speed import SMALL, build_step
+from tests.helpers.tiny_runs import write_images
 from training.data.loader import iterate
 from training.learning.networks import build_loader
 from training.options.pretrain_options import PretrainOptions
 from training.pretrain import Pretraining
+from training.publishing.source import read_log
 
 
+LOG = "log.jsonl"
 EXIT_CODE = 75  # of a run that a signal stopped
 WAIT = 0.05  # share of a step that may go by in waiting for the loader
-
-
-def write_jpegs(folder: Path, number: int, side: int) -> Path:
-    """Writes smooth noise as JPEG files, in two classes."""
-    generator = np.random.default_rng(0)
-    for index in range(number):
-        coarse = Image.fromarray(generator.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8))
-        place = folder / "ab"[index % 2]
-        place.mkdir(parents=True, exist_ok=True)
-        coarse.resize((side, side), Image.Resampling.BICUBIC).save(place / f"{index:04d}.jpg")
-    return folder
 
 
 def make_command(setting: Setting, images: Path, output: Path, **options) -> list[str]:
@@ -65,37 +55,31 @@ def finish(process: subprocess.Popen, code: int = 0) -> str:
     return words
 
 
-def read_log(output: Path) -> list[dict]:
-    log = output / "log.jsonl"
-    lines = log.read_text().splitlines() if log.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("}")]
-
-
 def check_program(setting: Setting, findings: Findings) -> None:
     """Trains from JPEG files, stops by SIGTERM, continues; in half precision and with k-NN, too."""
-    number = setting.choose(320, 16)
-    images = write_jpegs(setting.folder / "images", number, setting.choose(320, 48))
-    others = write_jpegs(setting.folder / "others", number // 4, setting.choose(320, 48))
+    number, side = setting.choose(320, 16), setting.choose(320, 48)
+    images = write_images(setting.folder / "images", number, "ab", side, ".jpg")
+    others = write_images(setting.folder / "others", number // 4, "ab", side, ".jpg")
     whole, parts = setting.folder / "whole", setting.folder / "parts"
     finish(start(make_command(setting, images, whole)))
     stopped = start(make_command(setting, images, parts))
-    while len(read_log(parts)) < 2 and stopped.poll() is None:
+    while len(read_log(parts / LOG)) < 2 and stopped.poll() is None:
         time.sleep(0.02)
     stopped.send_signal(signal.SIGTERM)
     finish(stopped, EXIT_CODE)
-    findings.note(stopped_after=len(read_log(parts)))
+    findings.note(stopped_after=len(read_log(parts / LOG)))
     finish(start(make_command(setting, images, parts)))
-    losses = [[record["loss"] for record in read_log(folder)] for folder in (whole, parts)]
+    losses = [[record["loss"] for record in read_log(folder / LOG)] for folder in (whole, parts)]
     furthest = max(abs(one - other) for one, other in zip(*losses, strict=True))
     findings.check("losses of a run that was stopped, beside one that was not", furthest, 1e-3)
     knn = {"knn_every": 1, "knn_train": images, "knn_test": others, "knn_k": 3, "max_steps": 2}
     scored = setting.folder / "knn"
     finish(start(make_command(setting, images, scored, **knn)))
-    findings.note(knn={name: value for name, value in read_log(scored)[-1].items() if name.startswith("knn")})
+    findings.note(knn={name: value for name, value in read_log(scored / LOG)[-1].items() if name.startswith("knn")})
     if setting.device.type == "cuda":
         half = setting.folder / "half"
         finish(start(make_command(setting, images, half, mixed_precision="fp16", max_steps=5)))
-        findings.note(half_losses=[record["loss"] for record in read_log(half)])
+        findings.note(half_losses=[record["loss"] for record in read_log(half / LOG)])
 
 
 def check_waits(setting: Setting, findings: Findings) -> None:
@@ -122,7 +106,7 @@ def check_serving(setting: Setting, findings: Findings) -> None:
     EsViTModel(EsViTConfig(**sizes)).save_pretrained(folder)
     side = setting.choose(224, 32)
     BitImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side}).save_pretrained(folder)
-    images = write_jpegs(setting.folder / "images", 4, side)
+    images = write_images(setting.folder / "images", 4, "ab", side, ".jpg")
     pictures = [Image.open(path).convert("RGB") for path in sorted(images.glob("*/*.jpg"))]
     found = {}
     for device in dict.fromkeys([torch.device("cpu"), setting.device]):
@@ -136,8 +120,8 @@ def check_serving(setting: Setting, findings: Findings) -> None:
 
 def time_loader(setting: Setting, findings: Findings) -> None:
     """Measures what the loader alone delivers with more and more workers, then how long the steps wait for it."""
-    images = write_jpegs(setting.folder / "images", setting.choose(2048, 16), setting.choose(480, 48))
-    batch = setting.choose(128, 4)
+    number, side = setting.choose(2048, 16), setting.choose(480, 48)
+    images, batch = write_images(setting.folder / "images", number, "ab", side, ".jpg"), setting.choose(128, 4)
     cores = len(os.sched_getaffinity(0))
     for workers in setting.choose((4, 8, 14), (0, 1)):
         options = {"data": str(images), "output_dir": str(setting.folder / str(workers)), "num_workers": workers}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from modeling_esvit.losses import crop_layout, esvit_loss
+from modeling_esvit.losses import esvit_loss, make_crop_layout
 from tests.benchmarks.bench_step import SCHEDULES, our_step, pretraining, random_groups
 from tests.benchmarks.reference import ReferenceStep
 from tests.gpu.findings import Findings, Setting
@@ -123,7 +123,7 @@ def time_loss(setting: Setting, findings: Findings) -> None:
     crops = [group.to(setting.device) for group in random_groups(batch, sizes, numbers)]
     with torch.no_grad(), run.accelerator.autocast():
         student, teacher = run.student(crops), run.teacher(crops[:1])
-    layout = crop_layout(crops, batch, run.student.config.region_grid)
+    layout = make_crop_layout(crops, batch, run.student.config.region_grid)
     leaves = {name: value.detach().requires_grad_() for name, value in student.items()}
 
     def iteration() -> None:

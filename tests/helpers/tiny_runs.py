@@ -32,15 +32,15 @@ def write_model(folder: Path, **fields) -> Path:
     return folder
 
 
-def write_images(folder: Path, number: int = 26, classes: str = "") -> Path:
-    """Writes textured images of 48 pixels into one folder, or in turn into one for each letter of `classes`."""
+def write_images(folder: Path, number: int = 26, classes: str = "", side: int = 48, suffix: str = ".png") -> Path:
+    """Writes textured images of `side` pixels into one folder, or in turn into one for each letter of `classes`."""
     for name in classes or ".":
         (folder / name).mkdir(parents=True)
     generator = np.random.default_rng(0)
     for index in range(number):
-        coarse = Image.fromarray(generator.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+        coarse = Image.fromarray(generator.integers(0, 256, (side // 8, side // 8, 3), dtype=np.uint8))
         place = folder / classes[index % len(classes)] if classes else folder
-        coarse.resize((48, 48), Image.Resampling.BICUBIC).save(place / f"{index:02d}.png")
+        coarse.resize((side, side), Image.Resampling.BICUBIC).save(place / f"{index:02d}{suffix}")
     return folder
 
 

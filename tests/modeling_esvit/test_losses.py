@@ -14,8 +14,8 @@ from torch.utils._pytree import tree_leaves
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, cross_entropy
 from modeling_esvit.cross_entropy import Method, PrototypeCrossEntropy, compute_chunk
 from modeling_esvit.losses import (
-    crop_layout,
     esvit_loss,
+    make_crop_layout,
     match_regions,
     update_center,
 )
@@ -179,7 +179,7 @@ def test_rectangular_crops_of_a_model():
     torch.manual_seed(0)
     networks = EsViTForPreTraining(config), EsViTForPreTraining(config)
     groups = [torch.randn(4, 3, 40, 64), torch.randn(6, 3, 37, 21), torch.randn(2, 3, 24, 24)]
-    layout = crop_layout(groups, 2, config.region_grid)
+    layout = make_crop_layout(groups, 2, config.region_grid)
     assert layout == [(2, 5 * 8), (3, 5 * 3), (1, 3 * 3)]
     student, teacher = networks[0](groups), networks[1](groups[:1])
     assert len(student.region_features) == 2 * (2 * 40 + 3 * 15 + 9)

@@ -55,7 +55,7 @@ def test_mass_and_order(attention_model, few_images):
     """What is drawn: heads by entropy; the smallest part with 60 % of the mass is bright, the rest is dark."""
     model = AutoModel.from_pretrained(attention_model).eval()
     blocks = attention.block_attentions(model, torch.randn(1, 3, 32, 32))
-    maps = attention.head_maps(3, blocks[-1], "query", (5, 5))
+    maps = attention.select_head_maps(3, blocks[-1], "query", (5, 5))
     white = Image.new("RGB", (32, 32), "white")
     drawn = attention.overlay(white, maps, 0, 0.6)[:, :, 0]
     bright = torch.from_numpy(drawn > 0.5)

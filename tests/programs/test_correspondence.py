@@ -16,7 +16,7 @@ from modeling_esvit import EsViTModel
 from tests.helpers.commands import run_program, torchrun, type_arguments
 from tests.helpers.tiny_runs import write_images, write_model
 from training.features.frozen_models import TimmModel
-from training.features.regions import region_features
+from training.features.regions import compute_region_features
 from training.options.command import run_command
 
 
@@ -97,23 +97,23 @@ def test_other_models(tmp_path):
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     vit = ViTModel(ViTConfig(image_size=64, patch_size=16, **sizes)).eval()
     pixels = torch.randn(2, 3, 64, 64)
-    features, places = region_features(vit, pixels)
+    features, places = compute_region_features(vit, pixels)
     assert places.grid == (4, 4) and torch.equal(features, vit(pixels).last_hidden_state[:, 1:])
-    assert region_features(vit, torch.randn(1, 3, 96, 128))[1].grid == (6, 8)
+    assert compute_region_features(vit, torch.randn(1, 3, 96, 128))[1].grid == (6, 8)
     timm = pytest.importorskip("timm")
     for name, side, count in (("vit_tiny_patch16_224", 64, 16), ("resnet18", 64, 4), ("convnext_atto", 64, 4)):
         options = {"img_size": side} if "vit" in name else {}
         model = TimmModel(timm.create_model(name, num_classes=0, **options)).eval()
-        features, places = region_features(model, torch.randn(1, 3, side, side))
+        features, places = compute_region_features(model, torch.randn(1, 3, side, side))
         grid = places.grid
         assert features.shape == (1, count, model.model.num_features) and grid[0] * grid[1] == count
     swin = TimmModel(timm.create_model("swin_tiny_patch4_window7_224", num_classes=0)).eval()
-    features, places = region_features(swin, torch.randn(1, 3, 224, 224))
+    features, places = compute_region_features(swin, torch.randn(1, 3, 224, 224))
     assert features.shape == (1, 49, 768) and places.grid == (7, 7)
     pooled = swin.model.forward_head(swin.model.forward_features(torch.zeros(1, 3, 224, 224)), pre_logits=True)
-    torch.testing.assert_close(region_features(swin, torch.zeros(1, 3, 224, 224))[0].mean(1), pooled)
+    torch.testing.assert_close(compute_region_features(swin, torch.zeros(1, 3, 224, 224))[0].mean(1), pooled)
     with pytest.raises(ValueError, match="refuses the images"):
-        region_features(swin, torch.randn(1, 3, 64, 64))
+        compute_region_features(swin, torch.randn(1, 3, 64, 64))
 
 
 def test_what_cannot_be_measured(folder, images, tmp_path, monkeypatch, capsys):

@@ -64,7 +64,7 @@ def test_queries_are_of_all_classes():
 def test_pictures_are_those_of_the_rows(bank, images):
     for row in (0, 20):
         name = bank[0].names[row]
-        shown = feature_maps.thumbnail(bank[1], name, row)
+        shown = feature_maps.read_thumbnail(bank[1], name, row)
         assert np.array_equal(np.asarray(shown), np.asarray(Image.open(images / name).convert("RGB")))
 
 

@@ -19,8 +19,8 @@ from training.data.sources import ImageSource
 from training.data.unreadable import TooManyUnreadableImagesError
 from training.data.worker_signals import outlive_signals
 from training.views.draw import CropParameters, ViewKey, ViewOptions, draw_views
-from training.views.on_device import photometric_parameters
-from training.views.pixels import sufficient_size, write_views
+from training.views.on_device import pack_parameters
+from training.views.pixels import choose_sufficient_size, write_views
 
 
 class Batch(NamedTuple):
@@ -96,7 +96,7 @@ class ViewsDataset(Dataset[Batch]):
         def sufficient(size: WidthHeight) -> WidthHeight:
             nonlocal crops, stated
             stated, crops = size, draw_views(key, size, self.options)
-            return sufficient_size(size, crops)
+            return choose_sufficient_size(size, crops)
 
         write_views(decode(record, sufficient), stated, crops, slots)
         return crops
@@ -104,9 +104,7 @@ class ViewsDataset(Dataset[Batch]):
     def _parameters(self, drawn: list[list[CropParameters]]) -> list[Tensor]:
         """Returns a tensor for each group, its rows crop-major."""
         by_crop = iter(zip(*drawn, strict=True))
-        return [
-            photometric_parameters([crop for _ in group for crop in next(by_crop)]) for group in self.options.groups
-        ]
+        return [pack_parameters([crop for _ in group for crop in next(by_crop)]) for group in self.options.groups]
 
 
 def make_empty_groups(batch: int, options: ViewOptions, dtype: torch.dtype) -> list[Tensor]:

@@ -71,7 +71,7 @@ class RowSpan(NamedTuple):
     stop: int
 
 
-def epoch_runs(lengths: list[int], seed: int, epoch: int) -> list[RowSpan]:
+def order_shards(lengths: list[int], seed: int, epoch: int) -> list[RowSpan]:
     """Returns all rows of all shards in the order of an epoch. A part of the first shard may come at the end."""
     generator = make_keyed_generator(seed, epoch, draws=Draws.ORDER)
     runs = [RowSpan(shard, 0, lengths[shard]) for shard in generator.permutation(len(lengths)).tolist()]
@@ -91,7 +91,7 @@ def cut(runs: list[RowSpan], first: int, count: int) -> list[RowSpan]:
     return found
 
 
-def block_bounds(count: int, window: int) -> list[int]:
+def find_block_bounds(count: int, window: int) -> list[int]:
     """Returns the starts of the blocks of `count` rows, and the end of the last.
 
     Blocks have at most `window` rows, and differ by at most one row.
@@ -152,7 +152,7 @@ class ShardStream:
     def describe(self, per_process: int, processes: int) -> str:
         """Describes how an epoch is dealt out, in numbers, to the processes that began the run."""
         total, used = sum(self._lengths), per_process * processes
-        blocks = len(block_bounds(per_process, self._window)) - 1
+        blocks = len(find_block_bounds(per_process, self._window)) - 1
         return "\n".join(
             [
                 f"stream           = {total} images in {len(self.shards)} shards, {self.count_units()} "
@@ -200,11 +200,11 @@ class ShardStream:
 
     def _bounds_from(self, start: int, count: int) -> list[int]:
         """Returns the bounds of the blocks, from the one that holds `start` on."""
-        bounds = block_bounds(count, self._window)
+        bounds = find_block_bounds(count, self._window)
         return bounds[next(block for block, end in enumerate(bounds[1:]) if start < end or end == count) :]
 
     def _runs(self, seed: int, epoch: int, rank: int, count: int, first: int) -> list[RowSpan]:
-        return cut(epoch_runs(self._lengths, seed, epoch), rank * count + first, count - first)
+        return cut(order_shards(self._lengths, seed, epoch), rank * count + first, count - first)
 
     @staticmethod
     def _draw_order(seed: int, epoch: int, first_row: int, begin: int, end: int) -> list[int]:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
 
-from modeling_esvit.images.decoding import Record, image_extensions
+from modeling_esvit.images.decoding import Record, list_image_extensions
 from training.data.columns import DataNotFoundError, DataOptionError, EmptySourceError, ImageColumns
 from training.data.shard_names import find_shards, names_shards
 from training.data.shard_stream import DEFAULT_STREAM, ShardStream, StreamOptions, open_stream
@@ -55,7 +55,7 @@ class FolderSource:
         if not paths:
             raise EmptySourceError(
                 f"no image below {str(root)!r}: no file name ends in .jpg, .png, .tiff, .webp or any other of the "
-                f"{len(image_extensions())} extensions that Pillow decodes."
+                f"{len(list_image_extensions())} extensions that Pillow decodes."
             )
         # Arrays, not lists: worker processes share their pages, whereas reading a list copies them (reference counts).
         self._paths = np.array([os.fsencode(path) for path in paths])
@@ -98,7 +98,7 @@ def _image_paths(root: Path) -> Iterator[str]:
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         prefix = "" if folder == str(root) else os.path.relpath(folder, root)
         for name in files:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in image_extensions():
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in list_image_extensions():
                 yield os.path.join(prefix, name)
 
 

@@ -22,8 +22,8 @@ from training.data.unreadable import SkipLog
 from training.evaluation.probe_data import ProbeImages, ProbeView
 from training.evaluation.probes import LinearProbes, Setting
 from training.evaluation.scores import NO_CLASS, score_top_k
-from training.features.bank import FeatureBank, checksum, identify_images
-from training.features.frozen_models import FrozenModel, block_features, find_training_view
+from training.features.bank import FeatureBank, compute_checksum, identify_images
+from training.features.frozen_models import FrozenModel, choose_block_features, find_training_view
 
 
 IN_RECIPES = ("lr", "n_last_blocks", "epochs", "batch_size", "seed")
@@ -54,7 +54,7 @@ def make_settings(options: argparse.Namespace, model: FrozenModel) -> list[Setti
     """Makes a classifier for each number of blocks and learning rate. Fewer blocks are the last columns."""
     (height, width), numbers = ProbeView(*find_training_view(model)).size, sorted(set(options.n_last_blocks))
     image = torch.zeros(1, 3, height, width, device=model.model.device, dtype=model.model.dtype)
-    widths = {n: block_features(model.model, n or None)(image).shape[1] for n in numbers}
+    widths = {n: choose_block_features(model.model, n or None)(image).shape[1] for n in numbers}
     return [Setting(f"n{n}_lr{lr:g}", widths[n], lr) for n in numbers for lr in sorted(set(options.lr))]
 
 
@@ -93,9 +93,9 @@ class ProbeRun:
         self.history: list[dict[str, dict[str, Any]]] = []
         self.finite = torch.ones((), dtype=torch.bool, device=device)
         self.key = {name: getattr(options, name) for name in (*IN_RECIPES, "num_classes")} | {
-            "model": checksum(model.settings),
-            "train": checksum(identify_images(source)),
-            "test": checksum([self.labels.tolist(), str(bank.parts.folder.name)]),
+            "model": compute_checksum(model.settings),
+            "train": compute_checksum(identify_images(source)),
+            "test": compute_checksum([self.labels.tolist(), str(bank.parts.folder.name)]),
             "processes": places["world"] if isinstance(source, ShardStream) else None,
         }
 

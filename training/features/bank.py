@@ -34,7 +34,7 @@ from training.data.identity import identify_source
 from training.data.sources import DatasetSource, EmptySourceError, FolderSource, ImageSource
 from training.data.unreadable import SkipLog
 from training.features.extraction import LabelledImages
-from training.features.frozen_models import FrozenModel, file_name
+from training.features.frozen_models import FrozenModel, make_file_name
 
 
 logger = logging.getLogger(__name__)
@@ -122,13 +122,13 @@ def identify_images(source: ImageSource) -> dict[str, Any]:
     found = identify_source(source)
     if isinstance(source, FolderSource):
         stats = [os.stat(source.root / path) for path in source.paths()]
-        found["files"] = checksum([[stat.st_size, stat.st_mtime_ns] for stat in stats])
+        found["files"] = compute_checksum([[stat.st_size, stat.st_mtime_ns] for stat in stats])
     if isinstance(source, DatasetSource):
         found["fingerprint"] = source.fingerprint
     return found
 
 
-def checksum(content: Any) -> str:
+def compute_checksum(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
@@ -153,8 +153,8 @@ def make_bank(
         OutputError: a part is damaged.
     """
     images = LabelledImages(source, model.transform)
-    settings = {**model.settings, "data": checksum(identify_images(source)), "part_size": part_size}
-    parts = Parts(folder / f"{file_name(data)}-{checksum(settings)}", settings)
+    settings = {**model.settings, "data": compute_checksum(identify_images(source)), "part_size": part_size}
+    parts = Parts(folder / f"{make_file_name(data)}-{compute_checksum(settings)}", settings)
     parts.begin()
     rows = cut_rows(len(images), part_size)
     maker = BankPartMaker(model, images, min(batch_size, part_size), num_threads, SkipLog(len(images)))

@@ -157,7 +157,7 @@ def load_frozen(
         "processing": {key: value for key, value in sorted(processing.items()) if not key.startswith("_")},
         "n_last_blocks": n_last_blocks,
     }
-    compute = partial(compute_alone, block_features(model, n_last_blocks))
+    compute = partial(compute_alone, choose_block_features(model, n_last_blocks))
     return FrozenModel(name, model, transform, BatchForward(model, compute, compile), settings)
 
 
@@ -201,7 +201,7 @@ def _transform_middle(image: Image.Image, transform: Transform) -> Tensor:
     return transform(cut_middle(image))
 
 
-def block_features(model: Any, n_last_blocks: int | None) -> Callable[[Tensor], Tensor]:
+def choose_block_features(model: Any, n_last_blocks: int | None) -> Callable[[Tensor], Tensor]:
     """Returns the function that computes the features.
 
     Raises:
@@ -220,7 +220,7 @@ def block_features(model: Any, n_last_blocks: int | None) -> Callable[[Tensor], 
     return partial(model.n_last_blocks_features, n=n_last_blocks)
 
 
-def file_name(name: str) -> str:
+def make_file_name(name: str) -> str:
     """Returns the last two parts of `name`, without what a file name cannot hold."""
     return re.sub(r"[^\w.-]+", "-", "-".join(name.rstrip("/").split("/")[-2:])).strip("-.")
 

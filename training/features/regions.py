@@ -15,7 +15,7 @@ Grid = tuple[int, int]  # rows, columns
 
 
 @torch.no_grad()
-def region_features(model: Any, pixels: Tensor) -> tuple[Tensor, TokenPlaces]:
+def compute_region_features(model: Any, pixels: Tensor) -> tuple[Tensor, TokenPlaces]:
     """Returns regions `[B, T, C]` of pixel values `[B, 3, H, W]`, row by row, float32 on the model's device, and where
     they lie. The model runs in the mode it is in.
 
@@ -28,7 +28,7 @@ def region_features(model: Any, pixels: Tensor) -> tuple[Tensor, TokenPlaces]:
     return features.float(), places
 
 
-def even_grid(places: TokenPlaces) -> Grid:
+def find_even_grid(places: TokenPlaces) -> Grid:
     """Returns rows and columns of regions that divide the image evenly, as measures in units of regions need them.
 
     Raises:
@@ -43,7 +43,7 @@ def even_grid(places: TokenPlaces) -> Grid:
     )
 
 
-def region_side(model: Any, image_side: int) -> int:
+def compute_region_side(model: Any, image_side: int) -> int:
     """Returns the whole pixels from region to region in square images of `image_side` pixels."""
-    _, places = region_features(model, torch.zeros(1, 3, image_side, image_side))
+    _, places = compute_region_features(model, torch.zeros(1, 3, image_side, image_side))
     return int(places.step[0])

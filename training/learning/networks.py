@@ -43,7 +43,7 @@ from training.learning.init_from import explain_missing, find_origin
 from training.learning.optimizer import group_parameters
 from training.learning.plan import Plan
 from training.learning.precision import choose_matmul_precision
-from training.monitoring.trackers import tracker_names
+from training.monitoring.trackers import list_trackers
 from training.options.pretrain_options import PretrainOptions
 from training.views.draw import ViewOptions
 
@@ -94,7 +94,7 @@ def build_accelerator(options: PretrainOptions) -> Accelerator:
         mixed_precision=options.mixed_precision,
         # A plugin, because an environment variable would override the plain number.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=options.gradient_accumulation_steps),
-        log_with=tracker_names(options) or None,
+        log_with=list_trackers(options) or None,
         project_dir=options.output_dir,
         kwargs_handlers=[
             # Gradients live in DDP's buckets: a copy of them less.

@@ -13,7 +13,7 @@ from modeling_esvit.analysis.token_places import Size
 from modeling_esvit.embed.parts import Parts
 from training.data.sources import ImageSource
 from training.features.frozen_models import FrozenModel, find_training_view
-from training.features.regions import Grid, even_grid, region_features, region_side
+from training.features.regions import Grid, compute_region_features, compute_region_side, find_even_grid
 from training.matching.measures import MIRRORED_NAMES, average_scores, compute_mirrored_chance
 from training.matching.over_images import Measured, measure_images
 from training.matching.pairs import MIRRORED
@@ -36,8 +36,8 @@ def measure_source(
 ) -> tuple[dict[str, Any], Parts]:
     """Returns the results of all measures of images, and the parts from which a stopped call continues."""
     side = measured.side
-    _, places = region_features(model.model, torch.zeros(1, 3, side, side))
-    size, grid = (side, side), even_grid(places)
+    _, places = compute_region_features(model.model, torch.zeros(1, 3, side, side))
+    size, grid = (side, side), find_even_grid(places)
     scores, parts = measure_images(model, source, measured, output, threads=threads)
     result: dict[str, Any] = {"images": len(next(iter(scores.values()))), "image_size": side, "grid": list(grid)}
     for measure, rows in scores.items():
@@ -50,5 +50,5 @@ def measure_source(
 def measure_stereo(model: FrozenModel, size: Size | None = None) -> dict[str, float]:
     """Scores the stereo pair in views of `size`; the default is about 1024 x 1536 pixels, in whole regions."""
     (height, _), mean, std = find_training_view(model)
-    size = size or choose_size(region_side(model.model, height))
+    size = size or choose_size(compute_region_side(model.model, height))
     return match_stereo(model.model, size=size, image_mean=mean, image_std=std).score()

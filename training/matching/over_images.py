@@ -23,10 +23,10 @@ from modeling_esvit.embed.files import Features, concatenate
 from modeling_esvit.embed.parts import Parts, cut_rows, make_parts
 from training.data.sources import ImageSource
 from training.data.unreadable import SkipLog
-from training.features.bank import checksum, identify_images
+from training.features.bank import compute_checksum, identify_images
 from training.features.extraction import list_items
 from training.features.frozen_models import FrozenModel, find_training_view
-from training.features.regions import Grid, even_grid, region_features
+from training.features.regions import Grid, compute_region_features, find_even_grid
 from training.matching.measures import (
     MIRRORED_NAMES,
     POSITION_NAMES,
@@ -79,15 +79,15 @@ def match_pairs(model: FrozenModel, pairs: list[Pair], names: list[str]) -> tupl
 
     Raises:
         FeatureError: names the first image with features that are not finite.
-        TokenPlacesError: see `region_features` and `even_grid`.
+        TokenPlacesError: see `region_features` and `find_even_grid`.
     """
     _, mean, std = find_training_view(model)
     pixels = torch.stack([pair.make_pixels(mean, std) for pair in pairs])
-    features, places = region_features(model.model, pixels.flatten(0, 1))
+    features, places = compute_region_features(model.model, pixels.flatten(0, 1))
     features = features.unflatten(0, (len(pairs), 2))
     check_finite(features, names.__getitem__, model.model.dtype)
     found = find_best_matches(features[:, 0], features[:, 1])
-    return Matches(found.regions.cpu(), found.similarity.cpu()), even_grid(places)
+    return Matches(found.regions.cpu(), found.similarity.cpu()), find_even_grid(places)
 
 
 def score_pairs(model: FrozenModel, name: str, pairs: list[Pair], names: list[str]) -> Tensor:
@@ -129,7 +129,7 @@ def measure_images(
         TooManyUnreadableImagesError: more than `SkipLog` allows.
     """
     images = PairImages(source, measured)
-    settings = {**model.settings, "data": checksum(identify_images(source)), **asdict(measured)}
+    settings = {**model.settings, "data": compute_checksum(identify_images(source)), **asdict(measured)}
     parts, rows = Parts(output, settings), cut_rows(len(images), BATCHES * measured.batch_size)
     parts.begin()
     make_part = partial(measure_part, model, measured)

@@ -21,7 +21,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from modeling_esvit.analysis.token_places import Size
 from training.features.frozen_models import FrozenModelError
-from training.features.regions import Grid, even_grid, region_features
+from training.features.regions import Grid, compute_region_features, find_even_grid
 from training.matching.measures import (
     average_scores,
     compute_centres,
@@ -141,8 +141,8 @@ def match_stereo(
     """
     left, right, disparity = load_stereo_pair()
     views = [make_pixel_values(image, size, image_mean, image_std) for image in (left, right)]
-    (features, places), (others, _) = (region_features(model, view[None]) for view in views)
-    grid = even_grid(places)
+    (features, places), (others, _) = (compute_region_features(model, view[None]) for view in views)
+    grid = find_even_grid(places)
     found = find_best_matches(features.cpu(), others.cpu())
     truth = compute_true_positions(disparity, grid, size)
     return StereoMatches(size, grid, found.regions[0], truth, found.similarity[0])

@@ -16,7 +16,7 @@ MIN_RANK = 3.0  # RankMe; of collapsed features it is 1
 PATIENCE = 500  # steps
 
 
-def rank_me(features: torch.Tensor) -> float:
+def compute_rank_me(features: torch.Tensor) -> float:
     """Returns the effective rank of features `[N, D]`, between 1 and min(N, D).
 
     The singular values are divided by their sum; the rank is exp of the entropy of these shares (RankMe, arXiv

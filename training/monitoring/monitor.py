@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from modeling_esvit.storage.atomic import write_text
 from training.figures.curves import draw_curves
-from training.monitoring.collapse import MIN_RANK, CollapseWatch, rank_me, spread
+from training.monitoring.collapse import MIN_RANK, CollapseWatch, compute_rank_me, spread
 from training.monitoring.compilation import CompilationClock
 from training.options.errors import SharedError
 
@@ -232,7 +232,7 @@ class Monitor:
         """Measures this process's teacher embeddings of the window, and warns of a collapse."""
         embeddings = torch.cat(list(self.embeddings)).float().cpu()
         embeddings = embeddings[embeddings.isfinite().all(dim=1)]
-        rank = rank_me(embeddings)
+        rank = compute_rank_me(embeddings)
         for warning in self.watch.find_warnings(step, averages["view_loss"], rank):
             self.say(warning)
         kl = averages["view_loss"] - averages["teacher_entropy"]

@@ -38,7 +38,7 @@ def shorten(command: list[str]) -> list[str]:
     return command
 
 
-def resume_command(output_dir: str, max_steps: int) -> str:
+def make_resume_command(output_dir: str, max_steps: int) -> str:
     """Returns the command that continues the run from its last checkpoint, without a limit of steps.
 
     A run that was started from Python, in a notebook say, is continued with the options in its folder.

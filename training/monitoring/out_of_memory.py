@@ -27,7 +27,7 @@ def advise_on_memory(options: PretrainOptions) -> Iterator[None]:
     except RuntimeError as error:  # the end of a CPU's memory has no type of its own
         if not is_out_of_memory(error):
             raise
-        raise InsufficientMemoryError(f"{error}\n{out_of_memory_advice(options)}") from error
+        raise InsufficientMemoryError(f"{error}\n{advise_options(options)}") from error
 
 
 def find_smaller_batch(options: PretrainOptions) -> tuple[int, int] | None:
@@ -39,7 +39,7 @@ def find_smaller_batch(options: PretrainOptions) -> tuple[int, int] | None:
     return None
 
 
-def out_of_memory_advice(options: PretrainOptions) -> str:
+def advise_options(options: PretrainOptions) -> str:
     """Says which options to change, with this run's numbers; the first way keeps the result."""
     crops = 2 + sum(options.local_crops_numbers)
     ways = []
@@ -64,4 +64,4 @@ def out_of_memory_advice(options: PretrainOptions) -> str:
     )
 
 
-__all__ = ["InsufficientMemoryError", "advise_on_memory", "is_out_of_memory", "out_of_memory_advice"]
+__all__ = ["InsufficientMemoryError", "advise_on_memory", "advise_options", "is_out_of_memory"]

@@ -22,7 +22,7 @@ RUN_NAME = "tracked_as"  # the file that holds the name, so that a continued run
 PACKAGES = {"tensorboard": "torch.utils.tensorboard"}  # if the name is not the tracker's own
 
 
-def tracker_names(options: PretrainOptions) -> list[str]:
+def list_trackers(options: PretrainOptions) -> list[str]:
     """Returns the names of the trackers; none for "none"."""
     return [name for name in options.tracker if name != "none"]
 
@@ -35,7 +35,7 @@ def check_trackers(options: PretrainOptions) -> None:
     """
     # trackio reads it when it is imported.
     os.environ.setdefault("TRACKIO_DIR", str(Path(options.output_dir).resolve() / "trackio"))
-    problems = [problem for name in tracker_names(options) for problem in find_problems(name)]
+    problems = [problem for name in list_trackers(options) for problem in find_problems(name)]
     if problems:
         raise OptionError("\n".join(problems))
 
@@ -70,11 +70,11 @@ def find_login_problems(wandb: ModuleType) -> list[str]:
 
 def start_trackers(accelerator: Accelerator, options: PretrainOptions, step: int) -> None:
     """Starts the trackers, or continues them after `step` steps, under the name that the run's folder holds."""
-    settings = tracker_settings(Path(options.output_dir), step) if accelerator.is_main_process else {}
-    accelerator.init_trackers(PROJECT, hyperparameters(options), settings)
+    settings = make_tracker_settings(Path(options.output_dir), step) if accelerator.is_main_process else {}
+    accelerator.init_trackers(PROJECT, make_hyperparameters(options), settings)
 
 
-def hyperparameters(options: PretrainOptions) -> dict[str, bool | int | float | str]:
+def make_hyperparameters(options: PretrainOptions) -> dict[str, bool | int | float | str]:
     """Returns the options as trackers take them: numbers stay numbers, and lists and None become text."""
     return {
         name: value if isinstance(value, bool | int | float | str) else str(value)
@@ -82,7 +82,7 @@ def hyperparameters(options: PretrainOptions) -> dict[str, bool | int | float | 
     }
 
 
-def tracker_settings(folder: Path, step: int) -> dict[str, dict[str, Any]]:
+def make_tracker_settings(folder: Path, step: int) -> dict[str, dict[str, Any]]:
     """Returns the settings of each tracker that let it continue after `step` steps."""
     name = read_run_name(folder)
     return {

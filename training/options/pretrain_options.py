@@ -150,7 +150,7 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
         }
 
 
-def unknown_option(name: str) -> OptionError:
+def make_unknown_option_error(name: str) -> OptionError:
     """Returns the error for an option that does not exist; it names the nearest one."""
     names = [f.name for f in fields(PretrainOptions)]
     nearest = difflib.get_close_matches(name.replace("-", "_"), names, n=1, cutoff=0.5)
@@ -168,7 +168,7 @@ def to_arguments(values: Mapping[str, Any]) -> list[str]:
     arguments = []
     for name, value in values.items():
         if name not in {f.name for f in fields(PretrainOptions)}:
-            raise unknown_option(str(name))
+            raise make_unknown_option_error(str(name))
         if value is not None:
             arguments += [f"--{name}", *map(spell, value if isinstance(value, (list, tuple)) else [value])]
     return arguments
@@ -214,7 +214,7 @@ def read_options(arguments: list[str], parser_class: type[HfArgumentParser] = Hf
     in_order = (read_recipe(given.recipe, left_out) if given.recipe else []) + arguments
     *sections, _, rest = parser.parse_args_into_dataclasses(in_order, return_remaining_strings=True)
     if rest and rest[0].startswith("-"):
-        raise unknown_option(rest[0].lstrip("-").split("=")[0])
+        raise make_unknown_option_error(rest[0].lstrip("-").split("=")[0])
     if rest:
         raise OptionError(f"{rest[0]!r} is not the value of any option.")
     return PretrainOptions(**{name: value for section in sections for name, value in vars(section).items()})

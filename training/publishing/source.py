@@ -97,10 +97,10 @@ def find_model_of_run(run: Path, checkpoint: str | None) -> Source:
         known = f"it has {' and '.join(available)}" if available else "it has none yet"
         raise SourceError(f"The run {run} has no {chosen or 'finished'} model; {known}.")
     source = Source(folders[chosen], read_options(run / "options.yaml"), read_log(run / "log.jsonl"))
-    checkpoint = run / "checkpoints" / ("last" if chosen == "final" else chosen)
-    if not is_complete(checkpoint):  # somebody deleted the checkpoints of a finished run
+    behind = run / "checkpoints" / ("last" if chosen == "final" else chosen)
+    if not is_complete(behind):  # somebody deleted the checkpoints of a finished run
         return source
-    progress = read_progress(checkpoint)
+    progress = read_progress(behind)
     records = [record for record in source.records if record["step"] <= progress.step]
     images = progress.lanes.images_per_step
     return replace(source, records=records, step=progress.step, processes=progress.world_size, images_per_step=images)

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import flop_registry
 from transformers.initialization import no_init_weights
 
 from modeling_esvit import EsViTForPreTraining, losses
-from modeling_esvit.losses import crop_layout
+from modeling_esvit.losses import make_crop_layout
 from modeling_esvit.swin import PART_TOKENS
 from training.learning.networks import build_networks, choose_loss_method, make_view_options
 from training.options.pretrain_options import PretrainOptions
@@ -167,7 +167,7 @@ def count_step(
         loss = losses.esvit_loss(
             predictions,
             targets,
-            crop_layout(groups, batch, student.config.region_grid),
+            make_crop_layout(groups, batch, student.config.region_grid),
             view_center=teacher.view_center,
             region_center=teacher.region_center,
             teacher_temp=options.teacher_temp,

@@ -24,7 +24,7 @@ from training.learning.networks import Networks, build_loader
 from training.learning.running_statistics import list_batch_norms
 from training.monitoring.collapse import CollapseWatch
 from training.monitoring.monitor import Monitor, StepOutcome
-from training.monitoring.next_commands import publish_command, resume_command
+from training.monitoring.next_commands import make_resume_command, publish_command
 from training.monitoring.pictures import draw_views
 from training.monitoring.trackers import start_trackers
 from training.options.pretrain_options import save_options
@@ -178,7 +178,7 @@ class Session(AbstractContextManager):
                 yield self.group_steps(opened)
         except InterruptedRunError:
             self.monitor.draw(self.options.num_prototypes)
-            self.accelerator.print(f"To go on: {resume_command(self.options.output_dir, max_steps=0)}")
+            self.accelerator.print(f"To go on: {make_resume_command(self.options.output_dir, max_steps=0)}")
             self.accelerator.end_training()
             raise
         finally:
@@ -300,5 +300,5 @@ class Session(AbstractContextManager):
         if self.plan.last_step < self.plan.num_steps:
             yield (
                 f"Stopped after {self.plan.last_step} of {self.plan.num_steps} steps. To go on: "
-                f"{resume_command(self.options.output_dir, self.options.max_steps)}"
+                f"{make_resume_command(self.options.output_dir, self.options.max_steps)}"
             )

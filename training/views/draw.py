@@ -281,10 +281,10 @@ def draw_box(generator: np.random.Generator, image_size: tuple[int, int], scale:
             top = int(generator.integers(image_height - height + 1))
             left = int(generator.integers(image_width - width + 1))
             return CropBox(top, left, height, width)
-    return central_box(image_size)
+    return make_central_box(image_size)
 
 
-def central_box(image_size: tuple[int, int]) -> CropBox:
+def make_central_box(image_size: tuple[int, int]) -> CropBox:
     """Returns the largest central box with an allowed aspect ratio: the whole image unless it is too narrow or wide."""
     image_width, image_height = width, height = image_size
     if image_width / image_height < ASPECT_RATIO[0]:

@@ -27,7 +27,7 @@ CONTRAST, SATURATION, HUE = int(Jitter.CONTRAST), int(Jitter.SATURATION), int(Ji
 NEUTRAL = {Jitter.BRIGHTNESS: 1.0, Jitter.CONTRAST: 1.0, Jitter.SATURATION: 1.0, Jitter.HUE: 0.0}
 
 
-def photometric_parameters(crops: Sequence[CropParameters]) -> Tensor:
+def pack_parameters(crops: Sequence[CropParameters]) -> Tensor:
     """Returns the draws of N views as a tensor for [`augment`], float32 `[N, 11]`."""
     rows = []
     for crop in crops:

@@ -85,7 +85,7 @@ def scale_box(box: CropBox, full_size: tuple[int, int], shape: tuple[int, ...]) 
     )
 
 
-def sufficient_size(full_size: tuple[int, int], crops: Sequence[CropParameters]) -> tuple[int, int]:
+def choose_sufficient_size(full_size: tuple[int, int], crops: Sequence[CropParameters]) -> tuple[int, int]:
     """Returns the smallest (width, height) to which a decoder may reduce the image without enlarging any view.
 
     JPEG decoders halve sizes, so this helps only when every box has at least twice the side lengths of its view.

@@ -15,8 +15,8 @@ from modeling_esvit.embed.engine import (
     extract,
     load_ahead,
     load_image,
+    select_view_features,
     take_batches,
-    view_features,
 )
 from modeling_esvit.images.decoding import Record
 
@@ -53,8 +53,8 @@ def test_items_stay_in_order():
 
 def test_features_that_cannot_be_used():
     with pytest.raises(FeatureError, match="int gives no pooler_output"):
-        view_features(3, SimpleNamespace(last_hidden_state=torch.ones(1, 2, 3)))
-    assert view_features(3, SimpleNamespace(pooler_output=torch.ones(2, 3, 1, 1))).shape == (2, 3)
+        select_view_features(3, SimpleNamespace(last_hidden_state=torch.ones(1, 2, 3)))
+    assert select_view_features(3, SimpleNamespace(pooler_output=torch.ones(2, 3, 1, 1))).shape == (2, 3)
     features = torch.ones(4, 3)
     check_finite(features, str, torch.float32)
     features[1, 2], features[3, 0] = torch.inf, torch.nan

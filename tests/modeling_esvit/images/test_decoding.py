@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from modeling_esvit.images.decoding import Record, UnreadableImageError, decode, image_extensions
+from modeling_esvit.images.decoding import Record, UnreadableImageError, decode, list_image_extensions
 
 
 def encoded(image, file_format="PNG", **options):
@@ -126,5 +126,5 @@ def test_records_without_a_name_are_told_apart_by_content():
 
 
 def test_extensions_are_those_of_formats_that_can_be_decoded():
-    assert {".jpg", ".jpeg", ".png", ".gif", ".webp", ".tiff", ".bmp"} <= image_extensions()
-    assert not {".eps", ".h5", ".mpg", ".pdf", ".txt"} & image_extensions()
+    assert {".jpg", ".jpeg", ".png", ".gif", ".webp", ".tiff", ".bmp"} <= list_image_extensions()
+    assert not {".eps", ".h5", ".mpg", ".pdf", ".txt"} & list_image_extensions()

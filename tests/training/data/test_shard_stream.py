@@ -26,7 +26,7 @@ from training.data.batch_order import BatchOrder
 from training.data.columns import DataOptionError, EmptySourceError
 from training.data.loader import make_loader
 from training.data.shard_files import ShardError
-from training.data.shard_stream import RowSpan, StreamOptions, block_bounds, cut, epoch_runs, open_stream
+from training.data.shard_stream import RowSpan, StreamOptions, cut, find_block_bounds, open_stream, order_shards
 from training.data.sources import FolderSource, open_source
 
 
@@ -116,7 +116,7 @@ def test_the_order_inside_a_block_changes_with_the_epoch(tmp_path):
     source = open_stream(write_parquet(tmp_path, [24]), StreamOptions(shuffle_window=12))
     orders = []
     for epoch in range(4):
-        rows = [row for run in epoch_runs([24], 3, epoch) for row in range(run.start, run.stop)]
+        rows = [row for run in order_shards([24], 3, epoch) for row in range(run.start, run.stop)]
         shown = [record.label for record in itertools.islice(source.rank_items(3, epoch, 0, 24, 0), 24)]
         orders.append([rows.index(label) for label in shown])
     assert all(sorted(order[:12]) == list(range(12)) and sorted(order) == list(range(24)) for order in orders)
@@ -183,11 +183,11 @@ def test_unreadable_images_are_replaced_from_the_same_block(tmp_path):
 def test_the_order_of_an_epoch_is_a_circle_of_all_rows():
     lengths = [5, 1, 9]
     for epoch in range(20):
-        runs = epoch_runs(lengths, seed=3, epoch=epoch)
+        runs = order_shards(lengths, seed=3, epoch=epoch)
         rows = [(run.shard, row) for run in runs for row in range(run.start, run.stop)]
         assert sorted(rows) == [(shard, row) for shard in range(3) for row in range(lengths[shard])]
-        assert runs == epoch_runs(lengths, seed=3, epoch=epoch)
-    assert len({tuple(epoch_runs(lengths, 3, epoch)) for epoch in range(20)}) > 10
+        assert runs == order_shards(lengths, seed=3, epoch=epoch)
+    assert len({tuple(order_shards(lengths, 3, epoch)) for epoch in range(20)}) > 10
 
 
 def test_cut():
@@ -198,7 +198,7 @@ def test_cut():
 
 @pytest.mark.parametrize("count, window, bounds", [(10, 4, [0, 3, 6, 10]), (8, 4, [0, 4, 8]), (3, 9, [0, 3])])
 def test_blocks_are_equal_and_no_larger_than_the_window(count, window, bounds):
-    assert block_bounds(count, window) == bounds
+    assert find_block_bounds(count, window) == bounds
 
 
 def test_a_block_is_shuffled_within_itself(tmp_path):

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from training.features.frozen_models import FrozenModelError, file_name, find_training_view, load_frozen
+from training.features.frozen_models import FrozenModelError, find_training_view, load_frozen, make_file_name
 
 
 STATISTICS = {"image_mean": (0.5,), "image_std": (0.25,)}
@@ -34,9 +34,8 @@ def test_a_processor_without_a_size_is_named():
 
 
 def test_files_are_named_after_the_last_two_parts():
-    assert (
-        file_name("/a/runs/mine/teacher/") == "mine-teacher" and file_name("timm:resnet 18.a1") == "timm-resnet-18.a1"
-    )
+    assert make_file_name("/a/runs/mine/teacher/") == "mine-teacher"
+    assert make_file_name("timm:resnet 18.a1") == "timm-resnet-18.a1"
 
 
 def test_timm_that_is_missing_is_named(monkeypatch):

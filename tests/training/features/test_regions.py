@@ -11,7 +11,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.analysis.token_places import TokenPlacesError
 from training.features.frozen_models import FrozenModelError, TimmModel
-from training.features.regions import even_grid, region_features, region_side
+from training.features.regions import compute_region_features, compute_region_side, find_even_grid
 
 
 TINY = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -34,7 +34,7 @@ def dino(extra: int, patch: int) -> Dinov2WithRegistersModel:
 )
 def test_tokens_that_are_no_regions(extra, patch, size, grid):
     model, pixels = dino(extra, patch), torch.randn(1, 3, *size)
-    features, places = region_features(model, pixels)
+    features, places = compute_region_features(model, pixels)
     assert places.grid == grid and places.size == size
     assert torch.equal(features, model(pixels).last_hidden_state[:, extra:])
     assert places.divides_evenly == (size != (230, 250))
@@ -44,8 +44,8 @@ def test_an_adapted_backbone():
     """An EfficientNet: 33 x 49 regions of 1036 x 1540 pixels: no whole number of pixels a region."""
     pytest.importorskip("timm")
     model = EsViTModel(EsViTConfig(architecture="auto", backbone_config="timm:tinynet_e")).eval()
-    features, places = region_features(model, torch.zeros(1, 3, 1036, 1540))
-    assert even_grid(places) == (33, 49) and features.shape[1] == 33 * 49
+    features, places = compute_region_features(model, torch.zeros(1, 3, 1036, 1540))
+    assert find_even_grid(places) == (33, 49) and features.shape[1] == 33 * 49
 
 
 class Tokens(nn.Module):
@@ -64,7 +64,7 @@ class Tokens(nn.Module):
 @pytest.mark.parametrize("tokens", [95, 96 * 3, 96 + 9])
 def test_tokens_that_are_no_grid(tokens):
     with pytest.raises(TokenPlacesError, match=f"{tokens} tokens"):
-        region_features(Tokens(tokens), torch.zeros(1, 3, 128, 192))
+        compute_region_features(Tokens(tokens), torch.zeros(1, 3, 128, 192))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_tokens_that_are_no_grid(tokens):
     ],
 )
 def test_tokens_before_the_regions(tokens, patch, size, extra, grid):
-    features, places = region_features(Tokens(tokens, patch_size=patch), torch.zeros(1, 3, *size))
+    features, places = compute_region_features(Tokens(tokens, patch_size=patch), torch.zeros(1, 3, *size))
     assert places.grid == grid and features[0, 0] == extra
 
 
@@ -86,10 +86,10 @@ def test_measures_need_regions_of_one_size():
     """By the count alone, the 4 x 4 regions of 112 pixels would be 28 pixels wide; they are 32, the last 16."""
     small = {"embed_dim": 8, "depths": [1] * 4, "num_heads": [1] * 4, "window_size": 7}
     model = EsViTModel(EsViTConfig(image_size=112, **small)).eval()
-    _, places = region_features(model, torch.zeros(1, 3, 112, 112))
-    assert places.grid == (4, 4) and region_side(model, 112) == 32
+    _, places = compute_region_features(model, torch.zeros(1, 3, 112, 112))
+    assert places.grid == (4, 4) and compute_region_side(model, 112) == 32
     with pytest.raises(TokenPlacesError, match="no grid of square regions: choose a size that its stride of 32 pixels"):
-        even_grid(places)
+        find_even_grid(places)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_models_of_timm_say_which_tokens_are_regions(name, side, prefix, grid):
     options = {"img_size": side} if "deit" in name else {}
     model = TimmModel(timm.create_model(name, num_classes=0, **options)).eval()
     pixels = torch.randn(2, 3, side, side)
-    features, places = region_features(model, pixels)
+    features, places = compute_region_features(model, pixels)
     assert places.grid == grid and places.divides_evenly
     torch.testing.assert_close(features, model.model.forward_features(pixels)[:, prefix:])
 
@@ -121,9 +121,9 @@ def test_models_of_timm_that_do_not_say():
 
     model = TimmModel(Unknown())
     with pytest.raises(FrozenModelError, match="Unknown of timm gives tokens and no map of them"):
-        region_features(model, torch.zeros(1, 3, 64, 64))
+        compute_region_features(model, torch.zeros(1, 3, 64, 64))
     model.model.forward_intermediates = lambda *_, **__: [torch.zeros(1, 8, 4, 4)]
     with pytest.raises(FrozenModelError, match="17 tokens, but a map of 4 x 4 regions and 0 class tokens"):
-        region_features(model, torch.zeros(1, 3, 64, 64))
+        compute_region_features(model, torch.zeros(1, 3, 64, 64))
     model.model.num_prefix_tokens = 1
-    assert region_features(model, torch.zeros(1, 3, 64, 64))[1].grid == (4, 4)
+    assert compute_region_features(model, torch.zeros(1, 3, 64, 64))[1].grid == (4, 4)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from training.monitoring.collapse import PATIENCE, CollapseWatch, rank_me, spread
+from training.monitoring.collapse import PATIENCE, CollapseWatch, compute_rank_me, spread
 
 
 @pytest.mark.parametrize("rows", [8, 200])
@@ -16,7 +16,7 @@ def test_rank_of_equal_orthogonal_directions(rows, rank):
     """Visits `rank` orthogonal directions equally often, which gives `rank` equal singular values."""
     directions = torch.linalg.qr(torch.randn(16, 16, generator=torch.Generator().manual_seed(0)))[0][:rank]
     features = directions.repeat(rows // rank, 1)
-    assert rank_me(features) == pytest.approx(rank, rel=1e-4)
+    assert compute_rank_me(features) == pytest.approx(rank, rel=1e-4)
 
 
 def test_spread():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.helpers.tiny_runs import read_losses, tiny, train, write_images
-from training.monitoring.out_of_memory import is_out_of_memory, out_of_memory_advice
+from training.monitoring.out_of_memory import advise_options, is_out_of_memory
 from training.options.pretrain_options import parse_options
 from training.pretrain import main
 
@@ -46,7 +46,7 @@ def test_other_errors_are_not_taken_for_it(tmp_path):
 )
 def test_advice(changes, expected):
     options = parse_options(changes.split())
-    advice = out_of_memory_advice(options)
+    advice = advise_options(options)
     assert expected in advice if expected else "--batch_size" not in advice
     assert ("--gradient_checkpointing" in advice) != options.gradient_checkpointing
     assert "65536 --num_prototypes" in advice and "224 px and [8] of [96] px" in advice
@@ -54,7 +54,7 @@ def test_advice(changes, expected):
 
 def test_the_advice_gives_the_same_result(tmp_path):
     arguments = tiny(write_images(tmp_path / "images"), tmp_path / "one", "--drop_path_rate 0")
-    advice = out_of_memory_advice(parse_options(arguments)).split()
+    advice = advise_options(parse_options(arguments)).split()
     start = advice.index("--batch_size")
     train(arguments)
     smaller = [*arguments, *advice[start : start + 4], "--output_dir", str(tmp_path / "other")]

@@ -11,7 +11,7 @@ import pytest
 from tests.helpers.commands import run_program
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_runs import read_log, tiny, write_images
-from training.monitoring.trackers import hyperparameters
+from training.monitoring.trackers import make_hyperparameters
 from training.options.pretrain_options import PretrainOptions
 
 
@@ -19,7 +19,7 @@ TOKENS = {"HF_TOKEN": "hf_" + "ThisIsNoToken" * 3, "WANDB_API_KEY": "0123456789a
 
 
 def test_hyperparameters_are_numbers_where_they_can_be():
-    values = hyperparameters(PretrainOptions())
+    values = make_hyperparameters(PretrainOptions())
     assert values["lr"] == 5e-4 and values["streaming"] is True
     assert values["local_crop_sizes"] == "[96]" and values["init_from"] == "None"
 

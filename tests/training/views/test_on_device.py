@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from training.views.draw import CropBox, CropParameters, Jitter, ViewKey, ViewOptions, draw_views
-from training.views.on_device import augment, make_statistics, photometric_parameters
+from training.views.on_device import augment, make_statistics, pack_parameters
 from training.views.pixels import IMAGENET_MEAN, IMAGENET_STD, write_views
 
 
@@ -23,7 +23,7 @@ def test_views_of_a_batch_do_not_depend_on_each_other(image):
     views = torch.empty(8, 3, 32, 32, dtype=torch.uint8)
     for crop, slot in zip(drawn, views, strict=True):
         write_views(image, image.size, [crop], [slot])
-    rows = photometric_parameters(drawn)
+    rows = pack_parameters(drawn)
     together = augment(views, rows, STATISTICS)
     order = torch.randperm(8, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(augment(views[order], rows[order], STATISTICS), together[order], rtol=0, atol=1e-5)
@@ -32,7 +32,7 @@ def test_views_of_a_batch_do_not_depend_on_each_other(image):
 def test_neutral_draws_change_nothing_and_each_operation_its_own_view():
     plain = CropParameters((4, 4), CropBox(0, 0, 4, 4), False, (), False, 0.0, False)
     changes = [{}, {"grayscale": True}, {"solarize": True}, {"jitter": ((Jitter.BRIGHTNESS, 0.5),)}]
-    rows = photometric_parameters([replace(plain, **change) for change in changes])
+    rows = pack_parameters([replace(plain, **change) for change in changes])
     assert rows.shape == (4, 11)
     colour = torch.tensor([200, 100, 50], dtype=torch.uint8).view(1, 3, 1, 1).expand(4, 3, 4, 4)
     mean, std = (255 * torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))

@@ -20,8 +20,8 @@ from modeling_esvit.images.decoding import Record, decode
 from tests.helpers.pil_views import pil_augment, pil_crop, pil_view
 from training.data.loader import make_empty_groups, select_views
 from training.views.draw import CropBox, CropParameters, Jitter, ViewKey, ViewOptions, draw_views
-from training.views.on_device import augment, make_statistics, photometric_parameters
-from training.views.pixels import augment_view, crop_view, scale_box, sufficient_size, write_views
+from training.views.on_device import augment, make_statistics, pack_parameters
+from training.views.pixels import augment_view, choose_sufficient_size, crop_view, scale_box, write_views
 
 
 OPTIONS = ViewOptions(global_crop_size=32, local_crop_sizes=(16,), local_crops_numbers=(3,))
@@ -50,8 +50,7 @@ def on_device(image, drawn):
     """The same views by way of bytes and `augment`, views of one size together."""
     whole = make_views(image, drawn, torch.uint8)
     return [
-        augment(view[None], photometric_parameters([crop]), STATISTICS)[0]
-        for view, crop in zip(whole, drawn, strict=True)
+        augment(view[None], pack_parameters([crop]), STATISTICS)[0] for view, crop in zip(whole, drawn, strict=True)
     ]
 
 
@@ -90,7 +89,7 @@ def test_operations_equal_pillows_up_to_rounding(image, changes):
         limit = 2.0  # both keep the hue in 8 bits, Pillow in 255 steps and OpenCV in 256
     assert rms(augment_view(np.array(image), crop), theirs) < limit
     view = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-    device = augment(view, photometric_parameters([crop]), STATISTICS)[0]
+    device = augment(view, pack_parameters([crop]), STATISTICS)[0]
     device = levels(device) + torch.tensor(crops.IMAGENET_MEAN).view(3, 1, 1) * 255
     assert rms(device.permute(1, 2, 0), theirs) < limit
 
@@ -238,13 +237,13 @@ def test_a_large_jpeg_is_decoded_smaller_only_if_every_box_keeps_its_pixels():
     full = decode(record)
     for side, expected in [(31, (800, 600)), (32, (400, 300)), (63, (400, 300)), (64, (200, 150)), (600, (100, 75))]:
         crop = CropParameters((16, 16), CropBox(0, 100, side, 600), False, (), False, 0.0, False)
-        image = decode(record, lambda size, crop=crop: sufficient_size(size, [crop]))
+        image = decode(record, lambda size, crop=crop: choose_sufficient_size(size, [crop]))
         assert image.size == expected
         box = scale_box(crop.box, full.size, np.array(image).shape)
         assert box.height >= 16 and box.width >= 16 and box.top + box.height <= image.size[1]
     wide = CropParameters((48, 48), CropBox(0, 0, 600, 600), False, (), False, 0.0, False)
     slots = [torch.empty(3, 48, 48, dtype=torch.uint8) for _ in range(2)]
-    reduced = decode(record, lambda size: sufficient_size(size, [wide]))
+    reduced = decode(record, lambda size: choose_sufficient_size(size, [wide]))
     assert reduced.size == (100, 75)
     write_views(reduced, full.size, [wide], slots[:1])
     write_views(full, full.size, [wide], slots[1:])
