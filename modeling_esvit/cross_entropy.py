@@ -9,7 +9,7 @@ every p sums to one,
     loss = sum_ij omega_ij CE(p_j, q_i),      g_i = d loss / d s_i = w_i q_i - sum_j omega_ij p_j,
     dz_i = W_s^T g_i / tau_s,                 dW_s = sum_i g_i z_i^T / tau_s.
 
-The rows of a few images, a chunk, exist as K probabilities at a time, and their gradients are formed in the same pass.
+The K probabilities of each row are computed for a few images (a chunk) at a time, and the gradients in the same pass.
 
 A CPU forms g, as `[K, rows]` and in tiles of prototypes that stay in its cache: that way round the matrix products with
 K of tens of thousands are fastest, and all pairs of a row meet in one of them. Its loss is the sum of w_i H(q_i) and
@@ -74,7 +74,7 @@ class ChunkResult(NamedTuple):
 
 @dataclass(frozen=True)
 class Method:
-    """Says how chunks are computed where they are not cut into tiles.
+    """Chooses the code that computes a chunk, and the type of its matrix products, where chunks are not cut into tiles.
 
     Attributes:
         chunk: [`compute_chunk`], or its compiled form, which is then taken on a CPU, too.

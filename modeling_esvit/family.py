@@ -63,7 +63,7 @@ class AttentionLayout:
 
 
 def keep_fields(config: "EsViTConfig") -> None:
-    """Completes a family whose fields are all given, by doing nothing."""
+    """Does nothing, for families whose fields are all given."""
 
 
 def list_stages(config: "EsViTConfig") -> dict[str, int]:

@@ -117,7 +117,7 @@ def pair_regions(
     batch: int,
     like: torch.Tensor,
 ) -> torch.Tensor:
-    """Gives the weight of each student region to its best match in each of the two global views of the same image.
+    """Weighs the pairs of regions: each student region has its weight with the best match in each global view, else 0.
 
     Returns: `[B, S, 2 T]`, for S regions of the student's crops of an image and T regions of a global view.
     """
@@ -178,8 +178,8 @@ def esvit_loss(
 ) -> EsViTLoss:
     """Computes (1 - region_weight) * view loss + region_weight * region loss.
 
-    Both are averaged over the 2 (n - 1) pairs of a global teacher view and another student view. The original's weights
-    are 0.5 and 0.5; `region_weight=0` is the view task.
+    Both are averaged over the 2 (n - 1) pairs of a teacher's global view and a different view of the student. The
+    original's weights are 0.5 and 0.5; `region_weight=0` is the view task.
 
     Args:
         student: Output for all n crops, in the groups that `layout` describes.
@@ -187,8 +187,8 @@ def esvit_loss(
         layout: See [`make_crop_layout`]. Any number of groups, of any number of crops, of any shape.
         view_center, region_center: Centres c of the teacher's logits, `[K]`.
         teacher_temp, student_temp: Temperatures tau_t and tau_s.
-        mixing: For mixup, the share `[n]` of image i in the student's crop of it; the rest is of image B - 1 - i. Only
-            for the view task and an even batch.
+        mixing: For mixup, the coefficient lambda `[n]` of each crop, in which image i is mixed with image B - 1 - i.
+            Only for the view task and an even batch.
         method: How the cross-entropies are computed; by default as suits the device, in float32.
 
     Raises:

@@ -1,8 +1,8 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Streams shards in an order that is index arithmetic: a function of (seed, epoch, process), known before it is read.
+"""Streams shards in an order that is computed from (seed, epoch, process) alone, before anything is read.
 
-    shards         follow each other in a permutation keyed by (seed, epoch); so is the first row, as on a circle
+    shards         follow each other in a permutation keyed by (seed, epoch), from a random row on, and around
     process r      has the rows r * n .. (r + 1) * n - 1, with n = steps an epoch x images a process and step; so each
                    row comes once, but for a few at the end, which differ from epoch to epoch
     shuffle        its rows are cut into equal blocks of up to `shuffle_window`, each in a keyed permutation

@@ -57,7 +57,7 @@ def scale_to(gradients: list[torch.Tensor], norms: list[torch.Tensor], max_norm:
 
 
 def freeze_last_layer(model: nn.Module) -> None:
-    """Drops the gradients of the prototypes of both heads, so that AdamW leaves them out of the coming step."""
+    """Sets the gradients of both heads' prototypes to None, so that AdamW skips them in the coming step."""
     for name, parameter in model.named_parameters():
         if "last_layer" in name:
             parameter.grad = None
@@ -94,7 +94,8 @@ def apply_gradients(
 def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float, skip: torch.Tensor) -> None:
     """Moves the teacher: theta_t <- momentum theta_t + (1 - momentum) theta_s over all parameters.
 
-    Buffers are the teacher's own. If `skip` (0-dim, on the device) is 1, nothing changes, whatever theta_s is.
+    Buffers (statistics of BatchNorms, centres) are not averaged. If `skip` (0-dim, on the device) is 1, nothing changes,
+    whatever theta_s is.
     """
     averaged: list[torch.Tensor] = [*teacher.parameters()]
     current: list[torch.Tensor] = [*student.parameters()]

@@ -27,7 +27,7 @@ from training.views.draw import (
     CropParameters,
     CropRecipe,
     Draws,
-    Photometry,
+    PhotometricAugmentation,
     draw_crop,
     draw_jitter,
     make_keyed_generator,
@@ -86,7 +86,7 @@ def crop_centre(image: Image.Image, side: int) -> np.ndarray:
 def make_mirrored_pair(view: np.ndarray, generator: np.random.Generator) -> Pair:
     """Pairs a view with its mirror image, which is colour-jittered with probability 0.8 and converted to grey."""
     size, box = view.shape[:2], CropBox(0, 0, *view.shape[:2])
-    jitter = draw_jitter(generator, Photometry(jitter=0.8))
+    jitter = draw_jitter(generator, PhotometricAugmentation(jitter=0.8))
     first = CropParameters(size, box, flip=False, jitter=(), grayscale=False, blur_radius=0.0, solarize=False)
     second = CropParameters(size, box, flip=True, jitter=jitter, grayscale=True, blur_radius=0.0, solarize=False)
     return Pair((view, augment_view(cv2.flip(view, 1), second)), (first, second))

@@ -23,15 +23,15 @@ def exit_as_one() -> Iterator[None]:
         try:
             yield
         except InterruptedRunError as error:
-            leave_word_to_main(EXIT_CODE)
+            exit_unless_main(EXIT_CODE)
             print(error, file=sys.stderr)
             sys.exit(EXIT_CODE)
         except SharedError:
-            leave_word_to_main(1)
+            exit_unless_main(1)
             raise
 
 
-def leave_word_to_main(code: int) -> None:
+def exit_unless_main(code: int) -> None:
     """Ends every process but the main one without a message, when all of them fail for the same reason.
 
     They wait a little: a launcher that sees one of them end stops the others, maybe before the main one has printed its

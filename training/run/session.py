@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Surrounds the steps of a run: begins or resumes it, loads its batches, logs, evaluates, saves, pushes and ends it."""
+"""Runs all that is around the training steps: begin or resume, load batches, log, evaluate, save, push and end."""
 
 import gc
 import itertools

@@ -82,7 +82,7 @@ DINO_JITTER = {
 }
 
 
-class Photometry(NamedTuple):
+class PhotometricAugmentation(NamedTuple):
     """Holds the probabilities of the operations on colours and sharpness, and the ranges of the jitter's factors."""
 
     jitter: float = 0.0
@@ -97,21 +97,23 @@ class Photometry(NamedTuple):
 class Policy(NamedTuple):
     """Holds what is applied to the first global crop, to the second one, and to the local crops."""
 
-    global_1: Photometry
-    global_2: Photometry
-    local: Photometry
+    global_1: PhotometricAugmentation
+    global_2: PhotometricAugmentation
+    local: PhotometricAugmentation
 
 
-DEIT = Photometry(rand_augment=True, erase=0.25)
-MOCO = Photometry(jitter=0.8, grayscale=0.2, blur=0.5, jitter_ranges={**DINO_JITTER, Jitter.SATURATION: (0.6, 1.4)})
+DEIT = PhotometricAugmentation(rand_augment=True, erase=0.25)
+MOCO = PhotometricAugmentation(
+    jitter=0.8, grayscale=0.2, blur=0.5, jitter_ranges={**DINO_JITTER, Jitter.SATURATION: (0.6, 1.4)}
+)
 POLICIES = {
     "dino": Policy(
-        Photometry(jitter=0.8, grayscale=0.2, blur=1.0),
-        Photometry(jitter=0.8, grayscale=0.2, blur=0.1, solarize=0.2),
-        Photometry(jitter=0.8, grayscale=0.2, blur=0.5),
+        PhotometricAugmentation(jitter=0.8, grayscale=0.2, blur=1.0),
+        PhotometricAugmentation(jitter=0.8, grayscale=0.2, blur=0.1, solarize=0.2),
+        PhotometricAugmentation(jitter=0.8, grayscale=0.2, blur=0.5),
     ),
     "mocov2": Policy(MOCO, MOCO, MOCO),
-    "basic": Policy(Photometry(), Photometry(), Photometry()),
+    "basic": Policy(PhotometricAugmentation(), PhotometricAugmentation(), PhotometricAugmentation()),
     "deit": Policy(DEIT, DEIT, DEIT),
 }
 
@@ -139,7 +141,7 @@ class CropRecipe(NamedTuple):
 
     size: tuple[int, int]  # (h, w) of the view
     scale: tuple[float, float]  # share of the image's area
-    photometry: Photometry
+    photometry: PhotometricAugmentation
 
 
 class CropBox(NamedTuple):
@@ -294,7 +296,9 @@ def make_central_box(image_size: tuple[int, int]) -> CropBox:
     return CropBox((image_height - height) // 2, (image_width - width) // 2, height, width)
 
 
-def draw_jitter(generator: np.random.Generator, photometry: Photometry) -> tuple[tuple[Jitter, float], ...]:
+def draw_jitter(
+    generator: np.random.Generator, photometry: PhotometricAugmentation
+) -> tuple[tuple[Jitter, float], ...]:
     """Draws the order and the factors of the four operations, or none of them."""
     if generator.random() >= photometry.jitter:
         return ()
