@@ -94,8 +94,8 @@ def apply_gradients(
 def update_teacher(teacher: nn.Module, student: nn.Module, momentum: float, skip: torch.Tensor) -> None:
     """Moves the teacher: theta_t <- momentum theta_t + (1 - momentum) theta_s over all parameters.
 
-    Buffers (statistics of BatchNorms, centres) are not averaged. If `skip` (0-dim, on the device) is 1, nothing changes,
-    whatever theta_s is.
+    Buffers (statistics of BatchNorms, centres) are not averaged. If `skip` (0-dim, on the device) is 1, nothing
+    changes, whatever theta_s is.
     """
     averaged: list[torch.Tensor] = [*teacher.parameters()]
     current: list[torch.Tensor] = [*student.parameters()]
