@@ -117,7 +117,7 @@ def pair_regions(
     batch: int,
     like: torch.Tensor,
 ) -> torch.Tensor:
-    """Weighs the pairs of regions: each student region has its weight with the best match in each global view, else 0.
+    """Gives each student region its weight with the best match in each global view, and no weight with others.
 
     Returns: `[B, S, 2 T]`, for S regions of the student's crops of an image and T regions of a global view.
     """

@@ -16,15 +16,13 @@ import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from modeling_esvit.analysis.attention_maps import AttentionLayoutError, BlockAttention, block_attentions, mass_mask
+from modeling_esvit.analysis.attention_maps import AttentionLayoutError, BlockAttention, block_attentions
 from training.features.model_arguments import add_model_arguments
 from training.features.single_image import (
     add_size_argument,
@@ -33,29 +31,12 @@ from training.features.single_image import (
     normalise,
     open_image,
 )
+from training.figures.attention import HeadMaps, Point, draw_heads, make_title
 from training.options.command import check_counts, run_command
 from training.state.figure_files import save_figure
 
 
-COLUMNS = 8  # heads side by side
 KINDS = ("query", "class", "received")
-
-Point = tuple[int, int]  # x, y
-
-
-class HeadMaps(NamedTuple):
-    """Holds the maps of one block and image.
-
-    tokens: `[heads, h, w]`.
-    bits: the entropy of each head, with all that is not in the image, `[heads]`.
-    lost: the mean share of what is not in the image.
-    """
-
-    number: int
-    block: BlockAttention
-    tokens: Tensor
-    bits: Tensor
-    lost: float
 
 
 def select_head_maps(number: int, block: BlockAttention, of: str, point: Point) -> HeadMaps:
@@ -90,50 +71,6 @@ def choose_blocks(numbers: Sequence[int] | None, count: int) -> list[int]:
     if wrong:
         raise AttentionLayoutError(f"There is no block {wrong[0]}; the model has blocks 1 to {count}.")
     return chosen
-
-
-def draw(image: Image.Image, maps: list[HeadMaps], *, point: Point | None, mass: float | None, sort: bool) -> Figure:
-    """Draws a part for each block: the image, then the map of each head over it, scaled to its largest weight."""
-    rows = [math.ceil(len(each.tokens) / COLUMNS) for each in maps]
-    columns = 1 + min(max(len(each.tokens) for each in maps), COLUMNS)
-    side = 1.9
-    cell_height = side * image.height / image.width + 0.25
-    heights = [cell_height * count + 0.35 for count in rows]
-    figure = Figure(figsize=(side * columns, sum(heights)), layout="constrained")
-    parts = figure.subfigures(len(maps), 1, height_ratios=heights, squeeze=False)[:, 0]
-    for part, each, count in zip(parts, maps, rows, strict=True):
-        part.suptitle(make_title(each), fontsize=10)
-        axes = part.subplots(count, columns, squeeze=False)
-        for cell in axes.flat:
-            cell.axis("off")
-        axes[0, 0].imshow(image)
-        if point is not None:
-            axes[0, 0].plot(*point, "o", markersize=7, markerfacecolor="red", markeredgecolor="white")
-        order = each.bits.argsort(descending=True, stable=True).tolist() if sort else range(len(each.tokens))
-        for cell, head in zip(axes[:, 1:].flat, order, strict=False):
-            cell.imshow(overlay(image, each, head, mass))
-            cell.set_title(f"head {head + 1}: {each.bits[head]:.1f} bits", fontsize=8)
-    return figure
-
-
-def make_title(maps: HeadMaps) -> str:
-    rows, columns = maps.block.places.grid
-    lost = f", {maps.lost:.0%} of the attention is outside of the image" if maps.lost >= 0.005 else ""
-    return f"block {maps.number}, {rows} x {columns} tokens{lost}"
-
-
-def overlay(image: Image.Image, maps: HeadMaps, head: int, mass: float | None) -> np.ndarray:
-    """Lights the image where the head looks; with `mass`, in those parts that hold this share of the attention."""
-    tokens = maps.tokens[head]
-    shown = mass_mask(tokens, mass).float() if mass is not None else tokens / tokens.max().clamp(min=1e-30)
-    light = maps.block.places.to_image(shown).cpu().numpy()[..., None]
-    pixels = np.asarray(image, dtype=np.float32) / 255
-    if mass is not None:
-        return pixels * (0.2 + 0.8 * light)
-    from matplotlib import colormaps
-
-    heat = colormaps["inferno"](light[..., 0])[..., :3]
-    return np.clip(0.35 * pixels.mean(axis=2, keepdims=True) + 0.75 * heat, 0, 1)
 
 
 def parse_arguments(arguments: list[str] | None) -> Any:
@@ -179,7 +116,7 @@ def main(arguments: list[str] | None = None) -> None:
     maps = [select_head_maps(number, blocks[number - 1], options.of, point) for number in numbers]
     seen = image.resize((pixels.shape[3], pixels.shape[2]), Image.Resampling.BICUBIC)
     marked = point if options.of == "query" else None
-    save_figure(draw(seen, maps, point=marked, mass=options.mass, sort=options.sort), options.output)
+    save_figure(draw_heads(seen, maps, point=marked, mass=options.mass, sort=options.sort), options.output)
     for each in maps:
         print(f"{make_title(each)}: {each.bits.mean():.2f} bits, the mean of {len(each.bits)} heads")
     print(options.output)

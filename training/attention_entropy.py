@@ -25,7 +25,6 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -40,11 +39,9 @@ from training.evaluation.arguments import check_output
 from training.evaluation.results import format_table
 from training.features.model_arguments import add_model_arguments
 from training.features.single_image import VisionModel, load_vision_model
+from training.figures.attention import draw_entropies
 from training.options.command import check_counts, run_command
 from training.state.figure_files import save_figure
-
-
-ROOM = 0.5  # bits above the picture's highest line
 
 
 @dataclass
@@ -131,28 +128,6 @@ def render_table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(format_table(header, lines))
 
 
-def draw(rows: list[dict[str, Any]], title: str) -> Figure:
-    """Draws a point for each head with the spread over the images, the line of their means, and what is possible."""
-    figure = Figure(figsize=(max(6, 0.5 * len(rows) + 2), 4), layout="constrained")
-    axes = figure.add_subplot()
-    numbers = [row["block"] for row in rows]
-    axes.step(numbers, [row["uniform"] for row in rows], where="mid", color="grey", linestyle=":", label="uniform")
-    axes.plot(numbers, [row["mean"] for row in rows], color="tab:blue", linewidth=1, label="mean of the heads")
-    for row in rows:
-        places = torch.linspace(-0.2, 0.2, len(row["heads"]) + 2)[1:-1] + row["block"]
-        axes.errorbar(
-            places, row["heads"], row["spread_over_images"], fmt="o", markersize=3, linewidth=0.6, color="tab:orange"
-        )
-    axes.errorbar(
-        [], [], [], fmt="o", markersize=3, linewidth=0.6, color="tab:orange", label="a head, spread of images"
-    )
-    axes.set(xlabel="block", ylabel="entropy of attention, bits", xticks=numbers)
-    axes.set_title(title, fontsize="small", wrap=True)
-    axes.set_ylim(0, max(row["uniform"] for row in rows) + ROOM)
-    figure.legend(fontsize="small", loc="outside lower center", ncols=3)
-    return figure
-
-
 def measure(vision: VisionModel, images: Images, batch_size: int, threads: int) -> dict[str, Any]:
     """Measures the images, which all processes share; all must call it.
 
@@ -204,7 +179,7 @@ def write(model: str, images: list[str], result: dict[str, Any], output: Path) -
     output.parent.mkdir(parents=True, exist_ok=True)
     write_text(output, json.dumps({"model": model, "data": images, **result}, indent=2) + "\n")
     write_text(output.with_suffix(".md"), f"# {title}\n\n{text}\n")
-    save_figure(draw(result["blocks"], title), output.with_suffix(".png"))
+    save_figure(draw_entropies(result["blocks"], title), output.with_suffix(".png"))
     print(f"{title}\n\n{text}\n\n{output}")
 
 

@@ -19,15 +19,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib import colormaps
-from matplotlib.figure import Figure
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
 from modeling_esvit.embed.compiling import add_compile_argument
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.images.decoding import decode
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.images.precision import add_dtype_argument
 from modeling_esvit.storage.atomic import write_text
@@ -38,6 +34,7 @@ from training.evaluation.opening import open_features_folder
 from training.features.bank import FeatureBank, make_bank
 from training.features.extraction import LabelledImages
 from training.features.model_arguments import add_model_arguments, load_named_model
+from training.figures.feature_maps import draw_map, draw_neighbours, name_class
 from training.options.command import check_counts, run_command
 from training.state.figure_files import save_figure
 
@@ -45,8 +42,6 @@ from training.state.figure_files import save_figure
 METHODS = ("tsne", "umap")
 FEWEST = 4  # images that a map can be made of
 PERPLEXITY = 30  # about how many neighbours a point has, of t-SNE
-THUMBNAIL = 160  # pixels
-NAMED_CLASSES = 20  # more have no legend
 
 
 class FeatureMapError(EsViTError, ValueError):
@@ -103,55 +98,6 @@ def find_neighbours(bank: FeatureBank, queries: Tensor, count: int) -> tuple[Ten
     itself[:, -1] |= ~itself.any(dim=1)  # not found among copies of it: then the last one is too many
     shape = (len(queries), rows.shape[1] - 1)
     return similarity[~itself].view(shape), rows[~itself].view(shape)
-
-
-def name_class(bank: FeatureBank, label: int) -> str:
-    return str(label) if bank.class_names is None else bank.class_names[label]
-
-
-def draw_map(points: np.ndarray, labels: Tensor, bank: FeatureBank, title: str) -> Figure:
-    figure = Figure(figsize=(9.5, 7), layout="constrained")
-    axes = figure.add_subplot()
-    classes = labels.unique().tolist()
-    few = len(classes) <= NAMED_CLASSES
-    colours = colormaps["tab20" if few else "gist_rainbow"]
-    for number, label in enumerate(classes):
-        own = (labels == label).numpy()
-        colour = colours(number) if few else colours(number / len(classes))
-        marker = "os^D"[number % 4]
-        x, y = points[own].T
-        axes.scatter(x, y, s=14, color=[colour], marker=marker, label=name_class(bank, label), linewidths=0)
-    axes.set(xticks=[], yticks=[])
-    axes.set_title(title, fontsize="medium", wrap=True)
-    if few:
-        figure.legend(loc="outside right upper", fontsize="small", markerscale=1.5)
-    return figure
-
-
-def read_thumbnail(images: LabelledImages, name: str, row: int) -> Image.Image:
-    """Returns the image of a row of the bank, which lacks those before it that could not be read."""
-    index = next(index for index in range(row, len(images)) if images.name(index) == name)
-    picture = decode(images.source.read(next(images.items(range(index, index + 1)))))
-    picture.thumbnail((THUMBNAIL, THUMBNAIL))
-    return picture
-
-
-def draw_neighbours(
-    bank: FeatureBank, images: LabelledImages, queries: Tensor, similarity: Tensor, rows: Tensor
-) -> Figure:
-    """Draws a row for each query: the query, then its neighbours. A frame says whether they have the query's class."""
-    figure = Figure(figsize=(1.5 * (rows.shape[1] + 1), 1.75 * len(queries)), layout="constrained")
-    grid = figure.subplots(len(queries), rows.shape[1] + 1, squeeze=False)
-    for cells, query, scores, found in zip(grid, queries.tolist(), similarity.tolist(), rows.tolist(), strict=True):
-        titles = [name_class(bank, int(bank.labels[query])), *(f"{score:.2f}" for score in scores)]
-        for cell, row, title in zip(cells, [query, *found], titles, strict=True):
-            cell.imshow(read_thumbnail(images, bank.names[row], row))
-            cell.set(xticks=[], yticks=[])
-            cell.set_title(title, fontsize=8, fontweight="bold" if row == query else "normal")
-            same = bank.labels[row] == bank.labels[query]
-            for spine in cell.spines.values():
-                spine.set(color="black" if row == query else "tab:green" if same else "tab:red", linewidth=2.5)
-    return figure
 
 
 def make_maps(options: argparse.Namespace, bank: FeatureBank, source: ImageSource, images: LabelledImages) -> str:

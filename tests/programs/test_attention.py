@@ -2,13 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the command that draws attention, as a user types it."""
 
-import math
-
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from transformers import AutoModel
 
 import training.attention as attention
 from training.options.command import run_command
@@ -49,16 +45,3 @@ def test_what_users_get_wrong(attention_model, few_images, tmp_path, arguments, 
     with pytest.raises(SystemExit, match=f"error: .*{message}"):
         run_command(lambda: attention.main([*command, "--output", str(tmp_path / "p.png")]))
     assert not list(tmp_path.iterdir())
-
-
-def test_mass_and_order(attention_model, few_images):
-    """What is drawn: heads by entropy; the smallest part with 60 % of the mass is bright, the rest is dark."""
-    model = AutoModel.from_pretrained(attention_model).eval()
-    blocks = attention.block_attentions(model, torch.randn(1, 3, 32, 32))
-    maps = attention.select_head_maps(3, blocks[-1], "query", (5, 5))
-    white = Image.new("RGB", (32, 32), "white")
-    drawn = attention.overlay(white, maps, 0, 0.6)[:, :, 0]
-    bright = torch.from_numpy(drawn > 0.5)
-    mask = maps.block.places.to_image(attention.mass_mask(maps.tokens[0]).float()) > 0
-    assert torch.equal(bright, mask) and 0.6 <= maps.tokens[0][mask[::8, ::8]].sum() < 0.75
-    assert maps.bits.shape == (2,) and (maps.bits <= math.log2(16)).all()

@@ -61,13 +61,6 @@ def test_queries_are_of_all_classes():
     assert len(feature_maps.choose_queries(labels, 100, seed=1)) == 57
 
 
-def test_pictures_are_those_of_the_rows(bank, images):
-    for row in (0, 20):
-        name = bank[0].names[row]
-        shown = feature_maps.read_thumbnail(bank[1], name, row)
-        assert np.array_equal(np.asarray(shown), np.asarray(Image.open(images / name).convert("RGB")))
-
-
 @pytest.mark.parametrize("method", ["tsne", pytest.param("umap", marks=pytest.mark.slow)])
 def test_like_features_are_neighbours_on_the_map(method):
     if method == "umap":
