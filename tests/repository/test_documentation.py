@@ -69,6 +69,7 @@ RULES = [
     Rule("python training/correspondence.py *", "--stereo_size 64 96"),
     Rule("python training/transfer.py *", "--data own=my/labelled", {"timm:NAME": "org/esvit-swin-b"}),
     Rule("python training/region_colours.py *", "--size 128"),
+    Rule("python training/throughput.py *", "--batch_size 2 --batches 2 --warmup 1"),
     Rule("python training/*.py runs/mine/teacher *"),
     # models in other formats
     Rule(
