@@ -39,7 +39,7 @@ from training.features.bank import make_bank
 from training.features.frozen_models import load_frozen
 from training.figures.matching import draw_pairs
 from training.matching.evaluation import measure_source, measure_stereo, replace_nan
-from training.matching.over_images import Measured, PairImages
+from training.matching.over_images import Measured, PairImages, RegionMatcher
 from training.matching.pairs import MIRRORED, PAIRS
 from training.matching.top_matches import find_top_matches, pick_images
 from training.state.figure_files import save_figure
@@ -133,8 +133,8 @@ def draw_models(models: dict[str, Path], data: Path, count: int = 4) -> Figure:
     images = pick_images(PairImages(open_source(str(data), split="test"), measured), count)
     columns = {}
     for name, folder in models.items():
-        model = load_frozen(str(folder))
-        columns[name] = [find_top_matches(MIRRORED, image.pixels[0], model) for image in images]
+        matcher = RegionMatcher(load_frozen(str(folder)), SIDE)
+        columns[name] = [find_top_matches(MIRRORED, image.pixels[0], matcher) for image in images]
     return draw_pairs(columns)
 
 

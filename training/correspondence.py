@@ -26,7 +26,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from modeling_esvit.embed.compiling import OFF
+from modeling_esvit.embed.compiling import add_compile_argument
 from modeling_esvit.images.devices import open_device
 from training.data.named_data import split_data_name
 from training.data.sources import DataOptionError, ImageSource, open_source
@@ -37,7 +37,7 @@ from training.features.frozen_models import FrozenModel, find_training_view
 from training.features.model_arguments import load_named_model
 from training.figures.matching import draw_curves, draw_pairs
 from training.matching.evaluation import measure_source, measure_stereo, replace_nan
-from training.matching.over_images import Measured, PairImages
+from training.matching.over_images import Measured, PairImages, RegionMatcher
 from training.matching.pairs import MIRRORED, PAIRS
 from training.matching.top_matches import find_top_matches, pick_images
 from training.options.command import run_command
@@ -57,7 +57,7 @@ TITLES = {
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_reading_arguments(parser)
-    parser.set_defaults(compile=OFF)  # no view feature is computed
+    add_compile_argument(parser)
     parser.add_argument("--data", metavar="DATA[:SPLIT]", help="images; needed for all measures but stereo")
     parser.add_argument("--measures", nargs="+", choices=(*PAIRS, STEREO), help="(default: all that there is data for)")
     parser.add_argument("--image_size", type=int, help="pixels a side of the views (default: those of the model)")
@@ -97,7 +97,10 @@ def draw_picture(model: FrozenModel, source: ImageSource, measured: Measured) ->
     """Draws the top matches in a few images."""
     loaded = pick_images(PairImages(source, measured))
     kinds = zip(measured.pairs, zip(*(image.pixels for image in loaded), strict=True), strict=True)
-    return draw_pairs({TITLES[name]: [find_top_matches(name, pair, model) for pair in pairs] for name, pairs in kinds})
+    matcher = RegionMatcher(model, measured.side)
+    return draw_pairs(
+        {TITLES[name]: [find_top_matches(name, pair, matcher) for pair in pairs] for name, pairs in kinds}
+    )
 
 
 def open_images(arguments: argparse.Namespace, model: FrozenModel) -> tuple[ImageSource, Measured]:

@@ -73,11 +73,11 @@ def test_stopped_call_goes_on(folder, images, tmp_path, monkeypatch):
     command(monkeypatch, folder, "--data", images, "--output", tmp_path / "whole.json", *options)
     batches = []
 
-    def counted(model, name, pairs, names):
+    def counted(matcher, name, pairs, names):
         batches.append(names)
         if len(batches) == 6:
             raise KeyboardInterrupt
-        return score_pairs(model, name, pairs, names)
+        return score_pairs(matcher, name, pairs, names)
 
     score_pairs = matching_images.score_pairs
     monkeypatch.setattr(matching_images, "score_pairs", counted)

@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Returns the regions that any frozen model sees, of this project, of transformers or of timm, and where they lie."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from modeling_esvit.analysis.token_places import TokenPlaces, TokenPlacesError, regions_of
-from training.features.frozen_models import TimmModel
+from modeling_esvit.embed.compiling import BatchForward
+from training.features.frozen_models import FrozenModel, TimmModel
 
 
 Grid = tuple[int, int]  # rows, columns
@@ -26,6 +28,16 @@ def compute_region_features(model: Any, pixels: Tensor) -> tuple[Tensor, TokenPl
     pixels = pixels.to(model.device, model.dtype)
     features, places = model.regions(pixels) if isinstance(model, TimmModel) else regions_of(model, pixels)
     return features.float(), places
+
+
+def make_region_forward(model: FrozenModel) -> BatchForward:
+    """Returns what computes the regions `[B, T, C]` of batches, and compiles as the model does for its features."""
+    return BatchForward(model.model, partial(compute_only_regions, model.model), model.forward.mode)
+
+
+def compute_only_regions(model: Any, pixels: Tensor) -> list[Tensor]:
+    """Returns the regions as the only output; see [`compute_region_features`]."""
+    return [compute_region_features(model, pixels)[0]]
 
 
 def find_even_grid(places: TokenPlaces) -> Grid:

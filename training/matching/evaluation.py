@@ -6,16 +6,15 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from modeling_esvit.analysis.token_places import Size
 from modeling_esvit.embed.parts import Parts
 from training.data.sources import ImageSource
 from training.features.frozen_models import FrozenModel, find_training_view
-from training.features.regions import Grid, compute_region_features, compute_region_side, find_even_grid
+from training.features.regions import Grid, compute_region_side
 from training.matching.measures import MIRRORED_NAMES, average_scores, compute_mirrored_chance
-from training.matching.over_images import Measured, measure_images
+from training.matching.over_images import Measured, RegionMatcher, measure_images
 from training.matching.pairs import MIRRORED
 from training.matching.stereo import choose_size, match_stereo
 
@@ -36,9 +35,9 @@ def measure_source(
 ) -> tuple[dict[str, Any], Parts]:
     """Returns the results of all measures of images, and the parts from which a stopped call continues."""
     side = measured.side
-    _, places = compute_region_features(model.model, torch.zeros(1, 3, side, side))
-    size, grid = (side, side), find_even_grid(places)
-    scores, parts = measure_images(model, source, measured, output, threads=threads)
+    matcher = RegionMatcher(model, side)
+    size, grid = (side, side), matcher.grid
+    scores, parts = measure_images(matcher, source, measured, output, threads=threads)
     result: dict[str, Any] = {"images": len(next(iter(scores.values()))), "image_size": side, "grid": list(grid)}
     for measure, rows in scores.items():
         result[measure] = replace_nan(

@@ -26,7 +26,7 @@ from training.data.unreadable import SkipLog
 from training.features.bank import compute_checksum, identify_images
 from training.features.extraction import list_items
 from training.features.frozen_models import FrozenModel, find_training_view
-from training.features.regions import Grid, compute_region_features, find_even_grid
+from training.features.regions import compute_region_features, find_even_grid, make_region_forward
 from training.matching.measures import (
     MIRRORED_NAMES,
     POSITION_NAMES,
@@ -74,25 +74,41 @@ class PairImages:
         return load_ahead(numbered, self.load, batch_size=self.measured.batch_size, threads=threads)
 
 
-def match_pairs(model: FrozenModel, pairs: list[Pair], names: list[str]) -> tuple[Matches, Grid]:
-    """Matches the regions of the first views with those of the second views. The result is on the CPU.
+class RegionMatcher:
+    """Matches the regions of the first views of pairs with those of their second views.
 
-    Raises:
-        FeatureError: names the first image with features that are not finite.
-        TokenPlacesError: see `region_features` and `find_even_grid`.
+    Attributes:
+        grid: Rows and columns of the regions of a view.
     """
-    _, mean, std = find_training_view(model)
-    pixels = torch.stack([pair.make_pixels(mean, std) for pair in pairs])
-    features, places = compute_region_features(model.model, pixels.flatten(0, 1))
-    features = features.unflatten(0, (len(pairs), 2))
-    check_finite(features, names.__getitem__, model.model.dtype)
-    found = find_best_matches(features[:, 0], features[:, 1])
-    return Matches(found.regions.cpu(), found.similarity.cpu()), find_even_grid(places)
+
+    def __init__(self, model: FrozenModel, side: int) -> None:
+        """Finds the regions of views of `side` pixels.
+
+        Raises:
+            TokenPlacesError: see `compute_region_features` and `find_even_grid`.
+        """
+        self.model = model
+        _, self.mean, self.std = find_training_view(model)
+        self.grid = find_even_grid(compute_region_features(model.model, torch.zeros(1, 3, side, side))[1])
+        self.forward = make_region_forward(model)
+
+    def match(self, pairs: list[Pair], names: list[str]) -> Matches:
+        """Returns the matches of each pair, on the CPU.
+
+        Raises:
+            FeatureError: names the first image with features that are not finite.
+        """
+        network = self.model.model
+        pixels = torch.stack([pair.make_pixels(self.mean, self.std) for pair in pairs]).flatten(0, 1)
+        features = self.forward(pixels.to(network.device, network.dtype))[0].unflatten(0, (len(pairs), 2))
+        check_finite(features, names.__getitem__, network.dtype)
+        found = find_best_matches(features[:, 0], features[:, 1])
+        return Matches(found.regions.cpu(), found.similarity.cpu())
 
 
-def score_pairs(model: FrozenModel, name: str, pairs: list[Pair], names: list[str]) -> Tensor:
+def score_pairs(matcher: RegionMatcher, name: str, pairs: list[Pair], names: list[str]) -> Tensor:
     """Scores pairs of the kind `name` by `score_mirrored` or `score_positions`; returns a row for each pair."""
-    found, grid = match_pairs(model, pairs, names)
+    found, grid = matcher.match(pairs, names), matcher.grid
     size = (pairs[0].views[0].shape[0], pairs[0].views[0].shape[1])
     if name == MIRRORED:
         return score_mirrored(found, grid, size)
@@ -100,46 +116,52 @@ def score_pairs(model: FrozenModel, name: str, pairs: list[Pair], names: list[st
 
 
 def measure_part(
-    model: FrozenModel, measured: Measured, images: Iterator[LoadedImage], after_batch: Callable[[int], object]
+    matcher: RegionMatcher, measured: Measured, images: Iterator[LoadedImage], after_batch: Callable[[int], object]
 ) -> Features:
     """Returns the scores of all kinds of pairs of each image, in the field `view` of `Features`."""
-    compute = partial(score_batch, model, measured)
+    compute = partial(score_batch, matcher, measured)
     found = extract(images, compute, batch_size=measured.batch_size, after_batch=after_batch)
     scores = found.outputs[0].numpy() if found.outputs else np.empty((0, 0))
     return Features(found.names, scores, None, found.unreadable)
 
 
-def score_batch(model: FrozenModel, measured: Measured, images: list[LoadedImage]) -> list[Tensor]:
+def score_batch(matcher: RegionMatcher, measured: Measured, images: list[LoadedImage]) -> list[Tensor]:
     """Returns a row for each image: the scores of its pairs, kind after kind."""
     names = [image.name for image in images]
     kinds = zip(measured.pairs, zip(*(image.pixels for image in images), strict=True), strict=True)
-    return [torch.cat([score_pairs(model, name, list(pairs), names) for name, pairs in kinds], dim=1)]
+    return [torch.cat([score_pairs(matcher, name, list(pairs), names) for name, pairs in kinds], dim=1)]
 
 
 def measure_images(
-    model: FrozenModel, source: ImageSource, measured: Measured, output: Path, *, threads: int
+    matcher: RegionMatcher, source: ImageSource, measured: Measured, output: Path, *, threads: int
 ) -> tuple[dict[str, Tensor], Parts]:
     """Scores all images and returns, for each kind of pairs, a row for each readable image. All processes call it.
 
     Meanwhile the scores are kept in parts beside `output`. A later call continues from them; the caller deletes them.
 
     Raises:
-        FeatureError, TokenPlacesError, FrozenModelError: the model cannot be used.
+        FeatureError, CompileError: the model cannot be used, or not compiled.
         OutputError: parts of another call are there, or a part is damaged, or no image can be read.
         TooManyUnreadableImagesError: more than `SkipLog` allows.
     """
     images = PairImages(source, measured)
-    settings = {**model.settings, "data": compute_checksum(identify_images(source)), **asdict(measured)}
+    settings = {**matcher.model.settings, "data": compute_checksum(identify_images(source)), **asdict(measured)}
     parts, rows = Parts(output, settings), cut_rows(len(images), BATCHES * measured.batch_size)
     parts.begin()
-    make_part = partial(measure_part, model, measured)
-    make_parts(parts, rows, partial(images.read, threads=threads), make_part, description="correspondence")
+    make_part = partial(measure_part, matcher, measured)
+    read, expect = partial(images.read, threads=threads), partial(expect_images, matcher, measured)
+    make_parts(parts, rows, read, make_part, expect=expect, description="correspondence")
     PartialState().wait_for_everyone()
     everything = concatenate([parts.read(number) for number in range(len(rows))])
     skipped = SkipLog(len(images))
     skipped.add(everything.unreadable)
     skipped.warn()
     return split_by_kind(torch.from_numpy(everything.view), measured), parts
+
+
+def expect_images(matcher: RegionMatcher, measured: Measured, images: int) -> None:
+    """Notes how many views this process computes in all, see [`BatchForward.expect`]."""
+    matcher.forward.expect(2 * len(measured.pairs) * images, 2 * measured.batch_size)
 
 
 def split_by_kind(scores: Tensor, measured: Measured) -> dict[str, Tensor]:

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from modeling_esvit.embed.engine import LoadedImage
-from training.features.frozen_models import FrozenModel
 from training.matching.measures import (
     TOP,
     compute_centres,
@@ -17,7 +16,7 @@ from training.matching.measures import (
     mirror_regions,
     rank_by_similarity,
 )
-from training.matching.over_images import PairImages, match_pairs
+from training.matching.over_images import PairImages, RegionMatcher
 from training.matching.pairs import MIRRORED, Pair
 
 
@@ -33,12 +32,12 @@ class TopMatches(NamedTuple):
     right: np.ndarray
 
 
-def find_top_matches(name: str, pair: Pair, model: FrozenModel) -> TopMatches:
+def find_top_matches(name: str, pair: Pair, matcher: RegionMatcher) -> TopMatches:
     """Finds the ten most similar pairs of regions of one image.
 
     A match of a `mirrored` pair is right if it is exact; any other if it is at most one region off.
     """
-    found, grid = match_pairs(model, [pair], [name])
+    found, grid = matcher.match([pair], [name]), matcher.grid
     size = (pair.views[0].shape[0], pair.views[0].shape[1])
     truth = pair.locate_regions(grid)
     inside = truth.isfinite().all(dim=1)
