@@ -21,19 +21,19 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from modeling_esvit.images.devices import open_device
 from training.data.named_data import open_train_and_test
 from training.evaluation.arguments import add_data_arguments, parse_and_check
 from training.evaluation.opening import open_features_folder
-from training.evaluation.probe_run import IN_RECIPES, ProbeError, ProbeRun, check_probe_options
+from training.evaluation.probe_run import IN_RECIPES, ProbeRun, check_probe_options
 from training.evaluation.results import CardValue, format_table, make_card_values, write_result
 from training.evaluation.scores import TOP_K
 from training.features.bank import make_bank
 from training.features.model_arguments import load_named_model
 from training.figures.accuracy import draw_probe
 from training.options.command import run_command
+from training.options.errors import OptionError
+from training.options.recipes import load_recipe, spell
 
 
 logger = logging.getLogger(__name__)
@@ -41,8 +41,25 @@ logger = logging.getLogger(__name__)
 RECIPES = Path(__file__).parent / "evaluation" / "probe_recipes"
 
 
+def make_recipe_parser() -> argparse.ArgumentParser:
+    """Makes the parser of those options that a recipe may set: IN_RECIPES."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add = parser.add_argument
+    add("--lr", type=float, nargs="+", help="learning rates for a batch of 256 images (default: 0.001)")
+    add("--n_last_blocks", type=int, nargs="+", help="numbers of last blocks; 0 is the view feature (default: 4)")
+    add("--epochs", type=int, help="epochs of training (default: 100)")
+    add("--batch_size", type=int, help="images in a step of all processes together (default: 1024)")
+    add("--seed", type=int, help="seed of weights, order and crops (default: 0)")
+    parser.set_defaults(lr=[0.001], n_last_blocks=[4], epochs=100, batch_size=1024, seed=0)
+    return parser
+
+
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    """Reads the defaults, then `--recipe`, then the rest of the command line."""
+    recipe_parser = make_recipe_parser()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, parents=[recipe_parser]
+    )
     add_data_arguments(parser)
     parser.add_argument(
         "--output_dir", type=Path, required=True, help="folder for the result, and for the state of a stopped run"
@@ -50,34 +67,25 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--recipe", help=f"YAML file with {', '.join(IN_RECIPES)}, or the name of one in evaluation/probe_recipes/"
     )
-    parser.add_argument("--lr", type=float, nargs="+", help="learning rates for a batch of 256 images (default: 0.001)")
-    parser.add_argument(
-        "--n_last_blocks", type=int, nargs="+", help="numbers of last blocks to use; 0 is the view feature (default: 4)"
-    )
-    parser.add_argument("--epochs", type=int, help="epochs of training (default: 100)")
-    parser.add_argument("--batch_size", type=int, help="images in a step of all processes together (default: 1024)")
-    parser.add_argument("--seed", type=int, help="seed of weights, order and crops (default: 0)")
     parser.add_argument("--num_classes", type=int, help="number of classes, if the classes have no names")
     known, _ = parser.parse_known_args()
-    defaults: dict[str, Any] = {"lr": [0.001], "n_last_blocks": [4], "epochs": 100, "batch_size": 1024, "seed": 0}
-    parser.set_defaults(**defaults | (read_recipe(known.recipe) if known.recipe else {}))
+    if known.recipe:
+        parser.set_defaults(**vars(recipe_parser.parse_args(read_recipe(known.recipe))))
     return parse_and_check(parser)
 
 
-def read_recipe(recipe: str) -> dict[str, Any]:
-    """Reads a recipe by its name or path.
+def read_recipe(recipe: str) -> list[str]:
+    """Reads a recipe, by its path or by its name in `probe_recipes/`, as command-line arguments.
 
     Raises:
-        ProbeError: the file does not exist, or has other names than those of IN_RECIPES.
+        OptionError: see `load_recipe`; or it has other names than those of IN_RECIPES.
     """
-    path = Path(recipe) if Path(recipe).suffix in (".yaml", ".yml") else RECIPES / f"{recipe}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
-        raise ProbeError(f"there is no recipe {str(path)!r}. Give a YAML file or one of: {known}.")
-    values = yaml.safe_load(path.read_text())
-    if not isinstance(values, dict) or not set(values) <= set(IN_RECIPES):
-        raise ProbeError(f"the recipe {str(path)!r} must map some of these names to values: {', '.join(IN_RECIPES)}.")
-    return values
+    values = load_recipe(recipe, RECIPES)
+    if unknown := [str(name) for name in values if name not in IN_RECIPES]:
+        raise OptionError(
+            f"The recipe {recipe!r} has {', '.join(unknown)}; a recipe of a probe has {', '.join(IN_RECIPES)}."
+        )
+    return [word for name, value in values.items() for word in spell(name, value)]
 
 
 def make_table(result: dict[str, Any]) -> str:

@@ -23,8 +23,8 @@ from huggingface_hub import CommitInfo
 from transformers.utils import logging as transformers_logging
 
 from training.options.command import run_command
+from training.options.errors import OptionError
 from training.options.hub_names import check_repo_id
-from training.options.pretrain_options import OptionError
 from training.publishing.card import write_card
 from training.publishing.folder import describe_files, list_files, stage_folder, write_model
 from training.publishing.hub import (

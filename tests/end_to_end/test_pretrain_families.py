@@ -31,7 +31,8 @@ from tests.helpers.tiny_runs import (
     train,
 )
 from training.learning.networks import build_networks
-from training.options.pretrain_options import OptionError, PretrainOptions, parse_options
+from training.options.errors import OptionError
+from training.options.pretrain_options import PretrainOptions, parse_options
 from training.pretrain import Pretraining
 
 

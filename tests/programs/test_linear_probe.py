@@ -13,6 +13,7 @@ from tests.helpers.commands import run_program, torchrun, type_arguments
 from tests.helpers.shard_server import write_parquet
 from tests.helpers.tiny_runs import write_images, write_model
 from training.options.command import run_command
+from training.options.errors import OptionError
 
 
 NUMBER, EPOCHS = 13, 3
@@ -104,6 +105,22 @@ def test_streams_and_labels_without_names(model_folder, images, tmp_path, monkey
 def test_impossible_options(model_folder, images, tmp_path, monkeypatch, changes, message):
     with pytest.raises(SystemExit, match=message):
         probe(monkeypatch, *arguments(model_folder, images, tmp_path, *changes))
+
+
+def test_own_recipes(tmp_path, monkeypatch, capsys):
+    recipe = tmp_path / "mine.yaml"
+    given = ["model", "--train", "a", "--test", "b", "--output_dir", "c", "--recipe", str(recipe)]
+    type_arguments(monkeypatch, "training/linear_probe.py", *given)
+    recipe.write_text("lr: [1e-4, 0.1]\nn_last_blocks: 2\n")  # YAML takes 1e-4 for a word
+    options = linear_probe.parse_arguments()
+    assert (options.lr, options.n_last_blocks, options.epochs) == ([1e-4, 0.1], [2], 100)
+    recipe.write_text("lrs: [1]\n")
+    with pytest.raises(OptionError, match="has lrs; a recipe of a probe has lr, n_last_blocks, epochs"):
+        linear_probe.parse_arguments()
+    recipe.write_text("epochs: many\n")
+    with pytest.raises(SystemExit):
+        linear_probe.parse_arguments()
+    assert "argument --epochs: invalid int value: 'many'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in linear_probe.RECIPES.glob("*.yaml")))

@@ -30,7 +30,8 @@ from training.data.sources import DataOptionError, EmptySourceError
 from training.evaluation.knn import NeighbourCountError
 from training.features.extraction import UnlabelledDataError
 from training.learning.precision import PrecisionError
-from training.options.pretrain_options import OptionError, parse_options, save_options
+from training.options.errors import OptionError
+from training.options.pretrain_options import parse_options, save_options
 from training.pretrain import Pretraining, main
 from training.state.checkpoints import ResumeError
 

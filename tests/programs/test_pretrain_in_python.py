@@ -13,7 +13,8 @@ from transformers import AutoModel
 
 from modeling_esvit.errors import EsViTError
 from tests.helpers.tiny_runs import assert_equal_weights, read_log, read_losses, tiny_options, train, write_images
-from training.options.pretrain_options import OptionError, make_options
+from training.options.errors import OptionError
+from training.options.pretrain_options import make_options
 from training.pretrain import pretrain
 from training.state.files import FolderLock
 

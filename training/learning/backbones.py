@@ -14,7 +14,8 @@ from modeling_esvit.backbone_probe import (
     describe_backbone,
     resolve_backbone,
 )
-from training.options.pretrain_options import OptionError, PretrainOptions
+from training.options.errors import OptionError
+from training.options.pretrain_options import PretrainOptions
 
 
 def make_backbone_overrides(options: PretrainOptions, backbone: Any) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from accelerate import Accelerator
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import LoggerType
 
-from training.options.pretrain_options import OptionError, PretrainOptions
+from training.options.errors import OptionError
+from training.options.pretrain_options import PretrainOptions
 
 
 PROJECT = "esvit"

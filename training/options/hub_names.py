@@ -7,7 +7,7 @@ import re
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
-from training.options.pretrain_options import OptionError
+from training.options.errors import OptionError
 
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")

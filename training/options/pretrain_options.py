@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 import yaml
 from transformers import HfArgumentParser
 
-from training.options.errors import SharedError
+from training.options.errors import OptionError
+from training.options.recipes import load_recipe, spell
 from training.options.sections import (
     DEFAULT_ARCHITECTURE,
     DEFAULT_DATA,
@@ -31,10 +32,6 @@ from training.options.sections import (
 
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
-
-
-class OptionError(SharedError, ValueError):
-    """Raised when an option does not exist, or has a value that cannot work."""
 
 
 # Options that a continued run may change: they decide how it runs, not (except for rounding) what comes out.
@@ -170,31 +167,17 @@ def to_arguments(values: Mapping[str, Any]) -> list[str]:
         if name not in {f.name for f in fields(PretrainOptions)}:
             raise make_unknown_option_error(str(name))
         if value is not None:
-            arguments += [f"--{name}", *map(spell, value if isinstance(value, (list, tuple)) else [value])]
+            arguments += spell(name, value)
     return arguments
-
-
-def spell(value: Any) -> str:
-    """Writes a value as on the command line."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def read_recipe(recipe: str, left_out: Collection[str] = ()) -> list[str]:
     """Reads a recipe, by its path or by its name in `recipes/`, as command-line arguments, without those `left_out`.
 
     Raises:
-        OptionError: There is no such recipe, or it is not a mapping of options.
+        OptionError: See `load_recipe`; or it has a name that no option has.
     """
-    path = Path(recipe) if Path(recipe).suffix in (".yaml", ".yml") else RECIPES / f"{recipe}.yaml"
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
-        raise OptionError(f"There is no recipe {str(path)!r}; give a YAML file or one of: {known}.")
-    try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise OptionError(f"The recipe {str(path)!r} is not valid YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise OptionError(f"The recipe {str(path)!r} must be a mapping of option names to values.")
+    values = load_recipe(recipe, RECIPES)
     return to_arguments({name: value for name, value in values.items() if name not in left_out})
 
 

@@ -38,8 +38,8 @@ from training.learning.plan import Plan, describe_plan, make_plan
 from training.learning.precision import Precision, check_precision, choose_precision
 from training.monitoring.trackers import check_trackers
 from training.options.command import is_for_user
-from training.options.errors import SharedError
-from training.options.pretrain_options import OptionError, PretrainOptions
+from training.options.errors import OptionError, SharedError
+from training.options.pretrain_options import PretrainOptions
 from training.state.checkpoints import Checkpoints, Progress, share_step
 from training.state.data_record import DataRecord
 from training.state.files import UnwritableCheckpointError, report_write_errors

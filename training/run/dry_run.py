@@ -15,7 +15,8 @@ from dataclasses import fields, replace
 import psutil
 import torch
 
-from training.options.pretrain_options import OptionError, PretrainOptions
+from training.options.errors import OptionError
+from training.options.pretrain_options import PretrainOptions
 from training.options.sections import SECTIONS
 from training.run.checks import CheckedRun, Examination, complete, describe_run, examine_run, label_images
 from training.run.estimate import Estimate, estimate

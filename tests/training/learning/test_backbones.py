@@ -14,7 +14,8 @@ from modeling_esvit import (
 from tests.helpers.tiny_models import DINO_V2, HIERA, RESNET, SWIN_V2
 from tests.helpers.tiny_runs import tiny_auto
 from training.learning.networks import build_config
-from training.options.pretrain_options import OptionError, parse_options
+from training.options.errors import OptionError
+from training.options.pretrain_options import parse_options
 from training.pretrain import Pretraining
 
 

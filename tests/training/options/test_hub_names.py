@@ -4,8 +4,8 @@
 
 import pytest
 
+from training.options.errors import OptionError
 from training.options.hub_names import check_repo_id, is_hub_name
-from training.options.pretrain_options import OptionError
 
 
 @pytest.mark.parametrize(

@@ -41,9 +41,17 @@ def test_saved_options_are_a_recipe(tmp_path):
 def test_compile_is_spelt_as_a_switch_too(given, understood, tmp_path):
     assert parse_options([]).compile == "auto" and parse_options(given).compile == understood
     recipe = tmp_path / "mine.yaml"
-    recipe.write_text(f"compile: {understood}\n")  # which YAML reads as true or false
+    recipe.write_text(f"compile: {understood}\n")
     assert parse_options(["--recipe", str(recipe)]).compile == understood
     assert PretrainOptions(compile=understood == "on").compile == understood
+
+
+def test_words_of_a_recipe_are_words(tmp_path):
+    """YAML 1.1 takes no, off, on, yes and more for booleans, but only true and false are options' values."""
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("mixed_precision: no\ncompile: off\nstreaming: true\nlr: 1e-4\ntracker: [none]\n")
+    options = parse_options(["--recipe", str(recipe)])
+    assert (options.mixed_precision, options.compile, options.streaming, options.lr) == ("no", "off", True, 1e-4)
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in RECIPES.glob("*.yaml")))
@@ -91,11 +99,16 @@ def test_refusals_name_the_value_and_the_remedy(arguments, message):
 
 @pytest.mark.parametrize(
     "text, message",
-    [("epohcs: 3", "did you mean 'epochs'"), ("- 1", "must be a mapping"), ("lr: [1", "is not valid YAML")],
+    [
+        (b"epohcs: 3", "did you mean 'epochs'"),
+        (b"- 1", "must be a mapping"),
+        (b"lr: [1", "is not valid YAML"),
+        (b"data: \xff", "is not valid YAML"),
+    ],
 )
 def test_refused_recipes(tmp_path, text, message):
     recipe = tmp_path / "bad.yaml"
-    recipe.write_text(text)
+    recipe.write_bytes(text)
     with pytest.raises(OptionError, match=message):
         parse_options(["--recipe", str(recipe)])
 

@@ -13,7 +13,8 @@ import pytest
 from tests.helpers.commands import run_program
 from tests.helpers.tiny_runs import read_losses, tiny, train, write_labelled_images
 from tests.hub.loopback_hub import Fault, LoopbackHub
-from training.options.pretrain_options import OptionError, parse_options
+from training.options.errors import OptionError
+from training.options.pretrain_options import parse_options
 from training.pretrain import Pretraining
 from training.publishing.hub_push import HubPush
 from training.publishing.source import find_source

@@ -12,7 +12,8 @@ from tests.helpers.paths import ROOT
 from tests.helpers.shallow_networks import shallow
 from tests.helpers.tiny_runs import tiny, train
 from training.learning.networks import build_config
-from training.options.pretrain_options import RECIPES, OptionError, parse_options
+from training.options.errors import OptionError
+from training.options.pretrain_options import RECIPES, parse_options
 from training.pretrain import Pretraining, main
 
 

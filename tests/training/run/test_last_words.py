@@ -9,8 +9,7 @@ import pytest
 from modeling_esvit.errors import EsViTError
 from training.data.sources import DataOptionError
 from training.monitoring.monitor import NonFiniteLossError
-from training.options.errors import SharedError
-from training.options.pretrain_options import OptionError
+from training.options.errors import OptionError, SharedError
 from training.run import last_words
 from training.run.checks import PreparationError
 from training.run.last_words import exit_as_one

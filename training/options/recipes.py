@@ -1,0 +1,46 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Reads recipes: YAML files that map names of options to values."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from training.options.errors import OptionError
+
+
+class RecipeLoader(yaml.SafeLoader):
+    """Takes only `true` and `false` for booleans, as YAML 1.2 does: in `mixed_precision: no`, "no" is a word."""
+
+
+BOOLEAN = "tag:yaml.org,2002:bool"
+RecipeLoader.yaml_implicit_resolvers = {
+    letter: [(tag, pattern) for tag, pattern in resolvers if tag != BOOLEAN or letter in "tTfF"]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def load_recipe(recipe: str, folder: Path) -> dict[str, Any]:
+    """Reads a recipe by its path, or by its name among those of `folder`.
+
+    Raises:
+        OptionError: There is no such recipe, or it is not a mapping of options.
+    """
+    path = Path(recipe) if Path(recipe).suffix in (".yaml", ".yml") else folder / f"{recipe}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(each.stem for each in folder.glob("*.yaml")))
+        raise OptionError(f"There is no recipe {str(path)!r}; give a YAML file or one of: {known}.")
+    try:
+        values = yaml.load(path.read_text(), RecipeLoader) or {}  # noqa: S506  (a safe loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise OptionError(f"The recipe {str(path)!r} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise OptionError(f"The recipe {str(path)!r} must be a mapping of option names to values.")
+    return values
+
+
+def spell(name: str, value: Any) -> list[str]:
+    """Writes an option as on the command line: its name, then its value or values."""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return [f"--{name}", *(str(each).lower() if isinstance(each, bool) else str(each) for each in values)]
