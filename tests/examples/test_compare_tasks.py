@@ -12,6 +12,7 @@ from PIL import Image
 import examples.compare_tasks as compare_tasks
 from tests.helpers.commands import type_arguments
 from tests.helpers.tiny_runs import CROPS, HEADS, LENGTH, MEANS, NETWORK
+from training.options.recipes import RecipeLoader
 
 
 def scores(value: float) -> dict:
@@ -37,9 +38,9 @@ def test_table_has_mean_spread_and_chance():
 
 def recipe_of(arguments: str) -> dict:
     """Turns `--name value ...` into the options of a recipe."""
-    options = [option.split() for option in arguments.split("--")[1:]]
-    return {name: [yaml.safe_load(v) for v in values] if len(values) > 1 else yaml.safe_load(values[0])
-            for name, *values in options}  # fmt: skip
+    options = {name: values for name, *values in map(str.split, arguments.split("--")[1:])}
+    read = partial(yaml.load, Loader=RecipeLoader)
+    return {name: [*map(read, values)] if len(values) > 1 else read(values[0]) for name, values in options.items()}
 
 
 @pytest.mark.slow
