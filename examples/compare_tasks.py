@@ -31,6 +31,7 @@ from transformers.utils import logging as transformers_logging
 from examples.demo import pretrain
 from examples.photographs import write_photographs
 from modeling_esvit.storage.atomic import write_text
+from modeling_esvit.storage.paths import parse_path
 from training.data.sources import open_source
 from training.evaluation.knn import TEMPERATURE, evaluate_banks
 from training.evaluation.results import format_table
@@ -159,7 +160,7 @@ def compare(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", type=Path, help="the folder for data, runs, tables and pictures")
+    parser.add_argument("output", type=parse_path, help="the folder for data, runs, tables and pictures")
     parser.add_argument("--tasks", nargs="+", default=["view", "view+region"], choices=["view", "view+region"])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, help="instead of the recipe's")

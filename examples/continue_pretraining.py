@@ -19,6 +19,7 @@ from pathlib import Path
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.models import load_image_model
+from modeling_esvit.storage.paths import parse_name
 from training.data.sources import open_source
 from training.evaluation.knn import evaluate_knn
 from training.features.extraction import make_evaluation_transform
@@ -37,8 +38,8 @@ def measure_accuracy(model: str, data: str, k: int) -> float:
 
 def main(arguments: list[str] | None = None) -> tuple[float, float]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a model folder, a run, or the name of a model on the Hub")
-    parser.add_argument("--data", required=True, help="labelled images with the splits train and test")
+    parser.add_argument("model", type=parse_name, help="a model folder, a run, or the name of a model on the Hub")
+    parser.add_argument("--data", type=parse_name, required=True, help="labelled images with the splits train and test")
     parser.add_argument("--output_dir", required=True, help="the folder of the run")
     parser.add_argument("--epochs", type=int, default=20, help="(default: %(default)s)")
     parser.add_argument("--lr", type=float, default=1e-4, help="for 256 images a step (default: %(default)s)")

@@ -17,6 +17,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.storage.paths import parse_name, parse_path
 from training.features.frozen_models import find_training_view, load_frozen
 from training.features.regions import compute_region_side
 from training.features.single_image import check_picture
@@ -54,8 +55,8 @@ def describe(scores: dict[str, float]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a model folder, the name of a model on the Hub, or timm:NAME")
-    parser.add_argument("--output", type=Path, default=Path("correspondences.png"), help="the picture")
+    parser.add_argument("model", type=parse_name, help="a model folder, the name of a model on the Hub, or timm:NAME")
+    parser.add_argument("--output", type=parse_path, default=Path("correspondences.png"), help="the picture")
     parser.add_argument(
         "--size",
         type=int,

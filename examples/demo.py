@@ -26,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
 from examples.correspondences import draw
 from examples.photographs import measure_baselines, write_photographs
+from modeling_esvit.storage.paths import parse_path
 from training.data.sources import open_source
 from training.evaluation.knn import evaluate_knn
 from training.evaluation.results import format_table
@@ -100,7 +101,7 @@ def make_table(results: dict[str, dict[str, float]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("output", type=Path, help="the folder for data, run, table and pictures")
+    parser.add_argument("output", type=parse_path, help="the folder for data, run, table and pictures")
     arguments = parser.parse_args()
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()

@@ -17,7 +17,6 @@ import argparse
 import math
 import sys
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +35,7 @@ from transformers import (
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
 from modeling_esvit.images.decoding import decode
 from modeling_esvit.images.models import name_transformers_errors
+from modeling_esvit.storage.paths import parse_name, parse_path
 
 
 try:
@@ -196,11 +196,13 @@ def make_table(result: dict[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a model folder or the name of a model on the Hub")
-    parser.add_argument("--data", required=True, help="a labelled data set, by name or folder")
+    parser.add_argument("model", type=parse_name, help="a model folder or the name of a model on the Hub")
+    parser.add_argument("--data", type=parse_name, required=True, help="a labelled data set, by name or folder")
     parser.add_argument("--test_split", default="test", help="the split to evaluate on (default: %(default)s)")
     parser.add_argument("--output_dir", required=True, help="the folder for the classifier")
-    parser.add_argument("--output", type=Path, help="a JSON file for the result; beside it, a table and a picture")
+    parser.add_argument(
+        "--output", type=parse_path, help="a JSON file for the result; beside it, a table and a picture"
+    )
     parser.add_argument("--epochs", type=float, default=20, help="(default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=64, help="images a device (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=5e-4, help="peak learning rate (default: %(default)s)")

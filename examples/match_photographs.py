@@ -23,6 +23,7 @@ from torch import Tensor
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import Record, decode
 from modeling_esvit.losses import match_regions
+from modeling_esvit.storage.paths import parse_name, parse_path
 from training.features.frozen_models import find_training_view, load_frozen
 from training.features.regions import Grid, compute_region_features, compute_region_side, find_even_grid
 from training.features.single_image import check_picture
@@ -78,10 +79,12 @@ def draw(images: list[Image.Image], grids: list[Grid], pairs: list[tuple[int, in
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a model folder, the name of a model on the Hub, or timm:NAME")
+    parser.add_argument("model", type=parse_name, help="a model folder, the name of a model on the Hub, or timm:NAME")
     parser.add_argument("left", help="a photograph")
     parser.add_argument("right", help="another photograph")
-    parser.add_argument("--output", type=Path, default=Path("matches.png"), help="the picture (default: %(default)s)")
+    parser.add_argument(
+        "--output", type=parse_path, default=Path("matches.png"), help="the picture (default: %(default)s)"
+    )
     parser.add_argument("--count", type=int, default=30, help="pairs to draw (default: %(default)s)")
     parser.add_argument(
         "--apart", type=int, default=3, help="least number of regions between two drawn ones (default: %(default)s)"

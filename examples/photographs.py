@@ -36,6 +36,7 @@ except ModuleNotFoundError as error:
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.storage.atomic import replace_folder
+from modeling_esvit.storage.paths import parse_path
 from training.evaluation.knn import knn_predict
 
 
@@ -199,7 +200,7 @@ def measure_baselines(train: Dataset, test: Dataset, *, k: int = 20) -> dict[str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write; it must not exist yet")
+    parser.add_argument("out", type=parse_path, metavar="OUT", help="the folder to write; it must not exist yet")
     parser.add_argument("--patch-size", type=int, default=96, help="side in pixels (default: %(default)s)")
     parser.add_argument("--train-per-photograph", type=int, default=150, help="patches (default: %(default)s)")
     parser.add_argument("--test-per-photograph", type=int, default=50, help="patches (default: %(default)s)")

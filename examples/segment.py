@@ -25,6 +25,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from modeling_esvit import EsViTBackbone, EsViTConfig
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.models import name_transformers_errors
+from modeling_esvit.storage.paths import parse_name, parse_path
 
 
 try:
@@ -153,8 +154,8 @@ def draw(pixels: Tensor, labels: Tensor, predicted: Tensor, title: str) -> Figur
 
 def main(arguments: list[str] | None = None) -> float:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a model folder or the name of a model on the Hub")
-    parser.add_argument("--output", type=Path, default=Path("segmentation.png"), help="the picture")
+    parser.add_argument("model", type=parse_name, help="a model folder or the name of a model on the Hub")
+    parser.add_argument("--output", type=parse_path, default=Path("segmentation.png"), help="the picture")
     parser.add_argument("--crops", type=int, default=200, help="training crops (default: %(default)s)")
     parser.add_argument("--epochs", type=int, default=4, help="(default: %(default)s)")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (default: %(default)s)")

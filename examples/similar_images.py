@@ -21,6 +21,7 @@ from modeling_esvit.embed.files import check_output
 from modeling_esvit.embed.inputs import find_images
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import decode
+from modeling_esvit.storage.paths import parse_name, parse_path
 
 
 try:
@@ -95,12 +96,16 @@ def read_thumbnails(inputs: list[str], names: set[str]) -> dict[str, Image.Image
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", help="a model folder or the name of a model on the Hub")
+    parser.add_argument("model", type=parse_name, help="a model folder or the name of a model on the Hub")
     parser.add_argument("collection", nargs="+", help="images to search in: folders, files, globs, URLs, data sets")
-    parser.add_argument("--query", nargs="+", required=True, help="images to search for, named in the same way")
+    parser.add_argument(
+        "--query", type=parse_name, nargs="+", required=True, help="images to search for, named in the same way"
+    )
     parser.add_argument("--count", type=int, default=5, help="images to find for each query (default: %(default)s)")
-    parser.add_argument("--features", type=Path, help="a file (.parquet, .npz, .safetensors) for the features")
-    parser.add_argument("--output", type=Path, default=Path("similar.png"), help="the picture (default: %(default)s)")
+    parser.add_argument("--features", type=parse_path, help="a file (.parquet, .npz, .safetensors) for the features")
+    parser.add_argument(
+        "--output", type=parse_path, default=Path("similar.png"), help="the picture (default: %(default)s)"
+    )
     options = parser.parse_args(arguments)
     if options.count < 1:
         parser.error(f"--count must be at least 1, got {options.count}")

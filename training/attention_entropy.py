@@ -34,6 +34,7 @@ from modeling_esvit.embed.engine import LoadedImage, load_ahead, take_batches
 from modeling_esvit.embed.inputs import Images, find_images, load_input
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.storage.atomic import write_text
+from modeling_esvit.storage.paths import parse_name, parse_path
 from training.data.sources import EmptySourceError
 from training.evaluation.arguments import check_output
 from training.evaluation.results import format_table
@@ -149,10 +150,12 @@ def measure(vision: VisionModel, images: Images, batch_size: int, threads: int) 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model_arguments(parser, "a model folder, or the name of a model on the Hub")
-    parser.add_argument("images", nargs="+", metavar="IMAGES", help="folders, files, globs, URLs, lists, data sets")
+    parser.add_argument(
+        "images", type=parse_name, nargs="+", metavar="IMAGES", help="folders, files, globs, URLs, lists, data sets"
+    )
     parser.add_argument("--batch_size", type=int, default=16, help="images a process (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=4, help="threads that read, in each process (%(default)s)")
-    parser.add_argument("--output", type=Path, default=Path("entropy.json"), help="a JSON file (%(default)s)")
+    parser.add_argument("--output", type=parse_path, default=Path("entropy.json"), help="a JSON file (%(default)s)")
     options = parser.parse_args(arguments)
     check_counts(parser, options, "batch_size", "workers")
     if options.output.suffix != ".json":

@@ -28,6 +28,7 @@ from matplotlib.figure import Figure
 
 from modeling_esvit.embed.compiling import add_compile_argument
 from modeling_esvit.images.devices import open_device
+from modeling_esvit.storage.paths import parse_name, parse_path
 from training.data.named_data import split_data_name
 from training.data.sources import DataOptionError, ImageSource, open_source
 from training.evaluation.arguments import add_reading_arguments, parse_and_check
@@ -58,7 +59,9 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_reading_arguments(parser)
     add_compile_argument(parser)
-    parser.add_argument("--data", metavar="DATA[:SPLIT]", help="images; needed for all measures but stereo")
+    parser.add_argument(
+        "--data", type=parse_name, metavar="DATA[:SPLIT]", help="images; needed for all measures but stereo"
+    )
     parser.add_argument("--measures", nargs="+", choices=(*PAIRS, STEREO), help="(default: all that there is data for)")
     parser.add_argument("--image_size", type=int, help="pixels a side of the views (default: those of the model)")
     parser.add_argument(
@@ -70,7 +73,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument("--seed", type=int, default=0, help="of crops and colours (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=32, help="images a process (default: %(default)s)")
-    parser.add_argument("--output", type=Path, help="a JSON file for the result; beside it, a table and pictures")
+    parser.add_argument("--output", type=parse_path, help="a JSON file for the result; beside it, a table and pictures")
     arguments = parse_and_check(parser)
     arguments.measures = arguments.measures or ((*PAIRS, STEREO) if arguments.data else (STEREO,))
     if arguments.data is None and tuple(arguments.measures) != (STEREO,):

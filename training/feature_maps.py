@@ -14,7 +14,6 @@ have a green frame, others a red one.
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.images.precision import add_dtype_argument
 from modeling_esvit.storage.atomic import write_text
+from modeling_esvit.storage.paths import parse_name, parse_path
 from training.data.named_data import split_data_name
 from training.data.sources import ImageSource, open_source
 from training.evaluation.knn import BANK_CHUNK, find_nearest
@@ -127,14 +127,14 @@ def parse_arguments(arguments: list[str] | None) -> Any:
     add_model_arguments(parser)
     add_dtype_argument(parser)
     add_compile_argument(parser)
-    parser.add_argument("--data", required=True, metavar="DATA[:SPLIT]", help="labelled images")
-    parser.add_argument("--output_dir", type=Path, required=True, help="the folder of the pictures")
+    parser.add_argument("--data", type=parse_name, required=True, metavar="DATA[:SPLIT]", help="labelled images")
+    parser.add_argument("--output_dir", type=parse_path, required=True, help="the folder of the pictures")
     parser.add_argument("--method", choices=METHODS, default="tsne", help="of the map (default: %(default)s)")
     parser.add_argument("--images", type=int, default=2000, help="at most, of the map (default: %(default)s)")
     parser.add_argument("--queries", type=int, default=8, help="rows of the sheet (default: %(default)s)")
     parser.add_argument("--neighbours", type=int, default=8, help="of each (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the images, the queries and the map (%(default)s)")
-    parser.add_argument("--features", type=Path, metavar="FOLDER", help="where features stay, to be used again")
+    parser.add_argument("--features", type=parse_path, metavar="FOLDER", help="where features stay, to be used again")
     parser.add_argument("--batch_size", type=int, default=64, help="images a step (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=4, help="threads that read images (default: %(default)s)")
     options = parser.parse_args(arguments)

@@ -17,7 +17,7 @@ the features, so that the next evaluation of the same model and images need not 
 import argparse
 
 from training.evaluation.arguments import add_data_arguments, add_feature_arguments, parse_and_check
-from training.evaluation.knn import TEMPERATURE, evaluate_banks
+from training.evaluation.knn import TEMPERATURE, check_temperature, evaluate_banks
 from training.evaluation.opening import open_evaluation
 from training.evaluation.results import (
     describe_counts,
@@ -44,12 +44,16 @@ def parse_arguments() -> argparse.Namespace:
         "--k",
         type=int,
         nargs="+",
-        help="numbers of neighbours (default: 10 20 100 200, as far as there are so many training images)",
+        help="numbers of neighbours (default: those of 10 20 100 200 for which there are enough training images)",
     )
     parser.add_argument(
         "--temperature", type=float, default=TEMPERATURE, help="temperature of the votes (default: %(default)s)"
     )
-    return parse_and_check(parser)
+    arguments = parse_and_check(parser)
+    check_temperature(arguments.temperature)
+    if arguments.k is not None and min(arguments.k) < 1:
+        parser.error(f"--k must be numbers from 1 on, got {' '.join(map(str, arguments.k))}")
+    return arguments
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from modeling_esvit.images.devices import open_device
+from modeling_esvit.storage.paths import parse_path
 from training.data.named_data import open_train_and_test
 from training.evaluation.arguments import add_data_arguments, parse_and_check
 from training.evaluation.opening import open_features_folder
@@ -62,7 +63,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     add_data_arguments(parser)
     parser.add_argument(
-        "--output_dir", type=Path, required=True, help="folder for the result, and for the state of a stopped run"
+        "--output_dir", type=parse_path, required=True, help="folder for the result, and for the state of a stopped run"
     )
     parser.add_argument(
         "--recipe", help=f"YAML file with {', '.join(IN_RECIPES)}, or the name of one in evaluation/probe_recipes/"

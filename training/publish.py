@@ -22,6 +22,7 @@ from pathlib import Path
 from huggingface_hub import CommitInfo
 from transformers.utils import logging as transformers_logging
 
+from modeling_esvit.storage.paths import parse_path
 from training.options.command import run_command
 from training.options.errors import OptionError
 from training.options.hub_names import check_repo_id
@@ -112,12 +113,12 @@ def describe_retry(options: PublishOptions, state: str = "is whole") -> str:
 
 def parse_arguments(arguments: list[str] | None = None) -> PublishOptions:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("source", type=Path, help="folder of a run, or of a model of this project")
+    parser.add_argument("source", type=parse_path, help="folder of a run, or of a model of this project")
     parser.add_argument("--repo_id", required=True, help="user/name or organisation/name")
     parser.add_argument(
         "--checkpoint", choices=CHECKPOINTS, help="which model of a run (default: the first of these that it has)"
     )
-    parser.add_argument("--folder", type=Path, help="folder to write and push (default: SOURCE-hub)")
+    parser.add_argument("--folder", type=parse_path, help="folder to write and push (default: SOURCE-hub)")
     parser.add_argument("--native", action="store_true", help="use transformers' own swin format; the backbone alone")
     parser.add_argument("--private", action="store_true", help="make the repository visible to its owner only")
     parser.add_argument(
@@ -134,10 +135,10 @@ def parse_arguments(arguments: list[str] | None = None) -> PublishOptions:
         "--base_model", help="model that it was trained from (default: the run's init_from if that is on the Hub)"
     )
     parser.add_argument(
-        "--metrics", type=Path, nargs="+", default=[], help="JSON files of the evaluation commands, for the card"
+        "--metrics", type=parse_path, nargs="+", default=[], help="JSON files of the evaluation commands, for the card"
     )
     parser.add_argument(
-        "--card", type=Path, help="your own README.md, or one of model_cards/, instead of a generated one"
+        "--card", type=parse_path, help="your own README.md, or one of model_cards/, instead of a generated one"
     )
     parser.add_argument("--dry_run", action="store_true", help="write the folder and show it; send nothing")
     parser.add_argument("--no_check", action="store_false", dest="check", help="do not load the model back")

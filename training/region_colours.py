@@ -19,6 +19,7 @@ from PIL import Image
 
 from modeling_esvit.analysis.region_colours import RegionPalette, fit_palette, paint
 from modeling_esvit.analysis.token_places import regions_of
+from modeling_esvit.storage.paths import parse_name, parse_path
 from training.features.model_arguments import add_model_arguments
 from training.features.single_image import (
     VisionModel,
@@ -58,10 +59,10 @@ def draw(images: list[Image.Image], pictures: list[Image.Image], palette: Region
 def parse_arguments(arguments: list[str] | None) -> Any:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model_arguments(parser, "a model folder, or the name of a model on the Hub")
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="image files, coloured together")
+    parser.add_argument("images", type=parse_name, nargs="+", metavar="IMAGE", help="image files, coloured together")
     add_size_argument(parser)
     parser.add_argument("--smooth", action="store_true", help="colours flow from region to region")
-    parser.add_argument("--output", type=Path, default=Path("colours.png"), help="the picture (%(default)s)")
+    parser.add_argument("--output", type=parse_path, default=Path("colours.png"), help="the picture (%(default)s)")
     options = parser.parse_args(arguments)
     check_picture(parser, options.output)
     check_counts(parser, options, "size")

@@ -37,6 +37,7 @@ from transformers.utils import logging as transformers_logging
 from modeling_esvit.embed.compiling import OFF, ON
 from modeling_esvit.images.devices import check_device
 from modeling_esvit.images.precision import add_dtype_argument, name_dtype, resolve_dtype
+from modeling_esvit.storage.paths import parse_name, parse_path
 from training.evaluation.arguments import check_output
 from training.evaluation.results import format_table, write_result
 from training.evaluation.speed import (
@@ -149,6 +150,7 @@ def parse_arguments() -> ThroughputOptions:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "models",
+        type=parse_name,
         nargs="+",
         metavar="MODEL",
         help="model folders, names on the Hub, timm:NAME or published architectures",
@@ -170,7 +172,7 @@ def parse_arguments() -> ThroughputOptions:
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with a model")
     parser.add_argument(
         "--output",
-        type=Path,
+        type=parse_path,
         help="write the result to this JSON file, with a table (.md) and a figure (.png) beside it",
     )
     parser.add_argument(

@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from modeling_esvit.images.devices import open_device
+from modeling_esvit.storage.paths import parse_name, parse_path
 from training.evaluation.arguments import (
     add_bank_arguments,
     add_feature_arguments,
@@ -54,7 +55,7 @@ def parse_arguments() -> argparse.Namespace:
     add_reading_arguments(parser)
     add_feature_arguments(parser)
     parser.add_argument(
-        "--table", type=Path, default=TABLE, help="YAML file of data sets (default: those of the paper)"
+        "--table", type=parse_path, default=TABLE, help="YAML file of data sets (default: those of the paper)"
     )
     parser.add_argument(
         "--datasets", nargs="+", help="names in the table (default: all of them, or none if there is --data)"
@@ -65,9 +66,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--metric", choices=METRICS, default="accuracy", help="metric of each --data (default: %(default)s)"
     )
-    parser.add_argument("--against", metavar="MODEL|JSON", help="a second model to compare with, or a result of one")
     parser.add_argument(
-        "--features", type=Path, metavar="FOLDER", help="keep features in this folder (default: beside the result)"
+        "--against", type=parse_name, metavar="MODEL|JSON", help="a second model to compare with, or a result of one"
+    )
+    parser.add_argument(
+        "--features",
+        type=parse_path,
+        metavar="FOLDER",
+        help="keep features in this folder (default: beside the result)",
     )
     add_bank_arguments(parser)
     parser.add_argument(

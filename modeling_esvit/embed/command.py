@@ -13,7 +13,6 @@ left out and listed in OUTPUT.unreadable.txt; the exit code stays 0 as long as o
 
 import argparse
 import sys
-from pathlib import Path
 
 from modeling_esvit.embed.compiling import add_compile_argument
 from modeling_esvit.embed.embedder import Embedder, embed_to_file
@@ -22,19 +21,23 @@ from modeling_esvit.embed.inputs import find_images
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.devices import DeviceError, check_device, open_device
 from modeling_esvit.images.precision import AUTO, add_dtype_argument, name_dtype, resolve_dtype
+from modeling_esvit.storage.paths import parse_name, parse_path
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", metavar="MODEL", help="a model folder, or the name of a model on the Hub")
+    parser.add_argument(
+        "model", type=parse_name, metavar="MODEL", help="a model folder, or the name of a model on the Hub"
+    )
     parser.add_argument(
         "images",
+        type=parse_name,
         nargs="+",
         metavar="IMAGES",
         help="folders, files, globs, URLs, text files of paths and URLs (.txt), or data sets, NAME or NAME:SPLIT",
     )
     parser.add_argument(
-        "--output", type=Path, required=True, help=f"the file; its suffix is one of {' '.join(FORMATS)}"
+        "--output", type=parse_path, required=True, help=f"the file; its suffix is one of {' '.join(FORMATS)}"
     )
     parser.add_argument("--regions", action="store_true", help="also the features of all regions")
     parser.add_argument("--image_column", help="of data sets, where they have several columns of images")

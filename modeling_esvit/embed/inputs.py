@@ -170,6 +170,8 @@ def load_input(images: Images, prepare: Callable[[Image], Any], index: int) -> L
 
 
 def open_input(name: str, image_column: str | None) -> Images:
+    if not name:
+        raise NoImagesError("An input is empty: give a folder, a file, a glob, a URL or the name of a data set.")
     path = Path(name)
     if path.is_dir() and (path / "dataset_info.json").is_file():
         return DatasetImages(datasets.load_from_disk(name), name, image_column)

@@ -40,6 +40,7 @@ from modeling_esvit.convert_original.converter import require_free
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import EsViTModel, describe_preprocessing
 from modeling_esvit.storage.atomic import replace_folder
+from modeling_esvit.storage.paths import parse_name
 
 
 Size = tuple[int, int]  # height, width
@@ -358,8 +359,8 @@ def make_parser() -> argparse.ArgumentParser:
     command = argparse.ArgumentParser(
         prog="python -m modeling_esvit.export", description="Exports a model in a format that other programs run."
     )
-    command.add_argument("model", help="model folder, or its name on the Hub")
-    command.add_argument("output", help="new folder")
+    command.add_argument("model", type=parse_name, help="model folder, or its name on the Hub")
+    command.add_argument("output", type=parse_name, help="new folder")
     command.add_argument("--to", choices=sorted(WRITERS), required=True, help="the format")
     command.add_argument(
         "--image-size",

@@ -12,10 +12,11 @@ import torch
 from transformers import AutoImageProcessor
 
 import training.evaluation.knn as knn
+import training.knn as program
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.embed.engine import FeatureError
 from tests.helpers.coloured_images import COLOURS, write_coloured_images
-from tests.helpers.commands import run_program, torchrun
+from tests.helpers.commands import run_program, torchrun, type_arguments
 from tests.helpers.paths import ROOT
 from training.data.named_data import split_train_and_test
 from training.data.sources import DataOptionError, open_source
@@ -23,6 +24,7 @@ from training.features.extraction import (
     UnlabelledDataError,
     make_evaluation_transform,
 )
+from training.options.command import run_command
 
 
 @pytest.fixture
@@ -68,6 +70,20 @@ def test_default_neighbours_are_those_that_fit(model, images):
     assert [name for name in evaluate_folders(model, *images) if name.startswith("k")] == ["k10_top1", "k10_top5"]
     with pytest.raises(knn.NeighbourCountError, match="from 1 to 15"):
         evaluate_folders(model, *images, k=[20])
+    assert knn.choose_default_counts(250) == [10, 20, 100, 200] and knn.choose_default_counts(3) == [3]
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [("--k 5 0", "--k must be numbers from 1 on, got 5 0"), ("--temperature nan", "temperature is nan, but must be")],
+)
+def test_impossible_votes_are_refused_before_any_feature_is_computed(words, message, monkeypatch, capsys):
+    type_arguments(
+        monkeypatch, "training/knn.py", "no model", "--train", "no data", "--test", "no data", *words.split()
+    )
+    with pytest.raises(SystemExit) as error:
+        run_command(program.main)
+    assert message in capsys.readouterr().err + str(error.value)
 
 
 def test_classes_are_compared_by_name(model, images, tmp_path):

@@ -32,6 +32,8 @@ def test_it_is_the_run_of_the_command_and_returns_where_the_model_is(labelled_im
     assert result.log == tmp_path / "here" / "log.jsonl"
     last = read_log(tmp_path / "here")[-1]
     assert result.last_values == last and last["step"] == 6 and last["loss"] > 0
+    again = pretrain(**tiny_keywords(labelled_images, tmp_path / "here"))  # it is finished, and stays so
+    assert again.last_values == last and {type(value) for value in last.values()} <= {int, float}
 
 
 def test_the_same_call_again_continues_in_the_same_process(labelled_images, tmp_path):

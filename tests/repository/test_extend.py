@@ -17,6 +17,7 @@ from transformers import AutoModel
 
 from modeling_esvit import EsViTConfig, losses
 from modeling_esvit.analysis.token_places import regions_of
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.families import ARCHITECTURES, FAMILIES
 from tests.helpers.documents import snippets
 from tests.helpers.paths import ROOT
@@ -99,6 +100,11 @@ def test_augmentation(tmp_path):
     for view in views:  # a grey image has three equal channels
         channels = view.permute(1, 2, 0).numpy() * std + mean
         assert np.ptp(channels, axis=2).max() < 1e-5 < np.ptp(channels)
+    images = write_images(tmp_path / "images")
+    with pytest.raises(EsViTError, match="augmentation 'green' is none of .*grey"):
+        train(tiny(images, tmp_path / "run", "--augmentation green"))
+    train(tiny(images, tmp_path / "run", "--augmentation grey --max_steps 1"))  # by its name, as the page says
+    assert Path(tmp_path / "run" / "teacher" / "model.safetensors").is_file()
 
 
 def test_data_source(tmp_path):

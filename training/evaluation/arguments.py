@@ -3,11 +3,12 @@
 """Defines the arguments that evaluation programs share, and checks them."""
 
 import argparse
-import os
+import tempfile
 from pathlib import Path
 
 from modeling_esvit.embed.compiling import add_compile_argument
 from modeling_esvit.images.precision import add_dtype_argument
+from modeling_esvit.storage.paths import parse_name, parse_path
 from training.features.bank import PART_SIZE
 from training.features.model_arguments import add_model_arguments
 from training.options.command import check_counts
@@ -26,11 +27,15 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
 def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the model, its training and test images, and the folder of features."""
     add_reading_arguments(parser)
-    parser.add_argument("--train", required=True, metavar="DATA[:SPLIT]", help="the labelled images to learn from")
-    parser.add_argument("--test", required=True, metavar="DATA[:SPLIT]", help="the labelled images to classify")
+    parser.add_argument(
+        "--train", type=parse_name, required=True, metavar="DATA[:SPLIT]", help="the labelled images to learn from"
+    )
+    parser.add_argument(
+        "--test", type=parse_name, required=True, metavar="DATA[:SPLIT]", help="the labelled images to classify"
+    )
     parser.add_argument(
         "--features",
-        type=Path,
+        type=parse_path,
         metavar="FOLDER",
         help="keep features here for further evaluations; all processes must see it (default: a temporary folder)",
     )
@@ -59,7 +64,7 @@ def add_feature_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=parse_path,
         help="write the result to this JSON file, with a table (.md) and a picture (.png) beside it",
     )
 
@@ -87,5 +92,7 @@ def check_output(parser: argparse.ArgumentParser, output: Path | None) -> None:
     if output.suffix in (".md", ".png"):
         parser.error(f"--output {output} names the JSON file. Table (.md) and picture (.png) are written beside it.")
     output.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(output.parent, os.W_OK):
-        parser.error(f"--output {output}: the folder {output.parent} cannot be written to.")
+    try:
+        tempfile.TemporaryFile(dir=output.parent).close()
+    except OSError as error:
+        parser.error(f"--output {output}: nothing can be written in {output.parent} ({error.strerror}).")

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Classifies images by their nearest neighbours: the weighted k-NN classifier of DINO and EsViT."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -104,8 +105,17 @@ def check_knn_options(k: Sequence[int], temperature: float, bank_size: int) -> N
     """
     if not k or not all(1 <= count <= bank_size for count in k):
         raise NeighbourCountError(f"k is {list(k)}. Name numbers from 1 to {bank_size}, the number of training images.")
-    if not temperature > 0:
-        raise TemperatureError(f"temperature is {temperature}, but must be positive.")
+    check_temperature(temperature)
+
+
+def check_temperature(temperature: float) -> None:
+    """Checks the temperature of the votes.
+
+    Raises:
+        TemperatureError: it is not positive and finite.
+    """
+    if not 0 < temperature < math.inf:
+        raise TemperatureError(f"temperature is {temperature}, but must be positive and finite.")
 
 
 @torch.no_grad()
@@ -223,7 +233,7 @@ def evaluate_knn(
         "unknown_class_images": ...}
 
     Raises:
-        NeighbourCountError: a k is more than the training images (or none of the default ones fits).
+        NeighbourCountError: a k is more than the training images.
         TemperatureError: the temperature is not positive.
         UnlabelledDataError, FeatureError, DataOptionError, EmptySourceError,
         TooManyUnreadableImagesError: the data or the model cannot be used.
@@ -239,7 +249,8 @@ def evaluate_knn(
 
 
 def choose_default_counts(bank_size: int) -> list[int]:
-    return [count for count in DEFAULT_K if count <= bank_size]
+    """Returns the default numbers of neighbours that the training images suffice for, or else all of these."""
+    return [count for count in DEFAULT_K if count <= bank_size] or [bank_size]
 
 
 class FeaturesInMemory(NamedTuple):

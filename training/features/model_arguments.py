@@ -7,6 +7,7 @@ import argparse
 from accelerate import PartialState
 
 from modeling_esvit.images.precision import resolve_dtype
+from modeling_esvit.storage.paths import parse_name
 from training.features.frozen_models import FrozenModel, load_frozen
 
 
@@ -14,7 +15,7 @@ def add_model_arguments(
     parser: argparse.ArgumentParser, known: str = "a model folder, the name of a model on the Hub, or timm:NAME"
 ) -> None:
     """Adds the model, where it runs, and how it is fetched. `known` says which models the program takes."""
-    parser.add_argument("model", metavar="MODEL", help=known)
+    parser.add_argument("model", type=parse_name, metavar="MODEL", help=known)
     parser.add_argument("--device", help="where the model runs (default: an accelerator if there is one)")
     parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub")
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the model")

@@ -8,7 +8,11 @@ import numpy as np
 
 from training.data.batch_order import Lanes, count_steps
 from training.learning.schedules import cosine_schedule, teacher_temp_schedule
+from training.options.errors import OptionError
 from training.options.pretrain_options import PretrainOptions
+
+
+MAX_STEPS = 100_000_000  # their schedules take 2.4 GB
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,10 @@ class Plan:
         """Returns the values of all schedules at `step`, for the log."""
         return {
             "epoch": self.epoch(step),
-            "lr": self.lr[step],
-            "weight_decay": self.weight_decay[step],
-            "momentum_teacher": self.momentum[step],
-            "teacher_temp": self.teacher_temp[self.epoch(step)],
+            "lr": self.lr[step].item(),
+            "weight_decay": self.weight_decay[step].item(),
+            "momentum_teacher": self.momentum[step].item(),
+            "teacher_temp": self.teacher_temp[self.epoch(step)].item(),
         }
 
 
@@ -55,10 +59,13 @@ def make_plan(options: PretrainOptions, num_images: int, world_size: int, lanes:
 
     Raises:
         DataOptionError: The data are too few for one step of every process.
+        OptionError: The run is too long for its schedules, which have a value for each step.
     """
     per_process = options.batch_size * options.gradient_accumulation_steps
     steps = count_steps(num_images, per_process, world_size)
     num_steps = options.epochs * steps
+    if num_steps > MAX_STEPS:
+        raise OptionError(f"{options.epochs} epochs of {steps} steps are more than {MAX_STEPS:,} steps: lower epochs.")
     peak_lr = options.lr * per_process * world_size / 256
     schedule = (options.epochs, steps)
     return Plan(

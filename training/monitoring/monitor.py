@@ -116,8 +116,10 @@ class Monitor:
         records = [(values, line) for line in lines if (values := parse_record(line)) is not None]
         if len(records) < len(lines):
             self.say(f"Warning: {len(lines) - len(records)} lines of {self.path} could not be read, and are dropped.")
-        kept = [line for values, line in records if values["step"] < step + ("loss" in values)]
-        write_text(self.path, "".join(kept))
+        kept = [(values, line) for values, line in records if values["step"] < step + ("loss" in values)]
+        write_text(self.path, "".join(line for _, line in kept))
+        for values, _ in kept:
+            self.last_values |= values
 
     def start_window(self) -> None:
         """Forgets the steps so far, and starts the clock for images per second."""

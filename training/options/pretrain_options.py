@@ -6,6 +6,7 @@ A recipe is a YAML file of the options' names. The command line, or what Python 
 """
 
 import difflib
+import itertools
 import math
 import os
 from collections.abc import Collection, Iterator, Mapping
@@ -33,6 +34,9 @@ from training.options.sections import (
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
+
+# Options that may be a path in the home folder, as in `~/photographs`.
+PATHS = ("data", "output_dir", "init_from", "backbone", "cache", "tar_index", "knn_train", "knn_test")
 
 # Options that a continued run may change: they decide how it runs, not (except for rounding) what comes out.
 FREE_TO_CHANGE = {
@@ -80,6 +84,9 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
         if isinstance(self.tracker, str):
             self.tracker = [self.tracker]
         self.compile = COMPILE.get(self.compile, self.compile)
+        for name in PATHS:
+            if value := getattr(self, name):
+                setattr(self, name, os.path.expanduser(value))
 
     def loss_weights(self) -> dict[str, float]:
         """Returns the weights of the losses, as arguments of `esvit_loss`."""
@@ -87,7 +94,14 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
 
     def problems(self) -> list[str]:
         """Returns a sentence for each value that is not possible."""
-        return [*self.find_out_of_range(), *self.find_crop_problems(), *self.find_contradictions()]
+        found = (self.find_empty(), self.find_out_of_range(), self.find_crop_problems(), self.find_contradictions())
+        return [*itertools.chain.from_iterable(found)]
+
+    def find_empty(self) -> Iterator[str]:
+        """Yields a sentence for each empty text. As a path it would mean the current folder."""
+        for name, value in asdict(self).items():
+            if value == "" or (isinstance(value, list) and "" in value):
+                yield f"{name} is empty: give a value, or leave the option out (is a variable of the shell not set?)."
 
     def find_out_of_range(self) -> Iterator[str]:
         """Yields a sentence for each value outside its range."""
@@ -157,7 +171,7 @@ def make_unknown_option_error(name: str) -> OptionError:
 
 
 def to_arguments(values: Mapping[str, Any]) -> list[str]:
-    """Turns values by name into command-line arguments, so that they are checked as these are. None means the default.
+    """Turns values by name into command-line arguments, so that they are checked as these are, without those of None.
 
     Raises:
         OptionError: There is no option of this name.
@@ -181,11 +195,13 @@ def read_recipe(recipe: str, left_out: Collection[str] = ()) -> list[str]:
     return to_arguments({name: value for name, value in values.items() if name not in left_out})
 
 
-def read_options(arguments: list[str], parser_class: type[HfArgumentParser] = HfArgumentParser) -> PretrainOptions:
+def read_options(
+    arguments: list[str], parser_class: type[HfArgumentParser] = HfArgumentParser, left_out: Collection[str] = ()
+) -> PretrainOptions:
     """Reads the defaults, then `--recipe`, then the rest of the command line. Values are not checked yet.
 
     `--data` on the command line replaces everything that the recipe says about data (ABOUT_DATA): a folder is not
-    streamed because the recipe's data set is.
+    streamed because the recipe's data set is. What else the recipe says is `left_out`.
 
     Raises:
         OptionError: A name is unknown (the message gives the nearest valid one), or a recipe cannot be read.
@@ -193,8 +209,8 @@ def read_options(arguments: list[str], parser_class: type[HfArgumentParser] = Hf
     parser = parser_class(SECTIONS, allow_abbrev=False, description="Pretrain an EsViT backbone.")
     parser.add_argument("--recipe", help="YAML file of these options, or the name of one in recipes/.")
     given = parser.parse_known_args(arguments)[0]
-    left_out = () if given.data is None else ABOUT_DATA
-    in_order = (read_recipe(given.recipe, left_out) if given.recipe else []) + arguments
+    left_out = {*left_out, *(() if given.data is None else ABOUT_DATA)}
+    in_order = ([] if given.recipe is None else read_recipe(given.recipe, left_out)) + arguments
     *sections, _, rest = parser.parse_args_into_dataclasses(in_order, return_remaining_strings=True)
     if rest and rest[0].startswith("-"):
         raise make_unknown_option_error(rest[0].lstrip("-").split("=")[0])
@@ -225,11 +241,13 @@ class PythonParser(HfArgumentParser):
 def make_options(recipe: str | os.PathLike[str] | None = None, **values: Any) -> PretrainOptions:
     """Returns the options that Python gives by name, on top of a recipe, read as the command line is.
 
+    None stands for the default of an option, whatever the recipe says.
+
     Raises:
         OptionError: See `read_options`; or a value has the wrong type.
     """
-    arguments = to_arguments(values)
-    return read_options([*(["--recipe", str(recipe)] if recipe else []), *arguments], PythonParser)
+    arguments = [*([] if recipe is None else spell("recipe", os.fspath(recipe))), *to_arguments(values)]
+    return read_options(arguments, PythonParser, {name for name, value in values.items() if value is None})
 
 
 def save_options(options: PretrainOptions, path: Path) -> None:

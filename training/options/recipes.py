@@ -27,10 +27,10 @@ def load_recipe(recipe: str, folder: Path) -> dict[str, Any]:
     Raises:
         OptionError: There is no such recipe, or it is not a mapping of options.
     """
-    path = Path(recipe) if Path(recipe).suffix in (".yaml", ".yml") else folder / f"{recipe}.yaml"
+    path = Path(recipe).expanduser() if Path(recipe).suffix in (".yaml", ".yml") else folder / f"{recipe}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(each.stem for each in folder.glob("*.yaml")))
-        raise OptionError(f"There is no recipe {str(path)!r}; give a YAML file or one of: {known}.")
+        raise OptionError(f"There is no recipe {recipe!r}; give a YAML file or one of: {known}.")
     try:
         values = yaml.load(path.read_text(), RecipeLoader) or {}  # noqa: S506  (a safe loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -41,6 +41,11 @@ def load_recipe(recipe: str, folder: Path) -> dict[str, Any]:
 
 
 def spell(name: str, value: Any) -> list[str]:
-    """Writes an option as on the command line: its name, then its value or values."""
-    values = value if isinstance(value, (list, tuple)) else [value]
-    return [f"--{name}", *(str(each).lower() if isinstance(each, bool) else str(each) for each in values)]
+    """Writes an option as on the command line, in one word where it has one value, which may begin with a dash."""
+    if not isinstance(value, (list, tuple)):
+        return [f"--{name}={spell_value(value)}"]
+    return [f"--{name}", *map(spell_value, value)]
+
+
+def spell_value(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

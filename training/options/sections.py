@@ -151,9 +151,12 @@ class ViewSection:
         default_factory=lambda: [0.05, 0.4],
         metadata={"help": "Smallest and largest share of the image's area in local crops."},
     )
-    augmentation: Literal["dino", "mocov2", "basic", "deit"] = field(
+    augmentation: str = field(
         default="dino",
-        metadata={"help": "Colours, blur and so on: dino is the published one, basic none; see views/draw.py."},
+        metadata={
+            "help": "Colours, blur and so on, by a policy of views/draw.py: dino (the published one), mocov2, deit, or "
+            "basic (none)."
+        },
     )
     mixup: float = field(
         default=0.0,

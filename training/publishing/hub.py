@@ -26,6 +26,7 @@ from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import PRETRAINING_INDEX
 from training.publishing.folder import CURVES, HEADS, OPTIONS
 from training.publishing.published_check import sample_outputs
+from training.state.interruption import restore_handlers, set_handlers
 
 
 CHECK = Path(__file__).with_name("published_check.py")
@@ -152,12 +153,11 @@ def exit_on_signals(message: str) -> Iterator[None]:
         os.write(sys.stderr.fileno(), f"\n{message}\n".encode())
         os._exit(1)
 
-    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = set_handlers((signal.SIGINT, signal.SIGTERM), end)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        restore_handlers(before)
 
 
 def compute_outputs(model: EsViTForPreTraining | EsViTModel, folder: Path) -> dict[str, torch.Tensor]:

@@ -269,10 +269,15 @@ def check_output(options: PretrainOptions) -> None:
     """Checks that the folder of the run can be written.
 
     Raises:
+        OptionError: There is a file where a folder is needed.
         UnwritableCheckpointError: Nothing can be written in `output_dir`, or where it would be made.
     """
-    with report_write_errors(Path(options.output_dir)):
-        tempfile.TemporaryFile(dir=find_existing_folder(Path(options.output_dir))).close()
+    folder = Path(options.output_dir)
+    for place in (folder / "checkpoints", folder, *folder.parents):
+        if place.exists() and not place.is_dir():
+            raise OptionError(f"output_dir {str(folder)!r}: {str(place)!r} is a file where a folder has to be.")
+    with report_write_errors(folder):
+        tempfile.TemporaryFile(dir=find_existing_folder(folder)).close()
 
 
 def check_disk(options: PretrainOptions) -> None:

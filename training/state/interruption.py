@@ -12,14 +12,18 @@ and leaves that process running.
 """
 
 import signal
+import threading
+from collections.abc import Callable, Iterable
 from types import FrameType
-from typing import cast
+from typing import Any, cast
 
 import torch
 
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command, started again, continues the run
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+Handlers = dict[signal.Signals, Any]
 
 
 class InterruptedRunError(RuntimeError):
@@ -30,6 +34,21 @@ class InterruptedRunError(RuntimeError):
             f"{signal.Signals(number).name} stopped the run after step {step}, with a checkpoint; the same command "
             "continues from there."
         )
+
+
+def set_handlers(numbers: Iterable[signal.Signals], handler: Callable[[int, FrameType | None], Any]) -> Handlers:
+    """Sets the handler of signals, and returns those before it.
+
+    Python lets only the main thread do so: what runs in another one, as in a server, leaves the signals as they are.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.signal(number, handler) for number in numbers}
+
+
+def restore_handlers(handlers: Handlers) -> None:
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 class Interruption:
@@ -48,14 +67,13 @@ class Interruption:
         self.sent: tuple[torch.Tensor, torch.distributed.Work] | None = None
 
     def __enter__(self) -> "Interruption":
-        self.previous = {number: signal.signal(number, self.note) for number in SIGNALS}
+        self.previous = set_handlers(SIGNALS, self.note)
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_) -> None:
         if error is InterruptedRunError:
             return  # a launcher, told by the first process that leaves, signals the others: they end with the same code
-        for number, handler in self.previous.items():
-            signal.signal(number, handler)
+        restore_handlers(self.previous)
         if error is None and self.sent is not None:
             self.sent[1].wait()
 

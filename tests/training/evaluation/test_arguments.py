@@ -33,6 +33,7 @@ def test_defaults_and_the_folder_of_the_output(monkeypatch, tmp_path):
         (["--workers", 0], "--workers must be at least 1, got 0"),
         (["--output", "FOLDER"], "is a folder. Name a file in it"),
         (["--output", "FOLDER/r.md"], "r.md names the JSON file"),
+        (["--output", "/proc/r.json"], "nothing can be written in /proc"),
     ],
 )
 def test_impossible_values_are_named(monkeypatch, tmp_path, capsys, words, message):

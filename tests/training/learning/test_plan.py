@@ -6,6 +6,7 @@ import pytest
 
 from training.data.columns import DataOptionError
 from training.learning.plan import describe_plan, make_plan
+from training.options.errors import OptionError
 from training.options.pretrain_options import parse_options
 
 
@@ -20,3 +21,14 @@ def test_steps_and_schedules():
     assert describe_plan(options, plan)[-1] == "steps            = 4 epochs x 2 = 8, stopping at 5"
     with pytest.raises(DataOptionError, match="47 images"):
         make_plan(options, num_images=47, world_size=3)
+
+
+def test_a_run_of_too_many_steps_is_refused():
+    options = parse_options(["--epochs", "1000000000000", "--batch_size", "8"])
+    with pytest.raises(OptionError, match="1000000000000 epochs of 3 steps are more than 100,000,000 steps"):
+        make_plan(options, num_images=24, world_size=1)
+
+
+def test_values_of_schedules_are_plain_numbers():
+    plan = make_plan(parse_options(["--batch_size", "8"]), num_images=24, world_size=1)
+    assert {type(value) for name, value in plan.values(0).items() if name != "epoch"} == {float}

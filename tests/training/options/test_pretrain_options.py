@@ -6,12 +6,13 @@ import re
 
 import pytest
 
+from training.options.errors import OptionError
 from training.options.pretrain_options import (
     FREE_TO_CHANGE,
     RANGES,
     RECIPES,
-    OptionError,
     PretrainOptions,
+    make_options,
     parse_options,
     save_options,
 )
@@ -111,6 +112,35 @@ def test_refused_recipes(tmp_path, text, message):
     recipe.write_bytes(text)
     with pytest.raises(OptionError, match=message):
         parse_options(["--recipe", str(recipe)])
+
+
+@pytest.mark.parametrize("name", ["data", "output_dir", "init_from", "knn_train", "cache", "revision", "push_to_hub"])
+def test_empty_texts_are_refused(name):
+    with pytest.raises(OptionError, match=f"{name} is empty: give a value, or leave the option out"):
+        parse_options([f"--{name}", ""])
+
+
+def test_paths_may_be_in_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    options = parse_options(["--data=~/photographs", "--output_dir=~/run", "--knn_train=~/a:test"])
+    assert (options.data, options.output_dir) == ("/home/ada/photographs", "/home/ada/run")
+    assert options.knn_train == "/home/ada/a:test"
+
+
+def test_values_may_begin_with_a_dash(tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("output_dir: -run\n")
+    assert make_options(recipe, data="-photographs").data == "-photographs"
+    assert parse_options(["--recipe", str(recipe)]).output_dir == "-run"
+
+
+def test_none_stands_for_the_default_whatever_the_recipe_says():
+    assert make_options("demo").epochs != make_options("demo", epochs=None).epochs == PretrainOptions().epochs
+
+
+def test_an_empty_recipe_is_none_that_exists():
+    with pytest.raises(OptionError, match="There is no recipe ''"):
+        make_options("")
 
 
 def test_values_of_the_wrong_type_end_the_command(capsys):

@@ -12,6 +12,7 @@ import pytest
 
 from tests.helpers.commands import run_program, torchrun
 from tests.helpers.tiny_runs import name_checkpoints, read_losses, tiny, train
+from training.options.errors import OptionError
 from training.state.files import FolderInUseError, UnwritableCheckpointError, replace_run_folder
 
 
@@ -42,9 +43,9 @@ pretrain.main(sys.argv[1:])
 def test_a_file_in_the_place_of_the_folder(labelled_images, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "checkpoints").write_text("")
-    with pytest.raises(UnwritableCheckpointError, match="run/checkpoints cannot be written"):
+    with pytest.raises(OptionError, match="run': '.*run/checkpoints' is a file where a folder has to be"):
         train(tiny(labelled_images, tmp_path / "run"))
-    with pytest.raises(UnwritableCheckpointError, match="checkpoints/run cannot be written: .*Not a directory"):
+    with pytest.raises(OptionError, match="checkpoints/run': '.*run/checkpoints' is a file where a folder has to be"):
         train(tiny(labelled_images, tmp_path / "run" / "checkpoints" / "run"))
 
 

@@ -4,6 +4,7 @@
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -29,3 +30,16 @@ def test_signals_stay_held_back_while_an_interrupted_run_ends():
     assert all(signal.getsignal(each) == interruption.note for each in SIGNALS)
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+def test_a_run_in_a_thread_leaves_signals_alone():
+    """Python lets only the main thread handle them."""
+    before = {each: signal.getsignal(each) for each in SIGNALS}
+
+    def enter() -> dict:
+        with Interruption() as interruption:
+            assert interruption.exchange() == 0
+            return {each: signal.getsignal(each) for each in SIGNALS}
+
+    with ThreadPoolExecutor(1) as threads:
+        assert threads.submit(enter).result() == before

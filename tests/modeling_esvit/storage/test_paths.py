@@ -1,0 +1,67 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks paths as users type them: the home folder, and empty ones, in every program that takes a path."""
+
+import argparse
+import runpy
+from pathlib import Path
+
+import pytest
+
+from modeling_esvit.embed.inputs import NoImagesError, find_images
+from modeling_esvit.storage.paths import parse_name, parse_path
+from tests.helpers.commands import type_arguments
+from training.data.sources import DataOptionError, open_source
+
+
+def test_the_home_folder_is_put_in(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert (
+        parse_path("~/runs") == Path("/home/ada/runs")
+        and parse_name("~/photographs:test") == "/home/ada/photographs:test"
+    )
+    assert parse_name("org/name") == "org/name" and parse_name("https://host/~ada/x.jpg") == "https://host/~ada/x.jpg"
+
+
+@pytest.mark.parametrize("empty", ["", " "])
+def test_empty_ones_are_refused(empty):
+    with pytest.raises(argparse.ArgumentTypeError, match="it is empty; give a path or a name"):
+        parse_path(empty)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "training/knn.py m --train t --test EMPTY",
+        "training/knn.py EMPTY --train t --test t",
+        "training/knn.py m --train t --test t --output EMPTY",
+        "training/linear_probe.py m --train t --test t --output_dir EMPTY",
+        "training/linear_features.py m --train EMPTY --test t",
+        "training/correspondence.py m --data EMPTY",
+        "training/transfer.py m --output o.json --against EMPTY",
+        "training/throughput.py EMPTY --output o.json",
+        "training/attention.py m EMPTY",
+        "training/attention_entropy.py m EMPTY",
+        "training/region_colours.py m EMPTY",
+        "training/feature_maps.py m --data t --output_dir EMPTY",
+        "training/publish.py EMPTY --repo_id org/name",
+        "examples/finetune.py m --data EMPTY --output_dir o",
+        "examples/continue_pretraining.py EMPTY --data d --output_dir o",
+        "examples/similar_images.py m d --query EMPTY",
+        "examples/segment.py EMPTY",
+        "examples/correspondences.py EMPTY",
+    ],
+)
+def test_programs_refuse_empty_paths(command, monkeypatch, capsys):
+    program, *arguments = ["" if word == "EMPTY" else word for word in command.split()]
+    type_arguments(monkeypatch, program, *arguments)
+    with pytest.raises(SystemExit):
+        runpy.run_path(program, run_name="__main__")
+    assert "it is empty; give a path or a name" in capsys.readouterr().err
+
+
+def test_functions_refuse_empty_names():
+    with pytest.raises(DataOptionError, match="data is empty"):
+        open_source("")
+    with pytest.raises(NoImagesError, match="An input is empty"):
+        find_images([""])
