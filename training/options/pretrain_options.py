@@ -59,6 +59,8 @@ RANGES = {
         (1, math.inf),
     ),
     "shuffle_window": (1, math.inf),
+    "num_prototypes": (1, 10**8),  # the paper has 65536
+    **dict.fromkeys(("head_hidden_size", "head_bottleneck_size", "global_crop_size"), (1, 10**6)),
     **dict.fromkeys(
         ("num_workers", "max_steps", "stream_retry_seconds", "save_every", "knn_every", "freeze_last_layer"),
         (0, math.inf),
@@ -123,6 +125,9 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
             share = getattr(self, name)
             if len(share) != 2 or not 0 < share[0] <= share[1] <= 1:
                 yield f"{name} must be two shares with 0 < low <= high <= 1, got {share}."
+        for name, least in (("local_crop_sizes", 1), ("local_crops_numbers", 0)):
+            if min(getattr(self, name), default=least) < least:
+                yield f"{name} must be numbers from {least} on, got {getattr(self, name)}."
         if len(self.local_crop_sizes) != len(self.local_crops_numbers):
             yield (
                 f"local_crop_sizes {self.local_crop_sizes} and local_crops_numbers {self.local_crops_numbers} must "
@@ -174,14 +179,18 @@ def to_arguments(values: Mapping[str, Any]) -> list[str]:
     """Turns values by name into command-line arguments, so that they are checked as these are, without those of None.
 
     Raises:
-        OptionError: There is no option of this name.
+        OptionError: There is no option of this name, or it takes one value and has several.
     """
-    arguments = []
+    arguments, types = [], {f.name: str(f.type) for f in fields(PretrainOptions)}
     for name, value in values.items():
-        if name not in {f.name for f in fields(PretrainOptions)}:
+        if name not in types:
             raise make_unknown_option_error(str(name))
-        if value is not None:
-            arguments += spell(name, value)
+        if value is None:
+            continue
+        words = spell(name, value)
+        if len(words) > 1 and "list" not in types[name]:
+            raise OptionError(f"{name} takes one value, got {value!r}.")
+        arguments += words
     return arguments
 
 

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads recipes: YAML files that map names of options to values."""
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,8 @@ def load_recipe(recipe: str, folder: Path) -> dict[str, Any]:
     path = Path(recipe).expanduser() if Path(recipe).suffix in (".yaml", ".yml") else folder / f"{recipe}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(each.stem for each in folder.glob("*.yaml")))
-        raise OptionError(f"There is no recipe {recipe!r}; give a YAML file or one of: {known}.")
+        hint = " It is a folder; images are `data`." if Path(recipe).is_dir() else ""
+        raise OptionError(f"There is no recipe {recipe!r}; give a YAML file or one of: {known}.{hint}")
     try:
         values = yaml.load(path.read_text(), RecipeLoader) or {}  # noqa: S506  (a safe loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -41,8 +44,12 @@ def load_recipe(recipe: str, folder: Path) -> dict[str, Any]:
 
 
 def spell(name: str, value: Any) -> list[str]:
-    """Writes an option as on the command line, in one word where it has one value, which may begin with a dash."""
-    if not isinstance(value, (list, tuple)):
+    """Writes an option as on the command line, in one word where it has one value, which may begin with a dash.
+
+    Arrays and tensors are taken as lists.
+    """
+    value = value.tolist() if hasattr(value, "tolist") else value
+    if isinstance(value, str | os.PathLike) or not isinstance(value, Iterable):
         return [f"--{name}={spell_value(value)}"]
     return [f"--{name}", *map(spell_value, value)]
 

@@ -4,7 +4,9 @@
 
 import re
 
+import numpy as np
 import pytest
+import torch
 
 from training.options.errors import OptionError
 from training.options.pretrain_options import (
@@ -91,6 +93,10 @@ def test_only_options_that_change_the_result_differ():
         (["--mixup", "0.8"], "mixup and cutmix are for --task view (here view+region)"),
         (["--cutmix", "1", "--task", "view", "--batch_size", "5"], "an even batch_size (here 5)"),
         (["--recipe", "no_such"], "There is no recipe"),
+        (["--global_crop_size", "0"], "global_crop_size must be between 1 and 1000000, got 0"),
+        (["--local_crop_sizes", "-5"], "local_crop_sizes must be numbers from 1 on, got [-5]"),
+        (["--local_crops_numbers", "-1"], "local_crops_numbers must be numbers from 0 on, got [-1]"),
+        (["--num_prototypes", "1000000000000000"], "num_prototypes must be between 1 and 100000000"),
     ],
 )
 def test_refusals_name_the_value_and_the_remedy(arguments, message):
@@ -136,6 +142,24 @@ def test_values_may_begin_with_a_dash(tmp_path):
 
 def test_none_stands_for_the_default_whatever_the_recipe_says():
     assert make_options("demo").epochs != make_options("demo", epochs=None).epochs == PretrainOptions().epochs
+
+
+@pytest.mark.parametrize("numbers", [range(2, 4), (2, 3), np.array([2, 3]), torch.tensor([2, 3])])
+def test_lists_of_all_kinds(numbers):
+    assert make_options(local_crops_numbers=numbers, lr=np.float32(0.5)).local_crops_numbers == [2, 3]
+
+
+def test_several_values_of_an_option_that_takes_one(tmp_path):
+    with pytest.raises(OptionError, match=re.escape("data takes one value, got ['a', 'b'].")):
+        make_options(data=["a", "b"])
+    (tmp_path / "mine.yaml").write_text("epochs: [1, 2]\n")
+    with pytest.raises(OptionError, match=re.escape("epochs takes one value, got [1, 2].")):
+        make_options(tmp_path / "mine.yaml")
+
+
+def test_a_folder_of_images_is_no_recipe(tmp_path):
+    with pytest.raises(OptionError, match="It is a folder; images are `data`"):
+        make_options(tmp_path)
 
 
 def test_an_empty_recipe_is_none_that_exists():
