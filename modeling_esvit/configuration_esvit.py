@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Defines the configuration of EsViT models, and finds published architectures by name (arXiv 2106.09785, Table 1)."""
 
+import dataclasses
 import difflib
 import functools
 from typing import Any, TypeVar
@@ -14,43 +15,47 @@ from transformers.configuration_utils import PreTrainedConfig
 
 from .families import ARCHITECTURES, FAMILIES, list_options, require_fields
 from .family import EsViTArchitectureError, Family
+from .field_values import check_mlp_widths, check_values
 from .vil_architecture import EXAMPLE, is_architecture_string, parse_architecture
 
 
-COUNTS = (
-    "patch_size",
-    "num_channels",
-    "embed_dim",
-    "window_size",
-    "num_prototypes",
-    "head_hidden_size",
-    "head_bottleneck_size",
-    "head_num_layers",
-)
-RATES = ("hidden_dropout_prob", "attention_probs_dropout_prob", "drop_path_rate")
-
-
-def architecture_fields(name: str, window_size: int | None) -> dict[str, Any]:
+def find_architecture(name: str) -> dict[str, Any]:
     """Returns the fields of a published architecture, or of one that is spelt out.
 
     Raises:
-        EsViTArchitectureError: there is none of this name, or its window is another one.
+        EsViTArchitectureError: there is none of this name.
     """
-    window = {} if window_size is None else {"window_size": window_size}
     if is_architecture_string(str(name)):
-        fields = parse_architecture(name)
-        if window_size not in (None, fields["window_size"]):
-            raise EsViTArchitectureError(
-                f"window_size is {window_size}, but {name!r} has f{fields['window_size']}; make both the same."
-            )
-        return fields
+        return parse_architecture(name)
     if name not in ARCHITECTURES:
         nearest = difflib.get_close_matches(str(name), ARCHITECTURES, n=1, cutoff=0.0)[0]
         raise EsViTArchitectureError(
             f"Unknown architecture {name!r}; did you mean {nearest!r}? Known: {', '.join(sorted(ARCHITECTURES))}. "
             f"Among ViLs only vil-tiny has a name; spell others as the original does, {EXAMPLE!r}."
         )
-    return {**ARCHITECTURES[name], **window}
+    return ARCHITECTURES[name]
+
+
+def check_agreement(name: str, fields: dict[str, Any], given: dict[str, Any]) -> None:
+    """Checks that given fields agree with the family of an architecture, and with all that a string says of a ViL.
+
+    Raises:
+        EsViTArchitectureError: one does not; the message names it and both values.
+    """
+    told = fields if is_architecture_string(name) else {"architecture": fields["architecture"]}
+    widths = [fields.get("embed_dim", 0) * 2**stage for stage in range(len(fields.get("depths", ())))]
+    meanings = {"stage_dims": widths, "absolute_positions": [0] * len(widths)}  # of None
+    for field in told.keys() & given.keys():
+        ours, theirs = (meanings.get(field) if value is None else value for value in (given[field], told[field]))
+        if to_list(ours) != theirs:
+            raise EsViTArchitectureError(
+                f"{field} is {given[field]}, but {name!r} has {theirs}; make both the same, or leave {field} out."
+            )
+
+
+def to_list(value: Any) -> Any:
+    """Returns a tuple as a list, as a file holds it; everything else as it is."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 ConfigClass = TypeVar("ConfigClass", bound=type)
@@ -201,14 +206,20 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
     _out_indices: list[int] | None = None
 
     def __post_init__(self, **kwargs):
-        completed = self.family.completed
-        given = [name for name in list_options() if name not in completed and self.is_given(name)]
-        require_fields(self.architecture, given)
+        if "num_attention_heads" in kwargs:
+            self.num_heads = kwargs.pop("num_attention_heads")
+        given = {name: getattr(self, name) for name in list_options() if self.is_given(name)}
+        require_fields(self.architecture, [name for name in given if name not in self.family.completed])
+        check_values(self)
         self.family.complete(self)
-        stages = self.family.stages(self) if self.depths else {"stem": self.embed_dim}
+        for name in given.keys() & set(self.family.completed):
+            self.check_followed(name, given[name], getattr(self, name))
+        stages = self.family.stages(self)
         self.stage_names = list(stages)
         self.num_layers = len(stages) - 1
         self.hidden_size = list(stages.values())[-1]
+        for name in ("num_layers", "num_hidden_layers"):
+            self.check_followed(name, kwargs.pop(name, self.num_layers), self.num_layers)
         self.set_output_features_output_indices(
             out_indices=kwargs.pop("out_indices", None), out_features=kwargs.pop("out_features", None)
         )
@@ -226,14 +237,16 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
 
         Raises:
             EsViTArchitectureError: The name, or that of a field, is unknown; the message names the nearest one. Or the
-                architecture has no such field, or it cannot have that value.
+                architecture has no such field, or it cannot have that value, or the string of a ViL says another one.
         """
-        fields = architecture_fields(name, window_size)
+        fields = find_architecture(name)
         for field in overrides:
             check_field(field)
-        given = overrides if window_size is None else {**overrides, "window_size": window_size}
+        given = {cls.attribute_map.get(field, field): value for field, value in overrides.items()}
+        given |= {} if window_size is None else {"window_size": window_size}
         require_fields(fields["architecture"], given)
-        return cls(**{**fields, **overrides})
+        check_agreement(name, fields, given)
+        return cls(**{**fields, **given})
 
     @property
     def family(self) -> Family:
@@ -248,8 +261,29 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
 
     def is_given(self, name: str) -> bool:
         """Returns whether a field differs from its default. A file holds lists instead of tuples."""
-        value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
-        return (tuple(value) if isinstance(value, list) else value) != default
+        return to_list(getattr(self, name)) != to_list(type(self).__dataclass_fields__[name].default)
+
+    def check_followed(self, name: str, given: Any, value: Any) -> None:
+        """Checks a given field against the value that follows from others; a saved file holds that value."""
+        if to_list(given) != to_list(value):
+            raise EsViTArchitectureError(
+                f"{name} is {given}, but for this {self.family.name} it follows from other fields, and is {value}; "
+                f"leave {name} out."
+            )
+
+    def set_output_features_output_indices(self, out_features: list | None, out_indices: list | None) -> None:
+        """Chooses the stages that [`EsViTBackbone`] returns.
+
+        Raises:
+            EsViTArchitectureError: they are not stages of this network; the message names those.
+        """
+        try:
+            super().set_output_features_output_indices(out_features, out_indices)
+        except (TypeError, ValueError) as error:
+            raise EsViTArchitectureError(
+                f"out_features {out_features} and out_indices {out_indices} must name the same stages, in order and "
+                f"once each, of {', '.join(self.stage_names)} (indices from 0); give one of both alone."
+            ) from error
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields, without `absolute_positions` if there are none: older files do not have this field."""
@@ -289,19 +323,9 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
 
     def validate_architecture(self):
         super().validate_architecture()
-        for name in COUNTS:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in RATES:
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 0 and below 1, got {getattr(self, name)}.")
-        if not self.depths or min(self.depths) < 1 or self.mlp_ratio <= 0:
-            raise ValueError(
-                f"depths {self.depths} must have one entry per stage, and like mlp_ratio {self.mlp_ratio} be positive."
-            )
-        if not isinstance(self.image_size, int) and len(self.image_size) != 2:
-            raise ValueError(f"image_size must be a number or a (height, width) pair, got {self.image_size}.")
+        check_values(self)
         self.family.validate(self)
+        check_mlp_widths(self)
 
 
 def find_published_name(config: EsViTConfig) -> str | None:
@@ -321,7 +345,7 @@ def check_field(name: str) -> None:
         EsViTArchitectureError: it has none; the message names the nearest.
     """
     extra = (*EsViTConfig.attribute_map, "out_features", "out_indices", "num_labels")
-    known = [*EsViTConfig.__dataclass_fields__, *extra]
+    known = [*(field.name for field in dataclasses.fields(EsViTConfig) if not field.name.startswith("_")), *extra]
     if name not in known:
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         raise EsViTArchitectureError(f"A configuration has no field {name!r}; did you mean {nearest!r}?")

@@ -28,9 +28,9 @@ from .family import (
     AttentionLayout,
     Family,
     TokenGrid,
-    require_at_least,
     require_heads,
     require_stages,
+    require_widths,
 )
 from .tokens import (
     AttentionWeights,
@@ -338,13 +338,10 @@ def find_attention_layouts(
 
 
 def validate(config: "EsViTConfig") -> None:
-    names = ("patch_kernels", "patch_strides", "patch_paddings", "stage_dims")
+    names = ("patch_kernels", "patch_strides", "patch_paddings")
     require_stages(config, **{name: getattr(config, name) for name in names})
-    require_at_least(1, patch_kernels=config.patch_kernels, patch_strides=config.patch_strides)
-    require_at_least(0, patch_paddings=config.patch_paddings)
+    require_widths(config)
     require_heads(config)
-    if config.embed_dim != config.stage_widths()[0]:
-        raise ValueError(f"embed_dim {config.embed_dim} must be the first of stage_dims {config.stage_dims}.")
 
 
 def list_unseen(config: "EsViTConfig") -> dict[str, Any]:

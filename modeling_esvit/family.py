@@ -137,11 +137,11 @@ def require_stages(config: "EsViTConfig", **lists) -> None:
             raise ValueError(f"depths {config.depths} and {name} {values} must have one entry per stage.")
 
 
-def require_at_least(minimum: int, **lists) -> None:
-    """Checks that no entry of a list is smaller than `minimum`."""
-    for name, values in lists.items():
-        if min(values) < minimum:
-            raise ValueError(f"{name} {list(values)} must be at least {minimum} in every stage.")
+def require_widths(config: "EsViTConfig") -> None:
+    """Checks that `stage_dims` has the width of each stage, and that the first is `embed_dim`."""
+    require_stages(config, stage_dims=config.stage_dims)
+    if config.embed_dim != config.stage_widths()[0]:
+        raise ValueError(f"embed_dim {config.embed_dim} must be the first of stage_dims {config.stage_dims}.")
 
 
 def require_heads(config: "EsViTConfig") -> None:

@@ -23,9 +23,9 @@ from .family import (
     Family,
     TokenGrid,
     make_patch_grid,
-    require_at_least,
     require_heads,
     require_stages,
+    require_widths,
 )
 from .tokens import (
     AttentionWeights,
@@ -246,11 +246,11 @@ def find_attention_layouts(
 
 def validate_stages(config: "EsViTConfig") -> None:
     """Checks the lists that have an entry for each stage."""
+    if config.stage_dims is not None:
+        require_widths(config)
     require_heads(config)
     names = ("patch_strides", "sparse_stages", "global_tokens")
     require_stages(config, **{name: getattr(config, name) for name in names})
-    require_at_least(1, patch_strides=config.patch_strides)
-    require_at_least(0, global_tokens=config.global_tokens)
     if not {0, 1}.issuperset(config.sparse_stages):
         raise ValueError(f"sparse_stages {config.sparse_stages} must be 1 (sparse) or 0 (full) in every stage.")
     if list(config.sparse_stages) != sorted(config.sparse_stages, reverse=True):

@@ -30,18 +30,22 @@ def is_architecture_string(name: str) -> bool:
 
 def parse_stage(text: str, number: int) -> dict[str, int]:
     """Returns the numbers of one stage by their letters."""
-    values = dict(DEFAULTS)
+    given: dict[str, int] = {}
     for part in text.split(","):
-        match = re.fullmatch(r"([lhdnsgpfar])(\d+)", part)
+        match = re.fullmatch(r"([lhdnsgpfar])(0|[1-9][0-9]{,17})", part)
         if match is None:
             raise EsViTArchitectureError(
-                f"{part!r} in stage {number} is none of the letters l, h, d, n, s, g, p, f, a, r with a number."
+                f"{part!r} in stage {number} is none of the letters l, h, d, n, s, g, p, f, a, r with a number (digits "
+                "0 to 9, at most 18 of them, no zero in front)."
             )
-        values[match[1]] = int(match[2])
-    if values.get("l") != number:
+        if match[1] in given:
+            raise EsViTArchitectureError(f"Stage {number} has {match[1]} twice, in {text!r}; give it once.")
+        given[match[1]] = int(match[2])
+    if given.get("l") != number:
         raise EsViTArchitectureError(
             f"Stage {number} is called {text.split(',')[0]!r}; it must start with 'l{number}'."
         )
+    values = {**DEFAULTS, **given}
     if values["r"]:
         raise EsViTArchitectureError(
             f"Stage {number} attends to pooled tokens (r{values['r']}), which is not supported; use r0."

@@ -2,16 +2,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Infers the architecture of a network of the original from the names and shapes of its tensors."""
 
+import dataclasses
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from modeling_esvit.configuration_esvit import EsViTArchitectureError, EsViTConfig, find_published_name
+from modeling_esvit.configuration_esvit import (
+    EsViTArchitectureError,
+    EsViTConfig,
+    check_field,
+    find_published_name,
+)
 from modeling_esvit.conversion import ConversionError
 from modeling_esvit.conversion.original_families import ORIGINAL_FAMILIES, find_family, preview, shape_of
-from modeling_esvit.families import ARCHITECTURES, FAMILIES
+from modeling_esvit.families import ARCHITECTURES, FAMILIES, require_fields
+from modeling_esvit.field_values import check_image_size
 
 
 # Fields that tensors may not tell: in words, and how to give them.
@@ -27,7 +34,8 @@ def infer_config(state_dict: Mapping[str, torch.Tensor], image_size: int | None 
     Args:
         state_dict: original names, as from [`load_original_state_dict`].
         image_size: construction size, where the shapes leave a choice; the default is 224 if that fits.
-        overrides: what shapes cannot tell, such as `norm_last_layer`, or the number of heads of a CvT.
+        overrides: what shapes cannot tell, such as `norm_last_layer`, or the number of heads of a CvT. A whole number
+            will do for a fraction.
 
     Raises:
         ConversionError: a tensor that decides is missing or has an impossible shape, the image size is not decided, or
@@ -36,14 +44,16 @@ def infer_config(state_dict: Mapping[str, torch.Tensor], image_size: int | None 
     family = find_family(state_dict)
     if family is None:
         raise ConversionError(f"None of the tensors is of a known architecture: {preview(state_dict)}.")
+    overrides = rename_and_convert(overrides)
+    check_overrides(family, image_size, overrides)
     check_values(state_dict, family)
-    fields = {
+    inferred = {
         "architecture": family,
         **ORIGINAL_FAMILIES[family].fields(state_dict, image_size),
         **infer_projection_heads(state_dict),
-        **overrides,
     }
-    check_told(fields)
+    check_told(inferred, overrides)
+    fields = {**inferred, **overrides}
     try:
         config = EsViTConfig(**fields)
         name = find_published_name(config)
@@ -52,6 +62,40 @@ def infer_config(state_dict: Mapping[str, torch.Tensor], image_size: int | None 
         raise ConversionError(
             f"The shapes of the tensors, or fields that were set, contradict each other: {error}"
         ) from error
+
+
+def rename_and_convert(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns fields by the names that a configuration has for them, and whole numbers as floats for float fields."""
+    floats = {field.name for field in dataclasses.fields(EsViTConfig) if isinstance(field.default, float)}
+    named = {EsViTConfig.attribute_map.get(name, name): value for name, value in overrides.items()}
+    return {
+        # Through text, as float() refuses a whole number that no float can hold instead of returning infinity.
+        name: float(str(value)) if name in floats and type(value) is int else value
+        for name, value in named.items()
+    }
+
+
+def check_overrides(family: str, image_size: int | None, overrides: Mapping[str, Any]) -> None:
+    """Checks that a family has the fields that were set, whatever their values, and that there can be such images.
+
+    Raises:
+        ConversionError: it lacks one, or a field cannot be set, or the size cannot be; the message says why.
+    """
+    name = ORIGINAL_FAMILIES[family].name or FAMILIES[family].name
+    if overrides.get("architecture", family) != family:
+        raise ConversionError(
+            f"The tensors are of a {name}, so architecture cannot be {overrides['architecture']!r}; leave it out."
+        )
+    if "num_layers" in overrides:
+        raise ConversionError(f"num_hidden_layers of a {name} follows from its tensors; leave it out.")
+    try:
+        for field in overrides:
+            check_field(field)
+        require_fields(family, overrides)
+        if image_size is not None:
+            check_image_size(image_size)
+    except EsViTArchitectureError as error:
+        raise ConversionError(str(error)) from error
 
 
 def check_values(state_dict: Mapping[str, torch.Tensor], family: str) -> None:
@@ -66,17 +110,19 @@ def check_values(state_dict: Mapping[str, torch.Tensor], family: str) -> None:
         raise ConversionError(f"These tensors have no values: {', '.join(empty)}.")
 
 
-def check_told(fields: Mapping[str, Any]) -> None:
-    """Checks that no field is left that the tensors do not tell.
+def check_told(inferred: Mapping[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Checks that the tensors tell every field that was not set.
 
     Raises:
         ConversionError: some are; the message says how to give them.
     """
-    untold = [name for name in UNTOLD if name in fields and fields[name] is None]
+    untold = [name for name in UNTOLD if name not in overrides and inferred.get(name, "") is None]
     if untold:
         parts, ways = (" and ".join(words) for words in zip(*(UNTOLD[name] for name in untold), strict=True))
-        family = FAMILIES[fields["architecture"]].name
-        raise ConversionError(f"Tensors do not tell {parts} of a {family} of width {fields['embed_dim']}; give {ways}.")
+        family = FAMILIES[inferred["architecture"]].name
+        raise ConversionError(
+            f"Tensors do not tell {parts} of a {family} of width {inferred['embed_dim']}; give {ways}."
+        )
 
 
 def infer_projection_heads(state_dict: Mapping[str, torch.Tensor]) -> dict:

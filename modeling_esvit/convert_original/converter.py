@@ -207,8 +207,11 @@ def convert(
             In every case `output` is left as it was.
     """
     path, output = Path(path), Path(output).resolve()
+    overrides = overrides or {}
     require_free(output)
-    model, source, notes = load_source(path, key, native, image_size, overrides or {})
+    if "image_size" in overrides:
+        raise ConversionError("image_size cannot be set among the fields; use --image-size (in Python, image_size=).")
+    model, source, notes = load_source(path, key, native, image_size, overrides)
     backbone = model.esvit if isinstance(model, EsViTForPreTraining) else model
     with replace_folder(output) as folder:
         if native:
@@ -227,6 +230,8 @@ def load_source(
     if path.is_dir():
         if not native:
             raise ConversionError(f"{path} is a folder; name the checkpoint file in it.")
+        if overrides or image_size is not None:
+            raise ConversionError(f"{path} is a model folder, whose config.json tells every field; set none.")
         return load_backbone(path), str(path), []
     checkpoint = read_checkpoint(path, key)
     model, notes = build_model(checkpoint, image_size, overrides)
@@ -267,7 +272,7 @@ def parse_field(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except EsViTArchitectureError as error:
         raise ConversionError(f"--set {text}: {error}") from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # no JSON, or a number of thousands of digits
         raise ConversionError(
             f'--set {text}: {value!r} is no JSON; a list is written [1,3,6,12], a text "gelu".'
         ) from error

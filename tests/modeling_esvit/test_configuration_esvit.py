@@ -76,6 +76,66 @@ def test_fields_of_other_architectures_are_refused(name, fields, message):
         EsViTConfig(**{**config.to_dict(), **fields})
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"depths": [1], "embed_dim": 5}, "embed_dim is 5, but .* transformers it follows from .*, and is 2048; leave"),
+        ({"depths": [3]}, r"depths is \[3\], .* and is \[1\]; leave depths out"),
+        ({"num_heads": (3, 3)}, r"num_heads is \(3, 3\)"),
+        ({"num_attention_heads": [3]}, r"num_heads is \[3\]"),
+        ({"patch_size": 16}, "patch_size is 16"),
+        ({"num_channels": 1}, "num_channels is 1"),
+        ({"num_hidden_layers": 9}, "num_hidden_layers is 9, .* and is 4; leave num_hidden_layers out"),
+        ({"num_layers": 9}, "num_layers is 9"),
+    ],
+)
+def test_fields_that_contradict_a_backbone(fields, message):
+    """A saved file holds what follows from the backbone."""
+    resnet = {"architecture": "auto", "backbone_config": {"model_type": "resnet"}}
+    saved = EsViTConfig(**resnet).to_dict()
+    assert EsViTConfig(**saved).to_dict() == saved
+    assert {"depths": [1], "num_heads": [1], "embed_dim": 2048, "num_layers": 4}.items() <= saved.items()
+    for given in (resnet, saved):
+        with pytest.raises(EsViTArchitectureError, match=message):
+            EsViTConfig(**{**given, **fields})
+
+
+def test_layers_follow_from_depths():
+    assert small_config(num_hidden_layers=3).num_hidden_layers == 3
+    with pytest.raises(EsViTArchitectureError, match="num_hidden_layers is 9, but for this Swin .*, and is 3; leave"):
+        small_config(num_hidden_layers=9)
+    assert small_config(num_attention_heads=[1, 2, 4]).num_heads == [1, 2, 4]
+    with pytest.raises(EsViTArchitectureError, match="num_heads is for a Swin.*not for a Backbone of transformers"):
+        EsViTConfig.from_architecture("resnet-50", num_attention_heads=[3])
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [
+        {"out_features": ["foo"]},
+        {"out_features": ["stage2", "stage1"]},
+        {"out_features": ["stem", "stem"]},
+        {"out_indices": [4]},
+        {"out_indices": [1, 0]},
+        {"out_features": ["stem"], "out_indices": [2]},
+    ],
+)
+def test_outputs_that_are_no_stages_of_the_network(outputs):
+    message = r"out_features .* and out_indices .* of stem, stage1, stage2, stage3 \(indices from 0\)"
+    with pytest.raises(EsViTArchitectureError, match=message) as raised:
+        small_config(**outputs)
+    assert all(str(value) in str(raised.value) for value in outputs.values())
+    config = small_config()
+    with pytest.raises(EsViTArchitectureError, match=message):
+        config.set_output_features_output_indices(**{"out_features": None, "out_indices": None, **outputs})
+
+
+@pytest.mark.parametrize("name", ["_out_features", "attribute_map", "model_type", "stage_names"])
+def test_names_that_are_no_fields(name):
+    with pytest.raises(EsViTArchitectureError, match=f"no field '{name}'; did you mean"):
+        EsViTConfig.from_architecture("swin-tiny", **{name: None})
+
+
 def test_region_grid_is_that_of_the_model():
     config = small_config()
     model = EsViTModel(config).eval()

@@ -128,6 +128,8 @@ def test_initialisation():
         ({"num_heads": [1, 2, 5, 4]}, r"num_heads\[2\]=5 must divide the width 24"),
         ({"embed_dim": 9}, r"embed_dim 9 must be the first of stage_dims \[8, 16, 24, 32\]"),
         ({"use_absolute_embeddings": True}, "use_absolute_embeddings is for a Swin"),
+        ({"stage_dims": [8, 0, 24, 32]}, r"stage_dims \[8, 0, 24, 32\] must be at least 1 in every stage"),
+        ({"stage_dims": [8, -16, 24, 32]}, r"stage_dims \[8, -16, 24, 32\] must be at least 1 in every stage"),
         ({"patch_strides": [4, 0, 2, 2]}, r"patch_strides \[4, 0, 2, 2\] must be at least 1 in every stage"),
         ({"patch_kernels": [7, 3, 0, 3]}, r"patch_kernels \[7, 3, 0, 3\] must be at least 1"),
         ({"patch_paddings": [2, -1, 1, 1]}, r"patch_paddings \[2, -1, 1, 1\] must be at least 0"),

@@ -12,7 +12,6 @@ from modeling_esvit.family import (
     find_region_stride,
     list_stages,
     make_patch_grid,
-    require_at_least,
     require_heads,
     require_stages,
 )
@@ -39,7 +38,6 @@ def test_stages_have_names_and_widths():
     [
         (lambda: require_stages(CONFIG, sizes=[3]), r"depths \[1, 2\] and sizes \[3\] must have one entry per stage"),
         (lambda: require_stages(CONFIG, sizes=None), "and sizes None must have one entry"),
-        (lambda: require_at_least(1, sizes=[2, 0]), r"sizes \[2, 0\] must be at least 1 in every stage"),
         (lambda: require_heads(CONFIG), r"num_heads\[1\]=3 must divide the width 16 of stage 1"),
     ],
 )

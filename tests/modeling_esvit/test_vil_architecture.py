@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The original's strings for a ViL, and what a configuration of one must satisfy."""
 
+import re
+
 import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -69,6 +71,19 @@ def test_widths_that_do_not_double_and_defaults():
         ("l1,a0,r1", r"Stage 1 attends to pooled tokens \(r1\), which is not supported; use r0"),
         ("l1,a2", r"absolute_positions \[2\] must be 1"),
         ("l1,a0,f7_l2,a0,f9", "different sides"),
+        ("l1,h3,h6,d96", "Stage 1 has h twice, in 'l1,h3,h6,d96'; give it once"),
+        ("l1,l1", "Stage 1 has l twice"),
+        ("l1,a0_l2,n2,a0,n2", "Stage 2 has n twice"),
+        ("l1,h３", "'h３' in stage 1 .*digits 0 to 9"),
+        ("l1,d٣", "'d٣' in stage 1"),
+        ("l１", "'l１' in stage 1"),
+        ("l01", "'l01' in stage 1 .*no zero in front"),
+        ("l1,h03", "'h03' in stage 1"),
+        ("l1,d" + "9" * 5000, "at most 18 of them"),
+        ("l1,f99999999999", "window_size must be at most 11585, got 99999999999"),
+        ("l1,d0", "embed_dim must be at least 1, got 0"),
+        ("l1,h0", r"num_heads \[0\] must be at least 1"),
+        ("l1,a0_l2,d0,a0", r"stage_dims \[192, 0\] must be at least 1"),
     ],
 )
 def test_strings_that_are_refused(text, message):
@@ -84,9 +99,34 @@ def test_names_that_there_are_not(name):
     assert EsViTConfig.from_architecture(example).depths == [2, 8]
 
 
-def test_window_of_the_string_is_not_overruled():
-    with pytest.raises(EsViTArchitectureError, match="window_size is 14"):
-        EsViTConfig.from_architecture(PUBLISHED, window_size=14)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"window_size": 14},
+        {"embed_dim": 192},
+        {"stage_dims": [96, 192, 384, 760]},
+        {"depths": (2, 2, 8, 2)},
+        {"num_heads": [3, 6, 12, 12]},
+        {"num_attention_heads": [3, 6, 12, 12]},
+        {"patch_size": 2},
+        {"patch_strides": [2, 2, 2, 2]},
+        {"sparse_stages": [1, 1, 1, 0]},
+        {"global_tokens": [1, 1, 1, 1]},
+        {"absolute_positions": [1, 1, 1, 1]},
+        {"architecture": "cvt"},
+    ],
+)
+def test_a_string_is_not_overruled(fields):
+    ((name, value),) = fields.items()
+    message = rf"{name.replace('attention_', '')} is {re.escape(str(value))}, but '{PUBLISHED}' has .*leave .* out"
+    with pytest.raises(EsViTArchitectureError, match=message):
+        EsViTConfig.from_architecture(PUBLISHED, **fields)
+
+
+def test_fields_that_agree_with_a_string():
+    same = {"window_size": 7, "stage_dims": [96, 192, 384, 768], "depths": (2, 2, 6, 2), "absolute_positions": None}
+    assert EsViTConfig.from_architecture(PUBLISHED, **same).depths == (2, 2, 6, 2)
+    assert EsViTConfig.from_architecture(PUBLISHED, stage_dims=None) == EsViTConfig.from_architecture(PUBLISHED)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +140,11 @@ def test_window_of_the_string_is_not_overruled():
         ({"image_size": (224, 192)}, "square"),
         ({"image_size": 31}, "at least 32"),
         ({"num_heads": [5, 6, 12, 24]}, "must divide the width 96"),
+        ({"embed_dim": 12, "stage_dims": [11, 24, 48, 96]}, r"embed_dim 12 must be the first of stage_dims \[11, 24"),
+        ({"embed_dim": 12, "stage_dims": [12, 24]}, r"stage_dims \[12, 24\] must have one entry per stage"),
+        ({"stage_dims": [0, 24, 48, 96]}, r"stage_dims \[0, 24, 48, 96\] must be at least 1 in every stage"),
+        ({"stage_dims": [12, -24, 48, 96]}, r"stage_dims \[12, -24, 48, 96\] must be at least 1 in every stage"),
+        ({"window_size": 10**9}, "window_size must be at most 11585, got 1000000000"),
     ],
 )
 def test_configurations_that_are_refused(overrides, message):
