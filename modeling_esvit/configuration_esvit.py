@@ -5,6 +5,7 @@
 import dataclasses
 import difflib
 import functools
+from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from huggingface_hub.dataclasses import strict
@@ -45,7 +46,7 @@ def check_agreement(name: str, fields: dict[str, Any], given: dict[str, Any]) ->
     told = fields if is_architecture_string(name) else {"architecture": fields["architecture"]}
     widths = [fields.get("embed_dim", 0) * 2**stage for stage in range(len(fields.get("depths", ())))]
     meanings = {"stage_dims": widths, "absolute_positions": [0] * len(widths)}  # of None
-    for field in told.keys() & given.keys():
+    for field in [field for field in given if field in told]:
         ours, theirs = (meanings.get(field) if value is None else value for value in (given[field], told[field]))
         if to_list(ours) != theirs:
             raise EsViTArchitectureError(
@@ -212,14 +213,13 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
         require_fields(self.architecture, [name for name in given if name not in self.family.completed])
         check_values(self)
         self.family.complete(self)
-        for name in given.keys() & set(self.family.completed):
-            self.check_followed(name, given[name], getattr(self, name))
+        for name in self.family.completed:
+            self.check_followed(name, given.get(name, getattr(self, name)), getattr(self, name))
         stages = self.family.stages(self)
         self.stage_names = list(stages)
         self.num_layers = len(stages) - 1
         self.hidden_size = list(stages.values())[-1]
-        for name in ("num_layers", "num_hidden_layers"):
-            self.check_followed(name, kwargs.pop(name, self.num_layers), self.num_layers)
+        self.check_followed("num_hidden_layers", kwargs.pop("num_hidden_layers", self.num_layers), self.num_layers)
         self.set_output_features_output_indices(
             out_indices=kwargs.pop("out_indices", None), out_features=kwargs.pop("out_features", None)
         )
@@ -242,10 +242,10 @@ class EsViTConfig(BackboneConfigMixin, PreTrainedConfig):
         fields = find_architecture(name)
         for field in overrides:
             check_field(field)
-        given = {cls.attribute_map.get(field, field): value for field, value in overrides.items()}
-        given |= {} if window_size is None else {"window_size": window_size}
-        require_fields(fields["architecture"], given)
-        check_agreement(name, fields, given)
+        given = overrides if window_size is None else {**overrides, "window_size": window_size}
+        named = rename_fields(given)
+        require_fields(fields["architecture"], named)
+        check_agreement(name, fields, named)
         return cls(**{**fields, **given})
 
     @property
@@ -349,6 +349,18 @@ def check_field(name: str) -> None:
     if name not in known:
         nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
         raise EsViTArchitectureError(f"A configuration has no field {name!r}; did you mean {nearest!r}?")
+
+
+def rename_fields(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns fields by the names under which a configuration keeps them, `num_heads` for `num_attention_heads`.
+
+    Raises:
+        EsViTArchitectureError: a field is given by both of its names.
+    """
+    for alias, name in EsViTConfig.attribute_map.items():
+        if alias in given and name in given:
+            raise EsViTArchitectureError(f"{alias} is another name of {name}; give only {name}.")
+    return {EsViTConfig.attribute_map.get(name, name): value for name, value in given.items()}
 
 
 __all__ = ["EsViTArchitectureError", "EsViTConfig"]

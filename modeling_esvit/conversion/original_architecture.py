@@ -14,6 +14,7 @@ from modeling_esvit.configuration_esvit import (
     EsViTConfig,
     check_field,
     find_published_name,
+    rename_fields,
 )
 from modeling_esvit.conversion import ConversionError
 from modeling_esvit.conversion.original_families import ORIGINAL_FAMILIES, find_family, preview, shape_of
@@ -44,8 +45,8 @@ def infer_config(state_dict: Mapping[str, torch.Tensor], image_size: int | None 
     family = find_family(state_dict)
     if family is None:
         raise ConversionError(f"None of the tensors is of a known architecture: {preview(state_dict)}.")
-    overrides = rename_and_convert(overrides)
     check_overrides(family, image_size, overrides)
+    overrides = convert_floats(rename_fields(overrides))
     check_values(state_dict, family)
     inferred = {
         "architecture": family,
@@ -64,14 +65,13 @@ def infer_config(state_dict: Mapping[str, torch.Tensor], image_size: int | None 
         ) from error
 
 
-def rename_and_convert(overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns fields by the names that a configuration has for them, and whole numbers as floats for float fields."""
+def convert_floats(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the fields, with a float for each whole number that is given for a float."""
     floats = {field.name for field in dataclasses.fields(EsViTConfig) if isinstance(field.default, float)}
-    named = {EsViTConfig.attribute_map.get(name, name): value for name, value in overrides.items()}
     return {
         # Through text, as float() refuses a whole number that no float can hold instead of returning infinity.
         name: float(str(value)) if name in floats and type(value) is int else value
-        for name, value in named.items()
+        for name, value in overrides.items()
     }
 
 
@@ -86,12 +86,12 @@ def check_overrides(family: str, image_size: int | None, overrides: Mapping[str,
         raise ConversionError(
             f"The tensors are of a {name}, so architecture cannot be {overrides['architecture']!r}; leave it out."
         )
-    if "num_layers" in overrides:
+    if "num_hidden_layers" in overrides:
         raise ConversionError(f"num_hidden_layers of a {name} follows from its tensors; leave it out.")
     try:
         for field in overrides:
             check_field(field)
-        require_fields(family, overrides)
+        require_fields(family, rename_fields(overrides))
         if image_size is not None:
             check_image_size(image_size)
     except EsViTArchitectureError as error:

@@ -58,7 +58,15 @@ BACKBONES = {
 
 CODE = [
     *("attention.py", "auto_backbone.py", "backbone_probe.py", "batch_norm.py", "configuration_esvit.py", "cvt.py"),
-    *("errors.py", "families.py", "family.py", "field_values.py", "model_outputs.py", "modeling_esvit.py", "projection_head.py"),
+    *(
+        "errors.py",
+        "families.py",
+        "family.py",
+        "field_values.py",
+        "model_outputs.py",
+        "modeling_esvit.py",
+        "projection_head.py",
+    ),
     *("pvt_backbone.py", "swin.py", "swin_attention.py"),
     *("tokens.py", "vil.py", "vil_architecture.py", "vil_attention.py", "vil_embedding.py", "vit.py", "windows.py"),
 ]

@@ -86,7 +86,6 @@ def test_fields_of_other_architectures_are_refused(name, fields, message):
         ({"patch_size": 16}, "patch_size is 16"),
         ({"num_channels": 1}, "num_channels is 1"),
         ({"num_hidden_layers": 9}, "num_hidden_layers is 9, .* and is 4; leave num_hidden_layers out"),
-        ({"num_layers": 9}, "num_layers is 9"),
     ],
 )
 def test_fields_that_contradict_a_backbone(fields, message):
@@ -104,9 +103,13 @@ def test_layers_follow_from_depths():
     assert small_config(num_hidden_layers=3).num_hidden_layers == 3
     with pytest.raises(EsViTArchitectureError, match="num_hidden_layers is 9, but for this Swin .*, and is 3; leave"):
         small_config(num_hidden_layers=9)
+    with pytest.raises(EsViTArchitectureError, match="num_hidden_layers is 9"):
+        EsViTConfig.from_architecture("swin-tiny", num_hidden_layers=9)
     assert small_config(num_attention_heads=[1, 2, 4]).num_heads == [1, 2, 4]
     with pytest.raises(EsViTArchitectureError, match="num_heads is for a Swin.*not for a Backbone of transformers"):
         EsViTConfig.from_architecture("resnet-50", num_attention_heads=[3])
+    with pytest.raises(EsViTArchitectureError, match="num_attention_heads is another name of num_heads"):
+        EsViTConfig.from_architecture("deit-tiny", num_attention_heads=[3], num_heads=[4])
 
 
 @pytest.mark.parametrize(

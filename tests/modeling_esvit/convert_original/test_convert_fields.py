@@ -120,6 +120,8 @@ def test_fields_in_python(tmp_path: Path):
     for overrides, message in (
         ({"image_size": 96}, "use --image-size (in Python, image_size=)"),
         ({"num_head": [1]}, "no field 'num_head'; did you mean 'num_heads'"),
+        ({"num_heads": [1], "num_attention_heads": [2]}, "num_attention_heads is another name of num_heads"),
+        ({"num_heads": None}, "'num_heads' with value None"),
     ):
         with pytest.raises(ConversionError, match=re.escape(message)):
             convert(tmp_path / "cvt.pth", tmp_path / "out", overrides=overrides)
