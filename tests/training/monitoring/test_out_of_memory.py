@@ -15,13 +15,14 @@ from training.pretrain import main
 
 
 def test_the_command_ends_with_advice(tmp_path, monkeypatch):
-    """Fails for real to allocate 40 terabytes for the norms of the prototypes; the disk is said to be large enough."""
+    """Fails for real to allocate 4 terabytes for the prototypes; the disk is said to be large enough."""
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=10**18))
-    arguments = tiny(write_images(tmp_path / "images"), tmp_path / "run", "--num_prototypes 10000000000000")
+    many = "--num_prototypes 100000000 --head_bottleneck_size 10000"
+    arguments = tiny(write_images(tmp_path / "images"), tmp_path / "run", many)
     with pytest.raises(SystemExit) as stopped:
         main(arguments)
     message = str(stopped.value)
-    assert message.startswith("error: ") and "can't allocate memory: you tried to allocate 40000000000000" in message
+    assert message.startswith("error: ") and "can't allocate memory: you tried to allocate 4000000000000" in message
     assert "is not enough for 8 images in 4 crops at a time" in message
     assert "--batch_size 4 --gradient_accumulation_steps 2" in message
 
