@@ -58,7 +58,7 @@ def test_all_problems_are_named_together(images, tmp_path):
     message = str(error.value)
     for problem in (
         *("lr must be at least 0, got -1.0", "warmup_epochs is 10", "fp16 needs a GPU", "no tracker 'foo'"),
-        *("file/run cannot be written", "no_such' does not exist", "'/no/such' does not exist"),
+        *("file' is a file where a folder has to be", "no_such' does not exist", "'/no/such' does not exist"),
     ):
         assert message.count(problem) == 1, message
 
