@@ -176,10 +176,10 @@ def open_source(
         DataNotFoundError, EmptySourceError, DataOptionError: see their descriptions.
         ShardError: a shard cannot be read, or is damaged.
     """
-    if data == "":
-        raise DataOptionError("data is empty: give a folder, files, a URL or the name of a data set.")
     if not isinstance(data, (str, os.PathLike)):
         return _open_dataset(data, image_column, label_column)
+    if not os.fspath(data):
+        raise DataOptionError("data is empty: give a folder, files, a URL or the name of a data set.")
     path = Path(data).expanduser()
     _refuse_revision(path, str(data), revision)
     if streaming or _is_tar(data) or "://" in str(data):
