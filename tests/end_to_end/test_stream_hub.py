@@ -11,9 +11,10 @@ from tests.hub.loopback_hub import Fault
 
 STREAM = """
     import itertools
+    from training.data.shard_stream import StreamOptions
     from training.data.sources import open_source
 
-    source = open_source({name!r}, streaming=True, stream_retry_seconds=60)
+    source = open_source({name!r}, streaming=True, stream=StreamOptions(retry_seconds=60))
     records = list(itertools.islice(source.rank_items(0, 0, 0, len(source), 0), len(source)))
     result = [len(source.shards), [record.label for record in records], len(set(map(str, records)))]
 """
