@@ -110,25 +110,47 @@ def pair_views(
     return mix_weights(weights, mixing).expand(batch // 2, -1, -1)
 
 
-def pair_regions(
-    student: EsViTForPreTrainingOutput,
-    teacher: EsViTForPreTrainingOutput,
-    layout: list[tuple[int, int]],
-    batch: int,
-    like: torch.Tensor,
+def match_by_feature(
+    student: EsViTForPreTrainingOutput, teacher: EsViTForPreTrainingOutput, layout: list[tuple[int, int]], batch: int
 ) -> torch.Tensor:
-    """Gives each student region its weight with the best match in each global view, and no weight with others.
-
-    Returns: `[B, S, 2 T]`, for S regions of the student's crops of an image and T regions of a global view.
-    """
-    student_features = order_by_image(student.region_features.detach(), layout, batch)
+    """Returns the most similar region of each global view for each student region: `[B, S, 2]`."""
+    features = order_by_image(student.region_features.detach(), layout, batch)
     views = order_by_image(teacher.region_features, layout[:1], batch).chunk(2, dim=1)
-    matches = torch.stack([match_regions(student_features, view) for view in views], dim=-1)  # [B, S, 2]
-    regions = views[0].shape[1]
-    matches[..., 1] += regions
-    weights = weigh_pairs(layout, batch, like)
-    pairs = weights.new_zeros(*student_features.shape[:2], 2 * regions)
-    return pairs.scatter_(2, matches, weights.expand(batch, -1, -1))
+    return torch.stack([match_regions(features, view) for view in views], dim=-1)
+
+
+def pair_regions(matches: torch.Tensor, weights: torch.Tensor, regions: int) -> torch.Tensor:
+    """Gives each student region its weights with its matches in the two global views, and no weight with others.
+
+    Args:
+        matches: `[B, S, 2]`; -1 for a region without a match.
+        weights: `[B, S, 2]`, 0 without a match.
+        regions: T, of a global view.
+
+    Returns: `[B, S, 2 T]`.
+    """
+    columns = torch.stack([matches[..., 0].clamp(min=0), matches[..., 1].clamp(min=0) + regions], dim=-1)
+    pairs = weights.new_zeros(*matches.shape[:2], 2 * regions)
+    return pairs.scatter_(2, columns, weights)
+
+
+def weigh_matched(weights: torch.Tensor, matched: torch.Tensor, layout: list[tuple[int, int]]) -> torch.Tensor:
+    """Leaves pairs without a match out, and lets the others of the same crop grow by one factor to the same sum.
+
+    A crop none of whose regions has a match does not count. It depends on nothing but the image, so that batches may
+    be split in any way.
+
+    Args:
+        weights: `[S, 2]` of [`weigh_pairs`].
+        matched: `[B, S, 2]`, whether a student region has a match in each global view.
+    """
+    kept = weights * matched
+    crops = [count for number, count in layout for _ in range(number)]
+    scaled = []
+    for full, left in zip(weights.split(crops), kept.split(crops, dim=1), strict=True):
+        total = left.sum(dim=(1, 2), keepdim=True)
+        scaled.append(left * torch.where(total > 0, full.sum() / total, 0))
+    return torch.cat(scaled, dim=1)
 
 
 def make_crop_layout(groups: list[torch.Tensor], batch: int, region_grid) -> list[tuple[int, int]]:
@@ -174,6 +196,7 @@ def esvit_loss(
     student_temp: float = 0.1,
     region_weight: float = 0.5,
     mixing: torch.Tensor | None = None,
+    places: torch.Tensor | None = None,
     method: Method = DEFAULT_METHOD,
 ) -> EsViTLoss:
     """Computes (1 - region_weight) * view loss + region_weight * region loss.
@@ -189,6 +212,9 @@ def esvit_loss(
         teacher_temp, student_temp: Temperatures tau_t and tau_s.
         mixing: For mixup, the coefficient lambda `[n]` of each crop, in which image i is mixed with image B - 1 - i.
             Only for the view task and an even batch.
+        places: The regions of the two global views at the place of each region of the student's crops of an image,
+            `[B, S, 2]`, -1 where a view does not show it: then these are the matches. None: the most similar ones are,
+            as published.
         method: How the cross-entropies are computed; by default as suits the device, in float32.
 
     Raises:
@@ -217,7 +243,12 @@ def esvit_loss(
             raise LossInputError(
                 f"region_weight is {region_weight}, but the model has no region head; use region_weight=0."
             )
-        pairs = pair_regions(student, teacher, layout, batch, region_center)
+        weights, regions = weigh_pairs(layout, batch, region_center), layout[0][1]
+        if places is None:
+            matches = match_by_feature(student, teacher, layout, batch)
+            pairs = pair_regions(matches, weights.expand(batch, -1, -1), regions)
+        else:
+            pairs = pair_regions(places, weigh_matched(weights, places >= 0, layout), regions)
         region_loss, _ = cross_entropy("region", layout, region_center, pairs)
         loss = loss + region_weight * region_loss
         parts["region_loss"] = region_loss.detach()

@@ -141,10 +141,18 @@ class Pretraining:
             teacher_temp=self.plan.teacher_temp[epoch],  # tau_t
             student_temp=options.student_temp,  # tau_s
             mixing=mixing,
+            places=self.choose_places(batch, epoch),
             method=self.loss_method,
             **options.loss_weights(),
         )
         return loss, teacher_output
+
+    def choose_places(self, batch: Batch, epoch: int) -> torch.Tensor | None:
+        """Returns the regions at the same place, if regions are matched by location in this epoch; else None."""
+        matching, switch = self.options.region_matching, self.options.region_matching_switch * self.options.epochs
+        if batch.places is None or matching == "feature" or (matching != "location" and epoch >= switch):
+            return None
+        return batch.places.to(self.accelerator.device, non_blocking=True)
 
     def make_views(self, batch: Batch) -> list[torch.Tensor]:
         """Moves the crops of a batch to the device, in groups `[crops * B, 3, h, w]`, augmented and normalised.

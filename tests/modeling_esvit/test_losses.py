@@ -133,6 +133,64 @@ def assert_equals_plain_form(student, teacher, layout, centers, region_weight: f
         torch.testing.assert_close(student[key].grad.double(), expected_grad, rtol=0, atol=atol)
 
 
+def random_places(layout: list[tuple[int, int]], batch: int) -> torch.Tensor:
+    """Returns places of half of the regions; the second crop of the last image has none."""
+    rows = [crops * count for crops, count in layout]
+    places = torch.randint(
+        -layout[0][1], layout[0][1], (batch, sum(rows), 2), generator=torch.Generator().manual_seed(3)
+    )
+    places[-1, layout[0][1] : 2 * layout[0][1]] = -1
+    return places.clamp(min=-1)
+
+
+def plain_location_loss(student, teacher, layout, centers, places: torch.Tensor) -> torch.Tensor:
+    """Returns the region loss by location: a crop's pairs of regions at one place share its weight alike."""
+    batch, regions = len(teacher.view_embeddings) // 2, [count for crops, count in layout for _ in range(crops)]
+    q = log_student(student, "region").split([batch * count for count in regions])
+    p = teacher_probabilities(teacher, "region", centers).split(batch * regions[0])
+    loss = torch.zeros((), dtype=q[0].dtype)
+    for image in range(batch):
+        start = 0
+        for crop, count in enumerate(regions):
+            views = [view for view in (0, 1) if view != crop]
+            terms = []
+            for region in range(count):
+                for view in views:
+                    place = int(places[image, start + region, view])
+                    if place >= 0:
+                        target = p[view][image * regions[0] + place]
+                        terms.append(-(target * q[crop][image * count + region]).sum())
+            if terms:
+                loss = loss + torch.stack(terms).mean() * len(views) / (2 * (len(regions) - 1) * batch)
+            start += count
+    return loss
+
+
+@pytest.mark.parametrize("method", [Method(), Method(chunk=compute_chunk)], ids=["CPU", "accelerator"])
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_matches_by_location(layout, method):
+    student, teacher, centers = random_case(layout, batch=3)
+    places, exact = random_places(layout, 3), to_double(student)
+    wide = {name: center.double() for name, center in centers.items()}
+    expected = plain_location_loss(exact, to_double(teacher), layout, wide, places)
+    expected.backward()
+    ours = chunked_loss(student, teacher, layout, centers, region_weight=1.0, places=places, method=method)
+    ours.loss.backward()
+    assert ours.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    for key in ("region_embeddings", "region_prototypes"):
+        atol = 1e-5 * exact[key].grad.abs().max().item()
+        torch.testing.assert_close(student[key].grad.double(), exact[key].grad, rtol=0, atol=atol)
+
+
+def test_images_without_any_match_have_no_region_loss():
+    layout = LAYOUTS["two sizes"]
+    student, teacher, centers = random_case(layout)
+    places = torch.full_like(random_places(layout, 2), -1)
+    loss = chunked_loss(student, teacher, layout, centers, region_weight=1.0, places=places)
+    loss.loss.backward()
+    assert loss.loss == 0 and not student.region_embeddings.grad.any()
+
+
 @pytest.mark.parametrize(("chunk_rows", "tile"), [(1, 7), (20, 30), (256, 4096)])
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_equals_plain_form(layout, chunk_rows, tile, monkeypatch):

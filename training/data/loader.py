@@ -19,6 +19,7 @@ from training.data.sources import ImageSource
 from training.data.unreadable import TooManyUnreadableImagesError
 from training.data.worker_signals import outlive_signals
 from training.views.draw import CropParameters, ViewKey, ViewOptions, draw_views
+from training.views.locations import RegionLocator
 from training.views.on_device import pack_parameters
 from training.views.pixels import choose_sufficient_size, write_views
 
@@ -31,6 +32,7 @@ class Batch(NamedTuple):
     labels: Tensor | None  # int64 [B], -1 for an image without a label; None for a source without labels
     skipped: dict[str, str]  # unreadable images that were replaced: name -> message
     parameters: list[Tensor] | None = None  # of the photometric operations, a row a view, if left to the device
+    places: Tensor | None = None  # int64 [B, S, 2], of the regions in the global views: see `RegionLocator.locate`
 
 
 def take_images(batch: Batch, count: int) -> Batch:
@@ -45,6 +47,7 @@ def take_images(batch: Batch, count: int) -> Batch:
         positions=batch.positions[:count],
         labels=None if batch.labels is None else batch.labels[:count],
         parameters=None if batch.parameters is None else [take(rows) for rows in batch.parameters],
+        places=None if batch.places is None else batch.places[:count],
     )
 
 
@@ -55,9 +58,17 @@ class ViewsDataset(Dataset[Batch]):
         TooManyUnreadableImagesError: an image and its MAX_REPLACEMENTS successors cannot be read.
     """
 
-    def __init__(self, source: ImageSource, options: ViewOptions, seed: int, augment: bool = True) -> None:
+    def __init__(
+        self,
+        source: ImageSource,
+        options: ViewOptions,
+        seed: int,
+        augment: bool = True,
+        locator: RegionLocator | None = None,
+    ) -> None:
         self.read: Callable[[Any], Record] = source.read  # of a stream, a function without the stream
-        self.has_labels, self.options, self.seed, self.augment = source.has_labels, options, seed, augment
+        self.has_labels, self.options, self.seed = source.has_labels, options, seed
+        self.augment, self.locator = augment, locator
 
     def __getitem__(self, request: BatchRequest) -> Batch:
         batch = len(request.positions)
@@ -75,6 +86,7 @@ class ViewsDataset(Dataset[Batch]):
             labels=torch.tensor(labels) if self.has_labels else None,
             skipped=skipped,
             parameters=None if self.augment else self._parameters(drawn),
+            places=None if self.locator is None else self.locator.locate(drawn),
         )
 
     def _write_first_readable(
@@ -125,17 +137,18 @@ def make_loader(
     num_workers: int = 0,
     pin_memory: bool = False,
     augment: bool = True,
+    locator: RegionLocator | None = None,
 ) -> DataLoader[Batch]:
     """Makes the loader of a process. Its batches are the same for any `num_workers`.
 
     Workers live, and prefetch, across the epochs of one loader. Without `augment`, views are bytes, and the photometric
-    operations are left to `on_device.augment`.
+    operations are left to `on_device.augment`. With a `locator`, batches say which regions lie at the same place.
 
     Raises:
         DataOptionError: see `BatchRequests`.
     """
     return DataLoader(
-        ViewsDataset(source, options, order.seed, augment),
+        ViewsDataset(source, options, order.seed, augment, locator),
         batch_size=None,  # a request is a whole batch
         sampler=BatchRequests(source, order),
         num_workers=num_workers,

@@ -46,6 +46,7 @@ from training.learning.precision import choose_matmul_precision
 from training.monitoring.trackers import list_trackers
 from training.options.pretrain_options import PretrainOptions
 from training.views.draw import ViewOptions
+from training.views.locations import make_locator
 
 
 class ShardingError(EsViTError, ValueError):
@@ -261,11 +262,15 @@ def augments_on_device(options: PretrainOptions, device: torch.device) -> bool:
 def build_loader(
     options: PretrainOptions, source: ImageSource, plan: Plan, accelerator: Accelerator, step: int
 ) -> DataLoader[Batch]:
-    """Builds the loader of what this process sees from `step` on: `gradient_accumulation_steps` batches a step."""
+    """Builds the loader of what this process sees from `step` on: `gradient_accumulation_steps` batches a step.
+
+    With the region task, batches say which regions of the network lie at the same place.
+    """
     epoch, first = divmod(step, plan.steps_per_epoch)
+    views = make_view_options(options)
     return make_loader(
         source,
-        make_view_options(options),
+        views,
         BatchOrder(
             seed=options.seed,
             batch_size=options.batch_size,
@@ -280,4 +285,5 @@ def build_loader(
         num_workers=count_workers(options.num_workers),
         pin_memory=accelerator.device.type == "cuda",
         augment=not augments_on_device(options, accelerator.device),
+        locator=make_locator(build_config(options), views) if options.task == "view+region" else None,
     )

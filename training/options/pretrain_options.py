@@ -67,7 +67,9 @@ RANGES = {
     ),
     **dict.fromkeys(("lr", "min_lr", "weight_decay", "weight_decay_end", "clip_grad"), (0, math.inf)),
     **dict.fromkeys(("mixup", "cutmix"), (0, math.inf)),
-    **dict.fromkeys(("momentum_teacher", "center_momentum", "max_unreadable", "vil_mode_switch"), (0, 1)),
+    **dict.fromkeys(
+        ("momentum_teacher", "center_momentum", "max_unreadable", "vil_mode_switch", "region_matching_switch"), (0, 1)
+    ),
     **dict.fromkeys(("student_temp", "teacher_temp", "warmup_teacher_temp"), (1e-3, math.inf)),
     "process_timeout": (0.01, 10**6),
     "seed": (0, 2**31 - 1),  # each process adds its number, and NumPy takes 32 bits
@@ -141,6 +143,8 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
                 f"mixup and cutmix are for --task view (here {self.task}) and an even batch_size (here "
                 f"{self.batch_size}), because they mix images in pairs."
             )
+        if self.region_matching != "feature" and self.task == "view":
+            yield f"region_matching {self.region_matching} is for --task view+region; the view task has no regions."
         if self.augmentation == "deit" and self.augment_on == "device":
             yield "augmentation deit is done by the workers: use --augment_on workers, or auto."
         if (self.architecture == "auto") != (self.backbone is not None):

@@ -117,6 +117,18 @@ class TaskSection:
 
     task: Literal["view", "view+region"] = field(default="view+region", metadata={"help": "Which losses are used."})
     region_weight: float = field(default=0.5, metadata={"help": "Share of the region loss; the rest is the view loss."})
+    region_matching: Literal["feature", "location", "location_then_feature"] = field(
+        default="feature",
+        metadata={
+            "help": "Which region of the teacher's view is the target of a region: the most similar one (feature, as "
+            "published), or the one at the same place of the image (location, for networks that begin untrained or "
+            "have few images); location_then_feature changes at --region_matching_switch."
+        },
+    )
+    region_matching_switch: float = field(
+        default=0.5,
+        metadata={"help": "Share of the epochs after which location_then_feature matches by feature."},
+    )
     student_temp: float = field(
         default=0.1, metadata={"help": "tau_s, constant; higher than tau_t, so that the targets are sharper."}
     )

@@ -6,7 +6,9 @@
 outside of the view with ImageNet's mean colour.
 """
 
+import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
@@ -23,8 +25,17 @@ def transform(view: np.ndarray, operation: Operation, argument: float) -> np.nda
     return np.asarray(OPERATIONS[operation](Image.fromarray(view), argument))
 
 
-def affine(image: Image.Image, matrix: tuple[float, ...]) -> Image.Image:
-    """Transforms an image with `matrix`, which maps pixels of the result to pixels of `image`."""
+# Of (argument, (height, width)): the rows of the matrix that maps pixels of the result to pixels of the input.
+AFFINE: dict[Operation, Callable[[float, tuple[int, int]], tuple[float, ...]]] = {
+    Operation.SHEAR_X: lambda factor, _: (1, factor, 0, 0, 1, 0),
+    Operation.SHEAR_Y: lambda factor, _: (1, 0, 0, factor, 1, 0),
+    Operation.TRANSLATE_X: lambda share, size: (1, 0, share * size[1], 0, 1, 0),
+    Operation.TRANSLATE_Y: lambda share, size: (1, 0, 0, 0, 1, share * size[0]),
+}
+
+
+def affine(operation: Operation, image: Image.Image, argument: float) -> Image.Image:
+    matrix = AFFINE[operation](argument, (image.height, image.width))
     return image.transform(
         image.size, Image.Transform.AFFINE, matrix, resample=Image.Resampling.BICUBIC, fillcolor=FILL
     )
@@ -56,8 +67,25 @@ OPERATIONS: dict[Operation, Callable[[Image.Image, float], Image.Image]] = {
     Operation.CONTRAST: lambda image, factor: ImageEnhance.Contrast(image).enhance(factor),
     Operation.BRIGHTNESS: lambda image, factor: ImageEnhance.Brightness(image).enhance(factor),
     Operation.SHARPNESS: lambda image, factor: ImageEnhance.Sharpness(image).enhance(factor),
-    Operation.SHEAR_X: lambda image, factor: affine(image, (1, factor, 0, 0, 1, 0)),
-    Operation.SHEAR_Y: lambda image, factor: affine(image, (1, 0, 0, factor, 1, 0)),
-    Operation.TRANSLATE_X: lambda image, share: affine(image, (1, 0, share * image.width, 0, 1, 0)),
-    Operation.TRANSLATE_Y: lambda image, share: affine(image, (1, 0, 0, 0, 1, share * image.height)),
+    **{operation: partial(affine, operation) for operation in AFFINE},
 }
+
+
+def find_matrix(operation: Operation, argument: float, size: tuple[int, int]) -> np.ndarray:
+    """Returns the matrix `[3, 3]` that maps points (x, y, 1) of the result of an operation to points of its input.
+
+    `size` is the height and width of both. Operations that move no pixels have the identity.
+    """
+    if operation == Operation.ROTATE:
+        return find_rotation(argument, size)
+    rows = AFFINE[operation](argument, size) if operation in AFFINE else (1, 0, 0, 0, 1, 0)
+    return np.array([rows[:3], rows[3:], (0, 0, 1)], dtype=np.float64)
+
+
+def find_rotation(degrees: float, size: tuple[int, int]) -> np.ndarray:
+    """Returns the matrix of Pillow's `rotate` around the middle, counterclockwise as one sees the image."""
+    x, y, angle = size[1] / 2, size[0] / 2, math.radians(degrees)
+    cosine, sine = math.cos(angle), math.sin(angle)
+    return np.array(
+        [[cosine, -sine, x - cosine * x + sine * y], [sine, cosine, y - sine * x - cosine * y], [0.0, 0.0, 1.0]]
+    )
