@@ -40,6 +40,7 @@ from training.learning.running_statistics import RunningStatistics
 from training.monitoring.lost_process import report_lost_process
 from training.monitoring.monitor import StepOutcome
 from training.monitoring.out_of_memory import advise_on_memory
+from training.monitoring.region_matches import count_matches
 from training.options.pretrain_options import PretrainOptions, make_options, read_options
 from training.run.checks import CheckedRun, check_run
 from training.run.dry_run import dry_run
@@ -104,10 +105,11 @@ class Pretraining:
         self.switch_attention_mode(epoch)
         self.running_statistics.keep()
         center_updates = self.begin_center_updates()
-        values, embeddings = [], []
+        measures_matches = (step + 1) % self.options.log_every == 0
+        values, embeddings, matches = [], [], []
         for batch in batches:
             with self.accelerator.accumulate(self.wrapped):
-                loss, teacher_output = self.compute_loss(batch, epoch)
+                loss, teacher_output, counts = self.compute_loss(batch, epoch, measures_matches)
                 for task, update in center_updates.items():
                     update.add(teacher_output[f"{task}_embeddings"], teacher_output[f"{task}_prototypes"])
                     if batch is batches[-1]:
@@ -115,6 +117,7 @@ class Pretraining:
                 self.accelerator.backward(loss.loss)
             values.append(loss.values())
             embeddings.append(teacher_output.view_embeddings)
+            matches += [] if counts is None else [counts]
         skip = flag_non_finite([each["loss"] for each in values], self.prepare_gradients(epoch))
         apply_gradients(self.optimizer, skip, self.accelerator.scaler)
         self.optimizer.zero_grad()
@@ -122,37 +125,48 @@ class Pretraining:
             update.finish(skip)
         self.running_statistics.restore(skip)
         update_teacher(self.teacher, self.student, self.plan.momentum[step], skip)
-        return StepOutcome(values, embeddings, [batch.positions for batch in batches], skip)
+        return StepOutcome(values, embeddings, [batch.positions for batch in batches], skip, matches)
 
-    def compute_loss(self, batch: Batch, epoch: int) -> tuple[EsViTLoss, EsViTForPreTrainingOutput]:
-        """Returns the view and region loss of one batch, and the teacher's output, which updates the centres."""
-        options = self.options
+    def compute_loss(
+        self, batch: Batch, epoch: int, measures_matches: bool = False
+    ) -> tuple[EsViTLoss, EsViTForPreTrainingOutput, torch.Tensor | None]:
+        """Returns the view and region loss of one batch, and the teacher's output, which updates the centres.
+
+        Also returns how many regions find their own place, if that is to be measured: see `count_matches`.
+        """
+        options, grid = self.options, self.student.config.region_grid
         views = self.make_views(batch)
         with torch.no_grad(), self.accelerator.autocast():
             teacher_output = self.teacher(views[:1])  # the two global crops
         views, mixing = self.mix_views(views, batch, epoch)
         student_output = self.wrapped(views)  # all crops
+        layout, places = make_crop_layout(views, len(batch.positions), grid), self.move_places(batch)
         loss = losses.esvit_loss(  # centres and sharpens the teacher's logits, and takes the softmax of both
             student_output,
             teacher_output,
-            make_crop_layout(views, len(batch.positions), self.student.config.region_grid),
+            layout,
             view_center=self.teacher.view_center,
             region_center=self.teacher.region_center,
             teacher_temp=self.plan.teacher_temp[epoch],  # tau_t
             student_temp=options.student_temp,  # tau_s
             mixing=mixing,
-            places=self.choose_places(batch, epoch),
+            places=places if self.matches_by_location(epoch) else None,
             method=self.loss_method,
             **options.loss_weights(),
         )
-        return loss, teacher_output
+        if places is None or not measures_matches:
+            return loss, teacher_output, None
+        columns = grid(*views[0].shape[-2:])[1]
+        return loss, teacher_output, count_matches(student_output, teacher_output, layout, places, columns)
 
-    def choose_places(self, batch: Batch, epoch: int) -> torch.Tensor | None:
-        """Returns the regions at the same place, if regions are matched by location in this epoch; else None."""
-        matching, switch = self.options.region_matching, self.options.region_matching_switch * self.options.epochs
-        if batch.places is None or matching == "feature" or (matching != "location" and epoch >= switch):
-            return None
-        return batch.places.to(self.accelerator.device, non_blocking=True)
+    def matches_by_location(self, epoch: int) -> bool:
+        """Returns whether the target of a region is the one at the same place, instead of the most similar one."""
+        feature_epoch = self.options.find_feature_epoch()
+        return feature_epoch is None or epoch < feature_epoch
+
+    def move_places(self, batch: Batch) -> torch.Tensor | None:
+        """Moves the places of the regions to the device; None for the view task."""
+        return None if batch.places is None else batch.places.to(self.accelerator.device, non_blocking=True)
 
     def make_views(self, batch: Batch) -> list[torch.Tensor]:
         """Moves the crops of a batch to the device, in groups `[crops * B, 3, h, w]`, augmented and normalised.

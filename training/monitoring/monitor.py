@@ -19,6 +19,7 @@ from modeling_esvit.storage.atomic import write_text
 from training.figures.curves import draw_curves
 from training.monitoring.collapse import MIN_RANK, CollapseWatch, compute_rank_me, spread
 from training.monitoring.compilation import CompilationClock
+from training.monitoring.region_matches import average_matches
 from training.options.errors import SharedError
 
 
@@ -49,12 +50,14 @@ class StepOutcome(NamedTuple):
         embeddings: For each batch, the teacher's view embeddings `[2 B, D]`.
         positions: For each batch, the positions `[B]` of its images in the epoch, on the host.
         skip: 1 if a loss or gradient was not finite and the step changed nothing, else 0; 0-dim.
+        matches: For each batch, what `count_matches` returns; empty if it was not measured.
     """
 
     values: list[dict[str, torch.Tensor]]
     embeddings: list[torch.Tensor]
     positions: list[torch.Tensor]
     skip: torch.Tensor
+    matches: list[torch.Tensor]
 
 
 class Monitor:
@@ -73,6 +76,7 @@ class Monitor:
         step: int,
         last_step: int,
         watch: CollapseWatch,
+        region_grid: tuple[int, int] | None = None,
         max_skipped_steps: int = 20,
         unreadable: dict[str, str] | None = None,
     ):
@@ -80,10 +84,11 @@ class Monitor:
 
         Args:
             images_per_step: Images that all processes take for a step.
+            region_grid: Rows and columns of the regions of a global view; None for the view task.
             unreadable: The images that this process could not read so far, and why; it grows with the run.
         """
         self.accelerator = accelerator
-        self.watch = watch
+        self.watch, self.region_grid = watch, region_grid
         self.max_skipped_steps = max_skipped_steps
         self.skipped_in_a_row = self.skipped_steps = 0
         self.unreadable = {} if unreadable is None else unreadable
@@ -126,6 +131,7 @@ class Monitor:
         self.values: list[dict[str, torch.Tensor]] = []  # of each batch
         self.embeddings: deque[torch.Tensor] = deque(maxlen=EMBEDDING_BATCHES)
         self.skips: list[torch.Tensor] = []
+        self.matches: list[torch.Tensor] = []
         self.positions: list[tuple[int, list[torch.Tensor]]] = []  # each step's number and its images
         self.waited = 0.0
         self.compilation.take()
@@ -155,6 +161,7 @@ class Monitor:
         self.values += outcome.values
         self.embeddings += outcome.embeddings
         self.skips.append(outcome.skip)
+        self.matches += outcome.matches
         self.positions.append((step, outcome.positions))
         self.bar.update()
         if report or step % self.log_every == 0:
@@ -174,8 +181,9 @@ class Monitor:
         averages, unreadable = self.average()
         skipped = [index for index, skip in enumerate(torch.stack(self.skips).tolist()) if skip]
         record: dict[str, float | None] = {**averages, **self.measure_speed(), **values}
+        matches = self.measure_matches()
         if averages["loss"] is not None:
-            record |= self.find_signs_of_collapse(step, averages)
+            record |= {**matches, **self.find_signs_of_collapse(step, averages, matches)}
         if skipped:
             self.name_skipped(skipped)
             record["skipped_steps"] = self.skipped_steps
@@ -230,12 +238,21 @@ class Monitor:
             f"loss {shown}, {record['images_per_second']:.1f} images/s, data wait {record['data_wait']:.0%}{compiled}"
         )
 
-    def find_signs_of_collapse(self, step: int, averages: Mapping[str, Any]) -> dict[str, float]:
+    def measure_matches(self) -> dict[str, float | None]:
+        """Returns how many regions of all processes found their own place, if that was measured in the window."""
+        if not self.matches or self.region_grid is None:
+            return {}
+        counts = self.accelerator.reduce(torch.stack(self.matches).sum(dim=0), reduction="sum")
+        return average_matches(counts, self.region_grid)
+
+    def find_signs_of_collapse(
+        self, step: int, averages: Mapping[str, Any], matches: Mapping[str, float | None]
+    ) -> dict[str, float]:
         """Measures this process's teacher embeddings of the window, and warns of a collapse."""
         embeddings = torch.cat(list(self.embeddings)).float().cpu()
         embeddings = embeddings[embeddings.isfinite().all(dim=1)]
         rank = compute_rank_me(embeddings)
-        for warning in self.watch.find_warnings(step, averages["view_loss"], rank):
+        for warning in self.watch.find_warnings(step, averages["view_loss"], rank, matches):
             self.say(warning)
         kl = averages["view_loss"] - averages["teacher_entropy"]
         return {"kl": kl, "embedding_std": spread(embeddings), "embedding_rank": rank}

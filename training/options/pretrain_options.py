@@ -96,6 +96,12 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
         """Returns the weights of the losses, as arguments of `esvit_loss`."""
         return {"region_weight": self.region_weight if self.task == "view+region" else 0.0}
 
+    def find_feature_epoch(self) -> float | None:
+        """Returns the epoch from which on the region task matches by feature; None if it never does."""
+        if self.task == "view" or self.region_matching == "location":
+            return None
+        return 0.0 if self.region_matching == "feature" else self.region_matching_switch * self.epochs
+
     def problems(self) -> list[str]:
         """Returns a sentence for each value that is not possible."""
         found = (self.find_empty(), self.find_out_of_range(), self.find_crop_problems(), self.find_contradictions())

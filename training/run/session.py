@@ -4,6 +4,7 @@
 
 import gc
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -93,6 +94,7 @@ class Session(AbstractContextManager):
             step=self.first_step,
             last_step=self.plan.last_step,
             watch=self.make_watch(),
+            region_grid=self.find_region_grid(),
             max_skipped_steps=options.max_skipped_steps,
             unreadable=self.skip_log.skipped,
         )
@@ -101,6 +103,12 @@ class Session(AbstractContextManager):
     def __exit__(self, kind, error, traceback) -> None:
         self.monitor.close()
         self.lock.release()
+
+    def find_region_grid(self) -> tuple[int, int] | None:
+        """Returns the rows and columns of the regions of a global view; None for the view task."""
+        if self.options.task == "view":
+            return None
+        return self.networks.student.config.region_grid(*[self.options.global_crop_size] * 2)
 
     def resume(self) -> tuple[int, Path | None]:
         """Continues from the newest valid checkpoint, or else starts from `init_from`.
@@ -157,7 +165,9 @@ class Session(AbstractContextManager):
     def make_watch(self) -> CollapseWatch:
         """Returns what watches for a collapse, from the end of all warm-ups on."""
         warm_epochs = max(self.options.warmup_epochs, self.options.warmup_teacher_temp_epochs)
-        return CollapseWatch(self.options.num_prototypes, warm_epochs * self.plan.steps_per_epoch)
+        feature_epoch = self.options.find_feature_epoch()
+        steps = None if feature_epoch is None else math.ceil(feature_epoch * self.plan.steps_per_epoch)
+        return CollapseWatch(self.options.num_prototypes, warm_epochs * self.plan.steps_per_epoch, steps)
 
     # -- the steps -----------------------------------------------------------------------------------------------------
 
