@@ -135,7 +135,7 @@ def pair_regions(matches: torch.Tensor, weights: torch.Tensor, regions: int) -> 
 
 
 def weigh_matched(weights: torch.Tensor, matched: torch.Tensor, layout: list[tuple[int, int]]) -> torch.Tensor:
-    """Leaves pairs without a match out, and lets the others of the same crop grow by one factor to the same sum.
+    """Drops pairs without a match, and scales the others of the same crop up to its full weight.
 
     A crop none of whose regions has a match does not count. It depends on nothing but the image, so that batches may
     be split in any way.

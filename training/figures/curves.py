@@ -5,7 +5,7 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
@@ -13,40 +13,78 @@ from matplotlib.ticker import LogFormatter
 from training.state.figure_files import save_figure
 
 
-def draw_curves(log: Path, picture: Path, num_prototypes: int, min_rank: float) -> None:
-    """Draws the curves of `log.jsonl` as a PNG: every loss, the signs of a collapse, and k-NN if it was measured.
+SHARE, DIMENSIONS = "share", "dimensions"
+MATCHES = {
+    "region_match_accuracy": "right: at the same place",
+    "region_match_within_one": "at most one region off",
+    "region_match_distinct": "regions that are chosen at all",
+}
 
-    Lines mark ln K, and the effective rank below which a run warns of a collapse.
+
+class Panel(NamedTuple):
+    """Describes one diagram: the values by their names in the log, with their labels, and horizontal marks."""
+
+    title: str
+    unit: str
+    labels: dict[str, str]
+    marks: dict[str, float] = {}
+
+
+def draw_curves(log: Path, picture: Path, num_prototypes: int, min_rank: float) -> None:
+    """Draws the curves of `log.jsonl` as a PNG: what was measured of the features first, then losses and teacher.
+
+    Lines mark ln K, the effective rank below which a run warns of a collapse, and what chance gives.
     """
     records = [json.loads(line) for line in log.read_text().splitlines()]
-    names = list(dict.fromkeys(name for record in records for name in record))
-    scores = {name: label_score(name) for name in names if "_top" in name}
-    parts = [name for name in names if name.endswith("_loss")]
-    panels = {
-        "losses": {name: name.replace("_", " ") for name in (*parts, "loss")},
-        "teacher": {"teacher_entropy": "entropy", "kl": "KL to the student"},
-        "teacher's view embeddings": {"embedding_rank": "effective rank"},
-        **({"k-NN of the teacher": scores} if scores else {}),
-    }
-    units = ("nats", "nats", "dimensions", "accuracy")
+    panels = make_panels(records, math.log(num_prototypes), min_rank)
     figure = Figure(figsize=(4 * len(panels), 3), layout="constrained")
-    axes = figure.subplots(1, len(panels))
-    for axis, (title, labels), unit in zip(axes, panels.items(), units, strict=False):
-        for name, label in labels.items():
+    for axis, panel in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        for name, label in panel.labels.items():
             draw_curve(axis, records, name, label)
-        axis.set(title=title, xlabel="step", ylabel=unit)
-    draw_mark(axes[0], math.log(num_prototypes), f"ln K = {math.log(num_prototypes):.2f}: nothing learned")
-    draw_mark(axes[1], math.log(num_prototypes), "ln K: uniform")
-    draw_mark(axes[2], min_rank, f"{min_rank:g}: warning")
-    axes[2].set(yscale="log")
-    axes[2].yaxis.set_major_formatter(LogFormatter(minor_thresholds=(3, 1)))
-    axes[2].yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(3, 1)))
-    for axis in axes[3:]:
-        axis.set(ylim=(0, 1))
-        axis.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-    for axis in axes:
+        for label, value in panel.marks.items():
+            axis.axhline(value, color="grey", linestyle=":", label=label)
+        axis.set(title=panel.title, xlabel="step", ylabel=panel.unit)
+        set_scale(axis, panel.unit)
         axis.legend(fontsize="x-small")
     save_figure(figure, picture)
+
+
+def make_panels(records: list[dict[str, Any]], uniform: float, min_rank: float) -> list[Panel]:
+    """Returns the panels, those of k-NN and of region matches only if they were measured; `uniform` is ln K."""
+    names = list(dict.fromkeys(name for record in records for name in record))
+    scores = {name: label_score(name) for name in names if "_top" in name}
+    panels = [Panel("k-NN of the teacher", SHARE, scores)] if scores else []
+    if "region_match_accuracy" in names:
+        chance = next(record["region_match_chance"] for record in records if "region_match_chance" in record)
+        panels.append(Panel("most similar regions", SHARE, MATCHES, {"chance to be right": chance}))
+    losses = {name: name.replace("_", " ") for name in (*(name for name in names if name.endswith("_loss")), "loss")}
+    return [
+        *panels,
+        Panel(
+            "losses; may rise while the\nteacher learns to tell images apart",
+            "nats",
+            losses,
+            {f"ln K = {uniform:.2f}: nothing learned": uniform},
+        ),
+        Panel("teacher", "nats", {"teacher_entropy": "entropy", "kl": "KL to the student"}, {"ln K: uniform": uniform}),
+        Panel(
+            "teacher's view embeddings",
+            DIMENSIONS,
+            {"embedding_rank": "effective rank"},
+            {f"{min_rank:g}: warning": min_rank},
+        ),
+    ]
+
+
+def set_scale(axis: Any, unit: str) -> None:
+    """Scales the vertical axis as suits the unit."""
+    if unit == SHARE:
+        axis.set(ylim=(0, 1))
+        axis.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    if unit == DIMENSIONS:
+        axis.set(yscale="log")
+        axis.yaxis.set_major_formatter(LogFormatter(minor_thresholds=(3, 1)))
+        axis.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(3, 1)))
 
 
 def draw_curve(axis: Any, records: list[dict[str, Any]], name: str, label: str) -> None:
@@ -54,10 +92,6 @@ def draw_curve(axis: Any, records: list[dict[str, Any]], name: str, label: str) 
     points = [(r["step"], math.nan if r[name] is None else r[name]) for r in records if name in r]
     steps, values = zip(*points, strict=True) if points else ((), ())
     axis.plot(steps, values, label=label, linewidth=1, marker="." if len(points) < 20 else None)
-
-
-def draw_mark(axis: Any, value: float, label: str) -> None:
-    axis.axhline(value, color="grey", linestyle=":", label=label)
 
 
 def label_score(name: str) -> str:

@@ -172,8 +172,20 @@ def describe_training(source: Source) -> str:
     steps = ""
     if source.step is not None:
         where = f", in {source.processes} processes" if source.processes != 1 else ""
-        steps = f"{source.step} steps of {source.images_per_step} images{where}. "
+        steps = f"{source.step} steps of {source.images_per_step} images{where}. {describe_matches(source)}"
     return f"Pretrained on images without labels. {steps}These are the main options; `{OPTIONS}` has all:"
+
+
+def describe_matches(source: Source) -> str:
+    """Says how many regions found their own place while training; nothing if that was not measured."""
+    measured = [record for record in source.records if record.get("region_match_accuracy") is not None]
+    if not measured:
+        return ""
+    right, chance, distinct = (measured[-1][f"region_match_{name}"] for name in ("accuracy", "chance", "distinct"))
+    return (
+        f"At the end, the most similar region of another view was at the same place for {right:.1%} of the regions "
+        f"(chance {chance:.1%}), and {distinct:.0%} of the regions were chosen. "
+    )
 
 
 def select_recipe(options: dict[str, Any]) -> dict[str, Any]:

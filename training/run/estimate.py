@@ -173,6 +173,7 @@ def count_step(
             teacher_temp=options.teacher_temp,
             student_temp=options.student_temp,
             mixing=None,
+            places=None,
             method=choose_loss_method(options.mixed_precision, device, compiled=False),
             **options.loss_weights(),
         )

@@ -7,7 +7,7 @@ import math
 
 from PIL import Image
 
-from training.figures.curves import draw_curves
+from training.figures.curves import draw_curves, make_panels
 
 
 def test_curves(tmp_path):
@@ -25,3 +25,16 @@ def test_curves(tmp_path):
     with Image.open(picture) as image:
         assert image.width * 3 == width * 4 and math.isclose(image.height, 300, abs_tol=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "log.jsonl"]
+
+
+def test_region_matches_are_drawn_beside_chance():
+    matches = {"accuracy": 0.2, "within_one": 0.4, "chance": 0.02, "distinct": 0.8}
+    records = [
+        {"step": 1, "loss": 1.0},
+        {"step": 2, "loss": 1.0, **{f"region_match_{k}": v for k, v in matches.items()}},
+    ]
+    first, *others = make_panels(records, uniform=5.0, min_rank=2.0)
+    assert first.marks == {"chance to be right": 0.02} and set(first.labels) < {
+        f"region_match_{name}" for name in matches
+    }
+    assert len(first.labels) == 3 and len(others) == 3

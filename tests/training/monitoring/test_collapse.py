@@ -49,3 +49,25 @@ def test_a_break_starts_the_count_anew():
 def test_a_low_rank_is_warned_of():
     said = warnings_of(CollapseWatch(1024, warm_step=0), [3.0] * 100, rank=2.0)
     assert list(said) == [10 + PATIENCE] and "effective rank" in said[10 + PATIENCE][0]
+
+
+def watch_matches(feature_step: int | None, accuracy: float, distinct: float) -> dict[int, list[str]]:
+    """Returns the warnings at every tenth step from 10 on, of a run with these matches and nothing else wrong."""
+    matches = {"region_match_accuracy": accuracy, "region_match_chance": 0.02, "region_match_distinct": distinct}
+    watch = CollapseWatch(1024, warm_step=0, feature_step=feature_step)
+    said = {step: watch.find_warnings(step, 3.0, 50.0, matches) for step in range(10, 2000, 10)}
+    return {step: messages for step, messages in said.items() if messages}
+
+
+@pytest.mark.parametrize(("accuracy", "distinct"), [(0.03, 0.9), (0.5, 0.1)])
+def test_wrong_matches_are_warned_of_where_they_are_the_targets(accuracy, distinct):
+    said = watch_matches(0, accuracy, distinct)
+    assert list(said) == [10 + PATIENCE] and "learns from wrong matches" in said[10 + PATIENCE][0]
+    assert f"({accuracy:.0%} are right, chance 2%; {distinct:.0%} of" in said[10 + PATIENCE][0]
+    assert "--region_matching location, or from a trained model (--init_from)" in said[10 + PATIENCE][0]
+    assert list(watch_matches(1000, accuracy, distinct)) == [1010 + PATIENCE]
+    assert not watch_matches(None, accuracy, distinct)
+
+
+def test_good_matches_are_not():
+    assert not watch_matches(0, 0.05, 0.8)
