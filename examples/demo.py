@@ -54,13 +54,13 @@ print(f"AutoModel: {type(model).__name__}; pipeline: a feature of shape {tuple(f
 """
 
 
-def pretrain(data: Path, output: Path, task: str, seed: int, recipe: str = "demo", options: Sequence[str] = ()) -> Path:
+def pretrain(data: Path, output: Path, seed: int, recipe: str = "demo", options: Sequence[str] = ()) -> Path:
     """Makes the untrained and the trained model of one run, and returns its folder. A finished run is not repeated.
 
     `options` are further ones of `pretrain.py`.
     """
     arguments = ["--recipe", recipe, "--data", str(data), "--output_dir", str(output)]
-    arguments += ["--task", task, "--seed", str(seed), *options]
+    arguments += ["--seed", str(seed), *options]
     if not (output / "untrained").exists():
         set_seed(seed)
         save_model_folder(build_networks(parse_options(arguments), torch.device("cpu"))[1], output / "untrained")
@@ -117,7 +117,7 @@ def main() -> None:
     results = {
         name.replace("_", " "): {"knn": accuracy} for name, accuracy in measure_baselines(train, test, k=K).items()
     }
-    run = pretrain(data, arguments.output / "view+region-seed0", "view+region", seed=0)
+    run = pretrain(data, arguments.output / "view+region-seed0", seed=0)
     results |= {"untrained": measure(run / "untrained", data), "trained": measure(run / "teacher", data)}
     save_correspondences(run / "teacher", run / "correspondences.png")
 

@@ -141,6 +141,7 @@ def make_mirrored_rows(result: dict[str, float | None]) -> list[list[str]]:
         ["mirrored: right, of the ten most similar", right, chance, "100%"],
         ["mirrored: distance from the truth, px", distance, chance_distance, "0"],
         ["mirrored: eleventh similarity", format_value(result["next_similarity"], ".3f"), "", ""],
+        ["mirrored: regions that are the match of any", format_value(result["distinct"], ".1%"), "", "100%"],
     ]
 
 

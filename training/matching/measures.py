@@ -24,7 +24,7 @@ TOP = 10  # pairs in the paper's measure
 ALPHAS = tuple(step / 40 for step in range(1, 21))  # distances, in shares of the longer side of the view
 ROWS = 1024  # regions that are compared with all others at once
 
-MIRRORED_NAMES = ("accuracy", "distance", "next_similarity")
+MIRRORED_NAMES = ("accuracy", "distance", "next_similarity", "distinct")
 PLACED = ("within_one", "exact", "error", *(f"pck_{alpha:g}" for alpha in ALPHAS))
 GUESSES = ("", "chance_", "nearest_", "same_place_")
 POSITION_NAMES = ("regions", *(guess + name for guess in GUESSES for name in PLACED))
@@ -93,11 +93,11 @@ def mirror_regions(grid: Grid) -> Tensor:
 
 
 def score_mirrored(found: Matches, grid: Grid, size: Size) -> Tensor:
-    """Computes the measure of the paper (section 4.3) for each image: `[B, 3]`, float64.
+    """Computes the measure of the paper (section 4.3) for each image: `[B, 4]`, float64.
 
     The columns are the share of the ten most similar pairs that is exactly right, their mean distance from the true
-    position in pixels, and the similarity of the eleventh pair (NaN if there is none). With fewer than ten regions, all
-    of them count.
+    position in pixels, the similarity of the eleventh pair (NaN if there is none), and the share of the other view's
+    regions that are the match of any region. With fewer than ten regions, all of them count.
     """
     regions, truth = rank_by_similarity(found.similarity, TOP + 1), mirror_regions(grid).to(found.regions.device)
     top = regions[:, :TOP]
@@ -105,7 +105,9 @@ def score_mirrored(found: Matches, grid: Grid, size: Size) -> Tensor:
     distance = (compute_centres(matches, grid, size) - compute_centres(right, grid, size)).norm(dim=-1)
     following = found.similarity.gather(1, regions)[:, TOP:].double()
     following = F.pad(following, (0, 1 - following.shape[1]), value=torch.nan)
-    return torch.stack([(matches == right).double().mean(1), distance.mean(1), following[:, 0]], dim=1)
+    chosen = torch.zeros(found.regions.shape, dtype=torch.float64, device=found.regions.device)
+    distinct = chosen.scatter_(1, found.regions, 1.0).mean(1)
+    return torch.stack([(matches == right).double().mean(1), distance.mean(1), following[:, 0], distinct], dim=1)
 
 
 def compute_mirrored_chance(grid: Grid, size: Size) -> dict[str, float]:

@@ -41,6 +41,7 @@ def test_features_that_follow_the_image_score_one():
         "accuracy": 1.0,
         "distance": 0.0,
         "next_similarity": 1.0,
+        "distinct": 1.0,
     }
 
 
@@ -75,6 +76,7 @@ def test_ties_go_to_the_first_region():
     flat = torch.ones(2, 49, 3)
     found = find_best_matches(flat, flat)
     assert (found.regions == 0).all() and found.similarity.allclose(torch.ones(2, 49))
+    assert score_mirrored(found, GRID, SIZE)[:, 3].tolist() == pytest.approx([1 / 49] * 2)  # one hub
     scores = score_mirrored(Matches(found.regions, torch.ones(2, 49)), GRID, SIZE)
     assert scores[:, 0].tolist() == [0.1, 0.1]  # of regions 0 to 9, region 6 alone is mirrored to region 0
 
