@@ -23,6 +23,7 @@ class Plan:
         num_images: Number of images of the data.
         world_size: Number of processes.
         lanes: How a stream is dealt out: a lane for each process that began the run. They know the images of a step.
+        first_step: Steps of the schedules before this run, see `first_epoch`.
         last_step: Step at which this run stops: `num_steps`, or `max_steps` if that is less.
         lr, weight_decay, momentum: `[num_steps]`, float64.
         teacher_temp: `[epochs]`, float64.
@@ -33,6 +34,7 @@ class Plan:
     lanes: Lanes
     steps_per_epoch: int
     num_steps: int
+    first_step: int
     last_step: int
     peak_lr: float
     lr: np.ndarray
@@ -59,13 +61,19 @@ def make_plan(options: PretrainOptions, num_images: int, world_size: int, lanes:
 
     Raises:
         DataOptionError: The data are too few for one step of every process.
-        OptionError: The run is too long for its schedules, which have a value for each step.
+        OptionError: The run is too long for its schedules, which have a value for each step, or ends before it begins.
     """
     per_process = options.batch_size * options.gradient_accumulation_steps
     steps = count_steps(num_images, per_process, world_size)
     num_steps = options.epochs * steps
     if num_steps > MAX_STEPS:
         raise OptionError(f"{options.epochs} epochs of {steps} steps are more than {MAX_STEPS:,} steps: lower epochs.")
+    first_step, last_step = options.first_epoch * steps, min(options.max_steps or num_steps, num_steps)
+    if last_step <= first_step:
+        raise OptionError(
+            f"max_steps {options.max_steps} counts the steps of the schedules, of which first_epoch "
+            f"{options.first_epoch} leaves out the first {first_step}: give more, or leave it out."
+        )
     peak_lr = options.lr * per_process * world_size / 256
     schedule = (options.epochs, steps)
     return Plan(
@@ -74,7 +82,8 @@ def make_plan(options: PretrainOptions, num_images: int, world_size: int, lanes:
         lanes=lanes or Lanes(world_size, options.batch_size, options.gradient_accumulation_steps),
         steps_per_epoch=steps,
         num_steps=num_steps,
-        last_step=min(options.max_steps or num_steps, num_steps),
+        first_step=first_step,
+        last_step=last_step,
         peak_lr=peak_lr,
         lr=cosine_schedule(peak_lr, options.min_lr, *schedule, warmup_epochs=options.warmup_epochs),
         weight_decay=cosine_schedule(options.weight_decay, options.weight_decay_end, *schedule),
@@ -88,7 +97,8 @@ def make_plan(options: PretrainOptions, num_images: int, world_size: int, lanes:
 def describe_plan(options: PretrainOptions, plan: Plan) -> list[str]:
     """Returns the derived values as lines, each with its formula."""
     crops = 2 + sum(options.local_crops_numbers)
-    stopping = f", stopping at {plan.last_step}" if plan.last_step < plan.num_steps else ""
+    stopping = f", from {plan.first_step} on" if plan.first_step else ""
+    stopping += f", stopping at {plan.last_step}" if plan.last_step < plan.num_steps else ""
     return [
         f"images a step    = {options.batch_size} a process x {plan.world_size} processes x "
         f"{options.gradient_accumulation_steps} accumulated = {plan.lanes.images_per_step}, each in {crops} crops",

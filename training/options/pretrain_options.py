@@ -149,6 +149,10 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
                 f"mixup and cutmix are for --task view (here {self.task}) and an even batch_size (here "
                 f"{self.batch_size}), because they mix images in pairs."
             )
+        if not 0 <= self.first_epoch < self.epochs:
+            yield f"first_epoch is {self.first_epoch}, but must lie between 0 and epochs - 1 ({self.epochs - 1})."
+        if self.first_epoch and self.init_from is None:
+            yield f"first_epoch {self.first_epoch} goes on in another run's schedules: give its model as init_from."
         if self.region_matching != "feature" and self.task == "view":
             yield f"region_matching {self.region_matching} is for --task view+region; the view task has no regions."
         if self.augmentation == "deit" and self.augment_on == "device":

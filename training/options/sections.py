@@ -191,6 +191,12 @@ class OptimizationSection:
     _argument_group_name = "optimization"
 
     epochs: int = field(default=300, metadata={"help": "Length of all schedules."})
+    first_epoch: int = field(
+        default=0,
+        metadata={
+            "help": "Epoch of the schedules at which the run begins, when --init_from has trained for those before it."
+        },
+    )
     batch_size: int = field(default=32, metadata={"help": "Images that a process takes at a time."})
     gradient_accumulation_steps: int = field(
         default=1, metadata={"help": "Batches of each process that make one step."}

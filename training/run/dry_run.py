@@ -60,8 +60,10 @@ def try_steps(checked: CheckedRun, loader: LoaderSpeed, build: Callable[[Checked
 
 
 def find_step(run: CheckedRun | Examination) -> int:
-    """Returns the number of steps that are done."""
-    return run.found[1].step if run.found else 0
+    """Returns the number of the schedules' steps that are done."""
+    if run.found is not None:
+        return run.found[1].step
+    return 0 if run.plan is None else run.plan.first_step
 
 
 def describe_options(options: PretrainOptions) -> str:

@@ -121,7 +121,7 @@ class Session(AbstractContextManager):
         check_shared(self.accelerator, self.folder)
         on_main(self.accelerator, self.lock.take)
         if found is None:
-            return 0, None
+            return self.plan.first_step, None
         folder, progress = found
         self.data_record.check(self.source)
         self.checkpoints.load(folder, progress, *self.state())

@@ -7,6 +7,7 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -19,7 +20,7 @@ from training.data.sources import open_source
 from training.evaluation.knn import evaluate_knn
 from training.features.extraction import make_evaluation_transform
 from training.learning.networks import build_config, build_networks
-from training.learning.schedules import cosine_schedule
+from training.learning.plan import make_plan
 from training.options.pretrain_options import ABOUT_DATA, RECIPES, PretrainOptions, parse_options
 
 
@@ -41,7 +42,7 @@ NARROWED = {
 
 
 def run(recipe: str, images: Path, output: Path, changes: str = "") -> list[dict]:
-    """Takes two steps of a recipe, and returns their log."""
+    """Takes the first two steps of a recipe's schedules, and returns their log."""
     narrow = next((small for start, small in NARROWED.items() if recipe.startswith(start)), NARROW)
     paths = ["--recipe", recipe, "--data", str(images), "--output_dir", str(output)]
     train([*paths, *f"{SMALL} {narrow} {changes}".split()])
@@ -84,7 +85,7 @@ def test_two_steps_of_both_stages(recipe, images, tmp_path, capsys):
     assert parse_options(["--recipe", recipe]).init_from == parse_options(["--recipe", first]).output_dir
     run(first, images, tmp_path / "first")
     capsys.readouterr()
-    log = run(recipe, images, tmp_path / "second", f"--init_from {tmp_path / 'first'}")
+    log = run(recipe, images, tmp_path / "second", f"--init_from {tmp_path / 'first'} --first_epoch 0")
     assert_two_steps(recipe, tmp_path / "second", log)
     printed = capsys.readouterr().out
     assert "view head and centre: kept" in printed and "region head and centre: new" in printed
@@ -131,11 +132,8 @@ PUBLISHED = {
     **{"global_crop_size": 224, "local_crop_sizes": [96], "local_crops_numbers": [8], "augmentation": "dino"},
     **{"global_crops_scale": [0.4, 1.0], "local_crops_scale": [0.05, 0.4], "mixed_precision": "fp16", "epochs": 300},
 }
-# What a second stage has instead: the schedules' values at the epoch where it begins, without warm-up.
-CONTINUED = {
-    **{"lr": 1.333e-4, "weight_decay": 0.31, "momentum_teacher": 0.999, "epochs": 100, "warmup_epochs": 0},
-    **{"warmup_teacher_temp_epochs": 0, "freeze_last_layer": 0},
-}
+# What a second stage has beside them.
+CONTINUED = {"first_epoch": 200}
 # Images of a process, of which there were 16, and fields of the network.
 RUNS = {
     "cvt_tiny": (64, {"stage_dims": [64, 192, 384, 768], "depths": [2, 2, 6, 2], "num_heads": [1, 3, 6, 12]}),
@@ -176,21 +174,30 @@ def test_recipes_of_imagenet(name):
     assert (options.task == "view") == name.endswith("_view")
 
 
+def original_cosine(base: float, final: float, epochs: int, steps: int, warmup_epochs: int = 0) -> np.ndarray:
+    """Computes the schedule by the original's formula: a warm-up from 0, then half a cosine, value by value."""
+    warmup = np.linspace(0, base, warmup_epochs * steps) if warmup_epochs else np.array([])
+    rest = epochs * steps - warmup_epochs * steps
+    cosine = [final + 0.5 * (base - final) * (1 + math.cos(math.pi * i / rest)) for i in range(rest)]
+    return np.concatenate([warmup, cosine])
+
+
 @pytest.mark.parametrize("name", SECOND_STAGES)
-def test_the_second_stage_begins_where_the_first_stopped(name):
+def test_the_second_stage_goes_on_in_the_schedules_of_the_first(name):
+    """With 16 processes: each step has the values that the original's 300 epochs have there, to the last digits."""
     first, second = (parse_options(["--recipe", recipe]) for recipe in (name.replace("_region", "_view"), name))
-    done = first.epochs - second.epochs
-    assert done in (180, 200)
-    steps = 1251 if name.startswith(("resnet50", "cvt")) else 2502  # an epoch, in batches of 1024 or of 512
+    done, steps = second.first_epoch, 1251 if name.startswith(("resnet50", "cvt")) else 2502
+    assert done in (180, 200) and second.init_from == first.output_dir
     assert f"--max_steps {done * steps}" in (RECIPES / f"{name.replace('_region', '_view')}.yaml").read_text()
-    lr = cosine_schedule(first.lr, first.min_lr, first.epochs, steps, warmup_epochs=first.warmup_epochs)
-    # min_lr is reached at other peaks, so that the unscaled schedule is right to the third digit
-    assert second.lr == pytest.approx(lr[done * steps], rel=5e-3) and second.warmup_epochs == 0
-    decay = cosine_schedule(first.weight_decay, first.weight_decay_end, first.epochs, steps)
-    assert second.weight_decay == pytest.approx(decay[done * steps], rel=1e-3)
-    momentum = cosine_schedule(first.momentum_teacher, 1.0, first.epochs, steps)
-    assert 1 - second.momentum_teacher == pytest.approx(1 - momentum[done * steps], rel=2e-3)
-    assert second.warmup_teacher_temp_epochs == 0 and second.teacher_temp == first.teacher_temp
+    batch = 16 * second.batch_size
+    images = steps * batch + 7
+    plan = make_plan(second, images, world_size=16)
+    assert (plan.first_step, plan.last_step, plan.steps_per_epoch) == (done * steps, 300 * steps, steps)
+    lr = original_cosine(5e-4 * batch / 256, 1e-6, 300, steps, warmup_epochs=10)
+    decay, momentum = original_cosine(0.04, 0.4, 300, steps), original_cosine(0.996, 1.0, 300, steps)
+    for ours, original in ((plan.lr, lr), (plan.weight_decay, decay), (plan.momentum, momentum)):
+        np.testing.assert_allclose(ours[plan.first_step :], original[plan.first_step :], rtol=1e-13)
+    assert set(plan.teacher_temp[done:]) == {0.07} and second.freeze_last_layer <= done
 
 
 @pytest.mark.parametrize(
