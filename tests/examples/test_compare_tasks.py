@@ -16,24 +16,39 @@ from training.options.recipes import RecipeLoader
 
 
 def scores(value: float) -> dict:
-    placed = {"exact": value, "within_one": value, "chance_exact": 0.01, "chance_within_one": 0.02}
+    placed = {"exact": value, "chance_exact": 0.01}
     return {
         "knn": {"k20_top1": value, "classes": 4},
-        "linear": {"top1": value / 2},
-        "mirrored": {"accuracy": value, "chance_accuracy": 0.05},
-        **dict.fromkeys(("crops", "recoloured", "stereo"), placed),
+        "grid": [1, 2],
+        "mirrored": {"accuracy": value, "chance_accuracy": 0.05, "distinct": value / 2},
+        **dict.fromkeys(("crops", "recoloured"), placed),
     }
 
 
 def test_table_has_mean_spread_and_chance():
     text = compare_tasks.make_table({"untrained": [scores(0.5), scores(0.6)], "view": [scores(0.7)]})
     assert text.splitlines() == [
-        "| % | k-NN | linear | mirrored | crops | crops, recoloured | stereo |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
-        "| at random | 25.0 | 25.0 | 5.0 | 1.0 | 1.0 | 2.0 |",
-        "| untrained | " + " | ".join(["55.0 ± 7.1", "27.5 ± 3.5", *["55.0 ± 7.1"] * 4]) + " |",
-        "| view | 70.0 | 35.0 | 70.0 | 70.0 | 70.0 | 70.0 |",
+        "| % | k-NN | mirrored | crops | recoloured | different regions |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| at random | 25.0 | 5.0 | 1.0 | 1.0 | 75.0 |",
+        "| untrained | " + " | ".join([*["55.0 ± 7.1"] * 4, "27.5 ± 3.5"]) + " |",
+        "| view | 70.0 | 70.0 | 70.0 | 70.0 | 35.0 |",
     ]
+
+
+@pytest.mark.parametrize(
+    ("untrained", "view", "location", "verdicts"),
+    [
+        ((0.5, 0.6), (0.3, 0.4), (0.7, 0.8), ["shown"] * 4),
+        ((0.5, 0.6), (0.3, 0.75), (0.7, 0.8), ["not shown"] * 4),  # one seed against it; a spread as large as the gain
+        ((0.5, 0.6), (0.3, 0.4), (0.31, 0.39), ["shown", *["not shown"] * 3]),
+        ((0.5,), (0.3,), (0.7,), ["not shown"] * 4),  # one seed has no spread
+    ],
+)
+def test_verdicts_are_those_that_were_declared(untrained, view, location, verdicts):
+    arms = {"untrained": untrained, "view": view, "by location": location}
+    lines = compare_tasks.judge({name: [scores(value) for value in values] for name, values in arms.items()})
+    assert [line.split(": ")[2].split(" (")[0] for line in lines] == verdicts
 
 
 def recipe_of(arguments: str) -> dict:
@@ -48,26 +63,26 @@ def test_comparison(tmp_path, monkeypatch, capsys):
     recipe = recipe_of(" ".join([NETWORK, HEADS, CROPS, LENGTH, MEANS]))
     recipe |= {name: [recipe[name]] for name in ("local_crop_sizes", "local_crops_numbers", "tracker")}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({"architecture": "swin-tiny", **recipe}))
-    sizes = {"PATCH": 48, "TRAIN": 6, "TEST": 2, "SIDE": 32, "RECIPE": str(tmp_path / "tiny.yaml")}
+    sizes = {"TRAIN": 48, "TEST": 32, "SIDE": 32, "RECIPE": str(tmp_path / "tiny.yaml")}
     for name, value in sizes.items():
         monkeypatch.setattr(compare_tasks, name, value)
-    monkeypatch.setattr(compare_tasks, "measure_stereo", partial(compare_tasks.measure_stereo, size=(64, 96)))
 
     def compare(*changes: str) -> str:
         type_arguments(monkeypatch, "examples/compare_tasks.py", str(tmp_path / "out"), *changes)
         compare_tasks.main()
         return capsys.readouterr().out
 
-    compare("--seeds", "1", "--tasks", "view")
+    compare("--seeds", "1", "--arms", "view")
     first = (tmp_path / "out" / "view-seed1" / "teacher" / "model.safetensors").stat().st_mtime_ns
-    printed = compare("--seeds", "0", "1")
+    printed = compare("--seeds", "0", "1", "--arms", "view", "by location")
     assert (tmp_path / "out" / "view-seed1" / "teacher" / "model.safetensors").stat().st_mtime_ns == first
     results = json.loads((tmp_path / "out" / "results.json").read_text())
-    assert {name: len(each) for name, each in results.items()} == {"untrained": 2, "view": 2, "view + region": 2}
-    assert all(each["images"] == 19 * 2 and each["grid"] == [4, 4] for each in sum(results.values(), []))
-    assert (tmp_path / "out" / "results.md").read_text() in printed and "| view + region | " in printed
+    assert {name: len(each) for name, each in results.items()} == {"untrained": 2, "view": 2, "by location": 2}
+    assert all(each["images"] == 32 and each["grid"] == [4, 4] for each in sum(results.values(), []))
+    assert (tmp_path / "out" / "results.md").read_text() in printed and "| by location | " in printed
+    assert "* recoloured: by location above view: " in printed
     for name in ("results.png", "matches.png"):
         assert min(Image.open(tmp_path / "out" / name).size) > 200
-    shown = compare("--seeds", "1", "--tasks", "view", "--epochs", "1")
+    shown = compare("--seeds", "1", "--arms", "view", "--epochs", "1")
     options = yaml.safe_load((tmp_path / "out" / "view-seed1-epochs1" / "options.yaml").read_text())
-    assert options["epochs"] == 1 != recipe["epochs"] and "| view + region | " not in shown
+    assert options["epochs"] == 1 != recipe["epochs"] and "| by location | " not in shown
