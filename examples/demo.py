@@ -4,10 +4,10 @@
 
     python examples/demo.py demo
 
-The program cuts patches from bundled photographs and pretrains a small EsViT on them (`training/pretrain.py --recipe
-demo`). It measures k-NN accuracy and region correspondences, beside the untrained model and plain pixels. Finally it
-loads the model in a fresh process, with AutoModel and with the pipeline. Everything is written below the given folder,
-and finished parts are reused.
+The program makes collages of bundled photographs (`collages.py`) and pretrains a small EsViT on them
+(`training/pretrain.py --recipe demo_collages`). It measures k-NN accuracy and region matches, beside the untrained
+model and plain pixels, and draws the matches of both models. Finally it loads the model in a fresh process, with
+AutoModel and with the pipeline. Everything is written below the given folder, and finished parts are reused.
 """
 
 import argparse
@@ -20,19 +20,22 @@ from pathlib import Path
 import datasets
 import torch
 from accelerate.utils import set_seed
-from transformers import AutoImageProcessor, AutoModel
 from transformers.utils import logging as transformers_logging
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
-from examples.correspondences import draw
-from examples.photographs import measure_baselines, write_photographs
+from examples.collages import write_collages
+from examples.photographs import measure_baselines
 from modeling_esvit.storage.paths import parse_path
 from training.data.sources import open_source
 from training.evaluation.knn import evaluate_knn
 from training.evaluation.results import format_table
-from training.features.extraction import make_evaluation_transform
+from training.features.frozen_models import FrozenModel, find_training_view, load_frozen
+from training.figures.matching import draw_pairs
 from training.learning.networks import build_networks
-from training.matching.stereo import match_stereo
+from training.matching.evaluation import measure_source
+from training.matching.over_images import Measured, PairImages, RegionMatcher
+from training.matching.pairs import MIRRORED, RECOLOURED
+from training.matching.top_matches import find_top_matches, pick_images
 from training.options.pretrain_options import parse_options
 from training.state.figure_files import save_figure
 from training.state.files import save_model_folder
@@ -54,7 +57,7 @@ print(f"AutoModel: {type(model).__name__}; pipeline: a feature of shape {tuple(f
 """
 
 
-def pretrain(data: Path, output: Path, seed: int, recipe: str = "demo", options: Sequence[str] = ()) -> Path:
+def pretrain(data: Path, output: Path, seed: int, recipe: str = "demo_collages", options: Sequence[str] = ()) -> Path:
     """Makes the untrained and the trained model of one run, and returns its folder. A finished run is not repeated.
 
     `options` are further ones of `pretrain.py`.
@@ -69,20 +72,33 @@ def pretrain(data: Path, output: Path, seed: int, recipe: str = "demo", options:
     return output
 
 
-def measure(model_path: Path, data: Path) -> dict[str, float]:
-    """Measures k-NN top-1 on the test patches, and the share of right matches between the views of the stereo pair."""
-    model = AutoModel.from_pretrained(model_path).eval()
-    transform = make_evaluation_transform(AutoImageProcessor.from_pretrained(model_path))
+def measure(folder: Path, data: Path) -> dict[str, float]:
+    """Measures k-NN top-1 on the test images, and how many of their regions find themselves in two kinds of pairs."""
+    model = load_frozen(str(folder))
     train, test = open_source(str(data), split="train"), open_source(str(data), split="test")
-    knn = evaluate_knn(model, transform, train, test, k=[K])
-    return {"knn": knn[f"k{K}_top1"], "correspondence": match_stereo(model).score()["within_one"]}
+    knn = evaluate_knn(model.model, model.transform, train, test, k=[K])
+    measured = Measured((MIRRORED, RECOLOURED), choose_side(model), seed=0, batch_size=32)
+    found, parts = measure_source(model, test, measured, folder.with_name(f"{folder.name}-matches"), threads=2)
+    parts.delete()
+    return {"knn": knn[f"k{K}_top1"], MIRRORED: found[MIRRORED]["accuracy"], RECOLOURED: found[RECOLOURED]["exact"]}
 
 
-def save_correspondences(model_path: Path, output: Path) -> None:
-    """Draws lines between the most similar regions of the two views of the stereo pair."""
-    found = match_stereo(AutoModel.from_pretrained(model_path).eval())
-    share = found.score()["within_one"]
-    save_figure(draw(found, f"Region correspondences: {share:.1%} of all regions matched to within one region"), output)
+def choose_side(model: FrozenModel) -> int:
+    """Returns the side of the views that the model was made for."""
+    (height, _), _, _ = find_training_view(model)
+    return height
+
+
+def save_matches(models: dict[str, Path], data: Path, output: Path) -> None:
+    """Draws each model's ten most similar pairs of regions between images and their mirrored, grey selves."""
+    columns = {}
+    for name, folder in models.items():
+        model = load_frozen(str(folder))
+        measured = Measured((MIRRORED,), choose_side(model), seed=0, batch_size=1)
+        images = pick_images(PairImages(open_source(str(data), split="test"), measured))
+        matcher = RegionMatcher(model, measured.side)
+        columns[name] = [find_top_matches(MIRRORED, image.pixels[0], matcher) for image in images]
+    save_figure(draw_pairs(columns), output)
 
 
 def load_elsewhere(model_path: Path, photograph: Path) -> None:
@@ -91,12 +107,16 @@ def load_elsewhere(model_path: Path, photograph: Path) -> None:
 
 
 def make_table(results: dict[str, dict[str, float]]) -> str:
-    measures = ("knn", "correspondence")
+    columns = {
+        "knn": f"k-NN top-1, k = {K}",
+        MIRRORED: "mirrored regions found",
+        RECOLOURED: "recoloured regions found",
+    }
     rows = [
-        [name, *(f"{scores[measure]:.1%}" if measure in scores else "" for measure in measures)]
+        [name, *(f"{scores[measure]:.1%}" if measure in scores else "" for measure in columns)]
         for name, scores in results.items()
     ]
-    return "\n".join(format_table(["model", f"k-NN top-1, k = {K}", "right region matches"], rows))
+    return "\n".join(format_table(["model", *columns.values()], rows))
 
 
 def main() -> None:
@@ -106,28 +126,29 @@ def main() -> None:
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
 
-    data = arguments.output / "photographs"
+    data = arguments.output / "collages"
     if not data.exists():
         arguments.output.mkdir(parents=True, exist_ok=True)
-        write_photographs(data, patch_size=96, train_per_photograph=150, test_per_photograph=40, shards=2)
+        write_collages(data, train=1024, test=400)
     train, test = (datasets.load_dataset(str(data), split=split) for split in ("train", "test"))
-    photographs = train.features["label"].num_classes
-    print(f"{data}: {len(train)} training and {len(test)} test patches of {photographs} photographs")
+    scenes = train.features["label"].num_classes
+    print(f"{data}: {len(train)} training and {len(test)} test collages of {scenes} scenes")
 
     results = {
         name.replace("_", " "): {"knn": accuracy} for name, accuracy in measure_baselines(train, test, k=K).items()
     }
     run = pretrain(data, arguments.output / "view+region-seed0", seed=0)
-    results |= {"untrained": measure(run / "untrained", data), "trained": measure(run / "teacher", data)}
-    save_correspondences(run / "teacher", run / "correspondences.png")
+    models = {"untrained": run / "untrained", "trained": run / "teacher"}
+    results |= {name: measure(folder, data) for name, folder in models.items()}
+    save_matches(models, data, run / "matches.png")
 
-    photograph = arguments.output / "patch.png"
-    test[0]["image"].save(photograph)
-    load_elsewhere(run / "teacher", photograph)
+    collage = arguments.output / "collage.png"
+    test[0]["image"].save(collage)
+    load_elsewhere(run / "teacher", collage)
     text = make_table(results)
     (arguments.output / "results.md").write_text(text + "\n")
     (arguments.output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
-    print(f"\n{text}\n\nThe model is {run / 'teacher'}; its correspondences are in {run / 'correspondences.png'}.")
+    print(f"\n{text}\n\nThe model is {run / 'teacher'}; its region matches are in {run / 'matches.png'}.")
 
 
 if __name__ == "__main__":

@@ -96,6 +96,7 @@ RULES = [
         MODEL,
     ),
     Rule("python examples/segment.py *", "--crops 16 --epochs 1", MODEL),
+    Rule("python examples/collages.py *", "--train 16 --test 4 --leaves 10"),
     Rule("python examples/*", "", MODEL),
 ]
 # Of the card that `publish.py` writes for a run.
