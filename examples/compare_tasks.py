@@ -64,6 +64,10 @@ ARMS = {  # the options of each run
     SWITCH: ["--region_matching", "location_then_feature"],
 }
 Results = dict[str, list[dict[str, Any]]]  # kind of model -> the scores of each seed
+COLOURS = {
+    **{UNTRAINED: "silver", VIEW: "orange", FEATURE: "deepskyblue"},
+    **{LOCATION: "mediumpurple", SWITCH: "mediumseagreen"},
+}
 MEASURES = {
     "k-NN": ("knn", f"k{K}_top1"),
     "mirrored": ("mirrored", "accuracy"),
@@ -141,11 +145,10 @@ def judge(results: Results) -> list[str]:
 def draw_results(results: Results) -> Figure:
     """Draws a panel for each measure: a bar for each model's mean, a dot for each seed, a line for chance."""
     figure = Figure(figsize=(2.3 * len(MEASURES), 3.6), layout="constrained")
-    colours = ["silver", "orange", "deepskyblue", "mediumpurple"]
     for axes, title in zip(figure.subplots(1, len(MEASURES)), MEASURES, strict=True):
-        for place, (scores, colour) in enumerate(zip(results.values(), colours, strict=False)):
+        for place, (name, scores) in enumerate(results.items()):
             values = read_values(scores, title)
-            axes.bar(place, mean(values), color=colour, width=0.7)
+            axes.bar(place, mean(values), color=COLOURS[name], width=0.7)
             axes.scatter(np.full(len(values), place), values, s=14, color="black", zorder=2)
         axes.axhline(read_chance(results, title), color="grey", linestyle=":", label="at random")
         axes.set_xticks(range(len(results)), list(results), rotation=35, ha="right", fontsize="small")

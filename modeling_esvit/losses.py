@@ -123,15 +123,15 @@ def pair_regions(matches: torch.Tensor, weights: torch.Tensor, regions: int) -> 
     """Gives each student region its weights with its matches in the two global views, and no weight with others.
 
     Args:
-        matches: `[B, S, 2]`; -1 for a region without a match.
+        matches: `[B, S, 2]`, any region where there is none; changed in place.
         weights: `[B, S, 2]`, 0 without a match.
         regions: T, of a global view.
 
     Returns: `[B, S, 2 T]`.
     """
-    columns = torch.stack([matches[..., 0].clamp(min=0), matches[..., 1].clamp(min=0) + regions], dim=-1)
+    matches[..., 1] += regions
     pairs = weights.new_zeros(*matches.shape[:2], 2 * regions)
-    return pairs.scatter_(2, columns, weights)
+    return pairs.scatter_(2, matches, weights)
 
 
 def weigh_matched(weights: torch.Tensor, matched: torch.Tensor, layout: list[tuple[int, int]]) -> torch.Tensor:
@@ -248,7 +248,7 @@ def esvit_loss(
             matches = match_by_feature(student, teacher, layout, batch)
             pairs = pair_regions(matches, weights.expand(batch, -1, -1), regions)
         else:
-            pairs = pair_regions(places, weigh_matched(weights, places >= 0, layout), regions)
+            pairs = pair_regions(places.clamp(min=0), weigh_matched(weights, places >= 0, layout), regions)
         region_loss, _ = cross_entropy("region", layout, region_center, pairs)
         loss = loss + region_weight * region_loss
         parts["region_loss"] = region_loss.detach()

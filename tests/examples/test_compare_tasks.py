@@ -36,6 +36,14 @@ def test_table_has_mean_spread_and_chance():
     ]
 
 
+def test_every_kind_of_model_has_a_bar():
+    kinds = [compare_tasks.UNTRAINED, *compare_tasks.ARMS]
+    figure = compare_tasks.draw_results({name: [scores(0.1 * number)] for number, name in enumerate(kinds, 1)})
+    for axes in figure.axes:
+        assert [bar.get_height() for bar in axes.patches] == sorted({bar.get_height() for bar in axes.patches})
+        assert len(axes.patches) == len(kinds) == len({bar.get_facecolor() for bar in axes.patches})
+
+
 @pytest.mark.parametrize(
     ("untrained", "view", "location", "verdicts"),
     [
