@@ -12,7 +12,6 @@ training and test collages come from different parts of the photographs: see `ph
 """
 
 import argparse
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +23,8 @@ from matplotlib.figure import Figure
 from PIL import Image as PILImage
 from tqdm.auto import tqdm
 
-from examples.photographs import OutputExistsError, divide, load_photographs
+from examples.photographs import divide, encode, load_photographs, write_splits
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.storage.atomic import replace_folder
 from modeling_esvit.storage.paths import parse_path
 from training.options.command import check_counts, run_command
 from training.state.figure_files import save_figure
@@ -151,17 +149,10 @@ def make_split(split: str, count: int, options: CollageOptions, seed: int = 0) -
     for number, label in enumerate(tqdm(labels, desc=f"{split} collages", unit="image", leave=False)):
         generator = np.random.default_rng([seed, number, int(split == "test")])
         pixels = make_collage([areas[photograph] for photograph in scenes[label]], options, generator)
-        images.append(encode(pixels, f"{split}-{number:05d}.png"))
+        images.append(encode(PILImage.fromarray(pixels), f"{split}-{number:05d}.png"))
     classes = ["+".join(names[photograph] for photograph in scene) for scene in scenes]
     features = Features({"image": Image(), "label": ClassLabel(names=[f"{i:02d} {c}" for i, c in enumerate(classes)])})
     return Dataset.from_dict({"image": images, "label": labels}, features=features, split=split)
-
-
-def encode(pixels: Pixels, name: str) -> dict[str, object]:
-    """Encodes an image as `datasets` stores it."""
-    encoded = io.BytesIO()
-    PILImage.fromarray(pixels).save(encoded, format="PNG", compress_level=1)
-    return {"bytes": encoded.getvalue(), "path": name}
 
 
 def draw_some(collages: Dataset, scenes: int) -> Figure:
@@ -190,16 +181,14 @@ def write_collages(
         OutputExistsError: there is something at `out`.
         CollageError: see `CollageOptions` and `draw_scenes`.
     """
-    options = options or CollageOptions()
-    if out.exists():
-        raise OutputExistsError(f"{out} exists: name another folder, or remove it first.")
-    with replace_folder(out) as folder:
-        for split, count in (("train", train), ("test", test)):
-            collages = make_split(split, count, options, seed)
-            for number in range(shards):
-                shard = collages.shard(shards, number, contiguous=True)
-                shard.to_parquet(folder / f"{split}-{number:05d}-of-{shards:05d}.parquet")
-    save_figure(draw_some(collages, options.scenes), out.with_name(f"{out.name}.png"))
+    options, counts, made = options or CollageOptions(), {"train": train, "test": test}, dict[str, Dataset]()
+
+    def make(split: str) -> Dataset:
+        made[split] = make_split(split, counts[split], options, seed)
+        return made[split]
+
+    write_splits(out, make, shards)
+    save_figure(draw_some(made["test"], options.scenes), out.with_name(f"{out.name}.png"))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -35,7 +35,7 @@ from matplotlib.ticker import PercentFormatter
 from transformers.utils import logging as transformers_logging
 
 from examples.collages import write_collages
-from examples.demo import pretrain
+from examples.demo import draw_models, pretrain
 from examples.photographs import write_photographs
 from modeling_esvit.storage.atomic import write_text
 from modeling_esvit.storage.paths import parse_path
@@ -44,16 +44,15 @@ from training.evaluation.knn import TEMPERATURE, evaluate_banks
 from training.evaluation.results import format_table
 from training.features.bank import make_bank
 from training.features.frozen_models import load_frozen
-from training.figures.matching import draw_pairs
 from training.matching.evaluation import measure_source
-from training.matching.over_images import Measured, PairImages, RegionMatcher
-from training.matching.pairs import MIRRORED, PAIRS
-from training.matching.top_matches import find_top_matches, pick_images
+from training.matching.over_images import Measured
+from training.matching.pairs import PAIRS
 from training.state.figure_files import save_figure
 
 
 RECIPE = "demo_collages"
 TRAIN, TEST = 1024, 400  # images
+PICTURED = 4  # of them, with the matches of each model
 SIDE = 56  # pixels of the views: 7 x 7 regions
 K = 20
 UNTRAINED, VIEW, FEATURE, LOCATION, SWITCH = "untrained", "view", "by feature", "by location", "location, then feature"
@@ -159,17 +158,6 @@ def draw_results(results: Results) -> Figure:
     return figure
 
 
-def draw_models(models: dict[str, Path], data: Path, count: int = 4) -> Figure:
-    """Draws each model's ten most similar pairs of regions between the same images and their mirrored, grey selves."""
-    measured = Measured((MIRRORED,), SIDE, seed=0, batch_size=1)
-    images = pick_images(PairImages(open_source(str(data), split="test"), measured), count)
-    columns = {}
-    for name, folder in models.items():
-        matcher = RegionMatcher(load_frozen(str(folder)), SIDE)
-        columns[name] = [find_top_matches(MIRRORED, image.pixels[0], matcher) for image in images]
-    return draw_pairs(columns)
-
-
 def compare(
     output: Path, arms: list[str], seeds: list[int], epochs: int | None = None
 ) -> tuple[Results, dict[str, Path]]:
@@ -218,7 +206,7 @@ def main() -> None:
     write_text(arguments.output / "results.md", f"{text}\n")
     write_text(arguments.output / "results.json", json.dumps(results, indent=2) + "\n")
     save_figure(draw_results(results), arguments.output / "results.png")
-    save_figure(draw_models(models, data), arguments.output / "matches.png")
+    save_figure(draw_models(models, data, PICTURED), arguments.output / "matches.png")
     print(f"{text}\n\nPictures: {arguments.output / 'results.png'}, {arguments.output / 'matches.png'}")
 
 

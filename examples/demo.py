@@ -20,6 +20,7 @@ from pathlib import Path
 import datasets
 import torch
 from accelerate.utils import set_seed
+from matplotlib.figure import Figure
 from transformers.utils import logging as transformers_logging
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
@@ -29,13 +30,13 @@ from modeling_esvit.storage.paths import parse_path
 from training.data.sources import open_source
 from training.evaluation.knn import evaluate_knn
 from training.evaluation.results import format_table
-from training.features.frozen_models import FrozenModel, find_training_view, load_frozen
+from training.features.frozen_models import load_frozen
 from training.figures.matching import draw_pairs
 from training.learning.networks import build_networks
-from training.matching.evaluation import measure_source
+from training.matching.evaluation import choose_side, measure_source
 from training.matching.over_images import Measured, PairImages, RegionMatcher
 from training.matching.pairs import MIRRORED, RECOLOURED
-from training.matching.top_matches import find_top_matches, pick_images
+from training.matching.top_matches import PICTURED, find_top_matches, pick_images
 from training.options.pretrain_options import parse_options
 from training.state.figure_files import save_figure
 from training.state.files import save_model_folder
@@ -83,22 +84,16 @@ def measure(folder: Path, data: Path) -> dict[str, float]:
     return {"knn": knn[f"k{K}_top1"], MIRRORED: found[MIRRORED]["accuracy"], RECOLOURED: found[RECOLOURED]["exact"]}
 
 
-def choose_side(model: FrozenModel) -> int:
-    """Returns the side of the views that the model was made for."""
-    (height, _), _, _ = find_training_view(model)
-    return height
-
-
-def save_matches(models: dict[str, Path], data: Path, output: Path) -> None:
-    """Draws each model's ten most similar pairs of regions between images and their mirrored, grey selves."""
-    columns = {}
+def draw_models(models: dict[str, Path], data: Path, count: int = PICTURED) -> Figure:
+    """Draws each model's ten most similar pairs of regions between the same images and their mirrored, grey selves."""
+    source, columns = open_source(str(data), split="test"), {}
     for name, folder in models.items():
         model = load_frozen(str(folder))
         measured = Measured((MIRRORED,), choose_side(model), seed=0, batch_size=1)
-        images = pick_images(PairImages(open_source(str(data), split="test"), measured))
         matcher = RegionMatcher(model, measured.side)
+        images = pick_images(PairImages(source, measured), count)
         columns[name] = [find_top_matches(MIRRORED, image.pixels[0], matcher) for image in images]
-    save_figure(draw_pairs(columns), output)
+    return draw_pairs(columns)
 
 
 def load_elsewhere(model_path: Path, photograph: Path) -> None:
@@ -140,7 +135,7 @@ def main() -> None:
     run = pretrain(data, arguments.output / "view+region-seed0", seed=0)
     models = {"untrained": run / "untrained", "trained": run / "teacher"}
     results |= {name: measure(folder, data) for name, folder in models.items()}
-    save_matches(models, data, run / "matches.png")
+    save_figure(draw_models(models, data), run / "matches.png")
 
     collage = arguments.output / "collage.png"
     test[0]["image"].save(collage)

@@ -18,7 +18,7 @@ import argparse
 import io
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -109,9 +109,14 @@ def draw_patches(area: Area, patch_size: int, count: int, rng: np.random.Generat
 
 def cut(photograph: PILImage.Image, name: str, square: Area) -> dict[str, object]:
     """Cuts out a patch, as `datasets` stores an image: PNG bytes, and a path that names where it was cut."""
+    return encode(photograph.crop(square), f"{name}-x{square[0]:04d}-y{square[1]:04d}.png")
+
+
+def encode(image: PILImage.Image, name: str) -> dict[str, object]:
+    """Encodes an image as `datasets` stores it."""
     encoded = io.BytesIO()
-    photograph.crop(square).save(encoded, format="PNG", compress_level=1)
-    return {"bytes": encoded.getvalue(), "path": f"{name}-x{square[0]:04d}-y{square[1]:04d}.png"}
+    image.save(encoded, format="PNG", compress_level=1)
+    return {"bytes": encoded.getvalue(), "path": name}
 
 
 def make_split(
@@ -152,13 +157,23 @@ def write_photographs(
         OutputExistsError: there is something at `out`.
         PhotographTooSmallError, DivisionError: see `make_split`.
     """
+    counts = {"train": train_per_photograph, "test": test_per_photograph}
+    write_splits(out, lambda split: make_split(split, per_photograph=counts[split], **options), shards)
+
+
+def write_splits(out: Path, make: Callable[[str], Dataset], shards: int) -> None:
+    """Writes the splits "train" and "test", as `make` returns them; `out` appears only when both are complete.
+
+    Raises:
+        OutputExistsError: there is something at `out`.
+    """
     if out.exists():
         raise OutputExistsError(f"{out} exists: name another folder, or remove it first.")
     with replace_folder(out) as folder:
-        for split, count in (("train", train_per_photograph), ("test", test_per_photograph)):
-            patches = make_split(split, per_photograph=count, **options)
+        for split in ("train", "test"):
+            images = make(split)
             for i in range(shards):
-                shard = patches.shard(shards, i, contiguous=True)
+                shard = images.shard(shards, i, contiguous=True)
                 shard.to_parquet(folder / f"{split}-{i:05d}-of-{shards:05d}.parquet")
 
 

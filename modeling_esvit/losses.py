@@ -144,13 +144,30 @@ def weigh_matched(weights: torch.Tensor, matched: torch.Tensor, layout: list[tup
         weights: `[S, 2]` of [`weigh_pairs`].
         matched: `[B, S, 2]`, whether a student region has a match in each global view.
     """
-    kept = weights * matched
-    crops = [count for number, count in layout for _ in range(number)]
-    scaled = []
-    for full, left in zip(weights.split(crops), kept.split(crops, dim=1), strict=True):
-        total = left.sum(dim=(1, 2), keepdim=True)
-        scaled.append(left * torch.where(total > 0, full.sum() / total, 0))
+    rows, scaled = [crops * count for crops, count in layout], []
+    for full, own, (crops, count) in zip(weights.split(rows), matched.split(rows, dim=1), layout, strict=True):
+        full = full.view(crops, count, 2)
+        kept = full * own.unflatten(1, (crops, count))  # [B, crops, count, 2]
+        total = kept.sum(dim=(2, 3), keepdim=True)
+        factor = torch.where(total > 0, full.sum(dim=(1, 2)).view(-1, 1, 1) / total, 0)
+        scaled.append((kept * factor).flatten(1, 2))
     return torch.cat(scaled, dim=1)
+
+
+def choose_pairs(
+    student: EsViTForPreTrainingOutput,
+    teacher: EsViTForPreTrainingOutput,
+    layout: list[tuple[int, int]],
+    batch: int,
+    places: torch.Tensor | None,
+    like: torch.Tensor,
+) -> torch.Tensor:
+    """Returns the weights `[B, S, 2 T]` of all pairs of regions, by their `places`, or by feature if these are None."""
+    weights, regions = weigh_pairs(layout, batch, like), layout[0][1]
+    if places is None:
+        matches = match_by_feature(student, teacher, layout, batch)
+        return pair_regions(matches, weights.expand(batch, -1, -1), regions)
+    return pair_regions(places.clamp(min=0), weigh_matched(weights, places >= 0, layout), regions)
 
 
 def make_crop_layout(groups: list[torch.Tensor], batch: int, region_grid) -> list[tuple[int, int]]:
@@ -243,12 +260,7 @@ def esvit_loss(
             raise LossInputError(
                 f"region_weight is {region_weight}, but the model has no region head; use region_weight=0."
             )
-        weights, regions = weigh_pairs(layout, batch, region_center), layout[0][1]
-        if places is None:
-            matches = match_by_feature(student, teacher, layout, batch)
-            pairs = pair_regions(matches, weights.expand(batch, -1, -1), regions)
-        else:
-            pairs = pair_regions(places.clamp(min=0), weigh_matched(weights, places >= 0, layout), regions)
+        pairs = choose_pairs(student, teacher, layout, batch, places, region_center)
         region_loss, _ = cross_entropy("region", layout, region_center, pairs)
         loss = loss + region_weight * region_loss
         parts["region_loss"] = region_loss.detach()

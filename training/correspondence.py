@@ -30,14 +30,14 @@ from modeling_esvit.embed.compiling import add_compile_argument
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.storage.paths import parse_name, parse_path
 from training.data.named_data import split_data_name
-from training.data.sources import DataOptionError, ImageSource, open_source
+from training.data.sources import ImageSource, open_source
 from training.evaluation.arguments import add_reading_arguments, parse_and_check
 from training.evaluation.opening import open_features_folder
 from training.evaluation.results import CardValue, format_table, make_card_values, write_result
-from training.features.frozen_models import FrozenModel, find_training_view
+from training.features.frozen_models import FrozenModel
 from training.features.model_arguments import load_named_model
 from training.figures.matching import draw_curves, draw_pairs
-from training.matching.evaluation import measure_source, measure_stereo, replace_nan
+from training.matching.evaluation import choose_side, measure_source, measure_stereo, replace_nan
 from training.matching.over_images import Measured, PairImages, RegionMatcher
 from training.matching.pairs import MIRRORED, PAIRS
 from training.matching.top_matches import find_top_matches, pick_images
@@ -82,18 +82,6 @@ def parse_arguments() -> argparse.Namespace:
     if min(sizes, default=1) < 1:
         parser.error(f"--image_size and --stereo_size must be at least 1, got {min(sizes)}")
     return arguments
-
-
-def choose_side(model: FrozenModel, given: int | None) -> int:
-    """Returns the side of the views: the one given, or that of the model.
-
-    Raises:
-        DataOptionError: the model's own images are not square, and no size is given.
-    """
-    (height, width), _, _ = find_training_view(model)
-    if given is None and height != width:
-        raise DataOptionError(f"the images of {model.name} are {height} x {width}: name an --image_size.")
-    return given or height
 
 
 def draw_picture(model: FrozenModel, source: ImageSource, measured: Measured) -> Figure:

@@ -140,7 +140,8 @@ class Pretraining:
             teacher_output = self.teacher(views[:1])  # the two global crops
         views, mixing = self.mix_views(views, batch, epoch)
         student_output = self.wrapped(views)  # all crops
-        layout, places = make_crop_layout(views, len(batch.positions), grid), self.move_places(batch)
+        layout, by_location = make_crop_layout(views, len(batch.positions), grid), self.matches_by_location(epoch)
+        places = self.move_places(batch) if by_location or measures_matches else None
         loss = losses.esvit_loss(  # centres and sharpens the teacher's logits, and takes the softmax of both
             student_output,
             teacher_output,
@@ -150,7 +151,7 @@ class Pretraining:
             teacher_temp=self.plan.teacher_temp[epoch],  # tau_t
             student_temp=options.student_temp,  # tau_s
             mixing=mixing,
-            places=places if self.matches_by_location(epoch) else None,
+            places=places if by_location else None,
             method=self.loss_method,
             **options.loss_weights(),
         )

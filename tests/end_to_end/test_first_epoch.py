@@ -4,17 +4,12 @@
 
 import pytest
 
-from tests.helpers.tiny_runs import read_log, read_losses, tiny_options, train, write_images
+from tests.helpers.tiny_runs import read_log, read_losses, tiny_options, train
 from training.options.errors import OptionError
 from training.options.pretrain_options import parse_options
 
 
 SCHEDULES = ("epoch", "lr", "weight_decay", "momentum_teacher", "teacher_temp")
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp("images") / "data")
 
 
 @pytest.fixture(scope="module")

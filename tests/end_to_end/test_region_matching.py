@@ -12,18 +12,12 @@ from tests.helpers.tiny_runs import (
     tiny,
     tiny_options,
     train,
-    write_images,
 )
 from training.options.errors import OptionError
 from training.options.pretrain_options import parse_options
 
 
 LOCATION = {"region_matching": "location", "drop_path_rate": 0.0, "freeze_last_layer": 0}
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory):
-    return write_images(tmp_path_factory.mktemp("images") / "data")
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from modeling_esvit.analysis.token_places import Size
 from modeling_esvit.embed.parts import Parts
-from training.data.sources import ImageSource
+from training.data.sources import DataOptionError, ImageSource
 from training.features.frozen_models import FrozenModel, find_training_view
 from training.features.regions import Grid, compute_region_side
 from training.matching.measures import MIRRORED_NAMES, average_scores, compute_mirrored_chance
@@ -28,6 +28,18 @@ def average_mirrored(scores: Tensor, grid: Grid, size: Size) -> dict[str, float]
 def replace_nan(result: dict[str, float]) -> dict[str, float | None]:
     """Replaces NaN by None, because JSON has no NaN."""
     return {name: None if math.isnan(value) else value for name, value in result.items()}
+
+
+def choose_side(model: FrozenModel, given: int | None = None) -> int:
+    """Returns the side of the views: the one given, or that of the model.
+
+    Raises:
+        DataOptionError: the model's own images are not square, and no size is given.
+    """
+    (height, width), _, _ = find_training_view(model)
+    if given is None and height != width:
+        raise DataOptionError(f"the images of {model.name} are {height} x {width}: name an --image_size.")
+    return given or height
 
 
 def measure_source(

@@ -66,6 +66,12 @@ def count_cells_between(a: Tensor, b: Tensor, columns: int) -> Tensor:
     return torch.maximum((a // columns - b // columns).abs(), (a % columns - b % columns).abs())
 
 
+def mark_chosen(matches: Tensor, regions: int) -> Tensor:
+    """Returns which of so many regions are the match of any: bool `[..., regions]` for matches `[..., N]`."""
+    chosen = torch.zeros(*matches.shape[:-1], regions, dtype=torch.bool, device=matches.device)
+    return chosen.scatter_(-1, matches, True)
+
+
 def select_apart(regions: Tensor, columns: int, count: int, apart: int) -> Tensor:
     """Selects up to `count` of `regions` `[N]` in their order, each at least `apart` regions from all selected before.
 
@@ -105,8 +111,7 @@ def score_mirrored(found: Matches, grid: Grid, size: Size) -> Tensor:
     distance = (compute_centres(matches, grid, size) - compute_centres(right, grid, size)).norm(dim=-1)
     following = found.similarity.gather(1, regions)[:, TOP:].double()
     following = F.pad(following, (0, 1 - following.shape[1]), value=torch.nan)
-    chosen = torch.zeros(found.regions.shape, dtype=torch.float64, device=found.regions.device)
-    distinct = chosen.scatter_(1, found.regions, 1.0).mean(1)
+    distinct = mark_chosen(found.regions, found.regions.shape[1]).double().mean(1)
     return torch.stack([(matches == right).double().mean(1), distance.mean(1), following[:, 0], distinct], dim=1)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from modeling_esvit.analysis.token_places import Size
 from modeling_esvit.losses import match_by_feature
 from modeling_esvit.model_outputs import EsViTForPreTrainingOutput
+from training.matching.measures import count_cells_between, mark_chosen
 
 
 RIGHT, NEAR, KNOWN, DISTINCT, BATCHES = range(5)  # entries of what `count_matches` returns
@@ -42,13 +43,11 @@ def count_matches(
     known = places >= 0
     for view in (0, 1):  # a view is not compared with itself
         known[:, view * regions : (view + 1) * regions, view] = False
-    distance = torch.maximum(
-        (matches // columns - places // columns).abs(), (matches % columns - places % columns).abs()
-    )
+    distance = count_cells_between(matches, places, columns)
     chosen = torch.stack([matches[:, regions : 2 * regions, 0], matches[:, :regions, 1]])  # by the other global crop
-    is_chosen = torch.zeros(2, batch, regions, device=places.device).scatter_(2, chosen, 1.0)
-    counts = [(known & (distance == 0)).sum(), (known & (distance <= 1)).sum(), known.sum(), is_chosen.mean()]
-    return torch.stack([*(count.float() for count in counts), is_chosen.new_ones(())])
+    distinct = mark_chosen(chosen, regions).float().mean()
+    counts = [(known & (distance == 0)).sum(), (known & (distance <= 1)).sum(), known.sum()]
+    return torch.stack([*(count.float() for count in counts), distinct, distinct.new_ones(())])
 
 
 def average_matches(counts: Tensor, grid: Size) -> dict[str, float | None]:

@@ -51,24 +51,20 @@ def find_shown(points: np.ndarray, crop: CropParameters) -> np.ndarray:
 
 def find_centres(places: TokenPlaces) -> np.ndarray:
     """Returns the centres (x, y, 1) of all regions of a view in its pixels, row by row: `[T, 3]`, float64."""
-    x, y = (
-        np.array([(axis == index).nonzero().double().mean().item() + 0.5 for index in range(count)])
-        for axis, count in ((places.columns, places.grid[1]), (places.rows, places.grid[0]))
-    )
-    x, y = np.meshgrid(x, y)
-    return np.stack([x.ravel(), y.ravel(), np.ones(x.size)], axis=1)
+    return np.array([(*places.centre(token), 1.0) for token in range(places.grid[0] * places.grid[1])])
 
 
 class RegionLocator:
     """Locates the regions of all crops of images in their two global views.
 
     Attributes:
-        groups: For each group of crops, their number, and the places of the regions in one of them.
+        centres: Of the regions of each crop, `[T, 3]`.
+        rows, columns, width: For each row and column of a global view's pixels that of its regions, and their columns.
     """
 
     def __init__(self, groups: Sequence[tuple[int, TokenPlaces]]) -> None:
-        self.groups = groups
-        self.centres = [find_centres(places) for crops, places in groups for _ in range(crops)]
+        """Takes, for each group of crops, their number, and the places of the regions in one of them."""
+        self.centres = [centres for crops, places in groups for centres in [find_centres(places)] * crops]
         seen = groups[0][1]
         self.rows, self.columns, self.width = seen.rows.numpy(), seen.columns.numpy(), seen.grid[1]
 
