@@ -8,6 +8,7 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+from modeling_esvit.images.precision import CPU_INSTRUCTIONS
 from tests.helpers.tiny_runs import write_images
 
 
@@ -20,10 +21,10 @@ def fresh_accelerate():
 
 
 @pytest.fixture(autouse=True)
-def without_matrix_units(monkeypatch):
+def without_bfloat16(monkeypatch):
     """Makes `--dtype auto` float32 on every CPU, so that results do not depend on where the tests run."""
-    found = torch.cpu.get_capabilities()
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {**found, "amx_bf16": False, "amx_tile": False})
+    found = {**torch.cpu.get_capabilities(), **dict.fromkeys(CPU_INSTRUCTIONS, False)}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found)
 
 
 @pytest.fixture(scope="session")

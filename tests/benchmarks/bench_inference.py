@@ -5,23 +5,25 @@
     python tests/benchmarks/bench_inference.py                       # batch 16, 224 px, all forms
     python tests/benchmarks/bench_inference.py --batch 1 --size 448 --forms plain
 
-Each form is a table: plain, compiled, compiled and frozen, and on a CPU with AMX the same in bfloat16. All candidates
-of a form take turns. The runtimes (onnxruntime, OpenVINO) optimise by themselves and stand in the table of the frozen
-models. A peer that is not installed is named as missing.
+Each form is a table: plain, compiled, compiled and frozen, and the same in bfloat16 on a CPU that computes it natively.
+All candidates of a form take turns. The runtimes (onnxruntime, OpenVINO) optimise by themselves and stand in the table
+of the frozen models. In the table int8, weights and rounded activations are multiplied as 8-bit numbers, beside ours in
+the faster type. What is not installed is named as missing.
 """
 
 import argparse
 import functools
 import tempfile
+from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
+from modeling_esvit.images.precision import has_native_bfloat16
 from tests.benchmarks.harness import (
     ALLOCATORS,
     Measurement,
-    cpu_has_amx,
     environment,
     rows,
     table,
@@ -30,9 +32,14 @@ from tests.benchmarks.harness import (
 )
 
 
-FORMS = ("plain", "compiled", "frozen")
+FORMS = ("plain", "compiled", "frozen", "int8")
 DTYPES = {"": torch.float32, ", bf16": torch.bfloat16}  # by what follows the form in the name of a table
-PACKAGES = {"timm": "timm", "onnxruntime": "onnxruntime", "OpenVINO": "openvino"}  # by the name of the peer
+PACKAGES = {
+    "timm": "timm",
+    "onnxruntime": "onnxruntime",
+    "OpenVINO": "openvino",
+    "torchao": "torchao",
+}  # by the name of the peer
 
 
 def ours(size: int) -> torch.nn.Module:
@@ -81,13 +88,17 @@ def write_onnx(folder: str, size: int) -> Path:
     return Path(folder, "onnx", "model.onnx")
 
 
-def by_onnxruntime(batch: int, size: int):
+def by_onnxruntime(batch: int, size: int, int8: bool = False):
     import onnxruntime
+    from onnxruntime.quantization import QuantType, quantize_dynamic
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     with tempfile.TemporaryDirectory() as folder:
-        session = onnxruntime.InferenceSession(write_onnx(folder, size), options, providers=["CPUExecutionProvider"])
+        path = write_onnx(folder, size)
+        if int8:
+            quantize_dynamic(path, path := path.with_name("int8.onnx"), weight_type=QuantType.QInt8)
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     images = torch.randn(batch, 3, size, size).numpy()
     return lambda: session.run(None, {"pixel_values": images})
 
@@ -106,6 +117,18 @@ def by_openvino(batch: int, size: int, dtype: torch.dtype):
     return lambda: compiled(images)
 
 
+def by_torchao(batch: int, size: int):
+    """Extracts by our model, frozen, with weights in int8 and activations that are rounded to it as they come."""
+    from torchao.quantization import Int8DynamicActivationInt8WeightConfig, quantize_
+
+    def quantized(size: int) -> torch.nn.Module:
+        network = ours(size).eval()
+        quantize_(network, Int8DynamicActivationInt8WeightConfig())
+        return network
+
+    return extract(quantized, batch, size, "frozen", torch.float32)
+
+
 MODELS = {
     "ours": ours,
     "timm": functools.partial(timm_swin, fused=False),
@@ -113,6 +136,12 @@ MODELS = {
     "transformers, eager": functools.partial(transformers_swin, attention="eager"),
     "transformers, sdpa": functools.partial(transformers_swin, attention="sdpa"),
 }
+
+
+def list_tables(forms: Sequence[str], has_bfloat16: bool) -> list[tuple[str, str]]:
+    """Returns the tables as forms and names of types; int8 stands beside the faster type only."""
+    names = list(DTYPES) if has_bfloat16 else [""]
+    return [(form, name) for name in names for form in forms if form != "int8" or name == names[-1]]
 
 
 def find_missing() -> list[str]:
@@ -126,6 +155,10 @@ def candidates(batch: int, size: int, form: str, dtype: torch.dtype) -> dict:
         setups["OpenVINO, our export"] = functools.partial(by_openvino, batch, size, dtype)
         if dtype == torch.float32:
             setups["onnxruntime, our export"] = functools.partial(by_onnxruntime, batch, size)
+    if form == "int8":
+        setups = {"torchao, int8, ours": functools.partial(by_torchao, batch, size)}
+        setups["onnxruntime, int8, our export"] = functools.partial(by_onnxruntime, batch, size, int8=True)
+        setups["ours, frozen"] = functools.partial(extract, ours, batch, size, "frozen", dtype)
     missing = tuple(find_missing())
     return {name: setup for name, setup in setups.items() if not name.startswith(missing)}
 
@@ -154,17 +187,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="Default: one a core.")
     parser.add_argument("--allocator", choices=ALLOCATORS, default="glibc, tuned")
     arguments = parser.parse_args()
-    missing, has_amx = find_missing(), cpu_has_amx()
+    missing, has_bfloat16 = find_missing(), has_native_bfloat16("cpu")
     content: dict[str, object] = {"batch": arguments.batch, "size": arguments.size, "allocator": arguments.allocator}
     content["missing"] = missing
-    for dtype_name, dtype in DTYPES.items() if has_amx else [("", torch.float32)]:
-        for form in arguments.forms:
-            setups = candidates(arguments.batch, arguments.size, form, dtype)
-            settings = {"threads": arguments.threads, "allocator": arguments.allocator}
-            results = take_turns(setups, repeats=arguments.repeats, warmup=2, **settings)
-            print(f"\n{form}{dtype_name}\n{report(results, arguments.batch)}", flush=True)
-            content[f"{form}{dtype_name}"] = rows(results.values())
-    print(f"This CPU has {'' if has_amx else 'no '}AMX{'' if has_amx else ': bf16 was not run'}.")
+    for form, name in list_tables(arguments.forms, has_bfloat16):
+        setups = candidates(arguments.batch, arguments.size, form, DTYPES[name])
+        settings = {"threads": arguments.threads, "allocator": arguments.allocator}
+        results = take_turns(setups, repeats=arguments.repeats, warmup=2, **settings)
+        print(f"\n{form}{name}\n{report(results, arguments.batch)}", flush=True)
+        content[f"{form}{name}"] = rows(results.values())
+    if not has_bfloat16:
+        print("bf16 was not run: this CPU does not compute it natively.")
     if missing:
         print(f"Not measured, because not installed: {', '.join(missing)} (pip install -e '.[bench]').")
     name = "inference" if arguments.allocator == "glibc, tuned" else "inference_default_allocator"

@@ -20,12 +20,12 @@ import torch
 from PIL import Image
 
 from modeling_esvit import EsViTConfig
+from modeling_esvit.images.precision import has_native_bfloat16
 from modeling_esvit.swin import EsViTDropPath
 from tests.benchmarks.harness import (
     ALLOCATORS,
     RESULTS,
     Measurement,
-    cpu_has_amx,
     environment,
     rows,
     table,
@@ -153,7 +153,7 @@ def candidates(batch: int, architecture: str, **options) -> dict:
         setups["ours, fp32, gradient checkpointing"] = functools.partial(
             our_step, batch, gradient_checkpointing=True, **options
         )
-    if cpu_has_amx():
+    if has_native_bfloat16("cpu"):
         setups["ours, bf16"] = functools.partial(our_step, batch, mixed_precision="bf16", **options)
     return setups
 
@@ -190,8 +190,8 @@ def main() -> None:
         setups = {name: setup for name, setup in setups.items() if any(part in name for part in arguments.only)}
     results = take_turns(setups, repeats=arguments.repeats, allocator=arguments.allocator)
     print(report(results))
-    if not cpu_has_amx():
-        print("bf16 was not run: this CPU has no AMX.")
+    if not has_native_bfloat16("cpu"):
+        print("bf16 was not run: this CPU does not compute it natively.")
     name = "step" if arguments.architecture == "swin-tiny" else f"step_{arguments.architecture}"
     name += "" if arguments.allocator == "glibc, tuned" else "_default_allocator"
     settings = {name: getattr(arguments, name) for name in ("batch", "sizes", "allocator")}

@@ -5,9 +5,10 @@
     python tests/benchmarks/count_step.py                       # Swin-T W7, 2 x 224 + 8 x 96 px, batch 128, bf16
     python tests/benchmarks/count_step.py --recipe vil_tiny_region --batch 32
 
-The step is the eager one, which `--compile` fuses further. Its tensors have no values, and lie on the CPU, because
-only there does torch run a backward pass without a GPU; paths, attention and types are those of a GPU. Each operation
-counts as one kernel that reads and writes its tensors once. Milliseconds are bytes at 4.3 TB/s, what an H200 gives.
+Two steps are counted, the eager one and that of `--compile`. Their tensors have no values, and lie on the CPU, because
+only there does torch run a backward pass without a GPU; paths, attention and types are those of a GPU. Each operation,
+or each kernel into which the compiler fuses some, reads and writes its tensors once. The compiler fuses as for a CPU:
+on a GPU the count may differ. Milliseconds are bytes at 4.3 TB/s, what an H200 gives.
 """
 
 import argparse
@@ -16,11 +17,14 @@ from dataclasses import asdict, dataclass
 import torch
 from torch import nn
 from torch._subclasses import FakeTensorMode
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+from torch.utils._python_dispatch import _pop_mode_temporarily
 from transformers.initialization import no_init_weights
 
-from modeling_esvit.cross_entropy import Method
-from modeling_esvit.losses import esvit_loss, make_crop_layout
+from modeling_esvit.cross_entropy import ChunkResult, Method, Rows, compute_chunk
+from modeling_esvit.losses import EsViTLoss, esvit_loss, make_crop_layout
 from tests.benchmarks.harness import table, write_json
+from tests.helpers.compiled_counter import Counts, count_compiled
 from tests.helpers.kernel_counter import KernelCounter, gpu_kernels
 from training.learning.networks import build_networks, make_view_options
 from training.options.pretrain_options import PretrainOptions, parse_options
@@ -56,6 +60,22 @@ def make_fake_crops(options: PretrainOptions, device: torch.device) -> list[torc
     groups = make_view_options(options).groups
     size = options.batch_size
     return [torch.empty(len(g) * size, 3, *g[0].size, dtype=torch.uint8, device=device) for g in groups]
+
+
+def compute_loss(options: PretrainOptions, networks, outputs, views: list[torch.Tensor], chunk=None) -> EsViTLoss:
+    """Computes the loss of the outputs of student and teacher as a GPU does, with this function for a chunk."""
+    student, teacher = networks
+    half = torch.bfloat16 if options.mixed_precision == "bf16" else None
+    return esvit_loss(
+        *outputs,
+        make_crop_layout(views, options.batch_size, student.config.region_grid),
+        view_center=teacher.view_center,
+        region_center=teacher.region_center,
+        teacher_temp=options.teacher_temp,
+        student_temp=options.student_temp,
+        method=Method(chunk=chunk, product_type=half),
+        **options.loss_weights(),
+    )
 
 
 class CountedStep:
@@ -96,17 +116,7 @@ class CountedStep:
             with self.count("student"):
                 predictions = self.student(views)
         with self.count("loss"):
-            loss = esvit_loss(
-                predictions,
-                targets,
-                make_crop_layout(views, options.batch_size, self.student.config.region_grid),
-                view_center=self.teacher.view_center,
-                region_center=self.teacher.region_center,
-                teacher_temp=options.teacher_temp,
-                student_temp=options.student_temp,
-                method=Method(product_type=half),
-                **options.loss_weights(),
-            )
+            loss = compute_loss(options, (self.student, self.teacher), (predictions, targets), views)
         if device.type == "cpu":
             with self.count("backward"):
                 loss.loss.backward()
@@ -120,16 +130,78 @@ class CountedStep:
         return [Part(name, *counter.total()) for name, counter in self.counters.items()]
 
 
-def report(parts: list[Part], before: dict[str, tuple[int, float]]) -> str:
-    total = Part("together", sum(part.kernels for part in parts), sum(part.bytes for part in parts))
-    sums = tuple(map(sum, zip(*before.values(), strict=True))) if before else ()
+class CompiledStep:
+    """Takes the parts of a compiled step on tensors without values, and counts each.
+
+    What is compiled is what a run compiles: augmentation, networks, and the body of the losses' chunks.
+    """
+
+    def __init__(self, options: PretrainOptions, device: torch.device):
+        self.options, self.device = options, device
+        self.mode = FakeTensorMode(allow_non_fake_inputs=True, shape_env=ShapeEnv())
+        self.half = torch.bfloat16 if options.mixed_precision == "bf16" else None
+        networks = build_networks_without_values(options, device)
+        with self.mode, gpu_kernels():
+            student, teacher = (network.to_empty(device=device) for network in networks)
+            self.counts = self.take(student, teacher, make_fake_crops(options, device))
+
+    def take(self, student: nn.Module, teacher: nn.Module, crops: list[torch.Tensor]) -> dict[str, Counts]:
+        """Returns the counts of all parts, by name."""
+        views, augmentation = [], []
+        for group in crops:
+            inputs = (group, torch.empty(len(group), PARAMETERS, device=self.device), make_statistics(self.device))
+            augmented, counts = count_compiled(augment, inputs, self.mode)
+            views.append(augmented)
+            augmentation += counts
+        with torch.no_grad():
+            targets, (forward,) = self.run(teacher, views[:1])
+        predictions, counts = self.run(student, views)
+        loss = self.count_loss(student, teacher, predictions, targets, views)
+        sum(value.float().sum() for value in predictions.values() if value is not None).backward()
+        parts = {"augmentation": add_counts(augmentation), "teacher": forward, "student": counts[0]}
+        return parts | {"loss": loss, "backward": counts[1]}
+
+    def run(self, network: nn.Module, views: list[torch.Tensor]):
+        """Returns a network's output, and the counts of its passes."""
+        state = dict([*network.named_parameters(), *network.named_buffers()])
+
+        def call(*tensors: torch.Tensor):
+            own, inputs = tensors[: len(state)], list(tensors[len(state) :])
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half is not None):
+                return torch.func.functional_call(network, dict(zip(state, own, strict=True)), (inputs,))
+
+        return count_compiled(call, [*state.values(), *views], self.mode)
+
+    def count_loss(self, student: nn.Module, teacher: nn.Module, predictions, targets, views) -> Counts:
+        """Counts both losses: the compiled body of a chunk as often as it is called, and what is around it."""
+        compiled: list[Counts] = []
+
+        def count_chunk(rows: Rows, needs_entropy: bool) -> ChunkResult:
+            with _pop_mode_temporarily():
+                result, counts = count_compiled(lambda *r: compute_chunk(Rows(*r), needs_entropy), rows, self.mode)
+            compiled.extend(counts)
+            return ChunkResult(*result)
+
+        with KernelCounter() as around, torch.no_grad():
+            compute_loss(self.options, (student, teacher), (predictions, targets), views, count_chunk)
+        return add_counts([*compiled, around.total()])
+
+
+def add_counts(counts: list[Counts]) -> Counts:
+    kernels, sizes = zip(*counts, strict=True)
+    return sum(kernels), sum(sizes)
+
+
+def report(parts: list[Part], before: dict[str, tuple[int, float]], compiled: dict[str, Counts]) -> str:
+    columns = [{part.name: (part.kernels, part.bytes) for part in parts}, compiled, before]
+    columns = [{**column, "together": add_counts(list(column.values()))} if column else {} for column in columns]
     lines = []
-    for part, was in zip([*parts, total], [*before.values(), sums] if before else [()] * 6, strict=False):
-        earlier = (was[0], f"{was[1] / 1e9:.1f}") if was else ("", "")
-        lines.append(
-            (part.name, part.kernels, f"{part.bytes / 1e9:.1f}", f"{part.bytes / BANDWIDTH * 1e3:.0f}", *earlier)
-        )
-    return table(["part", "kernels", "GB", "ms", "kernels before", "GB before"], lines)
+    for name, (_, moved) in columns[0].items():
+        cells = [(column[name][0], f"{column[name][1] / 1e9:.1f}") if column else ("", "") for column in columns]
+        eager, fused, was = cells
+        lines.append((name, *eager, f"{moved / BANDWIDTH * 1e3:.0f}", *fused, *was))
+    names = ["kernels", "GB", "ms", "kernels compiled", "GB compiled", "kernels before", "GB before"]
+    return table(["part", *names], lines)
 
 
 def make_step_options(recipe: str, batch: int, precision: str) -> PretrainOptions:
@@ -148,9 +220,11 @@ def main() -> None:
     step = CountedStep(options, torch.device("cpu"))
     is_known = (arguments.recipe, arguments.batch, arguments.mixed_precision) == ("swin_tiny_w7", 128, "bf16")
     before = BEFORE if is_known else {}
-    print(report(step.parts(), before))
+    compiled = CompiledStep(options, torch.device("cpu")).counts
+    print(report(step.parts(), before, compiled))
     print(f"peak memory: {step.peak / 1e9:.1f} GB beside the weights, gradients included")
     content = {**vars(arguments), "rows": [asdict(part) for part in step.parts()], "peak_bytes": step.peak}
+    content["compiled"] = compiled
     name = "count_step" if arguments.recipe == "swin_tiny_w7" else f"count_step_{arguments.recipe}"
     print(write_json(name, content | ({"before": before} if before else {})))
 

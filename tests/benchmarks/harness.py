@@ -27,6 +27,7 @@ from typing import TypeVar
 
 import torch
 
+from modeling_esvit.images.precision import list_cpu_instructions
 from training.evaluation.results import format_table
 
 
@@ -150,7 +151,7 @@ def environment() -> dict[str, object]:
         "commit": _commit(),
         "processor": _processor(),
         "cores": os.cpu_count(),
-        "amx": cpu_has_amx(),
+        "bfloat16": ", ".join(list_cpu_instructions()) or "none",
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
@@ -171,11 +172,6 @@ def _cpuinfo(field: str) -> str:
 
 def _processor() -> str:
     return _cpuinfo("model name")
-
-
-def cpu_has_amx() -> bool:
-    """Returns whether the CPU has tile instructions for bfloat16 (AMX), without which bf16 gains little on it."""
-    return "amx_bf16" in _cpuinfo("flags").split()
 
 
 def matrix_rate(size: int = 2048, repeats: int = 7) -> float:

@@ -207,7 +207,7 @@ def section(name: str) -> str:
     batch = f"batch {saved['batch']}, " if "batch" in saved else ""
     where = (
         f"{batch}{e['date']}, commit {e['commit']}, {e['cores']} cores of {e['processor']}"
-        f"{', AMX' if e['amx'] else ', no AMX'}, torch {e['torch']}, transformers {e['transformers']}"
+        f" (bfloat16: {e['bfloat16']}), torch {e['torch']}, transformers {e['transformers']}"
     )
     return f"## {title}\n\n{make(saved)}\n\n{where}."
 

@@ -55,8 +55,8 @@ RULES = [
     Rule("python tests/*", exempt="long; test_kills.py runs a part"),
     # pretraining: on own images for 6 steps; on ImageNet as dry runs
     Rule("python training/pretrain.py --recipe demo_small_batch *", f"{LENGTH} --output_dir runs/bytes"),
-    Rule("python training/pretrain.py --data *--dry_run", f"{TINY} --output_dir runs/dry"),
-    Rule("python training/pretrain.py --data *", f"{TINY} --output_dir runs/new"),
+    Rule("python training/pretrain.py --recipe own_images_small *--dry_run", f"{TINY} --output_dir runs/dry"),
+    Rule("python training/pretrain.py --recipe own_images_small *", f"{TINY} --output_dir runs/new"),
     Rule("accelerate launch training/pretrain.py --recipe swin_tiny_w7 --data *", f"{DRY} {SHALLOW}"),
     Rule("accelerate launch pretrain.py", f"{DRY} {SHALLOW}", cwd="training"),
     Rule("torchrun --nproc_per_node 8 *", f"{DRY} {SHALLOW}", {"8": "2"}),

@@ -9,7 +9,7 @@ counted on fake CPU tensors that take the path of a GPU.
 import pytest
 import torch
 
-from tests.benchmarks.count_step import CountedStep, make_step_options
+from tests.benchmarks.count_step import CompiledStep, CountedStep, make_step_options
 from tests.helpers.kernel_counter import gpu_kernels
 from training.run.estimate import estimate
 
@@ -61,3 +61,13 @@ def test_the_estimate_of_memory_is_the_peak_of_a_step(step):
     with gpu_kernels():
         estimated = estimate(step.options, CPU)
     assert step.peak == pytest.approx(estimated.activations + estimated.gradients, rel=0.2)
+
+
+@pytest.mark.slow  # the compiler fuses what a minute is needed for
+def test_the_compiled_step_moves_fewer_bytes_by_fewer_kernels(step):
+    compiled = CompiledStep(step.options, CPU).counts
+    for part in step.parts():
+        kernels, moved = compiled[part.name]
+        assert kernels < part.kernels and moved < part.bytes, part.name
+    assert sum(kernels for kernels, _ in compiled.values()) <= 1700
+    assert sum(moved for _, moved in compiled.values()) <= 83e9

@@ -5,7 +5,7 @@
     an option        --mixed_precision on the command line, or in a recipe
     the run itself   what a run that is continued began with
     the launcher     `accelerate launch --mixed_precision`, or what `accelerate config` has stored
-    the device       bf16 where it multiplies matrices in it natively (GPU from Ampere, CPU with AMX), else fp32
+    the device       bf16 where it multiplies matrices in it natively (GPU from Ampere, CPU with AMX or AVX-512 BF16)
 
 The first of these that says something decides.
 """

@@ -225,7 +225,7 @@ class OptimizationSection:
         metadata={
             "help": "Autocast of both networks; fp16 as published, bf16 without a loss scale; auto: what a continued "
             "run began with, else what Accelerate's launcher says, else bf16 where the device computes it natively "
-            "(GPU from Ampere, CPU with AMX), else no."
+            "(GPU from Ampere, CPU with AMX or AVX-512 BF16), else no."
         },
     )
     matmul_precision: Literal["auto", "highest", "high", "medium"] = field(

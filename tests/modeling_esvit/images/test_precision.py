@@ -14,11 +14,12 @@ from modeling_esvit.images.precision import DTYPES, has_native_bfloat16, name_dt
     ("capabilities", "expected"),
     [
         ({"amx_tile": True, "amx_bf16": True}, torch.bfloat16),
-        ({"avx512_bf16": True, "amx_bf16": False}, torch.float32),  # has the type, but no matrix units
-        ({"neon": True, "bf16": True}, torch.float32),  # ARM
+        ({"avx512_bf16": True, "amx_bf16": False}, torch.bfloat16),  # AMD from Zen 4 on
+        ({"avx512_bf16": False, "amx_bf16": False, "avx512_f": True}, torch.float32),
+        ({"neon": True, "bf16": True}, torch.float32),  # ARM, where nothing was measured
     ],
 )
-def test_a_cpu_is_asked_for_matrix_units(monkeypatch, capabilities, expected):
+def test_a_cpu_is_asked_for_its_instructions(monkeypatch, capabilities, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
     assert resolve_dtype("auto", "cpu") == expected
     assert has_native_bfloat16("cpu") is (expected is torch.bfloat16)

@@ -36,6 +36,7 @@ NARROW = "--embed_dim 8 --num_heads 1 1 2 2"  # of the four stages of a Swin
 NARROWED = {
     "cvt": "--embed_dim 8 --stage_dims 8 16 24 32 --depths 1 1 1 1 --num_heads 1 2 2 4",
     "demo": "",
+    "own_images_small": "--embed_dim 8 --num_heads 1 2 2",
     "resnet50": "",
     "deit": "--embed_dim 8 --num_heads 1",
 }
@@ -165,7 +166,7 @@ def test_recipes_of_swins(name):
     assert (options.architecture, options.window_size) == (f"swin-{size}", int(window[1:]))
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith("demo")])
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith(("demo", "own_images"))])
 def test_recipes_of_imagenet(name):
     options = parse_options(["--recipe", name])
     assert name.replace("_", "").startswith(options.architecture.replace("-", ""))
@@ -211,6 +212,18 @@ def test_small_batches_follow_the_scaling_rule(small, reference, batch):
         assert 1 - getattr(ours, name) == pytest.approx(1 - getattr(theirs, name) ** share, rel=5e-3)
     scaled = {"batch_size", "gradient_accumulation_steps", "momentum_teacher", "center_momentum", "mixed_precision"}
     assert set(ours.differences(vars(theirs))) <= scaled
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("own_images")])
+def test_recipes_for_own_images_match_by_location(name):
+    ours, paper = (parse_options(["--recipe", recipe]) for recipe in (name, "swin_tiny_w7"))
+    assert ours.region_matching == "location"
+    assert ours.num_prototypes < paper.num_prototypes
+    if name != "own_images_small":
+        share = ours.batch_size / 512
+        for momentum in ("momentum_teacher", "center_momentum"):
+            scaled = getattr(paper, momentum) ** share
+            assert 1 - getattr(ours, momentum) == pytest.approx(1 - scaled, rel=2e-2)
 
 
 def test_data_on_the_command_line_replaces_that_of_the_recipe(tmp_path):
