@@ -8,9 +8,11 @@ its final name is whole, also after a kill or a power cut at any instant, and a 
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from modeling_esvit.storage.manifest import check_own, mark_unfinished, remove_folder, write_manifest
 
 
 PARTIAL = ".partial"
@@ -44,21 +46,29 @@ def write_text(path: Path, text: str, *, shared: bool = False) -> None:
 
 
 @contextmanager
-def replace_folder(path: Path) -> Iterator[Path]:
+def replace_folder(path: Path, later: Iterable[str] = ()) -> Iterator[Path]:
     """Yields an empty temporary folder to write into; after the block it takes the place of `path`.
 
-    If the block fails, `path` stays as it was. The temporary folder, and the parents that were made for it, are
-    removed, since the disk may be full.
+    What it then holds is recorded (`manifest.py`), with names of files that come `later`. If the block fails, `path`
+    stays as it was. The temporary folder, and the parents that were made for it, are removed, since the disk may be
+    full.
+
+    Raises:
+        ForeignFilesError: `path`, or what a kill left beside it, holds something that was not written in this way.
     """
     new_parents = [parent for parent in path.parents if not parent.exists()]
     partial, old = (path.with_name(f"{path.name}{ending}") for ending in (PARTIAL, f".old{PARTIAL}"))
-    shutil.rmtree(partial, ignore_errors=True)
+    check_own(path)
+    for leftover in (partial, old):
+        remove_folder(leftover)
     try:
         partial.mkdir(parents=True)
+        mark_unfinished(partial)
         yield partial
+        write_manifest(partial, later)
         force_tree_to_disk(partial)
         if path.exists():
-            shutil.rmtree(old, ignore_errors=True)
+            check_own(path)
             path.rename(old)
         partial.rename(path)
         force_to_disk(path.parent)

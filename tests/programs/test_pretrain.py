@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from modeling_esvit import EsViTArchitectureError, EsViTForPreTraining
+from modeling_esvit.storage.manifest import find_damage
 from tests.helpers.commands import run_program, torchrun
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_runs import (
@@ -167,8 +168,32 @@ def test_a_damaged_checkpoint_is_named(labelled_images, tmp_path, file, content)
         return  # without it a checkpoint is incomplete, see above
     if content is not None:
         damaged.write_bytes(content)
-    with pytest.raises(ResumeError, match="step-00000001 is damaged .* Delete it"):
+    what = "is missing" if content is None else "is not as it was written"
+    with pytest.raises(ResumeError, match=f"All checkpoints in .* are damaged, as step-00000001: {file} {what}"):
         train(tiny_options(labelled_images, tmp_path))
+
+
+@pytest.mark.parametrize("file", ["student/model.safetensors", "teacher/config.json", ".manifest.json"])
+def test_one_flipped_bit_sends_a_run_to_the_checkpoint_before(labelled_images, finished, tmp_path, caplog, file):
+    train(tiny_options(labelled_images, tmp_path, max_steps=3, save_every=1, keep_checkpoints=2))
+    path = tmp_path / "checkpoints" / "step-00000003" / file
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    train(tiny_options(labelled_images, tmp_path, keep_checkpoints=2))
+    assert any("step-00000003 is damaged and not used: " in message for message in caplog.messages)
+    assert read_losses(tmp_path) == read_losses(finished)
+    assert not find_damage((tmp_path / "checkpoints" / "last").resolve())
+
+
+def test_a_file_that_somebody_put_into_a_checkpoint_is_not_deleted(labelled_images, tmp_path, caplog):
+    train(tiny_options(labelled_images, tmp_path, max_steps=1, save_every=1, keep_checkpoints=1))
+    mine = tmp_path / "checkpoints" / "step-00000001" / "why.txt"
+    mine.write_text("the one of the paper")
+    train(tiny_options(labelled_images, tmp_path, max_steps=3, save_every=1, keep_checkpoints=1))
+    assert mine.read_text() == "the one of the paper"
+    assert sorted(path.name for path in mine.parents[1].glob("step-*")) == ["step-00000001", "step-00000003"]
+    assert any("An old checkpoint is kept: " in message and "why.txt" in message for message in caplog.messages)
 
 
 def test_a_damaged_record_of_the_data_is_named(labelled_images, tmp_path):

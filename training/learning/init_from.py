@@ -21,9 +21,10 @@ from torch import Tensor
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.storage.manifest import find_damage
 from training.learning.optimizer import group_parameters
 from training.options.hub_names import is_hub_name
-from training.state.checkpoint_folders import is_complete, list_checkpoints
+from training.state.checkpoint_folders import find_newest_whole, is_complete, list_checkpoints
 
 
 BACKBONE = "backbone"
@@ -104,13 +105,18 @@ def find_origin(source: str) -> Origin:
     if (folder / "config.json").is_file():
         return Origin(str(folder), str(folder), None)
     checkpoints = [folder, *list_checkpoints(folder / "checkpoints")]
-    complete = [checkpoint for checkpoint in checkpoints if is_complete(checkpoint)]
-    if not complete:
+    newest = find_newest_whole(checkpoints)
+    damaged = [checkpoint for checkpoint in checkpoints if is_complete(checkpoint)]
+    if newest is None and damaged:
+        raise InitialisationError(
+            f"init_from {source!r}: all checkpoints are damaged, as {damaged[-1].name}: "
+            f"{'; '.join(find_damage(damaged[-1]))}. Name another run, or the model folder {folder / 'teacher'}."
+        )
+    if newest is None:
         raise InitialisationError(
             f"init_from {source!r} is neither the folder of a model (it has no config.json) nor that of a run (it has "
             "no complete checkpoint)."
         )
-    newest = complete[-1]
     return Origin(str(newest / "student"), str(newest / "teacher"), newest / "training_state")
 
 

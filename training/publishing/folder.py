@@ -28,6 +28,7 @@ from modeling_esvit.conversion.native_swin import load_backbone, save_native
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import PRETRAINING_INDEX
 from modeling_esvit.storage.atomic import replace_folder
+from modeling_esvit.storage.manifest import ForeignFilesError, check_own, find_damage, list_names
 from training.figures.curves import draw_curves
 from training.monitoring.collapse import MIN_RANK
 from training.publishing.source import Source, load_model
@@ -51,19 +52,20 @@ def stage_folder(folder: Path) -> Iterator[Path]:
     Raises:
         FolderError: `folder` holds something that is not an earlier publication, or a file cannot be read or written.
     """
-    if folder.is_file():
-        raise FolderError(f"{folder} is a file; name another folder (--folder).")
-    if folder.is_dir() and any(folder.iterdir()) and not is_publication(folder):
-        raise FolderError(f"{folder} holds other files; name another folder (--folder).")
+    try:
+        check_own(folder)
+    except ForeignFilesError as error:
+        raise FolderError(f"{error} (--folder)") from error
+    if any(folder.glob("*")) and (damage := find_damage(folder)):
+        raise FolderError(
+            f"{folder} was published before, and has changed since: {'; '.join(damage)}. Name another folder "
+            "(--folder), or move your changes away."
+        )
     try:
         with replace_folder(folder) as staged:
             yield staged
     except (OSError, SafetensorError) as error:
         raise FolderError(f"The folder {folder} was not written: {error}.") from error
-
-
-def is_publication(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in ("config.json", "README.md")) and not (folder / "teacher").exists()
 
 
 def write_model(source: Source, folder: Path, native: bool) -> EsViTForPreTraining | EsViTModel:
@@ -114,8 +116,8 @@ def write_history(source: Source, folder: Path) -> None:
 
 
 def list_files(folder: Path) -> dict[str, int]:
-    """Returns every file of a folder with its size in bytes."""
-    return {str(path.relative_to(folder)): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
+    """Returns every file of a folder with its size in bytes; the record of them is not published."""
+    return {name: (folder / name).stat().st_size for name in list_names(folder)}
 
 
 def describe_files(files: dict[str, int]) -> str:

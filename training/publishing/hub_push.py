@@ -24,6 +24,7 @@ from huggingface_hub import get_token
 from tqdm.auto import tqdm
 
 from modeling_esvit.storage.atomic import replace_folder, write_text
+from modeling_esvit.storage.manifest import remove_folder
 from training.options.hub_names import check_repo_id
 from training.state.files import read_json
 
@@ -103,7 +104,7 @@ class HubPush(Pusher):
                 "HF_TOKEN, before the next start. Training goes on without pushing."
             )
         for name in ("next", "current"):
-            shutil.rmtree(self.folder / name, ignore_errors=True)
+            remove_folder(self.folder / name)
         self.offer_best()
         return self
 
@@ -156,7 +157,7 @@ class HubPush(Pusher):
 
     def start(self) -> None:
         current = self.folder / "current"
-        shutil.rmtree(current, ignore_errors=True)
+        remove_folder(current)
         (self.folder / "next").rename(current)
         self.pushing = json.loads((current / "name.json").read_text())
         command = [sys.executable, PUBLISH, current, "--repo_id", self.repo_id, "--no_check"]

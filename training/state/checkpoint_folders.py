@@ -2,10 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds the checkpoints in a run's folder, `OUTPUT_DIR/checkpoints/step-00001234/`."""
 
+import logging
+from collections.abc import Iterable
 from pathlib import Path
 
 from modeling_esvit.storage.atomic import PARTIAL
+from modeling_esvit.storage.manifest import find_damage
 
+
+logger = logging.getLogger(__name__)
 
 PROGRESS = Path("training_state", "progress.json")
 
@@ -18,3 +23,17 @@ def is_complete(folder: Path) -> bool:
 def list_checkpoints(root: Path) -> list[Path]:
     """Returns all checkpoints in the folder `checkpoints`, complete or not, oldest first."""
     return sorted(root.glob("step-*"))
+
+
+def find_newest_whole(folders: Iterable[Path], names: Iterable[str] | None = None) -> Path | None:
+    """Returns the last of complete checkpoints whose files are as they were written; warns of each that it passes over.
+
+    Args:
+        names: Look at these files only.
+    """
+    for folder in reversed([folder for folder in folders if is_complete(folder)]):
+        damage = find_damage(folder, names)
+        if not damage:
+            return folder
+        logger.warning("The checkpoint %s is damaged and not used: %s.", folder, "; ".join(damage))
+    return None

@@ -5,6 +5,7 @@
 Each holds
 
     student/, teacher/   model folders, loadable with from_pretrained
+    .manifest.json       sizes and checksums of all these, by which they are verified before they are loaded
     training_state/      progress.json, training.pt (optimizer, scaler), rng-0.pt, rng-1.pt, ... (one a process)
     evaluation.json      the teacher's scores, once it was evaluated
 
@@ -18,7 +19,6 @@ states of random generators. No pickle is trusted: weights are safetensors, stat
 import io
 import json
 import logging
-import shutil
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
@@ -31,13 +31,16 @@ from safetensors import SafetensorError
 
 from modeling_esvit import EsViTForPreTraining
 from modeling_esvit.storage.atomic import PARTIAL, force_to_disk, replace_link, write_text
+from modeling_esvit.storage.manifest import ForeignFilesError, check_own, find_damage, record_file, remove_folder
 from training.data.batch_order import Lanes
 from training.options.pretrain_options import SHARES_OF_A_STEP, PretrainOptions
-from training.state.checkpoint_folders import PROGRESS, is_complete, list_checkpoints
+from training.state.checkpoint_folders import PROGRESS, find_newest_whole, is_complete, list_checkpoints
 from training.state.files import RunFolderError, on_main, read_json, replace_run_folder, report_write_errors
 
 
 logger = logging.getLogger(__name__)
+
+EVALUATION = "evaluation.json"
 
 
 class ResumeError(RunFolderError, ValueError):
@@ -116,7 +119,7 @@ class Checkpoints:
         final = self.root / f"step-{progress.step:08d}"
         scaler = self.accelerator.scaler
         training = {"optimizer": optimizer.state_dict(), "scaler": None if scaler is None else scaler.state_dict()}
-        with replace_run_folder(final) as folder:
+        with replace_run_folder(final, later=[EVALUATION]) as folder:
             student.save_pretrained(folder / "student")
             teacher.save_pretrained(folder / "teacher")
             state = folder / "training_state"
@@ -137,18 +140,25 @@ class Checkpoints:
     def _delete_old(self) -> None:
         """Deletes all but the newest checkpoints and the best.
 
-        Each loses its final name first, so that no kill leaves half a checkpoint under that name.
+        Each loses its final name first, so that no kill leaves half a checkpoint under that name. One to which
+        somebody has added files stays.
         """
         best = (self.root / "best").resolve()
         for folder in self._list_complete()[: -self.keep]:
-            if folder.resolve() != best:
+            if folder.resolve() == best:
+                continue
+            try:
+                check_own(folder)
+            except ForeignFilesError as error:
+                logger.warning("An old checkpoint is kept: %s", error)
+            else:
                 folder.rename(folder.with_name(folder.name + PARTIAL))
         for folder in self.root.glob(f"step-*{PARTIAL}"):
-            shutil.rmtree(folder)
+            remove_folder(folder)
 
     def scores(self, folder: Path) -> dict[str, float] | None:
         """Returns the scores of a checkpoint's teacher, the one that decides `best` first; None before evaluation."""
-        return on_main(self.accelerator, lambda: read_json(folder / "evaluation.json"))
+        return on_main(self.accelerator, lambda: read_scores(folder))
 
     def add_scores(self, folder: Path, scores: dict[str, float]) -> None:
         """Writes the scores of a checkpoint's teacher, and points `best` to it if the first score is a new maximum.
@@ -162,7 +172,8 @@ class Checkpoints:
 
     def _add_scores(self, folder: Path, scores: dict[str, float]) -> None:
         with report_write_errors(self.root):
-            write_text(folder / "evaluation.json", json.dumps(scores) + "\n")
+            write_text(folder / EVALUATION, json.dumps(scores) + "\n")
+            record_file(folder, EVALUATION)
             name, score = next(iter(scores.items()))
             best = read_json(self.root / "best.json")
             if best is None or score > best["score"]:
@@ -191,11 +202,16 @@ class Checkpoints:
             )
         if not complete:
             return None
-        folder = complete[-1]
-        progress = read_progress(folder)
+        newest = find_newest_whole(complete)
+        if newest is None:
+            raise ResumeError(
+                f"All checkpoints in {self.root} are damaged, as {complete[-1].name}: "
+                f"{'; '.join(find_damage(complete[-1]))}. Restore one from a copy, or give another output_dir."
+            )
+        progress = read_progress(newest)
         with report_write_errors(self.root):
-            replace_link(self.root / "last", folder)  # a kill may have come before that
-        return folder, progress
+            replace_link(self.root / "last", newest)  # a kill may have come before that
+        return newest, progress
 
     def check(self, folder: Path, progress: Progress, options: PretrainOptions, steps_per_epoch: int) -> None:
         """Checks that a run with these options can continue from a checkpoint.
@@ -256,6 +272,11 @@ class Checkpoints:
             set_rng_state(rng)
 
 
+def read_scores(folder: Path) -> dict[str, float] | None:
+    """Returns the scores of a checkpoint's teacher; None if there are none, or others than were written."""
+    return None if find_damage(folder, [EVALUATION]) else read_json(folder / EVALUATION)
+
+
 def load_weights(folder: Path) -> dict[str, torch.Tensor]:
     """Returns the tensors of a model folder by the names of modules; transformers saves some by older names."""
     model, loading = EsViTForPreTraining.from_pretrained(
@@ -288,8 +309,8 @@ def read_saved_options(output_dir: str) -> dict[str, Any] | None:
     Raises:
         ResumeError: The checkpoint is damaged.
     """
-    complete = [folder for folder in list_checkpoints(Path(output_dir) / "checkpoints") if is_complete(folder)]
-    return read_progress(complete[-1]).options if complete else None
+    newest = find_newest_whole(list_checkpoints(Path(output_dir) / "checkpoints"), [PROGRESS.as_posix()])
+    return read_progress(newest).options if newest else None
 
 
 def save_tensors(content: dict[str, Any], path: Path) -> None:

@@ -14,7 +14,7 @@ import os
 import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -126,13 +126,13 @@ def report_write_errors(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def replace_run_folder(final: Path) -> Iterator[Path]:
+def replace_run_folder(final: Path, later: Iterable[str] = ()) -> Iterator[Path]:
     """Yields an empty folder that takes the place of `final` after the block: see `replace_folder`.
 
     Raises:
         UnwritableCheckpointError: Something could not be written.
     """
-    with report_write_errors(final.parent), replace_folder(final) as folder:
+    with report_write_errors(final.parent), replace_folder(final, later) as folder:
         yield folder
 
 

@@ -5,6 +5,7 @@
 import pytest
 
 from modeling_esvit.storage.atomic import replace_file, replace_folder, replace_link, write_text
+from modeling_esvit.storage.manifest import MANIFEST, mark_unfinished
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -21,12 +22,13 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, shared):
 def test_what_a_kill_left_is_overwritten(tmp_path):
     (tmp_path / "log.txt.partial").write_text("of a process that was killed")
     (tmp_path / "folder.partial").mkdir()
+    mark_unfinished(tmp_path / "folder.partial")
     (tmp_path / "folder.partial" / "half").touch()
     write_text(tmp_path / "log.txt", "new")
     with replace_folder(tmp_path / "folder") as folder:
         (folder / "whole").touch()
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == [
-        *("folder", "folder/whole", "log.txt")
+        *("folder", f"folder/{MANIFEST}", "folder/whole", "log.txt")
     ]
 
 
@@ -39,7 +41,7 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
         raise ValueError("half")
     with pytest.raises(ValueError, match="half"), replace_folder(tmp_path / "b" / "c" / "folder") as folder:
         raise ValueError("half")
-    assert [path.name for path in tmp_path.rglob("*")] == ["a", "folder", "new"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [MANIFEST, "a", "folder", "new"]
 
 
 def test_a_link_is_relative(tmp_path):

@@ -243,10 +243,15 @@ def test_what_is_nothing_to_start_from(images, view_run, tmp_path):
     "file", ["student/model.safetensors", "teacher/model.safetensors", "training_state/training.pt"]
 )
 @pytest.mark.parametrize("content", [b"", b"{}", b"x" * 100])
-def test_damaged_files_are_named(images, view_run, tmp_path, file, content):
-    run = shutil.copytree(view_run, tmp_path / "run")
-    (run / "checkpoints" / "step-00000003" / file).write_bytes(content)
-    with pytest.raises(InitialisationError, match=f"{Path(file).parent}.* damaged"):
+def test_damaged_files_are_named(images, view_run, tmp_path, caplog, file, content):
+    run = shutil.copytree(view_run, tmp_path / "run", symlinks=True)
+    *older, newest = sorted((run / "checkpoints").glob("step-*"))
+    (newest / file).write_bytes(content)
+    assert find_origin(str(run)).student == str(older[-1] / "student")
+    assert f"{newest} is damaged and not used: {file} is not as it was written" in caplog.text
+    for checkpoint in older:
+        (checkpoint / file).write_bytes(content)
+    with pytest.raises(InitialisationError, match=f"are damaged, as step-00000003: {file} is not as it was"):
         initialise(str(run), *networks_of(images))
 
 

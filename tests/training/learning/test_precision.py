@@ -8,6 +8,7 @@ import re
 import pytest
 import torch
 
+from modeling_esvit.storage.manifest import record_file
 from tests.helpers.commands import run_program
 from tests.helpers.tiny_runs import read_losses, tiny, train
 from training.learning.precision import (
@@ -87,6 +88,7 @@ def test_a_precision_that_only_the_old_machine_had_is_refused(native, images, tm
     train(tiny(images, tmp_path, "--max_steps 1"))
     path = tmp_path / "checkpoints" / "last" / "training_state" / "progress.json"
     path.write_text(path.read_text().replace('"mixed_precision": "no"', '"mixed_precision": "fp16"'))
+    record_file(tmp_path / "checkpoints" / "last", "training_state/progress.json")
     with pytest.raises(SystemExit, match="fp16 needs a GPU; the run began with it, so continue it on such a device"):
         main(tiny(images, tmp_path, "--mixed_precision auto"))
 

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from modeling_esvit.storage.manifest import list_names
 from tests.helpers.tiny_models import save_with_heads
 from tests.hub.uploads import card_problems
 from training.publish import main
@@ -64,8 +65,8 @@ def test_model_folder_metrics_licence_and_dry_run(tmp_path, capsys):
     main([str(tmp_path / "model"), "--repo_id", "ada/birds", "--dry_run", *arguments])
     folder = tmp_path / "model-hub"
     printed = capsys.readouterr().out
-    for path in folder.iterdir():
-        assert f"{path.stat().st_size:,}  {path.name}" in printed
+    for name in list_names(folder):
+        assert f"{(folder / name).stat().st_size:,}  {name}" in printed
     assert "Nothing was sent" in printed
     card = ModelCard.load(folder / "README.md")
     shown = [(r.metric_name, r.dataset_name, r.dataset_split, r.metric_value) for r in card.data.eval_results]

@@ -13,6 +13,7 @@ from safetensors import safe_open
 from transformers import AutoModel, AutoModelForPreTraining, SwinModel
 
 from modeling_esvit import EsViTForPreTraining, EsViTModel
+from modeling_esvit.storage.manifest import list_names
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_models import CODE, save_with_heads, small_config
 from tests.hub.uploads import card_problems
@@ -20,13 +21,13 @@ from training.learning.init_from import initialise
 from training.learning.optimizer import group_parameters
 from training.options.pretrain_options import parse_options
 from training.publish import main
-from training.publishing.folder import CURVES, HEADS, OPTIONS
+from training.publishing.folder import CURVES, HEADS, OPTIONS, list_files
 
 
 def test_files_of_a_run(published):
     own = [HEADS, OPTIONS, CURVES, "README.md", "model.safetensors.index.pretraining.json"]
     saved = ["config.json", "model.safetensors", "preprocessor_config.json", *CODE]
-    assert sorted(path.name for path in published.iterdir()) == sorted([*own, *saved])
+    assert list(list_files(published)) == sorted([*own, *saved]) == list_names(published)
     page = (ROOT / "training" / "README.md").read_text().partition("One commit holds these files:")[2]
     listed = re.findall(r"^\| `(.*?)` \|", page, re.MULTILINE)
     assert sorted(listed) == sorted([*own, *(name for name in saved if name not in CODE), "*.py"])
@@ -103,9 +104,7 @@ def test_native(tmp_path):
     EsViTModel(config).save_pretrained(tmp_path / "model")
     main([str(tmp_path / "model"), "--repo_id", "ada/native", "--dry_run", "--native"])
     folder = tmp_path / "model-native"
-    assert sorted(path.name for path in folder.iterdir()) == sorted(
-        ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
-    )
+    assert list_names(folder) == ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
     assert type(AutoModel.from_pretrained(folder)) is SwinModel
     text = (folder / "README.md").read_text()
     assert "trust_remote_code" not in text and "224 x 224 px only" in text and card_problems(text) == ([], [])
@@ -131,6 +130,16 @@ def broken(tmp_path: Path, what: str) -> list[str]:
         save_with_heads(folder)
         (tmp_path / "model-hub").mkdir()
         (tmp_path / "model-hub" / "thesis.txt").write_text("")
+    elif what == "clone":
+        save_with_heads(folder)
+        clone = tmp_path / "model-hub"
+        (clone / ".git").mkdir(parents=True)
+        for name in ("config.json", "README.md", ".git/HEAD"):
+            (clone / name).write_text("")
+    elif what == "edited":
+        save_with_heads(folder)
+        main([str(folder), "--repo_id", "ada/x", "--dry_run"])
+        (tmp_path / "model-hub" / "README.md").write_text("# My own words")
     elif what == "no checkpoints":
         save_with_heads(folder)
         return [str(folder), "--checkpoint", "best"]
@@ -146,7 +155,9 @@ def broken(tmp_path: Path, what: str) -> list[str]:
         ("other model", "of type 'swin', not 'esvit'"),
         ("damaged", "The weights in .*model are damaged: .*[Hh]eader"),
         ("not native", "cannot carry this model"),
-        ("occupied", "model-hub holds other files"),
+        ("occupied", "model-hub holds files that this program has no record of writing: thesis.txt"),
+        ("clone", "no record of writing: .git/HEAD, README.md, config.json. Nothing was removed"),
+        ("edited", "model-hub was published before, and has changed since: README.md is not as it was written"),
         ("no checkpoints", "has no checkpoints to choose from"),
     ],
 )

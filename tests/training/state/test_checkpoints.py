@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from modeling_esvit.storage.manifest import record_file
 from tests.helpers.shard_server import write_parquet
 from tests.helpers.tiny_runs import name_checkpoints, read_losses, tiny, train
 from training.state.checkpoints import ResumeError
@@ -56,6 +57,7 @@ def test_processes_that_cannot_share_a_step_are_refused(labelled_images, tmp_pat
     path = tmp_path / "checkpoints" / "last" / "training_state" / "progress.json"
     progress = json.loads(path.read_text())
     path.write_text(json.dumps({**progress, "lanes": {"number": 1, "batch_size": 9, "batches_per_step": 1}}))
+    record_file(tmp_path / "checkpoints" / "last", "training_state/progress.json")
     with pytest.raises(ResumeError, match="has 9 images, and 1 processes with --batch_size 8 cannot share them evenly"):
         train(tiny(labelled_images, tmp_path))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from modeling_esvit.storage.manifest import list_names
 from tests.helpers.commands import run_program, torchrun
 from tests.helpers.tiny_runs import name_checkpoints, read_losses, tiny, train
 from training.options.errors import OptionError
@@ -69,7 +70,7 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
     with pytest.raises(UnwritableCheckpointError), replace_run_folder(tmp_path / "folder") as folder:
         (folder / "newest").write_text("newest")
         raise OSError("full")
-    assert [path.name for path in tmp_path.rglob("*")] == ["folder", "new"]
+    assert list_names(tmp_path) == ["folder/.manifest.json", "folder/new"]
 
 
 @contextmanager

@@ -1,0 +1,131 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Records what a folder holds when this project has written it.
+
+Each such folder has a file `.manifest.json`, with the size and the sha256 of every other file. By it this project knows
+which files are its own, and may be replaced or removed, and whether they are still as they were written.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from modeling_esvit.errors import EsViTError
+
+
+MANIFEST = ".manifest.json"
+BLOCK = 2**20  # bytes
+NAMED = 3  # how many files a message names
+
+
+class ForeignFilesError(EsViTError, ValueError):
+    """Raised instead of removing or replacing what this project has no record of having written."""
+
+
+def write_manifest(folder: Path, later: Iterable[str] = ()) -> None:
+    """Records all files of a folder.
+
+    Args:
+        later: Files that will be added, each to be recorded by [`record_file`].
+    """
+    files = {name: describe_file(folder / name) for name in list_names(folder)}
+    write_record(folder, {"files": files, "later": list(later)})
+
+
+def record_file(folder: Path, name: str) -> None:
+    """Records a file that was added to a folder, or replaced."""
+    record = read_record(folder)
+    record["files"][name] = describe_file(folder / name)
+    partial = folder / f"{MANIFEST}.new"
+    partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    partial.replace(folder / MANIFEST)
+
+
+def mark_unfinished(folder: Path) -> None:
+    """Marks a folder as one that is being written, all of whose files are therefore ours."""
+    write_record(folder, {"files": {}, "later": [], "unfinished": True})
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    (folder / MANIFEST).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """Returns the record of a folder: its files by name, and the names of those that may come later.
+
+    Without a record, or with a damaged one, a folder has no files of ours.
+    """
+    try:
+        record = json.loads((folder / MANIFEST).read_bytes())
+        return {"files": dict(record["files"]), "later": list(record["later"]), "unfinished": "unfinished" in record}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {"files": {}, "later": [], "unfinished": False}
+
+
+def list_names(folder: Path) -> list[str]:
+    """Returns everything in a folder that is not a folder itself, links included, but for the record."""
+    names = []
+    for parent, folders, files in os.walk(folder):
+        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
+        names += [Path(parent, name).relative_to(folder).as_posix() for name in [*files, *links]]
+    return sorted(name for name in names if name not in (MANIFEST, f"{MANIFEST}.new"))
+
+
+def describe_file(path: Path) -> dict[str, Any]:
+    checksum = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            checksum.update(block)
+    return {"size": path.stat().st_size, "sha256": checksum.hexdigest()}
+
+
+def find_damage(folder: Path, names: Iterable[str] | None = None) -> list[str]:
+    """Returns what is wrong with the files that a folder's record names, or with some of them, one phrase a file."""
+    files = read_record(folder)["files"]
+    if not files:
+        return [f"it has no record of its files, or a damaged one ({MANIFEST})"]
+    damage = []
+    for name in files if names is None else names:
+        path = folder / name
+        if path.is_symlink() or not path.is_file():
+            damage.append(f"{name} is missing")
+        elif name not in files or describe_file(path) != files[name]:
+            damage.append(f"{name} is not as it was written")
+    return damage
+
+
+def check_own(folder: Path) -> None:
+    """Checks that a folder may be removed: it does not exist, is empty or unfinished, or holds recorded files alone.
+
+    Raises:
+        ForeignFilesError: It holds others, or is no folder.
+    """
+    if folder.is_symlink() or folder.exists() and not folder.is_dir():
+        kind = "link" if folder.is_symlink() else "file"
+        raise ForeignFilesError(f"{folder} is a {kind}, no folder that this program has written; name another one.")
+    record = read_record(folder)
+    if record["unfinished"]:
+        return
+    own = {*record["files"], *record["later"]}
+    others = [name for name in list_names(folder) if name not in own]
+    if others:
+        shown = ", ".join(others[:NAMED]) + (f" and {len(others) - NAMED} more" if len(others) > NAMED else "")
+        raise ForeignFilesError(
+            f"{folder} holds files that this program has no record of writing: {shown}. Nothing was removed. Name "
+            "another folder, or move them away."
+        )
+
+
+def remove_folder(folder: Path) -> None:
+    """Removes a folder that this project has written; one that does not exist is none.
+
+    Raises:
+        ForeignFilesError: It holds something else, too, and was left as it is.
+    """
+    check_own(folder)
+    if folder.exists():
+        shutil.rmtree(folder)

@@ -1,0 +1,142 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks that folders are known by their record: what is ours is replaced, what is not stays, what changed is found."""
+
+import json
+import shutil
+
+import pytest
+
+from modeling_esvit.storage.atomic import replace_folder
+from modeling_esvit.storage.manifest import (
+    MANIFEST,
+    ForeignFilesError,
+    check_own,
+    find_damage,
+    list_names,
+    mark_unfinished,
+    record_file,
+    remove_folder,
+)
+
+
+CONTENT = {"config.json": b"{}", "sub/weights.bin": bytes(range(256)) * 10, "empty": b""}
+
+
+@pytest.fixture
+def written(tmp_path):
+    folder = tmp_path / "written"
+    with replace_folder(folder, later=["scores.json"]) as new:
+        for name, content in CONTENT.items():
+            (new / name).parent.mkdir(exist_ok=True)
+            (new / name).write_bytes(content)
+    return folder
+
+
+def test_what_was_written_is_whole_and_ours(written):
+    assert find_damage(written) == [] and list_names(written) == sorted(CONTENT)
+    check_own(written)
+    with replace_folder(written) as new:
+        (new / "other").touch()
+    assert list_names(written) == ["other"]
+    remove_folder(written)
+    assert not written.exists()
+
+
+@pytest.mark.parametrize("name", CONTENT)
+def test_every_flipped_bit_is_found(written, name):
+    for position in range(0, len(CONTENT[name]), 97):
+        changed = bytearray(CONTENT[name])
+        changed[position] ^= 1 << position % 8
+        (written / name).write_bytes(changed)
+        assert find_damage(written) == [f"{name} is not as it was written"]
+        assert find_damage(written, [name]) and not find_damage(written, set(CONTENT) - {name})
+    (written / name).write_bytes(CONTENT[name] + b"\0")
+    assert find_damage(written) == [f"{name} is not as it was written"]
+    (written / name).unlink()
+    assert find_damage(written) == [f"{name} is missing"]
+    (written / name).symlink_to(MANIFEST)
+    assert find_damage(written) == [f"{name} is missing"]
+
+
+def test_every_flipped_bit_of_the_record_is_found_or_changes_nothing(written):
+    record = (written / MANIFEST).read_bytes()
+    before = json.loads(record)["files"]
+    for bit in range(8 * len(record)):
+        changed = bytearray(record)
+        changed[bit // 8] ^= 1 << bit % 8
+        (written / MANIFEST).write_bytes(changed)
+        assert find_damage(written) or json.loads(changed)["files"] == before
+
+
+@pytest.mark.parametrize("foreign", ["notes.txt", "sub/notes.txt", ".git/config", "link", "folder link"])
+def test_what_is_not_ours_stays(written, tmp_path, foreign):
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "precious").write_text("photographs")
+    path = written / foreign.replace("folder ", "")
+    path.parent.mkdir(exist_ok=True)
+    if "link" in foreign:
+        path.symlink_to(kept if "folder" in foreign else kept / "precious")
+    else:
+        path.write_text("mine")
+    before = list_names(written)
+    for attempt in (remove_folder, lambda folder: replace_folder(folder).__enter__()):
+        with pytest.raises(ForeignFilesError, match=f"no record of writing: {path.relative_to(written)}. Nothing"):
+            attempt(written)
+    assert list_names(written) == before and (kept / "precious").read_text() == "photographs"
+
+
+def test_files_that_come_while_a_folder_is_written_stay(written):
+    with pytest.raises(ForeignFilesError, match="mine.txt"), replace_folder(written) as new:
+        (new / "config.json").touch()
+        (written / "mine.txt").touch()
+    assert list_names(written) == sorted([*CONTENT, "mine.txt"])
+    assert [path.name for path in written.parent.iterdir()] == ["written"]
+
+
+def test_a_folder_without_a_record_is_not_ours(written, tmp_path):
+    """As a clone of a repository of the Hub, which looks like a folder to publish."""
+    clone = tmp_path / "clone"
+    shutil.copytree(written, clone)
+    (clone / MANIFEST).unlink()
+    with pytest.raises(ForeignFilesError, match="config.json, empty, sub/weights.bin. Nothing was removed"):
+        remove_folder(clone)
+    (clone / "more").touch()
+    with pytest.raises(ForeignFilesError, match="and 1 more. Nothing"):
+        check_own(clone)
+    for name in (MANIFEST, *CONTENT, "more"):
+        (clone / name).unlink(missing_ok=True)
+    remove_folder(clone)  # an empty folder is nobody's loss
+    file = tmp_path / "file"
+    file.touch()
+    with pytest.raises(ForeignFilesError, match="is a file"):
+        remove_folder(file)
+    (tmp_path / "link").symlink_to(written)
+    with pytest.raises(ForeignFilesError, match="is a link"):
+        remove_folder(tmp_path / "link")
+
+
+def test_a_later_file_is_ours_and_verified_once_it_is_recorded(written):
+    (written / "scores.json").write_text("1")
+    check_own(written)
+    assert find_damage(written, ["scores.json"]) == ["scores.json is not as it was written"]
+    record_file(written, "scores.json")
+    assert find_damage(written) == [] == find_damage(written, ["scores.json"])
+    (written / "scores.json").write_text("2")
+    assert find_damage(written) == ["scores.json is not as it was written"]
+
+
+def test_what_a_kill_left_is_ours(tmp_path):
+    left = tmp_path / "folder.partial"
+    left.mkdir()
+    mark_unfinished(left)
+    (left / "half").touch()
+    with replace_folder(tmp_path / "folder") as new:
+        (new / "whole").touch()
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    (tmp_path / "folder.partial").mkdir()
+    (tmp_path / "folder.partial" / "mine").touch()
+    with pytest.raises(ForeignFilesError, match="folder.partial holds files"), replace_folder(tmp_path / "folder"):
+        pass
+    assert (tmp_path / "folder.partial" / "mine").exists() and list_names(tmp_path / "folder") == ["whole"]
