@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 
 from modeling_esvit.conversion import ConversionError
 from modeling_esvit.conversion.original_families import NAMES, ORIGINAL_FAMILIES, find_family, preview
+from modeling_esvit.conversion.stored_networks import WRAPPERS, check_storage, check_type, select_network
 
 
 # What a damaged or hand-made pickle raises, beside pickle's own error (see the pickle module's documentation).
@@ -40,7 +41,6 @@ UNPICKLING_ERRORS = (
 NUMPY_SCALARS = {"f8": "<d", "f4": "<f", "i8": "<q", "i4": "<i", "b1": "<?"}  # numpy's type codes for the struct module
 ZIP, SAFETENSORS, PICKLE = "zip", "safetensors", "pickle"
 
-WRAPPERS = re.compile(r"^(?:(?:module|backbone)\.)+")
 RENAMED = (
     (re.compile(r"\.parametrizations\.weight\.original0$"), ".weight_g"),
     (re.compile(r"\.parametrizations\.weight\.original1$"), ".weight_v"),
@@ -50,6 +50,7 @@ FOREIGN = (
     (r"^(esvit\.)?encoder\.patch_embed\.", "already converted, or of a project that calls its Swin 'encoder'"),
     (r"^(\w+\.)?embeddings\.patch_embeddings\.", "a model in transformers' own format"),
     (r"\.attn\.logit_scale$", "a Swin V2"),
+    (r"(^|\.)_?flat_param", "shards of FSDP; save a full state dict (FullStateDictConfig)"),
     (
         r"^head\.(fc\.)?(weight|bias)$",
         "a model with a classifier, of timm or torchvision; LayerNorms of its Swin have another epsilon than EsViT's, "
@@ -95,7 +96,7 @@ class OriginalCheckpoint:
 
     state_dict: its tensors under their original names, without the prefixes of wrappers and without derivable buffers.
     family: key of its family.
-    source: the entry of the file they come from: `"teacher"`, `"student"`, `"model"`, ...
+    source: where in the file they come from: `"teacher"`, `"student"`, `"state_dict.model"`, ...
     centers: `center` and `center_grid` (`[1, K]`) of the loss, as far as the file has them.
     args: the options of the training run, if the file has them.
     epoch: number of finished epochs, if the file says it.
@@ -111,39 +112,57 @@ class OriginalCheckpoint:
     left_out: list[str] = field(default_factory=list)
 
 
-def read_checkpoint(path: str | Path, key: str = "teacher") -> OriginalCheckpoint:
+def read_checkpoint(path: str | Path, key: str | None = None) -> OriginalCheckpoint:
     """Reads one network of a checkpoint, in any layout that EsViT or its users write.
 
     Args:
-        key: `"teacher"` or `"student"`, for files that hold both; a file with one state dict has no such choice.
+        key: an entry or a prefix of names under which the network lies, such as `"student"` or `"model_ema"`; by
+            default the teacher, or the only network.
 
     Raises:
         ConversionError: the file is no such checkpoint, is damaged, holds an object of a type that is not allowed
-            (which is never created), or has no `key`.
+            (which is never created), has no `key`, or a tensor is no plain array of floating point numbers.
         OSError: it cannot be read.
     """
     path = Path(path)
     content = read_file(path)
     if not isinstance(content, Mapping):
         raise ConversionError(f"{path} holds a {type(content).__name__}, not a state dict. {SUPPORTED}")
-    network, source = select_network(content, key, path)
-    state_dict, left_out = clean_names(network)
+    network = select_network(content, key, path)
+    state_dict, left_out = clean_names(network.tensors)
     if not state_dict:
         raise ConversionError(f"{path} holds no tensors, only {preview(content)}. {SUPPORTED}")
     family = require_family(state_dict, path)
+    for name, tensor in state_dict.items():
+        check_storage(name, tensor)
     left_out += drop_derived(state_dict, family)
-    checkpoint = OriginalCheckpoint(state_dict, family, source, left_out=left_out)
-    if network is not content:
+    for name, tensor in state_dict.items():
+        check_type(name, tensor)
+    checkpoint = OriginalCheckpoint(state_dict, family, network.name, left_out=left_out + network.others)
+    if network.place and isinstance(content.get(network.place[0]), Mapping):
         centers, args, epoch = content.get("dino_loss"), content.get("args"), content.get("epoch")
-        if isinstance(centers, Mapping):
-            checkpoint.centers = {name: value for name, value in centers.items() if isinstance(value, torch.Tensor)}
+        checkpoint.centers = read_centers(centers) if isinstance(centers, Mapping) else {}
         checkpoint.args = vars(args) if isinstance(args, argparse.Namespace) else {}
         checkpoint.epoch = epoch if isinstance(epoch, int) else None
-        checkpoint.left_out += [str(name) for name in content if name not in (source, "dino_loss", "args", "epoch")]
+        known = (network.place[0], "dino_loss", "args", "epoch")
+        checkpoint.left_out += [str(name) for name in content if name not in known]
     return checkpoint
 
 
-def load_original_state_dict(path: str | Path, key: str = "teacher") -> dict[str, torch.Tensor]:
+def read_centers(entry: Mapping) -> dict[str, torch.Tensor]:
+    """Returns the centres of the loss.
+
+    Raises:
+        ConversionError: one is no plain array of floating point numbers.
+    """
+    centers = {name: value for name, value in entry.items() if isinstance(value, torch.Tensor)}
+    for name, tensor in centers.items():
+        check_storage(f"dino_loss.{name}", tensor)
+        check_type(f"dino_loss.{name}", tensor)
+    return centers
+
+
+def load_original_state_dict(path: str | Path, key: str | None = None) -> dict[str, torch.Tensor]:
     """Returns the tensors of [`read_checkpoint`] alone."""
     return read_checkpoint(path, key).state_dict
 
@@ -206,25 +225,13 @@ def shorten_error(error: Exception) -> str:
     return text.splitlines()[0].rstrip(".") + "."
 
 
-def select_network(content: Mapping, key: str, path: Path) -> tuple[Mapping, str]:
-    """Returns the state dict to convert and the name of its entry."""
-    networks = [name for name in ("teacher", "student") if isinstance(content.get(name), Mapping)]
-    if networks:
-        if key not in networks:
-            raise ConversionError(f"{path} has no {key!r} network; it has {' and '.join(networks)}.")
-        return content[key], key
-    for name in ("model", "state_dict"):
-        if isinstance(content.get(name), Mapping):
-            return content[name], name
-    return content, "the whole file"
-
-
-def clean_names(network: Mapping) -> tuple[dict[str, torch.Tensor], list[str]]:
+def clean_names(network: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], list[str]]:
     """Returns the tensors under their plain original names, and the names of what is left out."""
     state_dict: dict[str, torch.Tensor] = {}
     left_out = []
     for name, value in network.items():
-        plain = WRAPPERS.sub("", str(name))
+        wrapper = WRAPPERS.match(name)
+        plain = name[wrapper.end() :] if wrapper else name
         for pattern, replacement in RENAMED:
             plain = pattern.sub(replacement, plain)
         if not isinstance(value, torch.Tensor):

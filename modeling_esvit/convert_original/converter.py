@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Converts a checkpoint of the original EsViT (microsoft/esvit) to a model folder.
 
-    python -m modeling_esvit.convert_original checkpoint.pth out/ [--key teacher|student] [--native] [--image-size 224]
+    python -m modeling_esvit.convert_original checkpoint.pth out/ [--key NETWORK] [--native] [--image-size 224]
 
 The architecture is read from the shapes of the tensors. A checkpoint with projection heads becomes an
 `EsViTForPreTraining` (from which `AutoModel` loads the backbone), one without an `EsViTModel`. `--native` writes the
@@ -189,7 +189,7 @@ def find_centers(checkpoint: OriginalCheckpoint, config: EsViTConfig) -> tuple[d
 def convert(
     path: str | Path,
     output: str | Path,
-    key: str = "teacher",
+    key: str | None = None,
     native: bool = False,
     image_size: int | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -197,7 +197,8 @@ def convert(
     """Converts a checkpoint file (with `native` also a model folder of this project) to a new model folder.
 
     Args:
-        key: network of a training checkpoint, `"teacher"` or `"student"`.
+        key: network of the file, by an entry or a prefix: `"student"`, `"model_ema"`, `"encoder_q"`; by default the
+            teacher, or the only one.
         native: write transformers' own `swin` format, if that can carry the model, and compare its outputs with ours.
         image_size: construction size, where the checkpoint leaves a choice (see [`infer_config`]).
         overrides: other fields of the configuration that its tensors do not tell, such as the heads of a CvT.
@@ -224,7 +225,7 @@ def convert(
 
 
 def load_source(
-    path: Path, key: str, native: bool, image_size: int | None, overrides: Mapping[str, Any]
+    path: Path, key: str | None, native: bool, image_size: int | None, overrides: Mapping[str, Any]
 ) -> tuple[EsViTForPreTraining | EsViTModel, str, list[str]]:
     """Loads a checkpoint file or model folder. Returns the model, words on where it comes from, and remarks."""
     if path.is_dir():
@@ -286,9 +287,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("output", type=parse_name, help="new model folder")
     parser.add_argument(
         "--key",
-        choices=("teacher", "student"),
-        default="teacher",
-        help="the network of the file to convert (%(default)s)",
+        type=parse_name,
+        help="the network of the file to convert, by the entry or prefix under which it lies, such as student, "
+        "model_ema or encoder_q (teacher, or the only one)",
     )
     parser.add_argument("--native", action="store_true", help="write the swin format of transformers instead")
     parser.add_argument(
