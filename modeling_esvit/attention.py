@@ -64,4 +64,6 @@ def choose_biased_kernels(query: torch.Tensor) -> AbstractContextManager:
 def to_autocast_type(tokens: torch.Tensor) -> torch.Tensor:
     """Converts tokens as the next projection would under autocast, so that what is moved before it is half as large."""
     device = tokens.device.type
+    if not torch.amp.is_autocast_available(device):  # as on the meta device
+        return tokens
     return tokens.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else tokens

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 from transformers import initialization as init
 from transformers.backbone_utils import BackboneMixin, filter_output_hidden_states
+from transformers.initialization import no_init_weights
 from transformers.modeling_outputs import BackboneOutput
 from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
@@ -27,6 +28,7 @@ from transformers.utils.output_capturing import (
 )
 
 from .auto_backbone import EsViTAutoEncoder
+from .backbone_probe import find_built_size
 from .configuration_esvit import EsViTConfig
 from .model_outputs import EsViTForPreTrainingOutput, EsViTImageClassifierOutput, EsViTModelOutput
 from .projection_head import EsViTProjectionHead, EsViTPrototypes
@@ -248,6 +250,22 @@ class EsViTModel(EsViTPreTrainedModel):
         return torch.cat([*output.last_blocks, *means], dim=-1)
 
 
+def find_unused_parameters(config: EsViTConfig, stages: tuple[str, ...]) -> set[str]:
+    """Returns the names of parameters of an [`EsViTModel`] on which the maps of `stages` do not depend.
+
+    They are found by a backward pass without values.
+    """
+    built = find_built_size(config.backbone_config) if config.family.wraps_backbone else None
+    height, width = built or ((config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size)
+    with torch.device("meta"), torch.enable_grad(), no_init_weights():
+        model = EsViTModel(config).eval()
+        images = torch.empty(1, config.num_channels, height, width)
+        maps = model(images, output_hidden_states=True, output_maps_before_merging=True).reshaped_hidden_states
+        wanted = [each for stage, each in zip(config.stage_names, maps, strict=True) if stage in stages]
+        sum(each.sum() for each in wanted).backward()
+    return {name for name, parameter in model.named_parameters() if parameter.grad is None}
+
+
 class EsViTBackbone(BackboneMixin, EsViTPreTrainedModel):
     """Computes feature maps for detection and segmentation heads.
 
@@ -271,6 +289,22 @@ class EsViTBackbone(BackboneMixin, EsViTPreTrainedModel):
         )
         self._output_capturing_hooks_installed = True  # by EsViTModel; BackboneMixin would install them a second time
         self.post_init()
+        self.freeze()
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """Loads the model as [`PreTrainedModel.from_pretrained`] does, but frozen parameters stay frozen."""
+        loaded = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        (loaded[0] if isinstance(loaded, tuple) else loaded).freeze()  # a pair with output_loading_info=True
+        return loaded
+
+    def freeze(self) -> None:
+        """Takes the gradient from parameters on which none of the maps depends: DDP would wait for it."""
+        if self.stage_names[-1] in self.out_features and not self.config.family.wraps_backbone:
+            return
+        unused = find_unused_parameters(self.config, tuple(self.out_features))
+        for name, parameter in self.esvit.named_parameters():
+            parameter.requires_grad_(name not in unused)
 
     @can_return_tuple
     @filter_output_hidden_states
