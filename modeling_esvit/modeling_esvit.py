@@ -258,7 +258,7 @@ def find_unused_parameters(config: EsViTConfig, stages: tuple[str, ...]) -> set[
     built = find_built_size(config.backbone_config) if config.family.wraps_backbone else None
     height, width = built or ((config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size)
     with torch.device("meta"), torch.enable_grad(), no_init_weights():
-        model = EsViTModel(config).eval()
+        model = EsViTModel(config).eval().requires_grad_(True)  # all, also what the last map alone does not need
         images = torch.empty(1, config.num_channels, height, width)
         maps = model(images, output_hidden_states=True, output_maps_before_merging=True).reshaped_hidden_states
         wanted = [each for stage, each in zip(config.stage_names, maps, strict=True) if stage in stages]

@@ -7,7 +7,8 @@
     accelerate launch --num_processes 8 -m modeling_esvit.embed MODEL my/dataset:test --output features.safetensors
 
 MODEL is a model folder or a name on the Hub, of this project or any other whose model has a `pooler_output`. A call
-that was stopped goes on when it is repeated, also with another number of processes. Images that cannot be read are
+that was stopped goes on when it is repeated, also with another number of processes, if the images are still the same.
+Images that cannot be read are
 left out and listed in OUTPUT.unreadable.txt; the exit code stays 0 as long as one can be read.
 """
 
@@ -50,7 +51,11 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     add_compile_argument(parser)
     parser.add_argument("--revision", help="of a model on the Hub")
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the model")
-    parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace an output that exists, and begin anew where the parts of a stopped call are of other data",
+    )
     parsed = parser.parse_args(arguments)
     for name in ("batch_size", "part_size", "num_threads", "image_size"):
         value = getattr(parsed, name)
@@ -98,4 +103,5 @@ def run(options: argparse.Namespace) -> None:
         batch_size=options.batch_size,
         num_threads=options.num_threads,
         part_size=options.part_size,
+        overwrite=options.overwrite,
     )

@@ -230,20 +230,23 @@ def embed_to_file(
     batch_size: int = 64,
     num_threads: int = 8,
     part_size: int = 512,
+    overwrite: bool = False,
 ) -> None:
     """Writes the features of `images` to the file `output`. All processes must call it; they share the parts.
 
     Args:
-        settings: names model and images; parts of a stopped call are used only if its settings were the same.
+        settings: names model and images; parts of a stopped call are used only if its settings were the same, and the
+            images still are (see `Identity`).
         part_size: images a part, which is what a stopped call loses at most.
+        overwrite: begin anew where the parts of a stopped call cannot be used.
 
     Raises:
         OutputError: the output cannot be written or continued.
         FeatureError: the model gives no view feature, or one that is not finite.
     """
     state = PartialState(cpu=embedder.model.device.type == "cpu")
-    parts = Parts(output, settings | {"regions": regions, "images": len(images), "part_size": part_size})
-    parts.begin()
+    parts = Parts(output, settings | {"regions": regions, "part_size": part_size}, images.identify())
+    parts.begin(anew=overwrite)
     rows = cut_rows(len(images), part_size)
     maker = PartEmbedder(embedder, images, regions, min(batch_size, part_size), num_threads)
     make_parts(parts, rows, maker.read, maker.make_part, expect=maker.expect, description="embed")

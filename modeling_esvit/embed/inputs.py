@@ -22,6 +22,7 @@ from modeling_esvit.embed.engine import LoadedImage, load_image
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import Record, UnreadableImageError, list_image_extensions
 from modeling_esvit.images.read_ahead import abandonable
+from modeling_esvit.storage.identity import Identity, identify_dataset, identify_files, join_identities
 
 
 URL = re.compile(r"https?://")
@@ -43,6 +44,8 @@ class Images(Protocol):
 
     def read(self, index: int) -> Record: ...
 
+    def identify(self) -> Identity: ...
+
 
 class ImageFiles:
     """Reads images by their paths and URLs."""
@@ -59,6 +62,9 @@ class ImageFiles:
     def read(self, index: int) -> Record:
         name = self.names[index]
         return Record(download(name) if URL.match(name) else name, None, name)
+
+    def identify(self) -> Identity:
+        return identify_files(self.names)
 
 
 class DatasetImages:
@@ -93,6 +99,9 @@ class DatasetImages:
         image = self.dataset[index][self.column] or {"bytes": None, "path": None}
         return Record(image["bytes"] or image["path"] or b"", None, self.name(index))
 
+    def identify(self) -> Identity:
+        return identify_dataset(self.dataset, self.name, lambda row: (self.read(row).image, None))
+
 
 class ManyImages:
     """Reads several collections, one after the other."""
@@ -115,6 +124,9 @@ class ManyImages:
     def read(self, index: int) -> Record:
         part, own = self.find(index)
         return part.read(own)
+
+    def identify(self) -> Identity:
+        return join_identities([part.identify() for part in self.parts])
 
 
 @abandonable()

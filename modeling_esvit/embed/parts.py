@@ -3,12 +3,14 @@
 """Shares the features of many images among processes, in parts on disk.
 
 `OUTPUT.parts/part-00000000.safetensors` and so on hold the next `part_size` images each. One process makes each part,
-so the content does not depend on the number of processes. If a call is stopped, the next call makes the missing parts.
+so the content does not depend on the number of processes. If a call is stopped, the next call makes the missing parts,
+of the same images alone: `data.json` beside the parts tells them from others.
 """
 
 import itertools
 import json
-import shutil
+import logging
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,38 +24,73 @@ from tqdm.auto import tqdm
 
 from modeling_esvit.embed.engine import LoadedImage
 from modeling_esvit.embed.files import Features, OutputError, concatenate, write_arrays, write_parquet
-from modeling_esvit.storage.atomic import replace_file, write_text
+from modeling_esvit.storage.atomic import PARTIAL, remove_if_empty, replace_file, write_text
+from modeling_esvit.storage.identity import Identity
+
+
+logger = logging.getLogger(__name__)
+
+PART_FILE = re.compile(rf"part-\d{{8}}\.safetensors({re.escape(PARTIAL)})?")
 
 
 class Parts:
-    """Holds the parts of one output. A call whose `settings` differ does not continue them."""
+    """Holds the parts of one output. A call whose `settings` or images differ does not continue them.
 
-    def __init__(self, output: Path, settings: dict[str, Any]):
+    identity: that of the images, for a folder whose name does not tell them.
+    """
+
+    def __init__(self, output: Path, settings: dict[str, Any], identity: Identity | None = None):
         self.folder = output.with_name(output.name + ".parts")
         self.settings = json.loads(json.dumps(settings))
+        self.identity = identity
 
-    def begin(self) -> None:
+    def begin(self, anew: bool = False) -> None:
         """Makes the folder, or checks that its parts can be continued. All processes call it.
 
+        Args:
+            anew: make parts anew that cannot be continued.
+
         Raises:
-            OutputError: the folder holds parts that were made with other settings.
+            OutputError: the folder holds parts of other settings or images, or is damaged.
         """
         with PartialState().main_process_first():
-            file = self.folder / "settings.json"
-            if file.exists():
-                self.check_settings(json.loads(file.read_text()))
-            else:
+            change = self.find_change() if self.settings_file.exists() else None
+            if change is not None and not anew:
+                raise OutputError(
+                    f"{self.folder} holds features of another call: {change}. Call as before, name another output, "
+                    "or begin anew: delete the folder, or let embed do it by --overwrite."
+                )
+            if change is not None:
+                logger.warning("%s is begun anew, since its features are of another call: %s.", self.folder, change)
+                self.delete()
+            if not self.settings_file.exists():
                 self.folder.mkdir(parents=True, exist_ok=True)
-                write_text(file, json.dumps(self.settings, indent=2), shared=True)
+                if self.identity is not None:
+                    write_text(self.data_file, json.dumps(self.identity.to_json()), shared=True)
+                write_text(self.settings_file, json.dumps(self.settings, indent=2), shared=True)
 
-    def check_settings(self, found: dict[str, Any]) -> None:
+    @property
+    def settings_file(self) -> Path:
+        return self.folder / "settings.json"
+
+    @property
+    def data_file(self) -> Path:
+        return self.folder / "data.json"
+
+    def find_change(self) -> str | None:
+        """Returns in words what differs from the call that began the parts; None if nothing does."""
+        try:
+            found = json.loads(self.settings_file.read_text())
+            before = None if self.identity is None else Identity.from_json(json.loads(self.data_file.read_text()))
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            return f"what it says of that call is damaged ({type(error).__name__})"
         changed = [f"{name} was {found.get(name)!r} and is {value!r}" for name, value in self.settings.items()
                    if found.get(name) != value]  # fmt: skip
-        if changed:
-            raise OutputError(
-                f"{self.folder} holds features of another call: {'; '.join(changed)}. Call as before, delete the "
-                "folder, or name another output."
-            )
+        if before is not None and self.identity is not None:
+            changed += filter(None, [before.describe_change(self.identity)])
+            if times := before.describe_times(self.identity):
+                logger.warning("Taken for the same images, but modified at other times than before: %s.", times)
+        return "; ".join(changed) or None
 
     def path(self, number: int) -> Path:
         return self.folder / f"part-{number:08d}.safetensors"
@@ -93,7 +130,11 @@ class Parts:
         return Features(names, arrays.get("view", np.empty((0, 0))), arrays.get("regions"), unreadable)
 
     def delete(self) -> None:
-        shutil.rmtree(self.folder)
+        """Deletes the files that this class writes, and the folder if nothing else is in it."""
+        parts = [path for path in self.folder.iterdir() if PART_FILE.fullmatch(path.name)]
+        for path in [*parts, self.data_file, self.settings_file]:
+            path.unlink(missing_ok=True)
+        remove_if_empty([self.folder])
 
 
 def cut_rows(count: int, part_size: int) -> list[range]:

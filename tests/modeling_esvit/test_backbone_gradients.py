@@ -5,13 +5,14 @@
 import pytest
 import torch
 
-from modeling_esvit import EsViTBackbone
+from modeling_esvit import EsViTBackbone, EsViTConfig
 from modeling_esvit.modeling_esvit import find_unused_parameters
 from tests.helpers.commands import run_program, torchrun
-from tests.helpers.tiny_models import BACKBONES, CVT, VIL, VIT, auto_config, small_config
+from tests.helpers.tiny_models import BACKBONES, CVT, HEADS, VIL, VIT, auto_config
 
 
-FAMILIES = {"swin": {}, "vil": VIL, "vit": VIT, "cvt": CVT}
+SWIN = {"image_size": 32, "embed_dim": 8, "depths": [1, 1], "num_heads": [2, 2], "window_size": 4}
+FAMILIES = {"swin": SWIN, "vil": VIL, "vit": VIT, "cvt": CVT}
 
 
 def backward(model: EsViTBackbone, side: int) -> None:
@@ -26,12 +27,7 @@ def list_without_gradient(model: EsViTBackbone) -> list[str]:
 @pytest.mark.parametrize("stages", [["stem"], ["stem", "stage1"], ["stage2"]])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_early_stages_alone_are_trained(family, stages, tmp_path):
-    fields = FAMILIES[family]
-    config = (
-        small_config(**fields, out_features=stages)
-        if not fields
-        else small_config(**{**fields, "out_features": stages})
-    )
+    config = EsViTConfig(**{**HEADS, **FAMILIES[family], "out_features": stages})
     model = EsViTBackbone(config)
     model.save_pretrained(tmp_path)
     for each in (model, EsViTBackbone.from_pretrained(tmp_path)):

@@ -1,25 +1,43 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Tells the images of one data source from those of another."""
+"""Identifies the images of a data source, see `modeling_esvit.storage.identity`."""
 
-import hashlib
-from typing import Any
-
+from modeling_esvit.storage.identity import (
+    FileState,
+    Identity,
+    compute_checksum,
+    compute_file_checksum,
+    identify_dataset,
+    identify_files,
+)
 from training.data.shard_names import commit_of
 from training.data.shard_stream import ShardStream
-from training.data.sources import FolderSource, ImageSource
+from training.data.sources import DatasetSource, ImageSource
 
 
-def identify_source(source: ImageSource) -> dict[str, Any]:
-    """Returns what distinguishes the data of `source` from other data, as JSON holds it.
+def identify_source(source: ImageSource) -> Identity:
+    """Returns what distinguishes the images of `source` from others.
 
-    That is the number of images; for a stream also its shards with their lengths, sizes and versions, and the commit of
-    a data set on the Hub; for a folder also a hash of its paths.
+    That is, for a folder, the names and sizes of its files; for a stream those of its shards, with the versions that a
+    server states, and the commit of a data set on the Hub; for a data set in place the number and size of its rows. For
+    all of them also some of the content.
     """
     if isinstance(source, ShardStream):
-        files = [(shard.file, len(shard)) for shard in source.shards]
-        shards = {file.url: [rows, file.size, file.version] for file, rows in files}
-        return {"images": sum(rows for _, rows in files), "commit": commit_of([*shards]), "shards": shards}
-    if isinstance(source, FolderSource):
-        return {"images": len(source), "paths": hashlib.sha256("\n".join(source.paths()).encode()).hexdigest()}
-    return {"images": len(source)}
+        return identify_shards(source)
+    if isinstance(source, DatasetSource):
+        return identify_dataset(source.dataset, "row {}".format, lambda row: source.record(row)[:2])
+    return identify_files(source.paths(), source.root)
+
+
+def identify_shards(source: ShardStream) -> Identity:
+    """Returns the identity of a stream: a local shard is known by its content, too, and a remote one by its version."""
+    files = [shard.file for shard in source.shards]
+    states = {file.url: FileState(file.size, time=file.version) for file in files if file.is_local}
+    states |= {file.url: FileState(file.size, version=file.version) for file in files if not file.is_local}
+    return Identity(
+        images=sum(len(shard) for shard in source.shards),
+        order=compute_checksum(*(file.url for file in files)),
+        files=states,
+        samples={file.url: compute_file_checksum(file.url) for file in files if file.is_local},
+        commit=commit_of([file.url for file in files]),
+    )

@@ -7,6 +7,7 @@ The main process walks the order that `batch_order` decides, and tells the worke
 
 import traceback
 from collections.abc import Callable, Generator
+from multiprocessing import active_children
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from modeling_esvit.images.decoding import Record, UnreadableImageError, WidthHeight, decode
 from training.data.batch_order import BatchOrder, BatchRequest, BatchRequests
+from training.data.lost_workers import PATIENCE, WorkerWatch
+from training.data.shared_memory import AHEAD
 from training.data.sources import ImageSource
 from training.data.unreadable import TooManyUnreadableImagesError
 from training.data.worker_signals import outlive_signals
@@ -152,20 +155,35 @@ def make_loader(
         batch_size=None,  # a request is a whole batch
         sampler=BatchRequests(source, order),
         num_workers=num_workers,
+        prefetch_factor=AHEAD if num_workers else None,
         pin_memory=pin_memory,
         worker_init_fn=outlive_signals,
         generator=torch.Generator(),  # else making an iterator would draw from, and so change, the global one
     )
 
 
-def iterate(loader: DataLoader[Batch]) -> Generator[Batch, None, None]:
+def iterate(loader: DataLoader[Batch], patience: float = PATIENCE) -> Generator[Batch, None, None]:
     """Yields the batches of a loader, and ends its workers as soon as it is closed or fails.
 
     A loader's iterator ends its workers when nothing refers to it any more. The traceback of an error would keep it
     alive until the program ends, and the program would then wait for the workers. So its frames are cleared.
+
+    Raises:
+        LostWorkerError: a worker has ended, or no batch came for `patience` seconds.
     """
-    try:
-        yield from loader
-    except BaseException as error:
-        traceback.clear_frames(error.__traceback__)
-        raise
+    others = set(active_children())
+    batches = iter(loader)
+    workers = set(active_children()) - others
+    with WorkerWatch(workers, patience) as watch:
+        try:
+            while True:
+                try:
+                    batch = watch.wait_for_batch(batches)
+                except StopIteration:
+                    return
+                yield batch
+        except BaseException as error:
+            traceback.clear_frames(error.__traceback__)
+            raise
+        finally:
+            del batches

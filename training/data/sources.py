@@ -117,21 +117,24 @@ class DatasetSource:
             raise EmptySourceError("the data set has no rows.")
         columns = ImageColumns.find(dataset.features, image_column, label_column, strings=True)
         self._columns = columns.number_names(dataset)
-        self._dataset = self._columns.select(dataset)
-        self.fingerprint: str = self._dataset._fingerprint  # changes with the rows
+        self.dataset = self._columns.select(dataset)
         self.has_labels, self.class_names = self._columns.label is not None, self._columns.class_names
 
     def __len__(self) -> int:
-        return len(self._dataset)
+        return len(self.dataset)
 
     def items(self, seed: int, epoch: int) -> Iterator[int]:
         """Yields the indices of all rows, in the order of the epoch."""
         return iter(shuffle_epoch(len(self), seed, epoch).tolist())
 
     def read(self, item: int) -> Record:
-        """Returns the record of row `item`."""
-        record = fetch_content(self._columns.record(self._dataset[item]))
+        """Returns the record of row `item`, with the content of what it names by a URL."""
+        record = fetch_content(self.record(item))
         return record._replace(name=f"row {item} ({record.name})" if record.name else f"row {item}")
+
+    def record(self, item: int) -> Record:
+        """Returns the record of row `item` as it stands there."""
+        return self._columns.record(self.dataset[item])
 
 
 def fetch_content(record: Record) -> Record:

@@ -16,13 +16,14 @@ from tqdm.auto import tqdm
 from modeling_esvit.embed.engine import FeatureError, LoadedImage
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.storage.atomic import replace_file
+from training.data.identity import identify_source
 from training.data.shard_stream import ShardStream
 from training.data.sources import ImageSource
 from training.data.unreadable import SkipLog
 from training.evaluation.probe_data import ProbeImages, ProbeView
 from training.evaluation.probes import LinearProbes, Setting
 from training.evaluation.scores import NO_CLASS, score_top_k
-from training.features.bank import FeatureBank, compute_checksum, identify_images
+from training.features.bank import FeatureBank, name_settings
 from training.features.frozen_models import FrozenModel, choose_block_features, find_training_view
 
 
@@ -93,9 +94,9 @@ class ProbeRun:
         self.history: list[dict[str, dict[str, Any]]] = []
         self.finite = torch.ones((), dtype=torch.bool, device=device)
         self.key = {name: getattr(options, name) for name in (*IN_RECIPES, "num_classes")} | {
-            "model": compute_checksum(model.settings),
-            "train": compute_checksum(identify_images(source)),
-            "test": compute_checksum([self.labels.tolist(), str(bank.parts.folder.name)]),
+            "model": name_settings(model.settings),
+            "train": identify_source(source).compute_key(),
+            "test": name_settings([self.labels.tolist(), str(bank.parts.folder.name)]),
             "processes": places["world"] if isinstance(source, ShardStream) else None,
         }
 

@@ -26,7 +26,7 @@ from training.evaluation.transfer_results import (
 )
 from training.evaluation.transfer_search import COARSE, SPANS, Standardisation, choose_l2, fit, split_for_tuning
 from training.evaluation.transfer_sets import OpenSplit, TransferSet, open_split, unify_labels
-from training.features.bank import FeatureBank, compute_checksum, make_bank
+from training.features.bank import FeatureBank, make_bank, name_settings
 from training.features.model_arguments import load_named_model
 
 
@@ -97,7 +97,7 @@ class Transfer:
     def compute_key(self, each: TransferSet) -> str:
         """Returns a checksum of the features of a data set and the settings."""
         folders = [bank.parts.folder.name for _, bank in self.found[each.name].values()]
-        return compute_checksum([asdict(each), self.options.seed, *folders])
+        return name_settings([asdict(each), self.options.seed, *folders])
 
     def is_measured(self, each: TransferSet) -> bool:
         """Returns whether `output` already holds a result of the same features and settings."""

@@ -11,10 +11,8 @@ part, so the content does not depend on their number. If a call is stopped, the 
 name of the folder is a checksum of all that the features depend on: model weights, processing and images.
 """
 
-import hashlib
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -30,8 +28,9 @@ from torch import Tensor
 from modeling_esvit.embed.engine import LoadedImage, check_finite, extract, stack_pixels
 from modeling_esvit.embed.files import Features
 from modeling_esvit.embed.parts import Parts, cut_rows, make_parts
+from modeling_esvit.storage.identity import compute_checksum
 from training.data.identity import identify_source
-from training.data.sources import DatasetSource, EmptySourceError, FolderSource, ImageSource
+from training.data.sources import EmptySourceError, ImageSource
 from training.data.unreadable import SkipLog
 from training.features.extraction import LabelledImages
 from training.features.frozen_models import FrozenModel, make_file_name
@@ -117,19 +116,9 @@ class MappedChunks(Sequence[Tensor]):
             return file.get_slice("view")[start:stop]
 
 
-def identify_images(source: ImageSource) -> dict[str, Any]:
-    """Returns what tells the images of a source from others: as for runs, and for files also their sizes and times."""
-    found = identify_source(source)
-    if isinstance(source, FolderSource):
-        stats = [os.stat(source.root / path) for path in source.paths()]
-        found["files"] = compute_checksum([[stat.st_size, stat.st_mtime_ns] for stat in stats])
-    if isinstance(source, DatasetSource):
-        found["fingerprint"] = source.fingerprint
-    return found
-
-
-def compute_checksum(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:16]
+def name_settings(settings: Any) -> str:
+    """Returns a short name that changes with the settings."""
+    return compute_checksum(json.dumps(settings, sort_keys=True, default=str))
 
 
 def make_bank(
@@ -153,8 +142,8 @@ def make_bank(
         OutputError: a part is damaged.
     """
     images = LabelledImages(source, model.transform)
-    settings = {**model.settings, "data": compute_checksum(identify_images(source)), "part_size": part_size}
-    parts = Parts(folder / f"{make_file_name(data)}-{compute_checksum(settings)}", settings)
+    settings = {**model.settings, "data": identify_source(source).compute_key(), "part_size": part_size}
+    parts = Parts(folder / f"{make_file_name(data)}-{name_settings(settings)}", settings)
     parts.begin()
     rows = cut_rows(len(images), part_size)
     maker = BankPartMaker(model, images, min(batch_size, part_size), num_threads, SkipLog(len(images)))

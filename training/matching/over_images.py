@@ -21,9 +21,9 @@ from torch import Tensor
 from modeling_esvit.embed.engine import LoadedImage, check_finite, extract, load_ahead, load_image
 from modeling_esvit.embed.files import Features, concatenate
 from modeling_esvit.embed.parts import Parts, cut_rows, make_parts
+from training.data.identity import identify_source
 from training.data.sources import ImageSource
 from training.data.unreadable import SkipLog
-from training.features.bank import compute_checksum, identify_images
 from training.features.extraction import list_items
 from training.features.frozen_models import FrozenModel, find_training_view
 from training.features.regions import compute_region_features, find_even_grid, make_region_forward
@@ -145,8 +145,8 @@ def measure_images(
         TooManyUnreadableImagesError: more than `SkipLog` allows.
     """
     images = PairImages(source, measured)
-    settings = {**matcher.model.settings, "data": compute_checksum(identify_images(source)), **asdict(measured)}
-    parts, rows = Parts(output, settings), cut_rows(len(images), BATCHES * measured.batch_size)
+    settings = {**matcher.model.settings, **asdict(measured)}
+    parts, rows = Parts(output, settings, identify_source(source)), cut_rows(len(images), BATCHES * measured.batch_size)
     parts.begin()
     make_part = partial(measure_part, matcher, measured)
     read, expect = partial(images.read, threads=threads), partial(expect_images, matcher, measured)

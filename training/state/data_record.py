@@ -6,13 +6,17 @@ A continued run on a data set of the Hub reads the commit recorded here, whateve
 """
 
 import json
+import logging
 from pathlib import Path
-from typing import Any
 
 from modeling_esvit.storage.atomic import write_text
+from modeling_esvit.storage.identity import Identity
 from training.data.identity import identify_source
 from training.data.sources import ImageSource
 from training.state.checkpoints import ResumeError
+
+
+logger = logging.getLogger(__name__)
 
 
 class DataRecord:
@@ -21,12 +25,13 @@ class DataRecord:
     def __init__(self, output_dir: str) -> None:
         self._path = Path(output_dir) / "data.json"
         begun = self._path.is_file() and (self._path.parent / "checkpoints" / "last").exists()
-        self._found = self._read() if begun else None
+        self._data, self._found = self._read() if begun else (None, None)
 
-    def _read(self) -> dict[str, Any]:
+    def _read(self) -> tuple[str | None, Identity]:
         try:
-            return json.loads(self._path.read_text())
-        except ValueError as error:
+            content = json.loads(self._path.read_text())
+            return content["data"], Identity.from_json(content["identity"])
+        except (ValueError, TypeError, KeyError) as error:
             raise ResumeError(
                 f"{self._path}, which records the data that the run began with, is damaged ({type(error).__name__} on "
                 "reading it). If the data are still the same, delete it, and start the same command again."
@@ -34,37 +39,26 @@ class DataRecord:
 
     def commit(self, data: str | None) -> str | None:
         """Returns the commit that the run read, if it began with data of this name."""
-        found = self._found
-        return found["identity"].get("commit") if found is not None and found["data"] == data else None
+        return self._found.commit if self._found is not None and self._data == data else None
 
     def check(self, source: ImageSource) -> None:
-        """Checks that the run began with this data.
+        """Checks that the run began with this data; files that were modified at another time are warned of.
 
         Raises:
             ResumeError: It began with other data.
         """
         if self._found is None:
             return
-        change = _describe_change(self._found["identity"], identify_source(source))
-        if change is not None:
+        now = identify_source(source)
+        if change := self._found.describe_change(now):
             raise ResumeError(
                 f"The run was begun with other data: {change}. Bring them back, or give another output_dir. If the "
                 f"content is the same (a copy, say), delete {self._path}."
             )
+        if times := self._found.describe_times(now):
+            logger.warning("Taken for the same data, but modified at other times than before: %s.", times)
 
     def write(self, data: str | None, source: ImageSource) -> None:
-        write_text(self._path, json.dumps({"data": data, "identity": identify_source(source)}, indent=1) + "\n")
-
-
-def _describe_change(before: dict[str, Any], now: dict[str, Any]) -> str | None:
-    """Returns the first difference in words, or None if there is none."""
-    old, new = before.pop("shards", {}), now.pop("shards", {})
-    for url in [*old, *new]:
-        if url not in new:
-            return f"the shard {url} is missing"
-        if url not in old:
-            return f"the shard {url} is new"
-        if old[url] != new[url]:
-            return f"{url} had [rows, bytes, version] {old[url]} and has {new[url]}"
-    names = [name for name in before if before[name] != now.get(name)]
-    return f"{names[0]} was {before[names[0]]!r} and is {now.get(names[0])!r}" if names else None
+        """Writes the record of a run that begins, or continues, with this data."""
+        content = {"data": data, "identity": identify_source(source).to_json()}
+        write_text(self._path, json.dumps(content, indent=1) + "\n")

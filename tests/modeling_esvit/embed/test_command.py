@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs `modeling_esvit.embed` as a command: every format, stops and kills, and what users get wrong."""
 
+import os
 import shutil
 import time
 
@@ -82,6 +83,72 @@ def test_goes_on_where_it_was_stopped(folder, images, by_hand, tmp_path, capsys)
         main(command)
     assert calls == [3, 3, 3, 3, 2]
     check(load_features(output), by_hand)
+
+
+def stop_after(count: int, monkeypatch: pytest.MonkeyPatch, command: list[str]) -> None:
+    """Runs a command that ends after so many batches, as when the power goes."""
+    good, left = Embedder.features, [None] * count
+
+    def stops(embedder, pixels, regions):
+        if not left:
+            raise OSError("the power went")
+        left.pop()
+        return good(embedder, pixels, regions)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Embedder, "features", stops)
+        with pytest.raises(SystemExit, match="the power went"):
+            main(command)
+
+
+def test_a_stopped_call_is_not_continued_over_other_images(folder, images, tmp_path, monkeypatch, caplog):
+    """Each image of the folder is there once, or the change is named: trial 1."""
+    data, output = shutil.copytree(images, tmp_path / "data"), tmp_path / "features.parquet"
+    command = [folder, str(data), "--output", str(output), "--part_size", "3"]
+    stop_after(2, monkeypatch, command)
+    shutil.copy(data / "00.png", data / "a_new.png")
+    (data / "02.png").unlink()
+    with pytest.raises(SystemExit, match=r"another call: .*02.png is missing; .*a_new.png is new\. .*--overwrite"):
+        main(command)
+    main([*command, "--overwrite"])
+    assert "begun anew, since its features are of another call" in caplog.text
+    assert load_features(output).names == sorted(str(path) for path in data.rglob("*.png"))
+    assert {path.name for path in tmp_path.iterdir()} == {"data", output.name}
+
+
+def test_other_times_are_warned_of_and_other_content_is_refused(folder, images, tmp_path, monkeypatch, caplog):
+    data, output = shutil.copytree(images, tmp_path / "data"), tmp_path / "features.npz"
+    command = [folder, str(data), "--output", str(output), "--part_size", "3"]
+    stop_after(2, monkeypatch, command)
+    content = (data / "04.png").read_bytes()
+    (data / "04.png").write_bytes(content[:200] + bytes([content[200] ^ 1]) + content[201:])
+    with pytest.raises(SystemExit, match="04.png has another content"):
+        main(command)
+    (data / "04.png").write_bytes(content)
+    os.utime(data / "04.png", ns=(5, 5))
+    main(command)
+    assert "modified at other times than before: 1 of 11 files, " in caplog.text
+    assert len(load_features(output).names) == 11
+
+
+def test_another_data_set_of_the_same_name_is_refused(folder, images, tmp_path, monkeypatch):
+    rows = {"image": [path.read_bytes() for path in sorted(images.rglob("*.png"))]}
+    dataset = datasets.Dataset.from_dict(rows).cast_column("image", datasets.Image())
+    dataset.save_to_disk(tmp_path / "set")
+    command = [folder, str(tmp_path / "set"), "--output", str(tmp_path / "f.npz"), "--part_size", "3"]
+    stop_after(2, monkeypatch, command)
+    shutil.rmtree(tmp_path / "set")
+    dataset.select([1, 0, *range(2, len(dataset))]).save_to_disk(tmp_path / "set")
+    with pytest.raises(SystemExit, match=r"set\[0\] has another content; .*set\[1\] has another content"):
+        main(command)
+
+
+def test_what_is_not_ours_stays_in_the_folder_of_parts(folder, images, tmp_path):
+    parts = tmp_path / "features.npz.parts"
+    parts.mkdir()
+    (parts / "part-1.safetensors").write_text("mine")
+    main([folder, str(images), "--output", str(tmp_path / "features.npz")])
+    assert [path.name for path in parts.iterdir()] == ["part-1.safetensors"]
 
 
 def test_what_auto_means_here_is_said_and_kept_with_the_parts(folder, images, tmp_path, capsys, monkeypatch):

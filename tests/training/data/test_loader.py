@@ -3,7 +3,9 @@
 """Batches do not depend on workers, processes or where a run begins; unreadable images are replaced and counted."""
 
 import itertools
+import os
 import pickle
+import signal
 from multiprocessing import active_children
 
 import numpy as np
@@ -12,8 +14,10 @@ import torch
 from PIL import Image
 
 from tests.helpers.shard_server import write_parquet
+from training.data import lost_workers
 from training.data.batch_order import BatchOrder, BatchRequest
 from training.data.loader import ViewsDataset, iterate, make_loader
+from training.data.lost_workers import LostWorkerError, report_lost_worker
 from training.data.shard_stream import StreamOptions, open_stream
 from training.data.sources import DataOptionError, FolderSource, shuffle_epoch
 from training.data.unreadable import TooManyUnreadableImagesError
@@ -199,6 +203,35 @@ def test_workers_end_at_once_when_the_batches_are_closed(folder):
     assert len({child.pid for child in active_children()} - others) == 2
     batches.close()
     assert {child.pid for child in active_children()} <= others
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_worker_that_is_killed_or_hangs_is_reported(number, folder, monkeypatch, caplog):
+    monkeypatch.setattr(lost_workers, "REPORT", 0.2)
+    monkeypatch.setattr(lost_workers, "POLL", 0.1)
+    others = set(active_children())
+    loader = make_loader(FolderSource(folder), OPTIONS, BatchOrder(seed=5, batch_size=2, num_epochs=500), num_workers=1)
+    batches = iterate(loader, patience=1)
+    next(batches)
+    [worker] = set(active_children()) - others
+    os.kill(worker.pid, number)
+    message = {
+        signal.SIGKILL: rf"A worker .* was lost: DataLoader worker \(pid.* {worker.pid}.* lower --num_workers",
+        signal.SIGSTOP: rf"made no batch for .* s: worker {worker.pid} is stopped, .*the same command continues",
+    }[number]
+    with pytest.raises(LostWorkerError, match=message), report_lost_worker():
+        list(batches)
+    assert ("worker" in caplog.text) == (number == signal.SIGSTOP)
+    assert not worker.is_alive() and set(active_children()) <= others
+
+
+@pytest.mark.parametrize(
+    "method", ["fork", *(pytest.param(name, marks=pytest.mark.slow) for name in ("spawn", "forkserver"))]
+)
+def test_workers_of_every_kind_give_the_same_batches(source, method):
+    loader = make_loader(source, OPTIONS, BatchOrder(seed=5, batch_size=4), num_workers=1)
+    loader.multiprocessing_context = method
+    assert_equal(list(iterate(loader, patience=60)), batches(source))
 
 
 def break_off(source, seed, epoch):

@@ -19,7 +19,7 @@ def test_other_data_are_refused_once_there_is_a_checkpoint(tmp_path):
     record = DataRecord(str(run))
     record.check(FolderSource(three))
     assert record.commit("photos") is None
-    with pytest.raises(ResumeError, match="begun with other data: images was 3 and is 4.*delete .*data.json"):
+    with pytest.raises(ResumeError, match="begun with other data: 03.png is new. Bring .*delete .*data.json"):
         DataRecord(str(run)).check(FolderSource(four))
     (run / "data.json").write_text("{")
     with pytest.raises(ResumeError, match="data.json, which records .*, is damaged .JSONDecodeError"):

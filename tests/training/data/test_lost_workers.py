@@ -1,0 +1,31 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Errors of torch that are not about workers pass as they are; see `test_loader.py` for workers that are lost."""
+
+import pytest
+
+from training.data.lost_workers import LostWorkerError, WorkerWatch, describe_workers, report_lost_worker
+
+
+def test_other_errors_pass():
+    for error in (RuntimeError("CUDA error"), ValueError("DataLoader worker (pid 1)")):
+        with pytest.raises(type(error)) as raised, report_lost_worker():
+            raise error
+        assert raised.value is error and not isinstance(raised.value, LostWorkerError)
+
+
+def test_other_errors_of_a_loader_are_not_waited_for():
+    def fail():
+        yield 1
+        raise RuntimeError("the image is upside down")
+
+    batches = fail()
+    with WorkerWatch([], patience=0) as watch:
+        assert watch.wait_for_batch(batches) == 1
+        with pytest.raises(RuntimeError, match="upside down"):
+            watch.wait_for_batch(batches)
+
+
+def test_the_free_memory_is_part_of_the_report(monkeypatch, tmp_path):
+    monkeypatch.setattr("training.data.shared_memory.PLACE", tmp_path)
+    assert describe_workers([]).endswith(" MB free")

@@ -1,0 +1,87 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks that the batches that workers send fit into the memory through which processes share them.
+
+Linux has it in /dev/shm, and a container 64 MB of it unless told otherwise. A worker that finds no room there does not
+fail: its batch is lost, and the run would wait for it for ever.
+"""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from training.options.errors import OptionError
+from training.views.draw import ViewOptions
+
+
+PLACE = Path("/dev/shm")
+AHEAD = 2  # batches that each worker makes ahead
+MEGABYTE = 1e6
+
+
+@dataclass(frozen=True)
+class SharedMemory:
+    """Counts what the loaders of this machine's processes put into the shared memory at a time.
+
+    Attributes:
+        batch: Bytes of a batch.
+        workers: Those of each process.
+        held: Batches that a process holds while it takes a step.
+        processes: Processes of the run on this machine.
+    """
+
+    batch: int
+    workers: int
+    held: int
+    processes: int
+
+    @property
+    def needed(self) -> int:
+        return self.batch * (AHEAD * self.workers + self.held) * self.processes if self.workers else 0
+
+    def count_workers(self, free: int) -> int:
+        """Returns how many workers a process can have in `free` bytes."""
+        return max((free // (self.batch * self.processes) - self.held) // AHEAD, 0)
+
+    def describe(self) -> str:
+        return (
+            f"{self.batch / MEGABYTE:.1f} MB a batch x ({AHEAD} for each of {self.workers} workers + {self.held} of a "
+            f"step) x {self.processes} processes = {self.needed / MEGABYTE:.0f} MB"
+        )
+
+
+def count_shared_memory(
+    views: ViewOptions, batch_size: int, workers: int, *, held: int, bytes_per_value: int
+) -> SharedMemory:
+    """Counts what batches of so many images take, with all crops of each."""
+    values = sum(len(group) * 3 * group[0].size[0] * group[0].size[1] for group in views.groups)
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    return SharedMemory(values * batch_size * bytes_per_value, workers, held, processes)
+
+
+def find_free_memory() -> int | None:
+    """Returns the free bytes of the shared memory; None where it has no limit of its own."""
+    return shutil.disk_usage(PLACE).free if PLACE.is_dir() else None
+
+
+def describe_free_memory() -> list[str]:
+    """Returns a phrase on the free shared memory, if it has a limit of its own."""
+    free = find_free_memory()
+    return [] if free is None else [f"{PLACE} has {free / MEGABYTE:.0f} MB free"]
+
+
+def check_shared_memory(memory: SharedMemory) -> None:
+    """Checks that there is room for the batches.
+
+    Raises:
+        OptionError: there is not; the message says how much is needed, and what to do.
+    """
+    free = find_free_memory()
+    if free is None or memory.needed <= free:
+        return
+    raise OptionError(
+        f"{PLACE}, through which workers send their batches, has {free / MEGABYTE:.0f} MB free, and they need up to "
+        f"{memory.describe()}; the run would hang. Use --num_workers {memory.count_workers(free)}, or give the "
+        f"container more: docker run --shm-size={memory.needed // 10**9 + 1}g, or --ipc=host."
+    )
