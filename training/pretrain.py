@@ -27,6 +27,7 @@ from modeling_esvit import losses
 from modeling_esvit.losses import CenterUpdate, EsViTLoss, make_crop_layout
 from modeling_esvit.model_outputs import EsViTForPreTrainingOutput
 from training.data.loader import Batch
+from training.data.lost_workers import report_lost_worker
 from training.learning.networks import STATIC, choose_loss_method, is_compiled, prepare_networks
 from training.learning.optimizer import (
     apply_gradients,
@@ -42,6 +43,7 @@ from training.monitoring.monitor import StepOutcome
 from training.monitoring.out_of_memory import advise_on_memory
 from training.monitoring.region_matches import count_matches
 from training.options.pretrain_options import PretrainOptions, make_options, read_options
+from training.options.system import check_system
 from training.run.checks import CheckedRun, check_run
 from training.run.dry_run import dry_run
 from training.run.last_words import exit_as_one
@@ -239,7 +241,8 @@ def start(options: PretrainOptions) -> PretrainResult | None:
     Raises:
         EsViTError: See `Pretraining`; also when the memory is not enough, or another process is lost.
     """
-    with report_lost_process(), advise_on_memory(options):
+    check_system()
+    with report_lost_process(), report_lost_worker(), advise_on_memory(options):
         if options.dry_run:
             dry_run(options, lambda checked: Pretraining(options, checked).train_step)
             return None

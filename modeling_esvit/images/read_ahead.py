@@ -99,7 +99,8 @@ def _forget() -> None:
     _readers = Readers()
 
 
-os.register_at_fork(after_in_child=_forget)
+if hasattr(os, "register_at_fork"):  # Windows has no forks
+    os.register_at_fork(after_in_child=_forget)
 
 
 @contextmanager

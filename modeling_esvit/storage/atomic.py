@@ -16,6 +16,7 @@ from modeling_esvit.storage.manifest import check_own, mark_unfinished, remove_f
 
 
 PARTIAL = ".partial"
+OPENS_FOLDERS = hasattr(os, "O_DIRECTORY")  # Windows does not, and forces to the disk what is open for writing alone
 
 
 @contextmanager
@@ -94,8 +95,10 @@ def replace_link(link: Path, folder: Path) -> None:
 
 
 def force_to_disk(path: Path) -> None:
-    """Waits until the disk has the content of a file, or the names in a folder."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Waits until the disk has the content of a file, or the names in a folder, which Windows does by itself."""
+    if path.is_dir() and not OPENS_FOLDERS:
+        return
+    descriptor = os.open(path, os.O_RDONLY if OPENS_FOLDERS else os.O_RDWR)
     try:
         os.fsync(descriptor)
     finally:

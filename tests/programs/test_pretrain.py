@@ -33,7 +33,7 @@ from training.features.extraction import UnlabelledDataError
 from training.learning.precision import PrecisionError
 from training.options.errors import OptionError
 from training.options.pretrain_options import parse_options, save_options
-from training.pretrain import Pretraining, main
+from training.pretrain import Pretraining, main, start
 from training.state.checkpoints import ResumeError
 
 
@@ -144,6 +144,36 @@ def test_another_run_is_not_continued(labelled_images, tmp_path):
         ResumeError, match=r"momentum_teacher was 0\.996 and is 0\.9\. Give the same values, or another"
     ):
         train(tiny_options(labelled_images, tmp_path, momentum_teacher=0.9))
+
+
+def test_a_run_is_lengthened_by_more_epochs(labelled_images, tmp_path, capsys):
+    """From the checkpoint on, schedules are those of a run of the new length."""
+    train(tiny_options(labelled_images, tmp_path / "long", epochs=4))
+    train(tiny_options(labelled_images, tmp_path / "run"))
+    capsys.readouterr()
+    train(tiny_options(labelled_images, tmp_path / "run", epochs=4))
+    shown = capsys.readouterr().out
+    assert "Epochs were 2 and are 4: from step 6 on all schedules are those of a run of 4 epochs" in shown
+    long, lengthened = (read_log(tmp_path / name) for name in ("long", "run"))
+    for name in ("lr", "weight_decay", "momentum_teacher", "teacher_temp"):
+        expected = {record["step"]: record[name] for record in long if name in record}
+        found = {record["step"]: record[name] for record in lengthened if name in record}
+        assert {step: found[step] for step in range(7, 13)} == {step: expected[step] for step in range(7, 13)}
+        assert name == "teacher_temp" or found[6] != expected[6]
+    with pytest.raises(ResumeError, match="epochs was 4 and is 2. .* with --init_from .*--max_steps ends it sooner"):
+        train(tiny_options(labelled_images, tmp_path / "run"))
+
+
+@pytest.mark.parametrize("when", ["run", "dry_run"])
+def test_a_run_is_not_continued_on_other_images(labelled_images, tmp_path, when):
+    """Also not on images of the same names and sizes."""
+    data = shutil.copytree(labelled_images, tmp_path / "data")
+    train(tiny_options(data, tmp_path / "run", max_steps=1))
+    for path in data.rglob("*.png"):
+        content = path.read_bytes()
+        path.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+    with pytest.raises(ResumeError, match="begun with other data: .*.png has another content; .* and 23 more changes"):
+        start(tiny_options(data, tmp_path / "run", dry_run=when == "dry_run"))
 
 
 def test_partial_checkpoints_are_ignored_and_named(labelled_images, finished, tmp_path, caplog):

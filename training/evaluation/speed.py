@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 from torch import nn
 from transformers import AutoConfig, AutoModel
@@ -172,7 +173,9 @@ def time_forward_passes(model: nn.Module, images: torch.Tensor, options: Through
 
 def read_peak_memory() -> int:
     """Returns the largest resident set of this process so far, in bytes."""
-    import resource
-
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows
+        return psutil.Process().memory_info().peak_wset
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 1024

@@ -3,6 +3,7 @@
 """Builds the parts of a run from its options: accelerator, student, teacher and optimizer, crops and loader."""
 
 import copy
+import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +31,7 @@ from modeling_esvit.images.precision import has_native_bfloat16
 from modeling_esvit.tokens import EsViTDropPath
 from training.data.batch_order import BatchOrder
 from training.data.loader import Batch, make_loader
+from training.data.shared_memory import SharedMemory, count_shared_memory
 from training.data.sources import ImageSource
 from training.data.workers import count_workers
 from training.learning.backbones import (
@@ -53,6 +55,12 @@ class ShardingError(EsViTError, ValueError):
     """Raised when Accelerate is configured to split the model over processes."""
 
 
+class DynamoError(EsViTError, ValueError):
+    """Raised when Accelerate is configured to compile the model."""
+
+
+# The variable by which `accelerate launch` names a compiler, "no" if there is none.
+DYNAMO = "ACCELERATE_DYNAMO_BACKEND"
 # Variables that `accelerate launch` sets for it. On a CPU Accelerate itself silently ignores them.
 SHARDING = {
     "ACCELERATE_USE_FSDP": "FSDP",
@@ -80,13 +88,26 @@ def refuse_sharding() -> None:
             )
 
 
+def refuse_dynamo() -> None:
+    """Raises a DynamoError if Accelerate is configured to compile the model."""
+    backend = os.environ.get(DYNAMO, "no")
+    if backend.lower() != "no":
+        raise DynamoError(
+            f"Accelerate is configured to compile models with the dynamo backend {backend} ({DYNAMO} is set), but it "
+            "would compile the student alone, and its checkpoints would not be those of other runs. Answer no to it in "
+            "`accelerate config`, or leave out --dynamo_backend. To compile, use --compile on."
+        )
+
+
 def build_accelerator(options: PretrainOptions) -> Accelerator:
     """Builds the accelerator from options that `check_precision` and `check_trackers` have accepted.
 
     Raises:
         ShardingError: FSDP, DeepSpeed or the like is configured.
+        DynamoError: A compiler is configured.
     """
     refuse_sharding()
+    refuse_dynamo()
     # Accelerate keeps the precision of a process's first run for all later ones, as in a notebook, and has no public
     # way to forget it: transformers' Trainer calls the same method.
     AcceleratorState._reset_state()
@@ -257,6 +278,17 @@ def augments_on_device(options: PretrainOptions, device: torch.device) -> bool:
     if options.augment_on != "auto":
         return options.augment_on == "device"
     return options.augmentation != "deit" and device.type != "cpu"
+
+
+def count_loader_memory(options: PretrainOptions, device: torch.device) -> SharedMemory:
+    """Counts what the loaders of this machine put into its shared memory."""
+    return count_shared_memory(
+        make_view_options(options),
+        options.batch_size,
+        count_workers(options.num_workers),
+        held=options.gradient_accumulation_steps,
+        bytes_per_value=1 if augments_on_device(options, device) else 4,
+    )
 
 
 def build_loader(

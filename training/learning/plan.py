@@ -94,6 +94,17 @@ def make_plan(options: PretrainOptions, num_images: int, world_size: int, lanes:
     )
 
 
+def describe_length(plan: Plan, before: int, step: int) -> str:
+    """Says what changes from `step` on if a run of `before` epochs has become longer; else returns nothing."""
+    epochs = plan.num_steps // plan.steps_per_epoch
+    if epochs == before:
+        return ""
+    return (
+        f"Epochs were {before} and are {epochs}: from step {step} on all schedules are those of a run of {epochs} "
+        f"epochs from its beginning, and the learning rate is {plan.lr[step]:.3g} there."
+    )
+
+
 def describe_plan(options: PretrainOptions, plan: Plan) -> list[str]:
     """Returns the derived values as lines, each with its formula."""
     crops = 2 + sum(options.local_crops_numbers)

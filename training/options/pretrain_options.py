@@ -169,14 +169,17 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
     def differences(self, other: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
         """Returns the options that change the result and differ from those of a saved run: name -> (there, here).
 
-        What shares the images of a step among batches is none of them; nor does an option differ that the saved run did
-        not have yet, if it has its default.
+        What shares the images of a step among batches is none of them, nor are more epochs, which lengthen a run. Nor
+        does an option differ that the saved run did not have yet, if it has its default.
         """
         before = asdict(PretrainOptions()) | other
         return {
             name: (before[name], value)
             for name, value in asdict(self).items()
-            if name not in FREE_TO_CHANGE and name not in SHARES_OF_A_STEP and before[name] != value
+            if name not in FREE_TO_CHANGE
+            and name not in SHARES_OF_A_STEP
+            and before[name] != value
+            and not (name == "epochs" and value > before[name])
         }
 
 

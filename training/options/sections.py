@@ -264,7 +264,8 @@ class RunSection:
         default=20, metadata={"help": "Steps in a row without a finite loss and gradient, after which the run stops."}
     )
     process_timeout: float = field(
-        default=30, metadata={"help": "Minutes that a process waits for the others before the run ends."}
+        default=30,
+        metadata={"help": "Minutes that a process waits for the others, or for its workers, before the run ends."},
     )
     gradient_checkpointing: bool = field(default=False, metadata={"help": "Recompute blocks in the backward pass."})
     compile: Literal["auto", "on", "off", "true", "false", "True", "False"] = field(

@@ -23,6 +23,7 @@ from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import describe_preprocessing
 from training.data.named_data import split_train_and_test
 from training.data.shard_stream import ShardStream, StreamOptions
+from training.data.shared_memory import check_shared_memory, describe_free_memory
 from training.data.sources import ImageSource, open_source
 from training.data.workers import count_cores, count_workers
 from training.evaluation.knn import TEMPERATURE, check_knn_options
@@ -32,6 +33,7 @@ from training.learning.networks import (
     build_accelerator,
     build_config,
     build_networks,
+    count_loader_memory,
     make_view_options,
 )
 from training.learning.plan import Plan, describe_plan, make_plan
@@ -42,7 +44,7 @@ from training.options.errors import OptionError, SharedError
 from training.options.pretrain_options import PretrainOptions
 from training.state.checkpoints import Checkpoints, Progress, share_step
 from training.state.data_record import DataRecord
-from training.state.files import UnwritableCheckpointError, report_write_errors
+from training.state.files import UnwritableCheckpointError, on_main, report_write_errors
 
 
 SPARE_CHECKPOINTS = 2  # that exist for a while beside those that are kept: the one being written, and `best`
@@ -165,6 +167,8 @@ def examine_run(options: PretrainOptions) -> Examination:
         examined.source = open_training_data(options)
     find_start(examined)
     with problems.collect():
+        check_loader_memory(examined)
+    with problems.collect():
         examined.knn_data = open_knn_data(options, problems)
     return examined
 
@@ -183,9 +187,22 @@ def find_start(examined: Examination) -> None:
     if examined.found is not None and examined.plan is not None:
         with problems.collect():
             checkpoints.check(*examined.found, examined.options, examined.plan.steps_per_epoch)
+    if examined.found is not None and all(gather_object([examined.source is not None])):
+        with problems.collect():
+            on_main(examined.accelerator, lambda: DataRecord(options.output_dir).check(examined.source))
     if options.init_from is not None and examined.found is None:
         with problems.collect():
             check_origin(find_origin(options.init_from), build_config(options))
+
+
+def check_loader_memory(examined: Examination) -> None:
+    """Checks that the batches of the workers fit into the shared memory.
+
+    Raises:
+        OptionError: They do not.
+    """
+    if examined.plan is not None:
+        check_shared_memory(count_loader_memory(examined.options, examined.accelerator.device))
 
 
 def make_plan_to_continue(examined: Examination) -> None:
@@ -243,6 +260,9 @@ def describe_run(run: CheckedRun | Examination, parameters: int) -> str:
     lines.append(
         f"workers          = {workers} that decode for each process, whose share of the machine is {cores} cores"
     )
+    if plan is not None and workers:
+        needed = count_loader_memory(options, device).describe()
+        lines.append(f"shared memory    = {'; '.join([needed, *describe_free_memory()])}")
     return "\n".join(lines)
 
 

@@ -15,6 +15,7 @@ from dataclasses import fields, replace
 import psutil
 import torch
 
+from training.learning.plan import describe_length
 from training.options.errors import OptionError
 from training.options.pretrain_options import PretrainOptions
 from training.options.sections import SECTIONS
@@ -47,6 +48,10 @@ def dry_run(options: PretrainOptions, build: Callable[[CheckedRun], TakeStep]) -
     assert loader is not None
     accelerator.print("\n".join(try_steps(complete(examined), loader, build)))
     accelerator.print(f"tried            = in {time.perf_counter() - started:.0f} s")
+    if examined.found and examined.plan:
+        progress = examined.found[1]
+        if length := describe_length(examined.plan, progress.options["epochs"], progress.step):
+            accelerator.print(length)
     begin = f"continue from {examined.found[0]}" if examined.found else "begin"
     accelerator.print(f"Nothing stands in its way: without --dry_run the run would {begin}.")
     accelerator.end_training()

@@ -22,6 +22,7 @@ from training.data.workers import count_workers
 from training.evaluation.knn import evaluate_knn
 from training.learning.init_from import initialise
 from training.learning.networks import Networks, build_loader
+from training.learning.plan import describe_length
 from training.learning.running_statistics import list_batch_norms
 from training.monitoring.collapse import CollapseWatch
 from training.monitoring.monitor import Monitor, StepOutcome
@@ -123,11 +124,14 @@ class Session(AbstractContextManager):
         if found is None:
             return self.plan.first_step, None
         folder, progress = found
-        self.data_record.check(self.source)
         self.checkpoints.load(folder, progress, *self.state())
         self.accelerator.print(f"Continuing from {folder}.")
-        if change := self.describe_other_shares(progress):
-            self.accelerator.print(change)
+        for change in (
+            self.describe_other_shares(progress),
+            describe_length(self.plan, progress.options["epochs"], progress.step),
+        ):
+            if change:
+                self.accelerator.print(change)
         return progress.step, folder
 
     def describe_other_shares(self, progress: Progress) -> str:
@@ -196,7 +200,8 @@ class Session(AbstractContextManager):
 
     def load_batches(self, step: int) -> Iterator[Batch]:
         """Yields what this process sees from `step` on: `gradient_accumulation_steps` batches a step."""
-        return iterate(build_loader(self.options, self.source, self.plan, self.accelerator, step))
+        loader = build_loader(self.options, self.source, self.plan, self.accelerator, step)
+        return iterate(loader, 60 * self.options.process_timeout)
 
     def group_steps(self, batches: Iterator[Batch]) -> Iterator[tuple[int, list[Batch]]]:
         """Yields each step, counted from 0, with its batches, and counts their unreadable images."""

@@ -66,7 +66,8 @@ def measure_loader(
     """
     workers = count_workers(options.num_workers)
     started = time.perf_counter()
-    with closing(iterate(build_loader(options, source, plan, accelerator, step))) as batches:
+    loader = build_loader(options, source, plan, accelerator, step)
+    with closing(iterate(loader, 60 * options.process_timeout)) as batches:
         first = next(batches)
         first_seconds = time.perf_counter() - started
         sum(1 for _ in itertools.islice(batches, max(workers - 1, 0)))

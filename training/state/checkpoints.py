@@ -235,7 +235,9 @@ class Checkpoints:
             changed.append(f"steps per epoch were {progress.steps_per_epoch} and are {steps_per_epoch} (the data?)")
         if changed:
             raise ResumeError(
-                f"{folder} belongs to another run: {'; '.join(changed)}. Give the same values, or another output_dir."
+                f"{folder} belongs to another run: {'; '.join(changed)}. Give the same values, or another output_dir, "
+                f"with --init_from {self.root.parent} to start there from the weights of this run. More epochs would "
+                "lengthen it, and --max_steps ends it sooner."
             )
 
     def load(

@@ -7,7 +7,6 @@ that is gone.
 """
 
 import errno
-import fcntl
 import json
 import logging
 import os
@@ -65,6 +64,8 @@ class FolderLock:
         Raises:
             FolderInUseError: Another process has it; the message names that process.
         """
+        import fcntl  # which Windows lacks: see `training.options.system`
+
         self.file = self.path.open("a+")
         try:
             fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -21,7 +21,8 @@ import torch
 
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command, started again, continues the run
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+# Windows, where no run trains but models are published, lacks the second and the third.
+SIGNALS = tuple(each for each in signal.Signals if each.name in ("SIGTERM", "SIGUSR1", "SIGUSR2"))
 
 Handlers = dict[signal.Signals, Any]
 

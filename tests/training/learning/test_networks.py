@@ -11,7 +11,15 @@ from tests.helpers.commands import run_program, torchrun
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_runs import HEADS, NETWORK, tiny, write_images
 from training.learning import networks
-from training.learning.networks import SHARDING, ShardingError, build_accelerator, build_networks, is_compiled
+from training.learning.networks import (
+    DYNAMO,
+    SHARDING,
+    DynamoError,
+    ShardingError,
+    build_accelerator,
+    build_networks,
+    is_compiled,
+)
 from training.options.pretrain_options import parse_options
 
 
@@ -22,7 +30,23 @@ def test_sharding_is_refused(variable, monkeypatch):
         build_accelerator(parse_options(["--tracker", "none", "--mixed_precision", "no"]))
 
 
+def test_a_compiler_of_accelerate_is_refused(monkeypatch):
+    monkeypatch.setenv(DYNAMO, "INDUCTOR")
+    with pytest.raises(DynamoError, match=f"dynamo backend INDUCTOR .{DYNAMO} is set.*To compile, use --compile on"):
+        build_accelerator(parse_options(["--tracker", "none", "--mixed_precision", "no"]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["inductor", "no"])
+def test_a_launch_with_a_compiler_ends_with_the_message(tmp_path, backend):
+    launch = ["accelerate", "launch", "--dynamo_backend", backend, "--num_processes", "1", "--cpu"]
+    arguments = tiny(write_images(tmp_path / "images"), tmp_path / "run", "--max_steps 1")
+    done = run_program([*launch, "training/pretrain.py", *arguments], code=int(backend != "no"))
+    assert ("error: Accelerate is configured to compile models" in done.stderr) == (backend != "no")
+
+
 def test_what_is_switched_off_is_not(monkeypatch):
+    monkeypatch.setenv(DYNAMO, "NO")
     for variable in SHARDING:
         monkeypatch.setenv(variable, "false")
     assert build_accelerator(parse_options(["--tracker", "none", "--mixed_precision", "no"])).num_processes == 1
