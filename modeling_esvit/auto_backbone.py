@@ -83,12 +83,18 @@ class EsViTAutoEncoder(nn.Module):
         self.norm = nn.Identity()
         self.stage = EsViTAutoStage()
         self.layer = EsViTAutoLayer()
-        # By name, not by the search through all modules: the backbone has its own hooks, and a second set of them
-        # would give each of its hidden states twice, and from these the wrong maps.
-        install_output_capuring_hook(self.stage, "hidden_states", 0)
-        install_output_capuring_hook(self.layer, "attentions", 1)
+        self.install_hooks()
         self.description = describe_backbone(config.backbone_config)
         self.freeze()
+
+    def install_hooks(self) -> None:
+        """Installs the hooks that record hidden states and attentions.
+
+        They are installed by name, not by the search through all modules: the backbone has its own hooks, and a second
+        set of them would give each of its hidden states twice, and from these the wrong maps.
+        """
+        install_output_capuring_hook(self.stage, "hidden_states", 0)
+        install_output_capuring_hook(self.layer, "attentions", 1)
 
     @property
     def supports_gradient_checkpointing(self) -> bool:
@@ -103,7 +109,7 @@ class EsViTAutoEncoder(nn.Module):
         Raises:
             EsViTInputError: it does not.
         """
-        if torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():
             return
         try:
             compute_last_map(self.description, height, width)

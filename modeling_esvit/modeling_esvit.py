@@ -6,8 +6,10 @@ They are those of Li et al., "Efficient Self-supervised Vision Transformers for 
 arXiv 2106.09785).
 """
 
+import copy
 import json
 import math
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from transformers.initialization import no_init_weights
 from transformers.modeling_outputs import BackboneOutput
 from transformers.modeling_utils import PreTrainedModel
 from transformers.processing_utils import Unpack
-from transformers.utils import TransformersKwargs, cached_file
+from transformers.utils import TransformersKwargs, cached_file, output_capturing
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import (
     OutputRecorder,
@@ -147,6 +149,22 @@ class EsViTPreTrainedModel(PreTrainedModel):
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
 
 
+def copy_without_hooks(module: Any, copies: dict[int, Any]) -> Any:
+    """Returns a module of the same parameters, all the way down, without the hooks that record outputs.
+
+    copies: those made so far, so that a module that is there twice stays one.
+    """
+    if module is None or id(module) in copies:
+        return copies.get(id(module))
+    copies[id(module)] = copied = copy.copy(module)
+    copied._modules = {name: copy_without_hooks(each, copies) for name, each in module._modules.items()}
+    hooks = [(key, hook) for key, hook in module._forward_hooks.items() if hook.__module__ != output_capturing.__name__]
+    copied._forward_hooks = OrderedDict(hooks)
+    if isinstance(module, PreTrainedModel):
+        copied._output_capturing_hooks_installed = False
+    return copied
+
+
 class EsViTModel(EsViTPreTrainedModel):
     """Computes regions, and their mean as the view feature."""
 
@@ -168,6 +186,21 @@ class EsViTModel(EsViTPreTrainedModel):
         # Installed at once: a first installation inside a compiled forward would break its graph.
         self._output_capturing_hooks_installed = isinstance(self.encoder, EsViTAutoEncoder)  # by itself
         maybe_install_capturing_hooks(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns what pickle and `torch.save(model)` store: all but the hooks of transformers, which are no objects
+        that can be stored.
+        """
+        modules = {name: copy_without_hooks(each, {}) for name, each in self._modules.items()}
+        return super().__getstate__() | {"_modules": modules}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if isinstance(self.encoder, EsViTAutoEncoder):
+            self.encoder.install_hooks()
+        else:
+            self._output_capturing_hooks_installed = False
+            maybe_install_capturing_hooks(self)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.encoder.input_embedding()

@@ -221,8 +221,12 @@ class ToTokens(Gather):
 
 
 def is_gathered(rows: torch.Tensor) -> bool:
-    """Returns whether one gather moves these rows; a tensor of another class (a fake one) has no values to move."""
-    return rows.device.type == "cpu" and type(rows) is torch.Tensor and not torch.compiler.is_compiling()
+    """Returns whether one gather moves these rows; a tensor of another class (a fake one) has no values to move.
+
+    Under `torch.jit.trace` sizes are tensors, from which no indices are made.
+    """
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return rows.device.type == "cpu" and type(rows) is torch.Tensor and not traced
 
 
 def to_windows(rows: torch.Tensor, grids: list[Grid], window: int, shift: int, heads: int) -> torch.Tensor:
