@@ -88,9 +88,9 @@ class EsViTAutoEncoder(nn.Module):
         self.freeze()
 
     def install_hooks(self) -> None:
-        """Installs the hooks that record hidden states and attentions.
+        """Registers the hooks that record hidden states and attentions.
 
-        They are installed by name, not by the search through all modules: the backbone has its own hooks, and a second
+        They are registered by name, not by the search through all modules: the backbone has its own hooks, and a second
         set of them would give each of its hidden states twice, and from these the wrong maps.
         """
         install_output_capuring_hook(self.stage, "hidden_states", 0)

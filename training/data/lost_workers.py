@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Notices workers of a loader that are killed or hang, and says so instead of waiting for them for ever."""
+"""Reports workers of a loader that are killed or hang, instead of waiting for them for ever."""
 
 import logging
 import time
@@ -110,7 +110,7 @@ def find_status(worker: BaseProcess) -> str:
 
 
 def end_workers(workers: Collection[BaseProcess]) -> None:
-    """Kills workers that still live, also those that do not answer a signal, such as stopped ones."""
+    """Ends workers that still live, also those that do not answer a signal, such as stopped ones."""
     for worker in workers:
         with suppress(RuntimeError):  # torch's note of the death, which it raises wherever the program is
             if worker.is_alive():

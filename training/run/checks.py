@@ -187,9 +187,11 @@ def find_start(examined: Examination) -> None:
     if examined.found is not None and examined.plan is not None:
         with problems.collect():
             checkpoints.check(*examined.found, examined.options, examined.plan.steps_per_epoch)
-    if examined.found is not None and all(gather_object([examined.source is not None])):
+    source = examined.source
+    if examined.found is not None and all(gather_object([source is not None])):
+        assert source is not None
         with problems.collect():
-            on_main(examined.accelerator, lambda: DataRecord(options.output_dir).check(examined.source))
+            on_main(examined.accelerator, lambda: DataRecord(options.output_dir).check(source))
     if options.init_from is not None and examined.found is None:
         with problems.collect():
             check_origin(find_origin(options.init_from), build_config(options))

@@ -25,7 +25,10 @@ class DataRecord:
     def __init__(self, output_dir: str) -> None:
         self._path = Path(output_dir) / "data.json"
         begun = self._path.is_file() and (self._path.parent / "checkpoints" / "last").exists()
-        self._data, self._found = self._read() if begun else (None, None)
+        self._data: str | None = None
+        self._found: Identity | None = None
+        if begun:
+            self._data, self._found = self._read()
 
     def _read(self) -> tuple[str | None, Identity]:
         try:
