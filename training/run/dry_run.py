@@ -19,7 +19,15 @@ from training.learning.plan import describe_length
 from training.options.errors import OptionError
 from training.options.pretrain_options import PretrainOptions
 from training.options.sections import SECTIONS
-from training.run.checks import CheckedRun, Examination, complete, describe_run, examine_run, label_images
+from training.run.checks import (
+    CheckedRun,
+    Examination,
+    check_loader_memory,
+    complete,
+    describe_run,
+    examine_run,
+    label_images,
+)
 from training.run.estimate import Estimate, estimate
 from training.run.trial import LoaderSpeed, TakeStep, describe_trial, measure_loader, time_steps
 
@@ -127,11 +135,16 @@ def find_memory(device: torch.device) -> int:
 
 
 def try_data(examined: Examination) -> LoaderSpeed | None:
-    """Measures the loader, decodes the first image of each labelled source, and prints a line on them."""
+    """Measures the loader, decodes the first image of each labelled source, and prints a line on them.
+
+    Raises:
+        OptionError: The batches of the workers do not fit into the shared memory.
+    """
     source, plan, options = examined.source, examined.plan, examined.options
     if source is None or plan is None:
         examined.accelerator.print("data             = not tried")
         return None
+    check_loader_memory(examined)  # else the workers' batches would be lost, and waited for
     step = find_step(examined)
     loader = measure_loader(options, source, plan, examined.accelerator, step if step < plan.num_steps else 0)
     for labelled in examined.knn_data or []:
