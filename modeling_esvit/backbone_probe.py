@@ -191,8 +191,8 @@ def compute_last_map(text: str, height: int, width: int) -> tuple[int, int, int]
 
 
 @functools.lru_cache(maxsize=64)
-def find_unused_parameters(text: str) -> tuple[str, ...]:
-    """Returns the names of parameters that the last map does not depend on, such as a classifier's norm.
+def trace_parameters(text: str) -> tuple[str, ...]:
+    """Returns the names of the parameters that the last map depends on, in the order in which a forward pass uses them.
 
     Raises:
         EsViTBackboneError: see [`compute_last_map`].
@@ -201,11 +201,28 @@ def find_unused_parameters(text: str) -> tuple[str, ...]:
     height, width = find_built_size(model.config) or (224, 224)
     compute_last_map(text, height, width)
     images = torch.empty(1, getattr(model.config, "num_channels", 3), height, width, device="meta")
+    met: list[str] = []  # gradients arrive in the reverse of that order
+    hooks = [
+        parameter.register_post_accumulate_grad_hook(lambda _, name=name: met.append(name))
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad
+    ]
     with torch.enable_grad():
         model(images).feature_maps[-1].sum().backward()
-    unused = tuple(name for name, parameter in model.named_parameters() if parameter.grad is None)
+    for hook in hooks:
+        hook.remove()
     model.zero_grad()
-    return unused
+    return tuple(reversed(met))
+
+
+def find_unused_parameters(text: str) -> list[str]:
+    """Returns the names of parameters that the last map does not depend on, such as a classifier's norm.
+
+    Raises:
+        EsViTBackboneError: see [`compute_last_map`].
+    """
+    used = set(trace_parameters(text))
+    return [name for name, _ in build_on_meta(text).named_parameters() if name not in used]
 
 
 def find_built_size(config: PreTrainedConfig) -> tuple[int, int] | None:

@@ -33,11 +33,12 @@ from training.learning.optimizer import (
     apply_gradients,
     clip_gradients,
     flag_non_finite,
+    freeze_backbone,
     freeze_last_layer,
     set_schedules,
     update_teacher,
 )
-from training.learning.running_statistics import RunningStatistics
+from training.learning.running_statistics import RunningStatistics, list_batch_norms
 from training.monitoring.lost_process import report_lost_process
 from training.monitoring.monitor import StepOutcome
 from training.monitoring.out_of_memory import advise_on_memory
@@ -105,6 +106,7 @@ class Pretraining:
         epoch = self.plan.epoch(step)
         set_schedules(self.optimizer, self.plan.lr[step], self.plan.weight_decay[step])
         self.switch_attention_mode(epoch)
+        self.switch_statistics(epoch)
         self.running_statistics.keep()
         center_updates = self.begin_center_updates()
         measures_matches = (step + 1) % self.options.log_every == 0
@@ -201,7 +203,7 @@ class Pretraining:
         return {task: CenterUpdate(center, momentum) for task, center in centers.items() if center is not None}
 
     def prepare_gradients(self, epoch: int) -> torch.Tensor:
-        """Clips the gradient of each parameter by itself, as DINO does, and freezes the prototypes in the first epochs.
+        """Clips the gradient of each parameter by itself, as DINO does, and freezes parts in the first epochs.
 
         Returns the norms before clipping.
         """
@@ -210,7 +212,19 @@ class Pretraining:
         norms = clip_gradients(self.student.parameters(), self.options.clip_grad)
         if epoch < self.options.freeze_last_layer:
             freeze_last_layer(self.student)
+        if epoch < self.options.freeze_backbone_epochs:
+            freeze_backbone(self.student)
         return norms
+
+    def switch_statistics(self, epoch: int) -> None:
+        """Lets the BatchNorms of a frozen backbone normalise by their running statistics, and leave these as they are.
+
+        Otherwise they would move away from the weights, which cannot follow.
+        """
+        if self.options.freeze_backbone_epochs:
+            for network in (self.student, self.teacher):
+                for norm in list_batch_norms(network.esvit):
+                    norm.train(epoch >= self.options.freeze_backbone_epochs)
 
     def switch_attention_mode(self, epoch: int) -> None:
         """Lets the sparse attention of a ViL see all chunks, instead of random ones, towards the end of the run."""

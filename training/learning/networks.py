@@ -226,7 +226,7 @@ def prepare_networks(options: PretrainOptions, accelerator: Accelerator) -> Netw
         join_batches(student)
         join_batches(teacher)
     teacher.to(accelerator.device)
-    optimizer = torch.optim.AdamW(group_parameters(student), lr=0.0, fused=True)
+    optimizer = torch.optim.AdamW(group_parameters(student, options.layer_decay), lr=0.0, fused=True)
     if is_compiled(options, accelerator.device):
         for network in (student, teacher):
             network.compile(**STATIC)

@@ -1,37 +1,53 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Updates parameters: weight decay groups, clipping, the frozen last layer, AdamW, and the teacher's moving average.
+"""Updates parameters: groups, clipping, frozen parts, AdamW, and the teacher's moving average.
 
 It computes what the original does (microsoft/esvit, MIT), with foreach kernels, and reads nothing on the host. Unlike
 the original, a step whose loss or gradient is not finite changes nothing, the teacher included.
 """
 
+import itertools
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.sgd import sgd
 
+from training.learning.layers import scale_rates
 
-def group_parameters(model: nn.Module) -> list[dict]:
-    """Returns the trainable parameters in two groups: with weight decay, and without.
+
+def group_parameters(model: Any, layer_decay: float = 1.0) -> list[dict[str, Any]]:
+    """Returns the trainable parameters in groups: those with weight decay, then those without.
 
     Biases and one-dimensional tensors have none. Bias tables, position embeddings and the prototypes' norms `[K, 1]`
-    have it, as in the original.
+    have it, as in the original. A `layer_decay` below 1 splits both further, by the factors of `scale_rates`; the order
+    of the parameters stays the same.
+
+    Raises:
+        EsViTBackboneError: See `scale_rates`.
     """
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            (plain if name.endswith(".bias") or parameter.ndim == 1 else decayed).append(parameter)
-    return [{"params": decayed}, {"params": plain, "weight_decay": 0.0}]
+    factors = {} if layer_decay == 1 else scale_rates(model, layer_decay)
+    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    decayed = [each for each in trainable if not is_plain(*each)]
+    plain = [each for each in trainable if is_plain(*each)]
+    return [
+        {"params": [p for _, p in named], "lr_multiplier": factor, "wd_multiplier": decays, "weight_decay": 0.0}
+        for decays, part in ((1.0, decayed), (0.0, plain))
+        for factor, named in itertools.groupby(part, lambda each: factors.get(each[0], 1.0))
+    ]
+
+
+def is_plain(name: str, parameter: nn.Parameter) -> bool:
+    """Returns whether a parameter has no weight decay."""
+    return name.endswith(".bias") or parameter.ndim == 1
 
 
 def set_schedules(optimizer: torch.optim.Optimizer, lr: float, weight_decay: float) -> None:
-    """Sets the learning rate of both groups, and the weight decay of the first."""
-    for group in optimizer.param_groups:
-        group["lr"] = float(lr)  # a numpy scalar in the optimizer's state could not be loaded with weights_only
-    optimizer.param_groups[0]["weight_decay"] = float(weight_decay)
+    """Sets the learning rate and the weight decay of each group, by its factors."""
+    for group in optimizer.param_groups:  # a numpy scalar in the optimizer's state could not be loaded by weights_only
+        group["lr"] = float(lr) * group["lr_multiplier"]
+        group["weight_decay"] = float(weight_decay) * group["wd_multiplier"]
 
 
 @torch.no_grad()
@@ -61,6 +77,15 @@ def freeze_last_layer(model: nn.Module) -> None:
     for name, parameter in model.named_parameters():
         if "last_layer" in name:
             parameter.grad = None
+
+
+def freeze_backbone(model: nn.Module) -> None:
+    """Sets the gradients of all but the heads to None, likewise. There is no weight decay nor moment of them then.
+
+    They are computed all the same: several processes wait for each other's gradients of every parameter.
+    """
+    for parameter in model.get_submodule("esvit").parameters():
+        parameter.grad = None
 
 
 @torch.no_grad()

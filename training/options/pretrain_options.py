@@ -124,6 +124,13 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
         for name in ("warmup_epochs", "warmup_teacher_temp_epochs"):
             if not 0 <= getattr(self, name) <= self.epochs:
                 yield f"{name} is {getattr(self, name)}, but must lie between 0 and epochs ({self.epochs})."
+        if not 0 <= self.freeze_backbone_epochs < self.epochs:
+            yield (
+                f"freeze_backbone_epochs is {self.freeze_backbone_epochs}, but must lie between 0 and epochs - 1 "
+                f"({self.epochs - 1})."
+            )
+        if not 0 < self.layer_decay <= 1:
+            yield f"layer_decay must lie in (0, 1], got {self.layer_decay}; 1.0 is off."
         if not 0 < self.region_weight <= 1:
             yield f"region_weight must lie in (0, 1], got {self.region_weight}; for none use --task view."
 
@@ -153,6 +160,16 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
             yield f"first_epoch is {self.first_epoch}, but must lie between 0 and epochs - 1 ({self.epochs - 1})."
         if self.first_epoch and self.init_from is None:
             yield f"first_epoch {self.first_epoch} goes on in another run's schedules: give its model as init_from."
+        if self.freeze_backbone_epochs and not (self.init_from or self.backbone_weights):
+            yield (
+                f"freeze_backbone_epochs {self.freeze_backbone_epochs} would keep random weights: it is for "
+                "--backbone_weights or --init_from."
+            )
+        if 0 < self.freeze_backbone_epochs <= self.first_epoch:
+            yield (
+                f"freeze_backbone_epochs {self.freeze_backbone_epochs} counts the epochs of the schedules, and the run "
+                f"begins at first_epoch {self.first_epoch}: leave it out, or give more."
+            )
         if self.region_matching != "feature" and self.task == "view":
             yield f"region_matching {self.region_matching} is for --task view+region; the view task has no regions."
         if self.augmentation == "deit" and self.augment_on == "device":

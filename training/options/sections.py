@@ -220,6 +220,20 @@ class OptimizationSection:
         default=1,
         metadata={"help": "Number of first epochs in which the prototypes are frozen, against early collapse."},
     )
+    freeze_backbone_epochs: int = field(
+        default=0,
+        metadata={
+            "help": "Number of first epochs in which only the heads learn: with --backbone_weights or --init_from, new "
+            "heads would otherwise spoil what the backbone knows. Its BatchNorms keep their statistics meanwhile."
+        },
+    )
+    layer_decay: float = field(
+        default=1.0,
+        metadata={
+            "help": "Factor of the learning rate from each block of the backbone to the one before it, as in BEiT and "
+            "timm: 1.0 is off, 0.65 to 0.9 suit a pretrained backbone. Heads have the full rate."
+        },
+    )
     mixed_precision: Literal["auto", "no", "bf16", "fp16"] = field(
         default="auto",
         metadata={

@@ -265,7 +265,8 @@ class Checkpoints:
             raise make_damage_error(folder, error) from error
         student.load_state_dict(weights[0])
         teacher.load_state_dict(weights[1])
-        optimizer.load_state_dict(training["optimizer"])
+        own_groups = optimizer.state_dict()["param_groups"]  # the plan sets their rates before each step
+        optimizer.load_state_dict(training["optimizer"] | {"param_groups": own_groups})
         if training["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(training["scaler"])
         if rng is None:
