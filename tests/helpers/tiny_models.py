@@ -44,6 +44,9 @@ DINO_V2 = {
     "model_type": "dinov2",
     **{"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 64, "patch_size": 8},
 }
+DINO_V2_REGISTERS = {**DINO_V2, "model_type": "dinov2_with_registers", "num_register_tokens": 4}
+DINO_V3 = {**DINO_V2, "model_type": "dinov3_vit", "intermediate_size": 32, "num_register_tokens": 4}
+DINO_V3_CONVNEXT = {"model_type": "dinov3_convnext", "hidden_sizes": [8, 16, 24, 32], **FOUR}
 BACKBONES = {
     "resnet": RESNET,
     "pvt_v2": {"model_type": "pvt_v2", "hidden_sizes": [8, 16, 24, 32], "num_attention_heads": [1, 2, 3, 4], **FOUR},

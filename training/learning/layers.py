@@ -72,7 +72,7 @@ def find_blocks(backbone: nn.Module) -> list[str]:
     """Returns the names of the blocks of a backbone of transformers or timm, which mark them in no common way.
 
     Blocks are the elements of the outermost lists, or of the lists in these if they hold stages. Lists whose names
-    differ in numbers alone belong together (`stages.0.layers`, `stages.1.layers`), and of several kinds of lists the one
+    differ in numbers alone belong together (`stages.0.layers`, `stages.1.layers`). Of several kinds of lists, the one
     with most parameters is meant: another one may hold embeddings.
 
     Raises:
