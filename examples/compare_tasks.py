@@ -42,6 +42,7 @@ from modeling_esvit.storage.paths import parse_path
 from training.data.sources import open_source
 from training.evaluation.knn import TEMPERATURE, evaluate_banks
 from training.evaluation.results import format_table
+from training.evaluation.stored_features import FitOptions, evaluate_features
 from training.features.bank import make_bank
 from training.features.frozen_models import load_frozen
 from training.matching.evaluation import measure_source
@@ -80,8 +81,11 @@ CLAIMS = [  # (higher, lower, measures)
 ]
 
 
-def measure(folder: Path, data: Path) -> dict[str, Any]:
-    """Measures a model, or reads the scores that an earlier call left beside its folder."""
+def measure(folder: Path, data: Path, side: int = SIDE, linear: FitOptions | None = None) -> dict[str, Any]:
+    """Measures a model, or reads the scores that an earlier call left beside its folder.
+
+    Views have `side` pixels. With `linear`, also a linear classifier of the features.
+    """
     file = folder.with_name(f"{folder.name}-scores.json")
     if file.exists():
         return json.loads(file.read_text())
@@ -91,7 +95,9 @@ def measure(folder: Path, data: Path) -> dict[str, Any]:
     )
     cpu = torch.device("cpu")
     scores: dict[str, Any] = {"knn": evaluate_banks(train, test, k=[K], temperature=TEMPERATURE, device=cpu)}
-    measured, source = Measured(PAIRS, SIDE, seed=0, batch_size=32), open_source(str(data), split="test")
+    if linear is not None:
+        scores["linear"] = evaluate_features(linear, train, test, cpu)
+    measured, source = Measured(PAIRS, side, seed=0, batch_size=32), open_source(str(data), split="test")
     correspondence, parts = measure_source(model, source, measured, features / "correspondence", threads=2)
     scores |= correspondence
     write_text(file, json.dumps(scores, indent=2) + "\n")

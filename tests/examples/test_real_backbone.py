@@ -62,9 +62,11 @@ def test_the_folder_computes_what_the_package_does_from_imagenet_pixels(package,
 def test_a_run_adapts_it(package, images, tmp_path):
     main([str(tmp_path / "lite0")])
     paths = ["--data", str(images), "--output_dir", str(tmp_path / "run")]
-    crops = "--global_crop_size 64 --local_crop_sizes 32 --local_crops_numbers 1 --max_steps 1 --gradient_accumulation_steps 1"
+    crops = "--global_crop_size 64 --local_crop_sizes 32 --local_crops_numbers 1"
     backbone = ["--recipe", "adapt", "--backbone", f"timm:local-dir:{tmp_path / 'lite0'}"]
-    run = train([*paths, *backbone, *f"{HEADS} {LENGTH} {MEANS} {crops}".split()])
+    run = train(
+        [*paths, *backbone, *f"{HEADS} {LENGTH} {MEANS} {crops} --max_steps 1 --gradient_accumulation_steps 1".split()]
+    )
     weights = timm.create_model(f"local-dir:{tmp_path / 'lite0'}", pretrained=True).state_dict()
     found = run.teacher.esvit.encoder.backbone.state_dict()
     assert len(found) > 200

