@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch._dynamo.backends.debugging import aot_eager
+from transformers import AutoBackbone
 
-from tests.helpers.tiny_runs import read_log, read_losses, tiny_options, train, write_images
+from tests.helpers.tiny_models import RESNET, auto_config
+from tests.helpers.tiny_runs import read_log, read_losses, tiny_auto, tiny_options, train, write_images
 from training.pretrain import Pretraining
 
 
@@ -58,6 +60,18 @@ def test_a_run_compiles_in_its_first_step_alone(images, tmp_path, graphs, monkey
     assert run.counts == [6] * 9
     with_seconds = [record["step"] for record in read_log(tmp_path) if "compile_seconds" in record]
     assert with_seconds == [1]
+
+
+def test_the_end_of_freezing_compiles_once_more(images, tmp_path, graphs, monkeypatch):
+    """BatchNorms then normalise by the batch. Layers' rates and the frozen gradients are no part of a graph."""
+    monkeypatch.setattr(CountingRun, "graphs", graphs, raising=False)
+    AutoBackbone.from_config(auto_config(RESNET).backbone_config).save_pretrained(tmp_path / "resnet")
+    frozen = "--epochs 3 --backbone_weights --freeze_backbone_epochs 1 --layer_decay 0.75 --compile on"
+    arguments = tiny_auto(images, tmp_path / "run", RESNET, frozen)
+    arguments[arguments.index("--backbone") + 1] = str(tmp_path / "resnet")
+    run = train(arguments, CountingRun)
+    first, later = run.counts[:3], run.counts[3:]
+    assert len(set(first)) == len(set(later)) == 1 and len(later) == 6 and first[0] < later[0]
 
 
 @pytest.mark.slow

@@ -15,12 +15,14 @@ import pytest
 import skimage.data
 import torch
 from PIL import Image
+from transformers import AutoBackbone, AutoConfig
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from tests.helpers.documents import BLOCK, Rule, commands, rule_for, snippets
 from tests.helpers.forked_commands import ForkedCommands
 from tests.helpers.paths import FIXTURES, ROOT
 from tests.helpers.shallow_networks import shallow
+from tests.helpers.tiny_models import DINO_V2
 from tests.helpers.tiny_runs import CROPS, HEADS, LENGTH, MEANS, NETWORK, tiny, write_images
 from tests.hub.loopback_hub import LoopbackHub
 from tests.hub.protocol import Repository
@@ -39,6 +41,7 @@ TOKEN = "hf_ada_secret"
 
 CI = "what CI runs, or a developer by hand"
 TINY = f"{NETWORK} {HEADS} {CROPS} {LENGTH} {MEANS}"
+ADAPTED = f"{HEADS} {CROPS} {LENGTH} {MEANS} --gradient_accumulation_steps 1"
 DRY = "--dry_run --mixed_precision no --batch_size 2 --tracker none --num_workers 0"
 SHALLOW = " ".join(shallow("swin_tiny_w7"))
 SMALL_HEADS = "--num_prototypes 64 --head_hidden_size 64 --head_bottleneck_size 16"
@@ -54,6 +57,14 @@ RULES = [
     Rule("python tests/rooms.py"),
     Rule("python tests/*", exempt="long; test_kills.py runs a part"),
     # pretraining: on own images for 6 steps; on ImageNet as dry runs
+    Rule(
+        "python training/pretrain.py --recipe adapt * --backbone facebook/*", f"{ADAPTED} --output_dir runs/adapted-1"
+    ),
+    Rule(
+        "python training/pretrain.py --recipe adapt * --backbone timm:NAME *",
+        f"{ADAPTED} --output_dir runs/adapted-2",
+        {"timm:NAME": "facebook/dinov2-small"},
+    ),
     Rule("python training/pretrain.py --recipe demo_small_batch *", f"{LENGTH} --output_dir runs/bytes"),
     Rule("python training/pretrain.py --recipe own_images_small *--dry_run", f"{TINY} --output_dir runs/dry"),
     Rule("python training/pretrain.py --recipe own_images_small *", f"{TINY} --output_dir runs/new"),
@@ -85,6 +96,10 @@ RULES = [
     ),
     Rule("python training/publish.py *"),
     # examples
+    Rule("python examples/adapt.py adapted", exempt="long; test_adapt.py runs it small"),
+    Rule(
+        "python examples/real_backbone.py *", exempt="needs a package of weights; test_real_backbone.py has random ones"
+    ),
     Rule("python examples/compare_tasks.py comparison", exempt="long; test_compare_tasks.py runs it small"),
     Rule("python examples/app/app.py *", exempt="stays open; run in a browser by test_app.py"),
     Rule("mkdir space && cp *", exempt="test_app.py lays out a Space in the same way"),
@@ -212,6 +227,9 @@ def sandbox(tmp_path_factory):
     published = {path.name: path.read_bytes() for path in (folder / "published").iterdir()}
     names = ["org/esvit-swin-b", "org/NAME"]
     models = [Repository(name, published, "model") for name in names]
+    AutoBackbone.from_config(AutoConfig.for_model(**DINO_V2)).save_pretrained(folder / "dinov2")
+    dinov2 = {path.name: path.read_bytes() for path in (folder / "dinov2").iterdir()}
+    models.append(Repository("facebook/dinov2-small", dinov2, "model"))
     data = imagenet_1k(train=5, validation=2, test=0)
     data.granted.add("ada")
     evaluation = "--knn_every 1 --knn_k 3 --knn_train my/labelled:train --knn_test my/labelled:test"

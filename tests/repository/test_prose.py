@@ -19,8 +19,8 @@ FILES = [file for package in ("modeling_esvit", "training", "examples") for file
 Definition = ast.Module | ast.ClassDef | ast.FunctionDef
 VERBS = set(
     """
-    Accepts Adds Advises Allows Answers Applies Attends Augments Averages Blurs Builds Calls Changes Checks Chooses
-    Classifies Clips Collects Colours Combines Compares Completes Composes Computes Connects Continues Converts
+    Accepts Adapts Adds Advises Allows Answers Applies Attends Augments Averages Blurs Builds Calls Changes Checks
+    Chooses Classifies Clips Collects Colours Combines Compares Completes Composes Computes Connects Continues Converts
     Copies Counts Creates Crops Cuts Deals Decides Decodes Defines Deletes Describes Does Draws Drops Embeds Encodes
     Ends Estimates Evaluates Explains Exports Fetches Fills Finds Fine-tunes Fits Forces Forgets Formats Frees
     Gathers Gives Holds Identifies Imports Infers Initialises Inverts Joins Keeps Lets Lights Lists Loads Locates
