@@ -62,6 +62,7 @@ def test_a_run_compiles_in_its_first_step_alone(images, tmp_path, graphs, monkey
     assert with_seconds == [1]
 
 
+@pytest.mark.slow
 def test_the_end_of_freezing_compiles_once_more(images, tmp_path, graphs, monkeypatch):
     """BatchNorms then normalise by the batch. Layers' rates and the frozen gradients are no part of a graph."""
     monkeypatch.setattr(CountingRun, "graphs", graphs, raising=False)
