@@ -221,10 +221,12 @@ class Pretraining:
 
         Otherwise they would move away from the weights, which cannot follow.
         """
-        if self.options.freeze_backbone_epochs:
+        options = self.options
+        if options.freeze_backbone_epochs or options.freeze_batch_norm:
+            is_moving = epoch >= options.freeze_backbone_epochs and not options.freeze_batch_norm
             for network in (self.student, self.teacher):
                 for norm in list_batch_norms(network.esvit):
-                    norm.train(epoch >= self.options.freeze_backbone_epochs)
+                    norm.train(is_moving)
 
     def switch_attention_mode(self, epoch: int) -> None:
         """Lets the sparse attention of a ViL see all chunks, instead of random ones, towards the end of the run."""

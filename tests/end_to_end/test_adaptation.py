@@ -140,6 +140,15 @@ def test_statistics_stay_through_an_evaluation(images, tmp_path):
     assert all(norm.training for norm in norms if isinstance(norm, _BatchNorm))
 
 
+def test_statistics_stay_for_the_whole_run_while_weights_move(images, tmp_path):
+    train(adapt("resnet", images, tmp_path / "run", f"{SAVED} --freeze_batch_norm True"))
+    pretrained = load_file(tmp_path / "resnet-pretrained" / "model.safetensors")
+    for network in ("student", "teacher"):
+        for key, tensor in read_backbone(tmp_path / "run", 6, network).items():
+            stays = "running_" in key or key.endswith("num_batches_tracked")
+            assert torch.equal(tensor, pretrained[key.removeprefix(PREFIX)]) == stays, key
+
+
 def test_another_run_starts_from_an_adapted_one(images, tmp_path):
     """Moments go by name, whatever groups the parameters were in."""
     train(adapt("dinov3_vit", images, tmp_path / "first"))
@@ -178,6 +187,7 @@ def test_two_processes_equal_one(name, images, tmp_path):
         ("--freeze_backbone_epochs -1", "freeze_backbone_epochs is -1"),
         ("--freeze_backbone_epochs 1", "freeze_backbone_epochs 1 would keep random weights"),
         ("--freeze_backbone_epochs 1 --init_from a/b --first_epoch 1", "the run begins at first_epoch 1: leave it out"),
+        ("--freeze_batch_norm", "freeze_batch_norm would keep statistics of nothing"),
         ("--layer_decay 0", r"layer_decay must lie in \(0, 1\], got 0.0; 1.0 is off"),
         ("--layer_decay 1.1", "layer_decay must lie in"),
         ("--layer_decay nan", "layer_decay must lie in"),

@@ -165,6 +165,8 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
                 f"freeze_backbone_epochs {self.freeze_backbone_epochs} would keep random weights: it is for "
                 "--backbone_weights or --init_from."
             )
+        if self.freeze_batch_norm and not (self.init_from or self.backbone_weights):
+            yield "freeze_batch_norm would keep statistics of nothing: it is for --backbone_weights or --init_from."
         if 0 < self.freeze_backbone_epochs <= self.first_epoch:
             yield (
                 f"freeze_backbone_epochs {self.freeze_backbone_epochs} counts the epochs of the schedules, and the run "

@@ -227,6 +227,13 @@ class OptimizationSection:
             "heads would otherwise spoil what the backbone knows. Its BatchNorms keep their statistics meanwhile."
         },
     )
+    freeze_batch_norm: bool = field(
+        default=False,
+        metadata={
+            "help": "Keep the running statistics of the backbone's BatchNorms for the whole run, and normalise by them: "
+            "those of small, augmented crops would replace what --backbone_weights or --init_from bring."
+        },
+    )
     layer_decay: float = field(
         default=1.0,
         metadata={

@@ -56,7 +56,7 @@ FILES = {
 RECIPE = (
     *("task", "data", "split", "epochs", "max_steps", "batch_size", "gradient_accumulation_steps", "lr", "min_lr"),
     *("warmup_epochs", "weight_decay", "weight_decay_end", "momentum_teacher", "clip_grad", "freeze_last_layer"),
-    *("freeze_backbone_epochs", "layer_decay"),
+    *("freeze_backbone_epochs", "freeze_batch_norm", "layer_decay"),
     *("student_temp", "warmup_teacher_temp", "teacher_temp", "warmup_teacher_temp_epochs", "num_prototypes"),
     *("norm_last_layer", "augmentation", "mixup", "cutmix", "global_crop_size", "global_crops_scale"),
     *("local_crop_sizes", "local_crops_numbers", "local_crops_scale", "drop_path_rate", "mixed_precision", "seed"),
