@@ -230,8 +230,8 @@ class OptimizationSection:
     freeze_batch_norm: bool = field(
         default=False,
         metadata={
-            "help": "Keep the running statistics of the backbone's BatchNorms for the whole run, and normalise by them: "
-            "those of small, augmented crops would replace what --backbone_weights or --init_from bring."
+            "help": "Keep the running statistics of the backbone's BatchNorms for the whole run, and normalise by "
+            "them: those of small, augmented crops would replace what --backbone_weights or --init_from bring."
         },
     )
     layer_decay: float = field(
