@@ -46,7 +46,7 @@ ARMS = {  # the options of each run
 SMALL = (
     "--global_crop_size 96 --local_crops_numbers 0 --num_prototypes 128 --head_hidden_size 256 "
     "--head_bottleneck_size 64 --batch_size 16 --gradient_accumulation_steps 1 --epochs 3 --warmup_epochs 1 "
-    "--lr 0.0016 --momentum_teacher 0.99 --tracker none"
+    "--lr 0.016 --momentum_teacher 0.97 --tracker none"
 ).split()
 SIDE = 224  # pixels of the views that are measured
 LINEAR = FitOptions(solver="ridge", l2=[1e-3, 1e-2, 1e-1, 1.0, 10.0], held_out=0.2, shots=None, seeds=[0])
