@@ -15,12 +15,14 @@ import argparse
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.models import load_image_model
 from modeling_esvit.storage.paths import parse_name
-from training.data.sources import open_source
+from training.data.named_data import open_train_and_test
+from training.evaluation.arguments import add_column_arguments, choose_columns
 from training.evaluation.knn import evaluate_knn
 from training.features.extraction import make_evaluation_transform
 from training.learning.init_from import find_origin
@@ -29,9 +31,9 @@ from training.learning.init_from import find_origin
 TRAINING = Path(__file__).resolve().parents[1] / "training"
 
 
-def measure_accuracy(model: str, data: str, k: int) -> float:
+def measure_accuracy(model: str, data: str, k: int, columns: dict[str, Any]) -> float:
     """Measures k-NN top-1 accuracy (0..1) of the test split against the training split."""
-    train, test = open_source(data, split="train"), open_source(data, split="test")
+    train, test = open_train_and_test(f"{data}:train", f"{data}:test", **columns)
     network, processor = load_image_model(model)
     return evaluate_knn(network, make_evaluation_transform(processor), train, test, k=[k])[f"k{k}_top1"]
 
@@ -44,18 +46,22 @@ def main(arguments: list[str] | None = None) -> tuple[float, float]:
     parser.add_argument("--epochs", type=int, default=20, help="(default: %(default)s)")
     parser.add_argument("--lr", type=float, default=1e-4, help="for 256 images a step (default: %(default)s)")
     parser.add_argument("--k", type=int, default=20, help="neighbours (default: %(default)s)")
+    add_column_arguments(parser)
     options, rest = parser.parse_known_args(arguments)
+    columns = choose_columns(options)
     command = [sys.executable, str(TRAINING / "pretrain.py"), "--init_from", options.model]
     command += ["--data", options.data, "--split", "train", "--output_dir", options.output_dir]
     command += ["--epochs", str(options.epochs), "--warmup_epochs", str(options.epochs // 10)]
     command += ["--warmup_teacher_temp_epochs", "0", "--warmup_teacher_temp", "0.07", "--lr", str(options.lr)]
+    named = {name: value for name, value in columns.items() if value is not None and name != "label_column"}
+    command += [f"--{name}={value}" for name, value in named.items()]
     try:
-        before = measure_accuracy(find_origin(options.model).teacher, options.data, options.k)
+        before = measure_accuracy(find_origin(options.model).teacher, options.data, options.k, columns)
         print(f"{options.model}: k-NN {before:.1%}", flush=True)
         if code := subprocess.run([*command, *rest]).returncode:
             sys.exit(code)  # pretrain.py has said why
         teacher = str(Path(options.output_dir) / "teacher")
-        after = measure_accuracy(teacher, options.data, options.k)
+        after = measure_accuracy(teacher, options.data, options.k, columns)
     except (EsViTError, OSError) as error:
         sys.exit(f"error: {error}")
     print(f"{options.model}: k-NN {before:.1%}; {teacher}: {after:.1%}")

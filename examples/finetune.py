@@ -6,8 +6,8 @@
     python examples/finetune.py MODEL --data my/labelled --output_dir runs/classifier --output results/finetuned.json
     torchrun --nproc_per_node 8 examples/finetune.py MODEL --data my/labelled --output_dir runs/classifier
 
-`--data` is what `datasets.load_dataset` reads: a data set on the Hub, or a folder (`train/CLASS/*.jpg`, `test/...`, or
-parquet files) with a column of images and one of classes. All weights are trained; the classifier is new. The folder
+`--data` is what `datasets.load_dataset` reads: a data set on the Hub, or a folder (`train/CLASS/*.jpg`, `test/...`,
+parquet files, or one of `save_to_disk`) with a column of images and one of classes, which `--label_column` names. All weights are trained; the classifier is new. The folder
 OUTPUT_DIR loads with `AutoModelForImageClassification` and with `pipeline("image-classification")`. `--output` writes
 the accuracies of the last epoch as JSON, with a table and a picture of all epochs beside it. `--resume` continues from
 the last complete epoch.
@@ -47,12 +47,14 @@ except ModuleNotFoundError as error:
 
 from modeling_esvit.embed.engine import FeatureError
 from training.data.columns import DataOptionError, ImageColumns
-from training.evaluation.arguments import check_output
+from training.data.sources import load_rows
+from training.evaluation.arguments import add_column_arguments, check_output
 from training.evaluation.results import format_table, make_card_values, write_result
 from training.evaluation.scores import METRIC, TOP_K
 from training.features.extraction import Transform, make_evaluation_transform
 from training.figures.accuracy import draw_epochs
 from training.options.command import run_command
+from training.options.url_secrets import parse_data
 
 
 def load_model(name: str, classes: list[str]) -> tuple[PreTrainedModel, BitImageProcessor]:
@@ -110,18 +112,32 @@ def load_splits(options: argparse.Namespace) -> tuple[datasets.Dataset, datasets
         DataOptionError: there is no such split, or not one column of images and one of two or more classes.
         OSError: there is no such data.
     """
-    splits = datasets.load_dataset(options.data)
-    for split in ("train", options.test_split):
-        if split not in splits:
-            raise DataOptionError(f"{options.data!r} has no split {split!r}; it has {', '.join(splits)}.")
-    columns = ImageColumns.find(splits["train"].features, None, None)
+    train, test = (
+        load_rows(options.data, split=split, config_name=options.config_name) for split in ("train", options.test_split)
+    )
+    columns = ImageColumns.find(train.features, options.image_column, options.label_column, strings=True)
+    columns = number_classes(train, columns.number_names(train))
     classes = columns.class_names or []
     if len(classes) < 2:
         raise DataOptionError(
-            f"{options.data!r} has no column of two or more named classes, only {splits['train'].features}. In a "
+            f"{options.data!r} has no column of two or more classes (--label_column), only {columns.described}. In a "
             f"folder, put the images of each class into one of their own: {options.data}/train/CLASS."
         )
-    return splits["train"], splits[options.test_split], columns, classes
+    return train, test, columns, classes
+
+
+def number_classes(train: datasets.Dataset, columns: ImageColumns) -> ImageColumns:
+    """Returns the columns with a class for each number from 0 to the highest, if labels are numbers without names.
+
+    Raises:
+        DataOptionError: a label is no number of a class.
+    """
+    if columns.label is None or columns.class_names is not None:
+        return columns
+    numbers = train.unique(columns.label)
+    if None in numbers or min(numbers, default=0) < 0:
+        raise DataOptionError(f"label_column {columns.label!r} has rows without a class: leave them out.")
+    return columns._replace(class_names=[str(number) for number in range(int(max(numbers, default=-1)) + 1)])
 
 
 def compute_accuracy(prediction: Any) -> dict[str, float]:
@@ -197,7 +213,7 @@ def make_table(result: dict[str, Any]) -> str:
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=parse_name, help="a model folder or the name of a model on the Hub")
-    parser.add_argument("--data", type=parse_name, required=True, help="a labelled data set, by name or folder")
+    parser.add_argument("--data", type=parse_data, required=True, help="a labelled data set, by name or folder")
     parser.add_argument("--test_split", default="test", help="the split to evaluate on (default: %(default)s)")
     parser.add_argument("--output_dir", required=True, help="the folder for the classifier")
     parser.add_argument(
@@ -208,6 +224,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--lr", type=float, default=5e-4, help="peak learning rate (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR")
+    add_column_arguments(parser)
     options = parser.parse_args(arguments)
     check_output(parser, options.output)
     if options.batch_size < 1 or not (0 < options.epochs < math.inf and 0 < options.lr < math.inf):

@@ -28,10 +28,10 @@ from matplotlib.figure import Figure
 
 from modeling_esvit.embed.compiling import add_compile_argument
 from modeling_esvit.images.devices import open_device
-from modeling_esvit.storage.paths import parse_name, parse_path
+from modeling_esvit.storage.paths import parse_path
 from training.data.named_data import split_data_name
 from training.data.sources import ImageSource, open_source
-from training.evaluation.arguments import add_reading_arguments, parse_and_check
+from training.evaluation.arguments import add_image_arguments, add_reading_arguments, parse_and_check
 from training.evaluation.opening import open_features_folder
 from training.evaluation.results import CardValue, format_table, make_card_values, write_result
 from training.features.frozen_models import FrozenModel
@@ -42,6 +42,7 @@ from training.matching.over_images import Measured, PairImages, RegionMatcher
 from training.matching.pairs import MIRRORED, PAIRS
 from training.matching.top_matches import find_top_matches, pick_images
 from training.options.command import run_command
+from training.options.url_secrets import parse_data
 from training.state.figure_files import save_figure
 
 
@@ -60,8 +61,9 @@ def parse_arguments() -> argparse.Namespace:
     add_reading_arguments(parser)
     add_compile_argument(parser)
     parser.add_argument(
-        "--data", type=parse_name, metavar="DATA[:SPLIT]", help="images; needed for all measures but stereo"
+        "--data", type=parse_data, metavar="DATA[:SPLIT]", help="images; needed for all measures but stereo"
     )
+    add_image_arguments(parser)
     parser.add_argument("--measures", nargs="+", choices=(*PAIRS, STEREO), help="(default: all that there is data for)")
     parser.add_argument("--image_size", type=int, help="pixels a side of the views (default: those of the model)")
     parser.add_argument(
@@ -96,7 +98,8 @@ def draw_picture(model: FrozenModel, source: ImageSource, measured: Measured) ->
 
 def open_images(arguments: argparse.Namespace, model: FrozenModel) -> tuple[ImageSource, Measured]:
     name, split = split_data_name(arguments.data)
-    source = open_source(name, split=split, streaming=arguments.streaming)
+    place = {"image_column": arguments.image_column, "config_name": arguments.config_name}
+    source = open_source(name, split=split, streaming=arguments.streaming, **place)
     pairs = tuple(measure for measure in arguments.measures if measure in PAIRS)
     return source, Measured(pairs, choose_side(model, arguments.image_size), arguments.seed, arguments.batch_size)
 

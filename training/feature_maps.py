@@ -26,9 +26,10 @@ from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.images.precision import add_dtype_argument
 from modeling_esvit.storage.atomic import write_text
-from modeling_esvit.storage.paths import parse_name, parse_path
+from modeling_esvit.storage.paths import parse_path
 from training.data.named_data import split_data_name
 from training.data.sources import ImageSource, open_source
+from training.evaluation.arguments import add_column_arguments, choose_columns
 from training.evaluation.knn import BANK_CHUNK, find_nearest
 from training.evaluation.opening import open_features_folder
 from training.features.bank import FeatureBank, make_bank
@@ -36,6 +37,7 @@ from training.features.extraction import LabelledImages
 from training.features.model_arguments import add_model_arguments, load_named_model
 from training.figures.feature_maps import draw_map, draw_neighbours, name_class
 from training.options.command import check_counts, run_command
+from training.options.url_secrets import parse_data
 from training.state.figure_files import save_figure
 
 
@@ -127,7 +129,7 @@ def parse_arguments(arguments: list[str] | None) -> Any:
     add_model_arguments(parser)
     add_dtype_argument(parser)
     add_compile_argument(parser)
-    parser.add_argument("--data", type=parse_name, required=True, metavar="DATA[:SPLIT]", help="labelled images")
+    parser.add_argument("--data", type=parse_data, required=True, metavar="DATA[:SPLIT]", help="labelled images")
     parser.add_argument("--output_dir", type=parse_path, required=True, help="the folder of the pictures")
     parser.add_argument("--method", choices=METHODS, default="tsne", help="of the map (default: %(default)s)")
     parser.add_argument("--images", type=int, default=2000, help="at most, of the map (default: %(default)s)")
@@ -137,6 +139,7 @@ def parse_arguments(arguments: list[str] | None) -> Any:
     parser.add_argument("--features", type=parse_path, metavar="FOLDER", help="where features stay, to be used again")
     parser.add_argument("--batch_size", type=int, default=64, help="images a step (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=4, help="threads that read images (default: %(default)s)")
+    add_column_arguments(parser)
     options = parser.parse_args(arguments)
     check_counts(parser, options, "images", "queries", "neighbours", "batch_size", "workers")
     return options
@@ -147,7 +150,7 @@ def main(arguments: list[str] | None = None) -> None:
     state = open_device(options.device)
     options.output_dir.mkdir(parents=True, exist_ok=True)
     data, split = split_data_name(options.data)
-    source = open_source(data, split=split)
+    source = open_source(data, split=split, **choose_columns(options))
     model = load_named_model(options)
     with open_features_folder(options.features) as folder:
         bank = make_bank(

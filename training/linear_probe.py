@@ -24,7 +24,7 @@ from typing import Any
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.storage.paths import parse_path
 from training.data.named_data import open_train_and_test
-from training.evaluation.arguments import add_data_arguments, parse_and_check
+from training.evaluation.arguments import add_data_arguments, choose_columns, parse_and_check
 from training.evaluation.opening import open_features_folder
 from training.evaluation.probe_run import IN_RECIPES, ProbeRun, check_probe_options
 from training.evaluation.results import CardValue, format_table, make_card_values, write_result
@@ -119,7 +119,8 @@ def main() -> None:
     options = parse_arguments()
     process = open_device(options.device)
     check_probe_options(options, process.num_processes)
-    train, test = open_train_and_test(options.train, options.test, streaming=options.streaming)
+    columns = choose_columns(options)
+    train, test = open_train_and_test(options.train, options.test, streaming=options.streaming, **columns)
     model = load_named_model(options, max(options.n_last_blocks) or None)
     with open_features_folder(options.features) as folder:
         share = options.batch_size // process.num_processes  # as in training, so that one compiled model serves both

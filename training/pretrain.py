@@ -45,6 +45,7 @@ from training.monitoring.out_of_memory import advise_on_memory
 from training.monitoring.region_matches import count_matches
 from training.options.pretrain_options import PretrainOptions, make_options, read_options
 from training.options.system import check_system
+from training.options.url_secrets import hide_secrets
 from training.run.checks import CheckedRun, check_run
 from training.run.dry_run import dry_run
 from training.run.last_words import exit_as_one
@@ -267,7 +268,9 @@ def start(options: PretrainOptions) -> PretrainResult | None:
 
 def main(arguments: list[str] | None = None) -> None:
     with exit_as_one():
-        start(read_options(sys.argv[1:] if arguments is None else arguments))
+        options = read_options(sys.argv[1:] if arguments is None else arguments)
+        sys.argv[1:] = map(hide_secrets, sys.argv[1:])  # trackers record it
+        start(options)
 
 
 if __name__ == "__main__":

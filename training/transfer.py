@@ -34,8 +34,10 @@ from modeling_esvit.images.devices import open_device
 from modeling_esvit.storage.paths import parse_name, parse_path
 from training.evaluation.arguments import (
     add_bank_arguments,
+    add_column_arguments,
     add_feature_arguments,
     add_reading_arguments,
+    choose_columns,
     parse_and_check,
 )
 from training.evaluation.results import CardValue, format_table, make_card_values, write_result
@@ -45,6 +47,7 @@ from training.evaluation.transfer_run import Transfer
 from training.evaluation.transfer_sets import TABLE, TransferSet, TransferTableError, read_table
 from training.figures.transfer import draw
 from training.options.command import run_command
+from training.options.url_secrets import hide_secrets
 
 
 INCOMPLETE = 3  # exit code: not all data sets were measured
@@ -61,7 +64,12 @@ def parse_arguments() -> argparse.Namespace:
         "--datasets", nargs="+", help="names in the table (default: all of them, or none if there is --data)"
     )
     parser.add_argument(
-        "--data", action="append", default=[], metavar="NAME=DATA[:TRAIN[:TEST]]", help="adds a data set"
+        "--data",
+        type=hide_secrets,
+        action="append",
+        default=[],
+        metavar="NAME=DATA[:TRAIN[:TEST]]",
+        help="adds a data set",
     )
     parser.add_argument(
         "--metric", choices=METRICS, default="accuracy", help="metric of each --data (default: %(default)s)"
@@ -75,6 +83,7 @@ def parse_arguments() -> argparse.Namespace:
         metavar="FOLDER",
         help="keep features in this folder (default: beside the result)",
     )
+    add_column_arguments(parser)
     add_bank_arguments(parser)
     parser.add_argument(
         "--seed", type=int, default=0, help="seed that draws the held-out images (default: %(default)s)"
@@ -92,7 +101,9 @@ def choose_sets(options: argparse.Namespace) -> list[TransferSet]:
     Raises:
         TransferTableError: the table, or a name in the options, cannot be used.
     """
-    own = [parse_own_set(given, options.metric) for given in options.data]
+    own = [parse_own_set(given, options) for given in options.data]
+    if not own and any(choose_columns(options).values()):
+        raise TransferTableError("--label_column, --image_column and --config_name are about --data; give some.")
     table = read_table(options.table)
     names = options.datasets or ([] if own else list(table))
     unknown = [name for name in names if name not in table]
@@ -104,8 +115,8 @@ def choose_sets(options: argparse.Namespace) -> list[TransferSet]:
     return chosen
 
 
-def parse_own_set(given: str, metric: str) -> TransferSet:
-    """Makes a data set from `given`, which is NAME=DATA[:TRAIN[:TEST]].
+def parse_own_set(given: str, options: argparse.Namespace) -> TransferSet:
+    """Makes a data set from `given`, which is NAME=DATA[:TRAIN[:TEST]], and the options about such data.
 
     Raises:
         TransferTableError: `given` does not have that form.
@@ -118,7 +129,8 @@ def parse_own_set(given: str, metric: str) -> TransferSet:
         head, _, split = head.rpartition(":")
         splits.insert(0, split)
     train, test = [*splits, *("train", "test")[len(splits) :]]
-    return TransferSet(name, f"{head}:{train}", f"{head}:{test}", metric=metric)
+    columns = {"label": options.label_column, "image": options.image_column, "config": options.config_name}
+    return TransferSet(name, f"{head}:{train}", f"{head}:{test}", metric=options.metric, **columns)
 
 
 # -- the result --------------------------------------------------------------------------------------------------------

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     import datasets
 
 
+BYTES = ("binary", "large_binary", "binary_view")
+STRINGS = ("string", "large_string", "string_view")
+
+
 class DataOptionError(EsViTError, ValueError):
     """Raised when an option does not fit the data."""
 
@@ -29,12 +33,14 @@ class ImageColumns(NamedTuple):
 
     Attributes:
         numbers: the number of each class, if labels are strings.
+        described: all columns of the data set with their types.
     """
 
     image: str
     label: str | None
     class_names: list[str] | None
     numbers: dict[str, int] = {}  # noqa: RUF012  (never changed)
+    described: str = ""
 
     @classmethod
     def find(
@@ -44,7 +50,7 @@ class ImageColumns(NamedTuple):
 
         With `strings`, labels may be strings: see `number_names`.
 
-        An image column is an `Image` or, if there is none, a struct of `bytes` and `path`. A column that is named may
+        An image column is an `Image` or, if there is none, a struct with `bytes` or `path`. A column that is named may
         also hold plain bytes, or strings, which are paths.
 
         Raises:
@@ -54,15 +60,18 @@ class ImageColumns(NamedTuple):
         import datasets
 
         _refuse_unknown_columns(features, image_column=image, label_column=label)
+        described = describe_columns(features)
         images = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
         images = images or [name for name, feature in features.items() if _is_image_struct(feature)]
         classes = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
         if image is None and len(images) != 1:
-            raise DataOptionError(f"image_column must be one of the columns {list(features)}; images are in {images}.")
+            raise DataOptionError(
+                f"image_column must be one of the columns {described}; {' and '.join(images) or 'none'} holds images."
+            )
         if image is not None and image not in images and not _is_bytes_or_path(features[image]):
             raise DataOptionError(
                 f"image_column {image!r} holds {features[image]}; each row must hold one Image, one struct of "
-                "bytes and path, bytes, or a path."
+                f"bytes and path, bytes, or a path. The columns are {described}."
             )
         if label is None and len(classes) == 1:
             label = classes[0]
@@ -72,8 +81,15 @@ class ImageColumns(NamedTuple):
             label in classes or _is_integer(features[label]) or (strings and _is_string(features[label]))
         ):
             expected = "integers, ClassLabel, or, of a data set that is read in place, strings"
-            raise DataOptionError(f"label_column {label!r} holds {features[label]}; labels are {expected}.")
-        return cls(image or images[0], label, features[label].names if label in classes else None)
+            raise DataOptionError(
+                f"label_column {label!r} holds {features[label]}; labels are {expected}. The columns are {described}."
+            )
+        names = features[label].names if label in classes else None
+        return cls(image or images[0], label, names, described=described)
+
+    def list_names(self) -> list[str]:
+        """Returns the names of the columns that are read."""
+        return [self.image] if self.label is None else [self.image, self.label]
 
     def number_names(self, dataset: Any) -> "ImageColumns":
         """Returns the columns with numbers for labels that are strings, in sorted order."""
@@ -86,22 +102,48 @@ class ImageColumns(NamedTuple):
         """Returns the data set with these columns alone, and images undecoded, as bytes or path."""
         import datasets
 
-        columns = [self.image] if self.label is None else [self.image, self.label]
-        dataset = dataset.with_format(None).select_columns(columns)
+        dataset = dataset.with_format(None).select_columns(self.list_names())
+        if getattr(dataset.features[self.image], "dtype", None) == "binary_view":  # of which datasets makes no images
+            dataset = dataset.cast_column(self.image, datasets.Value("large_binary"))
         return dataset.cast_column(self.image, datasets.Image(decode=False))
 
     def record(self, row: dict[str, Any]) -> Record:
-        """Returns the record of a row of `select(dataset)`. A null image becomes empty bytes, an unreadable image."""
-        image = row[self.image] or {"bytes": None, "path": None}
-        content = image["bytes"] or image["path"] or b""
+        """Returns the record of a row of `select(dataset)`. A null image becomes empty bytes, an unreadable image.
+
+        Raises:
+            DataOptionError: the label is a string that none of the numbered classes has.
+        """
+        image = row[self.image] or {}
+        content, path = image.get("bytes"), image.get("path")
         label = None if self.label is None else row[self.label]
-        return Record(content, self.numbers[label] if isinstance(label, str) else label, image["path"])
+        if isinstance(label, str):
+            if label not in self.numbers:
+                raise DataOptionError(f"the class {label!r} is none of the {len(self.numbers)}: {[*self.numbers]}.")
+            label = self.numbers[label]
+        return Record(content or path or b"", label, path)
+
+
+def describe_columns(features: "datasets.Features") -> str:
+    """Returns the columns of a data set with their types, such as "img (Image), fine_label (ClassLabel of 100)"."""
+    return ", ".join(f"{name} ({_describe_type(feature)})" for name, feature in features.items())
+
+
+def _describe_type(feature: Any) -> str:
+    names = getattr(feature, "names", None)
+    kind = type(feature).__name__
+    if names is not None:
+        return f"{kind} of {len(names)}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+    if kind == "Value":
+        return feature.dtype
+    if isinstance(feature, dict):
+        return f"struct of {', '.join(feature)}"
+    return kind
 
 
 def _refuse_unknown_columns(features: "datasets.Features", **columns: str | None) -> None:
     for option, column in columns.items():
         if column is not None and column not in features:
-            raise DataOptionError(f"{option} {column!r} does not exist; the columns are {list(features)}.")
+            raise DataOptionError(f"{option} {column!r} does not exist; the columns are {describe_columns(features)}.")
 
 
 def find_column(dataset: Any, name: str) -> Any:
@@ -119,13 +161,16 @@ def _is_integer(feature: Any) -> bool:
 
 
 def _is_string(feature: Any) -> bool:
-    return getattr(feature, "dtype", None) in ("string", "large_string")
+    return getattr(feature, "dtype", None) in STRINGS
 
 
 def _is_image_struct(feature: Any) -> bool:
-    """Returns whether a column is stored like the images of `datasets`, but not declared as one."""
-    return isinstance(feature, dict) and set(feature) == {"bytes", "path"}
+    """Returns whether a column is stored like the images of `datasets`, with other fields or not, but not declared."""
+    if not isinstance(feature, dict):
+        return False
+    content, path = feature.get("bytes"), feature.get("path")
+    return getattr(content, "dtype", None) in BYTES or getattr(path, "dtype", None) in STRINGS
 
 
 def _is_bytes_or_path(feature: Any) -> bool:
-    return getattr(feature, "dtype", None) in ("binary", "large_binary", "string", "large_string")
+    return getattr(feature, "dtype", None) in (*BYTES, *STRINGS)

@@ -3,9 +3,10 @@
 """Opens the data that a command names as DATA or DATA:SPLIT."""
 
 import os
+from typing import Any
 
 from training.data.columns import DataOptionError
-from training.data.sources import ImageSource, open_source
+from training.data.sources import ImageSource, is_image_folder, open_source
 
 
 def split_data_name(data: str) -> tuple[str, str | None]:
@@ -27,10 +28,24 @@ def split_train_and_test(train: str, test: str) -> list[tuple[str, str | None]]:
     return named
 
 
-def open_train_and_test(train: str, test: str, *, streaming: bool = False) -> list[ImageSource]:
+def open_train_and_test(train: str, test: str, *, streaming: bool = False, **columns: Any) -> list[ImageSource]:
     """Opens the training and the test data.
 
+    Args:
+        columns: `image_column`, `label_column` and `config_name` of those that are not folders of image files.
+
     Raises:
-        DataOptionError, EmptySourceError, OSError: see `split_train_and_test` and `open_source`.
+        DataOptionError, EmptySourceError, OSError: see `split_train_and_test` and `open_source`. Also when `columns`
+            are given, and all data are folders of image files.
     """
-    return [open_source(data, split=split, streaming=streaming) for data, split in split_train_and_test(train, test)]
+    named = split_train_and_test(train, test)
+    only_folders = all(is_image_folder(data) for data, _ in named)
+    return [
+        open_source(
+            data,
+            split=split,
+            streaming=streaming,
+            **columns if only_folders or not is_image_folder(data) else {},
+        )
+        for data, split in named
+    ]

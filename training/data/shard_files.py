@@ -7,9 +7,9 @@ or it raises an error that names the file. A range can be asked for again withou
 repeats a sample.
 """
 
-import asyncio
 import io
 import logging
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
@@ -19,15 +19,30 @@ import fsspec
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.read_ahead import abandonable
+from training.data.http_ranges import (
+    AnswerError,
+    ChangedFileError,
+    HttpFile,
+    ShortReadError,
+    StatusError,
+    find_http_file,
+    get_http,
+    read_http_range,
+)
+from training.options.url_secrets import redact_urls, reveal_url
 
 
 logger = logging.getLogger(__name__)
 
 FIRST_DELAY, LAST_DELAY = 0.5, 30.0  # seconds between two attempts, doubled from one to the next
-# A server must connect, and then send at least a byte, within so many seconds; else the range is asked for again.
-STALL_SECONDS = 30
+LONGEST_WAIT = 60.0  # seconds that a server may ask to wait
 HTTP = ("http://", "https://")
-PRECONDITION_FAILED = 412
+BUCKET = re.compile(r"hf://buckets/(?P<bucket>[^/]+/[^/]+)/(?P<path>.+)")
+REFUSED = (401, 403)
+# What stores call the version of a file, the surest first: hashes, numbers of versions, times.
+VERSIONS = ("xet_hash", "ETag", "etag", "md5Hash", "generation", "mtime", "LastModified", "last_modified", "created")
+# The libraries of stores have errors of their own, which are known by the packages that define them.
+STORE_PACKAGES = ("aiobotocore", "botocore", "gcsfs", "google", "adlfs", "azure")
 Result = TypeVar("Result")
 
 
@@ -35,19 +50,16 @@ class ShardError(EsViTError, OSError):
     """Raised when a shard cannot be read, or does not hold what it should. The message names it."""
 
 
-class ShortReadError(OSError):
-    """Raised when fewer bytes came than were asked for."""
-
-
 class ChangedShardError(ShardError):
     """Raised when a shard has changed since it was opened."""
 
 
 class ShardFile(NamedTuple):
-    """Represents a file by its path or URL, of any kind that fsspec knows: local, https://, hf://.
+    """Represents a file by its path or URL, of any kind that fsspec knows: local, https://, hf://, s3://.
 
-    `version` changes with the file: it is the time of modification of a local file, and the ETag (or Last-Modified) of
-    an https:// one. It is empty if the server does not say, and for hf:// URLs, which name a commit.
+    `url` has no password and no query: see `url_secrets`. `version` changes with the file: it is the time of
+    modification of a local file, the ETag (or Last-Modified) of an https:// one, and the hash (or what comes next in
+    VERSIONS) of one in a store. It is empty if nobody says, and for hf:// URLs, which name a commit.
     """
 
     url: str
@@ -62,13 +74,8 @@ class ShardFile(NamedTuple):
         Raises:
             ShardError: it does not exist, or its size is still unknown after `retry_seconds`.
         """
-        filesystem, path = _filesystem(url)
-        info = retry(url, retry_seconds, lambda: filesystem.info(path))
-        if info["size"] is None:
-            raise ShardError(
-                f"{url}: the server does not tell its size, so no part of it can be asked for. Use another server."
-            )
-        return cls(url, info["size"], retry_seconds, _version(info))
+        found = retry(url, retry_seconds, lambda: find_http_file(url) if url.startswith(HTTP) else _find_stored(url))
+        return cls(url, found.size, retry_seconds, found.version)
 
     @property
     def is_local(self) -> bool:
@@ -87,50 +94,78 @@ class ShardFile(NamedTuple):
         try:
             return retry(self.url, seconds, lambda: self._read_once(start, stop))
         except ShardError as error:
-            if PRECONDITION_FAILED in map(_status, _with_causes(error)):
-                raise self._make_changed_error() from error
+            if isinstance(error.__cause__, ChangedFileError):
+                raise ChangedShardError(
+                    f"{self.url} was changed since it was opened ({error.__cause__}): what was read and what is to "
+                    "come are not of one data set. Shards must stay as they are while a run reads them."
+                ) from error
             raise
 
     def _read_once(self, start: int, stop: int) -> bytes:
-        filesystem, path = _filesystem(self.url)
-        if self.is_local and _version(filesystem.info(path)) != self.version:
-            raise self._make_changed_error()
-        condition = {"headers": _condition(self.version)} if self.url.startswith(HTTP) else {}
-        # With its size given, opening asks the server for nothing; without a cache, reading asks for this range alone.
-        with filesystem.open(path, "rb", size=self.size, cache_type="none", **condition) as file:
-            file.seek(start)
-            content = file.read(stop - start)
-        if len(content) != stop - start:
-            raise ShortReadError(f"{len(content)} bytes came instead of the {stop - start} from {start} on")
+        if self.url.startswith(HTTP):
+            return read_http_range(self.url, start, stop, HttpFile(self.size, self.version))
+        try:
+            content = _read_stored(self.url, start, stop, self.size)
+        except (OSError, ValueError):
+            self._check_version()  # of a file that was changed, a part may be missing
+            raise
+        self._check_version()
         return content
 
-    def _make_changed_error(self) -> ChangedShardError:
-        return ChangedShardError(
-            f"{self.url} was changed since it was opened: what was read and what is to come are not of one data set. "
-            "Shards must stay as they are while a run reads them."
-        )
+    def _check_version(self) -> None:
+        """Compares what the store says of the file now with what it said at first."""
+        now = _find_stored(self.url)
+        if now != HttpFile(self.size, self.version):
+            raise ChangedFileError(f"version and size are now {now.version} and {now.size}")
 
 
-def _version(info: dict[str, Any]) -> str:
-    """Returns what changes with a file. Servers take no weak ETag as a condition; then it is the date."""
-    tag = info.get("ETag", "")
-    return str(info.get("mtime") or (tag if tag.startswith('"') else info.get("Last-Modified", tag)))
+def open_store(url: str) -> tuple[Any, str]:
+    """Returns the file system of a URL or local path, and the path in it.
+
+    Raises:
+        ShardError: nothing that is installed can read such URLs.
+    """
+    try:
+        return fsspec.core.url_to_fs(reveal_url(url))
+    except ImportError as error:
+        package = re.search(r"\b(?:[Ii]nstall|requires) (\w+)", str(error))
+        hint = f"pip install {package[1]}" if package else str(error)
+        raise ShardError(f"{url}: reading it needs another package: {hint}") from error
+    except ValueError as error:
+        raise ShardError(f"{url}: nothing is known that reads such URLs ({error}).") from error
 
 
-def _condition(version: str) -> dict[str, str]:
-    """Returns headers with which a server sends parts of this version alone, and else answers PRECONDITION_FAILED."""
-    if not version or version.startswith("W/"):
-        return {}
-    return {"If-Match" if version.startswith('"') else "If-Unmodified-Since": version}
+def _find_stored(url: str) -> HttpFile:
+    """Asks a store, or the local disk, for size and version of a file; no listing that was kept is used."""
+    bucket = BUCKET.fullmatch(url)
+    if bucket is not None:
+        return _find_in_bucket(bucket["bucket"], bucket["path"])
+    filesystem, path = open_store(url)
+    if url.startswith("hf://"):  # its commit never changes, so neither does a listing of it
+        return HttpFile(filesystem.info(path)["size"], "")
+    filesystem.invalidate_cache(filesystem._parent(path))
+    info = filesystem.info(path)
+    return HttpFile(info["size"], str(next((info[name] for name in VERSIONS if info.get(name)), "")))
 
 
-def _filesystem(url: str) -> tuple[Any, str]:
-    if not url.startswith(HTTP):
-        return fsspec.core.url_to_fs(url)
-    import aiohttp
+def _find_in_bucket(bucket: str, path: str) -> HttpFile:
+    from huggingface_hub import HfApi
 
-    timeout = aiohttp.ClientTimeout(total=None, sock_connect=STALL_SECONDS, sock_read=STALL_SECONDS)
-    return fsspec.core.url_to_fs(url, client_kwargs={"timeout": timeout})
+    found = [each for each in HfApi().get_bucket_paths_info(bucket, [path]) if each.path == path]
+    if not found:
+        raise FileNotFoundError(f"the bucket {bucket} has no file {path!r}")
+    return HttpFile(found[0].size, found[0].xet_hash)
+
+
+def _read_stored(url: str, start: int, stop: int, size: int) -> bytes:
+    filesystem, path = open_store(url)
+    # With its size given, opening asks the store for nothing; without a cache, reading asks for this range alone.
+    with filesystem.open(path, "rb", size=size, cache_type="none") as file:
+        file.seek(start)
+        content = file.read(stop - start)
+    if len(content) != stop - start:
+        raise ShortReadError(f"{len(content)} bytes came instead of the {stop - start} from {start} on")
+    return content
 
 
 @abandonable()
@@ -141,39 +176,55 @@ def retry(name: str, seconds: float, action: Callable[[], Result]) -> Result:
         ShardError: the error did not pass, or is of a kind that does not. The message begins with `name`.
     """
     deadline, delay = time.monotonic() + seconds, FIRST_DELAY
-    # fsspec raises ValueError when a server cannot send a part of a file.
-    expected: tuple[type[Exception], ...] = (*_network_errors(), OSError, ValueError)
     while True:
         try:
             return action()
         except ShardError:  # its message is complete
             raise
-        except expected as error:
-            wait = max(delay, _retry_after(error))
-            reason = f"{name}: {type(error).__name__}: {error}"
+        except Exception as error:
+            if not _is_expected(error):
+                raise
+            reason = redact_urls(f"{name}: {type(error).__name__}: {error}") + _explain(error)
+            left = deadline - time.monotonic()
             if not _may_pass(error):
                 raise ShardError(reason) from error
-            if time.monotonic() + wait > deadline:
+            if left <= 0:
                 raise ShardError(f"{reason} (tried for {seconds:g} s, see stream_retry_seconds)") from error
+            wait = min(max(delay, min(_retry_after(error), LONGEST_WAIT)), left)
         logger.warning("%s; trying again in %.1f s.", reason, wait)
         time.sleep(wait)
         delay = min(2 * delay, LAST_DELAY)
 
 
+def _is_expected(error: Exception) -> bool:
+    """Returns whether an error is one of reading. fsspec raises ValueError when a store cannot send parts of files."""
+    kinds = (*_network_errors(), OSError, ValueError)
+    return isinstance(error, kinds) or type(error).__module__.partition(".")[0] in STORE_PACKAGES
+
+
 @cache
 def _network_errors() -> tuple[type[Exception], ...]:
-    """Returns the errors that the clients of https:// and hf:// raise when a connection fails."""
-    import aiohttp
-    from huggingface_hub.utils import httpx  # under this name in every version
-
-    return (aiohttp.ClientError, asyncio.TimeoutError, httpx.RequestError, ConnectionError, TimeoutError)
+    """Returns the errors that clients of https:// and hf:// raise when a connection fails."""
+    return (get_http().HTTPError, ConnectionError, TimeoutError)
 
 
 def _may_pass(error: BaseException) -> bool:
     answers = [status for status in map(_status, _with_causes(error)) if status is not None]
     if answers:
         return answers[0] in (408, 429) or answers[0] >= 500
+    if isinstance(error, (AnswerError, get_http().TooManyRedirects, get_http().UnsupportedProtocol)):
+        return False
     return any(isinstance(each, (*_network_errors(), ShortReadError)) for each in _with_causes(error))
+
+
+def _explain(error: BaseException) -> str:
+    """Returns what to do about a refusal."""
+    if not any(_status(each) in REFUSED for each in _with_causes(error)):
+        return ""
+    return (
+        " The server refuses: the signature of the URL may have expired, or a password or token is missing. Give the "
+        "URL anew; passwords and signatures are never stored."
+    )
 
 
 def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -184,9 +235,10 @@ def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _status(error: BaseException) -> int | None:
-    """Returns the HTTP status of an error of aiohttp or huggingface_hub; None for other errors."""
-    response = getattr(error, "response", None)
-    return getattr(error, "status", None) if response is None else response.status_code
+    """Returns the HTTP status of an error of the clients of https:// and hf://; None for other errors."""
+    if isinstance(error, StatusError):
+        return error.status
+    return getattr(getattr(error, "response", None), "status_code", None)
 
 
 def _retry_after(error: BaseException) -> float:

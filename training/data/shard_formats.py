@@ -10,11 +10,10 @@ or as many neighbours in a tar file as make a request worth it.
 import hashlib
 import json
 import os
-import re
-import tarfile
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, TypeAlias
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -22,21 +21,24 @@ import pyarrow.parquet as pq
 
 from modeling_esvit.images.decoding import Record
 from modeling_esvit.storage.atomic import write_text
-from training.data.columns import DataOptionError, ImageColumns
+from training.data.columns import ImageColumns
+from training.data.row_paths import find_folder, locate_image
 from training.data.shard_files import RangeReader, ShardError, ShardFile
+from training.data.tar_index import TAR_UNIT, Sample, TarIndex, index_tar
 
 
 # Parts of a file that are at most so many bytes apart are read in one request.
 LARGEST_GAP = 64 * 1024
-# Bytes of a tar file that are read at once. The headers of a remote file are read in steps of the same size; those of a
-# local file in small steps, which skip most of what lies between them.
-TAR_UNIT, LOCAL_STEP = 8 * 1024**2, 64 * 1024
-TAR_IMAGES = ("jpg", "jpeg", "png", "webp")
+# Bytes of a row group above which slices of it are read, in requests of SLICE_REQUEST bytes.
+LARGE_GROUP, SLICE, SLICE_REQUEST = 256 * 1024**2, 32 * 1024**2, 4 * 1024**2
+INDEX_FORMAT = 2
 UNLABELLED = -1
 
 
 class ParquetShard:
     """Reads a parquet file: the columns of image and label alone, a row group at a time.
+
+    A row group of more than LARGE_GROUP bytes is read in slices, when they are asked for.
 
     Raises:
         ShardError: it cannot be read, or is not a whole parquet file.
@@ -51,6 +53,7 @@ class ParquetShard:
         except pa.ArrowInvalid as error:
             raise ShardError(f"{file.url} is not a whole parquet file: {error}") from error
         groups = range(self.metadata.num_row_groups)
+        self._folder = find_folder(file)
         self._ends = np.cumsum([self.metadata.row_group(i).num_rows for i in groups], dtype=np.int64)
 
     def __len__(self) -> int:
@@ -62,31 +65,67 @@ class ParquetShard:
         Raises:
             ShardError: it lacks one of them.
         """
-        names = self.metadata.schema.to_arrow_schema().names
-        for column in (columns.image, columns.label):
-            if column is not None and column not in names:
-                raise ShardError(f"{self.file.url} has no column {column!r}, as other shards have; it has {names}.")
+        schema = self.metadata.schema.to_arrow_schema()
+        for column in columns.list_names():
+            if column not in schema.names:
+                has = ", ".join(f"{field.name} ({field.type})" for field in schema)
+                raise ShardError(f"{self.file.url} has no column {column!r}, as other shards have; it has {has}.")
 
     def units(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Splits the rows `start` to `stop - 1` by row groups."""
-        ends = [int(end) for end in self._ends if start < end < stop]
+        ends = [int(end) for end in np.unique(self._ends) if start < end < stop]
         return zip([start, *ends], [*ends, stop], strict=True)
 
-    def read(self, start: int, stop: int, columns: ImageColumns, copy: ShardFile) -> list[Record]:
+    def count_bytes(self, columns: ImageColumns) -> list[int]:
+        """Returns the size of each row group in memory."""
+        return [
+            sum(chunk.total_uncompressed_size for chunk in _list_chunks(self.metadata.row_group(i), columns))
+            for i in range(self.metadata.num_row_groups)
+        ]
+
+    def read(self, start: int, stop: int, columns: ImageColumns, copy: ShardFile) -> Iterable[Record]:
         """Reads the records of a unit, from the file or a copy of it."""
         group = int(np.searchsorted(self._ends, start, side="right"))
-        names = [columns.image] if columns.label is None else [columns.image, columns.label]
-        reader = RangeReader(copy, _column_ranges(self.metadata.row_group(group), names))
-        try:
+        size = self.count_bytes(columns)[group]
+        if size > LARGE_GROUP:
+            return self._read_slices(group, range(start, stop), columns, copy)
+        reader = RangeReader(copy, _column_ranges(self.metadata.row_group(group), columns))
+        with self._name_damage(copy, group):
             with pq.ParquetFile(reader, metadata=self.metadata, pre_buffer=False) as file:
-                table = file.read_row_group(group, columns=names, use_threads=False)
-        except ShardError:  # raised by a read beyond those ranges
+                table = file.read_row_group(group, columns=columns.list_names(), use_threads=False)
+        first = int(self._ends[group]) - table.num_rows
+        return self._make_records(table, first, range(start, stop), columns)
+
+    def _read_slices(self, group: int, rows: range, columns: ImageColumns, copy: ShardFile) -> Iterator[Record]:
+        """Yields records of a large row group, of which a slice is in memory. What lies before them is read, too."""
+        count, size = self.metadata.row_group(group).num_rows, self.count_bytes(columns)[group]
+        first, batch_size = int(self._ends[group]) - count, max(SLICE * count // size, 1)
+        # A buffered column is read in pieces, and not as a whole.
+        options = {"metadata": self.metadata, "pre_buffer": False, "buffer_size": SLICE_REQUEST}
+        with self._name_damage(copy, group), pq.ParquetFile(RangeReader(copy), **options) as file:
+            chosen = {"row_groups": [group], "columns": columns.list_names(), "use_threads": False}
+            for batch in file.iter_batches(batch_size, **chosen):
+                if first >= rows.stop:
+                    break
+                yield from self._make_records(batch, first, rows, columns)
+                first += batch.num_rows
+
+    @contextmanager
+    def _name_damage(self, copy: ShardFile, group: int) -> Iterator[None]:
+        try:
+            yield
+        except ShardError:  # raised by a read
             raise
         except (pa.ArrowException, OSError) as error:
             raise ShardError(f"{copy.url} is damaged in row group {group}: {error}") from error
-        first = int(self._ends[group]) - table.num_rows
-        rows = table.slice(start - first, stop - start).to_pylist()
-        return [self._record(row, start + index, columns) for index, row in enumerate(rows)]
+
+    def _make_records(
+        self, table: pa.Table | pa.RecordBatch, first: int, rows: range, columns: ImageColumns
+    ) -> list[Record]:
+        """Makes the records of those of `rows` that a table has, whose first row has the number `first`."""
+        start, stop = max(rows.start, first), min(rows.stop, first + table.num_rows)
+        found = table.slice(start - first, max(stop - start, 0)).to_pylist()
+        return [self._record(row, start + index, columns) for index, row in enumerate(found)]
 
     def _record(self, row: dict[str, Any], index: int, columns: ImageColumns) -> Record:
         image = row[columns.image]
@@ -94,19 +133,23 @@ class ParquetShard:
             row = {**row, columns.image: {"bytes": image, "path": None}}
         elif isinstance(image, str):
             row = {**row, columns.image: {"bytes": None, "path": image}}
-        record = columns.record(row)
+        record = locate_image(columns.record(row), self._folder)
         name = f"row {index}" if record.name is None else f"row {index} ({record.name})"
         return record._replace(name=f"{os.path.basename(self.file.url)}, {name}")
 
 
-def _column_ranges(group: Any, names: list[str]) -> list[tuple[int, int]]:
-    """Returns the byte ranges of the named columns of a row group, and joins neighbours."""
+def _list_chunks(group: Any, columns: ImageColumns) -> list[Any]:
+    """Returns the chunks of a row group that belong to the columns; a struct has one for each field."""
     chunks = [group.column(i) for i in range(group.num_columns)]
+    return [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns.list_names()]
+
+
+def _column_ranges(group: Any, columns: ImageColumns) -> list[tuple[int, int]]:
+    """Returns the byte ranges of the columns of a row group, and joins neighbours."""
     ranges: list[tuple[int, int]] = []
-    for chunk in chunks:
-        if chunk.path_in_schema.split(".")[0] in names:
-            start = min(chunk.data_page_offset, chunk.dictionary_page_offset or chunk.data_page_offset)
-            ranges.append((start, start + chunk.total_compressed_size))
+    for chunk in _list_chunks(group, columns):
+        start = min(chunk.data_page_offset, chunk.dictionary_page_offset or chunk.data_page_offset)
+        ranges.append((start, start + chunk.total_compressed_size))
     merged: list[tuple[int, int]] = []
     for start, stop in sorted(ranges):
         if merged and start - merged[-1][1] <= LARGEST_GAP:
@@ -116,34 +159,33 @@ def _column_ranges(group: Any, names: list[str]) -> list[tuple[int, int]]:
     return merged
 
 
-class Sample(NamedTuple):
-    """Says where a tar file holds the image of a sample."""
-
-    name: str
-    offset: int
-    size: int
-    label: int  # or UNLABELLED
-
-
 class TarShard:
-    """Reads a tar file, in which members with a common stem are one sample, by the byte ranges of its images."""
+    """Reads a tar file, in which members with a common stem are one sample, by the byte ranges of its images.
 
-    unit_name = "samples"
+    Attributes:
+        without_image, unused: See `TarIndex`.
+        labels: The text of each label; empty where there is none.
+    """
 
-    def __init__(self, file: ShardFile, samples: list[Sample]) -> None:
-        self.file = file
+    unit_name = "images"
+
+    def __init__(self, file: ShardFile, index: TarIndex) -> None:
+        self.file, samples = file, index.samples
+        self.without_image, self.unused = index.without_image, index.unused
         # Arrays: the index of a million samples as Python objects would take gigabytes.
         self._names = np.array([os.fsencode(sample.name) for sample in samples])
         self._offsets = np.array([sample.offset for sample in samples], dtype=np.int64)
         self._sizes = np.array([sample.size for sample in samples], dtype=np.int64)
-        self._labels = np.array([sample.label for sample in samples], dtype=np.int64)
+        self.labels = np.array([sample.label for sample in samples], dtype=np.str_)
+        self._numbers = np.full(len(samples), UNLABELLED, dtype=np.int64)
 
     def __len__(self) -> int:
         return len(self._names)
 
-    @property
-    def has_labels(self) -> bool:
-        return bool((self._labels != UNLABELLED).all())
+    def number(self, numbers: dict[str, int]) -> None:
+        """Gives each label its number; an image without a label gets UNLABELLED."""
+        found = [numbers.get(label, UNLABELLED) for label in self.labels.tolist()]
+        self._numbers = np.array(found, dtype=np.int64)
 
     def units(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Splits the samples `start` to `stop - 1` into units of up to TAR_UNIT bytes, or of one larger sample."""
@@ -160,7 +202,7 @@ class TarShard:
         content = memoryview(copy.read_range(first, int(self._offsets[stop - 1] + self._sizes[stop - 1])))
         records = []
         for row in range(start, stop):
-            offset, label = int(self._offsets[row]) - first, int(self._labels[row])
+            offset, label = int(self._offsets[row]) - first, int(self._numbers[row])
             image = bytes(content[offset : offset + int(self._sizes[row])])
             name = f"{os.path.basename(self.file.url)}, {os.fsdecode(self._names[row])}"
             records.append(Record(image, None if columns.label is None else label, name))
@@ -168,84 +210,36 @@ class TarShard:
 
 
 def open_tar(file: ShardFile, image: str | None, label: str | None, index_dir: Path | None) -> TarShard:
-    """Opens a tar file by its index in `index_dir`; an index that is missing is made and written there."""
-    if index_dir is None:
+    """Opens a tar file by its index in `index_dir`; an index that is missing is made and written there.
+
+    The index of a file whose version nobody tells is not kept: the file may be another one the next time.
+    """
+    if index_dir is None or not file.version:
         return TarShard(file, index_tar(file, image, label))
-    key = hashlib.sha256(repr((file.url, file.size, file.version, image, label)).encode()).hexdigest()[:16]
-    path = index_dir / f"{os.path.basename(file.url)}-{key}.json"
+    key = hashlib.sha256(repr((INDEX_FORMAT, file.url, file.size, file.version, image, label)).encode())
+    path = index_dir / f"{os.path.basename(file.url)}-{key.hexdigest()[:16]}.json"
     if not path.is_file():
         index_dir.mkdir(parents=True, exist_ok=True)
-        index = {"shard": file.url, "samples": index_tar(file, image, label)}
+        index = {"shard": file.url, **index_tar(file, image, label)._asdict()}
         write_text(path, json.dumps(index), shared=True)
-    return TarShard(file, [Sample(*sample) for sample in json.loads(path.read_text())["samples"]])
+    return TarShard(file, _read_index(path))
 
 
-def index_tar(file: ShardFile, image: str | None, label: str | None) -> list[Sample]:
-    """Lists the samples of a tar file by reading all of its headers.
-
-    `image` and `label` are extensions, in upper or lower case. Without them, the image is the only member with one of
-    TAR_IMAGES, and the label is `cls` if there is one.
+def _read_index(path: Path) -> TarIndex:
+    """Reads the index of a tar file.
 
     Raises:
-        ShardError: it is not a whole, uncompressed tar file, or two members of a sample have one extension.
-        DataOptionError: a sample has not exactly one image to choose, or a label that is not an integer.
+        ShardError: it is damaged.
     """
-    image, label = (None if name is None else name.lower() for name in (image, label))
-    reader = RangeReader(file, ahead=LOCAL_STEP if file.is_local else TAR_UNIT)
     try:
-        with tarfile.open(fileobj=reader, mode="r:") as tar:
-            samples = [_make_sample(file, *each, image, label) for each in _group_members(file, tar)]
-            reader.seek(tar.offset)
-    except tarfile.TarError as error:
-        raise ShardError(f"{file.url} is not a whole, uncompressed tar file: {error}") from error
-    # Python's tarfile does not notice when a file was cut off, or is damaged, between two members.
-    if reader.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-        raise ShardError(f"{file.url} has no end mark after {len(samples)} samples: it was cut off, or is damaged.")
-    return samples
-
-
-Fields: TypeAlias = dict[str, tuple[tarfile.TarInfo, bytes | None]]
-
-
-def _group_members(file: ShardFile, tar: tarfile.TarFile) -> Iterator[tuple[str, Fields]]:
-    """Yields the stem of each sample and, by extension, its members, with their content if they are small."""
-    stem, fields = "", Fields()
-    for member in tar:
-        match = re.fullmatch(r"((?:.*/)?[^./][^./]*)\.([^/]+)", member.name)
-        if not member.isreg() or match is None:
-            continue
-        if match[1] != stem and fields:
-            yield stem, fields
-            fields = {}
-        stem, extension = match[1], match[2].lower()
-        if extension in fields:
-            raise ShardError(f"{file.url} has two members {member.name!r} in one sample.")
-        fields[extension] = member, _read_if_small(tar, member)
-    if fields:
-        yield stem, fields
-
-
-def _read_if_small(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes | None:
-    """Reads a member that may be a class, which is a few digits; returns None for a longer one."""
-    content = tar.extractfile(member) if member.size <= 32 else None
-    return None if content is None else content.read()
-
-
-def _make_sample(file: ShardFile, stem: str, fields: Fields, image: str | None, label: str | None) -> Sample:
-    images = [name for name in fields if name in TAR_IMAGES] if image is None else [image]
-    if len(images) != 1 or images[0] not in fields:
-        raise DataOptionError(
-            f"{file.url}: sample {stem!r} has the members {list(fields)}; image_column must name one of them that "
-            f"every sample has. Without it, exactly one of {list(TAR_IMAGES)} must be there."
-        )
-    member = fields[images[0]][0]
-    content = fields[label or "cls"][1] if (label or "cls") in fields else None
-    if label is not None and content is None:
-        raise DataOptionError(f"{file.url}: sample {stem!r} has no label {label!r}; its members are {list(fields)}.")
-    if content is not None and not content.strip().isdigit():
-        raise DataOptionError(f"{file.url}: the label of sample {stem!r} is {content!r}; labels are integers.")
-    name = str(PurePosixPath(member.name))
-    return Sample(name, member.offset_data, member.size, UNLABELLED if content is None else int(content))
+        found = json.loads(path.read_text())
+        samples = [Sample(*sample) for sample in found["samples"]]
+        return TarIndex(samples, found["without_image"], found["unused"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ShardError(
+            f"{path}, the index of a tar file, is damaged ({type(error).__name__} on reading it). Delete it; it is "
+            "made again."
+        ) from error
 
 
 Shard: TypeAlias = ParquetShard | TarShard

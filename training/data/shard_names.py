@@ -6,39 +6,27 @@
     https://host/train-{000000..001023}.tar              a range of numbers, with as many zeros as the first
     {https://one/a.tar,https://other/b.tar}              a list
     hf://datasets/namespace/name@main/data/*.parquet     on the Hub, pinned to the commit that `main` is now
+    hf://buckets/namespace/name/data/*.parquet           in a bucket of the Hub, whose files must not change
+    s3://bucket/data/*.tar, gs://..., az://...           in a store, by the package that fsspec names
 
 Braces are not nested. A local file whose name has braces is taken literally.
 """
 
 import glob
-import os
 import re
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
 from training.data.columns import DataNotFoundError, DataOptionError
+from training.data.shard_files import BUCKET, open_store, retry
+from training.options.url_secrets import expand_braces, hide_secrets
 
 
-BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 SHARDS = (".parquet", ".tar")
-COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-
-
-def expand_braces(pattern: str) -> list[str]:
-    """Returns what the braces of `pattern` stand for, in their order; the pattern itself if there are none."""
-    match = None if os.path.exists(os.path.expanduser(pattern)) else BRACES.search(pattern)
-    if match is None:
-        return [pattern]
-    first, last, words = match.groups()
-    if words is None:
-        middles = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
-    else:
-        middles = words.split(",")
-    return [
-        each for middle in middles for each in expand_braces(pattern[: match.start()] + middle + pattern[match.end() :])
-    ]
+COMPRESSED = (
+    *(f".tar.{method}" for method in ("gz", "bz2", "xz", "zst", "lz4", "lzma", "br", "Z")),
+    *(".tgz", ".tbz", ".tbz2", ".txz", ".tzst", ".tlz"),
+)
 
 
 def names_shards(data: str, suffixes: tuple[str, ...] = SHARDS) -> bool:
@@ -48,12 +36,22 @@ def names_shards(data: str, suffixes: tuple[str, ...] = SHARDS) -> bool:
         DataOptionError: it names compressed tar files.
     """
     names = expand_braces(data)
-    if any(name.endswith(COMPRESSED) for name in names):
+    refuse_compressed(names)
+    return bool(names) and all(name.endswith(suffixes) for name in names)
+
+
+def refuse_compressed(names: list[str]) -> None:
+    """Refuses compressed tar files.
+
+    Raises:
+        DataOptionError: one of the names is that of a compressed tar file.
+    """
+    found = next((name for name in names if name.endswith(COMPRESSED)), None)
+    if found is not None:
         raise DataOptionError(
-            f"{data!r}: a compressed tar file cannot be read in parts, which order and resume need. Decompress it "
+            f"{found!r}: a compressed tar file cannot be read in parts, which order and resume need. Decompress it "
             "(images in it are compressed anyway)."
         )
-    return bool(names) and all(name.endswith(suffixes) for name in names)
 
 
 def find_shards(data: str, revision: str | None = None) -> list[str]:
@@ -75,20 +73,34 @@ def _find_files(pattern: str, revision: str | None) -> list[str]:
         files = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))
     else:
         pattern = _pin_commit(pattern, revision) if pattern.startswith("hf://") else pattern
-        filesystem, path = fsspec.core.url_to_fs(pattern)
-        files = sorted(filesystem.glob(path)) if glob.has_magic(path) else [path]
-        files = [filesystem.unstrip_protocol(file) for file in files]
+        files = _list_store(pattern) if glob.has_magic(pattern) else [pattern]
     if not files:
         raise DataNotFoundError(f"no file matches {pattern!r}: check the path.")
     return files
 
 
+def _list_store(pattern: str) -> list[str]:
+    """Returns the URLs of a store that match a glob, sorted."""
+    filesystem, path = open_store(pattern)
+    filesystem.invalidate_cache()
+    found = retry(pattern, 0, lambda: filesystem.glob(path))
+    return [hide_secrets(filesystem.unstrip_protocol(file)) for file in sorted(found)]
+
+
 def _pin_commit(url: str, revision: str | None) -> str:
-    """Returns an hf:// URL with the commit that its revision is now."""
+    """Returns an hf:// URL with the commit that its revision is now. A bucket has no commits.
+
+    Raises:
+        DataOptionError: a revision of a bucket is asked for.
+    """
+    if BUCKET.match(url):
+        if revision is not None:
+            raise DataOptionError(f"{url!r} is in a bucket, which has no revisions: leave revision out.")
+        return url
     from huggingface_hub import HfApi, HfFileSystem
     from huggingface_hub.constants import REPO_TYPES_URL_PREFIXES
 
-    place: Any = HfFileSystem().resolve_path(url, revision=revision)
+    place: Any = retry(url, 0, lambda: HfFileSystem().resolve_path(url, revision=revision))
     commit = HfApi().repo_info(place.repo_id, repo_type=place.repo_type, revision=place.revision).sha
     return f"hf://{REPO_TYPES_URL_PREFIXES.get(place.repo_type, '')}{place.repo_id}@{commit}/{place.path_in_repo}"
 

@@ -12,15 +12,19 @@ members) that its rows are in.
 """
 
 import itertools
+import logging
+import os
 import sys
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar, Union
 
+import numpy as np
 import torch.distributed
+from accelerate import PartialState
 from tqdm import tqdm
 
 from modeling_esvit.images.decoding import Record
@@ -28,13 +32,17 @@ from modeling_esvit.images.read_ahead import in_order
 from training.data.columns import DataOptionError, EmptySourceError, ImageColumns
 from training.data.shard_cache import ShardCache
 from training.data.shard_files import ShardError, ShardFile
-from training.data.shard_formats import ParquetShard, Shard, TarShard, open_tar
+from training.data.shard_formats import LARGE_GROUP, SLICE, ParquetShard, Shard, TarShard, open_tar
+from training.data.tar_index import LABEL, TAR_UNIT, number_labels
+from training.data.unreadable import SkipLog
 from training.views.draw import Draws, make_keyed_generator
 
 
 if TYPE_CHECKING:
     import datasets
 
+
+logger = logging.getLogger(__name__)
 
 READERS, OPENERS = 4, 16  # threads that read and that open shards, with a request each
 SHOWN_FROM = 64  # opening fewer shards shows no progress bar
@@ -51,6 +59,7 @@ class StreamOptions:
         retry_seconds: How long faults of a server may last.
         index_dir: Folder that keeps the index of tar files from one run to the next; None keeps it in memory.
         cache: Folder for copies of the shards that are read; None stores nothing. See `ShardCache`.
+        max_unreadable: Share of samples that may have no image. See `SkipLog`.
     """
 
     samples_per_epoch: int | None = None
@@ -58,6 +67,7 @@ class StreamOptions:
     retry_seconds: float = 300
     index_dir: Path | None = None
     cache: Path | None = None
+    max_unreadable: float = 0.01
 
 
 DEFAULT_STREAM = StreamOptions()
@@ -114,7 +124,7 @@ class ShardStream:
         columns: ImageColumns,
         options: StreamOptions,
     ) -> None:
-        self.shards, self._columns, self._window = shards, columns, options.shuffle_window
+        self.shards, self.columns, self._window = shards, columns, options.shuffle_window
         self._cache = None if options.cache is None else ShardCache(options.cache)
         self.has_labels, self.class_names = columns.label is not None, columns.class_names
         self._lengths = [len(shard) for shard in shards]
@@ -129,6 +139,31 @@ class ShardStream:
 
     def __len__(self) -> int:
         return self._length
+
+    @property
+    def without_image(self) -> dict[str, str]:
+        """Returns a sentence for each sample of a tar file that has no image, by its name."""
+        tars = [shard for shard in self.shards if isinstance(shard, TarShard)]
+        named = [(tar.file.url, *sample) for tar in tars for sample in tar.without_image.items()]
+        return {f"{os.path.basename(url)}, {name}": f"{os.path.basename(url)}: {why}" for url, name, why in named}
+
+    def report_left_out(self, max_unreadable: float) -> None:
+        """Warns of samples without an image, and of images beside those of their sample.
+
+        Raises:
+            TooManyUnreadableImagesError: more samples than `max_unreadable` allows have no image.
+        """
+        skipped = SkipLog(sum(self._lengths) + len(self.without_image), max_unreadable)
+        skipped.add(self.without_image)
+        skipped.warn()
+        unused = sum((Counter(shard.unused) for shard in self.shards if isinstance(shard, TarShard)), Counter[str]())
+        if unused and PartialState().is_main_process:
+            counts = ", ".join(f"{count} {extension}" for extension, count in sorted(unused.items()))
+            logger.warning(
+                "Images beside those of their samples are left out: %s. To read them instead, name an extension as "
+                "image_column.",
+                counts,
+            )
 
     def count_units(self) -> int:
         """Counts what is read as a whole: row groups of parquet files, samples of tar files."""
@@ -161,8 +196,29 @@ class ShardStream:
                 f"epoch's order, {self._window} at most ({blocks} blocks) shuffled at a time",
                 f"left out         = {total} - {processes} processes x {per_process} = {total - used} images, others "
                 "each epoch",
+                f"held             = {self._describe_held()} a process",
             ]
         )
+
+    def _describe_held(self) -> str:
+        """Describes what is in memory beside the batches."""
+        window = f"and up to 2 x {self._window} images"
+        sizes = self._count_group_bytes()
+        if not sizes:
+            return f"up to {READERS} x {TAR_UNIT / 1e6:.0f} MB that are read, {window}"
+        whole = max((size for size in sizes if size <= LARGE_GROUP), default=0)
+        text = f"up to {READERS} row groups of {whole / 1e6:.1f} MB that are read, {window}"
+        large = [size for size in sizes if size > LARGE_GROUP]
+        if not large:
+            return text
+        return (
+            f"{text}; of {len(large)} row groups of up to {max(large) / 1e6:.0f} MB a slice of {SLICE / 1e6:.0f} MB "
+            "(nothing is read ahead of it: smaller row groups are faster)"
+        )
+
+    def _count_group_bytes(self) -> list[int]:
+        parquets = [shard for shard in self.shards if isinstance(shard, ParquetShard)]
+        return [size for shard in parquets for size in shard.count_bytes(self.columns)]
 
     def rank_items(self, seed: int, epoch: int, rank: int, count: int, start: int) -> Iterator[Record]:
         """Yields the records of process `rank`, which has `count` of them, from number `start` on.
@@ -238,10 +294,10 @@ class ShardStream:
             )
         )
 
-    def _read_unit(self, unit: RowSpan) -> list[Record]:
+    def _read_unit(self, unit: RowSpan) -> Iterable[Record]:
         shard = self.shards[unit.shard]
         file = shard.file if self._cache is None else self._cache.local(shard.file)
-        return shard.read(unit.start, unit.stop, self._columns, file)
+        return shard.read(unit.start, unit.stop, self.columns, file)
 
     @staticmethod
     def read(item: Record) -> Record:
@@ -276,8 +332,9 @@ def open_stream(
             return open_tar(file, image_column, label_column, options.index_dir)
 
         tars = _share_opening(urls, open_one)
-        label = (label_column or "cls") if all(tar.has_labels for tar in tars) else None
-        return ShardStream([*tars], ImageColumns(image_column or "image", label, None), options)
+        stream = ShardStream([*tars], _number_classes(tars, image_column, label_column), options)
+        stream.report_left_out(options.max_unreadable)
+        return stream
     if not all(url.endswith(".parquet") for url in urls):
         other = next(url for url in urls if not url.endswith(".parquet"))
         raise DataOptionError(f"{other!r} cannot be streamed: shards are .parquet files, or (uncompressed) .tar files.")
@@ -286,6 +343,14 @@ def open_stream(
     for shard in parquets:
         shard.check(columns)
     return ShardStream([*parquets], columns, options)
+
+
+def _number_classes(tars: list[TarShard], image: str | None, label: str | None) -> ImageColumns:
+    """Numbers the labels of all tar files alike. There are no labels where no image has one."""
+    numbers, names = number_labels(itertools.chain.from_iterable(np.unique(tar.labels).tolist() for tar in tars))
+    for tar in tars:
+        tar.number(numbers)
+    return ImageColumns(image or "image", (label or LABEL) if numbers else None, names)
 
 
 def _read_features(shard: ParquetShard) -> "datasets.Features":

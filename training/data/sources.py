@@ -11,9 +11,10 @@ A source hands out undecoded records, in an order that is a function of (seed, e
 the RGB image of a record.
 """
 
+import itertools
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
@@ -21,14 +22,21 @@ import numpy as np
 
 from modeling_esvit.images.decoding import Record, list_image_extensions
 from training.data.columns import DataNotFoundError, DataOptionError, EmptySourceError, ImageColumns
-from training.data.shard_names import find_shards, names_shards
+from training.data.row_paths import locate_image
+from training.data.shard_formats import TarShard
+from training.data.shard_names import COMPRESSED, SHARDS, find_shards, names_shards, refuse_compressed
 from training.data.shard_stream import DEFAULT_STREAM, ShardStream, StreamOptions, open_stream
 from training.options.hub_names import is_hub_name
+from training.options.url_secrets import hide_secrets
 from training.views.draw import Draws, make_keyed_generator
 
 
 if TYPE_CHECKING:
     import datasets
+
+
+# Rows that `datasets` converts at a time. It would else take the length of the first row group, even if that is 0.
+BATCH = 100
 
 
 def shuffle_epoch(num_images: int, seed: int, epoch: int) -> np.ndarray:
@@ -108,17 +116,24 @@ class DatasetSource:
     Raises:
         DataOptionError: the columns cannot be found (see `ImageColumns.find`).
         EmptySourceError: it has no rows.
+
+    Args:
+        folder: The folder of its parquet files, to which paths in its rows belong. See `locate_image`.
     """
 
     def __init__(
-        self, dataset: "datasets.Dataset", image_column: str | None = None, label_column: str | None = None
+        self,
+        dataset: "datasets.Dataset",
+        image_column: str | None = None,
+        label_column: str | None = None,
+        folder: str | None = None,
     ) -> None:
         if len(dataset) == 0:
             raise EmptySourceError("the data set has no rows.")
         columns = ImageColumns.find(dataset.features, image_column, label_column, strings=True)
-        self._columns = columns.number_names(dataset)
-        self.dataset = self._columns.select(dataset)
-        self.has_labels, self.class_names = self._columns.label is not None, self._columns.class_names
+        self.columns, self._folder = columns.number_names(dataset), folder
+        self.dataset = self.columns.select(dataset)
+        self.has_labels, self.class_names = self.columns.label is not None, self.columns.class_names
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -133,8 +148,9 @@ class DatasetSource:
         return record._replace(name=f"row {item} ({record.name})" if record.name else f"row {item}")
 
     def record(self, item: int) -> Record:
-        """Returns the record of row `item` as it stands there."""
-        return self._columns.record(self.dataset[item])
+        """Returns the record of row `item` as it stands there, or with the path of a file beside the parquet file."""
+        record = self.columns.record(self.dataset[item])
+        return record if self._folder is None else locate_image(record, self._folder)
 
 
 def fetch_content(record: Record) -> Record:
@@ -183,8 +199,9 @@ def open_source(
         return _open_dataset(data, image_column, label_column)
     if not os.fspath(data):
         raise DataOptionError("data is empty: give a folder, files, a URL or the name of a data set.")
+    data = hide_secrets(os.fspath(data))
     path = Path(data).expanduser()
-    _refuse_revision(path, str(data), revision)
+    _refuse_revision(path, data, revision)
     if streaming or _is_tar(data) or "://" in str(data):
         _refuse_to_stream(path, image_column, label_column)
         shards, features = _find_shards(str(data), split, config_name, revision)
@@ -194,10 +211,36 @@ def open_source(
     if path.is_file() and path.suffix != ".parquet":
         raise DataOptionError(f"{str(path)!r} is a file: give the folder of images that it is in, or parquet files.")
     if path.is_dir() and not _is_dataset_folder(path):
-        _refuse_dataset_options(path, image_column=image_column, label_column=label_column)
+        options = {"image_column": image_column, "label_column": label_column, "config_name": config_name}
+        _refuse_dataset_options(path, **options)
         return FolderSource(path if split is None else path / split)
     rows = load_rows(str(data), split=split, config_name=config_name, revision=revision)
-    return DatasetSource(rows, image_column, label_column)
+    return DatasetSource(rows, image_column, label_column, _find_parquet_folder(data))
+
+
+def describe_labels(source: ImageSource) -> str:
+    """Says what a source without labels has in their place."""
+    if isinstance(source, FolderSource):
+        return f"Not every image of {str(source.root)!r} lies in a subfolder."
+    if isinstance(source, ShardStream) and isinstance(source.shards[0], TarShard):
+        return "The samples of the tar files have no member .cls; label_column names another extension."
+    return f"label_column can choose one of the columns: {source.columns.described}."
+
+
+def is_image_folder(data: str) -> bool:
+    """Returns whether data are a folder of image files, to which options about columns do not apply."""
+    path = Path(data).expanduser()
+    return path.is_dir() and not _is_dataset_folder(path) and not _is_tar(path)
+
+
+def _find_parquet_folder(data: str) -> str | None:
+    """Returns the folder of the parquet files that `data` names, if they are local and in one folder."""
+    path = Path(data).expanduser()
+    if _is_saved_to_disk(path) or "://" in data or not (path.is_dir() or names_shards(data)):
+        return None
+    files = [*path.glob("*.parquet"), *path.glob("data/*.parquet")] if path.is_dir() else find_shards(data)
+    folders = {os.path.dirname(os.path.abspath(file)) for file in files}
+    return folders.pop() if len(folders) == 1 else None
 
 
 def _open_dataset(data: "datasets.Dataset", image_column: str | None, label_column: str | None) -> DatasetSource:
@@ -216,9 +259,21 @@ def _refuse_revision(path: Path, data: str, revision: str | None) -> None:
 def _is_tar(data: str | os.PathLike[str]) -> bool:
     """Returns whether `data` names tar files, or a folder of them. A folder with images is one of images."""
     path = Path(data).expanduser()
-    if any(path.glob("*.tar")) or any(path.glob("data/*.tar")):
-        return next(_image_paths(path), None) is None
-    return names_shards(str(data), (".tar",))
+    tars = [str(file) for file in _list_shards(path) if file.suffix != ".parquet"]
+    if not tars:
+        return names_shards(str(data), (".tar",))
+    if next(_image_paths(path), None) is not None:
+        return False
+    refuse_compressed(tars)
+    return True
+
+
+def _list_shards(path: Path) -> list[Path]:
+    """Returns the parquet and tar files, compressed ones too, in a folder and in its `data` subfolder."""
+    folders = [folder for folder in (path, path / "data") if folder.is_dir()]
+    return [
+        file for folder in folders for file in sorted(folder.iterdir()) if file.name.endswith((*SHARDS, *COMPRESSED))
+    ]
 
 
 def _refuse_to_stream(path: Path, image_column: str | None, label_column: str | None) -> None:
@@ -235,6 +290,7 @@ def _find_shards(data: str, split: str | None, config_name: str | None, revision
             raise DataOptionError(
                 f"split {split!r} does not apply to {data!r}, which names all files of the data: leave it out."
             )
+        _refuse_configuration(data, config_name)
         return find_shards(data, revision), None
     import datasets
 
@@ -242,9 +298,32 @@ def _find_shards(data: str, split: str | None, config_name: str | None, revision
     arguments = {"path": str(path.resolve()) if path.is_dir() else data, "name": config_name, "revision": revision}
     builder = _load_by_name(data, lambda: datasets.load_dataset_builder(**arguments))
     files = builder.config.data_files or {}
+    _refuse_left_over(path, itertools.chain.from_iterable(files.values()))
     if (split or "train") not in files:
         raise DataOptionError(f"{data!r} has no files of a split {split or 'train'!r}; it has {[*map(str, files)]}.")
     return list(files[split or "train"]), builder.info.features
+
+
+def _refuse_configuration(data: str, config_name: str | None) -> None:
+    if config_name is not None:
+        raise DataOptionError(
+            f"config_name {config_name!r} does not apply to {data!r}, which names files: leave it out."
+        )
+
+
+def _refuse_left_over(path: Path, used: Iterable[str]) -> None:
+    """Refuses a folder in which `datasets` finds no split for some shards. Where a card says which it has, that holds.
+
+    Raises:
+        DataOptionError: some shards belong to no split.
+    """
+    files = [] if (path / "README.md").is_file() else _list_shards(path)
+    left = sorted({str(file.resolve()) for file in files} - {os.path.realpath(file) for file in used})
+    if left:
+        raise DataOptionError(
+            f"{str(path)!r} has {len(files)} shards, of which {len(left)} belong to no split: {', '.join(left[:5])}. "
+            "Name the files to read, by a glob, or give them the name of a split, such as train-00000.parquet."
+        )
 
 
 def _is_dataset_folder(path: Path) -> bool:
@@ -276,8 +355,13 @@ def load_rows(
         return _load_saved_split(path, split)
     if path.is_dir():
         arguments: dict[str, Any] = {"path": str(path.resolve())}
+        if _list_shards(path):
+            builder = _load_by_name(data, lambda: datasets.load_dataset_builder(**arguments, name=config_name))
+            _refuse_left_over(path, itertools.chain.from_iterable((builder.config.data_files or {}).values()))
+            arguments |= {"batch_size": BATCH} if hasattr(builder.config, "batch_size") else {}
     elif names_shards(data):
-        arguments = {"path": "parquet", "data_files": find_shards(data, revision)}
+        _refuse_configuration(data, config_name)
+        arguments = {"path": "parquet", "data_files": find_shards(data, revision), "batch_size": BATCH}
     else:
         arguments = {"path": data, "revision": revision}
     return _load_by_name(data, lambda: datasets.load_dataset(**arguments, name=config_name, split=split or "train"))
@@ -290,12 +374,16 @@ def _load_by_name(data: str, load: Callable[[], Any]) -> Any:
             f"{data!r} does not exist: it is neither a folder of images nor a folder or glob of .parquet or .tar files "
             f"nor the 'namespace/name' of a data set on the Hub."
         )
+    import datasets
+
     try:
         return load()
     except (FileNotFoundError, ConnectionError) as error:
         raise DataNotFoundError(
             f"{data!r} is no existing folder, and cannot be loaded as a data set of the Hub: {error}"
         ) from error
+    except datasets.exceptions.DatasetGenerationError as error:
+        raise DataOptionError(f"{data!r} cannot be read: {error.__cause__ or error}") from error
     except (ValueError, RuntimeError) as error:  # an unknown split or configuration, or a data set that is a script
         raise DataOptionError(f"{data!r}: {error}") from error
 

@@ -5,13 +5,15 @@
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from modeling_esvit.embed.compiling import add_compile_argument
 from modeling_esvit.images.precision import add_dtype_argument
-from modeling_esvit.storage.paths import parse_name, parse_path
+from modeling_esvit.storage.paths import parse_path
 from training.features.bank import PART_SIZE
 from training.features.model_arguments import add_model_arguments
 from training.options.command import check_counts
+from training.options.url_secrets import parse_data
 
 
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,11 +30,12 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the model, its training and test images, and the folder of features."""
     add_reading_arguments(parser)
     parser.add_argument(
-        "--train", type=parse_name, required=True, metavar="DATA[:SPLIT]", help="the labelled images to learn from"
+        "--train", type=parse_data, required=True, metavar="DATA[:SPLIT]", help="the labelled images to learn from"
     )
     parser.add_argument(
-        "--test", type=parse_name, required=True, metavar="DATA[:SPLIT]", help="the labelled images to classify"
+        "--test", type=parse_data, required=True, metavar="DATA[:SPLIT]", help="the labelled images to classify"
     )
+    add_column_arguments(parser)
     parser.add_argument(
         "--features",
         type=parse_path,
@@ -40,6 +43,27 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep features here for further evaluations; all processes must see it (default: a temporary folder)",
     )
     add_bank_arguments(parser)
+
+
+def add_column_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds which columns of a data set hold images and labels, and which configuration of it is read."""
+    parser.add_argument(
+        "--label_column", help="column of the classes, or extension of labels in tar files (default: the only one)"
+    )
+    add_image_arguments(parser)
+
+
+def add_image_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds which column of a data set holds images, and which configuration of it is read."""
+    parser.add_argument(
+        "--image_column", help="column of the images, or extension of images in tar files (default: the only one)"
+    )
+    parser.add_argument("--config_name", help="configuration of data sets on the Hub that have several")
+
+
+def choose_columns(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Returns what the arguments of `add_column_arguments` say, by the names of `open_source`."""
+    return {name: getattr(arguments, name) for name in ("label_column", "image_column", "config_name")}
 
 
 def add_bank_arguments(parser: argparse.ArgumentParser) -> None:

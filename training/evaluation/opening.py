@@ -13,6 +13,7 @@ from accelerate.utils import broadcast_object_list
 
 from modeling_esvit.images.devices import open_device
 from training.data.named_data import open_train_and_test
+from training.evaluation.arguments import choose_columns
 from training.features.bank import FeatureBank, make_bank
 from training.features.frozen_models import FrozenModel
 from training.features.model_arguments import load_named_model
@@ -35,7 +36,8 @@ def open_features_folder(given: Path | None) -> Iterator[Path]:
 def open_evaluation(arguments: argparse.Namespace) -> Iterator[tuple[FrozenModel, list[FeatureBank]]]:
     """Opens the model, and the features of its training and of its test images."""
     state = open_device(arguments.device)
-    sources = open_train_and_test(arguments.train, arguments.test, streaming=arguments.streaming)
+    columns = choose_columns(arguments)
+    sources = open_train_and_test(arguments.train, arguments.test, streaming=arguments.streaming, **columns)
     model = load_named_model(arguments, arguments.n_last_blocks)
     options = {name: getattr(arguments, name) for name in ("batch_size", "part_size")}
     with open_features_folder(arguments.features) as folder:

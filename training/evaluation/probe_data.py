@@ -18,7 +18,7 @@ from torch import Tensor
 
 from modeling_esvit.embed.engine import LoadedImage, load_ahead, load_image, take_batches
 from training.data.shard_stream import ShardStream
-from training.data.sources import ImageSource, shuffle_epoch
+from training.data.sources import ImageSource, describe_labels, shuffle_epoch
 from training.features.extraction import UnlabelledDataError
 from training.features.frozen_models import FrozenModel, find_training_view
 from training.views.draw import FLIP_PROBABILITY, draw_box, make_keyed_generator
@@ -61,7 +61,8 @@ class ProbeImages:
     ) -> None:
         if not source.has_labels:
             raise UnlabelledDataError(
-                "a linear probe needs labels: images in a subfolder for each class, or a label column."
+                "a linear probe needs labels: images in a subfolder for each class, or a label column. "
+                f"{describe_labels(source)}"
             )
         self.source, self.view = source, ProbeView(*find_training_view(model))
         self.seed, self.rank, self.world, self.share = seed, rank, world, batch_size // world

@@ -20,6 +20,8 @@ from training.data.identity import identify_source
 from training.data.shard_stream import ShardStream
 from training.data.sources import ImageSource
 from training.data.unreadable import SkipLog
+from training.evaluation.arguments import choose_columns
+from training.evaluation.class_names import check_common, number_classes
 from training.evaluation.probe_data import ProbeImages, ProbeView
 from training.evaluation.probes import LinearProbes, Setting
 from training.evaluation.scores import NO_CLASS, score_top_k
@@ -64,18 +66,20 @@ def number_labels(source: ImageSource, bank: FeatureBank, num_classes: int | Non
 
     Raises:
         ProbeError: the training data name no classes, and `num_classes` is None.
+        ClassNameError: the classes cannot be compared, or none is in both.
     """
     names = source.class_names
+    places, test_places = number_classes([names, bank.class_names])
     if names is None and num_classes is None:
         raise ProbeError(
             "the classes of the training data have no names. Give the number of classes with --num_classes."
         )
     count = len(names) if names is not None else int(num_classes or 0)
-    labels = bank.labels
-    if names is not None and bank.class_names is not None:
-        number = {name: index for index, name in enumerate(names)}
-        labels = torch.tensor([number.get(name, NO_CLASS) for name in bank.class_names])[labels]
-    return labels.where(labels < count, NO_CLASS), count
+    labels = bank.labels if test_places is None else test_places[bank.labels]
+    known = torch.arange(count) if places is None else places
+    check_common(known, labels, names, bank.class_names)
+    matches = labels[:, None] == known
+    return matches.int().argmax(dim=1).where(matches.any(dim=1), NO_CLASS), count
 
 
 class ProbeRun:
@@ -212,6 +216,7 @@ class ProbeRun:
                 "last": epochs[-1] | {"epoch": len(epochs)},
             }
         about = {name: getattr(self.options, name) for name in ("model", "train", "test", *IN_RECIPES)}
+        about |= {name: value for name, value in choose_columns(self.options).items() if value is not None}
         counts = {"test_images": len(self.labels), "classes": self.num_classes}
         unknown = {"unknown_class_images": int((self.labels == NO_CLASS).sum())}
         winner = max(classifiers, key=lambda name: classifiers[name]["best"]["top1"])

@@ -15,6 +15,7 @@ from accelerate import PartialState
 
 from modeling_esvit.storage.atomic import write_text
 from training.data.named_data import split_data_name
+from training.evaluation.arguments import choose_columns
 from training.evaluation.public_names import make_public_command, make_public_name
 from training.state.figure_files import save_figure
 
@@ -59,7 +60,8 @@ def make_knn_values(result: Mapping[str, float], data: str) -> list[CardValue]:
 
 def describe_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
     """Returns the entries of a result that name the model and the data."""
-    return {name: getattr(arguments, name) for name in ("model", "train", "test", "n_last_blocks")}
+    columns = {name: value for name, value in choose_columns(arguments).items() if value is not None}
+    return {name: getattr(arguments, name) for name in ("model", "train", "test", "n_last_blocks")} | columns
 
 
 def describe_counts(result: Mapping[str, Any]) -> list[str]:

@@ -7,6 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from training.evaluation.class_names import check_common, number_classes
+
 
 TOP_K = (1, 5)
 METRIC = Path(__file__).parent / "metrics" / "top_k_accuracy"
@@ -18,14 +20,19 @@ def align_labels(
 ) -> tuple[Tensor, Tensor, int]:
     """Numbers the classes of the training data 0 .. n-1, and those of the test data alike, or as NO_CLASS.
 
-    Classes are the same if their names are equal or, if either data set has no names, if their numbers are equal.
+    `number_classes` says which classes are the same.
 
     Returns:
         train labels `[N]`, test labels `[M]`, n.
+
+    Raises:
+        ClassNameError: the classes cannot be compared, or none is in both.
     """
-    if train_names is not None and test_names is not None:
-        number = {name: index for index, name in enumerate(train_names)}
-        test = torch.tensor([number.get(name, NO_CLASS) for name in test_names])[test]
+    places = number_classes([train_names, test_names])
+    train, test = (
+        labels if place is None else place[labels] for place, labels in zip(places, (train, test), strict=True)
+    )
+    check_common(train, test, train_names, test_names)
     classes, train = train.unique(return_inverse=True)
     position = torch.searchsorted(classes, test).clamp(max=len(classes) - 1)
     return train, position.where(classes[position] == test, NO_CLASS), len(classes)

@@ -9,7 +9,6 @@
 `transfer_datasets.yaml` describes the fields.
 """
 
-import itertools
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,8 +22,10 @@ from modeling_esvit.errors import EsViTError
 from training.data.columns import DataNotFoundError, DataOptionError, find_column
 from training.data.named_data import split_data_name, split_train_and_test
 from training.data.sources import DatasetSource, ImageSource, load_rows, open_source
+from training.evaluation.class_names import number_classes
 from training.evaluation.transfer_metrics import METRICS, MULTI_LABEL
 from training.features.bank import FeatureBank
+from training.options.url_secrets import hide_secrets
 
 
 TABLE = Path(__file__).with_name("transfer_datasets.yaml")
@@ -90,7 +91,8 @@ def make_set(name: str, values: dict[str, Any]) -> TransferSet:
             f"Unknown fields: {', '.join(sorted(unknown)) or 'none'}."
         )
     lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
-    return TransferSet(name, **{**values, **lists})
+    named = {key: hide_secrets(values[key]) for key in ("train", "test", "validation") if values.get(key) is not None}
+    return TransferSet(name, **{**values, **lists, **named})
 
 
 class OpenSplit(NamedTuple):
@@ -181,12 +183,14 @@ def encode_multi_hot(lists: list[list[int]], num_classes: int) -> Tensor:
 def unify_labels(splits: list[tuple[OpenSplit, FeatureBank]]) -> list[Tensor]:
     """Returns the labels `[N]`, or targets `[N, K]`, of each bank, numbered so that equal numbers mean equal classes.
 
-    Classes are the same if their names are equal or, if a split has no names, if their numbers are equal.
+    `number_classes` says which classes are the same.
+
+    Raises:
+        ClassNameError: the classes of the splits cannot be compared.
     """
-    names = [split.class_names or bank.class_names or [] for split, bank in splits]
-    number = {name: index for index, name in enumerate(dict.fromkeys(itertools.chain(*names)))} if all(names) else {}
-    width = len(number) or max(0 if split.targets is None else split.targets.shape[1] for split, _ in splits)
-    places = [torch.tensor([number[name] for name in own]) if number else None for own in names]
+    places = number_classes([split.class_names or bank.class_names for split, bank in splits])
+    widths = [0 if split.targets is None else split.targets.shape[1] for split, _ in splits]
+    width = max(own if place is None else int(place.max()) + 1 for own, place in zip(widths, places, strict=True))
     return [renumber_classes(split, bank, own, width) for (split, bank), own in zip(splits, places, strict=True)]
 
 

@@ -121,6 +121,11 @@ def name_settings(settings: Any) -> str:
     return compute_checksum(json.dumps(settings, sort_keys=True, default=str))
 
 
+def describe_choice(source: ImageSource) -> list[Any] | None:
+    """Returns which columns hold images and labels, and the names of the classes: a bank keeps labels, too."""
+    return None if isinstance(source, FolderSource) else [*source.columns.list_names(), source.class_names]
+
+
 def make_bank(
     model: FrozenModel,
     data: str,
@@ -142,7 +147,8 @@ def make_bank(
         OutputError: a part is damaged.
     """
     images = LabelledImages(source, model.transform)
-    settings = {**model.settings, "data": identify_source(source).compute_key(), "part_size": part_size}
+    about = {"data": identify_source(source).compute_key(), "labels": describe_choice(source)}
+    settings = {**model.settings, **about, "part_size": part_size}
     parts = Parts(folder / f"{make_file_name(data)}-{name_settings(settings)}", settings)
     parts.begin()
     rows = cut_rows(len(images), part_size)

@@ -27,7 +27,7 @@ from modeling_esvit.embed.engine import (
 )
 from modeling_esvit.errors import EsViTError
 from training.data.shard_stream import ShardStream
-from training.data.sources import EmptySourceError, ImageSource
+from training.data.sources import EmptySourceError, ImageSource, describe_labels
 from training.data.unreadable import SkipLog
 
 
@@ -76,7 +76,9 @@ class LabelledImages:
 
     def __init__(self, source: ImageSource, transform: Transform) -> None:
         if not source.has_labels:
-            raise UnlabelledDataError("evaluation needs labels: a subfolder for each class, or a label column.")
+            raise UnlabelledDataError(
+                f"evaluation needs labels: a subfolder for each class, or a label column. {describe_labels(source)}"
+            )
         self.source, self.transform = source, transform
 
     def __len__(self) -> int:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import psutil
 
+from training.options.url_secrets import hide_secrets
+
 
 PROGRAMS = Path(__file__).resolve().parents[1]
 SCRIPT = PROGRAMS / "pretrain.py"
@@ -18,7 +20,8 @@ PUBLISH = PROGRAMS / "publish.py"
 def find_start_command() -> list[str]:
     """Returns the command line that started this process, with its launcher, such as `torchrun` or `timeout`.
 
-    It is that of the furthest process above this one whose last arguments are this script and its arguments.
+    It is that of the furthest process above this one whose last arguments are this script and its arguments. Passwords
+    and signatures of its URLs are left out.
     """
     command = list(sys.orig_argv)
     for process in psutil.Process().parents():
@@ -26,9 +29,9 @@ def find_start_command() -> list[str]:
             line = process.cmdline()
         except psutil.Error:  # belongs to another user, or has ended
             break
-        if line[-len(sys.argv) :] == sys.argv:
+        if [hide_secrets(word) for word in line[-len(sys.argv) :]] == [hide_secrets(word) for word in sys.argv]:
             command = line
-    return shorten(command)
+    return shorten([hide_secrets(word) for word in command])
 
 
 def shorten(command: list[str]) -> list[str]:

@@ -30,6 +30,7 @@ from training.options.sections import (
     TaskSection,
     ViewSection,
 )
+from training.options.url_secrets import hide_secrets
 
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
@@ -38,12 +39,25 @@ RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 # Options that may be a path in the home folder, as in `~/photographs`.
 PATHS = ("data", "output_dir", "init_from", "backbone", "cache", "tar_index", "knn_train", "knn_test")
 
+# Options that name data, whose URLs may have passwords.
+DATA_OPTIONS = ("data", "knn_train", "knn_test")
+
 # Options that a continued run may change: they decide how it runs, not (except for rounding) what comes out.
 FREE_TO_CHANGE = {
     *("output_dir", "tar_index", "cache", "stream_retry_seconds", "max_unreadable", "max_skipped_steps"),
     "process_timeout",
     *("gradient_checkpointing", "compile", "attn_implementation", "num_workers", "max_steps", "log_every"),
-    *("save_every", "keep_checkpoints", "knn_every", "knn_train", "knn_test", "knn_k", "tracker", "push_to_hub"),
+    *(
+        "save_every",
+        "keep_checkpoints",
+        "knn_every",
+        "knn_train",
+        "knn_test",
+        "knn_k",
+        "label_column",
+        "tracker",
+        "push_to_hub",
+    ),
     "dry_run",
 }
 # Options that say how processes share the images of a step: a continued run may change them if a step keeps its images.
@@ -51,7 +65,10 @@ SHARES_OF_A_STEP = ("batch_size", "gradient_accumulation_steps")
 # Other spellings of the values of `compile`. In YAML, on and off are true and false.
 COMPILE: dict[Any, Any] = {True: "on", False: "off", "true": "on", "false": "off", "True": "on", "False": "off"}
 # Options that say how to read `data`: those of a recipe do not apply to other data.
-ABOUT_DATA = ("data", "split", "revision", "image_column", "streaming", "samples_per_epoch")
+ABOUT_DATA = (
+    *("data", "split", "revision", "config_name", "image_column", "label_column", "streaming"),
+    "samples_per_epoch",
+)
 # The smallest and the largest value of an option.
 RANGES = {
     **dict.fromkeys(
@@ -182,6 +199,8 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
             yield "backbone_weights needs a backbone: name the one whose weights they are."
         if bool(self.knn_every) != bool(self.knn_test):
             yield "knn_every and knn_test go together: give how often to evaluate, and on which labelled data."
+        if self.label_column is not None and not self.knn_every:
+            yield "label_column is for the k-NN evaluation: give knn_every and knn_test, or leave it out."
         if "none" in self.tracker and len(self.tracker) > 1:
             yield f"tracker is {' '.join(self.tracker)}: give names of trackers, or only none."
 
@@ -246,7 +265,8 @@ def read_options(
     """Reads the defaults, then `--recipe`, then the rest of the command line. Values are not checked yet.
 
     `--data` on the command line replaces everything that the recipe says about data (ABOUT_DATA): a folder is not
-    streamed because the recipe's data set is. What else the recipe says is `left_out`.
+    streamed because the recipe's data set is. What else the recipe says is `left_out`. Passwords and signatures of URLs
+    are taken out.
 
     Raises:
         OptionError: A name is unknown (the message gives the nearest valid one), or a recipe cannot be read.
@@ -261,7 +281,9 @@ def read_options(
         raise make_unknown_option_error(rest[0].lstrip("-").split("=")[0])
     if rest:
         raise OptionError(f"{rest[0]!r} is not the value of any option.")
-    return PretrainOptions(**{name: value for section in sections for name, value in vars(section).items()})
+    values = {name: value for section in sections for name, value in vars(section).items()}
+    named = {name: hide_secrets(values[name]) for name in DATA_OPTIONS if values[name] is not None}
+    return PretrainOptions(**values | named)
 
 
 def parse_options(arguments: list[str]) -> PretrainOptions:

@@ -32,7 +32,14 @@ class DataSection:
     revision: str | None = field(
         default=None, metadata={"help": "Branch, tag or commit of a data set on the Hub; a run stays with its commit."}
     )
-    image_column: str | None = field(default=None, metadata={"help": "Column of the images, if there are several."})
+    config_name: str | None = field(default=None, metadata={"help": "Configuration of a data set that has several."})
+    image_column: str | None = field(
+        default=None,
+        metadata={"help": "Column of the images, if there are several; of tar files, the extension of the images."},
+    )
+    label_column: str | None = field(
+        default=None, metadata={"help": "Column of the classes, for the k-NN evaluation; of tar files, the extension."}
+    )
     streaming: bool = field(default=False, metadata={"help": "Stream the data set instead of downloading it first."})
     samples_per_epoch: int | None = field(
         default=None, metadata={"help": "Images of a stream that make an epoch; default: all."}

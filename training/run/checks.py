@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -24,7 +25,7 @@ from modeling_esvit.modeling_esvit import describe_preprocessing
 from training.data.named_data import split_train_and_test
 from training.data.shard_stream import ShardStream, StreamOptions
 from training.data.shared_memory import check_shared_memory, describe_free_memory
-from training.data.sources import ImageSource, open_source
+from training.data.sources import ImageSource, is_image_folder, open_source
 from training.data.workers import count_cores, count_workers
 from training.evaluation.knn import TEMPERATURE, check_knn_options
 from training.features.extraction import LabelledImages, Transform, make_evaluation_transform
@@ -235,8 +236,15 @@ def open_knn_data(options: PretrainOptions, problems: Problems) -> list[ImageSou
     for data, split in named:
         with problems.collect():
             # Evaluates a streamed training set as a stream, too.
-            streams = options.streaming and data == str(options.data)
-            source = open_source(data, split=split, streaming=streams)
+            own = data == str(options.data)
+            columns: dict[str, Any] = {"image_column": options.image_column, "label_column": options.label_column}
+            source = open_source(
+                data,
+                split=split,
+                streaming=options.streaming and own,
+                config_name=options.config_name if own else None,
+                **{} if is_image_folder(data) else columns,
+            )
             label_images(source, options)
             opened.append(source)
     if len(opened) == len(named):
@@ -339,9 +347,11 @@ def open_training_data(options: PretrainOptions) -> ImageSource:
             retry_seconds=options.stream_retry_seconds,
             index_dir=Path(options.tar_index or Path(options.output_dir) / "tar_index"),
             cache=None if options.cache is None else Path(options.cache),
+            max_unreadable=options.max_unreadable,
         ),
         split=options.split,
         revision=DataRecord(options.output_dir).commit(options.data) or options.revision,
+        config_name=options.config_name,
         image_column=options.image_column,
         streaming=options.streaming,
     )

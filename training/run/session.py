@@ -17,6 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from modeling_esvit import EsViTForPreTraining
 from training.data.loader import Batch, iterate
+from training.data.shard_stream import ShardStream
 from training.data.unreadable import SkipLog
 from training.data.workers import count_workers
 from training.evaluation.knn import evaluate_knn
@@ -298,6 +299,8 @@ class Session(AbstractContextManager):
         skipped = SkipLog(len(self.source), max_unreadable=1.0)
         for names in gather_object([self.skip_log.skipped]):
             skipped.add(names)
+        if isinstance(self.source, ShardStream):
+            skipped.add(self.source.without_image)
         folder = self.folder / "teacher"
         on_main(self.accelerator, lambda: save_model_folder(self.teacher, folder))
         self.monitor.close()

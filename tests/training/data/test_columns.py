@@ -27,7 +27,11 @@ def test_the_only_candidates_are_taken(features, found):
 @pytest.mark.parametrize(
     "image, label, message",
     [
-        (None, None, r"image_column must be one of the columns .*; images are in \['left', 'right'\]"),
+        (
+            None,
+            None,
+            r"image_column must be one of the columns left \(Image\), .*, n \(int64\).*; left and right holds images",
+        ),
         ("middle", None, "image_column 'middle' does not exist; the columns are"),
         ("n", None, "image_column 'n' holds .*int64.*; each row must hold one Image"),
         ("left", "score", "label_column 'score' holds .*float32.*; labels are integers, ClassLabel"),

@@ -211,11 +211,14 @@ def test_a_block_is_shuffled_within_itself(tmp_path):
 
 def test_the_arithmetic_is_told(tmp_path):
     source = open_stream(write_parquet(tmp_path, [7, 31]), StreamOptions(shuffle_window=10))
+    groups = [pq.read_metadata(shard.file.url).row_group(0) for shard in source.shards]
+    largest = round(max(group.total_byte_size for group in groups) / 1e6, 1)
     assert source.describe(per_process=16, processes=2).splitlines() == [
         "stream           = 38 images in 2 shards, 14 row groups; an epoch has 38",
         "images a process = 16: process r has rows r x 16 .. of the shards in the epoch's order, 10 at most (2 blocks) "
         "shuffled at a time",
         "left out         = 38 - 2 processes x 16 = 6 images, others each epoch",
+        f"held             = up to 4 row groups of {largest} MB that are read, and up to 2 x 10 images a process",
     ]
 
 
@@ -275,7 +278,7 @@ def test_the_index_of_tars_is_kept_where_asked(tmp_path):
         open_stream(urls, StreamOptions(index_dir=tmp_path / "index"))
         first = sum(server.sent.values())
         source = open_stream(urls, StreamOptions(index_dir=tmp_path / "index"))
-        assert first > 0 and sum(server.sent.values()) == first
+        assert first > 0 and sum(server.sent.values()) == first + 2  # a byte of each, to find its size
     files = sorted((tmp_path / "index").iterdir())
     assert [len(json.loads(file.read_text())["samples"]) for file in files] == [3, 2] and len(source) == 5
 
@@ -286,7 +289,7 @@ def test_the_index_of_tars_is_kept_where_asked(tmp_path):
 @pytest.fixture
 def quick(monkeypatch):
     monkeypatch.setattr("training.data.shard_files.FIRST_DELAY", 0.02)
-    monkeypatch.setattr("training.data.shard_files.STALL_SECONDS", 0.3)
+    monkeypatch.setattr("training.data.http_ranges.STALL_SECONDS", 0.3)
 
 
 FAULTS = ["drop", "reset", "stall", "short", "broken", "503"]
@@ -346,7 +349,7 @@ def test_a_shard_that_changed_is_an_error_and_not_an_end(kind, tmp_path, num_wor
 
 
 def test_a_server_without_versions_is_read_all_the_same(kind, tmp_path):
-    """A tar file that it cuts off is then noticed by the bytes that do not come."""
+    """A file that is cut off is then noticed by its size."""
     [path] = WRITE[kind](tmp_path, [24])
     with serve(tmp_path) as server:
         server.tags = False
@@ -354,7 +357,9 @@ def test_a_server_without_versions_is_read_all_the_same(kind, tmp_path):
         assert len(load_batches(source)) == 6
         with open(path, "r+b") as file:
             file.truncate(2048)
-        with pytest.raises(ShardError, match=f"train-00000.{kind}: .*"):
+        with pytest.raises(
+            ShardError, match=f"train-00000.{kind} was changed since it was opened .its size is now 2048"
+        ):
             load_batches(source, epoch=1)
 
 
@@ -371,12 +376,12 @@ def test_a_tar_that_was_cut_off_is_refused_wherever(tmp_path):
         with pytest.raises(ShardError, match="cut.tar .*(not a whole|no end mark)"):
             open_stream([str(tmp_path / "cut.tar")])
     (tmp_path / "cut.tar").write_bytes(content[: members[6].offset])  # where a reader takes it for whole
-    with serve(tmp_path) as server, pytest.raises(ShardError, match="cut.tar has no end mark after 2 samples"):
+    with serve(tmp_path) as server, pytest.raises(ShardError, match="cut.tar has no end mark after 6 members"):
         open_stream([server.url("cut.tar")])
     damaged = bytearray(content)
     damaged[members[6].offset + 20] ^= 255  # the header of a member in the middle: its sum is wrong
     (tmp_path / "cut.tar").write_bytes(damaged)
-    with pytest.raises(ShardError, match="no end mark after 2 samples"):
+    with pytest.raises(ShardError, match="no end mark after 6 members"):
         open_stream([str(tmp_path / "cut.tar")])
 
 
@@ -422,15 +427,13 @@ def write_members(path, members):
 def test_members_of_a_tar_sample(tmp_path):
     stem = "a" * 150  # longer than a plain tar header holds
     two = {f"d.x/{stem}.left.png": picture(0), f"d.x/{stem}.right.png": picture(1), f"d.x/{stem}.json": b"{}"}
-    with pytest.raises(DataOptionError, match=r"\['left.png', 'right.png', 'json'\]; image_column must"):
-        open_stream(write_members(tmp_path / "a.tar", two))
+    both = open_stream(write_members(tmp_path / "a.tar", two))
+    assert [record.image for record in both.rows(0, 2)] == [picture(0), picture(1)]
     source = open_stream([str(tmp_path / "a.tar")], image_column="right.png")
     assert not source.has_labels
     record = next(source.rank_items(0, 0, 0, 1, 0))
     assert record.image == picture(1) and record.label is None and f"{stem}.right.png" in record.name
-    with pytest.raises(DataOptionError, match="label of sample 'a' is b'cat'; labels are integers"):
-        open_stream(write_members(tmp_path / "b.tar", {"a.jpg": b"x", "a.cls": b"cat"}))
-    with pytest.raises(DataOptionError, match="has no label 'cls'"):
+    with pytest.raises(DataOptionError, match="no sample has a label 'cls'"):
         open_stream(write_members(tmp_path / "b.tar", {"a.jpg": b"x"}), label_column="cls")
     with pytest.raises(EmptySourceError, match="b.tar"):
         open_stream(write_members(tmp_path / "b.tar", {}))
@@ -453,8 +456,7 @@ def test_odd_members_of_a_tar(tmp_path):
     with pytest.raises(UnreadableImageError, match="b.jpg"):
         decode(next(record for record in records if record.label == 4))
     assert len(open_stream([str(tmp_path / "a.tar")], image_column="JPG", label_column="CLS")) == 2
-    with pytest.raises(DataOptionError, match="label of sample 'c' is b''"):
-        open_stream(write_members(tmp_path / "b.tar", {"c.jpg": b"x", "c.cls": b""}))
+    assert not open_stream(write_members(tmp_path / "b.tar", {"c.jpg": b"x", "c.cls": b""})).has_labels
 
 
 def test_compressed_tars_are_refused(tmp_path):

@@ -1,0 +1,260 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Lists the images of a tar file with their labels, by reading the headers of its members.
+
+Members with a common stem are one sample, wherever they lie: `all/7.jpg`, `all/7.cls`. Every image of a sample counts:
+
+    7.jpg, 7.cls                         one image with its label
+    7.left.jpg, 7.right.jpg, 7.cls       two images with the same label
+    7.jpg, 7.seg.png                     one image; what lies beside it under a longer extension is counted, not read
+    IMG_1.2.jpg, IMG_1.2.cls             a name with dots: the label is the one that shares most of the name
+
+Hard and soft links stand for the member that they lead to. A file may hold several archives, one after the other, as
+`cat a.tar b.tar` writes them; each has samples of its own.
+"""
+
+import posixpath
+import re
+import tarfile
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from modeling_esvit.images.decoding import list_image_extensions
+from training.data.columns import DataOptionError
+from training.data.shard_files import RangeReader, ShardError, ShardFile
+
+
+# Bytes of a tar file that are read at once. The headers of a remote file are read in steps of the same size; those of a
+# local file in small steps, which skip most of what lies between them.
+TAR_UNIT, LOCAL_STEP = 8 * 1024**2, 64 * 1024
+LABEL = "cls"  # the extension of labels, if none is named
+LONGEST_LABEL = 1024  # bytes
+COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
+
+
+class Sample(NamedTuple):
+    """Says where a tar file holds an image, and the text of its label, which is empty if it has none."""
+
+    name: str
+    offset: int
+    size: int
+    label: str
+
+
+class TarIndex(NamedTuple):
+    """Lists the images of a tar file, and what lies in it beside them.
+
+    Attributes:
+        samples: In the order of their bytes.
+        without_image: For each sample without an image its name and a sentence.
+        unused: How many images lie beside those of their sample, by extension.
+    """
+
+    samples: list[Sample]
+    without_image: dict[str, str]
+    unused: dict[str, int]
+
+
+class Member(NamedTuple):
+    """Says where a member's bytes lie. `content` holds those of a label. A link that leads nowhere has the size -1."""
+
+    name: str
+    offset: int
+    size: int
+    content: bytes | None = None
+
+
+Members = dict[str, Member]  # by name, or by extension
+
+
+def index_tar(file: ShardFile, image: str | None, label: str | None) -> TarIndex:
+    """Lists the images of a tar file by reading all of its headers.
+
+    `image` and `label` are extensions, in upper or lower case. Without `image`, a sample's images are its members with
+    an extension that Pillow decodes or, if there are none, with a longer one that ends so.
+
+    Raises:
+        ShardError: it is not a whole, uncompressed tar file; or it has two members of one name, or a sparse one.
+        DataOptionError: no sample has such an image, or such a label.
+    """
+    reader = RangeReader(file, ahead=LOCAL_STEP if file.is_local else TAR_UNIT)
+    image, label = (None if name is None else name.lower() for name in (image, label))
+    found, labels = TarIndex([], {}, Counter()), 0
+    for number, members in enumerate(_read_archives(file, reader, label or LABEL)):
+        for stem, fields in _group(members).items():
+            part = f" (archive {number + 1})" if number else ""
+            labels += any(_matches(extension, label or LABEL) for extension in fields)
+            _add_sample(found, f"{stem}{part}", fields, image, label or LABEL, part)
+    if found.without_image and not found.samples:
+        reason = next(iter(found.without_image.values()))
+        raise DataOptionError(
+            f"{file.url}: no sample has an image. {reason} image_column names an extension of images."
+        )
+    if label is not None and found.samples and not labels:
+        raise DataOptionError(f"{file.url}: no sample has a label {label!r}, the extension that label_column names.")
+    samples = sorted(found.samples, key=lambda sample: sample.offset)  # links and unsorted members lead back and forth
+    return found._replace(samples=samples, unused=dict(found.unused))
+
+
+# -- members -----------------------------------------------------------------------------------------------------------
+
+
+def _read_archives(file: ShardFile, reader: RangeReader, label: str) -> Iterator[Members]:
+    """Yields the files in each archive of a tar file, by name."""
+    start: int | None = 0
+    while start is not None:
+        reader.seek(start)
+        members, links = Members(), dict[str, str]()
+        try:
+            with tarfile.open(fileobj=reader, mode="r:") as tar:
+                for info in _iterate(file, tar):
+                    _add_member(file, tar, info, members, links, label)
+                end = tar.offset
+        except (tarfile.TarError, ValueError, OverflowError, IndexError) as error:  # of damaged headers
+            raise ShardError(f"{file.url} is not a whole, uncompressed tar file{_hint(reader)}: {error}") from error
+        reader.seek(end)
+        # Python's tarfile does not notice when a file was cut off, or is damaged, between two members.
+        if reader.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise ShardError(f"{file.url} has no end mark after {len(members)} members: it was cut off, or is damaged.")
+        yield _follow_links(members, links)
+        start = _find_next_archive(reader, end)
+
+
+def _iterate(file: ShardFile, tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """Yields the members of an archive, and keeps none of them in memory."""
+    while (info := tar.next()) is not None:
+        if info.size < 0 or tar.offset <= info.offset:
+            raise ShardError(f"{file.url} is damaged: the member {info.name!r} has a size of {info.size} bytes.")
+        yield info
+        tar.members.clear()  # type: ignore[attr-defined]
+
+
+def _hint(reader: RangeReader) -> str:
+    reader.seek(0)
+    start = reader.read(8)
+    tool = next((tool for magic, tool in COMPRESSED.items() if start.startswith(magic)), None)
+    return "" if tool is None else f" but a compressed one (decompress it with {tool})"
+
+
+def _add_member(
+    file: ShardFile, tar: tarfile.TarFile, info: tarfile.TarInfo, members: Members, links: dict[str, str], label: str
+) -> None:
+    """Adds a file or a link. Directories, devices and hidden files, such as macOS adds, hold no images."""
+    name = str(PurePosixPath(info.name))
+    if posixpath.basename(name).startswith(".") or not (info.isreg() or info.islnk() or info.issym()):
+        return
+    if name in members or name in links:
+        raise ShardError(
+            f"{file.url} has two members {name!r}. `tar -A` of archives with equal names, or `tar -r`, writes such a "
+            "file: keep the archives apart, or join them with cat."
+        )
+    if info.islnk():
+        links[name] = str(PurePosixPath(info.linkname))
+    elif info.issym():
+        links[name] = posixpath.normpath(posixpath.join(posixpath.dirname(name), info.linkname))
+    elif info.issparse():
+        raise ShardError(f"{file.url}: the member {name!r} is stored as a sparse file. Write the tar without -S.")
+    else:
+        content = tar.extractfile(info) if _matches(_split(name)[1], label) and info.size <= LONGEST_LABEL else None
+        members[name] = Member(name, info.offset_data, info.size, None if content is None else content.read())
+
+
+def _follow_links(members: Members, links: dict[str, str]) -> Members:
+    """Returns the members with links in their places: those of the member they lead to, or of no bytes."""
+    followed = Members(members)
+    for name, target in links.items():
+        for _ in links:  # a link may lead to another one, and in a circle
+            target = links.get(target, target)
+        found = members.get(target)
+        followed[name] = Member(f"{name} (a link to {target}, which is not in the archive)", 0, -1)
+        if found is not None:
+            followed[name] = found._replace(name=name)
+    return followed
+
+
+def _find_next_archive(reader: RangeReader, start: int) -> int | None:
+    """Returns where the next block that is not zero begins; None if there is none."""
+    reader.seek(start)
+    while content := reader.read(LOCAL_STEP):
+        rest = content.lstrip(b"\0")
+        if rest:
+            first = start + len(content) - len(rest)
+            return first - first % tarfile.BLOCKSIZE
+        start += len(content)
+    return None
+
+
+# -- samples -----------------------------------------------------------------------------------------------------------
+
+
+def _split(name: str) -> tuple[str, str]:
+    """Splits the name of a member into the stem of its sample and its extension."""
+    folder, base = posixpath.split(name)
+    stem, _, extension = base.partition(".")
+    return posixpath.join(folder, stem), extension
+
+
+def _group(members: Members) -> dict[str, Members]:
+    """Returns the members of each sample by their extensions."""
+    groups: dict[str, Members] = {}
+    for name, member in members.items():
+        stem, extension = _split(name)
+        groups.setdefault(stem, {})[extension] = member
+    return groups
+
+
+def _matches(extension: str, wanted: str) -> bool:
+    return f".{extension.lower()}".endswith(f".{wanted}")
+
+
+def _is_image(extension: str) -> bool:
+    return f".{extension.lower().rpartition('.')[2]}" in list_image_extensions()
+
+
+def _choose_images(fields: Members, image: str | None) -> list[str]:
+    """Returns the extensions of a sample's images: those that say just what they are, or else the longer ones."""
+    found = [each for each in fields if (_is_image(each) if image is None else _matches(each, image))]
+    return [each for each in found if (each.lower() == image if image else "." not in each)] or found
+
+
+def _add_sample(found: TarIndex, name: str, fields: Members, image: str | None, label: str, part: str) -> None:
+    chosen = _choose_images(fields, image)
+    if not chosen:
+        wanted, only = image or "image", ", ".join(each or "a file without an extension" for each in fields)
+        found.without_image[name] = f"the sample {name!r} has no {wanted}, only {only}."
+    for member, extension in ((fields[extension], extension) for extension in chosen):
+        if member.size < 0:
+            found.without_image[f"{member.name}{part}"] = f"{member.name}."
+            continue
+        text = _find_label(fields, extension, label)
+        found.samples.append(Sample(f"{member.name}{part}", member.offset, member.size, text))
+    if image is None:
+        beside = (each for each in fields if each not in chosen and _is_image(each))
+        found.unused.update(beside)  # type: ignore[arg-type]  # a Counter
+
+
+def _find_label(fields: Members, extension: str, label: str) -> str:
+    """Returns the text of the label whose extension has most in common with that of the image."""
+    contents = {each.lower(): member.content for each, member in fields.items() if member.content is not None}
+    parts = extension.lower().split(".")[:-1]
+    for length in range(len(parts), -1, -1):
+        content = contents.get(".".join([*parts[:length], label]))
+        if content is not None:
+            return content.decode("utf-8", "backslashreplace").strip()
+    return ""
+
+
+INTEGER = re.compile(r"-?[0-9]{1,18}")
+
+
+def number_labels(labels: Iterable[str]) -> tuple[dict[str, int], list[str] | None]:
+    """Returns the number of each label, and the names of the classes. An empty label has no number.
+
+    Labels that all are integers are their own numbers, without names. Else they are names, numbered in sorted order.
+    """
+    words = sorted({*labels} - {""})
+    if all(INTEGER.fullmatch(word) for word in words):
+        return {word: int(word) for word in words}, None
+    return {word: number for number, word in enumerate(words)}, words
