@@ -2,11 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Streams the Hub's ImageNets with the unmodified clients through faults of the Hub."""
 
+from pathlib import Path
+
 import pytest
 
 from tests.helpers.paths import ROOT
+from tests.helpers.shard_server import write_tar
 from tests.hub.client import GRANTED, client, small_hub
 from tests.hub.loopback_hub import Fault
+from tests.hub.protocol import HubFile
 
 
 STREAM = """
@@ -67,3 +71,41 @@ def test_shards_of_the_hub_are_those_of_one_commit(tmp_path):
     with small_hub() as hub:
         commits = client(hub, tmp_path, PINNED, token=GRANTED, PYTHONPATH=f"{ROOT / 'training'}:{ROOT}")
     assert len(commits) == 5 and len(set(commits)) == 1 and len(commits[0]) == 40
+
+
+BUCKET = """
+    from training.data.shard_files import ChangedShardError, ShardFile
+    from training.data.sources import open_source
+
+    source = open_source("hf://buckets/o/b/data/*.tar")
+    labels = [record.label for record in source.rows(0, len(source))]
+    [file] = [shard.file for shard in source.shards]
+    other = ShardFile(file.url, file.size, 0, "another hash")
+    try:
+        other.read_range(0, 9)
+        refused = "no"
+    except ChangedShardError as error:
+        refused = str(error)
+    try:
+        open_source("hf://buckets/o/b/data/*.tar", revision="main")
+    except ValueError as error:
+        refused += str(error)
+    try:
+        open_source("hf://buckets/o/none/a.tar")
+    except OSError as error:
+        refused += str(error)
+    result = [file.url, file.version, labels, refused]
+"""
+
+
+@pytest.mark.slow
+def test_a_bucket_has_no_commits_but_hashes(tmp_path):
+    """A bucket was a traceback: its files are not pinned, so the Hub is asked for their hashes at every read."""
+    [path] = write_tar(tmp_path, [3])
+    file = HubFile(Path(path).read_bytes(), lfs=True)
+    with small_hub() as hub:
+        hub.hub.buckets["o/b"] = {"data/a.tar": file}
+        url, version, labels, refused = client(hub, tmp_path, BUCKET, PYTHONPATH=f"{ROOT}")
+    assert (url, version, labels) == ("hf://buckets/o/b/data/a.tar", file.sha256, [0, 1, 2])
+    assert "a.tar was changed since it was opened" in refused and "has no revisions" in refused
+    assert "hf://buckets/o/none/a.tar: " in refused

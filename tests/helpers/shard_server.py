@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes shards of images that tell their number, and serves files with faults on demand."""
 
+import base64
 import io
 import re
 import socket
@@ -9,11 +10,12 @@ import struct
 import tarfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import datasets
 import numpy as np
@@ -62,13 +64,20 @@ def write_tar(folder: Path, lengths: list[int], size: int = 12) -> list[str]:
 
 
 class FileServer(ThreadingHTTPServer):
-    """Serves a folder, ranges included. `faults` are dealt one to each GET; `sent` counts bytes by path."""
+    """Serves a folder, ranges included. `faults` are dealt one to each GET; `sent` counts bytes by path.
+
+    Attributes:
+        secret: The query and the login ("?sig=abc", "ada:pw") that each request must have.
+        manners: What else it does: "whole" (it knows no ranges), "careless" (it ignores conditions), "endless" (a body
+            without end), "redirect" (to the same path with the secret), "no HEAD".
+    """
 
     daemon_threads = True
 
     def __init__(self, folder: Path) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder, self.faults, self.sent, self.tags = folder, list[str](), Counter[str](), True
+        self.secret, self.manners, self.requests = ("", ""), set[str](), list[str]()
 
     def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self.server_port}/{name}"
@@ -80,7 +89,27 @@ class _Handler(BaseHTTPRequestHandler):
     def do_HEAD(self) -> None:
         self._answer(head=True)
 
+    def _is_allowed(self) -> bool:
+        """Returns whether a request has the secrets, or else answers."""
+        query, login = self.server.secret
+        path, mark, given = self.path.partition("?")
+        self.path = path
+        self.server.requests.append(f"{path}{mark}{given}")
+        token = f"Basic {base64.b64encode(login.encode()).decode()}"
+        if "redirect" in self.server.manners and not mark:
+            self.send_response(302)
+            self.send_header("Location", f"{path}{query or '?once'}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return False
+        if query and mark + given != query or login and self.headers.get("Authorization") != token:
+            self.send_error(403)
+            return False
+        return True
+
     def do_GET(self) -> None:
+        if not self._is_allowed():
+            return
         fault = self.server.faults.pop(0) if self.server.faults else ""
         if fault.isdigit():
             self.send_response(int(fault))
@@ -106,10 +135,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         content, size = path.read_bytes(), path.stat().st_size
         tag = f'"{path.stat().st_mtime_ns}-{size}"'
-        if self.headers.get("If-Match", tag) != tag:
+        if self.headers.get("If-Match", tag) != tag and "careless" not in self.server.manners:
             self.send_error(412)
             return
         wanted = re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", ""))
+        wanted = None if "whole" in self.server.manners else wanted
         if wanted:
             content = content[int(wanted[1]) : int(wanted[2]) + 1]
         if short:
@@ -118,12 +148,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Accept-Ranges", "bytes")
         if self.server.tags:
             self.send_header("ETag", tag)
-        self.send_header("Content-Length", str(len(content)))
+        if "endless" not in self.server.manners:
+            self.send_header("Content-Length", str(len(content)))
         if wanted:
             self.send_header("Content-Range", f"bytes {wanted[1]}-{int(wanted[1]) + len(content) - 1}/{size}")
         self.end_headers()
         if not head:
             self.server.sent[path.name] += len(content)
+            while "endless" in self.server.manners and len(content) > 1:
+                self.wfile.write(content)  # until the client closes the connection
             self.wfile.write(content[: len(content) // 2] if broken else content)
 
     def log_message(self, *arguments: object) -> None:
@@ -137,3 +170,17 @@ def serve(folder: Path) -> Iterator[FileServer]:
     yield server
     server.shutdown()
     server.server_close()
+
+
+def write_members(path: Path, members: Mapping[str, bytes | tuple[bytes, str]], **options: Any) -> str:
+    """Writes a tar file of these contents by name; a pair is a link: its type and where it leads."""
+    with tarfile.open(path, "w", **options) as tar:
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            if isinstance(content, tuple):
+                member.type, member.linkname = content
+                tar.addfile(member)
+            else:
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    return str(path)

@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, quote, unquote
 
 LFS_SUFFIXES = (".parquet", ".tar", ".safetensors", ".bin", ".pth")
 PUBLIC_FILES = ("README.md", ".gitattributes")
+BUCKET = r"/api/buckets/(?P<id>[^/]+/[^/]+)"
 REPOSITORY = r"/api/(?P<type>datasets|models)/(?P<id>[^/]+/[^/]+)"
 DATE = "2026-01-01T00:00:00.000Z"
 
@@ -167,6 +168,7 @@ class Hub:
         self.repositories = {(repository.repo_type, repository.repo_id): repository for repository in repositories}
         self.tokens, self.page_size = dict(tokens), page_size
         self.organizations = {name: set(members) for name, members in (organizations or {}).items()}
+        self.buckets: dict[str, dict[str, HubFile]] = {}  # by their names, without commits
         self.url = self.cdn_url = ""  # set by the server
         self._secret = b"loopback"
 
@@ -294,11 +296,41 @@ class Hub:
         headers |= {"X-Linked-Size": str(len(file.content)), "X-Linked-ETag": f'"{file.etag}"'}
         return Response(302, b"", headers)
 
+    def bucket(self, name: str) -> dict[str, HubFile]:
+        if name not in self.buckets:
+            raise Refusal(404, "Bucket not found", "BucketNotFound")
+        return self.buckets[name]
+
+    def bucket_info(self, request: Request, user: str | None, id: str) -> Response:
+        sizes = [len(file.content) for file in self.bucket(id).values()]
+        about = {"id": id, "private": False, "createdAt": DATE, "size": sum(sizes), "totalFiles": len(sizes)}
+        return json_response(about)
+
+    def bucket_tree(self, request: Request, user: str | None, id: str, path: str | None = None) -> Response:
+        files, recursive = self.bucket(id), "true" in parse_qs(request.query.lower()).get("recursive", [])
+        found = [entry["path"] for entry in _entries(files, f"{path}/" if path else "", recursive)]
+        folders = {"type": "directory", "uploadedAt": DATE}
+        named = [_bucket_entry(each, files[each]) if each in files else {**folders, "path": each} for each in found]
+        return json_response(named)
+
+    def bucket_paths(self, request: Request, user: str | None, id: str) -> Response:
+        files, wanted = self.bucket(id), json.loads(request.body)["paths"]
+        return json_response([_bucket_entry(name, files[name]) for name in wanted if name in files])
+
+    def bucket_file(self, request: Request, user: str | None, id: str, path: str) -> Response:
+        if path not in self.bucket(id):
+            raise Refusal(404, "Entry not found", "EntryNotFound")
+        return ranged(self.bucket(id)[path], request, {})
+
     def _signature(self, path: str) -> str:
         return hmac.new(self._secret, path.encode(), "sha256").hexdigest()
 
     routes: list[tuple[str, Callable[..., Response]]] = [
         (r"/api/whoami-v2", whoami),
+        (BUCKET, bucket_info),
+        (BUCKET + r"/tree(?:/(?P<path>.+))?", bucket_tree),
+        (BUCKET + r"/paths-info", bucket_paths),
+        (r"/buckets/(?P<id>[^/]+/[^/]+)/resolve/(?P<path>.+)", bucket_file),
         (REPOSITORY, info),
         (REPOSITORY + r"/revision/(?P<revision>[^/]+)", info),
         (REPOSITORY + r"/tree/(?P<revision>[^/]+)(?:/(?P<path>.+))?", tree),
@@ -306,6 +338,10 @@ class Hub:
         (REPOSITORY + r"/auth-check", auth_check),
         (r"/(?:(?P<type>datasets)/)?(?P<id>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<path>.+)", resolve),
     ]
+
+
+def _bucket_entry(path: str, file: HubFile) -> dict[str, Any]:
+    return {"type": "file", "path": path, "size": len(file.content), "xetHash": file.sha256, "mtime": DATE}
 
 
 def _sibling(path: str, file: HubFile, metadata: bool) -> dict[str, Any]:

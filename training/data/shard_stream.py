@@ -212,7 +212,7 @@ class ShardStream:
         if not large:
             return text
         return (
-            f"{text}; of {len(large)} row groups of up to {max(large) / 1e6:.0f} MB a slice of {SLICE / 1e6:.0f} MB "
+            f"{text}; of {len(large)} row groups of up to {max(large) / 1e6:.0f} MB a slice of {SLICE / 1e6:.0f} MB or a page "
             "(nothing is read ahead of it: smaller row groups are faster)"
         )
 

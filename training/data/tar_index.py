@@ -114,6 +114,8 @@ def _read_archives(file: ShardFile, reader: RangeReader, label: str) -> Iterator
                 end = tar.offset
         except (tarfile.TarError, ValueError, OverflowError, IndexError) as error:  # of damaged headers
             raise ShardError(f"{file.url} is not a whole, uncompressed tar file{_hint(reader)}: {error}") from error
+        if end == start > 0:
+            raise ShardError(f"{file.url} has bytes behind its end mark that are no tar file: it is damaged.")
         reader.seek(end)
         # Python's tarfile does not notice when a file was cut off, or is damaged, between two members.
         if reader.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):

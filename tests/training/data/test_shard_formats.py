@@ -2,15 +2,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks that reading a shard leaves nothing to threads that a program knows nothing of."""
 
+import os
 import threading
 import weakref
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from tests.helpers.shard_server import serve, write_tar
 from training.data.columns import ImageColumns
-from training.data.shard_files import RangeReader, ShardFile
-from training.data.shard_formats import ParquetShard
+from training.data.shard_files import RangeReader, ShardError, ShardFile
+from training.data.shard_formats import ParquetShard, open_tar
+from training.data.shard_stream import open_stream
 
 
 def test_a_row_group_is_read_by_the_calling_thread_alone(tmp_path, monkeypatch):
@@ -34,3 +39,46 @@ def test_a_row_group_is_read_by_the_calling_thread_alone(tmp_path, monkeypatch):
     assert [record.image for record in records] == [b"%d" % row * 5000 for row in range(100, 200)]
     assert threads == {threading.current_thread()}
     assert len(readers) == 2 and [reader() for reader in readers] == [None, None]
+
+
+def test_a_large_row_group_is_read_in_slices(tmp_path, monkeypatch):
+    """From any row on, in order, whole; no request is larger than a slice of it, and nothing is read too early."""
+    for name, size in {"LARGE_GROUP": 300_000, "SLICE": 40_000, "SLICE_REQUEST": 20_000}.items():
+        monkeypatch.setattr(f"training.data.shard_formats.{name}", size)
+    monkeypatch.setattr("training.data.shard_stream.LARGE_GROUP", 300_000)
+    requests = []
+
+    class Recorded(RangeReader):
+        def read(self, size=-1):
+            requests.append(size)
+            return super().read(size)
+
+    monkeypatch.setattr("training.data.shard_formats.RangeReader", Recorded)
+    images = [np.random.default_rng(row).bytes(2000) for row in range(400)]
+    path = tmp_path / "train.parquet"
+    pages = {"data_page_size": 8000, "write_batch_size": 4, "use_dictionary": False}
+    pq.write_table(pa.table({"image": images}), path, row_group_size=200, **pages)
+    source = open_stream([str(path)], image_column="image")
+    requests.clear()
+    records = source.rows(0, 400)
+    first = next(records)
+    assert first.image == images[0] and sum(requests) < 100_000
+    assert [record.image for record in records] == images[1:]
+    assert max(requests) <= 40_000
+    assert [record.image for record in source.rows(150, 250)] == images[150:250]
+    assert "of 2 row groups of up to 1 MB a slice of" in source.describe(100, 2)
+
+
+def test_a_damaged_index_and_one_of_a_file_without_a_version(tmp_path):
+    [path] = write_tar(tmp_path, [3])
+    file = ShardFile.locate(path, 0)
+    open_tar(file, None, None, tmp_path / "index")
+    [index] = (tmp_path / "index").iterdir()
+    index.write_text(index.read_text()[:-9])
+    with pytest.raises(ShardError, match="the index of a tar file, is damaged .*Delete it"):
+        open_tar(file, None, None, tmp_path / "index")
+    with serve(tmp_path) as server:
+        server.tags = False
+        unnamed = ShardFile.locate(server.url(os.path.basename(path)), 0)
+        assert len(open_tar(unnamed, None, None, tmp_path / "index")) == 3
+    assert [each.name for each in (tmp_path / "index").iterdir()] == [index.name]

@@ -1,0 +1,63 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks which members of a tar file are its images, and which label each has."""
+
+import numpy as np
+import pytest
+
+from tests.helpers.shard_server import write_members
+from training.data.columns import DataOptionError
+from training.data.shard_files import ShardError, ShardFile
+from training.data.tar_index import index_tar, number_labels
+
+
+def index(path, members, image=None, label=None):
+    return index_tar(ShardFile.locate(write_members(path, members), 0), image, label)
+
+
+def labels(found):
+    return {sample.name: sample.label for sample in found.samples}
+
+
+def test_each_image_has_the_label_of_its_sample(tmp_path):
+    members = {"0.left.jpg": b"a", "0.right.jpg": b"b", "0.cls": b"7\n", "I.1.jpg": b"c", "I.2.jpg": b"d"}
+    found = index(tmp_path / "a.tar", members | {"I.1.cls": b"1", "I.2.cls": b"2"})
+    assert labels(found) == {"0.left.jpg": "7", "0.right.jpg": "7", "I.1.jpg": "1", "I.2.jpg": "2"}
+    assert [sample.size for sample in found.samples] == [1] * 4 and not found.without_image
+
+
+def test_an_extension_can_be_chosen(tmp_path):
+    members = {"0.jpg": b"a", "0.seg.png": b"b", "0.kind": b"dog", "1.jpg": b"c"}
+    found = index(tmp_path / "a.tar", members)
+    assert [*labels(found)] == ["0.jpg", "1.jpg"] and found.unused == {"seg.png": 1}
+    found = index(tmp_path / "a.tar", members, image="SEG.png", label="KIND")
+    assert labels(found) == {"0.seg.png": "dog"} and list(found.without_image) == ["1"] and not found.unused
+    for options, said in ({"image": "tif"}, "has no tif"), ({"label": "cls"}, "no sample has a label 'cls'"):
+        with pytest.raises(DataOptionError, match=said):
+            index(tmp_path / "a.tar", members, **options)
+
+
+def test_labels_that_all_are_integers_have_no_names():
+    assert number_labels(["3", "", "-1", "007"]) == ({"3": 3, "-1": -1, "007": 7}, None)
+    assert number_labels(["3", "dog"]) == ({"3": 0, "dog": 1}, ["3", "dog"])
+    assert number_labels(["1" * 25]) == ({"1" * 25: 0}, ["1" * 25])
+
+
+def test_damaged_headers_are_named_or_do_no_harm(tmp_path):
+    """Bytes of headers are changed at random: an index of whole images comes out, or an error that names the file."""
+    path = write_members(tmp_path / "a.tar", {f"{'x' * 120}/{index}.jpg": bytes(700) for index in range(3)})
+    content, generator = bytearray(open(path, "rb").read()), np.random.default_rng(0)
+    outcomes = set()
+    for _ in range(300):
+        damaged = bytearray(content)
+        for place in generator.integers(0, 2048, 2):
+            damaged[place] = generator.integers(256)
+        (tmp_path / "b.tar").write_bytes(damaged)
+        try:
+            found = index_tar(ShardFile.locate(str(tmp_path / "b.tar"), 0), None, None)
+            assert all(sample.offset + sample.size <= len(content) for sample in found.samples)
+            outcomes.add("index")
+        except (ShardError, DataOptionError) as error:
+            assert "b.tar" in str(error)
+            outcomes.add("error")
+    assert outcomes == {"index", "error"}

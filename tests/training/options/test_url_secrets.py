@@ -1,0 +1,58 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks that passwords and signatures are taken out of URLs, and come back for a request alone."""
+
+import pytest
+
+from training.options.pretrain_options import make_options
+from training.options.url_secrets import hide_secrets, parse_data, redact_urls, reveal_url
+
+
+@pytest.mark.parametrize(
+    "text, shown, asked, full",
+    [
+        ("https://h/a.tar?X-Sig=s%2Fx,y", "https://h/a.tar", "https://h/a.tar", "https://h/a.tar?X-Sig=s%2Fx,y"),
+        ("https://u:p@h:80/a.tar", "https://h:80/a.tar", "https://h:80/a.tar", "https://u:p@h:80/a.tar"),
+        ("https://u:p@h/{0..2}.tar?s", "https://h/{0..2}.tar", "https://h/2.tar", "https://u:p@h/2.tar?s"),
+        ("https://h/{a,b}.tar?s=1", "https://h/{a,b}.tar", "https://h/b.tar", "https://h/b.tar?s=1"),
+        ("{https://h/k?s=1,https://h/l?s=2}", "{https://h/k,https://h/l}", "https://h/l", "https://h/l?s=2"),
+        ("https://u:p@h/x.tar:train", "https://h/x.tar:train", "https://h/x.tar", "https://u:p@h/x.tar"),
+        ("mine=http://u:p@h/y.tar", "mine=http://h/y.tar", "http://h/y.tar", "http://u:p@h/y.tar"),
+        ("s3://k:pw@bucket/z.tar", "s3://bucket/z.tar", "s3://bucket/z.tar", "s3://k:pw@bucket/z.tar"),
+        ("https://h/f.tar#part", "https://h/f.tar", "https://h/f.tar", "https://h/f.tar"),
+    ],
+)
+def test_secrets_come_back_for_requests_alone(text, shown, asked, full):
+    assert hide_secrets(text) == shown == parse_data(text)
+    assert reveal_url(asked) == full
+    assert hide_secrets(shown) == shown and reveal_url(asked) == full  # once more takes nothing away
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "hf://datasets/o/n@main/data/0000?.parquet",
+        "abfs://box@account.dfs.core.windows.net/a.tar",
+        "s3://bucket/train-?.tar",
+        "shards/a?.tar",
+        "org/name:test",
+    ],
+)
+def test_wildcards_revisions_and_accounts_are_no_secrets(text):
+    assert hide_secrets(text) == text
+
+
+def test_messages_of_other_libraries_lose_them():
+    message = "403 for url 'https://ada:pw@host/a.tar?sig=abc' and http://h/b?t=1"
+    assert redact_urls(message) == "403 for url 'https://host/a.tar' and http://h/b"
+
+
+def test_options_hold_none(tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("data: https://u:secret@h/a.tar?sig=secret\nknn_test: https://h/b.tar?secret\n")
+    options = make_options(recipe, knn_train="https://u:secret@h/c.tar")
+    assert (options.data, options.knn_test, options.knn_train) == (
+        "https://h/a.tar",
+        "https://h/b.tar",
+        "https://h/c.tar",
+    )
