@@ -8,9 +8,9 @@
 
 `--data` is what `datasets.load_dataset` reads: a data set on the Hub, or a folder (`train/CLASS/*.jpg`, `test/...`,
 parquet files, or one of `save_to_disk`) with a column of images and one of classes, which `--label_column` names. All
-weights are trained; the classifier is new. The folder OUTPUT_DIR loads with `AutoModelForImageClassification` and with `pipeline("image-classification")`. `--output` writes
-the accuracies of the last epoch as JSON, with a table and a picture of all epochs beside it. `--resume` continues from
-the last complete epoch.
+weights are trained; the classifier is new. The folder OUTPUT_DIR loads with `AutoModelForImageClassification` and with
+`pipeline("image-classification")`. `--output` writes the accuracies of the last epoch as JSON, with a table and a
+picture of all epochs beside it. `--resume` continues from the last complete epoch.
 """
 
 import argparse

@@ -212,8 +212,8 @@ class ShardStream:
         if not large:
             return text
         return (
-            f"{text}; of {len(large)} row groups of up to {max(large) / 1e6:.0f} MB a slice of {SLICE / 1e6:.0f} MB or a page "
-            "(nothing is read ahead of it: smaller row groups are faster)"
+            f"{text}; of {len(large)} row groups of up to {max(large) / 1e6:.0f} MB a slice of {SLICE / 1e6:.0f} MB "
+            "or a page (nothing is read ahead of it: smaller row groups are faster)"
         )
 
     def _count_group_bytes(self) -> list[int]:
