@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Asks HTTP servers for parts of files, within bounds of time and size, and notices when a file changes.
+"""Reads parts of files from HTTP servers, within bounds of time and size, and notices when a file changes.
 
 Every answer is checked: it must be the part that was asked for, of the version that was asked for. A server that
 ignores the conditions of a request tells by its answer which version it sends.

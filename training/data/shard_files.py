@@ -136,7 +136,7 @@ def open_store(url: str) -> tuple[Any, str]:
 
 
 def _find_stored(url: str) -> HttpFile:
-    """Asks a store, or the local disk, for size and version of a file; no listing that was kept is used."""
+    """Finds size and version of a file in a store, or on the local disk. No listing that was kept is used."""
     bucket = BUCKET.fullmatch(url)
     if bucket is not None:
         return _find_in_bucket(bucket["bucket"], bucket["path"])
