@@ -22,7 +22,7 @@ BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 HTTP_URL = r"(?P<scheme>https?)://(?:(?P<login>[^/?#@\s{}]*)@)?"
 LISTED = re.compile(HTTP_URL + r"(?P<place>[^?#,{}\s]*)(?P<query>[?#][^,{}\s]*)?")
 ALONE = re.compile(HTTP_URL + r"(?P<place>(?:\{[^{}]*\}|[^?#{}\s])*)(?P<query>[?#]\S*)?")
-OTHER_LOGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<login>[^/?#@\s{}:]*:[^/?#@\s{}]*)@")
+OTHER_LOGIN = re.compile(r"(?<![a-z0-9+.-])(?P<scheme>[a-z][a-z0-9+.-]{0,20})://(?P<login>[^/?#@\s{}:]*:[^/?#@\s{}]*)@")
 # What a message of another library may quote.
 QUOTED = re.compile(r"(https?://)(?:[^/?#@\s'\"<>]*@)?([^?#\s'\"<>]*)(\?[^\s'\"<>]*)?")
 
