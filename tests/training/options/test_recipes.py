@@ -238,11 +238,13 @@ def test_data_on_the_command_line_replaces_that_of_the_recipe(tmp_path):
         "data": "a/b",
         "split": "s",
         "revision": "r",
+        "config_name": "n",
         "image_column": "c",
+        "label_column": "l",
         "streaming": True,
         "samples_per_epoch": 5,
     }
-    recipe.write_text(yaml.safe_dump({**about, "epochs": 50}))
+    recipe.write_text(yaml.safe_dump({**about, "epochs": 50, "knn_every": 1, "knn_test": "t"}))
     assert set(about) == set(ABOUT_DATA)
     from_recipe = parse_options(["--recipe", str(recipe)])
     assert {name: getattr(from_recipe, name) for name in about} == about
