@@ -91,6 +91,7 @@ def _pin_commit(url: str, revision: str | None) -> str:
     """Returns an hf:// URL with the commit that its revision is now. A bucket has no commits.
 
     Raises:
+        DataNotFoundError: there is no such repository.
         DataOptionError: a revision of a bucket is asked for.
     """
     if BUCKET.match(url):
@@ -100,7 +101,10 @@ def _pin_commit(url: str, revision: str | None) -> str:
     from huggingface_hub import HfApi, HfFileSystem
     from huggingface_hub.constants import REPO_TYPES_URL_PREFIXES
 
-    place: Any = retry(url, 0, lambda: HfFileSystem().resolve_path(url, revision=revision))
+    try:
+        place: Any = HfFileSystem().resolve_path(url, revision=revision)
+    except FileNotFoundError as error:
+        raise DataNotFoundError(f"{url!r}: {error}") from error
     commit = HfApi().repo_info(place.repo_id, repo_type=place.repo_type, revision=place.revision).sha
     return f"hf://{REPO_TYPES_URL_PREFIXES.get(place.repo_type, '')}{place.repo_id}@{commit}/{place.path_in_repo}"
 

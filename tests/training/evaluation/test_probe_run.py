@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from training.evaluation.class_names import ClassNameError
 from training.evaluation.probe_run import ProbeError, check_probe_options, number_labels
 
 
@@ -32,7 +33,13 @@ def test_classes_are_numbered_by_name_or_by_number():
     bank = SimpleNamespace(labels=torch.tensor([0, 1, 2]), class_names=["b", "x", "a"])
     labels, count = number_labels(SimpleNamespace(class_names=["a", "b"]), bank, None)
     assert (labels.tolist(), count) == ([1, -1, 0], 2)
-    labels, count = number_labels(SimpleNamespace(class_names=None), bank, 2)
-    assert (labels.tolist(), count) == ([0, 1, -1], 2)
+    numbered = SimpleNamespace(labels=torch.tensor([0, 1, 2]), class_names=["1", "10", "0"])  # folders
+    labels, count = number_labels(SimpleNamespace(class_names=None), numbered, 2)
+    assert (labels.tolist(), count) == ([1, -1, 0], 2)
+    unnamed = SimpleNamespace(labels=torch.tensor([1, 10, 0]), class_names=None)
+    labels, _ = number_labels(SimpleNamespace(class_names=["0", "1"]), unnamed, None)
+    assert labels.tolist() == [1, -1, 0]
+    with pytest.raises(ClassNameError, match="numbers without names"):
+        number_labels(SimpleNamespace(class_names=None), bank, 2)
     with pytest.raises(ProbeError, match="Give the number of classes with --num_classes"):
-        number_labels(SimpleNamespace(class_names=None), bank, None)
+        number_labels(SimpleNamespace(class_names=None), numbered, None)
