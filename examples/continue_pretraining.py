@@ -20,11 +20,11 @@ from typing import Any
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.models import load_image_model
+from modeling_esvit.images.transform import make_evaluation_transform
 from modeling_esvit.storage.paths import parse_name
 from training.data.named_data import open_train_and_test
 from training.evaluation.arguments import add_column_arguments, choose_columns
 from training.evaluation.knn import evaluate_knn
-from training.features.extraction import make_evaluation_transform
 from training.learning.init_from import find_origin
 
 

@@ -6,9 +6,9 @@
     python examples/finetune.py MODEL --data my/labelled --output_dir runs/classifier --output results/finetuned.json
     torchrun --nproc_per_node 8 examples/finetune.py MODEL --data my/labelled --output_dir runs/classifier
 
-`--data` is what `datasets.load_dataset` reads: a data set on the Hub, or a folder (`train/CLASS/*.jpg`, `test/...`,
-parquet files, or one of `save_to_disk`) with a column of images and one of classes, which `--label_column` names. All
-weights are trained; the classifier is new. The folder OUTPUT_DIR loads with `AutoModelForImageClassification` and with
+`--data` is a data set on the Hub, or a folder (`train/CLASS/*.jpg` and `test/CLASS/*.jpg`, parquet or zip files, or one
+of `save_to_disk`) with a column of images and one of classes, which `--label_column` names. All weights are trained;
+the classifier is new. The folder OUTPUT_DIR loads with `AutoModelForImageClassification` and with
 `pipeline("image-classification")`. `--output` writes the accuracies of the last epoch as JSON, with a table and a
 picture of all epochs beside it. `--resume` continues from the last complete epoch.
 """
@@ -16,11 +16,11 @@ picture of all epochs beside it. `--resume` continues from the last complete epo
 import argparse
 import math
 import sys
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+from torch.utils.data import Dataset
 from torchvision.transforms import v2
 from transformers import (
     AutoImageProcessor,
@@ -34,24 +34,27 @@ from transformers import (
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
 from modeling_esvit.images.decoding import decode
+from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.images.models import name_transformers_errors
 from modeling_esvit.storage.paths import parse_name, parse_path
 
 
 try:
-    import datasets
     import evaluate
 except ModuleNotFoundError as error:
     sys.exit(f"error: this needs the package {error.name}: pip install -e '.[training,examples]'")
 
 
 from modeling_esvit.embed.engine import FeatureError
-from training.data.columns import DataOptionError, ImageColumns
-from training.data.sources import load_rows
-from training.evaluation.arguments import add_column_arguments, check_output
+from modeling_esvit.images.transform import Transform, make_evaluation_transform
+from training.data.columns import DataOptionError
+from training.data.named_data import open_named
+from training.data.shard_stream import ShardStream
+from training.data.sources import DatasetSource, FolderSource, describe_labels
+from training.evaluation.arguments import add_column_arguments, check_output, choose_columns
 from training.evaluation.results import format_table, make_card_values, write_result
 from training.evaluation.scores import METRIC, TOP_K
-from training.features.extraction import Transform, make_evaluation_transform
+from training.features.extraction import UnlabelledDataError
 from training.figures.accuracy import draw_epochs
 from training.options.command import run_command
 from training.options.url_secrets import parse_data
@@ -89,55 +92,76 @@ def make_training_transform(processor: BitImageProcessor) -> v2.Compose:
     )
 
 
-def transform_rows(rows: dict[str, list], columns: ImageColumns, transform: Transform) -> dict[str, list]:
-    """Decodes and transforms the images of rows. 16-bit and float images become RGB too.
+class SourceImages(Dataset[dict[str, Any]]):
+    """Reads a source of labelled images, as training and evaluation do, with the numbers of the classes in `classes`.
 
     Raises:
-        UnreadableImageError: an image cannot be decoded.
+        UnreadableImageError: while reading: an image cannot be decoded.
+        DataOptionError: the source has a class that is none of `classes`.
     """
-    singly = (dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True))
-    records = [columns.record(row) for row in singly]
-    return {"pixel_values": [transform(decode(each)) for each in records], "labels": [each.label for each in records]}
+
+    def __init__(self, source: FolderSource | DatasetSource, classes: list[str], transform: Transform) -> None:
+        if unknown := [name for name in source.class_names or [] if name not in classes]:
+            raise DataOptionError(f"the classes {unknown} are none of the training images': {classes}.")
+        self.source, self.transform = source, transform
+        self.numbers = [classes.index(name) for name in source.class_names or classes]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        record = self.source.read(index)
+        if record.label is None or record.label < 0:
+            raise UnlabelledDataError(f"{record.identity()} has no label; fine-tuning needs one for each image.")
+        if record.label >= len(self.numbers):
+            raise DataOptionError(f"{record.identity()} has class {record.label}, which no training image has.")
+        return {"pixel_values": self.transform(decode(record)), "labels": self.numbers[record.label]}
 
 
-def apply_transform(rows: datasets.Dataset, columns: ImageColumns, transform: Transform) -> datasets.Dataset:
-    """Returns the rows with images as pixel values, which are made when a row is read."""
-    return columns.select(rows).with_transform(partial(transform_rows, columns=columns, transform=transform))
+def open_split(options: argparse.Namespace, split: str) -> FolderSource | DatasetSource:
+    """Opens the images of a split.
+
+    Raises:
+        DataOptionError: they are a stream, as tar files are.
+    """
+    source = open_named(options.data, split, decoding=read_decoding_arguments(options), **choose_columns(options))
+    if isinstance(source, ShardStream):
+        raise DataOptionError(f"{options.data!r} is read as a stream; fine-tuning needs a folder or parquet files.")
+    return source
 
 
-def load_splits(options: argparse.Namespace) -> tuple[datasets.Dataset, datasets.Dataset, ImageColumns, list[str]]:
-    """Loads training and test rows, and returns them with their columns and the names of the classes.
+Splits = tuple[FolderSource | DatasetSource, FolderSource | DatasetSource, list[str]]
+
+
+def open_splits(options: argparse.Namespace) -> Splits:
+    """Opens training and test images, and returns them with the names of the classes.
 
     Raises:
         DataOptionError: there is no such split, or not one column of images and one of two or more classes.
-        OSError: there is no such data.
+        DataNotFoundError, EmptySourceError: there is no such data, or no image in it.
     """
-    train, test = (
-        load_rows(options.data, split=split, config_name=options.config_name) for split in ("train", options.test_split)
-    )
-    columns = ImageColumns.find(train.features, options.image_column, options.label_column, strings=True)
-    columns = number_classes(train, columns.number_names(train))
-    classes = columns.class_names or []
+    train, test = (open_split(options, split) for split in ("train", options.test_split))
+    classes = train.class_names or name_numbers(train)
     if len(classes) < 2:
         raise DataOptionError(
-            f"{options.data!r} has no column of two or more classes (--label_column), only {columns.described}. In a "
+            f"{options.data!r} has no column of two or more classes (--label_column). {describe_labels(train)} In a "
             f"folder, put the images of each class into one of their own: {options.data}/train/CLASS."
         )
-    return train, test, columns, classes
+    return train, test, classes
 
 
-def number_classes(train: datasets.Dataset, columns: ImageColumns) -> ImageColumns:
-    """Returns the columns with a class for each number from 0 to the highest, if labels are numbers without names.
+def name_numbers(train: FolderSource | DatasetSource) -> list[str]:
+    """Returns a name for each number from 0 to the highest, if labels are numbers without names; none otherwise.
 
     Raises:
         DataOptionError: a label is no number of a class.
     """
-    if columns.label is None or columns.class_names is not None:
-        return columns
-    numbers = train.unique(columns.label)
+    if isinstance(train, FolderSource) or train.columns.label is None:
+        return []
+    numbers = train.dataset.unique(train.columns.label)
     if None in numbers or min(numbers, default=0) < 0:
-        raise DataOptionError(f"label_column {columns.label!r} has rows without a class: leave them out.")
-    return columns._replace(class_names=[str(number) for number in range(int(max(numbers, default=-1)) + 1)])
+        raise DataOptionError(f"label_column {train.columns.label!r} has rows without a class: leave them out.")
+    return [str(number) for number in range(int(max(numbers, default=-1)) + 1)]
 
 
 def compute_accuracy(prediction: Any) -> dict[str, float]:
@@ -158,7 +182,7 @@ def compute_accuracy(prediction: Any) -> dict[str, float]:
 
 def finetune(options: argparse.Namespace) -> dict[str, Any]:
     """Trains and saves the classifier, and returns its accuracies on the test split with the settings of the run."""
-    train, test, columns, classes = load_splits(options)
+    train, test, classes = open_splits(options)
     set_seed(options.seed)  # for the new classifier; the Trainer comes later
     model, processor = load_model(options.model, classes)
     arguments = TrainingArguments(
@@ -182,8 +206,8 @@ def finetune(options: argparse.Namespace) -> dict[str, Any]:
     trainer = Trainer(
         model,
         arguments,
-        train_dataset=apply_transform(train, columns, make_training_transform(processor)),
-        eval_dataset=apply_transform(test, columns, make_evaluation_transform(processor)),
+        train_dataset=SourceImages(train, classes, make_training_transform(processor)),
+        eval_dataset=SourceImages(test, classes, make_evaluation_transform(processor)),
         processing_class=processor,
         compute_metrics=compute_accuracy,
     )
@@ -223,6 +247,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--batch_size", type=int, default=64, help="images a device (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=5e-4, help="peak learning rate (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
+    add_decoding_arguments(parser)
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR")
     add_column_arguments(parser)
     options = parser.parse_args(arguments)

@@ -20,7 +20,8 @@ from modeling_esvit.embed.embedder import Embedder, Features, embed, embed_to_fi
 from modeling_esvit.embed.files import check_output
 from modeling_esvit.embed.inputs import find_images
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.images.decoding import decode
+from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, decode
+from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.storage.paths import parse_name, parse_path
 
 
@@ -56,13 +57,15 @@ def search(index: datasets.Dataset, queries: Features, count: int) -> list[list[
     ]
 
 
-def load_collection(embedder: Embedder, inputs: list[str], file: Path | None) -> Features:
+def load_collection(
+    embedder: Embedder, inputs: list[str], file: Path | None, decoding: DecodingOptions = DEFAULT
+) -> Features:
     """Loads the collection's features from `file`, or computes them and keeps them there if a file is named."""
     if file is None:
-        return embed(embedder, inputs)
+        return embed(embedder, inputs, decoding=decoding)
     if not file.exists():
-        settings = {"images": inputs, "weights": embedder.fingerprint()}
-        embed_to_file(embedder, find_images(inputs), file, settings=settings)
+        settings = {"images": inputs, "weights": embedder.fingerprint(), **decoding.describe()}
+        embed_to_file(embedder, find_images(inputs, options=decoding), file, settings=settings)
     return load_features(file)
 
 
@@ -82,9 +85,9 @@ def draw(queries: list[str], found: list[list[tuple[float, str]]], images: dict[
     return figure
 
 
-def read_thumbnails(inputs: list[str], names: set[str]) -> dict[str, Image.Image]:
+def read_thumbnails(inputs: list[str], names: set[str], decoding: DecodingOptions = DEFAULT) -> dict[str, Image.Image]:
     """Reads small versions of those images of `inputs` that are in `names`."""
-    images = find_images(inputs)
+    images = find_images(inputs, options=decoding)
     pictures = {}
     for index in range(len(images)):
         if images.name(index) in names:
@@ -106,6 +109,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--output", type=parse_path, default=Path("similar.png"), help="the picture (default: %(default)s)"
     )
+    add_decoding_arguments(parser)
     options = parser.parse_args(arguments)
     if options.count < 1:
         parser.error(f"--count must be at least 1, got {options.count}")
@@ -113,14 +117,14 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         if options.features is not None:
             check_output(options.features, overwrite=True)
-        embedder = Embedder.from_pretrained(options.model)
-        index = make_index(load_collection(embedder, options.collection, options.features))
-        queries = embed(embedder, options.query)
+        embedder, decoding = Embedder.from_pretrained(options.model), read_decoding_arguments(options)
+        index = make_index(load_collection(embedder, options.collection, options.features, decoding))
+        queries = embed(embedder, options.query, decoding=decoding)
         found = search(index, queries, options.count)
         for query, similar in zip(queries.names, found, strict=True):
             print(query, *(f"  {similarity:.3f}  {name}" for similarity, name in similar), sep="\n")
         names = {*queries.names, *(name for similar in found for _, name in similar)}
-        picture = draw(queries.names, found, read_thumbnails([*options.collection, *options.query], names))
+        picture = draw(queries.names, found, read_thumbnails([*options.collection, *options.query], names, decoding))
         save_figure(picture, options.output)
         print(options.output)
     except (EsViTError, OSError) as error:

@@ -25,14 +25,15 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from PIL import Image
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from modeling_esvit.analysis.attention_maps import BlockAttention, block_attentions
 from modeling_esvit.embed.engine import LoadedImage, load_ahead, take_batches
 from modeling_esvit.embed.inputs import Images, find_images, load_input
+from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.images.devices import open_device
+from modeling_esvit.images.transform import make_evaluation_transform
 from modeling_esvit.storage.atomic import write_text
 from modeling_esvit.storage.paths import parse_name, parse_path
 from training.data.sources import EmptySourceError
@@ -95,7 +96,7 @@ def read_batches(
     vision: VisionModel, images: Images, own: range, batch_size: int, threads: int, unreadable: dict[str, str]
 ) -> Iterator[Tensor]:
     """Yields the pixel values of this process's readable images. The reasons of the others go into `unreadable`."""
-    prepare = partial(prepare_image, vision.processor)
+    prepare = make_evaluation_transform(vision.processor)
     loaded = load_ahead(iter(own), partial(load_input, images, prepare), batch_size=batch_size, threads=threads)
     for batch in take_batches(skip_unreadable(loaded, unreadable), batch_size):
         yield torch.stack(batch)
@@ -107,10 +108,6 @@ def skip_unreadable(images: Iterator[LoadedImage], unreadable: dict[str, str]) -
             unreadable[image.name] = image.unreadable
         else:
             yield image.pixels
-
-
-def prepare_image(processor: Any, image: Image.Image) -> Tensor:
-    return processor(image, return_tensors="pt")["pixel_values"][0]
 
 
 def merge_shares(shares: list[list[BlockEntropies]]) -> list[BlockEntropies]:
@@ -150,6 +147,7 @@ def measure(vision: VisionModel, images: Images, batch_size: int, threads: int) 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model_arguments(parser, "a model folder, or the name of a model on the Hub")
+    add_decoding_arguments(parser)
     parser.add_argument(
         "images", type=parse_name, nargs="+", metavar="IMAGES", help="folders, files, globs, URLs, lists, data sets"
     )
@@ -167,7 +165,9 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     state = open_device(options.device)
-    images = find_images(options.images)
+    images = find_images(options.images, options=read_decoding_arguments(options))
+    if images.left_out and state.is_main_process:
+        print(f"Not read: {images.left_out.describe()}.")
     result = measure(load_vision_model(options), images, options.batch_size, options.workers)
     if state.is_main_process:
         write(options.model, options.images, result, options.output)

@@ -27,10 +27,11 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from modeling_esvit.embed.compiling import add_compile_argument
+from modeling_esvit.images.decoding_arguments import read_decoding_arguments
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.storage.paths import parse_path
-from training.data.named_data import split_data_name
-from training.data.sources import ImageSource, open_source
+from training.data.named_data import open_named, split_data_name
+from training.data.sources import ImageSource
 from training.evaluation.arguments import add_image_arguments, add_reading_arguments, parse_and_check
 from training.evaluation.opening import open_features_folder
 from training.evaluation.results import CardValue, format_table, make_card_values, write_result
@@ -99,7 +100,8 @@ def draw_picture(model: FrozenModel, source: ImageSource, measured: Measured) ->
 def open_images(arguments: argparse.Namespace, model: FrozenModel) -> tuple[ImageSource, Measured]:
     name, split = split_data_name(arguments.data)
     place = {"image_column": arguments.image_column, "config_name": arguments.config_name}
-    source = open_source(name, split=split, streaming=arguments.streaming, **place)
+    decoding = read_decoding_arguments(arguments)
+    source = open_named(name, split, streaming=arguments.streaming, decoding=decoding, **place)
     pairs = tuple(measure for measure in arguments.measures if measure in PAIRS)
     return source, Measured(pairs, choose_side(model, arguments.image_size), arguments.seed, arguments.batch_size)
 

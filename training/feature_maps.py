@@ -23,12 +23,13 @@ from torch.nn import functional as F
 
 from modeling_esvit.embed.compiling import add_compile_argument
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.images.precision import add_dtype_argument
 from modeling_esvit.storage.atomic import write_text
 from modeling_esvit.storage.paths import parse_path
-from training.data.named_data import split_data_name
-from training.data.sources import ImageSource, open_source
+from training.data.named_data import open_named, split_data_name
+from training.data.sources import ImageSource
 from training.evaluation.arguments import add_column_arguments, choose_columns
 from training.evaluation.knn import BANK_CHUNK, find_nearest
 from training.evaluation.opening import open_features_folder
@@ -129,6 +130,7 @@ def parse_arguments(arguments: list[str] | None) -> Any:
     add_model_arguments(parser)
     add_dtype_argument(parser)
     add_compile_argument(parser)
+    add_decoding_arguments(parser)
     parser.add_argument("--data", type=parse_data, required=True, metavar="DATA[:SPLIT]", help="labelled images")
     parser.add_argument("--output_dir", type=parse_path, required=True, help="the folder of the pictures")
     parser.add_argument("--method", choices=METHODS, default="tsne", help="of the map (default: %(default)s)")
@@ -150,7 +152,7 @@ def main(arguments: list[str] | None = None) -> None:
     state = open_device(options.device)
     options.output_dir.mkdir(parents=True, exist_ok=True)
     data, split = split_data_name(options.data)
-    source = open_source(data, split=split, **choose_columns(options))
+    source = open_named(data, split, decoding=read_decoding_arguments(options), **choose_columns(options))
     model = load_named_model(options)
     with open_features_folder(options.features) as folder:
         bank = make_bank(

@@ -21,6 +21,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from modeling_esvit.images.decoding_arguments import read_decoding_arguments
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.storage.paths import parse_path
 from training.data.named_data import open_train_and_test
@@ -119,8 +120,8 @@ def main() -> None:
     options = parse_arguments()
     process = open_device(options.device)
     check_probe_options(options, process.num_processes)
-    columns = choose_columns(options)
-    train, test = open_train_and_test(options.train, options.test, streaming=options.streaming, **columns)
+    reading = {"streaming": options.streaming, "decoding": read_decoding_arguments(options)}
+    train, test = open_train_and_test(options.train, options.test, **reading, **choose_columns(options))
     model = load_named_model(options, max(options.n_last_blocks) or None)
     with open_features_folder(options.features) as folder:
         share = options.batch_size // process.num_processes  # as in training, so that one compiled model serves both

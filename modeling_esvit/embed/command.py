@@ -20,6 +20,7 @@ from modeling_esvit.embed.embedder import Embedder, embed_to_file
 from modeling_esvit.embed.files import FORMATS, check_output
 from modeling_esvit.embed.inputs import find_images
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.images.devices import DeviceError, check_device, open_device
 from modeling_esvit.images.precision import AUTO, add_dtype_argument, name_dtype, resolve_dtype
 from modeling_esvit.storage.paths import parse_name, parse_path
@@ -42,6 +43,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--regions", action="store_true", help="also the features of all regions")
     parser.add_argument("--image_column", help="of data sets, where they have several columns of images")
+    add_decoding_arguments(parser)
     parser.add_argument("--image_size", type=int, help="pixels a side, instead of the size the model was made for")
     parser.add_argument("--batch_size", type=int, default=64, help="images a process (%(default)s)")
     parser.add_argument("--part_size", type=int, default=512, help="images between two saves (%(default)s)")
@@ -83,7 +85,10 @@ def run(options: argparse.Namespace) -> None:
     if options.dtype == AUTO and state.is_main_process:
         print(f"Computes in {name_dtype(dtype)} on {device}.")
     check_output(options.output, options.overwrite)
-    images = find_images(options.images, options.image_column)
+    decoding = read_decoding_arguments(options)
+    images = find_images(options.images, options.image_column, decoding)
+    if images.left_out and state.is_main_process:
+        print(f"Not read: {images.left_out.describe()}.")
     embedder = Embedder.from_pretrained(
         options.model,
         device=device,
@@ -98,7 +103,7 @@ def run(options: argparse.Namespace) -> None:
         embedder,
         images,
         options.output,
-        settings=named | {"dtype": name_dtype(dtype), "weights": embedder.fingerprint()},
+        settings=named | decoding.describe() | {"dtype": name_dtype(dtype), "weights": embedder.fingerprint()},
         regions=options.regions,
         batch_size=options.batch_size,
         num_threads=options.num_threads,

@@ -29,9 +29,12 @@ from modeling_esvit.embed.engine import (
     select_view_features,
 )
 from modeling_esvit.embed.files import Features, OutputError, concatenate, load_features
+from modeling_esvit.images.decoding import DEFAULT, DecodingOptions
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.images.models import fingerprint, load_image_model
+from modeling_esvit.images.names import show_name
 from modeling_esvit.images.precision import AUTO, resolve_dtype
+from modeling_esvit.images.transform import make_evaluation_transform
 
 
 try:
@@ -108,7 +111,7 @@ class Embedder:
         return fingerprint(self.model)
 
     def prepare(self, image: Image.Image) -> torch.Tensor:
-        return self.processor(image, return_tensors="pt")["pixel_values"][0]
+        return make_evaluation_transform(self.processor)(image)
 
     def expect(self, images: int, batch_size: int, regions: bool) -> None:
         """Notes how many images come, in batches of what size, so that compiling the model can be weighed."""
@@ -199,6 +202,7 @@ def embed(
     batch_size: int = 64,
     num_threads: int = 8,
     image_column: str | None = None,
+    decoding: DecodingOptions = DEFAULT,
 ) -> Features:
     """Returns the features of images, in memory, computed by this process.
 
@@ -207,13 +211,15 @@ def embed(
         regions: whether to keep the features of the regions, `last_hidden_state`, too.
         batch_size: images that the model takes at a time.
         num_threads: threads that read, decode and resize images.
+        image_column: of data sets, where they have several.
+        decoding: how images are decoded, and what the rows of data sets may open.
 
     Raises:
         NoImagesError: an input names no image.
         FeatureError: the model gives no view feature, or one that is not finite.
         OutputError: no image can be read.
     """
-    images = find_images(inputs, image_column)
+    images = find_images(inputs, image_column, decoding)
     maker = PartEmbedder(embedder, images, regions, batch_size, num_threads)
     maker.expect(len(images))
     with tqdm(total=len(images), unit="image", desc="embed") as bar:
@@ -254,13 +260,15 @@ def embed_to_file(
     if state.is_main_process:
         unreadable = merge_parts(parts, len(rows), output)
         parts.delete()
-        print(summarise(len(images), unreadable, output))
+        print(summarise(images, unreadable, output))
     state.wait_for_everyone()
 
 
-def summarise(count: int, unreadable: dict[str, str], output: Path) -> str:
-    lines = [f"{count - len(unreadable)} of {count} images: {output}"]
+def summarise(images: Images, unreadable: dict[str, str], output: Path) -> str:
+    lines = [f"{len(images) - len(unreadable)} of {len(images)} images: {show_name(str(output))}"]
     lines += [f"cannot be read: {reason}" for reason in list(unreadable.values())[:10]]
     if unreadable:
         lines.append(f"{len(unreadable)} could not be read, all listed in {output.name}.unreadable.txt")
+    if images.left_out:
+        lines.append(f"not read: {images.left_out.describe()}")
     return "\n".join(lines)

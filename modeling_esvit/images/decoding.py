@@ -1,100 +1,209 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Decodes a record into an RGB image, with one typed error for everything that can be wrong with a file."""
+"""Decodes a record into an upright RGB image, with one typed error for everything that can be wrong with it.
 
-import functools
+Every image of every command passes through `decode`, which is the border of trust: whatever a file, a row or a server
+holds, the outcome is an image or an `UnreadableImageError`, within a limit of memory that is known beforehand.
+"""
+
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from io import BytesIO
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
-import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from modeling_esvit.errors import EsViTError
-
-
-# Formats that Pillow recognises but has no decoder for, or that it hands to another program (Ghostscript).
-UNDECODED_FORMATS = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
-# What Pillow's decoders were seen to raise on files with bytes changed or cut off, in all formats that it can write.
-DECODING_ERRORS = (
-    OSError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    RuntimeError,
-    SyntaxError,
-    Image.DecompressionBombError,
-)
+from modeling_esvit.images.formats import LONGEST_SIGNATURE, advise_on_content, list_image_formats
+from modeling_esvit.images.names import show_name
+from modeling_esvit.images.places import ANYTHING, Access, open_place
+from modeling_esvit.images.rgb import convert_to_rgb
 
 
 WidthHeight = tuple[int, int]  # the order of Pillow; elsewhere a Size is height, width
+APPLY, IGNORE = "apply", "ignore"
+MAX_PIXELS = 178_956_970  # what Pillow refuses by itself
+# Bytes a pixel that decoding may take beside the file; `tests/modeling_esvit/images/test_memory.py` measures it.
+BUDGET = 6
+# Bytes a pixel of an image of these modes while it becomes RGB, and of others and turned ones with their copy.
+MODES = {"RGB": 4, "1": 5, "L": 5, "P": 5, "I;16": 6}
+CONVERTED = 8
+# Bytes a pixel that decoders of these formats hold beside that.
+DECODER = {"WEBP": 12, "AVIF": 8, "JPEG2000": 17, "HEIF": 8, "JXL": 8, "QOI": 3, "SGI": 2}
+PROGRESSIVE = 6  # of a JPEG whose coefficients come in several passes
+# How an image is turned for each number of EXIF; the last four exchange width and height.
+UPRIGHT = 1
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+QUARTER_TURNS = (5, 6, 7, 8)
 
 
 class UnreadableImageError(EsViTError, OSError):
     """Raised when an image cannot be turned into RGB pixels; the message names it and says why."""
 
 
+@dataclass(frozen=True)
+class DecodingOptions:
+    """Says how the images of a source are decoded.
+
+    Attributes:
+        exif_orientation: "apply" turns an image as its camera says; "ignore" leaves it as the original did.
+        white_level: The value that is white in images of 16 and 32 bits and float; None: 65535, and 1 of float.
+        max_pixels: An image with more is unreadable. One that takes more memory than others to decode, because of its
+            format or because it has to be turned or converted, may have fewer: `BUDGET` bytes for each pixel of this.
+        allow_paths: Whether the rows of a data set may name any file and URL, not only files of the data set.
+        access: What the name of an image may lead to; `restrict_to` says it of the rows of a data set.
+    """
+
+    exif_orientation: str = APPLY
+    white_level: float | None = None
+    max_pixels: int = MAX_PIXELS
+    allow_paths: bool = False
+    access: Access = ANYTHING
+
+    def restrict_to(self, access: Access) -> "DecodingOptions":
+        """Returns these options for the rows of a data set, which may open only this, unless paths are allowed."""
+        return self if self.allow_paths else replace(self, access=access)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what decides which images can be read, and as which pixels."""
+        return {name: getattr(self, name) for name in ("exif_orientation", "white_level", "max_pixels", "allow_paths")}
+
+
+DEFAULT = DecodingOptions()
+
+
 class Record(NamedTuple):
     """Holds one undecoded image."""
 
-    image: bytes | str  # the encoded file, or the path of it
+    image: bytes | str  # the encoded file, or its path or URL: see `open_place`
     label: int | None
-    name: str | None  # None: only its content tells it apart
+    name: str | None  # as text, see `show_name`; None: only its content tells it apart
+    options: DecodingOptions = DEFAULT
 
     def identity(self) -> str:
         """Returns a name that is the same in every epoch and process."""
         if self.name is not None:
             return self.name
-        return self.image if isinstance(self.image, str) else f"image {hashlib.sha256(self.image).hexdigest()[:16]}"
+        if isinstance(self.image, str):
+            return show_name(self.image)
+        return f"image {hashlib.sha256(self.image).hexdigest()[:16]}"
 
 
 def decode(record: Record, sufficient: Callable[[WidthHeight], WidthHeight] = lambda size: size) -> Image.Image:
-    """Returns the RGB image of a record. The EXIF orientation is not applied, as in the original.
+    """Returns the RGB image of a record, turned upright unless its options say otherwise; `rgb.py` says how pixels of
+    other modes become RGB.
 
-    16-bit gray becomes 8-bit by scaling. Float pixels must be finite and lie in 0 .. 1.
-
-    `sufficient` takes the (width, height) of the file and returns the smallest size that is large enough. A JPEG is
+    `sufficient` takes the (width, height) of the image and returns the smallest size that is large enough. A JPEG is
     then decoded at the smallest of 1, 1/2, 1/4 and 1/8 of its size that is at least that large.
 
     Raises:
-        UnreadableImageError: not an image, truncated, damaged, too large to be safe, or pixels without a meaning.
+        UnreadableImageError: not an image, truncated, damaged, larger than the limit, pixels without a meaning, or
+            nothing that may be opened.
     """
+    with _report_unreadable(record):
+        file = _open(record)
+    with file:
+        with _report_unreadable(record):
+            image = _identify(file)
+            turn = _prepare(image, record.options)
+        size = sufficient(_swap(image.size, turn))  # outside: a mistake of the caller is none of the image
+        with _report_unreadable(record), image:
+            image.draft(None, _swap(size, turn))
+            return _turn(convert_to_rgb(image, record.options.white_level), turn)
+
+
+@contextmanager
+def _report_unreadable(record: Record) -> Iterator[None]:
+    """Turns every error inside into an `UnreadableImageError`: decoders raise whatever there is for damaged files."""
     try:
-        file = BytesIO(record.image) if isinstance(record.image, bytes) else record.image
-        with Image.open(file, formats=list_image_formats()) as image:
-            image.draft(None, sufficient(image.size))
-            return _to_rgb(image)
+        yield
+    except UnreadableImageError:
+        raise
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise UnreadableImageError(f"{record.identity()}: {reason}") from error
+
+
+def _open(record: Record) -> BinaryIO:
+    if Image.MAX_IMAGE_PIXELS is not None and 2 * Image.MAX_IMAGE_PIXELS < record.options.max_pixels:
+        Image.MAX_IMAGE_PIXELS = record.options.max_pixels  # Pillow's own limit must not be below the one asked for
+    if isinstance(record.image, bytes):
+        return BytesIO(record.image)
+    return open_place(record.image, record.options.access, BUDGET * record.options.max_pixels)
+
+
+def _identify(file: BinaryIO) -> Image.Image:
+    """Returns the image in a file, not decoded yet."""
+    try:
+        return Image.open(file, formats=list_image_formats())
     except UnidentifiedImageError as error:
-        raise UnreadableImageError(f"{record.identity()}: not an image in a format that Pillow decodes") from error
-    except DECODING_ERRORS as error:
-        raise UnreadableImageError(f"{record.identity()}: {error}") from error
+        file.seek(0)
+        advice = advise_on_content(file.read(LONGEST_SIGNATURE))
+        reason = "not an image in a format that is read here"
+        raise UnidentifiedImageError(f"{reason} ({advice})" if advice else reason) from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        return _scale_to_8_bit(np.asarray(image), white=65535)
-    if image.mode == "F":
-        return _scale_to_8_bit(np.asarray(image), white=1)
-    return image.convert("RGB")
+def _prepare(image: Image.Image, options: DecodingOptions) -> int:
+    """Checks the size of an image, and returns how it is to be turned, as a number of EXIF.
+
+    All but JPEG are decoded: a PNG may say how it is to be turned at its end, and a TIFF is turned by Pillow.
+    """
+    _check_memory(image, options.max_pixels)
+    if not isinstance(image, JpegImageFile):
+        image.load()
+    turn = _find_orientation(image) if options.exif_orientation == APPLY else UPRIGHT
+    if turn != UPRIGHT:
+        _check_memory(image, options.max_pixels, CONVERTED)
+    return turn
 
 
-def _scale_to_8_bit(pixels: np.ndarray, white: int) -> Image.Image:
-    low, high = pixels.min(), pixels.max()
-    if not (low >= 0 and high <= white):  # false for NaN too
-        raise ValueError(f"{pixels.dtype} pixels must be finite and lie in 0 .. {white}, but lie in {low} .. {high}")
-    return Image.fromarray(np.round(pixels * (255 / white)).astype(np.uint8)).convert("RGB")
+def _check_memory(image: Image.Image, max_pixels: int, copies: int = 0) -> None:
+    """Refuses an image that takes too much memory to decode.
+
+    Raises:
+        ValueError: It does.
+    """
+    needed = count_bytes(image, copies)
+    allowed = min(max_pixels, BUDGET * max_pixels // needed)
+    if image.width * image.height > allowed:
+        raise ValueError(
+            f"{image.width} x {image.height} pixels are more than the {allowed} that a {image.format} of this kind may "
+            f"have (--max_pixels {max_pixels})"
+        )
 
 
-@functools.cache
-def list_image_formats() -> list[str]:
-    """Returns Pillow's names of the formats that it decodes by itself."""
-    Image.init()
-    return [name for name in Image.ID if name not in UNDECODED_FORMATS]
+def count_bytes(image: Image.Image, copies: int = 0) -> int:
+    """Returns about how many bytes a pixel decoding takes, beside the file; `copies` are those of turned images."""
+    is_turned = isinstance(image, TiffImageFile) and image.tag_v2.get(ExifTags.Base.Orientation, UPRIGHT) != UPRIGHT
+    is_copied = is_turned or (image.mode == "RGB" and image.has_transparency_data)
+    converted = CONVERTED if is_copied else MODES.get(image.mode[:4], CONVERTED)
+    passes = PROGRESSIVE if image.info.get("progressive") else 0
+    return max(converted, copies) + max(DECODER.get(image.format or "", 0), passes)
 
 
-@functools.cache
-def list_image_extensions() -> frozenset[str]:
-    """Returns the file extensions of `list_image_formats()`: lower case, with the dot."""
-    extensions = Image.registered_extensions()
-    return frozenset(extension for extension, name in extensions.items() if name in list_image_formats())
+def _find_orientation(image: Image.Image) -> int:
+    """Returns the orientation that the camera noted; UPRIGHT if it noted none."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, UPRIGHT)
+    except Exception:  # texts beside the pixels may be damaged in as many ways as the pixels, which can still be read
+        return UPRIGHT
+
+
+def _swap(size: WidthHeight, turn: int) -> WidthHeight:
+    return size[::-1] if turn in QUARTER_TURNS else size
+
+
+def _turn(image: Image.Image, turn: int) -> Image.Image:
+    return image if turn not in TURNS else image.transpose(TURNS[turn])

@@ -34,10 +34,11 @@ from examples.photographs import write_photographs
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
 from modeling_esvit.embed.engine import FeatureError
 from modeling_esvit.images.models import NoImageModelError
+from modeling_esvit.images.transform import make_evaluation_transform
 from tests.helpers.commands import run_program, torchrun
 from tests.helpers.tiny_runs import write_images
-from training.data.columns import DataOptionError, ImageColumns
-from training.features.extraction import make_evaluation_transform
+from training.data.columns import DataOptionError
+from training.data.sources import open_source
 
 
 @pytest.fixture(scope="module")
@@ -240,13 +241,13 @@ def test_fine_tuning_sees_images_of_all_kinds(folder, tmp_path):
     paths = sorted(str(path) for path in tmp_path.iterdir())
     features = Features({"image": ImageFeature(), "label": ClassLabel(names=["a", "b"])})
     rows = Dataset.from_dict({"image": paths, "label": [0, 1, 0, 1]}, features=features)
-    columns, transform = (
-        ImageColumns.find(features, None, None),
-        make_evaluation_transform(AutoImageProcessor.from_pretrained(folder)),
-    )
-    deep, floats, gray, _ = (row["pixel_values"] for row in finetune.apply_transform(rows, columns, transform))
+    transform = make_evaluation_transform(AutoImageProcessor.from_pretrained(folder))
+    images = finetune.SourceImages(open_source(rows), ["b", "a"], transform)
+    deep, floats, gray, _ = (images[index]["pixel_values"] for index in range(4))
     assert (deep - gray).abs().max() < 0.03 and (floats - gray).abs().max() < 0.03
-    assert finetune.apply_transform(rows, columns, transform)[1:3]["labels"] == [1, 0]
+    assert [images[index]["labels"] for index in (1, 2)] == [0, 1]  # by name
+    with pytest.raises(DataOptionError, match=r"\['b'\] are none of the training images'"):
+        finetune.SourceImages(open_source(rows), ["a"], transform)
 
 
 def test_accuracies_of_few_classes():

@@ -15,15 +15,13 @@ import training.evaluation.knn as knn
 import training.knn as program
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.embed.engine import FeatureError
+from modeling_esvit.images.transform import make_evaluation_transform
 from tests.helpers.coloured_images import COLOURS, write_coloured_images
 from tests.helpers.commands import run_program, torchrun, type_arguments
 from tests.helpers.paths import ROOT
 from training.data.named_data import split_train_and_test
 from training.data.sources import DataOptionError, open_source
-from training.features.extraction import (
-    UnlabelledDataError,
-    make_evaluation_transform,
-)
+from training.features.extraction import UnlabelledDataError
 from training.options.command import run_command
 
 

@@ -5,7 +5,9 @@
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.images.decoding import Record
+from modeling_esvit.images.decoding import DecodingOptions, Record
+from modeling_esvit.images.places import NOTHING
+from modeling_esvit.images.rows import read_cell
 
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
 BYTES = ("binary", "large_binary", "binary_view")
 STRINGS = ("string", "large_string", "string_view")
+ROWS = DecodingOptions(access=NOTHING)  # of rows that may open nothing
 
 
 class DataOptionError(EsViTError, ValueError):
@@ -34,6 +37,7 @@ class ImageColumns(NamedTuple):
     Attributes:
         numbers: the number of each class, if labels are strings.
         described: all columns of the data set with their types.
+        options: how the images are decoded, and what their names may open: nothing, unless the source says so.
     """
 
     image: str
@@ -41,6 +45,7 @@ class ImageColumns(NamedTuple):
     class_names: list[str] | None
     numbers: dict[str, int] = {}  # noqa: RUF012  (never changed)
     described: str = ""
+    options: DecodingOptions = ROWS
 
     @classmethod
     def find(
@@ -113,14 +118,12 @@ class ImageColumns(NamedTuple):
         Raises:
             DataOptionError: the label is a string that none of the numbered classes has.
         """
-        image = row[self.image] or {}
-        content, path = image.get("bytes"), image.get("path")
         label = None if self.label is None else row[self.label]
         if isinstance(label, str):
             if label not in self.numbers:
                 raise DataOptionError(f"the class {label!r} is none of the {len(self.numbers)}: {[*self.numbers]}.")
             label = self.numbers[label]
-        return Record(content or path or b"", label, path)
+        return read_cell(row[self.image], label, self.options)
 
 
 def describe_columns(features: "datasets.Features") -> str:

@@ -5,7 +5,9 @@
 import os
 from typing import Any
 
+from modeling_esvit.images.decoding import DEFAULT, DecodingOptions
 from training.data.columns import DataOptionError
+from training.data.left_out import warn_of_left_out
 from training.data.sources import ImageSource, is_image_folder, open_source
 
 
@@ -28,7 +30,25 @@ def split_train_and_test(train: str, test: str) -> list[tuple[str, str | None]]:
     return named
 
 
-def open_train_and_test(train: str, test: str, *, streaming: bool = False, **columns: Any) -> list[ImageSource]:
+def open_named(
+    data: str, split: str | None, *, streaming: bool = False, decoding: DecodingOptions = DEFAULT, **columns: Any
+) -> ImageSource:
+    """Opens data, and logs what lies beside its images.
+
+    Args:
+        columns: `image_column`, `label_column` and `config_name` of what is no folder of image files.
+
+    Raises:
+        DataOptionError, EmptySourceError, OSError: see `open_source`.
+    """
+    source = open_source(data, split=split, streaming=streaming, decoding=decoding, **columns)
+    warn_of_left_out(data if split is None else f"{data}:{split}", source)
+    return source
+
+
+def open_train_and_test(
+    train: str, test: str, *, streaming: bool = False, decoding: DecodingOptions = DEFAULT, **columns: Any
+) -> list[ImageSource]:
     """Opens the training and the test data.
 
     Args:
@@ -41,10 +61,11 @@ def open_train_and_test(train: str, test: str, *, streaming: bool = False, **col
     named = split_train_and_test(train, test)
     only_folders = all(is_image_folder(data) for data, _ in named)
     return [
-        open_source(
+        open_named(
             data,
-            split=split,
+            split,
             streaming=streaming,
+            decoding=decoding,
             **columns if only_folders or not is_image_folder(data) else {},
         )
         for data, split in named

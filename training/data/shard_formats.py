@@ -20,9 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from modeling_esvit.images.decoding import Record
+from modeling_esvit.images.places import NOTHING
+from modeling_esvit.images.rows import find_access
 from modeling_esvit.storage.atomic import write_text
 from training.data.columns import ImageColumns
-from training.data.row_paths import find_folder, locate_image
 from training.data.shard_files import RangeReader, ShardError, ShardFile
 from training.data.tar_index import TAR_UNIT, Sample, TarIndex, index_tar
 
@@ -53,7 +54,8 @@ class ParquetShard:
         except pa.ArrowInvalid as error:
             raise ShardError(f"{file.url} is not a whole parquet file: {error}") from error
         groups = range(self.metadata.num_row_groups)
-        self._folder = find_folder(file)
+        folder = os.path.dirname(os.path.abspath(file.url))
+        self._access = find_access(folder) if file.is_local else NOTHING  # what its rows may open
         self._ends = np.cumsum([self.metadata.row_group(i).num_rows for i in groups], dtype=np.int64)
 
     def __len__(self) -> int:
@@ -128,12 +130,8 @@ class ParquetShard:
         return [self._record(row, start + index, columns) for index, row in enumerate(found)]
 
     def _record(self, row: dict[str, Any], index: int, columns: ImageColumns) -> Record:
-        image = row[columns.image]
-        if isinstance(image, bytes):
-            row = {**row, columns.image: {"bytes": image, "path": None}}
-        elif isinstance(image, str):
-            row = {**row, columns.image: {"bytes": None, "path": image}}
-        record = locate_image(columns.record(row), self._folder)
+        record = columns.record(row)
+        record = record._replace(options=record.options.restrict_to(self._access))
         name = f"row {index}" if record.name is None else f"row {index} ({record.name})"
         return record._replace(name=f"{os.path.basename(self.file.url)}, {name}")
 
@@ -205,7 +203,7 @@ class TarShard:
             offset, label = int(self._offsets[row]) - first, int(self._numbers[row])
             image = bytes(content[offset : offset + int(self._sizes[row])])
             name = f"{os.path.basename(self.file.url)}, {os.fsdecode(self._names[row])}"
-            records.append(Record(image, None if columns.label is None else label, name))
+            records.append(Record(image, None if columns.label is None else label, name, columns.options))
         return records
 
 

@@ -27,9 +27,9 @@ import torch.distributed
 from accelerate import PartialState
 from tqdm import tqdm
 
-from modeling_esvit.images.decoding import Record
+from modeling_esvit.images.decoding import DecodingOptions, Record
 from modeling_esvit.images.read_ahead import in_order
-from training.data.columns import DataOptionError, EmptySourceError, ImageColumns
+from training.data.columns import ROWS, DataOptionError, EmptySourceError, ImageColumns
 from training.data.shard_cache import ShardCache
 from training.data.shard_files import ShardError, ShardFile
 from training.data.shard_formats import LARGE_GROUP, SLICE, ParquetShard, Shard, TarShard, open_tar
@@ -164,6 +164,11 @@ class ShardStream:
                 "image_column.",
                 counts,
             )
+
+    @property
+    def decoding(self) -> DecodingOptions:
+        """Returns how the images are decoded."""
+        return self.columns.options
 
     def count_units(self) -> int:
         """Counts what is read as a whole: row groups of parquet files, samples of tar files."""
@@ -312,6 +317,7 @@ def open_stream(
     features: Union["datasets.Features", None] = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    decoding: DecodingOptions = ROWS,
 ) -> ShardStream:
     """Opens the stream of parquet files, or of tar files, with these paths or URLs.
 
@@ -320,6 +326,7 @@ def open_stream(
     Args:
         features: The features of the data set, if they are not declared in the files.
         image_column, label_column: Columns of parquet files, see `ImageColumns.find`, or extensions in tar files.
+        decoding: How images are decoded, and what rows may open: nothing beside themselves, unless it says so.
 
     Raises:
         ShardError: one cannot be read, or is damaged.
@@ -332,7 +339,8 @@ def open_stream(
             return open_tar(file, image_column, label_column, options.index_dir)
 
         tars = _share_opening(urls, open_one)
-        stream = ShardStream([*tars], _number_classes(tars, image_column, label_column), options)
+        columns = _number_classes(tars, image_column, label_column)._replace(options=decoding)
+        stream = ShardStream([*tars], columns, options)
         stream.report_left_out(options.max_unreadable)
         return stream
     if not all(url.endswith(".parquet") for url in urls):
@@ -342,7 +350,7 @@ def open_stream(
     columns = ImageColumns.find(features or _read_features(parquets[0]), image_column, label_column)
     for shard in parquets:
         shard.check(columns)
-    return ShardStream([*parquets], columns, options)
+    return ShardStream([*parquets], columns._replace(options=decoding), options)
 
 
 def _number_classes(tars: list[TarShard], image: str | None, label: str | None) -> ImageColumns:

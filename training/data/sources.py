@@ -20,9 +20,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
 import numpy as np
 
-from modeling_esvit.images.decoding import Record, list_image_extensions
+from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, Record
+from modeling_esvit.images.folders import find_in_folder, has_images
+from modeling_esvit.images.names import show_name
+from modeling_esvit.images.places import Access
+from modeling_esvit.images.rows import find_access
 from training.data.columns import DataNotFoundError, DataOptionError, EmptySourceError, ImageColumns
-from training.data.row_paths import locate_image
 from training.data.shard_formats import TarShard
 from training.data.shard_names import COMPRESSED, SHARDS, find_shards, names_shards, refuse_compressed
 from training.data.shard_stream import DEFAULT_STREAM, ShardStream, StreamOptions, open_stream
@@ -47,23 +50,23 @@ def shuffle_epoch(num_images: int, seed: int, epoch: int) -> np.ndarray:
 class FolderSource:
     """Reads all images below a folder, sorted by path. A class is a first-level subfolder.
 
-    Hidden files and folders are left out; links are followed, and no folder is read twice. There are no classes
-    unless every image lies in a subfolder.
+    `left_out` counts what is left out (see `folders.py`). There are no classes unless every image lies in a subfolder.
 
     Raises:
         DataNotFoundError: `root` is not a folder.
-        EmptySourceError: no file below it has the extension of a format that Pillow decodes.
+        EmptySourceError: no file below it has the extension of a format that is read here.
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        self.root = Path(root)
+    def __init__(self, root: str | os.PathLike[str], options: DecodingOptions = DEFAULT) -> None:
+        self.root, self.decoding = Path(root), options
         if not self.root.is_dir():
             raise DataNotFoundError(f"{str(root)!r} is not a folder.")
-        paths = sorted(_image_paths(self.root))
+        found = find_in_folder(self.root)
+        paths, self.left_out = found.paths, found.left_out
         if not paths:
             raise EmptySourceError(
-                f"no image below {str(root)!r}: no file name ends in .jpg, .png, .tiff, .webp or any other of the "
-                f"{len(list_image_extensions())} extensions that Pillow decodes."
+                f"no image below {str(root)!r}, only {self.left_out.describe() or 'no file at all'}: no file name ends "
+                "in .jpg, .png, .tiff, .webp or another extension of a format that is read here."
             )
         # Arrays, not lists: worker processes share their pages, whereas reading a list copies them (reference counts).
         self._paths = np.array([os.fsencode(path) for path in paths])
@@ -88,26 +91,7 @@ class FolderSource:
         """Returns the record of the image with index `item`, not opened yet."""
         path = os.fsdecode(self._paths[item])
         label = int(self._labels[item]) if self.has_labels else None
-        return Record(str(self.root / path), label, path)
-
-
-def _image_paths(root: Path) -> Iterator[str]:
-    """Yields the paths of the images below `root`, relative to it. A folder that cannot be listed is an OSError."""
-
-    def refuse(error: OSError) -> None:
-        raise error
-
-    visited = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=refuse):
-        if os.path.realpath(folder) in visited:
-            subfolders.clear()
-            continue
-        visited.add(os.path.realpath(folder))
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
-        prefix = "" if folder == str(root) else os.path.relpath(folder, root)
-        for name in files:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in list_image_extensions():
-                yield os.path.join(prefix, name)
+        return Record(str(self.root / path), label, show_name(path), self.decoding)
 
 
 class DatasetSource:
@@ -126,12 +110,12 @@ class DatasetSource:
         dataset: "datasets.Dataset",
         image_column: str | None = None,
         label_column: str | None = None,
-        folder: str | None = None,
+        options: DecodingOptions = DEFAULT,
     ) -> None:
         if len(dataset) == 0:
             raise EmptySourceError("the data set has no rows.")
         columns = ImageColumns.find(dataset.features, image_column, label_column, strings=True)
-        self.columns, self._folder = columns.number_names(dataset), folder
+        self.columns, self.decoding = columns.number_names(dataset)._replace(options=options), options
         self.dataset = self.columns.select(dataset)
         self.has_labels, self.class_names = self.columns.label is not None, self.columns.class_names
 
@@ -143,24 +127,13 @@ class DatasetSource:
         return iter(shuffle_epoch(len(self), seed, epoch).tolist())
 
     def read(self, item: int) -> Record:
-        """Returns the record of row `item`, with the content of what it names by a URL."""
-        record = fetch_content(self.record(item))
+        """Returns the record of row `item`."""
+        record = self.record(item)
         return record._replace(name=f"row {item} ({record.name})" if record.name else f"row {item}")
 
     def record(self, item: int) -> Record:
-        """Returns the record of row `item` as it stands there, or with the path of a file beside the parquet file."""
-        record = self.columns.record(self.dataset[item])
-        return record if self._folder is None else locate_image(record, self._folder)
-
-
-def fetch_content(record: Record) -> Record:
-    """Fetches the content of a record that `datasets` names by a URL: a remote file, or a member of an archive."""
-    if isinstance(record.image, bytes) or "://" not in record.image:
-        return record
-    from datasets.utils.file_utils import xopen
-
-    with xopen(record.image, "rb") as file:
-        return record._replace(image=file.read())
+        """Returns the record of row `item` as it stands there."""
+        return self.columns.record(self.dataset[item])
 
 
 ImageSource: TypeAlias = FolderSource | DatasetSource | ShardStream
@@ -176,6 +149,7 @@ def open_source(
     label_column: str | None = None,
     streaming: bool = False,
     stream: StreamOptions = DEFAULT_STREAM,
+    decoding: DecodingOptions = DEFAULT,
 ) -> ImageSource:
     """Opens the source of images that `data` names.
 
@@ -190,13 +164,14 @@ def open_source(
         streaming: Read parquet files and Hub data sets as a stream: nothing is stored on disk. Tar files and URLs
             always are.
         stream: How a stream is read.
+        decoding: How images are decoded, and what rows may open. A `datasets.Dataset` may open everything.
 
     Raises:
         DataNotFoundError, EmptySourceError, DataOptionError: see their descriptions.
         ShardError: a shard cannot be read, or is damaged.
     """
     if not isinstance(data, (str, os.PathLike)):
-        return _open_dataset(data, image_column, label_column)
+        return _open_dataset(data, image_column, label_column, decoding)
     if not os.fspath(data):
         raise DataOptionError("data is empty: give a folder, files, a URL or the name of a data set.")
     data = hide_secrets(os.fspath(data))
@@ -205,17 +180,19 @@ def open_source(
     if streaming or _is_tar(data) or "://" in str(data):
         _refuse_to_stream(path, image_column, label_column)
         shards, features = _find_shards(str(data), split, config_name, revision)
-        return open_stream(shards, stream, features=features, image_column=image_column, label_column=label_column)
+        columns = {"image_column": image_column, "label_column": label_column}
+        access = find_access(*dict.fromkeys(os.path.dirname(shard) for shard in shards if "://" not in shard))
+        return open_stream(shards, stream, features=features, **columns, decoding=decoding.restrict_to(access))
     if stream.cache is not None:
         raise DataOptionError(f"cache applies to streams, and {str(data)!r} is read in place: leave it out.")
     if path.is_file() and path.suffix != ".parquet":
         raise DataOptionError(f"{str(path)!r} is a file: give the folder of images that it is in, or parquet files.")
     if path.is_dir() and not _is_dataset_folder(path):
-        options = {"image_column": image_column, "label_column": label_column, "config_name": config_name}
-        _refuse_dataset_options(path, **options)
-        return FolderSource(path if split is None else path / split)
+        columns = {"image_column": image_column, "label_column": label_column, "config_name": config_name}
+        _refuse_dataset_options(path, **columns)
+        return FolderSource(path if split is None else path / split, decoding)
     rows = load_rows(str(data), split=split, config_name=config_name, revision=revision)
-    return DatasetSource(rows, image_column, label_column, _find_parquet_folder(data))
+    return DatasetSource(rows, image_column, label_column, decoding.restrict_to(find_rows_access(str(data), revision)))
 
 
 def describe_labels(source: ImageSource) -> str:
@@ -233,22 +210,27 @@ def is_image_folder(data: str) -> bool:
     return path.is_dir() and not _is_dataset_folder(path) and not _is_tar(path)
 
 
-def _find_parquet_folder(data: str) -> str | None:
-    """Returns the folder of the parquet files that `data` names, if they are local and in one folder."""
+def find_rows_access(data: str, revision: str | None = None) -> Access:
+    """Returns what the rows of data may open: files in its own folder, or in the folders of its shards.
+
+    Relative paths begin beside the (first) parquet file.
+    """
     path = Path(data).expanduser()
-    if _is_saved_to_disk(path) or "://" in data or not (path.is_dir() or names_shards(data)):
-        return None
-    files = [*path.glob("*.parquet"), *path.glob("data/*.parquet")] if path.is_dir() else find_shards(data)
-    folders = {os.path.dirname(os.path.abspath(file)) for file in files}
-    return folders.pop() if len(folders) == 1 else None
+    if path.is_dir():
+        return find_access(*dict.fromkeys(file.parent for file in _list_shards(path)), path)
+    if names_shards(data):
+        return find_access(*dict.fromkeys(os.path.dirname(file) for file in find_shards(data, revision)))
+    return find_access(repository=data)
 
 
-def _open_dataset(data: "datasets.Dataset", image_column: str | None, label_column: str | None) -> DatasetSource:
+def _open_dataset(
+    data: "datasets.Dataset", image_column: str | None, label_column: str | None, decoding: DecodingOptions
+) -> DatasetSource:
     import datasets
 
     if not isinstance(data, datasets.Dataset):
         raise DataOptionError(f"data is a {type(data).__name__}; it must be a path, a name or a Dataset.")
-    return DatasetSource(data, image_column, label_column)
+    return DatasetSource(data, image_column, label_column, decoding)
 
 
 def _refuse_revision(path: Path, data: str, revision: str | None) -> None:
@@ -262,7 +244,7 @@ def _is_tar(data: str | os.PathLike[str]) -> bool:
     tars = [str(file) for file in _list_shards(path) if file.suffix != ".parquet"]
     if not tars:
         return names_shards(str(data), (".tar",))
-    if next(_image_paths(path), None) is not None:
+    if has_images(path):
         return False
     refuse_compressed(tars)
     return True
@@ -327,7 +309,9 @@ def _refuse_left_over(path: Path, used: Iterable[str]) -> None:
 
 
 def _is_dataset_folder(path: Path) -> bool:
-    return _is_saved_to_disk(path) or any(path.glob("*.parquet")) or any(path.glob("data/*.parquet"))
+    if _is_saved_to_disk(path) or any(path.glob("*.parquet")) or any(path.glob("data/*.parquet")):
+        return True
+    return any(path.glob("*.zip")) and not has_images(path)
 
 
 def _is_saved_to_disk(path: Path) -> bool:

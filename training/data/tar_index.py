@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from modeling_esvit.images.decoding import list_image_extensions
+from modeling_esvit.images.formats import list_image_extensions
 from training.data.columns import DataOptionError
 from training.data.shard_files import RangeReader, ShardError, ShardFile
 

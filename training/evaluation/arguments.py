@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from modeling_esvit.embed.compiling import add_compile_argument
+from modeling_esvit.images.decoding_arguments import add_decoding_arguments
 from modeling_esvit.images.precision import add_dtype_argument
 from modeling_esvit.storage.paths import parse_path
 from training.features.bank import PART_SIZE
@@ -20,6 +21,7 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the model, in what type it computes, and the options of reading images."""
     add_model_arguments(parser)
     add_dtype_argument(parser)
+    add_decoding_arguments(parser)
     parser.add_argument("--streaming", action="store_true", help="read parquet files and Hub data sets as streams")
     parser.add_argument(
         "--workers", type=int, default=4, help="threads of each process that read images (default: %(default)s)"

@@ -11,6 +11,7 @@ from pathlib import Path
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
+from modeling_esvit.images.decoding_arguments import read_decoding_arguments
 from modeling_esvit.images.devices import open_device
 from training.data.named_data import open_train_and_test
 from training.evaluation.arguments import choose_columns
@@ -36,8 +37,8 @@ def open_features_folder(given: Path | None) -> Iterator[Path]:
 def open_evaluation(arguments: argparse.Namespace) -> Iterator[tuple[FrozenModel, list[FeatureBank]]]:
     """Opens the model, and the features of its training and of its test images."""
     state = open_device(arguments.device)
-    columns = choose_columns(arguments)
-    sources = open_train_and_test(arguments.train, arguments.test, streaming=arguments.streaming, **columns)
+    reading = {"streaming": arguments.streaming, "decoding": read_decoding_arguments(arguments)}
+    sources = open_train_and_test(arguments.train, arguments.test, **reading, **choose_columns(arguments))
     model = load_named_model(arguments, arguments.n_last_blocks)
     options = {name: getattr(arguments, name) for name in ("batch_size", "part_size")}
     with open_features_folder(arguments.features) as folder:

@@ -13,6 +13,7 @@ from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.decoding_arguments import read_decoding_arguments
 from modeling_esvit.storage.atomic import write_text
 from training.evaluation.scores import NO_CLASS, align_labels
 from training.evaluation.transfer_metrics import MULTI_LABEL, score
@@ -75,7 +76,8 @@ class Transfer:
         """
         splits, failure = {}, None
         try:
-            splits = {name: open_split(each, data, self.options.streaming) for name, data in each.splits.items()}
+            how = (self.options.streaming, read_decoding_arguments(self.options))
+            splits = {name: open_split(each, data, *how) for name, data in each.splits.items()}
         except (EsViTError, OSError) as error:
             failure = describe_failure(each, error)
         failures = [found for found in gather_object([failure]) if found is not None]

@@ -19,9 +19,11 @@ from huggingface_hub.errors import GatedRepoError
 from torch import Tensor
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.decoding import DEFAULT, DecodingOptions
 from training.data.columns import DataNotFoundError, DataOptionError, find_column
+from training.data.left_out import warn_of_left_out
 from training.data.named_data import split_data_name, split_train_and_test
-from training.data.sources import DatasetSource, ImageSource, load_rows, open_source
+from training.data.sources import DatasetSource, ImageSource, find_rows_access, load_rows, open_source
 from training.evaluation.class_names import number_classes
 from training.evaluation.transfer_metrics import METRICS, MULTI_LABEL
 from training.features.bank import FeatureBank
@@ -109,7 +111,9 @@ class OpenSplit(NamedTuple):
     class_names: list[str] | None = None
 
 
-def open_split(entry: TransferSet, data: str, streaming: bool = False) -> OpenSplit:
+def open_split(
+    entry: TransferSet, data: str, streaming: bool = False, decoding: DecodingOptions = DEFAULT
+) -> OpenSplit:
     """Opens a split of a data set. `streaming` has no effect on images with several classes or `middle_of`.
 
     Raises:
@@ -118,18 +122,20 @@ def open_split(entry: TransferSet, data: str, streaming: bool = False) -> OpenSp
     data, split = split_data_name(data)
     place: dict[str, Any] = {"split": split, "config_name": entry.config, "revision": entry.revision}
     if entry.metric != MULTI_LABEL and not entry.middle_of:
-        return OpenSplit(
-            open_source(data, **place, image_column=entry.image, label_column=entry.label, streaming=streaming)
-        )
+        place |= {"image_column": entry.image, "label_column": entry.label}
+        source = open_source(data, **place, streaming=streaming, decoding=decoding)
+        warn_of_left_out(entry.name, source)
+        return OpenSplit(source)
+    decoding = decoding.restrict_to(find_rows_access(data, entry.revision))
     rows = load_rows(data, **place)
     rows = select_middle_rows(rows, entry.middle_of) if entry.middle_of else rows
     if entry.metric != MULTI_LABEL:
-        return OpenSplit(DatasetSource(rows, entry.image, entry.label))
+        return OpenSplit(DatasetSource(rows, entry.image, entry.label, decoding))
     if entry.label is None:
         raise DataOptionError(f"{entry.name}: name the column that lists the classes of an image in the field label.")
     targets, names = make_class_targets(rows, entry.label)
     numbered = rows.remove_columns(entry.label).add_column(ROW, range(len(rows)))
-    return OpenSplit(DatasetSource(numbered, entry.image, ROW), targets, names)
+    return OpenSplit(DatasetSource(numbered, entry.image, ROW, decoding), targets, names)
 
 
 def select_middle_rows(rows: Any, columns: tuple[str, ...]) -> Any:

@@ -148,7 +148,7 @@ def make_bank(
     """
     images = LabelledImages(source, model.transform)
     about = {"data": identify_source(source).compute_key(), "labels": describe_choice(source)}
-    settings = {**model.settings, **about, "part_size": part_size}
+    settings = {**model.settings, **about, "decoding": source.decoding.describe(), "part_size": part_size}
     parts = Parts(folder / f"{make_file_name(data)}-{name_settings(settings)}", settings)
     parts.begin()
     rows = cut_rows(len(images), part_size)

@@ -26,40 +26,18 @@ from modeling_esvit.embed.engine import (
     stack_pixels,
 )
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.transform import Transform
 from training.data.shard_stream import ShardStream
 from training.data.sources import EmptySourceError, ImageSource, describe_labels
 from training.data.unreadable import SkipLog
 
 
 UNREADABLE = -2  # the label of an image that cannot be read
-LONGEST = 16  # times its shorter side: what is longer is cut before it is resized
 GATHERED = 16  # batches of a process between two exchanges of features
-
-Transform = Callable[[Image.Image], Tensor]  # RGB image of any size -> float [3, H, W], always of one size
 
 
 class UnlabelledDataError(EsViTError, ValueError):
     """Raised when an image has no label."""
-
-
-def cut_middle(image: Image.Image) -> Image.Image:
-    """Returns what a centre crop sees of an image longer than LONGEST times its shorter side; others as they are.
-
-    A line of pixels, resized until its shorter side is 256, would not fit into memory.
-    """
-    width, height = (min(side, LONGEST * min(image.size)) for side in image.size)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image if (width, height) == image.size else image.crop((left, top, left + width, top + height))
-
-
-def _transform(image: Image.Image, processor: Any) -> Tensor:
-    image = cut_middle(image) if getattr(processor, "do_center_crop", False) else image
-    return processor(image, return_tensors="pt")["pixel_values"][0]
-
-
-def make_evaluation_transform(processor: Any) -> Transform:
-    """Returns what an image processor of transformers does with one image."""
-    return partial(_transform, processor=processor)
 
 
 def list_items(source: ImageSource, rows: range) -> Iterator[Any]:

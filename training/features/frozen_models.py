@@ -26,7 +26,7 @@ from modeling_esvit.embed.engine import compute_view_features
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.models import fingerprint, load_image_model
 from modeling_esvit.images.precision import name_dtype
-from training.features.extraction import Transform, cut_middle, make_evaluation_transform
+from modeling_esvit.images.transform import Transform, cut_middle, make_evaluation_transform
 
 
 TIMM = "timm:"

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 import yaml
 from transformers import HfArgumentParser
 
+from modeling_esvit.images.decoding import DecodingOptions
 from training.options.errors import OptionError
 from training.options.recipes import load_recipe, spell
 from training.options.sections import (
@@ -67,7 +68,7 @@ COMPILE: dict[Any, Any] = {True: "on", False: "off", "true": "on", "false": "off
 # Options that say how to read `data`: those of a recipe do not apply to other data.
 ABOUT_DATA = (
     *("data", "split", "revision", "config_name", "image_column", "label_column", "streaming"),
-    "samples_per_epoch",
+    *("samples_per_epoch", "white_level", "allow_paths"),
 )
 # The smallest and the largest value of an option.
 RANGES = {
@@ -75,7 +76,8 @@ RANGES = {
         ("epochs", "batch_size", "gradient_accumulation_steps", "log_every", "keep_checkpoints", "max_skipped_steps"),
         (1, math.inf),
     ),
-    "shuffle_window": (1, math.inf),
+    **dict.fromkeys(("shuffle_window", "max_pixels"), (1, math.inf)),
+    "white_level": (1e-6, 2**31),
     "num_prototypes": (1, 10**8),  # the paper has 65536
     **dict.fromkeys(("head_hidden_size", "head_bottleneck_size", "global_crop_size"), (1, 10**6)),
     **dict.fromkeys(
@@ -108,6 +110,11 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
         for name in PATHS:
             if value := getattr(self, name):
                 setattr(self, name, os.path.expanduser(value))
+
+    @property
+    def decoding(self) -> DecodingOptions:
+        """Returns how images are decoded."""
+        return DecodingOptions(self.exif_orientation, self.white_level, self.max_pixels, self.allow_paths)
 
     def loss_weights(self) -> dict[str, float]:
         """Returns the weights of the losses, as arguments of `esvit_loss`."""

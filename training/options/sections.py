@@ -2,13 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Defines every option of a pretraining run, with its default and its help text, in six sections.
 
-The defaults are the recipe of the published Swin-T W7 (view + region, 300 epochs; arXiv 2106.09785, section 4.1).
+The defaults are the recipe of the published Swin-T W7 (view + region, 300 epochs; arXiv 2106.09785, section 4.1), but
+for `exif_orientation`: the original ignored it.
 """
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from modeling_esvit.families import ARCHITECTURES
+from modeling_esvit.images.decoding import MAX_PIXELS
+from modeling_esvit.images.decoding_arguments import HELP
 
 
 DEFAULT_DATA = "ILSVRC/imagenet-1k"  # streamed, if `data` is not given
@@ -40,6 +43,10 @@ class DataSection:
     label_column: str | None = field(
         default=None, metadata={"help": "Column of the classes, for the k-NN evaluation; of tar files, the extension."}
     )
+    exif_orientation: Literal["apply", "ignore"] = field(default="apply", metadata={"help": HELP["exif_orientation"]})
+    white_level: float | None = field(default=None, metadata={"help": HELP["white_level"]})
+    max_pixels: int = field(default=MAX_PIXELS, metadata={"help": HELP["max_pixels"]})
+    allow_paths: bool = field(default=False, metadata={"help": HELP["allow_paths"]})
     streaming: bool = field(default=False, metadata={"help": "Stream the data set instead of downloading it first."})
     samples_per_epoch: int | None = field(
         default=None, metadata={"help": "Images of a stream that make an epoch; default: all."}

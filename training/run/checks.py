@@ -21,14 +21,16 @@ from transformers.initialization import no_init_weights
 
 from modeling_esvit import EsViTConfig
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.transform import Transform, make_evaluation_transform
 from modeling_esvit.modeling_esvit import describe_preprocessing
+from training.data.left_out import describe_left_out
 from training.data.named_data import split_train_and_test
 from training.data.shard_stream import ShardStream, StreamOptions
 from training.data.shared_memory import check_shared_memory, describe_free_memory
 from training.data.sources import ImageSource, is_image_folder, open_source
 from training.data.workers import count_cores, count_workers
 from training.evaluation.knn import TEMPERATURE, check_knn_options
-from training.features.extraction import LabelledImages, Transform, make_evaluation_transform
+from training.features.extraction import LabelledImages
 from training.learning.init_from import check_origin, find_origin
 from training.learning.networks import (
     build_accelerator,
@@ -243,6 +245,7 @@ def open_knn_data(options: PretrainOptions, problems: Problems) -> list[ImageSou
                 split=split,
                 streaming=options.streaming and own,
                 config_name=options.config_name if own else None,
+                decoding=options.decoding,
                 **{} if is_image_folder(data) else columns,
             )
             label_images(source, options)
@@ -264,6 +267,8 @@ def describe_run(run: CheckedRun | Examination, parameters: int) -> str:
         if isinstance(run.source, ShardStream):
             lanes = plan.lanes.number
             lines.append(run.source.describe(plan.steps_per_epoch * plan.lanes.images_per_step // lanes, lanes))
+    sources = [run.source, *(run.knn_data or [])]
+    lines += [f"not read         = {left_out}" for each in sources if each and (left_out := describe_left_out(each))]
     lines.append(f"device           = {device}")
     lines.append(f"precision        = {run.precision.describe(options, device)}")
     workers, cores = count_workers(options.num_workers), count_cores()
@@ -354,6 +359,7 @@ def open_training_data(options: PretrainOptions) -> ImageSource:
         config_name=options.config_name,
         image_column=options.image_column,
         streaming=options.streaming,
+        decoding=options.decoding,
     )
 
 

@@ -15,6 +15,7 @@ from dataclasses import fields, replace
 import psutil
 import torch
 
+from training.data.sample_check import describe_sample
 from training.learning.plan import describe_length
 from training.options.errors import OptionError
 from training.options.pretrain_options import PretrainOptions
@@ -146,6 +147,9 @@ def try_data(examined: Examination) -> LoaderSpeed | None:
         return None
     check_loader_memory(examined)  # else the workers' batches would be lost, and waited for
     step = find_step(examined)
+    if examined.accelerator.is_main_process:
+        for line in describe_sample(source):
+            print(line)
     loader = measure_loader(options, source, plan, examined.accelerator, step if step < plan.num_steps else 0)
     for labelled in examined.knn_data or []:
         images = label_images(labelled, options)

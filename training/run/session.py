@@ -16,7 +16,9 @@ from accelerate.utils import gather_object
 from transformers.utils import logging as transformers_logging
 
 from modeling_esvit import EsViTForPreTraining
+from training.data.left_out import describe_left_out
 from training.data.loader import Batch, iterate
+from training.data.sample_check import describe_sample
 from training.data.shard_stream import ShardStream
 from training.data.unreadable import SkipLog
 from training.data.workers import count_workers
@@ -85,6 +87,9 @@ class Session(AbstractContextManager):
         accelerator, options = self.accelerator, self.options
         accelerator.print(self.checked.describe(sum(p.numel() for p in self.networks.student.parameters())))
         self.first_step, self.checkpoint = self.resume()
+        if accelerator.is_main_process:
+            for line in describe_sample(self.source):
+                print(line)
         on_main(accelerator, self.save_options)
         on_main(accelerator, lambda: self.data_record.write(options.data, self.source))
         start_trackers(accelerator, options, self.first_step)
@@ -304,7 +309,8 @@ class Session(AbstractContextManager):
         folder = self.folder / "teacher"
         on_main(self.accelerator, lambda: save_model_folder(self.teacher, folder))
         self.monitor.close()
-        for line in (skipped.summary(), *self.describe_next(folder)):
+        left_out = describe_left_out(self.source)
+        for line in (skipped.summary(), f"Not read: {left_out}." if left_out else "", *self.describe_next(folder)):
             self.monitor.say(line)
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()

@@ -17,6 +17,7 @@ from modeling_esvit.embed.command import main
 from modeling_esvit.embed.embedder import Embedder, embed
 from modeling_esvit.embed.files import load_features
 from modeling_esvit.embed.inputs import NoImagesError, find_images
+from modeling_esvit.images.decoding import DecodingOptions, UnreadableImageError, decode
 
 
 def test_inputs_of_all_kinds(images, tmp_path):
@@ -100,13 +101,15 @@ def test_data_sets_and_lists_without_images(images, tmp_path):
     rows = datasets.Dataset.from_dict({"photo": files, "n": range(len(files))})
     rows.save_to_disk(tmp_path / "one")
     datasets.DatasetDict(train=rows).save_to_disk(tmp_path / "splits")
-    (tmp_path / "list.txt").write_bytes("caf\xe9.png".encode("latin-1"))
-    assert find_images([str(tmp_path / "one")], "photo").read(0).image  # a column of paths
+    found = find_images([str(tmp_path / "one")], "photo")  # a column of paths to files elsewhere
+    with pytest.raises(UnreadableImageError, match="is no file of the data set; .* --allow_paths opens it"):
+        decode(found.read(0))
+    found = find_images([str(tmp_path / "one")], "photo", DecodingOptions(allow_paths=True))
+    assert decode(found.read(0)).size == (70, 90)
     for name, column, message in [
         ("one", None, r"has no column of images in \['photo', 'n'\]: name one with --image_column"),
         ("one", "n", "The column 'n' of .*one holds no images: "),
         ("splits", None, "is a data set of several splits: name the folder of one, as .*splits/train"),
-        ("list.txt", None, "list.txt is not text in UTF-8"),
     ]:
         with pytest.raises(NoImagesError, match=message):
             find_images([str(tmp_path / name)], column)

@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 from transformers import AutoBackbone, AutoConfig, AutoImageProcessor, AutoModel
 
 from examples.photographs import write_photographs
+from modeling_esvit.images.transform import make_evaluation_transform
 from tests.helpers.tiny_models import DINO_V2
 from tests.helpers.tiny_runs import train
 from training.data.sources import open_source
 from training.evaluation.knn import evaluate_knn
-from training.features.extraction import make_evaluation_transform
 from training.learning.networks import build_config, build_networks
 from training.learning.plan import make_plan
 from training.options.pretrain_options import ABOUT_DATA, RECIPES, PretrainOptions, parse_options
@@ -119,7 +119,7 @@ def test_a_small_batch_learns(tmp_path):
 
 def test_the_reference_recipe_is_the_defaults():
     recipe = parse_options(["--recipe", "swin_tiny_w7"])
-    assert set(PretrainOptions().differences(vars(recipe))) == {"mixed_precision", "window_size"}
+    assert set(PretrainOptions().differences(vars(recipe))) == {"exif_orientation", "mixed_precision", "window_size"}
     assert build_config(PretrainOptions()).to_dict() == build_config(recipe).to_dict()  # 7 is what a Swin has
 
 
@@ -243,6 +243,8 @@ def test_data_on_the_command_line_replaces_that_of_the_recipe(tmp_path):
         "label_column": "l",
         "streaming": True,
         "samples_per_epoch": 5,
+        "white_level": 4095.0,
+        "allow_paths": True,
     }
     recipe.write_text(yaml.safe_dump({**about, "epochs": 50, "knn_every": 1, "knn_test": "t"}))
     assert set(about) == set(ABOUT_DATA)

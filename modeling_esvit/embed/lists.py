@@ -1,0 +1,51 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Reads text files that list images, whatever their encoding and line ends."""
+
+import codecs
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from modeling_esvit.images.places import URL
+
+
+LIST_SUFFIXES = (".txt", ".lst")
+LINE_END = re.compile("\r\n|\n|\r")
+# What a file begins with that says its encoding; the longer ones first.
+MARKS = (
+    *((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be")),
+    *((codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be")),
+)
+
+
+def read_list(path: Path) -> Iterator[str]:
+    """Yields the entries of a list: paths, which are relative to its folder, and URLs.
+
+    Empty lines and comments (#) are left out. The encoding is what the file begins with; else UTF-16 if there are zero
+    bytes; else that of the names of files, and for a path that does not exist then also Windows-1252.
+    """
+    for line in LINE_END.split(decode_list(path.read_bytes())):
+        entry = line.strip(" \t")
+        if entry and not entry.startswith("#"):
+            yield entry if URL.match(entry) else find_path(path.parent, entry)
+
+
+def decode_list(content: bytes) -> str:
+    """Returns the text of a list; bytes that are not UTF-8 stay what they are in the names of files."""
+    for mark, encoding in MARKS:
+        if content.startswith(mark):
+            return content.removeprefix(mark).decode(encoding, "surrogateescape" if encoding == "utf-8" else "replace")
+    if b"\0" in content[:4]:
+        return content.decode("utf-16-be" if content[:1] == b"\0" else "utf-16-le", "replace")
+    return os.fsdecode(content)
+
+
+def find_path(folder: Path, entry: str) -> str:
+    """Returns the path that an entry means: as it is written, or as Windows writes it, where only that exists."""
+    written = [entry, os.fsencode(entry).decode("cp1252", "replace")]
+    for name in [*written, *(name.replace("\\", "/") for name in written)]:
+        if (path := folder / name).exists():
+            return str(path)
+    return str(folder / entry)

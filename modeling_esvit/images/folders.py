@@ -1,0 +1,148 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Finds the images in folders and among files, in a fixed order, and counts by kind what it leaves out.
+
+Links are followed, and no folder is read twice. Hidden files and folders are left out, such as the copies that
+notebooks and file managers keep, and so are files of other types.
+"""
+
+import glob
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from modeling_esvit.images.formats import ADVICE, list_image_extensions
+from modeling_esvit.images.names import show_name
+
+
+# Folders that systems and archivers make, with thumbnails or deleted files.
+SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found")
+HIDDEN_FILES, HIDDEN_FOLDERS, REPEATED = "hidden files", "hidden folders", "folders linked to again"
+ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
+ANY_DEPTH = re.compile(r"(?:^|/)\*\*(?:/|$)")
+MOST_KINDS = 8  # that are named
+
+
+class LeftOut(Counter[str]):
+    """Counts what was left out, by kind: an extension such as ".heic", or one of the kinds above."""
+
+    def describe(self) -> str:
+        """Returns what was left out in words, such as "30 .heic: pip install pillow-heif; 2 .txt", or nothing."""
+        shown = [f"{number} {show_kind(kind)}" for kind, number in self.most_common(MOST_KINDS)]
+        if others := self.total() - sum(number for _, number in self.most_common(MOST_KINDS)):
+            shown.append(f"{others} of {len(self) - MOST_KINDS} more kinds")
+        return "; ".join(shown)
+
+
+def show_kind(kind: str) -> str:
+    """Returns a kind, with what to do about it."""
+    advice = ADVICE.get(kind) or ("unpack them" if kind in ARCHIVES else "")
+    return f"{show_name(kind)}: {advice}" if advice else show_name(kind)
+
+
+@dataclass
+class FoundImages:
+    """Holds the paths of images, sorted, and what was left out beside them."""
+
+    paths: list[str] = field(default_factory=list)
+    left_out: LeftOut = field(default_factory=LeftOut)
+
+    def add(self, folder: str, name: str) -> None:
+        """Adds the file `name` of a folder, or counts it as left out."""
+        extension = os.path.splitext(name)[1].lower()
+        if name.startswith("."):
+            self.left_out[HIDDEN_FILES] += 1
+        elif extension in list_image_extensions():
+            self.paths.append(os.path.join(folder, name))
+        else:
+            self.left_out[extension or "files without an extension"] += 1
+
+
+def find_in_folder(root: str | os.PathLike[str]) -> FoundImages:
+    """Finds the images below a folder; paths are relative to it.
+
+    Raises:
+        OSError: A folder cannot be listed.
+    """
+    found = FoundImages()
+    for folder, names in walk(os.fspath(root), found.left_out):
+        for name in names:
+            found.add(folder, name)
+    found.paths.sort()
+    return found
+
+
+def has_images(root: str | os.PathLike[str]) -> bool:
+    """Returns whether there is an image below a folder.
+
+    Raises:
+        OSError: A folder cannot be listed.
+    """
+    found = FoundImages()
+    for folder, names in walk(os.fspath(root), found.left_out):
+        for name in names:
+            found.add(folder, name)
+        if found.paths:
+            return True
+    return False
+
+
+def walk(root: str, left_out: LeftOut) -> Iterator[tuple[str, list[str]]]:
+    """Yields each folder below `root`, relative to it and once, with the names of its files."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    visited = set()
+    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=refuse):
+        real = os.path.realpath(folder)
+        if real in visited:
+            left_out[REPEATED] += 1
+            subfolders.clear()
+            continue
+        visited.add(real)
+        shown = sorted(name for name in subfolders if not (name.startswith(".") or name in SYSTEM_FOLDERS))
+        if len(shown) < len(subfolders):
+            left_out[HIDDEN_FOLDERS] += len(subfolders) - len(shown)
+        subfolders[:] = shown
+        yield "" if folder == root else os.path.relpath(folder, root), files
+
+
+def expand_pattern(pattern: str, left_out: LeftOut | None = None) -> list[str]:
+    """Returns the paths that a pattern matches, like `glob` with `**` for folders of any depth, sorted.
+
+    There each folder is entered once, whatever links lead to it: `glob` takes for ever where two of them make loops.
+    """
+    before, *rest = ANY_DEPTH.split(pattern, maxsplit=1)
+    if not rest:
+        return sorted(glob.glob(pattern))
+    left_out, paths = LeftOut() if left_out is None else left_out, list[str]()
+    roots = glob.glob(before) if before else [os.sep if pattern.startswith(os.sep) else ""]
+    for root in [root for root in roots if not root or os.path.isdir(root)]:
+        for folder, _ in walk(root or os.curdir, left_out):
+            inside = glob.escape(os.path.join(root, folder))
+            paths += expand_pattern(os.path.join(inside, rest[0] or "*"), left_out)
+    return sorted(set(paths))
+
+
+def find_matching(pattern: str) -> FoundImages:
+    """Finds the images among the paths that a pattern matches."""
+    left_out = LeftOut()
+    found = find_among(expand_pattern(pattern, left_out))
+    found.left_out.update(left_out)
+    return found
+
+
+def find_among(paths: Iterable[str]) -> FoundImages:
+    """Finds the images among paths, such as those of a pattern, which may come to a folder several times by links."""
+    found, names = FoundImages(), dict[str, str]()
+    for path in sorted(paths):
+        if not os.path.isdir(path):
+            folder, name = os.path.split(path)
+            if names.setdefault(os.path.realpath(folder), folder) == folder:
+                found.add(folder, name)
+            else:
+                found.left_out["files linked to again"] += 1
+    return found

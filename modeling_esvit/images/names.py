@@ -1,0 +1,19 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Shows paths as text that every output takes, whatever bytes they are made of."""
+
+import os
+import re
+
+
+# Controls would change a terminal, and line ends would split a line of a list.
+UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
+
+def show_name(path: str) -> str:
+    r"""Returns a path as text: bytes that are not UTF-8, and control characters, become `\xNN`; the rest stays.
+
+    Python holds such bytes in strings that no file in UTF-8, no parquet column and no terminal takes.
+    """
+    text = os.fsencode(path).decode("utf-8", "backslashreplace")
+    return UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -1,0 +1,124 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Opens what an image is named by: a path, a URL, or a member of an archive such as `zip://a.jpg::photographs.zip`.
+
+Names that a user typed, or that a folder has, are opened as they are. Those in the rows of a data set are a stranger's:
+they lead to files of the data set alone, unless the user allows more.
+"""
+
+import os
+import re
+import stat
+from dataclasses import dataclass
+from io import BytesIO
+from typing import BinaryIO
+
+from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.download import download
+from modeling_esvit.images.read_ahead import abandonable
+
+
+URL = re.compile(r"https?://", re.IGNORECASE)
+FILE_URL = re.compile(r"(file|local)://", re.IGNORECASE)
+ARCHIVES = ("zip", "tar", "gzip", "bz2", "xz", "zstd")
+NON_BLOCKING = getattr(os, "O_NONBLOCK", 0)  # Windows has none
+
+
+class PlaceError(EsViTError, OSError):
+    """Raised when what an image is named by is not opened: it is no regular file, or lies where it must not."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """Says what may be opened.
+
+    Attributes:
+        folders: Files in these, at any depth, the first of which relative paths begin in; None: everything, URLs too.
+        repository: A data set of the Hub whose files may be opened, too.
+    """
+
+    folders: tuple[str, ...] | None = None
+    repository: str | None = None
+
+    def locate(self, place: str) -> str:
+        """Returns a place with the path that a relative one means.
+
+        Raises:
+            PlaceError: It may not be opened.
+        """
+        if self.folders is None:
+            return place
+        chain, separator, last = place.rpartition("::")
+        last = FILE_URL.sub("", last)
+        if "://" not in last:
+            last = os.path.join(self.folders[0] if self.folders else "", last)
+        if not (self._has(last) and all(link.partition("://")[0] in ARCHIVES for link in chain.split("::") if chain)):
+            raise PlaceError(
+                f"the row names {place}, which is no file of the data set; if you trust the data set, --allow_paths "
+                "opens it"
+            )
+        return f"{chain}{separator}{last}"
+
+    def _has(self, place: str) -> bool:
+        if "://" in place:
+            return self.repository is not None and place.startswith(
+                (f"hf://datasets/{self.repository}@", f"hf://datasets/{self.repository}/")
+            )
+        path = os.path.realpath(place)
+        return any(is_inside(path, os.path.realpath(folder)) for folder in self.folders or ())
+
+
+ANYTHING, NOTHING = Access(), Access(folders=())
+
+
+def is_inside(path: str, folder: str) -> bool:
+    """Returns whether a real path is a folder or lies below it."""
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def open_place(place: str, access: Access, most_bytes: int) -> BinaryIO:
+    """Opens the file of an image.
+
+    Args:
+        place: A path, a URL, or a member of an archive.
+        access: What may be opened.
+        most_bytes: How much is read from a URL or an archive.
+
+    Raises:
+        PlaceError: It may not be opened, is no regular file, or is longer.
+        OSError: It does not exist, or cannot be read.
+    """
+    place = access.locate(place)
+    if "://" not in place:
+        return open_regular_file(place)
+    content = download(place, most_bytes) if URL.match(place) else read_member(place, most_bytes)
+    return BytesIO(content)
+
+
+def open_regular_file(path: str) -> BinaryIO:
+    """Opens a file; a pipe or a device, which may have no end, is none.
+
+    Raises:
+        PlaceError: It is no regular file.
+    """
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | NON_BLOCKING))  # noqa: SIM115
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise PlaceError("it is no regular file, but a pipe or a device")
+    return file
+
+
+@abandonable()
+def read_member(place: str, most_bytes: int) -> bytes:
+    """Returns a member of an archive, or a file of a store that fsspec knows.
+
+    Raises:
+        PlaceError: It is longer than `most_bytes`.
+    """
+    from datasets.utils.file_utils import xopen
+
+    with xopen(place, "rb") as file:
+        content = file.read(most_bytes + 1)
+    if len(content) > most_bytes:
+        raise PlaceError(f"it has more than {most_bytes} bytes")
+    return content

@@ -1,0 +1,77 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Turns pixels of every mode into RGB of 8 bits.
+
+    gray, palettes, CMYK and so on    as Pillow converts them
+    16 and 32 bits                    0 .. 65535 become 0 .. 255, linearly
+    float                             0 .. 1 become 0 .. 255, linearly
+    transparent pixels                are composed on white; their hidden colours are not shown
+
+`white_level` is another value for white, such as 4095 for 12 bits that are stored in 16; what is above becomes white.
+Pixels are converted in strips, so that the memory beside both images stays small.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from PIL import Image
+
+
+STRIP = 1 << 18  # pixels that are converted at a time
+WHITE = {"integer": 65535, "float": 1}
+BACKGROUND = (255, 255, 255, 255)
+
+
+def convert_to_rgb(image: Image.Image, white_level: float | None = None) -> Image.Image:
+    """Returns an image in RGB.
+
+    Raises:
+        ValueError: values are negative, not finite or, without `white_level`, above white.
+    """
+    if image.mode == "F" or image.mode == "I" or image.mode.startswith("I;16"):
+        return _scale(image, white_level)
+    if image.has_transparency_data:
+        return _compose_on_white(image)
+    image.load()
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _cut_strips(image: Image.Image) -> Iterator[tuple[tuple[int, int], Image.Image]]:
+    """Yields the place of each strip of an image, and the strip."""
+    rows = max(STRIP // image.width, 1)
+    for top in range(0, image.height, rows):
+        yield (0, top), image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _scale(image: Image.Image, white_level: float | None) -> Image.Image:
+    """Returns an image of more than 8 bits with the values of 0 .. white as 0 .. 255."""
+    white = white_level or WHITE["float" if image.mode == "F" else "integer"]
+    table = np.round(np.arange(65536) * (255 / white)).clip(max=255).astype(np.uint8)
+    scaled = Image.new("RGB", image.size)
+    for place, strip in _cut_strips(image):
+        values = np.asarray(strip)
+        _check_values(values, white, clips=white_level is not None)
+        if image.mode == "F":
+            levels = np.round(values * np.float32(255 / white)).clip(max=255).astype(np.uint8)
+        else:
+            levels = table[values.clip(max=65535)]
+        scaled.paste(Image.fromarray(levels).convert("RGB"), place)
+    return scaled
+
+
+def _check_values(values: np.ndarray, white: float, clips: bool) -> None:
+    low, high = values.min(), values.max()
+    if not (low >= 0 and (high <= white or (clips and np.isfinite(high)))):  # false for NaN too
+        raise ValueError(
+            f"{values.dtype} pixels must be finite and lie in 0 .. {white:g}, but lie in {low} .. {high}; a "
+            "white_level says what else is white"
+        )
+
+
+def _compose_on_white(image: Image.Image) -> Image.Image:
+    """Returns the image as it looks on a white page."""
+    page = Image.new("RGB", image.size)
+    for place, strip in _cut_strips(image):
+        colours = strip.convert("RGBA")
+        page.paste(Image.alpha_composite(Image.new("RGBA", strip.size, BACKGROUND), colours).convert("RGB"), place)
+    return page

@@ -1,0 +1,36 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks that a list names the same files in every encoding and with every line end."""
+
+import codecs
+
+import pytest
+
+from modeling_esvit.embed.lists import read_list
+
+
+NAMES = ["a b.jpg", "é/猫.jpg", "http://host/x.jpg?y=1"]
+TEXT = "# images\n" + "\n".join(NAMES) + "\n\n"
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize(
+    "encoding, mark",
+    [
+        *(("utf-8", b""), ("utf-8", codecs.BOM_UTF8), ("utf-16-le", b""), ("utf-16-le", codecs.BOM_UTF16_LE)),
+        *(("utf-16-be", codecs.BOM_UTF16_BE), ("utf-16-be", b""), ("utf-32-le", codecs.BOM_UTF32_LE)),
+    ],
+)
+def test_every_encoding(encoding, mark, line_end, tmp_path):
+    (tmp_path / "list.txt").write_bytes(mark + TEXT.replace("\n", line_end).encode(encoding))
+    assert [*read_list(tmp_path / "list.txt")] == [*(str(tmp_path / name) for name in NAMES[:2]), NAMES[2]]
+
+
+def test_names_that_are_not_utf_8(tmp_path):
+    """A list of Windows names files in UTF-8; one that `ls` wrote has the bytes of the names."""
+    (tmp_path / "café.jpg").touch()
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "x.jpg").touch()
+    (tmp_path / "list.txt").write_bytes(b"caf\xe9.jpg\r\nsub\\x.jpg\r\n.\\gone.jpg")
+    names = [str(tmp_path / name) for name in ("café.jpg", "sub/x.jpg", ".\\gone.jpg")]
+    assert [*read_list(tmp_path / "list.txt")] == names

@@ -1,0 +1,63 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks which files of a folder are its images, and how the others are counted."""
+
+import glob
+import os
+
+from modeling_esvit.images.folders import LeftOut, expand_pattern, find_in_folder, find_matching, has_images
+
+
+def write(root, *names):
+    for name in names:
+        path = os.path.join(os.fsencode(root), name if isinstance(name, bytes) else os.fsencode(name))
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "wb"):
+            pass
+
+
+def test_images_are_found_and_others_are_counted(tmp_path):
+    write(tmp_path, "b.jpg", "a/c.PNG", b"a/caf\xe9.jpg", "1.heic", "2.HEIC", "notes.txt", "README")
+    write(
+        tmp_path, ".hidden.jpg", "a/._c.png", ".ipynb_checkpoints/b-checkpoint.jpg", "a/@eaDir/x.jpg", "__MACOSX/b.jpg"
+    )
+    found = find_in_folder(tmp_path)
+    assert found.paths == ["a/c.PNG", os.fsdecode(b"a/caf\xe9.jpg"), "b.jpg"]
+    assert found.left_out == {
+        **{".heic": 2, ".txt": 1, "files without an extension": 1},
+        **{"hidden files": 2, "hidden folders": 3},
+    }
+    assert found.left_out.describe().startswith("3 hidden folders; ")
+    assert "2 .heic: pip install pillow-heif" in found.left_out.describe()
+
+
+def test_links_are_followed_and_loops_end(tmp_path):
+    write(tmp_path, "elsewhere/a.jpg", "data/b.jpg")
+    (tmp_path / "data" / "dogs").symlink_to("../elsewhere")
+    (tmp_path / "data" / "dogs_again").symlink_to("../elsewhere")
+    (tmp_path / "elsewhere" / "up").symlink_to("../data")
+    found = find_in_folder(tmp_path / "data")
+    assert found.paths == ["b.jpg", "dogs/a.jpg"] and found.left_out == {"folders linked to again": 2}
+    for pattern in ("data/**/*", "data/**", "d*a/**/*.jpg", "**/data/**/*.jpg"):
+        assert find_matching(f"{tmp_path}/{pattern}").paths == [f"{tmp_path}/data/b.jpg", f"{tmp_path}/data/dogs/a.jpg"]
+
+
+def test_patterns_match_what_those_of_glob_do(tmp_path, monkeypatch):
+    write(tmp_path, "a.jpg", "b/c.jpg", "b/c/d.jpg", "b/c/e/f.png", ".hidden/g.jpg", "x[1]/h.jpg", "x[1]/y/h.jpg")
+    monkeypatch.chdir(tmp_path)
+    for pattern in ("*", "**", "**/*", "**/*.jpg", "b/**/c/*", "b/**/c/**/*.png", "*/**/h.jpg", "no/**/h.jpg"):
+        for start in ("", f"{tmp_path}/"):
+            files = [path for path in glob.glob(f"{start}{pattern}", recursive=True) if os.path.isfile(path)]
+            assert [path for path in expand_pattern(f"{start}{pattern}") if os.path.isfile(path)] == sorted(set(files))
+
+
+def test_a_folder_without_images(tmp_path):
+    write(tmp_path, "a/notes.txt", ".git/a.jpg")
+    assert not has_images(tmp_path)
+    write(tmp_path, "a/b/c.webp")
+    assert has_images(tmp_path)
+
+
+def test_many_kinds_are_summed_up():
+    left_out = LeftOut({f".x{number}": 20 - number for number in range(12)})
+    assert left_out.describe().endswith("; 42 of 4 more kinds") and left_out.describe().startswith("20 .x0; 19 .x1; ")

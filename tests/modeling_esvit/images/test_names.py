@@ -1,0 +1,24 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks how paths of any bytes are shown."""
+
+import os
+
+import pytest
+
+from modeling_esvit.images.names import show_name
+
+
+@pytest.mark.parametrize(
+    "path, shown",
+    [
+        (b"a/b c.jpg", "a/b c.jpg"),
+        ("Screenshot at 10.11.12\u202fPM é 猫.png".encode(), "Screenshot at 10.11.12\u202fPM é 猫.png"),
+        (b"caf\xe9.jpg", r"caf\xe9.jpg"),
+        (b"two\nlines\t\x1b[31m.jpg", r"two\nlines\t\x1b[31m.jpg"),
+        ("line\u2028end.jpg".encode(), r"line\u2028end.jpg"),
+    ],
+)
+def test_names_are_text(path, shown):
+    assert show_name(os.fsdecode(path)) == shown
+    assert shown.encode("utf-8").decode() == shown and len(shown.splitlines()) == 1

@@ -1,0 +1,65 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks what the rows of a data set may open."""
+
+import os
+import zipfile
+
+import pytest
+
+from modeling_esvit.images.places import ANYTHING, NOTHING, Access, PlaceError, open_place
+
+
+@pytest.fixture
+def place(tmp_path):
+    """Returns a folder of a data set beside a secret."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.png").write_bytes(b"inside")
+    (tmp_path / "database.png").write_bytes(b"secret")
+    for folder in ("data", "."):
+        with zipfile.ZipFile(tmp_path / folder / "b.zip", "w") as archive:
+            archive.writestr("c.png", b"member")
+    (tmp_path / "data" / "link.png").symlink_to(tmp_path / "database.png")
+    return tmp_path
+
+
+def read(place, access):
+    with open_place(str(place), access, 100) as file:
+        return file.read()
+
+
+def test_rows_open_files_of_the_data_set(place):
+    access = Access((str(place / "data"),))
+    for name in ("a.png", place / "data" / "a.png", f"file://{place}/data/a.png"):
+        assert read(name, access) == b"inside"
+    assert read(f"zip://c.png::{place}/data/b.zip", access) == b"member"
+
+
+def test_rows_open_nothing_else(place):
+    access = Access((str(place / "data"),), repository="org/own")
+    strangers = [place / "database.png", "../database.png", place / "data" / ".." / "database.png", "link.png",
+                 "/etc/passwd", f"file://{place}/database.png", f"zip://c.png::{place}/b.zip",
+                 f"simplecache::{place}/data/a.png", f"local://{place}/database.png", f"memory://{place}/data/a.png",
+                 "http://host/a.png", "hf://datasets/org/own2/a.png", "hf://datasets/org/other/a.png",
+                 "zip://c.png::http://host/b.zip", f"reference://x::{place}/data/a.png"]  # fmt: skip
+    for stranger in strangers:
+        with pytest.raises(PlaceError, match="is no file of the data set; if you trust .* --allow_paths opens it"):
+            read(stranger, access)
+    with pytest.raises(PlaceError):
+        read(place / "data" / "a.png", NOTHING)
+    assert access.locate("hf://datasets/org/own@abc/a.png") and access.locate("hf://datasets/org/own/a.png")
+    assert read(place / "database.png", ANYTHING) == b"secret"
+
+
+def test_what_is_no_file_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(PlaceError, match="no regular file"):
+            read(path, ANYTHING)
+
+
+def test_members_have_a_limit(tmp_path):
+    with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", bytes(10**6))
+    with pytest.raises(PlaceError, match="more than 100 bytes"):
+        read(f"zip://a.png::{tmp_path}/bomb.zip", ANYTHING)

@@ -1,0 +1,24 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks how the cells of data sets become records."""
+
+from modeling_esvit.images.decoding import DEFAULT, Record
+from modeling_esvit.images.rows import find_access, read_cell
+
+
+def test_cells_of_every_form():
+    for cell, image, name in [
+        (b"content", b"content", None),
+        ("a/b.png", "a/b.png", "a/b.png"),
+        ({"bytes": b"content", "path": "b.png"}, b"content", "b.png"),
+        ({"bytes": None, "path": "a\n.png"}, "a\n.png", "a\\n.png"),
+        ({"bytes": b"content"}, b"content", None),
+        (None, b"", None),
+        ({"bytes": None, "path": None}, b"", None),
+    ]:
+        assert read_cell(cell, 3, DEFAULT) == Record(image, 3, name, DEFAULT)
+
+
+def test_relative_folders_are_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_access("data", repository="a/b").folders[0] == str(tmp_path / "data")

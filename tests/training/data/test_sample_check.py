@@ -1,0 +1,33 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks which images look wrong, of folders and of streams."""
+
+import pytest
+from datasets import Dataset
+from PIL import Image
+
+from tests.helpers.tiny_runs import write_images
+from training.data.sample_check import describe_sample, sample_levels
+from training.data.sources import open_source
+
+
+@pytest.mark.parametrize("kind", ["folder", "stream"])
+def test_a_sample_is_measured(kind, tmp_path):
+    folder = write_images(tmp_path / "images", 18)
+    assert describe_sample(open_source(folder)) == []
+    dark = Image.new("L", (40, 40))
+    dark.paste(30, (0, 0, 8, 40))
+    for name in ("a", "b"):
+        dark.save(folder / f"{name}.png")
+        (folder / f"{name}.jpg").write_bytes(b"broken")
+    source = open_source(folder)
+    if kind == "stream":
+        content = [path.read_bytes() for path in sorted(folder.iterdir())]
+        Dataset.from_dict({"image": content}).to_parquet(tmp_path / "images.parquet")
+        source = open_source(str(tmp_path / "images.parquet"), image_column="image", streaming=True)
+    lines = describe_sample(source)
+    assert lines[0].startswith("Warning: 2 of 22 sampled images are nearly black: ")
+    assert lines[0].endswith(" has grey levels 0 .. 30 of 255, 6.0 on average.") and "--white_level" in lines[1]
+    assert lines[2].startswith("Warning: 2 of 22 sampled images cannot be read: ") and len(lines) == 3
+    levels, unreadable = sample_levels(source)
+    assert len(levels) == 20 and len(unreadable) == 2

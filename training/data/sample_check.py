@@ -1,0 +1,88 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Measures a few images of a source before a run begins, and says what looks wrong, in numbers.
+
+Images that are nearly black are often of 12 bits that are stored in 16, masks, or of a wrong column.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from modeling_esvit.embed.engine import LoadedImage, load_image
+from modeling_esvit.images.read_ahead import in_order
+from training.data.shard_stream import ShardStream
+from training.data.sources import ImageSource
+
+
+SAMPLE = 48  # images that are looked at
+THREADS = 4
+SIDE = 64  # pixels; of what is looked at
+DARK, BRIGHT = 10, 245  # means of grey levels beyond which an image looks black or white
+SUSPICIOUS = 0.05  # share of the sample from which on it is worth a word
+
+
+@dataclass(frozen=True)
+class Levels:
+    """Holds the grey levels of an image, 0 .. 255."""
+
+    name: str
+    mean: float
+    low: int
+    high: int
+
+
+def measure_levels(image: Image.Image) -> tuple[float, int, int]:
+    """Returns mean, lowest and highest grey level of an RGB image."""
+    low, high = image.convert("L").getextrema()
+    image.thumbnail((SIDE, SIDE), Image.Resampling.BOX)
+    return float(np.asarray(image.convert("L")).mean()), int(low), int(high)  # type: ignore[arg-type]
+
+
+def choose_items(source: ImageSource) -> Iterator[Any]:
+    """Returns the items of images from everywhere in a source; the first ones of a stream, which is read in order."""
+    count = min(SAMPLE, len(source))
+    if isinstance(source, ShardStream):
+        return itertools.islice(source.rows(0, count), count)
+    return iter(np.linspace(0, len(source) - 1, count).round().astype(int).tolist())
+
+
+def sample_levels(source: ImageSource) -> tuple[list[Levels], dict[str, str]]:
+    """Returns the levels of a few images of a source, and why others of them cannot be read."""
+
+    def load(item: Any) -> LoadedImage:
+        return load_image(source.read(item), measure_levels)
+
+    loaded = list(in_order(choose_items(source), load, threads=THREADS, ahead=2 * THREADS))
+    levels = [Levels(image.name, *image.pixels) for image in loaded if image.pixels is not None]
+    return levels, {image.name: image.unreadable for image in loaded if image.pixels is None}
+
+
+def describe_sample(source: ImageSource) -> list[str]:
+    """Returns a line for each thing that looks wrong with a few images of a source; none if all looks right."""
+    levels, unreadable = sample_levels(source)
+    count = len(levels) + len(unreadable)
+    flat = [each for each in levels if each.high - each.low <= 1]
+    dark = [each for each in levels if each.mean < DARK and each not in flat]
+    bright = [each for each in levels if each.mean > BRIGHT and each not in flat]
+    kinds = {"have one grey level alone": flat, "are nearly black": dark, "are nearly white": bright}
+    lines = [
+        f"Warning: {len(found)} of {count} sampled images {kind}: {show_levels(found[0])}."
+        for kind, found in kinds.items()
+        if len(found) >= SUSPICIOUS * count and found
+    ]
+    if dark and lines:
+        lines.append("If they hold 12 or 14 bits in 16, add --white_level 4095 or 16383.")
+    if len(unreadable) >= SUSPICIOUS * count and unreadable:
+        lines.append(
+            f"Warning: {len(unreadable)} of {count} sampled images cannot be read: {[*unreadable.values()][0]}"
+        )
+    return lines
+
+
+def show_levels(levels: Levels) -> str:
+    return f"{levels.name} has grey levels {levels.low} .. {levels.high} of 255, {levels.mean:.1f} on average"
