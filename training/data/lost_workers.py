@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from multiprocessing.connection import wait
 from multiprocessing.process import BaseProcess
 from threading import Event, Thread
 from typing import TypeVar
@@ -72,6 +73,10 @@ class WorkerWatch(AbstractContextManager):
                 states = describe_workers(self.workers)
                 logger.warning("No batch for %.0f s: %s. Waiting for %.0f s at most.", waited, states, self.patience)
 
+    def has_ended(self) -> bool:
+        """Returns whether a worker has ended, or does so in a moment: its connections close first."""
+        return bool(wait([worker.sentinel for worker in self.workers], timeout=GRACE))
+
     def wait_for_batch(self, batches: Iterator[Batch]) -> Batch:
         """Returns the next batch.
 
@@ -83,12 +88,12 @@ class WorkerWatch(AbstractContextManager):
         try:
             return next(batches)
         except (RuntimeError, EOFError, OSError) as error:
-            ended = [worker for worker in self.workers if not worker.is_alive()]
-            if self.found is None and (not ended or isinstance(error, RuntimeError)):
+            if self.found is None and (isinstance(error, RuntimeError) or not self.has_ended()):
                 raise  # of an image, or for `report_lost_worker`
             raise LostWorkerError(
-                f"The workers that decode images {self.found or f'were lost: {describe_workers(self.workers)}'}. The "
-                "last checkpoint is good: the same command continues from it, with --num_workers 0 without workers. "
+                f"The workers that decode images {self.found or f'were lost: {describe_workers(self.workers)}'}. A "
+                "machine that is short of memory kills one: lower --num_workers. The last checkpoint is good: the same "
+                "command continues from it, with --num_workers 0 without workers. "
                 "They may wait for a disk or server that does not answer; --process_timeout is for how many minutes "
                 "the run waits for them."
             ) from error
@@ -104,9 +109,10 @@ def describe_workers(workers: Collection[BaseProcess]) -> str:
 
 def find_status(worker: BaseProcess) -> str:
     try:
-        return f"is {psutil.Process(worker.pid).status()}"
+        status = psutil.Process(worker.pid).status()
     except psutil.Error:
         return "has ended"
+    return "has ended" if status == psutil.STATUS_ZOMBIE else f"is {status}"
 
 
 def end_workers(workers: Collection[BaseProcess]) -> None:

@@ -6,7 +6,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
 
 from modeling_esvit.images.decoding import Record
-from training.data.columns import DataOptionError, ImageColumns, find_column
+from training.data.columns import ROWS, DataOptionError, ImageColumns, find_column
 
 
 STRUCT = {"bytes": Value("binary"), "path": Value("string")}
@@ -48,7 +48,7 @@ def test_strings_are_numbered_in_sorted_order():
     columns = ImageColumns.find(rows.features, "image", None, strings=True).number_names(rows)
     assert columns.class_names == ["blue", "red"]
     records = [columns.record(row) for row in columns.select(rows)]
-    assert records == [Record("x", 1, "x"), Record("y", 0, "y"), Record(b"", None, None)]
+    assert records == [Record("x", 1, "x", ROWS), Record("y", 0, "y", ROWS), Record(b"", None, None, ROWS)]
 
 
 def test_a_column_by_its_name():

@@ -6,6 +6,7 @@ from argparse import Namespace
 
 import pytest
 
+from modeling_esvit.images.decoding import DecodingOptions
 from tests.helpers.tiny_runs import write_images, write_model
 from training.data.columns import DataOptionError
 from training.evaluation.opening import open_evaluation, open_features_folder
@@ -27,7 +28,7 @@ def test_model_and_features(tmp_path):
     given = {"model": str(model), "device": "cpu", "revision": None, "trust_remote_code": False, "n_last_blocks": 1}
     given |= {"train": f"{images}:train", "test": f"{images}:test", "streaming": False, "workers": 2}
     given |= {"dtype": "float32", "compile": "off"}
-    given |= {"label_column": None, "image_column": None, "config_name": None}
+    given |= {"label_column": None, "image_column": None, "config_name": None, **DecodingOptions().describe()}
     arguments = Namespace(**given, features=tmp_path / "features", batch_size=4, part_size=8)
     with open_evaluation(arguments) as (frozen, banks):
         assert frozen.name == str(model) and [len(bank) for bank in banks] == [6, 3]
