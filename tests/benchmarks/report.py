@@ -168,7 +168,7 @@ def draw(saved: Saved, path: Path) -> None:
 OTHERS = ("cvt-tiny", "deit-small", "resnet-50", "pvt-small")  # beside Swin; ViL has a benchmark of its own
 SECTIONS: dict[str, tuple[str, Callable[[Saved], str]]] = {
     "counts": ("Backbones beside the published figures (EsViT, Table 1; Swin, Table 1)", counts),
-    "step": ("Pretraining step, Swin-T W7, 2 x 224 + 8 x 96 px, 65536 prototypes, fp32", seconds_and_memory),
+    "step": ("Pretraining step, Swin-T W7, 2 x 224 + 8 x 96 px, 65536 prototypes", seconds_and_memory),
     "step_default_allocator": ("The same with glibc's allocator as it comes", seconds_and_memory),
     **{f"step_{name}": (f"Pretraining step, {name}, 2 x 224 + 8 x 96 px, fp32", seconds_and_memory) for name in OTHERS},
     "vil_step": ("Pretraining step, ViL-T, batch 2, 2 x 224 + 8 x 96 px, fp32", seconds_and_own_memory),
