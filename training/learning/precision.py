@@ -14,7 +14,7 @@ import os
 from typing import Any, NamedTuple
 
 import torch
-from accelerate.utils import is_bf16_available
+from accelerate.utils import gather_object, is_bf16_available
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.precision import AUTO, has_native_bfloat16
@@ -96,6 +96,18 @@ def check_precision(precision: Precision) -> None:
     if precision.name == "bf16" and not is_bf16_available():
         advice = advise(precision, "use --mixed_precision fp16 or no")
         raise PrecisionError(f"This device cannot compute in bf16; {advice}.")
+
+
+def check_agreement(precision: Precision) -> None:
+    """Checks that all processes have chosen the same precision. All of them call it.
+
+    Raises:
+        PrecisionError: On all processes: their devices or launchers differ.
+    """
+    chosen = gather_object([f"{NAMES.get(precision.name, precision.name)} ({precision.reason})"])
+    if len({name.partition(" (")[0] for name in chosen}) > 1:
+        listed = ", ".join(f"process {number}: {name}" for number, name in enumerate(chosen))
+        raise PrecisionError(f"The processes do not compute in one precision ({listed}). Give one --mixed_precision.")
 
 
 def advise(precision: Precision, otherwise: str) -> str:

@@ -40,7 +40,7 @@ from training.learning.networks import (
     make_view_options,
 )
 from training.learning.plan import Plan, describe_plan, make_plan
-from training.learning.precision import Precision, check_precision, choose_precision
+from training.learning.precision import Precision, check_agreement, check_precision, choose_precision
 from training.monitoring.trackers import check_trackers
 from training.options.command import is_for_user
 from training.options.errors import OptionError, SharedError
@@ -166,6 +166,8 @@ def examine_run(options: PretrainOptions) -> Examination:
     plain = replace(options, mixed_precision="no", tracker=["none"], gradient_accumulation_steps=1)
     accelerator = build_accelerator(plain if problems else options)
     examined = Examination(options, options, precision, accelerator, problems)
+    with problems.collect():
+        check_agreement(precision)
     with problems.collect():
         examined.source = open_training_data(options)
     find_start(examined)

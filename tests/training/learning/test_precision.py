@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from modeling_esvit.storage.manifest import record_file
-from tests.helpers.commands import run_program
+from tests.helpers.commands import run_program, torchrun
+from tests.helpers.paths import ROOT
 from tests.helpers.tiny_runs import read_losses, tiny, train
 from training.learning.precision import (
     LAUNCHER,
@@ -132,3 +133,22 @@ def test_the_real_launcher(images, tmp_path, said):
     arguments = tiny(images, tmp_path / "run", "--mixed_precision auto --dry_run")
     done = run_program([*launcher, "--mixed_precision", said, "training/pretrain.py", *arguments])
     assert f"precision        = {'bf16 autocast' if said == 'bf16' else 'fp32'} (by the launcher" in done.stdout
+
+
+AGREE = """
+import os, sys
+from training.learning import precision
+from training.pretrain import main
+precision.has_native_bfloat16 = lambda device: os.environ["RANK"] == "1"
+main(sys.argv[1:])
+"""
+
+
+def test_processes_of_different_devices_are_refused(images, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(AGREE)
+    options = tiny(images, tmp_path / "run", "--batch_size 4 --max_steps 1 --mixed_precision auto")
+    done = run_program([*torchrun(2), program, *options], code=1, PYTHONPATH=str(ROOT))
+    message = "process 0: fp32 (auto: cpu lacks native bf16), process 1: bf16 autocast (auto: cpu has native bf16)"
+    assert f"error: The processes do not compute in one precision ({message})" in done.stderr
+    assert not (tmp_path / "run" / "checkpoints").exists()
