@@ -18,7 +18,9 @@ from tests.helpers.tiny_runs import (
     write_images,
     write_recipe,
 )
+from training.evaluation.class_names import ClassNameError
 from training.pretrain import Pretraining, main
+from training.run.checks import PreparationError
 from training.state.checkpoints import ResumeError
 
 
@@ -72,27 +74,36 @@ def test_the_shuffle_belongs_to_the_run(shards, tmp_path, capsys):
     assert (tmp_path / "tar_index").is_dir() == (shards.suffix == ".tar")
 
 
-def test_a_run_is_not_continued_on_other_shards(shards, tmp_path):
+def test_a_run_is_not_continued_on_other_shards(shards, tmp_path, caplog):
     data = tmp_path / "data"
     shutil.copytree(shards.parent, data)
     arguments = (data / shards.name, tmp_path / "run")
     train(tiny_options(*arguments, max_steps=1, **STREAM))
     first, second, *_ = sorted(data.iterdir())
     os.utime(second, (1, 1))
-    with pytest.raises(ResumeError, match=rf"other data: .*{second.name} had \[rows, bytes, version\]"):
+    train(tiny_options(*arguments, max_steps=2, **STREAM))
+    assert f"modified at other times than before: 1 of 3 files, {second}" in caplog.text
+    content = bytearray(second.read_bytes())
+    content[len(content) // 2] ^= 1
+    second.write_bytes(content)
+    with pytest.raises(ResumeError, match=f"other data: .*{second.name} has another content"):
         train(tiny_options(*arguments, **STREAM))
     shutil.copy(first, data / f"x{shards.suffix}")
     second.unlink()
-    with pytest.raises(ResumeError, match=f"other data: the shard .*{second.name} is missing|steps per epoch"):
+    with pytest.raises(PreparationError, match=f"steps per epoch were 3(.|\n)*other data: .*{second.name} is missing"):
         train(tiny_options(*arguments, **STREAM))
 
 
 def test_the_bank_of_the_evaluation_is_the_stream(shards, tmp_path):
-    test = write_images(tmp_path / "test", 4, classes="ab")
+    test = write_images(tmp_path / "test", 4, classes="01")  # the shards have numbers
     knn = {"knn_every": 2, "knn_test": str(test), "knn_k": [3]}
     train(tiny_options(shards, tmp_path / "run", **knn, **STREAM))
     scores = [record for record in read_log(tmp_path / "run") if "knn_k3_top1" in record]
     assert [(each["knn_train_images"], each["knn_test_images"]) for each in scores] == [(29, 4)]
+    knn["knn_test"] = str(write_images(tmp_path / "words", 4, classes="ab"))
+    with pytest.raises(ClassNameError, match="names 'a', 'b', and those of another are numbers"):
+        train(tiny_options(shards, tmp_path / "other", **knn, **STREAM))
+    assert not (tmp_path / "other" / "log.jsonl").exists()  # said at the start, not after an epoch
 
 
 def test_a_shard_that_cannot_be_read_is_said_in_one_line(shards, tmp_path):

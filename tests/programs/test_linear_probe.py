@@ -85,7 +85,7 @@ def test_streams_and_labels_without_names(model_folder, images, tmp_path, monkey
     given = [each if each != str(images[1]) else f"{shards}/train-00001.parquet" for each in given]
     with pytest.raises(SystemExit, match="--num_classes"):
         probe(monkeypatch, *given)
-    with pytest.raises(SystemExit, match="there are 4 classes"):
+    with pytest.raises(SystemExit, match="classes '0', '1', '2', '3', and the test data '5', .*none is in both"):
         probe(monkeypatch, *given, "--num_classes", "4")
     probe(monkeypatch, *given, "--num_classes", "9")
     result = json.loads((tmp_path / "probe" / "result.json").read_text())

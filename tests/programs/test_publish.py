@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 from modeling_esvit import EsViTForPreTraining, EsViTModel
+from modeling_esvit.storage.manifest import list_names
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_models import CODE, small_config
 from tests.hub.client import client
@@ -67,7 +68,7 @@ def test_push_and_check(hub, model, tmp_path):
     """All files in one commit to a repository that is closed before; loaded back by name from an empty cache."""
     done = command(hub, tmp_path, model, "--repo_id", "ada/tiny", "--private", "--gated", "manual", "--folder", "out")
     assert done.returncode == 0, done.stderr
-    sent = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    sent = {name: (tmp_path / "out" / name).read_bytes() for name in list_names(tmp_path / "out")}
     there = {name: file.content for name, file in files(hub, "ada/tiny").items()}
     assert there == sent and {HEADS, "README.md", "config.json", *CODE} < set(there)
     assert files(hub, "ada/tiny")["model.safetensors"].lfs and files(hub, "ada/tiny")[HEADS].lfs
@@ -132,7 +133,7 @@ def test_a_push_that_is_interrupted_says_at_once_how_to_go_on(hub, model, tmp_pa
     assert "The push to ada/tiny was interrupted.\nThe folder out is whole; to try again: " in printed
     done = command(hub, tmp_path, *arguments)
     assert done.returncode == 0 and "Pushed: " in done.stdout
-    sent = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    sent = {name: (tmp_path / "out" / name).read_bytes() for name in list_names(tmp_path / "out")}
     assert {name: file.content for name, file in files(hub, "ada/tiny").items()} == sent
     nowhere_to_be_found(ADA, tmp_path, done, hub)
 

@@ -88,9 +88,9 @@ def test_command(model, data, tmp_path, monkeypatch, capsys):
     figure = {"name": "transfer to own (accuracy)", "value": own["score"], "metric": "accuracy", "dataset": "folder"}
     assert first["figures"] == [figure | {"split": "test", "task": "image-classification"}]
 
-    monkeypatch.setattr(transfer_run, "fit", None)  # what is there already is not fitted again
-    assert run(monkeypatch, *given) == 0 and json.loads(output.read_text()) == first
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(transfer_run, "fit", None)  # what is there already is not fitted again
+        assert run(monkeypatch, *given) == 0 and json.loads(output.read_text()) == first
     given += ["--table", several_classes(data), "--datasets", "colours", "missing", "empty"]
     assert run(monkeypatch, *given) == transfer.INCOMPLETE
     result = json.loads(output.read_text())

@@ -29,6 +29,7 @@ from training.data.shard_stream import ShardStream, StreamOptions
 from training.data.shared_memory import check_shared_memory, describe_free_memory
 from training.data.sources import ImageSource, is_image_folder, open_source
 from training.data.workers import count_cores, count_workers
+from training.evaluation.class_names import number_classes
 from training.evaluation.knn import TEMPERATURE, check_knn_options
 from training.features.extraction import LabelledImages
 from training.learning.init_from import check_origin, find_origin
@@ -231,7 +232,11 @@ def make_plan_to_continue(examined: Examination) -> None:
 
 
 def open_knn_data(options: PretrainOptions, problems: Problems) -> list[ImageSource]:
-    """Opens training and test images of the evaluation during training, which must not fail after hours."""
+    """Opens training and test images of the evaluation during training, which must not fail after hours.
+
+    Raises:
+        KnnOptionError, NeighbourCountError, ClassNameError: they cannot be evaluated together.
+    """
     if not options.knn_every or options.knn_test is None:
         return []
     training_data = f"{options.data}:{options.split}" if options.split else str(options.data)
@@ -254,6 +259,7 @@ def open_knn_data(options: PretrainOptions, problems: Problems) -> list[ImageSou
             opened.append(source)
     if len(opened) == len(named):
         check_knn_options(options.knn_k, TEMPERATURE, len(opened[0]))
+        number_classes([source.class_names for source in opened])
     return opened
 
 
