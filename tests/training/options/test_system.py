@@ -54,6 +54,7 @@ def test_pretraining_says_in_one_line_what_it_needs(tmp_path):
     assert "run it in WSL" in line and "Traceback" not in error and not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_embed_works(tmp_path):
     model, images = write_model(tmp_path / "model"), write_images(tmp_path / "images", 3)
     run_without_posix("-m", "modeling_esvit.embed", model, images, "--output", tmp_path / "f.npz")
