@@ -43,8 +43,7 @@ KINDS = {
     "hiera": HIERA,
     "resnet": RESNET,
 }
-FAST = ("resnet",)
-EVERY = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in KINDS]
+EVERY = [pytest.param(name, marks=pytest.mark.slow) for name in KINDS]
 SAVED = "--save_every 1 --keep_checkpoints 6"
 PREFIX = "esvit.encoder.backbone."
 

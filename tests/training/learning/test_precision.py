@@ -144,6 +144,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_processes_of_different_devices_are_refused(images, tmp_path):
     program = tmp_path / "program.py"
     program.write_text(AGREE)

@@ -76,7 +76,7 @@ def assert_two_steps(recipe: str, output: Path, log: list[dict]) -> None:
 @pytest.mark.parametrize(
     "recipe",
     [
-        pytest.param(name, marks=pytest.mark.slow if re.search("small_w|base|resnet", name) else ())
+        pytest.param(name, marks=pytest.mark.slow if re.search("small_w|base|resnet|medium|_gpu", name) else ())
         for name in NAMES
         if name not in SECOND_STAGES
     ],
