@@ -67,9 +67,8 @@ def find_in_folder(root: str | os.PathLike[str]) -> FoundImages:
         OSError: A folder cannot be listed.
     """
     found = FoundImages()
-    for folder, names in walk(os.fspath(root), found.left_out):
-        for name in names:
-            found.add(folder, name)
+    for _ in add_folders(root, found):
+        pass
     found.paths.sort()
     return found
 
@@ -81,12 +80,15 @@ def has_images(root: str | os.PathLike[str]) -> bool:
         OSError: A folder cannot be listed.
     """
     found = FoundImages()
+    return any(found.paths for _ in add_folders(root, found))
+
+
+def add_folders(root: str | os.PathLike[str], found: FoundImages) -> Iterator[None]:
+    """Adds the files of each folder below `root` to what was found, and stops after each."""
     for folder, names in walk(os.fspath(root), found.left_out):
         for name in names:
             found.add(folder, name)
-        if found.paths:
-            return True
-    return False
+        yield
 
 
 def walk(root: str, left_out: LeftOut) -> Iterator[tuple[str, list[str]]]:

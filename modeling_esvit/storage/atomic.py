@@ -12,7 +12,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from modeling_esvit.storage.manifest import check_own, mark_unfinished, remove_folder, write_manifest
+from modeling_esvit.storage.manifest import (
+    MANIFEST,
+    check_own,
+    describe_file,
+    format_record,
+    mark_unfinished,
+    read_record,
+    remove_folder,
+    write_manifest,
+)
 
 
 PARTIAL = ".partial"
@@ -77,6 +86,13 @@ def replace_folder(path: Path, later: Iterable[str] = ()) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
         remove_if_empty(new_parents)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def record_file(folder: Path, name: str) -> None:
+    """Records a file that was added to a folder of [`replace_folder`], or replaced."""
+    record = read_record(folder)
+    record["files"][name] = describe_file(folder / name)
+    write_text(folder / MANIFEST, format_record(record))
 
 
 def remove_if_empty(folders: list[Path]) -> None:

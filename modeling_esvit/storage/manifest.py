@@ -30,19 +30,10 @@ def write_manifest(folder: Path, later: Iterable[str] = ()) -> None:
     """Records all files of a folder.
 
     Args:
-        later: Files that will be added, each to be recorded by [`record_file`].
+        later: Files that will be added, each to be recorded by `atomic.record_file`.
     """
     files = {name: describe_file(folder / name) for name in list_names(folder)}
-    write_record(folder, {"files": files, "later": list(later)})
-
-
-def record_file(folder: Path, name: str) -> None:
-    """Records a file that was added to a folder, or replaced."""
-    record = read_record(folder)
-    record["files"][name] = describe_file(folder / name)
-    partial = folder / f"{MANIFEST}.new"
-    partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / MANIFEST)
+    write_record(folder, {"files": files, "later": list(later), "unfinished": False})
 
 
 def mark_unfinished(folder: Path) -> None:
@@ -51,7 +42,11 @@ def mark_unfinished(folder: Path) -> None:
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:
-    (folder / MANIFEST).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(format_record(record), encoding="utf-8")
+
+
+def format_record(record: dict[str, Any]) -> str:
+    return json.dumps(record, indent=2) + "\n"
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -61,7 +56,7 @@ def read_record(folder: Path) -> dict[str, Any]:
     """
     try:
         record = json.loads((folder / MANIFEST).read_bytes())
-        return {"files": dict(record["files"]), "later": list(record["later"]), "unfinished": "unfinished" in record}
+        return {"files": dict(record["files"]), "later": list(record["later"]), "unfinished": record["unfinished"]}
     except (OSError, ValueError, TypeError, KeyError):
         return {"files": {}, "later": [], "unfinished": False}
 
@@ -72,7 +67,7 @@ def list_names(folder: Path) -> list[str]:
     for parent, folders, files in os.walk(folder):
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
         names += [Path(parent, name).relative_to(folder).as_posix() for name in [*files, *links]]
-    return sorted(name for name in names if name not in (MANIFEST, f"{MANIFEST}.new"))
+    return sorted(name for name in names if name not in (MANIFEST, f"{MANIFEST}.partial"))
 
 
 def describe_file(path: Path) -> dict[str, Any]:

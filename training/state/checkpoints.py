@@ -30,8 +30,8 @@ from accelerate.utils import gather_object, set_seed
 from safetensors import SafetensorError
 
 from modeling_esvit import EsViTForPreTraining
-from modeling_esvit.storage.atomic import PARTIAL, force_to_disk, replace_link, write_text
-from modeling_esvit.storage.manifest import ForeignFilesError, check_own, find_damage, record_file, remove_folder
+from modeling_esvit.storage.atomic import PARTIAL, force_to_disk, record_file, replace_link, write_text
+from modeling_esvit.storage.manifest import ForeignFilesError, check_own, find_damage, remove_folder
 from training.data.batch_order import Lanes
 from training.options.pretrain_options import SHARES_OF_A_STEP, PretrainOptions
 from training.state.checkpoint_folders import PROGRESS, find_newest_whole, is_complete, list_checkpoints

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from modeling_esvit.storage.atomic import replace_folder
+from modeling_esvit.storage.atomic import record_file, replace_folder
 from modeling_esvit.storage.manifest import (
     MANIFEST,
     ForeignFilesError,
@@ -15,7 +15,6 @@ from modeling_esvit.storage.manifest import (
     find_damage,
     list_names,
     mark_unfinished,
-    record_file,
     remove_folder,
 )
 
@@ -123,6 +122,10 @@ def test_a_later_file_is_ours_and_verified_once_it_is_recorded(written):
     assert find_damage(written, ["scores.json"]) == ["scores.json is not as it was written"]
     record_file(written, "scores.json")
     assert find_damage(written) == [] == find_damage(written, ["scores.json"])
+    (written / "mine.txt").touch()
+    with pytest.raises(ForeignFilesError, match="mine.txt"):
+        check_own(written)
+    (written / "mine.txt").unlink()
     (written / "scores.json").write_text("2")
     assert find_damage(written) == ["scores.json is not as it was written"]
 

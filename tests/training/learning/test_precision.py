@@ -8,7 +8,7 @@ import re
 import pytest
 import torch
 
-from modeling_esvit.storage.manifest import record_file
+from modeling_esvit.storage.atomic import record_file
 from tests.helpers.commands import run_program, torchrun
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_runs import read_losses, tiny, train

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from modeling_esvit.storage.manifest import record_file
+from modeling_esvit.storage.atomic import record_file
 from tests.helpers.shard_server import write_parquet
 from tests.helpers.tiny_runs import name_checkpoints, read_losses, tiny, train
 from training.state.checkpoints import ResumeError
