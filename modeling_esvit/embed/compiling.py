@@ -8,11 +8,12 @@ for pixels in batches:                               # [B, 3, H, W]; the last on
     features, *others = forward(pixels)
 
 "auto" times a few batches, forecasts what compiling costs and saves, says so in a line, and keeps the compiled model
-only if its first batches are faster. On a CPU the compiled model is also frozen: torch lays its weights out for the
-products. Features of the compiled and of the eager model differ by rounding.
+only if its first batches are faster. On a CPU with AMX the compiled model is also frozen: torch lays its weights out
+for the products. Features of the compiled and of the eager model differ by rounding.
 """
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.images.precision import has_native_bfloat16
+from modeling_esvit.images.precision import has_amx
 
 
 MODES = AUTO, ON, OFF = "auto", "on", "off"
@@ -52,8 +53,8 @@ class Forecast:
 
     @property
     def repaid_after(self) -> float:
-        """Returns the number of images after which compiling has saved the time that it took."""
-        return self.seconds / self.saved
+        """Returns the number of images after which compiling has saved the time that it took; infinite for never."""
+        return self.seconds / self.saved if self.saved > 0 else math.inf
 
     @property
     def is_repaid(self) -> bool:
@@ -65,6 +66,8 @@ class Forecast:
                 f"Compiles the model: about {self.seconds:.0f} s, repaid after about {self.repaid_after:,.0f} of "
                 f"{self.images:,} images."
             )
+        if self.saved <= 0:
+            return "Does not compile: on this CPU, models of this type are not expected to be faster for it."
         return (
             f"Does not compile: {self.images:,} images are too few to repay about {self.seconds:.0f} s, which takes "
             f"about {self.repaid_after:,.0f}."
@@ -77,13 +80,20 @@ def estimate_seconds(model: nn.Module) -> float:
 
 
 def estimate_gain(device: torch.device, dtype: torch.dtype) -> float:
-    """Returns how many times as fast a compiled model is expected to be, as measured of Swin-T on a CPU.
+    """Returns how many times as fast a compiled model is expected to be, as measured of Swin-T on CPUs.
 
     A GPU was not measured: its figure is what the fused passes over memory are expected to give.
     """
     if device.type != "cpu":
         return 1.3
-    return 1.35 if dtype == torch.bfloat16 and has_native_bfloat16(device) else 1.05
+    if has_amx():
+        return 1.35 if dtype == torch.bfloat16 else 1.05
+    return 1.1 if dtype == torch.float32 else 1.0
+
+
+def choose_compiler_options(device: torch.device) -> dict[str, Any] | None:
+    """Returns the compiler's options for a device: frozen on a CPU with AMX, which other CPUs are slower with."""
+    return {"freezing": True} if device.type == "cpu" and has_amx() else None
 
 
 def announce(line: str) -> None:
@@ -179,7 +189,7 @@ class BatchForward:
         Raises:
             CompileError: that is impossible, and the mode is "on".
         """
-        options: Any = {"freezing": True} if pixels.device.type == "cpu" else None
+        options = choose_compiler_options(pixels.device)
         self.compiled = torch.compile(self.compute, dynamic=False, options=options)
         try:
             outputs, seconds = time_call(self.compiled, pixels)
@@ -219,6 +229,6 @@ def add_compile_argument(parser: argparse.ArgumentParser, default: str = AUTO) -
         "--compile",
         choices=MODES,
         default=default,
-        help="compile the model, and freeze it on a CPU; auto does so if the images repay the time (default: "
+        help="compile the model, and freeze it on a CPU with AMX; auto does so if the images repay the time (default: "
         "%(default)s)",
     )

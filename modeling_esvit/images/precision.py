@@ -36,6 +36,11 @@ def list_cpu_instructions() -> list[str]:
     return [name for capability, name in CPU_INSTRUCTIONS.items() if found.get(capability, False)]
 
 
+def has_amx() -> bool:
+    """Returns whether this machine's CPU has units that multiply matrices."""
+    return CPU_INSTRUCTIONS["amx_bf16"] in list_cpu_instructions()
+
+
 def resolve_dtype(name: str, device: torch.device | str) -> torch.dtype:
     """Returns the type of a name in DTYPES; for "auto", bfloat16 where `device` computes it natively, else float32."""
     if name != AUTO:

@@ -199,7 +199,7 @@ def main() -> None:
     if not has_bfloat16:
         print("bf16 was not run: this CPU does not compute it natively.")
     if missing:
-        print(f"Not measured, because not installed: {', '.join(missing)} (pip install -e '.[bench]').")
+        print(f"Not measured, because not installed: {', '.join(missing)} (pip install -e '.[bench,int8]').")
     name = "inference" if arguments.allocator == "glibc, tuned" else "inference_default_allocator"
     print(f"{write_json(name, content)}; {environment()}")
 

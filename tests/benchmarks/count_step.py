@@ -207,7 +207,8 @@ def report(parts: list[Part], before: dict[str, tuple[int, float]], compiled: di
 def make_step_options(recipe: str, batch: int, precision: str) -> PretrainOptions:
     """Returns the options of a run with a recipe, as a GPU would take them."""
     arguments = ["--recipe", recipe, "--batch_size", str(batch), "--mixed_precision", precision]
-    return parse_options([*arguments, "--attn_implementation", "sdpa"])
+    has_attention = parse_options(arguments).architecture != "resnet-50"
+    return parse_options([*arguments, "--attn_implementation", "sdpa" if has_attention else "auto"])
 
 
 def main() -> None:

@@ -8,7 +8,7 @@
 
 Needs torch, transformers, accelerate and numpy, and what reads images: Pillow, OpenCV and PyYAML. Each stage runs in a
 process of its own with a time limit; `report.json` is written after each, and a stage that fails does not stop the
-others. The exit code is 1 if a stage failed.
+others. The exit code is 1 if a stage failed. The last stage runs tests of the suite, where pytest is installed.
 """
 
 import argparse
@@ -53,6 +53,7 @@ STAGES = {
     "loss": Stage("speed:time_loss", 60),
     "loader": Stage("programs:time_loader", 60),
     "architectures": Stage("speed:time_architectures", 90),
+    "tests": Stage("suite:run_tests", 240),
 }
 
 

@@ -12,9 +12,10 @@ import torch
 from tests.gpu import check_gpu
 from tests.gpu.check_gpu import STAGES, Stage
 from tests.gpu.findings import Findings, Setting
+from tests.gpu.suite import count_failures
 
 
-SLOW = {"program", "loader", "serving", "profile"}
+SLOW = {"program", "loader", "serving", "profile", "tests"}
 TRIED = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else []) for name in STAGES]
 
 
@@ -78,3 +79,17 @@ def test_a_value_beyond_its_limit_fails(tmp_path):
     assert "not a number: nan, limit 2" in check_gpu.describe("some", report)
     with pytest.raises(ValueError, match=r"features has the shape \(2,\), and should have \(3,\)"):
         findings.compare("features", torch.zeros(2), torch.zeros(3), 1.0)
+
+
+def test_failed_tests_of_the_suite_are_named(tmp_path):
+    """Tensors of the tests lie on the device of the stage: here one that is not the expected one."""
+    (tmp_path / "test_some.py").write_text(
+        "import torch\n\n\ndef test_without_tensors():\n    assert True\n\n\n"
+        "def test_with_a_tensor():\n    assert torch.zeros(1).device.type == 'cpu'\n"
+    )
+    findings = Findings(tmp_path / "result.json")
+    setting = Setting(torch.device("meta"), tiny=True, folder=tmp_path)
+    words = ["-p", "tests.gpu.default_device", "--rootdir", str(tmp_path), str(tmp_path / "test_some.py")]
+    count_failures("some", words, setting, findings)
+    assert findings.values["tests of some"] == 2 and not findings.hold
+    assert [name.split(".")[-1] for name in findings.values["failed tests of some"]] == ["test_with_a_tensor"]

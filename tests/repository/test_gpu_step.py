@@ -22,6 +22,8 @@ FORWARD = {
     "cvt_tiny_region": 1205,
     "vil_tiny_region": 1594,
     "deit_small_view": 677,
+    "resnet50_region": 857,
+    "own_images_small": 684,
 }
 
 

@@ -13,7 +13,13 @@ from torch._inductor import config as inductor
 
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.embed import compiling
-from modeling_esvit.embed.compiling import BatchForward, CompileError, Forecast
+from modeling_esvit.embed.compiling import (
+    BatchForward,
+    CompileError,
+    Forecast,
+    choose_compiler_options,
+    estimate_gain,
+)
 from modeling_esvit.embed.embedder import compute_features
 from tests.helpers.commands import run_program
 from tests.helpers.tiny_models import CVT, RESNET, VIL, VIT, auto_config, small_config
@@ -155,14 +161,29 @@ def test_a_forecast_says_what_it_weighs():
         "Compiles the model: about 90 s, repaid after about 4,000 of 1,200,000 images."
     )
     assert not Forecast(seconds=90, saved=0.0225, images=300).is_repaid
+    nothing = Forecast(seconds=90, saved=0.0, images=1_200_000)
+    assert not nothing.is_repaid and nothing.describe().startswith("Does not compile: on this CPU")
+
+
+@pytest.mark.parametrize(
+    ("instruction", "dtype", "gain"),
+    [("amx_bf16", torch.bfloat16, 1.35), ("amx_bf16", torch.float32, 1.05), ("avx512_bf16", torch.bfloat16, 1.0)],
+)
+def test_only_cpus_with_amx_gain_by_freezing(monkeypatch, instruction, dtype, gain):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instruction: True})
+    device = torch.device("cpu")
+    assert estimate_gain(device, dtype) == gain
+    assert choose_compiler_options(device) == ({"freezing": True} if instruction == "amx_bf16" else None)
+    assert choose_compiler_options(torch.device("cuda")) is None
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_compiled_and_frozen_features_agree(family, dtype, lines):
+def test_compiled_and_frozen_features_agree(family, dtype, lines, monkeypatch):
     """In float32 to TOLERANCE of the largest feature; in bfloat16, which has 8 bits, to 3%."""
     torch._dynamo.reset()
+    monkeypatch.setattr(compiling, "has_amx", lambda: True)
     forward = make_forward("on", family)
     forward.model.to(dtype)
     forward.expect(100, 4)
