@@ -55,20 +55,20 @@ clean:
 
 $(VENV)/.installed-demo: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable ".[training,examples]"
+	$(BIN)/python -m pip install --quiet --editable ".[training,examples,demo]"
 	touch $@
 
 $(VENV)/.installed: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable ".[training,examples,dev]"
+	$(BIN)/python -m pip install --quiet --editable ".[training,examples,demo,dev]"
 	touch $@ $(VENV)/.installed-demo
 
 $(VENV)/.installed-bench: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable ".[bench]"
+	$(BIN)/python -m pip install --quiet --editable ".[bench,int8]"
 	touch $@
 
 $(FLOORS)/.installed: setup.cfg pyproject.toml tests/floors.py
 	$(FLOORS_PYTHON) -m venv $(FLOORS)
 	$(FLOORS)/bin/python tests/floors.py > $(FLOORS)/constraints.txt
-	$(FLOORS)/bin/python -m pip install --quiet --constraint $(FLOORS)/constraints.txt --editable ".[training,examples,dev]"
+	$(FLOORS)/bin/python -m pip install --quiet --constraint $(FLOORS)/constraints.txt --editable ".[training,examples,demo,dev]"
 	touch $@

