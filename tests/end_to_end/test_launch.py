@@ -3,20 +3,25 @@
 """Runs the scripts of `examples/launch` on one machine that plays several, and sends signals to their processes."""
 
 import os
+import shlex
 import signal
 import socket
+import string
 import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 import pytest
+import yaml
 
 from tests.helpers.commands import make_environment
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_runs import read_losses, tiny
+from training.options.pretrain_options import parse_options
 
 
 pytestmark = pytest.mark.slow
@@ -235,3 +240,48 @@ def test_a_slurm_job_queues_itself_again(images, tmp_path):
     ended(start(f"{LAUNCH}/slurm.sh", *again, **settings))
     assert steps(tmp_path / "run") == step + 2
     assert (tmp_path / "requests").read_text().count("requeue") == 1
+
+
+def read_job(*arguments: str, **variables: str) -> dict[str, str]:
+    """Returns what the Hub's client would send, by the fields that it prints; nothing is sent."""
+    names = {"DRY_RUN": "1", "SOURCE": str(ROOT), "BUCKET": "org/runs", "HF_TOKEN": "hf_not_a_token"}
+    shown = ended(start(f"{LAUNCH}/hf_job.sh", *arguments, **{**names, **variables}))
+    pairs = (line.strip().split(maxsplit=1) for line in shown.splitlines() if line.startswith("  "))
+    return {pair[0]: pair[1] for pair in pairs}
+
+
+def test_a_job_of_the_hub_trains_what_it_was_given(images, losses, tmp_path):
+    """The client reads the job, and its command runs here: it clones this checkout; only the install is left out."""
+    job = read_job(*tiny(images, tmp_path / "run", "--drop_path_rate 0"), TIMEOUT="2h", FLAVOR="a100-large")
+    expected = {"flavor": "a100-large", "timeout": "2h", "attempts": "3", "volumes": "hf://buckets/org/runs:/runs"}
+    assert {name: job[name] for name in expected} == expected
+    assert "hf_not_a_token" not in job["secrets"]
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "pip").write_text("#!/bin/sh\n[ \"$1 $3\" = 'install .[training]' ]\n")
+    (programs / "pip").chmod(0o755)
+    environment = make_environment(ACCELERATE_USE_CPU="true")
+    environment["PATH"] = os.pathsep.join([str(programs), environment["PATH"]])
+    words = shlex.split(job["command"])
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert read_losses(tmp_path / "run") == losses
+
+
+def test_a_job_without_a_bucket_is_refused():
+    assert "BUCKET: is a bucket, such as org/runs" in ended(start(f"{LAUNCH}/hf_job.sh", SOURCE="x", BUCKET=""), 1)
+
+
+def test_the_file_of_skypilot_starts_a_run(tmp_path):
+    """Its command is one that the program takes; where SkyPilot is installed, its own reader takes the file, too."""
+    file = ROOT / LAUNCH / "skypilot.yaml"
+    task = yaml.safe_load(file.read_text())
+    values = {**task["envs"], "SKYPILOT_NUM_GPUS_PER_NODE": "1"}
+    words = shlex.split(string.Template(task["run"]).substitute(values))
+    assert words[:3] == ["exec", "accelerate", "launch"] and task["file_mounts"]["/runs"]["mode"] == "MOUNT_CACHED"
+    options = parse_options(words[words.index("training/pretrain.py") + 1 :])
+    assert (options.output_dir, options.data) == ("/runs/mine", "ILSVRC/imagenet-1k")
+    if find_spec("sky"):
+        import sky
+
+        assert sky.Task.from_yaml(str(file)).storage_mounts.keys() == {"/runs"}
