@@ -77,8 +77,9 @@ class FolderLock:
                     error.strerror,
                 )
                 return
+            owner = self.path.read_text().strip() or "which has not written its name yet"
             raise FolderInUseError(
-                f"Another run, {self.path.read_text().strip()}, writes into {self.path.parent}. Wait for its end, stop "
+                f"Another run, {owner}, writes into {self.path.parent}. Wait for its end, stop "
                 "it, or give another --output_dir."
             ) from error
         self.file.truncate(0)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from modeling_esvit.storage.manifest import list_names
-from tests.helpers.commands import run_program, torchrun
+from tests.helpers.commands import make_environment, run_program, torchrun
 from tests.helpers.tiny_runs import name_checkpoints, read_losses, tiny, train
 from training.options.errors import OptionError
 from training.state.files import FolderInUseError, UnwritableCheckpointError, replace_run_folder
@@ -27,6 +27,22 @@ file.write("process 7 on host")
 file.flush()
 print("held", flush=True)
 sys.stdin.read()
+"""
+RACE = """
+import sys
+from pathlib import Path
+from training.state.files import FolderInUseError, FolderLock
+print("ready", flush=True)
+for line in sys.stdin:
+    lock = FolderLock(Path(line.strip()))
+    try:
+        lock.take()
+        print("got it", flush=True)
+    except FolderInUseError as error:
+        print(error, flush=True)
+    sys.stdin.readline()  # until both have tried
+    lock.release()
+    print("released", flush=True)
 """
 UNSHARED = """
 [ $LOCAL_RANK = 0 ] && exec "$@"
@@ -61,6 +77,32 @@ def test_a_folder_takes_one_run_at_a_time(labelled_images, finished, tmp_path):
         other.kill()
     train(tiny(labelled_images, tmp_path))
     assert read_losses(tmp_path) == read_losses(finished)
+
+
+@pytest.mark.slow
+def test_of_two_runs_that_begin_at_one_instant_one_gets_the_folder(tmp_path):
+    """A hundred times; the other says which process has it, or that it has not written its name yet."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": make_environment()}
+    runs = [subprocess.Popen([sys.executable, "-c", RACE], **pipes) for _ in range(2)]
+
+    def tell(line: str) -> list[str]:
+        for run in runs:
+            run.stdin.write(line + "\n")
+            run.stdin.flush()
+        return [run.stdout.readline().strip() for run in runs]
+
+    assert [run.stdout.readline() for run in runs] == ["ready\n"] * 2
+    for number in range(100):
+        (folder := tmp_path / str(number)).mkdir()
+        words = tell(str(folder))
+        assert words.count("got it") == 1, words
+        other = runs[words.index("got it")].pid
+        refused = next(each for each in words if each != "got it")
+        assert f"process {other} on " in refused or "which has not written its name yet" in refused
+        assert tell("") == ["released"] * 2
+    for run in runs:
+        run.communicate()
+        assert run.returncode == 0
 
 
 def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
