@@ -85,7 +85,11 @@ class EsViTPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ["image"]
     supports_gradient_checkpointing = True
-    _no_split_modules = ["EsViTSwinLayer", "EsViTSwinPatchEmbed", "EsViTCvtLayer"]
+    # What adds a branch to its input must be on one device.
+    _no_split_modules = [
+        *("EsViTSwinLayer", "EsViTSwinPatchEmbed", "EsViTCvtLayer", "EsViTViTLayer"),
+        *("EsViTViLAttentionBlock", "EsViTViLMLPBlock"),
+    ]
     _supports_sdpa = True
     _supports_flash_attn = False
     _supports_flex_attn = False
@@ -144,7 +148,9 @@ class EsViTPreTrainedModel(PreTrainedModel):
         processor_file = folder / "preprocessor_config.json"
         if is_main_process and not folder.is_file() and not processor_file.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            processor_file.write_text(json.dumps(describe_preprocessing(self.config), indent=2) + "\n")
+            processor_file.write_text(
+                json.dumps(describe_preprocessing(self.config), indent=2) + "\n", encoding="utf-8"
+            )
         self.config.auto_map = dict(AUTO_MAP)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
 

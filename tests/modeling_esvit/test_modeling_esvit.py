@@ -9,7 +9,9 @@ import math
 
 import pytest
 import torch
+from accelerate import infer_auto_device_map
 from transformers import AutoModelForPreTraining
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from modeling_esvit import (
     EsViTBackbone,
@@ -20,6 +22,7 @@ from modeling_esvit import (
     EsViTModel,
 )
 from modeling_esvit.windows import index_relative_positions
+from tests.helpers.tiny_models import CVT, VIL, VIT
 
 
 def small_config(**fields):
@@ -349,3 +352,17 @@ def test_parts_on_disk_give_the_same(tmp_path, batch):
         output, expected = loaded([batch[..., :44]]), model([batch[..., :44]])
     torch.testing.assert_close(output.view_embeddings, expected.view_embeddings)
     torch.testing.assert_close(output.region_prototypes, expected.region_prototypes)
+
+
+@pytest.mark.parametrize("fields", [{}, VIT, VIL, CVT], ids=["swin", "vit", "vil", "cvt"])
+def test_no_block_is_split_between_devices(fields):
+    """transformers issues 29786 and 31400: where `device_map="auto"` cuts a block, its two branches cannot be added."""
+    model = EsViTModel(EsViTConfig(**fields) if fields else small_config())
+    total = sum(parameter.nbytes for parameter in model.parameters())
+    blocks = [name for name, module in model.named_modules() if isinstance(module, GradientCheckpointingLayer)]
+    cuts = set()
+    for share in range(1, 100):
+        memory = {0: total * share // 50, 1: 2 * total}
+        places = infer_auto_device_map(model, memory, no_split_module_classes=list(model._no_split_modules))
+        cuts |= {block for block in blocks for name in places if name.startswith(f"{block}.")}
+    assert len(blocks) > 1 and cuts == set()
