@@ -212,7 +212,7 @@ class EsViTModel(EsViTPreTrainedModel):
         return self.encoder.input_embedding()
 
     def check_crops(self, pixel_values: torch.Tensor | list[torch.Tensor] | None) -> list[torch.Tensor]:
-        """Returns the input as a list of groups. Values are not looked at.
+        """Returns the input as a list of groups, in the type of the weights. Values are not looked at.
 
         Raises:
             EsViTInputError: its type or shape cannot be right.
@@ -233,7 +233,8 @@ class EsViTModel(EsViTPreTrainedModel):
                     "at least one image."
                 )
             self.encoder.check_size(*shape[2:])
-        return list(crops)
+        dtype = next(self.encoder.input_embedding().parameters()).dtype
+        return [images.to(dtype) for images in crops]
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)

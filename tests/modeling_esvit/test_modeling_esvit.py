@@ -265,6 +265,8 @@ def test_dtype_is_kept(tmp_path, batch, dtype):
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
     with torch.no_grad():
         output = model(batch.to(dtype))
+        # open_clip issues 916 and 1021, accelerate issue 757: image processors give float32
+        assert torch.equal(model(batch).view_embeddings, output.view_embeddings)
     assert output.region_features.dtype == dtype and output.view_embeddings.dtype == torch.float32
     assert output.view_embeddings.isfinite().all()
     assert EsViTForPreTraining.from_pretrained(tmp_path, dtype=torch.float32).dtype == torch.float32
