@@ -141,8 +141,8 @@ def main() -> None:
     test[0]["image"].save(collage)
     load_elsewhere(run / "teacher", collage)
     text = make_table(results)
-    (arguments.output / "results.md").write_text(text + "\n")
-    (arguments.output / "results.json").write_text(json.dumps(results, indent=2) + "\n")
+    (arguments.output / "results.md").write_text(text + "\n", encoding="utf-8")
+    (arguments.output / "results.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(f"\n{text}\n\nThe model is {run / 'teacher'}; its region matches are in {run / 'matches.png'}.")
 
 
