@@ -33,7 +33,7 @@ def store(monkeypatch, tmp_path):
         monkeypatch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()
     store = s3fs.S3FileSystem(skip_instance_cache=True)
-    store.mkdir("data")
+    store.makedirs("data", exist_ok=True)
     (tmp_path / "local").mkdir()
     for path in write_tar(tmp_path / "local", [9, 8, 9], size=48):
         store.put(path, f"data/{Path(path).name}")

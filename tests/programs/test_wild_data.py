@@ -419,8 +419,8 @@ def test_brackets_may_be_part_of_a_name(tmp_path):
     """generalui/s3p issue 53: a name that exists is no pattern, here and in a store."""
     path = tmp_path / "photographs [2024].tar"
     content = Path(write_members(path, number({"0.jpg": 0, "1.jpg": 1}))).read_bytes()
-    fsspec.filesystem("memory").pipe(f"/wild/{path.name}", content)
-    for index, data in enumerate((path, f"memory://wild/{path.name}")):
+    fsspec.filesystem("memory").pipe(f"/named/{path.name}", content)
+    for index, data in enumerate((path, f"memory://named/{path.name}")):
         arguments = tiny(tmp_path, tmp_path / f"run{index}", TINY)
         arguments[1] = str(data)
         main(arguments)
