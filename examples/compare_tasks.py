@@ -88,7 +88,7 @@ def measure(folder: Path, data: Path, side: int = SIDE, linear: FitOptions | Non
     """
     file = folder.with_name(f"{folder.name}-scores.json")
     if file.exists():
-        return json.loads(file.read_text())
+        return json.loads(file.read_text(encoding="utf-8"))
     model, features = load_frozen(str(folder)), folder.with_name(f"{folder.name}-features")
     train, test = (
         make_bank(model, split, open_source(str(data), split=split), features) for split in ("train", "test")

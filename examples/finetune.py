@@ -46,7 +46,7 @@ except ModuleNotFoundError as error:
 
 
 from modeling_esvit.embed.engine import FeatureError
-from modeling_esvit.images.transform import Transform, make_evaluation_transform
+from modeling_esvit.images.transform import Transform, find_size, make_evaluation_transform
 from training.data.columns import DataOptionError
 from training.data.named_data import open_named
 from training.data.shard_stream import ShardStream
@@ -78,8 +78,7 @@ def load_model(name: str, classes: list[str]) -> tuple[PreTrainedModel, BitImage
 
 def make_training_transform(processor: BitImageProcessor) -> v2.Compose:
     """Builds random crops, flips and colours, at the size and with the statistics of the processor."""
-    side = processor.crop_size if processor.do_center_crop else processor.size
-    size = (side["height"], side["width"])
+    size = find_size(processor.to_dict())
     return v2.Compose(
         [
             v2.RandomResizedCrop(size, scale=(0.3, 1.0), interpolation=v2.InterpolationMode.BICUBIC),
@@ -239,7 +238,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("model", type=parse_name, help="a model folder or the name of a model on the Hub")
     parser.add_argument("--data", type=parse_data, required=True, help="a labelled data set, by name or folder")
     parser.add_argument("--test_split", default="test", help="the split to evaluate on (default: %(default)s)")
-    parser.add_argument("--output_dir", required=True, help="the folder for the classifier")
+    parser.add_argument("--output_dir", type=parse_path, required=True, help="the folder for the classifier")
     parser.add_argument(
         "--output", type=parse_path, help="a JSON file for the result; beside it, a table and a picture"
     )

@@ -64,7 +64,7 @@ def load_collection(
     if file is None:
         return embed(embedder, inputs, decoding=decoding)
     if not file.exists():
-        settings = {"images": inputs, "weights": embedder.fingerprint(), **decoding.describe()}
+        settings = {"images": inputs, **embedder.describe(), **decoding.describe()}
         embed_to_file(embedder, find_images(inputs, options=decoding), file, settings=settings)
     return load_features(file)
 

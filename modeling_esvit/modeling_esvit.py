@@ -85,7 +85,11 @@ class EsViTPreTrainedModel(PreTrainedModel):
     main_input_name = "pixel_values"
     input_modalities = ["image"]
     supports_gradient_checkpointing = True
-    _no_split_modules = ["EsViTSwinLayer", "EsViTSwinPatchEmbed", "EsViTCvtLayer"]
+    # What adds a branch to its input must be on one device.
+    _no_split_modules = [
+        *("EsViTSwinLayer", "EsViTSwinPatchEmbed", "EsViTCvtLayer", "EsViTViTLayer"),
+        *("EsViTViLAttentionBlock", "EsViTViLMLPBlock"),
+    ]
     _supports_sdpa = True
     _supports_flash_attn = False
     _supports_flex_attn = False
@@ -144,7 +148,9 @@ class EsViTPreTrainedModel(PreTrainedModel):
         processor_file = folder / "preprocessor_config.json"
         if is_main_process and not folder.is_file() and not processor_file.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            processor_file.write_text(json.dumps(describe_preprocessing(self.config), indent=2) + "\n")
+            processor_file.write_text(
+                json.dumps(describe_preprocessing(self.config), indent=2) + "\n", encoding="utf-8"
+            )
         self.config.auto_map = dict(AUTO_MAP)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
 
@@ -206,7 +212,7 @@ class EsViTModel(EsViTPreTrainedModel):
         return self.encoder.input_embedding()
 
     def check_crops(self, pixel_values: torch.Tensor | list[torch.Tensor] | None) -> list[torch.Tensor]:
-        """Returns the input as a list of groups. Values are not looked at.
+        """Returns the input as a list of groups, in the type of the weights. Values are not looked at.
 
         Raises:
             EsViTInputError: its type or shape cannot be right.
@@ -227,7 +233,8 @@ class EsViTModel(EsViTPreTrainedModel):
                     "at least one image."
                 )
             self.encoder.check_size(*shape[2:])
-        return list(crops)
+        dtype = next(self.encoder.input_embedding().parameters()).dtype
+        return [images.to(dtype) for images in crops]
 
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)

@@ -37,6 +37,7 @@ from training.publishing.hub import (
     exit_on_signals,
     push,
 )
+from training.publishing.licenses import License
 from training.publishing.source import CHECKPOINTS, find_source
 
 
@@ -54,6 +55,8 @@ class PublishOptions:
     revision: str | None = None
     create_pr: bool = False
     license: str = "apache-2.0"
+    license_name: str | None = None
+    license_link: str | None = None
     base_model: str | None = None
     metrics: list[Path] = field(default_factory=list)
     card: Path | None = None
@@ -85,7 +88,7 @@ def publish(options: PublishOptions) -> CommitInfo | None:
             source,
             model,
             options.repo_id,
-            license=options.license,
+            license=License(options.license, options.license_name, options.license_link),
             base_model=options.base_model,
             metrics=options.metrics,
             native=options.native,
@@ -131,6 +134,8 @@ def parse_arguments(arguments: list[str] | None = None) -> PublishOptions:
     parser.add_argument("--revision", help="branch to push to (default: main); created if it does not exist")
     parser.add_argument("--create_pr", action="store_true", help="open a pull request instead of changing the branch")
     parser.add_argument("--license", default="apache-2.0", help="licence of the weights (default: %(default)s)")
+    parser.add_argument("--license_name", help="what a licence is called that the Hub does not know (--license other)")
+    parser.add_argument("--license_link", help="where that licence is: a URL, or a file of the repository")
     parser.add_argument(
         "--base_model", help="model that it was trained from (default: the run's init_from if that is on the Hub)"
     )

@@ -18,7 +18,7 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     pages = render_pages()
     for name, text in pages.items():
-        (CARDS / name).write_text(text)
+        (CARDS / name).write_text(text, encoding="utf-8")
     print(f"Wrote {len(pages)} pages to {CARDS}.")
 
 

@@ -82,7 +82,7 @@ def measure_all(options: ThroughputOptions) -> dict[str, dict[str, Any]]:
 def describe_device(found: torch.device) -> str:
     if found.type == "cuda":
         return torch.cuda.get_device_name(found)
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return f"{names[0] if names else platform.processor()}, threads: {torch.get_num_threads()}"
 
@@ -206,7 +206,7 @@ def main() -> None:
 
 
 def read_published() -> list[dict[str, Any]]:
-    return yaml.safe_load(PUBLISHED.read_text())
+    return yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__":

@@ -158,7 +158,9 @@ def save_native(model: EsViTModel, folder: Path) -> float:
         ConversionError: the format cannot carry the model, or what was written gives other outputs.
     """
     to_native(model).save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(json.dumps(describe_preprocessing(model.config), indent=2) + "\n")
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps(describe_preprocessing(model.config), indent=2) + "\n", encoding="utf-8"
+    )
     difference = measure_difference(AutoModel.from_pretrained(folder), model)
     if not difference <= TOLERANCE:
         raise ConversionError(

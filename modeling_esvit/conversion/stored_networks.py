@@ -24,6 +24,8 @@ TRANSPARENT = re.compile(
 # What stands before the names of a network, and says nothing of which network it is.
 WRAPPERS = re.compile(r"(?:(?:module|backbone)\.)+")
 TRAILING = re.compile(r"(?:^|(?<=\.))(?:(?:module|backbone|esvit|encoder)\.)+$")
+# What mmcv calls the average of a tensor that it keeps beside it: the dots of its name are gone.
+COPY = re.compile(r"ema_\w+")
 WHOLE = "the whole file"
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 COUNTERS = re.compile(r"(?:^|\.)num_batches_tracked$")  # of BatchNorm, whole numbers
@@ -107,13 +109,14 @@ def remove_wrappers(state_dict: Mapping) -> dict[str, Any]:
 
 def split_networks(place: tuple[str, ...], state_dict: Mapping) -> list[StoredNetwork]:
     """Returns the networks of one state dict, which lie under different prefixes."""
-    tensors = remove_wrappers(state_dict)
+    plain = remove_wrappers(state_dict)
+    tensors = {name: value for name, value in plain.items() if not COPY.fullmatch(name)}
     prefixes = {TRAILING.sub("", prefix) for name in tensors if (prefix := find_prefix(name)) is not None}
     outermost = [each for each in prefixes if not any(each.startswith(other) for other in prefixes - {each})]
     networks = []
     for prefix in sorted(outermost):
         own = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-        others = [name for name in tensors if not name.startswith(prefix)]
+        others = [name for name in plain if not (name in tensors and name.startswith(prefix))]
         networks.append(StoredNetwork((*place, *prefix.split(".")[:-1]), own, others))
     return networks
 

@@ -29,7 +29,7 @@ from modeling_esvit.conversion.original_resnet import to_torchvision, to_transfo
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import EsViTForPreTraining, EsViTModel
 from modeling_esvit.storage.atomic import replace_folder
-from modeling_esvit.storage.paths import parse_name
+from modeling_esvit.storage.paths import parse_name, parse_path
 
 
 BACKBONE = "esvit.encoder.backbone."  # what is of transformers, which has its own names: a ResNet
@@ -284,7 +284,7 @@ def main(arguments: list[str] | None = None) -> None:
         prog="python -m modeling_esvit.convert_original", description="Converts a checkpoint of the original EsViT."
     )
     parser.add_argument("checkpoint", type=parse_name, help="checkpoint file (.pth, .pt, .safetensors)")
-    parser.add_argument("output", type=parse_name, help="new model folder")
+    parser.add_argument("output", type=parse_path, help="new model folder")
     parser.add_argument(
         "--key",
         type=parse_name,

@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> None:
         embedder,
         images,
         options.output,
-        settings=named | decoding.describe() | {"dtype": name_dtype(dtype), "weights": embedder.fingerprint()},
+        settings=named | decoding.describe() | embedder.describe() | {"dtype": name_dtype(dtype)},
         regions=options.regions,
         batch_size=options.batch_size,
         num_threads=options.num_threads,

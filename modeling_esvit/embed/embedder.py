@@ -34,7 +34,7 @@ from modeling_esvit.images.devices import open_device
 from modeling_esvit.images.models import fingerprint, load_image_model
 from modeling_esvit.images.names import show_name
 from modeling_esvit.images.precision import AUTO, resolve_dtype
-from modeling_esvit.images.transform import make_evaluation_transform
+from modeling_esvit.images.transform import describe_processing, make_evaluation_transform
 
 
 try:
@@ -107,8 +107,9 @@ class Embedder:
         except (ValueError, RuntimeError) as error:
             raise FeatureError(f"{type(self.model).__name__} takes no images of {side} px: {error}") from error
 
-    def fingerprint(self) -> int:
-        return fingerprint(self.model)
+    def describe(self) -> dict[str, Any]:
+        """Returns what features depend on beside the images: a checksum of the weights, and the image processing."""
+        return {"weights": fingerprint(self.model), "processing": describe_processing(self.processor.to_dict())}
 
     def prepare(self, image: Image.Image) -> torch.Tensor:
         return make_evaluation_transform(self.processor)(image)
@@ -142,6 +143,8 @@ def resize(processor: Any, side: int) -> None:
     if crop is not None:
         processor.size = {"shortest_edge": round(processor.size["shortest_edge"] * side / crop["height"])}
         processor.crop_size = {"height": side, "width": side}
+    elif getattr(processor, "crop_pct", None) is not None:  # of ConvNeXT, which knows no other size
+        processor.size = {"shortest_edge": side}
     else:
         processor.size = {"height": side, "width": side}
 

@@ -80,8 +80,12 @@ class Parts:
     def find_change(self) -> str | None:
         """Returns in words what differs from the call that began the parts; None if nothing does."""
         try:
-            found = json.loads(self.settings_file.read_text())
-            before = None if self.identity is None else Identity.from_json(json.loads(self.data_file.read_text()))
+            found = json.loads(self.settings_file.read_text(encoding="utf-8"))
+            before = (
+                None
+                if self.identity is None
+                else Identity.from_json(json.loads(self.data_file.read_text(encoding="utf-8")))
+            )
         except (OSError, ValueError, TypeError, KeyError) as error:
             return f"what it says of that call is damaged ({type(error).__name__})"
         changed = [f"{name} was {found.get(name)!r} and is {value!r}" for name, value in self.settings.items()

@@ -40,7 +40,7 @@ from modeling_esvit.convert_original.converter import require_free
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import EsViTModel, describe_preprocessing
 from modeling_esvit.storage.atomic import replace_folder
-from modeling_esvit.storage.paths import parse_name
+from modeling_esvit.storage.paths import parse_name, parse_path
 
 
 Size = tuple[int, int]  # height, width
@@ -330,7 +330,7 @@ def write_preprocessor(model: EsViTModel, folder: Path, size: Size) -> None:
     config = copy.copy(model.config)
     config.image_size = list(size)
     text = json.dumps(describe_preprocessing(config), indent=2)
-    (folder / "preprocessor_config.json").write_text(text + "\n")
+    (folder / "preprocessor_config.json").write_text(text + "\n", encoding="utf-8")
 
 
 def require_packages(to: str) -> None:
@@ -360,7 +360,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m modeling_esvit.export", description="Exports a model in a format that other programs run."
     )
     command.add_argument("model", type=parse_name, help="model folder, or its name on the Hub")
-    command.add_argument("output", type=parse_name, help="new folder")
+    command.add_argument("output", type=parse_path, help="new folder")
     command.add_argument("--to", choices=sorted(WRITERS), required=True, help="the format")
     command.add_argument(
         "--image-size",

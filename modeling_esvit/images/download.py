@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 RETRIES, BACKOFF, BUSY = 5, 0.2, (429, 500, 502, 503, 504)
+CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")  # variables of the environment
 TIMEOUT = 30  # seconds that a server may say nothing
 LONGEST = 300  # seconds that a download may take in all
 CHUNK = 1 << 20
@@ -50,6 +51,15 @@ def download(url: str, most_bytes: int) -> bytes:
     return bytes(content)
 
 
+def find_certificates() -> str | None:
+    """Returns the file of certificates to trust that the environment names; None: those that the library brings.
+
+    Behind the proxy of a company there is one. Each HTTP library asks for it under another name, and this project uses
+    two of them.
+    """
+    return next((path for name in CERTIFICATES if (path := os.environ.get(name))), None)
+
+
 @functools.cache
 def open_session(process: int) -> "requests.Session":
     """Opens the session of a process: a forked one must not share connections."""
@@ -60,6 +70,7 @@ def open_session(process: int) -> "requests.Session":
     # A server may name any time to wait, a day even: the times here are our own.
     retry = Retry(RETRIES, backoff_factor=BACKOFF, status_forcelist=BUSY, respect_retry_after_header=False)
     session = requests.Session()
+    session.verify = find_certificates() or True
     for scheme in ("http://", "https://"):
         session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=64))
     return session

@@ -21,7 +21,8 @@ from modeling_esvit.images.names import show_name
 SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found")
 HIDDEN_FILES, HIDDEN_FOLDERS, REPEATED = "hidden files", "hidden folders", "folders linked to again"
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
-ANY_DEPTH = re.compile(r"(?:^|/)\*\*(?:/|$)")
+SEPARATOR = rf"[/{re.escape(os.sep)}]"  # Windows has two
+ANY_DEPTH = re.compile(rf"(?:^|{SEPARATOR})\*\*(?:{SEPARATOR}|$)")
 MOST_KINDS = 8  # that are named
 
 

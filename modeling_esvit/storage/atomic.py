@@ -6,15 +6,16 @@ Each is written under a temporary name beside its final one, `NAME.partial`, for
 its final name is whole, also after a kill or a power cut at any instant, and a later call overwrites what a kill left.
 """
 
+import errno
 import os
-import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from modeling_esvit.storage.manifest import (
     MANIFEST,
     check_own,
+    delete_folder,
     describe_file,
     format_record,
     mark_unfinished,
@@ -55,6 +56,23 @@ def write_text(path: Path, text: str, *, shared: bool = False) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+def append_text(path: Path, text: str) -> None:
+    """Adds a text, in UTF-8, to the end of a file, or nothing of it.
+
+    Raises:
+        OSError: It cannot be written, or not whole.
+    """
+    content = text.encode()
+    with path.open("ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        try:
+            if file.write(content) != len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        except OSError:
+            file.truncate(end)
+            raise
+
+
 @contextmanager
 def replace_folder(path: Path, later: Iterable[str] = ()) -> Iterator[Path]:
     """Yields an empty temporary folder to write into; after the block it takes the place of `path`.
@@ -83,9 +101,15 @@ def replace_folder(path: Path, later: Iterable[str] = ()) -> Iterator[Path]:
         partial.rename(path)
         force_to_disk(path.parent)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        delete_if_possible(partial)
         remove_if_empty(new_parents)
-    shutil.rmtree(old, ignore_errors=True)
+    delete_if_possible(old)
+
+
+def delete_if_possible(folder: Path) -> None:
+    """Deletes a folder of ours; what cannot be deleted is left to the next call."""
+    with suppress(OSError):
+        delete_folder(folder)
 
 
 def record_file(folder: Path, name: str) -> None:

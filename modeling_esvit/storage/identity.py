@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import stat
+import unicodedata
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -95,8 +96,14 @@ class Identity:
 
 def list_changed_files(before: Identity, now: Identity) -> list[str]:
     """Returns a phrase for each file that is missing, new, or has another size or version."""
-    changes = [f"{name} is missing" for name in before.files if name not in now.files]
-    changes += [f"{name} is new" for name in now.files if name not in before.files]
+    missing = [name for name in before.files if name not in now.files]
+    added = [name for name in now.files if name not in before.files]
+    # A Mac may write an accent as a character of its own. Names in another order give another order of the images.
+    composed = {compose(name): name for name in added}
+    renamed = {name: composed[compose(name)] for name in missing if compose(name) in composed}
+    changes = [f"{name} is written in other code points, as after a copy by a Mac" for name in renamed]
+    changes += [f"{name} is missing" for name in missing if name not in renamed]
+    changes += [f"{name} is new" for name in added if name not in renamed.values()]
     for name, old in before.files.items():
         new = now.files.get(name, old)
         if new.size != old.size:
@@ -104,6 +111,11 @@ def list_changed_files(before: Identity, now: Identity) -> list[str]:
         elif new.version != old.version:
             changes.append(f"{name} was version {old.version} and is {new.version}")
     return changes
+
+
+def compose(name: str) -> str:
+    """Returns a name with each accent and its letter in one character."""
+    return unicodedata.normalize("NFC", name)
 
 
 def list_changed_samples(before: Identity, now: Identity) -> list[str]:

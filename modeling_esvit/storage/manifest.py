@@ -123,4 +123,18 @@ def remove_folder(folder: Path) -> None:
     """
     check_own(folder)
     if folder.exists():
-        shutil.rmtree(folder)
+        delete_folder(folder)
+
+
+def delete_folder(folder: Path) -> None:
+    """Deletes a folder of ours, and its record last, so that what a kill or an error leaves is still known as ours.
+
+    Raises:
+        OSError: Something in it cannot be deleted.
+    """
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != MANIFEST:
+            path.unlink()
+    shutil.rmtree(folder)

@@ -19,5 +19,19 @@ def parse_name(text: str) -> str:
 
 
 def parse_path(text: str) -> Path:
-    """Returns the path that a user typed; see `parse_name`."""
-    return Path(parse_name(text))
+    """Returns the path that a user typed; see `parse_name`.
+
+    Raises:
+        ArgumentTypeError: it is empty, or a URL.
+    """
+    name = parse_name(text)
+    if problem := describe_url(name):
+        raise ArgumentTypeError(problem)
+    return Path(name)
+
+
+def describe_url(path: str) -> str | None:
+    """Says what is wrong with a URL in place of a path, which would make a folder called `s3:` here; None of others."""
+    if "://" not in path:
+        return None
+    return f"{path!r} is a URL, and only folders and files of this machine can be used here; copy from or to a store"

@@ -69,8 +69,16 @@ STATIC["backend"] = "aot_eager"  # traces as the compiler does, and takes second
 run = Pretraining(parse_options(sys.argv[1:]))
 group = distributed_c10d._get_default_group()
 timeout = group._get_backend(run.accelerator.device).options._timeout.total_seconds()
+found, end = {"timeout": timeout}, run.session.end_training
+
+
+def note() -> None:
+    found.update(run.wrapped._get_ddp_logging_data())
+    end()
+
+
+run.session.end_training = note
 run.run()
-found = {**run.wrapped._get_ddp_logging_data(), "timeout": timeout}
 if run.accelerator.is_main_process:
     print(json.dumps(found, default=str))
 """

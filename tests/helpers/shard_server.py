@@ -6,7 +6,9 @@ import base64
 import io
 import re
 import socket
+import ssl
 import struct
+import sys
 import tarfile
 import time
 from collections import Counter
@@ -74,13 +76,23 @@ class FileServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, folder: Path) -> None:
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing of clients that do not trust the certificate."""
+        if not isinstance(sys.exc_info()[1], ssl.SSLError):
+            super().handle_error(request, client_address)
+
+    def __init__(self, folder: Path, certificate: tuple[Path, Path] | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.scheme = "http" if certificate is None else "https"
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            self.socket = context.wrap_socket(self.socket, server_side=True)
         self.folder, self.faults, self.sent, self.tags = folder, list[str](), Counter[str](), True
         self.secret, self.manners, self.requests = ("", ""), set[str](), list[str]()
 
     def url(self, name: str) -> str:
-        return f"http://127.0.0.1:{self.server_port}/{name}"
+        return f"{self.scheme}://127.0.0.1:{self.server_port}/{name}"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -164,8 +176,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serve(folder: Path) -> Iterator[FileServer]:
-    server = FileServer(folder)
+def serve(folder: Path, certificate: tuple[Path, Path] | None = None) -> Iterator[FileServer]:
+    """Serves a folder, by https:// with the files of a certificate and its key."""
+    server = FileServer(folder, certificate)
     Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()

@@ -32,6 +32,8 @@ from tests.hub.protocol import (
 STRINGS = ("library_name", "pipeline_tag", "license")
 LICENSES = ("apache-2.0", "mit", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "other", "unknown")
 
+NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")  # of a repository; also of the oldest, which have no namespace
+
 
 class WritableHub(Hub):
     """Answers as a `Hub` that can be written to."""
@@ -214,10 +216,13 @@ def card_problems(content: str) -> tuple[list[str], list[str]]:
     errors = [f'"{name}" must be a string' for name in STRINGS if not isinstance(data.get(name, ""), str)]
     if data.get("license") not in LICENSES:
         errors.append(f'"license" must be one of {LICENSES}')
+    if data.get("license") == "other" and not data.get("license_name"):
+        errors.append('"license_name" is required for license "other"')
     for name in ("datasets", "base_model"):
         names = data.get(name, [])
         names = [names] if isinstance(names, str) else names
-        errors += [f'"{name}[{index}]" {entry!r} is no name' for index, entry in enumerate(names) if " " in str(entry)]
+        wrong = [(index, entry) for index, entry in enumerate(names) if not NAME.fullmatch(str(entry))]
+        errors += [f'"{name}[{index}]" with value {entry!r} is not valid' for index, entry in wrong]
     for model in data.get("model-index", []):
         errors += [] if isinstance(model.get("name"), str) else ['"model-index[0].name" is required']
         errors += [problem for result in model["results"] for problem in result_problems(result)]

@@ -9,7 +9,9 @@ import math
 
 import pytest
 import torch
+from accelerate import infer_auto_device_map
 from transformers import AutoModelForPreTraining
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from modeling_esvit import (
     EsViTBackbone,
@@ -20,6 +22,7 @@ from modeling_esvit import (
     EsViTModel,
 )
 from modeling_esvit.windows import index_relative_positions
+from tests.helpers.tiny_models import CVT, VIL, VIT
 
 
 def small_config(**fields):
@@ -262,6 +265,8 @@ def test_dtype_is_kept(tmp_path, batch, dtype):
     assert {parameter.dtype for parameter in model.parameters()} == {dtype}
     with torch.no_grad():
         output = model(batch.to(dtype))
+        # open_clip issues 916 and 1021, accelerate issue 757: image processors give float32
+        assert torch.equal(model(batch).view_embeddings, output.view_embeddings)
     assert output.region_features.dtype == dtype and output.view_embeddings.dtype == torch.float32
     assert output.view_embeddings.isfinite().all()
     assert EsViTForPreTraining.from_pretrained(tmp_path, dtype=torch.float32).dtype == torch.float32
@@ -349,3 +354,17 @@ def test_parts_on_disk_give_the_same(tmp_path, batch):
         output, expected = loaded([batch[..., :44]]), model([batch[..., :44]])
     torch.testing.assert_close(output.view_embeddings, expected.view_embeddings)
     torch.testing.assert_close(output.region_prototypes, expected.region_prototypes)
+
+
+@pytest.mark.parametrize("fields", [{}, VIT, VIL, CVT], ids=["swin", "vit", "vil", "cvt"])
+def test_no_block_is_split_between_devices(fields):
+    """transformers issues 29786 and 31400: where `device_map="auto"` cuts a block, its two branches cannot be added."""
+    model = EsViTModel(EsViTConfig(**fields) if fields else small_config())
+    total = sum(parameter.nbytes for parameter in model.parameters())
+    blocks = [name for name, module in model.named_modules() if isinstance(module, GradientCheckpointingLayer)]
+    cuts = set()
+    for share in range(1, 100):
+        memory = {0: total * share // 50, 1: 2 * total}
+        places = infer_auto_device_map(model, memory, no_split_module_classes=list(model._no_split_modules))
+        cuts |= {block for block in blocks for name in places if name.startswith(f"{block}.")}
+    assert len(blocks) > 1 and cuts == set()

@@ -162,6 +162,37 @@ def test_a_folder_that_is_deleted_under_a_push_is_not_sent_in_parts(hub, model, 
     assert not files(hub, "ada/tiny").keys() & {"model.safetensors", "config.json"}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "path, method, status, xet, said",
+    [
+        ("/upload/*", "PUT", 503, "1", "cannot be reached, or cannot answer now (HfHubHTTPError: Server error '503"),
+        ("*/objects/batch", "POST", 429, "1", "is asked too often by this account (429): try again in 1 s."),
+        ("*/xet-write-token/*", "GET", 401, "0", "The store of the Hub's large files did not take them ("),
+        ("*/xet-write-token/*", "GET", 503, "0", "The store of the Hub's large files did not take them ("),
+    ],
+)
+def test_a_store_that_fails_is_said_in_a_line_and_the_same_command_goes_on(
+    hub, model, tmp_path, path, method, status, xet, said
+):
+    """huggingface_hub issue 3071, datasets issues 7760 and 6257, xet-core issue 404."""
+    fault = Fault(path, status=status, retry_after=1 if status == 429 else 0, times=None, method=method)
+    hub.inject(fault)
+    line = [sys.executable, str(ROOT / "training" / "publish.py"), str(model), "--repo_id", "ada/tiny", "--no_check"]
+    environment = hub.environment(tmp_path, ADA, OMP_NUM_THREADS="1", HF_HUB_DISABLE_XET=xet)
+    done = subprocess.run(
+        [*line, "--folder", "out"], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert fault.hits and done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    [error] = [each for each in done.stderr.splitlines() if each.startswith("error: ")]
+    assert said in error and "The folder out is whole; to try again: " in done.stderr
+    hub.faults.clear()
+    again = command(hub, tmp_path, model, "--repo_id", "ada/tiny", "--folder", "out", "--no_check")
+    assert again.returncode == 0 and "Pushed: " in again.stdout, again.stderr
+    sent = {name: (tmp_path / "out" / name).read_bytes() for name in list_names(tmp_path / "out")}
+    assert {name: file.content for name, file in files(hub, "ada/tiny").items()} == sent
+
+
 # -- many commands in one process --------------------------------------------------------------------------------------
 
 COMMANDS = """
@@ -193,6 +224,7 @@ COMMANDS = """
         "proposal": run("--repo_id bob/open --create_pr"),
         "commit lost": run("--repo_id ada/tiny"),
         "server fails": run("--repo_id ada/tiny"),
+        "rate limit": run("--repo_id ada/tiny"),
         "continued": run("--repo_id ada/tiny"),
         "again": run("--repo_id ada/tiny"),
     }
@@ -205,6 +237,7 @@ REFUSED = {
     "not mine": "may not write to bob/none",
     "not mine, exists": "may not write to bob/open",
     "proposed to none": "There is no bob/none",
+    "rate limit": "is asked too often by this account (429): try again in 2000 s.",
     **dict.fromkeys(("commit lost", "server fails", "offline"), "cannot be reached, or cannot answer now"),
 }
 
@@ -217,6 +250,7 @@ def commands(model, tmp_path_factory):
     with LoopbackHub([others], TOKENS, organizations={"lab": ["ada"]}) as hub:
         hub.inject(Fault("*/ada/tiny/commit/main", cut="drop", after=None, method="POST"))
         hub.inject(Fault("/api/repos/create", status=503, skip=6, method="POST"))
+        hub.inject(Fault("/api/repos/create", status=429, retry_after=2000, skip=6, method="POST"))
         script = COMMANDS.replace("ROOT", str(ROOT)).replace("MODEL", str(model))
         yield hub, client(hub, home, script), home
 
@@ -300,6 +334,44 @@ def test_strangers_load_it_by_name(hub, model, tmp_path, installed):
     for name, tensor in expected.items():
         torch.testing.assert_close(torch.tensor(found[name]), tensor, rtol=1e-5, atol=1e-6)
     assert found["maps"] == [[2, 16, 5, 5]] and torch.tensor(found["pipeline"]).shape == (1, 16)
+
+
+ONLINE = """
+    import torch, transformers
+    images = torch.linspace(-1, 1, 2 * 3 * 40 * 36).view(2, 3, 40, 36)
+    kinds = (transformers.AutoModel, transformers.AutoModelForPreTraining, transformers.AutoBackbone)
+    with torch.no_grad():
+        options = {"trust_remote_code": True, **OPTIONS}
+        model, *others = [kind.from_pretrained(NAME, **options).eval() for kind in kinds[:COUNT]]
+        transformers.AutoImageProcessor.from_pretrained(NAME, **OPTIONS)
+        result = [type(model).__module__.split(".")[0], model(images).pooler_output.tolist()]
+        model.save_pretrained("copy")
+"""
+
+
+def load_by(name: str, count: int = 3, **options: str) -> str:
+    return ONLINE.replace("NAME", repr(name)).replace("OPTIONS", repr(options)).replace("COUNT", str(count))
+
+
+@pytest.mark.slow
+def test_remote_code_loads_offline_and_of_a_pinned_revision(hub, model, tmp_path):
+    """transformers issues 34855 and 22692, sentence-transformers issue 2613."""
+    arguments = (model, "--repo_id", "ada/tiny", "--folder", "out", "--no_check")
+    assert command(hub, tmp_path, *arguments).returncode == 0
+    first = repository(hub, "ada/tiny").branches["main"]
+    expected = client(hub, tmp_path, load_by("ada/tiny"))
+    assert expected[0] == "transformers_modules"
+    repository(hub, "ada/tiny").commit(
+        files(hub, "ada/tiny") | {"modeling_esvit.py": HubFile(b"raise SystemExit", False)}
+    )
+    asked = len(hub.log)
+    offline = {"HF_HUB_OFFLINE": "1"}
+    assert client(hub, tmp_path, load_by("ada/tiny"), **offline) == expected
+    assert client(hub, tmp_path, load_by("ada/tiny", revision=first), **offline) == expected
+    assert client(hub, tmp_path, load_by("copy", count=1), **offline) == expected
+    assert len(hub.log) == asked
+    pinned = load_by("ada/tiny", revision=first, code_revision=first)
+    assert client(hub, tmp_path, pinned) == client(hub, tmp_path, load_by("ada/tiny", revision=first)) == expected
 
 
 @pytest.mark.slow

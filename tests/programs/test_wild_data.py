@@ -7,6 +7,8 @@ What each test stands for was reported by users of other projects; the comments 
 
 import json
 import re
+import shutil
+import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -22,9 +24,13 @@ import training.knn as knn
 import training.linear_features as linear_features
 import training.linear_probe as linear_probe
 import training.transfer as transfer
+from modeling_esvit.images import download
+from modeling_esvit.images.decoding import Record, UnreadableImageError, decode
+from modeling_esvit.images.download import CERTIFICATES
 from tests.helpers.commands import type_arguments
 from tests.helpers.shard_server import picture, serve, write_members
 from tests.helpers.tiny_runs import tiny, write_images, write_model
+from training.data import http_ranges
 from training.data.http_ranges import StatusError
 from training.data.shard_files import ChangedShardError, ShardFile, retry
 from training.options.command import run_command
@@ -371,6 +377,60 @@ def test_a_store_whose_package_is_missing(url, said, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, name, None)
     message = refuse(url, tmp_path / "run", "--dry_run")
     assert said in message and message.count("\n") < 3
+
+
+@pytest.fixture
+def authority(tmp_path) -> tuple[Path, Path]:
+    """Returns the files of a certificate of 127.0.0.1 that signs itself, and of its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl here")
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+    subprocess.run([*command, *names, "-out", certificate, "-keyout", key], check=True, capture_output=True)
+    return certificate, key
+
+
+@pytest.mark.parametrize("variable", CERTIFICATES)
+def test_a_certificate_of_a_company_is_trusted_by_every_reader(variable, authority, tmp_path, monkeypatch):
+    """huggingface_hub issues 1271 and 2222, xberg issue 1146: one library asks for it as the other does not."""
+    (tmp_path / "shards").mkdir()
+    write_members(tmp_path / "shards" / "a.tar", number({"0.jpg": 0, "1.jpg": 1}))
+    (tmp_path / "shards" / "0.png").write_bytes(picture(0))
+    for name in CERTIFICATES:
+        monkeypatch.delenv(name, raising=False)
+    for cached in (download.open_session, http_ranges._open_client):
+        cached.cache_clear()
+    with serve(tmp_path / "shards", authority) as server:
+        message = refuse(server.url("a.tar"), tmp_path / "run")
+        assert "signed by nobody who is trusted here" in message and "SSL_CERT_FILE names the file" in message
+        with pytest.raises(UnreadableImageError, match="CERTIFICATE_VERIFY_FAILED"):
+            decode(Record(server.url("0.png"), None, None))
+        monkeypatch.setenv(variable, str(authority[0]))
+        for cached in (download.open_session, http_ranges._open_client):
+            cached.cache_clear()
+        assert count_images(pretrain(server.url("a.tar"), tmp_path / "run")) == 2
+        assert decode(Record(server.url("0.png"), None, None)).size == (12, 12)
+    for cached in (download.open_session, http_ranges._open_client):
+        cached.cache_clear()
+
+
+def test_brackets_may_be_part_of_a_name(tmp_path):
+    """generalui/s3p issue 53: a name that exists is no pattern, here and in a store."""
+    path = tmp_path / "photographs [2024].tar"
+    content = Path(write_members(path, number({"0.jpg": 0, "1.jpg": 1}))).read_bytes()
+    fsspec.filesystem("memory").pipe(f"/named/{path.name}", content)
+    for index, data in enumerate((path, f"memory://named/{path.name}")):
+        arguments = tiny(tmp_path, tmp_path / f"run{index}", TINY)
+        arguments[1] = str(data)
+        main(arguments)
+        assert count_images(tmp_path / f"run{index}") == 2
+
+
+def test_a_folder_of_a_store_is_named_by_a_pattern(tmp_path):
+    for data in ("s3://bucket/folder/", "https://host/photographs"):
+        message = refuse(data, tmp_path / "run")
+        assert f"{data!r} is no shard" in message and f"'{data.rstrip('/')}/*.tar'" in message
 
 
 def test_what_a_server_may_do(tmp_path):

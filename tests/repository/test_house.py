@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks the rules of the house: who may import whom, and which names a room must not have."""
 
+import ast
 import re
 import sys
 from importlib.metadata import packages_distributions
@@ -115,3 +116,28 @@ def test_no_test_file_imports_another():
 def test_modules_are_found_by_the_longest_name():
     assert find_module("training.data.loader.Batch") == "training.data.loader"
     assert find_module("torch.nn") == ""
+
+
+def reads_text(call: ast.Call) -> bool:
+    """Returns whether a call reads or writes a file as text: by a method of paths, or by `open` with such a mode."""
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    values = [value.value for value in call.args if isinstance(value, ast.Constant)]
+    modes = [value for value in values if isinstance(value, str) and re.fullmatch(r"[rwax][t+]*", value)]
+    if name == "open":
+        return bool(modes) or (isinstance(call.func, ast.Name) and len(call.args) == 1 and not call.keywords)
+    return name in ("read_text", "write_text") and isinstance(call.func, ast.Attribute)
+
+
+def find_texts_without_encoding(source: str) -> list[str]:
+    """Returns the calls that read or write text in whatever encoding the system has."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call) and reads_text(node)]
+    return [ast.unparse(call) for call in calls if "encoding" not in [keyword.arg for keyword in call.keywords]]
+
+
+def test_texts_have_an_encoding_that_every_system_shares():
+    """Windows would write others in an encoding of its own (huggingface_hub pull 2627)."""
+    files = [file for package in ("modeling_esvit", "training", "examples") for file in list_files(package)]
+    found = {file.as_posix(): find_texts_without_encoding((ROOT / file).read_text()) for file in files}
+    assert {file: calls for file, calls in found.items() if calls} == {}
+    source = "path.write_text(x)\nopen(x)\nwrite_text(path, x)\npath.open('rb')\npath.open('a')"
+    assert find_texts_without_encoding(source) == ["path.write_text(x)", "open(x)", "path.open('a')"]

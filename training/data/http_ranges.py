@@ -10,10 +10,12 @@ import functools
 import logging
 import os
 import re
+import ssl
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from modeling_esvit.images.download import find_certificates
 from training.options.url_secrets import redact_urls, reveal_url
 
 
@@ -73,7 +75,9 @@ def _open_client(process: int, seconds: float) -> Any:
     """Returns the connections of a process: after a fork they must not be shared."""
     httpx = get_http()
     limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
-    return httpx.Client(timeout=httpx.Timeout(seconds), follow_redirects=True, limits=limits)
+    file = find_certificates()
+    trusted = True if file is None else ssl.create_default_context(cafile=file)
+    return httpx.Client(timeout=httpx.Timeout(seconds), follow_redirects=True, limits=limits, verify=trusted)
 
 
 def find_http_file(url: str) -> HttpFile:

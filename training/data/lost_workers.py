@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 POLL = 1.0  # seconds between two looks at how long the program waits
 REPORT = 30.0  # seconds without a batch, after which, and then again and again, it is said
 PATIENCE = 1800.0  # seconds without a batch, after which nothing is expected any more
+TOO_MANY_FILES = "Too many open files"  # torch's message begins so
 GRACE = 5  # seconds for the end of a process that was killed
 
 Batch = TypeVar("Batch")
@@ -129,11 +130,16 @@ def report_lost_worker() -> Iterator[None]:
     """Turns torch's error for a worker that has ended by itself, within the block, into one that says what to do.
 
     Raises:
-        LostWorkerError: A worker was killed.
+        LostWorkerError: A worker was killed, or this process may open no more files.
     """
     try:
         yield
     except RuntimeError as error:
+        if str(error).startswith(TOO_MANY_FILES):
+            raise LostWorkerError(
+                "This process may have no more files open, and each batch of a worker is some: raise the limit by "
+                "`ulimit -n 4096` before the same command, which continues, or lower --num_workers."
+            ) from error
         if not str(error).startswith("DataLoader worker (pid"):
             raise
         raise LostWorkerError(

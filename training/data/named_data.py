@@ -15,7 +15,8 @@ def split_data_name(data: str) -> tuple[str, str | None]:
     """Splits DATA or DATA:SPLIT into DATA and SPLIT."""
     name, colon, split = data.rpartition(":")
     is_url = "/" in split and "://" in data  # the colon is that of the scheme, or of a port
-    return (name, split) if colon and not is_url and not os.path.exists(data) else (data, None)
+    is_drive = len(name) == 1 and split.startswith(("/", "\\"))  # C:\photographs\*.parquet
+    return (name, split) if colon and not is_url and not is_drive and not os.path.exists(data) else (data, None)
 
 
 def split_train_and_test(train: str, test: str) -> list[tuple[str, str | None]]:

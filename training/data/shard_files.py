@@ -39,6 +39,7 @@ LONGEST_WAIT = 60.0  # seconds that a server may ask to wait
 HTTP = ("http://", "https://")
 BUCKET = re.compile(r"hf://buckets/(?P<bucket>[^/]+/[^/]+)/(?P<path>.+)")
 REFUSED = (401, 403)
+CERTIFICATE = "CERTIFICATE_VERIFY_FAILED"  # of OpenSSL, in whatever error a library makes of it
 # What stores call the version of a file, the surest first: hashes, numbers of versions, times.
 VERSIONS = ("xet_hash", "ETag", "etag", "md5Hash", "generation", "mtime", "LastModified", "last_modified", "created")
 # The libraries of stores have errors of their own, which are known by the packages that define them.
@@ -214,11 +215,20 @@ def _may_pass(error: BaseException) -> bool:
         return answers[0] in (408, 429) or answers[0] >= 500
     if isinstance(error, (AnswerError, get_http().TooManyRedirects, get_http().UnsupportedProtocol)):
         return False
+    if CERTIFICATE in str(error):
+        return False
     return any(isinstance(each, (*_network_errors(), ShortReadError)) for each in _with_causes(error))
 
 
 def _explain(error: BaseException) -> str:
-    """Returns what to do about a refusal."""
+    """Returns what to do about a refusal, a missing account, or a certificate that nobody here knows."""
+    if CERTIFICATE in str(error):
+        return (
+            " The server's certificate is signed by nobody who is trusted here; behind the proxy of a company, "
+            "SSL_CERT_FILE names the file of certificates to trust."
+        )
+    if type(error).__name__ == "NoCredentialsError":  # of botocore
+        return " Log in as the tools of the store do; FSSPEC_S3_ANON=true reads a public bucket without an account."
     if not any(_status(each) in REFUSED for each in _with_causes(error)):
         return ""
     return (

@@ -230,7 +230,7 @@ def _read_index(path: Path) -> TarIndex:
         ShardError: it is damaged.
     """
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
         samples = [Sample(*sample) for sample in found["samples"]]
         return TarIndex(samples, found["without_image"], found["unused"])
     except (ValueError, KeyError, TypeError) as error:

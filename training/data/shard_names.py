@@ -70,7 +70,8 @@ def find_shards(data: str, revision: str | None = None) -> list[str]:
 
 def _find_files(pattern: str, revision: str | None) -> list[str]:
     if "://" not in pattern:
-        files = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True))
+        path = Path(pattern).expanduser()  # brackets may be part of a name
+        files = [str(path)] if path.is_file() else sorted(glob.glob(str(path), recursive=True))
     else:
         pattern = _pin_commit(pattern, revision) if pattern.startswith("hf://") else pattern
         files = _list_store(pattern) if glob.has_magic(pattern) else [pattern]
@@ -83,7 +84,7 @@ def _list_store(pattern: str) -> list[str]:
     """Returns the URLs of a store that match a glob, sorted."""
     filesystem, path = open_store(pattern)
     filesystem.invalidate_cache()
-    found = retry(pattern, 0, lambda: filesystem.glob(path))
+    found = retry(pattern, 0, lambda: filesystem.glob(path) or [path] * filesystem.isfile(path))
     return [hide_secrets(filesystem.unstrip_protocol(file)) for file in sorted(found)]
 
 

@@ -1,13 +1,16 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Checks that the batches that workers send fit into the memory through which processes share them.
+"""Checks that the batches that workers send fit into the memory through which processes share them, and find their way.
 
-Linux has it in /dev/shm, and a container 64 MB of it unless told otherwise. A worker that finds no room there does not
-fail: its batch is lost, and the run would wait for it for ever.
+Linux has it in /dev/shm, and a container 64 MB of it unless told otherwise. A worker that finds no room there, or no
+name for the socket through which it hands a batch over, does not fail: its batch is lost, and the run would wait for it
+for ever.
 """
 
+import multiprocessing.util
 import os
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +21,8 @@ from training.views.draw import ViewOptions
 PLACE = Path("/dev/shm")
 AHEAD = 2  # batches that each worker makes ahead
 MEGABYTE = 1e6
+LONGEST_SOCKET = 107 if sys.platform == "linux" else 103  # bytes of the path of a socket
+SOCKET = "/listener-12345678"  # as multiprocessing names one in its folder
 
 
 @dataclass(frozen=True)
@@ -85,3 +90,18 @@ def check_shared_memory(memory: SharedMemory) -> None:
         f"{memory.describe()}; the run would hang. Use --num_workers {memory.count_workers(free)}, or give the "
         f"container more: docker run --shm-size={memory.needed // 10**9 + 1}g, or --ipc=host."
     )
+
+
+def check_sockets(workers: int) -> None:
+    """Checks that the path of the folder for temporary files leaves room for the name of a socket.
+
+    Raises:
+        OptionError: it does not.
+    """
+    folder = multiprocessing.util.get_temp_dir() if workers else ""
+    if len(os.fsencode(folder + SOCKET)) > LONGEST_SOCKET:
+        raise OptionError(
+            f"The folder for temporary files, {os.path.dirname(folder)}, has too long a path: workers hand over their "
+            f"batches through sockets below it, whose paths may have {LONGEST_SOCKET} bytes; the run would hang. Set "
+            "TMPDIR to a shorter one, such as /tmp, or use --num_workers 0."
+        )

@@ -353,6 +353,11 @@ def load_rows(
 
 def _load_by_name(data: str, load: Callable[[], Any]) -> Any:
     """Calls `load` for an existing path or the name of a data set, and turns errors of `datasets` into ours."""
+    if "://" in data and not data.endswith(".parquet"):
+        raise DataNotFoundError(
+            f"{data!r} is no shard. Of a server or a store, parquet and tar files are read, a folder of them by a "
+            f"pattern: '{data.rstrip('/')}/*.tar' or '{data.rstrip('/')}/*.parquet'."
+        )
     if not (os.path.exists(os.path.expanduser(data)) or is_hub_name(data) or data.endswith(".parquet")):
         raise DataNotFoundError(
             f"{data!r} does not exist: it is neither a folder of images nor a folder or glob of .parquet or .tar files "
@@ -382,10 +387,10 @@ def _load_saved_split(path: Path, split: str | None) -> Any:
     import datasets
 
     if (path / "dataset_dict.json").is_file():
-        splits = json.loads((path / "dataset_dict.json").read_text())["splits"]
+        splits = json.loads((path / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
         if (split or "train") not in splits:
             raise DataOptionError(f"{str(path)!r} has no split {split or 'train'!r}; it has {splits}.")
         path = path / (split or "train")
-    if not json.loads((path / "state.json").read_text())["_data_files"]:
+    if not json.loads((path / "state.json").read_text(encoding="utf-8"))["_data_files"]:
         raise EmptySourceError(f"the data set {str(path)!r} has no rows.")
     return datasets.load_from_disk(str(path))

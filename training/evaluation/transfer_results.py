@@ -74,7 +74,7 @@ def read_result(path: Path) -> dict[str, Any]:
         TransferTableError: the file is not a result of `transfer.py`.
     """
     try:
-        result = json.loads(path.read_text())
+        result = json.loads(path.read_text(encoding="utf-8"))
         read_scores(result["datasets"])
         return {"model": result["model"], "datasets": result["datasets"]}
     except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:

@@ -79,7 +79,7 @@ def read_table(path: Path) -> dict[str, TransferSet]:
         TransferTableError: the file is not a mapping of names to the fields of `TransferSet`.
         OSError: there is no such file.
     """
-    table = yaml.safe_load(path.read_text())
+    table = yaml.safe_load(path.read_text(encoding="utf-8"))
     if not isinstance(table, dict) or not all(isinstance(values, dict) for values in table.values()):
         raise TransferTableError(f"{path} must map the name of each data set to its fields.")
     return {str(name): make_set(str(name), values) for name, values in table.items()}

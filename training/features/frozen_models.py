@@ -26,7 +26,13 @@ from modeling_esvit.embed.engine import compute_view_features
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.models import fingerprint, load_image_model
 from modeling_esvit.images.precision import name_dtype
-from modeling_esvit.images.transform import Transform, cut_middle, make_evaluation_transform
+from modeling_esvit.images.transform import (
+    Transform,
+    cut_middle,
+    describe_processing,
+    find_size,
+    make_evaluation_transform,
+)
 
 
 TIMM = "timm:"
@@ -154,7 +160,7 @@ def load_frozen(
     settings = {
         "weights": weights,
         "dtype": name_dtype(dtype),
-        "processing": {key: value for key, value in sorted(processing.items()) if not key.startswith("_")},
+        "processing": describe_processing(processing),
         "n_last_blocks": n_last_blocks,
     }
     compute = partial(compute_alone, choose_block_features(model, n_last_blocks))
@@ -235,7 +241,6 @@ def find_training_view(model: FrozenModel) -> tuple[tuple[int, int], tuple[float
     try:
         if "input_size" in processing:  # of timm
             return tuple(processing["input_size"][1:]), processing["mean"], processing["std"]
-        size = processing["crop_size"] if processing.get("do_center_crop") else processing["size"]
-        return (size["height"], size["width"]), processing["image_mean"], processing["image_std"]
+        return find_size(processing), processing["image_mean"], processing["image_std"]
     except (KeyError, TypeError) as error:
         raise FrozenModelError(f"the image processor of {model.name} does not name its size ({error!r}).") from error

@@ -35,7 +35,7 @@ def draw_curves(log: Path, picture: Path, num_prototypes: int, min_rank: float) 
 
     Lines mark ln K, the effective rank below which a run warns of a collapse, and what chance gives.
     """
-    records = [json.loads(line) for line in log.read_text().splitlines()]
+    records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     panels = make_panels(records, math.log(num_prototypes), min_rank)
     figure = Figure(figsize=(4 * len(panels), 3), layout="constrained")
     for axis, panel in zip(figure.subplots(1, len(panels)), panels, strict=True):

@@ -18,6 +18,7 @@ from accelerate.utils import (
     set_seed,
 )
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils._triton import has_triton
 from torch.utils.data import DataLoader
 from transformers import AutoModelForPreTraining
@@ -319,3 +320,10 @@ def build_loader(
         augment=not augments_on_device(options, accelerator.device),
         locator=make_locator(build_config(options), views) if options.task == "view+region" else None,
     )
+
+
+def release_processes(wrapped: nn.Module) -> None:
+    """Lets a student that takes no further step go of the processes that average its gradients."""
+    if isinstance(wrapped, DistributedDataParallel):
+        for name in ("reducer", "logger", "process_group"):
+            delattr(wrapped, name)

@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
-from modeling_esvit.storage.atomic import write_text
+from modeling_esvit.storage.atomic import append_text, write_text
 from training.figures.curves import draw_curves
 from training.monitoring.collapse import MIN_RANK, CollapseWatch, compute_rank_me, spread
 from training.monitoring.compilation import CompilationClock
@@ -96,6 +96,7 @@ class Monitor:
         self.log_every = log_every
         self.images_per_step = images_per_step
         self.path = Path(output_dir) / "log.jsonl"
+        self.unwritten = ""  # lines of the log
         self.drawn = 0.0
         self.last_values: dict[str, float | None] = {}  # the newest value of every name in the log
         if accelerator.is_main_process and self.path.exists():
@@ -117,7 +118,11 @@ class Monitor:
         The scores of that checkpoint lie beside it, and are written again. Lines that a power cut left unreadable are
         dropped and counted.
         """
-        lines = [line for line in self.path.read_text(errors="replace").splitlines(keepends=True) if line[-1] == "\n"]
+        lines = [
+            line
+            for line in self.path.read_text(errors="replace", encoding="utf-8").splitlines(keepends=True)
+            if line[-1] == "\n"
+        ]
         records = [(values, line) for line in lines if (values := parse_record(line)) is not None]
         if len(records) < len(lines):
             self.say(f"Warning: {len(lines) - len(records)} lines of {self.path} could not be read, and are dropped.")
@@ -296,9 +301,18 @@ class Monitor:
         """Writes one line to `log.jsonl`, and the same to the trackers."""
         self.last_values |= {"step": step, **values}
         if self.accelerator.is_main_process:
-            with self.path.open("a") as log:
-                log.write(json.dumps({"step": step, **values}) + "\n")
+            self.unwritten += json.dumps({"step": step, **values}) + "\n"
+            self.write_lines()
         self.accelerator.log({name: value for name, value in values.items() if value is not None}, step=step)
+
+    def write_lines(self) -> None:
+        """Writes the lines that are not in the log yet. A disk that fails once is no reason to stop the run."""
+        try:
+            append_text(self.path, self.unwritten)
+        except OSError as error:
+            self.say(f"Warning: {self.path} is not written ({error}); its lines come with the next one.")
+        else:
+            self.unwritten = ""
 
     def needs_drawing(self) -> bool:
         """Returns whether the picture of the curves is older than `DRAW_EVERY`."""

@@ -97,5 +97,5 @@ def read_run_name(folder: Path) -> str:
     """Returns the run's name, made once of its folder's name and something unique."""
     path = folder / RUN_NAME
     if not path.exists():
-        path.write_text(f"{folder.resolve().name}-{uuid.uuid4().hex[:8]}\n")
-    return path.read_text().strip()
+        path.write_text(f"{folder.resolve().name}-{uuid.uuid4().hex[:8]}\n", encoding="utf-8")
+    return path.read_text(encoding="utf-8").strip()

@@ -18,6 +18,8 @@ import yaml
 from transformers import HfArgumentParser
 
 from modeling_esvit.images.decoding import DecodingOptions
+from modeling_esvit.storage.atomic import write_text
+from modeling_esvit.storage.paths import describe_url
 from training.options.errors import OptionError
 from training.options.recipes import load_recipe, spell
 from training.options.sections import (
@@ -39,6 +41,9 @@ RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
 # Options that may be a path in the home folder, as in `~/photographs`.
 PATHS = ("data", "output_dir", "init_from", "backbone", "cache", "tar_index", "knn_train", "knn_test")
+
+# Options that name folders in which the run writes.
+WRITTEN = ("output_dir", "cache", "tar_index")
 
 # Options that name data, whose URLs may have passwords.
 DATA_OPTIONS = ("data", "knn_train", "knn_test")
@@ -128,7 +133,13 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
 
     def problems(self) -> list[str]:
         """Returns a sentence for each value that is not possible."""
-        found = (self.find_empty(), self.find_out_of_range(), self.find_crop_problems(), self.find_contradictions())
+        found = (
+            self.find_empty(),
+            self.find_urls(),
+            self.find_out_of_range(),
+            self.find_crop_problems(),
+            self.find_contradictions(),
+        )
         return [*itertools.chain.from_iterable(found)]
 
     def find_empty(self) -> Iterator[str]:
@@ -136,6 +147,12 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
         for name, value in asdict(self).items():
             if value == "" or (isinstance(value, list) and "" in value):
                 yield f"{name} is empty: give a value, or leave the option out (is a variable of the shell not set?)."
+
+    def find_urls(self) -> Iterator[str]:
+        """Yields a sentence for each folder to write to that is a URL."""
+        for name in WRITTEN:
+            if (value := getattr(self, name)) and (problem := describe_url(value)):
+                yield f"{name}: {problem}."
 
     def find_out_of_range(self) -> Iterator[str]:
         """Yields a sentence for each value outside its range."""
@@ -326,4 +343,4 @@ def make_options(recipe: str | os.PathLike[str] | None = None, **values: Any) ->
 
 def save_options(options: PretrainOptions, path: Path) -> None:
     """Writes the resolved options as a recipe that reproduces the run."""
-    path.write_text(yaml.safe_dump(asdict(options), sort_keys=False))
+    write_text(path, yaml.safe_dump(asdict(options), sort_keys=False))

@@ -35,7 +35,7 @@ def load_recipe(recipe: str, folder: Path) -> dict[str, Any]:
         hint = " It is a folder; images are `data`." if Path(recipe).is_dir() else ""
         raise OptionError(f"There is no recipe {recipe!r}; give a YAML file or one of: {known}.{hint}")
     try:
-        values = yaml.load(path.read_text(), RecipeLoader) or {}  # noqa: S506  (a safe loader)
+        values = yaml.load(path.read_text(encoding="utf-8"), RecipeLoader) or {}  # noqa: S506  (a safe loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise OptionError(f"The recipe {str(path)!r} is not valid YAML: {error}") from error
     if not isinstance(values, dict):

@@ -20,6 +20,7 @@ from training.publishing.card_template import (
     format_code,
 )
 from training.publishing.folder import CURVES, HEADS, OPTIONS
+from training.publishing.licenses import License
 from training.publishing.source import Source, SourceError
 
 
@@ -71,7 +72,7 @@ def write_card(
     model: Model,
     repo_id: str,
     *,
-    license: str,
+    license: License,
     base_model: str | None,
     metrics: Sequence[Path],
     native: bool,
@@ -103,7 +104,7 @@ def write_card(
     )
     text = card.render() if own is None else read_own_card(own, repo_id)
     check_card(text)
-    (folder / "README.md").write_text(text)
+    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
 def read_own_card(path: Path, repo_id: str) -> str:
@@ -118,7 +119,7 @@ def build_card(
     model: Model,
     repo_id: str,
     *,
-    license: str,
+    license: License,
     base_model: str | None,
     metrics: Sequence[Path],
     native: bool,
@@ -212,7 +213,7 @@ def read_metrics(result: Path, repo_id: str) -> tuple[list[CardValue], str]:
         SourceError: The file is no such result.
     """
     try:
-        content = json.loads(result.read_text())
+        content = json.loads(result.read_text(encoding="utf-8"))
         figures = [CardValue(**figure) for figure in content["figures"]]
         command = content["command"].replace(" MODEL ", f" {repo_id} ")
         if not figures or not all(map(is_valid, figures)):

@@ -12,12 +12,15 @@ from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 
 from modeling_esvit import EsViTConfig
 from modeling_esvit.configuration_esvit import find_published_name
 from modeling_esvit.conversion.original_families import join_numbers
 from modeling_esvit.errors import EsViTError
 from training.evaluation.results import CardValue
+from training.publishing.licenses import License, find_license_problem
 
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "model_cards" / "template.md"
@@ -42,7 +45,7 @@ class Card:
     """
 
     repo_id: str
-    license: str
+    license: License
     figures: list[CardValue] = field(default_factory=list)
     source: str | None = None
     source_url: str | None = None
@@ -55,7 +58,9 @@ class Card:
         return ModelCardData(
             library_name=self.library,
             pipeline_tag="image-feature-extraction",
-            license=self.license,
+            license=self.license.identifier,
+            license_name=self.license.name,
+            license_link=self.license.link,
             datasets=self.datasets or None,
             base_model=self.base_model,
             tags=list(TAGS),
@@ -127,10 +132,11 @@ def describe_architecture(config: EsViTConfig) -> dict[str, Any]:
 
 
 def check_card(text: str) -> None:
-    """Checks what can be known of a card's validity without the Hub.
+    """Checks what can be known of a card's validity without the Hub, which refuses a card after all else was sent.
 
     Raises:
-        CardError: The header is missing, is not YAML, lacks a field, or has a model-index that cannot be parsed.
+        CardError: The header is missing, is not YAML, lacks a field, or has a model-index that cannot be parsed; it
+            has a licence that the Hub does not know, or names a model or data set that has no name on the Hub.
     """
     try:
         data = ModelCard(text).data.to_dict()
@@ -139,3 +145,25 @@ def check_card(text: str) -> None:
     for name in ("license", "pipeline_tag", "tags"):
         if not data.get(name):
             raise CardError(f"The card's metadata has no {name}. A card begins with `---`, YAML, `---`.")
+    if problem := find_license_problem(data):
+        raise CardError(f"The card's metadata cannot be published: {problem}")
+    for field_name in ("base_model", "datasets"):
+        entries = data.get(field_name) or []
+        for name in [entries] if isinstance(entries, str) else entries:
+            check_name(field_name, name)
+
+
+def check_name(field_name: str, name: Any) -> None:
+    """Checks that a card names a model or data set as the Hub does.
+
+    Raises:
+        CardError: It names a folder, or nothing that the Hub can have.
+    """
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise CardError(
+            f"{field_name} {name!r} is no name on the Hub, such as organisation/name: name one, or leave it out."
+        ) from error
+    if Path(name).is_dir():
+        raise CardError(f"{field_name} {name!r} is a folder of this machine: name one on the Hub, or leave it out.")

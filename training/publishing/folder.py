@@ -101,16 +101,16 @@ def write_heads(model: EsViTForPreTraining, folder: Path) -> None:
     size = sum(tensor.nbytes for tensor in [*heads.values(), *backbone.values()])
     files = {**dict.fromkeys(backbone, WEIGHTS), **dict.fromkeys(heads, HEADS)}
     index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(files.items()))}
-    (folder / PRETRAINING_INDEX).write_text(json.dumps(index, indent=2) + "\n")
+    (folder / PRETRAINING_INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
 def write_history(source: Source, folder: Path) -> None:
     """Writes the options of a run, and the curves of its log."""
     if source.options:
-        (folder / OPTIONS).write_text(yaml.safe_dump(source.recipe(), sort_keys=False))
+        (folder / OPTIONS).write_text(yaml.safe_dump(source.recipe(), sort_keys=False), encoding="utf-8")
     if source.records:
         log = folder / "log.jsonl"
-        log.write_text("".join(json.dumps(record) + "\n" for record in source.records))
+        log.write_text("".join(json.dumps(record) + "\n" for record in source.records), encoding="utf-8")
         draw_curves(log, folder / CURVES, source.options["num_prototypes"], MIN_RANK)
         log.unlink()
 

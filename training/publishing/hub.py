@@ -34,6 +34,7 @@ CHECK_SECONDS = 1800
 TOLERANCE = 1e-5  # of the largest output; on one machine the difference is zero
 CODE = tuple(path.name for path in (Path(__file__).parents[2] / "modeling_esvit").glob("*.py"))
 OPTIONAL_FILES = {HEADS, PRETRAINING_INDEX, OPTIONS, CURVES, *CODE}  # some publications have them, others do not
+XET = "hf_xet"  # the client of the store; its own errors are PermissionErrors, though they are none of the disk
 NETWORK_ERRORS = (HfHubHTTPError, httpx.HTTPError, ConnectionError, TimeoutError, json.JSONDecodeError)
 
 
@@ -88,7 +89,7 @@ def push(folder: Path, files: Iterable[str], repository: Repository, message: st
             revision=repository.revision,
             create_pr=repository.create_pr,
         )
-    except (HfHubHTTPError, httpx.HTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
+    except (HfHubHTTPError, httpx.HTTPError, OfflineModeIsEnabled, OSError, RuntimeError, ValueError) as error:
         raise explain(error, repository.repo_id) from error
 
 
@@ -117,6 +118,12 @@ def find_deletions(api: HfApi, repository: Repository, files: Iterable[str]) -> 
 
 def explain(error: Exception, repo_id: str) -> PublishError:
     """Returns an error that says what a failure of the Hub, the network or the disk means to the publisher."""
+    error = find_cause(error)
+    if type(error).__module__ == XET or type(error) is RuntimeError:
+        return PublishError(
+            f"The store of the Hub's large files did not take them ({shorten_message(error)}). What has arrived is not "
+            "sent again. If it fails again, HF_HUB_DISABLE_XET=1 sends them another way."
+        )
     response = error.response if isinstance(error, HfHubHTTPError) else None
     status = None if response is None else response.status_code
     if isinstance(error, RevisionNotFoundError):
@@ -133,13 +140,28 @@ def explain(error: Exception, repo_id: str) -> PublishError:
         )
     if status == 404:
         return PublishError(f"There is no {repo_id} that this token may see: {error}")
-    refused = isinstance(error, HfHubHTTPError) and (status is None or status < 500 and status != 429)
+    if status == 429:
+        wait = "" if response is None else response.headers.get("Retry-After", "")
+        when = f"in {wait} s" if wait.isdigit() else "later"
+        return PublishError(f"{constants.ENDPOINT} is asked too often by this account (429): try again {when}.")
+    refused = isinstance(error, HfHubHTTPError) and (status is None or status < 500)
     if refused or isinstance(error, ValueError) and not isinstance(error, json.JSONDecodeError):
         return PublishError(f"The Hub refused the push to {repo_id}: {error}")
     if not isinstance(error, NETWORK_ERRORS):
         return UnreadableFolderError(f"The files to send to {repo_id} cannot be read here: {error}.")
-    reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
-    return PublishError(f"{constants.ENDPOINT} cannot be reached, or cannot answer now ({reason}).")
+    return PublishError(f"{constants.ENDPOINT} cannot be reached, or cannot answer now ({shorten_message(error)}).")
+
+
+def find_cause(error: Exception) -> Exception:
+    """Returns what stopped the upload of a file: huggingface_hub raises a RuntimeError that only names the file."""
+    while type(error) is RuntimeError and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return error
+
+
+def shorten_message(error: Exception) -> str:
+    """Returns type and first line of an error."""
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 @contextmanager

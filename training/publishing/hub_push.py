@@ -139,7 +139,7 @@ class HubPush(Pusher):
             for file in ("options.yaml", "log.jsonl"):
                 shutil.copy(self.output_dir / file, copy)
             shutil.copytree(checkpoint / "teacher", (copy if name == "final" else state) / "teacher")
-            (copy / "name.json").write_text(json.dumps(name))
+            (copy / "name.json").write_text(json.dumps(name), encoding="utf-8")
 
     def last_pushed(self) -> str | None:
         """Returns the checkpoint that was pushed last to this repository."""
@@ -159,10 +159,10 @@ class HubPush(Pusher):
         current = self.folder / "current"
         remove_folder(current)
         (self.folder / "next").rename(current)
-        self.pushing = json.loads((current / "name.json").read_text())
+        self.pushing = json.loads((current / "name.json").read_text(encoding="utf-8"))
         command = [sys.executable, PUBLISH, current, "--repo_id", self.repo_id, "--no_check"]
         command += ["--folder", self.folder / "published"]
-        with (self.folder / "push.log").open("w") as log:
+        with (self.folder / "push.log").open("w", encoding="utf-8") as log:
             self.process = subprocess.Popen(
                 list(map(str, command)),
                 env={**os.environ, **ENVIRONMENT},
@@ -175,7 +175,7 @@ class HubPush(Pusher):
         os.setpriority(os.PRIO_PROCESS, self.process.pid, niceness)
 
     def report(self, code: int) -> None:
-        lines = (self.folder / "push.log").read_text().splitlines()
+        lines = (self.folder / "push.log").read_text(encoding="utf-8", errors="replace").splitlines()
         if code == 0:
             record = {"repo_id": self.repo_id, "checkpoint": self.pushing}
             write_text(self.folder / "pushed.json", json.dumps(record) + "\n")

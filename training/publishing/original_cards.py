@@ -11,6 +11,7 @@ from modeling_esvit import EsViTConfig
 from training.evaluation.results import CardValue, format_table
 from training.publishing.card import USE
 from training.publishing.card_template import Card, check_card, describe_architecture
+from training.publishing.licenses import License
 
 
 CARDS = Path(__file__).resolve().parents[2] / "model_cards"
@@ -86,7 +87,7 @@ class Published:
 
 
 def read_table() -> list[Published]:
-    return [Published(**row) for row in yaml.safe_load(TABLE.read_text())]
+    return [Published(**row) for row in yaml.safe_load(TABLE.read_text(encoding="utf-8"))]
 
 
 def build_figures(row: Published) -> list[CardValue]:
@@ -140,7 +141,7 @@ def build_card(row: Published) -> Card:
     )
     return Card(
         repo_id,
-        "mit",
+        License("mit"),
         figures=build_figures(row),
         source=AUTHORS,
         source_url=AUTHORS_URL,

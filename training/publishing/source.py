@@ -113,7 +113,7 @@ def read_options(file: Path) -> dict[str, Any]:
         SourceError: The file is damaged.
     """
     try:
-        options = yaml.safe_load(file.read_text())
+        options = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SourceError(f"{file} is damaged ({error}); name the model's folder in the run instead.") from error
     if not isinstance(options, dict):
@@ -123,7 +123,7 @@ def read_options(file: Path) -> dict[str, Any]:
 
 def read_log(log: Path) -> list[dict[str, Any]]:
     """Returns the whole lines of a log; a killed process may have left half of the last."""
-    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    lines = log.read_text(errors="replace", encoding="utf-8").splitlines() if log.is_file() else []
     return [values for line in lines if (values := parse_record(line)) is not None]
 
 

@@ -26,7 +26,7 @@ from modeling_esvit.modeling_esvit import describe_preprocessing
 from training.data.left_out import describe_left_out
 from training.data.named_data import split_train_and_test
 from training.data.shard_stream import ShardStream, StreamOptions
-from training.data.shared_memory import check_shared_memory, describe_free_memory
+from training.data.shared_memory import check_shared_memory, check_sockets, describe_free_memory
 from training.data.sources import ImageSource, is_image_folder, open_source
 from training.data.workers import count_cores, count_workers
 from training.evaluation.class_names import number_classes
@@ -204,13 +204,14 @@ def find_start(examined: Examination) -> None:
 
 
 def check_loader_memory(examined: Examination) -> None:
-    """Checks that the batches of the workers fit into the shared memory.
+    """Checks that the batches of the workers fit into the shared memory, and find their way.
 
     Raises:
         OptionError: They do not.
     """
     if examined.plan is not None:
         check_shared_memory(count_loader_memory(examined.options, examined.accelerator.device))
+        check_sockets(count_workers(examined.options.num_workers))
 
 
 def make_plan_to_continue(examined: Examination) -> None:

@@ -24,7 +24,7 @@ from training.data.unreadable import SkipLog
 from training.data.workers import count_workers
 from training.evaluation.knn import evaluate_knn
 from training.learning.init_from import initialise
-from training.learning.networks import Networks, build_loader
+from training.learning.networks import Networks, build_loader, release_processes
 from training.learning.plan import describe_length
 from training.learning.running_statistics import list_batch_norms
 from training.monitoring.collapse import CollapseWatch
@@ -199,7 +199,7 @@ class Session(AbstractContextManager):
         except InterruptedRunError:
             self.monitor.draw(self.options.num_prototypes)
             self.accelerator.print(f"To go on: {make_resume_command(self.options.output_dir, max_steps=0)}")
-            self.accelerator.end_training()
+            self.end_training()
             raise
         finally:
             gc.unfreeze()
@@ -313,9 +313,18 @@ class Session(AbstractContextManager):
         for line in (skipped.summary(), f"Not read: {left_out}." if left_out else "", *self.describe_next(folder)):
             self.monitor.say(line)
         self.accelerator.wait_for_everyone()
-        self.accelerator.end_training()
+        self.end_training()
         self.hub.finish()  # other processes need not wait for it
         return PretrainResult(folder, self.monitor.path, self.monitor.last_values)
+
+    def end_training(self) -> None:
+        """Ends the trackers, and the exchange between processes.
+
+        Its threads end with the last reference to it. They must not live until the interpreter ends: one that then lets
+        go of a tensor of Python aborts the process.
+        """
+        release_processes(self.networks.wrapped)
+        self.accelerator.end_training()
 
     def describe_next(self, folder: Path) -> Iterator[str]:
         """Says where the model is, how to publish it, and how to go on if the end is not reached."""

@@ -19,6 +19,8 @@ states of random generators. No pickle is trusted: weights are safetensors, stat
 import io
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from pickle import UnpicklingError
@@ -127,7 +129,7 @@ class Checkpoints:
             save_tensors(training, state / "training.pt")
             for rank, generator in enumerate(generators):
                 save_tensors(generator, state / f"rng-{rank}.pt")
-            (folder / PROGRESS).write_text(json.dumps(asdict(progress), indent=2) + "\n")
+            (folder / PROGRESS).write_text(json.dumps(asdict(progress), indent=2) + "\n", encoding="utf-8")
         with report_write_errors(self.root):
             replace_link(self.root / "last", final)
             force_to_disk(self.root.parent)  # the first checkpoint made the folder `checkpoints` there
@@ -141,20 +143,18 @@ class Checkpoints:
         """Deletes all but the newest checkpoints and the best.
 
         Each loses its final name first, so that no kill leaves half a checkpoint under that name. One to which
-        somebody has added files stays.
+        somebody has added files stays, and so does what cannot be removed, as while a program on another machine has a
+        file of it open. The next checkpoint tries again.
         """
         best = (self.root / "best").resolve()
         for folder in self._list_complete()[: -self.keep]:
-            if folder.resolve() == best:
-                continue
-            try:
-                check_own(folder)
-            except ForeignFilesError as error:
-                logger.warning("An old checkpoint is kept: %s", error)
-            else:
-                folder.rename(folder.with_name(folder.name + PARTIAL))
+            if folder.resolve() != best:
+                with keep_at_error():
+                    check_own(folder)
+                    folder.rename(folder.with_name(folder.name + PARTIAL))
         for folder in self.root.glob(f"step-*{PARTIAL}"):
-            remove_folder(folder)
+            with keep_at_error():
+                remove_folder(folder)
 
     def scores(self, folder: Path) -> dict[str, float] | None:
         """Returns the scores of a checkpoint's teacher, the one that decides `best` first; None before evaluation."""
@@ -275,6 +275,15 @@ class Checkpoints:
             set_rng_state(rng)
 
 
+@contextmanager
+def keep_at_error() -> Iterator[None]:
+    """Warns of an old checkpoint that the block cannot remove: that is no reason to end the run."""
+    try:
+        yield
+    except (ForeignFilesError, OSError) as error:
+        logger.warning("An old checkpoint is kept: %s", error)
+
+
 def read_scores(folder: Path) -> dict[str, float] | None:
     """Returns the scores of a checkpoint's teacher; None if there are none, or others than were written."""
     return None if find_damage(folder, [EVALUATION]) else read_json(folder / EVALUATION)
@@ -297,7 +306,7 @@ def read_progress(folder: Path) -> Progress:
         ResumeError: The checkpoint is damaged.
     """
     try:
-        values = json.loads((folder / PROGRESS).read_text())
+        values = json.loads((folder / PROGRESS).read_text(encoding="utf-8"))
         # A checkpoint of an earlier version does not say its lanes: each process had its own.
         own = (values["world_size"], *(values["options"][name] for name in SHARES_OF_A_STEP))
         values["lanes"] = Lanes(**values["lanes"]) if "lanes" in values else Lanes(*own)

@@ -14,6 +14,7 @@ from modeling_esvit.storage.identity import Identity
 from training.data.identity import identify_source
 from training.data.sources import ImageSource
 from training.state.checkpoints import ResumeError
+from training.state.files import report_write_errors
 
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class DataRecord:
 
     def _read(self) -> tuple[str | None, Identity]:
         try:
-            content = json.loads(self._path.read_text())
+            content = json.loads(self._path.read_text(encoding="utf-8"))
             return content["data"], Identity.from_json(content["identity"])
         except (ValueError, TypeError, KeyError) as error:
             raise ResumeError(
@@ -62,6 +63,11 @@ class DataRecord:
             logger.warning("Taken for the same data, but modified at other times than before: %s.", times)
 
     def write(self, data: str | None, source: ImageSource) -> None:
-        """Writes the record of a run that begins, or continues, with this data."""
+        """Writes the record of a run that begins, or continues, with this data.
+
+        Raises:
+            UnwritableCheckpointError: It cannot be written.
+        """
         content = {"data": data, "identity": identify_source(source).to_json()}
-        write_text(self._path, json.dumps(content, indent=1) + "\n")
+        with report_write_errors(self._path.parent):
+            write_text(self._path, json.dumps(content, indent=1) + "\n")

@@ -2,14 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes into the folder of a run, from the main process alone.
 
-A failure to write shows in one place. It is broadcast, and all processes raise it together, so that none waits for one
-that is gone.
+A failure to write shows in one place. One that may pass, as of a disk in a network, is tried again a few times. Any
+other is broadcast, and all processes raise it together, so that none waits for one that is gone.
 """
 
 import errno
 import json
 import logging
 import os
+import re
 import socket
 import time
 import uuid
@@ -32,6 +33,17 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 PROBE = ".probe-"
+# What a disk in a network, or one that is busy, may say once and not again.
+PASSING = {
+    number
+    for name in (
+        *("EIO", "EAGAIN", "EINTR", "EBUSY", "ESTALE", "ETIMEDOUT", "EREMOTEIO", "ENETDOWN", "ENETUNREACH"),
+        *("EHOSTDOWN", "EHOSTUNREACH", "ECONNRESET", "ENOTCONN"),
+    )
+    if (number := getattr(errno, name, None)) is not None
+}
+WAITS = (1, 3, 9)  # seconds before each further attempt
+SYSTEM_ERROR = re.compile(r"\(os error ([0-9]+)\)")  # in the message of an error of safetensors
 VISIBLE_WITHIN = 60.0  # seconds for which a network file system may still say that a new file is not there
 
 
@@ -66,7 +78,7 @@ class FolderLock:
         """
         import fcntl  # which Windows lacks: see `training.options.system`
 
-        self.file = self.path.open("a+")
+        self.file = self.path.open("a+", encoding="utf-8")
         try:
             fcntl.lockf(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -77,10 +89,10 @@ class FolderLock:
                     error.strerror,
                 )
                 return
-            owner = self.path.read_text().strip() or "which has not written its name yet"
+            other = self.path.read_text(encoding="utf-8").strip() or "which has not written its name yet"
             raise FolderInUseError(
-                f"Another run, {owner}, writes into {self.path.parent}. Wait for its end, stop "
-                "it, or give another --output_dir."
+                f"Another run, {other}, writes into {self.path.parent}. Wait for its end, stop it, or give another "
+                "--output_dir."
             ) from error
         self.file.truncate(0)
         self.file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -101,13 +113,39 @@ def on_main(accelerator: Accelerator, action: Callable[[], Result]) -> Result:
     outcome: list[Any] = [None, None]
     if accelerator.is_main_process:
         try:
-            outcome[0] = action()
+            outcome[0] = repeat_writing(action)
         except RunFolderError as error:
             outcome[1] = error
     result, failure = broadcast_object_list(outcome)
     if failure is not None:
         raise failure
     return result
+
+
+def repeat_writing(action: Callable[[], Result]) -> Result:
+    """Calls `action`, and again after each of WAITS while it fails to write for a reason that may pass.
+
+    Raises:
+        UnwritableCheckpointError: It failed for another reason, or too often.
+    """
+    for seconds in WAITS:
+        try:
+            return action()
+        except UnwritableCheckpointError as error:
+            if not may_pass(error):
+                raise
+            logger.warning("A write has failed (%s), and is tried again in %d s.", error.__cause__, seconds)
+        time.sleep(seconds)
+    return action()
+
+
+def may_pass(error: UnwritableCheckpointError) -> bool:
+    """Returns whether what the system said is one of PASSING."""
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.errno is not None:
+        return cause.errno in PASSING
+    number = SYSTEM_ERROR.search(str(cause))
+    return number is not None and int(number[1]) in PASSING
 
 
 @contextmanager
@@ -150,7 +188,7 @@ def save_model_folder(model: EsViTForPreTraining, path: Path) -> None:
 
 def read_json(path: Path) -> Any:
     """Returns the content of a JSON file, or None if there is no such file."""
-    return json.loads(path.read_text()) if path.exists() else None
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def check_shared(accelerator: Accelerator, folder: Path) -> None:
@@ -181,7 +219,7 @@ def make_probe(folder: Path) -> Path:
         for leftover in folder.glob(f"{PROBE}*"):
             leftover.unlink()
         probe = folder / f"{PROBE}{uuid.uuid4().hex}"
-        probe.write_text("Can all processes of the run see this?\n")
+        probe.write_text("Can all processes of the run see this?\n", encoding="utf-8")
     return probe
 
 

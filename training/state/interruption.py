@@ -72,11 +72,12 @@ class Interruption:
         return self
 
     def __exit__(self, error: type[BaseException] | None, *_) -> None:
-        if error is InterruptedRunError:
-            return  # a launcher, told by the first process that leaves, signals the others: they end with the same code
-        restore_handlers(self.previous)
+        if error is not InterruptedRunError:
+            restore_handlers(self.previous)
+        # Else a launcher, told by the first process that leaves, signals the others: they end with the same code.
         if error is None and self.sent is not None:
             self.sent[1].wait()
+        self.sent = self.group = None  # see `Session.end_training`
 
     def stop(self, step: int) -> None:
         """Stops the run if a signal came. All processes call this at the same points of a long task after `step`.
@@ -100,6 +101,9 @@ class Interruption:
             numbers, work = self.sent
             work.wait()
             agreed = int(numbers)
+        if agreed:
+            self.sent = None
+            return agreed
         numbers = torch.tensor(self.received)
         work = torch.distributed.all_reduce(numbers, torch.distributed.ReduceOp.MAX, group=self.group, async_op=True)
         self.sent = (numbers, work)

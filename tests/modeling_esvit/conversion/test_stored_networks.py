@@ -47,6 +47,11 @@ LAYOUTS = {
     "DeepSpeed in Lightning": lambda net: {"module": prefix(net, "_forward_module.model."), **OTHERS},
     "MoCo": lambda net: {"state_dict": prefix(net, "module.encoder_q.") | {"module.queue": torch.ones(4)}},
     "EMA": lambda net: {"model_ema": prefix(net, "module."), **OTHERS},
+    # LSKNet issue 48
+    "averages beside the tensors": lambda net: {
+        "state_dict": prefix(net, "backbone.")
+        | {"ema_backbone_" + name.replace(".", "_"): each for name, each in net.items()}
+    },
     "nested": lambda net: {"checkpoint": {"networks": {"teacher": prefix(net, "module._orig_mod.backbone.")}}},
     "heads beside the backbone": lambda net: {
         "state_dict": {

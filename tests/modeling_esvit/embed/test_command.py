@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs `modeling_esvit.embed` as a command: every format, stops and kills, and what users get wrong."""
 
+import json
 import os
 import shutil
 import time
@@ -141,6 +142,21 @@ def test_another_data_set_of_the_same_name_is_refused(folder, images, tmp_path, 
     dataset.select([1, 0, *range(2, len(dataset))]).save_to_disk(tmp_path / "set")
     with pytest.raises(SystemExit, match=r"set\[0\] has another content; .*set\[1\] has another content"):
         main(command)
+
+
+def test_another_processing_of_the_images_is_refused(folder, images, tmp_path, monkeypatch):
+    """tensorflow/tfx issue 2247: features made with two crops would be one file."""
+    model, output = shutil.copytree(folder, tmp_path / "model"), tmp_path / "features.npz"
+    command = [str(model), str(images), "--output", str(output), "--part_size", "3"]
+    stop_after(2, monkeypatch, command)
+    settings = json.loads((model / "preprocessor_config.json").read_text())
+    (model / "preprocessor_config.json").write_text(json.dumps(settings | {"image_mean": [0.5, 0.5, 0.5]}))
+    with pytest.raises(
+        SystemExit, match="another call: processing was .*'image_mean': .0.485.* and is .*0.5, 0.5, 0.5"
+    ):
+        main(command)
+    main([*command, "--overwrite"])
+    assert len(load_features(output).names) == 11
 
 
 def test_what_is_not_ours_stays_in_the_folder_of_parts(folder, images, tmp_path):

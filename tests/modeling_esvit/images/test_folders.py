@@ -4,7 +4,9 @@
 
 import glob
 import os
+import runpy
 
+from modeling_esvit.images import folders
 from modeling_esvit.images.folders import LeftOut, expand_pattern, find_in_folder, find_matching, has_images
 
 
@@ -61,3 +63,11 @@ def test_a_folder_without_images(tmp_path):
 def test_many_kinds_are_summed_up():
     left_out = LeftOut({f".x{number}": 20 - number for number in range(12)})
     assert left_out.describe().endswith("; 42 of 4 more kinds") and left_out.describe().startswith("20 .x0; 19 .x1; ")
+
+
+def test_windows_separates_the_parts_of_a_pattern_in_two_ways(monkeypatch):
+    monkeypatch.setattr(os, "sep", "\\")
+    found = runpy.run_path(folders.__file__)["ANY_DEPTH"]
+    patterns = ("C:\\a\\**\\*.jpg", "C:/a/**/*.jpg", "**\\*.jpg", "C:\\a\\**", "C:\\a**\\b.jpg")
+    split = [["C:\\a", "*.jpg"], ["C:/a", "*.jpg"], ["", "*.jpg"], ["C:\\a", ""], ["C:\\a**\\b.jpg"]]
+    assert [found.split(pattern, maxsplit=1) for pattern in patterns] == split

@@ -2,10 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks that files, folders and links are replaced whole or not at all."""
 
+import resource
+import shutil
+
 import pytest
 
-from modeling_esvit.storage.atomic import replace_file, replace_folder, replace_link, write_text
-from modeling_esvit.storage.manifest import MANIFEST, mark_unfinished
+from modeling_esvit.storage.atomic import append_text, replace_file, replace_folder, replace_link, write_text
+from modeling_esvit.storage.manifest import MANIFEST, mark_unfinished, remove_folder
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -49,3 +52,34 @@ def test_a_link_is_relative(tmp_path):
         (tmp_path / name).mkdir()
         replace_link(tmp_path / "last", tmp_path / name)
     assert (tmp_path / "last").readlink().as_posix() == "step-2"
+
+
+def test_a_text_is_added_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "log.jsonl"
+    for line in ("one\n", "zwölf\n"):
+        append_text(path, line)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 3, limits[1]))
+    try:
+        with pytest.raises(OSError, match="No space left on device|File too large"):
+            append_text(path, "three\n")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_text(encoding="utf-8") == "one\nzwölf\n"
+
+
+def test_what_breaks_off_a_removal_leaves_the_record(tmp_path, monkeypatch):
+    """A kill, or a file that is open elsewhere: the next call knows that the rest is ours."""
+    with replace_folder(tmp_path / "folder") as folder:
+        (folder / "student").mkdir()
+        (folder / "student" / "weights").touch()
+
+    def remove_in_part(path) -> None:
+        (path / MANIFEST).unlink(missing_ok=True)  # which may come first in the order of the disk
+        raise OSError("busy")
+
+    with monkeypatch.context() as broken, pytest.raises(OSError, match="busy"):
+        broken.setattr(shutil, "rmtree", remove_in_part)
+        remove_folder(tmp_path / "folder")
+    remove_folder(tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()

@@ -72,6 +72,17 @@ def test_a_change_is_named(folder, change):
     assert found is not None and re.fullmatch(message, found)
 
 
+def test_a_copy_by_a_mac_is_named(folder):
+    """gocryptfs pull 992, PFERD pull 141: names that look the same are missing and new."""
+    composed, decomposed = "caf\N{LATIN SMALL LETTER E WITH ACUTE}.bmp", "cafe\N{COMBINING ACUTE ACCENT}.bmp"
+    for name in (composed, decomposed):
+        (folder / name).write_bytes(b"x")
+    before, now = identify_files([*NAMES, composed], folder), identify_files([*NAMES, decomposed], folder)
+    assert before.describe_change(now) == f"{composed} is written in other code points, as after a copy by a Mac"
+    both = identify_files([*NAMES, decomposed, composed], folder)
+    assert before.describe_change(both) == f"{decomposed} is new"
+
+
 def test_only_the_first_changes_are_named(folder):
     before = identify_files(NAMES, folder)
     assert (

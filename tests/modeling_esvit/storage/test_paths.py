@@ -11,7 +11,9 @@ import pytest
 from modeling_esvit.embed.inputs import NoImagesError, find_images
 from modeling_esvit.storage.paths import parse_name, parse_path
 from tests.helpers.commands import type_arguments
+from tests.helpers.paths import ROOT
 from training.data.sources import DataOptionError, open_source
+from training.pretrain import main
 
 
 def test_the_home_folder_is_put_in(monkeypatch):
@@ -21,6 +23,23 @@ def test_the_home_folder_is_put_in(monkeypatch):
         and parse_name("~/photographs:test") == "/home/ada/photographs:test"
     )
     assert parse_name("org/name") == "org/name" and parse_name("https://host/~ada/x.jpg") == "https://host/~ada/x.jpg"
+
+
+@pytest.mark.parametrize("url", ["s3://bucket/run", "hf://buckets/ada/runs", "file:///home/ada/run"])
+def test_urls_are_no_paths(url, tmp_path, monkeypatch):
+    """nextflow issue 1185: a folder called `s3:` is made instead, and nobody looks there."""
+    monkeypatch.chdir(tmp_path)
+    said = "is a URL, and only folders and files of this machine can be used here"
+    with pytest.raises(argparse.ArgumentTypeError, match=said):
+        parse_path(url)
+    for command in (f"training/knn.py m --train t --test t --output {url}", f"training/publish.py {url} --repo_id a/b"):
+        type_arguments(monkeypatch, *command.split())
+        with pytest.raises(SystemExit):
+            runpy.run_path(str(ROOT / command.split()[0]), run_name="__main__")
+    for option in ("output_dir", "cache", "tar_index"):
+        with pytest.raises(SystemExit, match=f"error: {option}: '{url}' {said}"):
+            main(["--data", str(tmp_path), f"--{option}", url])
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("empty", ["", " "])

@@ -14,6 +14,13 @@ def test_other_errors_pass():
         assert raised.value is error and not isinstance(raised.value, LostWorkerError)
 
 
+def test_too_many_open_files_are_no_traceback():
+    """pytorch issues 973 and 41465, MONAI issue 701."""
+    with pytest.raises(LostWorkerError, match="`ulimit -n 4096` before the same command.*lower --num_workers"):
+        with report_lost_worker():
+            raise RuntimeError("Too many open files. Communication with the workers is no longer possible. Please")
+
+
 def test_other_errors_of_a_loader_are_not_waited_for():
     def fail():
         yield 1

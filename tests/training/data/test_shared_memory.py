@@ -2,17 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Too little shared memory is said with numbers, also by the command in a container with 64 MB of it."""
 
+import multiprocessing.util
 import os
 import subprocess
 import sys
 
 import pytest
 
-from tests.helpers.commands import make_environment
+from tests.helpers.commands import make_environment, run_program
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_runs import tiny, write_images
 from training.data import shared_memory
-from training.data.shared_memory import check_shared_memory, count_shared_memory
+from training.data.shared_memory import check_shared_memory, check_sockets, count_shared_memory
 from training.options.errors import OptionError
 from training.views.draw import ViewOptions
 
@@ -40,6 +41,25 @@ def test_too_little_is_refused_with_the_option(monkeypatch):
     monkeypatch.setattr(shared_memory, "find_free_memory", lambda: 5 * BATCH)
     with pytest.raises(OptionError, match=r"has 0 MB free, .* x \(2 for each of 3 workers .*Use --num_workers 2, or"):
         check_shared_memory(memory)
+
+
+def test_a_long_path_of_temporary_files_is_said(monkeypatch, tmp_path):
+    """RiboDetector issue 57, cromwell issue 3647, deep-person-reid issue 499: the run waited for ever."""
+    monkeypatch.setattr(multiprocessing.util, "get_temp_dir", lambda: f"/scratch/{'x' * 90}/pymp-12345678")
+    check_sockets(0)
+    with pytest.raises(OptionError, match=r"/scratch/x{90}, has too long a path.*Set TMPDIR to .*--num_workers 0"):
+        check_sockets(1)
+    monkeypatch.setattr(multiprocessing.util, "get_temp_dir", lambda: "/tmp/pymp-12345678")
+    check_sockets(1)
+
+
+@pytest.mark.slow
+def test_a_long_path_is_said_by_the_command(tmp_path, monkeypatch):
+    (tmp_path / ("x" * 100)).mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / ("x" * 100)))
+    arguments = tiny(write_images(tmp_path / "images"), tmp_path / "run", "--num_workers 1 --dry_run")
+    done = run_program(["python", "training/pretrain.py", *arguments], code=1)
+    assert "has too long a path" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.skipif(sys.platform != "linux" or os.getuid() != 0, reason="only root mounts a file system of its own")

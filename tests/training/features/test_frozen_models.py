@@ -19,12 +19,13 @@ SIZE = {"height": 8, "width": 6}
     [
         {"do_center_crop": True, "crop_size": SIZE, "size": {"shortest_edge": 9}, **STATISTICS},
         {"do_center_crop": False, "crop_size": None, "size": SIZE, **STATISTICS},
+        {"do_center_crop": None, "crop_size": None, "size": {"shortest_edge": 8}, "crop_pct": 0.9, **STATISTICS},
         {"input_size": (3, 8, 6), "mean": (0.5,), "std": (0.25,)},
     ],
 )
 def test_the_view_of_training_has_the_size_of_the_evaluation(processing):
     model = SimpleNamespace(name="x", settings={"processing": processing})
-    assert find_training_view(model) == ((8, 6), (0.5,), (0.25,))
+    assert find_training_view(model) == ((8, 8 if "crop_pct" in processing else 6), (0.5,), (0.25,))
 
 
 def test_a_processor_without_a_size_is_named():

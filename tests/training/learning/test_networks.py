@@ -90,6 +90,7 @@ def test_only_the_student_has_stochastic_depth(family):
 
 DRAWS = """
 import json, os, sys
+from pathlib import Path
 import torch
 from modeling_esvit.tokens import EsViTDropPath
 from training.options.pretrain_options import parse_options
@@ -107,6 +108,8 @@ run = Pretraining(parse_options(sys.argv[2:]))
 student = run.student
 seen["weights"] = [float(weight.double().sum()) for weight in student.parameters()]
 run.run()
+threads = Path("/proc/self/task").glob("*/comm")  # only Linux names them
+seen["threads"] = sorted(name for thread in threads if "gloo" in (name := thread.read_text().strip()))
 with open(sys.argv[1] + os.environ["RANK"], "w") as file:
     json.dump(seen, file)
 """
@@ -117,6 +120,9 @@ def test_processes_begin_with_equal_weights_and_draw_their_own_stochastic_depth(
     arguments = tiny(images, tmp_path / "run", "--batch_size 4 --max_steps 1 --drop_path_rate 0.5")
     run_program([*torchrun(2), tmp_path / "draws.py", tmp_path / "rank", *arguments], PYTHONPATH=str(ROOT))
     first, second = (json.loads((tmp_path / f"rank{rank}").read_text()) for rank in range(2))
+    assert (
+        first["threads"] == second["threads"] == []
+    )  # one that lives until the interpreter ends may abort the process
     assert first["weights"] == second["weights"]
     assert len(first["factors"]) == len(second["factors"]) > 8 and len(set(first["factors"])) == 2
     assert first["factors"] != second["factors"]

@@ -9,7 +9,9 @@ from matplotlib.axes import Axes
 
 from modeling_esvit import losses
 from modeling_esvit.losses import EsViTLoss
+from modeling_esvit.storage.atomic import append_text
 from tests.helpers.tiny_runs import read_log, tiny, train, write_images
+from training.monitoring import monitor
 from training.monitoring.monitor import parse_record
 
 
@@ -59,3 +61,18 @@ def test_a_new_loss_term_is_logged_and_drawn_by_its_name(tmp_path, monkeypatch, 
 def test_a_damaged_line_of_the_log_is_nothing():
     assert parse_record('{"step": 3, "loss": 1.5}') == {"step": 3, "loss": 1.5}
     assert parse_record('{"step": 4, "lo') is None
+
+
+def test_a_log_that_cannot_be_written_once_loses_no_line(tmp_path, monkeypatch, capsys):
+    """A disk in a network fails now and then; its error named no file, and was a traceback of one process."""
+    errors = iter([OSError(5, "Input/output error")])
+
+    def append(path, text) -> None:
+        for error in errors:
+            raise error
+        append_text(path, text)
+
+    monkeypatch.setattr(monitor, "append_text", append)
+    train(tiny(write_images(tmp_path / "images"), tmp_path / "run", "--max_steps 2"))
+    assert "log.jsonl is not written ([Errno 5] Input/output error); its lines come with" in capsys.readouterr().out
+    assert [record["step"] for record in read_log(tmp_path / "run")] == [1, 2]

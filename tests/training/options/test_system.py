@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from modeling_esvit.embed.files import FORMATS, load_features
 from tests.helpers.commands import make_environment
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_runs import tiny, write_images, write_model
@@ -18,12 +19,17 @@ from training.options.system import check_system
 HIDE = """
 import os, runpy, signal, sys
 import accelerate, datasets, evaluate, matplotlib.pyplot, psutil, torch, transformers.modeling_layers
-sys.modules["fcntl"] = sys.modules["resource"] = None
-signals = ("SIGUSR1", "SIGUSR2", "SIGALRM")
-calls = ("register_at_fork", "setpriority", "getpriority", "sched_getaffinity", "mkfifo", "O_DIRECTORY")
-for module, names in ((signal, (*signals, "alarm")), (os, calls)):
+for name in ("fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog"):
+    sys.modules[name] = None
+signals = ("SIGUSR1", "SIGUSR2", "SIGALRM", "SIGKILL", "SIGHUP", "SIGQUIT", "SIGCHLD", "SIGSTOP")
+calls = (
+    *("register_at_fork", "setpriority", "getpriority", "nice", "sched_getaffinity", "mkfifo", "fork", "killpg"),
+    *("O_DIRECTORY", "O_NONBLOCK", "geteuid", "getuid", "getgid", "getpgid", "setsid", "uname", "statvfs", "fchmod"),
+)
+for module, names in ((signal, (*signals, "alarm", "sigwait", "pthread_sigmask")), (os, calls)):
     for name in names:
-        delattr(module, name)
+        if hasattr(module, name):
+            delattr(module, name)
 del signal.Signals._member_map_["SIGUSR1"], signal.Signals._member_map_["SIGUSR2"]
 signal.Signals._member_names_ = [name for name in signal.Signals._member_names_ if not name.startswith("SIGUSR")]
 sys.argv = sys.argv[1:]
@@ -35,9 +41,10 @@ else:
 """
 
 
-def run_without_posix(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
+def run_without_posix(*arguments: object, code: int = 0, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", HIDE, *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, env=make_environment(), capture_output=True, text=True, timeout=240)
+    environment = make_environment(PYTHONPATH=str(ROOT))
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 
@@ -54,11 +61,29 @@ def test_pretraining_says_in_one_line_what_it_needs(tmp_path):
     assert "run it in WSL" in line and "Traceback" not in error and not (tmp_path / "run").exists()
 
 
+EVERYTHING = """
+import importlib, pkgutil, sys
+import modeling_esvit
+names = [each.name for each in pkgutil.walk_packages(modeling_esvit.__path__, "modeling_esvit.")]
+for name in names:
+    if not name.endswith("__main__"):
+        importlib.import_module(name)
+print(len(names))
+from modeling_esvit.embed.command import main
+from modeling_esvit.embed.files import FORMATS
+for suffix in FORMATS:
+    for more in ([], ["--overwrite", "--part_size", "1"]):  # also over an output that exists
+        main([*sys.argv[1:], "--output", f"features{suffix}", *more])
+"""
+
+
 @pytest.mark.slow
-def test_embed_works(tmp_path):
-    model, images = write_model(tmp_path / "model"), write_images(tmp_path / "images", 3)
-    run_without_posix("-m", "modeling_esvit.embed", model, images, "--output", tmp_path / "f.npz")
-    assert (tmp_path / "f.npz").exists()
+def test_every_module_is_imported_and_embed_works(tmp_path):
+    model, images = write_model(tmp_path / "model"), write_images(tmp_path / "images", 2)
+    (tmp_path / "everything.py").write_text(EVERYTHING)
+    done = run_without_posix(tmp_path / "everything.py", model, images, folder=tmp_path)
+    assert int(done.stdout.split()[0]) > 60 and done.stdout.count("2 of 2 images") == 2 * len(FORMATS)
+    assert [len(load_features(tmp_path / f"features{suffix}").names) for suffix in FORMATS] == [2] * len(FORMATS)
 
 
 @pytest.mark.slow

@@ -108,3 +108,38 @@ def test_own_card(tmp_path):
         main(command)
     assert "# ada/own is mine" in (tmp_path / "model-hub" / "README.md").read_text()
     assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        # huggingface_hub issue 1927, transformers issues 13528 and 32212: the Hub says so after everything was sent
+        ("--license not-a-licence", "the Hub knows no license 'not-a-licence'"),
+        ("--license other", "a license 'other' needs a license_name"),
+        ("--base_model ./runs/x", "base_model './runs/x' is no name on the Hub"),
+        ("--base_model /home/ada/teacher", "base_model '/home/ada/teacher' is no name on the Hub"),
+    ],
+)
+def test_what_the_hub_would_refuse_is_said_in_a_dry_run(tmp_path, options, said):
+    save_with_heads(tmp_path / "model")
+    with pytest.raises(SystemExit, match=f"error: .*{said}"):
+        main([str(tmp_path / "model"), "--repo_id", "ada/x", "--dry_run", *options.split()])
+    assert not (tmp_path / "model-hub").exists()
+
+
+def test_a_licence_of_ones_own(tmp_path):
+    save_with_heads(tmp_path / "model")
+    named = ["--license", "other", "--license_name", "lab-2026", "--license_link", "https://lab.org/licence"]
+    main([str(tmp_path / "model"), "--repo_id", "ada/x", "--dry_run", *named])
+    card = ModelCard.load(tmp_path / "model-hub" / "README.md")
+    assert (card.data.license, card.data.license_name, card.data.license_link) == (*named[1::2],)
+    assert card_problems(str(card)) == ([], [])
+
+
+def test_a_folder_is_no_base_model(tmp_path, monkeypatch):
+    """Not even one whose path has the form of a name."""
+    save_with_heads(tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "x").mkdir(parents=True)
+    with pytest.raises(SystemExit, match="base_model 'runs/x' is a folder of this machine"):
+        main(["model", "--repo_id", "ada/x", "--dry_run", "--base_model", "runs/x"])

@@ -25,6 +25,8 @@ def test_bad_metadata_is_refused_by_both():
         ("license: [", "cannot be read"),
         ("license: mit", "has no pipeline_tag"),
         ("- a\n- b", "cannot be read"),
+        ("license: mine\npipeline_tag: x\ntags: [a]", "the Hub knows no license 'mine'"),
+        ("license: mit\npipeline_tag: x\ntags: [a]\ndatasets: [/home/ada/x]", "datasets '/home/ada/x' is no name"),
     ):
         with pytest.raises(CardError, match=message):
             check_card(f"---\n{header}\n---{body}")

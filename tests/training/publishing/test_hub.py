@@ -5,6 +5,7 @@
 import errno
 import json
 
+import hf_xet
 import pytest
 
 from training.publishing.hub import PublishError, UnreadableFolderError, explain
@@ -21,3 +22,21 @@ def test_an_error_of_the_disk_is_no_fault_of_the_network():
     for error in (refused, slow, json.JSONDecodeError("Expecting value", "<html>log in to this network", 0)):
         with pytest.raises(PublishError, match=f"cannot be reached, or cannot answer now .{type(error).__name__}: "):
             raise explain(error, "ada/x")
+
+
+def test_an_error_of_the_store_is_no_error_of_the_disk():
+    """datasets issue 7760, xet-core issue 404: the store of large files refuses a token that the Hub gave."""
+    kind = getattr(hf_xet, "XetAuthenticationError", RuntimeError)  # older releases have no other
+    refusal, failure = kind("CAS service error: 401"), RuntimeError("Data processing error: CAS: 503")
+    for error in (refusal, failure):
+        found = explain(error, "ada/x")
+        assert type(found) is PublishError and f"{type(error).__name__}: {error}" in str(found)
+        assert "did not take them" in str(found) and "HF_HUB_DISABLE_XET=1" in str(found)
+
+
+def test_the_error_behind_a_file_that_was_not_sent_is_explained():
+    hidden = RuntimeError("Error while uploading 'model.safetensors' to the Hub.")
+    hidden.__cause__ = TimeoutError("The write operation timed out")
+    assert "cannot be reached, or cannot answer now (TimeoutError: The write op" in str(explain(hidden, "ada/x"))
+    hidden.__cause__ = OSError(errno.EIO, "Input/output error", "x/model.safetensors")
+    assert isinstance(explain(hidden, "ada/x"), UnreadableFolderError)

@@ -2,15 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks that nothing is lost when the disk takes no checkpoint, or a stop cuts off an evaluation."""
 
+import errno
+import itertools
 import json
+import os
 import resource
+from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
 from modeling_esvit.storage.atomic import record_file
 from tests.helpers.shard_server import write_parquet
 from tests.helpers.tiny_runs import name_checkpoints, read_losses, tiny, train
+from training.pretrain import main
 from training.state.checkpoints import ResumeError
 from training.state.files import UnwritableCheckpointError
 
@@ -27,6 +33,72 @@ def largest_file(size: int):
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.fixture
+def waits(monkeypatch) -> list[float]:
+    """Collects the seconds that are waited before a write is tried again, and waits for none."""
+    seconds = list[float]()
+    monkeypatch.setattr("training.state.files.time.sleep", seconds.append)
+    return seconds
+
+
+def break_disk(monkeypatch, place: str, errors: Iterator[int]) -> None:
+    """Lets writes to a place fail with these errors of the system, when they are forced to the disk."""
+    force = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        path = os.readlink(f"/proc/self/fd/{descriptor}")
+        if place in path and (number := next(errors, 0)):
+            raise OSError(number, os.strerror(number))
+        force(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux names what a descriptor is of")
+
+
+@needs_proc
+@pytest.mark.parametrize("place", ["step-00000002", pytest.param("data.json", marks=pytest.mark.slow)])
+def test_a_write_that_fails_once_is_repeated(labelled_images, tmp_path, waits, monkeypatch, caplog, place):
+    """rwth-i6/returnn issue 1829, pytorch-lightning issue 688: disks in a network fail now and then."""
+    break_disk(monkeypatch, place, iter([errno.EIO, errno.ESTALE]))
+    main(tiny(labelled_images, tmp_path / "run", "--max_steps 2 --save_every 1"))
+    assert waits == [1, 3]
+    assert "A write has failed ([Errno 5] Input/output error), and is tried again in 1 s" in caplog.text
+    assert not list(tmp_path.rglob("*.partial")) and len(read_losses(tmp_path / "run")) == 2
+    assert name_checkpoints(tmp_path / "run") == ["last", "step-00000001", "step-00000002"]
+
+
+@pytest.mark.slow
+@needs_proc
+def test_a_disk_that_keeps_failing_ends_the_run_with_the_checkpoint_before(
+    labelled_images, finished, tmp_path, waits, monkeypatch
+):
+    with monkeypatch.context() as broken:
+        break_disk(broken, "step-00000002", itertools.repeat(errno.EIO))
+        with pytest.raises(SystemExit, match="error: .*checkpoints cannot be written: .Errno 5. Input/output error"):
+            main(tiny(labelled_images, tmp_path / "run", "--save_every 1"))
+    assert waits == [1, 3, 9] and name_checkpoints(tmp_path / "run") == ["last", "step-00000001"]
+    main(tiny(labelled_images, tmp_path / "run", "--save_every 1"))
+    assert read_losses(tmp_path / "run") == read_losses(finished)
+
+
+@pytest.mark.slow
+def test_an_old_checkpoint_that_cannot_be_removed_is_kept(labelled_images, tmp_path, monkeypatch, caplog):
+    """nipy/nipype pull 890, scylla-manager pull 4821: over NFS, a folder with a file that is open stays."""
+    remove, errors = os.rmdir, iter([errno.ENOTEMPTY])
+
+    def rmdir(path, *, dir_fd=None) -> None:
+        if os.path.basename(path) == "student" and (number := next(errors, 0)):
+            raise OSError(number, os.strerror(number), path)
+        remove(path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    main(tiny(labelled_images, tmp_path / "run", "--save_every 1 --keep_checkpoints 1 --max_steps 3"))
+    assert "An old checkpoint is kept: [Errno 39] Directory not empty" in caplog.text
+    assert name_checkpoints(tmp_path / "run") == ["last", "step-00000003"]  # the next one has removed it
 
 
 @pytest.mark.parametrize("file", ["student/model.safetensors", "training_state/training.pt"])
