@@ -6,6 +6,7 @@ Each is written under a temporary name beside its final one, `NAME.partial`, for
 its final name is whole, also after a kill or a power cut at any instant, and a later call overwrites what a kill left.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,7 @@ from modeling_esvit.storage.manifest import (
     describe_file,
     format_record,
     mark_unfinished,
+    name_record,
     read_record,
     remove_folder,
     write_manifest,
@@ -88,8 +90,15 @@ def replace_folder(path: Path, later: Iterable[str] = ()) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def record_file(folder: Path, name: str) -> None:
-    """Records a file that was added to a folder of [`replace_folder`], or replaced."""
+def record_file(folder: Path, name: str, *, shared: bool = False) -> None:
+    """Records a file that was added to a folder, or replaced.
+
+    Args:
+        shared: Whether several processes add files at the same time. Each file then has a record of its own.
+    """
+    if shared:
+        write_text(folder / name_record(name), json.dumps(describe_file(folder / name)), shared=True)
+        return
     record = read_record(folder)
     record["files"][name] = describe_file(folder / name)
     write_text(folder / MANIFEST, format_record(record))
