@@ -19,7 +19,7 @@ from training.data.shard_files import ShardFile
 
 SECONDS = 0.4  # that a server may say nothing, or take in all
 FAULTS = ("", "", "404", "403", "429", "503", "500", "reset", "stall", "drop", "short", "broken")
-MANNERS = ("whole", "careless", "endless", "redirect")
+MANNERS = ("whole", "careless", "endless", "redirect", "packed", "private")
 
 
 def prepare_shards(folder: Path) -> Attack:
