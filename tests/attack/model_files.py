@@ -1,7 +1,7 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
 """Attacks the loading of models by one wrong field in a `config.json` or `preprocessor_config.json` of each family, and
-by damaged headers of safetensors.
+by damaged weights: headers of safetensors, indexes, pickles.
 """
 
 import json
@@ -21,6 +21,7 @@ from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.embed.embedder import Embedder
 from modeling_esvit.modeling_esvit import describe_preprocessing
 from tests.attack.mutations import mutate_bytes, mutate_json
+from tests.attack.original_checkpoints import craft
 from tests.attack.outcomes import Attack, Surface, WrongError
 from tests.helpers.tiny_models import CVT, DINO_V2, HIERA, PVT, RESNET, SWIN_V2, VIL, VIT, auto_config
 from training.features.frozen_models import load_frozen
@@ -48,6 +49,7 @@ OTHERS = {
 }
 TIMM = "test_vit"
 CONFIG, PROCESSOR = "config.json", "preprocessor_config.json"
+WEIGHTS, INDEX, PICKLE = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 # Code of a stranger, which must never run.
 CODE = "from pathlib import Path\n(Path(__file__).parent / 'canary').touch()\nPath('{canary}').touch()\n"
 
@@ -70,6 +72,18 @@ def write_models(folder: Path) -> list[Path]:
         (folder / name / "own.py").write_text(CODE.format(canary=folder / "canary"))
     write_timm(folder / "timm")
     return [folder / name for name in [*models, "timm"]]
+
+
+def write_stored(folder: Path) -> list[Path]:
+    """Writes the same models, and one each whose weights are in several files and in a pickle."""
+    models = write_models(folder)
+    for name in ("sharded", "pickled"):
+        shutil.copytree(folder / "plain vit", folder / name)
+        (folder / name / WEIGHTS).unlink()
+    model = transformers.AutoModel.from_pretrained(folder / "plain vit")
+    model.save_pretrained(folder / "sharded", max_shard_size="10KB")
+    torch.save(model.state_dict(), folder / "pickled" / PICKLE)
+    return [*models, *[folder / "sharded", folder / "pickled"] * 3]
 
 
 def write_timm(folder: Path) -> None:
@@ -97,8 +111,8 @@ def load_and_compute(folder: Path, random: Random) -> None:
         embedder.features([embedder.prepare(pixels)], regions=True)
 
 
-def prepare(change: Callable[[Path, Random], None], folder: Path) -> Attack:
-    models = write_models(folder)
+def prepare(write: Callable[[Path], list[Path]], change: Callable[[Path, Random], None], folder: Path) -> Attack:
+    models = write(folder)
     tried = folder / "tried"
 
     def attack(random: Random) -> None:
@@ -125,9 +139,15 @@ def change_field(file: str, place: Path, random: Random) -> None:
     path.write_text(json.dumps(mutate_json(random, json.loads(path.read_text()))))
 
 
-def change_header(place: Path, random: Random) -> None:
-    """Damages the header of the weights: its length, or the JSON behind it."""
-    path = place / "model.safetensors"
+def change_stored(place: Path, random: Random) -> None:
+    """Damages the header of the weights, its length or the JSON behind it, or else their index or pickle."""
+    if (place / INDEX).exists():
+        (place / INDEX).write_text(json.dumps(mutate_json(random, json.loads((place / INDEX).read_text()))))
+        return
+    if (place / PICKLE).exists():
+        change_pickle(place / PICKLE, place.parents[1] / "canary", random)
+        return
+    path = place / WEIGHTS
     content = path.read_bytes()
     end = 8 + int.from_bytes(content[:8], "little")
     if random.random() < 0.5:
@@ -137,8 +157,20 @@ def change_header(place: Path, random: Random) -> None:
     path.write_bytes(len(header).to_bytes(8, "little") + header + content[end:])
 
 
+def change_pickle(path: Path, canary: Path, random: Random) -> None:
+    """Damages a pickle of weights, or puts something else into it than a tensor."""
+    if random.random() < 0.5:
+        path.write_bytes(mutate_bytes(random, path.read_bytes()))
+        return
+    tensors = torch.load(path, weights_only=True)
+    name = random.choice(list(tensors))
+    torch.save({**tensors, name: craft(random, tensors[name], canary)}, path)
+
+
 SURFACES = [
-    Surface("config.json, one field wrong", partial(prepare, partial(change_field, CONFIG)), 6),
-    Surface("preprocessor_config.json, one field wrong", partial(prepare, partial(change_field, PROCESSOR)), 3),
-    Surface("headers of safetensors", partial(prepare, change_header), 2),
+    Surface("config.json, one field wrong", partial(prepare, write_models, partial(change_field, CONFIG)), 6),
+    Surface(
+        "preprocessor_config.json, one field wrong", partial(prepare, write_models, partial(change_field, PROCESSOR)), 3
+    ),
+    Surface("headers, indexes and pickles of weights", partial(prepare, write_stored, change_stored), 2),
 ]

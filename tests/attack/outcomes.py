@@ -35,14 +35,23 @@ class Surface(NamedTuple):
     share: float = 1.0
 
 
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Returns whether an error came of an allocation beyond the limit of memory, which a larger machine would make."""
+    while error is not None:
+        if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def judge(attack: Attack, random: Random) -> tuple[str, str]:
     """Tries an input. Returns the kind of its outcome, and where a fault came from."""
     try:
         attack(random)
     except WrongError as error:
         return WRONG, str(error)
-    except EsViTError:
-        return TYPED, ""
+    except EsViTError as error:
+        return (WRONG, f"it asked for too much memory: {error}") if is_out_of_memory(error) else (TYPED, "")
     except Exception as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         return TRACEBACK, f"{type(error).__name__}: {str(error)[:200]} ({last.filename}:{last.lineno})"

@@ -7,9 +7,11 @@
     python tests/attack/run.py --replay "parquet:17"           # one input again, with its traceback
 
 Right is a result that is right in spite of the input, or an error of this project that says in words what is wrong. A
-traceback, a hang, and a result that is silently wrong are faults: each is named with what tries it again. The inputs
-are drawn from the seed and their number, so they are the same in every call. Each surface is tried in a process of its
-own with a limit of memory; one that dies or hangs is a fault, and the next input is tried by another process.
+traceback, a hang, and a result that is silently wrong are faults, as is much memory for a small input: each is named
+with what tries it again. The inputs are drawn from the seed and their number, so they are the same in every call.
+
+Each surface is tried in a process of its own with a limit of memory; one that dies or hangs is a fault, and the next
+input is tried by another process.
 """
 
 import argparse
@@ -39,7 +41,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch  # noqa: E402  (after the environment)
 
 from tests.attack import images, model_files, original_checkpoints, runs, servers, shards  # noqa: E402
-from tests.attack.outcomes import FAULTS, HANG, KINDS, TRACEBACK, Surface, judge  # noqa: E402
+from tests.attack.outcomes import FAULTS, HANG, KINDS, TRACEBACK, WRONG, Surface, judge  # noqa: E402
 
 
 SURFACES: list[Surface] = [
@@ -51,6 +53,7 @@ SURFACES: list[Surface] = [
     *servers.SURFACES,
 ]
 MEMORY = 4 * 2**30  # bytes that a process may take beside what it has when it begins
+MOST_TAKEN = 2**30  # of these, by an input that is a few kilobytes
 LONGEST = 60  # seconds for one input
 FIRST = 300  # seconds to prepare a surface
 SHOWN = 20  # faults
@@ -99,12 +102,16 @@ class Worker:
             os.dup2(said.fileno(), 2)
         limit_memory()
         folder.mkdir()
-        attack = self.surface.prepare(folder)
+        attack, began = self.surface.prepare(folder), find_peak()
         with self.log.open("w", buffering=1) as log:
             number = self.first
             while time.monotonic() < end and (count is None or number < count):
                 self.mark(number)
-                log.write(json.dumps(judge(attack, Random(f"{seed} {self.surface.name} {number}"))) + "\n")
+                before = find_peak()
+                outcome = judge(attack, Random(f"{seed} {self.surface.name} {number}"))
+                if find_peak() > max(before, began + MOST_TAKEN):
+                    outcome = (WRONG, f"it took {(find_peak() - began) / 2**30:.1f} GB")
+                log.write(json.dumps(outcome) + "\n")
                 number += 1
 
     def ended(self) -> int | None:
@@ -119,6 +126,11 @@ class Worker:
     def outcomes(self) -> list[tuple[str, str]]:
         lines = self.log.read_text().splitlines() if self.log.exists() else []
         return [(kind, what) for kind, what in map(json.loads, lines)]
+
+
+def find_peak() -> int:
+    """Returns the most bytes of memory that this process has had so far."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def limit_memory() -> None:
