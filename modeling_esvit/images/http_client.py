@@ -79,7 +79,6 @@ def check_redirect(here: str, there: str) -> None:
 
     Raises:
         RedirectError: it leads to an address of a private kind, of which it has none itself.
-        OSError: there is no server of such a name.
     """
     if there == here or os.environ.get(ALLOW) == "1":
         return
@@ -92,8 +91,15 @@ def check_redirect(here: str, there: str) -> None:
 
 
 def find_kinds(host: str) -> set[str]:
-    """Returns the kinds of all addresses of a host, by its name or in any way to write an address."""
-    return {classify(str(found[4][0])) for found in socket.getaddrinfo(host, None)}
+    """Returns the kinds of all addresses of a host, by its name or in any way to write an address.
+
+    A name that is not known here has none: a proxy may know it, and without one the connection fails.
+    """
+    try:
+        addresses = socket.getaddrinfo(host, None)
+    except socket.gaierror:
+        return set()
+    return {classify(str(found[4][0])) for found in addresses}
 
 
 def classify(address: str) -> str:

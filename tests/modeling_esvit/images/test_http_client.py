@@ -74,6 +74,7 @@ def test_redirects_that_are_refused(names, monkeypatch, here, there):
         ("127.0.0.1", "::1"),
         ("127.0.0.1", "127.0.0.1"),
         ("both.org", "127.0.0.1"),
+        ("public.org", "known-to-a-proxy.invalid"),
     ],
 )
 def test_redirects_that_are_followed(names, here, there):
