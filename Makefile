@@ -11,7 +11,7 @@ DEMO := OMP_WAIT_POLICY=passive $(BIN)/python examples
 BENCH := $(BIN)/python tests/benchmarks
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo demo-compare test test-transformers test-all test-floors bench bench-growth style clean
+.PHONY: demo demo-compare test test-transformers test-all test-floors attack bench bench-growth style clean
 
 demo: $(VENV)/.installed-demo
 	$(DEMO)/demo.py demo
@@ -31,6 +31,11 @@ test-all: $(VENV)/.installed
 # The fast tests with the oldest versions that setup.cfg allows.
 test-floors: $(FLOORS)/.installed
 	OMP_NUM_THREADS=1 $(FLOORS)/bin/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+# Damaged and hostile inputs, at every place that reads what a stranger may have written; prints a table of the outcomes.
+ATTACK_SECONDS ?= 600
+attack: $(VENV)/.installed
+	$(BIN)/python tests/attack/run.py --seconds $(ATTACK_SECONDS)
 
 # The processor's set in about twenty minutes on two cores, most of them to compile; nothing else should run meanwhile.
 bench: $(VENV)/.installed-bench

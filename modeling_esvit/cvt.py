@@ -340,6 +340,9 @@ def find_attention_layouts(
 def validate(config: "EsViTConfig") -> None:
     names = ("patch_kernels", "patch_strides", "patch_paddings")
     require_stages(config, **{name: getattr(config, name) for name in names})
+    for stage, (kernel, padding) in enumerate(zip(config.patch_kernels, config.patch_paddings, strict=True)):
+        if padding >= kernel:
+            raise ValueError(f"patch_paddings[{stage}]={padding} must be less than patch_kernels[{stage}]={kernel}.")
     require_widths(config)
     require_heads(config)
 

@@ -51,6 +51,10 @@ if TYPE_CHECKING:
     from .configuration_esvit import EsViTConfig
 
 
+# Tokens a side of a chunk: a map is padded to whole ones, and the weights of one of them are 9 W^4 numbers.
+LARGEST_CHUNK = 64
+
+
 def find_sequences(grids: list[Grid], num_global: int) -> list[Grid]:
     """Returns the sequences of each group as grids of one row."""
     return [(n, 1, num_global + h * w) for n, h, w in grids]
@@ -286,6 +290,8 @@ def drop_unused_positions(config: "EsViTConfig") -> None:
 def validate(config: "EsViTConfig") -> None:
     validate_stages(config)
     validate_positions(config)
+    if config.window_size > LARGEST_CHUNK:
+        raise ValueError(f"window_size of a ViL must be at most {LARGEST_CHUNK} tokens, got {config.window_size}.")
     if config.vil_mode not in range(-1, 9):
         raise ValueError(f"vil_mode must be -1, 0, or above 0 (at most 8), got {config.vil_mode}.")
     if config.vil_exact_window and config.vil_mode != 0:

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 
 from modeling_esvit.conversion import ConversionError
 from modeling_esvit.conversion.original_families import NAMES, ORIGINAL_FAMILIES, find_family, preview
-from modeling_esvit.conversion.stored_networks import WRAPPERS, check_storage, check_type, select_network
+from modeling_esvit.conversion.stored_networks import WRAPPERS, check_shared, check_storage, check_type, select_network
 
 
 # What a damaged or hand-made pickle raises, beside pickle's own error (see the pickle module's documentation).
@@ -135,6 +135,7 @@ def read_checkpoint(path: str | Path, key: str | None = None) -> OriginalCheckpo
     family = require_family(state_dict, path)
     for name, tensor in state_dict.items():
         check_storage(name, tensor)
+    check_shared(state_dict)
     left_out += drop_derived(state_dict, family)
     for name, tensor in state_dict.items():
         check_type(name, tensor)

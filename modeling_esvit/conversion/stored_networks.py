@@ -28,6 +28,7 @@ TRAILING = re.compile(r"(?:^|(?<=\.))(?:(?:module|backbone|esvit|encoder)\.)+$")
 COPY = re.compile(r"ema_\w+")
 WHOLE = "the whole file"
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+SHARED = 4  # how often the values of a file may be there
 COUNTERS = re.compile(r"(?:^|\.)num_batches_tracked$")  # of BatchNorm, whole numbers
 
 
@@ -144,6 +145,20 @@ def check_storage(name: str, tensor: torch.Tensor) -> None:
     if declared > stored:
         raise ConversionError(
             f"The tensor {name} has shape {list(tensor.shape)}, {declared} bytes, of which the file has {stored}."
+        )
+
+
+def check_shared(tensors: Mapping[str, torch.Tensor]) -> None:
+    """Checks that tensors do not, all together, show the same values many times over. A few are shared in any model.
+
+    Raises:
+        ConversionError: They declare more than SHARED times the bytes that are stored.
+    """
+    stored = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in tensors.values()}
+    declared = sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+    if declared > SHARED * sum(stored.values()):
+        raise ConversionError(
+            f"The {len(tensors)} tensors have {declared} bytes together, of which the file has {sum(stored.values())}."
         )
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.initialization import no_init_weights
 
 from modeling_esvit.configuration_esvit import EsViTArchitectureError, EsViTConfig, check_field, find_published_name
 from modeling_esvit.conversion import ConversionError
@@ -123,6 +124,12 @@ def check_tensors(expected: Mapping[str, torch.Tensor], found: Mapping[str, torc
         )
 
 
+def describe_tensors(model_class: type[torch.nn.Module], config: EsViTConfig) -> dict[str, torch.Tensor]:
+    """Returns names and shapes of a model's tensors, which take no memory: a file may describe any size."""
+    with torch.device("meta"), no_init_weights():
+        return model_class(config).state_dict()
+
+
 def check_finite(tensors: Mapping[str, torch.Tensor]) -> None:
     """Checks that all values are finite.
 
@@ -156,10 +163,10 @@ def build_model(
     else:
         config = infer_config(checkpoint.state_dict, image_size, **overrides)
         notes = ["the checkpoint has no projection heads"]
-    model = EsViTForPreTraining(config) if has_heads else EsViTModel(config)
-    prefix = "" if has_heads else "esvit."
-    check_tensors({prefix + name: tensor for name, tensor in model.state_dict().items()}, tensors)
+    model_class, prefix = (EsViTForPreTraining, "") if has_heads else (EsViTModel, "esvit.")
+    check_tensors({prefix + name: tensor for name, tensor in describe_tensors(model_class, config).items()}, tensors)
     check_finite(tensors)
+    model = model_class(config)
     model.load_state_dict({name.removeprefix(prefix): tensor for name, tensor in tensors.items()})
     return model, notes
 

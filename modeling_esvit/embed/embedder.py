@@ -91,8 +91,8 @@ class Embedder:
         """
         device = device or open_device(None).device
         dtype = resolve_dtype(dtype, device) if isinstance(dtype, str) else dtype
-        model, processor = load_image_model(name, {"dtype": dtype}, **kwargs)
-        embedder = cls(model.to(device), processor, compile)
+        model, processor = load_image_model(name, {"dtype": dtype}, device=device, **kwargs)
+        embedder = cls(model, processor, compile)
         if image_size is not None:
             resize(processor, image_size)
             embedder.check_size(image_size)
@@ -141,7 +141,7 @@ def resize(processor: Any, side: int) -> None:
     """Makes the processor produce images of `side` pixels, cutting off the same share at the borders as before."""
     crop = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else None
     if crop is not None:
-        processor.size = {"shortest_edge": round(processor.size["shortest_edge"] * side / crop["height"])}
+        processor.size = {name: round(value * side / crop["height"]) for name, value in dict(processor.size).items()}
         processor.crop_size = {"height": side, "width": side}
     elif getattr(processor, "crop_pct", None) is not None:  # of ConvNeXT, which knows no other size
         processor.size = {"shortest_edge": side}

@@ -10,7 +10,6 @@ of the same images alone: `data.json` beside the parts tells them from others.
 import itertools
 import json
 import logging
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,13 +23,12 @@ from tqdm.auto import tqdm
 
 from modeling_esvit.embed.engine import LoadedImage
 from modeling_esvit.embed.files import Features, OutputError, concatenate, write_arrays, write_parquet
-from modeling_esvit.storage.atomic import PARTIAL, remove_if_empty, replace_file, write_text
+from modeling_esvit.storage.atomic import record_file, replace_file, write_text
 from modeling_esvit.storage.identity import Identity
+from modeling_esvit.storage.manifest import find_damage, remove_own_files
 
 
 logger = logging.getLogger(__name__)
-
-PART_FILE = re.compile(rf"part-\d{{8}}\.safetensors({re.escape(PARTIAL)})?")
 
 
 class Parts:
@@ -51,9 +49,12 @@ class Parts:
             anew: make parts anew that cannot be continued.
 
         Raises:
-            OutputError: the folder holds parts of other settings or images, or is damaged.
+            OutputError: the folder holds parts of other settings or images.
         """
         with PartialState().main_process_first():
+            if self.settings_file.exists() and (damage := self.find_damage()):
+                logger.warning("%s is begun anew, since it is damaged: %s.", self.folder, "; ".join(damage))
+                self.delete()
             change = self.find_change() if self.settings_file.exists() else None
             if change is not None and not anew:
                 raise OutputError(
@@ -65,9 +66,9 @@ class Parts:
                 self.delete()
             if not self.settings_file.exists():
                 self.folder.mkdir(parents=True, exist_ok=True)
-                if self.identity is not None:
-                    write_text(self.data_file, json.dumps(self.identity.to_json()), shared=True)
-                write_text(self.settings_file, json.dumps(self.settings, indent=2), shared=True)
+                for path, content in self.describe_call().items():
+                    write_text(path, content, shared=True)
+                    record_file(self.folder, path.name, shared=True)
 
     @property
     def settings_file(self) -> Path:
@@ -77,17 +78,20 @@ class Parts:
     def data_file(self) -> Path:
         return self.folder / "data.json"
 
+    def describe_call(self) -> dict[Path, str]:
+        """Returns what the folder says of this call, by its files; the one that is looked for comes last."""
+        data = {} if self.identity is None else {self.data_file: json.dumps(self.identity.to_json())}
+        return {**data, self.settings_file: json.dumps(self.settings, indent=2)}
+
+    def find_damage(self) -> list[str]:
+        return find_damage(self.folder, [path.name for path in self.describe_call()])
+
     def find_change(self) -> str | None:
         """Returns in words what differs from the call that began the parts; None if nothing does."""
-        try:
-            found = json.loads(self.settings_file.read_text(encoding="utf-8"))
-            before = (
-                None
-                if self.identity is None
-                else Identity.from_json(json.loads(self.data_file.read_text(encoding="utf-8")))
-            )
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            return f"what it says of that call is damaged ({type(error).__name__})"
+        found = json.loads(self.settings_file.read_text(encoding="utf-8"))
+        before = None
+        if self.identity is not None:
+            before = Identity.from_json(json.loads(self.data_file.read_text(encoding="utf-8")))
         changed = [f"{name} was {found.get(name)!r} and is {value!r}" for name, value in self.settings.items()
                    if found.get(name) != value]  # fmt: skip
         if before is not None and self.identity is not None:
@@ -100,12 +104,19 @@ class Parts:
         return self.folder / f"part-{number:08d}.safetensors"
 
     def is_done(self, number: int) -> bool:
-        return self.path(number).exists()
+        """Returns whether a part is there as it was written; one that is damaged is made anew."""
+        if not self.path(number).exists():
+            return False
+        damage = find_damage(self.folder, [self.path(number).name])
+        if damage:
+            logger.warning("A part of %s is made anew: %s.", self.folder, damage[0])
+        return not damage
 
     def write(self, number: int, features: Features) -> None:
         metadata = {"names": json.dumps(features.names), "unreadable": json.dumps(features.unreadable)}
         with replace_file(self.path(number)) as partial:
             save_file(features.arrays() if features.names else {}, partial, metadata=metadata)
+        record_file(self.folder, self.path(number).name, shared=True)
 
     @contextmanager
     def open(self, number: int, framework: str) -> Iterator[Any]:
@@ -119,7 +130,7 @@ class Parts:
             with safe_open(path, framework=framework) as file:
                 yield file
         except (SafetensorError, OSError) as error:
-            raise OutputError(f"{path} is damaged ({error}). Delete it; the same call makes it anew.") from error
+            raise OutputError(f"{path} is damaged ({error}). The same call makes it anew.") from error
 
     def read(self, number: int) -> Features:
         """Reads a part into memory.
@@ -134,11 +145,8 @@ class Parts:
         return Features(names, arrays.get("view", np.empty((0, 0))), arrays.get("regions"), unreadable)
 
     def delete(self) -> None:
-        """Deletes the files that this class writes, and the folder if nothing else is in it."""
-        parts = [path for path in self.folder.iterdir() if PART_FILE.fullmatch(path.name)]
-        for path in [*parts, self.data_file, self.settings_file]:
-            path.unlink(missing_ok=True)
-        remove_if_empty([self.folder])
+        """Deletes the files that are recorded, and the folder if nothing else is in it."""
+        remove_own_files(self.folder)
 
 
 def cut_rows(count: int, part_size: int) -> list[range]:

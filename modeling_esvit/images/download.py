@@ -2,28 +2,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fetches images by their URLs, within limits of bytes and of time."""
 
-import functools
-import os
 import time
-from typing import TYPE_CHECKING
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.http_client import get_http, open_url
 from modeling_esvit.images.read_ahead import abandonable
 
 
-if TYPE_CHECKING:
-    import requests
-
-
 RETRIES, BACKOFF, BUSY = 5, 0.2, (429, 500, 502, 503, 504)
-CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")  # variables of the environment
 TIMEOUT = 30  # seconds that a server may say nothing
 LONGEST = 300  # seconds that a download may take in all
-CHUNK = 1 << 20
+PLAIN = {"Accept-Encoding": "identity"}  # a compressed answer may be a thousand times as long as what is sent
 
 
 class DownloadError(EsViTError, OSError):
     """Raised when a URL gives no image: the server fails, has no such file, or sends too much or too slowly."""
+
+
+class BusyError(DownloadError):
+    """Raised when a server may have the image a little later."""
 
 
 @abandonable()
@@ -32,45 +29,51 @@ def download(url: str, most_bytes: int) -> bytes:
 
     Raises:
         DownloadError: the server still fails, has no such file, or sends more than `most_bytes` or for too long.
+        RedirectError: it leads to a private address.
     """
-    import requests
-
     end = time.monotonic() + LONGEST
+    for attempt in range(RETRIES + 1):
+        try:
+            return fetch(url, most_bytes, end)
+        except BusyError:  # it may name any time to wait, a day even: the times here are our own
+            wait = BACKOFF * 2**attempt
+            if attempt == RETRIES or time.monotonic() + wait > end:
+                raise
+        time.sleep(wait)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def fetch(url: str, most_bytes: int, end: float) -> bytes:
+    """Asks once for a URL, until the time `end`.
+
+    Raises:
+        BusyError: the server cannot be reached, breaks off, or says that it fails at the moment.
+        DownloadError: see `download`.
+    """
+    httpx = get_http()
     content = bytearray()
     try:
-        with open_session(os.getpid()).get(url, timeout=TIMEOUT, stream=True) as response:
-            response.raise_for_status()
-            for chunk in response.iter_content(CHUNK):
+        with open_url(url, PLAIN, TIMEOUT) as response:
+            check_answer(response)
+            for chunk in response.iter_raw():
                 content += chunk
                 if len(content) > most_bytes:
                     raise DownloadError(f"the server sends more than {most_bytes} bytes")
                 if time.monotonic() > end:
                     raise DownloadError(f"the download takes more than {LONGEST} s")
-    except requests.RequestException as error:
-        raise DownloadError(str(error)) from error
+    except httpx.TransportError as error:
+        raise BusyError(f"{type(error).__name__}: {error}") from error
     return bytes(content)
 
 
-def find_certificates() -> str | None:
-    """Returns the file of certificates to trust that the environment names; None: those that the library brings.
+def check_answer(response: object) -> None:
+    """Checks the first lines of an answer.
 
-    Behind the proxy of a company there is one. Each HTTP library asks for it under another name, and this project uses
-    two of them.
+    Raises:
+        BusyError, DownloadError: it is no image, or a compressed one.
     """
-    return next((path for name in CERTIFICATES if (path := os.environ.get(name))), None)
-
-
-@functools.cache
-def open_session(process: int) -> "requests.Session":
-    """Opens the session of a process: a forked one must not share connections."""
-    import requests
-    from requests.adapters import HTTPAdapter
-    from urllib3 import Retry
-
-    # A server may name any time to wait, a day even: the times here are our own.
-    retry = Retry(RETRIES, backoff_factor=BACKOFF, status_forcelist=BUSY, respect_retry_after_header=False)
-    session = requests.Session()
-    session.verify = find_certificates() or True
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(max_retries=retry, pool_maxsize=64))
-    return session
+    status, headers = response.status_code, response.headers  # type: ignore[attr-defined]
+    if status != 200:
+        raise (BusyError if status in BUSY else DownloadError)(f"the server answers {status}")
+    if headers.get("Content-Encoding", "identity") != "identity":
+        raise DownloadError("the server compresses what it sends, although it was asked not to")

@@ -1,20 +1,43 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Loads a model for images and its image processor, of this project or any other of transformers."""
+"""Loads a model for images and its image processor, of this project or any other of transformers.
+
+Its files may be a stranger's. Whatever they hold, the outcome is a model that computes features of an image, or a
+`NoImageModelError` of one line; no code in them is run unless the user asks for it.
+"""
 
 import inspect
+import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from textwrap import shorten
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from PIL import Image
 from safetensors import SafetensorError
-from transformers import AutoImageProcessor, AutoModel
+from transformers import AutoConfig, AutoImageProcessor, AutoModel
+from transformers.configuration_utils import PreTrainedConfig
+from transformers.utils import CONFIG_NAME, ModelOutput, cached_file
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.model_limits import bound_build, check_counts, check_sizes, count_stored
+from modeling_esvit.images.transform import make_evaluation_transform
+
+
+# What transformers, torch and the code of a model raise for fields that nobody foresaw.
+FAILURES = (
+    *(ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError, MemoryError),
+    *(NotImplementedError, RuntimeError, StopIteration, TypeError, ValueError, StrictDataclassError),
+    *(SafetensorError, UnpicklingError, struct.error),
+)
+LONGEST_REASON = 400  # characters: transformers may list all models there are
+DOWNLOAD_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
+TRIALS = ((64, 64), (96, 64))  # width, height of the images that a model is tried with
 
 
 class NoImageModelError(EsViTError, OSError):
@@ -23,46 +46,133 @@ class NoImageModelError(EsViTError, OSError):
 
 @contextmanager
 def name_transformers_errors(name: str) -> Iterator[None]:
-    """Repeats what transformers says of a model that it cannot load, with the name of the model.
+    """Repeats what transformers says of a model that it cannot load, in one line with the name of the model.
 
     Raises:
         NoImageModelError: it is no model, none that transformers knows, or not for images; or a file of it is missing
-            or damaged.
+            or damaged, or holds what cannot be.
     """
     try:
         yield
+    except NoImageModelError:
+        raise
     except OSError as error:
+        reason = join_lines(error)
         if Path(name).exists():
-            raise NoImageModelError(str(error)) from error
-        raise NoImageModelError(f"there is no folder {name!r}, and as a name of a model on the Hub: {error}") from error
+            raise NoImageModelError(reason) from error
+        raise NoImageModelError(
+            f"there is no folder {name!r}, and as a name of a model on the Hub: {reason}"
+        ) from error
     except SafetensorError as error:
-        raise NoImageModelError(f"The weights of {name} are damaged: {error}.") from error
-    except ValueError as error:  # it may list all models there are
-        raise NoImageModelError(f"{name} cannot be loaded as a model for images: {shorten(str(error), 400)}") from error
+        raise NoImageModelError(f"The weights of {name} are damaged: {join_lines(error)}.") from error
+    except FAILURES as error:
+        kind = "" if type(error) is ValueError or isinstance(error, EsViTError) else f"{type(error).__name__}: "
+        raise NoImageModelError(
+            f"{name} cannot be loaded as a model for images: {kind}{shorten(str(error), LONGEST_REASON)}"
+        ) from error
 
 
-def load_image_model(name: str, model_options: dict[str, Any] | None = None, **options: Any) -> tuple[Any, Any]:
-    """Loads a model for images and its image processor.
+def join_lines(error: Exception) -> str:
+    """Returns the message of an error in one line."""
+    return " ".join(str(error).split())
+
+
+def load_image_model(
+    name: str,
+    model_options: dict[str, Any] | None = None,
+    *,
+    device: torch.device | str = "cpu",
+    one_size: bool = True,
+    **options: Any,
+) -> tuple[Any, Any]:
+    """Loads a model for images and its image processor, and tries them.
 
     Args:
         name: a model folder, or a name on the Hub.
         model_options: of `AutoModel.from_pretrained` alone.
+        device: where the model goes.
+        one_size: whether the processor must make all images one size.
         options: of both `from_pretrained`: `revision`, `trust_remote_code` and so on.
 
     Raises:
-        NoImageModelError: the model does not take images alone, or is none that transformers knows.
-        OSError: transformers finds no model of this name, or no image processor beside it.
+        NoImageModelError: the model does not take images alone, is none that transformers knows, lacks weights, or
+            does not compute; or there is none of this name, or no image processor beside it.
     """
-    with name_transformers_errors(name):  # also what is wrong with a config.json
-        model, loading = AutoModel.from_pretrained(name, **(model_options or {}), **options, output_loading_info=True)
-    if any(key.startswith("pooler.") for key in loading["missing_keys"]):
-        model.pooler = None  # as of DINO's ViTs: of random weights, its output would be none of this model
+    options = {"trust_remote_code": False} | options  # transformers would ask on a terminal
+    with name_transformers_errors(name):
+        model, loading = load_network(name, model_options or {}, options)
+        missing = [key for key in loading["missing_keys"] if key in dict(model.named_parameters())]
+        if any(key.startswith("pooler.") for key in missing):
+            model.pooler = None  # as of DINO's ViTs: of random weights, its output would be none of this model
+        check_inputs(name, model)
+        require_weights(name, [key for key in missing if not key.startswith("pooler.")])
+        processor = AutoImageProcessor.from_pretrained(name, **options)
+        check_sizes(processor)
+        model = model.to(device)
+        try_model(model, processor, one_size)
+    return model, processor
+
+
+def load_configuration(name: str, **options: Any) -> Any:
+    """Loads a configuration of transformers; see `load_image_model`.
+
+    Raises:
+        NoImageModelError: there is none of this name, or a field of it cannot be.
+    """
+    with name_transformers_errors(name), bound_build():
+        check_counts(PreTrainedConfig.get_config_dict(name, **choose_download_options(options))[0])
+        return AutoConfig.from_pretrained(name, **{"trust_remote_code": False} | options)
+
+
+def load_network(name: str, model_options: dict[str, Any], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Returns a network with its weights, and what transformers says of loading these."""
+    config = load_configuration(name, **options)
+    beside = Path(str(cached_file(name, CONFIG_NAME, **choose_download_options(options))))
+    with bound_build(lambda: count_stored(beside.parent)):  # the weights lie there, those of the Hub, too
+        return AutoModel.from_pretrained(name, config=config, **model_options, **options, output_loading_info=True)
+
+
+def choose_download_options(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: options[name] for name in DOWNLOAD_OPTIONS if options.get(name) is not None}
+
+
+def check_inputs(name: str, model: Any) -> None:
+    """Checks that a model takes images alone.
+
+    Raises:
+        NoImageModelError: it takes text.
+    """
     inputs = inspect.signature(model.forward).parameters
     if "input_ids" in inputs:  # other models may call their images anything
         taken = "text beside images; name its vision model" if "pixel_values" in inputs else "text and no images"
         raise NoImageModelError(f"{name} is a {type(model).__name__}, which takes {taken}.")
-    with name_transformers_errors(name):
-        return model, AutoImageProcessor.from_pretrained(name, **options)
+
+
+def require_weights(name: str, missing: list[str]) -> None:
+    """Checks that no weights are missing, which transformers replaces by random ones.
+
+    Raises:
+        NoImageModelError: some are.
+    """
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise NoImageModelError(f"{name} lacks weights that its config.json describes: {sorted(missing)[0]}{more}.")
+
+
+@torch.no_grad()  # not inference_mode: a tensor that the model caches here must serve training as well
+def try_model(model: Any, processor: Any, one_size: bool) -> None:
+    """Tries a model with one image, as its processor prepares it.
+
+    Raises:
+        ValueError: the processor makes images of several sizes, or the model gives no output with names.
+    """
+    model.eval()
+    pixels = [make_evaluation_transform(processor)(Image.new("RGB", size, "gray")) for size in TRIALS]
+    if one_size and pixels[0].shape != pixels[1].shape:
+        sizes = " and ".join("x".join(map(str, each.shape[:0:-1])) for each in pixels)
+        raise ValueError(f"its image processor makes images of several sizes ({sizes}), not of one.")
+    if not isinstance(model(pixels[0][None].to(model.device, model.dtype)), ModelOutput):
+        raise ValueError("its output has no names (return_dict in its config.json).")
 
 
 def fingerprint(model: torch.nn.Module) -> int:

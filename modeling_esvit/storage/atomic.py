@@ -7,6 +7,7 @@ its final name is whole, also after a kill or a power cut at any instant, and a 
 """
 
 import errno
+import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -19,6 +20,7 @@ from modeling_esvit.storage.manifest import (
     describe_file,
     format_record,
     mark_unfinished,
+    name_record,
     read_record,
     remove_folder,
     write_manifest,
@@ -112,8 +114,15 @@ def delete_if_possible(folder: Path) -> None:
         delete_folder(folder)
 
 
-def record_file(folder: Path, name: str) -> None:
-    """Records a file that was added to a folder of [`replace_folder`], or replaced."""
+def record_file(folder: Path, name: str, *, shared: bool = False) -> None:
+    """Records a file that was added to a folder, or replaced.
+
+    Args:
+        shared: Whether several processes add files at the same time. Each file then has a record of its own.
+    """
+    if shared:
+        write_text(folder / name_record(name), json.dumps(describe_file(folder / name)), shared=True)
+        return
     record = read_record(folder)
     record["files"][name] = describe_file(folder / name)
     write_text(folder / MANIFEST, format_record(record))

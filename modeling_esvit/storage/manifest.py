@@ -3,12 +3,14 @@
 """Records what a folder holds when this project has written it.
 
 Each such folder has a file `.manifest.json`, with the size and the sha256 of every other file. By it this project knows
-which files are its own, and may be replaced or removed, and whether they are still as they were written.
+which files are its own, and may be replaced or removed, and whether they are still as they were written. A file that
+one of several processes adds has a record of its own instead, `.manifest.NAME.json`, so that none waits for another.
 """
 
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +20,7 @@ from modeling_esvit.errors import EsViTError
 
 
 MANIFEST = ".manifest.json"
+RECORD = re.compile(r"\.manifest\.(.+\.)?json(\.\d+)?(\.partial)?")  # also one that a kill left unfinished
 BLOCK = 2**20  # bytes
 NAMED = 3  # how many files a message names
 
@@ -67,7 +70,20 @@ def list_names(folder: Path) -> list[str]:
     for parent, folders, files in os.walk(folder):
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
         names += [Path(parent, name).relative_to(folder).as_posix() for name in [*files, *links]]
-    return sorted(name for name in names if name not in (MANIFEST, f"{MANIFEST}.partial"))
+    return sorted(name for name in names if not RECORD.fullmatch(name))
+
+
+def name_record(name: str) -> str:
+    """Returns the name of a file's own record."""
+    return f".manifest.{name}.json"
+
+
+def read_own_record(folder: Path, name: str) -> dict[str, Any] | None:
+    """Returns what a file's own record says of it; None without one, or with a damaged one."""
+    try:
+        return json.loads((folder / name_record(name)).read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 def describe_file(path: Path) -> dict[str, Any]:
@@ -81,16 +97,27 @@ def describe_file(path: Path) -> dict[str, Any]:
 def find_damage(folder: Path, names: Iterable[str] | None = None) -> list[str]:
     """Returns what is wrong with the files that a folder's record names, or with some of them, one phrase a file."""
     files = read_record(folder)["files"]
-    if not files:
-        return [f"it has no record of its files, or a damaged one ({MANIFEST})"]
     damage = []
     for name in files if names is None else names:
-        path = folder / name
+        path, written = folder / name, read_own_record(folder, name) or files.get(name)
+        if written is None and not files:
+            return [f"{name} has no record, or a damaged one"]
         if path.is_symlink() or not path.is_file():
             damage.append(f"{name} is missing")
-        elif name not in files or describe_file(path) != files[name]:
+        elif describe_file(path) != written:
             damage.append(f"{name} is not as it was written")
+    if names is None and not files:
+        return [f"it has no record of its files, or a damaged one ({MANIFEST})"]
     return damage
+
+
+def list_others(folder: Path) -> list[str]:
+    """Returns the files in a folder that neither its record nor one of their own names."""
+    record = read_record(folder)
+    if record["unfinished"]:
+        return []
+    own = {*record["files"], *record["later"]}
+    return [name for name in list_names(folder) if name not in own and not (folder / name_record(name)).exists()]
 
 
 def check_own(folder: Path) -> None:
@@ -102,12 +129,7 @@ def check_own(folder: Path) -> None:
     if folder.is_symlink() or folder.exists() and not folder.is_dir():
         kind = "link" if folder.is_symlink() else "file"
         raise ForeignFilesError(f"{folder} is a {kind}, no folder that this program has written; name another one.")
-    record = read_record(folder)
-    if record["unfinished"]:
-        return
-    own = {*record["files"], *record["later"]}
-    others = [name for name in list_names(folder) if name not in own]
-    if others:
+    if others := list_others(folder):
         shown = ", ".join(others[:NAMED]) + (f" and {len(others) - NAMED} more" if len(others) > NAMED else "")
         raise ForeignFilesError(
             f"{folder} holds files that this program has no record of writing: {shown}. Nothing was removed. Name "
@@ -138,3 +160,15 @@ def delete_folder(folder: Path) -> None:
         elif path.name != MANIFEST:
             path.unlink()
     shutil.rmtree(folder)
+
+
+def remove_own_files(folder: Path) -> None:
+    """Removes the files that this project has written into a folder, and the folder if nothing else is in it."""
+    others = {*list_others(folder)}
+    for name in list_names(folder):
+        if name not in others:
+            (folder / name).unlink()
+    for path in [path for path in folder.iterdir() if RECORD.fullmatch(path.name)]:
+        path.unlink()
+    if not any(folder.iterdir()):
+        folder.rmdir()

@@ -71,7 +71,8 @@ class FileServer(ThreadingHTTPServer):
     Attributes:
         secret: The query and the login ("?sig=abc", "ada:pw") that each request must have.
         manners: What else it does: "whole" (it knows no ranges), "careless" (it ignores conditions), "endless" (a body
-            without end), "redirect" (to the same path with the secret), "no HEAD".
+            without end), "packed" (it says that it compresses), "redirect" (to the same path with the secret),
+            "private" (to an address that only its own network should reach), "no HEAD".
     """
 
     daemon_threads = True
@@ -112,6 +113,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header("Location", f"{path}{query or '?once'}")
             self.send_header("Content-Length", "0")
+            self.end_headers()
+            return False
+        if "private" in self.server.manners:
+            self.send_response(302)
+            self.send_header("Location", "http://10.255.255.1:9/a.tar")
             self.end_headers()
             return False
         if query and mark + given != query or login and self.headers.get("Authorization") != token:
@@ -160,6 +166,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Accept-Ranges", "bytes")
         if self.server.tags:
             self.send_header("ETag", tag)
+        if "packed" in self.server.manners:
+            self.send_header("Content-Encoding", "gzip")
         if "endless" not in self.server.manners:
             self.send_header("Content-Length", str(len(content)))
         if wanted:

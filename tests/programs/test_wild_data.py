@@ -24,13 +24,12 @@ import training.knn as knn
 import training.linear_features as linear_features
 import training.linear_probe as linear_probe
 import training.transfer as transfer
-from modeling_esvit.images import download
+from modeling_esvit.images import http_client
 from modeling_esvit.images.decoding import Record, UnreadableImageError, decode
-from modeling_esvit.images.download import CERTIFICATES
+from modeling_esvit.images.http_client import CERTIFICATES
 from tests.helpers.commands import type_arguments
 from tests.helpers.shard_server import picture, serve, write_members
 from tests.helpers.tiny_runs import tiny, write_images, write_model
-from training.data import http_ranges
 from training.data.http_ranges import StatusError
 from training.data.shard_files import ChangedShardError, ShardFile, retry
 from training.options.command import run_command
@@ -399,20 +398,17 @@ def test_a_certificate_of_a_company_is_trusted_by_every_reader(variable, authori
     (tmp_path / "shards" / "0.png").write_bytes(picture(0))
     for name in CERTIFICATES:
         monkeypatch.delenv(name, raising=False)
-    for cached in (download.open_session, http_ranges._open_client):
-        cached.cache_clear()
+    http_client.open_client.cache_clear()
     with serve(tmp_path / "shards", authority) as server:
         message = refuse(server.url("a.tar"), tmp_path / "run")
         assert "signed by nobody who is trusted here" in message and "SSL_CERT_FILE names the file" in message
         with pytest.raises(UnreadableImageError, match="CERTIFICATE_VERIFY_FAILED"):
             decode(Record(server.url("0.png"), None, None))
         monkeypatch.setenv(variable, str(authority[0]))
-        for cached in (download.open_session, http_ranges._open_client):
-            cached.cache_clear()
+        http_client.open_client.cache_clear()
         assert count_images(pretrain(server.url("a.tar"), tmp_path / "run")) == 2
         assert decode(Record(server.url("0.png"), None, None)).size == (12, 12)
-    for cached in (download.open_session, http_ranges._open_client):
-        cached.cache_clear()
+    http_client.open_client.cache_clear()
 
 
 def test_brackets_may_be_part_of_a_name(tmp_path):

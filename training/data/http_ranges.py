@@ -8,21 +8,19 @@ ignores the conditions of a request tells by its answer which version it sends.
 
 import functools
 import logging
-import os
 import re
-import ssl
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
-from modeling_esvit.images.download import find_certificates
+from modeling_esvit.images import http_client
 from training.options.url_secrets import redact_urls, reveal_url
 
 
 # A server must connect, and send a byte, within so many seconds. A whole answer may take as long as SLOWEST allows.
 STALL_SECONDS = 30
 SLOWEST = 64 * 1024  # bytes per second
-CONNECTIONS = 64
 NOT_SATISFIABLE, PARTIAL, PRECONDITION_FAILED = 416, 206, 412
 
 
@@ -63,21 +61,15 @@ class UrlFilter(logging.Filter):
 
 @functools.cache
 def get_http() -> Any:
-    """Returns the HTTP library that huggingface_hub brings along."""
-    from huggingface_hub.utils import httpx  # under this name in every version
-
+    """Returns the HTTP library, which logs no passwords any more."""
+    httpx = http_client.get_http()
     logging.getLogger(httpx.__name__).addFilter(UrlFilter())
     return httpx
 
 
-@functools.cache
-def _open_client(process: int, seconds: float) -> Any:
-    """Returns the connections of a process: after a fork they must not be shared."""
-    httpx = get_http()
-    limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
-    file = find_certificates()
-    trusted = True if file is None else ssl.create_default_context(cafile=file)
-    return httpx.Client(timeout=httpx.Timeout(seconds), follow_redirects=True, limits=limits, verify=trusted)
+def _open(url: str, headers: Mapping[str, str]) -> AbstractContextManager[Any]:
+    get_http()
+    return http_client.open_url(reveal_url(url), headers, STALL_SECONDS)
 
 
 def find_http_file(url: str) -> HttpFile:
@@ -85,9 +77,10 @@ def find_http_file(url: str) -> HttpFile:
 
     Raises:
         AnswerError: the server sends no parts of files, or does not tell the size.
+        RedirectError: it leads to a private address.
         OSError, httpx.HTTPError: it cannot be reached, or refuses.
     """
-    with _open_client(os.getpid(), STALL_SECONDS).stream("GET", reveal_url(url), headers=_ask(0, 1)) as response:
+    with _open(url, _ask(0, 1)) as response:
         headers = response.headers
         total = re.fullmatch(r"bytes [^/]*/([0-9]+|\*)", headers.get("Content-Range", ""))
         if response.status_code == NOT_SATISFIABLE and total and total[1] == "0":
@@ -109,7 +102,7 @@ def read_http_range(url: str, start: int, stop: int, file: HttpFile) -> bytes:
     """
     headers = _ask(start, stop) | _make_condition(file.version)
     deadline = time.monotonic() + STALL_SECONDS + (stop - start) / SLOWEST
-    with _open_client(os.getpid(), STALL_SECONDS).stream("GET", reveal_url(url), headers=headers) as response:
+    with _open(url, headers) as response:
         if response.status_code in (PRECONDITION_FAILED, NOT_SATISFIABLE):
             raise ChangedFileError(f"the server answers {response.status_code}")
         _check_status(response)

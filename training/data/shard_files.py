@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 import fsspec
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.http_client import RedirectError
 from modeling_esvit.images.read_ahead import abandonable
 from training.data.http_ranges import (
     AnswerError,
@@ -213,7 +214,7 @@ def _may_pass(error: BaseException) -> bool:
     answers = [status for status in map(_status, _with_causes(error)) if status is not None]
     if answers:
         return answers[0] in (408, 429) or answers[0] >= 500
-    if isinstance(error, (AnswerError, get_http().TooManyRedirects, get_http().UnsupportedProtocol)):
+    if isinstance(error, (AnswerError, RedirectError, get_http().UnsupportedProtocol)):
         return False
     if CERTIFICATE in str(error):
         return False

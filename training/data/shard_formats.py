@@ -9,6 +9,7 @@ or as many neighbours in a tar file as make a request worth it.
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,11 +23,14 @@ import pyarrow.parquet as pq
 from modeling_esvit.images.decoding import Record
 from modeling_esvit.images.places import NOTHING
 from modeling_esvit.images.rows import find_access
-from modeling_esvit.storage.atomic import write_text
+from modeling_esvit.storage.atomic import record_file, write_text
+from modeling_esvit.storage.manifest import find_damage
 from training.data.columns import ImageColumns
 from training.data.shard_files import RangeReader, ShardError, ShardFile
 from training.data.tar_index import TAR_UNIT, Sample, TarIndex, index_tar
 
+
+logger = logging.getLogger(__name__)
 
 # Parts of a file that are at most so many bytes apart are read in one request.
 LARGEST_GAP = 64 * 1024
@@ -51,8 +55,10 @@ class ParquetShard:
         self.file = file
         try:
             self.metadata = pq.read_metadata(RangeReader(file))
-        except pa.ArrowInvalid as error:
-            raise ShardError(f"{file.url} is not a whole parquet file: {error}") from error
+        except ShardError:  # raised by a read
+            raise
+        except (pa.ArrowException, OSError) as error:
+            raise ShardError(f"{file.url} is not a whole parquet file: {str(error).strip()}") from error
         groups = range(self.metadata.num_row_groups)
         folder = os.path.dirname(os.path.abspath(file.url))
         self._access = find_access(folder) if file.is_local else NOTHING  # what its rows may open
@@ -208,7 +214,7 @@ class TarShard:
 
 
 def open_tar(file: ShardFile, image: str | None, label: str | None, index_dir: Path | None) -> TarShard:
-    """Opens a tar file by its index in `index_dir`; an index that is missing is made and written there.
+    """Opens a tar file by its index in `index_dir`; one that is missing or damaged is made and written there.
 
     The index of a file whose version nobody tells is not kept: the file may be another one the next time.
     """
@@ -216,28 +222,20 @@ def open_tar(file: ShardFile, image: str | None, label: str | None, index_dir: P
         return TarShard(file, index_tar(file, image, label))
     key = hashlib.sha256(repr((INDEX_FORMAT, file.url, file.size, file.version, image, label)).encode())
     path = index_dir / f"{os.path.basename(file.url)}-{key.hexdigest()[:16]}.json"
-    if not path.is_file():
+    damage = find_damage(index_dir, [path.name]) if path.is_file() else ["it is missing"]
+    if damage and path.is_file():
+        logger.warning("The index of %s in %s is made anew: %s.", file.url, index_dir, damage[0])
+    if damage:
         index_dir.mkdir(parents=True, exist_ok=True)
         index = {"shard": file.url, **index_tar(file, image, label)._asdict()}
         write_text(path, json.dumps(index), shared=True)
+        record_file(index_dir, path.name, shared=True)
     return TarShard(file, _read_index(path))
 
 
 def _read_index(path: Path) -> TarIndex:
-    """Reads the index of a tar file.
-
-    Raises:
-        ShardError: it is damaged.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        samples = [Sample(*sample) for sample in found["samples"]]
-        return TarIndex(samples, found["without_image"], found["unused"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ShardError(
-            f"{path}, the index of a tar file, is damaged ({type(error).__name__} on reading it). Delete it; it is "
-            "made again."
-        ) from error
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return TarIndex([Sample(*sample) for sample in found["samples"]], found["without_image"], found["unused"])
 
 
 Shard: TypeAlias = ParquetShard | TarShard

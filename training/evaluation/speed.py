@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModel
+from transformers import AutoModel
 
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.configuration_esvit import EsViTArchitectureError, find_published_name
@@ -21,6 +21,8 @@ from modeling_esvit.embed.compiling import OFF, BatchForward
 from modeling_esvit.embed.engine import compute_view_features
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.families import ARCHITECTURES
+from modeling_esvit.images.models import NoImageModelError
+from modeling_esvit.images.models import load_configuration as load_image_configuration
 from modeling_esvit.images.precision import DTYPES
 from training.evaluation.model_counts import count_parameters_and_operations
 from training.features.frozen_models import TIMM, TimmModel, compute_alone, import_timm
@@ -89,8 +91,8 @@ def load_configuration(name: str, trust_remote_code: bool) -> Any:
         except EsViTArchitectureError as error:
             raise ThroughputError(f"{name!r}: {error}") from error
     try:
-        return AutoConfig.from_pretrained(name, trust_remote_code=trust_remote_code)
-    except OSError as error:
+        return load_image_configuration(name, trust_remote_code=trust_remote_code)
+    except NoImageModelError as error:
         known = ", ".join(architecture for architecture in ARCHITECTURES if architecture != "auto")
         raise ThroughputError(
             f"{name!r} is no model folder and none of {known}. As a name on the Hub it fails, too: {error}"

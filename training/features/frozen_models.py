@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -24,7 +26,8 @@ from modeling_esvit.analysis.token_places import Size, TokenPlaces, stretch_grid
 from modeling_esvit.embed.compiling import OFF, BatchForward
 from modeling_esvit.embed.engine import compute_view_features
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.images.models import fingerprint, load_image_model
+from modeling_esvit.images.model_limits import LARGEST_SIDE, bound_build, count_stored
+from modeling_esvit.images.models import FAILURES, LONGEST_REASON, fingerprint, load_image_model
 from modeling_esvit.images.precision import name_dtype
 from modeling_esvit.images.transform import (
     Transform,
@@ -36,6 +39,7 @@ from modeling_esvit.images.transform import (
 
 
 TIMM = "timm:"
+TIMM_FOLDER = "local-dir:"  # what timm calls a model in a folder
 
 
 class FrozenModelError(EsViTError, ValueError):
@@ -151,9 +155,10 @@ def load_frozen(
         OSError: see `load_image_model`.
     """
     if name.startswith(TIMM):
-        model, transform, processing = load_timm(name.removeprefix(TIMM))
+        model, transform, processing = load_timm(name.removeprefix(TIMM), device)
     else:
-        model, processor = load_image_model(name, revision=revision, trust_remote_code=trust_remote_code)
+        options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
+        model, processor = load_image_model(name, device=device, **options)
         transform, processing = make_evaluation_transform(processor), processor.to_dict()
     weights = fingerprint(model)
     model = model.to(device, dtype).eval().requires_grad_(False)
@@ -174,33 +179,51 @@ def compute_alone(features: Callable[[Tensor], Tensor], pixels: Tensor) -> list[
 
 @contextmanager
 def import_timm(name: str) -> Iterator[Any]:
-    """Imports timm, and repeats its errors with the name of the model.
+    """Imports timm, and repeats its errors in one line with the name of the model; a network has bounds.
 
     Raises:
-        FrozenModelError: timm is missing, or does not know the name, or cannot fetch the weights.
+        FrozenModelError: timm is missing, or does not know the name, or cannot fetch the weights; or the model is a
+            folder whose files hold what cannot be.
     """
     try:
         import timm
     except ImportError as error:
         raise FrozenModelError(f"{TIMM}{name} needs timm: pip install timm") from error
+    folder = Path(name.removeprefix(TIMM_FOLDER))
     try:
-        yield timm
-    except (RuntimeError, OSError, ValueError, KeyError) as error:
-        raise FrozenModelError(f"timm cannot load {name!r}: {error}") from error
+        with bound_build(partial(count_stored, folder) if name.startswith(TIMM_FOLDER) else None):
+            yield timm
+    except FrozenModelError:
+        raise
+    except (OSError, *FAILURES) as error:
+        raise FrozenModelError(f"timm cannot load {name!r}: {shorten(str(error), LONGEST_REASON)}") from error
 
 
-def load_timm(name: str) -> tuple[TimmModel, Transform, dict[str, Any]]:
-    """Loads a model of timm, its transform and what it says of its images.
+def load_timm(name: str, device: torch.device | str = "cpu") -> tuple[TimmModel, Transform, dict[str, Any]]:
+    """Loads a model of timm, its transform and what it says of its images, and tries it with one image.
 
     Raises:
         FrozenModelError: see `import_timm`.
     """
     with import_timm(name) as timm:
-        model = timm.create_model(name, pretrained=True, num_classes=0)
+        model = timm.create_model(name, pretrained=True, num_classes=0).eval().to(device)
         config = timm.data.resolve_model_data_config(model)
+        check_input_size(config["input_size"])
         transform = timm.data.create_transform(**config, is_training=False)
-    cut = partial(_transform_middle, transform=transform) if config["crop_mode"] == "center" else transform
+        cut = partial(_transform_middle, transform=transform) if config["crop_mode"] == "center" else transform
+        with torch.no_grad():
+            model(cut(Image.new("RGB", (64, 64)))[None].to(device))
     return TimmModel(model), cut, dict(config)
+
+
+def check_input_size(size: Any) -> None:
+    """Checks the size of the images that a model of timm takes, (channels, height, width).
+
+    Raises:
+        FrozenModelError: it is none, or larger than that of any model.
+    """
+    if len(size) != 3 or not all(isinstance(side, int) and 0 < side <= LARGEST_SIDE for side in size):
+        raise FrozenModelError(f"input_size of the model of timm is {size}, not 3 channels, height and width.")
 
 
 def _transform_middle(image: Image.Image, transform: Transform) -> Tensor:

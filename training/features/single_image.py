@@ -60,8 +60,8 @@ def load_vision_model(arguments: argparse.Namespace) -> VisionModel:
     device = arguments.device or state.device
     options = {"revision": arguments.revision, "trust_remote_code": arguments.trust_remote_code}
     # Other forms of attention return no weights; EsViT models switch by themselves.
-    model, processor = load_image_model(arguments.model, {"attn_implementation": "eager"}, **options)
-    return VisionModel(model.to(device).eval(), processor)
+    eager = {"attn_implementation": "eager"}
+    return VisionModel(*load_image_model(arguments.model, eager, device=device, one_size=False, **options))
 
 
 def open_image(path: str) -> Image.Image:

@@ -16,11 +16,12 @@ from pickle import UnpicklingError
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.model_limits import bound_build, check_counts
+from modeling_esvit.images.models import NoImageModelError, name_transformers_errors
 from modeling_esvit.storage.manifest import find_damage
 from training.learning.optimizer import group_parameters
 from training.options.hub_names import is_hub_name
@@ -34,6 +35,7 @@ PARTS = {
     "region head and centre": ("region_head.", "region_center"),
 }
 MAX_NAMED = 5
+LARGEST_BUILT = 2**28  # numbers of a network, whose heads may not be stored and are then new
 
 
 class InitialisationError(EsViTError, ValueError):
@@ -127,6 +129,7 @@ def check_origin(origin: Origin, config: EsViTConfig) -> None:
         InitialisationError: There is no such model, or its backbone computes something else.
     """
     with explain_missing(origin.student):
+        check_counts(EsViTConfig.get_config_dict(origin.student)[0])
         original = EsViTConfig.from_pretrained(origin.student)
     refuse_other_computation(origin.student, original, config)
 
@@ -136,12 +139,13 @@ def explain_missing(name: str) -> Iterator[None]:
     """Turns the error of transformers for a model that it cannot find or read into one that names the option.
 
     Raises:
-        InitialisationError: There is no such model, or a file of it cannot be read.
+        InitialisationError: There is no such model, a file of it is damaged, or it describes one that cannot be.
     """
     try:
-        yield
-    except OSError as error:
-        raise InitialisationError(f"init_from {name!r} is no folder of a model, and on the Hub: {error}") from error
+        with name_transformers_errors(name), bound_build(lambda: LARGEST_BUILT):
+            yield
+    except NoImageModelError as error:
+        raise InitialisationError(f"init_from {name!r}: {error}") from error
 
 
 def load_network(name: str) -> tuple[EsViTForPreTraining, dict[str, Tensor]]:
@@ -151,19 +155,18 @@ def load_network(name: str) -> tuple[EsViTForPreTraining, dict[str, Tensor]]:
         InitialisationError: There is no such model, it is of another type, or its weights are damaged.
     """
     with explain_missing(name):
-        model_type = EsViTConfig.get_config_dict(name)[0].get("model_type")
+        fields = EsViTConfig.get_config_dict(name)[0]
+        check_counts(fields)
+        model_type = fields.get("model_type")
     if model_type != "esvit":
         raise InitialisationError(
             f"init_from: {name} holds a model of type {model_type!r}, not 'esvit'. Convert the original checkpoint "
             "without --native."
         )
-    try:
-        with explain_missing(name):
-            loaded: Any = EsViTForPreTraining.from_pretrained(
-                name, dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
-            )
-    except SafetensorError as error:
-        raise InitialisationError(f"init_from: the weights of {name} are damaged ({error}).") from error
+    with explain_missing(name):
+        loaded: Any = EsViTForPreTraining.from_pretrained(
+            name, dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
+        )
     model, loading = loaded
     absent = {*loading["missing_keys"], *(entry[0] for entry in loading["mismatched_keys"])}
     return model, {key: tensor for key, tensor in model.state_dict().items() if key not in absent}

@@ -174,3 +174,10 @@ def test_another_zip_archive(tmp_path):
         read_checkpoint(tmp_path / "x.pth")
     with pytest.raises(FileNotFoundError, match="nowhere"):
         read_checkpoint(tmp_path / "nowhere.pth")
+
+
+def test_tensors_that_show_the_same_values_many_times(tmp_path):
+    shared = torch.ones(50)
+    network = {f"layers.0.blocks.{block}.attn.proj.bias": shared for block in range(8)}
+    with pytest.raises(ConversionError, match="The 9 tensors have 1620 bytes together, of which the file has 220"):
+        read_checkpoint(saved({**network, "patch_embed.proj.weight": torch.ones(5)}, tmp_path / "x.pth"))

@@ -34,11 +34,37 @@ def test_processes_share_the_missing_parts_as_neighbours(tmp_path):
     assert [find_own_parts(parts, 7, state) for state in states] == [[0, 1], [3, 4, 5], [6]]
 
 
+@pytest.mark.parametrize("damaged", ["part-00000001.safetensors", ".manifest.part-00000001.safetensors.json"])
+def test_a_damaged_part_is_said_and_made_anew(tmp_path, caplog, damaged):
+    parts, rows, read = Parts(tmp_path / "x.npz", {"model": "m"}), cut_rows(6, 2), []
+    for _ in range(2):
+        parts.begin()
+        make_parts(parts, rows, lambda span: read.append(span) or iter(span), make_part, description="x")
+        content = bytearray((parts.folder / damaged).read_bytes())
+        content[len(content) // 2] ^= 1
+        (parts.folder / damaged).write_bytes(content)
+    assert read == [range(6), range(2, 4)]
+    assert "x.npz.parts is made anew: part-00000001.safetensors " in caplog.text
+
+
+def test_parts_are_begun_anew_when_what_they_are_of_is_damaged(tmp_path, caplog):
+    parts = Parts(tmp_path / "x.npz", {"model": "m"})
+    parts.begin()
+    parts.write(0, Features(["there"], np.zeros((1, 2), np.float32), None, {}))
+    (parts.folder / "mine").touch()
+    parts.settings_file.write_text('{"model": "n"}')
+    parts.begin()
+    assert "begun anew, since it is damaged: settings.json is not as it was written" in caplog.text
+    assert not parts.is_done(0) and (parts.folder / "mine").exists()
+    parts.delete()
+    assert [path.name for path in parts.folder.iterdir()] == ["mine"]
+
+
 def test_parts_that_cannot_be_continued(tmp_path):
     Parts(tmp_path / "x.npz", {"model": "m", "seed": 0}).begin()
     other = Parts(tmp_path / "x.npz", {"model": "m", "seed": 1})
     with pytest.raises(OutputError, match="holds features of another call: seed was 0 and is 1"):
         other.begin()
-    other.path(4).write_bytes(b"damaged")
+    other.path(4).write_bytes(b"damaged meanwhile")
     with pytest.raises(OutputError, match="part-00000004.safetensors is damaged"):
         other.read(4)

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks which folders are models for images, and that their weights tell them apart."""
 
+import json
+
 import pytest
 import torch
 from transformers import BertConfig, BertModel
@@ -30,6 +32,55 @@ def test_what_is_no_model_for_images(tmp_path):
     ):
         with pytest.raises(NoImageModelError, match=message):
             load_image_model(str(tmp_path / name))
+
+
+def change(file, **fields):
+    """Writes fields into a JSON file; `...` takes one out."""
+    content = {**json.loads(file.read_text()), **fields}
+    file.write_text(json.dumps({name: value for name, value in content.items() if value is not ...}))
+
+
+@pytest.mark.parametrize(
+    ("file", "fields", "message"),
+    [
+        ("config.json", {"num_heads": "two"}, "num_heads"),
+        ("config.json", {"num_labels": 10**12}, "num_labels in its config.json is 1000000000000, more than 1048576"),
+        ("config.json", {"embed_dim": 4096}, "a network of .* numbers or more, and its weights are at most"),
+        ("config.json", {"embed_dim": 16}, "size mismatch|mismatched"),
+        ("config.json", {"depths": [11585, 1]}, "more than 20000 tensors"),
+        (
+            "config.json",
+            {"depths": [1, 3]},
+            "lacks weights that its config.json describes: encoder.layers.1.blocks.1.* more",
+        ),
+        ("config.json", {"return_dict": False}, "output has no names"),
+        ("config.json", {"dtype": "load"}, "cannot be loaded"),
+        ("config.json", {"id2label": [1]}, "AttributeError"),
+        ("config.json", {"model_type": "x", "auto_map": {"AutoConfig": "own.X", "AutoModel": "own.X"}}, "custom code"),
+        ("preprocessor_config.json", {"crop_size": {"height": 10**6, "width": 8}}, "more than 2048 pixels"),
+        ("preprocessor_config.json", {"do_center_crop": False}, r"images of several sizes \(\d+x\d+ and \d+x\d+\)"),
+        ("preprocessor_config.json", {"image_mean": "gray"}, "cannot be loaded"),
+        ("preprocessor_config.json", {"resample": 77}, "cannot be loaded"),
+        ("preprocessor_config.json", {"image_processor_type": "own.X"}, "cannot be loaded"),
+        ("preprocessor_config.json", {"size": ...}, ""),
+    ],
+)
+def test_a_wrong_field_is_a_typed_error_of_one_line(tmp_path, file, fields, message):
+    write_model(tmp_path)
+    (tmp_path / "own.py").write_text("raise SystemExit('code was executed')")
+    change(tmp_path / file, **fields)
+    if not message:
+        load_image_model(str(tmp_path))
+        return
+    with pytest.raises(NoImageModelError, match=message) as caught:
+        load_image_model(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_processor_of_any_size_where_it_may_be(tmp_path):
+    write_model(tmp_path)
+    change(tmp_path / "preprocessor_config.json", do_center_crop=False)
+    load_image_model(str(tmp_path), one_size=False)
 
 
 def test_the_fingerprint_is_that_of_the_weights(tmp_path):

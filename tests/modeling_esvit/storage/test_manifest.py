@@ -16,6 +16,7 @@ from modeling_esvit.storage.manifest import (
     list_names,
     mark_unfinished,
     remove_folder,
+    remove_own_files,
 )
 
 
@@ -128,6 +129,27 @@ def test_a_later_file_is_ours_and_verified_once_it_is_recorded(written):
     (written / "mine.txt").unlink()
     (written / "scores.json").write_text("2")
     assert find_damage(written) == ["scores.json is not as it was written"]
+
+
+def test_each_of_several_processes_records_what_it_adds(written):
+    for name in ("part-0", "part-1"):
+        (written / name).write_text(name)
+        with pytest.raises(ForeignFilesError, match=name):
+            check_own(written)
+        record_file(written, name, shared=True)
+    check_own(written)
+    assert find_damage(written, ["part-0", "part-1"]) == [] and list_names(written) == sorted(
+        [*CONTENT, "part-0", "part-1"]
+    )
+    record = written / ".manifest.part-1.json"
+    for bit in range(0, 8 * len(whole := record.read_bytes()), 5):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        record.write_bytes(changed)
+        assert find_damage(written, ["part-1"]) or json.loads(changed) == json.loads(whole)
+    (written / "mine").touch()
+    remove_own_files(written)
+    assert [path.name for path in written.iterdir() if path.is_file()] == ["mine"]
 
 
 def test_what_a_kill_left_is_ours(tmp_path):

@@ -18,6 +18,7 @@ from training.data.http_ranges import (
     get_http,
     read_http_range,
 )
+from training.data.shard_files import ShardError, ShardFile
 from training.options.url_secrets import hide_secrets
 
 
@@ -81,6 +82,20 @@ def test_a_body_without_end_is_not_read_to_its_end(server):
     server.manners = {"endless"}
     with pytest.raises(AnswerError, match="more than the 200 bytes"):
         read_http_range(server.url("a.tar"), 0, 200, found)
+
+
+def test_what_is_compressed_is_not_unpacked(server):
+    found = find_http_file(server.url("a.tar"))
+    server.manners = {"packed"}
+    with pytest.raises(AnswerError, match="the server compresses what it sends"):
+        read_http_range(server.url("a.tar"), 0, 200, found)
+
+
+def test_a_private_address_is_not_asked_again_and_again(server):
+    server.manners = {"private"}
+    with pytest.raises(ShardError, match="a.tar: RedirectError: the server redirects to 10.255.255.1, .* private"):
+        ShardFile.locate(server.url("a.tar"), retry_seconds=300)
+    assert len(server.requests) == 1
 
 
 def test_a_body_that_drips_ends_at_its_deadline(monkeypatch):

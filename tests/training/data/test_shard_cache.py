@@ -34,7 +34,20 @@ def urls(server):
 
 
 def copies(folder):
-    return sorted(path for path in folder.iterdir() if path.suffix != ".lock")
+    return sorted(path for path in folder.iterdir() if path.suffix not in (".lock", ".json"))
+
+
+def test_a_damaged_copy_is_fetched_anew(server, tmp_path, caplog):
+    options = StreamOptions(shuffle_window=5, cache=tmp_path / "cache")
+    whole = list_labels(load_batches(open_stream(urls(server), options)))
+    damaged = copies(tmp_path / "cache")[0]
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+    server.sent.clear()
+    source = open_stream(urls(server), options)
+    server.sent.clear()
+    assert list_labels(load_batches(source)) == whole and server.sent.total() == len(content)
+    assert damaged.read_bytes() == content and f"anew: {damaged.name} is not as it was written" in caplog.text
 
 
 def test_bytes_come_once_and_are_the_same(server, tmp_path):

@@ -15,7 +15,6 @@ from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTModel
 import training.evaluation.knn as knn
 import training.knn as program
 from modeling_esvit.embed.engine import FeatureError
-from modeling_esvit.embed.files import OutputError
 from modeling_esvit.images.decoding import decode
 from tests.helpers.commands import type_arguments
 from tests.helpers.tiny_runs import write_images, write_model
@@ -100,9 +99,8 @@ def test_a_bank_is_made_once(model_folder, images, tmp_path, monkeypatch):
     assert {path for path, time in parts_of(tmp_path).items() if made[path] != time} == {lost}
 
     Path(lost).write_bytes(b"damaged")
-    with pytest.raises(OutputError, match="part-00000001.* is damaged"):
-        bank()
-    Path(lost).unlink()
+    assert torch.equal(bank().features(), first.features())
+    assert {path for path, time in parts_of(tmp_path).items() if made[path] != time} == {lost}
     assert bank(n_last_blocks=2).features().shape == (NUMBER, 32)  # another feature is another bank
     assert len(list(tmp_path.iterdir())) == 2
     halves = bank(dtype=torch.bfloat16).features()  # and so is another type: no bank holds features of two

@@ -2,12 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks the names of frozen models, and the size and statistics of what they see."""
 
+import json
+import os
 import sys
 from types import SimpleNamespace
 
 import pytest
+import timm
+import torch
+from safetensors.torch import save_file
 
 from training.features.frozen_models import FrozenModelError, find_training_view, load_frozen, make_file_name
+from training.learning.backbones import load_timm_weights
 
 
 STATISTICS = {"image_mean": (0.5,), "image_std": (0.25,)}
@@ -43,3 +49,43 @@ def test_timm_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(FrozenModelError, match="timm:resnet18 needs timm: pip install timm"):
         load_frozen("timm:resnet18")
+
+
+class Canary:
+    """Makes a folder when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_weights_of_timm_are_never_unpickled(tmp_path):
+    """With the oldest timm that is allowed as with the newest: see `make test-floors`."""
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "test_vit", "num_classes": 0}))
+    for name in ("pytorch_model.bin", "model.pth"):
+        torch.save({"cls_token": Canary(tmp_path / "canary")}, tmp_path / name)
+        with pytest.raises(FrozenModelError, match="timm cannot load .*weights_only"):
+            load_frozen(f"timm:local-dir:{tmp_path}")
+        config = SimpleNamespace(backbone=f"local-dir:{tmp_path}", features_only=False, num_channels=3)
+        config.out_indices = config.output_stride = None
+        with pytest.raises(RuntimeError, match="weights_only"):
+            load_timm_weights(config)
+        (tmp_path / name).unlink()
+    assert not (tmp_path / "canary").exists()
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"architecture": 7}, "timm cannot load"),
+        ({"model_args": {"embed_dim": 2**12}}, "numbers or more, and its weights"),
+        ({"pretrained_cfg": {"input_size": [3, 10**6, 10**6]}}, "input_size"),
+    ],
+)
+def test_a_configuration_of_timm_that_cannot_be(tmp_path, fields, message):
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "test_vit", "pretrained_cfg": {}, **fields}))
+    save_file(timm.create_model("test_vit", num_classes=0).state_dict(), tmp_path / "model.safetensors")
+    with pytest.raises(FrozenModelError, match=message):
+        load_frozen(f"timm:local-dir:{tmp_path}")

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModel
 
 from training.publish import main
-from training.publishing.source import SourceError, find_source
+from training.publishing.source import SourceError, find_source, load_model
 
 
 def test_a_run_whose_log_or_options_are_damaged(run, tmp_path):
@@ -36,6 +36,17 @@ def test_best_checkpoint(run, tmp_path):
     published = AutoModel.from_pretrained(tmp_path / "out")
     trained = AutoModel.from_pretrained(run / "checkpoints" / "best" / "teacher")
     assert all(torch.equal(published.state_dict()[name], tensor) for name, tensor in trained.state_dict().items())
+
+
+@pytest.mark.parametrize("chosen", ["final", "best"])
+def test_a_model_that_is_not_as_it_was_written_is_not_published(run, tmp_path, chosen):
+    shutil.copytree(run, tmp_path / "run", symlinks=True)
+    source = find_source(tmp_path / "run", chosen)
+    content = bytearray((source.model / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (source.model / "model.safetensors").write_bytes(content)
+    with pytest.raises(SourceError, match="damaged or was changed: .*model.safetensors is not as it was written"):
+        load_model(source.model)
 
 
 def test_run_without_a_model(tmp_path, run):

@@ -1,0 +1,123 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Bounds what the files of a model can make this process do: a stranger may have written them.
+
+A configuration is a few numbers, and each may ask for more time or memory than there is. Counts are looked at before
+transformers makes anything of them, a network is described without values until its size is known to be about that of
+the stored weights, and the sides of the images that a processor makes have a limit.
+"""
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch.nn.modules.module import (
+    register_module_buffer_registration_hook,
+    register_module_parameter_registration_hook,
+)
+from transformers import CONFIG_MAPPING
+
+from modeling_esvit.errors import EsViTError
+
+
+LARGEST_COUNT = 2**20  # of layers, labels and the like, of which transformers makes lists
+MOST_TENSORS = 20_000  # of a network; those of billions of parameters have about a thousand
+# Elements of a network for each that is stored, and beside them: heads and poolers may be missing, positions are made.
+# A tensor counts once when it is described, and once when its stored values take its place.
+SHARE, BESIDE = 4, 2**24
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.pth.tar")
+LARGEST_SIDE = 2048  # pixels of the images that a processor makes
+OWN_CHECKS = ("esvit",)  # configurations of these types check their own fields
+
+
+class ModelLimitError(EsViTError, ValueError):
+    """Raised when the files of a model ask for more than its weights or images can need."""
+
+
+def check_counts(fields: Mapping[str, Any]) -> None:
+    """Checks the numbers in a `config.json`, before a configuration is made of them.
+
+    Raises:
+        ModelLimitError: a field that transformers knows is far larger than any count is.
+    """
+    model_type = fields.get("model_type")
+    known = {"num_labels"}
+    if isinstance(model_type, str) and model_type not in OWN_CHECKS and model_type in CONFIG_MAPPING:
+        config_class = CONFIG_MAPPING[model_type]
+        known |= {*getattr(config_class, "__dataclass_fields__", ()), *config_class.attribute_map}
+    for name, value in fields.items():
+        if name in known or isinstance(value, dict):
+            largest = find_largest(value)
+            if largest > LARGEST_COUNT:
+                raise ModelLimitError(f"{name} in its config.json is {largest}, more than {LARGEST_COUNT}.")
+
+
+def find_largest(value: Any) -> int:
+    """Returns the largest whole number in a value of JSON, however deep; 0 if there is none."""
+    if isinstance(value, dict | list | tuple):
+        return max(map(find_largest, value.values() if isinstance(value, dict) else value), default=0)
+    return value if isinstance(value, int) else 0
+
+
+def count_stored(folder: Path) -> int:
+    """Returns about how many numbers the files of weights in a folder hold; those of a pickle by its size."""
+    stored = sum(path.stat().st_size // 2 for pattern in PICKLES for path in folder.glob(pattern))
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            stored += sum(torch.Size(file.get_slice(name).get_shape()).numel() for name in file.keys())  # noqa: SIM118
+    return stored
+
+
+@contextmanager
+def bound_build(find_stored: Callable[[], int] | None = None) -> Iterator[None]:
+    """Stops the construction of a network in this thread that has far too many tensors.
+
+    Args:
+        find_stored: returns how many numbers its weights have; it is asked when the first tensor is made. Without it
+            only the number of tensors has a limit.
+
+    Raises:
+        ModelLimitError: the block builds more than that allows.
+    """
+    thread, tensors, elements, allowed = threading.get_ident(), 0, 0, 0
+
+    def count(module: torch.nn.Module, name: str, tensor: torch.Tensor | None) -> None:
+        nonlocal tensors, elements, allowed
+        if tensor is None or threading.get_ident() != thread:
+            return
+        if tensors == 0 and find_stored is not None:
+            allowed = SHARE * find_stored() + BESIDE
+        tensors += 1
+        elements += tensor.numel()
+        if tensors > MOST_TENSORS:
+            raise ModelLimitError(f"its configuration describes a network of more than {MOST_TENSORS} tensors.")
+        if find_stored is not None and elements > allowed:
+            raise ModelLimitError(
+                f"its configuration describes a network of {elements} numbers or more, and its weights are at most "
+                f"{(allowed - BESIDE) // SHARE}."
+            )
+
+    hooks = [register(count) for register in REGISTERS]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+REGISTERS = (register_module_parameter_registration_hook, register_module_buffer_registration_hook)
+
+
+def check_sizes(processor: Any) -> None:
+    """Checks the sizes of the images that an image processor makes.
+
+    Raises:
+        ModelLimitError: a side is longer than LARGEST_SIDE.
+    """
+    for name, value in processor.to_dict().items():
+        if "size" in name and find_largest(value) > LARGEST_SIDE:
+            raise ModelLimitError(f"{name} of its image processor is {value}, more than {LARGEST_SIDE} pixels.")

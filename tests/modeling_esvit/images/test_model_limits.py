@@ -1,0 +1,72 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks that the files of a model can only ask for so much; `tests/attack` tries thousands of them."""
+
+import threading
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from modeling_esvit.images.model_limits import (
+    BESIDE,
+    MOST_TENSORS,
+    SHARE,
+    ModelLimitError,
+    bound_build,
+    check_counts,
+    check_sizes,
+    count_stored,
+)
+from tests.helpers.tiny_runs import write_model
+
+
+def test_counts_of_a_configuration():
+    for fields, said in (
+        ({"model_type": "esvit", "num_labels": 10**12}, "num_labels in its config.json is 1000000000000"),
+        ({"model_type": "dinov2", "num_hidden_layers": 10**9}, "num_hidden_layers .* is 1000000000"),
+        ({"model_type": "resnet", "depths": [1, 2**21]}, "depths .* is 2097152"),
+        ({"backbone_config": {"depths": [2**21]}}, "backbone_config"),
+        ({"model_type": ["no", "type"], "num_labels": 2**21}, "num_labels"),
+    ):
+        with pytest.raises(ModelLimitError, match=said):
+            check_counts(fields)
+    check_counts({"model_type": "dinov2", "seed": 20_261_129, "num_labels": 21_841, "hidden_size": 4096})
+
+
+def test_a_network_has_about_the_size_of_its_weights(tmp_path):
+    write_model(tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(bytes(1000))
+    stored = count_stored(tmp_path)
+    assert 500 < stored < 100_000
+    with torch.device("meta"):
+        with bound_build(lambda: stored):
+            nn.Linear(SHARE * stored, 1)
+        wide = SHARE * stored + BESIDE
+        with pytest.raises(ModelLimitError, match=f"a network of {wide + 1} numbers .* at most {stored}"):
+            with bound_build(lambda: stored):
+                nn.Linear(wide + 1, 1)
+        nn.Linear(wide + 1, 1)  # the limit ends with the block
+
+
+def test_a_network_of_more_tensors_than_any_is_not_built():
+    with torch.device("meta"), pytest.raises(ModelLimitError, match=f"more than {MOST_TENSORS} tensors"), bound_build():
+        while True:
+            nn.LayerNorm(1)
+
+
+def test_other_threads_have_no_limit():
+    with bound_build(lambda: 0), torch.device("meta"):
+        built = []
+        thread = threading.Thread(target=lambda: built.append(nn.Linear(2**13, 2**13, device="meta")))
+        thread.start()
+        thread.join()
+    assert built
+
+
+def test_sizes_of_images():
+    for fields in ({"crop_size": {"height": 224, "width": 10**6}}, {"size": {"shortest_edge": 4096}}, {"size": 4096}):
+        with pytest.raises(ModelLimitError, match="size of its image processor is .*, more than 2048 pixels"):
+            check_sizes(SimpleNamespace(to_dict=lambda fields=fields: fields))
+    check_sizes(SimpleNamespace(to_dict=lambda: {"size": {"shortest_edge": 1024, "height": None}, "resample": 10**9}))
