@@ -10,6 +10,7 @@ features.names, features.view               # N names, and an array [N, C]
 dataset.map(embedder, batched=True)         # a column `view`
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -53,6 +54,29 @@ except ModuleNotFoundError as error:
 __all__ = ["Embedder", "FeatureError", "Features", "OutputError", "embed", "embed_to_file", "load_features"]
 
 
+class Process:
+    """Knows whether this process was forked from one that may have computed in several threads.
+
+    The threads of its parent are not there, and torch would wait for them for ever: it is to compute in one.
+    """
+
+    is_forked = False
+
+    @classmethod
+    def note_fork(cls) -> None:
+        cls.is_forked = True
+
+    @classmethod
+    def use_own_threads(cls) -> None:
+        if cls.is_forked:
+            torch.set_num_threads(1)
+            cls.is_forked = False
+
+
+if hasattr(os, "register_at_fork"):  # Windows forks no processes
+    os.register_at_fork(after_in_child=Process.note_fork)
+
+
 class Embedder:
     """Holds a model and its image processor: undecoded images in, features out.
 
@@ -72,7 +96,7 @@ class Embedder:
         }
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles what it was made of, without what is compiled, which belongs to this process."""
+        """Returns what it was made of, to be pickled, without what is compiled, which belongs to this process."""
         return type(self), (self.model, self.processor, self.compile)
 
     @classmethod
@@ -145,7 +169,7 @@ class Embedder:
             maker.expect(len(records))
         found = maker.make_part(maker.read(range(len(records))), lambda count: None)
         rows = {name: row for row, name in enumerate(found.names)}
-        arrays = found.arrays() if found.names else dict.fromkeys(["view"] + ["regions"] * regions)
+        arrays: dict[str, Any] = found.arrays() if found.names else dict.fromkeys(["view"] + ["regions"] * regions)
         columns = {
             name: [array[rows[record.name]] if record.name in rows else None for record in records]
             for name, array in arrays.items()
@@ -240,6 +264,7 @@ class PartEmbedder:
         self.embedder.expect(images, self.batch_size, self.regions)
 
     def read(self, rows: range) -> Iterator[LoadedImage]:
+        Process.use_own_threads()
         load = partial(load_input, self.images, self.embedder.prepare)
         return load_ahead(iter(rows), load, batch_size=self.batch_size, threads=self.num_threads)
 

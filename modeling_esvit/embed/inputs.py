@@ -107,7 +107,7 @@ class DatasetImages:
         return read_cell(self.dataset[index][self.column], None, self.options)._replace(name=self.name(index))
 
     def identify(self) -> Identity:
-        return identify_dataset(self.dataset, self.name, lambda row: (self.read(row).image, None))
+        return identify_dataset(self.dataset, self.name, lambda row: (self.read(row).get_source(), None))
 
 
 class RecordsInMemory:
@@ -126,7 +126,7 @@ class RecordsInMemory:
         return self.records[index]
 
     def identify(self) -> Identity:
-        return identify_contents([*map(self.name, range(len(self)))], lambda row: self.records[row].get_content())
+        return identify_contents([*map(self.name, range(len(self)))], lambda row: self.records[row].get_source())
 
 
 class ManyImages:
@@ -164,7 +164,9 @@ def list_inputs(inputs: ImageInput | Iterable[ImageInput]) -> list[ImageInput]:
     Raises:
         NoImagesError: they are none.
     """
-    if isinstance(inputs, str | os.PathLike | bytes | Image) or is_image_array(inputs):
+    if isinstance(inputs, str | os.PathLike | bytes | Image):
+        return [inputs]
+    if isinstance(inputs, np.ndarray) and is_image_array(inputs):
         return [inputs]
     is_scalar = isinstance(inputs, np.ndarray) and inputs.ndim == 0
     if isinstance(inputs, ROWS) or not isinstance(inputs, Iterable) or is_scalar:

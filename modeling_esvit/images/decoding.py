@@ -97,14 +97,14 @@ class Record(NamedTuple):
         """Returns a name that is the same in every epoch and process."""
         if self.name is not None:
             return self.name
-        if isinstance(self.image, str):
-            return show_name(self.image)
-        return f"image {hashlib.sha256(self.get_content()).hexdigest()[:16]}"
+        source = self.get_source()
+        if isinstance(source, str):
+            return show_name(source)
+        return f"image {hashlib.sha256(source).hexdigest()[:16]}"
 
-    def get_content(self) -> bytes:
-        """Returns the encoded file in memory, or the pixels: not of an image that is named by its path."""
-        assert not isinstance(self.image, str)
-        return self.image if isinstance(self.image, bytes) else self.image.tobytes()
+    def get_source(self) -> bytes | str:
+        """Returns the encoded file, its path or URL, or the bytes of pixels in memory."""
+        return self.image if isinstance(self.image, bytes | str) else self.image.tobytes()
 
 
 def decode(record: Record, sufficient: Callable[[WidthHeight], WidthHeight] = lambda size: size) -> Image.Image:

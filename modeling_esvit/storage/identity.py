@@ -127,7 +127,7 @@ def identify_files(names: Sequence[str], folder: Path | None = None) -> Identity
     )
 
 
-def identify_contents(names: Sequence[str], read: Callable[[int], bytes]) -> Identity:
+def identify_contents(names: Sequence[str], read: Callable[[int], bytes | str]) -> Identity:
     """Identifies images in memory by their content, all of them; `read` returns that of a number."""
     contents = [read(number) for number in range(len(names))]
     order = compute_checksum(*names)
