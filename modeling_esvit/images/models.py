@@ -15,6 +15,9 @@ from safetensors import SafetensorError
 from transformers import AutoImageProcessor, AutoModel
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.hub import require_hub
+from modeling_esvit.storage.run_folders import find_model
+from modeling_esvit.storage.weight_bars import hide_weight_bars
 
 
 class NoImageModelError(EsViTError, OSError):
@@ -45,7 +48,7 @@ def load_image_model(name: str, model_options: dict[str, Any] | None = None, **o
     """Loads a model for images and its image processor.
 
     Args:
-        name: a model folder, or a name on the Hub.
+        name: a model folder, the folder of a run, or a name on the Hub.
         model_options: of `AutoModel.from_pretrained` alone.
         options: of both `from_pretrained`: `revision`, `trust_remote_code` and so on.
 
@@ -53,7 +56,9 @@ def load_image_model(name: str, model_options: dict[str, Any] | None = None, **o
         NoImageModelError: the model does not take images alone, or is none that transformers knows.
         OSError: transformers finds no model of this name, or no image processor beside it.
     """
-    with name_transformers_errors(name):  # also what is wrong with a config.json
+    name = find_model(name)
+    require_hub(name, revision=options.get("revision"))
+    with name_transformers_errors(name), hide_weight_bars():  # also what is wrong with a config.json
         model, loading = AutoModel.from_pretrained(name, **(model_options or {}), **options, output_loading_info=True)
     if any(key.startswith("pooler.") for key in loading["missing_keys"]):
         model.pooler = None  # as of DINO's ViTs: of random weights, its output would be none of this model

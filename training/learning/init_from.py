@@ -21,7 +21,9 @@ from torch import Tensor
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.hub import require_hub
 from modeling_esvit.storage.manifest import find_damage
+from modeling_esvit.storage.weight_bars import hide_weight_bars
 from training.learning.optimizer import group_parameters
 from training.options.hub_names import is_hub_name
 from training.state.checkpoint_folders import find_newest_whole, is_complete, list_checkpoints
@@ -139,6 +141,7 @@ def explain_missing(name: str) -> Iterator[None]:
         InitialisationError: There is no such model, or a file of it cannot be read.
     """
     try:
+        require_hub(name)
         yield
     except OSError as error:
         raise InitialisationError(f"init_from {name!r} is no folder of a model, and on the Hub: {error}") from error
@@ -158,7 +161,7 @@ def load_network(name: str) -> tuple[EsViTForPreTraining, dict[str, Tensor]]:
             "without --native."
         )
     try:
-        with explain_missing(name):
+        with explain_missing(name), hide_weight_bars():
             loaded: Any = EsViTForPreTraining.from_pretrained(
                 name, dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
             )
