@@ -24,12 +24,15 @@ from modeling_esvit.analysis.token_places import Size, TokenPlaces, stretch_grid
 from modeling_esvit.embed.compiling import OFF, BatchForward
 from modeling_esvit.embed.engine import compute_view_features
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.hub import require_hub
 from modeling_esvit.images.models import fingerprint, load_image_model
 from modeling_esvit.images.precision import name_dtype
 from modeling_esvit.images.transform import Transform, cut_middle, make_evaluation_transform
 
 
 TIMM = "timm:"
+UNTRAINED_SEED = 1
+UNTRAINED = "untrained"  # stands for the architecture of another model, with random weights
 
 
 class FrozenModelError(EsViTError, ValueError):
@@ -130,6 +133,7 @@ def load_frozen(
     compile: str = OFF,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    untrained: bool = False,
 ) -> FrozenModel:
     """Loads a model for evaluation.
 
@@ -139,6 +143,7 @@ def load_frozen(
         dtype: in what type the model computes.
         compile: "on", "off", or "auto": once the images to come repay the time that it takes.
         revision, trust_remote_code: of a model on the Hub.
+        untrained: replace its weights by random ones, the same in each call.
 
     Raises:
         FrozenModelError: timm is missing or does not know the name; or the model has no features of several blocks.
@@ -149,6 +154,7 @@ def load_frozen(
     else:
         model, processor = load_image_model(name, revision=revision, trust_remote_code=trust_remote_code)
         transform, processing = make_evaluation_transform(processor), processor.to_dict()
+    model, name = (forget_training(model), UNTRAINED) if untrained else (model, name)
     weights = fingerprint(model)
     model = model.to(device, dtype).eval().requires_grad_(False)
     settings = {
@@ -159,6 +165,18 @@ def load_frozen(
     }
     compute = partial(compute_alone, choose_block_features(model, n_last_blocks))
     return FrozenModel(name, model, transform, BatchForward(model, compute, compile), settings)
+
+
+def forget_training(model: Any) -> Any:
+    """Returns a model of the same architecture with random weights, the same in each call; draws go on as before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(UNTRAINED_SEED)
+        if not isinstance(model, TimmModel):
+            return type(model)(model.config)
+        import timm
+
+        name = model.model.pretrained_cfg["architecture"]
+        return TimmModel(timm.create_model(name, pretrained=False, num_classes=0))
 
 
 def compute_alone(features: Callable[[Tensor], Tensor], pixels: Tensor) -> list[Tensor]:
@@ -190,6 +208,8 @@ def load_timm(name: str) -> tuple[TimmModel, Transform, dict[str, Any]]:
         FrozenModelError: see `import_timm`.
     """
     with import_timm(name) as timm:
+        if repository := getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None):
+            require_hub(repository, "model.safetensors")
         model = timm.create_model(name, pretrained=True, num_classes=0)
         config = timm.data.resolve_model_data_config(model)
         transform = timm.data.create_transform(**config, is_training=False)

@@ -70,6 +70,7 @@ ABOUT_DATA = (
     *("data", "split", "revision", "config_name", "image_column", "label_column", "streaming"),
     *("samples_per_epoch", "white_level", "allow_paths"),
 )
+WARMUPS = ("warmup_epochs", "warmup_teacher_temp_epochs")
 # The smallest and the largest value of an option.
 RANGES = {
     **dict.fromkeys(
@@ -81,7 +82,7 @@ RANGES = {
     "num_prototypes": (1, 10**8),  # the paper has 65536
     **dict.fromkeys(("head_hidden_size", "head_bottleneck_size", "global_crop_size"), (1, 10**6)),
     **dict.fromkeys(
-        ("num_workers", "max_steps", "stream_retry_seconds", "save_every", "knn_every", "freeze_last_layer"),
+        ("num_workers", "max_steps", "stream_retry_seconds", "save_every", "knn_every", "freeze_last_layer", *WARMUPS),
         (0, math.inf),
     ),
     **dict.fromkeys(("lr", "min_lr", "weight_decay", "weight_decay_end", "clip_grad"), (0, math.inf)),
@@ -120,6 +121,11 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
         """Returns the weights of the losses, as arguments of `esvit_loss`."""
         return {"region_weight": self.region_weight if self.task == "view+region" else 0.0}
 
+    def cut_warmup(self, name: str) -> int:
+        """Returns the epochs of a warm-up, one of WARMUPS; of one longer than the run, half of the run's."""
+        epochs = getattr(self, name)
+        return epochs if epochs <= self.epochs else self.epochs // 2
+
     def find_feature_epoch(self) -> float | None:
         """Returns the epoch from which on the region task matches by feature; None if it never does."""
         if self.task == "view" or self.region_matching == "location":
@@ -145,9 +151,6 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
                 limits = f"finite and at least {low:g}" if value == math.inf else f"at least {low:g}"
                 limits = limits if high == math.inf else f"between {low:g} and {high:.10g}"
                 yield f"{name} must be {limits}, got {getattr(self, name)}."
-        for name in ("warmup_epochs", "warmup_teacher_temp_epochs"):
-            if not 0 <= getattr(self, name) <= self.epochs:
-                yield f"{name} is {getattr(self, name)}, but must lie between 0 and epochs ({self.epochs})."
         if not 0 <= self.freeze_backbone_epochs < self.epochs:
             yield (
                 f"freeze_backbone_epochs is {self.freeze_backbone_epochs}, but must lie between 0 and epochs - 1 "

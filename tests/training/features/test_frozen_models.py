@@ -6,7 +6,10 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+from tests.helpers.tiny_runs import write_model
+from training.features import frozen_models
 from training.features.frozen_models import FrozenModelError, find_training_view, load_frozen, make_file_name
 
 
@@ -42,3 +45,26 @@ def test_timm_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(FrozenModelError, match="timm:resnet18 needs timm: pip install timm"):
         load_frozen("timm:resnet18")
+
+
+def test_the_untrained_network_is_the_same_in_each_call_and_another_one(tmp_path):
+    folder = str(write_model(tmp_path / "model"))
+    trained, state = load_frozen(folder), torch.get_rng_state()
+    first, second = (load_frozen(folder, untrained=True) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert first.name == "untrained" and first.settings == second.settings
+    assert first.settings["weights"] != trained.settings["weights"]
+    assert first.settings["processing"] == trained.settings["processing"]
+    pixels = torch.randn(2, 3, 32, 32)
+    assert torch.equal(first.features(pixels), second.features(pixels))
+    assert not torch.equal(first.features(pixels), trained.features(pixels))
+
+
+def test_the_untrained_network_of_timm(monkeypatch):
+    timm = pytest.importorskip("timm")
+    monkeypatch.setattr(frozen_models, "require_hub", lambda *arguments: None)
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, **options: create(name, **options | {"pretrained": False}))
+    first, second = (load_frozen("timm:test_resnet", untrained=True) for _ in range(2))
+    assert first.settings["weights"] == second.settings["weights"]
+    assert first.settings["weights"] != load_frozen("timm:test_resnet").settings["weights"]

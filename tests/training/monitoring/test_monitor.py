@@ -59,3 +59,20 @@ def test_a_new_loss_term_is_logged_and_drawn_by_its_name(tmp_path, monkeypatch, 
 def test_a_damaged_line_of_the_log_is_nothing():
     assert parse_record('{"step": 3, "loss": 1.5}') == {"step": 3, "loss": 1.5}
     assert parse_record('{"step": 4, "lo') is None
+
+
+def test_a_line_each_window_outside_a_terminal(images, tmp_path, capsys):
+    """It begins with kl, which falls; there is no bar."""
+    train(tiny(images, tmp_path / "run", "--log_every 2"))
+    shown = capsys.readouterr()
+    lines = [line for line in shown.out.splitlines() if line.startswith("step ")]
+    log = read_log(tmp_path / "run")
+    assert [line.split(":")[0] for line in lines] == [
+        "step 2/6, epoch 1/2",
+        "step 3/6, epoch 1/2",
+        "step 4/6, epoch 2/2",
+        "step 6/6, epoch 2/2",
+    ]
+    for line, record in zip(lines, log, strict=True):
+        assert f": kl {record['kl']:.3f}, loss {record['loss']:.3f}, " in line and "data wait" in line
+    assert "pretrain" not in shown.err and "%|" not in shown.err

@@ -75,7 +75,7 @@ def test_only_options_that_change_the_result_differ():
         (["--zzz=3"], "Unknown option 'zzz'; --help lists all"),
         (["--epoch", "3"], "did you mean 'epochs'?"),
         (["stray"], "'stray' is not the value of any option"),
-        (["--epochs", "5"], "warmup_epochs is 10, but must lie between 0 and epochs (5)"),
+        (["--warmup_epochs", "-1"], "warmup_epochs must be at least 0, got -1"),
         (["--global_crops_scale", "1.0", "0.2"], "global_crops_scale"),
         (["--global_crops_scale", "0.2"], "global_crops_scale"),
         (["--local_crop_sizes", "96", "64"], "one entry for each set"),
