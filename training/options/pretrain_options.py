@@ -18,6 +18,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from modeling_esvit.images.decoding import DecodingOptions
+from modeling_esvit.programs.parser import HelpOfOneScreen, check_name
 from training.options.errors import OptionError
 from training.options.recipes import load_recipe, spell
 from training.options.sections import (
@@ -35,6 +36,17 @@ from training.options.url_secrets import hide_secrets
 
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+TEXT = """Pretrains an EsViT backbone on images without labels.
+
+    python training/pretrain.py --recipe own_images_small --data photographs/ --output_dir runs/mine
+    python training/pretrain.py --recipe adapt --data photographs/ --backbone NAME --output_dir runs/adapted
+    python training/pretrain.py --recipe own_images_small --data photographs/ --output_dir runs/mine --dry_run
+    torchrun --nproc_per_node 8 training/pretrain.py --recipe swin_tiny_w7 --data imagenet/train
+
+The same command again continues a stopped run. Recipes are in training/recipes/; options go on top of them."""
+FIRST = (  # of --help
+    *("recipe", "data", "output_dir", "epochs", "batch_size", "lr", "backbone", "init_from", "knn_test", "dry_run"),
+)
 
 
 # Options that may be a path in the home folder, as in `~/photographs`.
@@ -231,12 +243,19 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
         }
 
 
+class PretrainParser(HelpOfOneScreen, HfArgumentParser):
+    """Parses the command line of a run, with help of one screen."""
+
+    text = TEXT
+    first = FIRST
+
+
 def make_unknown_option_error(name: str) -> OptionError:
     """Returns the error for an option that does not exist; it names the nearest one."""
     names = [f.name for f in fields(PretrainOptions)]
     nearest = difflib.get_close_matches(name.replace("-", "_"), names, n=1, cutoff=0.5)
     return OptionError(
-        f"Unknown option {name!r}; {f'did you mean {nearest[0]!r}?' if nearest else '--help lists all.'}"
+        f"Unknown option {name!r}; {f'did you mean {nearest[0]!r}?' if nearest else '--help_all lists all.'}"
     )
 
 
@@ -245,9 +264,11 @@ def to_arguments(values: Mapping[str, Any]) -> list[str]:
 
     Raises:
         OptionError: There is no option of this name, or it takes one value and has several.
+        OldNameError: It has another name by now.
     """
     arguments, types = [], {f.name: str(f.type) for f in fields(PretrainOptions)}
     for name, value in values.items():
+        check_name(str(name), list(types))
         if name not in types:
             raise make_unknown_option_error(str(name))
         if value is None:
@@ -270,7 +291,7 @@ def read_recipe(recipe: str, left_out: Collection[str] = ()) -> list[str]:
 
 
 def read_options(
-    arguments: list[str], parser_class: type[HfArgumentParser] = HfArgumentParser, left_out: Collection[str] = ()
+    arguments: list[str], parser_class: type[HfArgumentParser] = PretrainParser, left_out: Collection[str] = ()
 ) -> PretrainOptions:
     """Reads the defaults, then `--recipe`, then the rest of the command line. Values are not checked yet.
 
@@ -281,7 +302,7 @@ def read_options(
     Raises:
         OptionError: A name is unknown (the message gives the nearest valid one), or a recipe cannot be read.
     """
-    parser = parser_class(SECTIONS, allow_abbrev=False, description="Pretrain an EsViT backbone.")
+    parser = parser_class(SECTIONS, allow_abbrev=False)
     parser.add_argument("--recipe", help="YAML file of these options, or the name of one in recipes/.")
     given = parser.parse_known_args(arguments)[0]
     left_out = {*left_out, *(() if given.data is None else ABOUT_DATA)}
@@ -308,7 +329,7 @@ def parse_options(arguments: list[str]) -> PretrainOptions:
     return options
 
 
-class PythonParser(HfArgumentParser):
+class PythonParser(PretrainParser):
     """Raises an error for a value of a wrong type, where the command line would print its usage and exit."""
 
     def error(self, message: str) -> NoReturn:

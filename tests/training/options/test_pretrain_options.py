@@ -16,6 +16,7 @@ from training.options.pretrain_options import (
     PretrainOptions,
     make_options,
     parse_options,
+    read_options,
     save_options,
 )
 
@@ -72,7 +73,7 @@ def test_only_options_that_change_the_result_differ():
     "arguments, message",
     [
         (["--batchsize", "3"], "Unknown option 'batchsize'; did you mean 'batch_size'?"),
-        (["--zzz=3"], "Unknown option 'zzz'; --help lists all"),
+        (["--zzz=3"], "Unknown option 'zzz'; --help_all lists all"),
         (["--epoch", "3"], "did you mean 'epochs'?"),
         (["stray"], "'stray' is not the value of any option"),
         (["--warmup_epochs", "-1"], "warmup_epochs must be at least 0, got -1"),
@@ -184,3 +185,19 @@ def test_values_of_the_wrong_type_end_the_command(capsys):
 def test_options_that_contradict_each_other(given, message):
     with pytest.raises(OptionError, match=message):
         parse_options(given.split())
+
+
+def test_help_is_one_screen_and_help_all_has_every_option(capsys):
+    with pytest.raises(SystemExit):
+        read_options(["--help"])
+    first = capsys.readouterr().out.splitlines()
+    assert len(first) < 50 and first[2].startswith("Pretrains") and "python training/pretrain.py" in first[4]
+    with pytest.raises(SystemExit):
+        read_options(["--help_all"])
+    everything = capsys.readouterr().out
+    assert all(f"  --{name}" in everything for name in vars(PretrainOptions()))
+    assert "default: None" not in everything
+
+
+def test_both_spellings_of_an_option():
+    assert read_options(["--batch-size", "3"]).batch_size == read_options(["--batch_size=3"]).batch_size == 3
