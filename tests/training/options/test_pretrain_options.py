@@ -200,4 +200,4 @@ def test_help_is_one_screen_and_help_all_has_every_option(capsys):
 
 
 def test_both_spellings_of_an_option():
-    assert read_options(["--batch-size", "3"]).batch_size == read_options(["--batch_size=3"]).batch_size == 3
+    assert read_options(["--log-every", "3"]).log_every == read_options(["--log_every=3"]).log_every == 3
