@@ -55,7 +55,7 @@ __all__ = ["Embedder", "FeatureError", "Features", "OutputError", "embed", "embe
 
 
 class Process:
-    """Knows whether this process was forked from one that may have computed in several threads.
+    """Remembers whether this process was forked from one that may have computed in several threads.
 
     The threads of its parent are not there, and torch would wait for them for ever: it is to compute in one.
     """

@@ -112,7 +112,7 @@ def parse_and_check(parser: argparse.ArgumentParser) -> argparse.Namespace:
     arguments = parser.parse_args()
     counts = (name for name in ("batch_size", "part_size", "workers") if hasattr(arguments, name))
     check_counts(parser, arguments, *counts)
-    if hasattr(arguments, "against"):
+    if isinstance(getattr(arguments, "against", None), list):  # transfer.py takes a single one
         check_others(parser, arguments)
     if hasattr(arguments, "output"):
         check_output(parser, arguments.output)

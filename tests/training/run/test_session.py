@@ -133,7 +133,7 @@ def test_a_finished_run_stands_beside_its_start_and_chance(labelled_images, test
     before = {n: v for r in read_log(tmp_path / "still") for n, v in r.items() if n in ("knn_k3_top1", "start_k3_top1")}
     assert before["knn_k3_top1"] == before["start_k3_top1"]
     train(tiny(labelled_images, tmp_path / "run", f"{changes} --max_steps 3"))
-    assert "before training" not in capsys.readouterr().out.partition("before training")[2].partition("| chance")[2]
+    assert capsys.readouterr().out.count("| before training |") == 1  # a part of a run is not compared
     train(tiny(labelled_images, tmp_path / "run", changes))
     last = read_log(tmp_path / "run")[-1]
     assert last == {"step": 6, "start_k3_top1": before["start_k3_top1"], "start_k3_top5": 1.0}
