@@ -24,8 +24,11 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from modeling_esvit import EsViTBackbone, EsViTConfig
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.hub import require_hub
 from modeling_esvit.images.models import name_transformers_errors
 from modeling_esvit.storage.paths import parse_name, parse_path
+from modeling_esvit.storage.run_folders import find_model
+from modeling_esvit.storage.weight_bars import hide_weight_bars
 
 
 try:
@@ -95,11 +98,13 @@ def build_segmenter(name: str, num_labels: int) -> UperNetForSemanticSegmentatio
         ForeignModelError: the model is not one of this project.
         NoImageModelError, OSError: the model cannot be loaded.
     """
+    name = find_model(name)
+    require_hub(name)
     with name_transformers_errors(name):
         kind = EsViTConfig.get_config_dict(name)[0].get("model_type")
     if kind != "esvit":
         raise ForeignModelError(f"{name} is a model of type {kind!r}, not 'esvit': name a model of this project.")
-    with name_transformers_errors(name):
+    with name_transformers_errors(name), hide_weight_bars():
         stages = EsViTConfig.from_pretrained(name).stage_names[1:]
         backbone = EsViTBackbone.from_pretrained(name, out_features=stages)
     config = UperNetConfig(

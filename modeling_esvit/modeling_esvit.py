@@ -34,7 +34,7 @@ from .backbone_probe import find_built_size
 from .configuration_esvit import EsViTConfig
 from .model_outputs import EsViTForPreTrainingOutput, EsViTImageClassifierOutput, EsViTModelOutput
 from .projection_head import EsViTProjectionHead, EsViTPrototypes
-from .tokens import EncoderRequest, EsViTInputError, EsViTLayer, EsViTStage, pool_groups
+from .tokens import EncoderRequest, EsViTInputError, EsViTLayer, EsViTStage, check_pixels, pool_groups
 
 
 AUTO_MAP = {
@@ -217,15 +217,11 @@ class EsViTModel(EsViTPreTrainedModel):
         Raises:
             EsViTInputError: its type or shape cannot be right.
         """
-        crops = [pixel_values] if isinstance(pixel_values, torch.Tensor) else pixel_values
-        if crops is None or len(crops) == 0:
+        if pixel_values is None or (isinstance(pixel_values, list | tuple) and not pixel_values):
             raise EsViTInputError("pixel_values is missing; pass a float tensor [batch, channels, height, width].")
+        given = pixel_values if isinstance(pixel_values, list | tuple) else [pixel_values]
+        crops = [check_pixels(images) for images in given]
         for images in crops:
-            if not (isinstance(images, torch.Tensor) and images.is_floating_point()):
-                raise EsViTInputError(
-                    f"pixel_values has type {getattr(images, 'dtype', type(images).__name__)}; rescale and normalise "
-                    "the image to a float tensor first (AutoImageProcessor does)."
-                )
             shape = tuple(images.shape)
             if images.ndim != 4 or shape[0] == 0 or shape[1] != self.config.num_channels:
                 raise EsViTInputError(

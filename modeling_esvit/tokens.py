@@ -34,6 +34,29 @@ class EsViTInputError(EsViTError, ValueError):
     """Raised when a model cannot take pixel values: wrong rank, type or channels, or an impossible size."""
 
 
+def check_pixels(images: object) -> torch.Tensor:
+    """Returns pixel values, if they are a tensor of floats.
+
+    Raises:
+        EsViTInputError: they are something else; the message says what makes them right.
+    """
+    if not isinstance(images, torch.Tensor):
+        kind = type(images)
+        array = kind.__module__.partition(".")[0] == "numpy"
+        advice = (
+            "pass torch.from_numpy(array), [batch, channels, height, width], normalised and of floats"
+            if array
+            else "make a tensor of it: AutoImageProcessor.from_pretrained(...)(image, return_tensors='pt').pixel_values"
+        )
+        raise EsViTInputError(f"pixel_values is a {kind.__module__}.{kind.__qualname__}, no tensor; {advice}.")
+    if not images.is_floating_point():
+        raise EsViTInputError(
+            f"pixel_values has type {images.dtype}; rescale and normalise the image to a float tensor first "
+            "(AutoImageProcessor does)."
+        )
+    return images
+
+
 class EsViTStage(nn.Module):
     """Marks a stage of an encoder. Its first output is a hidden state; so is the first input of the first stage."""
 

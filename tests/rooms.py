@@ -23,8 +23,10 @@ TRAINING_ROOMS = (
 )
 # The folders of `modeling_esvit`, and those that each may import beside the flat files.
 MODELING_ROOMS = {
-    **{"storage": (), "images": (), "embed": ("storage", "images"), "analysis": (), "conversion": ()},
-    **{"convert_original": ("storage", "conversion"), "export": ("storage", "conversion", "convert_original")},
+    **{"programs": (), "storage": (), "images": ("storage",), "embed": ("programs", "storage", "images")},
+    **{"analysis": (), "conversion": ("storage", "images")},
+    "convert_original": ("programs", "storage", "conversion"),
+    "export": ("programs", "storage", "conversion", "convert_original"),
 }
 
 

@@ -26,11 +26,11 @@ import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from modeling_esvit.analysis.attention_maps import BlockAttention, block_attentions
 from modeling_esvit.embed.engine import LoadedImage, load_ahead, take_batches
 from modeling_esvit.embed.inputs import Images, find_images, load_input
+from modeling_esvit.embed.progress import show_progress
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.images.transform import make_evaluation_transform
@@ -134,7 +134,7 @@ def measure(vision: VisionModel, images: Images, batch_size: int, threads: int) 
     """
     state, unreadable = PartialState(), dict[str, str]()
     own = range(len(images))[state.process_index :: state.num_processes]
-    with tqdm(desc="attention", total=len(own), unit="image", disable=not state.is_main_process) as bar:
+    with show_progress("attention", len(own), "image", shown=state.is_main_process) as bar:
         batches = read_batches(vision, images, own, batch_size, threads, unreadable)
         found = merge_shares(gather_object([compute_attention_entropies(vision.model, batches, bar.update)]))
     reasons = gather_object(list(unreadable.values()))

@@ -4,6 +4,7 @@
 
     python training/knn.py MODEL --train photographs:train --test photographs:test --k 10 20 --output metrics.json
     torchrun --nproc_per_node 2 training/knn.py MODEL --train ... --test ...          # shared work, the same result
+    python training/knn.py runs/mine --train ... --test ... --against untrained timm:NAME org/name   # was it worth it?
 
 MODEL is a model folder or a name on the Hub, of this project or of any other model with a `pooler_output`, or
 `timm:NAME` for a model of timm. DATA is a folder with a subfolder for each class, a folder or glob of parquet or tar
@@ -11,12 +12,21 @@ files (URLs work, too), a folder of `Dataset.save_to_disk`, or the name of a dat
 of a data set (default: train), or a subfolder of a folder of images.
 
 Nothing is trained: each test image gets the class whose training images are nearest to it. `--features FOLDER` keeps
-the features, so that the next evaluation of the same model and images need not compute them again.
+the features, so that the next evaluation of the same model and images need not compute them again. `--against` puts
+other models beside it, and MODEL's own network with random weights.
 """
 
 import argparse
+from collections.abc import Mapping
+from typing import Any
 
-from training.evaluation.arguments import add_data_arguments, add_feature_arguments, parse_and_check
+from training.evaluation.arguments import (
+    add_comparison_argument,
+    add_data_arguments,
+    add_feature_arguments,
+    parse_and_check,
+)
+from training.evaluation.comparison import CHANCE, conclude, format_comparison
 from training.evaluation.knn import TEMPERATURE, check_temperature, evaluate_banks
 from training.evaluation.opening import open_evaluation
 from training.evaluation.results import (
@@ -30,16 +40,38 @@ from training.figures.accuracy import draw_knn
 from training.options.command import run_command
 
 
-def make_table(result: dict[str, float]) -> str:
-    counts = [name[1:].removesuffix("_top1") for name in result if name.endswith("_top1")]
+def make_table(result: dict[str, Any]) -> str:
+    counts = list_counts(result)
+    if result["against"]:
+        return "\n".join([*describe_counts(result), "", *compare(result, counts)])
     rows = [[count, f"{result[f'k{count}_top1']:.2%}", f"{result[f'k{count}_top5']:.2%}"] for count in counts]
+    rows.append(["chance: the most frequent class", f"{result['chance']:.2%}", ""])
     return "\n".join([*describe_counts(result), "", *format_table(["k", "top-1", "top-5"], rows)])
+
+
+def list_counts(result: Mapping[str, Any]) -> list[str]:
+    """Returns the numbers of neighbours in a result."""
+    return [name[1:].removesuffix("_top1") for name in result if name.endswith("_top1")]
+
+
+def compare(result: dict[str, Any], counts: list[str]) -> list[str]:
+    """Returns the lines that put the model beside others and chance, by top-1 for each number of neighbours."""
+    models = {result["model"]: result, **result["against"]}
+    scores = {
+        name: {f"top-1, k = {count}": values[f"k{count}_top1"] for count in counts} for name, values in models.items()
+    }
+    scores[CHANCE] = dict.fromkeys(scores[result["model"]], result["chance"])
+    first = f"top-1, k = {counts[0]}"
+    alone = {name: values[first] for name, values in scores.items()}
+    verdict = conclude(result["model"], alone, result["test_images"])
+    return [*format_comparison(scores), "", f"By {first}, {verdict}"]
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data_arguments(parser)
     add_feature_arguments(parser)
+    add_comparison_argument(parser)
     parser.add_argument(
         "--k",
         type=int,
@@ -58,14 +90,17 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    with open_evaluation(arguments) as (model, banks):
-        result = evaluate_banks(*banks, k=arguments.k, temperature=arguments.temperature, device=model.model.device)
+    with open_evaluation(arguments) as (model, banks, others):
+        options: dict[str, Any] = {"k": arguments.k, "temperature": arguments.temperature}
+        options["device"] = model.model.device
+        result = evaluate_banks(*banks, **options)
+        against = {name: evaluate_banks(*each, **options) for name, each in others.items()}
         described = describe_evaluation(arguments) | {"temperature": arguments.temperature}
         title = f"k-NN of {arguments.model}"
         write_result(
-            described | result,
+            described | result | {"against": against},
             title,
-            make_table(result),
+            make_table(described | result | {"against": against}),
             arguments.output,
             make_knn_values(result, arguments.test),
             draw_knn,

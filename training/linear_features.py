@@ -12,7 +12,8 @@ The penalty is the one of `--l2` that is best on a held-out part of the training
 trained on all of them. MODEL and DATA are as for `knn.py`. All training features must fit into memory.
 
 `--shots` uses only that many images of each class, drawn once for each of `--seeds`, and gives mean and spread over the
-seeds for the linear classifier and for k-NN. The penalty is chosen anew for each draw.
+seeds for the linear classifier and for k-NN. The penalty is chosen anew for each draw. Shots that are too few for that
+are skipped, by name. `--against` puts other models beside it, and MODEL's own network with random weights.
 """
 
 import argparse
@@ -23,7 +24,13 @@ from typing import Any
 
 from accelerate import PartialState
 
-from training.evaluation.arguments import add_data_arguments, add_feature_arguments, parse_and_check
+from training.evaluation.arguments import (
+    add_comparison_argument,
+    add_data_arguments,
+    add_feature_arguments,
+    parse_and_check,
+)
+from training.evaluation.comparison import CHANCE, conclude, format_comparison
 from training.evaluation.linear_fit import SOLVERS
 from training.evaluation.opening import open_evaluation
 from training.evaluation.results import (
@@ -47,6 +54,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_data_arguments(parser)
     add_feature_arguments(parser)
+    add_comparison_argument(parser)
     parser.add_argument(
         "--solver", choices=SOLVERS, default="logistic", help="kind of classifier (default: %(default)s)"
     )
@@ -79,13 +87,35 @@ def make_table(result: dict[str, Any]) -> str:
     lines, solver = [*describe_counts(result), ""], result["solver"]
     if "low_shot" not in result:
         row = [solver, f"{result['l2']:g}", f"{result['top1']:.2%}", f"{result['top5']:.2%}"]
-        return "\n".join([*lines, *format_table(["classifier of stored features", "l2", "top-1", "top-5"], [row])])
-    rows = [
-        [row["shots"], str(row["images"]), format_spread(row[solver]), format_spread(row["knn"])]
-        for row in result["low_shot"]
-    ]
-    lines += format_table(["of each class", "images", f"{solver}, top-1", "k-NN, top-1"], rows)
-    return "\n".join([*lines, "", f"Mean and standard deviation over the seeds {' '.join(map(str, result['seeds']))}."])
+        lines += format_table(["classifier of stored features", "l2", "top-1", "top-5"], [row])
+    else:
+        rows = [
+            [row["shots"], str(row["images"]), format_spread(row[solver]), format_spread(row["knn"])]
+            for row in result["low_shot"]
+        ]
+        lines += format_table(["of each class", "images", f"{solver}, top-1", "k-NN, top-1"], rows)
+        lines += ["", f"Mean and standard deviation over the seeds {' '.join(map(str, result['seeds']))}."]
+        lines += [f"Skipped: {shots} of each class. {reason}" for shots, reason in result["skipped"].items()]
+    return "\n".join([*lines, "", *compare(result)])
+
+
+def read_accuracies(result: dict[str, Any], of: dict[str, Any]) -> dict[str, float]:
+    """Returns the linear top-1 accuracies of one model by the images that trained the classifier."""
+    if "low_shot" not in result:
+        return {"top-1": of["top1"]}
+    return {f"top-1, {row['shots']} of each class": mean(row[result["solver"]]) for row in of["low_shot"]}
+
+
+def compare(result: dict[str, Any]) -> list[str]:
+    """Returns the lines that put the model beside others and chance; chance alone without others."""
+    if not result["against"]:
+        return [f"Chance, the most frequent class: {result['chance']:.2%}."]
+    models = {result["model"]: result, **result["against"]}
+    scores = {name: read_accuracies(result, of) for name, of in models.items()}
+    scores[CHANCE] = dict.fromkeys(scores[result["model"]], result["chance"])
+    last = list(scores[result["model"]])[-1]
+    verdict = conclude(result["model"], {name: each[last] for name, each in scores.items()}, result["test_images"])
+    return [*format_comparison(scores), "", f"By {last}, {verdict}"]
 
 
 def make_values(result: dict[str, Any]) -> list[CardValue]:
@@ -100,11 +130,15 @@ def make_values(result: dict[str, Any]) -> list[CardValue]:
 
 def main() -> None:
     arguments = parse_arguments()
-    with open_evaluation(arguments) as (model, banks):
+    with open_evaluation(arguments) as (model, banks, others):
         if PartialState().is_main_process:  # the others are needed for the features only
-            bank, queries = banks
             options = FitOptions(**{field.name: getattr(arguments, field.name) for field in fields(FitOptions)})
-            result = describe_evaluation(arguments) | evaluate_features(options, bank, queries, model.model.device)
+            device = model.model.device
+            bank, queries = banks
+            result = describe_evaluation(arguments) | evaluate_features(options, bank, queries, device)
+            result["against"] = {
+                name: evaluate_features(options, train, test, device) for name, (train, test) in others.items()
+            }
             title = f"Linear classifier of the stored features of {arguments.model}"
             write_result(result, title, make_table(result), arguments.output, make_values(result), draw_stored_features)
 

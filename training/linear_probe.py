@@ -12,6 +12,9 @@ One pass over the images trains a classifier for each learning rate and number o
 The same command continues a stopped run after its last whole epoch. OUTPUT_DIR/result.json holds the accuracies,
 result.md a table and result.png a picture of them.
 
+`--against` trains classifiers of other models beside it, below OUTPUT_DIR/against; "untrained" is MODEL's own network
+with random weights. Without `--batch_size`, steps are small enough for ten an epoch.
+
 `best` is the epoch with the highest accuracy on the test images, as in published figures. `last` is the last epoch,
 which is not chosen by the test images.
 """
@@ -21,16 +24,33 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+
 from modeling_esvit.images.decoding_arguments import read_decoding_arguments
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.storage.paths import parse_path
 from training.data.named_data import open_train_and_test
-from training.evaluation.arguments import add_data_arguments, choose_columns, parse_and_check
-from training.evaluation.opening import open_features_folder
-from training.evaluation.probe_run import IN_RECIPES, ProbeRun, check_probe_options
+from training.data.sources import ImageSource
+from training.evaluation.arguments import (
+    add_comparison_argument,
+    add_data_arguments,
+    choose_columns,
+    parse_and_check,
+)
+from training.evaluation.comparison import CHANCE, conclude, format_comparison
+from training.evaluation.opening import load_other, open_features_folder
+from training.evaluation.probe_run import (
+    BATCH_SIZE,
+    IN_RECIPES,
+    VIEW,
+    ProbeRun,
+    check_probe_options,
+    fit_batch_size,
+)
 from training.evaluation.results import CardValue, format_table, make_card_values, write_result
 from training.evaluation.scores import TOP_K
 from training.features.bank import make_bank
+from training.features.frozen_models import UNTRAINED, FrozenModel, make_file_name
 from training.features.model_arguments import load_named_model
 from training.figures.accuracy import draw_probe
 from training.options.command import run_command
@@ -50,9 +70,9 @@ def make_recipe_parser() -> argparse.ArgumentParser:
     add("--lr", type=float, nargs="+", help="learning rates for a batch of 256 images (default: 0.001)")
     add("--n_last_blocks", type=int, nargs="+", help="numbers of last blocks; 0 is the view feature (default: 4)")
     add("--epochs", type=int, help="epochs of training (default: 100)")
-    add("--batch_size", type=int, help="images in a step of all processes together (default: 1024)")
+    add("--batch_size", type=int, help="images in a step of all processes (default: 1024, fewer for few images)")
     add("--seed", type=int, help="seed of weights, order and crops (default: 0)")
-    parser.set_defaults(lr=[0.001], n_last_blocks=[4], epochs=100, batch_size=1024, seed=0)
+    parser.set_defaults(lr=[0.001], n_last_blocks=[4], epochs=100, batch_size=None, seed=0)
     return parser
 
 
@@ -63,6 +83,7 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, parents=[recipe_parser]
     )
     add_data_arguments(parser)
+    add_comparison_argument(parser)
     parser.add_argument(
         "--output_dir", type=parse_path, required=True, help="folder for the result, and for the state of a stopped run"
     )
@@ -99,7 +120,18 @@ def make_table(result: dict[str, Any]) -> str:
         about += f" {result['unknown_class_images']} test images belong to no training class and count as wrong."
     header = ["blocks, lr", "best top-1", "top-5", "epoch", "last top-1", "top-5"]
     rows = [make_row(name, scores, name == result["best"]) for name, scores in result["classifiers"].items()]
-    return "\n".join([about, "", *format_table(header, rows)])
+    return "\n".join([about, "", *format_table(header, rows), "", *compare(result)])
+
+
+def compare(result: dict[str, Any]) -> list[str]:
+    """Returns the lines that put the best classifier beside those of other models, and chance: by the last epoch, since
+    best epochs are chosen by the test images.
+    """
+    models = {result["model"]: result, **result["against"]}
+    scores = {name: {"last top-1": of["classifiers"][of["best"]]["last"]["top1"]} for name, of in models.items()}
+    scores[CHANCE] = {"last top-1": 1 / result["classes"]}
+    alone = {name: values["last top-1"] for name, values in scores.items()}
+    return [*format_comparison(scores), "", conclude(result["model"], alone, result["test_images"])]
 
 
 def make_row(name: str, scores: dict[str, Any], is_best: bool) -> list[str]:
@@ -116,21 +148,52 @@ def make_values(result: dict[str, Any]) -> list[CardValue]:
     return make_card_values(values, result["test"])
 
 
+def choose_options(options: argparse.Namespace, name: str) -> argparse.Namespace:
+    """Returns the options of the probe of one model. One to compare with has a folder of its own, and its view feature:
+    only the same network, untrained, has the same blocks.
+    """
+    if name == options.model:
+        return options
+    folder = options.output_dir / "against" / make_file_name(name)
+    blocks = options.n_last_blocks if name == UNTRAINED else [VIEW]
+    return argparse.Namespace(**vars(options) | {"model": name, "output_dir": folder, "n_last_blocks": blocks})
+
+
+def train_probes(
+    options: argparse.Namespace, model: FrozenModel, train: ImageSource, test: ImageSource, folder: Path
+) -> dict[str, Any]:
+    """Trains the classifiers of one model, or continues them; returns their accuracies. Features lie in `folder`."""
+    process = PartialState()
+    share = options.batch_size // process.num_processes  # as in training, so that one compiled model serves both
+    reading = {"num_threads": options.workers, "part_size": options.part_size, "batch_size": share}
+    probe = ProbeRun(options, model, train, make_bank(model, options.test, test, folder, **reading))
+    probe.run()
+    if process.is_main_process and probe.skipped.skipped:
+        logger.warning(probe.skipped.summary())
+    return probe.summarise()
+
+
 def main() -> None:
     options = parse_arguments()
     process = open_device(options.device)
     check_probe_options(options, process.num_processes)
     reading = {"streaming": options.streaming, "decoding": read_decoding_arguments(options)}
     train, test = open_train_and_test(options.train, options.test, **reading, **choose_columns(options))
-    model = load_named_model(options, max(options.n_last_blocks) or None)
+    if options.batch_size is None:
+        images = len(train)
+        options.batch_size = fit_batch_size(images, process.num_processes)
+        process.print(
+            f"Steps of {options.batch_size} images: {BATCH_SIZE}, or a tenth of the {images} training images where "
+            "that is less; --batch_size takes another number."
+        )
+    n_last_blocks = max(options.n_last_blocks) or None
+    models = {options.model: load_named_model(options, n_last_blocks)}
+    models |= {name: load_other(options, name, n_last_blocks) for name in options.against}
     with open_features_folder(options.features) as folder:
-        share = options.batch_size // process.num_processes  # as in training, so that one compiled model serves both
-        reading = {"num_threads": options.workers, "part_size": options.part_size, "batch_size": share}
-        probe = ProbeRun(options, model, train, make_bank(model, options.test, test, folder, **reading))
-        probe.run()
-    if process.is_main_process and probe.skipped.skipped:
-        logger.warning(probe.skipped.summary())
-    result = probe.summarise()
+        result, *others = [
+            train_probes(choose_options(options, name), model, train, test, folder) for name, model in models.items()
+        ]
+    result["against"] = dict(zip(options.against, others, strict=True))
     output = options.output_dir / "result.json"
     write_result(
         result, f"Linear probe of {options.model}", make_table(result), output, make_values(result), draw_probe

@@ -10,6 +10,7 @@ large: then every epsilon is 1e-5 and the outputs are the same; only the interme
 
 import json
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,10 @@ from transformers import AutoModel, SwinConfig, SwinModel
 
 from modeling_esvit.configuration_esvit import EsViTConfig
 from modeling_esvit.conversion import ConversionError
+from modeling_esvit.images.hub import require_hub
 from modeling_esvit.modeling_esvit import EsViTModel, describe_preprocessing
+from modeling_esvit.storage.run_folders import find_model
+from modeling_esvit.storage.weight_bars import hide_weight_bars
 
 
 NATIVE_EPS = 1e-5
@@ -54,11 +58,14 @@ def load_backbone(folder: str | Path) -> EsViTModel:
         ConversionError: it holds another model, is damaged, or lacks tensors.
         OSError: it is no model folder.
     """
+    folder = find_model(os.fspath(folder))
+    require_hub(folder)
     model_type = EsViTConfig.get_config_dict(folder)[0].get("model_type")
     if model_type != "esvit":
         raise ConversionError(f"{folder} holds a model of type {model_type!r}, not 'esvit'.")
     try:
-        loaded: Any = EsViTModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+        with hide_weight_bars():
+            loaded: Any = EsViTModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     except SafetensorError as error:
         raise ConversionError(f"The weights of {folder} are damaged: {error}.") from error
     model, loading = loaded

@@ -31,6 +31,7 @@ from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import EsViTForPreTraining, EsViTModel
 from modeling_esvit.storage.atomic import replace_folder
 from modeling_esvit.storage.paths import parse_name, parse_path
+from modeling_esvit.storage.weight_bars import hide_weight_bars
 
 
 BACKBONE = "esvit.encoder.backbone."  # what is of transformers, which has its own names: a ResNet
@@ -221,7 +222,7 @@ def convert(
         raise ConversionError("image_size cannot be set among the fields; use --image-size (in Python, image_size=).")
     model, source, notes = load_source(path, key, native, image_size, overrides)
     backbone = model.esvit if isinstance(model, EsViTForPreTraining) else model
-    with replace_folder(output) as folder:
+    with replace_folder(output) as folder, hide_weight_bars():
         if native:
             notes = note_native_limits(backbone.config, save_native(backbone, folder))
         else:

@@ -4,11 +4,14 @@
 
 from modeling_esvit.embed import Embedder, embed
 
-features = embed(Embedder.from_pretrained("org/esvit-swin-b"), ["photographs/"])
-features.names, features.view  # N names, and an array [N, C]
+embedder = Embedder.from_pretrained("org/esvit-swin-b")
+features = embed(embedder, "photographs/")  # or images in memory, or a list of both
+features.names, features.view               # N names, and an array [N, C]
+dataset.map(embedder, batched=True)         # a column `view`
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +22,7 @@ import torch
 from PIL import Image
 from transformers import PreTrainedModel
 
-from modeling_esvit.embed.compiling import OFF, BatchForward
+from modeling_esvit.embed.compiling import OFF, ON, BatchForward
 from modeling_esvit.embed.engine import (
     FeatureError,
     LoadedImage,
@@ -29,20 +32,21 @@ from modeling_esvit.embed.engine import (
     select_view_features,
 )
 from modeling_esvit.embed.files import Features, OutputError, concatenate, load_features
-from modeling_esvit.images.decoding import DEFAULT, DecodingOptions
+from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, Record
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.images.models import fingerprint, load_image_model
 from modeling_esvit.images.names import show_name
 from modeling_esvit.images.precision import AUTO, resolve_dtype
+from modeling_esvit.images.rows import find_access, read_cell
 from modeling_esvit.images.transform import describe_processing, make_evaluation_transform
 
 
 try:
     from accelerate import PartialState
-    from tqdm.auto import tqdm
 
-    from modeling_esvit.embed.inputs import Images, find_images, load_input
+    from modeling_esvit.embed.inputs import ImageInput, Images, NoImagesError, RecordsInMemory, find_images, load_input
     from modeling_esvit.embed.parts import Parts, cut_rows, make_parts, merge_parts
+    from modeling_esvit.embed.progress import show_progress
 except ModuleNotFoundError as error:
     raise ImportError(f"this needs the package {error.name}: pip install 'esvit[embed]'") from error
 
@@ -50,8 +54,34 @@ except ModuleNotFoundError as error:
 __all__ = ["Embedder", "FeatureError", "Features", "OutputError", "embed", "embed_to_file", "load_features"]
 
 
+class Process:
+    """Remembers whether this process was forked from one that may have computed in several threads.
+
+    The threads of its parent are not there, and torch would wait for them for ever: it is to compute in one.
+    """
+
+    is_forked = False
+
+    @classmethod
+    def note_fork(cls) -> None:
+        cls.is_forked = True
+
+    @classmethod
+    def use_own_threads(cls) -> None:
+        if cls.is_forked:
+            torch.set_num_threads(1)
+            cls.is_forked = False
+
+
+if hasattr(os, "register_at_fork"):  # Windows forks no processes
+    os.register_at_fork(after_in_child=Process.note_fork)
+
+
 class Embedder:
-    """Holds a model and its image processor: undecoded images in, features out."""
+    """Holds a model and its image processor: undecoded images in, features out.
+
+    Called on a batch of rows, as by `datasets.map` and Ray Data, it returns their features. It can be pickled.
+    """
 
     def __init__(self, model: PreTrainedModel, processor: Any, compile: str = OFF):
         """Takes a model, an image processor of transformers that makes all images one size, and whether to compile the
@@ -59,10 +89,15 @@ class Embedder:
         """
         self.model = model.eval()
         self.processor = processor
+        self.compile = compile
         self.forwards = {
             regions: BatchForward(model, partial(compute_features, model, regions), compile)
             for regions in (False, True)
         }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Returns what it was made of, to be pickled, without what is compiled, which belongs to this process."""
+        return type(self), (self.model, self.processor, self.compile)
 
     @classmethod
     def from_pretrained(
@@ -97,6 +132,49 @@ class Embedder:
             resize(processor, image_size)
             embedder.check_size(image_size)
         return embedder
+
+    def __call__(
+        self,
+        batch: Mapping[str, Any],
+        image_column: str = "image",
+        *,
+        regions: bool = False,
+        batch_size: int = 64,
+        num_threads: int = 8,
+        decoding: DecodingOptions = DEFAULT,
+    ) -> dict[str, list[Any]]:
+        """Returns the features of a batch of rows, as columns.
+
+        Args:
+            batch: columns by name, as `datasets.map(embedder, batched=True)` and Ray Data give them.
+            image_column: of images, as `ImageInput` has them, or structs of `bytes` and `path`. Paths and URLs, but
+                those of downloaded data sets, are opened with `DecodingOptions(allow_paths=True)` only, since a data
+                set may name any file of yours.
+            regions: whether to return the features of the regions, too.
+            batch_size: images that the model takes at a time.
+            num_threads: threads that read, decode and resize images.
+            decoding: how images are decoded.
+
+        Returns:
+            `view`, of an array `[C]` for each row; `regions`, of arrays `[T, C]`, if asked for; and `unreadable`, of an
+            empty text for each row, or why its image cannot be read: its features are then None.
+
+        Raises:
+            NoImagesError: there is no such column, or it holds no images.
+            FeatureError: the model gives no view feature, or one that is not finite.
+        """
+        records = read_rows(batch, image_column, decoding)
+        maker = PartEmbedder(self, RecordsInMemory(records), regions, batch_size, num_threads)
+        if self.compile == ON:  # by itself it waits for as many images as repay it, and nobody knows how many come
+            maker.expect(len(records))
+        found = maker.make_part(maker.read(range(len(records))), lambda count: None)
+        rows = {name: row for row, name in enumerate(found.names)}
+        arrays: dict[str, Any] = found.arrays() if found.names else dict.fromkeys(["view"] + ["regions"] * regions)
+        columns = {
+            name: [array[rows[record.name]] if record.name in rows else None for record in records]
+            for name, array in arrays.items()
+        }
+        return columns | {"unreadable": [found.unreadable.get(str(record.name), "") for record in records]}
 
     def check_size(self, side: int) -> None:
         """Raises a FeatureError if the model takes no images of `side` x `side` pixels."""
@@ -137,6 +215,25 @@ def compute_features(model: PreTrainedModel, regions: bool, pixels: torch.Tensor
     return [select_view_features(model, output)] + ([tokens] if regions else [])
 
 
+def read_rows(batch: Mapping[str, Any], image_column: str, decoding: DecodingOptions) -> list[Record]:
+    """Returns the images of a batch of rows, each with a name of its own.
+
+    Raises:
+        NoImagesError: there is no such column, or it holds a single row.
+    """
+    if image_column not in batch:
+        raise NoImagesError(f"The batch has no column {image_column!r}, only {list(batch)}: name one as image_column.")
+    cells = batch[image_column]
+    if isinstance(cells, str | bytes | Mapping | Image.Image):
+        raise NoImagesError(f"{image_column!r} is one image, not a batch of rows: map with batched=True.")
+    options = decoding.restrict_to(find_access())
+    records = [read_cell(cell, None, options) for cell in cells]
+    return [
+        record._replace(name=f"row {row}" + (f" ({record.name})" if record.name else ""))
+        for row, record in enumerate(records)
+    ]
+
+
 def resize(processor: Any, side: int) -> None:
     """Makes the processor produce images of `side` pixels, cutting off the same share at the borders as before."""
     crop = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else None
@@ -170,6 +267,7 @@ class PartEmbedder:
         self.embedder.expect(images, self.batch_size, self.regions)
 
     def read(self, rows: range) -> Iterator[LoadedImage]:
+        Process.use_own_threads()
         load = partial(load_input, self.images, self.embedder.prepare)
         return load_ahead(iter(rows), load, batch_size=self.batch_size, threads=self.num_threads)
 
@@ -199,7 +297,7 @@ def copy_to_host(features: torch.Tensor) -> np.ndarray:
 
 def embed(
     embedder: Embedder,
-    inputs: Sequence[str],
+    inputs: ImageInput | Iterable[ImageInput],
     *,
     regions: bool = False,
     batch_size: int = 64,
@@ -225,7 +323,7 @@ def embed(
     images = find_images(inputs, image_column, decoding)
     maker = PartEmbedder(embedder, images, regions, batch_size, num_threads)
     maker.expect(len(images))
-    with tqdm(total=len(images), unit="image", desc="embed") as bar:
+    with show_progress("embed", len(images), "image") as bar:
         return concatenate([maker.make_part(maker.read(range(len(images))), bar.update)])
 
 

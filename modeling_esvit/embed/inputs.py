@@ -1,27 +1,40 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the images that `embed` reads: folders, files, globs, URLs, lists of these, and data sets, in a fixed order."""
+"""Finds the images that `embed` reads: folders, files, globs, URLs, lists of these, data sets, and images in memory."""
 
 import glob
+import os
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
 
 import datasets
+import numpy as np
 import pyarrow as pa
 from PIL.Image import Image
 
 from modeling_esvit.embed.engine import LoadedImage, load_image
 from modeling_esvit.embed.lists import LIST_SUFFIXES, read_list
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.arrays import is_image_array
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, Record
 from modeling_esvit.images.folders import FoundImages, LeftOut, find_in_folder, find_matching
 from modeling_esvit.images.names import show_name
 from modeling_esvit.images.places import URL
 from modeling_esvit.images.rows import find_access, read_cell
-from modeling_esvit.storage.identity import Identity, identify_dataset, identify_files, join_identities
+from modeling_esvit.storage.identity import (
+    Identity,
+    identify_contents,
+    identify_dataset,
+    identify_files,
+    join_identities,
+)
+
+
+ROWS = (Mapping, datasets.Dataset, datasets.IterableDataset)
+ImageInput = str | os.PathLike[str] | bytes | Image | np.ndarray
 
 
 class NoImagesError(EsViTError, ValueError):
@@ -94,7 +107,26 @@ class DatasetImages:
         return read_cell(self.dataset[index][self.column], None, self.options)._replace(name=self.name(index))
 
     def identify(self) -> Identity:
-        return identify_dataset(self.dataset, self.name, lambda row: (self.read(row).image, None))
+        return identify_dataset(self.dataset, self.name, lambda row: (self.read(row).get_source(), None))
+
+
+class RecordsInMemory:
+    """Reads records that lie in memory."""
+
+    def __init__(self, records: Sequence[Record]):
+        self.records, self.left_out = records, LeftOut()
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def name(self, index: int) -> str:
+        return self.records[index].identity()
+
+    def read(self, index: int) -> Record:
+        return self.records[index]
+
+    def identify(self) -> Identity:
+        return identify_contents([*map(self.name, range(len(self)))], lambda row: self.records[row].get_source())
 
 
 class ManyImages:
@@ -126,23 +158,48 @@ class ManyImages:
         return join_identities([part.identify() for part in self.parts])
 
 
+def list_inputs(inputs: ImageInput | Iterable[ImageInput]) -> list[ImageInput]:
+    """Returns one input, or several, as a list. Of arrays, `[H, W]` and `[H, W, C]` are one image.
+
+    Raises:
+        NoImagesError: they are none.
+    """
+    if isinstance(inputs, str | os.PathLike | bytes | Image):
+        return [inputs]
+    if isinstance(inputs, np.ndarray) and is_image_array(inputs):
+        return [inputs]
+    is_scalar = isinstance(inputs, np.ndarray) and inputs.ndim == 0
+    if isinstance(inputs, ROWS) or not isinstance(inputs, Iterable) or is_scalar:
+        raise make_kind_error(inputs)
+    return list(inputs)
+
+
+def make_kind_error(value: Any) -> NoImagesError:
+    """Returns the error for an input of a type that stands for no image."""
+    kind = type(value).__name__
+    advice = "; rows of a data set go through dataset.map(embedder, batched=True)" if isinstance(value, ROWS) else ""
+    return NoImagesError(f"A {kind} is no image: give a path, a PIL image, an array, or a list of these{advice}.")
+
+
 def find_images(
-    inputs: Sequence[str], image_column: str | None = None, options: DecodingOptions = DEFAULT
+    inputs: ImageInput | Iterable[ImageInput], image_column: str | None = None, options: DecodingOptions = DEFAULT
 ) -> ManyImages:
     """Opens every input.
 
     Args:
-        inputs: each a folder of images (any nesting), of parquet or zip files, or of `Dataset.save_to_disk`, a file, a
-            glob, a URL, a text file with a path or URL a line, or the name of a data set on the Hub, `NAME` or
-            `NAME:SPLIT`.
+        inputs: one or several, each a folder of images (any nesting), of parquet or zip files, or of
+            `Dataset.save_to_disk`, a file, a glob, a URL, a text file with a path or URL a line, the name of a data
+            set on the Hub, `NAME` or `NAME:SPLIT`, or an image in memory: of Pillow, an array (see `convert_array`),
+            or the bytes of a file.
         image_column: of data sets, where they have several.
         options: how images are decoded.
 
     Raises:
         NoImagesError: an input names no image, or has several image columns to choose from.
     """
-    found = [open_input(name, image_column, options) for name in inputs]
-    for name, images in zip(inputs, found, strict=True):
+    listed = list_inputs(inputs)
+    found = [open_input(each, number, image_column, options) for number, each in enumerate(listed)]
+    for name, images in zip(listed, found, strict=True):
         if not len(images):
             left_out = f" (left out: {images.left_out.describe()})" if images.left_out else ""
             raise NoImagesError(f"{name!r} holds no image in a format that is read here{left_out}.")
@@ -156,7 +213,18 @@ def load_input(images: Images, prepare: Callable[[Image], Any], index: int) -> L
     return load_image(images.read(index), prepare)
 
 
-def open_input(name: str, image_column: str | None, options: DecodingOptions) -> Images:
+def open_input(given: ImageInput, number: int, image_column: str | None, options: DecodingOptions) -> Images:
+    """Opens the input of a number."""
+    if isinstance(given, bytes | Image | np.ndarray):
+        name = getattr(given, "filename", "") or f"image {number}"  # Pillow knows the file that it has opened
+        return RecordsInMemory([Record(given, None, show_name(name), options)])
+    if not isinstance(given, str | os.PathLike):
+        raise make_kind_error(given)
+    return open_named(os.fspath(given), image_column, options)
+
+
+def open_named(name: str, image_column: str | None, options: DecodingOptions) -> Images:
+    """Opens what a path, a pattern, a URL or a name on the Hub stands for."""
     if not name:
         raise NoImagesError("An input is empty: give a folder, a file, a glob, a URL or the name of a data set.")
     path = Path(name)

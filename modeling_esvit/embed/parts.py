@@ -19,10 +19,10 @@ import numpy as np
 from accelerate import PartialState
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from tqdm.auto import tqdm
 
 from modeling_esvit.embed.engine import LoadedImage
 from modeling_esvit.embed.files import Features, OutputError, concatenate, write_arrays, write_parquet
+from modeling_esvit.embed.progress import show_progress
 from modeling_esvit.storage.atomic import record_file, replace_file, write_text
 from modeling_esvit.storage.identity import Identity
 from modeling_esvit.storage.manifest import find_damage, remove_own_files
@@ -175,8 +175,7 @@ def make_parts(
     own = find_own_parts(parts, len(rows), state)
     total = sum(len(rows[number]) for number in own)
     expect(total)
-    hidden = not state.is_main_process
-    with tqdm(desc=description, total=total, unit="image", disable=hidden, dynamic_ncols=True) as bar:
+    with show_progress(description, total, "image", shown=state.is_main_process) as bar:
         for span in find_spans(own):
             images = read(range(rows[span[0]].start, rows[span[-1]].stop))
             for number in span:

@@ -18,6 +18,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.arrays import Pixels, convert_array
 from modeling_esvit.images.formats import LONGEST_SIGNATURE, advise_on_content, list_image_formats
 from modeling_esvit.images.names import show_name
 from modeling_esvit.images.places import ANYTHING, Access, open_place
@@ -85,9 +86,9 @@ DEFAULT = DecodingOptions()
 
 
 class Record(NamedTuple):
-    """Holds one undecoded image."""
+    """Holds one image, as a rule undecoded."""
 
-    image: bytes | str  # the encoded file, or its path or URL: see `open_place`
+    image: bytes | str | Pixels  # the encoded file, its path or URL (see `open_place`), or pixels in memory
     label: int | None
     name: str | None  # as text, see `show_name`; None: only its content tells it apart
     options: DecodingOptions = DEFAULT
@@ -96,9 +97,14 @@ class Record(NamedTuple):
         """Returns a name that is the same in every epoch and process."""
         if self.name is not None:
             return self.name
-        if isinstance(self.image, str):
-            return show_name(self.image)
-        return f"image {hashlib.sha256(self.image).hexdigest()[:16]}"
+        source = self.get_source()
+        if isinstance(source, str):
+            return show_name(source)
+        return f"image {hashlib.sha256(source).hexdigest()[:16]}"
+
+    def get_source(self) -> bytes | str:
+        """Returns the encoded file, its path or URL, or the bytes of pixels in memory."""
+        return self.image if isinstance(self.image, bytes | str) else self.image.tobytes()
 
 
 def decode(record: Record, sufficient: Callable[[WidthHeight], WidthHeight] = lambda size: size) -> Image.Image:
@@ -112,6 +118,8 @@ def decode(record: Record, sufficient: Callable[[WidthHeight], WidthHeight] = la
         UnreadableImageError: not an image, truncated, damaged, larger than the limit, pixels without a meaning, or
             nothing that may be opened.
     """
+    if not isinstance(record.image, bytes | str):
+        return _convert_pixels(record, record.image)
     with _report_unreadable(record):
         file = _open(record)
     with file:
@@ -136,11 +144,21 @@ def _report_unreadable(record: Record) -> Iterator[None]:
         raise UnreadableImageError(f"{record.identity()}: {reason}") from error
 
 
+def _convert_pixels(record: Record, pixels: Pixels) -> Image.Image:
+    """Returns the RGB image of pixels in memory; Pillow loads those of a file that it has opened and not read yet."""
+    with _report_unreadable(record):
+        if not isinstance(pixels, Image.Image):
+            return convert_to_rgb(convert_array(pixels, record.options.white_level), record.options.white_level)
+        turn = _prepare(pixels, record.options)
+        return _turn(convert_to_rgb(pixels, record.options.white_level), turn)
+
+
 def _open(record: Record) -> BinaryIO:
     if Image.MAX_IMAGE_PIXELS is not None and 2 * Image.MAX_IMAGE_PIXELS < record.options.max_pixels:
         Image.MAX_IMAGE_PIXELS = record.options.max_pixels  # Pillow's own limit must not be below the one asked for
     if isinstance(record.image, bytes):
         return BytesIO(record.image)
+    assert isinstance(record.image, str)  # `decode` takes pixels elsewhere
     return open_place(record.image, record.options.access, BUDGET * record.options.max_pixels)
 
 
@@ -179,8 +197,8 @@ def _check_memory(image: Image.Image, max_pixels: int, copies: int = 0) -> None:
     allowed = min(max_pixels, BUDGET * max_pixels // needed)
     if image.width * image.height > allowed:
         raise ValueError(
-            f"{image.width} x {image.height} pixels are more than the {allowed} that a {image.format} of this kind may "
-            f"have (--max_pixels {max_pixels})"
+            f"{image.width} x {image.height} pixels are more than the {allowed} that a {image.format or 'picture'} of "
+            f"this kind may have (--max_pixels {max_pixels})"
         )
 
 

@@ -25,8 +25,11 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import CONFIG_NAME, ModelOutput, cached_file
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.hub import require_hub
 from modeling_esvit.images.model_limits import bound_build, check_counts, check_sizes, count_stored
 from modeling_esvit.images.transform import make_evaluation_transform
+from modeling_esvit.storage.run_folders import find_model
+from modeling_esvit.storage.weight_bars import hide_weight_bars
 
 
 # What transformers, torch and the code of a model raise for fields that nobody foresaw.
@@ -88,7 +91,7 @@ def load_image_model(
     """Loads a model for images and its image processor, and tries them.
 
     Args:
-        name: a model folder, or a name on the Hub.
+        name: a model folder, the folder of a run, or a name on the Hub.
         model_options: of `AutoModel.from_pretrained` alone.
         device: where the model goes.
         one_size: whether the processor must make all images one size.
@@ -99,7 +102,9 @@ def load_image_model(
             does not compute; or there is none of this name, or no image processor beside it.
     """
     options = {"trust_remote_code": False} | options  # transformers would ask on a terminal
-    with name_transformers_errors(name):
+    name = find_model(name)
+    require_hub(name, revision=options.get("revision"))
+    with name_transformers_errors(name), hide_weight_bars():
         model, loading = load_network(name, model_options or {}, options)
         missing = [key for key in loading["missing_keys"] if key in dict(model.named_parameters())]
         if any(key.startswith("pooler.") for key in missing):

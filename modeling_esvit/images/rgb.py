@@ -12,6 +12,7 @@ Pixels are converted in strips, so that the memory beside both images stays smal
 """
 
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -45,18 +46,30 @@ def _cut_strips(image: Image.Image) -> Iterator[tuple[tuple[int, int], Image.Ima
 
 def _scale(image: Image.Image, white_level: float | None) -> Image.Image:
     """Returns an image of more than 8 bits with the values of 0 .. white as 0 .. 255."""
-    white = white_level or WHITE["float" if image.mode == "F" else "integer"]
-    table = np.round(np.arange(65536) * (255 / white)).clip(max=255).astype(np.uint8)
     scaled = Image.new("RGB", image.size)
     for place, strip in _cut_strips(image):
-        values = np.asarray(strip)
-        _check_values(values, white, clips=white_level is not None)
-        if image.mode == "F":
-            levels = np.round(values * np.float32(255 / white)).clip(max=255).astype(np.uint8)
-        else:
-            levels = table[values.clip(max=65535)]
-        scaled.paste(Image.fromarray(levels).convert("RGB"), place)
+        scaled.paste(Image.fromarray(scale_levels(np.asarray(strip), white_level)).convert("RGB"), place)
     return scaled
+
+
+def scale_levels(values: np.ndarray, white_level: float | None) -> np.ndarray:
+    """Returns values of 0 .. white, of more than 8 bits, as bytes of 0 .. 255, in any shape.
+
+    Raises:
+        ValueError: values are negative, not finite or, without `white_level`, above white.
+    """
+    is_float = values.dtype.kind == "f"
+    white = white_level or WHITE["float" if is_float else "integer"]
+    _check_values(values, white, clips=white_level is not None)
+    if is_float:
+        return np.round(values * np.float32(255 / white)).clip(max=255).astype(np.uint8)
+    return _make_table(white)[values.clip(max=min(65535, np.iinfo(values.dtype).max))]
+
+
+@cache
+def _make_table(white: float) -> np.ndarray:
+    """Returns the byte of each level of 16 bits."""
+    return np.round(np.arange(65536) * (255 / white)).clip(max=255).astype(np.uint8)
 
 
 def _check_values(values: np.ndarray, white: float, clips: bool) -> None:

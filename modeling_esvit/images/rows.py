@@ -5,6 +5,9 @@
 import os
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from modeling_esvit.images.decoding import DecodingOptions, Record
 from modeling_esvit.images.names import show_name
 from modeling_esvit.images.places import Access
@@ -14,11 +17,13 @@ def read_cell(cell: Any, label: int | None, options: DecodingOptions) -> Record:
     """Returns the record of an image in a row, whose name is its path, if it has one.
 
     Args:
-        cell: The encoded image, its path or URL, a struct of `bytes` and `path`, or None. An image that is missing
-            becomes empty bytes, which cannot be decoded.
+        cell: The encoded image, its path or URL, a struct of `bytes` and `path`, pixels in memory, or None. An image
+            that is missing becomes empty bytes, which cannot be decoded.
         label: Of the row.
         options: How it is decoded, and what it may open.
     """
+    if isinstance(cell, Image.Image | np.ndarray):
+        return Record(cell, label, None, options)
     if not isinstance(cell, dict):
         cell = {"bytes": cell, "path": None} if isinstance(cell, bytes) else {"bytes": None, "path": cell}
     path = cell.get("path")

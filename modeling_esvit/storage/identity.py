@@ -139,6 +139,13 @@ def identify_files(names: Sequence[str], folder: Path | None = None) -> Identity
     )
 
 
+def identify_contents(names: Sequence[str], read: Callable[[int], bytes | str]) -> Identity:
+    """Identifies images in memory by their content, all of them; `read` returns that of a number."""
+    contents = [read(number) for number in range(len(names))]
+    order = compute_checksum(*names)
+    return Identity(len(names), order, samples=dict(zip(names, map(compute_checksum, contents), strict=True)))
+
+
 def identify_dataset(
     dataset: Any, name: Callable[[int], str], read: Callable[[int], tuple[bytes | str, Any]]
 ) -> Identity:

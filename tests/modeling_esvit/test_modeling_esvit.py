@@ -7,9 +7,11 @@ recomputation, compilation, export and offloading.
 import copy
 import math
 
+import numpy as np
 import pytest
 import torch
 from accelerate import infer_auto_device_map
+from PIL import Image
 from transformers import AutoModelForPreTraining
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -73,7 +75,9 @@ def test_published_architectures(name, window, parameters, tensors):
         (torch.zeros(0, 3, 64, 64), r"\(0, 3, 64, 64\).*at least one image"),
         (torch.zeros(1, 4, 64, 64), r"\(1, 4, 64, 64\); expected \[batch, 3"),
         (torch.zeros(1, 3, 64, 64, dtype=torch.uint8), "torch.uint8; rescale and normalise"),
-        ([torch.zeros(1, 3, 64, 64), [1.0]], "type list"),
+        ([torch.zeros(1, 3, 64, 64), [1.0]], "is a builtins.list, no tensor; make a tensor of it"),
+        (np.zeros((1, 3, 64, 64), np.float32), r"is a numpy.ndarray, no tensor; pass torch.from_numpy\(array\)"),
+        (Image.new("RGB", (64, 64)), "is a PIL.Image.Image, no tensor; make a tensor of it: AutoImageProcessor"),
         (torch.zeros(1, 3, 64, 3), "64 x 3 pixels is smaller than one patch of 4 x 4"),
     ],
 )

@@ -19,9 +19,11 @@ from modeling_esvit.images.transform import make_evaluation_transform
 from tests.helpers.coloured_images import COLOURS, write_coloured_images
 from tests.helpers.commands import run_program, torchrun, type_arguments
 from tests.helpers.paths import ROOT
+from tests.helpers.tiny_runs import write_model
 from training.data.named_data import split_train_and_test
 from training.data.sources import DataOptionError, open_source
 from training.features.extraction import UnlabelledDataError
+from training.features.frozen_models import UNTRAINED_SEED
 from training.options.command import run_command
 
 
@@ -140,3 +142,33 @@ def test_two_processes_give_the_result_of_one(model, tmp_path):
     library = knn.evaluate_knn(model, transform, open_source(train), open_source(test), k=[3, 10])
     assert library == {name: one[name] for name in library}
     assert sorted((ROOT / "training" / "metrics").rglob("*")) == before
+
+
+def test_a_model_stands_beside_others_its_untrained_self_and_chance(model, images, tmp_path, monkeypatch, capsys):
+    other = write_model(tmp_path / "other")
+    model.save_pretrained(tmp_path / "model")
+    given = [
+        tmp_path / "model",
+        "--train",
+        images[0],
+        "--test",
+        images[1],
+        "--k",
+        1,
+        3,
+        "--output",
+        tmp_path / "r.json",
+    ]
+    type_arguments(monkeypatch, "training/knn.py", *given, "--dtype", "float32", "--against", "untrained", other)
+    program.main()
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert list(result["against"]) == ["untrained", str(other)] and result["chance"] == 1 / 3
+    torch.manual_seed(UNTRAINED_SEED)
+    transform = make_evaluation_transform(AutoImageProcessor.from_pretrained(tmp_path / "model"))
+    for name, network in (("untrained", EsViTModel(model.config)), (str(other), EsViTModel.from_pretrained(other))):
+        expected = knn.evaluate_knn(network, transform, *map(open_source, images), k=[1, 3])
+        assert name == str(other) or result["against"][name] == expected
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line.split(" | ")[0] for line in lines if line.startswith("| ")]
+    assert rows[2:] == [f"| {tmp_path / 'model'}", "| untrained", f"| {other}", "| chance"]
+    assert lines[-1].startswith(f"By top-1, k = 1, {tmp_path / 'model'}: ") and "above chance" in lines[-1]

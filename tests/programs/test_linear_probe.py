@@ -68,7 +68,7 @@ def test_a_stopped_probe_continues(model_folder, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(probe_run.ProbeRun, "save", save_and_stop)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit, match="130"):
         probe(monkeypatch, *arguments(model_folder, images, tmp_path / "stopped"))
     monkeypatch.setattr(probe_run.ProbeRun, "save", save)
     probe(monkeypatch, *arguments(model_folder, images, tmp_path / "stopped"))
@@ -148,3 +148,16 @@ def test_two_processes_give_the_result_of_one(model_folder, images, tmp_path):
             assert scores == pytest.approx(theirs[name], rel=1e-4)
     for name in ("classes", "test_images", "best"):
         assert one[name] == two[name]
+
+
+def test_small_data_have_ten_steps_an_epoch_and_others_beside(model_folder, images, tmp_path, monkeypatch, capsys):
+    other = write_model(tmp_path / "other")
+    given = [model_folder, "--train", images[0], "--test", images[1], "--output_dir", tmp_path / "probe", "--epochs", 1]
+    probe(monkeypatch, *given, "--n_last_blocks", 2, "--against", "untrained", other)
+    result = json.loads((tmp_path / "probe" / "result.json").read_text())
+    assert result["batch_size"] == 1 and list(result["against"]) == ["untrained", str(other)]
+    assert list(result["against"]["untrained"]["classifiers"]) == ["n2_lr0.001"]
+    assert list(result["against"][str(other)]["classifiers"]) == ["n0_lr0.001"]
+    shown = capsys.readouterr().out
+    assert "Steps of 1 images: 1024, or a tenth of the 13 training images" in shown
+    assert "| chance | 33.33% |" in shown and "above untrained" in shown or "below untrained" in shown

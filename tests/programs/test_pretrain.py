@@ -342,7 +342,9 @@ def test_two_processes_resume_exactly(labelled_images, tmp_path):
     assert_equal_weights(tmp_path / "parts" / "teacher", tmp_path / "whole" / "teacher")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGUSR1, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_signal_to_all_processes_saves_and_ends_with_its_code(labelled_images, tmp_path, number):
     """Signals the workers of the loader, too, as a scheduler does."""
     options = tiny_options(
@@ -357,9 +359,40 @@ def test_a_signal_to_all_processes_saves_and_ends_with_its_code(labelled_images,
         time.sleep(0.1)
     os.killpg(process.pid, number)
     _, shown = process.communicate(timeout=300)
-    assert process.returncode == 75 and f"{number.name} stopped the run after step" in shown
+    assert process.returncode == 75 and " stopped the run after step" in shown
+    assert "Traceback" not in shown
     step = read_log(tmp_path / "run")[-1]["step"]
     assert (tmp_path / "run" / "checkpoints" / "last").resolve().name == f"step-{step:08d}"
+
+
+SLOW_STEP = """
+import time
+from training import pretrain
+pretrain.Pretraining.train_step = lambda *arguments: print("a step begins", flush=True) or time.sleep(600)
+pretrain.main()
+"""
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_ends_all_processes_at_once_in_one_line(labelled_images, tmp_path):
+    options = tiny_options(labelled_images, tmp_path / "run", num_workers=2)
+    recipe = write_recipe(options, tmp_path / "run.yaml")
+    command = [sys.executable, "-c", SLOW_STEP, "--recipe", recipe]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, text=True, **pipes)
+    assert process.stdout is not None and process.stderr is not None
+    while "a step begins" not in process.stdout.readline():
+        assert process.poll() is None
+    os.killpg(process.pid, signal.SIGINT)
+    while "A second one ends the run at once" not in (line := process.stderr.readline()):
+        assert "Traceback" not in line and process.poll() is None
+    time.sleep(1.1)  # what comes within a second is the same press
+    os.killpg(process.pid, signal.SIGINT)
+    _, shown = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert [line for line in shown.splitlines() if line] == [
+        "Ended at once by Ctrl-C. The same command continues from the last checkpoint."
+    ]
 
 
 @pytest.mark.slow

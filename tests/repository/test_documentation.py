@@ -81,6 +81,7 @@ RULES = [
     Rule("python training/transfer.py *", "--data own=my/labelled", {"timm:NAME": "org/esvit-swin-b"}),
     Rule("python training/region_colours.py *", "--size 128"),
     Rule("python training/throughput.py *", "--batch_size 2 --batches 2 --warmup 1"),
+    Rule("python training/knn.py runs/mine *", "", {"timm:NAME": "org/esvit-swin-b"}),
     Rule("python training/*.py runs/mine/teacher *"),
     # models in other formats
     Rule(
@@ -100,6 +101,7 @@ RULES = [
     Rule(
         "python examples/real_backbone.py *", exempt="needs a package of weights; test_real_backbone.py has random ones"
     ),
+    Rule("python examples/embed_with_ray.py *", exempt="needs Ray; test_embed_with_ray.py runs it"),
     Rule("python examples/compare_tasks.py comparison", exempt="long; test_compare_tasks.py runs it small"),
     Rule("python examples/app/app.py *", exempt="stays open; run in a browser by test_app.py"),
     Rule("mkdir space && cp *", exempt="test_app.py lays out a Space in the same way"),

@@ -23,7 +23,7 @@ VERBS = set(
     Checks Chooses Classifies Clips Collects Colours Combines Compares Completes Composes Computes Connects Continues
     Converts Copies Counts Creates Crops Cuts Deals Decides Decodes Defines Deletes Describes Does Draws Drops Embeds
     Encodes Ends Estimates Evaluates Explains Exports Fetches Fills Finds Fine-tunes Fits Forces Forgets Formats Frees
-    Gathers Gives Holds Identifies Imports Infers Initialises Inverts Joins Keeps Lets Lights Lists Loads Locates
+    Gathers Gives Hides Holds Identifies Imports Infers Initialises Inverts Joins Keeps Lets Lights Lists Loads Locates
     Logs Makes Maps Marks Matches Measures Merges Mixes Moves Names Normalises Norms Notes Numbers Opens Orders
     Packs Paints Pairs Parses Picks Places Plans Prepares Presents Pretrains Prints Projects Provides Publishes
     Pushes Puts Raised Raises Ranks Reads Recognises Records Refuses Registers Remembers Removes Renames Repeats

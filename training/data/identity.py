@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Identifies the images of a data source, see `modeling_esvit.storage.identity`."""
 
+from functools import partial
+
 from modeling_esvit.storage.identity import (
     FileState,
     Identity,
@@ -25,8 +27,14 @@ def identify_source(source: ImageSource) -> Identity:
     if isinstance(source, ShardStream):
         return identify_shards(source)
     if isinstance(source, DatasetSource):
-        return identify_dataset(source.dataset, "row {}".format, lambda row: source.record(row)[:2])
+        return identify_dataset(source.dataset, "row {}".format, partial(read_row, source))
     return identify_files(source.paths(), source.root)
+
+
+def read_row(source: DatasetSource, row: int) -> tuple[bytes | str, int | None]:
+    """Returns the image of a row, as bytes or by its path or URL, and its label."""
+    record = source.record(row)
+    return record.get_source(), record.label
 
 
 def identify_shards(source: ShardStream) -> Identity:

@@ -10,7 +10,7 @@ from typing import Any
 from modeling_esvit.embed.compiling import add_compile_argument
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments
 from modeling_esvit.images.precision import add_dtype_argument
-from modeling_esvit.storage.paths import parse_path
+from modeling_esvit.storage.paths import parse_name, parse_path
 from training.features.bank import PART_SIZE
 from training.features.model_arguments import add_model_arguments
 from training.options.command import check_counts
@@ -95,14 +95,35 @@ def add_feature_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_comparison_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds the models to compare with."""
+    parser.add_argument(
+        "--against",
+        type=parse_name,
+        nargs="+",
+        default=[],
+        metavar="MODEL",
+        help="models to compare with: untrained (MODEL with random weights), timm:NAME, names on the Hub, folders",
+    )
+
+
 def parse_and_check(parser: argparse.ArgumentParser) -> argparse.Namespace:
     """Parses the command line, and refuses impossible counts and an output that cannot be written."""
     arguments = parser.parse_args()
     counts = (name for name in ("batch_size", "part_size", "workers") if hasattr(arguments, name))
     check_counts(parser, arguments, *counts)
+    if isinstance(getattr(arguments, "against", None), list):  # transfer.py takes a single one
+        check_others(parser, arguments)
     if hasattr(arguments, "output"):
         check_output(parser, arguments.output)
     return arguments
+
+
+def check_others(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuses a model to compare with that is named twice, or is the model itself."""
+    names = [arguments.model, *arguments.against]
+    if repeated := [name for name in arguments.against if names.count(name) > 1]:
+        parser.error(f"--against names {repeated[0]} twice, or as the model itself.")
 
 
 def check_output(parser: argparse.ArgumentParser, output: Path | None) -> None:

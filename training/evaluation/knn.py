@@ -13,11 +13,12 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from torch import Tensor
 from torch.nn import functional as F
-from tqdm.auto import tqdm
 
+from modeling_esvit.embed.progress import show_progress
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.matmul_precision import exact_float32
 from training.data.sources import ImageSource
+from training.evaluation.comparison import find_chance
 from training.evaluation.scores import NO_CLASS, TOP_K, align_labels, score_top_k
 from training.features.bank import FeatureBank
 from training.features.extraction import Transform, extract_readable_features
@@ -192,10 +193,14 @@ def share_rankings(
     state = PartialState()
     mine = range(len(queries))[state.process_index :: state.num_processes]
     found = list[tuple[int, dict[int, Tensor]]]()
-    for first in tqdm(range(0, len(mine), QUERY_CHUNKS), "k-NN", leave=False, disable=not state.is_main_process):
-        numbers = mine[first : first + QUERY_CHUNKS]
-        rankings = votes.rank([queries[number] for number in numbers], bank, bank_labels)
-        found += zip(numbers, rankings, strict=True)
+    # A bar of one round would say nothing until it is over.
+    shown = state.is_main_process and len(mine) > QUERY_CHUNKS
+    with show_progress("nearest neighbours", len(mine), "chunk", shown=shown, leave=False) as bar:
+        for first in range(0, len(mine), QUERY_CHUNKS):
+            numbers = mine[first : first + QUERY_CHUNKS]
+            rankings = votes.rank([queries[number] for number in numbers], bank, bank_labels)
+            found += zip(numbers, rankings, strict=True)
+            bar.update(len(numbers))
     ordered = [ranking for _, ranking in sorted(gather_object(found), key=lambda each: each[0])]
     return {k: torch.cat([ranking[k] for ranking in ordered]) for k in votes.k}
 
@@ -230,7 +235,7 @@ def evaluate_knn(
 
     Returns:
         {"k20_top1": accuracy in 0..1, "k20_top5": ..., "train_images": ..., "test_images": ..., "classes": ...,
-        "unknown_class_images": ...}
+        "unknown_class_images": ..., "chance": accuracy of the most frequent class}
 
     Raises:
         NeighbourCountError: a k is more than the training images.
@@ -282,6 +287,7 @@ def classify_features(
         "test_images": len(labels),
         "classes": num_classes,
         "unknown_class_images": int((labels == NO_CLASS).sum()),
+        "chance": find_chance(bank_labels, labels),
     }
     for count, ranking in rankings.items():
         result |= {f"k{count}_{name}": score for name, score in score_top_k(ranking, labels).items()}

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
@@ -16,7 +17,7 @@ from modeling_esvit.images.devices import open_device
 from training.data.named_data import open_train_and_test
 from training.evaluation.arguments import choose_columns
 from training.features.bank import FeatureBank, make_bank
-from training.features.frozen_models import FrozenModel
+from training.features.frozen_models import UNTRAINED, FrozenModel
 from training.features.model_arguments import load_named_model
 
 
@@ -33,21 +34,48 @@ def open_features_folder(given: Path | None) -> Iterator[Path]:
         state.wait_for_everyone()  # before the main process deletes the folder
 
 
+class Evaluation(NamedTuple):
+    """Holds what is evaluated.
+
+    banks: the features of the training and of the test images.
+    others: name of each model to compare with -> its banks.
+    """
+
+    model: FrozenModel
+    banks: list[FeatureBank]
+    others: dict[str, list[FeatureBank]]
+
+
+def load_other(arguments: argparse.Namespace, name: str, n_last_blocks: int | None) -> FrozenModel:
+    """Loads a model of `--against`: "untrained" is that of the arguments with random weights, and has its features.
+
+    Raises:
+        FrozenModelError, NoImageModelError: see `load_frozen`.
+    """
+    if name == UNTRAINED:
+        return load_named_model(arguments, n_last_blocks, untrained=True)
+    return load_named_model(argparse.Namespace(**vars(arguments) | {"model": name, "revision": None}))
+
+
 @contextmanager
-def open_evaluation(arguments: argparse.Namespace) -> Iterator[tuple[FrozenModel, list[FeatureBank]]]:
-    """Opens the model, and the features of its training and of its test images."""
+def open_evaluation(arguments: argparse.Namespace) -> Iterator[Evaluation]:
+    """Opens the model, and the features of its training and test images; those of models to compare with, too."""
     state = open_device(arguments.device)
     reading = {"streaming": arguments.streaming, "decoding": read_decoding_arguments(arguments)}
     sources = open_train_and_test(arguments.train, arguments.test, **reading, **choose_columns(arguments))
-    model = load_named_model(arguments, arguments.n_last_blocks)
+    n_last_blocks = arguments.n_last_blocks
+    model = load_named_model(arguments, n_last_blocks)
+    # Loaded before anything is computed, so that a wrong name is found at once.
+    others = {name: load_other(arguments, name, n_last_blocks) for name in arguments.against}
     options = {name: getattr(arguments, name) for name in ("batch_size", "part_size")}
     with open_features_folder(arguments.features) as folder:
-        named = zip((arguments.train, arguments.test), sources, strict=True)
-        yield (
-            model,
-            [
-                make_bank(model, data, source, folder, num_threads=arguments.workers, **options)
+        named = list(zip((arguments.train, arguments.test), sources, strict=True))
+
+        def make_banks(frozen: FrozenModel) -> list[FeatureBank]:
+            return [
+                make_bank(frozen, data, source, folder, num_threads=arguments.workers, **options)
                 for data, source in named
-            ],
-        )
+            ]
+
+        yield Evaluation(model, make_banks(model), {name: make_banks(others.pop(name)) for name in arguments.against})
     state.destroy_process_group()

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from modeling_esvit.embed.engine import FeatureError, LoadedImage
+from modeling_esvit.embed.progress import show_progress
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.storage.atomic import replace_file
 from training.data.identity import identify_source
@@ -32,6 +33,8 @@ from training.features.frozen_models import FrozenModel, choose_block_features, 
 IN_RECIPES = ("lr", "n_last_blocks", "epochs", "batch_size", "seed")
 VIEW = 0  # the number of blocks that stands for the view feature
 PIECE = 512  # test images that are classified at a time
+BATCH_SIZE = 1024  # images of a step, as published
+FEWEST_STEPS = 10  # of an epoch, for which batches become smaller
 
 
 class ProbeError(EsViTError, ValueError):
@@ -48,8 +51,13 @@ def check_probe_options(options: argparse.Namespace, world: int) -> None:
         raise ProbeError("epochs must be at least 1, each lr positive and finite, each n_last_blocks at least 0.")
     if VIEW in options.n_last_blocks and len(set(options.n_last_blocks)) > 1:
         raise ProbeError("n_last_blocks 0, the view feature, stands alone. Beside other numbers use 1, the last block.")
-    if options.batch_size % world:
+    if options.batch_size is not None and options.batch_size % world:
         raise ProbeError(f"batch_size {options.batch_size} must be a multiple of the {world} processes.")
+
+
+def fit_batch_size(images: int, world: int) -> int:
+    """Returns the images of a step of all processes: BATCH_SIZE, or fewer for FEWEST_STEPS steps an epoch."""
+    return max(min(BATCH_SIZE, images // FEWEST_STEPS) // world, 1) * world
 
 
 @torch.no_grad()
@@ -109,7 +117,7 @@ class ProbeRun:
         steps = self.images.count_steps()
         total, done = steps * self.options.epochs, steps * len(self.history)
         self.model.forward.expect((total - done) * self.images.share, self.images.share)
-        with tqdm(desc="linear probe", total=total, initial=done, unit="step", disable=not self.on_main) as bar:
+        with show_progress("linear probe", total, "step", shown=self.on_main, initial=done) as bar:
             for epoch in range(len(self.history), self.options.epochs):
                 losses = self.train(epoch, bar)
                 scores = self.evaluate()

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from training.evaluation.comparison import find_chance
 from training.evaluation.knn import TEMPERATURE, knn_predict
-from training.evaluation.linear_fit import SOLVERS, choose_l2_by_accuracy, draw_shots
+from training.evaluation.linear_fit import SOLVERS, HeldOutError, choose_l2_by_accuracy, draw_shots
 from training.evaluation.scores import NO_CLASS, align_labels, score_top_k
 from training.features.bank import FeatureBank
 
@@ -59,21 +60,46 @@ def score_neighbours(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], 
 def score_low_shot(
     options: FitOptions, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], classes: int
 ) -> Iterator[dict[str, Any]]:
-    """Yields for each of `shots` the number of images, and top-1 of both classifiers for each seed."""
+    """Yields for each of `shots` the number of images, and top-1 of both classifiers for each seed.
+
+    Of shots that are too few to choose a penalty it yields the reason as "skipped".
+
+    Raises:
+        HeldOutError: a number of shots is none.
+    """
     for shots in options.shots or []:
         draws = [draw_shots(train[1].cpu(), shots, seed) for seed in options.seeds]
         parts = [(train[0][rows.to(train[0].device)], train[1][rows.to(train[1].device)]) for rows in draws]
-        linear = [
-            train_and_score(options, part, test, classes, seed) for part, seed in zip(parts, options.seeds, strict=True)
-        ]
+        row = {"shots": shots, "images": len(draws[0])}
+        try:
+            linear = [
+                train_and_score(options, part, test, classes, seed)
+                for part, seed in zip(parts, options.seeds, strict=True)
+            ]
+        except HeldOutError as error:
+            yield row | {"skipped": str(error)}
+            continue
         neighbours = [score_neighbours(part, test, classes) for part in parts]
-        yield {
-            "shots": shots,
-            "images": len(draws[0]),
+        yield row | {
             options.solver: [scores["top1"] for scores in linear],
             "l2": [scores["l2"] for scores in linear],
             "knn": [scores["top1"] for scores in neighbours],
         }
+
+
+def score_all_shots(
+    options: FitOptions, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], classes: int
+) -> dict[str, Any]:
+    """Returns the rows of those shots that are enough, and why others are skipped, by name.
+
+    Raises:
+        HeldOutError: none is enough.
+    """
+    rows = list(score_low_shot(options, train, test, classes))
+    skipped = {row["shots"]: row["skipped"] for row in rows if "skipped" in row}
+    if len(skipped) == len(rows):
+        raise HeldOutError(rows[0]["skipped"])
+    return {"low_shot": [row for row in rows if "skipped" not in row], "skipped": skipped}
 
 
 def evaluate_features(
@@ -89,7 +115,8 @@ def evaluate_features(
         "test_images": len(test_labels),
         "classes": classes,
         "unknown_class_images": int((test_labels == NO_CLASS).sum()),
+        "chance": find_chance(labels, test_labels),
     }
     if options.shots:
-        return result | {"seeds": options.seeds, "low_shot": list(score_low_shot(options, train, test, classes))}
+        return result | {"seeds": options.seeds} | score_all_shots(options, train, test, classes)
     return result | train_and_score(options, train, test, classes, options.seeds[0])

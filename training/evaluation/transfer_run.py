@@ -12,6 +12,7 @@ import torch
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
+from modeling_esvit.embed.progress import show_progress
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding_arguments import read_decoding_arguments
 from modeling_esvit.storage.atomic import write_text
@@ -57,7 +58,7 @@ class Transfer:
     def fit_all(self, sets: Sequence[TransferSet]) -> dict[str, Outcome]:
         results: dict[str, Outcome] = {}
         earlier = {each.name: self.earlier[each.name] for each in sets if self.is_measured(each)}
-        with tqdm(desc=f"transfer of {self.model.name}", total=FITS * len(sets), unit="fit", dynamic_ncols=True) as bar:
+        with show_progress(f"transfer of {self.model.name}", FITS * len(sets), "fit") as bar:
             for number, each in enumerate(sets):
                 bar.set_postfix_str(each.name)
                 found = self.found[each.name]

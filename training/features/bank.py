@@ -121,6 +121,11 @@ def name_settings(settings: Any) -> str:
     return compute_checksum(json.dumps(settings, sort_keys=True, default=str))
 
 
+def show_data(name: str) -> str:
+    """Returns the last two parts of a path or name, enough to recognise it."""
+    return "/".join(name.rstrip("/").split("/")[-2:])
+
+
 def describe_choice(source: ImageSource) -> list[Any] | None:
     """Returns which columns hold images and labels, and the names of the classes: a bank keeps labels, too."""
     return None if isinstance(source, FolderSource) else [*source.columns.list_names(), source.class_names]
@@ -153,8 +158,8 @@ def make_bank(
     parts.begin()
     rows = cut_rows(len(images), part_size)
     maker = BankPartMaker(model, images, min(batch_size, part_size), num_threads, SkipLog(len(images)))
-    name = f"features of {parts.folder.stem}"
     with fail_together():
+        name = f"features of {show_data(data)} by {show_data(model.name)}"
         make_parts(parts, rows, maker.read, maker.make_part, expect=maker.expect, description=name)
     bank = FeatureBank(parts, len(rows), source.class_names)
     log_unreadable(bank, images)

@@ -13,7 +13,6 @@ from accelerate import PartialState
 from accelerate.utils import gather
 from PIL import Image
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from modeling_esvit.embed.engine import (
     Extracted,
@@ -25,6 +24,7 @@ from modeling_esvit.embed.engine import (
     load_image,
     stack_pixels,
 )
+from modeling_esvit.embed.progress import show_progress
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.transform import Transform
 from training.data.shard_stream import ShardStream
@@ -139,7 +139,7 @@ def extract_features(
     share = -(-len(images) // state.num_processes)
     read = images.read(process_items(images, state), batch_size, num_workers)
     loaded = (substitute_black(image, images.transform) for image in read)
-    bar = tqdm(desc=description, total=share, unit="image", leave=False, disable=not state.is_main_process)
+    bar = show_progress(description, share, "image", shown=state.is_main_process, leave=False)
 
     def note_batch(count: int) -> None:
         bar.update(count)

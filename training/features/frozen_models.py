@@ -26,6 +26,7 @@ from modeling_esvit.analysis.token_places import Size, TokenPlaces, stretch_grid
 from modeling_esvit.embed.compiling import OFF, BatchForward
 from modeling_esvit.embed.engine import compute_view_features
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.hub import require_hub
 from modeling_esvit.images.model_limits import LARGEST_SIDE, bound_build, count_stored
 from modeling_esvit.images.models import FAILURES, LONGEST_REASON, fingerprint, load_image_model
 from modeling_esvit.images.precision import name_dtype
@@ -40,6 +41,8 @@ from modeling_esvit.images.transform import (
 
 TIMM = "timm:"
 TIMM_FOLDER = "local-dir:"  # what timm calls a model in a folder
+UNTRAINED_SEED = 1
+UNTRAINED = "untrained"  # stands for the architecture of another model, with random weights
 
 
 class FrozenModelError(EsViTError, ValueError):
@@ -140,6 +143,7 @@ def load_frozen(
     compile: str = OFF,
     revision: str | None = None,
     trust_remote_code: bool = False,
+    untrained: bool = False,
 ) -> FrozenModel:
     """Loads a model for evaluation.
 
@@ -149,6 +153,7 @@ def load_frozen(
         dtype: in what type the model computes.
         compile: "on", "off", or "auto": once the images to come repay the time that it takes.
         revision, trust_remote_code: of a model on the Hub.
+        untrained: replace its weights by random ones, the same in each call.
 
     Raises:
         FrozenModelError: timm is missing or does not know the name; or the model has no features of several blocks.
@@ -160,6 +165,7 @@ def load_frozen(
         options: dict[str, Any] = {"revision": revision, "trust_remote_code": trust_remote_code}
         model, processor = load_image_model(name, device=device, **options)
         transform, processing = make_evaluation_transform(processor), processor.to_dict()
+    model, name = (forget_training(model), UNTRAINED) if untrained else (model, name)
     weights = fingerprint(model)
     model = model.to(device, dtype).eval().requires_grad_(False)
     settings = {
@@ -170,6 +176,18 @@ def load_frozen(
     }
     compute = partial(compute_alone, choose_block_features(model, n_last_blocks))
     return FrozenModel(name, model, transform, BatchForward(model, compute, compile), settings)
+
+
+def forget_training(model: Any) -> Any:
+    """Returns a model of the same architecture with random weights, the same in each call; draws go on as before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(UNTRAINED_SEED)
+        if not isinstance(model, TimmModel):
+            return type(model)(model.config)
+        import timm
+
+        name = model.model.pretrained_cfg["architecture"]
+        return TimmModel(timm.create_model(name, pretrained=False, num_classes=0))
 
 
 def compute_alone(features: Callable[[Tensor], Tensor], pixels: Tensor) -> list[Tensor]:
@@ -206,6 +224,8 @@ def load_timm(name: str, device: torch.device | str = "cpu") -> tuple[TimmModel,
         FrozenModelError: see `import_timm`.
     """
     with import_timm(name) as timm:
+        if repository := getattr(timm.get_pretrained_cfg(name), "hf_hub_id", None):
+            require_hub(repository, "model.safetensors")
         model = timm.create_model(name, pretrained=True, num_classes=0).eval().to(device)
         config = timm.data.resolve_model_data_config(model)
         check_input_size(config["input_size"])

@@ -21,8 +21,12 @@ def add_model_arguments(
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the model")
 
 
-def load_named_model(arguments: argparse.Namespace, n_last_blocks: int | None = None) -> FrozenModel:
+def load_named_model(
+    arguments: argparse.Namespace, n_last_blocks: int | None = None, untrained: bool = False
+) -> FrozenModel:
     """Loads the model that the arguments name, with their `dtype` and `compile`, onto the device of this process.
+
+    `untrained` replaces its weights by random ones.
 
     Raises:
         FrozenModelError, NoImageModelError: see `load_frozen`.
@@ -36,4 +40,5 @@ def load_named_model(arguments: argparse.Namespace, n_last_blocks: int | None = 
         compile=arguments.compile,
         revision=arguments.revision,
         trust_remote_code=arguments.trust_remote_code,
+        untrained=untrained,
     )

@@ -20,9 +20,11 @@ from torch import Tensor
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.hub import require_hub
 from modeling_esvit.images.model_limits import bound_build, check_counts
-from modeling_esvit.images.models import NoImageModelError, name_transformers_errors
+from modeling_esvit.images.models import name_transformers_errors
 from modeling_esvit.storage.manifest import find_damage
+from modeling_esvit.storage.weight_bars import hide_weight_bars
 from training.learning.optimizer import group_parameters
 from training.options.hub_names import is_hub_name
 from training.state.checkpoint_folders import find_newest_whole, is_complete, list_checkpoints
@@ -142,9 +144,10 @@ def explain_missing(name: str) -> Iterator[None]:
         InitialisationError: There is no such model, a file of it is damaged, or it describes one that cannot be.
     """
     try:
+        require_hub(name)
         with name_transformers_errors(name), bound_build(lambda: LARGEST_BUILT):
             yield
-    except NoImageModelError as error:
+    except OSError as error:
         raise InitialisationError(f"init_from {name!r}: {error}") from error
 
 
@@ -163,7 +166,7 @@ def load_network(name: str) -> tuple[EsViTForPreTraining, dict[str, Tensor]]:
             f"init_from: {name} holds a model of type {model_type!r}, not 'esvit'. Convert the original checkpoint "
             "without --native."
         )
-    with explain_missing(name):
+    with explain_missing(name), hide_weight_bars():
         loaded: Any = EsViTForPreTraining.from_pretrained(
             name, dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
         )

@@ -42,7 +42,7 @@ from training.learning.backbones import (
     make_backbone_overrides,
     remove_stochastic_depth,
 )
-from training.learning.init_from import explain_missing, find_origin
+from training.learning.init_from import explain_missing, find_origin, initialise
 from training.learning.optimizer import group_parameters
 from training.learning.plan import Plan
 from training.learning.precision import choose_matmul_precision
@@ -235,6 +235,22 @@ def prepare_networks(options: PretrainOptions, accelerator: Accelerator) -> Netw
     # Weights were drawn alike; from here on each process draws its own stochastic depth.
     set_seed(options.seed, device_specific=True)
     return Networks(student, teacher, wrapped, optimizer)
+
+
+def build_start(options: PretrainOptions, device: torch.device) -> EsViTForPreTraining:
+    """Builds the teacher as it is before the first step of a run.
+
+    Raises:
+        EsViTError: What the run starts from is not there any more, see [`build_networks`].
+    """
+    with torch.random.fork_rng():
+        set_seed(options.seed)
+        student, teacher = build_networks(options, device)
+    if options.init_from is not None:
+        optimizer = torch.optim.AdamW(group_parameters(student, options.layer_decay), lr=0.0)
+        initialise(options.init_from, student, teacher, optimizer)
+    network: Any = teacher
+    return network.to(device)
 
 
 def is_compiled(options: PretrainOptions, device: torch.device) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from training.data.batch_order import Lanes, count_steps
 from training.learning.schedules import cosine_schedule, teacher_temp_schedule
 from training.options.errors import OptionError
-from training.options.pretrain_options import PretrainOptions
+from training.options.pretrain_options import WARMUPS, PretrainOptions
 
 
 MAX_STEPS = 100_000_000  # their schedules take 2.4 GB
@@ -85,11 +85,14 @@ def make_plan(options: PretrainOptions, num_images: int, world_size: int, lanes:
         first_step=first_step,
         last_step=last_step,
         peak_lr=peak_lr,
-        lr=cosine_schedule(peak_lr, options.min_lr, *schedule, warmup_epochs=options.warmup_epochs),
+        lr=cosine_schedule(peak_lr, options.min_lr, *schedule, warmup_epochs=options.cut_warmup("warmup_epochs")),
         weight_decay=cosine_schedule(options.weight_decay, options.weight_decay_end, *schedule),
         momentum=cosine_schedule(options.momentum_teacher, 1.0, *schedule),
         teacher_temp=teacher_temp_schedule(
-            options.warmup_teacher_temp, options.teacher_temp, options.warmup_teacher_temp_epochs, options.epochs
+            options.warmup_teacher_temp,
+            options.teacher_temp,
+            options.cut_warmup("warmup_teacher_temp_epochs"),
+            options.epochs,
         ),
     )
 
@@ -110,10 +113,20 @@ def describe_plan(options: PretrainOptions, plan: Plan) -> list[str]:
     crops = 2 + sum(options.local_crops_numbers)
     stopping = f", from {plan.first_step} on" if plan.first_step else ""
     stopping += f", stopping at {plan.last_step}" if plan.last_step < plan.num_steps else ""
+    cut = [
+        f"{name} {getattr(options, name)} -> {options.cut_warmup(name)}"
+        for name in WARMUPS
+        if options.cut_warmup(name) < getattr(options, name)
+    ]
     return [
         f"images a step    = {options.batch_size} a process x {plan.world_size} processes x "
         f"{options.gradient_accumulation_steps} accumulated = {plan.lanes.images_per_step}, each in {crops} crops",
         f"peak lr          = {options.lr:g} x {plan.lanes.images_per_step} / 256 = {plan.peak_lr:.3g}",
         f"steps an epoch   = floor({plan.num_images} images / {plan.lanes.images_per_step}) = {plan.steps_per_epoch}",
         f"steps            = {options.epochs} epochs x {plan.steps_per_epoch} = {plan.num_steps}{stopping}",
+        *(
+            [f"warm-ups cut     = {', '.join(cut)}: half of the epochs, since they are longer than these"]
+            if cut
+            else []
+        ),
     ]

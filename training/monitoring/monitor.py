@@ -1,6 +1,9 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Shows a run while it trains: progress bar, `log.jsonl`, trackers. Values are read from the device once a window."""
+"""Shows a run while it trains: a bar, or plain lines outside a terminal, `log.jsonl`, trackers.
+
+Values are read from the device once a window.
+"""
 
 import json
 import time
@@ -15,6 +18,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
+from modeling_esvit.embed.progress import is_watched
 from modeling_esvit.storage.atomic import append_text, write_text
 from training.figures.curves import draw_curves
 from training.monitoring.collapse import MIN_RANK, CollapseWatch, compute_rank_me, spread
@@ -75,6 +79,7 @@ class Monitor:
         images_per_step: int,
         step: int,
         last_step: int,
+        epochs: int,
         watch: CollapseWatch,
         region_grid: tuple[int, int] | None = None,
         max_skipped_steps: int = 20,
@@ -84,6 +89,7 @@ class Monitor:
 
         Args:
             images_per_step: Images that all processes take for a step.
+            epochs: Those of the whole run.
             region_grid: Rows and columns of the regions of a global view; None for the view task.
             unreadable: The images that this process could not read so far, and why; it grows with the run.
         """
@@ -93,7 +99,7 @@ class Monitor:
         self.skipped_in_a_row = self.skipped_steps = 0
         self.unreadable = {} if unreadable is None else unreadable
         self.unreadable_told = 0
-        self.log_every = log_every
+        self.log_every, self.epochs = log_every, epochs
         self.images_per_step = images_per_step
         self.path = Path(output_dir) / "log.jsonl"
         self.unwritten = ""  # lines of the log
@@ -106,9 +112,10 @@ class Monitor:
             initial=step,
             unit="step",
             desc="pretrain",
-            disable=not accelerator.is_main_process,
+            disable=not (accelerator.is_main_process and is_watched()),
             dynamic_ncols=True,
         )
+        self.last_step = last_step
         self.compilation = CompilationClock(self.show_compilation)
         self.start_window()
 
@@ -196,7 +203,7 @@ class Monitor:
             self.name_unreadable(unreadable)
             record["unreadable_images"] = float(unreadable)
         self.count_in_a_row(skipped)
-        self.show(record)
+        self.show(step, record)
         self.start_window()
         self.write(step, record)
         if self.skipped_in_a_row >= self.max_skipped_steps:
@@ -234,13 +241,22 @@ class Monitor:
         }
         return speed | ({"compile_seconds": compiled} if compiled else {})
 
-    def show(self, record: Mapping[str, float | None]) -> None:
-        """Puts the record on the progress bar."""
-        loss, entropy = record["loss"], record["teacher_entropy"]
-        shown = "none finite" if loss is None else f"{loss:.4f}, entropy {entropy:.3f}"
+    def show(self, step: int, record: Mapping[str, Any]) -> None:
+        """Puts the record on the progress bar, or prints it as a line if there is none."""
+        shown = self.describe(record)
+        self.bar.set_postfix_str(shown)
+        if self.bar.disable:
+            self.say(f"step {step}/{self.last_step}, {shown}")
+
+    def describe(self, record: Mapping[str, Any]) -> str:
+        """Says what is worth watching: first the divergence of the student from the teacher (kl), which falls as the
+        student learns. The loss is kl and the teacher's entropy, and may rise.
+        """
+        loss = "no finite loss" if record["loss"] is None else f"kl {record['kl']:.3f}, loss {record['loss']:.3f}"
         compiled = f", compiled in {record['compile_seconds']:.0f} s" if "compile_seconds" in record else ""
-        self.bar.set_postfix_str(
-            f"loss {shown}, {record['images_per_second']:.1f} images/s, data wait {record['data_wait']:.0%}{compiled}"
+        return (
+            f"epoch {record['epoch'] + 1:.0f}/{self.epochs}: {loss}, {record['images_per_second']:.1f} images/s, "
+            f"data wait {record['data_wait']:.0%}{compiled}"
         )
 
     def measure_matches(self) -> dict[str, float | None]:

@@ -10,6 +10,10 @@ from contextlib import contextmanager
 from modeling_esvit.errors import EsViTError
 
 
+OWN = ("modeling_esvit", "training", "examples")  # a missing module of these is our own fault
+INTERRUPTED = 130  # as shells say it of a program that Ctrl-C has ended
+
+
 def is_for_user(error: BaseException) -> bool:
     """Returns whether a user can put the error right: our own errors, and those whose message names a file."""
     return isinstance(error, EsViTError) or (isinstance(error, OSError) and error.filename is not None)
@@ -23,9 +27,19 @@ def get_message(error: BaseException) -> str:
 
 @contextmanager
 def exit_with_message() -> Iterator[None]:
-    """Ends the program with the message of the block's error, if a user can put it right. The exit status is 1."""
+    """Ends the program with the message of the block's error, if a user can put it right; the exit status is 1.
+
+    Ctrl-C ends it with a line, too, and INTERRUPTED.
+    """
     try:
         yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in OWN:
+            raise
+        sys.exit(f"error: this needs the package {error.name}: pip install -e '.[training]'")
+    except KeyboardInterrupt:
+        print("\nStopped by Ctrl-C.", file=sys.stderr)
+        sys.exit(INTERRUPTED)
     except (EsViTError, OSError) as error:
         if not is_for_user(error):
             raise

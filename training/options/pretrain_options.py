@@ -18,6 +18,7 @@ import yaml
 from transformers import HfArgumentParser
 
 from modeling_esvit.images.decoding import DecodingOptions
+from modeling_esvit.programs.parser import HelpOfOneScreen, check_name
 from modeling_esvit.storage.atomic import write_text
 from modeling_esvit.storage.paths import describe_url
 from training.options.errors import OptionError
@@ -37,6 +38,17 @@ from training.options.url_secrets import hide_secrets
 
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
+TEXT = """Pretrains an EsViT backbone on images without labels.
+
+    python training/pretrain.py --recipe own_images_small --data photographs/ --output_dir runs/mine
+    python training/pretrain.py --recipe adapt --data photographs/ --backbone NAME --output_dir runs/adapted
+    python training/pretrain.py --recipe own_images_small --data photographs/ --output_dir runs/mine --dry_run
+    torchrun --nproc_per_node 8 training/pretrain.py --recipe swin_tiny_w7 --data imagenet/train
+
+The same command again continues a stopped run. Recipes are in training/recipes/; options go on top of them."""
+FIRST = (  # of --help
+    *("recipe", "data", "output_dir", "epochs", "batch_size", "lr", "backbone", "init_from", "knn_test", "dry_run"),
+)
 
 
 # Options that may be a path in the home folder, as in `~/photographs`.
@@ -75,6 +87,7 @@ ABOUT_DATA = (
     *("data", "split", "revision", "config_name", "image_column", "label_column", "streaming"),
     *("samples_per_epoch", "white_level", "allow_paths"),
 )
+WARMUPS = ("warmup_epochs", "warmup_teacher_temp_epochs")
 # The smallest and the largest value of an option.
 RANGES = {
     **dict.fromkeys(
@@ -86,7 +99,7 @@ RANGES = {
     "num_prototypes": (1, 10**8),  # the paper has 65536
     **dict.fromkeys(("head_hidden_size", "head_bottleneck_size", "global_crop_size"), (1, 10**6)),
     **dict.fromkeys(
-        ("num_workers", "max_steps", "stream_retry_seconds", "save_every", "knn_every", "freeze_last_layer"),
+        ("num_workers", "max_steps", "stream_retry_seconds", "save_every", "knn_every", "freeze_last_layer", *WARMUPS),
         (0, math.inf),
     ),
     **dict.fromkeys(("lr", "min_lr", "weight_decay", "weight_decay_end", "clip_grad"), (0, math.inf)),
@@ -125,6 +138,11 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
         """Returns the weights of the losses, as arguments of `esvit_loss`."""
         return {"region_weight": self.region_weight if self.task == "view+region" else 0.0}
 
+    def cut_warmup(self, name: str) -> int:
+        """Returns the epochs of a warm-up, one of WARMUPS; of one longer than the run, half of the run's."""
+        epochs = getattr(self, name)
+        return epochs if epochs <= self.epochs else self.epochs // 2
+
     def find_feature_epoch(self) -> float | None:
         """Returns the epoch from which on the region task matches by feature; None if it never does."""
         if self.task == "view" or self.region_matching == "location":
@@ -162,9 +180,6 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
                 limits = f"finite and at least {low:g}" if value == math.inf else f"at least {low:g}"
                 limits = limits if high == math.inf else f"between {low:g} and {high:.10g}"
                 yield f"{name} must be {limits}, got {getattr(self, name)}."
-        for name in ("warmup_epochs", "warmup_teacher_temp_epochs"):
-            if not 0 <= getattr(self, name) <= self.epochs:
-                yield f"{name} is {getattr(self, name)}, but must lie between 0 and epochs ({self.epochs})."
         if not 0 <= self.freeze_backbone_epochs < self.epochs:
             yield (
                 f"freeze_backbone_epochs is {self.freeze_backbone_epochs}, but must lie between 0 and epochs - 1 "
@@ -245,12 +260,19 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
         }
 
 
+class PretrainParser(HelpOfOneScreen, HfArgumentParser):
+    """Parses the command line of a run, with help of one screen."""
+
+    text = TEXT
+    first = FIRST
+
+
 def make_unknown_option_error(name: str) -> OptionError:
     """Returns the error for an option that does not exist; it names the nearest one."""
     names = [f.name for f in fields(PretrainOptions)]
     nearest = difflib.get_close_matches(name.replace("-", "_"), names, n=1, cutoff=0.5)
     return OptionError(
-        f"Unknown option {name!r}; {f'did you mean {nearest[0]!r}?' if nearest else '--help lists all.'}"
+        f"Unknown option {name!r}; {f'did you mean {nearest[0]!r}?' if nearest else '--help_all lists all.'}"
     )
 
 
@@ -259,9 +281,11 @@ def to_arguments(values: Mapping[str, Any]) -> list[str]:
 
     Raises:
         OptionError: There is no option of this name, or it takes one value and has several.
+        OldNameError: It has another name by now.
     """
     arguments, types = [], {f.name: str(f.type) for f in fields(PretrainOptions)}
     for name, value in values.items():
+        check_name(str(name), list(types))
         if name not in types:
             raise make_unknown_option_error(str(name))
         if value is None:
@@ -284,7 +308,7 @@ def read_recipe(recipe: str, left_out: Collection[str] = ()) -> list[str]:
 
 
 def read_options(
-    arguments: list[str], parser_class: type[HfArgumentParser] = HfArgumentParser, left_out: Collection[str] = ()
+    arguments: list[str], parser_class: type[HfArgumentParser] = PretrainParser, left_out: Collection[str] = ()
 ) -> PretrainOptions:
     """Reads the defaults, then `--recipe`, then the rest of the command line. Values are not checked yet.
 
@@ -295,7 +319,7 @@ def read_options(
     Raises:
         OptionError: A name is unknown (the message gives the nearest valid one), or a recipe cannot be read.
     """
-    parser = parser_class(SECTIONS, allow_abbrev=False, description="Pretrain an EsViT backbone.")
+    parser = parser_class(SECTIONS, allow_abbrev=False)
     parser.add_argument("--recipe", help="YAML file of these options, or the name of one in recipes/.")
     given = parser.parse_known_args(arguments)[0]
     left_out = {*left_out, *(() if given.data is None else ABOUT_DATA)}
@@ -322,7 +346,7 @@ def parse_options(arguments: list[str]) -> PretrainOptions:
     return options
 
 
-class PythonParser(HfArgumentParser):
+class PythonParser(PretrainParser):
     """Raises an error for a value of a wrong type, where the command line would print its usage and exit."""
 
     def error(self, message: str) -> NoReturn:

@@ -13,6 +13,7 @@ from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import PRETRAINING_INDEX
 from modeling_esvit.storage.manifest import MANIFEST, find_damage, read_record
+from modeling_esvit.storage.run_folders import OPTIONS, list_models
 from training.evaluation.public_names import make_public_name
 from training.monitoring.monitor import parse_record
 from training.options.pretrain_options import FREE_TO_CHANGE
@@ -79,7 +80,7 @@ def find_source(path: Path, checkpoint: str | None = None) -> Source:
             f"{path} is a file. To publish a checkpoint of the original, first convert it with "
             f"`python -m modeling_esvit.convert_original {path} FOLDER`; then publish FOLDER."
         )
-    if (path / "options.yaml").is_file():
+    if (path / OPTIONS).is_file():
         return find_model_of_run(path, checkpoint)
     if not (path / "config.json").is_file():
         what = "is neither a run nor a model folder" if path.is_dir() else "does not exist"
@@ -90,14 +91,12 @@ def find_source(path: Path, checkpoint: str | None = None) -> Source:
 
 
 def find_model_of_run(run: Path, checkpoint: str | None) -> Source:
-    folders = {"final": run / "teacher"}
-    folders |= {name: run / "checkpoints" / name / "teacher" for name in CHECKPOINTS[1:]}
-    available = [name for name in CHECKPOINTS if (folders[name] / "config.json").is_file()]
+    available = list_models(run)
     chosen = checkpoint or next(iter(available), None)
     if chosen not in available:
         known = f"it has {' and '.join(available)}" if available else "it has none yet"
         raise SourceError(f"The run {run} has no {chosen or 'finished'} model; {known}.")
-    source = Source(folders[chosen], read_options(run / "options.yaml"), read_log(run / "log.jsonl"))
+    source = Source(available[chosen], read_options(run / "options.yaml"), read_log(run / "log.jsonl"))
     behind = run / "checkpoints" / ("last" if chosen == "final" else chosen)
     if not is_complete(behind):  # somebody deleted the checkpoints of a finished run
         return source

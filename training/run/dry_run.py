@@ -20,6 +20,7 @@ from training.learning.plan import describe_length
 from training.options.errors import OptionError
 from training.options.pretrain_options import PretrainOptions
 from training.options.sections import SECTIONS
+from training.run.advice import advise
 from training.run.checks import (
     CheckedRun,
     Examination,
@@ -30,7 +31,7 @@ from training.run.checks import (
     label_images,
 )
 from training.run.estimate import Estimate, estimate
-from training.run.trial import LoaderSpeed, TakeStep, describe_trial, measure_loader, time_steps
+from training.run.trial import LoaderSpeed, TakeStep, describe_trial, find_hours, measure_loader, time_steps
 
 
 def dry_run(options: PretrainOptions, build: Callable[[CheckedRun], TakeStep]) -> None:
@@ -70,7 +71,10 @@ def try_steps(checked: CheckedRun, loader: LoaderSpeed, build: Callable[[Checked
     """Takes some steps, and returns lines on them. Nothing is compiled, which would take longer than the steps."""
     options, device = replace(checked.options, compile="off"), checked.accelerator.device
     step = time_steps(build(replace(checked, options=options)), loader.batch, options, device)
-    return describe_trial(options, loader, step, checked.plan.last_step - find_step(checked))
+    left = checked.plan.last_step - find_step(checked)
+    hours = find_hours(options, loader, step, left)
+    advice = advise(options, len(checked.source), checked.plan.num_steps, hours)
+    return [*describe_trial(options, loader, step, left), *advice]
 
 
 def find_step(run: CheckedRun | Examination) -> int:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from training.options.command import exit_with_message
+from training.options.command import INTERRUPTED, exit_with_message
 from training.options.errors import SharedError
 from training.state.interruption import EXIT_CODE, InterruptedRunError
 
@@ -26,6 +26,10 @@ def exit_as_one() -> Iterator[None]:
             exit_unless_main(EXIT_CODE)
             print(error, file=sys.stderr)
             sys.exit(EXIT_CODE)
+        except KeyboardInterrupt:
+            exit_unless_main(INTERRUPTED)
+            print("\nEnded at once by Ctrl-C. The same command continues from the last checkpoint.", file=sys.stderr)
+            sys.exit(INTERRUPTED)
         except SharedError:
             exit_unless_main(1)
             raise

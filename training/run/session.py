@@ -16,15 +16,17 @@ from accelerate.utils import gather_object
 from transformers.utils import logging as transformers_logging
 
 from modeling_esvit import EsViTForPreTraining
+from modeling_esvit.errors import EsViTError
 from training.data.left_out import describe_left_out
 from training.data.loader import Batch, iterate
 from training.data.sample_check import describe_sample
 from training.data.shard_stream import ShardStream
 from training.data.unreadable import SkipLog
 from training.data.workers import count_workers
+from training.evaluation.comparison import CHANCE, conclude, format_comparison
 from training.evaluation.knn import evaluate_knn
 from training.learning.init_from import initialise
-from training.learning.networks import Networks, build_loader, release_processes
+from training.learning.networks import Networks, build_loader, build_start, release_processes
 from training.learning.plan import describe_length
 from training.learning.running_statistics import list_batch_norms
 from training.monitoring.collapse import CollapseWatch
@@ -32,7 +34,7 @@ from training.monitoring.monitor import Monitor, StepOutcome
 from training.monitoring.next_commands import make_resume_command, publish_command
 from training.monitoring.pictures import draw_views
 from training.monitoring.trackers import start_trackers
-from training.options.pretrain_options import save_options
+from training.options.pretrain_options import WARMUPS, save_options
 from training.publishing.hub_push import make_pusher
 from training.run.checks import CheckedRun, make_knn_transform
 from training.state.checkpoints import Checkpoints, Progress
@@ -100,6 +102,7 @@ class Session(AbstractContextManager):
             images_per_step=self.plan.lanes.images_per_step,
             step=self.first_step,
             last_step=self.plan.last_step,
+            epochs=options.epochs,
             watch=self.make_watch(),
             region_grid=self.find_region_grid(),
             max_skipped_steps=options.max_skipped_steps,
@@ -174,7 +177,7 @@ class Session(AbstractContextManager):
 
     def make_watch(self) -> CollapseWatch:
         """Returns what watches for a collapse, from the end of all warm-ups on."""
-        warm_epochs = max(self.options.warmup_epochs, self.options.warmup_teacher_temp_epochs)
+        warm_epochs = max(self.options.cut_warmup(name) for name in WARMUPS)
         feature_epoch = self.options.find_feature_epoch()
         steps = None if feature_epoch is None else math.ceil(feature_epoch * self.plan.steps_per_epoch)
         return CollapseWatch(self.options.num_prototypes, warm_epochs * self.plan.steps_per_epoch, steps)
@@ -266,19 +269,48 @@ class Session(AbstractContextManager):
         All processes share the work, in the precision of the run. Its time is shown, and is none of the steps' time.
         """
         started = time.perf_counter()
-        transform, knn_data = make_knn_transform(self.teacher.config), self.checked.knn_data
-        scores = evaluate_knn(
-            self.teacher.esvit,
-            transform,
-            *knn_data,
+        scores = self.measure(self.teacher, after_batch)
+        self.monitor.say(f"{describe_knn(scores)} in {time.perf_counter() - started:.1f} s, not counted in images/s")
+        accuracies_first = sorted(scores.items(), key=lambda score: "_top" not in score[0])
+        return {f"knn_{name}": value for name, value in accuracies_first}
+
+    def measure(self, teacher: EsViTForPreTraining, after_batch: Callable[[], None] = lambda: None) -> dict[str, float]:
+        """Returns what `evaluate_knn` finds for a teacher, or for what it was at the start."""
+        return evaluate_knn(
+            teacher.esvit,
+            make_knn_transform(teacher.config),
+            *self.checked.knn_data,
             k=self.options.knn_k,
             num_workers=count_workers(self.options.num_workers),
             after_batch=after_batch,
             autocast=self.accelerator.autocast,
         )
-        self.monitor.say(f"{describe_knn(scores)} in {time.perf_counter() - started:.1f} s, not counted in images/s")
-        accuracies_first = sorted(scores.items(), key=lambda score: "_top" not in score[0])
-        return {f"knn_{name}": value for name, value in accuracies_first}
+
+    def compare_with_start(self) -> Iterator[str]:
+        """Says what the run has gained: yields a table of the teacher, of its start, and of chance.
+
+        The log gets the accuracies of the start, as `start_k10_top1` and so on.
+        """
+        try:
+            network = build_start(self.options, self.accelerator.device)
+        except EsViTError as error:  # what the run began from may be gone by now
+            yield f"Not compared with its start: {error}"
+            return
+        start = self.measure(network)
+        names = [name for name in start if name.endswith("_top1")]
+        self.monitor.write(self.plan.last_step, {f"start_{name}": start[name] for name in names})
+        last, title = self.monitor.last_values, {name: f"k-NN top-1, k = {name[1:-5]}" for name in names}
+        scores = {
+            str(self.folder): {title[name]: float(last[f"knn_{name}"] or 0) for name in names},
+            "before training": {title[name]: start[name] for name in names},
+            CHANCE: dict.fromkeys(title.values(), start["chance"]),
+        }
+        yield from format_comparison(scores)
+        first = title[names[0]]
+        verdict = conclude(
+            str(self.folder), {name: row[first] for name, row in scores.items()}, int(start["test_images"])
+        )
+        yield f"By {first}, {verdict}"
 
     def make_up_evaluation(self) -> None:
         """Logs the scores of the checkpoint that is continued; evaluates it if the stopped run did not come to it."""
@@ -312,6 +344,9 @@ class Session(AbstractContextManager):
         left_out = describe_left_out(self.source)
         for line in (skipped.summary(), f"Not read: {left_out}." if left_out else "", *self.describe_next(folder)):
             self.monitor.say(line)
+        if self.checked.knn_data and self.plan.last_step == self.plan.num_steps:
+            for line in self.compare_with_start():
+                self.monitor.say(line)
         self.accelerator.wait_for_everyone()
         self.end_training()
         self.hub.finish()  # other processes need not wait for it

@@ -101,18 +101,25 @@ def time_steps(take_step: TakeStep, batch: Batch, options: PretrainOptions, devi
     return StepTime(images, max(gather_object([seconds])) * options.batch_size / images)
 
 
+def find_hours(options: PretrainOptions, loader: LoaderSpeed, step: StepTime, steps_left: int) -> float:
+    """Returns how many hours the steps that are left take."""
+    images, rate = options.batch_size * options.gradient_accumulation_steps, loader.images_per_second
+    return steps_left * (max(step.seconds, images / rate) if rate else step.seconds) / 3600
+
+
 def describe_trial(options: PretrainOptions, loader: LoaderSpeed, step: StepTime, steps_left: int) -> list[str]:
     """Returns lines that say what loader and device deliver, and how long the run takes."""
     images = options.batch_size * options.gradient_accumulation_steps
     device_rate, rate = images / step.seconds, loader.images_per_second
     scaled = f", of {step.images} images a batch and scaled" if step.images < options.batch_size else ""
-    limited = max(step.seconds, images / rate) if rate else step.seconds
+    hours = find_hours(options, loader, step, steps_left)
+    limited = 3600 * hours / steps_left if steps_left else step.seconds
     slower = "the loader, so the device waits: more --num_workers help where there are cores"
     return [
         f"loader           = {'not measured, too few batches' if rate is None else f'{rate:.1f} images/s'} for each "
         "process, while nothing else computes",
         f"step             = {step.seconds:.3g} s ({TIMED_STEPS} steps{scaled}, not compiled): the device takes "
         f"{device_rate:.1f} images/s for each process",
-        f"time             = {steps_left} steps x {limited:.3g} s = {steps_left * limited / 3600:.2f} h, beside "
+        f"time             = {steps_left} steps x {limited:.3g} s = {hours:.2f} h, beside "
         f"evaluations and checkpoints; the slower one is {slower if limited > step.seconds else 'the device'}",
     ]

@@ -1,9 +1,11 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Stops a run on the signals by which schedulers announce that a machine is taken away: SIGTERM, SIGUSR1, SIGUSR2.
+"""Stops a run on Ctrl-C, and on the signals by which schedulers announce that a machine is taken away.
+
+These are SIGINT, as of Ctrl-C, SIGTERM, SIGUSR1 and SIGUSR2.
 
 All processes stop after the same step, so that a checkpoint can be written, and the program ends with `EXIT_CODE`.
-Before and after training the signals end the program at once, since there is nothing to save.
+Before and after training the signals end the program at once, since there is nothing to save. So does a second Ctrl-C.
 
 The program that started the processes ends with a code of its own: SLURM's `srun` with the highest of theirs, thus with
 `EXIT_CODE`; `torchrun` and `accelerate launch` with 1. When these two are signalled themselves, they pass on SIGTERM,
@@ -11,8 +13,10 @@ and other signals if `PET_SIGNALS_TO_HANDLE` names them (see `examples/launch`);
 and leaves that process running.
 """
 
+import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Any, cast
@@ -22,7 +26,8 @@ import torch
 
 EXIT_CODE = 75  # EX_TEMPFAIL of sysexits.h: the same command, started again, continues the run
 # Windows, where no run trains but models are published, lacks the second and the third.
-SIGNALS = tuple(each for each in signal.Signals if each.name in ("SIGTERM", "SIGUSR1", "SIGUSR2"))
+SIGNALS = tuple(each for each in signal.Signals if each.name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2"))
+ONE_PRESS = 1.0  # seconds in which a launcher may pass on the Ctrl-C that the terminal has sent to all processes
 
 Handlers = dict[signal.Signals, Any]
 
@@ -31,9 +36,9 @@ class InterruptedRunError(RuntimeError):
     """Raised when a signal has stopped the run, with a checkpoint."""
 
     def __init__(self, number: int, step: int):
+        name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
         super().__init__(
-            f"{signal.Signals(number).name} stopped the run after step {step}, with a checkpoint; the same command "
-            "continues from there."
+            f"{name} stopped the run after step {step}, with a checkpoint; the same command continues from there."
         )
 
 
@@ -61,6 +66,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self.received = 0
+        self.pressed: float | None = None  # when Ctrl-C came first
         self.group: torch.distributed.ProcessGroup | None = None
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             # Flags are exchanged on the CPU: to read one from a GPU would wait for the GPU's work.
@@ -90,6 +96,18 @@ class Interruption:
             raise InterruptedRunError(number, step)
 
     def note(self, number: int, frame: FrameType | None) -> None:
+        """Notes a signal.
+
+        Raises:
+            KeyboardInterrupt: It is a second Ctrl-C.
+        """
+        if number == signal.SIGINT and self.pressed is not None and time.monotonic() - self.pressed > ONE_PRESS:
+            raise KeyboardInterrupt
+        if number == signal.SIGINT and self.pressed is None:
+            self.pressed = time.monotonic()
+            if not int(os.environ.get("RANK", 0)):
+                # A handler may interrupt a print, so that it cannot print itself.
+                os.write(2, b"\nCtrl-C: finishes this step and saves it. A second one ends the run at once.\n")
         self.received = number
 
     def exchange(self) -> int:

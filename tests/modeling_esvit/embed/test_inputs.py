@@ -12,6 +12,8 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+import torch
+from PIL import Image
 
 from modeling_esvit.embed.command import main
 from modeling_esvit.embed.embedder import Embedder, embed
@@ -113,3 +115,49 @@ def test_data_sets_and_lists_without_images(images, tmp_path):
     ]:
         with pytest.raises(NoImagesError, match=message):
             find_images([str(tmp_path / name)], column)
+
+
+def test_one_input_and_several(images):
+    file = next(images.glob("*.png"))
+    picture, array = Image.open(file), np.asarray(Image.open(file))
+    memory, name = Image.fromarray(array), str(file)
+    for given, names in [
+        (name, [name]),
+        (file, [name]),
+        (images, sorted(map(str, images.rglob("*.png")))),
+        (picture, [name]),
+        (memory, ["image 0"]),
+        (array, ["image 0"]),
+        (np.stack([array, array]), ["image 0", "image 1"]),
+        (np.array([name, name]), [name, name]),
+        (file.read_bytes(), ["image 0"]),
+        ((name, memory, file, array), [name, "image 1", name, "image 3"]),
+        ((each for each in (memory, picture)), ["image 0", name]),
+    ]:
+        found = find_images(given)
+        assert [found.name(index) for index in range(len(found))] == names
+        for index in (0, len(found) - 1):
+            assert found.read(index).identity() == names[index]
+            assert names != [name] * len(names) or np.array_equal(decode(found.read(index)), array)
+    assert find_images([memory, array]).identify().describe_change(find_images([memory, array]).identify()) is None
+    changed = find_images([memory, 255 - array]).identify()
+    assert find_images([memory, array]).identify().describe_change(changed) == "image 1 has another content"
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        (None, "A NoneType is no image: give a path, a PIL image, an array, or a list of these\\.$"),
+        (torch.zeros(3, 8, 8), "A Tensor is no image"),
+        ([3], "A int is no image"),
+        ([["a.png"]], "A list is no image"),
+        ({"image": []}, r"A dict is no image.*; rows of a data set go through dataset.map\(embedder, batched=True\)"),
+        (datasets.Dataset.from_dict({"image": ["a"]}), "A Dataset is no image.*; rows of a data set"),
+        (np.array(3), "A ndarray is no image"),
+        ([], "No image was named"),
+        ("", "An input is empty"),
+    ],
+)
+def test_what_is_no_input(given, message):
+    with pytest.raises(NoImagesError, match=message):
+        find_images(given)

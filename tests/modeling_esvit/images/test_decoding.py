@@ -224,3 +224,34 @@ def test_records_without_a_name_are_told_apart_by_content():
         Record(b"a", None, None).identity() == Record(b"a", 1, None).identity() != Record(b"b", None, None).identity()
     )
     assert Record("a/b.png", None, None).identity() == "a/b.png"
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_images_of_pillow_are_decoded_like_their_files(file_format):
+    """They are turned as their cameras say, read or not, and serve afterwards; those of no file have no turn."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encoded(RGB, file_format, exif=exif)
+    expected = decoded(content)
+    assert expected.shape == (8, 6, 3)
+    for opened in (Image.open(io.BytesIO(content)), Image.open(io.BytesIO(content))):
+        for _ in range(2):
+            np.testing.assert_allclose(decoded(opened), expected, atol=8)  # a JPEG's own size, where drafts are smaller
+        opened.load()
+    assert np.array_equal(decoded(RGB), COLOURS)
+    with pytest.raises(UnreadableImageError, match="8 x 6 pixels are more than the 20 that a picture"):
+        decode(Record(RGB, None, "picture", DecodingOptions(max_pixels=20)))
+
+
+def test_images_of_pillow_that_cannot_be_read():
+    with pytest.raises(UnreadableImageError, match="^picture: .*truncated"):
+        decoded(Image.open(io.BytesIO(encoded(Image.effect_noise((64, 64), 50), "PNG")[:-300])))
+    closed = Image.open(io.BytesIO(encoded(RGB)))
+    closed.close()
+    with pytest.raises(UnreadableImageError, match="^picture: "):
+        decoded(closed)
+
+
+def test_identities_of_pixels_are_those_of_their_content():
+    assert Record(RGB, None, None).identity() == Record(COLOURS, None, None).identity()
+    assert Record(COLOURS[:3], None, None).identity() != Record(COLOURS, None, None).identity()

@@ -90,3 +90,11 @@ def test_the_fingerprint_is_that_of_the_weights(tmp_path):
     with torch.no_grad():
         model.encoder.norm.bias[0] += 1
     assert fingerprint(model) != before
+
+
+def test_a_run_is_loaded_without_a_bar_of_its_weights(tmp_path, capfd):
+    write_model(tmp_path / "teacher")
+    capfd.readouterr()
+    assert load_image_model(str(tmp_path))[0].config.image_size == 32
+    shown = capfd.readouterr().err
+    assert "Loading weights" not in shown and "takes its final model" in shown

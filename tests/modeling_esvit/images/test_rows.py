@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks how the cells of data sets become records."""
 
+import numpy as np
+from PIL import Image
+
 from modeling_esvit.images.decoding import DEFAULT, Record
 from modeling_esvit.images.rows import find_access, read_cell
 
@@ -22,3 +25,9 @@ def test_cells_of_every_form():
 def test_relative_folders_are_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert find_access("data", repository="a/b").folders[0] == str(tmp_path / "data")
+
+
+def test_cells_of_pixels():
+    array, image = np.zeros((2, 3, 3), np.uint8), Image.new("RGB", (3, 2))
+    assert read_cell(array, 3, DEFAULT) == Record(array, 3, None, DEFAULT)
+    assert read_cell(image, 3, DEFAULT) == Record(image, 3, None, DEFAULT)

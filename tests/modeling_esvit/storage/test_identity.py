@@ -13,6 +13,7 @@ import pytest
 from modeling_esvit.storage.identity import (
     SAMPLED,
     Identity,
+    identify_contents,
     identify_dataset,
     identify_files,
     join_identities,
@@ -157,3 +158,10 @@ def test_inputs_that_follow_each_other_are_one(folder):
 def test_a_damaged_record_is_an_error(folder, damaged):
     with pytest.raises((ValueError, KeyError, TypeError)):
         Identity.from_json(damaged)
+
+
+def test_contents_in_memory():
+    before = identify_contents(["a", "b"], [b"1", b"2"].__getitem__)
+    assert before.describe_change(identify_contents(["a", "b"], [b"1", b"2"].__getitem__)) is None
+    assert before.describe_change(identify_contents(["a", "b"], [b"1", b"3"].__getitem__)) == "b has another content"
+    assert before.describe_change(identify_contents(["a"], [b"1"].__getitem__)) == "2 images are 1"

@@ -6,7 +6,13 @@ import argparse
 
 import pytest
 
-from training.evaluation.arguments import add_data_arguments, add_feature_arguments, parse_and_check
+from training.evaluation.arguments import (
+    add_comparison_argument,
+    add_data_arguments,
+    add_feature_arguments,
+    add_reading_arguments,
+    parse_and_check,
+)
 from training.features.bank import PART_SIZE
 
 
@@ -40,3 +46,14 @@ def test_impossible_values_are_named(monkeypatch, tmp_path, capsys, words, messa
     with pytest.raises(SystemExit):
         parse(monkeypatch, *(str(word).replace("FOLDER", str(tmp_path)) for word in words))
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("names", ["untrained untrained", "model"])
+def test_a_model_is_not_compared_with_itself(names, monkeypatch, capsys):
+    parser = argparse.ArgumentParser()
+    add_reading_arguments(parser)
+    add_comparison_argument(parser)
+    monkeypatch.setattr("sys.argv", ["program", "model", "--against", *names.split()])
+    with pytest.raises(SystemExit):
+        parse_and_check(parser)
+    assert f"--against names {names.split()[0]} twice, or as the model itself" in capsys.readouterr().err

@@ -28,11 +28,20 @@ def test_model_and_features(tmp_path):
     given = {"model": str(model), "device": "cpu", "revision": None, "trust_remote_code": False, "n_last_blocks": 1}
     given |= {"train": f"{images}:train", "test": f"{images}:test", "streaming": False, "workers": 2}
     given |= {"dtype": "float32", "compile": "off"}
-    given |= {"label_column": None, "image_column": None, "config_name": None, **DecodingOptions().describe()}
+    given |= {
+        "label_column": None,
+        "image_column": None,
+        "config_name": None,
+        "against": ["untrained"],
+        **DecodingOptions().describe(),
+    }
     arguments = Namespace(**given, features=tmp_path / "features", batch_size=4, part_size=8)
-    with open_evaluation(arguments) as (frozen, banks):
+    with open_evaluation(arguments) as (frozen, banks, others):
         assert frozen.name == str(model) and [len(bank) for bank in banks] == [6, 3]
         assert banks[1].features().shape == (3, 16) and banks[1].labels.tolist() == [0, 0, 1]
+        assert [len(bank) for bank in others["untrained"]] == [6, 3]
+        assert others["untrained"][1].features().shape == (3, 16)
+        assert not banks[1].features().equal(others["untrained"][1].features())
     arguments.test = arguments.train
     with pytest.raises(DataOptionError, match="are the same data"), open_evaluation(arguments):
         pytest.fail("nothing can be opened")

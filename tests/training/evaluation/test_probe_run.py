@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from training.evaluation.class_names import ClassNameError
-from training.evaluation.probe_run import ProbeError, check_probe_options, number_labels
+from training.evaluation.probe_run import ProbeError, check_probe_options, fit_batch_size, number_labels
 
 
 @pytest.mark.parametrize(
@@ -43,3 +43,8 @@ def test_classes_are_numbered_by_name_or_by_number():
         number_labels(SimpleNamespace(class_names=None), bank, 2)
     with pytest.raises(ProbeError, match="Give the number of classes with --num_classes"):
         number_labels(SimpleNamespace(class_names=None), numbered, None)
+
+
+def test_batches_are_small_enough_for_ten_steps_an_epoch():
+    assert [fit_batch_size(images, 1) for images in (5, 95, 3000, 1_280_000)] == [1, 9, 300, 1024]
+    assert [fit_batch_size(images, 4) for images in (5, 95, 3000)] == [4, 8, 300]

@@ -41,3 +41,14 @@ def test_low_shot_has_a_row_for_each_number_and_a_score_for_each_seed():
         assert len(row["l2"]) == 3
     with pytest.raises(HeldOutError, match="'many' is neither a share such as 1%"):
         evaluate_features(replace(options, shots=["many"]), make_bank(60, 0), make_bank(20, 1), CPU)
+
+
+def test_shots_that_are_too_few_are_skipped_by_name():
+    """A share of 1% of 12 images is one image a class, none of which can be held out."""
+    options = replace(OPTIONS, l2=[1e-3, 10.0], shots=["1%", "50%", "1"])
+    result = evaluate_features(options, make_bank(60, 0), make_bank(20, 1), CPU)
+    assert [row["shots"] for row in result["low_shot"]] == ["50%"] and result["chance"] == 0.2
+    assert list(result["skipped"]) == ["1%", "1"]
+    assert all("too few to hold out" in reason for reason in result["skipped"].values())
+    with pytest.raises(HeldOutError, match="5 training images of 5 classes are too few"):
+        evaluate_features(replace(options, shots=["1%"]), make_bank(60, 0), make_bank(20, 1), CPU)

@@ -12,6 +12,8 @@ import timm
 import torch
 from safetensors.torch import save_file
 
+from tests.helpers.tiny_runs import write_model
+from training.features import frozen_models
 from training.features.frozen_models import FrozenModelError, find_training_view, load_frozen, make_file_name
 from training.learning.backbones import load_timm_weights
 
@@ -89,3 +91,26 @@ def test_a_configuration_of_timm_that_cannot_be(tmp_path, fields, message):
     save_file(timm.create_model("test_vit", num_classes=0).state_dict(), tmp_path / "model.safetensors")
     with pytest.raises(FrozenModelError, match=message):
         load_frozen(f"timm:local-dir:{tmp_path}")
+
+
+def test_the_untrained_network_is_the_same_in_each_call_and_another_one(tmp_path):
+    folder = str(write_model(tmp_path / "model"))
+    trained, state = load_frozen(folder), torch.get_rng_state()
+    first, second = (load_frozen(folder, untrained=True) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert first.name == "untrained" and first.settings == second.settings
+    assert first.settings["weights"] != trained.settings["weights"]
+    assert first.settings["processing"] == trained.settings["processing"]
+    pixels = torch.randn(2, 3, 32, 32)
+    assert torch.equal(first.features(pixels), second.features(pixels))
+    assert not torch.equal(first.features(pixels), trained.features(pixels))
+
+
+def test_the_untrained_network_of_timm(monkeypatch):
+    timm = pytest.importorskip("timm")
+    monkeypatch.setattr(frozen_models, "require_hub", lambda *arguments: None)
+    create = timm.create_model
+    monkeypatch.setattr(timm, "create_model", lambda name, **options: create(name, **options | {"pretrained": False}))
+    first, second = (load_frozen("timm:test_resnet", untrained=True) for _ in range(2))
+    assert first.settings["weights"] == second.settings["weights"]
+    assert first.settings["weights"] != load_frozen("timm:test_resnet").settings["weights"]

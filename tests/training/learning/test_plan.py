@@ -32,3 +32,17 @@ def test_a_run_of_too_many_steps_is_refused():
 def test_values_of_schedules_are_plain_numbers():
     plan = make_plan(parse_options(["--batch_size", "8"]), num_images=24, world_size=1)
     assert {type(value) for name, value in plan.values(0).items() if name != "epoch"} == {float}
+
+
+@pytest.mark.parametrize("given, warmups", [("--epochs 5", (2, 2)), ("--epochs 1", (0, 0)), ("--epochs 10", (10, 5))])
+def test_warm_ups_that_are_longer_than_the_run_are_cut(given, warmups):
+    """`--epochs 5` is what everybody types first; the warm-ups are 10 and 30 epochs."""
+    options = parse_options([*given.split(), "--batch_size", "8"])
+    plan = make_plan(options, num_images=80, world_size=1)
+    assert (plan.lr.argmax(), plan.lr[-1] < plan.peak_lr) == (max(10 * warmups[0] - 1, 0), warmups[0] < options.epochs)
+    assert (plan.teacher_temp < options.teacher_temp).sum() == max(warmups[1] - 1, 0)
+    cut = "" if warmups[0] == 10 else f"warmup_epochs 10 -> {warmups[0]}, "
+    assert describe_plan(options, plan)[-1] == (
+        f"warm-ups cut     = {cut}warmup_teacher_temp_epochs 30 -> {warmups[1]}: half of the epochs, since they are "
+        "longer than these"
+    )

@@ -76,3 +76,20 @@ def test_a_log_that_cannot_be_written_once_loses_no_line(tmp_path, monkeypatch, 
     train(tiny(write_images(tmp_path / "images"), tmp_path / "run", "--max_steps 2"))
     assert "log.jsonl is not written ([Errno 5] Input/output error); its lines come with" in capsys.readouterr().out
     assert [record["step"] for record in read_log(tmp_path / "run")] == [1, 2]
+
+
+def test_a_line_each_window_outside_a_terminal(images, tmp_path, capsys):
+    """It begins with kl, which falls; there is no bar."""
+    train(tiny(images, tmp_path / "run", "--log_every 2"))
+    shown = capsys.readouterr()
+    lines = [line for line in shown.out.splitlines() if line.startswith("step ")]
+    log = read_log(tmp_path / "run")
+    assert [line.split(":")[0] for line in lines] == [
+        "step 2/6, epoch 1/2",
+        "step 3/6, epoch 1/2",
+        "step 4/6, epoch 2/2",
+        "step 6/6, epoch 2/2",
+    ]
+    for line, record in zip(lines, log, strict=True):
+        assert f": kl {record['kl']:.3f}, loss {record['loss']:.3f}, " in line and "data wait" in line
+    assert "pretrain" not in shown.err and "%|" not in shown.err

@@ -10,7 +10,7 @@ from modeling_esvit.errors import EsViTError
 from training.options.command import check_counts, run_command
 
 
-def fail(error: Exception) -> None:
+def fail(error: BaseException) -> None:
     raise error
 
 
@@ -34,3 +34,18 @@ def test_counts(capsys):
     with pytest.raises(SystemExit):
         check_counts(argparse.ArgumentParser(), options, "k", "workers")
     assert "--workers must be at least 1, got 0" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_a_line(capsys):
+    with pytest.raises(SystemExit, match="130"):
+        run_command(lambda: fail(KeyboardInterrupt()))
+    assert capsys.readouterr().err == "\nStopped by Ctrl-C.\n"
+
+
+def test_a_missing_package_is_a_line():
+    with pytest.raises(SystemExit) as end:
+        run_command(lambda: fail(ModuleNotFoundError("No module named 'evaluate'", name="evaluate")))
+    assert end.value.code == "error: this needs the package evaluate: pip install -e '.[training]'"
+    for name in (None, "training.no_such"):
+        with pytest.raises(ModuleNotFoundError):
+            run_command(lambda name=name: fail(ModuleNotFoundError("No module named", name=name)))

@@ -16,6 +16,7 @@ from training.options.pretrain_options import (
     PretrainOptions,
     make_options,
     parse_options,
+    read_options,
     save_options,
 )
 
@@ -72,10 +73,10 @@ def test_only_options_that_change_the_result_differ():
     "arguments, message",
     [
         (["--batchsize", "3"], "Unknown option 'batchsize'; did you mean 'batch_size'?"),
-        (["--zzz=3"], "Unknown option 'zzz'; --help lists all"),
+        (["--zzz=3"], "Unknown option 'zzz'; --help_all lists all"),
         (["--epoch", "3"], "did you mean 'epochs'?"),
         (["stray"], "'stray' is not the value of any option"),
-        (["--epochs", "5"], "warmup_epochs is 10, but must lie between 0 and epochs (5)"),
+        (["--warmup_epochs", "-1"], "warmup_epochs must be at least 0, got -1"),
         (["--global_crops_scale", "1.0", "0.2"], "global_crops_scale"),
         (["--global_crops_scale", "0.2"], "global_crops_scale"),
         (["--local_crop_sizes", "96", "64"], "one entry for each set"),
@@ -184,3 +185,19 @@ def test_values_of_the_wrong_type_end_the_command(capsys):
 def test_options_that_contradict_each_other(given, message):
     with pytest.raises(OptionError, match=message):
         parse_options(given.split())
+
+
+def test_help_is_one_screen_and_help_all_has_every_option(capsys):
+    with pytest.raises(SystemExit):
+        read_options(["--help"])
+    first = capsys.readouterr().out.splitlines()
+    assert len(first) < 50 and first[2].startswith("Pretrains") and "python training/pretrain.py" in first[4]
+    with pytest.raises(SystemExit):
+        read_options(["--help_all"])
+    everything = capsys.readouterr().out
+    assert all(f"  --{name}" in everything for name in vars(PretrainOptions()))
+    assert "default: None" not in everything
+
+
+def test_both_spellings_of_an_option():
+    assert read_options(["--log-every", "3"]).log_every == read_options(["--log_every=3"]).log_every == 3

@@ -45,6 +45,7 @@ def test_every_recipe_starts(name, images, tmp_path, capsys):
     assert "images/s for each process, while nothing else computes" in shown
     assert re.search(r"step             = .* s \(2 steps, not compiled\): the device takes .* images/s", shown)
     assert re.search(r"time             = \d+ steps x .* s = .* h, beside", shown)
+    assert re.search(r"prototypes       = \d+ images / \d+ = .* images a prototype", shown) and "Advice: " in shown
     assert "Nothing stands in its way: without --dry_run the run would begin." in shown
     assert not (tmp_path / "run").exists()
 
@@ -52,12 +53,17 @@ def test_every_recipe_starts(name, images, tmp_path, capsys):
 def test_all_problems_are_named_together(images, tmp_path):
     (tmp_path / "file").touch()
     arguments = ["--data", str(tmp_path / "no_such"), "--output_dir", str(tmp_path / "file" / "run"), "--dry_run"]
-    values = "--lr -1 --epochs 5 --tracker foo --mixed_precision fp16 --architecture swin-tyni --init_from /no/such"
+    values = "--lr -1 --epochs 0 --tracker foo --mixed_precision fp16 --architecture swin-tyni --init_from /no/such"
     with pytest.raises(SystemExit) as error:
         main([*arguments, *values.split()])
     message = str(error.value)
     for problem in (
-        *("lr must be at least 0, got -1.0", "warmup_epochs is 10", "fp16 needs a GPU", "no tracker 'foo'"),
+        *(
+            "lr must be at least 0, got -1.0",
+            "epochs must be at least 1, got 0",
+            "fp16 needs a GPU",
+            "no tracker 'foo'",
+        ),
         *("file' is a file where a folder has to be", "no_such' does not exist", "'/no/such' does not exist"),
     ):
         assert message.count(problem) == 1, message

@@ -62,3 +62,15 @@ def test_an_error_of_one_process_is_reported_by_it(monkeypatch):
 def test_errors_that_all_processes_raise_say_so_by_their_base():
     shared = (PreparationError, OptionError, NonFiniteLossError, ResumeError, FolderInUseError)
     assert all(issubclass(error, SharedError) for error in shared) and not issubclass(DataOptionError, SharedError)
+
+
+def test_ctrl_c_is_a_line_of_the_main_process(monkeypatch, capsys):
+    monkeypatch.setattr(last_words.time, "sleep", lambda seconds: None)
+    for rank, line in (
+        ("1", ""),
+        ("0", "\nEnded at once by Ctrl-C. The same command continues from the last checkpoint.\n"),
+    ):
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(SystemExit, match="130"), exit_as_one():
+            raise KeyboardInterrupt
+        assert capsys.readouterr().err == line

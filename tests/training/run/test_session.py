@@ -4,6 +4,7 @@
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -115,10 +116,36 @@ def test_the_time_of_an_evaluation_is_shown_and_is_none_of_the_steps(
 
     def evaluate_slowly(*arguments, **options):
         lost[0] += 1000
-        return {"k3_top1": 0.5, "test_images": 40}
+        return {"k3_top1": 0.5, "test_images": 40, "chance": 0.5}
 
     monkeypatch.setattr("training.run.session.evaluate_knn", evaluate_slowly)
     train(tiny(labelled_images, tmp_path, f"--knn_every 1 --knn_test {test_images} --knn_k 3"))
     shown = capsys.readouterr()
     assert (shown.out + shown.err).count("k-NN of 40 images: k3_top1 50.0% in 100") == 2
     assert all(record["images_per_second"] > 0.1 for record in read_log(tmp_path) if "loss" in record)
+
+
+def test_a_finished_run_stands_beside_its_start_and_chance(labelled_images, test_images, tmp_path, capsys):
+    """Its start is what a run of a learning rate of 0 still is at its end."""
+    changes = f"--knn_every 2 --knn_test {test_images} --knn_k 3"
+    still = "--lr 0 --min_lr 0 --weight_decay 0 --weight_decay_end 0"
+    train(tiny(labelled_images, tmp_path / "still", f"{changes} {still}"))
+    before = {n: v for r in read_log(tmp_path / "still") for n, v in r.items() if n in ("knn_k3_top1", "start_k3_top1")}
+    assert before["knn_k3_top1"] == before["start_k3_top1"]
+    train(tiny(labelled_images, tmp_path / "run", f"{changes} --max_steps 3"))
+    assert capsys.readouterr().out.count("| before training |") == 1  # a part of a run is not compared
+    train(tiny(labelled_images, tmp_path / "run", changes))
+    last = read_log(tmp_path / "run")[-1]
+    assert last == {"step": 6, "start_k3_top1": before["start_k3_top1"]}
+    shown = capsys.readouterr().out
+    assert f"| before training | {before['start_k3_top1']:.2%} |" in shown and "| chance | 50.00% |" in shown
+    assert "By k-NN top-1, k = 3, " in shown
+
+
+def test_a_start_that_is_gone_is_told(labelled_images, test_images, tmp_path, capsys):
+    train(tiny(labelled_images, tmp_path / "first", "--max_steps 1"))
+    changes = f"--knn_every 2 --knn_test {test_images} --knn_k 3 --init_from {tmp_path / 'first'}"
+    train(tiny(labelled_images, tmp_path / "run", f"{changes} --max_steps 3"))
+    shutil.move(tmp_path / "first", tmp_path / "gone")
+    train(tiny(labelled_images, tmp_path / "run", changes))
+    assert f"Not compared with its start: init_from '{tmp_path / 'first'}' does not exist" in capsys.readouterr().out

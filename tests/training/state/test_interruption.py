@@ -8,7 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from training.state import interruption as interruption_module
 from training.state.interruption import SIGNALS, InterruptedRunError, Interruption
+
+
+NAMES = {signal.SIGINT: "Ctrl-C"}
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -18,7 +22,10 @@ def test_a_signal_stops_after_the_step(number):
         interruption.stop(3)
         os.kill(os.getpid(), number)
         assert interruption.exchange() == number
-        with pytest.raises(InterruptedRunError, match=f"{number.name} stopped the run after step 4, with a checkpoint"):
+        with pytest.raises(
+            InterruptedRunError,
+            match=f"{NAMES.get(number, number.name)} stopped the run after step 4, with a checkpoint",
+        ):
             interruption.stop(4)
     assert {each: signal.getsignal(each) for each in SIGNALS} == before
 
@@ -43,3 +50,18 @@ def test_a_run_in_a_thread_leaves_signals_alone():
 
     with ThreadPoolExecutor(1) as threads:
         assert threads.submit(enter).result() == before
+
+
+def test_a_second_ctrl_c_ends_the_run_at_once(monkeypatch, capfd):
+    """What a launcher passes on right after the terminal is no second one."""
+    clock = [100.0]
+    monkeypatch.setattr(interruption_module.time, "monotonic", lambda: clock[0])
+    with pytest.raises(KeyboardInterrupt), Interruption() as interruption:
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert interruption.exchange() == signal.SIGINT
+        assert capfd.readouterr().err.count("Ctrl-C: finishes this step and saves it.") == 1
+        os.kill(os.getpid(), signal.SIGTERM)
+        clock[0] += 1.5
+        os.kill(os.getpid(), signal.SIGINT)
+    assert capfd.readouterr().err == ""

@@ -1,0 +1,131 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Embeds the images of many machines' worth of work with Ray Data: actors hold the model, and take part after part.
+
+    python examples/embed_with_ray.py MODEL photographs/ --output features.parquet --actors 8
+
+Ray runs on this machine, or on the cluster of `RAY_ADDRESS`, all of whose machines see the images and the output. Each
+actor computes parts of `--part_size` images, on a GPU of its own where there are any. Parts are kept beside the output
+until all are there, so that the same command continues a stopped one. The result is that of `python -m
+modeling_esvit.embed`. Rows of a data set go through `datasets.map` instead, see the README.
+"""
+
+import argparse
+import os
+import sys
+from typing import Any
+
+from modeling_esvit.embed.embedder import Embedder, PartEmbedder
+from modeling_esvit.embed.files import check_output
+from modeling_esvit.embed.inputs import ImageFiles, ManyImages, NoImagesError, find_images
+from modeling_esvit.embed.parts import Parts, cut_rows, merge_parts
+from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.decoding import DecodingOptions
+from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
+from modeling_esvit.images.folders import FoundImages
+from modeling_esvit.images.places import URL
+from modeling_esvit.images.precision import add_dtype_argument, name_dtype, resolve_dtype
+from modeling_esvit.storage.paths import parse_name, parse_path
+
+
+try:
+    import ray
+except ModuleNotFoundError as error:
+    sys.exit(f"error: this needs the package {error.name}: pip install 'ray[data]'")
+
+
+class PartActor:
+    """Computes parts in a process of its own, which holds the model."""
+
+    def __init__(self, model: str, dtype: str, parts: Parts, decoding: DecodingOptions, batch_size: int):
+        self.embedder = Embedder.from_pretrained(model, dtype=dtype)
+        self.parts, self.decoding, self.batch_size = parts, decoding, batch_size
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """Writes the parts of a batch of rows `part` and `images`; returns their numbers."""
+        for number, names in zip(batch["part"], batch["images"], strict=True):
+            images = ImageFiles(FoundImages([os.fsdecode(name) for name in names]), self.decoding)
+            maker = PartEmbedder(self.embedder, images, regions=False, batch_size=self.batch_size, num_threads=8)
+            maker.expect(len(images))
+            self.parts.write(int(number), maker.make_part(maker.read(range(len(images))), lambda count: None))
+        return {"part": batch["part"]}
+
+
+def find_files(inputs: list[str], decoding: DecodingOptions) -> ManyImages:
+    """Finds the images of the inputs, by paths that hold on every machine.
+
+    Raises:
+        NoImagesError: an input is a data set, or names no image.
+    """
+    images = find_images([name if URL.match(name) else os.path.abspath(name) for name in inputs], options=decoding)
+    for name, part in zip(inputs, images.parts, strict=True):
+        if not isinstance(part, ImageFiles):
+            raise NoImagesError(f"{name} is a data set: use dataset.map(embedder, batched=True, num_proc=...).")
+    return images
+
+
+def make_rows(images: ManyImages, rows: list[range], parts: Parts) -> list[dict[str, Any]]:
+    """Returns a row for each missing part: its number, and the paths of its images, which may be of any bytes."""
+    missing = [number for number in range(len(rows)) if not parts.is_done(number)]
+    return [
+        {"part": number, "images": [os.fsencode(str(images.read(row).image)) for row in rows[number]]}
+        for number in missing
+    ]
+
+
+def compute_parts(rows: list[dict[str, Any]], actors: int, *arguments: Any) -> None:
+    """Computes parts with so many actors, each made with `arguments`."""
+    ray.init(ignore_reinit_error=True)
+    options = {"num_gpus": 1} if ray.cluster_resources().get("GPU") else {"num_cpus": 1}
+    strategy = ray.data.ActorPoolStrategy(size=min(actors, len(rows)))
+    data = ray.data.from_items(rows, override_num_blocks=len(rows))
+    done = data.map_batches(PartActor, fn_constructor_args=arguments, batch_size=1, compute=strategy, **options)
+    for _ in done.iter_rows():  # Ray computes what is asked for
+        pass
+
+
+def run(options: argparse.Namespace) -> None:
+    check_output(options.output, options.overwrite)
+    decoding, output = read_decoding_arguments(options), options.output.absolute()
+    images = find_files(options.images, decoding)
+    model = os.path.abspath(options.model) if os.path.isdir(options.model) else options.model
+    dtype = name_dtype(resolve_dtype(options.dtype, "cpu"))
+    settings = {"model": options.model, "dtype": dtype, "part_size": options.part_size, **decoding.describe()}
+    settings["weights"] = Embedder.from_pretrained(model, device="cpu", dtype=dtype).fingerprint()
+    parts = Parts(output, settings, images.identify())
+    parts.begin(anew=options.overwrite)
+    rows = cut_rows(len(images), options.part_size)
+    missing = make_rows(images, rows, parts)
+    print(f"{len(missing)} of {len(rows)} parts are to be computed, {len(images)} images in all.")
+    if missing:
+        compute_parts(missing, options.actors, model, dtype, parts, decoding, options.batch_size)
+    unreadable = merge_parts(parts, len(rows), output)
+    parts.delete()
+    print(f"{len(images) - len(unreadable)} of {len(images)} images: {options.output}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=parse_name, metavar="MODEL", help="a model folder, or a name on the Hub")
+    parser.add_argument(
+        "images", type=parse_name, nargs="+", metavar="IMAGES", help="folders, files, globs, URLs, or lists (.txt)"
+    )
+    parser.add_argument("--output", type=parse_path, required=True, help="the file: .parquet, .npz or .safetensors")
+    parser.add_argument("--actors", type=int, default=2, help="processes that hold the model (default: %(default)s)")
+    parser.add_argument("--part_size", type=int, default=10_000, help="images between two saves (default: %(default)s)")
+    parser.add_argument("--batch_size", type=int, default=64, help="images of a batch (default: %(default)s)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an output that exists, and begin anew")
+    add_dtype_argument(parser)
+    add_decoding_arguments(parser)
+    options = parser.parse_args(arguments)
+    for name in ("actors", "part_size", "batch_size"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name} must be at least 1, got {getattr(options, name)}")
+    try:
+        run(options)
+    except (EsViTError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Asks the Hub once for a model before it is loaded, so that a missing network is told in seconds.
+
+transformers and huggingface_hub ask for several files, and for each of them again and again.
+"""
+
+import os
+
+from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import httpx
+
+from modeling_esvit.errors import EsViTError
+
+
+SECONDS = 10.0  # to wait for an answer
+
+
+class NoHubError(EsViTError, OSError):
+    """Raised when a model is on the Hub, if anywhere, and the Hub cannot be reached."""
+
+
+def require_hub(name: str, file: str = "config.json", revision: str | None = None) -> None:
+    """Checks that the Hub answers, unless the model is a folder, or has been downloaded. Offline mode does not ask.
+
+    What the Hub answers is left to those who load the model.
+
+    Raises:
+        NoHubError: it does not.
+    """
+    if os.path.exists(name) or constants.HF_HUB_OFFLINE:
+        return
+    try:
+        if not isinstance(try_to_load_from_cache(name, file, revision=revision), str):
+            get_hf_file_metadata(hf_hub_url(name, file, revision=revision), timeout=SECONDS)
+    except (HfHubHTTPError, HFValidationError):
+        return
+    except httpx.HTTPError as error:
+        raise NoHubError(
+            f"There is no folder {name!r} here, it was not downloaded before, and the Hub, {constants.ENDPOINT}, "
+            f"cannot be reached: {error}. Check the name and the network, or name a model folder."
+        ) from error

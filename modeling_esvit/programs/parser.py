@@ -1,0 +1,154 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Reads the command lines of all programs: one name for each thing in two spellings, and help of one screen.
+
+    parser = ProgramParser(__doc__, first="train test k output")
+    parser.add_argument("--batch_size", type=int, default=64, help="images in a batch")   # also --batch-size
+
+`--help` shows the program's text with its examples and the first options, `--help_all` all of them.
+"""
+
+import argparse
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from modeling_esvit.errors import EsViTError
+
+
+# Names that options had before -> those that they have now, in every program.
+RENAMED = {
+    "num_workers": "workers",
+    "num_threads": "workers",
+    "size": "image_size",
+    "output_dir": "output",
+    "folder": "output",
+}
+FIRST = 10  # options that --help shows
+WIDTH = 100  # columns of the help, or those of the terminal if it has fewer
+INDENT = 24
+
+
+class OldNameError(EsViTError, ValueError):
+    """Raised when an option is called by the name that it had before."""
+
+
+def check_name(name: str, known: Sequence[str]) -> None:
+    """Refuses the old name of an option.
+
+    Raises:
+        OldNameError: it is one, and `known` has the new one.
+    """
+    new = RENAMED.get(name.replace("-", "_"))
+    if new in known and name.replace("-", "_") not in known:
+        raise OldNameError(f"--{name} is called --{new} now.")
+
+
+def spell(word: str, known: Sequence[str]) -> str:
+    """Returns a word of a command line with underscores, if it is an option in the spelling with dashes.
+
+    Raises:
+        OldNameError: see `check_name`.
+    """
+    if not word.startswith("--"):
+        return word
+    name, equals, value = word[2:].partition("=")
+    check_name(name, known)
+    underscored = name.replace("-", "_")
+    return f"--{underscored}{equals}{value}" if underscored in known and name not in known else word
+
+
+class HelpOfOneScreen(argparse.ArgumentParser):
+    """Adds both spellings and `--help_all` to a parser of any kind; `text` and `first` are set by its subclasses."""
+
+    text: str = ""
+    first: Sequence[str] = ()
+
+    def list_known(self) -> list[str]:
+        """Returns the names of all options, without dashes."""
+        return [flag[2:] for action in self._actions for flag in action.option_strings if flag.startswith("--")]
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parses a command line in both spellings, and shows the help that it asks for."""
+        words, known = list(sys.argv[1:] if args is None else args), self.list_known()
+        try:
+            words = [spell(word, known) for word in words]
+        except OldNameError as error:
+            self.error(str(error))
+        if "--help_all" in words:
+            print(self.describe(self.list_options()))
+            self.exit()
+        return super().parse_known_args(words, namespace)
+
+    def list_options(self) -> list[argparse.Action]:
+        return [action for action in self._actions if action.option_strings and action.dest != "help"]
+
+    def choose_first(self) -> list[argparse.Action]:
+        """Returns those options that come first: what is required, then those of `first`, then others."""
+        options = self.list_options()
+        named = {action.dest: action for action in options}
+        chosen = [action for action in options if action.required]
+        chosen += [named[name] for name in self.first if name in named]
+        return list(dict.fromkeys([*chosen, *(() if self.first else options)]))[:FIRST]
+
+    def format_help(self) -> str:
+        return self.describe(self.choose_first())
+
+    def format_usage(self) -> str:
+        """Returns the line that stands before an error."""
+        places = [name_values(action) for action in self._actions if not action.option_strings]
+        return " ".join(["usage:", self.prog, *places, "[options], see --help\n"])
+
+    def describe(self, options: Sequence[argparse.Action]) -> str:
+        """Returns usage and text of the program, its arguments, and some of its options."""
+        places = [action for action in self._actions if not action.option_strings]
+        usage = self.format_usage().removesuffix(", see --help\n")
+        more = len(self.list_options()) - len(options)
+        end = [f"--help_all shows {more} more options."] if more else []
+        lines = [line for action in (*places, *options) for line in describe_action(action)]
+        return "\n".join([usage, "", self.text.strip(), "", *lines, *end, ""])
+
+
+def name_values(action: argparse.Action) -> str:
+    """Returns how the values of an argument are named, such as `MODEL` or `K ...`."""
+    if action.nargs == 0:
+        return ""
+    if isinstance(action.metavar, tuple):
+        return " ".join(action.metavar)
+    choices = "|".join(map(str, action.choices)) if action.choices else action.dest.upper()
+    name = action.metavar or choices
+    return f"{name} ..." if action.nargs in ("+", "*") else name
+
+
+def describe_action(action: argparse.Action) -> Iterator[str]:
+    """Yields the lines of an argument or option: its name and values, its help, its default where it says something."""
+    flag = next((flag for flag in action.option_strings if flag.startswith("--")), "")
+    head = f"  {flag} {name_values(action)}".rstrip() if flag else f"  {name_values(action)}"
+    text = (action.help or "") % {**vars(action), "prog": "", "default": action.default}
+    says_default = "default" in text or action.default in (None, False, argparse.SUPPRESS, [], "")
+    if flag and not says_default:
+        shown = " ".join(map(str, action.default)) if isinstance(action.default, list) else action.default
+        text = f"{text.removesuffix('.')} (default: {shown})"
+    width = min(shutil.get_terminal_size().columns, WIDTH) - INDENT
+    wrapped = textwrap.wrap(text, max(width, 20)) or [""]
+    if len(head) < INDENT - 1:
+        yield head.ljust(INDENT) + wrapped.pop(0)
+    else:
+        yield head
+    yield from (" " * INDENT + line for line in wrapped)
+
+
+class ProgramParser(HelpOfOneScreen):
+    """Parses the command line of a program; see [`HelpOfOneScreen`].
+
+    Args:
+        text: what the program does, and examples: its docstring.
+        first: the most important options, one after the other; those that are required come before them.
+        options: of `argparse.ArgumentParser`.
+    """
+
+    def __init__(self, text: str | None = None, first: str = "", **options: Any) -> None:
+        super().__init__(**options, allow_abbrev=False)
+        self.text, self.first = text or "", first.split()

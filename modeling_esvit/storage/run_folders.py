@@ -1,0 +1,53 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Finds the model of a pretraining run, so that the run's folder can stand for it."""
+
+import os
+import sys
+from pathlib import Path
+
+from modeling_esvit.errors import EsViTError
+
+
+CONFIG = "config.json"  # of every model folder
+OPTIONS = "options.yaml"  # of every run
+NAMED = 3  # models that a message names
+
+
+class NoModelFolderError(EsViTError, OSError):
+    """Raised when a folder holds no model."""
+
+
+def list_models(run: Path) -> dict[str, Path]:
+    """Returns the model folders of a run by name: the final one, of the best checkpoint, and of the last one."""
+    folders = {"final": run / "teacher"}
+    folders |= {name: run / "checkpoints" / name / "teacher" for name in ("best", "last")}
+    return {name: folder for name, folder in folders.items() if (folder / CONFIG).is_file()}
+
+
+def find_model(name: str) -> str:
+    """Returns the model folder that a run's folder stands for, and says which; a name on the Hub as it is.
+
+    Raises:
+        NoModelFolderError: it is a folder without a model.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir() or (folder / CONFIG).is_file():
+        return name
+    models = list_models(folder)
+    if not models:
+        raise NoModelFolderError(f"{name} holds no model: {advise_on_folder(folder)}")
+    kind, found = next(iter(models.items()))
+    if not int(os.environ.get("RANK", 0)):
+        print(f"{name} is the folder of a run: takes its {kind} model, {found}", file=sys.stderr)
+    return str(found)
+
+
+def advise_on_folder(folder: Path) -> str:
+    """Returns what to do about a folder that holds no model."""
+    if (folder / OPTIONS).is_file():
+        return "the run has not saved one yet; it does so with its first checkpoint."
+    below = [path.parent for depth in ("*", "*/*") for path in sorted(folder.glob(f"{depth}/{CONFIG}"))][:NAMED]
+    if below:
+        return f"there are models below it, so name one: {', '.join(map(str, below))}."
+    return f"name a folder with a {CONFIG}, the folder of a run, or a model on the Hub. Images come after the model."

@@ -1,0 +1,43 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks what stands for a bar where there is no terminal."""
+
+import io
+import re
+
+import pytest
+
+from modeling_esvit.embed import progress
+from modeling_esvit.embed.progress import show_progress
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_lines_outside_a_terminal(monkeypatch, shown):
+    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    monkeypatch.setattr(progress, "is_watched", lambda: False)
+    file = io.StringIO()
+    with show_progress("features of mine", 3, "image", shown=shown, file=file) as bar:
+        for _ in range(3):
+            bar.update()
+    lines = file.getvalue().split("\n")
+    assert [re.sub(r"\d\d:\d\d", "T", line) for line in lines] == (
+        ["features of mine: 1/3 images, T so far, T left", "features of mine: 2/3 images, T so far, T left", ""]
+        if shown
+        else [""]
+    )
+
+
+def test_short_work_prints_nothing(monkeypatch):
+    monkeypatch.setattr(progress, "is_watched", lambda: False)
+    file = io.StringIO()
+    with show_progress("features", 3, "image", file=file) as bar:
+        bar.update(2)
+    assert file.getvalue() == ""
+
+
+def test_a_bar_in_a_terminal(monkeypatch):
+    monkeypatch.setattr(progress, "is_watched", lambda: True)
+    file = io.StringIO()
+    with show_progress("features", 2, "image", file=file, mininterval=0) as bar:
+        bar.update(2)
+    assert "features: 100%|" in file.getvalue()

@@ -1,0 +1,52 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks that a Hub out of reach is asked once, and is told in words."""
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+from huggingface_hub import constants
+
+from modeling_esvit.images.hub import NoHubError, require_hub
+from modeling_esvit.images.models import load_image_model
+
+
+@pytest.fixture
+def refused(monkeypatch, tmp_path) -> Iterator[list[int]]:
+    """Counts the connections to a Hub that closes each at once."""
+    connections: list[int] = []
+    server = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = server.accept()
+            except OSError:
+                return
+            connections.append(1)
+            connection.close()
+
+    threading.Thread(target=serve, daemon=True).start()
+    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    yield connections
+    server.shutdown(socket.SHUT_RDWR)
+    server.close()
+
+
+def test_a_hub_out_of_reach_is_asked_once(refused):
+    with pytest.raises(
+        NoHubError, match="There is no folder 'org/name' here, .* cannot be reached: .*, or name a model"
+    ):
+        load_image_model("org/name")
+    assert len(refused) == 1
+
+
+def test_folders_and_offline_mode_ask_nobody(refused, tmp_path, monkeypatch):
+    require_hub(str(tmp_path))
+    require_hub("no name on the Hub")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    require_hub("org/name")
+    assert refused == []

@@ -1,0 +1,77 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks spellings, old names and the help of all programs' parser."""
+
+import pytest
+
+from modeling_esvit.programs.parser import OldNameError, ProgramParser, check_name
+
+
+TEXT = """Measures a model.
+
+    python measure.py MODEL --batch_size 8
+"""
+HELP = """usage: measure.py MODEL [options]
+
+Measures a model.
+
+    python measure.py MODEL --batch_size 8
+
+  MODEL                 a model folder
+  --data DATA           images, 1% of them
+  --seed SEED           of the draws
+  --workers WORKERS     threads (default: 4)
+--help_all shows 3 more options.
+"""
+
+
+def make_parser() -> ProgramParser:
+    parser = ProgramParser(TEXT, first="seed workers", prog="measure.py")
+    parser.add_argument("model", help="a model folder")
+    parser.add_argument("--batch_size", type=int, default=64, help="images in a batch")
+    parser.add_argument("--workers", type=int, default=4, help="threads (default: %(default)s)")
+    parser.add_argument("--data", required=True, metavar="DATA", help="images, 1%% of them")
+    parser.add_argument("--point", nargs=2, type=int, metavar=("X", "Y"), help="where")
+    parser.add_argument("--names", nargs="+", help="of some things")
+    parser.add_argument("--seed", type=int, help="of the draws")
+    return parser
+
+
+@pytest.mark.parametrize("words", ["--batch-size 8", "--batch_size 8", "--batch-size=8", "--batch_size=8"])
+def test_both_spellings(words):
+    given = make_parser().parse_args(["a--b", "--data", "my-images", *words.split(), "--names", "a-b", "c"])
+    assert (given.model, given.data, given.batch_size, given.names) == ("a--b", "my-images", 8, ["a-b", "c"])
+
+
+@pytest.mark.parametrize("word", ["--num_workers", "--num-workers=3", "--num_threads"])
+def test_old_names_are_refused_with_the_new_one(word, capsys):
+    with pytest.raises(SystemExit):
+        make_parser().parse_args(["model", "--data", "x", word, "3"])
+    assert capsys.readouterr().err.splitlines() == [
+        "usage: measure.py MODEL [options], see --help",
+        f"measure.py: error: {word.partition('=')[0]} is called --workers now.",
+    ]
+
+
+def test_names_that_a_program_has_are_not_old():
+    check_name("size", ["size"])
+    check_name("size", ["height"])
+    with pytest.raises(OldNameError, match="--size is called --image_size now"):
+        check_name("size", ["image_size"])
+
+
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_help_shows_what_comes_first(word, capsys):
+    with pytest.raises(SystemExit) as end:
+        make_parser().parse_args([word])
+    assert end.value.code == 0 and capsys.readouterr().out == HELP
+
+
+def test_help_all_shows_everything(capsys):
+    with pytest.raises(SystemExit) as end:
+        make_parser().parse_args(["--help_all"])
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    assert "  --batch_size BATCH_SIZE\n                        images in a batch (default: 64)\n" in shown
+    assert "  --point X Y           where\n  --names NAMES ...     of some things\n" in shown
+    assert "None" not in shown and "more options" not in shown

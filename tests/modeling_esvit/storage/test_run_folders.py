@@ -1,0 +1,51 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks that the folder of a run stands for its model, and what is said of folders without one."""
+
+import shutil
+
+import pytest
+
+from modeling_esvit.storage.run_folders import NoModelFolderError, find_model, list_models
+from tests.helpers.tiny_runs import write_model
+
+
+def test_the_first_of_final_best_and_last(tmp_path, capsys):
+    run = tmp_path / "run"
+    for name in ("checkpoints/last", "checkpoints/best", "."):
+        write_model(run / name / "teacher")
+    capsys.readouterr()
+    for name, folder in (
+        ("final", "teacher"),
+        ("best", "checkpoints/best/teacher"),
+        ("last", "checkpoints/last/teacher"),
+    ):
+        assert next(iter(list_models(run))) == name
+        assert find_model(str(run)) == str(run / folder)
+        assert capsys.readouterr().err == f"{run} is the folder of a run: takes its {name} model, {run / folder}\n"
+        shutil.rmtree(run / folder)
+
+
+def test_models_and_names_are_what_they_are(tmp_path, monkeypatch, capsys):
+    model = str(write_model(tmp_path / "model"))
+    assert find_model(model) == model and find_model("org/name") == "org/name"
+    assert find_model(str(tmp_path / "nowhere")) == str(tmp_path / "nowhere")
+    write_model(tmp_path / "run" / "teacher")
+    capsys.readouterr()
+    monkeypatch.setenv("RANK", "1")
+    assert find_model(str(tmp_path / "run")) == str(tmp_path / "run" / "teacher")
+    assert capsys.readouterr().err == ""
+
+
+def test_folders_without_a_model(tmp_path):
+    write_model(tmp_path / "runs" / "mine" / "teacher")
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "options.yaml").touch()
+    (tmp_path / "photographs").mkdir()
+    for name, message in (
+        ("runs/mine/..", r"there are models below it, so name one: .*mine/teacher\.$"),
+        ("begun", "the run has not saved one yet"),
+        ("photographs", "name a folder with a config.json, the folder of a run, or .* Images come after the model"),
+    ):
+        with pytest.raises(NoModelFolderError, match=message):
+            find_model(str(tmp_path / name))

@@ -1,0 +1,42 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Advises on a run before it begins: prototypes and epochs for so many images, and hours for such a machine."""
+
+import math
+from collections.abc import Iterator
+
+from training.options.pretrain_options import PretrainOptions
+
+
+FEW_FOR_A_PROTOTYPE, IMAGES_A_PROTOTYPE = 4, 10  # the paper has 20, with 1.28 million images and 65536 prototypes
+FEWEST_PROTOTYPES = 64
+FEW_IMAGES = 10_000  # below which a public backbone is the better start
+FEW_STEPS = 5_000  # after which a network that begins at random has learnt little
+LONG_HOURS = 48
+
+
+def advise(options: PretrainOptions, images: int, steps: int, hours: float) -> Iterator[str]:
+    """Yields a line for each thing to know before a run of so many images, steps and hours."""
+    starts_trained = options.init_from is not None or options.backbone_weights
+    each, fewer = images / options.num_prototypes, suggest_prototypes(images)
+    yield f"prototypes       = {images:,} images / {options.num_prototypes:,} = {each:.3g} images a prototype"
+    if each < FEW_FOR_A_PROTOTYPE and fewer < options.num_prototypes:
+        yield f"Advice: so few images leave most prototypes unused: --num_prototypes {fewer} has ten for each."
+    if images < FEW_IMAGES and not starts_trained:
+        yield (
+            f"Advice: {images:,} images teach a network little that begins at random (10,000 and 100 epochs are usual)."
+            " A public backbone is the better start: --recipe adapt --backbone NAME."
+        )
+    if steps < FEW_STEPS and not starts_trained:
+        epochs = math.ceil(options.epochs * FEW_STEPS / steps)
+        yield f"Advice: {steps:,} steps are few; {epochs} epochs would be {FEW_STEPS:,}."
+    if hours > LONG_HOURS:
+        yield (
+            f"Advice: {hours:,.0f} hours are long. A GPU, a smaller network (--recipe own_images_small), smaller or "
+            "fewer crops (--global_crop_size, --local_crops_numbers) or fewer --epochs shorten them."
+        )
+
+
+def suggest_prototypes(images: int) -> int:
+    """Returns the power of two with about IMAGES_A_PROTOTYPE images for each prototype."""
+    return max(FEWEST_PROTOTYPES, 2 ** round(math.log2(max(images, 1) / IMAGES_A_PROTOTYPE)))
