@@ -91,7 +91,7 @@ def run(options: argparse.Namespace) -> None:
     model = os.path.abspath(options.model) if os.path.isdir(options.model) else options.model
     dtype = name_dtype(resolve_dtype(options.dtype, "cpu"))
     settings = {"model": options.model, "dtype": dtype, "part_size": options.part_size, **decoding.describe()}
-    settings["weights"] = Embedder.from_pretrained(model, device="cpu", dtype=dtype).fingerprint()
+    settings |= Embedder.from_pretrained(model, device="cpu", dtype=dtype).describe()
     parts = Parts(output, settings, images.identify())
     parts.begin(anew=options.overwrite)
     rows = cut_rows(len(images), options.part_size)
