@@ -7,6 +7,7 @@ transformers makes anything of them, a network is described without values until
 the stored weights, and the sides of the images that a processor makes have a limit.
 """
 
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +25,8 @@ from transformers import CONFIG_MAPPING
 from modeling_esvit.errors import EsViTError
 
 
-LARGEST_COUNT = 2**20  # of layers, labels and the like, of which transformers makes lists
+LARGEST_COUNT = 2**20  # of labels and the like, of which transformers makes lists
+LAYERS, MOST_LAYERS = re.compile("layer|depth|block|stage"), 2**12  # transformers compares their names, each with all
 MOST_TENSORS = 20_000  # of a network; those of billions of parameters have about a thousand
 # Elements of a network for each that is stored, and beside them: heads and poolers may be missing, positions are made.
 # A tensor counts once when it is described, and once when its stored values take its place.
@@ -51,9 +53,11 @@ def check_counts(fields: Mapping[str, Any]) -> None:
         known |= {*getattr(config_class, "__dataclass_fields__", ()), *config_class.attribute_map}
     for name, value in fields.items():
         if name in known or isinstance(value, dict):
-            largest = find_largest(value)
-            if largest > LARGEST_COUNT:
-                raise ModelLimitError(f"{name} in its config.json is {largest}, more than {LARGEST_COUNT}.")
+            largest, allowed = find_largest(value), MOST_LAYERS if LAYERS.search(name) else LARGEST_COUNT
+            if largest > allowed:
+                raise ModelLimitError(f"{name} in its config.json is {largest}, more than {allowed}.")
+            if isinstance(value, dict):
+                check_counts(value)
 
 
 def find_largest(value: Any) -> int:

@@ -69,10 +69,13 @@ def name_transformers_errors(name: str) -> Iterator[None]:
     except SafetensorError as error:
         raise NoImageModelError(f"The weights of {name} are damaged: {join_lines(error)}.") from error
     except FAILURES as error:
-        kind = "" if type(error) is ValueError or isinstance(error, EsViTError) else f"{type(error).__name__}: "
-        raise NoImageModelError(
-            f"{name} cannot be loaded as a model for images: {kind}{shorten(str(error), LONGEST_REASON)}"
-        ) from error
+        raise NoImageModelError(f"{name} cannot be loaded as a model for images: {shorten_error(error)}") from error
+
+
+def shorten_error(error: Exception) -> str:
+    """Returns the message of an error in one line, with its kind where that says more."""
+    kind = "" if type(error) is ValueError or isinstance(error, EsViTError) else f"{type(error).__name__}: "
+    return f"{kind}{shorten(str(error), LONGEST_REASON)}"
 
 
 def join_lines(error: Exception) -> str:

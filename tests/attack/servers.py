@@ -65,7 +65,7 @@ class StrangeHost(http.server.BaseHTTPRequestHandler):
             return self.answer(302, {"Location": "file:///etc/passwd"}, b"")
         if kind == "bomb":
             return self.answer(200, {"Content-Encoding": "gzip"}, gzip.compress(bytes(2**26), 9))
-        if kind == "false gzip":
+        if kind == "packed":
             return self.answer(200, {"Content-Encoding": "gzip"}, self.image)
         if kind == "header":
             return self.answer(200, {f"X-{number}": "x" * 1000 for number in range(500)}, self.image)
@@ -93,7 +93,7 @@ class StrangeHost(http.server.BaseHTTPRequestHandler):
 
 
 KINDS = (
-    *("image", "image", "image", "404", "429", "503", "301", "circle", "private", "file", "bomb", "false gzip"),
+    *("image", "image", "image", "404", "429", "503", "301", "circle", "private", "file", "bomb", "packed"),
     *("header", "status", "cut", "endless", "drip", "short"),
 )
 

@@ -14,12 +14,13 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import Record
 from modeling_esvit.images.places import NOTHING
 from modeling_esvit.images.rows import find_access
@@ -28,6 +29,10 @@ from modeling_esvit.storage.manifest import find_damage
 from training.data.columns import ImageColumns
 from training.data.shard_files import RangeReader, ShardError, ShardFile
 from training.data.tar_index import TAR_UNIT, Sample, TarIndex, index_tar
+
+
+if TYPE_CHECKING:
+    import datasets
 
 
 logger = logging.getLogger(__name__)
@@ -57,7 +62,7 @@ class ParquetShard:
             self.metadata = pq.read_metadata(RangeReader(file))
         except ShardError:  # raised by a read
             raise
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise ShardError(f"{file.url} is not a whole parquet file: {str(error).strip()}") from error
         groups = range(self.metadata.num_row_groups)
         folder = os.path.dirname(os.path.abspath(file.url))
@@ -67,13 +72,26 @@ class ParquetShard:
     def __len__(self) -> int:
         return self.metadata.num_rows
 
+    def read_features(self) -> "datasets.Features":
+        """Returns the features of the data set, as the file declares them.
+
+        Raises:
+            ShardError: what it says of them is damaged.
+        """
+        import datasets
+
+        try:
+            return datasets.Features.from_arrow_schema(self.metadata.schema.to_arrow_schema())
+        except (pa.ArrowException, LookupError, AttributeError, TypeError, ValueError) as error:
+            raise ShardError(f"{self.file.url} is damaged where it describes its columns: {error}") from error
+
     def check(self, columns: ImageColumns) -> None:
         """Checks that the file has the columns.
 
         Raises:
             ShardError: it lacks one of them.
         """
-        schema = self.metadata.schema.to_arrow_schema()
+        schema = self.read_features().arrow_schema
         for column in columns.list_names():
             if column not in schema.names:
                 has = ", ".join(f"{field.name} ({field.type})" for field in schema)
@@ -101,8 +119,8 @@ class ParquetShard:
         with self._name_damage(copy, group):
             with pq.ParquetFile(reader, metadata=self.metadata, pre_buffer=False) as file:
                 table = file.read_row_group(group, columns=columns.list_names(), use_threads=False)
-        first = int(self._ends[group]) - table.num_rows
-        return self._make_records(table, first, range(start, stop), columns)
+            first = int(self._ends[group]) - table.num_rows
+            return self._make_records(table, first, range(start, stop), columns)
 
     def _read_slices(self, group: int, rows: range, columns: ImageColumns, copy: ShardFile) -> Iterator[Record]:
         """Yields records of a large row group, of which a slice is in memory. What lies before them is read, too."""
@@ -122,9 +140,9 @@ class ParquetShard:
     def _name_damage(self, copy: ShardFile, group: int) -> Iterator[None]:
         try:
             yield
-        except ShardError:  # raised by a read
+        except EsViTError:  # raised by a read, or for a label
             raise
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, ValueError) as error:
             raise ShardError(f"{copy.url} is damaged in row group {group}: {error}") from error
 
     def _make_records(

@@ -347,7 +347,7 @@ def open_stream(
         other = next(url for url in urls if not url.endswith(".parquet"))
         raise DataOptionError(f"{other!r} cannot be streamed: shards are .parquet files, or (uncompressed) .tar files.")
     parquets = _share_opening(urls, lambda url: ParquetShard(ShardFile.locate(url, options.retry_seconds)))
-    columns = ImageColumns.find(features or _read_features(parquets[0]), image_column, label_column)
+    columns = ImageColumns.find(features or parquets[0].read_features(), image_column, label_column)
     for shard in parquets:
         shard.check(columns)
     return ShardStream([*parquets], columns._replace(options=decoding), options)
@@ -359,12 +359,6 @@ def _number_classes(tars: list[TarShard], image: str | None, label: str | None) 
     for tar in tars:
         tar.number(numbers)
     return ImageColumns(image or "image", (label or LABEL) if numbers else None, names)
-
-
-def _read_features(shard: ParquetShard) -> "datasets.Features":
-    import datasets
-
-    return datasets.Features.from_arrow_schema(shard.metadata.schema.to_arrow_schema())
 
 
 def _share_opening(urls: list[str], open_one: Callable[[str], Result]) -> list[Result]:

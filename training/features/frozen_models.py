@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import torch
@@ -28,7 +27,7 @@ from modeling_esvit.embed.engine import compute_view_features
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.hub import require_hub
 from modeling_esvit.images.model_limits import LARGEST_SIDE, bound_build, count_stored
-from modeling_esvit.images.models import FAILURES, LONGEST_REASON, fingerprint, load_image_model
+from modeling_esvit.images.models import FAILURES, fingerprint, load_image_model, shorten_error
 from modeling_esvit.images.precision import name_dtype
 from modeling_esvit.images.transform import (
     Transform,
@@ -214,7 +213,7 @@ def import_timm(name: str) -> Iterator[Any]:
     except FrozenModelError:
         raise
     except (OSError, *FAILURES) as error:
-        raise FrozenModelError(f"timm cannot load {name!r}: {shorten(str(error), LONGEST_REASON)}") from error
+        raise FrozenModelError(f"timm cannot load {name!r}: {shorten_error(error)}") from error
 
 
 def load_timm(name: str, device: torch.device | str = "cpu") -> tuple[TimmModel, Transform, dict[str, Any]]:

@@ -6,16 +6,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.configuration_utils import PreTrainedConfig
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from modeling_esvit.backbone_probe import (
     TIMM,
+    TIMM_PREFIX,
     EsViTBackboneError,
     build_on_meta,
     can_recompute,
     describe_backbone,
     resolve_backbone,
 )
+from modeling_esvit.images.model_limits import bound_build, check_counts
+from modeling_esvit.images.models import FAILURES, shorten_error
 from training.options.errors import OptionError
 from training.options.pretrain_options import PretrainOptions
 
@@ -28,11 +32,18 @@ def make_backbone_overrides(options: PretrainOptions, backbone: Any) -> dict[str
         EsViTBackboneError: See [`resolve_backbone`].
     """
     try:
-        config = resolve_backbone(options.backbone or backbone)
+        with bound_build():
+            if options.backbone is not None and not options.backbone.startswith(TIMM_PREFIX):
+                check_counts(PreTrainedConfig.get_config_dict(options.backbone)[0])
+            config = resolve_backbone(options.backbone or backbone)
+    except EsViTBackboneError:
+        raise
     except OSError as error:
         raise OptionError(
             f"backbone {options.backbone!r} is neither a folder nor a config.json, and as a model on the Hub: {error}"
         ) from error
+    except FAILURES as error:
+        raise OptionError(f"backbone {options.backbone!r} cannot be used: {shorten_error(error)}") from error
     if options.drop_path_rate is not None:
         if not hasattr(config, "drop_path_rate"):
             raise OptionError(f"drop_path_rate: the backbone {config.model_type} has no stochastic depth.")
@@ -100,8 +111,8 @@ def load_backbone_weights(model: EsViTForPreTraining, name: str) -> None:
         else:
             loaded = type(backbone).from_pretrained(name, config=backbone.config, dtype=backbone.dtype)
             backbone.load_state_dict(loaded.state_dict())
-    except (OSError, RuntimeError) as error:  # of timm, if it knows no weights
-        raise OptionError(f"backbone_weights: {name!r} has none that can be read: {error}") from error
+    except (OSError, *FAILURES) as error:  # a RuntimeError of timm, if it knows no weights
+        raise OptionError(f"backbone_weights: {name!r} has none that can be read: {shorten_error(error)}") from error
 
 
 def load_timm_weights(config: Any) -> dict[str, torch.Tensor]:

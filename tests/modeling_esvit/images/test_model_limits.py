@@ -26,7 +26,8 @@ def test_counts_of_a_configuration():
     for fields, said in (
         ({"model_type": "esvit", "num_labels": 10**12}, "num_labels in its config.json is 1000000000000"),
         ({"model_type": "dinov2", "num_hidden_layers": 10**9}, "num_hidden_layers .* is 1000000000"),
-        ({"model_type": "resnet", "depths": [1, 2**21]}, "depths .* is 2097152"),
+        ({"model_type": "resnet", "depths": [1, 2**13]}, "depths .* is 8192, more than 4096"),
+        ({"backbone_config": {"model_type": "dinov2", "num_hidden_layers": 5000}}, "num_hidden_layers .* is 5000"),
         ({"backbone_config": {"depths": [2**21]}}, "backbone_config"),
         ({"model_type": ["no", "type"], "num_labels": 2**21}, "num_labels"),
     ):

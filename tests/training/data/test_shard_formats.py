@@ -9,10 +9,11 @@ import weakref
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from tests.helpers.shard_server import serve, write_tar
 from training.data.columns import ImageColumns
-from training.data.shard_files import RangeReader, ShardFile
+from training.data.shard_files import RangeReader, ShardError, ShardFile
 from training.data.shard_formats import ParquetShard, open_tar
 from training.data.shard_stream import open_stream
 
@@ -82,3 +83,15 @@ def test_a_damaged_index_and_one_of_a_file_without_a_version(tmp_path, caplog):
         unnamed = ShardFile.locate(server.url(os.path.basename(path)), 0)
         assert len(open_tar(unnamed, None, None, tmp_path / "index")) == 3
     assert [each.name for each in (tmp_path / "index").glob("train*")] == [index.name]
+
+
+def test_a_damaged_description_of_columns_is_named(tmp_path):
+    path = tmp_path / "a.parquet"
+    table = pa.table({"image": [b"content"]})
+    pq.write_table(table.replace_schema_metadata({"huggingface": '{"info": {"features"'}), path)
+    with pytest.raises(ShardError, match="a.parquet is damaged where it describes its columns"):
+        open_stream([str(path)])
+    pq.write_table(table, path, store_schema=False)
+    path.write_bytes(path.read_bytes().replace(b"image", b"im\xffge"))
+    with pytest.raises(ShardError, match="a.parquet is not a whole parquet file"):
+        open_stream([str(path)])

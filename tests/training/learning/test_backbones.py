@@ -56,6 +56,13 @@ def test_stochastic_depth_of_the_student_alone(images, tmp_path):
         (RESNET, "--attn_implementation sdpa", "attn_implementation: resnet has no sdpa"),
         (RESNET, "--backbone_weights", "backbone_weights: there are none in .*run.json"),
         ([RESNET], "", "must be a configuration, a dict or a name, got"),
+        ({**RESNET, "depths": "two"}, "", "cannot be used: StrictDataclassFieldValidationError.*depths|depths"),
+        ({**RESNET, "num_labels": 10**12}, "", "num_labels in its config.json is 1000000000000"),
+        (
+            {**DINO_V2, "num_hidden_layers": 2**20},
+            "",
+            "num_hidden_layers in its config.json is 1048576, more than 4096",
+        ),
         (7, "", "must be a configuration, a dict or a name, got .*, which holds no fields"),
         ({**DINO_V2, "reshape_hidden_states": False}, "", r"dinov2 gives no feature map, but \[1, 65, 16\]"),
     ],
