@@ -28,6 +28,7 @@ from training.evaluation.results import (
 )
 from training.figures.accuracy import draw_knn
 from training.options.command import run_command
+from training.options.provenance import find_provenance
 
 
 def make_table(result: dict[str, float]) -> str:
@@ -67,7 +68,7 @@ def main() -> None:
             title,
             make_table(result),
             arguments.output,
-            make_knn_values(result, arguments.test),
+            make_knn_values(result, find_provenance(arguments.test)),
             draw_knn,
         )
 

@@ -42,7 +42,7 @@ class Card:
     """
 
     repo_id: str
-    license: str
+    license: str | None
     figures: list[CardValue] = field(default_factory=list)
     source: str | None = None
     source_url: str | None = None
@@ -136,6 +136,6 @@ def check_card(text: str) -> None:
         data = ModelCard(text).data.to_dict()
     except (ValueError, yaml.YAMLError) as error:
         raise CardError(f"The card's metadata cannot be read: {error}") from error
-    for name in ("license", "pipeline_tag", "tags"):
+    for name in ("pipeline_tag", "tags"):
         if not data.get(name):
             raise CardError(f"The card's metadata has no {name}. A card begins with `---`, YAML, `---`.")
