@@ -5,11 +5,12 @@
     python examples/similar_images.py MODEL photographs/ --query mine.jpg other.jpg --output similar.png
 
 The program embeds the collection (a folder, a glob, a data set: see `python -m modeling_esvit.embed --help`) and the
-queries, builds a FAISS index with `datasets`, prints the most similar images for each query, and draws them.
-`--features` keeps the collection's features in a file for the next search.
+queries, builds a FAISS index with `datasets`, prints the most similar images for each query, and draws them. A query
+that lies in the collection is no neighbour of itself. `--features` keeps the collection's features for the next search.
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -36,6 +37,9 @@ from training.features.single_image import check_picture
 from training.state.figure_files import save_figure
 
 
+NAME_LENGTH = 28  # characters that fit below a picture
+
+
 def normalise(features: np.ndarray) -> np.ndarray:
     """Scales the rows of `[N, C]` to length 1, so that their inner products are cosines."""
     features = features.astype(np.float32)
@@ -49,12 +53,20 @@ def make_index(features: Features) -> datasets.Dataset:
 
 
 def search(index: datasets.Dataset, queries: Features, count: int) -> list[list[tuple[float, str]]]:
-    """Finds the `count` most similar images of each query, as (cosine similarity, name), the most similar first."""
-    found = index.get_nearest_examples_batch("view", normalise(queries.view), k=min(count, len(index)))
+    """Finds the `count` most similar images of each query, as (cosine similarity, name), the most similar first.
+
+    A query that lies in the collection is no neighbour of itself; a copy of it under another name is one.
+    """
+    found = index.get_nearest_examples_batch("view", normalise(queries.view), k=min(count + 1, len(index)))
     return [
-        list(zip(scores.tolist(), rows["name"], strict=True))
-        for scores, rows in zip(found.total_scores, found.total_examples, strict=True)
+        [pair for pair in zip(scores.tolist(), rows["name"], strict=True) if not is_same_file(pair[1], query)][:count]
+        for query, scores, rows in zip(queries.names, found.total_scores, found.total_examples, strict=True)
     ]
+
+
+def is_same_file(name: str, query: str) -> bool:
+    """Returns whether two names are of one file, or of one row of a data set, or one URL."""
+    return name == query or os.path.exists(name) and os.path.exists(query) and os.path.samefile(name, query)
 
 
 def load_collection(
@@ -70,19 +82,31 @@ def load_collection(
 
 
 def draw(queries: list[str], found: list[list[tuple[float, str]]], images: dict[str, Image.Image]) -> Figure:
-    """Draws a row for each query: the query, then the images found."""
+    """Draws a row for each query: the query, then the images found, each with its cosine above and its name below."""
     columns = 1 + max(map(len, found))
-    figure = Figure(figsize=(2.2 * columns, 2.5 * len(queries)), layout="constrained")
+    figure = Figure(figsize=(2.2 * columns, 0.6 + 2.7 * len(queries)), layout="constrained")
     grid = figure.subplots(len(queries), columns, squeeze=False)
     for row, query, similar in zip(grid, queries, found, strict=True):
         for axes in row:
             axes.axis("off")
-        for axes, name, title in zip(
-            row, [query, *(n for _, n in similar)], ["query", *(f"{s:.3f}" for s, _ in similar)], strict=False
-        ):
+        shown = [("query", query), *((f"cosine {score:.3f}", name) for score, name in similar)]
+        for axes, (title, name) in zip(row, shown, strict=False):
+            axes.axis("on")
             axes.imshow(images[name])
-            axes.set_title(title, fontsize=10)
+            axes.set(xticks=[], yticks=[])
+            axes.set_title(title, fontsize=10, fontweight="bold" if title == "query" else "normal")
+            axes.set_xlabel(shorten_name(name), fontsize=8)
+    figure.suptitle(
+        "The most similar images, from left to right.\nHealthy: they show the same kind of thing.", fontsize=11
+    )
     return figure
+
+
+def shorten_name(name: str) -> str:
+    """Returns the last part of a name, at most NAME_LENGTH characters of it: its beginning and its end."""
+    last = name.rstrip("/").rpartition("/")[2]
+    half = NAME_LENGTH // 2
+    return last if len(last) <= NAME_LENGTH else f"{last[: half - 1]}…{last[-half:]}"
 
 
 def read_thumbnails(inputs: list[str], names: set[str], decoding: DecodingOptions = DEFAULT) -> dict[str, Image.Image]:

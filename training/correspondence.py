@@ -34,7 +34,7 @@ from training.data.named_data import open_named, split_data_name
 from training.data.sources import ImageSource
 from training.evaluation.arguments import add_image_arguments, add_reading_arguments, parse_and_check
 from training.evaluation.opening import open_features_folder
-from training.evaluation.results import CardValue, format_table, make_card_values, write_result
+from training.evaluation.results import CardValue, describe_data, format_table, write_result
 from training.features.frozen_models import FrozenModel
 from training.features.model_arguments import load_named_model
 from training.figures.matching import draw_curves, draw_pairs
@@ -158,12 +158,11 @@ def make_values(result: dict[str, Any]) -> list[CardValue]:
     found = {name: result[name]["within_one"] for name in list_position_measures(result)}
     if MIRRORED in result:
         found[MIRRORED] = result[MIRRORED]["accuracy"]
-    named = {name: {f"region correspondence, {name}": value} for name, value in found.items() if value is not None}
-    data = {name: STEREO_DATA if name == STEREO else result["data"] for name in named}
+    measured = {name: value for name, value in found.items() if value is not None}
+    data = {name: (STEREO_DATA, None) if name == STEREO else describe_data(result["data"]) for name in measured}
     return [
-        figure
-        for name, values in named.items()
-        for figure in make_card_values(values, data[name], task="image-feature-extraction")
+        CardValue(f"region correspondence, {name}", value, "accuracy", *data[name], task="image-feature-extraction")
+        for name, value in measured.items()
     ]
 
 

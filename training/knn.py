@@ -38,6 +38,7 @@ from training.evaluation.results import (
 )
 from training.figures.accuracy import draw_knn
 from training.options.command import run_command
+from training.options.provenance import find_provenance
 
 
 def make_table(result: dict[str, Any]) -> str:
@@ -102,7 +103,7 @@ def main() -> None:
             title,
             make_table(described | result | {"against": against}),
             arguments.output,
-            make_knn_values(result, arguments.test),
+            make_knn_values(result, find_provenance(arguments.test)),
             draw_knn,
         )
 

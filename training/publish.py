@@ -10,9 +10,12 @@
 The folder is written first and stays, whatever happens then. If the push breaks off, the same command continues it:
 files that arrived are not sent again. The token is that of `hf auth login`, or HF_TOKEN. Finally the model is loaded
 from the Hub, in a process of its own, and must reproduce the outputs.
+
+The first time that a model becomes public, the command asks; scripts say `--yes`, or `--private`.
 """
 
 import argparse
+import os
 import shlex
 import signal
 import sys
@@ -25,7 +28,7 @@ from transformers.utils import logging as transformers_logging
 from modeling_esvit.storage.paths import parse_path
 from training.options.command import run_command
 from training.options.errors import OptionError
-from training.options.hub_names import check_repo_id
+from training.options.hub_names import check_repo_id, is_hub_name
 from training.publishing.card import write_card
 from training.publishing.folder import describe_files, list_files, stage_folder, write_model
 from training.publishing.hub import (
@@ -34,6 +37,7 @@ from training.publishing.hub import (
     UnreadableFolderError,
     check_outputs,
     compute_outputs,
+    decide_visibility,
     exit_on_signals,
     push,
 )
@@ -54,7 +58,7 @@ class PublishOptions:
     gated: str | None = None
     revision: str | None = None
     create_pr: bool = False
-    license: str = "apache-2.0"
+    license: str | None = None
     license_name: str | None = None
     license_link: str | None = None
     base_model: str | None = None
@@ -62,6 +66,8 @@ class PublishOptions:
     card: Path | None = None
     dry_run: bool = False
     check: bool = True
+    yes: bool = False
+    private_if_new: bool = False
 
     @property
     def destination(self) -> Path:
@@ -88,7 +94,7 @@ def publish(options: PublishOptions) -> CommitInfo | None:
             source,
             model,
             options.repo_id,
-            license=License(options.license, options.license_name, options.license_link),
+            license=License(options.license, options.license_name, options.license_link) if options.license else None,
             base_model=options.base_model,
             metrics=options.metrics,
             native=options.native,
@@ -96,13 +102,16 @@ def publish(options: PublishOptions) -> CommitInfo | None:
         )
     files = list_files(options.destination)
     print(f"{options.destination} will be {options.repo_id}:\n{describe_files(files)}", flush=True)
+    if options.license is None and options.card is None:
+        print("The card names no licence, and without one nobody may use the model: --license apache-2.0, mit, ...")
     if options.dry_run:
         print("Nothing was sent (--dry_run).")
         return None
+    repository = decide_visibility(options.repository, is_confirmed=options.yes, private_if_new=options.private_if_new)
     expected = compute_outputs(model, options.destination) if options.check else {}
     with exit_on_signals(f"error: The push to {options.repo_id} was interrupted.\n{describe_retry(options)}"):
         message = f"EsViT model{' in the swin format of transformers' if options.native else ''}"
-        commit = push(options.destination, files, options.repository, message)
+        commit = push(options.destination, files, repository, message)
     print(f"Pushed: {commit.pr_url or commit.commit_url}", flush=True)
     if options.check:
         difference = check_outputs(options.repo_id, commit.oid, expected)
@@ -125,6 +134,12 @@ def parse_arguments(arguments: list[str] | None = None) -> PublishOptions:
     parser.add_argument("--native", action="store_true", help="use transformers' own swin format; the backbone alone")
     parser.add_argument("--private", action="store_true", help="make the repository visible to its owner only")
     parser.add_argument(
+        "--private_if_new", action="store_true", help="the same if the repository does not exist yet (for scripts)"
+    )
+    parser.add_argument(
+        "--yes", action="store_true", help="do not ask before a model becomes public for the first time (for scripts)"
+    )
+    parser.add_argument(
         "--gated",
         nargs="?",
         const="auto",
@@ -133,7 +148,7 @@ def parse_arguments(arguments: list[str] | None = None) -> PublishOptions:
     )
     parser.add_argument("--revision", help="branch to push to (default: main); created if it does not exist")
     parser.add_argument("--create_pr", action="store_true", help="open a pull request instead of changing the branch")
-    parser.add_argument("--license", default="apache-2.0", help="licence of the weights (default: %(default)s)")
+    parser.add_argument("--license", help="licence of the weights, such as apache-2.0 (default: the card names none)")
     parser.add_argument("--license_name", help="what a licence is called that the Hub does not know (--license other)")
     parser.add_argument("--license_link", help="where that licence is: a URL, or a file of the repository")
     parser.add_argument(
@@ -152,9 +167,12 @@ def parse_arguments(arguments: list[str] | None = None) -> PublishOptions:
         check_repo_id(options.repo_id)
     except OptionError as error:
         parser.error(f"--repo_id: {error}")
+    base = options.base_model
+    if base is not None and (not is_hub_name(base) or os.path.exists(base)):
+        parser.error(f"--base_model {options.base_model} is no name on the Hub, such as org/name")
     if options.create_pr and options.revision is not None:
         parser.error("--create_pr opens a pull request to main: leave --revision out")
-    if options.create_pr and (options.private or options.gated):
+    if options.create_pr and (options.private or options.private_if_new or options.gated):
         parser.error("--create_pr changes no settings of the repository: leave --private and --gated out")
     return options
 

@@ -3,44 +3,54 @@
 """Serves a page to explore a model: matches between two images, colours of regions, attention, nearest photographs.
 
     python examples/app/app.py MODEL
+    python examples/app/app.py MODEL --photographs my/photographs     # search in these
 
 MODEL is a model folder or a name on the Hub. Without it, the environment variable MODEL names one, as on a Space (see
 README.md beside this file). The page is at http://127.0.0.1:7860 unless `--port` names another port. It sends nothing
 anywhere: it has no analytics, and no fonts or scripts of other hosts.
+
+Visitors are served one after the other, and what they send is bounded, so that memory is. Their files are deleted.
 """
 
 import argparse
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
+# gradio asks its own page whether it is up; a proxy of the network could not know.
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = ",".join(
+    filter(None, [os.environ.get("NO_PROXY") or os.environ.get("no_proxy"), "localhost", "127.0.0.1"])
+)
 
 from PIL import Image
 
 
-# `explorer` lies beside this file, in a checkout as on a Space.
+# These modules lie beside this file, in a checkout as on a Space.
 try:
     import gradio as gr
+    from starlette.middleware import Middleware
 
-    from explorer import (
-        LONGER_SIDE,
-        Explorer,
-        Point,
-        Seen,
-        mark_point,
-        match,
-        read_upload,
-    )
+    from collection import Bundled, Folder, read_photograph
+    from explorer import LONGER_SIDE, Explorer, Point, Seen, mark_point, match
+    from limits import MAX_FILE, BodyLimit, refuse_addresses
+    from measurements import read_measurements
     from modeling_esvit.errors import EsViTError
 except ModuleNotFoundError as error:
     sys.exit(f"error: this needs the package {error.name}: pip install -e '.[app]'")
 
 
 TITLE = "What does this model see?"
-START = ("motorcycle, left", "motorcycle, right")
 HEIGHT = 340
+MOST_NAMED = 200  # photographs that can be chosen by name
+KEPT_MINUTES = 30.0  # for which uploads and pictures stay on the disk
+SESSIONS = 50  # visitors whose images are in memory; of more, the oldest begin anew
+ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
+NOTHING = "Choose or upload an image above."
+CLICK_ONE = "**Click a point in the image** to find what resembles it in this same image, and to see where it attends."
+CLICK = "**Click a point in image A or B** to find what resembles it in the other one, and to see where it attends."
 THEME = gr.themes.Soft(
     font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"], primary_hue="blue", radius_size="sm"
 )
@@ -48,16 +58,19 @@ CSS = """
 footer {display: none !important}
 .gradio-container {max-width: 1200px !important; margin: auto}
 .grid-wrap {height: auto !important; max-height: none !important; overflow: visible !important}
+@media (max-width: 640px) {.grid-container {grid-template-columns: repeat(2, minmax(0, 1fr)) !important}}
 """
 
 
 def describe(name: str, explorer: Explorer) -> str:
+    """Says what the model is, what was measured of it, and what to do."""
     config = explorer.model.config
     kind = getattr(config, "architecture", config.model_type)
     short = "/".join(name.rstrip("/").split("/")[-2:])
     size = f"{explorer.model.num_parameters() / 1e6:.1f} million weights"
+    measured = "; ".join(read_measurements(name))
     task = "Choose or upload one or two images, and see below what it finds in them."
-    return f"# {TITLE}\n**{short}** ({kind}, {size}). {task}"
+    return f"# {TITLE}\n**{short}** ({kind}, {size}). {f'Measured of it: {measured}.' if measured else ''}\n\n{task}"
 
 
 def show_errors(function: Any) -> Any:
@@ -84,8 +97,8 @@ class Page:
         self.explorer = explorer
 
     def take_photograph(self, name: str) -> tuple[Image.Image, Seen]:
-        image = self.explorer.photographs[name]
-        return image, self.explorer.see(image)
+        seen = self.explorer.see_photograph(name)
+        return seen.original, seen
 
     def start(self, *names: str) -> tuple[Any, ...]:
         """Returns both images of the first visit."""
@@ -94,54 +107,43 @@ class Page:
 
     def take_upload(self, path: str) -> tuple[Image.Image, Seen, None]:
         """Reads the upload as RGB, which every browser shows, and undoes the choice of a photograph."""
-        image = read_upload(path)
+        image = read_photograph(path)
         return image, self.explorer.see(image), None
 
-    def refresh(self, a: Seen | None, b: Seen | None, block: int | None) -> tuple[Any, ...]:
-        """Returns everything below the two images."""
+    def refresh(self, a: Seen | None, b: Seen | None) -> tuple[Any, ...]:
+        """Returns everything below the two images; what answers a click is empty until there is one."""
         pair = [seen for seen in (a, b) if seen is not None]
         colours = iter(self.explorer.colour_regions(pair) if pair else [])
         coloured = [next(colours) if seen is not None else None for seen in (a, b)]
-        neighbours = [self.explorer.find_neighbours(seen.original) if seen is not None else None for seen in (a, b)]
-        plain = [seen.image if seen is not None else None for seen in (a, b)]
-        return *plain, self.hint(a, b), *coloured, *neighbours, *self.attend(a, block, None)
+        neighbours = [self.explorer.find_neighbours(seen) if seen is not None else None for seen in (a, b)]
+        hint = (NOTHING, CLICK_ONE, CLICK)[len(pair)]
+        return *coloured, *neighbours, hint, None, None, None, None, None
 
-    def hint(self, a: Seen | None, b: Seen | None) -> str:
-        if a is None and b is None:
-            return "Choose or upload an image above."
-        if a is None or b is None:
-            return "**Click a point** to find what resembles it in this image, or in a second image if there is one."
-        return "**Click a point in either image** to find it in the other."
-
-    def find(self, index: int, seen: tuple[Seen | None, Seen | None], point: Point) -> tuple[Any, Any, str]:
-        """Answers a click into image A (0) or B (1) with both pictures, and a sentence about the match."""
-        source, other = seen[index], seen[1 - index]
+    def answer(self, index: int, a: Seen | None, b: Seen | None, block: int | None, point: Point) -> tuple[Any, ...]:
+        """Answers a click into image A (0) or B (1): a sentence, the match, where it attends, and the click itself."""
+        source, other = (a, b)[index], (a, b)[1 - index]
         if source is None:
-            return None, None, self.hint(*seen)
-        found = match(source, other or source, point)
-        pictures: list[Any] = [None, None]
-        pictures[index], pictures[1 - index] = mark_point(source.image, point), found.picture
+            return NOTHING, None, None, None, None, None
+        at = source.find_point(point)
+        found = match(source, other or source, at)
+        where = f"image {'BA'[index]}" if other else "the same image"
         place = f"({found.point[0]}, {found.point[1]})"
-        return (
-            *pictures,
-            f"The most similar region is at {place}, cosine {found.similarity:.3f}. Click again in either image.",
+        hint = (
+            f"In {where}, the most similar region is at {place}, cosine {found.similarity:.3f}. Click again anywhere."
         )
+        return hint, mark_point(source.image, at), found.picture, *self.attend(block, (source, at)), (source, at)
 
-    def click_a(self, a: Seen | None, b: Seen | None, event: gr.SelectData) -> tuple[Any, Any, str]:
-        return show_errors(self.find)(0, (a, b), read_point(event))
+    def click_a(self, a: Seen | None, b: Seen | None, block: int | None, event: gr.SelectData) -> tuple[Any, ...]:
+        return show_errors(self.answer)(0, a, b, block, read_point(event))
 
-    def click_b(self, a: Seen | None, b: Seen | None, event: gr.SelectData) -> tuple[Any, Any, str]:
-        return show_errors(self.find)(1, (a, b), read_point(event))
+    def click_b(self, a: Seen | None, b: Seen | None, block: int | None, event: gr.SelectData) -> tuple[Any, ...]:
+        return show_errors(self.answer)(1, a, b, block, read_point(event))
 
-    def attend(self, seen: Seen | None, block: int | None, point: Point | None) -> tuple[Any, Any]:
-        """Returns the image with the point, by default the middle, and a picture for each head."""
-        if seen is None or not block:
-            return None if seen is None else seen.image, None
-        point = point or (seen.image.width // 2, seen.image.height // 2)
-        return mark_point(seen.image, point), self.explorer.draw_attention(seen, int(block), point)
-
-    def click_attention(self, seen: Seen | None, block: int | None, event: gr.SelectData) -> tuple[Any, Any]:
-        return show_errors(self.attend)(seen, block, read_point(event))
+    def attend(self, block: int | None, clicked: tuple[Seen, Point] | None) -> tuple[Any, Any]:
+        """Returns the image with the point and its window, and a picture of the window for each head."""
+        if clicked is None or not block:
+            return None, None
+        return self.explorer.draw_attention(clicked[0], int(block), clicked[1])
 
 
 def make_picture(label: str, name: str, **options: Any) -> gr.Image:
@@ -152,76 +154,87 @@ def make_gallery(label: str, name: str) -> gr.Gallery:
     return gr.Gallery(label=label, elem_id=name, columns=4, object_fit="contain", buttons=["download"])
 
 
-def build(name: str, explorer: Explorer) -> gr.Blocks:
-    page, names = Page(explorer), list(explorer.photographs)
-    with gr.Blocks(title=TITLE, analytics_enabled=False) as blocks:
+def build(name: str, explorer: Explorer, kept_minutes: float = KEPT_MINUTES) -> gr.Blocks:
+    page, seconds = Page(explorer), max(round(60 * kept_minutes), 1)
+    with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(seconds, seconds)) as blocks:
         gr.Markdown(describe(name, explorer))
-        states, uploads, choices = [], [], []
+        states = [gr.State(None, time_to_live=seconds) for _ in "AB"]
         with gr.Row():
-            for letter, start in zip("AB", START, strict=True):
-                with gr.Column():
-                    states.append(gr.State(None))
-                    uploads.append(
-                        gr.Image(
-                            label=f"Image {letter}", elem_id=f"upload-{letter}", type="filepath", image_mode=None,
-                            sources=["upload", "clipboard"], format="png", height=HEIGHT - 60,
-                        )
-                    )  # fmt: skip
-                    label = f"or a photograph as image {letter}"
-                    choices.append(gr.Dropdown(names, value=start, label=label, elem_id=f"choice-{letter}"))
-        with gr.Tab("Match a point"):
-            hint = gr.Markdown(elem_id="hint")
-            with gr.Row():
-                matches = [make_picture(f"{letter}: click a point", f"match-{letter}") for letter in "AB"]
+            uploads, choices = zip(*map(build_choice, "AB", choose_first(explorer), [explorer] * 2), strict=True)
+        hint = gr.Markdown(elem_id="hint")
+        with gr.Tab("Match a point"), gr.Row():
+            asked = make_picture("The point", "asked")
+            found = make_picture("Bright: similar to it", "found")
         with gr.Tab("Colours of regions"):
             gr.Markdown("Regions that the model finds similar have similar colours, in both images.")
             with gr.Row():
                 colours = [make_picture(f"Colours of {letter}", f"colours-{letter}") for letter in "AB"]
         with gr.Tab("Nearest photographs"):
-            gr.Markdown("The bundled photographs, and parts of them, that are most similar to each image (cosine).")
+            gr.Markdown(f"Among {explorer.collection.title}, the most similar to each image, with their cosines.")
             nearest = [make_gallery(f"Nearest to {letter}", f"nearest-{letter}") for letter in "AB"]
         with gr.Tab("Attention"):
             attention, block = build_attention_tab(explorer)
-        outputs = [*matches, hint, *colours, *nearest, *attention]
-        connect(page, blocks, states, uploads, choices, matches, hint, attention, block, outputs)
+        answer = [hint, asked, found, *attention, gr.State(None, time_to_live=seconds)]
+        connect(page, blocks, states, uploads, choices, [*colours, *nearest], answer, block)
     return blocks
+
+
+def choose_first(explorer: Explorer) -> tuple[str, str]:
+    """Returns the names of the first two photographs, or of the only one."""
+    names = explorer.collection.names
+    return names[0], names[1 % len(names)]
+
+
+def build_choice(letter: str, first: str, explorer: Explorer) -> tuple[gr.Image, gr.Dropdown]:
+    """Builds what image A or B is chosen with. Clicks into the image are answered below."""
+    names = explorer.collection.names
+    more = f" (the first {MOST_NAMED} of {len(names):,})" if len(names) > MOST_NAMED else ""
+    label = f"or a photograph as image {letter}{more}"
+    with gr.Column():
+        upload = gr.Image(
+            label=f"Image {letter}: click a point", elem_id=f"upload-{letter}", type="filepath", image_mode=None,
+            sources=["upload", "clipboard"], format="png", height=HEIGHT, alt_text=f"image {letter}",
+        )  # fmt: skip
+        refuse_addresses(upload)
+        choice = gr.Dropdown(names[:MOST_NAMED], value=first, label=label, elem_id=f"choice-{letter}")
+    return upload, choice
 
 
 def build_attention_tab(explorer: Explorer) -> tuple[list[Any], gr.Dropdown]:
     count = explorer.num_blocks
     gr.Markdown(
-        "**Click a point in image A** to see where each head of the chosen block attends from there. In a model with "
-        "windows, heads stay in the window of the point."
+        "Where each head of the chosen block attends from the point that you clicked. A frame shows how far it can "
+        "look: in a model with windows, as far as its window. The heads are pictures of what is in the frame."
         if count
         else "This model does not give its attention."
     )
     with gr.Row(visible=bool(count)):
         with gr.Column(scale=1):
-            image = make_picture("A: click a point", "attention-A")
+            image = make_picture("The point, and how far it can look", "attention")
             numbers = [(f"block {n} of {count}", n) for n in range(1, count + 1)]
             block = gr.Dropdown(numbers, value=count or None, label="Block", elem_id="block")
         with gr.Column(scale=2):
-            heads = make_gallery("Where the point attends, for each head", "heads")
+            heads = make_gallery("What the point attends to, for each head", "heads")
     return [image, heads], block
 
 
 def connect(
-    page: Page, blocks: gr.Blocks, states: Any, uploads: Any, choices: Any, matches: Any, hint: Any, attention: Any,
-    block: gr.Dropdown, outputs: list[Any],
+    page: Page, blocks: gr.Blocks, states: Any, uploads: Any, choices: Any, shown: list[Any], answer: list[Any],
+    block: gr.Dropdown,
 ) -> None:  # fmt: skip
-    """Connects the events of the page to its handlers."""
-    refresh: dict[str, Any] = {"fn": show_errors(page.refresh), "inputs": [*states, block], "outputs": outputs}
-    blocks.load(show_errors(page.start), choices, [*uploads, *states]).success(**refresh)
-    for upload, choice, state in zip(uploads, choices, states, strict=True):
+    """Connects the events of the page to its handlers, all of which share one place in the queue."""
+    refresh: dict[str, Any] = {"fn": show_errors(page.refresh), "inputs": states, "outputs": [*shown, *answer]}
+    refresh |= ONE_AT_A_TIME
+    blocks.load(show_errors(page.start), choices, [*uploads, *states], **ONE_AT_A_TIME).success(**refresh)
+    for upload, choice, state, click in zip(uploads, choices, states, (page.click_a, page.click_b), strict=True):
         choose: dict[str, Any] = {"fn": show_errors(page.take_photograph), "inputs": choice, "outputs": [upload, state]}
-        choice.input(**choose).success(**refresh)
-        upload.upload(show_errors(page.take_upload), upload, [upload, state, choice]).success(**refresh)
+        choice.input(**choose, **ONE_AT_A_TIME).success(**refresh)
+        taken = [upload, state, choice]
+        upload.upload(show_errors(page.take_upload), upload, taken, **ONE_AT_A_TIME).success(**refresh)
         # Called while the image is still there, so the image cannot be an input.
-        upload.clear(lambda: (None, None, None), None, [upload, state, choice]).success(**refresh)
-    for image, click in zip(matches, (page.click_a, page.click_b), strict=True):
-        image.select(click, states, [*matches, hint])
-    attention[0].select(page.click_attention, [states[0], block], attention)
-    block.input(lambda seen, number: show_errors(page.attend)(seen, number, None), [states[0], block], attention)
+        upload.clear(lambda: (None, None, None), None, taken, **ONE_AT_A_TIME).success(**refresh)
+        upload.select(click, [*states, block], answer, **ONE_AT_A_TIME)
+    block.input(show_errors(page.attend), [block, answer[-1]], answer[3:5], **ONE_AT_A_TIME)
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
@@ -232,12 +245,27 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--size", type=int, default=LONGER_SIDE, help="pixels of an image's longer side (default: %(default)s)"
     )
+    parser.add_argument(
+        "--photographs",
+        type=Path,
+        metavar="FOLDER",
+        help="photographs to search in (default: those bundled with scikit-image)",
+    )
+    parser.add_argument(
+        "--keep",
+        type=float,
+        default=KEPT_MINUTES,
+        metavar="MINUTES",
+        help="how long uploads and pictures stay on the disk (default: %(default)g)",
+    )
     parser.add_argument("--port", type=int, help="port of the page (default: 7860, or the next one that is free)")
     options = parser.parse_args(arguments)
     if not options.model:
         parser.error("name a model, or set the environment variable MODEL")
     if options.size < 1:
         parser.error(f"--size must be at least 1, got {options.size}")
+    if not 0 < options.keep < float("inf"):
+        parser.error(f"--keep must be above 0, got {options.keep:g}")
     if options.port is not None and not 1 <= options.port <= 65535:
         parser.error(f"--port must be between 1 and 65535, got {options.port}")
     return options
@@ -246,16 +274,33 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     try:
-        explorer = Explorer(options.model, options.size)
+        collection = Bundled() if options.photographs is None else Folder(options.photographs.expanduser())
+        explorer = Explorer(options.model, options.size, collection)
         explorer.see(Image.new("RGB", (64, 64)))
-        explorer.collection_views  # noqa: B018  (computed before a visitor waits for it)
+        print(f"embeds {collection.title}", flush=True)
+        explorer.index  # noqa: B018  (computed before a visitor waits for it)
+        page = build(options.model, explorer, options.keep)
+        launch(page, options.port)
     except (EsViTError, OSError) as error:
         sys.exit(f"error: {error}")
-    page = build(options.model, explorer)
+
+
+def launch(page: gr.Blocks, port: int | None) -> None:
+    """Serves the page until the program is stopped.
+
+    Raises:
+        OSError: the port is taken, or nothing on this machine can reach the page.
+    """
+    limits: dict[str, Any] = {"max_file_size": MAX_FILE, "state_session_capacity": SESSIONS}
+    look: dict[str, Any] = {"theme": THEME, "css": CSS, "footer_links": [], "ssr_mode": False, "show_error": True}
     try:
-        page.launch(server_port=options.port, theme=THEME, css=CSS, show_error=True, footer_links=[], ssr_mode=False)
-    except OSError as error:  # the port is taken
-        sys.exit(f"error: {error}")
+        page.launch(server_port=port, app_kwargs={"middleware": [Middleware(BodyLimit)]}, **limits, **look)
+    except OSError:
+        raise
+    except Exception as error:  # gradio has no other class for it
+        if "localhost" not in str(error):
+            raise
+        raise ConnectionError(str(error)) from error
 
 
 if __name__ == "__main__":

@@ -1,14 +1,13 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Draws the pictures of the page for one model: neighbours, colours of regions, attention and matches."""
+"""Draws the pictures of the page for one model: matches, colours of regions, neighbours, and where a point attends."""
 
-from collections.abc import Iterator
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-import skimage.data
 import torch
 from matplotlib import colormaps
 from PIL import Image, ImageDraw
@@ -16,37 +15,47 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
+from collection import Box, Bundled, Collection, EmptyFolderError, Entry, read_entries, read_entry
 from modeling_esvit import EsViTBackboneError
 from modeling_esvit.analysis.attention_maps import AttentionLayoutError, BlockAttention, block_attentions
 from modeling_esvit.analysis.region_colours import fit_palette, paint
 from modeling_esvit.analysis.token_places import TokenPlaces, region_stride, regions_of
 from modeling_esvit.embed.engine import compute_view_features
-from modeling_esvit.images.decoding import Record, decode
 from modeling_esvit.images.models import load_image_model
 from modeling_esvit.images.whole import LONGER_SIDE, whole_image
 
 
-# Part of scikit-image's wheel, so that nothing is downloaded.
-PHOTOGRAPHS = (
-    "astronaut brick camera cat cell clock coffee coins grass gravel hubble_deep_field immunohistochemistry moon page "
-    "retina rocket text"
-).split()
-PARTS = 5  # squares of each photograph that can be found beside the whole: four corners and the middle
-MOST_PIXELS = 1024  # longest side of an uploaded image; larger ones are reduced
+ZOOMED = 320  # pixels of the longer side of a part that is shown enlarged
 BATCH = 32
 
 Point = tuple[int, int]  # x, y
 Captioned = tuple[Image.Image, str]
+HEAT = "inferno"
 
 
 @dataclass(frozen=True)
 class Seen:
-    """Holds an image, its resized form that the model saw, the features of its regions `[T, C]`, and their places."""
+    """Holds what the model saw.
+
+    original: The image.
+    image: Its resized form that the model saw.
+    regions: The features of its regions, `[T, C]`, and their places in `image`.
+    name: Of the photograph, if it is one of the collection.
+    """
 
     original: Image.Image
     image: Image.Image
     regions: Tensor
     places: TokenPlaces
+    name: str | None = None
+
+    def find_point(self, point: Point) -> Point:
+        """Returns the point of `image` for one of `original`."""
+        x, y = (
+            min(at * new // old, new - 1)
+            for at, new, old in zip(point, self.image.size, self.original.size, strict=True)
+        )
+        return x, y
 
 
 class Match(NamedTuple):
@@ -57,46 +66,10 @@ class Match(NamedTuple):
     similarity: float
 
 
-def load_photographs() -> Iterator[tuple[str, Image.Image]]:
-    """Yields a stereo pair, which no model of the demo was trained on, and single photographs, with their names."""
-    left, right, _ = skimage.data.stereo_motorcycle()
-    yield "motorcycle, left", Image.fromarray(left)
-    yield "motorcycle, right", Image.fromarray(right)
-    for name in PHOTOGRAPHS:
-        yield name.replace("_", " "), Image.fromarray(getattr(skimage.data, name)()).convert("RGB")
-
-
-def cut_parts(name: str, image: Image.Image) -> Iterator[tuple[str, Image.Image]]:
-    """Yields an image, and squares of half its shorter side."""
-    yield name, image
-    side = max(min(image.size) // 2, 1)
-    right, lower = image.width - side, image.height - side
-    corners = [(0, 0), (right, 0), (0, lower), (right, lower), (right // 2, lower // 2)]
-    for number, (x, y) in enumerate(corners[:PARTS], 1):
-        yield f"{name}, part {number}", image.crop((x, y, x + side, y + side))
-
-
-def read_upload(path: str) -> Image.Image:
-    """Reads an RGB image, reduced to at most `MOST_PIXELS` on each side.
-
-    Raises:
-        UnreadableImageError: the file cannot be decoded.
-    """
-
-    def sufficient(size: tuple[int, int]) -> tuple[int, int]:
-        scale = min(MOST_PIXELS / max(size), 1)
-        return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
-
-    image = decode(Record(path, None, path.rpartition("/")[2]), sufficient)
-    if max(image.size) > MOST_PIXELS:
-        image = image.resize(sufficient(image.size), Image.Resampling.BICUBIC)
-    return image
-
-
 def draw_heat(image: Image.Image, light: Tensor) -> Image.Image:
     """Draws `light` `[H, W]` in 0..1 as heat over the grey image."""
     grey = np.asarray(image.convert("L"), dtype=np.float32)[..., None] / 255
-    heat = colormaps["inferno"](light.clamp(0, 1).numpy())[..., :3]
+    heat = colormaps[HEAT](light.clamp(0, 1).numpy())[..., :3]
     return Image.fromarray((np.clip(0.35 * grey + 0.75 * heat, 0, 1) * 255).round().astype(np.uint8))
 
 
@@ -107,6 +80,31 @@ def mark_point(image: Image.Image, point: Point, colour: str = "red") -> Image.I
     for radius, ink in ((6 * line, "white"), (5 * line, colour), (4 * line, "white")):
         box = [point[0] - radius, point[1] - radius, point[0] + radius, point[1] + radius]
         ImageDraw.Draw(image).ellipse(box, outline=ink, width=line)
+    return image
+
+
+def find_reach(maps: Tensor) -> Box:
+    """Returns the box of an image in which any of the maps `[heads, H, W]` is above 0: the window of the query."""
+    reached = maps.amax(dim=0) > 0
+    rows, columns = (reached.any(dim=axis).nonzero().flatten().tolist() for axis in (1, 0))
+    return (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1) if rows else (0, 0, maps.shape[2], maps.shape[1])
+
+
+def zoom(image: Image.Image, light: Tensor, box: Box, point: Point) -> Image.Image:
+    """Draws the heat of a part of an image, with a ring at the point, enlarged to `ZOOMED` pixels if it is smaller."""
+    left, upper, right, lower = box
+    scale = max(ZOOMED / max(right - left, lower - upper), 1)
+    width, height = round((right - left) * scale), round((lower - upper) * scale)
+    part = image.crop(box).resize((width, height), Image.Resampling.BICUBIC)
+    heat = F.interpolate(light[None, None, upper:lower, left:right], size=(height, width), mode="nearest-exact")[0, 0]
+    return mark_point(draw_heat(part, heat), (round((point[0] - left) * scale), round((point[1] - upper) * scale)))
+
+
+def outline(image: Image.Image, box: Box) -> Image.Image:
+    """Returns a copy of the image with a frame around a box."""
+    image = image.copy()
+    line = max(max(image.size) // 150, 1)
+    ImageDraw.Draw(image).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), outline="yellow", width=line)
     return image
 
 
@@ -138,14 +136,15 @@ def match(source: Seen, target: Seen, point: Point) -> Match:
 
 
 class Explorer:
-    """Holds a model, and the bundled photographs as it sees them."""
+    """Holds a model, and the photographs to search in as it sees them."""
 
-    def __init__(self, name: str, size: int = LONGER_SIDE) -> None:
+    def __init__(self, name: str, size: int = LONGER_SIDE, collection: Collection | None = None) -> None:
         """Loads the model.
 
         Args:
             name: a model folder or a name on the Hub.
             size: pixels of the longer side of images.
+            collection: what neighbours are searched in; the bundled photographs if it is left out.
 
         Raises:
             NoImageModelError, OSError: the model cannot be loaded.
@@ -153,15 +152,14 @@ class Explorer:
         self.size = size
         model, self.processor = load_image_model(name, {"attn_implementation": "eager"})
         self.model = model.eval().requires_grad_(False)
-        self.photographs = dict(load_photographs())
-        self.collection = [part for each in self.photographs.items() for part in cut_parts(*each)]
+        self.collection = collection or Bundled()
 
     def prepare(self, image: Image.Image) -> Tensor:
         stride = region_stride(self.model.config)
         return whole_image(image, self.processor, longer=self.size, multiple=stride)
 
     @torch.inference_mode()
-    def see(self, image: Image.Image) -> Seen:
+    def see(self, image: Image.Image, name: str | None = None) -> Seen:
         """Returns the image as the model sees it.
 
         Raises:
@@ -169,7 +167,15 @@ class Explorer:
         """
         regions, places = regions_of(self.model, self.prepare(image))
         shown = image.resize((places.size[1], places.size[0]), Image.Resampling.BICUBIC)
-        return Seen(image, shown, regions[0].float(), places)
+        return Seen(image, shown, regions[0].float(), places, name)
+
+    def see_photograph(self, name: str) -> Seen:
+        """Returns a photograph of the collection as the model sees it.
+
+        Raises:
+            UnreadableImageError: it cannot be decoded.
+        """
+        return self.see(self.collection.read(name), name)
 
     @torch.inference_mode()
     def embed(self, images: list[Image.Image]) -> Tensor:
@@ -178,22 +184,39 @@ class Explorer:
         Raises:
             FeatureError: the model has no view feature.
         """
-        found = []
-        for start in range(0, len(images), BATCH):
-            pixels = self.processor(images[start : start + BATCH], return_tensors="pt")["pixel_values"]
-            found.append(F.normalize(compute_view_features(self.model, pixels).float(), dim=1))
-        return torch.cat(found)
+        pixels = self.processor(images, return_tensors="pt")["pixel_values"]
+        return F.normalize(compute_view_features(self.model, pixels).float(), dim=1)
 
     @cached_property
-    def collection_views(self) -> Tensor:
-        return self.embed([image for _, image in self.collection])
+    def index(self) -> tuple[list[Entry], Tensor]:
+        """Embeds the collection, a batch at a time. Returns what can be read of it, and its features `[N, C]`.
 
-    def find_neighbours(self, image: Image.Image, count: int = 8) -> list[Captioned]:
-        """Finds the most similar bundled photographs and parts of them, with their cosine similarity."""
-        similarity, rows = (self.collection_views @ self.embed([image])[0]).topk(min(count, len(self.collection)))
+        Raises:
+            EmptyFolderError: nothing of it can be read.
+        """
+        entries, found = list[Entry](), list[Tensor]()
+        images = read_entries(self.collection)
+        while batch := list(itertools.islice(images, BATCH)):
+            entries += [entry for entry, _ in batch]
+            found.append(self.embed([image for _, image in batch]))
+            if len(found) % 20 == 0:
+                print(f"{len(entries):,} photographs are embedded", flush=True)
+        if not found:
+            raise EmptyFolderError("none of the photographs can be read.")
+        return entries, torch.cat(found)
+
+    def find_neighbours(self, seen: Seen, count: int = 8) -> list[Captioned]:
+        """Finds the most similar photographs and parts of them, with their cosine similarity.
+
+        A photograph is no neighbour of itself, nor are its parts.
+        """
+        entries, features = self.index
+        similarity = (features @ self.embed([seen.original])[0]).tolist()
+        others = [row for row, entry in enumerate(entries) if entry.photograph != seen.name]
+        nearest = sorted(others, key=similarity.__getitem__, reverse=True)[:count]
         return [
-            (self.collection[row][1], f"{score:.3f} {self.collection[row][0]}")
-            for score, row in zip(similarity.tolist(), rows.tolist(), strict=True)
+            (read_entry(self.collection, entries[row]), f"{similarity[row]:.3f} {entries[row].caption}")
+            for row in nearest
         ]
 
     def colour_regions(self, seen: list[Seen]) -> list[Image.Image]:
@@ -201,19 +224,21 @@ class Explorer:
         palette = fit_palette(torch.cat([each.regions for each in seen]))
         return [paint(palette.colours(each.regions), each.places, smooth=True) for each in seen]
 
-    def draw_attention(self, seen: Seen, number: int, point: Point) -> list[Captioned]:
-        """Draws where a point attends in block `number`, counted from 1: a picture for each head.
+    def draw_attention(self, seen: Seen, number: int, point: Point) -> tuple[Image.Image, list[Captioned]]:
+        """Draws where a point attends in block `number`, counted from 1.
+
+        Returns the image with the point and a frame around all that it can attend to, its window, and for each head a
+        picture of that part.
 
         Raises:
             AttentionLayoutError, TokenPlacesError: there is no attention to show, or no token at the point.
         """
-        block = self.attend(self.prepare(seen.image))[number - 1]
-        found = block.query_map(*point)
-        shares = found.tokens[0].sum(dim=(1, 2)).tolist()
-        return [
-            (mark_point(draw_heat(seen.image, head / head.max().clamp(min=1e-12)), point), write_caption(number, share))
-            for number, (head, share) in enumerate(zip(found.image[0], shares, strict=True), 1)
-        ]
+        found = self.attend(self.prepare(seen.original))[number - 1].query_map(*point)
+        maps, shares = found.image[0], found.tokens[0].sum(dim=(1, 2)).tolist()
+        box = find_reach(maps)
+        pictures = [zoom(seen.image, head / head.max().clamp(min=1e-12), box, point) for head in maps]
+        captions = [write_caption(number, share) for number, share in enumerate(shares, 1)]
+        return mark_point(outline(seen.image, box), point), list(zip(pictures, captions, strict=True))
 
     def attend(self, pixels: Tensor) -> list[BlockAttention]:
         return block_attentions(self.model, pixels)

@@ -2,38 +2,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests what the page shows of a model, and the page itself in a headless browser, laid out as on a Space."""
 
+import asyncio
 import configparser
 import io
-import os
+import json
 import re
 import shutil
 import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from huggingface_hub import RepoCard
+from packaging.requirements import Requirement
 from PIL import Image
 
-from explorer import (
-    MOST_PIXELS,
-    Explorer,
-    cut_parts,
-    load_photographs,
-    match,
-    read_upload,
-)
+from collection import MOST_PIXELS, Bundled, EmptyFolderError, Folder, list_parts, read_entry, read_photograph
+from explorer import Explorer, find_reach, match
+from measurements import read_measurements
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.embed.engine import FeatureError
 from modeling_esvit.images.decoding import UnreadableImageError
+from tests.helpers.app_server import APP, serve_app
 from tests.helpers.paths import ROOT
 
 
-APP = ROOT / "examples" / "app"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
@@ -52,8 +45,7 @@ def explorer(folder) -> Explorer:
 
 
 def test_a_point_finds_itself(explorer):
-    image = explorer.photographs["astronaut"]
-    seen = explorer.see(image)
+    seen = explorer.see_photograph("astronaut")
     for point in ((60, 70), (130, 200)):
         found = match(seen, seen, point)
         assert found.similarity == pytest.approx(1, abs=1e-5) and found.picture.size == seen.image.size
@@ -62,7 +54,7 @@ def test_a_point_finds_itself(explorer):
 
 def test_a_moved_object_is_found(explorer):
     """Shifts a photograph by a window of four regions."""
-    image = explorer.photographs["astronaut"].resize((224, 224))
+    image = explorer.collection.read("astronaut").resize((224, 224))
     moved = Image.new("RGB", image.size, "gray")
     moved.paste(image, (64, 0))
     before, after = explorer.see(image), explorer.see(moved)
@@ -72,27 +64,100 @@ def test_a_moved_object_is_found(explorer):
     assert sum(abs(x - 64) <= 16 and abs(y) <= 16 for x, y in moves) >= len(points) / 2
 
 
-def test_nearest_photograph_is_the_image_itself(explorer):
+def test_a_photograph_is_no_neighbour_of_itself(explorer):
+    """Nor are its parts; of an upload with the same pixels it is the nearest."""
     for name in ("coffee", "motorcycle, left"):
-        (image, caption), *_ = explorer.find_neighbours(explorer.photographs[name])
-        assert caption == f"1.000 {name}" and image is explorer.photographs[name]
-    assert len(explorer.find_neighbours(Image.new("RGB", (5, 900)), count=10_000)) == len(explorer.collection)
+        seen = explorer.see_photograph(name)
+        captions = [caption[6:] for _, caption in explorer.find_neighbours(seen, count=10_000)]
+        assert len(captions) == len(explorer.collection.entries) - 6
+        assert not [caption for caption in captions if caption.startswith(name)]
+        (image, caption), *_ = explorer.find_neighbours(explorer.see(seen.original))
+        assert caption == f"1.000 {name}" and image is seen.original
+    narrow = explorer.see(Image.new("RGB", (5, 900)))
+    assert len(explorer.find_neighbours(narrow, count=10_000)) == len(explorer.collection.entries)
+
+
+def test_search_in_a_folder_of_ones_own(folder, tmp_path, capsys):
+    """Reads it anew at each look, so that its pixels need no memory; files that are no images are named."""
+    for name, shade in {"dark.png": 20, "deep/bright.png": 220, "deep/brighter.png": 240}.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.linear_gradient("L").point(lambda value, shade=shade: (value + shade) // 2).save(tmp_path / name)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    (tmp_path / "notes.txt").write_text("none")
+    explorer = Explorer(folder, 64, Folder(tmp_path))
+    assert explorer.collection.names == ["broken.png", "dark.png", "deep/bright.png", "deep/brighter.png"]
+    assert explorer.collection.title == f"the 4 photographs of {tmp_path.name}"
+    seen = explorer.see_photograph("deep/bright.png")
+    found = explorer.find_neighbours(seen)
+    assert [caption.partition(" ")[2] for _, caption in found] == ["deep/brighter.png", "dark.png"]
+    assert "left out: broken.png: not an image" in capsys.readouterr().out
+    for place, message in ((tmp_path / "none", "is no folder"), (tmp_path / "notes.txt", "is no folder")):
+        with pytest.raises(EmptyFolderError, match=message):
+            Folder(place)
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "a.txt").touch()
+    with pytest.raises(EmptyFolderError, match="holds no image: 1 .txt"):
+        Folder(tmp_path / "text")
+    (tmp_path / "text" / "a.png").touch()
+    with pytest.raises(EmptyFolderError, match="none of the photographs can be read"):
+        Explorer(folder, 64, Folder(tmp_path / "text")).index  # noqa: B018
 
 
 def test_colours_and_attention(explorer):
-    seen = [explorer.see(explorer.photographs[name]) for name in ("cat", "rocket")]
+    seen = [explorer.see_photograph(name) for name in ("cat", "rocket")]
     assert [picture.size for picture in explorer.colour_regions(seen)] == [each.image.size for each in seen]
     assert explorer.num_blocks == 4
-    heads = explorer.draw_attention(seen[0], 4, (100, 70))
-    assert len(heads) == 2 and heads[0][0].size == seen[0].image.size and heads[0][1].startswith("head 1")
+    place, heads = explorer.draw_attention(seen[0], 4, (100, 70))
+    assert place.size == seen[0].image.size and len(heads) == 2 and heads[0][1].startswith("head 1")
+
+
+def test_attention_is_enlarged_to_the_window_that_a_point_looks_at(explorer):
+    """The first block has windows of 4 x 4 tokens of 8 pixels: the rest of the image is not shown."""
+    seen = explorer.see_photograph("cat")
+    maps = explorer.attend(explorer.prepare(seen.original))[0].query_map(100, 70).image[0]
+    assert find_reach(maps) == (96, 64, 128, 96)
+    place, heads = explorer.draw_attention(seen, 1, (100, 70))
+    assert {picture.size for picture, _ in heads} == {(320, 320)}
+    assert place.getpixel((96, 64)) == place.getpixel((127, 95)) == (255, 255, 0)
+    assert find_reach(torch.zeros(2, 5, 7)) == (0, 0, 7, 5)
+
+
+def test_a_click_is_of_the_image_as_it_is_shown(explorer):
+    seen = explorer.see(Image.new("RGB", (1000, 500)))
+    assert seen.image.size == (224, 112)
+    assert [seen.find_point(point) for point in ((0, 0), (500, 250), (999, 499), (1000, 500))] == [
+        *((0, 0), (112, 56)),
+        *((223, 111), (223, 111)),
+    ]
 
 
 def test_photographs_and_their_parts():
-    photographs = dict(load_photographs())
-    assert len(photographs) == 19 and all(image.mode == "RGB" for image in photographs.values())
-    parts = dict(cut_parts("cat", photographs["cat"]))
+    bundled = Bundled()
+    assert len(bundled.names) == 19 and all(image.mode == "RGB" for image in bundled.images.values())
+    parts = {entry.caption: read_entry(bundled, entry) for entry in bundled.entries if entry.photograph == "cat"}
     assert len(parts) == 6 and parts["cat, part 4"].size == (150, 150)
-    assert list(cut_parts("dot", Image.new("RGB", (1, 1))))[1][1].size == (1, 1)
+    assert list(list_parts("dot", (1, 1)))[1].box == (0, 0, 1, 1)
+
+
+def test_what_was_measured_of_a_model(folder, tmp_path):
+    """Its card says it, or the log beside the `teacher` of a run; a damaged card says nothing."""
+    assert read_measurements(folder) == []
+    model = shutil.copytree(folder, tmp_path / "run" / "teacher")
+    matches = {"region_match_accuracy": 0.25, "region_match_chance": 0.02}
+    records = [{"step": 1, "knn_k10_top1": 0.1}, {"step": 2, "embedding_rank": 40.0}, {"step": 1200, **matches}]
+    log = "\n".join([*map(json.dumps, records), '{"step": 13'])
+    (tmp_path / "run" / "log.jsonl").write_text(log)
+    assert read_measurements(str(model)) == [
+        "k-NN top-1 10.0% (k = 10)",
+        "regions at their place 25.0% (chance 2.0%)",
+        *("effective rank of its embeddings 40.0", "after 1,200 steps"),
+    ]
+    measured = "{type: accuracy, name: k-NN (%), value: 87.5}"
+    result = f"{{task: {{type: x}}, dataset: {{type: o/n, name: o/n}}, metrics: [{measured}]}}"
+    (model / "README.md").write_text(f"---\nmodel-index: [{{name: x, results: [{result}]}}]\n---\n# x\n")
+    assert read_measurements(str(model)) == ["k-NN (%) 87.5 on o/n"]
+    (model / "README.md").write_text("---\na: [\n---\n# x\n")
+    assert read_measurements(str(model))[0] == "k-NN top-1 10.0% (k = 10)"
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK", "I;16", "RGB"])
@@ -101,7 +166,7 @@ def test_uploads_of_all_kinds(explorer, tmp_path, mode, size):
     path = str(tmp_path / ("image.tiff" if mode == "CMYK" else "image.png"))
     image = Image.fromarray(np.full(size[::-1], 40_000, np.uint16)) if mode == "I;16" else Image.new(mode, size)
     image.save(path)
-    upload = read_upload(path)
+    upload = read_photograph(path)
     assert upload.mode == "RGB" and max(upload.size) <= MOST_PIXELS
     seen = explorer.see(upload)
     assert match(seen, seen, (0, 0)).picture.size == seen.image.size
@@ -110,7 +175,14 @@ def test_uploads_of_all_kinds(explorer, tmp_path, mode, size):
 def test_upload_that_is_no_image(tmp_path):
     (tmp_path / "x.png").write_bytes(b"no image")
     with pytest.raises(UnreadableImageError, match="x.png: not an image"):
-        read_upload(str(tmp_path / "x.png"))
+        read_photograph(str(tmp_path / "x.png"))
+
+
+def test_an_upload_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path):
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "bomb.png")
+    assert (tmp_path / "bomb.png").stat().st_size < 100_000
+    with pytest.raises(UnreadableImageError, match="bomb.png: 10000 x 10000 pixels are more than the 50000000"):
+        read_photograph(str(tmp_path / "bomb.png"))
 
 
 def test_models_without_attention_or_views(tmp_path, explorer, monkeypatch):
@@ -126,6 +198,32 @@ def test_models_without_attention_or_views(tmp_path, explorer, monkeypatch):
     monkeypatch.setattr(explorer, "model", Headless())
     with pytest.raises(FeatureError, match="Headless gives no pooler_output"):
         explorer.embed([Image.new("RGB", (40, 30))])
+
+
+@pytest.mark.parametrize(("path", "most"), [("/gradio_api/upload", 33 * 2**20), ("/gradio_api/queue/join", 2**20)])
+def test_a_request_that_is_too_long_is_cut_off(path, most):
+    limits = pytest.importorskip("limits", reason="gradio is not installed: pip install '.[app]'")
+    taken, answers = [], []
+
+    async def page(scope, receive, send):
+        while (message := await receive())["more_body"]:
+            taken.append(len(message["body"]))
+
+    async def receive():
+        return {"type": "http.request", "body": b"x" * 2**19, "more_body": True}
+
+    async def send(message):
+        answers.append(message)
+
+    asyncio.run(limits.BodyLimit(page)({"type": "http", "path": path, "method": "POST"}, receive, send))
+    assert sum(taken) == most and answers[0]["status"] == 413
+
+
+def test_addresses_are_not_opened():
+    limits = pytest.importorskip("limits", reason="gradio is not installed: pip install '.[app]'")
+    upload = limits.refuse_addresses(limits.gr.Image(type="filepath"))
+    with pytest.raises(Exception, match="This page opens no addresses"):
+        asyncio.run(upload.async_move_resource_to_block_cache("http://127.0.0.1:1/a.png"))
 
 
 def test_command_without_a_model(capsys, monkeypatch):
@@ -149,43 +247,24 @@ def test_a_port_that_is_taken_or_none(folder, capsys):
 
 
 def test_space():
-    """Its requirements are those of the package and the extra; its card names this app."""
+    """Its requirements are those of the package and the extra, pinned; its card names this app."""
     parser = configparser.ConfigParser()
     parser.read(ROOT / "setup.cfg")
     wanted = parser["options"]["install_requires"].split() + parser["options.extras_require"]["app"].split()
     lines = (APP / "requirements.txt").read_text().splitlines()
-    assert [line for line in lines if not line.startswith("#")] == sorted(wanted)
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    floors = {requirement.name: requirement.specifier for requirement in map(Requirement, wanted)}
+    assert list(pins) == sorted(floors) and all(floors[name].contains(pin) for name, pin in pins.items())
     card = RepoCard.load(APP / "README.md").data.to_dict()
     assert card["sdk"] == "gradio" and (APP / card["app_file"]).is_file()
-    assert card["sdk_version"].split(".")[0] == "6" and len(card["short_description"]) <= 60
+    assert card["sdk_version"] == pins["gradio"] and len(card["short_description"]) <= 60
 
 
 @pytest.fixture(scope="module")
 def address(folder, tmp_path_factory):
-    """Starts the page as on a Space, in another process, from a folder laid out as the app's README.md says."""
-    space = tmp_path_factory.mktemp("space") / "space"
-    shutil.copytree(APP, space, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copytree(ROOT / "modeling_esvit", space / "modeling_esvit", ignore=shutil.ignore_patterns("__pycache__"))
-    environment = {**os.environ, "MODEL": folder, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    environment.pop("PYTHONPATH", None)
-    log = space.parent / "log.txt"
-    with log.open("w") as file:
-        process = subprocess.Popen([sys.executable, "app.py"], cwd=space, env=environment, stdout=file, stderr=file)
-    try:
-        yield wait_for_address(process, log)
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
-
-
-def wait_for_address(process: subprocess.Popen, log: Path) -> str:
-    for _ in range(240):
-        found = re.search(r"http://127.0.0.1:\d+", log.read_text())
-        if found:
-            return found.group()
-        assert process.poll() is None, log.read_text()
-        time.sleep(0.5)
-    raise AssertionError(log.read_text())
+    """Starts the page as on a Space."""
+    with serve_app(folder, tmp_path_factory.mktemp("space")) as (address, _):
+        yield address
 
 
 @pytest.fixture
@@ -201,7 +280,7 @@ def page(address):
         page.on("request", lambda request: hosts.add(re.split("[/?]", request.url)[2]) if "//" in request.url else None)
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(address)
-        expect(page.locator("#hint")).to_contain_text("in either image", timeout=60_000)
+        expect(page.locator("#hint")).to_contain_text("in image A or B", timeout=60_000)
         yield page
         browser.close()
     assert hosts == {address.removeprefix("http://")} and not errors
@@ -242,17 +321,19 @@ def test_click_finds_the_same_point_of_the_same_photograph(page):
     choose(page, "B", "astronaut")
     for letter in "AB":  # both choices have gone through: it is the only square one
         square = "image => image.complete && image.naturalWidth === image.naturalHeight"
-        page.wait_for_function(f"() => [document.querySelector('#match-{letter} img')].some({square})")
-    height, width = shown(page, "match-B").shape[:2]
-    before = shown(page, "match-B")
-    click(page, "match-A", 0.3, 0.6)
+        page.wait_for_function(f"() => [document.querySelector('#upload-{letter} img')].some({square})")
+    assert page.locator("#asked img").count() == 0  # no image is shown twice
+    click(page, "upload-A", 0.3, 0.6)
+    expect(page.locator("#hint")).to_contain_text("In image B, the most similar region")
     expect(page.locator("#hint")).to_contain_text("cosine 1.000")
+    height, width = shown(page, "found").shape[:2]
     x, y = map(int, re.search(r"\((\d+), (\d+)\)", page.locator("#hint").inner_text()).groups())
     assert abs(x - 0.3 * width) <= 16 and abs(y - 0.6 * height) <= 16
-    assert np.abs(shown(page, "match-B").astype(int) - before).mean() > 5  # a heat map now
-    click(page, "match-B", 0.7, 0.2)
+    difference = shown(page, "found").astype(int) - shown(page, "asked")
+    assert np.abs(difference).mean() > 5  # a heat map
+    click(page, "upload-B", 0.7, 0.2)
+    expect(page.locator("#hint")).to_contain_text("In image A, the most similar region")
     expect(page.locator("#hint")).not_to_contain_text(f"({x}, {y})")
-    expect(page.locator("#hint")).to_contain_text("cosine 1.000")
 
 
 @pytest.mark.slow
@@ -264,12 +345,14 @@ def test_colours_neighbours_and_attention(page):
     for letter in "AB":
         assert len(np.unique(shown(page, f"colours-{letter}").reshape(-1, 3), axis=0)) > 100
     page.get_by_role("tab", name="Nearest photographs").click()
-    expect(page.locator("#nearest-A")).to_contain_text("1.000 motorcycle, left")
-    expect(page.locator("#nearest-B")).to_contain_text("1.000 motorcycle, right")
+    expect(page.locator("#nearest-A")).to_contain_text("motorcycle, right")
+    expect(page.locator("#nearest-A")).not_to_contain_text("motorcycle, left")
+    expect(page.locator("#nearest-B")).to_contain_text("motorcycle, left")
+    click(page, "upload-A", 0.5, 0.5)
     page.get_by_role("tab", name="Attention").click()
     expect(page.locator("#heads")).to_contain_text("head 2")
     before, source = shown(page, "heads"), page.locator("#heads img").first.get_attribute("src")
-    click(page, "attention-A", 0.2, 0.2)
+    click(page, "upload-A", 0.2, 0.2)
     expect(page.locator("#heads img").first).not_to_have_attribute("src", source)
     assert not np.array_equal(shown(page, "heads"), before)
     page.locator("#block input").click()
@@ -292,8 +375,8 @@ def test_uploads_one_image_and_none(page, tmp_path):
         page.get_by_label("Remove Image").first.click()
         expect(hint).to_contain_text("this same image")
         page.locator("#upload-A input[type=file]").set_input_files(tmp_path / name)
-        expect(hint).to_contain_text("in either image")
-        height, width = shown(page, "match-A").shape[:2]
+        expect(hint).to_contain_text("in image A or B")
+        height, width = shown(page, "upload-A").shape[:2]
         assert width / height == pytest.approx(ratio, rel=0.15), name
     assert page.locator("#choice-A input").input_value() == ""
 
@@ -302,7 +385,8 @@ def test_uploads_one_image_and_none(page, tmp_path):
     expect(hint).to_contain_text("this same image")
     page.locator("#upload-A input[type=file]").set_input_files(tmp_path / "broken.png")
     expect(page.get_by_text("cannot identify image file")).to_be_visible()
-    click(page, "match-B", 0.5, 0.5)
-    expect(hint).to_contain_text("cosine 1.000")  # of one image, in itself
+    click(page, "upload-B", 0.5, 0.5)
+    expect(hint).to_contain_text("In the same image, the most similar region")
+    expect(hint).to_contain_text("cosine 1.000")
     page.get_by_label("Remove Image").last.click()
     expect(hint).to_contain_text("Choose or upload an image")

@@ -89,12 +89,13 @@ def test_a_missing_package_is_one_line(page, package, extras):
 
 
 def test_similar_images(folder, tmp_path, capsys):
-    """Finds the image itself first, then its brighter self, then noise."""
+    """Finds a copy of the image first, then its brighter self, then noise; the image is no neighbour of itself."""
     generator = np.random.default_rng(0)
     coarse = Image.fromarray(generator.integers(0, 200, (6, 6, 3), dtype=np.uint8)).resize((80, 80))
     collection = tmp_path / "collection"
     collection.mkdir()
-    coarse.save(collection / "same.png")
+    for name in ("same.png", "copy.png"):
+        coarse.save(collection / name)
     coarse.point(lambda value: min(255, value + 5)).save(collection / "brighter.png")
     for index in range(3):
         Image.fromarray(generator.integers(0, 256, (80, 80, 3), dtype=np.uint8)).save(collection / f"noise{index}.png")
@@ -104,7 +105,7 @@ def test_similar_images(folder, tmp_path, capsys):
         similar_images.main(command)
         lines = capsys.readouterr().out.splitlines()
         found = [line.split() for line in lines if line.startswith("  ")]
-        assert [name.rpartition("/")[2] for _, name in found][:2] == ["same.png", "brighter.png"]
+        assert [name.rpartition("/")[2] for _, name in found][:2] == ["copy.png", "brighter.png"]
         assert float(found[0][0]) == pytest.approx(1, abs=1e-3)
     assert Image.open(tmp_path / "similar.png").width > 500
     with pytest.raises(SystemExit, match="is neither a file"):

@@ -214,7 +214,7 @@ def card_problems(content: str) -> tuple[list[str], list[str]]:
     if not isinstance(data, dict):
         return ["The metadata must be a mapping."], []
     errors = [f'"{name}" must be a string' for name in STRINGS if not isinstance(data.get(name, ""), str)]
-    if data.get("license") not in LICENSES:
+    if data.get("license", "mit") not in LICENSES:
         errors.append(f'"license" must be one of {LICENSES}')
     if data.get("license") == "other" and not data.get("license_name"):
         errors.append('"license_name" is required for license "other"')

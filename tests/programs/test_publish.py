@@ -51,7 +51,7 @@ def model(tmp_path_factory) -> Path:
 
 def command(hub: LoopbackHub, home: Path, *arguments: str | Path, token: str = ADA) -> subprocess.CompletedProcess:
     """`publish.py`, as a user types it."""
-    line = [sys.executable, str(ROOT / "training" / "publish.py"), *map(str, arguments)]
+    line = [sys.executable, str(ROOT / "training" / "publish.py"), "--yes", *map(str, arguments)]
     environment = hub.environment(home, token, OMP_NUM_THREADS="1")
     return subprocess.run(line, env=environment, cwd=home, capture_output=True, text=True, timeout=300)
 
@@ -113,7 +113,7 @@ def stalled_push(hub: LoopbackHub, home: Path, path: str, method: str, *argument
     """Runs `publish.py` and yields while the Hub is silent at its first request of `method` and `path`."""
     fault = Fault(path, cut="stall", pause=1000, after=None, method=method)
     hub.inject(fault)
-    line = [sys.executable, str(ROOT / "training" / "publish.py"), *map(str, arguments)]
+    line = [sys.executable, str(ROOT / "training" / "publish.py"), "--yes", *map(str, arguments)]
     environment = hub.environment(home, ADA, OMP_NUM_THREADS="1")
     with subprocess.Popen(line, env=environment, cwd=home, stderr=subprocess.PIPE, text=True) as process:
         while process.poll() is None and not hub.requests(path, method):
@@ -179,6 +179,7 @@ def test_a_store_that_fails_is_said_in_a_line_and_the_same_command_goes_on(
     fault = Fault(path, status=status, retry_after=1 if status == 429 else 0, times=None, method=method)
     hub.inject(fault)
     line = [sys.executable, str(ROOT / "training" / "publish.py"), str(model), "--repo_id", "ada/tiny", "--no_check"]
+    line.append("--yes")
     environment = hub.environment(tmp_path, ADA, OMP_NUM_THREADS="1", HF_HUB_DISABLE_XET=xet)
     done = subprocess.run(
         [*line, "--folder", "out"], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300
@@ -196,23 +197,43 @@ def test_a_store_that_fails_is_said_in_a_line_and_the_same_command_goes_on(
 # -- many commands in one process --------------------------------------------------------------------------------------
 
 COMMANDS = """
-    import contextlib, io, os, sys
+    import contextlib, io, os, pty, sys
     import training.publish as publish
     from huggingface_hub import constants
 
-    def run(line, token="hf_ada_secret"):
+    def run(line, token="hf_ada_secret", confirmed="--yes"):
         os.environ.pop("HF_TOKEN", None)
         if token:
             os.environ["HF_TOKEN"] = token
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             try:
-                publish.main(["MODEL", "--no_check", "--folder", "out", *line.split()])
+                publish.main(["MODEL", "--no_check", "--folder", "out", *confirmed.split(), *line.split()])
             except SystemExit as error:
                 return str(error)
         return printed.getvalue()
 
-    result = {
+    keyboard, terminal = pty.openpty()
+
+    def answer(text, line):
+        kept = os.dup(0)
+        os.dup2(terminal, 0)
+        sys.stdin = open(0, closefd=False)
+        os.write(keyboard, text.encode())
+        try:
+            return run(line, confirmed="")
+        finally:
+            os.dup2(kept, 0)
+
+    asked = {
+        "nobody to ask": run("--repo_id ada/asked", confirmed=""),
+        "no": answer("\\n", "--repo_id ada/asked"),
+        "to a private one": run("--repo_id ada/closed", confirmed="--private_if_new"),
+        "to a private one again": run("--repo_id ada/closed", confirmed=""),
+        "yes": answer("y\\n", "--repo_id ada/asked"),
+        "once more": run("--repo_id ada/asked", confirmed=""),
+    }
+    result = asked | {
         "dry run": run("--repo_id ada/dry --dry_run", token=None),
         "no token": run("--repo_id ada/none", token=None),
         "wrong token": run("--repo_id ada/none", token="hf_wrong_secret"),
@@ -232,6 +253,8 @@ COMMANDS = """
     result["offline"] = run("--repo_id ada/tiny")
 """
 REFUSED = {
+    "nobody to ask": "Create it, visible to everybody? Nobody can be asked here: add --yes, or --private",
+    "no": "Nothing was sent. For a private repository add --private.",
     "no token": "There is no token: log in with `hf auth login`, or set HF_TOKEN",
     "wrong token": "does not accept the token",
     "not mine": "may not write to bob/none",
@@ -249,8 +272,8 @@ def commands(model, tmp_path_factory):
     others = Repository("bob/open", {"README.md": b"bob's"}, "model")
     with LoopbackHub([others], TOKENS, organizations={"lab": ["ada"]}) as hub:
         hub.inject(Fault("*/ada/tiny/commit/main", cut="drop", after=None, method="POST"))
-        hub.inject(Fault("/api/repos/create", status=503, skip=6, method="POST"))
-        hub.inject(Fault("/api/repos/create", status=429, retry_after=2000, skip=6, method="POST"))
+        hub.inject(Fault("/api/repos/create", status=503, skip=10, method="POST"))
+        hub.inject(Fault("/api/repos/create", status=429, retry_after=2000, skip=10, method="POST"))
         script = COMMANDS.replace("ROOT", str(ROOT)).replace("MODEL", str(model))
         yield hub, client(hub, home, script), home
 
@@ -264,7 +287,8 @@ def test_a_push_that_fails_says_why_and_leaves_the_folder(commands, what):
 
 def test_what_was_refused_is_not_there(commands):
     hub, _, home = commands
-    assert {name for _, name in hub.hub.repositories} == {"bob/open", "lab/tiny", "ada/tiny"}
+    pushed = {"bob/open", "lab/tiny", "ada/tiny", "ada/asked", "ada/closed"}
+    assert {name for _, name in hub.hub.repositories} == pushed
     assert {name: file.content for name, file in files(hub, "bob/open").items()} == {"README.md": b"bob's"}
     assert {"model.safetensors", HEADS, "README.md"} < {path.name for path in (home / "out").iterdir()}
 
@@ -286,6 +310,15 @@ def test_where_it_can_be_pushed(commands):
     lab, bob = repository(hub, "lab/tiny"), repository(hub, "bob/open")
     assert lab.gated == "auto" and not lab.private and "model.safetensors" in files(hub, "lab/tiny", "v2")
     assert "model.safetensors" in files(hub, "bob/open", "refs/pr/1") and set(bob.branches) == {"main", "refs/pr/1"}
+
+
+def test_a_model_becomes_public_after_a_yes_alone(commands):
+    """Asks once: not where the repository is private, and not where a model has been published before."""
+    hub, printed, _ = commands
+    for what in ("to a private one", "to a private one again", "yes", "once more"):
+        assert "Pushed: " in printed[what], what
+    assert "Create it, visible to everybody? [y/N]" in printed["yes"] and "[y/N]" not in printed["once more"]
+    assert repository(hub, "ada/closed").private and not repository(hub, "ada/asked").private
 
 
 def test_dry_run_asks_nobody(commands):

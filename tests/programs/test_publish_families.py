@@ -52,7 +52,7 @@ def test_published_and_loaded_by_name(family, tmp_path):
     torch.manual_seed(0)
     source = EsViTForPreTraining(EsViTConfig(**FAMILIES[family], **HEADS)).eval()
     source.save_pretrained(tmp_path / "model")
-    push = ["training/publish.py", tmp_path / "model", "--repo_id", "ada/tiny"]
+    push = ["training/publish.py", tmp_path / "model", "--repo_id", "ada/tiny", "--yes"]
     with LoopbackHub([], {TOKEN: "ada"}) as hub:
         done = run_program(["python", *push], base=hub.environment(tmp_path, TOKEN))
         assert "Loaded back by its name in a fresh process: outputs differ by 0.0e+00 at most." in done.stdout

@@ -95,7 +95,7 @@ RULES = [
         "--dry_run",
         {"NAME": "esvit-swin-t", "model_cards/NAME.md": f"{ROOT}/model_cards/esvit-swin-tiny-w7-view.md"},
     ),
-    Rule("python training/publish.py *"),
+    Rule("python training/publish.py *", "--yes"),
     # examples
     Rule("python examples/adapt.py adapted", exempt="long; test_adapt.py runs it small"),
     Rule(
@@ -104,6 +104,7 @@ RULES = [
     Rule("python examples/embed_with_ray.py *", exempt="needs Ray; test_embed_with_ray.py runs it"),
     Rule("python examples/compare_tasks.py comparison", exempt="long; test_compare_tasks.py runs it small"),
     Rule("python examples/app/app.py *", exempt="stays open; run in a browser by test_app.py"),
+    Rule("git clone *", exempt="needs the address of the project"),
     Rule("mkdir space && cp *", exempt="test_app.py lays out a Space in the same way"),
     Rule("hf upload *", exempt="needs an account"),
     Rule("python examples/finetune.py *", "--epochs 1 --batch_size 8", MODEL),
@@ -266,7 +267,7 @@ def test_snippet(sandbox, snippet):
 @pytest.mark.slow
 def test_card_of_a_run(sandbox):
     """Publishes a run: the snippet of its card loads the model, and the command of its card trains again."""
-    sandbox.run(["python", "training/publish.py", "runs/mine", "--repo_id", "org/run", "--no_check"])
+    sandbox.run(["python", "training/publish.py", "runs/mine", "--repo_id", "org/run", "--no_check", "--yes"])
     card = (sandbox.folder / "runs" / "mine-hub" / "README.md").read_text()
     (snippet,), (command,) = snippets(card), commands(card)
     sandbox.run(["python", "-c", snippet])

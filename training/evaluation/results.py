@@ -14,9 +14,9 @@ from urllib.parse import quote
 from accelerate import PartialState
 
 from modeling_esvit.storage.atomic import write_text
-from training.data.named_data import split_data_name
 from training.evaluation.arguments import choose_columns
-from training.evaluation.public_names import make_public_command, make_public_name
+from training.evaluation.public_command import make_public_command
+from training.options.provenance import Provenance, find_provenance
 from training.state.figure_files import save_figure
 
 
@@ -32,7 +32,7 @@ class CardValue:
         name: the measure, such as "k-NN top-1, k = 20".
         value: a share in 0..1.
         metric: its name on the Hub, such as "accuracy".
-        dataset, split: the data of the measurement, without folders of the machine.
+        dataset, split: the data of the measurement, a name on the Hub or words that tell nothing of the machine.
         task: its name on the Hub, one of `card_template.TASKS`.
     """
 
@@ -47,15 +47,21 @@ class CardValue:
 def make_card_values(
     values: Mapping[str, float], data: str, metric: str = "accuracy", task: str = "image-classification"
 ) -> list[CardValue]:
-    """Makes the values of a model card from values by name, which were measured on DATA or DATA:SPLIT."""
-    dataset, split = split_data_name(data)
-    return [CardValue(name, value, metric, make_public_name(dataset), split, task) for name, value in values.items()]
+    """Makes the values of a model card from values by name, which were just measured on DATA or DATA:SPLIT."""
+    return [CardValue(name, value, metric, *describe_data(data), task) for name, value in values.items()]
 
 
-def make_knn_values(result: Mapping[str, float], data: str) -> list[CardValue]:
+def describe_data(data: str) -> tuple[str, str | None]:
+    """Returns what a card says of DATA or DATA:SPLIT that was just read: its public name, and its split."""
+    found = find_provenance(data)
+    return found.public_data, found.split
+
+
+def make_knn_values(result: Mapping[str, float], data: Provenance) -> list[CardValue]:
     """Makes the values of a model card from k-NN accuracies, which a result names `k20_top1` and so on."""
     named = [name.split("_top") for name in result if "_top" in name]
-    return make_card_values({f"k-NN top-{top}, k = {k[1:]}": result[f"{k}_top{top}"] for k, top in named}, data)
+    values = {f"k-NN top-{top}, k = {k[1:]}": result[f"{k}_top{top}"] for k, top in named}
+    return [CardValue(name, value, "accuracy", data.public_data, data.split) for name, value in values.items()]
 
 
 def describe_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:

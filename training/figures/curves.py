@@ -22,11 +22,15 @@ MATCHES = {
 
 
 class Panel(NamedTuple):
-    """Describes one diagram: the values by their names in the log, with their labels, and horizontal marks."""
+    """Describes one diagram: the values by their names in the log, with their labels, and horizontal marks.
+
+    healthy: How it looks in a run that learns, in a few words below the diagram.
+    """
 
     title: str
     unit: str
     labels: dict[str, str]
+    healthy: str
     marks: dict[str, float] = {}
 
 
@@ -37,13 +41,13 @@ def draw_curves(log: Path, picture: Path, num_prototypes: int, min_rank: float) 
     """
     records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     panels = make_panels(records, math.log(num_prototypes), min_rank)
-    figure = Figure(figsize=(4 * len(panels), 3), layout="constrained")
+    figure = Figure(figsize=(4 * len(panels), 3.6), layout="constrained")
     for axis, panel in zip(figure.subplots(1, len(panels)), panels, strict=True):
         for name, label in panel.labels.items():
             draw_curve(axis, records, name, label)
         for label, value in panel.marks.items():
             axis.axhline(value, color="grey", linestyle=":", label=label)
-        axis.set(title=panel.title, xlabel="step", ylabel=panel.unit)
+        axis.set(title=panel.title, xlabel=f"step\n\nhealthy: {panel.healthy}", ylabel=panel.unit)
         set_scale(axis, panel.unit)
         axis.legend(fontsize="x-small")
     save_figure(figure, picture)
@@ -53,24 +57,33 @@ def make_panels(records: list[dict[str, Any]], uniform: float, min_rank: float) 
     """Returns the panels, those of k-NN and of region matches only if they were measured; `uniform` is ln K."""
     names = list(dict.fromkeys(name for record in records for name in record))
     scores = {name: label_score(name) for name in names if "_top" in name}
-    panels = [Panel("k-NN of the teacher", SHARE, scores)] if scores else []
+    panels = [Panel("k-NN of the teacher", SHARE, scores, "rises, then levels off")] if scores else []
     if "region_match_accuracy" in names:
         chance = next(record["region_match_chance"] for record in records if "region_match_chance" in record)
-        panels.append(Panel("most similar regions", SHARE, MATCHES, {"chance to be right": chance}))
+        healthy = "right ones above chance, rising;\nchosen ones do not fall towards 0"
+        panels.append(Panel("most similar regions", SHARE, MATCHES, healthy, {"chance to be right": chance}))
     losses = {name: name.replace("_", " ") for name in (*(name for name in names if name.endswith("_loss")), "loss")}
     return [
         *panels,
         Panel(
-            "losses; may rise while the\nteacher learns to tell images apart",
+            "losses",
             "nats",
             losses,
+            "clearly below ln K; may rise while\nthe teacher learns to tell images apart",
             {f"ln K = {uniform:.2f}: nothing learned": uniform},
         ),
-        Panel("teacher", "nats", {"teacher_entropy": "entropy", "kl": "KL to the student"}, {"ln K: uniform": uniform}),
+        Panel(
+            "teacher",
+            "nats",
+            {"teacher_entropy": "entropy", "kl": "KL to the student"},
+            "the KL falls; the entropy stays\nbetween 0 and ln K, at neither",
+            {"ln K: uniform": uniform},
+        ),
         Panel(
             "teacher's view embeddings",
             DIMENSIONS,
             {"embedding_rank": "effective rank"},
+            "rises or stays, far above the mark;\nnear 1, all images look the same",
             {f"{min_rank:g}: warning": min_rank},
         ),
     ]

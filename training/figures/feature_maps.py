@@ -15,6 +15,7 @@ from training.features.extraction import LabelledImages
 
 THUMBNAIL = 160  # pixels
 NAMED_CLASSES = 20  # more have no legend
+NAME_LENGTH = 24  # characters that fit below a thumbnail
 
 
 def name_class(bank: FeatureBank, label: int) -> str:
@@ -35,6 +36,7 @@ def draw_map(points: np.ndarray, labels: Tensor, bank: FeatureBank, title: str) 
         axes.scatter(x, y, s=14, color=[colour], marker=marker, label=name_class(bank, label), linewidths=0)
     axes.set(xticks=[], yticks=[])
     axes.set_title(title, fontsize="medium", wrap=True)
+    axes.set_xlabel("Near points are similar images; axes have no unit. Healthy: images of a class lie together.")
     if few:
         figure.legend(loc="outside right upper", fontsize="small", markerscale=1.5)
     return figure
@@ -51,8 +53,11 @@ def read_thumbnail(images: LabelledImages, name: str, row: int) -> Image.Image:
 def draw_neighbours(
     bank: FeatureBank, images: LabelledImages, queries: Tensor, similarity: Tensor, rows: Tensor
 ) -> Figure:
-    """Draws a row for each query: the query, then its neighbours. A frame says whether they have the query's class."""
-    figure = Figure(figsize=(1.5 * (rows.shape[1] + 1), 1.75 * len(queries)), layout="constrained")
+    """Draws a row for each query: the query, then its neighbours, each with its similarity above and its name below.
+
+    A frame says whether they have the query's class.
+    """
+    figure = Figure(figsize=(1.5 * (rows.shape[1] + 1), 0.6 + 1.9 * len(queries)), layout="constrained")
     grid = figure.subplots(len(queries), rows.shape[1] + 1, squeeze=False)
     for cells, query, scores, found in zip(grid, queries.tolist(), similarity.tolist(), rows.tolist(), strict=True):
         titles = [name_class(bank, int(bank.labels[query])), *(f"{score:.2f}" for score in scores)]
@@ -60,7 +65,12 @@ def draw_neighbours(
             cell.imshow(read_thumbnail(images, bank.names[row], row))
             cell.set(xticks=[], yticks=[])
             cell.set_title(title, fontsize=8, fontweight="bold" if row == query else "normal")
+            cell.set_xlabel(bank.names[row].rpartition("/")[2][-NAME_LENGTH:], fontsize=6)
             same = bank.labels[row] == bank.labels[query]
             for spine in cell.spines.values():
                 spine.set(color="black" if row == query else "tab:green" if same else "tab:red", linewidth=2.5)
+    title = "Left: an image and its class. Then its neighbours with their cosines, green if of its class, else red."
+    figure.suptitle(
+        f"{title}\nHealthy: mostly green, far above the share of the class among all images.", fontsize=9, wrap=True
+    )
     return figure

@@ -16,6 +16,8 @@ from accelerate.utils import LoggerType
 
 from training.options.errors import OptionError
 from training.options.pretrain_options import PretrainOptions
+from training.options.public_options import select_public_options
+from training.state.provenance_record import read_provenances
 
 
 PROJECT = "esvit"
@@ -76,10 +78,10 @@ def start_trackers(accelerator: Accelerator, options: PretrainOptions, step: int
 
 
 def make_hyperparameters(options: PretrainOptions) -> dict[str, bool | int | float | str]:
-    """Returns the options as trackers take them: numbers stay numbers, and lists and None become text."""
+    """Returns the public options as trackers take them: numbers stay numbers, and lists and None become text."""
+    public = select_public_options(asdict(options), read_provenances(Path(options.output_dir)))
     return {
-        name: value if isinstance(value, bool | int | float | str) else str(value)
-        for name, value in asdict(options).items()
+        name: value if isinstance(value, bool | int | float | str) else str(value) for name, value in public.items()
     }
 
 

@@ -57,9 +57,6 @@ PATHS = ("data", "output_dir", "init_from", "backbone", "cache", "tar_index", "k
 # Options that name folders in which the run writes.
 WRITTEN = ("output_dir", "cache", "tar_index")
 
-# Options that name data, whose URLs may have passwords.
-DATA_OPTIONS = ("data", "knn_train", "knn_test")
-
 # Options that a continued run may change: they decide how it runs, not (except for rounding) what comes out.
 FREE_TO_CHANGE = {
     *("output_dir", "tar_index", "cache", "stream_retry_seconds", "max_unreadable", "max_skipped_steps"),
@@ -292,7 +289,7 @@ def to_arguments(values: Mapping[str, Any]) -> list[str]:
             continue
         words = spell(name, value)
         if len(words) > 1 and "list" not in types[name]:
-            raise OptionError(f"{name} takes one value, got {value!r}.")
+            raise OptionError(f"{name} takes one value, got {hide_secrets(repr(value))}.")
         arguments += words
     return arguments
 
@@ -313,25 +310,25 @@ def read_options(
     """Reads the defaults, then `--recipe`, then the rest of the command line. Values are not checked yet.
 
     `--data` on the command line replaces everything that the recipe says about data (ABOUT_DATA): a folder is not
-    streamed because the recipe's data set is. What else the recipe says is `left_out`. Passwords and signatures of URLs
-    are taken out.
+    streamed because the recipe's data set is. What else the recipe says is `left_out`. Passwords and signatures are
+    taken out of every word that has URLs, before any message could quote it.
 
     Raises:
         OptionError: A name is unknown (the message gives the nearest valid one), or a recipe cannot be read.
     """
+    arguments = [*map(hide_secrets, arguments)]
     parser = parser_class(SECTIONS, allow_abbrev=False)
     parser.add_argument("--recipe", help="YAML file of these options, or the name of one in recipes/.")
     given = parser.parse_known_args(arguments)[0]
     left_out = {*left_out, *(() if given.data is None else ABOUT_DATA)}
-    in_order = ([] if given.recipe is None else read_recipe(given.recipe, left_out)) + arguments
+    in_recipe = [] if given.recipe is None else read_recipe(given.recipe, left_out)
+    in_order = [*map(hide_secrets, in_recipe), *arguments]
     *sections, _, rest = parser.parse_args_into_dataclasses(in_order, return_remaining_strings=True)
     if rest and rest[0].startswith("-"):
         raise make_unknown_option_error(rest[0].lstrip("-").split("=")[0])
     if rest:
         raise OptionError(f"{rest[0]!r} is not the value of any option.")
-    values = {name: value for section in sections for name, value in vars(section).items()}
-    named = {name: hide_secrets(values[name]) for name in DATA_OPTIONS if values[name] is not None}
-    return PretrainOptions(**values | named)
+    return PretrainOptions(**{name: value for section in sections for name, value in vars(section).items()})
 
 
 def parse_options(arguments: list[str]) -> PretrainOptions:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from training.options.errors import OptionError
+from training.options.url_secrets import hide_secrets
 
 
 class RecipeLoader(yaml.SafeLoader):
@@ -37,7 +38,7 @@ def load_recipe(recipe: str, folder: Path) -> dict[str, Any]:
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), RecipeLoader) or {}  # noqa: S506  (a safe loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise OptionError(f"The recipe {str(path)!r} is not valid YAML: {error}") from error
+        raise OptionError(f"The recipe {str(path)!r} is not valid YAML: {hide_secrets(str(error))}") from error
     if not isinstance(values, dict):
         raise OptionError(f"The recipe {str(path)!r} must be a mapping of option names to values.")
     return values

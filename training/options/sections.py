@@ -2,12 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Defines every option of a pretraining run, with its default and its help text, in six sections.
 
+A section declares which of its options may be published, in a model card for example (`_public`). Options that it does
+not declare are private. Those that name data or models are public if these came from the Hub (`_named_data`,
+`_named_models`), and some others together with them (`_public_with`).
+
 The defaults are the recipe of the published Swin-T W7 (view + region, 300 epochs; arXiv 2106.09785, section 4.1), but
 for `exif_orientation`: the original ignored it.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from modeling_esvit.families import ARCHITECTURES
 from modeling_esvit.images.decoding import MAX_PIXELS
@@ -23,6 +27,12 @@ class DataSection:
     """Holds the options about the images that a run reads."""
 
     _argument_group_name = "data"
+    _public: ClassVar[tuple[str, ...]] = (
+        *("exif_orientation", "white_level", "max_pixels", "allow_paths"),
+        *("streaming", "samples_per_epoch", "shuffle_window"),
+    )
+    _named_data: ClassVar[tuple[str, ...]] = ("data",)
+    _public_with: ClassVar[dict[str, tuple[str, ...]]] = {"data": ("split", "revision", "config_name", "image_column")}
 
     data: str | None = field(
         default=None,
@@ -62,6 +72,12 @@ class ModelSection:
     """Holds the options about the network."""
 
     _argument_group_name = "model"
+    _public: ClassVar[tuple[str, ...]] = (
+        *("architecture", "backbone_weights", "window_size", "image_size", "patch_size", "embed_dim", "stage_dims"),
+        *("depths", "num_heads", "drop_path_rate", "vil_mode", "vil_mode_switch", "num_prototypes"),
+        *("head_hidden_size", "head_bottleneck_size", "norm_last_layer"),
+    )
+    _named_models: ClassVar[tuple[str, ...]] = ("backbone", "init_from")
 
     architecture: str | None = field(
         default=None,
@@ -128,6 +144,10 @@ class TaskSection:
     """Holds the options about the losses."""
 
     _argument_group_name = "task"
+    _public: ClassVar[tuple[str, ...]] = (
+        *("task", "region_weight", "region_matching", "region_matching_switch", "student_temp"),
+        *("warmup_teacher_temp", "teacher_temp", "warmup_teacher_temp_epochs", "center_momentum"),
+    )
 
     task: Literal["view", "view+region"] = field(default="view+region", metadata={"help": "Which losses are used."})
     region_weight: float = field(default=0.5, metadata={"help": "Share of the region loss; the rest is the view loss."})
@@ -161,6 +181,10 @@ class ViewSection:
     """Holds the options about crops and augmentation."""
 
     _argument_group_name = "views"
+    _public: ClassVar[tuple[str, ...]] = (
+        *("global_crop_size", "global_crops_scale", "local_crop_sizes", "local_crops_numbers", "local_crops_scale"),
+        *("augmentation", "mixup", "cutmix", "augment_on"),
+    )
 
     global_crop_size: int = field(default=224, metadata={"help": "Pixels of the two global crops."})
     global_crops_scale: list[float] = field(
@@ -203,6 +227,11 @@ class OptimizationSection:
     """Holds the options about steps and schedules."""
 
     _argument_group_name = "optimization"
+    _public: ClassVar[tuple[str, ...]] = (
+        *("epochs", "first_epoch", "batch_size", "gradient_accumulation_steps", "lr", "min_lr", "warmup_epochs"),
+        *("weight_decay", "weight_decay_end", "momentum_teacher", "clip_grad", "freeze_last_layer"),
+        *("freeze_backbone_epochs", "freeze_batch_norm", "layer_decay", "mixed_precision", "matmul_precision", "seed"),
+    )
 
     epochs: int = field(default=300, metadata={"help": "Length of all schedules."})
     first_epoch: int = field(
@@ -278,6 +307,15 @@ class RunSection:
     """Holds the options about everything around the steps."""
 
     _argument_group_name = "the run"
+    _public: ClassVar[tuple[str, ...]] = (
+        "gradient_checkpointing",
+        "compile",
+        "attn_implementation",
+        "max_steps",
+        "knn_every",
+        "knn_k",
+    )
+    _named_data: ClassVar[tuple[str, ...]] = ("knn_train", "knn_test")
 
     output_dir: str = field(
         default="runs/esvit", metadata={"help": "Folder of the run; everything is written below it."}

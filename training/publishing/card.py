@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from modeling_esvit import EsViTForPreTraining, EsViTModel
-from training.evaluation.public_names import is_on_hub
 from training.evaluation.results import CardValue, make_knn_values
+from training.options.public_options import UNKNOWN
 from training.publishing.card_template import (
     TASKS,
     Card,
@@ -72,7 +72,7 @@ def write_card(
     model: Model,
     repo_id: str,
     *,
-    license: License,
+    license: License | None,
     base_model: str | None,
     metrics: Sequence[Path],
     native: bool,
@@ -82,7 +82,7 @@ def write_card(
 
     Args:
         folder: Holds everything else that is published.
-        license: Of the weights.
+        license: Of the weights; None: the card names none.
         base_model: What the model was trained from; None names the run's `init_from` if that is on the Hub.
         metrics: Results of evaluation commands (`--output`), whose values the card shows.
         native: Whether the folder has transformers' own format.
@@ -119,7 +119,7 @@ def build_card(
     model: Model,
     repo_id: str,
     *,
-    license: License,
+    license: License | None,
     base_model: str | None,
     metrics: Sequence[Path],
     native: bool,
@@ -128,16 +128,14 @@ def build_card(
     """Returns the card of a folder with these files: see [`write_card`]."""
     options = source.public_options()
     results = [*read_scores(source, repo_id), *(read_metrics(result, repo_id) for result in metrics)]
-    data = str(source.options["data"]) if options else None
-    start = source.options.get("init_from")
     architecture = describe_architecture(model.config)
     use = USE_NATIVE if native else USE + (USE_HEADS if HEADS in files else "")
     return Card(
         repo_id,
         license,
         figures=[figure for figures, _ in results for figure in figures],
-        datasets=[data] if data and is_on_hub(data) else [],
-        base_model=base_model or (start if start and is_on_hub(start) else None),
+        datasets=[name for name in [source.find_name("data")] if name],
+        base_model=base_model or source.find_base_model(),
         facts={
             **architecture,
             "summary": describe_model(options),
@@ -151,7 +149,7 @@ def build_card(
             if options
             else None,
             "files": "\n".join(f"* `{name}`: {what}" for name, what in FILES.items() if name in files),
-            "data": format_code(options["data"]) if options else "its training images",
+            "data": options["data"] if options else "its training images",
         },
     )
 
@@ -165,7 +163,7 @@ def count_parameters(model: Model) -> int:
 def describe_model(options: dict[str, Any]) -> str:
     if not options:
         return "An image backbone of the EsViT family, pretrained without labels."
-    return f"An image backbone pretrained without labels on {format_code(options['data'])}, task {options['task']}."
+    return f"An image backbone pretrained without labels on {options['data']}, task {options['task']}."
 
 
 def describe_training(source: Source) -> str:
@@ -200,9 +198,10 @@ def read_scores(source: Source, repo_id: str) -> list[tuple[list[CardValue], str
     scores = {name.removeprefix("knn_"): value for name, value in source.scores().items() if name.startswith("knn_k")}
     if not scores:
         return []
-    options = source.public_options()
-    train, test = options.get("knn_train") or options["data"], options["knn_test"]
-    words = ["python", "training/knn.py", repo_id, "--train", train, "--test", test, "--k", *map(str, options["knn_k"])]
+    learnt_from = "data" if source.options.get("knn_train") is None else "knn_train"
+    train, test = (source.provenances.get(name, UNKNOWN) for name in (learnt_from, "knn_test"))
+    words = ["python", "training/knn.py", repo_id, "--train", train.word, "--test", test.word]
+    words += ["--k", *map(str, source.options["knn_k"])]
     return [(make_knn_values(scores, test), f"{format_code(shlex.join(words))}, while training")]
 
 

@@ -45,7 +45,7 @@ class Card:
     """
 
     repo_id: str
-    license: License
+    license: License | None
     figures: list[CardValue] = field(default_factory=list)
     source: str | None = None
     source_url: str | None = None
@@ -58,9 +58,7 @@ class Card:
         return ModelCardData(
             library_name=self.library,
             pipeline_tag="image-feature-extraction",
-            license=self.license.identifier,
-            license_name=self.license.name,
-            license_link=self.license.link,
+            **({} if self.license is None else self.license.describe()),
             datasets=self.datasets or None,
             base_model=self.base_model,
             tags=list(TAGS),
@@ -142,7 +140,7 @@ def check_card(text: str) -> None:
         data = ModelCard(text).data.to_dict()
     except (ValueError, yaml.YAMLError) as error:
         raise CardError(f"The card's metadata cannot be read: {error}") from error
-    for name in ("license", "pipeline_tag", "tags"):
+    for name in ("pipeline_tag", "tags"):
         if not data.get(name):
             raise CardError(f"The card's metadata has no {name}. A card begins with `---`, YAML, `---`.")
     if problem := find_license_problem(data):

@@ -10,13 +10,18 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, constants, get_token
-from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RevisionNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from huggingface_hub.utils import httpx
 from safetensors.torch import save_file
 from transformers import AutoModel
@@ -63,6 +68,49 @@ class Repository:
     create_pr: bool = False
     private: bool = False
     gated: str | None = None
+
+
+def decide_visibility(repository: Repository, *, is_confirmed: bool, private_if_new: bool) -> Repository:
+    """Returns the repository to push to, after a question if a model would become public for the first time.
+
+    Whoever made the repository public, or has published a model there already, is not asked again.
+
+    Args:
+        is_confirmed: Whether the answer is known to be yes.
+        private_if_new: Whether a repository that does not exist yet is made private, without a question.
+
+    Raises:
+        PublishError: The answer is no, there is no terminal to ask on, or the Hub cannot be reached.
+    """
+    if is_confirmed or repository.private or get_token() is None:  # without a token nothing is sent, which `push` says
+        return repository
+    try:
+        found = HfApi().model_info(repository.repo_id)
+    except RepositoryNotFoundError:
+        if private_if_new:
+            return replace(repository, private=True)
+        if repository.create_pr:  # `push` explains that
+            return repository
+        ask(f"{repository.repo_id} does not exist yet. Create it, visible to everybody?")
+        return repository
+    except (HfHubHTTPError, httpx.HTTPError, OfflineModeIsEnabled, OSError) as error:
+        raise explain(error, repository.repo_id) from error
+    has_model = any(file.rfilename == "config.json" for file in found.siblings or [])
+    if not found.private and not has_model and not private_if_new:
+        ask(f"{repository.repo_id} is visible to everybody. Publish the model there?")
+    return repository
+
+
+def ask(question: str) -> None:
+    """Raises an error unless somebody says yes.
+
+    Raises:
+        PublishError: The answer is another one, or there is no terminal.
+    """
+    if not sys.stdin.isatty():
+        raise PublishError(f"{question} Nobody can be asked here: add --yes, or --private for a private repository.")
+    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+        raise PublishError("Nothing was sent. For a private repository add --private.")
 
 
 def push(folder: Path, files: Iterable[str], repository: Repository, message: str) -> CommitInfo:

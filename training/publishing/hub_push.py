@@ -27,6 +27,7 @@ from modeling_esvit.storage.atomic import replace_folder, write_text
 from modeling_esvit.storage.manifest import remove_folder
 from training.options.hub_names import check_repo_id
 from training.state.files import read_json
+from training.state.provenance_record import RECORD
 
 
 PUBLISH = Path(__file__).resolve().parents[1] / "publish.py"
@@ -136,7 +137,7 @@ class HubPush(Pusher):
             state = copy / "checkpoints" / ("last" if name == "final" else "best")
             (state / "training_state").mkdir(parents=True)
             shutil.copy(checkpoint / "training_state" / "progress.json", state / "training_state")
-            for file in ("options.yaml", "log.jsonl"):
+            for file in ("options.yaml", "log.jsonl", RECORD):
                 shutil.copy(self.output_dir / file, copy)
             shutil.copytree(checkpoint / "teacher", (copy if name == "final" else state) / "teacher")
             (copy / "name.json").write_text(json.dumps(name), encoding="utf-8")
@@ -160,7 +161,7 @@ class HubPush(Pusher):
         remove_folder(current)
         (self.folder / "next").rename(current)
         self.pushing = json.loads((current / "name.json").read_text(encoding="utf-8"))
-        command = [sys.executable, PUBLISH, current, "--repo_id", self.repo_id, "--no_check"]
+        command = [sys.executable, PUBLISH, current, "--repo_id", self.repo_id, "--no_check", "--private_if_new"]
         command += ["--folder", self.folder / "published"]
         with (self.folder / "push.log").open("w", encoding="utf-8") as log:
             self.process = subprocess.Popen(

@@ -35,9 +35,18 @@ class License(NamedTuple):
     name: str | None = None
     link: str | None = None
 
+    def describe(self) -> dict[str, Any]:
+        """Returns the fields of a card's metadata."""
+        return {"license": self.identifier, "license_name": self.name, "license_link": self.link}
+
 
 def find_license_problem(data: dict[str, Any]) -> str | None:
-    """Returns in words what is wrong with the licence in the metadata of a card; None if nothing is."""
+    """Returns in words what is wrong with the licence in the metadata of a card; None if nothing is.
+
+    A card may name none.
+    """
+    if data.get("license") is None:
+        return None
     given = data["license"] if isinstance(data["license"], list) else [data["license"]]
     for name in given:
         if name not in LICENSES:

@@ -14,15 +14,17 @@ from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import PRETRAINING_INDEX
 from modeling_esvit.storage.manifest import MANIFEST, find_damage, read_record
 from modeling_esvit.storage.run_folders import OPTIONS, list_models
-from training.evaluation.public_names import make_public_name
 from training.monitoring.monitor import parse_record
+from training.options.hub_names import is_hub_name
 from training.options.pretrain_options import FREE_TO_CHANGE
+from training.options.provenance import Provenance
+from training.options.public_options import select_public_options
 from training.state.checkpoint_folders import is_complete
 from training.state.checkpoints import read_progress
+from training.state.provenance_record import read_provenances
 
 
 CHECKPOINTS = ("final", "best", "last")
-DATA_OPTIONS = ("data", "knn_train", "knn_test", "init_from")
 KINDS: dict[str, Any] = {"EsViTForPreTraining": EsViTForPreTraining, "EsViTModel": EsViTModel}
 
 
@@ -37,6 +39,7 @@ class Source:
     Attributes:
         model: The model folder.
         options: All options of the run; empty if no run is known.
+        provenances: Where the data and models came from that these name, as far as the run recorded it.
         records: The lines of its log up to this model.
         step: Optimizer steps behind this model.
         processes: Number of processes that trained it, in the end.
@@ -45,6 +48,7 @@ class Source:
 
     model: Path
     options: dict[str, Any] = field(default_factory=dict)
+    provenances: dict[str, Provenance] = field(default_factory=dict)
     records: list[dict[str, Any]] = field(default_factory=list)
     step: int | None = None
     processes: int | None = None
@@ -56,12 +60,21 @@ class Source:
         return found[-1] if found else {}
 
     def public_options(self) -> dict[str, Any]:
-        """Returns the options, with data sources by their public names."""
-        names = [name for name in DATA_OPTIONS if self.options.get(name) is not None]
-        return self.options | {name: make_public_name(str(self.options[name])) for name in names}
+        """Returns the options that may be published, with data and models by their public names."""
+        return select_public_options(self.options, self.provenances)
+
+    def find_name(self, option: str) -> str | None:
+        """Returns the name on the Hub of the data or model that an option of the run names, if it came from there."""
+        found = self.provenances.get(option)
+        return None if found is None else found.name
+
+    def find_base_model(self) -> str | None:
+        """Returns the model on the Hub from whose weights the run started, if there is one."""
+        starts = ["init_from", *(["backbone"] if self.options.get("backbone_weights") else [])]
+        return next((name for name in map(self.find_name, starts) if name and is_hub_name(name)), None)
 
     def recipe(self) -> dict[str, Any]:
-        """Returns the options that decide the result; the others mostly name folders of the machine."""
+        """Returns the public options that decide the result."""
         return {name: value for name, value in self.public_options().items() if name not in FREE_TO_CHANGE}
 
 
@@ -96,7 +109,8 @@ def find_model_of_run(run: Path, checkpoint: str | None) -> Source:
     if chosen not in available:
         known = f"it has {' and '.join(available)}" if available else "it has none yet"
         raise SourceError(f"The run {run} has no {chosen or 'finished'} model; {known}.")
-    source = Source(available[chosen], read_options(run / "options.yaml"), read_log(run / "log.jsonl"))
+    options, provenances = read_options(run / "options.yaml"), read_provenances(run)
+    source = Source(available[chosen], options, provenances, read_log(run / "log.jsonl"))
     behind = run / "checkpoints" / ("last" if chosen == "final" else chosen)
     if not is_complete(behind):  # somebody deleted the checkpoints of a finished run
         return source

@@ -41,6 +41,7 @@ from training.state.checkpoints import Checkpoints, Progress
 from training.state.data_record import DataRecord
 from training.state.files import FolderLock, check_shared, on_main, report_write_errors, save_model_folder
 from training.state.interruption import InterruptedRunError, Interruption
+from training.state.provenance_record import write_provenances
 
 
 @dataclass(frozen=True)
@@ -171,9 +172,10 @@ class Session(AbstractContextManager):
         return student, teacher, optimizer
 
     def save_options(self) -> None:
-        """Writes the options into the run's folder."""
+        """Writes the options into the run's folder, and where the data and models came from that they name."""
         with report_write_errors(self.folder):
             save_options(self.checked.given, self.folder / "options.yaml")
+            write_provenances(self.folder, asdict(self.checked.given))
 
     def make_watch(self) -> CollapseWatch:
         """Returns what watches for a collapse, from the end of all warm-ups on."""

@@ -8,16 +8,34 @@ import pytest
 from matplotlib.figure import Figure
 
 from tests.helpers.commands import type_arguments
-from training.evaluation.results import describe_counts, format_table, make_knn_values, write_result
+from training.evaluation.results import (
+    describe_counts,
+    format_table,
+    make_card_values,
+    make_knn_values,
+    write_result,
+)
+from training.options.provenance import find_provenance
 
 
 def test_figures_of_knn_name_measure_data_and_split():
-    one, five = make_knn_values({"k20_top1": 0.5, "k20_top5": 0.75, "classes": 3}, "/home/ada/birds:test")
+    data = find_provenance("org/birds:test")
+    one, five = make_knn_values({"k20_top1": 0.5, "k20_top5": 0.75, "classes": 3}, data)
     assert (one.name, one.value, one.metric, one.dataset, one.split) == (
         *("k-NN top-1, k = 20", 0.5, "accuracy"),
-        *("birds", "test"),
+        *("org/birds", "test"),
     )
     assert five.name == "k-NN top-5, k = 20" and five.task == "image-classification"
+
+
+def test_data_of_this_machine_have_no_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "patients" / "ada").mkdir(parents=True)
+    figures = make_card_values({"top-1": 0.5}, "patients/ada:bob") + make_card_values({"x": 0.5}, "https://h/ada.tar")
+    assert [(figure.dataset, figure.split) for figure in figures] == [
+        ("a folder of images", None),
+        ("images at a URL", None),
+    ]
 
 
 @pytest.mark.parametrize("unknown", [0, 2])
@@ -35,10 +53,10 @@ def test_a_table_in_markdown():
 def test_result_table_and_picture(tmp_path, monkeypatch, capsys):
     type_arguments(monkeypatch, "training/knn.py", "/secret/model", "--train", "/secret/a:train", "--output", "r.json")
     result, output = {"model": "/secret/model", "train": "a:train", "k20_top1": 0.5}, tmp_path / "new" / "my r.json"
-    figures = make_knn_values(result, "a:test")
+    figures = make_card_values({"top-1": 0.5}, "a:test")
     write_result(result, "k-NN", "| table |", output, figures, draw=lambda result: Figure())
     written = json.loads(output.read_text())
-    assert written["command"] == "python training/knn.py MODEL --train a:train"
+    assert written["command"] == "python training/knn.py MODEL --train FOLDER:train"
     assert written["figures"][0]["value"] == 0.5 and written.items() > result.items()
     assert output.with_suffix(".md").read_text() == "# k-NN\n\ntrain: a:train\n\n| table |\n\n![k-NN](my%20r.png)\n\n"
     assert output.with_suffix(".png").exists() and capsys.readouterr().out == "| table |\n"

@@ -23,7 +23,7 @@ def test_curves(tmp_path):
         file.write(json.dumps({"step": 29, "knn_k10_top1": 0.5}) + "\n")
     draw_curves(log, picture, num_prototypes=64, min_rank=2.0)
     with Image.open(picture) as image:
-        assert image.width * 3 == width * 4 and math.isclose(image.height, 300, abs_tol=1)
+        assert image.width * 3 == width * 4 and math.isclose(image.height, 360, abs_tol=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["curves.png", "log.jsonl"]
 
 
@@ -38,3 +38,4 @@ def test_region_matches_are_drawn_beside_chance():
         f"region_match_{name}" for name in matches
     }
     assert len(first.labels) == 3 and len(others) == 3
+    assert all(panel.healthy for panel in (first, *others))

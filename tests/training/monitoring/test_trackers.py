@@ -13,6 +13,7 @@ from tests.helpers.paths import ROOT
 from tests.helpers.tiny_runs import read_log, tiny, write_images
 from training.monitoring.trackers import make_hyperparameters
 from training.options.pretrain_options import PretrainOptions
+from training.state.provenance_record import write_provenances
 
 
 TOKENS = {"HF_TOKEN": "hf_" + "ThisIsNoToken" * 3, "WANDB_API_KEY": "0123456789abcdef" * 2 + "76543210"}
@@ -21,7 +22,16 @@ TOKENS = {"HF_TOKEN": "hf_" + "ThisIsNoToken" * 3, "WANDB_API_KEY": "0123456789a
 def test_hyperparameters_are_numbers_where_they_can_be():
     values = make_hyperparameters(PretrainOptions())
     assert values["lr"] == 5e-4 and values["streaming"] is True
-    assert values["local_crop_sizes"] == "[96]" and values["init_from"] == "None"
+    assert values["local_crop_sizes"] == "[96]" and values["embed_dim"] == "None"
+
+
+def test_hyperparameters_are_public_options(tmp_path):
+    options = PretrainOptions(data="org/photos", init_from="patients/ada", output_dir=str(tmp_path), split="mine")
+    values = make_hyperparameters(options)
+    assert values["data"] == "a folder of images" and not {"output_dir", "split", "tracker"} & set(values)
+    write_provenances(tmp_path, {"data": "org/photos", "init_from": str(tmp_path)})
+    values = make_hyperparameters(options)
+    assert (values["data"], values["split"], values["init_from"]) == ("org/photos", "mine", "a local model")
 
 
 def files_below(folder: Path) -> list[Path]:

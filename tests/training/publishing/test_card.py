@@ -14,6 +14,7 @@ from tests.helpers.tiny_models import save_with_heads
 from tests.hub.uploads import card_problems
 from training.publish import main
 from training.publishing.folder import CURVES, OPTIONS
+from training.state.provenance_record import write_provenances
 
 
 def test_card_of_a_run(run, published):
@@ -21,28 +22,32 @@ def test_card_of_a_run(run, published):
     assert card_problems(text) == ([], [])
     card = ModelCard(text)
     assert (card.data.library_name, card.data.pipeline_tag) == ("transformers", "image-feature-extraction")
-    assert (card.data.license, card.data.model_name, card.data.datasets) == ("apache-2.0", "tiny", None)
+    assert (card.data.license, card.data.model_name, card.data.datasets) == (None, "tiny", None)
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     measured = [record["knn_k3_top1"] for record in log if "knn_k3_top1" in record]
     result = next(r for r in card.data.eval_results if "top-1" in r.metric_name)
     assert len(measured) == 2 and result.metric_value == round(100 * measured[-1], 2)
     assert "| epochs | 2 |" in text and "6 steps of 8 images" in text and f"]({CURVES})" in text
-    assert "knn.py ada/tiny --train train --test test --k 3`, while training" in text
+    assert "knn.py ada/tiny --train FOLDER --test FOLDER --k 3`, while training" in text
     assert "{{" not in text and "None" not in text
 
 
 def test_a_card_holds_names_of_any_characters(run, tmp_path):
-    """Keeps the name of a folder or a figure in one cell, one code span and one word of the command."""
+    """Keeps the name of a figure, its data or a split in one cell, one code span and one word of the command."""
     shutil.copytree(run, tmp_path / "run")
-    options = yaml.safe_load((run / "options.yaml").read_text()) | {"data": "my `best` | photos", "knn_train": None}
+    options = yaml.safe_load((run / "options.yaml").read_text()) | {"data": "org/photos:my `best` | ones"}
+    options |= {"knn_train": None, "split": "a | b"}
     (tmp_path / "run" / "options.yaml").write_text(yaml.safe_dump(options))
+    write_provenances(tmp_path / "run", options)
     figure = {"name": "a|b\n# c", "value": 0.5, "metric": "accuracy", "dataset": "x | y", "split": "t|u"}
     (tmp_path / "x.json").write_text(json.dumps({"command": "python `x` MODEL ", "figures": [figure]}))
     main([str(tmp_path / "run"), "--repo_id", "ada/x", "--dry_run", "--metrics", str(tmp_path / "x.json")])
     text = (tmp_path / "run-hub" / "README.md").read_text()
     assert "\n| a\\|b # c | 50.0% | x \\| y (t\\|u) | the publisher of this repository |\n" in text
-    assert "\n| data | my `best` \\| photos |\n" in text and "without labels on `` my `best` | photos ``, task" in text
-    assert "* `` python training/knn.py ada/x --train 'my `best` | photos' --test test --k 3 ``, while" in text
+    assert "\n| data | org/photos |\n" in text and "\n| split | a \\| b |\n" in text
+    assert (
+        "* `` python training/knn.py ada/x --train 'org/photos:my `best` | ones' --test FOLDER --k 3 ``, while" in text
+    )
     assert card_problems(text) == ([], [])
 
 
@@ -101,7 +106,7 @@ def test_own_card(tmp_path):
     main(command)
     assert "# ada/own is mine" in (tmp_path / "model-hub" / "README.md").read_text()
     card.write_text("# no header\n")
-    with pytest.raises(SystemExit, match="error: The card's metadata has no license"):
+    with pytest.raises(SystemExit, match="error: The card's metadata has no pipeline_tag"):
         main(command)
     card.write_bytes(b"\xff\xfe")
     with pytest.raises(SystemExit, match="error: --card .*own.md is not text in UTF-8"):

@@ -24,6 +24,7 @@ def test_bad_metadata_is_refused_by_both():
     for header, message in (
         ("license: [", "cannot be read"),
         ("license: mit", "has no pipeline_tag"),
+        ("pipeline_tag: x", "has no tags"),
         ("- a\n- b", "cannot be read"),
         ("license: mine\npipeline_tag: x\ntags: [a]", "the Hub knows no license 'mine'"),
         ("license: mit\npipeline_tag: x\ntags: [a]\ndatasets: [/home/ada/x]", "datasets '/home/ada/x' is no name"),

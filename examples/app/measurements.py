@@ -1,0 +1,49 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Reads what was measured of a model: in its card, or in the log of the run that made it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+from huggingface_hub import ModelCard
+from transformers.utils import cached_file
+
+
+def read_measurements(name: str) -> list[str]:
+    """Returns a phrase for each measured value of a model, by its folder or its name on the Hub."""
+    return read_card(name) or read_run(Path(name))
+
+
+def read_card(name: str) -> list[str]:
+    """Returns the results that the card of a model states."""
+    quiet = {"_raise_exceptions_for_missing_entries": False, "_raise_exceptions_for_connection_errors": False}
+    file = cached_file(name, "README.md", **quiet)
+    if file is None:
+        return []
+    try:
+        results = ModelCard.load(file).data.get("eval_results") or []
+    except (ValueError, yaml.YAMLError):  # a card of somebody, whose metadata need not be any
+        return []
+    return [f"{each.metric_name or each.metric_type} {each.metric_value} on {each.dataset_name}" for each in results]
+
+
+def read_run(model: Path) -> list[str]:
+    """Returns the last values of the log beside the folder `teacher` of a run."""
+    log = model.resolve().parent / "log.jsonl"
+    if not log.is_file():
+        return []
+    values: dict[str, Any] = {}
+    for line in log.read_text(errors="replace").splitlines():
+        try:
+            values |= json.loads(line)
+        except (ValueError, TypeError):  # half a line, of a killed process
+            continue
+    shares = {name: value for name, value in values.items() if name.startswith("knn_k") and name.endswith("_top1")}
+    phrases = [f"k-NN top-1 {value:.1%} (k = {name[5:].partition('_')[0]})" for name, value in shares.items()]
+    if (right := values.get("region_match_accuracy")) is not None:
+        phrases.append(f"regions at their place {right:.1%} (chance {values['region_match_chance']:.1%})")
+    if (rank := values.get("embedding_rank")) is not None:
+        phrases.append(f"effective rank of its embeddings {rank:.1f}")
+    return [*phrases, f"after {values['step']:,} steps"] if phrases else []
