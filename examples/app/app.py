@@ -34,6 +34,8 @@ try:
         read_upload,
     )
     from modeling_esvit.errors import EsViTError
+    from modeling_esvit.images.decoding import DEFAULT, DecodingOptions
+    from modeling_esvit.images.decoding_arguments import add_pixel_arguments, read_decoding_arguments
 except ModuleNotFoundError as error:
     sys.exit(f"error: this needs the package {error.name}: pip install -e '.[app]'")
 
@@ -80,8 +82,8 @@ def read_point(event: gr.SelectData) -> Point:
 class Page:
     """Holds the handlers of one model's page. The browser's session keeps the two `Seen` images, A and B."""
 
-    def __init__(self, explorer: Explorer) -> None:
-        self.explorer = explorer
+    def __init__(self, explorer: Explorer, decoding: DecodingOptions = DEFAULT) -> None:
+        self.explorer, self.decoding = explorer, decoding
 
     def take_photograph(self, name: str) -> tuple[Image.Image, Seen]:
         image = self.explorer.photographs[name]
@@ -94,7 +96,7 @@ class Page:
 
     def take_upload(self, path: str) -> tuple[Image.Image, Seen, None]:
         """Reads the upload as RGB, which every browser shows, and undoes the choice of a photograph."""
-        image = read_upload(path)
+        image = read_upload(path, self.decoding)
         return image, self.explorer.see(image), None
 
     def refresh(self, a: Seen | None, b: Seen | None, block: int | None) -> tuple[Any, ...]:
@@ -152,8 +154,8 @@ def make_gallery(label: str, name: str) -> gr.Gallery:
     return gr.Gallery(label=label, elem_id=name, columns=4, object_fit="contain", buttons=["download"])
 
 
-def build(name: str, explorer: Explorer) -> gr.Blocks:
-    page, names = Page(explorer), list(explorer.photographs)
+def build(name: str, explorer: Explorer, decoding: DecodingOptions = DEFAULT) -> gr.Blocks:
+    page, names = Page(explorer, decoding), list(explorer.photographs)
     with gr.Blocks(title=TITLE, analytics_enabled=False) as blocks:
         gr.Markdown(describe(name, explorer))
         states, uploads, choices = [], [], []
@@ -233,6 +235,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         "--size", type=int, default=LONGER_SIDE, help="pixels of an image's longer side (default: %(default)s)"
     )
     parser.add_argument("--port", type=int, help="port of the page (default: 7860, or the next one that is free)")
+    add_pixel_arguments(parser)
     options = parser.parse_args(arguments)
     if not options.model:
         parser.error("name a model, or set the environment variable MODEL")
@@ -251,7 +254,7 @@ def main(arguments: list[str] | None = None) -> None:
         explorer.collection_views  # noqa: B018  (computed before a visitor waits for it)
     except (EsViTError, OSError) as error:
         sys.exit(f"error: {error}")
-    page = build(options.model, explorer)
+    page = build(options.model, explorer, read_decoding_arguments(options))
     try:
         page.launch(server_port=options.port, theme=THEME, css=CSS, show_error=True, footer_links=[], ssr_mode=False)
     except OSError as error:  # the port is taken

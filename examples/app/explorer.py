@@ -21,7 +21,7 @@ from modeling_esvit.analysis.attention_maps import AttentionLayoutError, BlockAt
 from modeling_esvit.analysis.region_colours import fit_palette, paint
 from modeling_esvit.analysis.token_places import TokenPlaces, region_stride, regions_of
 from modeling_esvit.embed.engine import compute_view_features
-from modeling_esvit.images.decoding import Record, decode
+from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, Record, decode
 from modeling_esvit.images.models import load_image_model
 from modeling_esvit.images.whole import LONGER_SIDE, whole_image
 
@@ -76,7 +76,7 @@ def cut_parts(name: str, image: Image.Image) -> Iterator[tuple[str, Image.Image]
         yield f"{name}, part {number}", image.crop((x, y, x + side, y + side))
 
 
-def read_upload(path: str) -> Image.Image:
+def read_upload(path: str, options: DecodingOptions = DEFAULT) -> Image.Image:
     """Reads an RGB image, reduced to at most `MOST_PIXELS` on each side.
 
     Raises:
@@ -87,7 +87,7 @@ def read_upload(path: str) -> Image.Image:
         scale = min(MOST_PIXELS / max(size), 1)
         return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
 
-    image = decode(Record(path, None, path.rpartition("/")[2]), sufficient)
+    image = decode(Record(path, None, path.rpartition("/")[2], options), sufficient)
     if max(image.size) > MOST_PIXELS:
         image = image.resize(sufficient(image.size), Image.Resampling.BICUBIC)
     return image

@@ -30,6 +30,7 @@ from explorer import (
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.embed.engine import FeatureError
 from modeling_esvit.images.decoding import UnreadableImageError
+from modeling_esvit.images.decoding_arguments import read_decoding_arguments
 from tests.helpers.paths import ROOT
 
 
@@ -111,6 +112,14 @@ def test_upload_that_is_no_image(tmp_path):
     (tmp_path / "x.png").write_bytes(b"no image")
     with pytest.raises(UnreadableImageError, match="x.png: not an image"):
         read_upload(str(tmp_path / "x.png"))
+
+
+def test_uploads_are_decoded_as_the_command_says(tmp_path):
+    app = pytest.importorskip("app", reason="gradio is not installed: pip install '.[app]'")
+    Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
+    decoding = read_decoding_arguments(app.parse_arguments(["model", "--max_pixels", "9"]))
+    with pytest.raises(UnreadableImageError, match="x.png: 4 x 4 pixels are more than the 9"):
+        app.Page(None, decoding).take_upload(str(tmp_path / "x.png"))
 
 
 def test_models_without_attention_or_views(tmp_path, explorer, monkeypatch):
