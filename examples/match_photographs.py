@@ -21,12 +21,12 @@ from PIL import Image
 from torch import Tensor
 
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.images.decoding import Record, decode
+from modeling_esvit.images.decoding_arguments import add_pixel_arguments, read_decoding_arguments
 from modeling_esvit.losses import match_regions
 from modeling_esvit.storage.paths import parse_name, parse_path
 from training.features.frozen_models import find_training_view, load_frozen
 from training.features.regions import Grid, compute_region_features, compute_region_side, find_even_grid
-from training.features.single_image import check_picture
+from training.features.single_image import check_picture, open_image
 from training.matching.measures import select_apart
 from training.matching.stereo import make_pixel_values
 from training.state.figure_files import save_figure
@@ -90,6 +90,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--apart", type=int, default=3, help="least number of regions between two drawn ones (default: %(default)s)"
     )
     parser.add_argument("--size", type=int, default=768, help="pixels of the longer side (default: %(default)s)")
+    add_pixel_arguments(parser)
     options = parser.parse_args(arguments)
     check_picture(parser, options.output)
     if min(options.count, options.size) < 1:
@@ -97,7 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         model = load_frozen(options.model)
         (side, _), mean, std = find_training_view(model)
-        images = [decode(Record(path, None, path)) for path in (options.left, options.right)]
+        images = [open_image(path, read_decoding_arguments(options)) for path in (options.left, options.right)]
         stride = compute_region_side(model.model, side)
         sizes = [round_size(image, options.size, stride) for image in images]
         views = [make_pixel_values(image, size, mean, std) for image, size in zip(images, sizes, strict=True)]

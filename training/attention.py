@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from modeling_esvit.analysis.attention_maps import AttentionLayoutError, BlockAttention, block_attentions
+from modeling_esvit.images.decoding_arguments import add_pixel_arguments, read_decoding_arguments
 from modeling_esvit.storage.paths import parse_name, parse_path
 from training.features.model_arguments import add_model_arguments
 from training.features.single_image import (
@@ -84,6 +85,7 @@ def parse_arguments(arguments: list[str] | None) -> Any:
     parser.add_argument("--mass", type=float, help="show the smallest part with this share of the attention")
     parser.add_argument("--sort", action="store_true", help="heads by entropy, the widest first")
     add_size_argument(parser)
+    add_pixel_arguments(parser)
     parser.add_argument("--output", type=parse_path, default=Path("attention.png"), help="the picture (%(default)s)")
     options = parser.parse_args(arguments)
     check_picture(parser, options.output)
@@ -109,7 +111,7 @@ def scale_point(query: Sequence[int] | None, image: Image.Image, size: tuple[int
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
-    vision, image = load_vision_model(options), open_image(options.image)
+    vision, image = load_vision_model(options), open_image(options.image, read_decoding_arguments(options))
     pixels = vision.pixels(image, options.size)
     point = scale_point(options.query, image, (pixels.shape[2], pixels.shape[3]))
     blocks = block_attentions(vision.model, pixels)

@@ -20,7 +20,6 @@ which is not chosen by the test images.
 """
 
 import argparse
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from accelerate import PartialState
 from modeling_esvit.images.decoding_arguments import read_decoding_arguments
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.storage.paths import parse_path
+from training.data.left_out import repeat_left_out
 from training.data.named_data import open_train_and_test
 from training.data.sources import ImageSource
 from training.evaluation.arguments import (
@@ -57,8 +57,6 @@ from training.options.command import run_command
 from training.options.errors import OptionError
 from training.options.recipes import load_recipe, spell
 
-
-logger = logging.getLogger(__name__)
 
 RECIPES = Path(__file__).parent / "evaluation" / "probe_recipes"
 
@@ -161,16 +159,14 @@ def choose_options(options: argparse.Namespace, name: str) -> argparse.Namespace
 
 def train_probes(
     options: argparse.Namespace, model: FrozenModel, train: ImageSource, test: ImageSource, folder: Path
-) -> dict[str, Any]:
-    """Trains the classifiers of one model, or continues them; returns their accuracies. Features lie in `folder`."""
+) -> ProbeRun:
+    """Trains the classifiers of one model, or continues them; returns them. Features lie in `folder`."""
     process = PartialState()
     share = options.batch_size // process.num_processes  # as in training, so that one compiled model serves both
     reading = {"num_threads": options.workers, "part_size": options.part_size, "batch_size": share}
     probe = ProbeRun(options, model, train, make_bank(model, options.test, test, folder, **reading))
     probe.run()
-    if process.is_main_process and probe.skipped.skipped:
-        logger.warning(probe.skipped.summary())
-    return probe.summarise()
+    return probe
 
 
 def main() -> None:
@@ -190,14 +186,18 @@ def main() -> None:
     models = {options.model: load_named_model(options, n_last_blocks)}
     models |= {name: load_other(options, name, n_last_blocks) for name in options.against}
     with open_features_folder(options.features) as folder:
-        result, *others = [
+        probe, *more = [
             train_probes(choose_options(options, name), model, train, test, folder) for name, model in models.items()
         ]
+        result, *others = [each.summarise() for each in (probe, *more)]
+        unreadable = probe.bank.collect_unreadable(len(test))
     result["against"] = dict(zip(options.against, others, strict=True))
     output = options.output_dir / "result.json"
     write_result(
         result, f"Linear probe of {options.model}", make_table(result), output, make_values(result), draw_probe
     )
+    repeat_left_out(options.train, train, probe.skipped)
+    repeat_left_out(options.test, test, unreadable)
     process.destroy_process_group()
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 
 from modeling_esvit.analysis.region_colours import RegionPalette, fit_palette, paint
 from modeling_esvit.analysis.token_places import regions_of
+from modeling_esvit.images.decoding_arguments import add_pixel_arguments, read_decoding_arguments
 from modeling_esvit.storage.paths import parse_name, parse_path
 from training.features.model_arguments import add_model_arguments
 from training.features.single_image import (
@@ -61,6 +62,7 @@ def parse_arguments(arguments: list[str] | None) -> Any:
     add_model_arguments(parser, "a model folder, or the name of a model on the Hub")
     parser.add_argument("images", type=parse_name, nargs="+", metavar="IMAGE", help="image files, coloured together")
     add_size_argument(parser)
+    add_pixel_arguments(parser)
     parser.add_argument("--smooth", action="store_true", help="colours flow from region to region")
     parser.add_argument("--output", type=parse_path, default=Path("colours.png"), help="the picture (%(default)s)")
     options = parser.parse_args(arguments)
@@ -71,7 +73,8 @@ def parse_arguments(arguments: list[str] | None) -> Any:
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
-    images = [open_image(path) for path in options.images]
+    decoding = read_decoding_arguments(options)
+    images = [open_image(path, decoding) for path in options.images]
     palette, pictures = colour_regions(load_vision_model(options), images, options.size, smooth=options.smooth)
     save_figure(draw(images, pictures, palette), options.output)
     print(f"{options.output}: {palette.explained.sum():.0%} of the regions' variance")

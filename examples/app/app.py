@@ -33,11 +33,13 @@ try:
     import gradio as gr
     from starlette.middleware import Middleware
 
-    from collection import Bundled, Folder, read_photograph
+    from collection import DECODING, Bundled, Folder, read_photograph
     from explorer import LONGER_SIDE, Explorer, Point, Seen, mark_point, match
     from limits import MAX_FILE, BodyLimit, refuse_addresses
     from measurements import read_measurements
     from modeling_esvit.errors import EsViTError
+    from modeling_esvit.images.decoding import DecodingOptions
+    from modeling_esvit.images.decoding_arguments import add_pixel_arguments, read_decoding_arguments
 except ModuleNotFoundError as error:
     sys.exit(f"error: this needs the package {error.name}: pip install -e '.[app]'")
 
@@ -93,8 +95,8 @@ def read_point(event: gr.SelectData) -> Point:
 class Page:
     """Holds the handlers of one model's page. The browser's session keeps the two `Seen` images, A and B."""
 
-    def __init__(self, explorer: Explorer) -> None:
-        self.explorer = explorer
+    def __init__(self, explorer: Explorer, decoding: DecodingOptions = DECODING) -> None:
+        self.explorer, self.decoding = explorer, decoding
 
     def take_photograph(self, name: str) -> tuple[Image.Image, Seen]:
         seen = self.explorer.see_photograph(name)
@@ -107,7 +109,7 @@ class Page:
 
     def take_upload(self, path: str) -> tuple[Image.Image, Seen, None]:
         """Reads the upload as RGB, which every browser shows, and undoes the choice of a photograph."""
-        image = read_photograph(path)
+        image = read_photograph(path, options=self.decoding)
         return image, self.explorer.see(image), None
 
     def refresh(self, a: Seen | None, b: Seen | None) -> tuple[Any, ...]:
@@ -154,8 +156,10 @@ def make_gallery(label: str, name: str) -> gr.Gallery:
     return gr.Gallery(label=label, elem_id=name, columns=4, object_fit="contain", buttons=["download"])
 
 
-def build(name: str, explorer: Explorer, kept_minutes: float = KEPT_MINUTES) -> gr.Blocks:
-    page, seconds = Page(explorer), max(round(60 * kept_minutes), 1)
+def build(
+    name: str, explorer: Explorer, kept_minutes: float = KEPT_MINUTES, decoding: DecodingOptions = DECODING
+) -> gr.Blocks:
+    page, seconds = Page(explorer, decoding), max(round(60 * kept_minutes), 1)
     with gr.Blocks(title=TITLE, analytics_enabled=False, delete_cache=(seconds, seconds)) as blocks:
         gr.Markdown(describe(name, explorer))
         states = [gr.State(None, time_to_live=seconds) for _ in "AB"]
@@ -259,6 +263,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         help="how long uploads and pictures stay on the disk (default: %(default)g)",
     )
     parser.add_argument("--port", type=int, help="port of the page (default: 7860, or the next one that is free)")
+    add_pixel_arguments(parser)
+    parser.set_defaults(max_pixels=DECODING.max_pixels)
     options = parser.parse_args(arguments)
     if not options.model:
         parser.error("name a model, or set the environment variable MODEL")
@@ -274,12 +280,14 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     try:
-        collection = Bundled() if options.photographs is None else Folder(options.photographs.expanduser())
+        decoding = read_decoding_arguments(options)
+        chosen = options.photographs
+        collection = Bundled() if chosen is None else Folder(chosen.expanduser(), decoding)
         explorer = Explorer(options.model, options.size, collection)
         explorer.see(Image.new("RGB", (64, 64)))
         print(f"embeds {collection.title}", flush=True)
         explorer.index  # noqa: B018  (computed before a visitor waits for it)
-        page = build(options.model, explorer, options.keep)
+        page = build(options.model, explorer, options.keep, decoding)
         launch(page, options.port)
     except (EsViTError, OSError) as error:
         sys.exit(f"error: {error}")

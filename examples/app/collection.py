@@ -41,7 +41,7 @@ class Entry(NamedTuple):
     box: Box | None = None
 
 
-def read_photograph(path: str, name: str | None = None) -> Image.Image:
+def read_photograph(path: str, name: str | None = None, options: DecodingOptions = DECODING) -> Image.Image:
     """Reads an RGB image, reduced to at most `MOST_PIXELS` on each side.
 
     Raises:
@@ -52,7 +52,7 @@ def read_photograph(path: str, name: str | None = None) -> Image.Image:
         scale = min(MOST_PIXELS / max(size), 1)
         return max(round(size[0] * scale), 1), max(round(size[1] * scale), 1)
 
-    image = decode(Record(path, None, name or path.rpartition("/")[2], DECODING), sufficient)
+    image = decode(Record(path, None, name or path.rpartition("/")[2], options), sufficient)
     if max(image.size) > MOST_PIXELS:
         image = image.resize(sufficient(image.size), Image.Resampling.BICUBIC)
     return image
@@ -106,12 +106,13 @@ class Folder:
         EmptyFolderError: there is none that is read here, or no folder.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, decoding: DecodingOptions = DECODING) -> None:
         if not root.is_dir():
             raise EmptyFolderError(f"--photographs {root} is no folder.")
         found = find_in_folder(root)
         if not found.paths:
             raise EmptyFolderError(f"--photographs {root} holds no image: {found.left_out.describe() or 'nothing'}.")
+        self.decoding = decoding
         self.root, self.paths = root, {show_name(path): path for path in found.paths}
         self.title = f"the {len(self.paths):,} photographs of {root.resolve().name}"
 
@@ -129,7 +130,7 @@ class Folder:
         Raises:
             UnreadableImageError: it cannot be decoded.
         """
-        return read_photograph(str(self.root / self.paths[name]), name)
+        return read_photograph(str(self.root / self.paths[name]), name, self.decoding)
 
 
 Collection = Bundled | Folder

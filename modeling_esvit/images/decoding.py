@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any, BinaryIO, NamedTuple
 
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -35,6 +35,7 @@ MODES = {"RGB": 4, "1": 5, "L": 5, "P": 5, "I;16": 6}
 CONVERTED = 8
 # Bytes a pixel that decoders of these formats hold beside that.
 DECODER = {"WEBP": 12, "AVIF": 8, "JPEG2000": 17, "HEIF": 8, "JXL": 8, "QOI": 3, "SGI": 2}
+LONGEST_TEXT = 16 * 1024**2  # bytes of a text or colour profile in a PNG; Pillow refuses 1 MB by itself
 PROGRESSIVE = 6  # of a JPEG whose coefficients come in several passes
 # How an image is turned for each number of EXIF; the last four exchange width and height.
 UPRIGHT = 1
@@ -48,6 +49,8 @@ TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 QUARTER_TURNS = (5, 6, 7, 8)
+SAMPLE_FORMAT, SIGNED = 339, 2  # a tag of TIFF, and its value for integers with a sign
+DEEP_COLOURS = ("RGB", "RGBA", "RGBX", "RGBa", "LA", "CMYK")
 
 
 class UnreadableImageError(EsViTError, OSError):
@@ -156,6 +159,7 @@ def _convert_pixels(record: Record, pixels: Pixels) -> Image.Image:
 def _open(record: Record) -> BinaryIO:
     if Image.MAX_IMAGE_PIXELS is not None and 2 * Image.MAX_IMAGE_PIXELS < record.options.max_pixels:
         Image.MAX_IMAGE_PIXELS = record.options.max_pixels  # Pillow's own limit must not be below the one asked for
+    PngImagePlugin.MAX_TEXT_CHUNK = max(PngImagePlugin.MAX_TEXT_CHUNK, LONGEST_TEXT)
     if isinstance(record.image, bytes):
         return BytesIO(record.image)
     assert isinstance(record.image, str)  # `decode` takes pixels elsewhere
@@ -179,12 +183,49 @@ def _prepare(image: Image.Image, options: DecodingOptions) -> int:
     All but JPEG are decoded: a PNG may say how it is to be turned at its end, and a TIFF is turned by Pillow.
     """
     _check_memory(image, options.max_pixels)
+    _refuse_signed_bytes(image)
+    if options.white_level is not None:
+        _refuse_deep_colours(image)
     if not isinstance(image, JpegImageFile):
         image.load()
     turn = _find_orientation(image) if options.exif_orientation == APPLY else UPRIGHT
     if turn != UPRIGHT:
         _check_memory(image, options.max_pixels, CONVERTED)
     return turn
+
+
+def _refuse_signed_bytes(image: Image.Image) -> None:
+    """Refuses a TIFF of int8, whose negative values Pillow reads as high ones.
+
+    Raises:
+        ValueError: It is one.
+    """
+    if isinstance(image, TiffImageFile) and image.mode == "L" and image.tag_v2.get(SAMPLE_FORMAT) == (SIGNED,):
+        raise ValueError("int8 pixels may be negative: convert the image to uint8")
+
+
+def _refuse_deep_colours(image: Image.Image) -> None:
+    """Refuses colours of 16 bits a channel, of which Pillow reads the upper 8: no other white can be made of these.
+
+    Raises:
+        ValueError: It has such colours.
+    """
+    if image.mode in DEEP_COLOURS and any(";16" in str(tile) for tile in getattr(image, "tile", [])):
+        raise ValueError(
+            f"white_level does not apply to {image.mode} of 16 bits a channel, of which the upper 8 are read: convert "
+            "the image to 8 bits, or leave white_level out"
+        )
+
+
+def count_frames(record: Record) -> int:
+    """Returns the number of pages or frames in an image, of which the first one is decoded.
+
+    Raises:
+        UnreadableImageError: it is no image.
+    """
+    with _report_unreadable(record), _open(record) as file:
+        image = _identify(file)
+        return 1 if isinstance(image, JpegImageFile) else getattr(image, "n_frames", 1)  # a phone's JPEG has previews
 
 
 def _check_memory(image: Image.Image, max_pixels: int, copies: int = 0) -> None:

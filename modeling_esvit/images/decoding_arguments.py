@@ -19,6 +19,12 @@ HELP = {
 
 def add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds how images are decoded, and what the rows of data sets may open."""
+    add_pixel_arguments(parser)
+    parser.add_argument("--allow_paths", action="store_true", help=HELP["allow_paths"])
+
+
+def add_pixel_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds how images are decoded, for programs that read image files and no data sets."""
     parser.add_argument(
         "--exif_orientation",
         choices=[APPLY, IGNORE],
@@ -29,13 +35,11 @@ def add_decoding_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max_pixels", type=parse_count, default=MAX_PIXELS, help=f"{HELP['max_pixels']} (default: %(default)s)"
     )
-    parser.add_argument("--allow_paths", action="store_true", help=HELP["allow_paths"])
 
 
 def read_decoding_arguments(arguments: argparse.Namespace) -> DecodingOptions:
-    """Returns what these arguments say."""
-    names = ("exif_orientation", "white_level", "max_pixels", "allow_paths")
-    return DecodingOptions(**{name: getattr(arguments, name) for name in names})
+    """Returns what the arguments of `add_decoding_arguments` or `add_pixel_arguments` say."""
+    return DecodingOptions(**{name: getattr(arguments, name) for name in HELP if name in arguments})
 
 
 def parse_positive(text: str) -> float:

@@ -22,11 +22,17 @@ ADVICE = {
     **dict.fromkeys((".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf", ".raw", ".rw2"), CONVERT),
     **dict.fromkeys((".dcm", ".dds", ".eps", ".fits", ".ico", ".pdf", ".psd", ".svg", ".xcf"), CONVERT),
 }
-# The first bytes of files that a plugin reads: offset, bytes, what to install.
+TIFF = "a TIFF that is damaged, or of a kind that is not read, such as one of five channels: convert it to 8 bits"
+# The first bytes of files: offset, bytes, what to do about one that is not read.
 SIGNATURES = (
     *((4, b"ftyp" + brand, HEIF_PLUGIN) for brand in (b"heic", b"heix", b"hevc", b"mif1", b"msf1", b"heim", b"heis")),
     (0, b"\xff\x0a", JXL_PLUGIN),
     (0, b"\x00\x00\x00\x0cJXL \r\n\x87\n", JXL_PLUGIN),
+    *((0, start, TIFF) for start in (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")),
+    (0, b"\x89PNG\r\n\x1a\n", "a damaged PNG"),
+    (0, b"\xff\xd8\xff", "a damaged JPEG"),
+    (0, b"PK\x03\x04", "a zip archive: unpack it"),
+    *((0, start, "a web page, or another file of XML") for start in (b"<!DOCTYPE", b"<!doctype", b"<html", b"<?xml")),
 )
 LONGEST_SIGNATURE = 16  # bytes
 
@@ -52,6 +58,8 @@ def list_image_extensions() -> frozenset[str]:
 
 
 def advise_on_content(start: bytes) -> str:
-    """Returns what to do about a file of no known format that begins with `start`; nothing if that is unknown."""
+    """Returns what to do about a file that is not read and begins with `start`; nothing if that is unknown."""
+    if not start:
+        return "there is no content"
     found = (advice for offset, signature, advice in SIGNATURES if start[offset:].startswith(signature))
     return next(found, "")

@@ -23,6 +23,7 @@ from measurements import read_measurements
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.embed.engine import FeatureError
 from modeling_esvit.images.decoding import UnreadableImageError
+from modeling_esvit.images.decoding_arguments import read_decoding_arguments
 from tests.helpers.app_server import APP, serve_app
 from tests.helpers.paths import ROOT
 
@@ -183,6 +184,14 @@ def test_an_upload_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path):
     assert (tmp_path / "bomb.png").stat().st_size < 100_000
     with pytest.raises(UnreadableImageError, match="bomb.png: 10000 x 10000 pixels are more than the 50000000"):
         read_photograph(str(tmp_path / "bomb.png"))
+
+
+def test_uploads_are_decoded_as_the_command_says(tmp_path):
+    app = pytest.importorskip("app", reason="gradio is not installed: pip install '.[app]'")
+    Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
+    decoding = read_decoding_arguments(app.parse_arguments(["model", "--max_pixels", "9"]))
+    with pytest.raises(UnreadableImageError, match="x.png: 4 x 4 pixels are more than the 9"):
+        app.Page(None, decoding).take_upload(str(tmp_path / "x.png"))
 
 
 def test_models_without_attention_or_views(tmp_path, explorer, monkeypatch):

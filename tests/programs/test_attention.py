@@ -34,6 +34,7 @@ def test_images_of_all_kinds(attention_model, tmp_path, mode):
         (["MODEL", "nothing.png"], "No such file"),
         (["MODEL", "IMAGE", "--query", "48", "0"], "--query 48 0 is outside of the image of 48 x 48 pixels"),
         (["MODEL", "IMAGE", "--blocks", "4"], "There is no block 4; the model has blocks 1 to 3"),
+        (["MODEL", "IMAGE", "--max_pixels", "100"], "48 x 48 pixels are more than the 100"),
         (["MODEL", "IMAGE", "--of", "class"], "0 class or global tokens"),
         (["nowhere/at/all", "IMAGE"], "there is no folder 'nowhere/at/all'"),
         (["timm:resnet18", "IMAGE"], "no attention weights"),

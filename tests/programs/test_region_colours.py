@@ -33,6 +33,8 @@ def test_command(model, tmp_path, capsys):
     assert "of the regions' variance" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="error: .*nothing.png"):
         run_command(lambda: region_colours.main([command[0], "nothing.png"]))
+    with pytest.raises(SystemExit, match="error: .*00.png: 48 x 48 pixels are more than the 100"):
+        run_command(lambda: region_colours.main([*command, "--max_pixels", "100"]))
     with pytest.raises(SystemExit):
         region_colours.main([*command[:-1], "colours.xyz"])
     assert "name a picture" in capsys.readouterr().err

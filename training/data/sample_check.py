@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from modeling_esvit.embed.engine import LoadedImage, load_image
+from modeling_esvit.images.decoding import count_frames
 from modeling_esvit.images.read_ahead import in_order
 from training.data.shard_stream import ShardStream
 from training.data.sources import ImageSource
@@ -28,9 +29,10 @@ SUSPICIOUS = 0.05  # share of the sample from which on it is worth a word
 
 @dataclass(frozen=True)
 class Levels:
-    """Holds the grey levels of an image, 0 .. 255."""
+    """Holds the grey levels of an image, 0 .. 255, and how many pages or frames its file has."""
 
     name: str
+    frames: int
     mean: float
     low: int
     high: int
@@ -55,7 +57,8 @@ def sample_levels(source: ImageSource) -> tuple[list[Levels], dict[str, str]]:
     """Returns the levels of a few images of a source, and why others of them cannot be read."""
 
     def load(item: Any) -> LoadedImage:
-        return load_image(source.read(item), measure_levels)
+        record = source.read(item)
+        return load_image(record, lambda image: (count_frames(record), *measure_levels(image)))
 
     loaded = list(in_order(choose_items(source), load, threads=THREADS, ahead=2 * THREADS))
     levels = [Levels(image.name, *image.pixels) for image in loaded if image.pixels is not None]
@@ -75,6 +78,12 @@ def describe_sample(source: ImageSource) -> list[str]:
         for kind, found in kinds.items()
         if len(found) >= SUSPICIOUS * count and found
     ]
+    several = [each for each in levels if each.frames > 1]
+    if several:
+        lines.append(
+            f"Warning: {len(several)} of {count} sampled images have several pages or frames, of which the first is "
+            f"read: {several[0].name} has {several[0].frames}."
+        )
     if dark and lines:
         lines.append("If they hold 12 or 14 bits in 16, add --white_level 4095 or 16383.")
     if len(unreadable) >= SUSPICIOUS * count and unreadable:

@@ -14,6 +14,7 @@ from accelerate.utils import broadcast_object_list
 
 from modeling_esvit.images.decoding_arguments import read_decoding_arguments
 from modeling_esvit.images.devices import open_device
+from training.data.left_out import repeat_left_out
 from training.data.named_data import open_train_and_test
 from training.evaluation.arguments import choose_columns
 from training.features.bank import FeatureBank, make_bank
@@ -59,7 +60,10 @@ def load_other(arguments: argparse.Namespace, name: str, n_last_blocks: int | No
 
 @contextmanager
 def open_evaluation(arguments: argparse.Namespace) -> Iterator[Evaluation]:
-    """Opens the model, and the features of its training and test images; those of models to compare with, too."""
+    """Opens the model, and the features of its training and test images; those of models to compare with, too.
+
+    Says at the end what was not read.
+    """
     state = open_device(arguments.device)
     reading = {"streaming": arguments.streaming, "decoding": read_decoding_arguments(arguments)}
     sources = open_train_and_test(arguments.train, arguments.test, **reading, **choose_columns(arguments))
@@ -77,5 +81,8 @@ def open_evaluation(arguments: argparse.Namespace) -> Iterator[Evaluation]:
                 for data, source in named
             ]
 
-        yield Evaluation(model, make_banks(model), {name: make_banks(others.pop(name)) for name in arguments.against})
+        banks = make_banks(model)
+        yield Evaluation(model, banks, {name: make_banks(others.pop(name)) for name in arguments.against})
+        for (data, source), bank in zip(named, banks, strict=True):
+            repeat_left_out(data, source, bank.collect_unreadable(len(source)))
     state.destroy_process_group()

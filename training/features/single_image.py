@@ -14,9 +14,10 @@ from torch import Tensor
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
 from modeling_esvit.analysis.token_places import region_stride
-from modeling_esvit.images.decoding import Record, decode
+from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, Record, decode
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.images.models import load_image_model
+from modeling_esvit.images.names import show_name
 from modeling_esvit.images.whole import whole_image
 from training.features.frozen_models import TIMM, FrozenModelError
 
@@ -64,13 +65,13 @@ def load_vision_model(arguments: argparse.Namespace) -> VisionModel:
     return VisionModel(*load_image_model(arguments.model, eager, device=device, one_size=False, **options))
 
 
-def open_image(path: str) -> Image.Image:
+def open_image(path: str, options: DecodingOptions = DEFAULT) -> Image.Image:
     """Decodes an image file.
 
     Raises:
         UnreadableImageError: it is no image, or damaged.
     """
-    return decode(Record(path, None, path))
+    return decode(Record(path, None, show_name(path), options))
 
 
 def check_picture(parser: argparse.ArgumentParser, output: Path) -> Path:

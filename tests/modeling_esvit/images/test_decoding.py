@@ -5,12 +5,13 @@
 import io
 import os
 import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps, PngImagePlugin
 
-from modeling_esvit.images.decoding import DecodingOptions, Record, UnreadableImageError, decode
+from modeling_esvit.images.decoding import DecodingOptions, Record, UnreadableImageError, count_frames, decode
 
 
 def encoded(image, file_format="PNG", **options):
@@ -57,6 +58,51 @@ def test_12_bits_in_16_are_scaled_by_the_white_that_is_named(file_format):
     options = DecodingOptions(white_level=4095)
     found = np.asarray(decode(Record(encoded(Image.fromarray(levels), file_format), None, "picture", options)))
     assert np.array_equal(found[..., 0], np.minimum(np.round(levels * (255 / 4095)), 255))
+
+
+@pytest.mark.parametrize("bits", ["RGB", "RGBA"])
+def test_colours_of_16_bits_have_no_other_white(bits):
+    """Pillow reads the upper 8 bits of each (Pillow issue 2556); of 12 bits in 16 these are black."""
+    planes = len(bits)
+    rows = b"".join(b"\0" + struct.pack(f">{4 * planes}H", *[32768] * 4 * planes) for _ in range(3))
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", 4, 3, 16, 2 if planes == 3 else 6, 0, 0, 0),
+        b"IDAT": zlib.compress(rows),
+    }
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in (chunks | {b"IEND": b""}).items()
+    )
+    assert decode(Record(content, None, "deep")).size == (4, 3)
+    with pytest.raises(UnreadableImageError, match=f"deep: white_level does not apply to {bits} of 16 bits"):
+        decode(Record(content, None, "deep", DecodingOptions(white_level=4095)))
+
+
+def test_large_texts_and_profiles_beside_the_pixels(monkeypatch):
+    """Pillow refuses a PNG with more than 1 MB of either (Pillow issues 2445 and 8363, KatherLab/STAMP pull 76)."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Comment", "x" * 2_000_000, zip=True)
+    content = encoded(RGB, pnginfo=info, icc_profile=bytes(3_000_000))
+    assert np.array_equal(decoded(content), COLOURS)
+    info.add_text("Comment", "x" * 20_000_000, zip=True)
+    with pytest.raises(UnreadableImageError, match="picture: Decompressed data too large"):
+        decoded(encoded(RGB, pnginfo=info))
+
+
+def test_signed_bytes_are_refused():
+    content = bytearray(encoded(Image.new("L", (4, 4), 251), "TIFF", tiffinfo={339: 1}))
+    assert decoded(bytes(content)).max() == 251
+    signed = encoded(Image.new("L", (4, 4), 251), "TIFF", tiffinfo={339: 2})  # -5, if it means what it says
+    with pytest.raises(UnreadableImageError, match="picture: int8 pixels may be negative"):
+        decoded(signed)
+
+
+def test_pages_and_frames_are_counted():
+    frames = [Image.new("L", (8, 8), level) for level in (50, 90, 130)]
+    for file_format in ("TIFF", "GIF", "PNG", "WEBP"):
+        record = Record(encoded(frames[0], file_format, save_all=True, append_images=frames[1:]), None, "several")
+        assert count_frames(record) == 3 and abs(decode(record).getpixel((0, 0))[0] - 50) < 3
+    assert count_frames(Record(encoded(RGB, "JPEG"), None, "one")) == 1
 
 
 def test_float_pixels():

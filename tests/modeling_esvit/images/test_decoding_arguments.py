@@ -7,12 +7,16 @@ import argparse
 import pytest
 
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions
-from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
+from modeling_esvit.images.decoding_arguments import (
+    add_decoding_arguments,
+    add_pixel_arguments,
+    read_decoding_arguments,
+)
 
 
-def read(words: str) -> DecodingOptions:
+def read(words: str, add=add_decoding_arguments) -> DecodingOptions:
     parser = argparse.ArgumentParser()
-    add_decoding_arguments(parser)
+    add(parser)
     return read_decoding_arguments(parser.parse_args(words.split()))
 
 
@@ -20,6 +24,14 @@ def test_arguments_become_options():
     assert read("") == DEFAULT
     words = "--exif_orientation ignore --white_level 4095 --max_pixels 1e9 --allow_paths"
     assert read(words) == DecodingOptions("ignore", 4095.0, 10**9, True)
+
+
+def test_programs_of_single_images_have_no_rows(capsys):
+    words = "--exif_orientation ignore --white_level 4095 --max_pixels 1e9"
+    assert read(words, add_pixel_arguments) == DecodingOptions("ignore", 4095.0, 10**9)
+    with pytest.raises(SystemExit):
+        read("--allow_paths", add_pixel_arguments)
+    assert "unrecognized arguments: --allow_paths" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", ["--white_level 0", "--white_level nan", "--max_pixels 1.5", "--max_pixels x"])

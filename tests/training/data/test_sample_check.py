@@ -11,6 +11,14 @@ from training.data.sample_check import describe_sample, sample_levels
 from training.data.sources import open_source
 
 
+def test_files_of_several_pages_are_named(tmp_path):
+    pages = [Image.linear_gradient("L").rotate(angle) for angle in (0, 90)]
+    pages[0].save(tmp_path / "stack.tif", save_all=True, append_images=pages[1:])
+    [line] = describe_sample(open_source(tmp_path))
+    assert line.startswith("Warning: 1 of 1 sampled images have several pages or frames, of which the first is read: ")
+    assert line.endswith("stack.tif has 2.")
+
+
 @pytest.mark.parametrize("kind", ["folder", "stream"])
 def test_a_sample_is_measured(kind, tmp_path):
     folder = write_images(tmp_path / "images", 18)

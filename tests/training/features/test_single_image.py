@@ -8,9 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
+from modeling_esvit.images.decoding import DecodingOptions
 from training.features.frozen_models import FrozenModelError
-from training.features.single_image import check_picture, find_built_size, load_vision_model, normalise
+from training.features.single_image import check_picture, find_built_size, load_vision_model, normalise, open_image
 
 
 @pytest.mark.parametrize("size, side", [(96, 96), ([64, 48], 64), (None, 224)])
@@ -29,6 +31,13 @@ def test_pictures_that_cannot_be_written_are_refused(tmp_path, capsys, name, mes
     with pytest.raises(SystemExit):
         check_picture(argparse.ArgumentParser(), Path(tmp_path, name))
     assert message in capsys.readouterr().err
+
+
+def test_images_are_decoded_as_the_options_say(tmp_path):
+    path, exif = str(tmp_path / "turned.jpg"), Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 4)).save(path, exif=exif)
+    assert open_image(path).size == (4, 8) and open_image(path, DecodingOptions("ignore")).size == (8, 4)
 
 
 def test_maps_have_a_sum_of_one():
