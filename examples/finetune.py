@@ -9,13 +9,15 @@
 `--data` is a data set on the Hub, or a folder (`train/CLASS/*.jpg` and `test/CLASS/*.jpg`, parquet or zip files, or one
 of `save_to_disk`) with a column of images and one of classes, which `--label_column` names. All weights are trained;
 the classifier is new. The folder OUTPUT_DIR loads with `AutoModelForImageClassification` and with
-`pipeline("image-classification")`. `--output` writes the accuracies of the last epoch as JSON, with a table and a
+`pipeline("image-classification")`. Images that cannot be read are found before training, named and left out, up to
+`--max_unreadable`. `--output` writes the accuracies of the last epoch as JSON, with a table and a
 picture of all epochs beside it. `--resume` continues from the last complete epoch.
 """
 
 import argparse
 import math
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -48,7 +50,9 @@ except ModuleNotFoundError as error:
 from modeling_esvit.embed.engine import FeatureError
 from modeling_esvit.images.transform import Transform, make_evaluation_transform
 from training.data.columns import DataOptionError
+from training.data.left_out import repeat_left_out
 from training.data.named_data import open_named
+from training.data.readable import find_readable
 from training.data.shard_stream import ShardStream
 from training.data.sources import DatasetSource, FolderSource, describe_labels
 from training.evaluation.arguments import add_column_arguments, check_output, choose_columns
@@ -93,24 +97,29 @@ def make_training_transform(processor: BitImageProcessor) -> v2.Compose:
 
 
 class SourceImages(Dataset[dict[str, Any]]):
-    """Reads a source of labelled images, as training and evaluation do, with the numbers of the classes in `classes`.
+    """Reads labelled images of a source, as training and evaluation do, with the numbers of the classes in `classes`.
+
+    Args:
+        items: numbers of the images in the source, all of which can be read.
 
     Raises:
-        UnreadableImageError: while reading: an image cannot be decoded.
+        UnreadableImageError: while reading: an image cannot be decoded any more.
         DataOptionError: the source has a class that is none of `classes`.
     """
 
-    def __init__(self, source: FolderSource | DatasetSource, classes: list[str], transform: Transform) -> None:
+    def __init__(
+        self, source: FolderSource | DatasetSource, items: Sequence[int], classes: list[str], transform: Transform
+    ) -> None:
         if unknown := [name for name in source.class_names or [] if name not in classes]:
             raise DataOptionError(f"the classes {unknown} are none of the training images': {classes}.")
-        self.source, self.transform = source, transform
+        self.source, self.items, self.transform = source, items, transform
         self.numbers = [classes.index(name) for name in source.class_names or classes]
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.items)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        record = self.source.read(index)
+        record = self.source.read(self.items[index])
         if record.label is None or record.label < 0:
             raise UnlabelledDataError(f"{record.identity()} has no label; fine-tuning needs one for each image.")
         if record.label >= len(self.numbers):
@@ -203,11 +212,16 @@ def finetune(options: argparse.Namespace) -> dict[str, Any]:
         seed=options.seed,
         use_cpu=not torch.accelerator.is_available(),  # otherwise torchrun's processes on a CPU do not form one group
     )
+    data = {"train": f"{options.data}:train", "test": f"{options.data}:{options.test_split}"}
+    train_items, train_skipped = find_readable(train, options.max_unreadable, f"checking {data['train']}")
+    test_items, test_skipped = find_readable(test, options.max_unreadable, f"checking {data['test']}")
+    train_skipped.warn()
+    test_skipped.warn()
     trainer = Trainer(
         model,
         arguments,
-        train_dataset=SourceImages(train, classes, make_training_transform(processor)),
-        eval_dataset=SourceImages(test, classes, make_evaluation_transform(processor)),
+        train_dataset=SourceImages(train, train_items, classes, make_training_transform(processor)),
+        eval_dataset=SourceImages(test, test_items, classes, make_evaluation_transform(processor)),
         processing_class=processor,
         compute_metrics=compute_accuracy,
     )
@@ -219,8 +233,10 @@ def finetune(options: argparse.Namespace) -> dict[str, Any]:
         if "eval_top1" in row
     ]
     about = {name: getattr(options, name) for name in ("model", "epochs", "batch_size", "lr", "seed")}
-    data = {"train": f"{options.data}:train", "test": f"{options.data}:{options.test_split}"}
-    counts = {"train_images": len(train), "test_images": len(test), "classes": len(classes)}
+    counts = {"train_images": len(train_items), "test_images": len(test_items), "classes": len(classes)}
+    counts["unreadable_images"] = len(train_skipped.skipped) + len(test_skipped.skipped)
+    repeat_left_out(data["train"], train, train_skipped)
+    repeat_left_out(data["test"], test, test_skipped)
     scores = {name: history[-1][name] for name in ("top1", "top5")}
     return {**about, **data, **counts, **scores, "history": history}
 
@@ -230,6 +246,8 @@ def make_table(result: dict[str, Any]) -> str:
     about = "{classes} classes, {train_images} training and {test_images} test images, {epochs} epochs.".format(
         **result
     )
+    if result["unreadable_images"]:
+        about += f" {result['unreadable_images']} images could not be read and were left out."
     scores = [f"{result[name]:.2%}" for name in ("top1", "top5")]
     return "\n".join([about, "", *format_table(["top-1", "top-5"], [scores])])
 
@@ -247,6 +265,12 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--batch_size", type=int, default=64, help="images a device (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=5e-4, help="peak learning rate (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--max_unreadable",
+        type=float,
+        default=0.01,
+        help="share of the images of a split that may be unreadable; ten always may, unless it is 0 (%(default)s)",
+    )
     add_decoding_arguments(parser)
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR")
     add_column_arguments(parser)
@@ -254,6 +278,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     check_output(parser, options.output)
     if options.batch_size < 1 or not (0 < options.epochs < math.inf and 0 < options.lr < math.inf):
         parser.error("--epochs and --lr must be positive and finite, and --batch_size at least 1")
+    if not 0 <= options.max_unreadable <= 1:
+        parser.error(f"--max_unreadable must lie in 0 .. 1, got {options.max_unreadable}")
     result = finetune(options)
     figures = make_card_values({f"fine-tuning top-{k}": result[f"top{k}"] for k in TOP_K}, result["test"])
     write_result(result, f"Fine-tuning of {options.model}", make_table(result), options.output, figures, draw_epochs)

@@ -30,6 +30,7 @@ from modeling_esvit.embed.compiling import add_compile_argument
 from modeling_esvit.images.decoding_arguments import read_decoding_arguments
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.storage.paths import parse_path
+from training.data.left_out import warn_of_left_out
 from training.data.named_data import open_named, split_data_name
 from training.data.sources import ImageSource
 from training.evaluation.arguments import add_image_arguments, add_reading_arguments, parse_and_check
@@ -195,6 +196,8 @@ def correspondence_command() -> None:
         if output is not None and images is not None and parts is not None:
             save_figure(draw_picture(model, *images), output.with_suffix(".png"))
             parts.delete()
+        if images is not None:
+            warn_of_left_out(arguments.data, images[0])
     state.destroy_process_group()
 
 

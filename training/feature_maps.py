@@ -28,6 +28,7 @@ from modeling_esvit.images.devices import open_device
 from modeling_esvit.images.precision import add_dtype_argument
 from modeling_esvit.storage.atomic import write_text
 from modeling_esvit.storage.paths import parse_path
+from training.data.left_out import repeat_left_out
 from training.data.named_data import open_named, split_data_name
 from training.data.sources import ImageSource
 from training.evaluation.arguments import add_column_arguments, choose_columns
@@ -161,6 +162,7 @@ def main(arguments: list[str] | None = None) -> None:
         if state.is_main_process:
             print(make_maps(options, bank, source, LabelledImages(source, model.transform)))
             print(f"{options.output_dir / 'map.png'}\n{options.output_dir / 'neighbours.png'}")
+        repeat_left_out(options.data, source, bank.collect_unreadable(len(source)))
     state.destroy_process_group()
 
 

@@ -17,13 +17,13 @@ which is not chosen by the test images.
 """
 
 import argparse
-import logging
 from pathlib import Path
 from typing import Any
 
 from modeling_esvit.images.decoding_arguments import read_decoding_arguments
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.storage.paths import parse_path
+from training.data.left_out import repeat_left_out
 from training.data.named_data import open_train_and_test
 from training.evaluation.arguments import add_data_arguments, choose_columns, parse_and_check
 from training.evaluation.opening import open_features_folder
@@ -37,8 +37,6 @@ from training.options.command import run_command
 from training.options.errors import OptionError
 from training.options.recipes import load_recipe, spell
 
-
-logger = logging.getLogger(__name__)
 
 RECIPES = Path(__file__).parent / "evaluation" / "probe_recipes"
 
@@ -126,15 +124,17 @@ def main() -> None:
     with open_features_folder(options.features) as folder:
         share = options.batch_size // process.num_processes  # as in training, so that one compiled model serves both
         reading = {"num_threads": options.workers, "part_size": options.part_size, "batch_size": share}
-        probe = ProbeRun(options, model, train, make_bank(model, options.test, test, folder, **reading))
+        bank = make_bank(model, options.test, test, folder, **reading)
+        unreadable = bank.collect_unreadable(len(test))
+        probe = ProbeRun(options, model, train, bank)
         probe.run()
-    if process.is_main_process and probe.skipped.skipped:
-        logger.warning(probe.skipped.summary())
     result = probe.summarise()
     output = options.output_dir / "result.json"
     write_result(
         result, f"Linear probe of {options.model}", make_table(result), output, make_values(result), draw_probe
     )
+    repeat_left_out(options.train, train, probe.skipped)
+    repeat_left_out(options.test, test, unreadable)
     process.destroy_process_group()
 
 

@@ -43,6 +43,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--regions", action="store_true", help="also the features of all regions")
     parser.add_argument("--image_column", help="of data sets, where they have several columns of images")
+    parser.add_argument("--config_name", help="of data sets on the Hub that have several configurations")
     add_decoding_arguments(parser)
     parser.add_argument("--image_size", type=int, help="pixels a side, instead of the size the model was made for")
     parser.add_argument("--batch_size", type=int, default=64, help="images a process (%(default)s)")
@@ -86,7 +87,7 @@ def run(options: argparse.Namespace) -> None:
         print(f"Computes in {name_dtype(dtype)} on {device}.")
     check_output(options.output, options.overwrite)
     decoding = read_decoding_arguments(options)
-    images = find_images(options.images, options.image_column, decoding)
+    images = find_images(options.images, options.image_column, decoding, options.config_name)
     if images.left_out and state.is_main_process:
         print(f"Not read: {images.left_out.describe()}.")
     embedder = Embedder.from_pretrained(
@@ -99,6 +100,7 @@ def run(options: argparse.Namespace) -> None:
         trust_remote_code=options.trust_remote_code,
     )
     named = {name: getattr(options, name) for name in ("model", "revision", "images", "image_size")}
+    named |= {} if options.config_name is None else {"config_name": options.config_name}
     embed_to_file(
         embedder,
         images,

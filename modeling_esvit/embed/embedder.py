@@ -203,6 +203,7 @@ def embed(
     num_threads: int = 8,
     image_column: str | None = None,
     decoding: DecodingOptions = DEFAULT,
+    config_name: str | None = None,
 ) -> Features:
     """Returns the features of images, in memory, computed by this process.
 
@@ -213,13 +214,14 @@ def embed(
         num_threads: threads that read, decode and resize images.
         image_column: of data sets, where they have several.
         decoding: how images are decoded, and what the rows of data sets may open.
+        config_name: of data sets on the Hub, where they have several.
 
     Raises:
         NoImagesError: an input names no image.
         FeatureError: the model gives no view feature, or one that is not finite.
         OutputError: no image can be read.
     """
-    images = find_images(inputs, image_column, decoding)
+    images = find_images(inputs, image_column, decoding, config_name)
     maker = PartEmbedder(embedder, images, regions, batch_size, num_threads)
     maker.expect(len(images))
     with tqdm(total=len(images), unit="image", desc="embed") as bar:

@@ -3,6 +3,7 @@
 """Finds the images that `embed` reads: folders, files, globs, URLs, lists of these, and data sets, in a fixed order."""
 
 import glob
+import os
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from itertools import accumulate
@@ -10,17 +11,24 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import datasets
-import pyarrow as pa
 from PIL.Image import Image
 
 from modeling_esvit.embed.engine import LoadedImage, load_image
 from modeling_esvit.embed.lists import LIST_SUFFIXES, read_list
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, Record
-from modeling_esvit.images.folders import FoundImages, LeftOut, find_in_folder, find_matching
+from modeling_esvit.images.folders import FoundImages, LeftOut, expand_pattern, find_in_folder, find_matching
 from modeling_esvit.images.names import show_name
 from modeling_esvit.images.places import URL
-from modeling_esvit.images.rows import find_access, read_cell
+from modeling_esvit.images.rows import (
+    describe_columns,
+    find_access,
+    find_image_columns,
+    is_bytes_or_path,
+    is_row_folder,
+    leave_undecoded,
+    read_cell,
+)
 from modeling_esvit.storage.identity import Identity, identify_dataset, identify_files, join_identities
 
 
@@ -66,22 +74,16 @@ class DatasetImages:
 
     def __init__(self, dataset: Any, name: str, image_column: str | None = None, options: DecodingOptions = DEFAULT):
         """Takes the rows, the name of the data set, the column of images if there are several, and how to decode."""
-        columns = [column for column, kind in dataset.features.items() if isinstance(kind, datasets.Image)]
+        columns, described = find_image_columns(dataset.features), describe_columns(dataset.features)
         if image_column is None and len(columns) != 1:
-            found = (
-                f"has the image columns {columns}"
-                if columns
-                else f"has no column of images in {list(dataset.features)}"
-            )
-            raise NoImagesError(f"{name} {found}: name one with --image_column.")
+            found = f"has the image columns {columns}" if columns else "has no column of images"
+            raise NoImagesError(f"{name} {found}: name one of {described} with --image_column.")
         self.column = image_column or columns[0]
         if self.column not in dataset.features:
-            raise NoImagesError(f"{name} has no column {self.column!r}, only {list(dataset.features)}.")
-        dataset = dataset.with_format(None).select_columns([self.column])
-        try:
-            self.dataset = dataset.cast_column(self.column, datasets.Image(decode=False))
-        except (pa.ArrowException, TypeError) as error:
-            raise NoImagesError(f"The column {self.column!r} of {name} holds no images: {error}.") from error
+            raise NoImagesError(f"{name} has no column {self.column!r}, only {described}.")
+        if self.column not in columns and not is_bytes_or_path(dataset.features[self.column]):
+            raise NoImagesError(f"The column {self.column!r} of {name} holds no images. The columns are {described}.")
+        self.dataset = leave_undecoded(dataset.select_columns([self.column]), self.column)
         self.prefix, self.options, self.left_out = name, options, LeftOut()
 
     def __len__(self) -> int:
@@ -127,21 +129,25 @@ class ManyImages:
 
 
 def find_images(
-    inputs: Sequence[str], image_column: str | None = None, options: DecodingOptions = DEFAULT
+    inputs: Sequence[str],
+    image_column: str | None = None,
+    options: DecodingOptions = DEFAULT,
+    config_name: str | None = None,
 ) -> ManyImages:
     """Opens every input.
 
     Args:
-        inputs: each a folder of images (any nesting), of parquet or zip files, or of `Dataset.save_to_disk`, a file, a
-            glob, a URL, a text file with a path or URL a line, or the name of a data set on the Hub, `NAME` or
-            `NAME:SPLIT`.
+        inputs: each a folder of images (any nesting), of parquet or zip files, or of `Dataset.save_to_disk`; a file or
+            glob of images or of parquet files; a URL; a text file with a path or URL a line; or the name of a data set
+            on the Hub, `NAME` or `NAME:SPLIT`.
         image_column: of data sets, where they have several.
         options: how images are decoded.
+        config_name: of data sets on the Hub, where they have several.
 
     Raises:
         NoImagesError: an input names no image, or has several image columns to choose from.
     """
-    found = [open_input(name, image_column, options) for name in inputs]
+    found = [open_input(name, image_column, options, config_name) for name in inputs]
     for name, images in zip(inputs, found, strict=True):
         if not len(images):
             left_out = f" (left out: {images.left_out.describe()})" if images.left_out else ""
@@ -156,14 +162,16 @@ def load_input(images: Images, prepare: Callable[[Image], Any], index: int) -> L
     return load_image(images.read(index), prepare)
 
 
-def open_input(name: str, image_column: str | None, options: DecodingOptions) -> Images:
+def open_input(name: str, image_column: str | None, options: DecodingOptions, config_name: str | None) -> Images:
     if not name:
         raise NoImagesError("An input is empty: give a folder, a file, a glob, a URL or the name of a data set.")
     path = Path(name)
     if path.is_dir() and (path / "dataset_dict.json").is_file():
         raise NoImagesError(f"{name} is a data set of several splits: name the folder of one, as {path / 'train'}.")
     if path.is_dir():
-        return open_folder(path, name, image_column, options)
+        return open_folder(path, name, image_column, options, config_name)
+    if path.suffix == ".parquet" and not URL.match(name):
+        return open_parquet(name, image_column, options)
     if path.is_file() and path.suffix in LIST_SUFFIXES:
         return ImageFiles(FoundImages(list(read_list(path))), options)
     if path.is_file() or URL.match(name):
@@ -171,30 +179,59 @@ def open_input(name: str, image_column: str | None, options: DecodingOptions) ->
     if glob.has_magic(name):
         return ImageFiles(find_matching(name), options)
     access = find_access(repository=name.partition(":")[0])
-    return DatasetImages(load_split(name), name, image_column, options.restrict_to(access))
+    return DatasetImages(load_split(name, config_name), name, image_column, options.restrict_to(access))
 
 
-def open_folder(path: Path, name: str, image_column: str | None, options: DecodingOptions) -> Images:
-    """Opens a folder of images or, if there are none, one of a data set."""
+def open_folder(
+    path: Path, name: str, image_column: str | None, options: DecodingOptions, config_name: str | None
+) -> Images:
+    """Opens a folder of images, or one of a data set: parquet files with images, or archives alone."""
     rows = options.restrict_to(find_access(path))
     if (path / "dataset_info.json").is_file():
         return DatasetImages(datasets.load_from_disk(name), name, image_column, rows)
     found = find_in_folder(path)
-    if not found.paths and any(kind in found.left_out for kind in (".parquet", ".zip")):
-        return DatasetImages(load_split(str(path.resolve())), name, image_column, rows)
+    is_alone = not found.paths and any(kind in found.left_out for kind in (".parquet", ".zip"))
+    if is_alone or is_row_folder(path, image_column):
+        images = DatasetImages(load_split(str(path.resolve()), config_name), name, image_column, rows)
+        images.left_out.update(found.count_beside_rows())
+        return images
     found.paths = [str(path / file) for file in found.paths]
     return ImageFiles(found, options)
 
 
-def load_split(name: str) -> Any:
+def open_parquet(pattern: str, image_column: str | None, options: DecodingOptions) -> Images:
+    """Opens the parquet files that a pattern matches.
+
+    Raises:
+        NoImagesError: it matches none, or they have no column of images.
+    """
+    files = expand_pattern(pattern)
+    if not files:
+        raise NoImagesError(f"{pattern!r} matches no file.")
+    rows = options.restrict_to(find_access(*dict.fromkeys(os.path.dirname(file) for file in files)))
+    return DatasetImages(load_rows(pattern, "parquet", data_files=files), pattern, image_column, rows)
+
+
+def load_split(name: str, config_name: str | None = None) -> Any:
     """Loads `NAME` or `NAME:SPLIT` ("train" if none is named) from the Hub.
 
     Raises:
         NoImagesError: there is neither such a file nor such a data set; the reason is part of the message.
     """
     repository, _, split = (name, "", "") if Path(name).is_dir() else name.partition(":")
+    return load_rows(name, repository, config_name, split=split or "train")
+
+
+def load_rows(name: str, *arguments: Any, split: str = "train", **options: Any) -> Any:
+    """Calls `datasets.load_dataset` for what a user calls `name`.
+
+    Raises:
+        NoImagesError: it cannot be loaded; the reason is part of the message.
+    """
     try:
-        return datasets.load_dataset(repository, split=split or "train")
+        return datasets.load_dataset(*arguments, split=split, **options)
+    except datasets.exceptions.DatasetGenerationError as error:
+        raise NoImagesError(f"{name!r} cannot be read: {error.__cause__ or error}") from error
     except (OSError, ValueError) as error:
         raise NoImagesError(
             f"{name!r} is neither a file, a folder, a pattern nor a data set that can be loaded: {error}"

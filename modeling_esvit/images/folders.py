@@ -20,7 +20,10 @@ from modeling_esvit.images.names import show_name
 # Folders that systems and archivers make, with thumbnails or deleted files.
 SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found")
 HIDDEN_FILES, HIDDEN_FOLDERS, REPEATED = "hidden files", "hidden folders", "folders linked to again"
+MATCHED_FOLDERS = "folders that the pattern matches (name them without a pattern, or use **)"
+BESIDE_ROWS = "images beside the parquet files (read where rows name them)"
 ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
+EXTENSION = re.compile(r"\.[a-z0-9]+")  # at the start of kinds such as .jpg?width=200 and .jpg_large
 ANY_DEPTH = re.compile(r"(?:^|/)\*\*(?:/|$)")
 MOST_KINDS = 8  # that are named
 
@@ -39,6 +42,8 @@ class LeftOut(Counter[str]):
 def show_kind(kind: str) -> str:
     """Returns a kind, with what to do about it."""
     advice = ADVICE.get(kind) or ("unpack them" if kind in ARCHIVES else "")
+    if not advice and (start := EXTENSION.match(kind)) and start[0] in list_image_extensions():
+        advice = f"rename them to {start[0]}"
     return f"{show_name(kind)}: {advice}" if advice else show_name(kind)
 
 
@@ -58,6 +63,10 @@ class FoundImages:
             self.paths.append(os.path.join(folder, name))
         else:
             self.left_out[extension or "files without an extension"] += 1
+
+    def count_beside_rows(self) -> LeftOut:
+        """Returns how many images lie beside the parquet files of a folder."""
+        return LeftOut({BESIDE_ROWS: len(self.paths)} if self.paths else {})
 
 
 def find_in_folder(root: str | os.PathLike[str]) -> FoundImages:
@@ -91,6 +100,11 @@ def add_folders(root: str | os.PathLike[str], found: FoundImages) -> Iterator[No
         yield
 
 
+def is_hidden_folder(name: str) -> bool:
+    """Returns whether a folder of this name is left out: it is hidden, or one of a system."""
+    return name.startswith(".") or name in SYSTEM_FOLDERS
+
+
 def walk(root: str, left_out: LeftOut) -> Iterator[tuple[str, list[str]]]:
     """Yields each folder below `root`, relative to it and once, with the names of its files."""
 
@@ -105,7 +119,7 @@ def walk(root: str, left_out: LeftOut) -> Iterator[tuple[str, list[str]]]:
             subfolders.clear()
             continue
         visited.add(real)
-        shown = sorted(name for name in subfolders if not (name.startswith(".") or name in SYSTEM_FOLDERS))
+        shown = sorted(name for name in subfolders if not is_hidden_folder(name))
         if len(shown) < len(subfolders):
             left_out[HIDDEN_FOLDERS] += len(subfolders) - len(shown)
         subfolders[:] = shown
@@ -132,8 +146,11 @@ def expand_pattern(pattern: str, left_out: LeftOut | None = None) -> list[str]:
 def find_matching(pattern: str) -> FoundImages:
     """Finds the images among the paths that a pattern matches."""
     left_out = LeftOut()
-    found = find_among(expand_pattern(pattern, left_out))
+    paths = expand_pattern(pattern, left_out)
+    found = find_among(paths)
     found.left_out.update(left_out)
+    if not ANY_DEPTH.search(pattern) and (folders := sum(map(os.path.isdir, paths))):
+        found.left_out[MATCHED_FOLDERS] += folders
     return found
 
 

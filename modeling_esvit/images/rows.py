@@ -1,13 +1,119 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the images in the rows of data sets, and says what these rows may open."""
+"""Finds the images in the columns of data sets, reads them, and says what the rows may open."""
 
 import os
-from typing import Any
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from modeling_esvit.images.decoding import DecodingOptions, Record
+from modeling_esvit.images.folders import has_images
 from modeling_esvit.images.names import show_name
 from modeling_esvit.images.places import Access
+
+
+if TYPE_CHECKING:
+    import datasets
+    import pyarrow as pa
+
+
+BYTES = ("binary", "large_binary", "binary_view")
+STRINGS = ("string", "large_string", "string_view")
+
+
+def read_features(schema: "pa.Schema") -> "datasets.Features":
+    """Returns the columns of a parquet file with their types, without those of types that `datasets` does not know."""
+    import datasets
+    import pyarrow as pa
+
+    known = datasets.Features()
+    for field in schema:
+        with suppress(ValueError):
+            known.update(datasets.Features.from_arrow_schema(pa.schema([field], schema.metadata)))
+    return known
+
+
+def find_image_columns(features: "datasets.Features") -> list[str]:
+    """Returns the columns that are declared as images or, if there are none, those that are stored like images."""
+    import datasets
+
+    declared = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+    return declared or [name for name, feature in features.items() if _is_image_struct(feature)]
+
+
+def _is_image_struct(feature: Any) -> bool:
+    """Returns whether a column is stored like the images of `datasets`, with other fields or not, but not declared."""
+    if not isinstance(feature, dict):
+        return False
+    return getattr(feature.get("bytes"), "dtype", None) in BYTES or is_string(feature.get("path"))
+
+
+def is_row_folder(folder: Path, image_column: str | None = None) -> bool:
+    """Returns whether a folder is one of rows: parquet files lie in it, or in its `data` subfolder.
+
+    It is one of images, if it has some and these files have none, as those of metadata or features have; unless a
+    column of images is named.
+    """
+    files = [*folder.glob("*.parquet"), *folder.glob("data/*.parquet")]
+    return bool(files) and (image_column is not None or not has_images(folder) or any(map(_holds_images, files)))
+
+
+def _holds_images(file: Path) -> bool:
+    """Returns whether a parquet file has a column of images. One that cannot be read counts: who opens it says so."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return bool(find_image_columns(read_features(pq.read_schema(file))))
+    except pa.ArrowInvalid:
+        return True
+
+
+def describe_image_lists(features: "datasets.Features") -> str:
+    """Returns a sentence about columns whose rows hold several images each, which are not read; nothing without any."""
+    import datasets
+
+    inner = {name: getattr(feature, "feature", None) for name, feature in features.items()}
+    found = [name for name, each in inner.items() if isinstance(each, datasets.Image) or _is_image_struct(each)]
+    return f" {' and '.join(found)} holds lists of images: write a row for each image." if found else ""
+
+
+def is_string(feature: Any) -> bool:
+    """Returns whether a column holds strings."""
+    return getattr(feature, "dtype", None) in STRINGS
+
+
+def is_bytes_or_path(feature: Any) -> bool:
+    """Returns whether a column holds plain bytes, or strings, which a user may name as images."""
+    return is_string(feature) or getattr(feature, "dtype", None) in BYTES
+
+
+def describe_columns(features: "datasets.Features") -> str:
+    """Returns the columns of a data set with their types, such as "img (Image), fine_label (ClassLabel of 100)"."""
+    return ", ".join(f"{name} ({_describe_type(feature)})" for name, feature in features.items())
+
+
+def _describe_type(feature: Any) -> str:
+    names = getattr(feature, "names", None)
+    kind = type(feature).__name__
+    if names is not None:
+        return f"{kind} of {len(names)}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}"
+    if kind == "Value":
+        return feature.dtype
+    if isinstance(feature, dict):
+        return f"struct of {', '.join(feature)}"
+    return kind
+
+
+def leave_undecoded(dataset: Any, column: str) -> Any:
+    """Returns a data set whose rows have the images of a column as bytes or path."""
+    import datasets
+
+    dataset = dataset.with_format(None)
+    if getattr(dataset.features[column], "dtype", None) == "binary_view":  # of which datasets makes no images
+        dataset = dataset.cast_column(column, datasets.Value("large_binary"))
+    return dataset.cast_column(column, datasets.Image(decode=False))
 
 
 def read_cell(cell: Any, label: int | None, options: DecodingOptions) -> Record:

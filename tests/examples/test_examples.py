@@ -133,6 +133,7 @@ def test_match_photographs(folder, tmp_path):
         (similar_images.main, "MODEL . --query a.png --features x.csv", "x.csv must end in one of"),
         (similar_images.main, "MODEL . --query a.png --output x.foo", None),
         (match_photographs.main, "MODEL a.png a.png --output x.foo", None),
+        (match_photographs.main, "MODEL a.png a.png --max_pixels 9", "a.png: 256 x 256 pixels are more than the 9"),
         (match_photographs.main, "MODEL a.png a.png --size 0", None),
         (match_photographs.main, "MODEL a.png a.png --output a.png/x.png", None),
         (similar_images.main, "MODEL . --query a.png --output a.png/x/x.png", None),
@@ -242,12 +243,12 @@ def test_fine_tuning_sees_images_of_all_kinds(folder, tmp_path):
     features = Features({"image": ImageFeature(), "label": ClassLabel(names=["a", "b"])})
     rows = Dataset.from_dict({"image": paths, "label": [0, 1, 0, 1]}, features=features)
     transform = make_evaluation_transform(AutoImageProcessor.from_pretrained(folder))
-    images = finetune.SourceImages(open_source(rows), ["b", "a"], transform)
+    images = finetune.SourceImages(open_source(rows), range(4), ["b", "a"], transform)
     deep, floats, gray, _ = (images[index]["pixel_values"] for index in range(4))
     assert (deep - gray).abs().max() < 0.03 and (floats - gray).abs().max() < 0.03
     assert [images[index]["labels"] for index in (1, 2)] == [0, 1]  # by name
     with pytest.raises(DataOptionError, match=r"\['b'\] are none of the training images'"):
-        finetune.SourceImages(open_source(rows), ["a"], transform)
+        finetune.SourceImages(open_source(rows), range(4), ["a"], transform)
 
 
 def test_accuracies_of_few_classes():

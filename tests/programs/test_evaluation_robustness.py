@@ -20,6 +20,7 @@ from modeling_esvit import EsViTModel
 from modeling_esvit.images.decoding import decode
 from tests.helpers.commands import type_arguments
 from tests.helpers.tiny_runs import write_images, write_model
+from training.data.shard_stream import StreamOptions
 from training.data.sources import open_source
 from training.options.command import run_command
 
@@ -186,11 +187,15 @@ def test_truth_values_are_labels(tmp_path):
     assert [source.read(index).label for index in range(2)] == [1, 0]
 
 
-def test_streams_take_no_strings(tmp_path):
-    path = rows(tmp_path / "train.parquet", ["a", "b"], Value("string"))
-    assert not open_source(path, streaming=True).has_labels
-    with pytest.raises(ValueError, match="of a data set that is read in place, strings"):
-        open_source(path, streaming=True, label_column="label")
+def test_strings_of_a_stream_are_names_of_all_its_shards(tmp_path):
+    for name, labels in {"a": ["cow", "bee"], "b": ["ant", None]}.items():
+        rows(tmp_path / f"{name}.parquet", labels, Value("string"))
+    shards = str(tmp_path / "*.parquet")
+    source = open_source(shards, streaming=True)
+    assert source.class_names == ["ant", "bee", "cow"]
+    assert [record.label for record in source.rows(0, 4)] == [2, 1, 0, None]
+    plain = open_source(shards, streaming=True, stream=StreamOptions(labels=False))
+    assert not plain.has_labels and [record.label for record in plain.rows(0, 4)] == [None] * 4
 
 
 # -- splits ------------------------------------------------------------------------------------------------------------

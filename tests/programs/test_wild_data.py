@@ -22,11 +22,16 @@ import training.knn as knn
 import training.linear_features as linear_features
 import training.linear_probe as linear_probe
 import training.transfer as transfer
+from modeling_esvit.embed.command import main as embed
+from modeling_esvit.embed.files import load_features
 from tests.helpers.commands import type_arguments
 from tests.helpers.shard_server import picture, serve, write_members
 from tests.helpers.tiny_runs import tiny, write_images, write_model
+from training.data.columns import DataOptionError
 from training.data.http_ranges import StatusError
-from training.data.shard_files import ChangedShardError, ShardFile, retry
+from training.data.shard_files import ChangedShardError, ShardError, ShardFile, retry
+from training.data.sources import open_source
+from training.data.unreadable import TooManyUnreadableImagesError
 from training.options.command import run_command
 from training.pretrain import main
 
@@ -106,9 +111,11 @@ def test_what_has_no_image_is_named_and_counted(tmp_path, caplog, capfd):
     members = number({"0.jpg": 0, "1.jpg": 1, "2.json": b"{}", "3.jpg": (SYMLINK, "/etc/3.jpg"), "0.seg.png": 9})
     write_members(tmp_path / "a.tar", members)
     pretrain(tmp_path / "a.tar", tmp_path / "run")
-    assert "the sample '2' has no image, only json" in caplog.text and "1 seg.png" in caplog.text
+    assert "the sample '2' has no image, only json" in caplog.text
     assert "3.jpg (a link to /etc/3.jpg, which is not in the archive)" in caplog.text
-    assert "the sample '2' has no image" in capfd.readouterr().out  # again at the end
+    said = capfd.readouterr().out
+    assert "the sample '2' has no image" in said  # again at the end
+    assert said.count("1 seg.png beside the images of their samples (--image_column reads them)") == 2
     message = refuse(tmp_path / "a.tar", tmp_path / "run2", "--max_unreadable 0")
     assert "more than 0 of 4 images cannot be read" in message and "sample '2'" in message
     members = {f"{index}.json": b"{}" for index in range(11)} | number({"a.jpg": 0, "b.jpg": 1})
@@ -204,6 +211,49 @@ def test_an_empty_row_group_is_no_end(streaming, tmp_path):
             writer.write_table(part)
     pretrain(tmp_path / "a.parquet", tmp_path / "run", streaming)
     assert count_images(tmp_path / "run") == 8
+
+
+ODD = {
+    "a map": {"meta": pa.array([[("a", 1)]] * 2, pa.map_(pa.string(), pa.int64()))},
+    "a categorical": {"label": pa.array(["x", "y"]).dictionary_encode()},
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_columns_beside_the_images_do_not_matter_to_a_stream(kind, tmp_path):
+    """datasets issue 5706, pull 6892: types that `datasets` does not know, or did not know."""
+    images = [{"bytes": picture(index), "path": None} for index in range(2)]
+    pq.write_table(pa.table({"image": images, **ODD[kind]}), tmp_path / "a.parquet")
+    source = open_source(tmp_path / "a.parquet", streaming=True)
+    assert len(source) == 2 and source.class_names == (["x", "y"] if kind == "a categorical" else None)
+
+
+def test_a_first_shard_without_labels_does_not_hide_those_of_others(tmp_path):
+    """datasets issue 7222: the types of all files were those of the first one, which had nulls alone."""
+    write_rows(tmp_path / "a.parquet", [None, None], pa.null())
+    write_rows(tmp_path / "b.parquet", ["x", "y"], pa.string())
+    source = open_source(f"{tmp_path}/*.parquet", streaming=True)
+    assert [record.label for record in source.rows(0, 4)] == [None, None, 0, 1]
+
+
+def test_lists_of_images_are_refused_with_what_to_do(tmp_path):
+    """Roblox/FAI-RL pull 81: rows of several images were all dropped."""
+    pq.write_table(pa.table({"images": [[{"bytes": picture(0), "path": None}]] * 2}), tmp_path / "a.parquet")
+    for streaming in ("", "--streaming"):
+        message = refuse(tmp_path / "a.parquet", tmp_path / "run", streaming)
+        assert "images holds lists of images: write a row for each image" in message
+
+
+def test_embed_reads_parquet_files_by_name(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    for name in ("a", "b"):
+        write_rows(tmp_path / f"{name}.parquet", [0, 1], pa.int64())
+    for data, count in ((tmp_path / "a.parquet", 2), (tmp_path / "*.parquet", 4)):
+        embed([str(model), str(data), "--output", str(tmp_path / "features.npz"), "--overwrite"])
+        assert len(load_features(tmp_path / "features.npz").names) == count
+    (tmp_path / "b.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-20])
+    with pytest.raises(SystemExit, match="error: .*parquet' cannot be read: .*Parquet magic bytes not found"):
+        embed([str(model), str(tmp_path / "*.parquet"), "--output", str(tmp_path / "other.npz")])
 
 
 def test_errors_list_the_columns_with_their_types(tmp_path):
@@ -315,6 +365,96 @@ def test_words_of_tars_are_names_of_classes(model, tmp_path, monkeypatch):
         write_members(tmp_path / f"{name}.tar", members | labels)
     result = evaluate(monkeypatch, "knn", model, tmp_path / "train.tar", tmp_path / "test.tar", tmp_path / "out")
     assert (result["k1_top1"], result["classes"], result["test_images"]) == (1.0, 4, 2)
+
+
+def test_strings_in_streams_are_names_of_classes(model, tmp_path, monkeypatch):
+    """The same images as words, and as classes that are numbered otherwise."""
+    train = write_rows(tmp_path / "train.parquet", ["dog", "ant", "cat", "bee"], pa.string())
+    features = datasets.Features({"image": datasets.Image(), "kind": datasets.ClassLabel(names=["dog", "bee", "ant"])})
+    images = [{"bytes": picture(index, 32), "path": None} for index in (0, 1, 3)]
+    test = datasets.Dataset.from_dict({"image": images, "kind": [0, 2, 1]}, features=features)
+    test.to_parquet(tmp_path / "test.parquet")
+    result = evaluate(monkeypatch, "knn", model, train, tmp_path / "test.parquet", tmp_path / "out", "--streaming")
+    assert (result["k1_top1"], result["classes"], result["test_images"]) == (1.0, 4, 3)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_shards_that_number_classes_in_another_way_are_refused(streaming, tmp_path):
+    """duckdb issue 1214, dataset-viewer issue 3173: the first file decided how all of them are read."""
+    (tmp_path / "orders").mkdir()
+    for name, names in {"a": ["cat", "dog"], "b": ["dog", "cat"]}.items():
+        kind = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+        rows = datasets.Dataset.from_dict({"image": [{"bytes": picture(0), "path": None}], "label": [0]}, features=kind)
+        rows.to_parquet(tmp_path / "orders" / f"{name}.parquet")
+    with pytest.raises(ShardError, match=r"b.parquet numbers the classes in another way.*\['dog', 'cat'\]"):
+        open_source(f"{tmp_path}/orders/*.parquet", streaming=streaming)
+    for name, (labels, kind) in {"a": ([1, 0], pa.int64()), "b": (["x", "y"], pa.string())}.items():
+        write_rows(tmp_path / f"{name}.parquet", labels, kind)
+    said = (
+        "'label' of .*b.parquet holds .*string.* other shards integers" if streaming else "Failed to parse string: 'y'"
+    )
+    with pytest.raises((ShardError, DataOptionError), match=said):
+        open_source(f"{tmp_path}/*.parquet", streaming=streaming)
+
+
+# -- what is left out, at the end --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["knn", *(pytest.param(each, marks=pytest.mark.slow) for each in ("linear_features", "linear_probe"))],
+)
+def test_evaluations_say_at_the_end_what_was_left_out(command, model, tmp_path, monkeypatch, caplog):
+    """orange3-imageanalytics issue 51, stylize-datasets issue 12: where it is not lost above thousands of lines."""
+    train = write_images(tmp_path / "train", 6, classes="ab", side=32)
+    test = write_images(tmp_path / "test", 4, classes="ab", side=32)
+    for folder, name in ((train, "phone.heic"), (test, "broken.png")):
+        (folder / "a" / name).write_bytes(b"no image")
+    tables = []
+    monkeypatch.setattr(f"training.{command}.make_table", lambda result: tables.append(len(caplog.records)) or "")
+    evaluate(monkeypatch, command, model, train, test, tmp_path / "out")
+    said = [record.getMessage() for record in caplog.records]
+    for expected in (f"Not read in {train}: 1 .heic: pip install pillow-heif.", "1 unreadable images were skipped:"):
+        assert any(expected in line for line in said[: tables[0]])
+        assert any(expected in line for line in said[tables[0] :])
+    assert "broken.png: not an image" in said[-1]
+
+
+@pytest.mark.slow
+def test_transfer_notes_what_was_left_out(model, tmp_path, monkeypatch):
+    for split, count in {"train": 24, "test": 6}.items():
+        write_images(tmp_path / "data" / split, count, classes="ab", side=32)
+    (tmp_path / "data" / "train" / "a" / "phone.heic").touch()
+    (tmp_path / "data" / "test" / "b" / "cut.png").write_bytes(picture(0)[:60])
+    splits = (f"{tmp_path / 'data'}:{split}" for split in ("train", "test"))
+    notes = evaluate(monkeypatch, "transfer", model, *splits, tmp_path / "out")["notes"]
+    assert notes[-2:] == [
+        "not read in train: 1 .heic: pip install pillow-heif",
+        "not read in test: 1 unreadable images",
+    ]
+
+
+@pytest.mark.slow
+def test_finetuning_leaves_out_what_cannot_be_read(model, tmp_path, caplog):
+    """ms-swift issue 3275, SKU110K_CVPR19 issue 28: the first truncated image ended the training."""
+    for split in ("train", "test"):
+        write_images(tmp_path / "data" / split, 6, classes="ab", side=32)
+        (tmp_path / "data" / split / "a" / "cut.png").write_bytes(picture(0)[:60])
+    given = [
+        str(model),
+        "--data",
+        str(tmp_path / "data"),
+        "--epochs",
+        "1",
+        "--output_dir",
+        str(tmp_path / "classifier"),
+    ]
+    result = finetune.main([*given, "--output", str(tmp_path / "result.json")])
+    assert [result[f"{name}_images"] for name in ("train", "test", "unreadable")] == [6, 6, 2]
+    assert "2 images could not be read and were left out." in (tmp_path / "result.md").read_text()
+    assert caplog.text.count("cut.png") == 4  # of each split at the start and at the end
+    with pytest.raises(TooManyUnreadableImagesError, match="more than 0 of 7 images"):
+        finetune.main([*given, "--max_unreadable", "0"])
 
 
 # -- URLs and stores ---------------------------------------------------------------------------------------------------

@@ -1,23 +1,25 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Says which files of a source of images are not read, by kind."""
+"""Says what lies beside the images of a source and is not read, by kind."""
 
 import logging
 
 from accelerate import PartialState
 
-from training.data.sources import FolderSource, ImageSource
+from training.data.sources import ImageSource
+from training.data.unreadable import SkipLog
 
 
 logger = logging.getLogger(__name__)
 
 
-def describe_left_out(source: ImageSource) -> str:
-    """Returns what lies beside the images of a source, such as "30 .heic: pip install pillow-heif", or nothing."""
-    return source.left_out.describe() if isinstance(source, FolderSource) else ""
-
-
 def warn_of_left_out(name: str, source: ImageSource) -> None:
-    """Logs on the main process what is not read of the data called `name`, if there is any."""
-    if (described := describe_left_out(source)) and PartialState().is_main_process:
+    """Logs on the main process what is not read of the data called `name`, if there is any: "30 .heic" and so on."""
+    if (described := source.left_out.describe()) and PartialState().is_main_process:
         logger.warning("Not read in %s: %s.", name, described)
+
+
+def repeat_left_out(name: str, source: ImageSource, skipped: SkipLog) -> None:
+    """Logs at the end of a program what is not read of the data called `name`: files and images, by kind and name."""
+    warn_of_left_out(name, source)
+    skipped.warn()

@@ -59,14 +59,14 @@ def open_train_and_test(
             are given, and all data are folders of image files.
     """
     named = split_train_and_test(train, test)
-    only_folders = all(is_image_folder(data) for data, _ in named)
+    are_folders = [is_image_folder(data, columns.get("image_column")) for data, _ in named]
     return [
         open_named(
             data,
             split,
             streaming=streaming,
             decoding=decoding,
-            **columns if only_folders or not is_image_folder(data) else {},
+            **columns if all(are_folders) or not is_folder else {},
         )
-        for data, split in named
+        for (data, split), is_folder in zip(named, are_folders, strict=True)
     ]

@@ -13,33 +13,42 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from modeling_esvit.images.decoding import Record
+from modeling_esvit.images.folders import LeftOut
 from modeling_esvit.images.places import NOTHING
-from modeling_esvit.images.rows import find_access
+from modeling_esvit.images.rows import describe_columns, find_access, is_string, read_features
 from modeling_esvit.storage.atomic import write_text
 from training.data.columns import ImageColumns
 from training.data.shard_files import RangeReader, ShardError, ShardFile
 from training.data.tar_index import TAR_UNIT, Sample, TarIndex, index_tar
 
 
+if TYPE_CHECKING:
+    import datasets
+
+
 # Parts of a file that are at most so many bytes apart are read in one request.
 LARGEST_GAP = 64 * 1024
 # Bytes of a row group above which slices of it are read, in requests of SLICE_REQUEST bytes.
 LARGE_GROUP, SLICE, SLICE_REQUEST = 256 * 1024**2, 32 * 1024**2, 4 * 1024**2
-INDEX_FORMAT = 2
+INDEX_FORMAT = 3
 UNLABELLED = -1
+SHOWN = 8  # classes in a message
 
 
 class ParquetShard:
     """Reads a parquet file: the columns of image and label alone, a row group at a time.
 
     A row group of more than LARGE_GROUP bytes is read in slices, when they are asked for.
+
+    Attributes:
+        title: A short name that no other shard of the stream has.
 
     Raises:
         ShardError: it cannot be read, or is not a whole parquet file.
@@ -48,7 +57,7 @@ class ParquetShard:
     unit_name = "row groups"
 
     def __init__(self, file: ShardFile) -> None:
-        self.file = file
+        self.file, self.title = file, os.path.basename(file.url)
         try:
             self.metadata = pq.read_metadata(RangeReader(file))
         except pa.ArrowInvalid as error:
@@ -61,17 +70,59 @@ class ParquetShard:
     def __len__(self) -> int:
         return self.metadata.num_rows
 
+    def read_features(self) -> "datasets.Features":
+        """Returns the columns of the file with their types."""
+        return read_features(self.metadata.schema.to_arrow_schema())
+
     def check(self, columns: ImageColumns) -> None:
-        """Checks that the file has the columns.
+        """Checks that the file has the columns, and labels that mean the same as those of other shards.
 
         Raises:
-            ShardError: it lacks one of them.
+            ShardError: it lacks one of them, or its labels are of another kind, or numbered in another way.
         """
-        schema = self.metadata.schema.to_arrow_schema()
+        features = self.read_features()
         for column in columns.list_names():
-            if column not in schema.names:
-                has = ", ".join(f"{field.name} ({field.type})" for field in schema)
-                raise ShardError(f"{self.file.url} has no column {column!r}, as other shards have; it has {has}.")
+            if column not in features:
+                raise ShardError(
+                    f"{self.file.url} has no column {column!r}, as other shards have; it has "
+                    f"{describe_columns(features)}."
+                )
+        if columns.label is not None:
+            self._check_label(columns, features[columns.label])
+
+    def _check_label(self, columns: ImageColumns, label: Any) -> None:
+        if is_string(label) != columns.strings and getattr(label, "dtype", None) != "null":
+            raise ShardError(
+                f"the column {columns.label!r} of {self.file.url} holds {label}, and that of other shards "
+                f"{'strings' if columns.strings else 'integers'}: write all shards with one type."
+            )
+        if columns.class_names is not None:
+            self.check_names(columns.label, label, columns.class_names)
+
+    def check_names(self, column: str | None, feature: Any, expected: list[str]) -> None:
+        """Checks that a column numbers its classes as other shards do, if it names classes.
+
+        Raises:
+            ShardError: it does not.
+        """
+        names = getattr(feature, "names", None)
+        if names is not None and names != expected:
+            raise ShardError(
+                f"the column {column!r} of {self.file.url} numbers the classes in another way than other shards: "
+                f"{names[:SHOWN]} instead of {expected[:SHOWN]}. Read the files one by one, or write them with the "
+                "same ClassLabel."
+            )
+
+    def find_names(self, column: str) -> set[str | None]:
+        """Returns the different strings in a column, by reading it as a whole.
+
+        Raises:
+            ShardError: it cannot be read.
+        """
+        names = set[str | None]()
+        for group in range(self.metadata.num_row_groups):
+            names.update(self._read_group(group, [column], self.file).column(column).unique().to_pylist())
+        return names
 
     def units(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Splits the rows `start` to `stop - 1` by row groups."""
@@ -81,7 +132,10 @@ class ParquetShard:
     def count_bytes(self, columns: ImageColumns) -> list[int]:
         """Returns the size of each row group in memory."""
         return [
-            sum(chunk.total_uncompressed_size for chunk in _list_chunks(self.metadata.row_group(i), columns))
+            sum(
+                chunk.total_uncompressed_size
+                for chunk in _list_chunks(self.metadata.row_group(i), columns.list_names())
+            )
             for i in range(self.metadata.num_row_groups)
         ]
 
@@ -91,12 +145,16 @@ class ParquetShard:
         size = self.count_bytes(columns)[group]
         if size > LARGE_GROUP:
             return self._read_slices(group, range(start, stop), columns, copy)
-        reader = RangeReader(copy, _column_ranges(self.metadata.row_group(group), columns))
-        with self._name_damage(copy, group):
-            with pq.ParquetFile(reader, metadata=self.metadata, pre_buffer=False) as file:
-                table = file.read_row_group(group, columns=columns.list_names(), use_threads=False)
+        table = self._read_group(group, columns.list_names(), copy)
         first = int(self._ends[group]) - table.num_rows
         return self._make_records(table, first, range(start, stop), columns)
+
+    def _read_group(self, group: int, names: list[str], copy: ShardFile) -> pa.Table:
+        """Returns the columns of these names of a row group."""
+        reader = RangeReader(copy, _column_ranges(self.metadata.row_group(group), names))
+        with self._name_damage(copy, group):
+            with pq.ParquetFile(reader, metadata=self.metadata, pre_buffer=False) as file:
+                return file.read_row_group(group, columns=names, use_threads=False)
 
     def _read_slices(self, group: int, rows: range, columns: ImageColumns, copy: ShardFile) -> Iterator[Record]:
         """Yields records of a large row group, of which a slice is in memory. What lies before them is read, too."""
@@ -133,19 +191,33 @@ class ParquetShard:
         record = columns.record(row)
         record = record._replace(options=record.options.restrict_to(self._access))
         name = f"row {index}" if record.name is None else f"row {index} ({record.name})"
-        return record._replace(name=f"{os.path.basename(self.file.url)}, {name}")
+        return record._replace(name=f"{self.title}, {name}")
 
 
-def _list_chunks(group: Any, columns: ImageColumns) -> list[Any]:
-    """Returns the chunks of a row group that belong to the columns; a struct has one for each field."""
+def check_classes(files: Iterable[str]) -> None:
+    """Checks that parquet files that are read as one number their classes in one way; `datasets` asks the first alone.
+
+    Raises:
+        ShardError: they do not, or one is not a whole parquet file.
+    """
+    known: dict[str, list[str]] = {}
+    for file in files:
+        shard = ParquetShard(ShardFile.locate(file, retry_seconds=0))
+        for column, feature in shard.read_features().items():
+            if (names := getattr(feature, "names", None)) is not None:
+                shard.check_names(column, feature, known.setdefault(column, names))
+
+
+def _list_chunks(group: Any, names: list[str]) -> list[Any]:
+    """Returns the chunks of a row group that belong to the columns of these names; a struct has one for each field."""
     chunks = [group.column(i) for i in range(group.num_columns)]
-    return [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns.list_names()]
+    return [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in names]
 
 
-def _column_ranges(group: Any, columns: ImageColumns) -> list[tuple[int, int]]:
+def _column_ranges(group: Any, names: list[str]) -> list[tuple[int, int]]:
     """Returns the byte ranges of the columns of a row group, and joins neighbours."""
     ranges: list[tuple[int, int]] = []
-    for chunk in _list_chunks(group, columns):
+    for chunk in _list_chunks(group, names):
         start = min(chunk.data_page_offset, chunk.dictionary_page_offset or chunk.data_page_offset)
         ranges.append((start, start + chunk.total_compressed_size))
     merged: list[tuple[int, int]] = []
@@ -161,15 +233,16 @@ class TarShard:
     """Reads a tar file, in which members with a common stem are one sample, by the byte ranges of its images.
 
     Attributes:
-        without_image, unused: See `TarIndex`.
+        title: A short name that no other shard of the stream has.
+        without_image, left_out: See `TarIndex`.
         labels: The text of each label; empty where there is none.
     """
 
     unit_name = "images"
 
     def __init__(self, file: ShardFile, index: TarIndex) -> None:
-        self.file, samples = file, index.samples
-        self.without_image, self.unused = index.without_image, index.unused
+        self.file, self.title, samples = file, os.path.basename(file.url), index.samples
+        self.without_image, self.left_out = index.without_image, index.left_out
         # Arrays: the index of a million samples as Python objects would take gigabytes.
         self._names = np.array([os.fsencode(sample.name) for sample in samples])
         self._offsets = np.array([sample.offset for sample in samples], dtype=np.int64)
@@ -202,7 +275,7 @@ class TarShard:
         for row in range(start, stop):
             offset, label = int(self._offsets[row]) - first, int(self._numbers[row])
             image = bytes(content[offset : offset + int(self._sizes[row])])
-            name = f"{os.path.basename(self.file.url)}, {os.fsdecode(self._names[row])}"
+            name = f"{self.title}, {os.fsdecode(self._names[row])}"
             records.append(Record(image, None if columns.label is None else label, name, columns.options))
         return records
 
@@ -232,7 +305,7 @@ def _read_index(path: Path) -> TarIndex:
     try:
         found = json.loads(path.read_text())
         samples = [Sample(*sample) for sample in found["samples"]]
-        return TarIndex(samples, found["without_image"], found["unused"])
+        return TarIndex(samples, found["without_image"], LeftOut(found["left_out"]))
     except (ValueError, KeyError, TypeError) as error:
         raise ShardError(
             f"{path}, the index of a tar file, is damaged ({type(error).__name__} on reading it). Delete it; it is "

@@ -13,6 +13,7 @@ Braces are not nested. A local file whose name has braces is taken literally.
 """
 
 import glob
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,17 @@ def refuse_compressed(names: list[str]) -> None:
             f"{found!r}: a compressed tar file cannot be read in parts, which order and resume need. Decompress it "
             "(images in it are compressed anyway)."
         )
+
+
+def shorten_names(urls: list[str]) -> list[str]:
+    """Returns a short name of each shard: that of its file or, where two files have the same name, its path below the
+    folder that all of them are in.
+    """
+    names = [os.path.basename(url) for url in urls]
+    if len(set(names)) == len(names):
+        return names
+    common = os.path.commonprefix([os.path.dirname(url) for url in urls])
+    return [url[max(common.rfind("/"), common.rfind(os.sep)) + 1 :] for url in urls]
 
 
 def find_shards(data: str, revision: str | None = None) -> list[str]:

@@ -12,10 +12,8 @@ members) that its rows are in.
 """
 
 import itertools
-import logging
-import os
 import sys
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -24,15 +22,16 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar, Union
 
 import numpy as np
 import torch.distributed
-from accelerate import PartialState
 from tqdm import tqdm
 
 from modeling_esvit.images.decoding import DecodingOptions, Record
+from modeling_esvit.images.folders import LeftOut
 from modeling_esvit.images.read_ahead import in_order
 from training.data.columns import ROWS, DataOptionError, EmptySourceError, ImageColumns
 from training.data.shard_cache import ShardCache
 from training.data.shard_files import ShardError, ShardFile
 from training.data.shard_formats import LARGE_GROUP, SLICE, ParquetShard, Shard, TarShard, open_tar
+from training.data.shard_names import shorten_names
 from training.data.tar_index import LABEL, TAR_UNIT, number_labels
 from training.data.unreadable import SkipLog
 from training.views.draw import Draws, make_keyed_generator
@@ -41,8 +40,6 @@ from training.views.draw import Draws, make_keyed_generator
 if TYPE_CHECKING:
     import datasets
 
-
-logger = logging.getLogger(__name__)
 
 READERS, OPENERS = 4, 16  # threads that read and that open shards, with a request each
 SHOWN_FROM = 64  # opening fewer shards shows no progress bar
@@ -60,6 +57,7 @@ class StreamOptions:
         index_dir: Folder that keeps the index of tar files from one run to the next; None keeps it in memory.
         cache: Folder for copies of the shards that are read; None stores nothing. See `ShardCache`.
         max_unreadable: Share of samples that may have no image. See `SkipLog`.
+        labels: Whether labels are needed. If they are strings in parquet files, all of them are read at the opening.
     """
 
     samples_per_epoch: int | None = None
@@ -68,6 +66,7 @@ class StreamOptions:
     index_dir: Path | None = None
     cache: Path | None = None
     max_unreadable: float = 0.01
+    labels: bool = True
 
 
 DEFAULT_STREAM = StreamOptions()
@@ -128,6 +127,9 @@ class ShardStream:
         self._cache = None if options.cache is None else ShardCache(options.cache)
         self.has_labels, self.class_names = columns.label is not None, columns.class_names
         self._lengths = [len(shard) for shard in shards]
+        self.left_out = count_left_out(shards)
+        for shard, title in zip(shards, shorten_names([shard.file.url for shard in shards]), strict=True):
+            shard.title = title
         if not sum(self._lengths):
             raise EmptySourceError(f"the {len(shards)} shards, {shards[0].file.url} and so on, have no rows.")
         self._length = sum(self._lengths) if options.samples_per_epoch is None else options.samples_per_epoch
@@ -144,11 +146,11 @@ class ShardStream:
     def without_image(self) -> dict[str, str]:
         """Returns a sentence for each sample of a tar file that has no image, by its name."""
         tars = [shard for shard in self.shards if isinstance(shard, TarShard)]
-        named = [(tar.file.url, *sample) for tar in tars for sample in tar.without_image.items()]
-        return {f"{os.path.basename(url)}, {name}": f"{os.path.basename(url)}: {why}" for url, name, why in named}
+        named = [(tar.title, *sample) for tar in tars for sample in tar.without_image.items()]
+        return {f"{title}, {name}": f"{title}: {why}" for title, name, why in named}
 
-    def report_left_out(self, max_unreadable: float) -> None:
-        """Warns of samples without an image, and of images beside those of their sample.
+    def check_without_image(self, max_unreadable: float) -> None:
+        """Warns of samples without an image, by name.
 
         Raises:
             TooManyUnreadableImagesError: more samples than `max_unreadable` allows have no image.
@@ -156,14 +158,6 @@ class ShardStream:
         skipped = SkipLog(sum(self._lengths) + len(self.without_image), max_unreadable)
         skipped.add(self.without_image)
         skipped.warn()
-        unused = sum((Counter(shard.unused) for shard in self.shards if isinstance(shard, TarShard)), Counter[str]())
-        if unused and PartialState().is_main_process:
-            counts = ", ".join(f"{count} {extension}" for extension, count in sorted(unused.items()))
-            logger.warning(
-                "Images beside those of their samples are left out: %s. To read them instead, name an extension as "
-                "image_column.",
-                counts,
-            )
 
     @property
     def decoding(self) -> DecodingOptions:
@@ -310,6 +304,16 @@ class ShardStream:
         return item
 
 
+def count_left_out(shards: list[Shard]) -> LeftOut:
+    """Returns what lies in tar files beside the images that are read."""
+    found = LeftOut()
+    for tar in (shard for shard in shards if isinstance(shard, TarShard)):
+        found.update(tar.left_out)
+        if tar.without_image:
+            found["samples without an image"] += len(tar.without_image)
+    return found
+
+
 def open_stream(
     urls: list[str],
     options: StreamOptions = DEFAULT_STREAM,
@@ -341,16 +345,34 @@ def open_stream(
         tars = _share_opening(urls, open_one)
         columns = _number_classes(tars, image_column, label_column)._replace(options=decoding)
         stream = ShardStream([*tars], columns, options)
-        stream.report_left_out(options.max_unreadable)
+        stream.check_without_image(options.max_unreadable)
         return stream
     if not all(url.endswith(".parquet") for url in urls):
         other = next(url for url in urls if not url.endswith(".parquet"))
         raise DataOptionError(f"{other!r} cannot be streamed: shards are .parquet files, or (uncompressed) .tar files.")
     parquets = _share_opening(urls, lambda url: ParquetShard(ShardFile.locate(url, options.retry_seconds)))
-    columns = ImageColumns.find(features or _read_features(parquets[0]), image_column, label_column)
+    columns = ImageColumns.find(features or merge_features(parquets), image_column, label_column)
+    columns = columns if options.labels else columns.without_label()
     for shard in parquets:
         shard.check(columns)
+    columns = _number_names(parquets, columns) if columns.strings else columns
     return ShardStream([*parquets], columns._replace(options=decoding), options)
+
+
+def merge_features(parquets: list[ParquetShard]) -> "datasets.Features":
+    """Returns the columns of the first shard. Where it has only nulls, those of the first shard that has more."""
+    merged, *others = [shard.read_features() for shard in parquets]
+    for features in others:
+        for name in [name for name, feature in merged.items() if getattr(feature, "dtype", None) == "null"]:
+            merged[name] = features.get(name, merged[name])
+    return merged
+
+
+def _number_names(parquets: list[ParquetShard], columns: ImageColumns) -> ImageColumns:
+    """Returns the columns with a number for each label, for which the labels of all shards are read."""
+    by_url = {shard.file.url: shard for shard in parquets}
+    found = _share_opening([*by_url], lambda url: by_url[url].find_names(str(columns.label)))
+    return columns.number_names(itertools.chain.from_iterable(found))
 
 
 def _number_classes(tars: list[TarShard], image: str | None, label: str | None) -> ImageColumns:
@@ -359,12 +381,6 @@ def _number_classes(tars: list[TarShard], image: str | None, label: str | None) 
     for tar in tars:
         tar.number(numbers)
     return ImageColumns(image or "image", (label or LABEL) if numbers else None, names)
-
-
-def _read_features(shard: ParquetShard) -> "datasets.Features":
-    import datasets
-
-    return datasets.Features.from_arrow_schema(shard.metadata.schema.to_arrow_schema())
 
 
 def _share_opening(urls: list[str], open_one: Callable[[str], Result]) -> list[Result]:

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 import numpy as np
 
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, Record
-from modeling_esvit.images.folders import find_in_folder, has_images
+from modeling_esvit.images.folders import LeftOut, find_in_folder, has_images
 from modeling_esvit.images.names import show_name
 from modeling_esvit.images.places import Access
-from modeling_esvit.images.rows import find_access
+from modeling_esvit.images.rows import find_access, is_row_folder
 from training.data.columns import DataNotFoundError, DataOptionError, EmptySourceError, ImageColumns
-from training.data.shard_formats import TarShard
+from training.data.shard_formats import TarShard, check_classes
 from training.data.shard_names import COMPRESSED, SHARDS, find_shards, names_shards, refuse_compressed
 from training.data.shard_stream import DEFAULT_STREAM, ShardStream, StreamOptions, open_stream
 from training.options.hub_names import is_hub_name
@@ -67,6 +67,7 @@ class FolderSource:
             raise EmptySourceError(
                 f"no image below {str(root)!r}, only {self.left_out.describe() or 'no file at all'}: no file name ends "
                 "in .jpg, .png, .tiff, .webp or another extension of a format that is read here."
+                + (f" A glob names parquet files: {root}/**/*.parquet." if ".parquet" in self.left_out else "")
             )
         # Arrays, not lists: worker processes share their pages, whereas reading a list copies them (reference counts).
         self._paths = np.array([os.fsencode(path) for path in paths])
@@ -114,9 +115,10 @@ class DatasetSource:
     ) -> None:
         if len(dataset) == 0:
             raise EmptySourceError("the data set has no rows.")
-        columns = ImageColumns.find(dataset.features, image_column, label_column, strings=True)
-        self.columns, self.decoding = columns.number_names(dataset)._replace(options=options), options
-        self.dataset = self.columns.select(dataset)
+        columns = ImageColumns.find(dataset.features, image_column, label_column)
+        columns = columns.number_names(dataset.unique(columns.label)) if columns.strings else columns
+        self.columns, self.decoding = columns._replace(options=options), options
+        self.dataset, self.left_out = self.columns.select(dataset), LeftOut()
         self.has_labels, self.class_names = self.columns.label is not None, self.columns.class_names
 
     def __len__(self) -> int:
@@ -182,17 +184,22 @@ def open_source(
         shards, features = _find_shards(str(data), split, config_name, revision)
         columns = {"image_column": image_column, "label_column": label_column}
         access = find_access(*dict.fromkeys(os.path.dirname(shard) for shard in shards if "://" not in shard))
-        return open_stream(shards, stream, features=features, **columns, decoding=decoding.restrict_to(access))
+        opened = open_stream(shards, stream, features=features, **columns, decoding=decoding.restrict_to(access))
+        opened.left_out.update(count_beside(path))
+        return opened
     if stream.cache is not None:
         raise DataOptionError(f"cache applies to streams, and {str(data)!r} is read in place: leave it out.")
     if path.is_file() and path.suffix != ".parquet":
         raise DataOptionError(f"{str(path)!r} is a file: give the folder of images that it is in, or parquet files.")
-    if path.is_dir() and not _is_dataset_folder(path):
+    if path.is_dir() and not _is_dataset_folder(path, image_column):
         columns = {"image_column": image_column, "label_column": label_column, "config_name": config_name}
         _refuse_dataset_options(path, **columns)
         return FolderSource(path if split is None else path / split, decoding)
     rows = load_rows(str(data), split=split, config_name=config_name, revision=revision)
-    return DatasetSource(rows, image_column, label_column, decoding.restrict_to(find_rows_access(str(data), revision)))
+    access = find_rows_access(str(data), revision)
+    source = DatasetSource(rows, image_column, label_column, decoding.restrict_to(access))
+    source.left_out.update(count_beside(path))
+    return source
 
 
 def describe_labels(source: ImageSource) -> str:
@@ -204,10 +211,15 @@ def describe_labels(source: ImageSource) -> str:
     return f"label_column can choose one of the columns: {source.columns.described}."
 
 
-def is_image_folder(data: str) -> bool:
+def is_image_folder(data: str, image_column: str | None = None) -> bool:
     """Returns whether data are a folder of image files, to which options about columns do not apply."""
     path = Path(data).expanduser()
-    return path.is_dir() and not _is_dataset_folder(path) and not _is_tar(path)
+    return path.is_dir() and not _is_dataset_folder(path, image_column) and not _is_tar(path)
+
+
+def count_beside(path: Path) -> LeftOut:
+    """Returns how many images lie beside the parquet files of a folder; nothing if it is none."""
+    return find_in_folder(path).count_beside_rows() if path.is_dir() and _list_shards(path) else LeftOut()
 
 
 def find_rows_access(data: str, revision: str | None = None) -> Access:
@@ -261,7 +273,7 @@ def _list_shards(path: Path) -> list[Path]:
 def _refuse_to_stream(path: Path, image_column: str | None, label_column: str | None) -> None:
     if _is_saved_to_disk(path):
         raise DataOptionError(f"{str(path)!r} was written by save_to_disk and is read in place: leave streaming out.")
-    if path.is_dir() and not (_is_dataset_folder(path) or _is_tar(path)):
+    if path.is_dir() and not (_is_dataset_folder(path, image_column) or _is_tar(path)):
         _refuse_dataset_options(path, image_column=image_column, label_column=label_column, streaming=True)
 
 
@@ -308,8 +320,8 @@ def _refuse_left_over(path: Path, used: Iterable[str]) -> None:
         )
 
 
-def _is_dataset_folder(path: Path) -> bool:
-    if _is_saved_to_disk(path) or any(path.glob("*.parquet")) or any(path.glob("data/*.parquet")):
+def _is_dataset_folder(path: Path, image_column: str | None = None) -> bool:
+    if _is_saved_to_disk(path) or is_row_folder(path, image_column):
         return True
     return any(path.glob("*.zip")) and not has_images(path)
 
@@ -341,11 +353,15 @@ def load_rows(
         arguments: dict[str, Any] = {"path": str(path.resolve())}
         if _list_shards(path):
             builder = _load_by_name(data, lambda: datasets.load_dataset_builder(**arguments, name=config_name))
-            _refuse_left_over(path, itertools.chain.from_iterable((builder.config.data_files or {}).values()))
+            files = builder.config.data_files or {}
+            _refuse_left_over(path, itertools.chain.from_iterable(files.values()))
+            check_classes(file for file in files.get(split or "train", []) if file.endswith(".parquet"))
             arguments |= {"batch_size": BATCH} if hasattr(builder.config, "batch_size") else {}
     elif names_shards(data):
         _refuse_configuration(data, config_name)
-        arguments = {"path": "parquet", "data_files": find_shards(data, revision), "batch_size": BATCH}
+        files = find_shards(data, revision)
+        check_classes(file for file in files if "://" not in file)
+        arguments = {"path": "parquet", "data_files": files, "batch_size": BATCH}
     else:
         arguments = {"path": data, "revision": revision}
     return _load_by_name(data, lambda: datasets.load_dataset(**arguments, name=config_name, split=split or "train"))

@@ -7,6 +7,7 @@ Members with a common stem are one sample, wherever they lie: `all/7.jpg`, `all/
     7.jpg, 7.cls                         one image with its label
     7.left.jpg, 7.right.jpg, 7.cls       two images with the same label
     7.jpg, 7.seg.png                     one image; what lies beside it under a longer extension is counted, not read
+    ._7.jpg, .ipynb_checkpoints/7.jpg    counted, not read, as in folders
     IMG_1.2.jpg, IMG_1.2.cls             a name with dots: the label is the one that shares most of the name
 
 Hard and soft links stand for the member that they lead to. A file may hold several archives, one after the other, as
@@ -16,12 +17,12 @@ Hard and soft links stand for the member that they lead to. A file may hold seve
 import posixpath
 import re
 import tarfile
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from modeling_esvit.images.formats import list_image_extensions
+from modeling_esvit.images.folders import HIDDEN_FILES, LeftOut, is_hidden_folder
+from modeling_esvit.images.formats import ADVICE, list_image_extensions
 from training.data.columns import DataOptionError
 from training.data.shard_files import RangeReader, ShardError, ShardFile
 
@@ -31,7 +32,14 @@ from training.data.shard_files import RangeReader, ShardError, ShardFile
 TAR_UNIT, LOCAL_STEP = 8 * 1024**2, 64 * 1024
 LABEL = "cls"  # the extension of labels, if none is named
 LONGEST_LABEL = 1024  # bytes
-COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZh": "bunzip2", b"\xfd7zXZ": "unxz", b"\x28\xb5\x2f\xfd": "unzstd"}
+BESIDE = "beside the images of their samples (--image_column reads them)"
+COMPRESSED = {
+    b"PK\x03\x04": "unzip",
+    b"\x1f\x8b": "gunzip",
+    b"BZh": "bunzip2",
+    b"\xfd7zXZ": "unxz",
+    b"\x28\xb5\x2f\xfd": "unzstd",
+}
 
 
 class Sample(NamedTuple):
@@ -49,12 +57,12 @@ class TarIndex(NamedTuple):
     Attributes:
         samples: In the order of their bytes.
         without_image: For each sample without an image its name and a sentence.
-        unused: How many images lie beside those of their sample, by extension.
+        left_out: How much lies beside these, by kind, see `LeftOut`.
     """
 
     samples: list[Sample]
     without_image: dict[str, str]
-    unused: dict[str, int]
+    left_out: LeftOut
 
 
 class Member(NamedTuple):
@@ -81,8 +89,8 @@ def index_tar(file: ShardFile, image: str | None, label: str | None) -> TarIndex
     """
     reader = RangeReader(file, ahead=LOCAL_STEP if file.is_local else TAR_UNIT)
     image, label = (None if name is None else name.lower() for name in (image, label))
-    found, labels = TarIndex([], {}, Counter()), 0
-    for number, members in enumerate(_read_archives(file, reader, label or LABEL)):
+    found, labels = TarIndex([], {}, LeftOut()), 0
+    for number, members in enumerate(_read_archives(file, reader, label or LABEL, found.left_out)):
         for stem, fields in _group(members).items():
             part = f" (archive {number + 1})" if number else ""
             labels += any(_matches(extension, label or LABEL) for extension in fields)
@@ -95,14 +103,14 @@ def index_tar(file: ShardFile, image: str | None, label: str | None) -> TarIndex
     if label is not None and found.samples and not labels:
         raise DataOptionError(f"{file.url}: no sample has a label {label!r}, the extension that label_column names.")
     samples = sorted(found.samples, key=lambda sample: sample.offset)  # links and unsorted members lead back and forth
-    return found._replace(samples=samples, unused=dict(found.unused))
+    return found._replace(samples=samples)
 
 
 # -- members -----------------------------------------------------------------------------------------------------------
 
 
-def _read_archives(file: ShardFile, reader: RangeReader, label: str) -> Iterator[Members]:
-    """Yields the files in each archive of a tar file, by name."""
+def _read_archives(file: ShardFile, reader: RangeReader, label: str, left_out: LeftOut) -> Iterator[Members]:
+    """Yields the files in each archive of a tar file, by name, and counts the hidden ones."""
     start: int | None = 0
     while start is not None:
         reader.seek(start)
@@ -110,7 +118,10 @@ def _read_archives(file: ShardFile, reader: RangeReader, label: str) -> Iterator
         try:
             with tarfile.open(fileobj=reader, mode="r:") as tar:
                 for info in _iterate(file, tar):
-                    _add_member(file, tar, info, members, links, label)
+                    if _is_hidden(info.name):
+                        left_out.update([] if info.isdir() else [HIDDEN_FILES])
+                    elif info.isreg() or info.islnk() or info.issym():  # directories and devices hold no images
+                        _add_member(file, tar, info, members, links, label)
                 end = tar.offset
         except (tarfile.TarError, ValueError, OverflowError, IndexError) as error:  # of damaged headers
             raise ShardError(f"{file.url} is not a whole, uncompressed tar file{_hint(reader)}: {error}") from error
@@ -143,10 +154,12 @@ def _hint(reader: RangeReader) -> str:
 def _add_member(
     file: ShardFile, tar: tarfile.TarFile, info: tarfile.TarInfo, members: Members, links: dict[str, str], label: str
 ) -> None:
-    """Adds a file or a link. Directories, devices and hidden files, such as macOS adds, hold no images."""
+    """Adds a file or a link.
+
+    Raises:
+        ShardError: there are two of its name, or it is sparse.
+    """
     name = str(PurePosixPath(info.name))
-    if posixpath.basename(name).startswith(".") or not (info.isreg() or info.islnk() or info.issym()):
-        return
     if name in members or name in links:
         raise ShardError(
             f"{file.url} has two members {name!r}. `tar -A` of archives with equal names, or `tar -r`, writes such a "
@@ -161,6 +174,12 @@ def _add_member(
     else:
         content = tar.extractfile(info) if _matches(_split(name)[1], label) and info.size <= LONGEST_LABEL else None
         members[name] = Member(name, info.offset_data, info.size, None if content is None else content.read())
+
+
+def _is_hidden(name: str) -> bool:
+    """Returns whether a member is hidden, or in a folder that is: what macOS and notebooks keep beside files."""
+    *folders, base = PurePosixPath(name).parts or [""]
+    return base.startswith(".") or any(is_hidden_folder(folder) for folder in folders if folder != "..")
 
 
 def _follow_links(members: Members, links: dict[str, str]) -> Members:
@@ -224,8 +243,9 @@ def _choose_images(fields: Members, image: str | None) -> list[str]:
 def _add_sample(found: TarIndex, name: str, fields: Members, image: str | None, label: str, part: str) -> None:
     chosen = _choose_images(fields, image)
     if not chosen:
-        wanted, only = image or "image", ", ".join(each or "a file without an extension" for each in fields)
-        found.without_image[name] = f"the sample {name!r} has no {wanted}, only {only}."
+        only = ", ".join(each or "a file without an extension" for each in fields)
+        advice = next((f" ({text})" for each in fields if (text := ADVICE.get(f".{each.lower()}"))), "")
+        found.without_image[name] = f"the sample {name!r} has no {image or 'image'}, only {only}{advice}."
     for member, extension in ((fields[extension], extension) for extension in chosen):
         if member.size < 0:
             found.without_image[f"{member.name}{part}"] = f"{member.name}."
@@ -233,8 +253,8 @@ def _add_sample(found: TarIndex, name: str, fields: Members, image: str | None, 
         text = _find_label(fields, extension, label)
         found.samples.append(Sample(f"{member.name}{part}", member.offset, member.size, text))
     if image is None:
-        beside = (each for each in fields if each not in chosen and _is_image(each))
-        found.unused.update(beside)  # type: ignore[arg-type]  # a Counter
+        for extension in (each for each in fields if each not in chosen and _is_image(each)):
+            found.left_out[f"{extension} {BESIDE}"] += 1
 
 
 def _find_label(fields: Members, extension: str, label: str) -> str:
@@ -244,7 +264,7 @@ def _find_label(fields: Members, extension: str, label: str) -> str:
     for length in range(len(parts), -1, -1):
         content = contents.get(".".join([*parts[:length], label]))
         if content is not None:
-            return content.decode("utf-8", "backslashreplace").strip()
+            return content.decode("utf-8-sig", "backslashreplace").strip()
     return ""
 
 

@@ -13,6 +13,7 @@ from accelerate.utils import broadcast_object_list
 
 from modeling_esvit.images.decoding_arguments import read_decoding_arguments
 from modeling_esvit.images.devices import open_device
+from training.data.left_out import repeat_left_out
 from training.data.named_data import open_train_and_test
 from training.evaluation.arguments import choose_columns
 from training.features.bank import FeatureBank, make_bank
@@ -35,19 +36,18 @@ def open_features_folder(given: Path | None) -> Iterator[Path]:
 
 @contextmanager
 def open_evaluation(arguments: argparse.Namespace) -> Iterator[tuple[FrozenModel, list[FeatureBank]]]:
-    """Opens the model, and the features of its training and of its test images."""
+    """Opens the model, and the features of its training and of its test images. Says at the end what was not read."""
     state = open_device(arguments.device)
     reading = {"streaming": arguments.streaming, "decoding": read_decoding_arguments(arguments)}
     sources = open_train_and_test(arguments.train, arguments.test, **reading, **choose_columns(arguments))
     model = load_named_model(arguments, arguments.n_last_blocks)
     options = {name: getattr(arguments, name) for name in ("batch_size", "part_size")}
     with open_features_folder(arguments.features) as folder:
-        named = zip((arguments.train, arguments.test), sources, strict=True)
-        yield (
-            model,
-            [
-                make_bank(model, data, source, folder, num_threads=arguments.workers, **options)
-                for data, source in named
-            ],
-        )
+        named = list(zip((arguments.train, arguments.test), sources, strict=True))
+        banks = [
+            make_bank(model, data, source, folder, num_threads=arguments.workers, **options) for data, source in named
+        ]
+        yield model, banks
+        for (data, source), bank in zip(named, banks, strict=True):
+            repeat_left_out(data, source, bank.collect_unreadable(len(source)))
     state.destroy_process_group()

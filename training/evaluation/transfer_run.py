@@ -136,4 +136,14 @@ class Transfer:
         counts = {"train_images": len(targets), "test_images": len(wanted), "classes": classes}
         outcome = {"score": found, "l2": l2, **counts, "unknown_class_images": unknown}
         held_out = {f"{value:g}": result for value, result in scores.items()}
-        return outcome | {"notes": find_differences(each, outcome), "held_out": held_out}
+        return outcome | {"notes": [*find_differences(each, outcome), *list_left_out(splits)], "held_out": held_out}
+
+
+def list_left_out(splits: OpenSplits) -> list[str]:
+    """Returns a sentence for each split of which something was not read."""
+    found = []
+    for name, (split, bank) in splits.items():
+        count = len(bank.collect_unreadable(len(split.source)).skipped)
+        kinds = [split.source.left_out.describe(), f"{count} unreadable images" if count else ""]
+        found += [f"not read in {name}: {kind}" for kind in kinds if kind]
+    return found

@@ -79,6 +79,17 @@ class FeatureBank:
         """Returns the names of the readable images, in the order of the features."""
         return [name for number in range(self.count) for name in json.loads(self.metadata(number)["names"])]
 
+    def collect_unreadable(self, num_images: int) -> SkipLog:
+        """Returns which of the source's images were left out, by whatever process or earlier call.
+
+        Raises:
+            TooManyUnreadableImagesError: more than `SkipLog` allows.
+        """
+        skipped = SkipLog(num_images)
+        for number in range(self.count):
+            skipped.add(json.loads(self.metadata(number)["unreadable"]))
+        return skipped
+
     def pieces(self, size: int) -> Sequence[Tensor]:
         """Returns the features in chunks `[n, C]` of at most `size` images, each mapped from disk when asked for."""
         bounds = [
@@ -157,7 +168,7 @@ def make_bank(
     with fail_together():
         make_parts(parts, rows, maker.read, maker.make_part, expect=maker.expect, description=name)
     bank = FeatureBank(parts, len(rows), source.class_names)
-    log_unreadable(bank, images)
+    bank.collect_unreadable(len(images)).warn()
     if not len(bank):
         raise EmptySourceError(f"none of the {len(images)} images can be read, {images.name(0)} to begin with.")
     return bank
@@ -211,15 +222,3 @@ class BankPartMaker:
 
 def compute_features(model: FrozenModel, images: list[LoadedImage]) -> list[Tensor]:
     return [model.features(stack_pixels(images, model.model))]
-
-
-def log_unreadable(bank: FeatureBank, images: LabelledImages) -> None:
-    """Logs which images were left out, by whatever process or earlier call.
-
-    Raises:
-        TooManyUnreadableImagesError: more than `SkipLog` allows.
-    """
-    skipped = SkipLog(len(images))
-    for number in range(bank.count):
-        skipped.add(json.loads(bank.metadata(number)["unreadable"]))
-    skipped.warn()

@@ -23,7 +23,6 @@ from modeling_esvit import EsViTConfig
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.transform import Transform, make_evaluation_transform
 from modeling_esvit.modeling_esvit import describe_preprocessing
-from training.data.left_out import describe_left_out
 from training.data.named_data import split_train_and_test
 from training.data.shard_stream import ShardStream, StreamOptions
 from training.data.shared_memory import check_shared_memory, describe_free_memory
@@ -253,7 +252,7 @@ def open_knn_data(options: PretrainOptions, problems: Problems) -> list[ImageSou
                 streaming=options.streaming and own,
                 config_name=options.config_name if own else None,
                 decoding=options.decoding,
-                **{} if is_image_folder(data) else columns,
+                **{} if is_image_folder(data, options.image_column) else columns,
             )
             label_images(source, options)
             opened.append(source)
@@ -276,7 +275,7 @@ def describe_run(run: CheckedRun | Examination, parameters: int) -> str:
             lanes = plan.lanes.number
             lines.append(run.source.describe(plan.steps_per_epoch * plan.lanes.images_per_step // lanes, lanes))
     sources = [run.source, *(run.knn_data or [])]
-    lines += [f"not read         = {left_out}" for each in sources if each and (left_out := describe_left_out(each))]
+    lines += [f"not read         = {left_out}" for each in sources if each and (left_out := each.left_out.describe())]
     lines.append(f"device           = {device}")
     lines.append(f"precision        = {run.precision.describe(options, device)}")
     workers, cores = count_workers(options.num_workers), count_cores()
@@ -361,6 +360,7 @@ def open_training_data(options: PretrainOptions) -> ImageSource:
             index_dir=Path(options.tar_index or Path(options.output_dir) / "tar_index"),
             cache=None if options.cache is None else Path(options.cache),
             max_unreadable=options.max_unreadable,
+            labels=False,
         ),
         split=options.split,
         revision=DataRecord(options.output_dir).commit(options.data) or options.revision,

@@ -16,7 +16,6 @@ from accelerate.utils import gather_object
 from transformers.utils import logging as transformers_logging
 
 from modeling_esvit import EsViTForPreTraining
-from training.data.left_out import describe_left_out
 from training.data.loader import Batch, iterate
 from training.data.sample_check import describe_sample
 from training.data.shard_stream import ShardStream
@@ -309,7 +308,7 @@ class Session(AbstractContextManager):
         folder = self.folder / "teacher"
         on_main(self.accelerator, lambda: save_model_folder(self.teacher, folder))
         self.monitor.close()
-        left_out = describe_left_out(self.source)
+        left_out = self.source.left_out.describe()
         for line in (skipped.summary(), f"Not read: {left_out}." if left_out else "", *self.describe_next(folder)):
             self.monitor.say(line)
         self.accelerator.wait_for_everyone()

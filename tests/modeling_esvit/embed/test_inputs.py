@@ -107,9 +107,24 @@ def test_data_sets_and_lists_without_images(images, tmp_path):
     found = find_images([str(tmp_path / "one")], "photo", DecodingOptions(allow_paths=True))
     assert decode(found.read(0)).size == (70, 90)
     for name, column, message in [
-        ("one", None, r"has no column of images in \['photo', 'n'\]: name one with --image_column"),
-        ("one", "n", "The column 'n' of .*one holds no images: "),
+        ("one", None, r"has no column of images: name one of photo \(string\), n \(int64\) with --image_column"),
+        ("one", "n", r"The column 'n' of .*one holds no images. The columns are photo \(string\), n \(int64\)"),
         ("splits", None, "is a data set of several splits: name the folder of one, as .*splits/train"),
     ]:
         with pytest.raises(NoImagesError, match=message):
             find_images([str(tmp_path / name)], column)
+
+
+def test_configurations_and_columns_are_chosen(tmp_path, monkeypatch):
+    """Columns that only look like images count, too, as in pretraining."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "both").mkdir()
+    for name, count in {"small": 1, "large": 3}.items():
+        rows = {"photo": [{"bytes": b"%d" % index, "path": None} for index in range(count)], "n": range(count)}
+        datasets.Dataset.from_dict(rows).to_parquet(tmp_path / "both" / f"{name}.parquet")
+    configurations = "\n".join(f"- config_name: {name}\n  data_files: {name}.parquet" for name in ("small", "large"))
+    (tmp_path / "both" / "README.md").write_text(f"---\nconfigs:\n{configurations}\n---\n")
+    with pytest.raises(NoImagesError, match="Config name is missing"):
+        find_images([str(tmp_path / "both")])
+    found = find_images([str(tmp_path / "both")], config_name="large")
+    assert [found.read(index).image for index in range(len(found))] == [b"0", b"1", b"2"]

@@ -5,7 +5,14 @@
 import glob
 import os
 
-from modeling_esvit.images.folders import LeftOut, expand_pattern, find_in_folder, find_matching, has_images
+from modeling_esvit.images.folders import (
+    MATCHED_FOLDERS,
+    LeftOut,
+    expand_pattern,
+    find_in_folder,
+    find_matching,
+    has_images,
+)
 
 
 def write(root, *names):
@@ -56,6 +63,19 @@ def test_a_folder_without_images(tmp_path):
     assert not has_images(tmp_path)
     write(tmp_path, "a/b/c.webp")
     assert has_images(tmp_path)
+
+
+def test_what_only_needs_another_name_or_pattern(tmp_path):
+    for name in ("a.jpg", "b.jpg?width=200", "c.jpg_large"):
+        (tmp_path / name).touch()
+    (tmp_path / "album").mkdir()
+    (tmp_path / "album" / "d.jpg").touch()
+    kinds = find_in_folder(tmp_path).left_out.describe()
+    assert sorted(kinds.split("; ")) == [f"1 .jpg{end}: rename them to .jpg" for end in ("?width=200", "_large")]
+    found = find_matching(str(tmp_path / "*"))
+    assert len(found.paths) == 1 and f"; 1 {MATCHED_FOLDERS}" in found.left_out.describe()
+    deep = find_matching(str(tmp_path / "**" / "*"))
+    assert len(deep.paths) == 2 and MATCHED_FOLDERS not in deep.left_out
 
 
 def test_many_kinds_are_summed_up():

@@ -17,7 +17,7 @@ STRUCT = {"bytes": Value("binary"), "path": Value("string")}
     [
         ({"picture": Image(), "kind": ClassLabel(names=["a", "b"])}, ("picture", "kind", ["a", "b"])),
         ({"picture": STRUCT, "label": Value("int8")}, ("picture", "label", None)),
-        ({"picture": Image(), "label": Value("string"), "n": Value("int64")}, ("picture", None, None)),
+        ({"picture": Image(), "label": Value("string"), "n": Value("int64")}, ("picture", "label", None)),
     ],
 )
 def test_the_only_candidates_are_taken(features, found):
@@ -45,7 +45,7 @@ def test_columns_that_cannot_be_chosen_are_named(image, label, message):
 
 def test_strings_are_numbered_in_sorted_order():
     rows = Dataset.from_dict({"image": ["x", "y", None], "label": ["red", "blue", None]})
-    columns = ImageColumns.find(rows.features, "image", None, strings=True).number_names(rows)
+    columns = ImageColumns.find(rows.features, "image", None).number_names(rows["label"])
     assert columns.class_names == ["blue", "red"]
     records = [columns.record(row) for row in columns.select(rows)]
     assert records == [Record("x", 1, "x", ROWS), Record("y", 0, "y", ROWS), Record(b"", None, None, ROWS)]

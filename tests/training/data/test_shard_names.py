@@ -11,7 +11,7 @@ from tests.helpers.shard_server import serve
 from tests.helpers.streams import WRITE
 from training.data.columns import DataNotFoundError, DataOptionError
 from training.data.shard_files import ShardError
-from training.data.shard_names import expand_braces
+from training.data.shard_names import expand_braces, shorten_names
 from training.data.shard_stream import open_stream
 from training.data.sources import open_source
 
@@ -56,6 +56,13 @@ def test_braces(kind, tmp_path):
         open_source(f"{tmp_path}/train-{{00002..00003}}.{kind}", streaming=True)
     with pytest.raises(DataOptionError, match="names .*train-00001.* twice"):
         open_source(f"{tmp_path}/train-0000{{1,*}}.{kind}", streaming=True)
+
+
+def test_shards_of_one_name_are_told_apart():
+    """webdataset issue 471: files of several folders often have the same names."""
+    assert shorten_names(["/d/a-0.tar", "/e/a-1.tar"]) == ["a-0.tar", "a-1.tar"]
+    assert shorten_names(["https://h/d/x1/0.tar", "https://h/d/x2/0.tar"]) == ["x1/0.tar", "x2/0.tar"]
+    assert shorten_names(["d/0.tar", "d/e/0.tar", "d/1.tar"]) == ["d/0.tar", "d/e/0.tar", "d/1.tar"]
 
 
 def test_other_files_cannot_be_streamed(tmp_path):

@@ -8,10 +8,14 @@ import zipfile
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from modeling_esvit.embed.inputs import find_images
 from modeling_esvit.images.decoding import UnreadableImageError, decode
+from modeling_esvit.images.folders import BESIDE_ROWS
 from training.data.shard_stream import ShardStream
 from training.data.sources import (
     DataNotFoundError,
@@ -19,6 +23,7 @@ from training.data.sources import (
     DatasetSource,
     EmptySourceError,
     FolderSource,
+    is_image_folder,
     open_source,
     shuffle_epoch,
 )
@@ -223,3 +228,29 @@ def test_options_that_do_not_fit(tmp_path):
         open_source(tmp_path, revision="main")
     with pytest.raises(DataOptionError, match="IterableDataset; it must be a path, a name or a Dataset"):
         open_source(datasets.Dataset.from_dict(rows(1), features=FEATURES).to_iterable_dataset())
+
+
+# -- folders of both ---------------------------------------------------------------------------------------------------
+
+
+def test_metadata_beside_images_are_no_images(tmp_path):
+    """Folders of `datasets` pull 4069, and those in which somebody keeps features: commands agree on what they hold."""
+    for index in range(2):
+        (tmp_path / f"{index}.png").write_bytes(png(index))
+    pq.write_table(pa.table({"file_name": ["1.png"], "caption": ["x"]}), tmp_path / "metadata.parquet")
+    source, images = open_source(tmp_path), find_images([str(tmp_path)])
+    assert isinstance(source, FolderSource) and len(source) == len(images) == 2
+    assert source.left_out.describe() == images.left_out.describe() == "1 .parquet"
+    assert is_image_folder(str(tmp_path)) and not is_image_folder(str(tmp_path), "image")
+    joined = open_source(tmp_path, image_column="image", label_column="caption")  # as `datasets` joins them
+    assert index_of(joined.read(0)) == 1 and len(joined) == 1 and joined.class_names == ["x"]
+    assert len(find_images([str(tmp_path)], "image")) == 1
+
+
+def test_pictures_beside_parquet_files_are_counted(shards):
+    """A clone of a data set of the Hub, whose card has a picture."""
+    (shards / "assets").mkdir()
+    (shards / "assets" / "card.png").write_bytes(png(0))
+    opened = [open_source(shards), open_source(shards, streaming=True), find_images([str(shards)])]
+    assert [len(each) for each in opened] == [20] * 3
+    assert {each.left_out.describe() for each in opened} == {f"1 {BESIDE_ROWS}"}

@@ -2,13 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks which members of a tar file are its images, and which label each has."""
 
+import zipfile
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 
 from tests.helpers.shard_server import write_members
 from training.data.columns import DataOptionError
 from training.data.shard_files import ShardError, ShardFile
-from training.data.tar_index import index_tar, number_labels
+from training.data.tar_index import BESIDE, index_tar, number_labels
 
 
 def index(path, members, image=None, label=None):
@@ -29,12 +32,31 @@ def test_each_image_has_the_label_of_its_sample(tmp_path):
 def test_an_extension_can_be_chosen(tmp_path):
     members = {"0.jpg": b"a", "0.seg.png": b"b", "0.kind": b"dog", "1.jpg": b"c"}
     found = index(tmp_path / "a.tar", members)
-    assert [*labels(found)] == ["0.jpg", "1.jpg"] and found.unused == {"seg.png": 1}
+    assert [*labels(found)] == ["0.jpg", "1.jpg"] and found.left_out == {f"seg.png {BESIDE}": 1}
     found = index(tmp_path / "a.tar", members, image="SEG.png", label="KIND")
-    assert labels(found) == {"0.seg.png": "dog"} and list(found.without_image) == ["1"] and not found.unused
+    assert labels(found) == {"0.seg.png": "dog"} and list(found.without_image) == ["1"] and not found.left_out
     for options, said in ({"image": "tif"}, "has no tif"), ({"label": "cls"}, "no sample has a label 'cls'"):
         with pytest.raises(DataOptionError, match=said):
             index(tmp_path / "a.tar", members, **options)
+
+
+def test_copies_of_notebooks_and_of_systems_are_counted(tmp_path):
+    names = ("a/.ipynb_checkpoints/0-checkpoint.jpg", "__MACOSX/a/0.jpg", "./a/._0.jpg", ".DS_Store", "../b/1.jpg")
+    found = index(tmp_path / "a.tar", {"./a/0.jpg": b"a"} | dict.fromkeys(names, b"b"))
+    assert [*labels(found)] == ["a/0.jpg", "../b/1.jpg"] and found.left_out == {"hidden files": 4}
+
+
+def test_what_windows_and_phones_write(tmp_path):
+    """A mark of UTF-8 before a label is none of it; photographs without their plugin are named with what to do."""
+    members = {"0.jpg": b"a", "0.cls": b"\xef\xbb\xbf3\r\n", "1.jpg": b"b", "1.cls": b"4", "2.heic": b"c"}
+    found = index(tmp_path / "a.tar", members)
+    assert labels(found) == {"0.jpg": "3", "1.jpg": "4"}
+    if find_spec("pillow_heif") is None:
+        assert found.without_image == {"2": "the sample '2' has no image, only heic (pip install pillow-heif)."}
+    with zipfile.ZipFile(tmp_path / "b.tar", "w") as archive:
+        archive.writestr("0.jpg", b"a")
+    with pytest.raises(ShardError, match="not a whole, uncompressed tar file but a compressed one .*with unzip"):
+        index_tar(ShardFile.locate(str(tmp_path / "b.tar"), 0), None, None)
 
 
 def test_labels_that_all_are_integers_have_no_names():
