@@ -405,7 +405,10 @@ def test_shards_that_number_classes_in_another_way_are_refused(streaming, tmp_pa
 # -- what is left out, at the end --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["knn", "linear_features", "linear_probe"])
+@pytest.mark.parametrize(
+    "command",
+    ["knn", *(pytest.param(each, marks=pytest.mark.slow) for each in ("linear_features", "linear_probe"))],
+)
 def test_evaluations_say_at_the_end_what_was_left_out(command, model, tmp_path, monkeypatch, caplog):
     """orange3-imageanalytics issue 51, stylize-datasets issue 12: where it is not lost above thousands of lines."""
     train = write_images(tmp_path / "train", 6, classes="ab", side=32)
@@ -422,6 +425,7 @@ def test_evaluations_say_at_the_end_what_was_left_out(command, model, tmp_path, 
     assert "broken.png: not an image" in said[-1]
 
 
+@pytest.mark.slow
 def test_transfer_notes_what_was_left_out(model, tmp_path, monkeypatch):
     for split, count in {"train": 24, "test": 6}.items():
         write_images(tmp_path / "data" / split, count, classes="ab", side=32)
