@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prepares backbones of transformers for a run (`--architecture auto`, `resnet-50`), and checks what they can do."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,7 @@ def make_backbone_overrides(options: PretrainOptions, backbone: Any) -> dict[str
     """
     try:
         with bound_build():
-            if options.backbone is not None and not options.backbone.startswith(TIMM_PREFIX):
-                check_counts(PreTrainedConfig.get_config_dict(options.backbone)[0])
+            check_stored_counts(options.backbone)
             config = resolve_backbone(options.backbone or backbone)
     except EsViTBackboneError:
         raise
@@ -49,6 +49,19 @@ def make_backbone_overrides(options: PretrainOptions, backbone: Any) -> dict[str
             raise OptionError(f"drop_path_rate: the backbone {config.model_type} has no stochastic depth.")
         config.drop_path_rate = options.drop_path_rate
     return {"backbone_config": config}
+
+
+def check_stored_counts(name: str | None) -> None:
+    """Checks the counts in the configuration of a named backbone; `resolve_backbone` says what else is wrong with it.
+
+    Raises:
+        ModelLimitError: One is far larger than any is.
+        OSError: There is no such model.
+    """
+    if name is None or name.startswith(TIMM_PREFIX):
+        return
+    with suppress(TypeError, AttributeError):  # of a file that holds no fields
+        check_counts(PreTrainedConfig.get_config_dict(name)[0])
 
 
 def check_backbone(config: EsViTConfig, options: PretrainOptions) -> None:
