@@ -11,7 +11,7 @@ DEMO := OMP_WAIT_POLICY=passive $(BIN)/python examples
 BENCH := $(BIN)/python tests/benchmarks
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-.PHONY: demo demo-compare test test-transformers test-all test-floors attack bench bench-growth style clean
+.PHONY: demo demo-compare test test-transformers test-all test-floors attack bench bench-growth style address clean
 
 demo: $(VENV)/.installed-demo
 	$(DEMO)/demo.py demo
@@ -54,6 +54,13 @@ style: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+# The address of the project, in every file that names it: make address ADDRESS=https://github.com/NAME/esvit
+# The cards in model_cards/ follow with `python training/published_cards.py`.
+address:
+	test -n "$(ADDRESS)"
+	old=$$(sed -n 's/^url = //p' setup.cfg) && sed -i.old "s|$$old|$(ADDRESS)|g" setup.cfg README.md CITATION.cff
+	rm setup.cfg.old README.md.old CITATION.cff.old
 
 clean:
 	rm -rf $(VENV) $(FLOORS) .cache build *.egg-info

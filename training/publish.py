@@ -16,6 +16,7 @@ The first time that a model becomes public, the command asks; scripts say `--yes
 
 import argparse
 import os
+import re
 import shlex
 import signal
 import sys
@@ -63,6 +64,7 @@ class PublishOptions:
     license_link: str | None = None
     base_model: str | None = None
     metrics: list[Path] = field(default_factory=list)
+    benchmark: list[str] = field(default_factory=list)
     card: Path | None = None
     dry_run: bool = False
     check: bool = True
@@ -73,6 +75,10 @@ class PublishOptions:
     def destination(self) -> Path:
         source = self.source.resolve()
         return self.folder or source.with_name(f"{source.name}-{'native' if self.native else 'hub'}")
+
+    @property
+    def benchmarks(self) -> dict[str, str]:
+        return dict(pair.split("=", 1) for pair in self.benchmark)
 
     @property
     def repository(self) -> Repository:
@@ -99,6 +105,7 @@ def publish(options: PublishOptions) -> CommitInfo | None:
             metrics=options.metrics,
             native=options.native,
             own=options.card,
+            benchmarks=options.benchmarks,
         )
     files = list_files(options.destination)
     print(f"{options.destination} will be {options.repo_id}:\n{describe_files(files)}", flush=True)
@@ -158,6 +165,13 @@ def parse_arguments(arguments: list[str] | None = None) -> PublishOptions:
         "--metrics", type=parse_path, nargs="+", default=[], help="JSON files of the evaluation commands, for the card"
     )
     parser.add_argument(
+        "--benchmark",
+        nargs="+",
+        default=[],
+        metavar="DATASET=TASK",
+        help="results on these data sets are for leaderboards: benchmarks on the Hub, with the task of their eval.yaml",
+    )
+    parser.add_argument(
         "--card", type=parse_path, help="your own README.md, or one of model_cards/, instead of a generated one"
     )
     parser.add_argument("--dry_run", action="store_true", help="write the folder and show it; send nothing")
@@ -167,6 +181,8 @@ def parse_arguments(arguments: list[str] | None = None) -> PublishOptions:
         check_repo_id(options.repo_id)
     except OptionError as error:
         parser.error(f"--repo_id: {error}")
+    if wrong := [pair for pair in options.benchmark if not re.fullmatch(r"[^=]+/[^=]+=.+", pair)]:
+        parser.error(f"--benchmark {wrong[0]} must be DATASET=TASK, such as org/name=default")
     base = options.base_model
     if base is not None and (not is_hub_name(base) or os.path.exists(base)):
         parser.error(f"--base_model {options.base_model} is no name on the Hub, such as org/name")

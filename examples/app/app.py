@@ -15,6 +15,7 @@ Visitors are served one after the other, and what they send is bounded, so that 
 import argparse
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,14 @@ except ModuleNotFoundError as error:
     sys.exit(f"error: this needs the package {error.name}: pip install -e '.[app]'")
 
 
+Image.MAX_IMAGE_PIXELS = None  # gradio opens an upload without decoding it, and `decode` has a lower limit of its own
+
 TITLE = "What does this model see?"
 HEIGHT = 340
 MOST_NAMED = 200  # photographs that can be chosen by name
 KEPT_MINUTES = 30.0  # for which uploads and pictures stay on the disk
 SESSIONS = 50  # visitors whose images are in memory; of more, the oldest begin anew
+WORKER = ThreadPoolExecutor(max_workers=1)
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 NOTHING = "Choose or upload an image above."
 CLICK_ONE = "**Click a point in the image** to find what resembles it in this same image, and to see where it attends."
@@ -76,11 +80,14 @@ def describe(name: str, explorer: Explorer) -> str:
 
 
 def show_errors(function: Any) -> Any:
-    """Wraps a handler so that an error that a user can put right becomes a message on the page."""
+    """Wraps a handler so that an error that a user can put right becomes a message on the page.
+
+    All handlers run in one thread: each of several would keep memory of the images that it has decoded.
+    """
 
     def call(*arguments: Any) -> Any:
         try:
-            return function(*arguments)
+            return WORKER.submit(function, *arguments).result()
         except (EsViTError, OSError) as error:
             raise gr.Error(str(error), title="This did not work", duration=15) from error
 

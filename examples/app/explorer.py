@@ -22,6 +22,7 @@ from modeling_esvit.analysis.region_colours import fit_palette, paint
 from modeling_esvit.analysis.token_places import TokenPlaces, region_stride, regions_of
 from modeling_esvit.embed.engine import compute_view_features
 from modeling_esvit.images.models import load_image_model
+from modeling_esvit.images.transform import make_evaluation_transform
 from modeling_esvit.images.whole import LONGER_SIDE, whole_image
 
 
@@ -184,7 +185,8 @@ class Explorer:
         Raises:
             FeatureError: the model has no view feature.
         """
-        pixels = self.processor(images, return_tensors="pt")["pixel_values"]
+        prepare = make_evaluation_transform(self.processor)  # of a line of pixels, only what the crop sees is resized
+        pixels = torch.stack([prepare(image) for image in images])
         return F.normalize(compute_view_features(self.model, pixels).float(), dim=1)
 
     @cached_property

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+USUAL_K = 20  # neighbours, of the published results
+
+
 @dataclass(frozen=True)
 class CardValue:
     """Holds a value of a result for a model card, in the form that `publish.py --metrics` takes.
@@ -34,6 +37,8 @@ class CardValue:
         metric: its name on the Hub, such as "accuracy".
         dataset, split: the data of the measurement, a name on the Hub or words that tell nothing of the machine.
         task: its name on the Hub, one of `card_template.TASKS`.
+        chance: what guessing gives, as far as it is known.
+        before: what the same model gave before it was trained, as far as it was measured.
     """
 
     name: str
@@ -42,6 +47,8 @@ class CardValue:
     dataset: str
     split: str | None
     task: str = "image-classification"
+    chance: float | None = None
+    before: float | None = None
 
 
 def make_card_values(
@@ -57,11 +64,21 @@ def describe_data(data: str) -> tuple[str, str | None]:
     return found.public_data, found.split
 
 
-def make_knn_values(result: Mapping[str, float], data: Provenance) -> list[CardValue]:
-    """Makes the values of a model card from k-NN accuracies, which a result names `k20_top1` and so on."""
-    named = [name.split("_top") for name in result if "_top" in name]
-    values = {f"k-NN top-{top}, k = {k[1:]}": result[f"{k}_top{top}"] for k, top in named}
-    return [CardValue(name, value, "accuracy", data.public_data, data.split) for name, value in values.items()]
+def make_knn_values(
+    result: Mapping[str, float], data: Provenance, before: Mapping[str, float] | None = None
+) -> list[CardValue]:
+    """Makes the value of a model card from k-NN accuracies, which a result names `k20_top1` and so on: top-1 of one k.
+
+    That is the usual k, or else the largest.
+
+    Args:
+        before: The result of the same model before it was trained.
+    """
+    counts = sorted(int(name[1:].removesuffix("_top1")) for name in result if name.endswith("_top1"))
+    k = USUAL_K if USUAL_K in counts else counts[-1]
+    chance, earlier = result.get("chance", 1 / result["classes"]), (before or {}).get(f"k{k}_top1")
+    value = CardValue(f"k-NN top-1, k = {k}", result[f"k{k}_top1"], "accuracy", data.public_data, data.split)
+    return [replace(value, chance=chance, before=earlier)]
 
 
 def describe_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:

@@ -4,7 +4,7 @@
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,10 @@ from training.publishing.card_template import (
     describe_architecture,
     format_code,
 )
+from training.publishing.eval_results import write_eval_results
 from training.publishing.folder import CURVES, HEADS, OPTIONS
 from training.publishing.licenses import License
+from training.publishing.project import describe_project
 from training.publishing.source import Source, SourceError
 
 
@@ -77,8 +79,9 @@ def write_card(
     metrics: Sequence[Path],
     native: bool,
     own: Path | None,
+    benchmarks: Mapping[str, str],
 ) -> None:
-    """Writes `README.md` into the folder of a model.
+    """Writes `README.md` into the folder of a model, and its results on benchmarks of the Hub.
 
     Args:
         folder: Holds everything else that is published.
@@ -87,6 +90,7 @@ def write_card(
         metrics: Results of evaluation commands (`--output`), whose values the card shows.
         native: Whether the folder has transformers' own format.
         own: A card to use instead, in which `org/STEM` becomes `repo_id`.
+        benchmarks: See `write_eval_results`.
 
     Raises:
         SourceError: One of `metrics` is no result of an evaluation command.
@@ -105,6 +109,7 @@ def write_card(
     text = card.render() if own is None else read_own_card(own, repo_id)
     check_card(text)
     (folder / "README.md").write_text(text, encoding="utf-8")
+    write_eval_results(folder, card.figures, benchmarks, repo_id)
 
 
 def read_own_card(path: Path, repo_id: str) -> str:
@@ -138,6 +143,7 @@ def build_card(
         base_model=base_model or source.find_base_model(),
         facts={
             **architecture,
+            "project": describe_project(),
             "summary": describe_model(options),
             "parameters": f"{count_parameters(model):,}",
             "usage": use.format(repo_id=repo_id, **architecture),
@@ -195,14 +201,14 @@ def select_recipe(options: dict[str, Any]) -> dict[str, Any]:
 
 def read_scores(source: Source, repo_id: str) -> list[tuple[list[CardValue], str]]:
     """Returns the k-NN accuracy that was measured while training, if any, and the command that measures it again."""
-    scores = {name.removeprefix("knn_"): value for name, value in source.scores().items() if name.startswith("knn_k")}
+    scores = {name.removeprefix("knn_"): value for name, value in source.scores().items() if name.startswith("knn_")}
     if not scores:
         return []
     learnt_from = "data" if source.options.get("knn_train") is None else "knn_train"
     train, test = (source.provenances.get(name, UNKNOWN) for name in (learnt_from, "knn_test"))
     words = ["python", "training/knn.py", repo_id, "--train", train.word, "--test", test.word]
     words += ["--k", *map(str, source.options["knn_k"])]
-    return [(make_knn_values(scores, test), f"{format_code(shlex.join(words))}, while training")]
+    return [(make_knn_values(scores, test, source.start), f"{format_code(shlex.join(words))}, while training")]
 
 
 def read_metrics(result: Path, repo_id: str) -> tuple[list[CardValue], str]:
@@ -226,4 +232,5 @@ def read_metrics(result: Path, repo_id: str) -> tuple[list[CardValue], str]:
 
 
 def is_valid(figure: CardValue) -> bool:
-    return isinstance(figure.value, int | float) and 0 <= figure.value <= 1 and figure.task in TASKS
+    shares = [figure.value, *(share for share in (figure.chance, figure.before) if share is not None)]
+    return figure.task in TASKS and all(isinstance(share, int | float) and 0 <= share <= 1 for share in shares)

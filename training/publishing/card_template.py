@@ -88,8 +88,10 @@ class Card:
             repo_id=self.repo_id,
             figures=self.figures,
             source=self.source,
+            compared={name for name in ("chance", "before") if any(getattr(each, name) for each in self.figures)},
             cell=format_cell,
             percent=to_percent,
+            share=lambda value: "" if value is None else f"{to_percent(value)}%",
             **self.facts,
         )
         return str(card).rstrip() + "\n"

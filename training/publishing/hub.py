@@ -29,6 +29,7 @@ from transformers import AutoModel
 from modeling_esvit import EsViTForPreTraining, EsViTModel
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import PRETRAINING_INDEX
+from training.publishing.eval_results import FOLDER, PREFIX
 from training.publishing.folder import CURVES, HEADS, OPTIONS
 from training.publishing.published_check import sample_outputs
 from training.state.interruption import restore_handlers, set_handlers
@@ -161,7 +162,8 @@ def find_additions(folder: Path, files: Iterable[str]) -> list[CommitOperationAd
 def find_deletions(api: HfApi, repository: Repository, files: Iterable[str]) -> list[CommitOperationDelete]:
     """Returns the files of an earlier publication that this one no longer has."""
     existing = api.list_repo_files(repository.repo_id, revision=repository.revision)
-    return [CommitOperationDelete(name) for name in existing if name in OPTIONAL_FILES.difference(files)]
+    ours = [name for name in existing if name in OPTIONAL_FILES or name.startswith(f"{FOLDER}/{PREFIX}")]
+    return [CommitOperationDelete(name) for name in ours if name not in files]
 
 
 def explain(error: Exception, repo_id: str) -> PublishError:

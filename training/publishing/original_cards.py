@@ -12,6 +12,7 @@ from training.evaluation.results import CardValue, format_table
 from training.publishing.card import USE
 from training.publishing.card_template import Card, check_card, describe_architecture
 from training.publishing.licenses import License
+from training.publishing.project import describe_project
 
 
 CARDS = Path(__file__).resolve().parents[2] / "model_cards"
@@ -149,6 +150,7 @@ def build_card(row: Published) -> Card:
         library="transformers" if row.config else None,
         facts={
             **architecture,
+            "project": describe_project(),
             "summary": f"{row.network}, pretrained by the authors of EsViT on {row.data} without labels, with "
             f"{TASKS[row.task]}.",
             "parameters": f"{row.parameters} (the authors' count)",

@@ -25,6 +25,7 @@ from training.state.provenance_record import read_provenances
 
 
 CHECKPOINTS = ("final", "best", "last")
+START = "start_"  # before the names of the accuracies of what a run began with, in its log
 KINDS: dict[str, Any] = {"EsViTForPreTraining": EsViTForPreTraining, "EsViTModel": EsViTModel}
 
 
@@ -41,6 +42,7 @@ class Source:
         options: All options of the run; empty if no run is known.
         provenances: Where the data and models came from that these name, as far as the run recorded it.
         records: The lines of its log up to this model.
+        start: The accuracies of what the run began with, by the names of a k-NN result.
         step: Optimizer steps behind this model.
         processes: Number of processes that trained it, in the end.
         images_per_step: Images that all of them took for a step.
@@ -50,6 +52,7 @@ class Source:
     options: dict[str, Any] = field(default_factory=dict)
     provenances: dict[str, Provenance] = field(default_factory=dict)
     records: list[dict[str, Any]] = field(default_factory=list)
+    start: dict[str, float] = field(default_factory=dict)
     step: int | None = None
     processes: int | None = None
     images_per_step: int | None = None
@@ -115,8 +118,10 @@ def find_model_of_run(run: Path, checkpoint: str | None) -> Source:
     if not is_complete(behind):  # somebody deleted the checkpoints of a finished run
         return source
     progress = read_progress(behind)
+    start = {name: value for record in source.records for name, value in record.items() if name.startswith(START)}
     records = [record for record in source.records if record["step"] <= progress.step]
     images = progress.lanes.images_per_step
+    source = replace(source, start={name.removeprefix(START): value for name, value in start.items()})
     return replace(source, records=records, step=progress.step, processes=progress.world_size, images_per_step=images)
 
 

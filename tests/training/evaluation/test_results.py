@@ -20,12 +20,16 @@ from training.options.provenance import find_provenance
 
 def test_figures_of_knn_name_measure_data_and_split():
     data = find_provenance("org/birds:test")
-    one, five = make_knn_values({"k20_top1": 0.5, "k20_top5": 0.75, "classes": 3}, data)
+    result = {"k10_top1": 0.4, "k20_top1": 0.5, "k20_top5": 0.75, "k100_top1": 0.6, "classes": 4}
+    (one,) = make_knn_values(result, data, {"k20_top1": 0.3})
+    assert (one.chance, one.before) == (0.25, 0.3)
     assert (one.name, one.value, one.metric, one.dataset, one.split) == (
         *("k-NN top-1, k = 20", 0.5, "accuracy"),
         *("org/birds", "test"),
     )
-    assert five.name == "k-NN top-5, k = 20" and five.task == "image-classification"
+    assert one.task == "image-classification"
+    (other,) = make_knn_values({"k3_top1": 0.4, "k5_top1": 0.6, "classes": 4}, data)
+    assert (other.name, other.value, other.before) == ("k-NN top-1, k = 5", 0.6, None)
 
 
 def test_data_of_this_machine_have_no_name(tmp_path, monkeypatch):

@@ -25,11 +25,25 @@ def test_card_of_a_run(run, published):
     assert (card.data.license, card.data.model_name, card.data.datasets) == (None, "tiny", None)
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     measured = [record["knn_k3_top1"] for record in log if "knn_k3_top1" in record]
-    result = next(r for r in card.data.eval_results if "top-1" in r.metric_name)
+    (result,) = card.data.eval_results
     assert len(measured) == 2 and result.metric_value == round(100 * measured[-1], 2)
+    row = f"| k-NN top-1, k = 3 | {round(100 * measured[-1], 2)}% | 50.0% | a folder of images |"
+    assert "| | result | chance | data | measured by |\n| --- | --- | --- | --- | --- |" in text
+    assert row in text and "Made with EsViT for the Hugging Face" in text.replace("[", "")
     assert "| epochs | 2 |" in text and "6 steps of 8 images" in text and f"]({CURVES})" in text
     assert "knn.py ada/tiny --train FOLDER --test FOLDER --k 3`, while training" in text
     assert "{{" not in text and "None" not in text
+
+
+def test_a_card_says_what_training_was_worth(run, tmp_path):
+    """Reads from the log what the model gave before training, also for a checkpoint of before its last line."""
+    shutil.copytree(run, tmp_path / "run", symlinks=True)
+    with (tmp_path / "run" / "log.jsonl").open("a") as log:
+        log.write(json.dumps({"step": 6, "start_k3_top1": 0.25}) + "\n")
+    for which in ("best", "final"):
+        main([str(tmp_path / "run"), "--repo_id", "ada/x", "--dry_run", "--checkpoint", which])
+        text = (tmp_path / "run-hub" / "README.md").read_text()
+        assert "| | result | chance | before training | data |" in text and "% | 50.0% | 25.0% | a folder" in text
 
 
 def test_a_card_holds_names_of_any_characters(run, tmp_path):
@@ -43,7 +57,7 @@ def test_a_card_holds_names_of_any_characters(run, tmp_path):
     (tmp_path / "x.json").write_text(json.dumps({"command": "python `x` MODEL ", "figures": [figure]}))
     main([str(tmp_path / "run"), "--repo_id", "ada/x", "--dry_run", "--metrics", str(tmp_path / "x.json")])
     text = (tmp_path / "run-hub" / "README.md").read_text()
-    assert "\n| a\\|b # c | 50.0% | x \\| y (t\\|u) | the publisher of this repository |\n" in text
+    assert "\n| a\\|b # c | 50.0% |  | x \\| y (t\\|u) | the publisher of this repository |\n" in text
     assert "\n| data | org/photos |\n" in text and "\n| split | a \\| b |\n" in text
     assert (
         "* `` python training/knn.py ada/x --train 'org/photos:my `best` | ones' --test FOLDER --k 3 ``, while" in text
@@ -82,6 +96,22 @@ def test_model_folder_metrics_licence_and_dry_run(tmp_path, capsys):
     for number in (0, 1):
         assert f"`python training/x{number}.py ada/birds --test birds:test`" in card.text
     assert not (folder / OPTIONS).exists() and not (folder / CURVES).exists() and card_problems(str(card)) == ([], [])
+
+
+def test_results_on_a_benchmark_are_in_the_form_of_the_hub(tmp_path, capsys):
+    save_with_heads(tmp_path / "model")
+    figure = {"name": "top-1", "value": 0.5, "metric": "accuracy", "dataset": "org/birds", "split": "test"}
+    (tmp_path / "x.json").write_text(json.dumps({"command": "python x MODEL ", "figures": [figure]}))
+    command = [str(tmp_path / "model"), "--repo_id", "ada/x", "--dry_run", "--metrics", str(tmp_path / "x.json")]
+    main([*command, "--benchmark", "org/birds=default"])
+    names = list_names(tmp_path / "model-hub")
+    assert ".eval_results/esvit-org-birds-top-1.yaml" in names
+    assert ".eval_results/esvit-org-birds-top-1.yaml" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="--benchmark org/cats: the card has no result on it; measured was org/birds"):
+        main([*command, "--benchmark", "org/cats=default"])
+    with pytest.raises(SystemExit):
+        main([*command, "--benchmark", "org/birds"])
+    assert "--benchmark org/birds must be DATASET=TASK" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
