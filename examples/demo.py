@@ -11,7 +11,6 @@ model and plain pixels, and draws the matches of both models. Finally it loads t
 AutoModel and with the pipeline. Everything is written below the given folder, and finished parts are reused.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -28,6 +27,7 @@ import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
 from examples.collages import write_collages
 from examples.first_look import look
 from examples.photographs import measure_baselines
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_path
 from training.data.sources import open_source
 from training.evaluation.knn import evaluate_knn
@@ -65,7 +65,7 @@ def pretrain(data: Path, output: Path, seed: int, recipe: str = "demo_collages",
 
     `options` are further ones of `pretrain.py`.
     """
-    arguments = ["--recipe", recipe, "--data", str(data), "--output_dir", str(output)]
+    arguments = ["--recipe", recipe, "--data", str(data), "--output", str(output)]
     arguments += ["--seed", str(seed), *options]
     if not (output / "untrained").exists():
         set_seed(seed)
@@ -118,7 +118,7 @@ def make_table(results: dict[str, dict[str, float]]) -> str:
 
 def describe_next(backbone: Path) -> str:
     """Returns three commands that a newcomer may want next, each with its aim."""
-    own = "--recipe own_images_small --data my/photographs --output_dir runs/mine --dry_run"
+    own = "--recipe own_images_small --data my/photographs --output runs/mine --dry_run"
     return "\n".join(
         (
             f"  python examples/similar_images.py {backbone} my/photographs --query mine.jpg   # search yours",
@@ -129,7 +129,7 @@ def describe_next(backbone: Path) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__)
     parser.add_argument("output", type=parse_path, help="the folder for data, run, table and pictures")
     arguments = parser.parse_args()
     datasets.disable_progress_bars()

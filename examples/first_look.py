@@ -12,7 +12,6 @@ scikit-image.
 Finished parts are reused.
 """
 
-import argparse
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +27,7 @@ except ModuleNotFoundError as error:
 
 from examples.real_backbone import write_backbone
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_path
 
 
@@ -67,7 +67,7 @@ def run(program: str, *arguments: object) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__)
     parser.add_argument("output", type=parse_path, help="the folder for the backbone and the pictures")
     options = parser.parse_args(arguments)
     torch.manual_seed(0)

@@ -13,7 +13,6 @@ All models of this project take images that are normalised by ImageNet's statist
 BatchNorm take that difference over. `examples/adapt.py` adapts this backbone to other images.
 """
 
-import argparse
 import copy
 import importlib.util
 import sys
@@ -34,6 +33,7 @@ except ModuleNotFoundError as error:
 
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.atomic import replace_folder
 from modeling_esvit.storage.paths import parse_path
 from training.learning.backbones import load_timm_weights
@@ -134,7 +134,7 @@ def write_backbone(folder: Path, kind: str) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__)
     parser.add_argument("output", type=parse_path, help="the folder to write; it must not exist yet")
     parser.add_argument("--format", choices=FORMATS, default="model", help="default: %(default)s")
     options = parser.parse_args(arguments)

@@ -41,6 +41,7 @@ try:
     from modeling_esvit.errors import EsViTError
     from modeling_esvit.images.decoding import DecodingOptions
     from modeling_esvit.images.decoding_arguments import add_pixel_arguments, read_decoding_arguments
+    from modeling_esvit.programs.parser import ProgramParser
 except ModuleNotFoundError as error:
     sys.exit(f"error: this needs the package {error.name}: pip install -e '.[app]'")
 
@@ -249,12 +250,12 @@ def connect(
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__)
     parser.add_argument(
         "model", nargs="?", default=os.environ.get("MODEL"), help="folder or name on the Hub (or $MODEL)"
     )
     parser.add_argument(
-        "--size", type=int, default=LONGER_SIDE, help="pixels of an image's longer side (default: %(default)s)"
+        "--image_size", type=int, default=LONGER_SIDE, help="pixels of an image's longer side (default: %(default)s)"
     )
     parser.add_argument(
         "--photographs",
@@ -275,8 +276,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if not options.model:
         parser.error("name a model, or set the environment variable MODEL")
-    if options.size < 1:
-        parser.error(f"--size must be at least 1, got {options.size}")
+    if options.image_size < 1:
+        parser.error(f"--image_size must be at least 1, got {options.image_size}")
     if not 0 < options.keep < float("inf"):
         parser.error(f"--keep must be above 0, got {options.keep:g}")
     if options.port is not None and not 1 <= options.port <= 65535:
@@ -290,7 +291,7 @@ def main(arguments: list[str] | None = None) -> None:
         decoding = read_decoding_arguments(options)
         chosen = options.photographs
         collection = Bundled() if chosen is None else Folder(chosen.expanduser(), decoding)
-        explorer = Explorer(options.model, options.size, collection)
+        explorer = Explorer(options.model, options.image_size, collection)
         explorer.see(Image.new("RGB", (64, 64)))
         print(f"embeds {collection.title}", flush=True)
         explorer.index  # noqa: B018  (computed before a visitor waits for it)

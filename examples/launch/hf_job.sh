@@ -7,7 +7,7 @@
 #
 #     hf buckets create org/runs
 #     SOURCE=https://host/project.git BUCKET=org/runs FLAVOR=a100-large \
-#         examples/launch/hf_job.sh --recipe own_images_gpu --data org/photographs --output_dir /runs/mine
+#         examples/launch/hf_job.sh --recipe own_images_gpu --data org/photographs --output /runs/mine
 #
 # SOURCE is the address that you cloned this project from. DRY_RUN=1 prints the job and sends nothing. Data on the Hub is
 # streamed with --streaming. Jobs need `hf auth login`; the token travels as a secret.

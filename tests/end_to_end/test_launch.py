@@ -280,7 +280,7 @@ def test_the_file_of_skypilot_starts_a_run(tmp_path):
     words = shlex.split(string.Template(task["run"]).substitute(values))
     assert words[:3] == ["exec", "accelerate", "launch"] and task["file_mounts"]["/runs"]["mode"] == "MOUNT_CACHED"
     options = parse_options(words[words.index("training/pretrain.py") + 1 :])
-    assert (options.output_dir, options.data) == ("/runs/mine", "ILSVRC/imagenet-1k")
+    assert (options.output, options.data) == ("/runs/mine", "ILSVRC/imagenet-1k")
     if find_spec("sky"):
         import sky
 

@@ -43,6 +43,6 @@ def test_workers_fetch_what_threads_have_fetched_before(kind, tmp_path):
         train, test = (save_rows(tmp_path / f"{first}", server, PLACES[kind], first) for first in (0, COUNT))
         knn = f"--allow_paths --knn_every 1 --knn_k 1 --knn_train {train} --knn_test {test}"
         for workers in (0, 2):
-            more = f"{knn} --batch_size 4 --num_workers {workers} --max_unreadable 0 --process_timeout 2"
+            more = f"{knn} --batch_size 4 --workers {workers} --max_unreadable 0 --process_timeout 2"
             main(tiny(train, tmp_path / f"run{workers}", more))
     assert read_losses(tmp_path / "run2") == read_losses(tmp_path / "run0") != []

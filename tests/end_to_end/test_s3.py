@@ -48,7 +48,7 @@ def test_a_bucket_is_read_continued_and_refused_as_a_folder_is(store, tmp_path):
     for name, more in (
         ("bucket", "--max_steps 2"),
         ("bucket", ""),
-        ("workers", f"--num_workers 2 --cache {tmp_path}/c"),
+        ("workers", f"--workers 2 --cache {tmp_path}/c"),
     ):
         arguments = tiny(tmp_path, tmp_path / name, f"{SAME} {more}")
         main([arguments[0], url, *arguments[2:]])

@@ -93,8 +93,8 @@ class WorkerWatch(AbstractContextManager):
                 raise  # of an image, or for `report_lost_worker`
             raise LostWorkerError(
                 f"The workers that decode images {self.found or f'were lost: {describe_workers(self.workers)}'}. A "
-                "machine that is short of memory kills one: lower --num_workers. The last checkpoint is good: the same "
-                "command continues from it, with --num_workers 0 without workers. "
+                "machine that is short of memory kills one: lower --workers. The last checkpoint is good: the same "
+                "command continues from it, with --workers 0 without workers. "
                 "They may wait for a disk or server that does not answer; --process_timeout is for how many minutes "
                 "the run waits for them."
             ) from error
@@ -138,12 +138,12 @@ def report_lost_worker() -> Iterator[None]:
         if str(error).startswith(TOO_MANY_FILES):
             raise LostWorkerError(
                 "This process may have no more files open, and each batch of a worker is some: raise the limit by "
-                "`ulimit -n 4096` before the same command, which continues, or lower --num_workers."
+                "`ulimit -n 4096` before the same command, which continues, or lower --workers."
             ) from error
         if not str(error).startswith("DataLoader worker (pid"):
             raise
         raise LostWorkerError(
             f"A worker that decodes images was lost: {str(error).splitlines()[0].rstrip('. ')}. A machine that is "
-            "short of memory kills one: lower --num_workers. The last checkpoint is good: the same command continues "
+            "short of memory kills one: lower --workers. The last checkpoint is good: the same command continues "
             "from it."
         ) from error

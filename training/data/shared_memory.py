@@ -87,7 +87,7 @@ def check_shared_memory(memory: SharedMemory) -> None:
         return
     raise OptionError(
         f"{PLACE}, through which workers send their batches, has {free / MEGABYTE:.0f} MB free, and they need up to "
-        f"{memory.describe()}; the run would hang. Use --num_workers {memory.count_workers(free)}, or give the "
+        f"{memory.describe()}; the run would hang. Use --workers {memory.count_workers(free)}, or give the "
         f"container more: docker run --shm-size={memory.needed // 10**9 + 1}g, or --ipc=host."
     )
 
@@ -103,5 +103,5 @@ def check_sockets(workers: int) -> None:
         raise OptionError(
             f"The folder for temporary files, {os.path.dirname(folder)}, has too long a path: workers hand over their "
             f"batches through sockets below it, whose paths may have {LONGEST_SOCKET} bytes; the run would hang. Set "
-            "TMPDIR to a shorter one, such as /tmp, or use --num_workers 0."
+            "TMPDIR to a shorter one, such as /tmp, or use --workers 0."
         )

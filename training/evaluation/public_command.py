@@ -12,7 +12,7 @@ from training.options.provenance import find_provenance
 
 
 # Options that do not change a result, and concern one machine alone.
-PRIVATE_OPTIONS = ("--output", "--output_dir", "--features", "--device", "--workers", "--part_size")
+PRIVATE_OPTIONS = ("--output", "--features", "--device", "--workers", "--part_size")
 NUMBER = re.compile(r"[\d.,%e+-]+")
 
 

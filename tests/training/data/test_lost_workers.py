@@ -16,7 +16,7 @@ def test_other_errors_pass():
 
 def test_too_many_open_files_are_no_traceback():
     """pytorch issues 973 and 41465, MONAI issue 701."""
-    with pytest.raises(LostWorkerError, match="`ulimit -n 4096` before the same command.*lower --num_workers"):
+    with pytest.raises(LostWorkerError, match="`ulimit -n 4096` before the same command.*lower --workers"):
         with report_lost_worker():
             raise RuntimeError("Too many open files. Communication with the workers is no longer possible. Please")
 

@@ -26,9 +26,9 @@ def test_hyperparameters_are_numbers_where_they_can_be():
 
 
 def test_hyperparameters_are_public_options(tmp_path):
-    options = PretrainOptions(data="org/photos", init_from="patients/ada", output_dir=str(tmp_path), split="mine")
+    options = PretrainOptions(data="org/photos", init_from="patients/ada", output=str(tmp_path), split="mine")
     values = make_hyperparameters(options)
-    assert values["data"] == "a folder of images" and not {"output_dir", "split", "tracker"} & set(values)
+    assert values["data"] == "a folder of images" and not {"output", "split", "tracker"} & set(values)
     write_provenances(tmp_path, {"data": "org/photos", "init_from": str(tmp_path)})
     values = make_hyperparameters(options)
     assert (values["data"], values["split"], values["init_from"]) == ("org/photos", "mine", "a local model")

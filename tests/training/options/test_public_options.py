@@ -34,7 +34,7 @@ def plant(name: str, text: str = CANARY) -> object:
 def test_every_declaration_is_of_an_option_and_of_one_kind():
     kinds = [PUBLIC, NAMED_DATA, NAMED_MODELS, set(PUBLIC_WITH)]
     assert set.union(*map(set, kinds)) <= NAMES and sum(map(len, kinds)) == len(set.union(*map(set, kinds)))
-    assert {"data", "output_dir", "push_to_hub", "tracker"} <= TEXTS
+    assert {"data", "output", "push_to_hub", "tracker"} <= TEXTS
     decisive = NAMES - FREE_TO_CHANGE - PUBLIC - NAMED_DATA - NAMED_MODELS - set(PUBLIC_WITH)
     assert decisive == set()  # a published recipe says how a model came about
 

@@ -99,5 +99,5 @@ def test_a_run_that_was_told_canaries_publishes_none(tmp_path):
     given = yaml.safe_load((place / "run" / "options.yaml").read_text())
     untold = {name for name in TEXTS if CANARY not in str(given[name])}
     assert untold == {"architecture", "augmentation", "revision", "tracker"}  # which cannot be anything, or not here
-    main([str(place / "run"), "--repo_id", "ada/tiny", "--dry_run", "--folder", str(tmp_path / "out")])
+    main([str(place / "run"), "--repo_id", "ada/tiny", "--dry_run", "--output", str(tmp_path / "out")])
     assert find_canaries(tmp_path / "out") == []
