@@ -86,15 +86,21 @@ def measure(folder: Path, data: Path) -> dict[str, float]:
     return {"knn": knn[f"k{K}_top1"], MIRRORED: found[MIRRORED]["accuracy"], RECOLOURED: found[RECOLOURED]["exact"]}
 
 
-def draw_models(models: dict[str, Path], data: Path, count: int = PICTURED) -> Figure:
-    """Draws each model's ten most similar pairs of regions between the same images and their mirrored, grey selves."""
+def draw_models(
+    models: dict[str, Path], data: Path, found: dict[str, float] | None = None, count: int = PICTURED
+) -> Figure:
+    """Draws each model's ten most similar pairs of regions between the same images and their mirrored, grey selves.
+
+    `found` is the share of right ones of each model, in all test images, for the titles.
+    """
     source, columns = open_source(str(data), split="test"), {}
     for name, folder in models.items():
         model = load_frozen(str(folder))
         measured = Measured((MIRRORED,), choose_side(model), seed=0, batch_size=1)
         matcher = RegionMatcher(model, measured.side)
         images = pick_images(PairImages(source, measured), count)
-        columns[name] = [find_top_matches(MIRRORED, image.pixels[0], matcher) for image in images]
+        title = name if found is None else f"{name}: {found[name]:.1%} right in all test images"
+        columns[title] = [find_top_matches(MIRRORED, image.pixels[0], matcher) for image in images]
     return draw_pairs(columns)
 
 
@@ -150,7 +156,8 @@ def main() -> None:
     run = pretrain(data, arguments.output / "view+region-seed0", seed=0)
     models = {"untrained": run / "untrained", "trained": run / "teacher"}
     results |= {name: measure(folder, data) for name, folder in models.items()}
-    save_figure(draw_models(models, data), run / "matches.png")
+    shares = {name: results[name][MIRRORED] for name in models}
+    save_figure(draw_models(models, data, shares), run / "matches.png")
 
     collage = arguments.output / "collage.png"
     test[0]["image"].save(collage)

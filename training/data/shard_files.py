@@ -10,6 +10,7 @@ repeats a sample.
 import io
 import logging
 import re
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 FIRST_DELAY, LAST_DELAY = 0.5, 30.0  # seconds between two attempts, doubled from one to the next
 LONGEST_WAIT = 60.0  # seconds that a server may ask to wait
+UNKNOWN_HOST_SECONDS = 20.0  # in which a resolver may learn a name: mostly it is a misspelt one
 HTTP = ("http://", "https://")
 BUCKET = re.compile(r"hf://buckets/(?P<bucket>[^/]+/[^/]+)/(?P<path>.+)")
 REFUSED = (401, 403)
@@ -177,7 +179,7 @@ def retry(name: str, seconds: float, action: Callable[[], Result]) -> Result:
     Raises:
         ShardError: the error did not pass, or is of a kind that does not. The message begins with `name`.
     """
-    deadline, delay = time.monotonic() + seconds, FIRST_DELAY
+    begun, delay = time.monotonic(), FIRST_DELAY
     while True:
         try:
             return action()
@@ -187,11 +189,12 @@ def retry(name: str, seconds: float, action: Callable[[], Result]) -> Result:
             if not _is_expected(error):
                 raise
             reason = redact_urls(f"{name}: {type(error).__name__}: {error}") + _explain(error)
-            left = deadline - time.monotonic()
+            allowed = min(seconds, UNKNOWN_HOST_SECONDS) if _is_unknown_host(error) else seconds
+            left = begun + allowed - time.monotonic()
             if not _may_pass(error):
                 raise ShardError(reason) from error
             if left <= 0:
-                raise ShardError(f"{reason} (tried for {seconds:g} s, see stream_retry_seconds)") from error
+                raise ShardError(f"{reason} (tried for {allowed:g} s, see stream_retry_seconds)") from error
             wait = min(max(delay, min(_retry_after(error), LONGEST_WAIT)), left)
         logger.warning("%s; trying again in %.1f s.", reason, wait)
         time.sleep(wait)
@@ -221,8 +224,20 @@ def _may_pass(error: BaseException) -> bool:
     return any(isinstance(each, (*_network_errors(), ShortReadError)) for each in _with_causes(error))
 
 
+def _is_unknown_host(error: BaseException | None) -> bool:
+    """Returns whether no server of this name is known; a resolver that does not answer is something else."""
+    codes = (socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME))  # macOS has no second one
+    while error is not None:
+        if isinstance(error, socket.gaierror):
+            return error.errno in codes
+        error = error.__cause__ or error.__context__  # the second by httpcore
+    return False
+
+
 def _explain(error: BaseException) -> str:
-    """Returns what to do about a refusal, a missing account, or a certificate that nobody here knows."""
+    """Returns what to do about a refusal, a missing account, an unknown server or certificate."""
+    if _is_unknown_host(error):
+        return "; no server of this name is known here: is it spelt right?"
     if CERTIFICATE in str(error):
         return (
             " The server's certificate is signed by nobody who is trusted here; behind the proxy of a company, "
