@@ -34,10 +34,7 @@ except ModuleNotFoundError as error:
     sys.exit(f"error: this needs the package {error.name}: pip install -e '.[training,examples]'")
 
 from training.features.single_image import check_picture
-from training.state.figure_files import save_figure
-
-
-NAME_LENGTH = 28  # characters that fit below a picture
+from training.state.figure_files import save_figure, shorten_name
 
 
 def normalise(features: np.ndarray) -> np.ndarray:
@@ -100,13 +97,6 @@ def draw(queries: list[str], found: list[list[tuple[float, str]]], images: dict[
         "The most similar images, from left to right.\nHealthy: they show the same kind of thing.", fontsize=11
     )
     return figure
-
-
-def shorten_name(name: str) -> str:
-    """Returns the last part of a name, at most NAME_LENGTH characters of it: its beginning and its end."""
-    last = name.rstrip("/").rpartition("/")[2]
-    half = NAME_LENGTH // 2
-    return last if len(last) <= NAME_LENGTH else f"{last[: half - 1]}…{last[-half:]}"
 
 
 def read_thumbnails(inputs: list[str], names: set[str], decoding: DecodingOptions = DEFAULT) -> dict[str, Image.Image]:

@@ -11,11 +11,11 @@ from torch import Tensor
 from modeling_esvit.images.decoding import decode
 from training.features.bank import FeatureBank
 from training.features.extraction import LabelledImages
+from training.state.figure_files import shorten_name
 
 
 THUMBNAIL = 160  # pixels
 NAMED_CLASSES = 20  # more have no legend
-NAME_LENGTH = 24  # characters that fit below a thumbnail
 
 
 def name_class(bank: FeatureBank, label: int) -> str:
@@ -65,7 +65,7 @@ def draw_neighbours(
             cell.imshow(read_thumbnail(images, bank.names[row], row))
             cell.set(xticks=[], yticks=[])
             cell.set_title(title, fontsize=8, fontweight="bold" if row == query else "normal")
-            cell.set_xlabel(bank.names[row].rpartition("/")[2][-NAME_LENGTH:], fontsize=6)
+            cell.set_xlabel(shorten_name(bank.names[row]), fontsize=6)
             same = bank.labels[row] == bank.labels[query]
             for spine in cell.spines.values():
                 spine.set(color="black" if row == query else "tab:green" if same else "tab:red", linewidth=2.5)
