@@ -212,7 +212,7 @@ def main() -> None:
     write_text(arguments.output / "results.md", f"{text}\n")
     write_text(arguments.output / "results.json", json.dumps(results, indent=2) + "\n")
     save_figure(draw_results(results), arguments.output / "results.png")
-    save_figure(draw_models(models, data, PICTURED), arguments.output / "matches.png")
+    save_figure(draw_models(models, data, count=PICTURED), arguments.output / "matches.png")
     print(f"{text}\n\nPictures: {arguments.output / 'results.png'}, {arguments.output / 'matches.png'}")
 
 
