@@ -59,8 +59,8 @@ style: $(VENV)/.installed
 # The cards in model_cards/ follow with `python training/published_cards.py`.
 address:
 	test -n "$(ADDRESS)"
-	old=$$(sed -n 's/^url = //p' setup.cfg) && sed -i.old "s|$$old|$(ADDRESS)|g" setup.cfg README.md CITATION.cff
-	rm setup.cfg.old README.md.old CITATION.cff.old
+	old=$$(sed -n 's/^url = //p' setup.cfg) && sed -i.old "s|$$old|$(ADDRESS)|g" setup.cfg README.md CITATION.cff examples/walkthrough.ipynb
+	rm setup.cfg.old README.md.old CITATION.cff.old examples/walkthrough.ipynb.old
 
 clean:
 	rm -rf $(VENV) $(FLOORS) .cache build *.egg-info
