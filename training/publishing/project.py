@@ -3,7 +3,8 @@
 """Says where this project is found, for the cards that lead back to it.
 
 The address stands in `setup.cfg`. README.md, CITATION.cff and the notebook repeat it, and
-`make address ADDRESS=https://...` changes it in all of them. Until somebody has set it, it has the placeholder OWNER, and cards give the project's name alone.
+`make address ADDRESS=https://...` changes it in all of them. Until somebody has set it, it has the placeholder OWNER,
+and cards give the project's name alone.
 """
 
 from configparser import ConfigParser
