@@ -78,6 +78,7 @@ def test_a_log_that_cannot_be_written_once_loses_no_line(tmp_path, monkeypatch, 
     assert [record["step"] for record in read_log(tmp_path / "run")] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_line_each_window_outside_a_terminal(images, tmp_path, capsys):
     """It begins with kl, which falls; there is no bar."""
     train(tiny(images, tmp_path / "run", "--log_every 2"))
