@@ -150,6 +150,7 @@ def test_two_processes_give_the_result_of_one(model_folder, images, tmp_path):
         assert one[name] == two[name]
 
 
+@pytest.mark.slow
 def test_small_data_have_ten_steps_an_epoch_and_others_beside(model_folder, images, tmp_path, monkeypatch, capsys):
     other = write_model(tmp_path / "other")
     given = [model_folder, "--train", images[0], "--test", images[1], "--output_dir", tmp_path / "probe", "--epochs", 1]

@@ -61,6 +61,7 @@ def test_a_damaged_line_of_the_log_is_nothing():
     assert parse_record('{"step": 4, "lo') is None
 
 
+@pytest.mark.slow
 def test_a_line_each_window_outside_a_terminal(images, tmp_path, capsys):
     """It begins with kl, which falls; there is no bar."""
     train(tiny(images, tmp_path / "run", "--log_every 2"))

@@ -125,6 +125,7 @@ def test_the_time_of_an_evaluation_is_shown_and_is_none_of_the_steps(
     assert all(record["images_per_second"] > 0.1 for record in read_log(tmp_path) if "loss" in record)
 
 
+@pytest.mark.slow
 def test_a_finished_run_stands_beside_its_start_and_chance(labelled_images, test_images, tmp_path, capsys):
     """Its start is what a run of a learning rate of 0 still is at its end."""
     changes = f"--knn_every 2 --knn_test {test_images} --knn_k 3"
@@ -142,6 +143,7 @@ def test_a_finished_run_stands_beside_its_start_and_chance(labelled_images, test
     assert "By k-NN top-1, k = 3, " in shown
 
 
+@pytest.mark.slow
 def test_a_start_that_is_gone_is_told(labelled_images, test_images, tmp_path, capsys):
     train(tiny(labelled_images, tmp_path / "first", "--max_steps 1"))
     changes = f"--knn_every 2 --knn_test {test_images} --knn_k 3 --init_from {tmp_path / 'first'}"
