@@ -16,7 +16,6 @@ Declared before the runs: adaptation is shown to help if no measure falls below 
 than the standard deviation over the seeds, and one rises by more than that, with every seed.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -31,6 +30,7 @@ from examples.demo import pretrain
 from examples.photographs import write_photographs
 from examples.real_backbone import write_backbone
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.atomic import write_text
 from modeling_esvit.storage.paths import parse_name, parse_path
 from training.evaluation.results import format_table
@@ -100,7 +100,7 @@ def adapt(output: Path, backbone: str, arms: list[str], seeds: list[int], option
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__)
     parser.add_argument("output", type=parse_path, help="the folder for data, backbone, runs and table")
     parser.add_argument("--backbone", type=parse_name, help="as of pretrain.py (default: EfficientNet-Lite0)")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), help="(default: all)")

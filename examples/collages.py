@@ -11,7 +11,6 @@ collages of its class are made. The program writes `collages/train-*.parquet` an
 training and test collages come from different parts of the photographs: see `photographs.py`.
 """
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from tqdm.auto import tqdm
 
 from examples.photographs import divide, encode, load_photographs, write_splits
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_path
 from training.options.command import check_counts, run_command
 from training.state.figure_files import save_figure
@@ -192,11 +192,11 @@ def write_collages(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__)
     parser.add_argument("out", type=parse_path, metavar="OUT", help="the folder to write; it must not exist yet")
     parser.add_argument("--train", type=int, default=3000, help="training collages (default: %(default)s)")
     parser.add_argument("--test", type=int, default=400, help="test collages (default: %(default)s)")
-    parser.add_argument("--size", type=int, default=80, help="side in pixels (default: %(default)s)")
+    parser.add_argument("--image_size", type=int, default=80, help="side in pixels (default: %(default)s)")
     parser.add_argument("--scenes", type=int, default=16, help="classes (default: %(default)s)")
     parser.add_argument("--photographs", type=int, default=3, help="of each scene (default: %(default)s)")
     parser.add_argument("--leaves", type=int, default=130, help="of each collage (default: %(default)s)")
@@ -204,8 +204,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--largest", type=float, default=22, help="leaf in pixels (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of all draws but the scenes (default: %(default)s)")
     given = parser.parse_args(arguments)
-    check_counts(parser, given, "train", "test", "size", "scenes", "photographs", "leaves")
-    looks = (given.size, given.scenes, given.photographs, given.leaves, given.smallest, given.largest)
+    check_counts(parser, given, "train", "test", "image_size", "scenes", "photographs", "leaves")
+    looks = (given.image_size, given.scenes, given.photographs, given.leaves, given.smallest, given.largest)
     write_collages(given.out, train=given.train, test=given.test, options=CollageOptions(*looks), seed=given.seed)
     print(f"{given.out}: {given.train} training and {given.test} test collages of {given.scenes} scenes")
 

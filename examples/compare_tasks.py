@@ -20,7 +20,6 @@ and if each mean difference is larger than the standard deviations of both model
 published, stand beside it as they come.
 """
 
-import argparse
 import json
 import math
 from pathlib import Path
@@ -37,6 +36,7 @@ from transformers.utils import logging as transformers_logging
 from examples.collages import write_collages
 from examples.demo import draw_models, pretrain
 from examples.photographs import write_photographs
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.atomic import write_text
 from modeling_esvit.storage.paths import parse_path
 from training.data.sources import open_source
@@ -196,7 +196,7 @@ def write_data(kind: str, folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__)
     parser.add_argument("output", type=parse_path, help="the folder for data, runs, tables and pictures")
     parser.add_argument("--data", choices=("collages", "photographs"), default="collages", help="(%(default)s)")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), help="(default: all)")

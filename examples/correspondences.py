@@ -9,7 +9,6 @@ region loss of EsViT does (arXiv 2106.09785, equation 2), and the match is compa
 `training/matching/stereo.py` describes the measure and the photographs. `training/correspondence.py` measures more.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_name, parse_path
 from training.features.frozen_models import find_training_view, load_frozen
 from training.features.regions import compute_region_side
@@ -54,11 +54,11 @@ def describe(scores: dict[str, float]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__)
     parser.add_argument("model", type=parse_name, help="a model folder, the name of a model on the Hub, or timm:NAME")
     parser.add_argument("--output", type=parse_path, default=Path("correspondences.png"), help="the picture")
     parser.add_argument(
-        "--size",
+        "--image_size",
         type=int,
         nargs=2,
         metavar=("HEIGHT", "WIDTH"),
@@ -72,7 +72,9 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         model = load_frozen(options.model)
         (height, _), mean, std = find_training_view(model)
-        size = tuple(options.size) if options.size else choose_size(compute_region_side(model.model, height))
+        size = (
+            tuple(options.image_size) if options.image_size else choose_size(compute_region_side(model.model, height))
+        )
         found = match_stereo(model.model, size=size, image_mean=mean, image_std=std)
         summary = describe(found.score())
         save_figure(draw(found, summary, count=options.lines), options.output)

@@ -10,7 +10,6 @@ model and plain pixels, and draws the matches of both models. Finally it loads t
 AutoModel and with the pipeline. Everything is written below the given folder, and finished parts are reused.
 """
 
-import argparse
 import json
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from transformers.utils import logging as transformers_logging
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
 from examples.collages import write_collages
 from examples.photographs import measure_baselines
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_path
 from training.data.sources import open_source
 from training.evaluation.knn import evaluate_knn
@@ -63,7 +63,7 @@ def pretrain(data: Path, output: Path, seed: int, recipe: str = "demo_collages",
 
     `options` are further ones of `pretrain.py`.
     """
-    arguments = ["--recipe", recipe, "--data", str(data), "--output_dir", str(output)]
+    arguments = ["--recipe", recipe, "--data", str(data), "--output", str(output)]
     arguments += ["--seed", str(seed), *options]
     if not (output / "untrained").exists():
         set_seed(seed)
@@ -115,7 +115,7 @@ def make_table(results: dict[str, dict[str, float]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__)
     parser.add_argument("output", type=parse_path, help="the folder for data, run, table and pictures")
     arguments = parser.parse_args()
     datasets.disable_progress_bars()

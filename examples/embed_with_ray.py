@@ -25,6 +25,7 @@ from modeling_esvit.images.decoding_arguments import add_decoding_arguments, rea
 from modeling_esvit.images.folders import FoundImages
 from modeling_esvit.images.places import URL
 from modeling_esvit.images.precision import add_dtype_argument, name_dtype, resolve_dtype
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_name, parse_path
 
 
@@ -105,7 +106,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__, first="actors part_size batch_size overwrite dtype")
     parser.add_argument("model", type=parse_name, metavar="MODEL", help="a model folder, or a name on the Hub")
     parser.add_argument(
         "images", type=parse_name, nargs="+", metavar="IMAGES", help="folders, files, globs, URLs, or lists (.txt)"

@@ -2,14 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fine-tunes a pretrained model as an image classifier, with the Trainer of transformers.
 
-    python examples/finetune.py MODEL --data my/labelled --output_dir runs/classifier --epochs 20
-    python examples/finetune.py MODEL --data my/labelled --output_dir runs/classifier --output results/finetuned.json
-    torchrun --nproc_per_node 8 examples/finetune.py MODEL --data my/labelled --output_dir runs/classifier
+    python examples/finetune.py MODEL --data my/labelled --output runs/classifier --epochs 20
+    python examples/finetune.py MODEL --data my/labelled --output runs/classifier --result results/finetuned.json
+    torchrun --nproc_per_node 8 examples/finetune.py MODEL --data my/labelled --output runs/classifier
 
 `--data` is a data set on the Hub, or a folder (`train/CLASS/*.jpg` and `test/CLASS/*.jpg`, parquet or zip files, or one
 of `save_to_disk`) with a column of images and one of classes, which `--label_column` names. All weights are trained;
-the classifier is new. The folder OUTPUT_DIR loads with `AutoModelForImageClassification` and with
-`pipeline("image-classification")`. `--output` writes the accuracies of the last epoch as JSON, with a table and a
+the classifier is new. The folder OUTPUT loads with `AutoModelForImageClassification` and with
+`pipeline("image-classification")`. `--result` writes the accuracies of the last epoch as JSON, with a table and a
 picture of all epochs beside it. `--resume` continues from the last complete epoch.
 """
 
@@ -37,6 +37,7 @@ from modeling_esvit.images.decoding import decode
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.images.hub import require_hub
 from modeling_esvit.images.models import name_transformers_errors
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_name, parse_path
 from modeling_esvit.storage.run_folders import find_model
 from modeling_esvit.storage.weight_bars import hide_weight_bars
@@ -191,7 +192,7 @@ def finetune(options: argparse.Namespace) -> dict[str, Any]:
     set_seed(options.seed)  # for the new classifier; the Trainer comes later
     model, processor = load_model(options.model, classes)
     arguments = TrainingArguments(
-        output_dir=options.output_dir,
+        output_dir=options.output,
         num_train_epochs=options.epochs,
         per_device_train_batch_size=options.batch_size,
         per_device_eval_batch_size=options.batch_size,
@@ -240,28 +241,28 @@ def make_table(result: dict[str, Any]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__, first="result epochs batch_size lr test_split resume label_column")
     parser.add_argument("model", type=parse_name, help="a model folder or the name of a model on the Hub")
     parser.add_argument("--data", type=parse_data, required=True, help="a labelled data set, by name or folder")
     parser.add_argument("--test_split", default="test", help="the split to evaluate on (default: %(default)s)")
-    parser.add_argument("--output_dir", required=True, help="the folder for the classifier")
+    parser.add_argument("--output", required=True, help="the folder for the classifier")
     parser.add_argument(
-        "--output", type=parse_path, help="a JSON file for the result; beside it, a table and a picture"
+        "--result", type=parse_path, help="a JSON file for the result; beside it, a table and a picture"
     )
     parser.add_argument("--epochs", type=float, default=20, help="(default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=64, help="images a device (default: %(default)s)")
     parser.add_argument("--lr", type=float, default=5e-4, help="peak learning rate (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     add_decoding_arguments(parser)
-    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT_DIR")
+    parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT")
     add_column_arguments(parser)
     options = parser.parse_args(arguments)
-    check_output(parser, options.output)
+    check_output(parser, options.result, "--result")
     if options.batch_size < 1 or not (0 < options.epochs < math.inf and 0 < options.lr < math.inf):
         parser.error("--epochs and --lr must be positive and finite, and --batch_size at least 1")
     result = finetune(options)
     figures = make_card_values({f"fine-tuning top-{k}": result[f"top{k}"] for k in TOP_K}, result["test"])
-    write_result(result, f"Fine-tuning of {options.model}", make_table(result), options.output, figures, draw_epochs)
+    write_result(result, f"Fine-tuning of {options.model}", make_table(result), options.result, figures, draw_epochs)
     return result
 
 

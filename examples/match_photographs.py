@@ -9,7 +9,6 @@ equation 2). It keeps the pairs that choose each other and draws the most simila
 its own colour.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from torch import Tensor
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import Record, decode
 from modeling_esvit.losses import match_regions
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_name, parse_path
 from training.features.frozen_models import find_training_view, load_frozen
 from training.features.regions import Grid, compute_region_features, compute_region_side, find_even_grid
@@ -78,7 +78,7 @@ def draw(images: list[Image.Image], grids: list[Grid], pairs: list[tuple[int, in
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__)
     parser.add_argument("model", type=parse_name, help="a model folder, the name of a model on the Hub, or timm:NAME")
     parser.add_argument("left", help="a photograph")
     parser.add_argument("right", help="another photograph")
@@ -89,17 +89,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--apart", type=int, default=3, help="least number of regions between two drawn ones (default: %(default)s)"
     )
-    parser.add_argument("--size", type=int, default=768, help="pixels of the longer side (default: %(default)s)")
+    parser.add_argument("--image_size", type=int, default=768, help="pixels of the longer side (default: %(default)s)")
     options = parser.parse_args(arguments)
     check_picture(parser, options.output)
-    if min(options.count, options.size) < 1:
-        parser.error("--count and --size must be at least 1")
+    if min(options.count, options.image_size) < 1:
+        parser.error("--count and --image_size must be at least 1")
     try:
         model = load_frozen(options.model)
         (side, _), mean, std = find_training_view(model)
         images = [decode(Record(path, None, path)) for path in (options.left, options.right)]
         stride = compute_region_side(model.model, side)
-        sizes = [round_size(image, options.size, stride) for image in images]
+        sizes = [round_size(image, options.image_size, stride) for image in images]
         views = [make_pixel_values(image, size, mean, std) for image, size in zip(images, sizes, strict=True)]
         (left, left_places), (right, right_places) = (
             compute_region_features(model.model, view[None]) for view in views

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes a labelled data set of patches from real photographs, which scikit-image and scikit-learn bring along.
 
-    python examples/photographs.py photographs --patch-size 96 --train-per-photograph 150
+    python examples/photographs.py photographs --patch_size 96 --train_per_photograph 150
 
 The program writes `photographs/train-*.parquet` and `photographs/test-*.parquet`, which `load_dataset("photographs")`
 reads back without a network. The label names the photograph that a patch was cut from. Every photograph is divided
@@ -14,7 +14,6 @@ less. It also leaves out the stereo pair of a motorcycle, on which `examples/cor
 trained here should have seen it.
 """
 
-import argparse
 import io
 import math
 import sys
@@ -35,6 +34,7 @@ except ModuleNotFoundError as error:
     sys.exit(f"error: this needs the package {error.name}: pip install -e '.[training,examples]'")
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.atomic import replace_folder
 from modeling_esvit.storage.paths import parse_path
 from training.evaluation.knn import knn_predict
@@ -214,14 +214,14 @@ def measure_baselines(train: Dataset, test: Dataset, *, k: int = 20) -> dict[str
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__)
     parser.add_argument("out", type=parse_path, metavar="OUT", help="the folder to write; it must not exist yet")
-    parser.add_argument("--patch-size", type=int, default=96, help="side in pixels (default: %(default)s)")
-    parser.add_argument("--train-per-photograph", type=int, default=150, help="patches (default: %(default)s)")
-    parser.add_argument("--test-per-photograph", type=int, default=50, help="patches (default: %(default)s)")
+    parser.add_argument("--patch_size", type=int, default=96, help="side in pixels (default: %(default)s)")
+    parser.add_argument("--train_per_photograph", type=int, default=150, help="patches (default: %(default)s)")
+    parser.add_argument("--test_per_photograph", type=int, default=50, help="patches (default: %(default)s)")
     parser.add_argument("--gap", type=int, default=16, help="pixels between the two parts (default: %(default)s)")
     parser.add_argument(
-        "--train-share", type=float, default=0.6, help="share of each photograph for training (default: %(default)s)"
+        "--train_share", type=float, default=0.6, help="share of each photograph for training (default: %(default)s)"
     )
     parser.add_argument("--shards", type=int, default=4, help="files of each split (default: %(default)s)")
     parser.add_argument(

@@ -12,7 +12,6 @@ A run normalises images by ImageNet's statistics, as every model of this project
 BatchNorm take that difference over. `examples/adapt.py` adapts this backbone to other images.
 """
 
-import argparse
 import importlib.util
 import sys
 from pathlib import Path
@@ -29,6 +28,7 @@ except ModuleNotFoundError as error:
     sys.exit(f"error: this needs the package {error.name}: pip install -e '.[backbone]'")
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.atomic import replace_folder
 from modeling_esvit.storage.paths import parse_path
 
@@ -104,7 +104,7 @@ def write_backbone(folder: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__)
     parser.add_argument("output", type=parse_path, help="the folder to write; it must not exist yet")
     options = parser.parse_args(arguments)
     try:

@@ -10,7 +10,6 @@ replace the data set `Coins`. Every head of transformers that takes an AutoBackb
 detection, DPT for depth.
 """
 
-import argparse
 import math
 import sys
 from pathlib import Path
@@ -26,6 +25,7 @@ from modeling_esvit import EsViTBackbone, EsViTConfig
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.hub import require_hub
 from modeling_esvit.images.models import name_transformers_errors
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_name, parse_path
 from modeling_esvit.storage.run_folders import find_model
 from modeling_esvit.storage.weight_bars import hide_weight_bars
@@ -158,7 +158,7 @@ def draw(pixels: Tensor, labels: Tensor, predicted: Tensor, title: str) -> Figur
 
 
 def main(arguments: list[str] | None = None) -> float:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__)
     parser.add_argument("model", type=parse_name, help="a model folder or the name of a model on the Hub")
     parser.add_argument("--output", type=parse_path, default=Path("segmentation.png"), help="the picture")
     parser.add_argument("--crops", type=int, default=200, help="training crops (default: %(default)s)")

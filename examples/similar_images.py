@@ -9,7 +9,6 @@ queries, builds a FAISS index with `datasets`, prints the most similar images fo
 `--features` keeps the collection's features in a file for the next search.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from modeling_esvit.embed.inputs import find_images
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, decode
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_name, parse_path
 
 
@@ -98,7 +98,7 @@ def read_thumbnails(inputs: list[str], names: set[str], decoding: DecodingOption
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__)
     parser.add_argument("model", type=parse_name, help="a model folder or the name of a model on the Hub")
     parser.add_argument("collection", nargs="+", help="images to search in: folders, files, globs, URLs, data sets")
     parser.add_argument(

@@ -56,7 +56,7 @@ AIMS = {
 STOPS = (*[signal.SIGKILL] * 7, *[signal.SIGTERM] * 2, signal.SIGUSR1)
 EPOCHS, STEPS_PER_EPOCH = 5, 3
 LAST_STEP = EPOCHS * STEPS_PER_EPOCH
-OPTIONS = f"--epochs {EPOCHS} --num_workers 2 --drop_path_rate 0.3 --save_every 2 --knn_every 1 --knn_k 3"
+OPTIONS = f"--epochs {EPOCHS} --workers 2 --drop_path_rate 0.3 --save_every 2 --knn_every 1 --knn_k 3"
 TIMES = ("images_per_second", "data_wait", "memory_gb")
 LIMIT = 240  # seconds for a run; one that waits for something that does not come is a failure
 

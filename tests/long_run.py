@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parents[1]
 NETWORK = "--embed_dim 16 --depths 1 1 2 1 --num_heads 1 2 4 8 --num_prototypes 256 --head_hidden_size 64"
-RUN = "--epochs 100000 --batch_size 8 --num_workers 2 --save_every 1000 --knn_every 10 --knn_k 20 --tracker none"
+RUN = "--epochs 100000 --batch_size 8 --workers 2 --save_every 1000 --knn_every 10 --knn_k 20 --tracker none"
 WARM = 600  # seconds that are left out of the fit
 EVERY = 10
 
@@ -105,9 +105,9 @@ def main() -> None:
     data, run = options.folder / "photographs", options.folder / "run"
     make = [sys.executable, str(ROOT / "examples" / "photographs.py"), str(data)]
     subprocess.run(
-        [*make, "--patch-size", "96", "--train-per-photograph", "150", "--test-per-photograph", "20"], check=True
+        [*make, "--patch_size", "96", "--train_per_photograph", "150", "--test_per_photograph", "20"], check=True
     )
-    command = [sys.executable, str(ROOT / "training" / "pretrain.py"), "--recipe", "demo", "--output_dir", str(run)]
+    command = [sys.executable, str(ROOT / "training" / "pretrain.py"), "--recipe", "demo", "--output", str(run)]
     command += ["--data", f"{data}/train-*.parquet", "--streaming", *NETWORK.split(), *RUN.split()]
     command += ["--knn_train", f"{data}:train", "--knn_test", f"{data}:test"]
     samples = watch(command, run / "log.jsonl", options.minutes, options.folder / "samples.jsonl")

@@ -12,7 +12,6 @@ and padded frames undone. `--of query` is where one point looks (x and y in pixe
 class or global token looks, `--of received` who is looked at by all. What is not dark is the query's window.
 """
 
-import argparse
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 
 from modeling_esvit.analysis.attention_maps import AttentionLayoutError, BlockAttention, block_attentions
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_name, parse_path
 from training.features.model_arguments import add_model_arguments
 from training.features.single_image import (
@@ -75,7 +75,7 @@ def choose_blocks(numbers: Sequence[int] | None, count: int) -> list[int]:
 
 
 def parse_arguments(arguments: list[str] | None) -> Any:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__, first="of query blocks mass sort image_size output")
     add_model_arguments(parser, "a model folder, or the name of a model on the Hub")
     parser.add_argument("image", type=parse_name, help="any image file that Pillow reads")
     parser.add_argument("--of", choices=KINDS, default="query", help="whose attention (default: %(default)s)")
@@ -89,7 +89,7 @@ def parse_arguments(arguments: list[str] | None) -> Any:
     check_picture(parser, options.output)
     if options.mass is not None and not 0 < options.mass <= 1:
         parser.error(f"--mass must be above 0 and at most 1, got {options.mass}")
-    check_counts(parser, options, "size")
+    check_counts(parser, options, "image_size")
     if options.query is not None and options.of != "query":
         parser.error(f"--query has no meaning with --of {options.of}")
     return options
@@ -110,7 +110,7 @@ def scale_point(query: Sequence[int] | None, image: Image.Image, size: tuple[int
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     vision, image = load_vision_model(options), open_image(options.image)
-    pixels = vision.pixels(image, options.size)
+    pixels = vision.pixels(image, options.image_size)
     point = scale_point(options.query, image, (pixels.shape[2], pixels.shape[3]))
     blocks = block_attentions(vision.model, pixels)
     numbers = choose_blocks(options.blocks, len(blocks))

@@ -34,6 +34,7 @@ from modeling_esvit.embed.progress import show_progress
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.images.transform import make_evaluation_transform
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.atomic import write_text
 from modeling_esvit.storage.paths import parse_name, parse_path
 from training.data.sources import EmptySourceError
@@ -145,7 +146,7 @@ def measure(vision: VisionModel, images: Images, batch_size: int, threads: int) 
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__, first="output batch_size workers device")
     add_model_arguments(parser, "a model folder, or the name of a model on the Hub")
     add_decoding_arguments(parser)
     parser.add_argument(

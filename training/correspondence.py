@@ -29,6 +29,7 @@ from matplotlib.figure import Figure
 from modeling_esvit.embed.compiling import add_compile_argument
 from modeling_esvit.images.decoding_arguments import read_decoding_arguments
 from modeling_esvit.images.devices import open_device
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_path
 from training.data.named_data import open_named, split_data_name
 from training.data.sources import ImageSource
@@ -58,7 +59,7 @@ TITLES = {
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__, first="data output measures image_size batch_size workers device")
     add_reading_arguments(parser)
     add_compile_argument(parser)
     parser.add_argument(

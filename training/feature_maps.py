@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shows which images are alike to a model: a map of their features, coloured by class, and a sheet of neighbours.
 
-    python training/feature_maps.py MODEL --data photographs:test --output_dir maps
-    python training/feature_maps.py MODEL --data my/labelled --method umap --features features --output_dir maps
+    python training/feature_maps.py MODEL --data photographs:test --output maps
+    python training/feature_maps.py MODEL --data my/labelled --method umap --features features --output maps
 
 writes `map.png`, `neighbours.png` and `map.json` (name, class, x and y of each image) into the folder. MODEL is a model
 folder, a name on the Hub or timm:NAME, and DATA any labelled images, as for `knn.py`; with `--features` a folder of
@@ -26,6 +26,7 @@ from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.images.precision import add_dtype_argument
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.atomic import write_text
 from modeling_esvit.storage.paths import parse_path
 from training.data.named_data import open_named, split_data_name
@@ -111,28 +112,28 @@ def make_maps(options: argparse.Namespace, bank: FeatureBank, source: ImageSourc
     title = (
         f"{'t-SNE' if options.method == 'tsne' else 'UMAP'} of {options.model}\n{len(chosen)} images of {options.data}"
     )
-    save_figure(draw_map(points, labels, bank, title), options.output_dir / "map.png")
+    save_figure(draw_map(points, labels, bank, title), options.output / "map.png")
     rows = [
         {"name": bank.names[row], "class": name_class(bank, label), "x": float(x), "y": float(y)}
         for row, label, (x, y) in zip(chosen.tolist(), labels.tolist(), points, strict=True)
     ]
-    write_text(options.output_dir / "map.json", json.dumps(rows, indent=1) + "\n")
+    write_text(options.output / "map.json", json.dumps(rows, indent=1) + "\n")
     queries = choose_queries(bank.labels, options.queries, options.seed)
     similarity, found = find_neighbours(bank, queries, options.neighbours)
     sheet = draw_neighbours(bank, images, queries, similarity, found)
-    save_figure(sheet, options.output_dir / "neighbours.png")
+    save_figure(sheet, options.output / "neighbours.png")
     same = (bank.labels[found] == bank.labels[queries][:, None]).float().mean().item()
     return f"{same:.0%} of the {found.shape[1]} nearest neighbours of {len(queries)} images are of their class"
 
 
 def parse_arguments(arguments: list[str] | None) -> Any:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__, first="method images queries neighbours features label_column")
     add_model_arguments(parser)
     add_dtype_argument(parser)
     add_compile_argument(parser)
     add_decoding_arguments(parser)
     parser.add_argument("--data", type=parse_data, required=True, metavar="DATA[:SPLIT]", help="labelled images")
-    parser.add_argument("--output_dir", type=parse_path, required=True, help="the folder of the pictures")
+    parser.add_argument("--output", type=parse_path, required=True, help="the folder of the pictures")
     parser.add_argument("--method", choices=METHODS, default="tsne", help="of the map (default: %(default)s)")
     parser.add_argument("--images", type=int, default=2000, help="at most, of the map (default: %(default)s)")
     parser.add_argument("--queries", type=int, default=8, help="rows of the sheet (default: %(default)s)")
@@ -150,7 +151,7 @@ def parse_arguments(arguments: list[str] | None) -> Any:
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     state = open_device(options.device)
-    options.output_dir.mkdir(parents=True, exist_ok=True)
+    options.output.mkdir(parents=True, exist_ok=True)
     data, split = split_data_name(options.data)
     source = open_named(data, split, decoding=read_decoding_arguments(options), **choose_columns(options))
     model = load_named_model(options)
@@ -160,7 +161,7 @@ def main(arguments: list[str] | None = None) -> None:
         )
         if state.is_main_process:
             print(make_maps(options, bank, source, LabelledImages(source, model.transform)))
-            print(f"{options.output_dir / 'map.png'}\n{options.output_dir / 'neighbours.png'}")
+            print(f"{options.output / 'map.png'}\n{options.output / 'neighbours.png'}")
     state.destroy_process_group()
 
 

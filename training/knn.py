@@ -20,6 +20,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+from modeling_esvit.programs.parser import ProgramParser
 from training.evaluation.arguments import (
     add_comparison_argument,
     add_data_arguments,
@@ -68,7 +69,7 @@ def compare(result: dict[str, Any], counts: list[str]) -> list[str]:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__, first="k against output features n_last_blocks batch_size workers device dtype")
     add_data_arguments(parser)
     add_feature_arguments(parser)
     add_comparison_argument(parser)

@@ -24,6 +24,7 @@ from typing import Any
 
 from accelerate import PartialState
 
+from modeling_esvit.programs.parser import ProgramParser
 from training.evaluation.arguments import (
     add_comparison_argument,
     add_data_arguments,
@@ -51,7 +52,7 @@ L2 = [10.0**exponent for exponent in range(-8, 3)]
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__, first="shots against output features solver l2 n_last_blocks device")
     add_data_arguments(parser)
     add_feature_arguments(parser)
     add_comparison_argument(parser)

@@ -2,17 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluates the features of a model by the linear classifier of DINO and EsViT, with the published protocol.
 
-    python training/linear_probe.py MODEL --train imagenet:train --test imagenet:val --output_dir probe
+    python training/linear_probe.py MODEL --train imagenet:train --test imagenet:val --output probe
     torchrun --nproc_per_node 4 training/linear_probe.py MODEL ... --recipe swin_small
     python training/linear_probe.py MODEL ... --lr 0.0003 0.001 0.003 --n_last_blocks 1 4
 
 The model is frozen. SGD trains one linear layer on it, with images that are cropped and flipped anew in each epoch.
 One pass over the images trains a classifier for each learning rate and number of blocks. MODEL and DATA are as for
 `knn.py`.
-The same command continues a stopped run after its last whole epoch. OUTPUT_DIR/result.json holds the accuracies,
+The same command continues a stopped run after its last whole epoch. OUTPUT/result.json holds the accuracies,
 result.md a table and result.png a picture of them.
 
-`--against` trains classifiers of other models beside it, below OUTPUT_DIR/against; "untrained" is MODEL's own network
+`--against` trains classifiers of other models beside it, below OUTPUT/against; "untrained" is MODEL's own network
 with random weights. Without `--batch_size`, steps are small enough for ten an epoch.
 
 `best` is the epoch with the highest accuracy on the test images, as in published figures. `last` is the last epoch,
@@ -28,6 +28,7 @@ from accelerate import PartialState
 
 from modeling_esvit.images.decoding_arguments import read_decoding_arguments
 from modeling_esvit.images.devices import open_device
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_path
 from training.data.named_data import open_train_and_test
 from training.data.sources import ImageSource
@@ -79,13 +80,13 @@ def make_recipe_parser() -> argparse.ArgumentParser:
 def parse_arguments() -> argparse.Namespace:
     """Reads the defaults, then `--recipe`, then the rest of the command line."""
     recipe_parser = make_recipe_parser()
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, parents=[recipe_parser]
+    parser = ProgramParser(
+        __doc__, first="recipe epochs lr n_last_blocks batch_size against workers", parents=[recipe_parser]
     )
     add_data_arguments(parser)
     add_comparison_argument(parser)
     parser.add_argument(
-        "--output_dir", type=parse_path, required=True, help="folder for the result, and for the state of a stopped run"
+        "--output", type=parse_path, required=True, help="folder for the result, and for the state of a stopped run"
     )
     parser.add_argument(
         "--recipe", help=f"YAML file with {', '.join(IN_RECIPES)}, or the name of one in evaluation/probe_recipes/"
@@ -94,7 +95,7 @@ def parse_arguments() -> argparse.Namespace:
     known, _ = parser.parse_known_args()
     if known.recipe:
         parser.set_defaults(**vars(recipe_parser.parse_args(read_recipe(known.recipe))))
-    return parse_and_check(parser)
+    return parse_and_check(parser, writes_file=False)
 
 
 def read_recipe(recipe: str) -> list[str]:
@@ -154,9 +155,9 @@ def choose_options(options: argparse.Namespace, name: str) -> argparse.Namespace
     """
     if name == options.model:
         return options
-    folder = options.output_dir / "against" / make_file_name(name)
+    folder = options.output / "against" / make_file_name(name)
     blocks = options.n_last_blocks if name == UNTRAINED else [VIEW]
-    return argparse.Namespace(**vars(options) | {"model": name, "output_dir": folder, "n_last_blocks": blocks})
+    return argparse.Namespace(**vars(options) | {"model": name, "output": folder, "n_last_blocks": blocks})
 
 
 def train_probes(
@@ -194,7 +195,7 @@ def main() -> None:
             train_probes(choose_options(options, name), model, train, test, folder) for name, model in models.items()
         ]
     result["against"] = dict(zip(options.against, others, strict=True))
-    output = options.output_dir / "result.json"
+    output = options.output / "result.json"
     write_result(
         result, f"Linear probe of {options.model}", make_table(result), output, make_values(result), draw_probe
     )

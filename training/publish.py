@@ -12,7 +12,6 @@ files that arrived are not sent again. The token is that of `hf auth login`, or 
 from the Hub, in a process of its own, and must reproduce the outputs.
 """
 
-import argparse
 import shlex
 import signal
 import sys
@@ -22,6 +21,7 @@ from pathlib import Path
 from huggingface_hub import CommitInfo
 from transformers.utils import logging as transformers_logging
 
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_path
 from training.options.command import run_command
 from training.options.errors import OptionError
@@ -47,7 +47,7 @@ class PublishOptions:
     source: Path
     repo_id: str
     checkpoint: str | None = None
-    folder: Path | None = None
+    output: Path | None = None
     native: bool = False
     private: bool = False
     gated: str | None = None
@@ -63,7 +63,7 @@ class PublishOptions:
     @property
     def destination(self) -> Path:
         source = self.source.resolve()
-        return self.folder or source.with_name(f"{source.name}-{'native' if self.native else 'hub'}")
+        return self.output or source.with_name(f"{source.name}-{'native' if self.native else 'hub'}")
 
     @property
     def repository(self) -> Repository:
@@ -112,13 +112,13 @@ def describe_retry(options: PublishOptions, state: str = "is whole") -> str:
 
 
 def parse_arguments(arguments: list[str] | None = None) -> PublishOptions:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__, first="dry_run private checkpoint metrics native license output")
     parser.add_argument("source", type=parse_path, help="folder of a run, or of a model of this project")
     parser.add_argument("--repo_id", required=True, help="user/name or organisation/name")
     parser.add_argument(
         "--checkpoint", choices=CHECKPOINTS, help="which model of a run (default: the first of these that it has)"
     )
-    parser.add_argument("--folder", type=parse_path, help="folder to write and push (default: SOURCE-hub)")
+    parser.add_argument("--output", type=parse_path, help="folder to write and push (default: SOURCE-hub)")
     parser.add_argument("--native", action="store_true", help="use transformers' own swin format; the backbone alone")
     parser.add_argument("--private", action="store_true", help="make the repository visible to its owner only")
     parser.add_argument(

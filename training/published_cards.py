@@ -9,13 +9,12 @@ converts it and publishes it with its card: `python training/publish.py FOLDER -
 model_cards/NAME.md`. All accuracies on these cards are the authors', and the cards say so.
 """
 
-import argparse
-
+from modeling_esvit.programs.parser import ProgramParser
 from training.publishing.original_cards import CARDS, render_pages
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    ProgramParser(__doc__).parse_args()
     pages = render_pages()
     for name, text in pages.items():
         (CARDS / name).write_text(text)

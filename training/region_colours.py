@@ -2,14 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shows which regions are alike to a model: their first three principal components as colours.
 
-    python training/region_colours.py MODEL a.jpg b.jpg --size 896 --output colours.png
+    python training/region_colours.py MODEL a.jpg b.jpg --image_size 896 --output colours.png
 
 The components are those of the regions of all images together, so that a colour means the same in each. MODEL is a
 model folder or a name on the Hub, of this project or of others whose last hidden state has a grid of regions. More
-pixels (`--size`, of the longer side) make more regions.
+pixels (`--image_size`, of the longer side) make more regions.
 """
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from PIL import Image
 
 from modeling_esvit.analysis.region_colours import RegionPalette, fit_palette, paint
 from modeling_esvit.analysis.token_places import regions_of
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_name, parse_path
 from training.features.model_arguments import add_model_arguments
 from training.features.single_image import (
@@ -57,7 +57,7 @@ def draw(images: list[Image.Image], pictures: list[Image.Image], palette: Region
 
 
 def parse_arguments(arguments: list[str] | None) -> Any:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__, first="image_size smooth output device")
     add_model_arguments(parser, "a model folder, or the name of a model on the Hub")
     parser.add_argument("images", type=parse_name, nargs="+", metavar="IMAGE", help="image files, coloured together")
     add_size_argument(parser)
@@ -65,14 +65,14 @@ def parse_arguments(arguments: list[str] | None) -> Any:
     parser.add_argument("--output", type=parse_path, default=Path("colours.png"), help="the picture (%(default)s)")
     options = parser.parse_args(arguments)
     check_picture(parser, options.output)
-    check_counts(parser, options, "size")
+    check_counts(parser, options, "image_size")
     return options
 
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     images = [open_image(path) for path in options.images]
-    palette, pictures = colour_regions(load_vision_model(options), images, options.size, smooth=options.smooth)
+    palette, pictures = colour_regions(load_vision_model(options), images, options.image_size, smooth=options.smooth)
     save_figure(draw(images, pictures, palette), options.output)
     print(f"{options.output}: {palette.explained.sum():.0%} of the regions' variance")
 

@@ -17,7 +17,6 @@ per second are those of a V100. All measured ones are multiplied by one factor, 
 and published agree in the geometric mean. `--accuracy MODEL=PERCENT` gives a model's accuracy in the linear evaluation.
 """
 
-import argparse
 import math
 import platform
 import statistics
@@ -37,6 +36,7 @@ from transformers.utils import logging as transformers_logging
 from modeling_esvit.embed.compiling import OFF, ON
 from modeling_esvit.images.devices import check_device
 from modeling_esvit.images.precision import add_dtype_argument, name_dtype, resolve_dtype
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_name, parse_path
 from training.evaluation.arguments import check_output
 from training.evaluation.results import format_table, write_result
@@ -147,7 +147,7 @@ def read_accuracies(options: ThroughputOptions) -> dict[str, float]:
 
 
 def parse_arguments() -> ThroughputOptions:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__, first="output batch_size image_size dtype compile device accuracy")
     parser.add_argument(
         "models",
         type=parse_name,

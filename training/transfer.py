@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 from modeling_esvit.images.devices import open_device
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_name, parse_path
 from training.evaluation.arguments import (
     add_bank_arguments,
@@ -54,7 +55,7 @@ INCOMPLETE = 3  # exit code: not all data sets were measured
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__, first="output datasets data against metric features batch_size workers")
     add_reading_arguments(parser)
     add_feature_arguments(parser)
     parser.add_argument(

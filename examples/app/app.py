@@ -34,6 +34,7 @@ try:
         read_upload,
     )
     from modeling_esvit.errors import EsViTError
+    from modeling_esvit.programs.parser import ProgramParser
 except ModuleNotFoundError as error:
     sys.exit(f"error: this needs the package {error.name}: pip install -e '.[app]'")
 
@@ -225,19 +226,19 @@ def connect(
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__)
     parser.add_argument(
         "model", nargs="?", default=os.environ.get("MODEL"), help="folder or name on the Hub (or $MODEL)"
     )
     parser.add_argument(
-        "--size", type=int, default=LONGER_SIDE, help="pixels of an image's longer side (default: %(default)s)"
+        "--image_size", type=int, default=LONGER_SIDE, help="pixels of an image's longer side (default: %(default)s)"
     )
     parser.add_argument("--port", type=int, help="port of the page (default: 7860, or the next one that is free)")
     options = parser.parse_args(arguments)
     if not options.model:
         parser.error("name a model, or set the environment variable MODEL")
-    if options.size < 1:
-        parser.error(f"--size must be at least 1, got {options.size}")
+    if options.image_size < 1:
+        parser.error(f"--image_size must be at least 1, got {options.image_size}")
     if options.port is not None and not 1 <= options.port <= 65535:
         parser.error(f"--port must be between 1 and 65535, got {options.port}")
     return options
@@ -246,7 +247,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     try:
-        explorer = Explorer(options.model, options.size)
+        explorer = Explorer(options.model, options.image_size)
         explorer.see(Image.new("RGB", (64, 64)))
         explorer.collection_views  # noqa: B018  (computed before a visitor waits for it)
     except (EsViTError, OSError) as error:

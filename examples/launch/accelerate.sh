@@ -4,9 +4,9 @@
 #
 # Pretrains by `accelerate launch` with one process per GPU. Run it in the folder of the project. On one machine:
 #
-#     GPUS=8 examples/launch/accelerate.sh --recipe swin_tiny_w7 --output_dir runs/mine
+#     GPUS=8 examples/launch/accelerate.sh --recipe swin_tiny_w7 --output runs/mine
 #
-# On two machines that share OUTPUT_DIR, run it on each with the number of the machine:
+# On two machines that share OUTPUT, run it on each with the number of the machine:
 #
 #     NODES=2 NODE=0 GPUS=8 MAIN_ADDRESS=10.0.0.1 examples/launch/accelerate.sh --recipe swin_tiny_w7 ...
 #     NODES=2 NODE=1 GPUS=8 MAIN_ADDRESS=10.0.0.1 examples/launch/accelerate.sh --recipe swin_tiny_w7 ...

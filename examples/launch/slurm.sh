@@ -4,7 +4,7 @@
 #
 # Pretrains under SLURM, for as long as it takes. Run it in the folder of the project:
 #
-#     sbatch examples/launch/slurm.sh --recipe swin_tiny_w7 --output_dir shared/mine
+#     sbatch examples/launch/slurm.sh --recipe swin_tiny_w7 --output shared/mine
 #
 #SBATCH --job-name=esvit
 #SBATCH --nodes=2

@@ -4,11 +4,11 @@
 #
 # Pretrains by `torchrun` with one process per GPU. Run it in the folder of the project. On one machine:
 #
-#     GPUS=8 examples/launch/torchrun.sh --recipe swin_tiny_w7 --output_dir runs/mine
+#     GPUS=8 examples/launch/torchrun.sh --recipe swin_tiny_w7 --output runs/mine
 #
-# On two machines that share OUTPUT_DIR, run the same command on each. MAIN_ADDRESS is one of them, where they meet:
+# On two machines that share OUTPUT, run the same command on each. MAIN_ADDRESS is one of them, where they meet:
 #
-#     NODES=2 GPUS=8 MAIN_ADDRESS=10.0.0.1 examples/launch/torchrun.sh --recipe swin_tiny_w7 --output_dir shared/mine
+#     NODES=2 GPUS=8 MAIN_ADDRESS=10.0.0.1 examples/launch/torchrun.sh --recipe swin_tiny_w7 --output shared/mine
 #
 # Elastic, for machines that come and go: NODES=1:4 RESTARTS=9 begins with one to four machines. When one is lost, the
 # others start again from the last checkpoint (see --save_every) and accumulate more batches, so that a step keeps its

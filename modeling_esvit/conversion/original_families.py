@@ -120,7 +120,7 @@ def infer_image_size(
         return sizes[0]
     raise ConversionError(
         f"{origin} do not come from images of {preferred} px. Sizes that fit: {', '.join(map(str, sizes))}. They "
-        "differ in which stages shift their windows; give the size of the training run (--image-size)."
+        "differ in which stages shift their windows; give the size of the training run (--image_size)."
     )
 
 
@@ -258,7 +258,7 @@ def infer_vit_image_size(num_positions: int, patch_size: int, requested: int | N
     if requested is None:
         return side * patch_size
     raise ConversionError(
-        f"pos_embed has {num_positions} positions, as {side * patch_size} px give; --image-size is {requested}."
+        f"pos_embed has {num_positions} positions, as {side * patch_size} px give; --image_size is {requested}."
     )
 
 

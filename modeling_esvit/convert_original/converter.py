@@ -2,14 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Converts a checkpoint of the original EsViT (microsoft/esvit) to a model folder.
 
-    python -m modeling_esvit.convert_original checkpoint.pth out/ [--key NETWORK] [--native] [--image-size 224]
+    python -m modeling_esvit.convert_original checkpoint.pth out/ [--key NETWORK] [--native] [--image_size 224]
 
 The architecture is read from the shapes of the tensors. A checkpoint with projection heads becomes an
 `EsViTForPreTraining` (from which `AutoModel` loads the backbone), one without an `EsViTModel`. `--native` writes the
 backbone in transformers' own `swin` format instead; it also takes a model folder of this project.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Mapping
@@ -28,6 +27,7 @@ from modeling_esvit.conversion.original_families import join_numbers
 from modeling_esvit.conversion.original_resnet import to_torchvision, to_transformers
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import EsViTForPreTraining, EsViTModel
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.atomic import replace_folder
 from modeling_esvit.storage.paths import parse_name
 from modeling_esvit.storage.weight_bars import hide_weight_bars
@@ -212,7 +212,7 @@ def convert(
     overrides = overrides or {}
     require_free(output)
     if "image_size" in overrides:
-        raise ConversionError("image_size cannot be set among the fields; use --image-size (in Python, image_size=).")
+        raise ConversionError("image_size cannot be set among the fields; use --image_size (in Python, image_size=).")
     model, source, notes = load_source(path, key, native, image_size, overrides)
     backbone = model.esvit if isinstance(model, EsViTForPreTraining) else model
     with replace_folder(output) as folder, hide_weight_bars():
@@ -281,8 +281,8 @@ def parse_field(text: str) -> tuple[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m modeling_esvit.convert_original", description="Converts a checkpoint of the original EsViT."
+    parser = ProgramParser(
+        "Converts a checkpoint of the original EsViT.", prog="python -m modeling_esvit.convert_original"
     )
     parser.add_argument("checkpoint", type=parse_name, help="checkpoint file (.pth, .pt, .safetensors)")
     parser.add_argument("output", type=parse_name, help="new model folder")
@@ -294,7 +294,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--native", action="store_true", help="write the swin format of transformers instead")
     parser.add_argument(
-        "--image-size", type=int, help="the image size of the training run; needed only if the tensors do not tell it"
+        "--image_size", type=int, help="the image size of the training run; needed only if the tensors do not tell it"
     )
     parser.add_argument(
         "--set",

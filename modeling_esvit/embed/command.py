@@ -23,11 +23,14 @@ from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.images.devices import DeviceError, check_device, open_device
 from modeling_esvit.images.precision import AUTO, add_dtype_argument, name_dtype, resolve_dtype
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_name, parse_path
 
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(
+        __doc__, first="regions batch_size workers dtype device compile image_size image_column overwrite"
+    )
     parser.add_argument(
         "model", type=parse_name, metavar="MODEL", help="a model folder, or the name of a model on the Hub"
     )
@@ -47,7 +50,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--image_size", type=int, help="pixels a side, instead of the size the model was made for")
     parser.add_argument("--batch_size", type=int, default=64, help="images a process (%(default)s)")
     parser.add_argument("--part_size", type=int, default=512, help="images between two saves (%(default)s)")
-    parser.add_argument("--num_threads", type=int, default=8, help="that read images, in each process (%(default)s)")
+    parser.add_argument("--workers", type=int, default=8, help="that read images, in each process (%(default)s)")
     parser.add_argument("--device", help="where the model computes (an accelerator, if there is one)")
     add_dtype_argument(parser)
     add_compile_argument(parser)
@@ -59,7 +62,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         help="replace an output that exists, and begin anew where the parts of a stopped call are of other data",
     )
     parsed = parser.parse_args(arguments)
-    for name in ("batch_size", "part_size", "num_threads", "image_size"):
+    for name in ("batch_size", "part_size", "workers", "image_size"):
         value = getattr(parsed, name)
         if value is not None and value < 1:
             parser.error(f"--{name} must be at least 1, got {value}")
@@ -106,7 +109,7 @@ def run(options: argparse.Namespace) -> None:
         settings=named | decoding.describe() | {"dtype": name_dtype(dtype), "weights": embedder.fingerprint()},
         regions=options.regions,
         batch_size=options.batch_size,
-        num_threads=options.num_threads,
+        num_threads=options.workers,
         part_size=options.part_size,
         overwrite=options.overwrite,
     )

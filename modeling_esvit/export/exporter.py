@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exports a model in a format that other programs run.
 
-    python -m modeling_esvit.export MODEL OUTPUT --to onnx|openvino|timm|torch [--image-size 224] [--dynamic-size]
+    python -m modeling_esvit.export MODEL OUTPUT --to onnx|openvino|timm|torch [--image_size 224] [--dynamic_size]
 
 * `onnx`: `OUTPUT/model.onnx` and its weights `model.onnx.data`, for onnxruntime and others.
 * `openvino`: `OUTPUT/openvino_model.xml` and its weights `openvino_model.bin`, for OpenVINO.
@@ -11,7 +11,7 @@
   loads. Only Swins, at the size of their construction.
 
 Programs (all but `timm`) take batches `pixel_values` `[B, channels, height, width]` of any number B of images and one
-size, or any size with `--dynamic-size`, and return `view_feature` `[B, C]` and `regions` `[B, T, C]`. What was written
+size, or any size with `--dynamic_size`, and return `view_feature` `[B, C]` and `regions` `[B, T, C]`. What was written
 is loaded again and compared with the model, at two sizes of batches, before it is kept. transformers' exporters write
 ONNX and OpenVINO, so `ExportedModel.from_pretrained(OUTPUT)` of `transformers.exporters` runs them, too.
 (transformers' own `swin` format is written by `convert_original --native`.)
@@ -39,6 +39,7 @@ from modeling_esvit.conversion.timm_swin import load_timm, make_timm_arguments, 
 from modeling_esvit.convert_original.converter import require_free
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import EsViTModel, describe_preprocessing
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.atomic import replace_folder
 from modeling_esvit.storage.paths import parse_name
 
@@ -213,7 +214,7 @@ def write_timm(model: EsViTModel, folder: Path, sizes: Sizes) -> Run:
         height, width = sizes.base
         raise ConversionError(
             f"timm's Swin takes images of one size, which is that of the construction, {model.config.image_size}; "
-            f"leave out --image-size {height} {width}."
+            f"leave out --image_size {height} {width}."
         )
     save_timm(model, folder)
     theirs = load_timm(folder)
@@ -251,7 +252,7 @@ def choose_sizes(model: EsViTModel, to: str, image_size: Size | None, dynamic: b
     if dynamic and reason:
         raise ConversionError(
             f"--to {to} cannot leave the size of images open for this {family.name}: {reason}. Leave out "
-            "--dynamic-size, and export once for each --image-size that you need."
+            "--dynamic_size, and export once for each --image_size that you need."
         )
     for size in sizes.compared:
         model.encoder.check_size(*size)
@@ -356,21 +357,21 @@ def is_installed(requirement: str) -> bool:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    command = argparse.ArgumentParser(
-        prog="python -m modeling_esvit.export", description="Exports a model in a format that other programs run."
+    command = ProgramParser(
+        "Exports a model in a format that other programs run.", prog="python -m modeling_esvit.export"
     )
     command.add_argument("model", type=parse_name, help="model folder, or its name on the Hub")
     command.add_argument("output", type=parse_name, help="new folder")
     command.add_argument("--to", choices=sorted(WRITERS), required=True, help="the format")
     command.add_argument(
-        "--image-size",
+        "--image_size",
         type=int,
         nargs="+",
         metavar="PIXELS",
         help="one side, or height and width; the size at construction by default",
     )
     command.add_argument(
-        "--dynamic-size",
+        "--dynamic_size",
         action="store_true",
         help="images of any size, where format and architecture can (convolutional networks; ViT but for torch)",
     )
@@ -382,7 +383,7 @@ def main(arguments: list[str] | None = None) -> None:
     options: Any = command.parse_args(arguments)
     sides = options.image_size
     if sides is not None and len(sides) > 2:
-        command.error("--image-size takes one number, the side, or two, height and width.")
+        command.error("--image_size takes one number, the side, or two, height and width.")
     try:
         size = None if sides is None else (sides[0], sides[-1])
         print(export(options.model, options.output, options.to, size, options.dynamic_size))

@@ -58,11 +58,11 @@ def pretraining(batch: int, folder: str, local_batch: int | None = None, **optio
     for index in range(batch):
         pixels = np.random.default_rng(index).integers(0, 256, (8, 8, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(data / f"{index}.png")
-    defaults = {"freeze_last_layer": 0, "num_workers": 0, "tracker": "none", "epochs": 100, "mixed_precision": "no"}
+    defaults = {"freeze_last_layer": 0, "workers": 0, "tracker": "none", "epochs": 100, "mixed_precision": "no"}
     defaults["clip_grad"] = SCHEDULES["clip_grad"]
     run = Pretraining(
         PretrainOptions(
-            data=str(data), output_dir=f"{folder}/run", batch_size=local_batch or batch, **{**defaults, **options}
+            data=str(data), output=f"{folder}/run", batch_size=local_batch or batch, **{**defaults, **options}
         )
     )
     # The reference takes constant values; the schedules begin with a learning rate of zero.

@@ -92,7 +92,7 @@ def test_frozen_then_trained_resumed_published_and_loaded(name, images, tmp_path
         assert read_losses(output) == read_losses(tmp_path / "whole")
         assert_equal_weights(output / "teacher", tmp_path / "whole" / "teacher")
         assert_equal_weights(*(each / "checkpoints" / "last" / "student" for each in (output, tmp_path / "whole")))
-    published = ["--repo_id", "ada/adapted", "--folder", tmp_path / "published", "--dry_run"]
+    published = ["--repo_id", "ada/adapted", "--output", tmp_path / "published", "--dry_run"]
     run_program(["python", "training/publish.py", tmp_path / "whole", *published])
     loaded, pixels = AutoModel.from_pretrained(tmp_path / "published").eval(), torch.randn(2, 3, 64, 64)
     with torch.no_grad():

@@ -23,7 +23,7 @@ ACCELERATE = ["accelerate", "launch", "--num_processes", "1", "--num_machines", 
 SMALL = {
     **{"embed_dim": "8", "image_size": "32", "window_size": "4", "num_prototypes": "32"},
     **{"head_hidden_size": "16", "head_bottleneck_size": "8", "global_crop_size": "32", "local_crop_sizes": "16"},
-    **{"local_crops_numbers": "2", "batch_size": "2", "num_workers": "1", "max_steps": "3", "log_every": "1"},
+    **{"local_crops_numbers": "2", "batch_size": "2", "workers": "1", "max_steps": "3", "log_every": "1"},
 }
 MODEL = [
     "--depths",
@@ -43,7 +43,7 @@ def launcher(processes: int) -> list[str]:
 def pretrain(
     hub: LoopbackHub, folder: Path, launcher: list[str], token: str | None, options: str = "", code: int = 0
 ) -> subprocess.CompletedProcess:
-    command = [*launcher, "pretrain.py", *MODEL, "--output_dir", folder / "run", *options.split()]
+    command = [*launcher, "pretrain.py", *MODEL, "--output", folder / "run", *options.split()]
     base = hub.environment(folder, token, ACCELERATE_USE_CPU="true")
     return run_program(command, ROOT / "training", code, base=base)
 

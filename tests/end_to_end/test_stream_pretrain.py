@@ -45,7 +45,7 @@ def finished(shards, tmp_path_factory):
 
 @pytest.mark.parametrize("stop", [1, 3, 4])
 def test_a_stopped_stream_continues_exactly(shards, finished, tmp_path, stop):
-    train(tiny_options(shards, tmp_path, max_steps=stop, num_workers=2, **STREAM))
+    train(tiny_options(shards, tmp_path, max_steps=stop, workers=2, **STREAM))
     train(tiny_options(shards, tmp_path, **STREAM))
     assert read_losses(tmp_path) == read_losses(finished) and len(read_losses(finished)) == 6
     for folder in ("teacher", "checkpoints/step-00000006/student"):
@@ -117,7 +117,7 @@ def test_a_shard_that_cannot_be_read_is_said_in_one_line(shards, tmp_path):
 @pytest.mark.slow
 def test_two_processes_resume_a_stream_exactly(shards, tmp_path):
     command = [*torchrun(2), "training/pretrain.py", "--recipe"]
-    changes = {**STREAM, "batch_size": 4, "num_workers": 1}
+    changes = {**STREAM, "batch_size": 4, "workers": 1}
     whole = write_recipe(tiny_options(shards, tmp_path / "whole", **changes), tmp_path / "whole.yaml")
     parts = write_recipe(tiny_options(shards, tmp_path / "parts", **changes), tmp_path / "parts.yaml")
     assert "images a process = 12: process r has rows r x 12" in run_program([*command, whole]).stdout

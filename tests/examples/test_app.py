@@ -142,7 +142,7 @@ def test_a_port_that_is_taken_or_none(folder, capsys):
     app = pytest.importorskip("app", reason="gradio is not installed: pip install '.[app]'")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         with pytest.raises(SystemExit, match="error: Cannot find empty port"):
-            app.main([folder, "--size", "64", "--port", str(taken.getsockname()[1])])
+            app.main([folder, "--image_size", "64", "--port", str(taken.getsockname()[1])])
     with pytest.raises(SystemExit):
         app.parse_arguments(["model", "--port", "99999"])
     assert "--port must be between 1 and 65535, got 99999" in capsys.readouterr().err

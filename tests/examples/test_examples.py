@@ -116,7 +116,7 @@ def test_match_photographs(folder, tmp_path):
     coarse = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
     Image.fromarray(coarse).resize((300, 200), Image.Resampling.BICUBIC).save(tmp_path / "a.png")
     path = str(tmp_path / "a.png")
-    match_photographs.main([folder, path, path, "--size", "320", "--output", str(tmp_path / "matches.png")])
+    match_photographs.main([folder, path, path, "--image_size", "320", "--output", str(tmp_path / "matches.png")])
     assert Image.open(tmp_path / "matches.png").size == (1400, 466)  # two of 3 : 2, side by side
     features = torch.randn(12, 8, generator=torch.Generator().manual_seed(0))
     order = torch.randperm(12, generator=torch.Generator().manual_seed(1))
@@ -133,7 +133,7 @@ def test_match_photographs(folder, tmp_path):
         (similar_images.main, "MODEL . --query a.png --features x.csv", "x.csv must end in one of"),
         (similar_images.main, "MODEL . --query a.png --output x.foo", None),
         (match_photographs.main, "MODEL a.png a.png --output x.foo", None),
-        (match_photographs.main, "MODEL a.png a.png --size 0", None),
+        (match_photographs.main, "MODEL a.png a.png --image_size 0", None),
         (match_photographs.main, "MODEL a.png a.png --output a.png/x.png", None),
         (similar_images.main, "MODEL . --query a.png --output a.png/x/x.png", None),
         (correspondences.main, "MODEL --output x.foo", None),
@@ -141,20 +141,20 @@ def test_match_photographs(folder, tmp_path):
         (similar_images.main, "text . --query a.png", "text is a BertModel, which takes text and no images"),
         (match_photographs.main, "text a.png a.png", "text is a BertModel, which takes text and no images"),
         (correspondences.main, "none", "none cannot be loaded as a model for images: Unrecognized model"),
-        (continue_pretraining.main, "text --data labelled --output_dir x", "which takes text and no images"),
-        (continue_pretraining.main, "none --data labelled --output_dir x", "neither the folder of a model"),
+        (continue_pretraining.main, "text --data labelled --output x", "which takes text and no images"),
+        (continue_pretraining.main, "none --data labelled --output x", "neither the folder of a model"),
         (segment.main, "text", "text is a model of type 'bert', not 'esvit'"),
         (segment.main, "MODEL --crops 7", None),
         (segment.main, "MODEL --lr nan", None),
-        (finetune.main, "MODEL --data labelled --output_dir x --epochs 0", None),
-        (finetune.main, "MODEL --data labelled --output_dir x --lr nan", None),
-        (finetune.main, "MODEL --data labelled --output_dir x --batch_size 0", None),
+        (finetune.main, "MODEL --data labelled --output x --epochs 0", None),
+        (finetune.main, "MODEL --data labelled --output x --lr nan", None),
+        (finetune.main, "MODEL --data labelled --output x --batch_size 0", None),
         (segment.main, ".", "is a model of type None"),
         (segment.main, "damaged", "The weights of damaged are damaged: "),
         (similar_images.main, "damaged . --query a.png", "The weights of damaged are damaged: "),
         (segment.main, "swin", "is a model of type 'swin', not 'esvit'"),
-        (continue_pretraining.main, "MODEL --data nowhere --output_dir x", "'nowhere' does not exist"),
-        (continue_pretraining.main, "MODEL --data . --output_dir x", "'train' is not a folder"),
+        (continue_pretraining.main, "MODEL --data nowhere --output x", "'nowhere' does not exist"),
+        (continue_pretraining.main, "MODEL --data . --output x", "'train' is not a folder"),
     ],
 )
 def test_wrong_arguments(folder, tmp_path, monkeypatch, main, arguments, message):
@@ -182,7 +182,7 @@ def test_finetune_says_what_it_cannot_train(folder, tmp_path):
         write_images(tmp_path / "one" / split, 4, "a")
         write_images(tmp_path / "two" / split, 4, "ab")
     BertModel(BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)).save_pretrained(tmp_path / "text")
-    output = ["--output_dir", str(tmp_path / "classifier")]
+    output = ["--output", str(tmp_path / "classifier")]
     with pytest.raises(NoImageModelError, match="text cannot be loaded as a model for images: Unrecognized config"):
         finetune.main([str(tmp_path / "text"), "--data", str(tmp_path / "two"), *output])
     with pytest.raises(DataOptionError, match="no column of two or more classes .*one/train/CLASS"):
@@ -196,7 +196,7 @@ def test_finetune(folder, patches, tmp_path, monkeypatch):
     monkeypatch.setattr(
         finetune.Trainer, "evaluate", lambda *given, **more: evaluations.append(evaluate(*given, **more))
     )
-    command = [folder, "--data", str(patches), "--output_dir", str(tmp_path / "classifier")]
+    command = [folder, "--data", str(patches), "--output", str(tmp_path / "classifier")]
     output = tmp_path / "results" / "finetuned.json"
     options = ["--epochs", "15", "--batch_size", "16", "--lr", "2e-3", "--output", str(output)]
     metrics = finetune.main([*command, *options])
@@ -221,10 +221,10 @@ def test_fine_tuning_is_its_seed_and_one_run_of_all_processes(folder, patches, t
     """Trains twice the same classifier; two CPU processes train one together, on half of the images of a step each."""
     command = [folder, "--data", str(patches), "--epochs", "1", "--seed", "3"]
     for name in ("one", "same"):
-        finetune.main([*command, "--batch_size", "16", "--output_dir", str(tmp_path / name)])
+        finetune.main([*command, "--batch_size", "16", "--output", str(tmp_path / name)])
     one, same = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "same"))
     assert all(torch.equal(one[name], same[name]) for name in one)
-    options = ["--batch_size", "8", "--output_dir", tmp_path / "two"]
+    options = ["--batch_size", "8", "--output", tmp_path / "two"]
     done = run_program([*torchrun(2), "examples/finetune.py", *command, *options])
     assert done.stdout.count("| top-1 |") == 1
     states = (json.loads(next((tmp_path / name).glob("*/trainer_state.json")).read_text()) for name in ("one", "two"))
@@ -278,10 +278,10 @@ def test_segmenter_of_two_stages(tmp_path):
 def test_continue_pretraining(folder, patches, tmp_path):
     sizes = ["--num_prototypes", "64", "--head_hidden_size", "64", "--head_bottleneck_size", "16"]
     crops = ["--global_crop_size", "64", "--local_crop_sizes", "32", "--local_crops_numbers", "2"]
-    run = ["--batch_size", "16", "--num_workers", "0", "--tracker", "none", "--lr", "0.01", "--momentum_teacher", "0.9"]
-    command = [folder, "--data", str(patches), "--output_dir", str(tmp_path / "run"), "--epochs", "2", "--k", "5"]
+    run = ["--batch_size", "16", "--workers", "0", "--tracker", "none", "--lr", "0.01", "--momentum_teacher", "0.9"]
+    command = [folder, "--data", str(patches), "--output", str(tmp_path / "run"), "--epochs", "2", "--k", "5"]
     before, after = continue_pretraining.main([*command, *sizes, *crops, *run])
     assert before != after and min(before, after) > 1 / 19
-    again = [str(tmp_path / "run"), *command[1:3], "--output_dir", str(tmp_path / "more"), *command[5:]]
+    again = [str(tmp_path / "run"), *command[1:3], "--output", str(tmp_path / "more"), *command[5:]]
     assert continue_pretraining.main([*again, *sizes, *crops, *run])[0] == after  # a run goes on from its teacher
     assert EsViTForPreTraining.from_pretrained(tmp_path / "run" / "teacher").config.depths == [1, 1, 1, 1]

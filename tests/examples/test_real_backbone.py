@@ -61,7 +61,7 @@ def test_the_folder_computes_what_the_package_does_from_imagenet_pixels(package,
 
 def test_a_run_adapts_it(package, images, tmp_path):
     main([str(tmp_path / "lite0")])
-    paths = ["--data", str(images), "--output_dir", str(tmp_path / "run")]
+    paths = ["--data", str(images), "--output", str(tmp_path / "run")]
     crops = "--global_crop_size 64 --local_crop_sizes 32 --local_crops_numbers 1"
     backbone = ["--recipe", "adapt", "--backbone", f"timm:local-dir:{tmp_path / 'lite0'}"]
     run = train(

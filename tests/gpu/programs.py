@@ -31,7 +31,7 @@ WAIT = 0.05  # share of a step that may go by in waiting for the loader
 def make_command(setting: Setting, images: Path, output: Path, **options) -> list[str]:
     """Returns the command line of a training run of some steps."""
     sizes = setting.choose({"architecture": "swin-tiny", "num_prototypes": 4096}, SMALL)
-    common = {"data": images, "output_dir": output, "tracker": "none", "epochs": 2, "warmup_epochs": 1, "log_every": 1}
+    common = {"data": images, "output": output, "tracker": "none", "epochs": 2, "warmup_epochs": 1, "log_every": 1}
     common |= {"warmup_teacher_temp_epochs": 1, "batch_size": setting.choose(32, 4)}
     words = ["training/pretrain.py"]
     for name, value in {**sizes, **common, **options}.items():
@@ -124,7 +124,7 @@ def time_loader(setting: Setting, findings: Findings) -> None:
     images, batch = write_images(setting.folder / "images", number, "ab", side, ".jpg"), setting.choose(128, 4)
     cores = len(os.sched_getaffinity(0))
     for workers in setting.choose((4, 8, 14), (0, 1)):
-        options = {"data": str(images), "output_dir": str(setting.folder / str(workers)), "num_workers": workers}
+        options = {"data": str(images), "output": str(setting.folder / str(workers)), "workers": workers}
         options |= {"epochs": 1, "warmup_epochs": 0, "warmup_teacher_temp_epochs": 0, "batch_size": batch}
         run = Pretraining(PretrainOptions(**options, tracker="none", **setting.choose({"num_prototypes": 4096}, SMALL)))
         started, seen = time.perf_counter(), 0
@@ -132,7 +132,7 @@ def time_loader(setting: Setting, findings: Findings) -> None:
             seen += len(loaded.positions)
         findings.note(**{f"images_per_s_{workers}_workers": seen / (time.perf_counter() - started), "cores": cores})
     output = setting.folder / "run"
-    command = make_command(setting, images, output, batch_size=batch, num_workers=setting.choose(14, 1))
+    command = make_command(setting, images, output, batch_size=batch, workers=setting.choose(14, 1))
     finish(start(command))
     waits = [record["data_wait"] for record in read_log(output) if "data_wait" in record][2:]
     findings.note(images_per_s=[record.get("images_per_second") for record in read_log(output)][-3:])

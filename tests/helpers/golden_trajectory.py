@@ -35,8 +35,8 @@ def golden_options(folder: Path) -> PretrainOptions:
         warmup_epochs=0,
         momentum_teacher=0.9,
         clip_grad=0.3,
-        output_dir=str(folder / "run"),
-        num_workers=0,
+        output=str(folder / "run"),
+        workers=0,
         mixed_precision="no",
         tracker="none",
     )

@@ -21,7 +21,7 @@ NETWORK = "--image_size 32 --embed_dim 8 --depths 2 1 --num_heads 1 2 --window_s
 HEADS = "--num_prototypes 32 --head_hidden_size 16 --head_bottleneck_size 8"
 CROPS = "--global_crop_size 32 --local_crop_sizes 16 --local_crops_numbers 2"
 LENGTH = "--epochs 2 --warmup_epochs 1 --warmup_teacher_temp_epochs 1 --batch_size 8 --lr 0.05 --freeze_last_layer 0"
-MEANS = "--num_workers 0 --log_every 1 --tracker none --mixed_precision no"
+MEANS = "--workers 0 --log_every 1 --tracker none --mixed_precision no"
 
 
 def write_model(folder: Path, **fields) -> Path:
@@ -55,7 +55,7 @@ def write_labelled_images(folder: Path) -> str:
 
 def tiny(images: Path, output: Path, changes: str = "", network: str = NETWORK) -> list[str]:
     """Returns the arguments of a run of 2 epochs x 3 steps of 8 images."""
-    paths = ["--data", str(images), "--output_dir", str(output)]
+    paths = ["--data", str(images), "--output", str(output)]
     return [*paths, *" ".join([HEADS, CROPS, LENGTH, MEANS, network, changes]).split()]
 
 

@@ -89,7 +89,7 @@ def toy() -> Iterator[None]:
 
 def test_three_steps_and_the_places_of_its_regions(toy, tmp_path: Path):
     images = write_images(tmp_path / "images")
-    paths = ["--data", str(images), "--output_dir", str(tmp_path / "run")]
+    paths = ["--data", str(images), "--output", str(tmp_path / "run")]
     given = f"--architecture toy-tiny {HEADS} {CROPS} {LENGTH} {MEANS} --image_size 32 --max_steps 3 --save_every 1"
     main([*paths, *given.split()])
     losses = read_losses(tmp_path / "run")

@@ -10,12 +10,14 @@ import training.attention as attention
 from training.options.command import run_command
 
 
-@pytest.mark.parametrize("options", ["--query 3 40", "--of received --blocks 1 -1", "--mass 0.6 --sort --size 100"])
+@pytest.mark.parametrize(
+    "options", ["--query 3 40", "--of received --blocks 1 -1", "--mass 0.6 --sort --image_size 100"]
+)
 def test_pictures(attention_model, few_images, tmp_path, capsys, options):
     output = tmp_path / "new" / "picture.png"
     attention.main([attention_model, str(few_images / "00.png"), *options.split(), "--output", str(output)])
     assert list(output.parent.iterdir()) == [output] and Image.open(output).width > 400
-    last = {"--size": "block 3, 12 x 12 tokens"}.get(options.split()[-2], "block 3, 4 x 4 tokens")
+    last = {"--image_size": "block 3, 12 x 12 tokens"}.get(options.split()[-2], "block 3, 4 x 4 tokens")
     assert last in capsys.readouterr().out
 
 

@@ -42,7 +42,7 @@ def arguments(command: str, model: Path, train: str, test: str, output: Path, mo
         "linear_probe": [
             model,
             *data,
-            "--output_dir",
+            "--output",
             output.parent,
             "--epochs",
             1,

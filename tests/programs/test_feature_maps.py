@@ -76,7 +76,7 @@ def test_like_features_are_neighbours_on_the_map(method):
 
 
 def test_command(folder, images, tmp_path, capsys):
-    command = [folder, "--data", str(images), "--output_dir", str(tmp_path / "maps"), "--features", str(tmp_path / "f")]
+    command = [folder, "--data", str(images), "--output", str(tmp_path / "maps"), "--features", str(tmp_path / "f")]
     for options in (["--queries", "3", "--neighbours", "2"], ["--images", "10", "--queries", "2"]):
         feature_maps.main([*command, *options])
         assert {path.name for path in (tmp_path / "maps").iterdir()} == {"map.png", "neighbours.png", "map.json"}
@@ -88,7 +88,7 @@ def test_command(folder, images, tmp_path, capsys):
 def test_what_users_get_wrong(folder, images, tmp_path, monkeypatch):
     def fails(message, *command):
         with pytest.raises(SystemExit, match=f"error: .*{message}"):
-            run_command(lambda: feature_maps.main([*command, "--output_dir", str(tmp_path)]))
+            run_command(lambda: feature_maps.main([*command, "--output", str(tmp_path)]))
 
     (tmp_path / "few" / "a").mkdir(parents=True)
     Image.new("RGB", (40, 40)).save(tmp_path / "few" / "a" / "x.png")
@@ -100,7 +100,7 @@ def test_what_users_get_wrong(folder, images, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_of_two_processes_one_draws(folder, images, tmp_path):
-    options = [folder, "--data", images, "--device", "cpu", "--output_dir", tmp_path / "maps"]
+    options = [folder, "--data", images, "--device", "cpu", "--output", tmp_path / "maps"]
     done = run_program([*torchrun(2), "training/feature_maps.py", *options], HF_HUB_OFFLINE="1")
     assert done.stdout.count("nearest neighbours of") == 1
     assert len(json.loads((tmp_path / "maps" / "map.json").read_text())) == 26

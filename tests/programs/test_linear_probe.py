@@ -31,7 +31,7 @@ def images(tmp_path_factory):
 
 
 def arguments(model_folder, images, output, *changes) -> list[str]:
-    data = [model_folder, "--train", images[0], "--test", images[1], "--output_dir", output]
+    data = [model_folder, "--train", images[0], "--test", images[1], "--output", output]
     options = ["--n_last_blocks", 1, 2, "--lr", 0.5, 50, "--epochs", EPOCHS, "--batch_size", 6]
     return [str(each) for each in (*data, *options, *changes)]
 
@@ -109,7 +109,7 @@ def test_impossible_options(model_folder, images, tmp_path, monkeypatch, changes
 
 def test_own_recipes(tmp_path, monkeypatch, capsys):
     recipe = tmp_path / "mine.yaml"
-    given = ["model", "--train", "a", "--test", "b", "--output_dir", "c", "--recipe", str(recipe)]
+    given = ["model", "--train", "a", "--test", "b", "--output", "c", "--recipe", str(recipe)]
     type_arguments(monkeypatch, "training/linear_probe.py", *given)
     recipe.write_text("lr: [1e-4, 0.1]\nn_last_blocks: 2\n")  # YAML takes 1e-4 for a word
     options = linear_probe.parse_arguments()
@@ -125,7 +125,7 @@ def test_own_recipes(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in linear_probe.RECIPES.glob("*.yaml")))
 def test_recipes_are_the_published_protocol(recipe, monkeypatch):
-    given = ["model", "--train", "a", "--test", "b", "--output_dir", "c", "--recipe", recipe]
+    given = ["model", "--train", "a", "--test", "b", "--output", "c", "--recipe", recipe]
     type_arguments(monkeypatch, "training/linear_probe.py", *given)
     options = linear_probe.parse_arguments()
     assert (options.epochs, options.batch_size) == (100, 1024)
@@ -153,7 +153,7 @@ def test_two_processes_give_the_result_of_one(model_folder, images, tmp_path):
 @pytest.mark.slow
 def test_small_data_have_ten_steps_an_epoch_and_others_beside(model_folder, images, tmp_path, monkeypatch, capsys):
     other = write_model(tmp_path / "other")
-    given = [model_folder, "--train", images[0], "--test", images[1], "--output_dir", tmp_path / "probe", "--epochs", 1]
+    given = [model_folder, "--train", images[0], "--test", images[1], "--output", tmp_path / "probe", "--epochs", 1]
     probe(monkeypatch, *given, "--n_last_blocks", 2, "--against", "untrained", other)
     result = json.loads((tmp_path / "probe" / "result.json").read_text())
     assert result["batch_size"] == 1 and list(result["against"]) == ["untrained", str(other)]

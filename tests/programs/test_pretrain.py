@@ -51,7 +51,7 @@ def finished(labelled_images, tmp_path_factory) -> Path:
 @pytest.mark.parametrize("stop", [2, 3, 5])
 def test_a_stopped_run_continues_exactly(labelled_images, finished, tmp_path, stop):
     train(tiny_options(labelled_images, tmp_path, max_steps=stop))
-    train(tiny_options(labelled_images, tmp_path, num_workers=2))
+    train(tiny_options(labelled_images, tmp_path, workers=2))
     assert read_losses(tmp_path) == read_losses(finished)
     assert_equal_weights(tmp_path / "teacher", finished / "teacher")
     last = "checkpoints/step-00000006/student"
@@ -273,7 +273,7 @@ def test_an_error_of_a_worker_ends_the_run_at_once_and_is_the_message_alone(tmp_
     (folder := tmp_path / "broken").mkdir()
     for index in range(26):
         (folder / f"{index}.png").write_bytes(b"no picture")
-    recipe = write_recipe(tiny_options(folder, tmp_path / "run", num_workers=2), tmp_path / "recipe.yaml")
+    recipe = write_recipe(tiny_options(folder, tmp_path / "run", workers=2), tmp_path / "recipe.yaml")
     done = run_program(["python", "training/pretrain.py", "--recipe", recipe], code=1)
     assert "error: 17 images in a row cannot be read; the last one: " in done.stderr
     assert not [word for word in ("Traceback", "Alarm clock", "QueueFeederThread") if word in done.stderr], done.stderr
@@ -347,9 +347,7 @@ def test_two_processes_resume_exactly(labelled_images, tmp_path):
 )
 def test_a_signal_to_all_processes_saves_and_ends_with_its_code(labelled_images, tmp_path, number):
     """Signals the workers of the loader, too, as a scheduler does."""
-    options = tiny_options(
-        labelled_images, tmp_path / "run", epochs=5000, warmup_epochs=0, num_workers=1, save_every=10**6
-    )
+    options = tiny_options(labelled_images, tmp_path / "run", epochs=5000, warmup_epochs=0, workers=1, save_every=10**6)
     save_options(options, tmp_path / "run.yaml")
     command = [sys.executable, "training/pretrain.py", "--recipe", str(tmp_path / "run.yaml")]
     process = subprocess.Popen(command, cwd=ROOT, start_new_session=True, stderr=subprocess.PIPE, text=True)
@@ -375,7 +373,7 @@ pretrain.main()
 
 @pytest.mark.slow
 def test_a_second_ctrl_c_ends_all_processes_at_once_in_one_line(labelled_images, tmp_path):
-    options = tiny_options(labelled_images, tmp_path / "run", num_workers=2)
+    options = tiny_options(labelled_images, tmp_path / "run", workers=2)
     recipe = write_recipe(options, tmp_path / "run.yaml")
     command = [sys.executable, "-c", SLOW_STEP, "--recipe", recipe]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

@@ -66,7 +66,7 @@ def files(hub: LoopbackHub, name: str, revision: str = "main") -> dict[str, HubF
 
 def test_push_and_check(hub, model, tmp_path):
     """All files in one commit to a repository that is closed before; loaded back by name from an empty cache."""
-    done = command(hub, tmp_path, model, "--repo_id", "ada/tiny", "--private", "--gated", "manual", "--folder", "out")
+    done = command(hub, tmp_path, model, "--repo_id", "ada/tiny", "--private", "--gated", "manual", "--output", "out")
     assert done.returncode == 0, done.stderr
     sent = {name: (tmp_path / "out" / name).read_bytes() for name in list_names(tmp_path / "out")}
     there = {name: file.content for name, file in files(hub, "ada/tiny").items()}
@@ -96,7 +96,7 @@ def nowhere_to_be_found(token: str, folder: Path, done: subprocess.CompletedProc
 @pytest.mark.slow
 def test_a_check_that_fails_says_so(hub, model, tmp_path):
     """Lets the Hub serve something else than was sent, a backbone with other weights."""
-    line = (model, "--repo_id", "ada/tiny", "--folder", "out")
+    line = (model, "--repo_id", "ada/tiny", "--output", "out")
     assert command(hub, tmp_path, *line, "--no_check").returncode == 0
     torch.manual_seed(5)
     other = tmp_path / "other"
@@ -125,7 +125,7 @@ def stalled_push(hub: LoopbackHub, home: Path, path: str, method: str, *argument
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_push_that_is_interrupted_says_at_once_how_to_go_on(hub, model, tmp_path, number):
     """Ctrl-C, or the end of a machine, while a large file is being sent."""
-    arguments = (model, "--repo_id", "ada/tiny", "--folder", "out", "--no_check")
+    arguments = (model, "--repo_id", "ada/tiny", "--output", "out", "--no_check")
     with stalled_push(hub, tmp_path, "/upload/*", "PUT", *arguments) as (process, _):
         process.send_signal(number)
         _, printed = process.communicate(timeout=300)
@@ -140,7 +140,7 @@ def test_a_push_that_is_interrupted_says_at_once_how_to_go_on(hub, model, tmp_pa
 
 @pytest.mark.slow
 def test_a_check_that_is_interrupted_says_that_the_model_is_there(hub, model, tmp_path):
-    arguments = (model, "--repo_id", "ada/tiny", "--folder", "out")
+    arguments = (model, "--repo_id", "ada/tiny", "--output", "out")
     with stalled_push(hub, tmp_path, "/ada/tiny/resolve/*", "GET", *arguments) as (process, _):
         process.send_signal(signal.SIGTERM)
         _, printed = process.communicate(timeout=300)
@@ -151,7 +151,7 @@ def test_a_check_that_is_interrupted_says_that_the_model_is_there(hub, model, tm
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["out", "out/model.safetensors"])
 def test_a_folder_that_is_deleted_under_a_push_is_not_sent_in_parts(hub, model, tmp_path, what):
-    arguments = (model, "--repo_id", "ada/tiny", "--folder", "out", "--no_check")
+    arguments = (model, "--repo_id", "ada/tiny", "--output", "out", "--no_check")
     with stalled_push(hub, tmp_path, "/api/repos/create", "POST", *arguments) as (process, fault):
         shutil.rmtree(tmp_path / what) if what == "out" else (tmp_path / what).unlink()
         fault.resumed.set()
@@ -176,7 +176,7 @@ COMMANDS = """
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             try:
-                publish.main(["MODEL", "--no_check", "--folder", "out", *line.split()])
+                publish.main(["MODEL", "--no_check", "--output", "out", *line.split()])
             except SystemExit as error:
                 return str(error)
         return printed.getvalue()
@@ -287,7 +287,7 @@ LOAD = """
 @pytest.mark.slow
 @pytest.mark.parametrize("installed", [True, False], ids=["package imported", "remote code"])
 def test_strangers_load_it_by_name(hub, model, tmp_path, installed):
-    assert command(hub, tmp_path, model, "--repo_id", "ada/tiny", "--folder", "out", "--no_check").returncode == 0
+    assert command(hub, tmp_path, model, "--repo_id", "ada/tiny", "--output", "out", "--no_check").returncode == 0
     options = {} if installed else {"trust_remote_code": True}
     imports = "import modeling_esvit" if installed else ""
     found = client(hub, tmp_path, imports, LOAD.replace("OPTIONS", repr(options)))
@@ -339,7 +339,7 @@ def test_a_native_push_removes_what_ours_left(hub, tmp_path):
 
 @pytest.mark.slow
 def test_the_snippet_of_the_card_runs(hub, model, tmp_path):
-    assert command(hub, tmp_path, model, "--repo_id", "ada/tiny", "--folder", "out", "--no_check").returncode == 0
+    assert command(hub, tmp_path, model, "--repo_id", "ada/tiny", "--output", "out", "--no_check").returncode == 0
     card = (tmp_path / "out" / "README.md").read_text()
     snippet = card.partition("```python\n")[2].partition("```")[0]
     Image.linear_gradient("L").save(tmp_path / "photo.jpg")
@@ -349,7 +349,7 @@ def test_the_snippet_of_the_card_runs(hub, model, tmp_path):
 @pytest.mark.slow
 def test_pretraining_starts_from_its_name(hub, model, tmp_path):
     """`--init_from` a published model: heads and centres come along."""
-    assert command(hub, tmp_path, model, "--repo_id", "ada/tiny", "--folder", "out", "--no_check").returncode == 0
+    assert command(hub, tmp_path, model, "--repo_id", "ada/tiny", "--output", "out", "--no_check").returncode == 0
     script = """
         import sys
         import torch

@@ -27,7 +27,7 @@ def test_command(model, tmp_path, capsys):
     Image.new("L", (5, 200)).save(images / "gray.png")
     paths = sorted(str(path) for path in images.iterdir())
     output = tmp_path / "new" / "colours.png"
-    command = [str(tmp_path / "model"), *paths, "--size", "64", "--output", str(output)]
+    command = [str(tmp_path / "model"), *paths, "--image_size", "64", "--output", str(output)]
     region_colours.main([*command, "--smooth"])
     assert list(output.parent.iterdir()) == [output] and Image.open(output).width == 825
     assert "of the regions' variance" in capsys.readouterr().out

@@ -248,7 +248,7 @@ def evaluate(monkeypatch, command: str, model: Path, train, test, output: Path, 
     given = {
         "knn": [*named, *result, "--k", 1],
         "linear_features": [*named, *result, "--l2", 0.01],
-        "linear_probe": [*named, "--output_dir", output, "--epochs", 1, "--n_last_blocks", 1],
+        "linear_probe": [*named, "--output", output, "--epochs", 1, "--n_last_blocks", 1],
         "transfer": ["--data", f"own={data}", *result],
     }[command]
     type_arguments(monkeypatch, f"training/{command}.py", model, *given, *more)
@@ -274,7 +274,7 @@ def test_the_label_column_is_chosen_in_every_command(command, model, cifar, tmp_
 
 
 def test_finetuning_has_a_label_column_too(model, cifar, tmp_path):
-    given = [str(model), "--data", str(cifar), "--epochs", "1", "--output_dir", str(tmp_path / "classifier")]
+    given = [str(model), "--data", str(cifar), "--epochs", "1", "--output", str(tmp_path / "classifier")]
     with pytest.raises(ValueError, match=r"--label_column.*fine_label \(ClassLabel of 4"):
         finetune.main(given)
     assert finetune.main([*given, "--label_column", "coarse_label"])["classes"] == 2

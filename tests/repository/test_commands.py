@@ -21,7 +21,7 @@ def run(*command: str | Path) -> str:
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data") / "photographs"
-    patches = ["--patch-size", "64", "--train-per-photograph", "6", "--test-per-photograph", "2"]
+    patches = ["--patch_size", "64", "--train_per_photograph", "6", "--test_per_photograph", "2"]
     run("examples/photographs.py", folder, *patches)
     return folder
 
@@ -56,7 +56,7 @@ def test_knn(photographs, model, tmp_path):
 @pytest.mark.slow
 def test_correspondences(model, tmp_path):
     picture = tmp_path / "correspondences.png"
-    printed = run("examples/correspondences.py", model, "--output", picture, "--size", "256", "384")
+    printed = run("examples/correspondences.py", model, "--output", picture, "--image_size", "256", "384")
     assert picture.read_bytes().startswith(b"\x89PNG") and "regions matched" in printed
 
 

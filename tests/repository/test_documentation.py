@@ -42,7 +42,7 @@ TOKEN = "hf_ada_secret"
 CI = "what CI runs, or a developer by hand"
 TINY = f"{NETWORK} {HEADS} {CROPS} {LENGTH} {MEANS}"
 ADAPTED = f"{HEADS} {CROPS} {LENGTH} {MEANS} --gradient_accumulation_steps 1"
-DRY = "--dry_run --mixed_precision no --batch_size 2 --tracker none --num_workers 0"
+DRY = "--dry_run --mixed_precision no --batch_size 2 --tracker none --workers 0"
 SHALLOW = " ".join(shallow("swin_tiny_w7"))
 SMALL_HEADS = "--num_prototypes 64 --head_hidden_size 64 --head_bottleneck_size 16"
 PLAIN = {"accelerate": "python", "launch": ""}  # three launches of the README are enough
@@ -57,17 +57,15 @@ RULES = [
     Rule("python tests/rooms.py"),
     Rule("python tests/*", exempt="long; test_kills.py runs a part"),
     # pretraining: on own images for 6 steps; on ImageNet as dry runs
-    Rule(
-        "python training/pretrain.py --recipe adapt * --backbone facebook/*", f"{ADAPTED} --output_dir runs/adapted-1"
-    ),
+    Rule("python training/pretrain.py --recipe adapt * --backbone facebook/*", f"{ADAPTED} --output runs/adapted-1"),
     Rule(
         "python training/pretrain.py --recipe adapt * --backbone timm:NAME *",
-        f"{ADAPTED} --output_dir runs/adapted-2",
+        f"{ADAPTED} --output runs/adapted-2",
         {"timm:NAME": "facebook/dinov2-small"},
     ),
-    Rule("python training/pretrain.py --recipe demo_small_batch *", f"{LENGTH} --output_dir runs/bytes"),
-    Rule("python training/pretrain.py --recipe own_images_small *--dry_run", f"{TINY} --output_dir runs/dry"),
-    Rule("python training/pretrain.py --recipe own_images_small *", f"{TINY} --output_dir runs/new"),
+    Rule("python training/pretrain.py --recipe demo_small_batch *", f"{LENGTH} --output runs/bytes"),
+    Rule("python training/pretrain.py --recipe own_images_small *--dry_run", f"{TINY} --output runs/dry"),
+    Rule("python training/pretrain.py --recipe own_images_small *", f"{TINY} --output runs/new"),
     Rule("accelerate launch training/pretrain.py --recipe swin_tiny_w7 --data *", f"{DRY} {SHALLOW}"),
     Rule("accelerate launch pretrain.py", f"{DRY} {SHALLOW}", cwd="training"),
     Rule("torchrun --nproc_per_node 8 *", f"{DRY} {SHALLOW}", {"8": "2"}),
@@ -79,7 +77,7 @@ RULES = [
     Rule("python training/linear_features.py *", "--shots 50% 5 --l2 0.001"),
     Rule("python training/correspondence.py *", "--stereo_size 64 96"),
     Rule("python training/transfer.py *", "--data own=my/labelled", {"timm:NAME": "org/esvit-swin-b"}),
-    Rule("python training/region_colours.py *", "--size 128"),
+    Rule("python training/region_colours.py *", "--image_size 128"),
     Rule("python training/throughput.py *", "--batch_size 2 --batches 2 --warmup 1"),
     Rule("python training/knn.py runs/mine *", "", {"timm:NAME": "org/esvit-swin-b"}),
     Rule("python training/*.py runs/mine/teacher *"),

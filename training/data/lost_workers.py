@@ -92,8 +92,8 @@ class WorkerWatch(AbstractContextManager):
                 raise  # of an image, or for `report_lost_worker`
             raise LostWorkerError(
                 f"The workers that decode images {self.found or f'were lost: {describe_workers(self.workers)}'}. A "
-                "machine that is short of memory kills one: lower --num_workers. The last checkpoint is good: the same "
-                "command continues from it, with --num_workers 0 without workers. "
+                "machine that is short of memory kills one: lower --workers. The last checkpoint is good: the same "
+                "command continues from it, with --workers 0 without workers. "
                 "They may wait for a disk or server that does not answer; --process_timeout is for how many minutes "
                 "the run waits for them."
             ) from error
@@ -138,6 +138,6 @@ def report_lost_worker() -> Iterator[None]:
             raise
         raise LostWorkerError(
             f"A worker that decodes images was lost: {str(error).splitlines()[0].rstrip('. ')}. A machine that is "
-            "short of memory kills one: lower --num_workers. The last checkpoint is good: the same command continues "
+            "short of memory kills one: lower --workers. The last checkpoint is good: the same command continues "
             "from it."
         ) from error

@@ -82,6 +82,6 @@ def check_shared_memory(memory: SharedMemory) -> None:
         return
     raise OptionError(
         f"{PLACE}, through which workers send their batches, has {free / MEGABYTE:.0f} MB free, and they need up to "
-        f"{memory.describe()}; the run would hang. Use --num_workers {memory.count_workers(free)}, or give the "
+        f"{memory.describe()}; the run would hang. Use --workers {memory.count_workers(free)}, or give the "
         f"container more: docker run --shm-size={memory.needed // 10**9 + 1}g, or --ipc=host."
     )

@@ -83,7 +83,6 @@ def add_feature_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--batch_size",
-        "--batch-size",
         type=int,
         default=64,
         help="images in a batch of each process (default: %(default)s)",
@@ -107,14 +106,17 @@ def add_comparison_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def parse_and_check(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Parses the command line, and refuses impossible counts and an output that cannot be written."""
+def parse_and_check(parser: argparse.ArgumentParser, *, writes_file: bool = True) -> argparse.Namespace:
+    """Parses the command line, and refuses impossible counts and an output file that cannot be written.
+
+    `writes_file` is false of a program whose --output is a folder.
+    """
     arguments = parser.parse_args()
     counts = (name for name in ("batch_size", "part_size", "workers") if hasattr(arguments, name))
     check_counts(parser, arguments, *counts)
     if isinstance(getattr(arguments, "against", None), list):  # transfer.py takes a single one
         check_others(parser, arguments)
-    if hasattr(arguments, "output"):
+    if writes_file and hasattr(arguments, "output"):
         check_output(parser, arguments.output)
     return arguments
 
@@ -126,7 +128,7 @@ def check_others(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
         parser.error(f"--against names {repeated[0]} twice, or as the model itself.")
 
 
-def check_output(parser: argparse.ArgumentParser, output: Path | None) -> None:
+def check_output(parser: argparse.ArgumentParser, output: Path | None, option: str = "--output") -> None:
     """Makes the folder of the output before anything is computed. Refuses an output that cannot be written.
 
     Raises:
@@ -135,11 +137,11 @@ def check_output(parser: argparse.ArgumentParser, output: Path | None) -> None:
     if output is None:
         return
     if output.is_dir():
-        parser.error(f"--output {output} is a folder. Name a file in it.")
+        parser.error(f"{option} {output} is a folder. Name a file in it.")
     if output.suffix in (".md", ".png"):
-        parser.error(f"--output {output} names the JSON file. Table (.md) and picture (.png) are written beside it.")
+        parser.error(f"{option} {output} names the JSON file. Table (.md) and picture (.png) are written beside it.")
     output.parent.mkdir(parents=True, exist_ok=True)
     try:
         tempfile.TemporaryFile(dir=output.parent).close()
     except OSError as error:
-        parser.error(f"--output {output}: nothing can be written in {output.parent} ({error.strerror}).")
+        parser.error(f"{option} {output}: nothing can be written in {output.parent} ({error.strerror}).")

@@ -186,7 +186,7 @@ class ProbeRun:
 
     @property
     def state_file(self) -> Path:
-        return self.options.output_dir / "state.pt"
+        return self.options.output / "state.pt"
 
     def resume(self) -> None:
         """Continues from the state in the output folder, if there is one.
@@ -200,15 +200,15 @@ class ProbeRun:
         changed = [name for name, value in self.key.items() if state["key"].get(name) != value]
         if changed:
             raise ProbeError(
-                f"{self.options.output_dir} holds a probe with other {', '.join(changed)}. Repeat that "
-                "command, or name another --output_dir."
+                f"{self.options.output} holds a probe with other {', '.join(changed)}. Repeat that "
+                "command, or name another --output."
             )
         self.history = state["history"]
         self.probes.load_state(state["probes"])
 
     def save(self) -> None:
         if self.on_main:
-            self.options.output_dir.mkdir(parents=True, exist_ok=True)
+            self.options.output.mkdir(parents=True, exist_ok=True)
             with replace_file(self.state_file) as partial:
                 torch.save({"key": self.key, "history": self.history, "probes": self.probes.state()}, partial)
         self.process.wait_for_everyone()

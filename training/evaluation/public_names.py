@@ -11,7 +11,7 @@ from training.options.hub_names import is_hub_name
 
 
 # Options that do not change a result, and concern one machine alone.
-PRIVATE_OPTIONS = ("--output", "--output_dir", "--features", "--device", "--workers", "--part_size")
+PRIVATE_OPTIONS = ("--output", "--features", "--device", "--workers", "--part_size")
 
 
 def make_public_name(data: str) -> str:

@@ -44,7 +44,9 @@ def find_built_size(config: Any) -> int:
 
 
 def add_size_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--size", type=int, help="pixels of the longer side of what the model sees (default: its own)")
+    parser.add_argument(
+        "--image_size", type=int, help="pixels of the longer side of what the model sees (default: its own)"
+    )
 
 
 def load_vision_model(arguments: argparse.Namespace) -> VisionModel:

@@ -117,7 +117,7 @@ def build_accelerator(options: PretrainOptions) -> Accelerator:
         # A plugin, because an environment variable would override the plain number.
         gradient_accumulation_plugin=GradientAccumulationPlugin(num_steps=options.gradient_accumulation_steps),
         log_with=list_trackers(options) or None,
-        project_dir=options.output_dir,
+        project_dir=options.output,
         kwargs_handlers=[
             # Gradients live in DDP's buckets: a copy of them less.
             DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
@@ -160,7 +160,7 @@ def combine_config(options: PretrainOptions) -> EsViTConfig:
     overrides = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
     if options.architecture is None:
         assert options.init_from is not None  # PretrainOptions names an architecture otherwise
-        config = continue_config(options.init_from, options.output_dir, heads | overrides)
+        config = continue_config(options.init_from, options.output, heads | overrides)
         require_fields(config.architecture, overrides)
     else:
         architecture = ARCHITECTURES.get(options.architecture, {})
@@ -301,7 +301,7 @@ def count_loader_memory(options: PretrainOptions, device: torch.device) -> Share
     return count_shared_memory(
         make_view_options(options),
         options.batch_size,
-        count_workers(options.num_workers),
+        count_workers(options.workers),
         held=options.gradient_accumulation_steps,
         bytes_per_value=1 if augments_on_device(options, device) else 4,
     )
@@ -330,7 +330,7 @@ def build_loader(
             world_size=accelerator.num_processes,
             stream_lanes=plan.lanes,
         ),
-        num_workers=count_workers(options.num_workers),
+        num_workers=count_workers(options.workers),
         pin_memory=accelerator.device.type == "cuda",
         augment=not augments_on_device(options, accelerator.device),
         locator=make_locator(build_config(options), views) if options.task == "view+region" else None,

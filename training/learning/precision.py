@@ -66,7 +66,7 @@ def choose_precision(options: PretrainOptions) -> Precision:
     if chosen != AUTO:
         instead = f", not {launcher}, which the launcher says" if launcher not in (None, chosen) else ""
         return Precision(chosen, f"by an option{instead}")
-    saved = read_saved_options(options.output_dir)
+    saved = read_saved_options(options.output)
     if saved is not None:
         return Precision(saved["mixed_precision"], "as the run began", is_kept=True)
     device = find_device()
@@ -114,7 +114,7 @@ def advise(precision: Precision, otherwise: str) -> str:
     """Returns what to do about a precision that this machine does not have."""
     if not precision.is_kept:
         return otherwise
-    return "the run began with it, so continue it on such a device, or begin another run in another --output_dir"
+    return "the run began with it, so continue it on such a device, or begin another run in another --output"
 
 
 def choose_matmul_precision(options: PretrainOptions, device: torch.device) -> str:

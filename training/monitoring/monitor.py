@@ -204,7 +204,7 @@ class Monitor:
         if self.skipped_in_a_row >= self.max_skipped_steps:
             raise NonFiniteLossError(
                 f"The last {self.skipped_in_a_row} steps up to {step} had no finite loss and gradient, and were "
-                "skipped. The checkpoints are good. Start again in another --output_dir with a smaller --lr or "
+                "skipped. The checkpoints are good. Start again in another --output with a smaller --lr or "
                 "--clip_grad, or with --mixed_precision bf16."
             )
 

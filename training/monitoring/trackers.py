@@ -35,7 +35,7 @@ def check_trackers(options: PretrainOptions) -> None:
         OptionError: Some are unknown, not installed (Accelerate would silently leave them out), or not logged in.
     """
     # trackio reads it when it is imported.
-    os.environ.setdefault("TRACKIO_DIR", str(Path(options.output_dir).resolve() / "trackio"))
+    os.environ.setdefault("TRACKIO_DIR", str(Path(options.output).resolve() / "trackio"))
     problems = [problem for name in list_trackers(options) for problem in find_problems(name)]
     if problems:
         raise OptionError("\n".join(problems))
@@ -71,7 +71,7 @@ def find_login_problems(wandb: ModuleType) -> list[str]:
 
 def start_trackers(accelerator: Accelerator, options: PretrainOptions, step: int) -> None:
     """Starts the trackers, or continues them after `step` steps, under the name that the run's folder holds."""
-    settings = make_tracker_settings(Path(options.output_dir), step) if accelerator.is_main_process else {}
+    settings = make_tracker_settings(Path(options.output), step) if accelerator.is_main_process else {}
     accelerator.init_trackers(PROJECT, make_hyperparameters(options), settings)
 
 

@@ -38,28 +38,28 @@ from training.options.url_secrets import hide_secrets
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 TEXT = """Pretrains an EsViT backbone on images without labels.
 
-    python training/pretrain.py --recipe own_images_small --data photographs/ --output_dir runs/mine
-    python training/pretrain.py --recipe adapt --data photographs/ --backbone NAME --output_dir runs/adapted
-    python training/pretrain.py --recipe own_images_small --data photographs/ --output_dir runs/mine --dry_run
+    python training/pretrain.py --recipe own_images_small --data photographs/ --output runs/mine
+    python training/pretrain.py --recipe adapt --data photographs/ --backbone NAME --output runs/adapted
+    python training/pretrain.py --recipe own_images_small --data photographs/ --output runs/mine --dry_run
     torchrun --nproc_per_node 8 training/pretrain.py --recipe swin_tiny_w7 --data imagenet/train
 
 The same command again continues a stopped run. Recipes are in training/recipes/; options go on top of them."""
 FIRST = (  # of --help
-    *("recipe", "data", "output_dir", "epochs", "batch_size", "lr", "backbone", "init_from", "knn_test", "dry_run"),
+    *("recipe", "data", "output", "epochs", "batch_size", "lr", "backbone", "init_from", "knn_test", "dry_run"),
 )
 
 
 # Options that may be a path in the home folder, as in `~/photographs`.
-PATHS = ("data", "output_dir", "init_from", "backbone", "cache", "tar_index", "knn_train", "knn_test")
+PATHS = ("data", "output", "init_from", "backbone", "cache", "tar_index", "knn_train", "knn_test")
 
 # Options that name data, whose URLs may have passwords.
 DATA_OPTIONS = ("data", "knn_train", "knn_test")
 
 # Options that a continued run may change: they decide how it runs, not (except for rounding) what comes out.
 FREE_TO_CHANGE = {
-    *("output_dir", "tar_index", "cache", "stream_retry_seconds", "max_unreadable", "max_skipped_steps"),
+    *("output", "tar_index", "cache", "stream_retry_seconds", "max_unreadable", "max_skipped_steps"),
     "process_timeout",
-    *("gradient_checkpointing", "compile", "attn_implementation", "num_workers", "max_steps", "log_every"),
+    *("gradient_checkpointing", "compile", "attn_implementation", "workers", "max_steps", "log_every"),
     *(
         "save_every",
         "keep_checkpoints",
@@ -94,7 +94,7 @@ RANGES = {
     "num_prototypes": (1, 10**8),  # the paper has 65536
     **dict.fromkeys(("head_hidden_size", "head_bottleneck_size", "global_crop_size"), (1, 10**6)),
     **dict.fromkeys(
-        ("num_workers", "max_steps", "stream_retry_seconds", "save_every", "knn_every", "freeze_last_layer", *WARMUPS),
+        ("workers", "max_steps", "stream_retry_seconds", "save_every", "knn_every", "freeze_last_layer", *WARMUPS),
         (0, math.inf),
     ),
     **dict.fromkeys(("lr", "min_lr", "weight_decay", "weight_decay_end", "clip_grad"), (0, math.inf)),

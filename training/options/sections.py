@@ -279,11 +279,9 @@ class RunSection:
 
     _argument_group_name = "the run"
 
-    output_dir: str = field(
-        default="runs/esvit", metadata={"help": "Folder of the run; everything is written below it."}
-    )
+    output: str = field(default="runs/esvit", metadata={"help": "Folder of the run; everything is written below it."})
     tar_index: str | None = field(
-        default=None, metadata={"help": "Folder for the index of tar shards (OUTPUT_DIR/tar_index)."}
+        default=None, metadata={"help": "Folder for the index of tar shards (OUTPUT/tar_index)."}
     )
     cache: str | None = field(
         default=None,
@@ -314,7 +312,7 @@ class RunSection:
         default="auto",
         metadata={"help": "Implementation of attention; auto: sdpa, but eager on a CPU, where sdpa stores more."},
     )
-    num_workers: int | None = field(
+    workers: int | None = field(
         default=None,
         metadata={
             "help": "Processes that decode and crop for each training process, and threads of an evaluation; 0: the "

@@ -146,7 +146,7 @@ def build_card(
             "curves": CURVES if CURVES in files else None,
             "training": describe_training(source),
             "recipe": select_recipe(options),
-            "command": f"python training/pretrain.py --recipe {OPTIONS} --data DATA --output_dir runs/again"
+            "command": f"python training/pretrain.py --recipe {OPTIONS} --data DATA --output runs/again"
             if options
             else None,
             "files": "\n".join(f"* `{name}`: {what}" for name, what in FILES.items() if name in files),

@@ -55,11 +55,11 @@ def stage_folder(folder: Path) -> Iterator[Path]:
     try:
         check_own(folder)
     except ForeignFilesError as error:
-        raise FolderError(f"{error} (--folder)") from error
+        raise FolderError(f"{error} (--output)") from error
     if any(folder.glob("*")) and (damage := find_damage(folder)):
         raise FolderError(
             f"{folder} was published before, and has changed since: {'; '.join(damage)}. Name another folder "
-            "(--folder), or move your changes away."
+            "(--output), or move your changes away."
         )
     try:
         with replace_folder(folder) as staged:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pushes each best teacher to the Hub while training goes on (`--push_to_hub`).
 
-A push is `publish.py` in a process of its own, on a copy of the checkpoint in `OUTPUT_DIR/hub/`: training neither waits
+A push is `publish.py` in a process of its own, on a copy of the checkpoint in `OUTPUT/hub/`: training neither waits
 for it nor fails with it. Only one push runs at a time; if several teachers become best meanwhile, the newest is pushed
 next. Each reason for a failure is reported once; the push is tried again with the next best teacher, and at the end of
 the run. The token stays in the environment or the login, where the process finds it by itself.
@@ -130,7 +130,7 @@ class HubPush(Pusher):
             self.offered = name
 
     def copy(self, name: str) -> None:
-        """Writes the run `OUTPUT_DIR/hub/next`, which holds this model alone: old checkpoints are deleted meanwhile."""
+        """Writes the run `OUTPUT/hub/next`, which holds this model alone: old checkpoints are deleted meanwhile."""
         checkpoint = self.output_dir / "checkpoints" / ("last" if name == "final" else name)
         with replace_folder(self.folder / "next") as copy:
             state = copy / "checkpoints" / ("last" if name == "final" else "best")
@@ -161,7 +161,7 @@ class HubPush(Pusher):
         (self.folder / "next").rename(current)
         self.pushing = json.loads((current / "name.json").read_text())
         command = [sys.executable, PUBLISH, current, "--repo_id", self.repo_id, "--no_check"]
-        command += ["--folder", self.folder / "published"]
+        command += ["--output", self.folder / "published"]
         with (self.folder / "push.log").open("w") as log:
             self.process = subprocess.Popen(
                 list(map(str, command)),

@@ -127,7 +127,7 @@ def build_pretraining_command(row: Published) -> str | None:
     lines = []
     for number, name in enumerate(row.recipes):
         start = f" --init_from runs/{row.recipes[number - 1]}" if number else ""
-        lines.append(f"accelerate launch training/pretrain.py --recipe {name} --output_dir runs/{name}{start}")
+        lines.append(f"accelerate launch training/pretrain.py --recipe {name} --output runs/{name}{start}")
     return "\n".join(lines) or None
 
 

@@ -182,7 +182,7 @@ def examine_run(options: PretrainOptions) -> Examination:
 def find_start(examined: Examination) -> None:
     """Finds the checkpoint or the weights to start from, and makes the plan."""
     problems, options = examined.problems, examined.options
-    checkpoints = Checkpoints(options.output_dir, options.keep_checkpoints, examined.accelerator)
+    checkpoints = Checkpoints(options.output, options.keep_checkpoints, examined.accelerator)
     writable = not any(isinstance(problem, UnwritableCheckpointError) for problem in problems)
     # All processes answer each question: some of what follows they do together.
     if all(gather_object([examined.source is not None and not options.problems() and writable])):
@@ -197,7 +197,7 @@ def find_start(examined: Examination) -> None:
     if examined.found is not None and all(gather_object([source is not None])):
         assert source is not None
         with problems.collect():
-            on_main(examined.accelerator, lambda: DataRecord(options.output_dir).check(source))
+            on_main(examined.accelerator, lambda: DataRecord(options.output).check(source))
     if options.init_from is not None and examined.found is None:
         with problems.collect():
             check_origin(find_origin(options.init_from), build_config(options))
@@ -279,7 +279,7 @@ def describe_run(run: CheckedRun | Examination, parameters: int) -> str:
     lines += [f"not read         = {left_out}" for each in sources if each and (left_out := describe_left_out(each))]
     lines.append(f"device           = {device}")
     lines.append(f"precision        = {run.precision.describe(options, device)}")
-    workers, cores = count_workers(options.num_workers), count_cores()
+    workers, cores = count_workers(options.workers), count_cores()
     lines.append(
         f"workers          = {workers} that decode for each process, whose share of the machine is {cores} cores"
     )
@@ -313,12 +313,12 @@ def check_output(options: PretrainOptions) -> None:
 
     Raises:
         OptionError: There is a file where a folder is needed.
-        UnwritableCheckpointError: Nothing can be written in `output_dir`, or where it would be made.
+        UnwritableCheckpointError: Nothing can be written in `output`, or where it would be made.
     """
-    folder = Path(options.output_dir)
+    folder = Path(options.output)
     for place in (folder / "checkpoints", folder, *folder.parents):
         if place.exists() and not place.is_dir():
-            raise OptionError(f"output_dir {str(folder)!r}: {str(place)!r} is a file where a folder has to be.")
+            raise OptionError(f"output {str(folder)!r}: {str(place)!r} is a file where a folder has to be.")
     with report_write_errors(folder):
         tempfile.TemporaryFile(dir=find_existing_folder(folder)).close()
 
@@ -329,16 +329,16 @@ def check_disk(options: PretrainOptions) -> None:
     Raises:
         OptionError: There is not.
     """
-    existing_folder = find_existing_folder(Path(options.output_dir))
+    existing_folder = find_existing_folder(Path(options.output))
     if options.problems() or not existing_folder.is_dir():
         return
     size = count_checkpoint_bytes(options)
-    existing = len(list((Path(options.output_dir) / "checkpoints").glob("step-*")))
+    existing = len(list((Path(options.output) / "checkpoints").glob("step-*")))
     count = max(options.keep_checkpoints + SPARE_CHECKPOINTS - existing, 1)
     free = shutil.disk_usage(existing_folder).free
     if free < count * size:
         raise OptionError(
-            f"output_dir {options.output_dir!r}: {count} more checkpoints of {size / 1e9:.2f} GB need "
+            f"output {options.output!r}: {count} more checkpoints of {size / 1e9:.2f} GB need "
             f"{count * size / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free. Make room, or lower --keep_checkpoints."
         )
 
@@ -358,12 +358,12 @@ def open_training_data(options: PretrainOptions) -> ImageSource:
             samples_per_epoch=options.samples_per_epoch,
             shuffle_window=options.shuffle_window,
             retry_seconds=options.stream_retry_seconds,
-            index_dir=Path(options.tar_index or Path(options.output_dir) / "tar_index"),
+            index_dir=Path(options.tar_index or Path(options.output) / "tar_index"),
             cache=None if options.cache is None else Path(options.cache),
             max_unreadable=options.max_unreadable,
         ),
         split=options.split,
-        revision=DataRecord(options.output_dir).commit(options.data) or options.revision,
+        revision=DataRecord(options.output).commit(options.data) or options.revision,
         config_name=options.config_name,
         image_column=options.image_column,
         streaming=options.streaming,

@@ -75,13 +75,13 @@ class Session(AbstractContextManager):
         self.checked, self.options, self.plan = checked, checked.options, checked.plan
         self.accelerator, self.source = checked.accelerator, checked.source
         self.networks, self.teacher = networks, networks.teacher
-        self.folder = Path(self.options.output_dir)
+        self.folder = Path(self.options.output)
         self.lock = FolderLock(self.folder)
-        self.data_record = DataRecord(self.options.output_dir)
-        self.checkpoints = Checkpoints(self.options.output_dir, self.options.keep_checkpoints, self.accelerator)
+        self.data_record = DataRecord(self.options.output)
+        self.checkpoints = Checkpoints(self.options.output, self.options.keep_checkpoints, self.accelerator)
         # Each process counts what it meets: in other epochs it meets other images, in the end all.
         self.skip_log = SkipLog(len(self.source), self.options.max_unreadable)
-        self.hub = make_pusher(self.options.push_to_hub, self.options.output_dir, self.accelerator.is_main_process)
+        self.hub = make_pusher(self.options.push_to_hub, self.options.output, self.accelerator.is_main_process)
 
     # -- beginning -----------------------------------------------------------------------------------------------------
 
@@ -97,7 +97,7 @@ class Session(AbstractContextManager):
         start_trackers(accelerator, options, self.first_step)
         self.monitor = Monitor(
             accelerator,
-            options.output_dir,
+            options.output,
             log_every=options.log_every,
             images_per_step=self.plan.lanes.images_per_step,
             step=self.first_step,
@@ -201,7 +201,7 @@ class Session(AbstractContextManager):
                 yield self.group_steps(opened)
         except InterruptedRunError:
             self.monitor.draw(self.options.num_prototypes)
-            self.accelerator.print(f"To go on: {make_resume_command(self.options.output_dir, max_steps=0)}")
+            self.accelerator.print(f"To go on: {make_resume_command(self.options.output, max_steps=0)}")
             self.accelerator.end_training()
             raise
         finally:
@@ -281,7 +281,7 @@ class Session(AbstractContextManager):
             make_knn_transform(teacher.config),
             *self.checked.knn_data,
             k=self.options.knn_k,
-            num_workers=count_workers(self.options.num_workers),
+            num_workers=count_workers(self.options.workers),
             after_batch=after_batch,
             autocast=self.accelerator.autocast,
         )
@@ -355,9 +355,9 @@ class Session(AbstractContextManager):
     def describe_next(self, folder: Path) -> Iterator[str]:
         """Says where the model is, how to publish it, and how to go on if the end is not reached."""
         yield f"The model is in {folder}: AutoModel.from_pretrained({str(folder)!r})"
-        yield f"To publish it: {publish_command(self.options.output_dir)}"
+        yield f"To publish it: {publish_command(self.options.output)}"
         if self.plan.last_step < self.plan.num_steps:
             yield (
                 f"Stopped after {self.plan.last_step} of {self.plan.num_steps} steps. To go on: "
-                f"{make_resume_command(self.options.output_dir, self.options.max_steps)}"
+                f"{make_resume_command(self.options.output, self.options.max_steps)}"
             )

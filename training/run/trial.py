@@ -64,7 +64,7 @@ def measure_loader(
 
     The batches that the workers had begun together with the first one are not counted.
     """
-    workers = count_workers(options.num_workers)
+    workers = count_workers(options.workers)
     started = time.perf_counter()
     loader = build_loader(options, source, plan, accelerator, step)
     with closing(iterate(loader, 60 * options.process_timeout)) as batches:
@@ -114,7 +114,7 @@ def describe_trial(options: PretrainOptions, loader: LoaderSpeed, step: StepTime
     scaled = f", of {step.images} images a batch and scaled" if step.images < options.batch_size else ""
     hours = find_hours(options, loader, step, steps_left)
     limited = 3600 * hours / steps_left if steps_left else step.seconds
-    slower = "the loader, so the device waits: more --num_workers help where there are cores"
+    slower = "the loader, so the device waits: more --workers help where there are cores"
     return [
         f"loader           = {'not measured, too few batches' if rate is None else f'{rate:.1f} images/s'} for each "
         "process, while nothing else computes",

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the checkpoints in a run's folder, `OUTPUT_DIR/checkpoints/step-00001234/`."""
+"""Finds the checkpoints in a run's folder, `OUTPUT/checkpoints/step-00001234/`."""
 
 import logging
 from collections.abc import Iterable

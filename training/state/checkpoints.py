@@ -198,7 +198,7 @@ class Checkpoints:
         if not complete and (self.root.parent / "teacher").exists():
             raise ResumeError(
                 f"{self.root.parent} holds a finished model, and no checkpoint to continue from. Give another "
-                "output_dir, or move the folder away."
+                "output, or move the folder away."
             )
         if not complete:
             return None
@@ -206,7 +206,7 @@ class Checkpoints:
         if newest is None:
             raise ResumeError(
                 f"All checkpoints in {self.root} are damaged, as {complete[-1].name}: "
-                f"{'; '.join(find_damage(complete[-1]))}. Restore one from a copy, or give another output_dir."
+                f"{'; '.join(find_damage(complete[-1]))}. Restore one from a copy, or give another output."
             )
         progress = read_progress(newest)
         with report_write_errors(self.root):
@@ -235,7 +235,7 @@ class Checkpoints:
             changed.append(f"steps per epoch were {progress.steps_per_epoch} and are {steps_per_epoch} (the data?)")
         if changed:
             raise ResumeError(
-                f"{folder} belongs to another run: {'; '.join(changed)}. Give the same values, or another output_dir, "
+                f"{folder} belongs to another run: {'; '.join(changed)}. Give the same values, or another output, "
                 f"with --init_from {self.root.parent} to start there from the weights of this run. More epochs would "
                 "lengthen it, and --max_steps ends it sooner."
             )

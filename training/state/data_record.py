@@ -55,7 +55,7 @@ class DataRecord:
         now = identify_source(source)
         if change := self._found.describe_change(now):
             raise ResumeError(
-                f"The run was begun with other data: {change}. Bring them back, or give another output_dir. If the "
+                f"The run was begun with other data: {change}. Bring them back, or give another output. If the "
                 f"content is the same (a copy, say), delete {self._path}."
             )
         if times := self._found.describe_times(now):

@@ -79,7 +79,7 @@ class FolderLock:
                 return
             raise FolderInUseError(
                 f"Another run, {self.path.read_text().strip()}, writes into {self.path.parent}. Wait for its end, stop "
-                "it, or give another --output_dir."
+                "it, or give another --output."
             ) from error
         self.file.truncate(0)
         self.file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
@@ -122,7 +122,7 @@ def report_write_errors(folder: Path) -> Iterator[None]:
         raise UnwritableCheckpointError(
             f"{folder} cannot be written: {error}. Earlier checkpoints are still good. Free space on that "
             "disk, or make the folder writable, and start the same command again; or move the run's folder to another "
-            "disk, and give its new place as --output_dir."
+            "disk, and give its new place as --output."
         ) from error
 
 
@@ -169,7 +169,7 @@ def check_shared(accelerator: Accelerator, folder: Path) -> None:
     if blind:
         raise UnwritableCheckpointError(
             f"{folder} is not shared: processes on {', '.join(blind)} do not see what the main one, on {hosts[0][0]}, "
-            "writes there. Give an --output_dir on a file system that all machines mount."
+            "writes there. Give an --output on a file system that all machines mount."
         )
 
 

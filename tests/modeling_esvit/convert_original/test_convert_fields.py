@@ -77,7 +77,7 @@ def test_a_resnet_has_no_fields_of_other_families(given, refuse):
         *((family, 'architecture="foo"', "architecture cannot be 'foo'; leave it") for family in (*FIELDS, "vil")),
         ("cvt", "architecture=null", "are of a CvT, so architecture cannot be None"),
         ("vil", 'architecture="cvt"', "are of a ViL, so architecture cannot be 'cvt'"),
-        *((family, "image_size=96", "use --image-size") for family in (*FIELDS, "vil")),
+        *((family, "image_size=96", "use --image_size") for family in (*FIELDS, "vil")),
         ("swin", "_out_features=[]", "no field '_out_features'"),
         ("swin", "mlp_ratio=" + "9" * 5000, "is no JSON"),
         ("swin", 'hidden_act="foo"', "hidden_act 'foo' is no activation"),
@@ -91,7 +91,7 @@ def test_fields_that_cannot_be_set(family, given, message, refuse):
 @pytest.mark.parametrize("size", [-1, 0, 100_000])
 @pytest.mark.parametrize("family", [*FIELDS, "vil"])
 def test_image_sizes_that_cannot_be(family, size, refuse):
-    refuse(family, ["--image-size", str(size)], f"image_size must be at least 1 .*, got {size}")
+    refuse(family, ["--image_size", str(size)], f"image_size must be at least 1 .*, got {size}")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_whole_numbers_are_taken_for_floats():
 def test_fields_in_python(tmp_path: Path):
     torch.save(network("cvt"), tmp_path / "cvt.pth")
     for overrides, message in (
-        ({"image_size": 96}, "use --image-size (in Python, image_size=)"),
+        ({"image_size": 96}, "use --image_size (in Python, image_size=)"),
         ({"num_head": [1]}, "no field 'num_head'; did you mean 'num_heads'"),
         ({"num_heads": [1], "num_attention_heads": [2]}, "num_attention_heads is another name of num_heads"),
         ({"num_heads": None}, "'num_heads' with value None"),

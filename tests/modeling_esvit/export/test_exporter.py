@@ -136,7 +136,7 @@ def test_transformers_runs_an_export(saved, tmp_path):
     from transformers.exporters import ExportedModel
 
     model, folder = saved(backbone_of_transformers(RESNET_BASIC))
-    main([folder, str(tmp_path / "out"), "--to", "onnx", "--dynamic-size"])
+    main([folder, str(tmp_path / "out"), "--to", "onnx", "--dynamic_size"])
     images = torch.randn(3, 3, 45, 71)
     outputs = ExportedModel.from_pretrained(tmp_path / "out", device="cpu")(pixel_values=images)
     with torch.no_grad():
@@ -271,14 +271,14 @@ def test_what_timm_cannot_carry(saved, tmp_path):
 def test_refusals_leave_nothing(saved, tmp_path, monkeypatch):
     _, folder = saved(SWIN)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(ConversionError, match="which is that of the construction, 32; leave out --image-size 64 64"):
+    with pytest.raises(ConversionError, match="which is that of the construction, 32; leave out --image_size 64 64"):
         export(folder, tmp_path / "out", "timm", (64, 64))
     with pytest.raises(EsViTInputError, match="smaller than one patch"):
         export(folder, tmp_path / "out", "torch", (2, 64))
     with pytest.raises(ConversionError, match="exists already"):
         export(folder, folder, "torch")
     with pytest.raises(SystemExit, match="exists already"):
-        main([folder, folder, "--to", "torch", "--image-size", "32"])
+        main([folder, folder, "--to", "torch", "--image_size", "32"])
     monkeypatch.setattr(timm_swin, "SCALED", re.compile("fc2"))  # an export that is wrong
     with pytest.raises(ConversionError, match="The timm model differs from ours by"):
         export(folder, tmp_path / "a" / "out", "timm")

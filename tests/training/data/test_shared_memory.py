@@ -38,7 +38,7 @@ def test_too_little_is_refused_with_the_option(monkeypatch):
         monkeypatch.setattr(shared_memory, "find_free_memory", lambda free=free: free)
         check_shared_memory(memory)
     monkeypatch.setattr(shared_memory, "find_free_memory", lambda: 5 * BATCH)
-    with pytest.raises(OptionError, match=r"has 0 MB free, .* x \(2 for each of 3 workers .*Use --num_workers 2, or"):
+    with pytest.raises(OptionError, match=r"has 0 MB free, .* x \(2 for each of 3 workers .*Use --workers 2, or"):
         check_shared_memory(memory)
 
 
@@ -47,7 +47,7 @@ def test_too_little_is_refused_with_the_option(monkeypatch):
 @pytest.mark.parametrize("dry_run", [True, False])
 def test_a_container_of_64_mb_is_told_so(tmp_path, dry_run):
     images = write_images(tmp_path / "images")
-    crops = "--global_crop_size 512 --batch_size 26 --num_workers 2" + " --dry_run" * dry_run
+    crops = "--global_crop_size 512 --batch_size 26 --workers 2" + " --dry_run" * dry_run
     arguments = tiny(images, tmp_path / "run", crops)
     mount = 'mount -t tmpfs -o size=64m tmpfs /dev/shm && exec "$@"'
     command = ["unshare", "-m", "bash", "-c", mount, "-", "python", "training/pretrain.py", *arguments]
@@ -56,4 +56,4 @@ def test_a_container_of_64_mb_is_told_so(tmp_path, dry_run):
         pytest.skip("no mounts here")
     assert done.returncode == 1 and "Traceback" not in done.stderr
     assert "error: /dev/shm, through which workers send their batches, has 67 MB free" in done.stderr
-    assert "Use --num_workers 0, or give the container more: docker run --shm-size=1g, or --ipc=host" in done.stderr
+    assert "Use --workers 0, or give the container more: docker run --shm-size=1g, or --ipc=host" in done.stderr

@@ -135,7 +135,7 @@ def test_a_model_folder(images, view_run):
 
 def test_the_network_is_that_of_the_model(images, view_run, tmp_path):
     """Takes the network from the model, without options for it except for the heads; a given option still counts."""
-    options = f"--data {images} --output_dir {tmp_path / 'run'} --init_from {view_run} {HEADS} {CROPS} --max_steps 1"
+    options = f"--data {images} --output {tmp_path / 'run'} --init_from {view_run} {HEADS} {CROPS} --max_steps 1"
     student, _ = build_networks(parse_options(options.split()), CPU)
     saved = EsViTForPreTraining.from_pretrained(view_run / "teacher").config
     assert (student.config.depths, student.config.image_size) == ([2, 1], 32) == (saved.depths, saved.image_size)

@@ -54,7 +54,7 @@ def test_option_then_launcher_then_device(native, monkeypatch, tmp_path, option,
     native(is_native)
     if launcher is not None:
         monkeypatch.setenv(LAUNCHER, launcher)
-    options = parse_options(["--mixed_precision", option, "--output_dir", str(tmp_path)])
+    options = parse_options(["--mixed_precision", option, "--output", str(tmp_path)])
     precision = choose_precision(options)
     assert precision.name == expected and not precision.is_kept
     assert re.search(reason, precision.reason), precision.reason

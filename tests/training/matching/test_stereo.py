@@ -89,7 +89,7 @@ def test_any_model_gives_scores_and_a_picture(tmp_path):
 
     model.save_pretrained(tmp_path / "model")
     output = tmp_path / "new" / "picture.png"
-    command = [str(tmp_path / "model"), "--output", str(output), "--size", "128", "192", "--lines", "10"]
+    command = [str(tmp_path / "model"), "--output", str(output), "--image_size", "128", "192", "--lines", "10"]
     correspondences.main(command)
     assert Image.open(output).size[0] > 1000 and list(output.parent.iterdir()) == [output]
     with pytest.raises(SystemExit, match=re.escape("no grid of square regions")):

@@ -58,6 +58,6 @@ def test_the_advice_gives_the_same_result(tmp_path):
     advice = advise_options(parse_options(arguments)).split()
     start = advice.index("--batch_size")
     train(arguments)
-    smaller = [*arguments, *advice[start : start + 4], "--output_dir", str(tmp_path / "other")]
+    smaller = [*arguments, *advice[start : start + 4], "--output", str(tmp_path / "other")]
     train(smaller)
     assert read_losses(tmp_path / "other") == pytest.approx(read_losses(tmp_path / "one"), rel=1e-4)

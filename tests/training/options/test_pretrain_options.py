@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from modeling_esvit.programs.parser import OldNameError
 from training.options.errors import OptionError
 from training.options.pretrain_options import (
     FREE_TO_CHANGE,
@@ -26,7 +27,7 @@ def test_the_command_line_goes_on_top_of_the_recipe(tmp_path):
     recipe.write_text(
         "epochs: 40\nlr: 1e-3\ndepths: [1, 2]\nlocal_crops_scale: [0.1, 0.3]\ngradient_checkpointing: true\n"
     )
-    options = parse_options(["--epochs", "50", "--recipe", str(recipe), "--batch-size=7"])
+    options = parse_options(["--epochs", "50", "--recipe", str(recipe), "--batch_size=7"])
     assert (options.epochs, options.lr, options.depths, options.batch_size) == (50, 1e-3, [1, 2], 7)
     assert options.local_crops_scale == [0.1, 0.3] and options.gradient_checkpointing
     assert options.weight_decay == PretrainOptions().weight_decay
@@ -64,7 +65,7 @@ def test_every_recipe_is_valid(name):
 
 
 def test_only_options_that_change_the_result_differ():
-    options, other = PretrainOptions(), {**vars(PretrainOptions()), "num_workers": 9, "lr": 1.0}
+    options, other = PretrainOptions(), {**vars(PretrainOptions()), "workers": 9, "lr": 1.0}
     assert options.differences(other) == {"lr": (1.0, options.lr)}
     assert set(FREE_TO_CHANGE) | set(RANGES) <= set(vars(options))
 
@@ -121,7 +122,7 @@ def test_refused_recipes(tmp_path, text, message):
         parse_options(["--recipe", str(recipe)])
 
 
-@pytest.mark.parametrize("name", ["data", "output_dir", "init_from", "knn_train", "cache", "revision", "push_to_hub"])
+@pytest.mark.parametrize("name", ["data", "output", "init_from", "knn_train", "cache", "revision", "push_to_hub"])
 def test_empty_texts_are_refused(name):
     with pytest.raises(OptionError, match=f"{name} is empty: give a value, or leave the option out"):
         parse_options([f"--{name}", ""])
@@ -129,16 +130,16 @@ def test_empty_texts_are_refused(name):
 
 def test_paths_may_be_in_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ada")
-    options = parse_options(["--data=~/photographs", "--output_dir=~/run", "--knn_train=~/a:test"])
-    assert (options.data, options.output_dir) == ("/home/ada/photographs", "/home/ada/run")
+    options = parse_options(["--data=~/photographs", "--output=~/run", "--knn_train=~/a:test"])
+    assert (options.data, options.output) == ("/home/ada/photographs", "/home/ada/run")
     assert options.knn_train == "/home/ada/a:test"
 
 
 def test_values_may_begin_with_a_dash(tmp_path):
     recipe = tmp_path / "mine.yaml"
-    recipe.write_text("output_dir: -run\n")
+    recipe.write_text("output: -run\n")
     assert make_options(recipe, data="-photographs").data == "-photographs"
-    assert parse_options(["--recipe", str(recipe)]).output_dir == "-run"
+    assert parse_options(["--recipe", str(recipe)]).output == "-run"
 
 
 def test_none_stands_for_the_default_whatever_the_recipe_says():
@@ -201,3 +202,17 @@ def test_help_is_one_screen_and_help_all_has_every_option(capsys):
 
 def test_both_spellings_of_an_option():
     assert read_options(["--log-every", "3"]).log_every == read_options(["--log_every=3"]).log_every == 3
+
+
+@pytest.mark.parametrize("old, new", [("num_" + "workers", "workers"), ("output_" + "dir", "output")])
+def test_old_names_are_refused_everywhere_and_runs_of_before_continue(old, new, tmp_path, capsys):
+    message = f"--{old} is called --{new} now"
+    (tmp_path / "old.yaml").write_text(f"{old}: 2\n")
+    for refused in (lambda: make_options(**{old: 2}), lambda: read_options(["--recipe", str(tmp_path / "old.yaml")])):
+        with pytest.raises(OldNameError, match=message):
+            refused()
+    with pytest.raises(SystemExit):
+        read_options([f"--{old}", "2"])
+    assert message in capsys.readouterr().err
+    before = {name: value for name, value in vars(PretrainOptions()).items() if name != new}
+    assert PretrainOptions().differences(before | {old: 9}) == {}

@@ -31,7 +31,7 @@ SECOND_STAGES = [name for name in NAMES if name.endswith("_region")]
 SMALL = (
     "--image_size 64 --global_crop_size 64 --local_crop_sizes 32 --local_crops_numbers 2 --batch_size 2 "
     "--num_prototypes 32 --head_hidden_size 16 --head_bottleneck_size 8 "
-    "--mixed_precision no --num_workers 0 --log_every 1 --tracker none --max_steps 2 --save_every 1"
+    "--mixed_precision no --workers 0 --log_every 1 --tracker none --max_steps 2 --save_every 1"
 )
 NARROW = "--embed_dim 8 --num_heads 1 1 2 2"  # of the four stages of a Swin
 NARROWED = {
@@ -47,7 +47,7 @@ NARROWED = {
 def run(recipe: str, images: Path, output: Path, changes: str = "") -> list[dict]:
     """Takes the first two steps of a recipe's schedules, and returns their log."""
     narrow = next((small for start, small in NARROWED.items() if recipe.startswith(start)), NARROW)
-    paths = ["--recipe", recipe, "--data", str(images), "--output_dir", str(output)]
+    paths = ["--recipe", recipe, "--data", str(images), "--output", str(output)]
     if recipe == "adapt":
         AutoBackbone.from_config(AutoConfig.for_model(**DINO_V2)).save_pretrained(output.with_name("backbone"))
         paths += ["--backbone", str(output.with_name("backbone"))]
@@ -89,7 +89,7 @@ def test_two_steps(recipe, images, tmp_path):
 @pytest.mark.parametrize("recipe", SECOND_STAGES)
 def test_two_steps_of_both_stages(recipe, images, tmp_path, capsys):
     first = recipe.replace("_region", "_view")
-    assert parse_options(["--recipe", recipe]).init_from == parse_options(["--recipe", first]).output_dir
+    assert parse_options(["--recipe", recipe]).init_from == parse_options(["--recipe", first]).output
     run(first, images, tmp_path / "first")
     capsys.readouterr()
     log = run(recipe, images, tmp_path / "second", f"--init_from {tmp_path / 'first'} --first_epoch 0")
@@ -104,7 +104,7 @@ def test_a_small_batch_learns(tmp_path):
     """Downloads the demo's photographs; takes minutes."""
     data, output = tmp_path / "photographs", tmp_path / "run"
     write_photographs(data, patch_size=96, train_per_photograph=150, test_per_photograph=40, shards=2)
-    paths = ["--recipe", "demo_small_batch", "--data", str(data), "--output_dir", str(output)]
+    paths = ["--recipe", "demo_small_batch", "--data", str(data), "--output", str(output)]
     train([*paths, "--tracker", "none"])
     untrained = build_networks(parse_options(paths), torch.device("cpu"))[1].esvit.eval()
     trained = AutoModel.from_pretrained(output / "teacher").eval()
@@ -177,7 +177,7 @@ def test_recipes_of_imagenet(name):
     options = parse_options(["--recipe", name])
     assert name.replace("_", "").startswith(options.architecture.replace("-", ""))
     assert (options.data, options.streaming) == ("ILSVRC/imagenet-1k", True)
-    assert options.output_dir == f"runs/{name}"
+    assert options.output == f"runs/{name}"
     assert (options.task == "view") == name.endswith("_view")
 
 
@@ -194,7 +194,7 @@ def test_the_second_stage_goes_on_in_the_schedules_of_the_first(name):
     """With 16 processes: each step has the values that the original's 300 epochs have there, to the last digits."""
     first, second = (parse_options(["--recipe", recipe]) for recipe in (name.replace("_region", "_view"), name))
     done, steps = second.first_epoch, 1251 if name.startswith(("resnet50", "cvt")) else 2502
-    assert done in (180, 200) and second.init_from == first.output_dir
+    assert done in (180, 200) and second.init_from == first.output
     assert f"--max_steps {done * steps}" in (RECIPES / f"{name.replace('_region', '_view')}.yaml").read_text()
     batch = 16 * second.batch_size
     images = steps * batch + 7

@@ -76,8 +76,8 @@ def test_a_saved_copy_is_one_file_again(published, tmp_path):
 def test_options_tell_nothing_of_the_machine(run, published):
     assert not any(b"secret_place" in path.read_bytes() for path in published.iterdir())
     options = yaml.safe_load((published / OPTIONS).read_text())
-    assert options["data"] == "train" and options["embed_dim"] == 8 and "output_dir" not in options
-    again = parse_options(["--recipe", str(published / OPTIONS), "--data", "mine", "--output_dir", "again"])
+    assert options["data"] == "train" and options["embed_dim"] == 8 and "output" not in options
+    again = parse_options(["--recipe", str(published / OPTIONS), "--data", "mine", "--output", "again"])
     saved = yaml.safe_load((run / "options.yaml").read_text())
     different = again.differences(saved)
     assert set(different) == {"data"}

@@ -32,7 +32,7 @@ def test_best_checkpoint(run, tmp_path):
     source = find_source(run, "best")
     assert source.step == int(best["checkpoint"].removeprefix("step-")) == source.records[-1]["step"]
     assert source.scores()["knn_k3_top1"] == best["score"]
-    main([str(run), "--repo_id", "ada/tiny", "--dry_run", "--checkpoint", "best", "--folder", str(tmp_path / "out")])
+    main([str(run), "--repo_id", "ada/tiny", "--dry_run", "--checkpoint", "best", "--output", str(tmp_path / "out")])
     published = AutoModel.from_pretrained(tmp_path / "out")
     trained = AutoModel.from_pretrained(run / "checkpoints" / "best" / "teacher")
     assert all(torch.equal(published.state_dict()[name], tensor) for name, tensor in trained.state_dict().items())

@@ -36,7 +36,7 @@ def origin(name: str, folder: Path) -> list[str]:
 def test_every_recipe_starts(name, images, tmp_path, capsys):
     """Describes each recipe with its crops and schedules, but shallow networks and small batches."""
     small = ["--dry_run", *"--batch_size 2 --mixed_precision no --tracker none".split(), *shallow(name)]
-    paths = ["--data", str(images), "--output_dir", str(tmp_path / "run")]
+    paths = ["--data", str(images), "--output", str(tmp_path / "run")]
     main(["--recipe", name, *paths, *small, *origin(name, tmp_path)])
     shown = capsys.readouterr().out
     options = parse_options(["--recipe", name])
@@ -52,7 +52,7 @@ def test_every_recipe_starts(name, images, tmp_path, capsys):
 
 def test_all_problems_are_named_together(images, tmp_path):
     (tmp_path / "file").touch()
-    arguments = ["--data", str(tmp_path / "no_such"), "--output_dir", str(tmp_path / "file" / "run"), "--dry_run"]
+    arguments = ["--data", str(tmp_path / "no_such"), "--output", str(tmp_path / "file" / "run"), "--dry_run"]
     values = "--lr -1 --epochs 0 --tracker foo --mixed_precision fp16 --architecture swin-tyni --init_from /no/such"
     with pytest.raises(SystemExit) as error:
         main([*arguments, *values.split()])

@@ -53,10 +53,10 @@ def test_estimate_against_a_measured_peak(images, tmp_path, changes):
 
     It lies within 30%: buffers of matrix products and what the allocator does not give back are measured, too.
     """
-    recipe = "--recipe demo --batch_size 128 --num_prototypes 16384 --max_steps 2 --tracker none --num_workers 0"
+    recipe = "--recipe demo --batch_size 128 --num_prototypes 16384 --max_steps 2 --tracker none --workers 0"
     recipe += " --mixed_precision no"
     data = write_images(tmp_path / "images", 300)
-    arguments = [*f"{recipe} {changes}".split(), "--data", str(data), "--output_dir", str(tmp_path / "run")]
+    arguments = [*f"{recipe} {changes}".split(), "--data", str(data), "--output", str(tmp_path / "run")]
     done = run_program(["python", "-c", MEASURE, *arguments], timeout=500, MALLOC_MMAP_THRESHOLD_="65536")
     measured = json.loads(done.stdout.splitlines()[-1])
     expected = estimate(parse_options(arguments), CPU)

@@ -95,7 +95,7 @@ def test_an_evaluation_takes_the_workers_and_the_precision_of_the_run(
         return load_ahead(*arguments, **options)
 
     monkeypatch.setattr(extraction, "load_ahead", load_and_note)
-    changes = "--max_steps 1 --knn_every 1 --knn_k 3 --num_workers 2 --mixed_precision bf16"
+    changes = "--max_steps 1 --knn_every 1 --knn_k 3 --workers 2 --mixed_precision bf16"
     run = Pretraining(parse_options([*tiny(labelled_images, tmp_path, changes), "--knn_test", str(test_images)]))
 
     def note(module, inputs, output):

@@ -56,7 +56,7 @@ def test_the_slower_of_loader_and_device_decides(images, tmp_path):
     loader = LoaderSpeed(batch, 1.0, 4.0)
     slow = "\n".join(describe_trial(options, loader, StepTime(8, 1.0), 1800))
     assert "the device takes 8.0 images/s" in slow and "= 1800 steps x 2 s = 1.00 h" in slow
-    assert "the slower one is the loader, so the device waits: more --num_workers" in slow
+    assert "the slower one is the loader, so the device waits: more --workers" in slow
     fast = "\n".join(describe_trial(options, loader._replace(images_per_second=80.0), StepTime(4, 1.0), 1800))
     assert "2 steps, of 4 images a batch and scaled, not compiled" in fast and "= 0.50 h" in fast
     assert "the slower one is the device" in fast
