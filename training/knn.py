@@ -37,6 +37,7 @@ from training.evaluation.results import (
     make_knn_values,
     write_result,
 )
+from training.features.frozen_models import UNTRAINED
 from training.figures.accuracy import draw_knn
 from training.options.command import run_command
 from training.options.provenance import find_provenance
@@ -104,7 +105,7 @@ def main() -> None:
             title,
             make_table(described | result | {"against": against}),
             arguments.output,
-            make_knn_values(result, find_provenance(arguments.test)),
+            make_knn_values(result, find_provenance(arguments.test), against.get(UNTRAINED)),
             draw_knn,
         )
 
