@@ -35,7 +35,7 @@ def read_run(model: Path) -> list[str]:
     if not log.is_file():
         return []
     values: dict[str, Any] = {}
-    for line in log.read_text(errors="replace").splitlines():
+    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             values |= json.loads(line)
         except (ValueError, TypeError):  # half a line, of a killed process

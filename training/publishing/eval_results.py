@@ -50,7 +50,7 @@ def write_eval_results(
         if figure.dataset in benchmarks:
             names.append(f"{FOLDER}/{PREFIX}{make_slug(f'{figure.dataset} {figure.name}')}.yaml")
             (folder / FOLDER).mkdir(exist_ok=True)
-            (folder / names[-1]).write_text(make_entry(figure, benchmarks[figure.dataset], repo_id))
+            (folder / names[-1]).write_text(make_entry(figure, benchmarks[figure.dataset], repo_id), encoding="utf-8")
     return names
 
 

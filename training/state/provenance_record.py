@@ -51,7 +51,7 @@ def read_record(folder: Path) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
     try:
-        record = json.loads(path.read_text())
+        record = json.loads(path.read_text(encoding="utf-8"))
         return {
             name: {field: found[field] for field in ("value", *Provenance._fields)} for name, found in record.items()
         }
