@@ -156,6 +156,7 @@ def try_surface(
             bar.n = min(bar.total, bar.n + 0.2)
             bar.refresh()
             time.sleep(0.2)
+        hung = hung and code is None
         if hung:
             worker.stop()
         found = worker.outcomes()

@@ -45,7 +45,7 @@ def attack(random):
 
 @pytest.mark.slow
 def test_each_end_is_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr(run, "LONGEST", 0.5)
+    monkeypatch.setattr(run, "LONGEST", 5)
     made = []
 
     def prepare(folder):
