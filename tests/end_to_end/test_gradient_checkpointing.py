@@ -10,6 +10,7 @@ import json
 import pytest
 
 from tests.helpers.commands import run_program, torchrun
+from tests.helpers.tiny_models import CVT, VIL, VIT
 from tests.helpers.tiny_runs import read_losses, tiny
 
 
@@ -24,7 +25,7 @@ from modeling_esvit import EsViTConfig, EsViTForImageClassification
 
 fields, checkpointing, output = json.loads(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3]
 torch.manual_seed(0)
-model = EsViTForImageClassification(EsViTConfig(image_size=32, drop_path_rate=0.0, num_labels=3, **fields))
+model = EsViTForImageClassification(EsViTConfig(**{"image_size": 32, "drop_path_rate": 0.0, "num_labels": 3, **fields}))
 images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 rows = [{"pixel_values": image, "labels": index % 3} for index, image in enumerate(images)]
 size = 8 // int(os.environ.get("WORLD_SIZE", 1))
@@ -41,14 +42,7 @@ if trainer.is_world_process_zero():
 """
 FAMILIES = {
     "swin": {"embed_dim": 8, "depths": [2, 2], "num_heads": [1, 2], "window_size": 4},
-    "vit": {"architecture": "vit", "embed_dim": 16, "depths": [2], "num_heads": [2], "patch_size": 8},
-    "cvt": {
-        "architecture": "cvt",
-        "embed_dim": 8,
-        "stage_dims": [8, 16, 24],
-        "depths": [1, 2, 1],
-        "num_heads": [1, 2, 2],
-    },
+    **{"vit": VIT, "cvt": CVT, "vil": VIL},
 }
 
 

@@ -355,7 +355,10 @@ def load_by(name: str, count: int = 3, **options: str) -> str:
 
 @pytest.mark.slow
 def test_remote_code_loads_offline_and_of_a_pinned_revision(hub, model, tmp_path):
-    """transformers issues 34855 and 22692, sentence-transformers issue 2613."""
+    """transformers issues 34855 and 22692, sentence-transformers issue 2613.
+
+    `AutoBackbone` of transformers 5.24 asks the Hub whether there is such a repository: offline it takes the folder.
+    """
     arguments = (model, "--repo_id", "ada/tiny", "--folder", "out", "--no_check")
     assert command(hub, tmp_path, *arguments).returncode == 0
     first = repository(hub, "ada/tiny").branches["main"]
@@ -366,8 +369,10 @@ def test_remote_code_loads_offline_and_of_a_pinned_revision(hub, model, tmp_path
     )
     asked = len(hub.log)
     offline = {"HF_HUB_OFFLINE": "1"}
-    assert client(hub, tmp_path, load_by("ada/tiny"), **offline) == expected
-    assert client(hub, tmp_path, load_by("ada/tiny", revision=first), **offline) == expected
+    assert client(hub, tmp_path, load_by("ada/tiny", count=2), **offline) == expected
+    assert client(hub, tmp_path, load_by("ada/tiny", count=2, revision=first), **offline) == expected
+    [snapshot] = (tmp_path / "hf_home" / "hub" / "models--ada--tiny" / "snapshots").iterdir()
+    assert client(hub, tmp_path, load_by(str(snapshot)), **offline) == expected
     assert client(hub, tmp_path, load_by("copy", count=1), **offline) == expected
     assert len(hub.log) == asked
     pinned = load_by("ada/tiny", revision=first, code_revision=first)

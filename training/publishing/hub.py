@@ -119,7 +119,7 @@ def find_deletions(api: HfApi, repository: Repository, files: Iterable[str]) -> 
 def explain(error: Exception, repo_id: str) -> PublishError:
     """Returns an error that says what a failure of the Hub, the network or the disk means to the publisher."""
     error = find_cause(error)
-    if type(error).__module__ == XET or type(error) is RuntimeError:
+    if type(error).__module__ == XET or type(error) in (RuntimeError, ConnectionError):  # those of sockets are others
         return PublishError(
             f"The store of the Hub's large files did not take them ({shorten_message(error)}). What has arrived is not "
             "sent again. If it fails again, HF_HUB_DISABLE_XET=1 sends them another way."

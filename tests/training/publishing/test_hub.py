@@ -28,7 +28,7 @@ def test_an_error_of_the_store_is_no_error_of_the_disk():
     """datasets issue 7760, xet-core issue 404: the store of large files refuses a token that the Hub gave."""
     kind = getattr(hf_xet, "XetAuthenticationError", RuntimeError)  # older releases have no other
     refusal, failure = kind("CAS service error: 401"), RuntimeError("Data processing error: CAS: 503")
-    for error in (refusal, failure):
+    for error in (refusal, failure, ConnectionError("Network error: 401 Unauthorized, xet-write-token")):
         found = explain(error, "ada/x")
         assert type(found) is PublishError and f"{type(error).__name__}: {error}" in str(found)
         assert "did not take them" in str(found) and "HF_HUB_DISABLE_XET=1" in str(found)
