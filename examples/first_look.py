@@ -55,7 +55,7 @@ def look(output: Path) -> Path:
     if not model.exists():
         write_backbone(model, "model")
     photographs = write_photographs(output / "photographs")
-    colours = [model, *photographs, "--size", SIDE, "--smooth", "--output", output / "colours.png"]
+    colours = [model, *photographs, "--image_size", SIDE, "--smooth", "--output", output / "colours.png"]
     run("training/region_colours.py", *colours)
     run("examples/correspondences.py", model, "--output", output / "matches.png")
     return model

@@ -15,6 +15,7 @@ BatchNorm take that difference over. `examples/adapt.py` adapts this backbone to
 
 import copy
 import importlib.util
+import logging
 import sys
 import tempfile
 from collections.abc import Callable
@@ -106,6 +107,7 @@ def save_model(model: Any, folder: Path) -> None:
     backbone: Any = encoder.get_submodule("encoder.backbone")
     with tempfile.TemporaryDirectory() as saved:
         save_timm(model, Path(saved))
+        logging.getLogger("timm").setLevel(logging.ERROR)  # it warns of the classifier, which is left out
         source = copy.copy(backbone.config)
         source.backbone = f"local-dir:{saved}"
         backbone._backbone.load_state_dict(load_timm_weights(source))

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds the images in the columns of data sets, reads them, and says what the rows may open."""
 
+import json
 import os
 from contextlib import suppress
 from pathlib import Path
@@ -26,11 +27,17 @@ STRINGS = ("string", "large_string", "string_view")
 
 
 def read_features(schema: "pa.Schema") -> "datasets.Features":
-    """Returns the columns of a parquet file with their types, without those of types that `datasets` does not know."""
+    """Returns the columns of a parquet file with their types, without those of types that `datasets` does not know.
+
+    Raises:
+        ValueError: what the file says of its features is damaged.
+    """
     import datasets
     import pyarrow as pa
 
     known = datasets.Features()
+    if declared := (schema.metadata or {}).get(b"huggingface"):
+        json.loads(declared)
     for field in schema:
         with suppress(ValueError):
             known.update(datasets.Features.from_arrow_schema(pa.schema([field], schema.metadata)))
@@ -64,12 +71,11 @@ def is_row_folder(folder: Path, image_column: str | None = None) -> bool:
 
 def _holds_images(file: Path) -> bool:
     """Returns whether a parquet file has a column of images. One that cannot be read counts: who opens it says so."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         return bool(find_image_columns(read_features(pq.read_schema(file))))
-    except pa.ArrowInvalid:
+    except ValueError:  # of pyarrow, too
         return True
 
 

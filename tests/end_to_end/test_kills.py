@@ -10,7 +10,6 @@ from tests.helpers.commands import run_program
 @pytest.mark.parametrize(
     "kills, source, processes, seed",
     [
-        (2, "parquet", 1, 3),
         pytest.param(5, "parquet", 1, 3, marks=pytest.mark.slow),
         pytest.param(5, "folder", 1, 4, marks=pytest.mark.slow),
         pytest.param(5, "tar", 1, 5, marks=pytest.mark.slow),

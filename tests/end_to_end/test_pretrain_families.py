@@ -165,7 +165,7 @@ def assert_gives_features(folder: Path, run: Pretraining, family: Family, image:
 
 
 @pytest.mark.parametrize(
-    "name, changes, stop", [("cvt", "", 4), ("vit", "", 4), mark("dinov2", "--task view", 4, slow=True)]
+    "name, changes, stop", [("cvt", "", 4), mark("vit", "", 4, slow=True), mark("dinov2", "--task view", 4, slow=True)]
 )
 def test_a_stopped_run_continues_exactly(name, changes, stop, images, whole, tmp_path):
     train(arguments(name, images, tmp_path / "run", f"{changes} --max_steps {stop}"))
@@ -282,7 +282,7 @@ def find_modes(run: Pretraining) -> set[int]:
     return {module.mode for module in modules if isinstance(module, EsViTViLSparseAttention)}
 
 
-@pytest.mark.parametrize("stop", [2, 4])
+@pytest.mark.parametrize("stop", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_resume_draws_as_the_uninterrupted_run(stop, images, whole, tmp_path):
     """Chunks after the stop come from the restored generator; the switch, before or after it, from the epoch."""
     train(arguments("vil", images, tmp_path / "run", f"{SWITCHED} --max_steps {stop}"))

@@ -123,6 +123,7 @@ def test_the_host_reads_nothing_in_a_step(images, tmp_path, half):
     assert len(reads.seen) == 1  # it does count
 
 
+@pytest.mark.slow
 def test_one_process_stops_the_step_of_all(images, tmp_path):
     """Gives only the second process a NaN, in the second of its three steps."""
     run_program([*torchrun(2), "-m", "tests.end_to_end.test_skipped_steps", images, tmp_path])

@@ -43,7 +43,7 @@ def finished(shards, tmp_path_factory):
     return output
 
 
-@pytest.mark.parametrize("stop", [1, 3, 4])
+@pytest.mark.parametrize("stop", [1, pytest.param(3, marks=pytest.mark.slow), 4])
 def test_a_stopped_stream_continues_exactly(shards, finished, tmp_path, stop):
     train(tiny_options(shards, tmp_path, max_steps=stop, workers=2, **STREAM))
     train(tiny_options(shards, tmp_path, **STREAM))

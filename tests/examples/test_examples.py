@@ -88,6 +88,7 @@ def test_a_missing_package_is_one_line(page, package, extras):
     assert line.endswith(f": pip install -e '.[{extras}]'")
 
 
+@pytest.mark.slow
 def test_similar_images(folder, tmp_path, capsys):
     """Finds a copy of the image first, then its brighter self, then noise; the image is no neighbour of itself."""
     generator = np.random.default_rng(0)
@@ -142,7 +143,7 @@ def test_match_photographs(folder, tmp_path):
         (correspondences.main, "text", "text is a BertModel, which takes text and no images"),
         (similar_images.main, "text . --query a.png", "text is a BertModel, which takes text and no images"),
         (match_photographs.main, "text a.png a.png", "text is a BertModel, which takes text and no images"),
-        (correspondences.main, "none", "none cannot be loaded as a model for images: Unrecognized model"),
+        (correspondences.main, "none", "none holds no model: name a folder with a config.json"),
         (continue_pretraining.main, "text --data labelled --output x", "which takes text and no images"),
         (continue_pretraining.main, "none --data labelled --output x", "neither the folder of a model"),
         (segment.main, "text", "text is a model of type 'bert', not 'esvit'"),
@@ -151,7 +152,7 @@ def test_match_photographs(folder, tmp_path):
         (finetune.main, "MODEL --data labelled --output x --epochs 0", None),
         (finetune.main, "MODEL --data labelled --output x --lr nan", None),
         (finetune.main, "MODEL --data labelled --output x --batch_size 0", None),
-        (segment.main, ".", "is a model of type None"),
+        (segment.main, ".", ". holds no model: there are models below it, so name one"),
         (segment.main, "damaged", "The weights of damaged are damaged: "),
         (similar_images.main, "damaged . --query a.png", "The weights of damaged are damaged: "),
         (segment.main, "swin", "is a model of type 'swin', not 'esvit'"),

@@ -42,6 +42,7 @@ def run(monkeypatch: pytest.MonkeyPatch, output: Path, stages: dict[str, Stage],
     return ended.value.code, json.loads((output / "report.json").read_text())["stages"]
 
 
+@pytest.mark.slow
 def test_a_failed_stage_does_not_stop_the_others(monkeypatch, tmp_path, capsys):
     stages = {"missing": Stage("kernels:check_nothing", 100), "updates": STAGES["updates"]}
     code, report = run(monkeypatch, tmp_path, stages, "--device", "cpu", "--tiny")

@@ -49,8 +49,8 @@ def test_result_table_and_pictures(folder, images, tmp_path, monkeypatch, caplog
     assert result["recoloured"]["exact"] < result["crops"]["exact"] and result["stereo"]["regions"] > 30
     figures = {(figure["name"], figure["dataset"]): figure["value"] for figure in result["figures"]}
     assert {figure["task"] for figure in result["figures"]} == {"image-feature-extraction"}
-    assert figures["region correspondence, mirrored", "images"] == result["mirrored"]["accuracy"]
-    assert figures["region correspondence, crops", "images"] == result["crops"]["within_one"]
+    assert figures["region correspondence, mirrored", "a folder of images"] == result["mirrored"]["accuracy"]
+    assert figures["region correspondence, crops", "a folder of images"] == result["crops"]["within_one"]
     assert figures["region correspondence, stereo", correspondence.STEREO_DATA] == result["stereo"]["within_one"]
     assert "07.png" in caplog.text
     assert sorted(path.name for path in output.parent.iterdir()) == [

@@ -53,9 +53,9 @@ def test_command(tmp_path, monkeypatch):
         ("linear (ridge, stored features) top-1, 50% of each class, mean of 2 draws", mean_of(result, 0, "ridge")),
         ("k-NN top-1, 50% of each class, mean of 2 draws", mean_of(result, 0, "knn")),
     ]
-    assert (len(shown), shown[0].dataset, shown[0].split) == (4, "test", None)
+    assert (len(shown), shown[0].dataset, shown[0].split) == (4, "a folder of images", None)
     options = "--solver ridge --shots 50% 1 --seeds 0 1 --l2 0.1"
-    assert how == f"`python training/linear_features.py ada/x --train train --test test {options}`"
+    assert how == f"`python training/linear_features.py ada/x --train FOLDER --test FOLDER {options}`"
     with pytest.raises(SystemExit, match="given one --l2"):
         command("--shots", 1)
     with pytest.raises(SystemExit) as error:

@@ -59,7 +59,10 @@ def test_a_stopped_probe_continues(model_folder, tmp_path, monkeypatch):
     assert (tmp_path / "whole" / "result.png").stat().st_size > 5000
     figures, scores = whole["figures"], whole["classifiers"][whole["best"]]
     assert [figure["value"] for figure in figures] == [scores[e][k] for e in ("best", "last") for k in ("top1", "top5")]
-    assert figures[0]["name"] == f"linear top-1 ({whole['best']}, best epoch)" and figures[0]["dataset"] == "test"
+    assert (
+        figures[0]["name"] == f"linear top-1 ({whole['best']}, best epoch)"
+        and figures[0]["dataset"] == "a folder of images"
+    )
 
     save = probe_run.ProbeRun.save
 

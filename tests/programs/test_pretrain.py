@@ -48,7 +48,7 @@ def finished(labelled_images, tmp_path_factory) -> Path:
     return output
 
 
-@pytest.mark.parametrize("stop", [2, 3, 5])
+@pytest.mark.parametrize("stop", [2, pytest.param(3, marks=pytest.mark.slow), 5])
 def test_a_stopped_run_continues_exactly(labelled_images, finished, tmp_path, stop):
     train(tiny_options(labelled_images, tmp_path, max_steps=stop))
     train(tiny_options(labelled_images, tmp_path, workers=2))
@@ -205,7 +205,13 @@ def test_a_damaged_checkpoint_is_named(labelled_images, tmp_path, file, content)
         train(tiny_options(labelled_images, tmp_path))
 
 
-@pytest.mark.parametrize("file", ["student/model.safetensors", "teacher/config.json", ".manifest.json"])
+@pytest.mark.parametrize(
+    "file",
+    [
+        "student/model.safetensors",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("teacher/config.json", ".manifest.json")),
+    ],
+)
 def test_one_flipped_bit_sends_a_run_to_the_checkpoint_before(labelled_images, finished, tmp_path, caplog, file):
     train(tiny_options(labelled_images, tmp_path, max_steps=3, save_every=1, keep_checkpoints=2))
     path = tmp_path / "checkpoints" / "step-00000003" / file
@@ -343,7 +349,8 @@ def test_two_processes_resume_exactly(labelled_images, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "number", [signal.SIGTERM, signal.SIGUSR1, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+    "number",
+    [signal.SIGTERM, *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGUSR1, signal.SIGINT))],
 )
 def test_a_signal_to_all_processes_saves_and_ends_with_its_code(labelled_images, tmp_path, number):
     """Signals the workers of the loader, too, as a scheduler does."""

@@ -36,6 +36,7 @@ def test_it_is_the_run_of_the_command_and_returns_where_the_model_is(labelled_im
     assert again.last_values == last and {type(value) for value in last.values()} <= {int, float}
 
 
+@pytest.mark.slow
 def test_the_same_call_again_continues_in_the_same_process(labelled_images, tmp_path):
     """Also after a run in another precision, of which Accelerate keeps the first in a process."""
     half = pretrain(**tiny_keywords(labelled_images, tmp_path / "half", mixed_precision="bf16"))
@@ -54,6 +55,7 @@ def test_scores_are_among_the_last_values(labelled_images, tmp_path):
     assert 0 <= result.last_values["knn_k3_top1"] <= 1 and result.last_values["loss"] > 0
 
 
+@pytest.mark.slow
 def test_the_folder_is_free_afterwards(labelled_images, tmp_path):
     """Another process may continue the run while this one lives on."""
     pretrain(**tiny_keywords(labelled_images, tmp_path / "run", max_steps=1))
@@ -68,6 +70,7 @@ def test_the_folder_is_free_afterwards(labelled_images, tmp_path):
     assert subprocess.run(take, check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_the_command_that_it_prints_goes_on(labelled_images, tmp_path, capfd, monkeypatch):
     """A notebook's own command line says nothing about the run."""
     monkeypatch.setattr(sys, "argv", ["ipykernel_launcher.py", "-f", "kernel.json"])
@@ -113,6 +116,7 @@ def test_a_dry_run_returns_nothing(labelled_images, tmp_path, capsys):
     assert "Nothing stands in its way" in capsys.readouterr().out and not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_the_module_runs_in_a_fresh_interpreter(labelled_images, tmp_path):
     """As a script of one's own does it; the result is plain data."""
     values = json.dumps({k: v for k, v in tiny_keywords(labelled_images, tmp_path / "run", max_steps=1).items()})

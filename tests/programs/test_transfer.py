@@ -84,9 +84,10 @@ def test_command(model, data, tmp_path, monkeypatch, capsys):
     assert first["average"] == own["score"] and first["measured"] == first["asked_for"] == 1
     assert "| own | accuracy |" in output.with_suffix(".md").read_text() and "| own |" in capsys.readouterr().out
     assert output.with_suffix(".png").stat().st_size > 5000
-    assert first["command"].endswith("transfer.py MODEL --data own=folder")
-    figure = {"name": "transfer to own (accuracy)", "value": own["score"], "metric": "accuracy", "dataset": "folder"}
-    assert first["figures"] == [figure | {"split": "test", "task": "image-classification"}]
+    assert first["command"].endswith("transfer.py MODEL --data own=FOLDER")
+    figure = {"name": "transfer to own (accuracy)", "value": own["score"], "metric": "accuracy", "split": "test"}
+    figure |= {"dataset": "a folder of images", "task": "image-classification", "chance": None, "before": None}
+    assert first["figures"] == [figure]
 
     with monkeypatch.context() as patch:
         patch.setattr(transfer_run, "fit", None)  # what is there already is not fitted again

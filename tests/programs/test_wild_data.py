@@ -530,6 +530,7 @@ def authority(tmp_path) -> tuple[Path, Path]:
     return certificate, key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variable", CERTIFICATES)
 def test_a_certificate_of_a_company_is_trusted_by_every_reader(variable, authority, tmp_path, monkeypatch):
     """huggingface_hub issues 1271 and 2222, xberg issue 1146: one library asks for it as the other does not."""

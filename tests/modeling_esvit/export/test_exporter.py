@@ -114,6 +114,7 @@ def load_openvino(folder):
 @has_exporters
 @has_openvino
 @every_family
+@pytest.mark.slow
 def test_openvino_of_any_batch(saved, tmp_path, family):
     fields, size = FAMILIES[family]
     model, folder = saved(fields)
@@ -147,7 +148,7 @@ def test_transformers_runs_an_export(saved, tmp_path):
     ("to", "family"),
     [
         pytest.param("torch", "resnet", marks=has_open_pooling),
-        pytest.param("onnx", "vit", marks=has_exporters),
+        pytest.param("onnx", "vit", marks=[has_exporters, pytest.mark.slow]),
         pytest.param("onnx", "convnextv2", marks=[has_exporters, pytest.mark.slow]),
         pytest.param("openvino", "resnet", marks=[has_exporters, has_openvino, pytest.mark.slow]),
         pytest.param("openvino", "vit", marks=[has_exporters, has_openvino, pytest.mark.slow]),

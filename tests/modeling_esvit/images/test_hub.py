@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from huggingface_hub import constants
+from huggingface_hub.utils import close_session
 
 from modeling_esvit.images.hub import NoHubError, require_hub
 from modeling_esvit.images.models import load_image_model
@@ -16,6 +17,7 @@ from modeling_esvit.images.models import load_image_model
 @pytest.fixture
 def refused(monkeypatch, tmp_path) -> Iterator[list[int]]:
     """Counts the connections to a Hub that closes each at once."""
+    close_session()  # it has the proxies of the test that opened it
     connections: list[int] = []
     server = socket.create_server(("127.0.0.1", 0))
 

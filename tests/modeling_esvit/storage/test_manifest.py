@@ -59,6 +59,7 @@ def test_every_flipped_bit_is_found(written, name):
     assert find_damage(written) == [f"{name} is missing"]
 
 
+@pytest.mark.slow
 def test_every_flipped_bit_of_the_record_is_found_or_changes_nothing(written):
     record = (written / MANIFEST).read_bytes()
     before = json.loads(record)["files"]

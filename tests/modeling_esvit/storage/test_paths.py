@@ -36,7 +36,7 @@ def test_urls_are_no_paths(url, tmp_path, monkeypatch):
         type_arguments(monkeypatch, *command.split())
         with pytest.raises(SystemExit):
             runpy.run_path(str(ROOT / command.split()[0]), run_name="__main__")
-    for option in ("output_dir", "cache", "tar_index"):
+    for option in ("output", "cache", "tar_index"):
         with pytest.raises(SystemExit, match=f"error: {option}: '{url}' {said}"):
             main(["--data", str(tmp_path), f"--{option}", url])
     assert not list(tmp_path.iterdir())

@@ -217,7 +217,7 @@ def test_a_worker_that_is_killed_or_hangs_is_reported(number, folder, monkeypatc
     os.kill(worker.pid, number)
     message = {
         # By torch, or by the connection that closed.
-        signal.SIGKILL: rf"(DataLoader worker \(pid.* {worker.pid}|worker {worker.pid} has ended).* lower --num_work",
+        signal.SIGKILL: rf"(DataLoader worker \(pid.* {worker.pid}|worker {worker.pid} has ended).* lower --work",
         signal.SIGSTOP: rf"made no batch for .* s: worker {worker.pid} is stopped, .*the same command continues",
     }[number]
     with pytest.raises(LostWorkerError, match=message), report_lost_worker():

@@ -19,6 +19,7 @@ def printed_command(printed: str, label: str) -> str:
 
 
 @pytest.mark.parametrize("launcher", [[], pytest.param(TORCHRUN, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_the_resume_command_resumes(tmp_path, launcher):
     images = write_images(tmp_path / "images")
     output = tmp_path / "a run's folder"

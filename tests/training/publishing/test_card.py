@@ -27,8 +27,10 @@ def test_card_of_a_run(run, published):
     measured = [record["knn_k3_top1"] for record in log if "knn_k3_top1" in record]
     (result,) = card.data.eval_results
     assert len(measured) == 2 and result.metric_value == round(100 * measured[-1], 2)
-    row = f"| k-NN top-1, k = 3 | {round(100 * measured[-1], 2)}% | 50.0% | a folder of images |"
-    assert "| | result | chance | data | measured by |\n| --- | --- | --- | --- | --- |" in text
+    before = next(record["start_k3_top1"] for record in log if "start_k3_top1" in record)
+    shares = [f"{round(100 * share, 2)}%" for share in (measured[-1], before)]
+    row = f"| k-NN top-1, k = 3 | {shares[0]} | 50.0% | {shares[1]} | a folder of images |"
+    assert "| | result | chance | before training | data | measured by |\n| --- | --- | --- | --- | --- | --- |" in text
     assert row in text and "Made with EsViT for the Hugging Face" in text.replace("[", "")
     assert "| epochs | 2 |" in text and "6 steps of 8 images" in text and f"]({CURVES})" in text
     assert "knn.py ada/tiny --train FOLDER --test FOLDER --k 3`, while training" in text
@@ -57,7 +59,7 @@ def test_a_card_holds_names_of_any_characters(run, tmp_path):
     (tmp_path / "x.json").write_text(json.dumps({"command": "python `x` MODEL ", "figures": [figure]}))
     main([str(tmp_path / "run"), "--repo_id", "ada/x", "--dry_run", "--metrics", str(tmp_path / "x.json")])
     text = (tmp_path / "run-hub" / "README.md").read_text()
-    assert "\n| a\\|b # c | 50.0% |  | x \\| y (t\\|u) | the publisher of this repository |\n" in text
+    assert "\n| a\\|b # c | 50.0% |  |  | x \\| y (t\\|u) | the publisher of this repository |\n" in text
     assert "\n| data | org/photos |\n" in text and "\n| split | a \\| b |\n" in text
     assert (
         "* `` python training/knn.py ada/x --train 'org/photos:my `best` | ones' --test FOLDER --k 3 ``, while" in text
@@ -151,14 +153,15 @@ def test_own_card(tmp_path):
         # huggingface_hub issue 1927, transformers issues 13528 and 32212: the Hub says so after everything was sent
         ("--license not-a-licence", "the Hub knows no license 'not-a-licence'"),
         ("--license other", "a license 'other' needs a license_name"),
-        ("--base_model ./runs/x", "base_model './runs/x' is no name on the Hub"),
-        ("--base_model /home/ada/teacher", "base_model '/home/ada/teacher' is no name on the Hub"),
+        ("--base_model ./runs/x", "--base_model ./runs/x is no name on the Hub"),
+        ("--base_model /home/ada/teacher", "--base_model /home/ada/teacher is no name on the Hub"),
     ],
 )
-def test_what_the_hub_would_refuse_is_said_in_a_dry_run(tmp_path, options, said):
+def test_what_the_hub_would_refuse_is_said_in_a_dry_run(tmp_path, options, said, capsys):
     save_with_heads(tmp_path / "model")
-    with pytest.raises(SystemExit, match=f"error: .*{said}"):
+    with pytest.raises(SystemExit) as ended:
         main([str(tmp_path / "model"), "--repo_id", "ada/x", "--dry_run", *options.split()])
+    assert said in f"{ended.value}{capsys.readouterr().err}"
     assert not (tmp_path / "model-hub").exists()
 
 
@@ -171,10 +174,11 @@ def test_a_licence_of_ones_own(tmp_path):
     assert card_problems(str(card)) == ([], [])
 
 
-def test_a_folder_is_no_base_model(tmp_path, monkeypatch):
+def test_a_folder_is_no_base_model(tmp_path, monkeypatch, capsys):
     """Not even one whose path has the form of a name."""
     save_with_heads(tmp_path / "model")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "x").mkdir(parents=True)
-    with pytest.raises(SystemExit, match="base_model 'runs/x' is a folder of this machine"):
+    with pytest.raises(SystemExit):
         main(["model", "--repo_id", "ada/x", "--dry_run", "--base_model", "runs/x"])
+    assert "--base_model runs/x" in capsys.readouterr().err

@@ -134,7 +134,7 @@ def test_processes_that_cannot_share_a_step_are_refused(labelled_images, tmp_pat
         train(tiny(labelled_images, tmp_path))
 
 
-@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("streamed", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_another_share_of_a_step_continues(labelled_images, tmp_path, capsys, streamed):
     """Continues with the same images and views a step, in one batch, two or four: rounding alone differs."""
     data = labelled_images
