@@ -6,6 +6,7 @@ HEADS = "--num_prototypes 64 --head_hidden_size 16"
 SHALLOW = f"{HEADS} --depths 1 1 1 1 --embed_dim 8 --num_heads 1 1 2 2"  # of the four stages of a Swin
 SHALLOWED = {
     "demo": "",
+    "adapt": HEADS,
     "resnet50": HEADS,
     "deit": f"{HEADS} --depths 1 --embed_dim 8 --num_heads 1",
     "cvt": f"{SHALLOW} --stage_dims 8 16 24 32",

@@ -259,7 +259,8 @@ def test_command(sandbox, command):
 def test_snippet(sandbox, snippet):
     if "torchao" in snippet:  # no part of `dev`: with it, transformers takes longer to import, and warns
         pytest.importorskip("torchao")
-    sandbox.run(["python", "-c", snippet])
+    short = "batch_size=8, gradient_accumulation_steps=1, max_steps=1"  # there are few photographs in the sandbox
+    sandbox.run(["python", "-c", snippet.replace('output="runs/notebook"', f'output="runs/notebook", {short}')])
 
 
 @pytest.mark.slow
