@@ -10,7 +10,6 @@ backbone in transformers' own `swin` format instead; it also takes a model folde
 """
 
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,8 +25,8 @@ from modeling_esvit.conversion.original_architecture import infer_config
 from modeling_esvit.conversion.original_checkpoint import OriginalCheckpoint, read_checkpoint
 from modeling_esvit.conversion.original_families import join_numbers
 from modeling_esvit.conversion.original_resnet import to_torchvision, to_transformers
-from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import EsViTForPreTraining, EsViTModel
+from modeling_esvit.programs.ending import exit_with_message
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.atomic import replace_folder
 from modeling_esvit.storage.paths import parse_name, parse_path
@@ -312,8 +311,6 @@ def main(arguments: list[str] | None = None) -> None:
         help="sets a field of the configuration that the tensors do not tell; VALUE is JSON: num_heads=[1,3,6,12]",
     )
     options = parser.parse_args(arguments)
-    try:
+    with exit_with_message():
         overrides = dict(map(parse_field, options.overrides))
         print(convert(options.checkpoint, options.output, options.key, options.native, options.image_size, overrides))
-    except (EsViTError, OSError) as error:
-        sys.exit(f"error: {error}")

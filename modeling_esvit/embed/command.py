@@ -8,21 +8,20 @@
 
 MODEL is a model folder or a name on the Hub, of this project or any other whose model has a `pooler_output`. A call
 that was stopped goes on when it is repeated, also with another number of processes, if the images are still the same.
-Images that cannot be read are
-left out and listed in OUTPUT.unreadable.txt; the exit code stays 0 as long as one can be read.
+Images that cannot be read are left out and listed in OUTPUT.unreadable.txt; the exit code stays 0 as long as one can be
+read.
 """
 
 import argparse
-import sys
 
 from modeling_esvit.embed.compiling import add_compile_argument
 from modeling_esvit.embed.embedder import Embedder, embed_to_file
 from modeling_esvit.embed.files import FORMATS, check_output
 from modeling_esvit.embed.inputs import find_images
-from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.images.devices import DeviceError, check_device, open_device
 from modeling_esvit.images.precision import AUTO, add_dtype_argument, name_dtype, resolve_dtype
+from modeling_esvit.programs.ending import exit_with_message
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_name, parse_path
 
@@ -76,10 +75,8 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
-    try:
+    with exit_with_message():
         run(options)
-    except (EsViTError, OSError) as error:
-        sys.exit(f"error: {error}")
 
 
 def run(options: argparse.Namespace) -> None:

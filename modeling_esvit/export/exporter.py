@@ -37,8 +37,8 @@ from modeling_esvit.conversion import ConversionError
 from modeling_esvit.conversion.native_swin import draw_images, load_backbone
 from modeling_esvit.conversion.timm_swin import load_timm, make_timm_arguments, save_timm
 from modeling_esvit.convert_original.converter import require_free
-from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import EsViTModel, describe_preprocessing
+from modeling_esvit.programs.ending import exit_with_message
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.atomic import replace_folder
 from modeling_esvit.storage.paths import parse_name, parse_path
@@ -384,8 +384,6 @@ def main(arguments: list[str] | None = None) -> None:
     sides = options.image_size
     if sides is not None and len(sides) > 2:
         command.error("--image_size takes one number, the side, or two, height and width.")
-    try:
+    with exit_with_message():
         size = None if sides is None else (sides[0], sides[-1])
         print(export(options.model, options.output, options.to, size, options.dynamic_size))
-    except (EsViTError, OSError) as error:
-        sys.exit(f"error: {error}")

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.programs.ending import INTERRUPTED
 
 
 OWN = ("modeling_esvit", "training", "examples")  # a missing module of these is our own fault
-INTERRUPTED = 130  # as shells say it of a program that Ctrl-C has ended
 
 
 def is_for_user(error: BaseException) -> bool:

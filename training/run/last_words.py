@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from training.options.command import INTERRUPTED, exit_with_message
+from modeling_esvit.programs.ending import INTERRUPTED
+from training.options.command import exit_with_message
 from training.options.errors import SharedError
 from training.state.interruption import EXIT_CODE, InterruptedRunError
 
