@@ -201,7 +201,7 @@ def test_finetune(folder, patches, tmp_path, monkeypatch):
     )
     command = [folder, "--data", str(patches), "--output", str(tmp_path / "classifier")]
     output = tmp_path / "results" / "finetuned.json"
-    options = ["--epochs", "15", "--batch_size", "16", "--lr", "2e-3", "--output", str(output)]
+    options = ["--epochs", "15", "--batch_size", "16", "--lr", "2e-3", "--result", str(output)]
     metrics = finetune.main([*command, *options])
     written = json.loads(output.read_text())
     assert len(evaluations) == 15  # one of each epoch
