@@ -454,7 +454,7 @@ def test_finetuning_leaves_out_what_cannot_be_read(model, tmp_path, caplog):
         "--output",
         str(tmp_path / "classifier"),
     ]
-    result = finetune.main([*given, "--output", str(tmp_path / "result.json")])
+    result = finetune.main([*given, "--result", str(tmp_path / "result.json")])
     assert [result[f"{name}_images"] for name in ("train", "test", "unreadable")] == [6, 6, 2]
     assert "2 images could not be read and were left out." in (tmp_path / "result.md").read_text()
     assert caplog.text.count("cut.png") == 4  # of each split at the start and at the end
