@@ -298,9 +298,11 @@ class TarShard:
 def open_tar(file: ShardFile, image: str | None, label: str | None, index_dir: Path | None) -> TarShard:
     """Opens a tar file by its index in `index_dir`; one that is missing or damaged is made and written there.
 
-    The index of a file whose version nobody tells is not kept: the file may be another one the next time.
+    The index of a file whose version nobody tells is not kept: the file may be another one the next time. One of a
+    repository on the Hub is named with its commit, which never changes.
     """
-    if index_dir is None or not file.version:
+    is_known = bool(file.version) or file.url.startswith("hf://")
+    if index_dir is None or not is_known:
         return TarShard(file, index_tar(file, image, label))
     key = hashlib.sha256(repr((INDEX_FORMAT, file.url, file.size, file.version, image, label)).encode())
     path = index_dir / f"{os.path.basename(file.url)}-{key.hexdigest()[:16]}.json"
