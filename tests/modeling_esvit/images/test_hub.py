@@ -15,10 +15,13 @@ from modeling_esvit.images.models import load_image_model
 
 
 @pytest.fixture
-def refused(monkeypatch, tmp_path) -> Iterator[list[int]]:
-    """Counts the connections to a Hub that closes each at once."""
+def refused(monkeypatch, tmp_path) -> Iterator[list[str]]:
+    """Lists what a Hub is asked for a model, and closes the connection instead of an answer.
+
+    huggingface_hub may ask for something of its own, once in a process.
+    """
     close_session()  # it has the proxies of the test that opened it
-    connections: list[int] = []
+    asked: list[str] = []
     server = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -27,13 +30,18 @@ def refused(monkeypatch, tmp_path) -> Iterator[list[int]]:
                 connection, _ = server.accept()
             except OSError:
                 return
-            connections.append(1)
+            line = connection.recv(1000).decode().partition("\r\n")[0]
+            if "/org/name/" in line:
+                asked.append(line)
             connection.close()
 
     threading.Thread(target=serve, daemon=True).start()
-    monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")
+    hub = f"http://127.0.0.1:{server.getsockname()[1]}"
+    monkeypatch.setattr(constants, "ENDPOINT", hub)
+    template = hub + "/{repo_id}/resolve/{revision}/{filename}"  # made of the first one when the library is imported
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    yield connections
+    yield asked
     server.shutdown(socket.SHUT_RDWR)
     server.close()
 
@@ -43,7 +51,7 @@ def test_a_hub_out_of_reach_is_asked_once(refused):
         NoHubError, match="There is no folder 'org/name' here, .* cannot be reached: .*, or name a model"
     ):
         load_image_model("org/name")
-    assert len(refused) == 1
+    assert refused == ["HEAD /org/name/resolve/main/config.json HTTP/1.1"]
 
 
 def test_folders_and_offline_mode_ask_nobody(refused, tmp_path, monkeypatch):
