@@ -51,7 +51,7 @@ def test_adaptation(tmp_path, capsys):
         "--seeds",
         "0",
     ]
-    given += ["--per_photograph", "2", "1", "--max_steps", "3", "--workers", "0"]
+    given += ["--per_photograph", "6", "2", "--max_steps", "3", "--workers", "0"]
     main(given)
     printed = capsys.readouterr().out
     results = json.loads((tmp_path / "out" / "results.json").read_text())
