@@ -37,11 +37,10 @@ from transformers import (
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
 from modeling_esvit.images.decoding import decode
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
-from modeling_esvit.images.hub import require_hub
+from modeling_esvit.images.hub import find_reachable_model
 from modeling_esvit.images.models import name_transformers_errors
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_name, parse_path
-from modeling_esvit.storage.run_folders import find_model
 from modeling_esvit.storage.weight_bars import hide_weight_bars
 
 
@@ -74,8 +73,7 @@ def load_model(name: str, classes: list[str]) -> tuple[PreTrainedModel, BitImage
     Raises:
         OSError: there is no such model, or it does not take images.
     """
-    name = find_model(name)
-    require_hub(name)
+    name = find_reachable_model(name)
     with name_transformers_errors(name), hide_weight_bars():
         model = AutoModelForImageClassification.from_pretrained(
             name,

@@ -23,11 +23,10 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from modeling_esvit import EsViTBackbone, EsViTConfig
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.images.hub import require_hub
+from modeling_esvit.images.hub import find_reachable_model
 from modeling_esvit.images.models import name_transformers_errors
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_name, parse_path
-from modeling_esvit.storage.run_folders import find_model
 from modeling_esvit.storage.weight_bars import hide_weight_bars
 
 
@@ -98,8 +97,7 @@ def build_segmenter(name: str, num_labels: int) -> UperNetForSemanticSegmentatio
         ForeignModelError: the model is not one of this project.
         NoImageModelError, OSError: the model cannot be loaded.
     """
-    name = find_model(name)
-    require_hub(name)
+    name = find_reachable_model(name)
     with name_transformers_errors(name):
         kind = EsViTConfig.get_config_dict(name)[0].get("model_type")
     if kind != "esvit":

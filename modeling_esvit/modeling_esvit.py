@@ -76,6 +76,11 @@ def describe_preprocessing(config: EsViTConfig) -> dict:
     }
 
 
+def write_preprocessing(config: EsViTConfig, file: Path) -> None:
+    """Writes the paper's evaluation transform as the file that `AutoImageProcessor` reads."""
+    file.write_text(json.dumps(describe_preprocessing(config), indent=2) + "\n", encoding="utf-8")
+
+
 class EsViTPreTrainedModel(PreTrainedModel):
     """Initialises weights, and saves folders that also load where this package is not installed."""
 
@@ -148,9 +153,7 @@ class EsViTPreTrainedModel(PreTrainedModel):
         processor_file = folder / "preprocessor_config.json"
         if is_main_process and not folder.is_file() and not processor_file.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            processor_file.write_text(
-                json.dumps(describe_preprocessing(self.config), indent=2) + "\n", encoding="utf-8"
-            )
+            write_preprocessing(self.config, processor_file)
         self.config.auto_map = dict(AUTO_MAP)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
 

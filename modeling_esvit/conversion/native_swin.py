@@ -8,7 +8,6 @@ LN(s x; s^2 eps) = LN(x; eps), the network is rewritten so that its residual str
 large: then every epsilon is 1e-5 and the outputs are the same; only the intermediate hidden states are s times ours.
 """
 
-import json
 import math
 import os
 import re
@@ -21,9 +20,8 @@ from transformers import AutoModel, SwinConfig, SwinModel
 
 from modeling_esvit.configuration_esvit import EsViTConfig
 from modeling_esvit.conversion import ConversionError
-from modeling_esvit.images.hub import require_hub
-from modeling_esvit.modeling_esvit import EsViTModel, describe_preprocessing
-from modeling_esvit.storage.run_folders import find_model
+from modeling_esvit.images.hub import find_reachable_model
+from modeling_esvit.modeling_esvit import EsViTModel, write_preprocessing
 from modeling_esvit.storage.weight_bars import hide_weight_bars
 
 
@@ -58,8 +56,7 @@ def load_backbone(folder: str | Path) -> EsViTModel:
         ConversionError: it holds another model, is damaged, or lacks tensors.
         OSError: it is no model folder.
     """
-    folder = find_model(os.fspath(folder))
-    require_hub(folder)
+    folder = find_reachable_model(os.fspath(folder))
     model_type = EsViTConfig.get_config_dict(folder)[0].get("model_type")
     if model_type != "esvit":
         raise ConversionError(f"{folder} holds a model of type {model_type!r}, not 'esvit'.")
@@ -165,9 +162,7 @@ def save_native(model: EsViTModel, folder: Path) -> float:
         ConversionError: the format cannot carry the model, or what was written gives other outputs.
     """
     to_native(model).save_pretrained(folder)
-    (folder / "preprocessor_config.json").write_text(
-        json.dumps(describe_preprocessing(model.config), indent=2) + "\n", encoding="utf-8"
-    )
+    write_preprocessing(model.config, folder / "preprocessor_config.json")
     difference = measure_difference(AutoModel.from_pretrained(folder), model)
     if not difference <= TOLERANCE:
         raise ConversionError(

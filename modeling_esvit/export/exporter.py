@@ -21,7 +21,6 @@ import argparse
 import contextlib
 import copy
 import itertools
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -37,7 +36,7 @@ from modeling_esvit.conversion import ConversionError
 from modeling_esvit.conversion.native_swin import draw_images, load_backbone
 from modeling_esvit.conversion.timm_swin import load_timm, make_timm_arguments, save_timm
 from modeling_esvit.convert_original.converter import require_free
-from modeling_esvit.modeling_esvit import EsViTModel, describe_preprocessing
+from modeling_esvit.modeling_esvit import EsViTModel, write_preprocessing
 from modeling_esvit.programs.ending import exit_with_message
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.atomic import replace_folder
@@ -330,8 +329,7 @@ def export(
 def write_preprocessor(model: EsViTModel, folder: Path, size: Size) -> None:
     config = copy.copy(model.config)
     config.image_size = list(size)
-    text = json.dumps(describe_preprocessing(config), indent=2)
-    (folder / "preprocessor_config.json").write_text(text + "\n", encoding="utf-8")
+    write_preprocessing(config, folder / "preprocessor_config.json")
 
 
 def require_packages(to: str) -> None:

@@ -12,6 +12,7 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import httpx
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.storage.run_folders import find_model
 
 
 SECONDS = 10.0  # to wait for an answer
@@ -19,6 +20,17 @@ SECONDS = 10.0  # to wait for an answer
 
 class NoHubError(EsViTError, OSError):
     """Raised when a model is on the Hub, if anywhere, and the Hub cannot be reached."""
+
+
+def find_reachable_model(name: str, revision: str | None = None) -> str:
+    """Returns where the model of a name lies: its folder, that within the folder of a run, or its name on the Hub.
+
+    Raises:
+        NoHubError: the Hub would have to be asked, and does not answer.
+    """
+    found = find_model(name)
+    require_hub(found, revision=revision)
+    return found
 
 
 def require_hub(name: str, file: str = "config.json", revision: str | None = None) -> None:

@@ -25,10 +25,9 @@ from transformers.configuration_utils import PreTrainedConfig
 from transformers.utils import CONFIG_NAME, ModelOutput, cached_file
 
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.images.hub import require_hub
+from modeling_esvit.images.hub import find_reachable_model
 from modeling_esvit.images.model_limits import bound_build, check_counts, check_sizes, count_stored
 from modeling_esvit.images.transform import make_evaluation_transform
-from modeling_esvit.storage.run_folders import find_model
 from modeling_esvit.storage.weight_bars import hide_weight_bars
 
 
@@ -105,11 +104,11 @@ def load_image_model(
             does not compute; or there is none of this name, or no image processor beside it.
     """
     options = {"trust_remote_code": False} | options  # transformers would ask on a terminal
-    name = find_model(name)
-    require_hub(name, revision=options.get("revision"))
+    name = find_reachable_model(name, options.get("revision"))
     with name_transformers_errors(name), hide_weight_bars():
         model, loading = load_network(name, model_options or {}, options)
-        missing = [key for key in loading["missing_keys"] if key in dict(model.named_parameters())]
+        parameters = {key for key, _ in model.named_parameters()}
+        missing = [key for key in loading["missing_keys"] if key in parameters]
         if any(key.startswith("pooler.") for key in missing):
             model.pooler = None  # as of DINO's ViTs: of random weights, its output would be none of this model
         check_inputs(name, model)

@@ -4,8 +4,8 @@
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from tqdm.auto import tqdm
 
+from modeling_esvit.embed.progress import show_progress
 from modeling_esvit.images.decoding import UnreadableImageError, decode
 from modeling_esvit.images.read_ahead import in_order
 from training.data.sources import DatasetSource, EmptySourceError, FolderSource
@@ -32,7 +32,7 @@ def find_readable(source: FolderSource | DatasetSource, max_unreadable: float, t
     state = PartialState()
     share = range(state.process_index, len(source), state.num_processes)
     faults = in_order(iter(share), lambda number: find_fault(source, number), threads=THREADS, ahead=AHEAD)
-    shown = tqdm(faults, title, len(share), unit=" images", leave=False, disable=not state.is_main_process)
+    shown = show_progress(title, len(share), "image", shown=state.is_main_process, leave=False, iterable=faults)
     found = gather_object([(number, fault) for number, fault in zip(share, shown, strict=True) if fault is not None])
     skipped = SkipLog(len(source), max_unreadable)
     skipped.add(dict(fault for _, fault in found))

@@ -12,7 +12,6 @@ members) that its rows are in.
 """
 
 import itertools
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -22,8 +21,8 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar, Union
 
 import numpy as np
 import torch.distributed
-from tqdm import tqdm
 
+from modeling_esvit.embed.progress import show_progress
 from modeling_esvit.images.decoding import DecodingOptions, Record
 from modeling_esvit.images.folders import LeftOut
 from modeling_esvit.images.read_ahead import in_order
@@ -392,7 +391,8 @@ def _share_opening(urls: list[str], open_one: Callable[[str], Result]) -> list[R
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     rank, world = (torch.distributed.get_rank(), torch.distributed.get_world_size()) if distributed else (0, 1)
     results = in_order(iter(urls[rank::world]), open_one, threads=OPENERS, ahead=4 * OPENERS)
-    shown = _show_progress(results, len(urls[rank::world]), quiet=rank != 0 or len(urls) < SHOWN_FROM)
+    is_shown = rank == 0 and len(urls) >= SHOWN_FROM
+    shown = show_progress("Opening shards", len(urls[rank::world]), "shard", shown=is_shown, iterable=results)
     if not distributed:
         return list(shown)
     mine: list[Result] = []
@@ -409,9 +409,3 @@ def _share_opening(urls: list[str], open_one: Callable[[str], Result]) -> list[R
     for message in filter(None, (message for _, message in parts)):
         raise ShardError(message)
     return [parts[index % world][0][index // world] for index in range(len(urls))]
-
-
-def _show_progress(results: Iterator[Result], number: int, quiet: bool) -> Iterator[Result]:
-    """Yields `results`, and shows progress on stderr: a bar, or now and then a line in a log file."""
-    interval = 0.2 if sys.stderr.isatty() else 10.0
-    return iter(tqdm(results, "Opening shards", number, unit=" shards", mininterval=interval, disable=quiet))

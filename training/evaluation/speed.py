@@ -21,11 +21,10 @@ from modeling_esvit.embed.compiling import OFF, BatchForward
 from modeling_esvit.embed.engine import compute_view_features
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.families import ARCHITECTURES
-from modeling_esvit.images.hub import require_hub
+from modeling_esvit.images.hub import find_reachable_model
 from modeling_esvit.images.models import NoImageModelError
 from modeling_esvit.images.models import load_configuration as load_image_configuration
 from modeling_esvit.images.precision import DTYPES
-from modeling_esvit.storage.run_folders import find_model
 from training.evaluation.model_counts import count_parameters_and_operations
 from training.features.frozen_models import TIMM, TimmModel, compute_alone, import_timm
 
@@ -92,8 +91,7 @@ def load_configuration(name: str, trust_remote_code: bool) -> Any:
             return EsViTConfig.from_architecture(architecture, window_size=int(window) if window else None)
         except EsViTArchitectureError as error:
             raise ThroughputError(f"{name!r}: {error}") from error
-    name = find_model(name)
-    require_hub(name)
+    name = find_reachable_model(name)
     try:
         return load_image_configuration(name, trust_remote_code=trust_remote_code)
     except NoImageModelError as error:

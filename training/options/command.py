@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.programs.ending import INTERRUPTED
+from modeling_esvit.programs import ending
 
 
 OWN = ("modeling_esvit", "training", "examples")  # a missing module of these is our own fault
@@ -27,23 +27,17 @@ def get_message(error: BaseException) -> str:
 
 @contextmanager
 def exit_with_message() -> Iterator[None]:
-    """Ends the program with the message of the block's error, if a user can put it right; the exit status is 1.
+    """Ends the program with the message of the block's error, if a user can put it right, or after Ctrl-C.
 
-    Ctrl-C ends it with a line, too, and INTERRUPTED.
+    See `modeling_esvit.programs.ending`. A missing package is said with the command that installs it.
     """
     try:
-        yield
+        with ending.exit_with_message(is_for_user, get_message):
+            yield
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in OWN:
             raise
         sys.exit(f"error: this needs the package {error.name}: pip install -e '.[training]'")
-    except KeyboardInterrupt:
-        print("\nStopped by Ctrl-C.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
-    except (EsViTError, OSError) as error:
-        if not is_for_user(error):
-            raise
-        sys.exit(f"error: {get_message(error)}")
 
 
 def run_command(command: Callable[[], object]) -> None:
