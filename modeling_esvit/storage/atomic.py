@@ -19,6 +19,7 @@ from modeling_esvit.storage.manifest import (
     delete_folder,
     describe_file,
     format_record,
+    list_names,
     mark_unfinished,
     name_record,
     read_record,
@@ -44,7 +45,10 @@ def replace_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
     owner = f".{os.getpid()}" if shared else ""
     partial = path.with_name(f"{path.name}{owner}{PARTIAL}")
     try:
+        partial.touch()
+        usual = partial.stat().st_mode
         yield partial
+        partial.chmod(usual)  # safetensors writes files that nobody else may read
         force_to_disk(partial)
         partial.replace(path)
         force_to_disk(path.parent)
@@ -96,6 +100,7 @@ def replace_folder(path: Path, later: Iterable[str] = ()) -> Iterator[Path]:
         mark_unfinished(partial)
         yield partial
         write_manifest(partial, later)
+        give_usual_modes(partial)
         force_tree_to_disk(partial)
         if path.exists():
             check_own(path)
@@ -106,6 +111,15 @@ def replace_folder(path: Path, later: Iterable[str] = ()) -> Iterator[Path]:
         delete_if_possible(partial)
         remove_if_empty(new_parents)
     delete_if_possible(old)
+
+
+def give_usual_modes(folder: Path) -> None:
+    """Lets those read the files of a folder who may read its record: safetensors writes them for their owner alone."""
+    usual = (folder / MANIFEST).stat().st_mode
+    for name in list_names(folder):
+        path = folder / name
+        if not path.is_symlink():
+            path.chmod(usual | path.stat().st_mode)
 
 
 def delete_if_possible(folder: Path) -> None:

@@ -6,6 +6,7 @@ Images that are nearly black are often of 12 bits that are stored in 16, masks, 
 """
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from modeling_esvit.images.decoding import count_frames
 from modeling_esvit.images.read_ahead import in_order
 from training.data.shard_stream import ShardStream
 from training.data.sources import ImageSource
+from training.data.unreadable import limit_unreadable
 
 
 SAMPLE = 48  # images that are looked at
@@ -65,8 +67,12 @@ def sample_levels(source: ImageSource) -> tuple[list[Levels], dict[str, str]]:
     return levels, {image.name: image.unreadable for image in loaded if image.pixels is None}
 
 
-def describe_sample(source: ImageSource) -> list[str]:
-    """Returns a line for each thing that looks wrong with a few images of a source; none if all looks right."""
+def describe_sample(source: ImageSource, max_unreadable: float) -> list[str]:
+    """Returns a line for each thing that looks wrong with a few images of a source; none if all looks right.
+
+    Args:
+        max_unreadable: the share of images that may be unreadable, see `limit_unreadable`.
+    """
     levels, unreadable = sample_levels(source)
     count = len(levels) + len(unreadable)
     flat = [each for each in levels if each.high - each.low <= 1]
@@ -86,11 +92,23 @@ def describe_sample(source: ImageSource) -> list[str]:
         )
     if dark and lines:
         lines.append("If they hold 12 or 14 bits in 16, add --white_level 4095 or 16383.")
-    if len(unreadable) >= SUSPICIOUS * count and unreadable:
-        lines.append(
-            f"Warning: {len(unreadable)} of {count} sampled images cannot be read: {[*unreadable.values()][0]}"
+    return [*lines, *warn_of_unreadable(unreadable, count, len(source), max_unreadable)]
+
+
+def warn_of_unreadable(unreadable: dict[str, str], sampled: int, images: int, max_unreadable: float) -> list[str]:
+    """Returns a line if many of the sampled images cannot be read, or so many that the run will end for it."""
+    share = len(unreadable) / max(sampled, 1)
+    expected, limit = share * images, limit_unreadable(images, max_unreadable)
+    if not unreadable or (share < SUSPICIOUS and expected <= limit):
+        return []
+    line = f"Warning: {len(unreadable)} of {sampled} sampled images cannot be read: {[*unreadable.values()][0]}"
+    if expected > limit:
+        enough = min(1.0, math.ceil(200 * share) / 100)
+        line += (
+            f". That may be {expected:.0f} of all {images:,}, and the run ends when it has met more than {limit:.0f}: "
+            f"repair or remove them, or add --max_unreadable {enough}"
         )
-    return lines
+    return [line]
 
 
 def show_levels(levels: Levels) -> str:

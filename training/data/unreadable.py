@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 
 from accelerate import PartialState
+from accelerate.utils import gather_object
 
 from modeling_esvit.errors import EsViTError
 
@@ -20,17 +21,19 @@ class TooManyUnreadableImagesError(EsViTError, OSError):
     """Raised when so many images cannot be read that something else must be wrong."""
 
 
-class SkipLog:
-    """Collects the unreadable images of a run, each once.
+def limit_unreadable(num_images: int, max_unreadable: float) -> float:
+    """Returns how many images may be unreadable: the share `max_unreadable`, but at least a few unless that is 0."""
+    return max(TOLERATED_UNREADABLE, max_unreadable * num_images) if max_unreadable > 0 else 0
 
-    At most the share `max_unreadable` of `num_images` may be unreadable. Up to TOLERATED_UNREADABLE are always allowed,
-    however small the source, unless `max_unreadable` is 0.
-    """
+
+class SkipLog:
+    """Collects the unreadable images of a run, each once. `limit_unreadable` says how many there may be."""
 
     def __init__(self, num_images: int, max_unreadable: float = 0.01) -> None:
         self.skipped: dict[str, str] = {}
+        self.unshared: dict[str, str] = {}  # those of them that no other process knows of yet
         self._num_images = num_images
-        self._limit = max(TOLERATED_UNREADABLE, max_unreadable * num_images) if max_unreadable > 0 else 0
+        self._limit = limit_unreadable(num_images, max_unreadable)
 
     def add(self, skipped: Mapping[str, str]) -> None:
         """Adds `Batch.skipped` of any process.
@@ -38,11 +41,26 @@ class SkipLog:
         Raises:
             TooManyUnreadableImagesError: there are now more than the limit allows.
         """
-        self.skipped.update(skipped)
+        self.unshared |= {name: reason for name, reason in skipped.items() if name not in self.skipped}
+        self.skipped |= skipped
+        self._check()
+
+    def share(self) -> None:
+        """Tells every process what the others could not read. All of them call it.
+
+        Raises:
+            TooManyUnreadableImagesError: on all processes: together they are more than the limit allows.
+        """
+        for skipped in gather_object([self.unshared]):
+            self.skipped |= skipped
+        self.unshared = {}
+        self._check()
+
+    def _check(self) -> None:
         if len(self.skipped) > self._limit:
             raise TooManyUnreadableImagesError(
                 f"more than {self._limit:.0f} of {self._num_images} images cannot be read; remove or repair them, or "
-                f"raise max_unreadable. {self.summary()}"
+                f"raise --max_unreadable. {self.summary()}"
             )
 
     def warn(self) -> None:
@@ -58,3 +76,8 @@ class SkipLog:
         if len(self.skipped) > max_names:
             lines.append(f"... and {len(self.skipped) - max_names} more")
         return "\n  ".join(lines)
+
+
+def format_unreadable(skipped: Mapping[str, str]) -> str:
+    """Returns a line for each image: its name, a tab, and why it cannot be read."""
+    return "".join(f"{name}\t{reason.removeprefix(f'{name}: ')}\n" for name, reason in sorted(skipped.items()))

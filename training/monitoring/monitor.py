@@ -15,11 +15,11 @@ from typing import Any, NamedTuple, TypeVar
 import psutil
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 from modeling_esvit.embed.progress import is_watched
 from modeling_esvit.storage.atomic import append_text, write_text
+from training.data.unreadable import SkipLog
 from training.figures.curves import draw_curves
 from training.monitoring.collapse import MIN_RANK, CollapseWatch, compute_rank_me, spread
 from training.monitoring.compilation import CompilationClock
@@ -83,7 +83,7 @@ class Monitor:
         watch: CollapseWatch,
         region_grid: tuple[int, int] | None = None,
         max_skipped_steps: int = 20,
-        unreadable: dict[str, str] | None = None,
+        skip_log: SkipLog | None = None,
     ):
         """Continues the log after `step` steps.
 
@@ -91,13 +91,13 @@ class Monitor:
             images_per_step: Images that all processes take for a step.
             epochs: Those of the whole run.
             region_grid: Rows and columns of the regions of a global view; None for the view task.
-            unreadable: The images that this process could not read so far, and why; it grows with the run.
+            skip_log: The images that could not be read so far, and why; it grows with the run.
         """
         self.accelerator = accelerator
         self.watch, self.region_grid = watch, region_grid
         self.max_skipped_steps = max_skipped_steps
         self.skipped_in_a_row = self.skipped_steps = 0
-        self.unreadable = {} if unreadable is None else unreadable
+        self.skip_log = SkipLog(0) if skip_log is None else skip_log
         self.unreadable_told = 0
         self.log_every, self.epochs = log_every, epochs
         self.images_per_step = images_per_step
@@ -191,6 +191,9 @@ class Monitor:
             NonFiniteLossError: Too many steps in a row were skipped; on all processes alike.
         """
         averages, unreadable = self.average()
+        if unreadable:
+            self.skip_log.share()
+            self.name_unreadable()
         skipped = [index for index, skip in enumerate(torch.stack(self.skips).tolist()) if skip]
         record: dict[str, float | None] = {**averages, **self.measure_speed(), **values}
         matches = self.measure_matches()
@@ -199,9 +202,8 @@ class Monitor:
         if skipped:
             self.name_skipped(skipped)
             record["skipped_steps"] = self.skipped_steps
-        if unreadable:
-            self.name_unreadable(unreadable)
-            record["unreadable_images"] = float(unreadable)
+        if self.skip_log.skipped:
+            record["unreadable_images"] = float(len(self.skip_log.skipped))
         self.count_in_a_row(skipped)
         self.show(step, record)
         self.start_window()
@@ -217,11 +219,11 @@ class Monitor:
         """Averages every value over the batches of the window and over processes.
 
         Batches with a value that is not finite are left out; if none remains, the averages are None. Also returns the
-        number of unreadable images of all processes.
+        number of unreadable images that single processes have met since the last report.
         """
         rows = torch.stack([torch.stack([*values.values()]) for values in self.values])
         finite = rows.isfinite().all(dim=1, keepdim=True)
-        unreadable = rows.new_tensor([len(self.unreadable)])
+        unreadable = rows.new_tensor([len(self.skip_log.unshared)])
         sums = torch.cat([torch.where(finite, rows, 0).sum(dim=0), finite.sum(dim=0), unreadable])
         *totals, count, unreadable_images = self.accelerator.reduce(sums, reduction="sum").tolist()
         averages = {name: total / count if count else None for name, total in zip(self.values[0], totals, strict=True)}
@@ -289,16 +291,14 @@ class Monitor:
             "in the epoch."
         )
 
-    def name_unreadable(self, number: int) -> None:
-        """Says how many images could not be read, at the first one and then once per hundred.
-
-        Every process calls it, with the same number.
-        """
+    def name_unreadable(self) -> None:
+        """Says how many images could not be read, at the first one and then once per hundred."""
+        number = len(self.skip_log.skipped)
         if self.unreadable_told and number < self.unreadable_told + UNREADABLE_EVERY:
             return
         self.unreadable_told = number
-        last = [message for message in gather_object([next(reversed(self.unreadable.values()), None)]) if message]
-        self.say(f"Warning: {number} unreadable images were left out so far, the last of them: {last[0]}")
+        last = next(reversed(self.skip_log.skipped.values()))
+        self.say(f"Warning: {number} unreadable images were left out so far, the last of them: {last}")
 
     def measure_memory(self) -> int:
         """Returns bytes of this process: the window's peak on an accelerator, the resident memory on a CPU."""

@@ -329,7 +329,10 @@ class RunSection:
         default=300, metadata={"help": "Seconds for which a server may fail to deliver a shard before the run stops."}
     )
     max_unreadable: float = field(
-        default=0.01, metadata={"help": "Share of unreadable images above which the run stops."}
+        default=0.01,
+        metadata={
+            "help": "Share of unreadable images above which the run stops; ten are always allowed, unless it is 0."
+        },
     )
     max_skipped_steps: int = field(
         default=20, metadata={"help": "Steps in a row without a finite loss and gradient, after which the run stops."}

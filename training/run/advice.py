@@ -27,13 +27,14 @@ def advise(options: PretrainOptions, images: int, steps: int, hours: float) -> I
             f"Advice: {images:,} images teach a network little that begins at random (10,000 and 100 epochs are usual)."
             " A public backbone is the better start: --recipe adapt --backbone NAME."
         )
-    if steps < FEW_STEPS and not starts_trained:
+    if steps < FEW_STEPS and hours <= LONG_HOURS and not starts_trained:
         epochs = math.ceil(options.epochs * FEW_STEPS / steps)
         yield f"Advice: {steps:,} steps are few; {epochs} epochs would be {FEW_STEPS:,}."
     if hours > LONG_HOURS:
         yield (
-            f"Advice: {hours:,.0f} hours are long. A GPU, a smaller network (--recipe own_images_small), smaller or "
-            "fewer crops (--global_crop_size, --local_crops_numbers) or fewer --epochs shorten them."
+            f"Advice: {hours:,.0f} hours are long. A GPU, a smaller network (--embed_dim, --depths, as in the recipe "
+            "own_images_small), smaller or fewer crops (--global_crop_size, --local_crop_sizes, --local_crops_numbers) "
+            "or fewer --epochs shorten them."
         )
 
 

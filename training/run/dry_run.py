@@ -152,7 +152,7 @@ def try_data(examined: Examination) -> LoaderSpeed | None:
     check_loader_memory(examined)  # else the workers' batches would be lost, and waited for
     step = find_step(examined)
     if examined.accelerator.is_main_process:
-        for line in describe_sample(source):
+        for line in describe_sample(source, options.max_unreadable):
             print(line)
     loader = measure_loader(options, source, plan, examined.accelerator, step if step < plan.num_steps else 0)
     for labelled in examined.knn_data or []:

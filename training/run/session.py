@@ -12,15 +12,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from accelerate.utils import gather_object
 from transformers.utils import logging as transformers_logging
 
 from modeling_esvit import EsViTForPreTraining
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.storage.atomic import write_text
 from training.data.loader import Batch, iterate
 from training.data.sample_check import describe_sample
 from training.data.shard_stream import ShardStream
-from training.data.unreadable import SkipLog
+from training.data.unreadable import SkipLog, format_unreadable
 from training.data.workers import count_workers
 from training.evaluation.comparison import CHANCE, conclude, format_comparison
 from training.evaluation.knn import evaluate_knn
@@ -41,6 +41,9 @@ from training.state.data_record import DataRecord
 from training.state.files import FolderLock, check_shared, on_main, report_write_errors, save_model_folder
 from training.state.interruption import InterruptedRunError, Interruption
 from training.state.provenance_record import write_provenances
+
+
+VIEWS, UNREADABLE = "views.png", "unreadable.txt"  # files of the run's folder
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,6 @@ class Session(AbstractContextManager):
         self.lock = FolderLock(self.folder)
         self.data_record = DataRecord(self.options.output)
         self.checkpoints = Checkpoints(self.options.output, self.options.keep_checkpoints, self.accelerator)
-        # Each process counts what it meets: in other epochs it meets other images, in the end all.
         self.skip_log = SkipLog(len(self.source), self.options.max_unreadable)
         self.hub = make_pusher(self.options.push_to_hub, self.options.output, self.accelerator.is_main_process)
 
@@ -90,7 +92,7 @@ class Session(AbstractContextManager):
         accelerator.print(self.checked.describe(sum(p.numel() for p in self.networks.student.parameters())))
         self.first_step, self.checkpoint = self.resume()
         if accelerator.is_main_process:
-            for line in describe_sample(self.source):
+            for line in describe_sample(self.source, options.max_unreadable):
                 print(line)
         on_main(accelerator, self.save_options)
         on_main(accelerator, lambda: self.data_record.write(options.data, self.source))
@@ -106,7 +108,7 @@ class Session(AbstractContextManager):
             watch=self.make_watch(),
             region_grid=self.find_region_grid(),
             max_skipped_steps=options.max_skipped_steps,
-            unreadable=self.skip_log.skipped,
+            skip_log=self.skip_log,
         )
         return self
 
@@ -134,6 +136,7 @@ class Session(AbstractContextManager):
             return self.plan.first_step, None
         folder, progress = found
         self.checkpoints.load(folder, progress, *self.state())
+        self.skip_log.skipped |= progress.unreadable
         self.accelerator.print(f"Continuing from {folder}.")
         for change in (
             self.describe_other_shares(progress),
@@ -222,9 +225,9 @@ class Session(AbstractContextManager):
             yield step, taken
 
     def draw_views(self, views: list[torch.Tensor]) -> None:
-        """Draws the views of the first batch."""
-        if self.accelerator.is_main_process:
-            self.monitor.save_picture("views.png", draw_views(views, self.options.batch_size).save)
+        """Draws the views of a run's first batch, once."""
+        if self.accelerator.is_main_process and (self.checkpoint is None or not (self.folder / VIEWS).exists()):
+            self.monitor.save_picture(VIEWS, draw_views(views, self.options.batch_size).save)
 
     def end_step(self, step: int, outcome: StepOutcome) -> None:
         """Logs the last of `step` steps, and evaluates and saves if it is time.
@@ -253,8 +256,15 @@ class Session(AbstractContextManager):
     def save(self, step: int) -> Path:
         """Writes a checkpoint after `step` steps, and returns its folder."""
         numbers = (step, self.plan.world_size, self.plan.steps_per_epoch)
-        progress = Progress(*numbers, asdict(self.checked.given), self.plan.lanes)
+        progress = Progress(*numbers, asdict(self.checked.given), self.plan.lanes, self.skip_log.skipped)
+        on_main(self.accelerator, self.list_unreadable)
         return self.checkpoints.save(progress, *self.state())
+
+    def list_unreadable(self) -> None:
+        """Lists the images that were left out so far, each with its name and the reason, if there are any."""
+        if self.skip_log.skipped:
+            with report_write_errors(self.folder):
+                write_text(self.folder / UNREADABLE, format_unreadable(self.skip_log.skipped))
 
     # -- evaluation ----------------------------------------------------------------------------------------------------
 
@@ -335,8 +345,7 @@ class Session(AbstractContextManager):
     def finish(self) -> PretrainResult:
         """Writes the teacher's folder, and says what comes next."""
         skipped = SkipLog(len(self.source), max_unreadable=1.0)
-        for names in gather_object([self.skip_log.skipped]):
-            skipped.add(names)
+        skipped.add(self.skip_log.skipped)
         if isinstance(self.source, ShardStream):
             skipped.add(self.source.without_image)
         folder = self.folder / "teacher"

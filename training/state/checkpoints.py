@@ -21,7 +21,7 @@ import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -58,6 +58,7 @@ class Progress:
     steps_per_epoch: int
     options: dict[str, Any]
     lanes: Lanes
+    unreadable: dict[str, str] = field(default_factory=dict)  # images that were left out so far, and why
 
 
 def share_step(options: PretrainOptions, progress: Progress, world_size: int) -> PretrainOptions:

@@ -2,10 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks that files, folders and links are replaced whole or not at all."""
 
+import os
 import resource
 import shutil
+import stat
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from modeling_esvit.storage.atomic import append_text, replace_file, replace_folder, replace_link, write_text
 from modeling_esvit.storage.manifest import MANIFEST, mark_unfinished, remove_folder
@@ -45,6 +49,21 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
     with pytest.raises(ValueError, match="half"), replace_folder(tmp_path / "b" / "c" / "folder") as folder:
         raise ValueError("half")
     assert sorted(path.name for path in tmp_path.rglob("*")) == [MANIFEST, "a", "folder", "new"]
+
+
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o077, 0o600)])
+def test_weights_can_be_read_by_whom_the_umask_allows(tmp_path, umask, mode):
+    """safetensors writes its files for their owner alone."""
+    before = os.umask(umask)
+    try:
+        with replace_folder(tmp_path / "model") as folder:
+            save_file({"a": torch.ones(2)}, folder / "model.safetensors")
+        with replace_file(tmp_path / "features.safetensors") as partial:
+            save_file({"a": torch.ones(2)}, partial)
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "model" / "model.safetensors", tmp_path / "features.safetensors"):
+        assert stat.S_IMODE(path.stat().st_mode) == mode
 
 
 def test_a_link_is_relative(tmp_path):

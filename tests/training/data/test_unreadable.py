@@ -2,9 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks that unreadable images are counted once, named, and limited."""
 
-import pytest
+import os
 
-from training.data.unreadable import SkipLog, TooManyUnreadableImagesError
+import pytest
+import torch
+from accelerate import PartialState
+
+from training.data.unreadable import SkipLog, TooManyUnreadableImagesError, format_unreadable
 
 
 def test_skip_log_counts_each_image_once_and_names_it():
@@ -24,3 +28,32 @@ def test_skip_log_limits():
         SkipLog(num_images=12).add({str(i): "" for i in range(11)})
     with pytest.raises(TooManyUnreadableImagesError):
         SkipLog(num_images=12, max_unreadable=0).add({"x.jpg": ""})
+
+
+def test_names_and_reasons_are_listed():
+    assert format_unreadable({"b.jpg": "b.jpg: empty", "a.jpg": "no: file"}) == "a.jpg\tno: file\nb.jpg\tempty\n"
+
+
+def share_on_rank(rank: int, store: str) -> None:
+    """Plays one of two processes: both know of one image, and each of one more."""
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    numbers = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    os.environ |= {
+        **numbers,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": "0",
+    }  # for accelerate; the group exists already
+    PartialState(cpu=True)
+    log = SkipLog(num_images=300, max_unreadable=0.04)
+    log.add({"both.jpg": "both.jpg: empty", f"{rank}.jpg": f"{rank}.jpg: truncated"})
+    log.share()
+    assert sorted(log.skipped) == ["0.jpg", "1.jpg", "both.jpg"] and not log.unshared
+    log.add({f"{rank}-{i}.jpg": "" for i in range(6)})
+    with pytest.raises(TooManyUnreadableImagesError, match="more than 12 of 300"):
+        log.share()  # 9 are known here, 15 together
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_processes_count_each_image_once(tmp_path):
+    torch.multiprocessing.spawn(share_on_rank, args=(str(tmp_path / "store"),), nprocs=2)

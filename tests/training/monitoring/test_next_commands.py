@@ -35,8 +35,15 @@ def test_unreadable_images_are_counted_in_the_log(tmp_path, capsys):
     images = write_images(tmp_path / "images")
     for name in ("00", "01", "02"):
         (images / f"{name}.png").write_bytes(b"no image")
-    train(tiny(images, tmp_path / "run"))
+    train(tiny(images, tmp_path / "run", "--max_steps 5"))
+    views = (tmp_path / "run" / "views.png").stat().st_mtime_ns
+    capsys.readouterr()
+    train(tiny(images, tmp_path / "run"))  # goes on, and knows what the first session has left out
     log, shown = read_log(tmp_path / "run"), capsys.readouterr().out
-    assert log[-1]["unreadable_images"] == 3 and shown.count("unreadable images were left out so far") == 1
+    assert [record["unreadable_images"] for record in log[-3:]] == [3, 3, 3]
+    assert "3 unreadable images were skipped:" in shown
+    listed = (tmp_path / "run" / "unreadable.txt").read_text().splitlines()
+    assert [line.split("\t")[0] for line in listed] == ["00.png", "01.png", "02.png"]
+    assert (tmp_path / "run" / "views.png").stat().st_mtime_ns == views  # those of the first step
     assert all(0.1 < record["memory_gb"] < 100 for record in log)
     assert "To go on" not in shown
