@@ -3,6 +3,7 @@
 """Shows the progress of long work: as a bar in a terminal or notebook, elsewhere as a plain line now and then."""
 
 import io
+import os
 import sys
 from typing import Any
 
@@ -15,8 +16,13 @@ LINE = "{desc}: {n_fmt}/{total_fmt} {unit}s, {elapsed} so far, {remaining} left{
 
 
 def is_watched() -> bool:
-    """Returns whether somebody looks at what is drawn anew in place: in a terminal, or in a notebook."""
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    """Returns whether somebody looks at what is drawn anew in place: in a terminal, or in a notebook.
+
+    A terminal of no width, as some containers and job runners give, shows no bar.
+    """
+    if "ipykernel" in sys.modules:
+        return True
+    return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
 
 
 class ProgressLines(PlainTqdm):

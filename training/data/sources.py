@@ -64,8 +64,9 @@ class FolderSource:
         found = find_in_folder(self.root)
         paths, self.left_out = found.paths, found.left_out
         if not paths:
+            others = self.left_out.describe()
             raise EmptySourceError(
-                f"no image below {str(root)!r}, only {self.left_out.describe() or 'no file at all'}: no file name ends "
+                f"no image below {str(root)!r}, {f'only {others}' if others else 'nor another'}: no file name ends "
                 "in .jpg, .png, .tiff, .webp or another extension of a format that is read here."
                 + (f" A glob names parquet files: {root}/**/*.parquet." if ".parquet" in self.left_out else "")
             )
@@ -175,7 +176,10 @@ def open_source(
     if not isinstance(data, (str, os.PathLike)):
         return _open_dataset(data, image_column, label_column, decoding)
     if not os.fspath(data):
-        raise DataOptionError("data is empty: give a folder, files, a URL or the name of a data set.")
+        raise DataOptionError(
+            "Give --data: your folder of images, parquet or tar files, a URL, or the name of a data set "
+            "(it is empty; is a variable of the shell not set?)."
+        )
     data = hide_secrets(os.fspath(data))
     path = Path(data).expanduser()
     _refuse_revision(path, data, revision)

@@ -14,7 +14,7 @@ from training.options.url_secrets import hide_secrets
 
 PROGRAMS = Path(__file__).resolve().parents[1]
 SCRIPT = PROGRAMS / "pretrain.py"
-PUBLISH = PROGRAMS / "publish.py"
+PUBLISH, KNN = PROGRAMS / "publish.py", PROGRAMS / "knn.py"
 
 
 def find_start_command() -> list[str]:
@@ -58,3 +58,15 @@ def publish_command(output_dir: str) -> str:
     """Returns the command that publishes the run's model under the folder's name; USER is to be replaced."""
     folder = Path(output_dir).absolute()
     return shlex.join([sys.executable, str(PUBLISH), str(folder), "--repo_id", f"USER/{folder.name}"])
+
+
+def embed_command(output_dir: str) -> str:
+    """Returns the command that computes features of images by the run's model; IMAGES is to be replaced."""
+    command = [sys.executable, "-m", "modeling_esvit.embed", str(Path(output_dir).absolute())]
+    return shlex.join([*command, "IMAGES", "--output", "features.parquet"])
+
+
+def knn_command(output_dir: str) -> str:
+    """Returns the command that compares the run's model with the untrained one; LABELLED is to be replaced."""
+    command = [sys.executable, str(KNN), str(Path(output_dir).absolute())]
+    return shlex.join([*command, "--train", "LABELLED:train", "--test", "LABELLED:test", "--against", "untrained"])

@@ -158,9 +158,12 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
         return [*itertools.chain.from_iterable(found)]
 
     def find_empty(self) -> Iterator[str]:
-        """Yields a sentence for each empty text. As a path it would mean the current folder."""
+        """Yields a sentence for each empty text. As a path it would mean the current folder.
+
+        `data` may be empty, in recipes for images of one's own: who opens it asks for it.
+        """
         for name, value in asdict(self).items():
-            if value == "" or (isinstance(value, list) and "" in value):
+            if (value == "" and name != "data") or (isinstance(value, list) and "" in value):
                 yield f"{name} is empty: give a value, or leave the option out (is a variable of the shell not set?)."
 
     def find_urls(self) -> Iterator[str]:

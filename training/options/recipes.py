@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads recipes: YAML files that map names of options to values."""
 
+import difflib
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,7 +35,9 @@ def load_recipe(recipe: str, folder: Path) -> dict[str, Any]:
     if not path.is_file():
         known = ", ".join(sorted(each.stem for each in folder.glob("*.yaml")))
         hint = " It is a folder; images are `data`." if Path(recipe).is_dir() else ""
-        raise OptionError(f"There is no recipe {recipe!r}; give a YAML file or one of: {known}.{hint}")
+        nearest = difflib.get_close_matches(recipe, [each.stem for each in folder.glob("*.yaml")], n=1)
+        meant = f"did you mean {nearest[0]!r}? Otherwise " if nearest else ""
+        raise OptionError(f"There is no recipe {recipe!r}; {meant}give a YAML file or one of: {known}.{hint}")
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), RecipeLoader) or {}  # noqa: S506  (a safe loader)
     except (yaml.YAMLError, UnicodeDecodeError) as error:

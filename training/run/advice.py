@@ -3,7 +3,10 @@
 """Advises on a run before it begins: prototypes and epochs for so many images, and hours for such a machine."""
 
 import math
+import os
 from collections.abc import Iterator
+
+import psutil
 
 from training.options.pretrain_options import PretrainOptions
 
@@ -13,10 +16,11 @@ FEWEST_PROTOTYPES = 64
 FEW_IMAGES = 10_000  # below which a public backbone is the better start
 FEW_STEPS = 5_000  # after which a network that begins at random has learnt little
 LONG_HOURS = 48
+BUSY = 0.5  # share of the cores that others use, from which on it is worth a line
 
 
-def advise(options: PretrainOptions, images: int, steps: int, hours: float) -> Iterator[str]:
-    """Yields a line for each thing to know before a run of so many images, steps and hours."""
+def advise(options: PretrainOptions, images: int, steps: int, hours: float = 0.0) -> Iterator[str]:
+    """Yields a line for each thing to know before a run of so many images, steps and hours (0: unknown)."""
     starts_trained = options.init_from is not None or options.backbone_weights
     each, fewer = images / options.num_prototypes, suggest_prototypes(images)
     yield f"prototypes       = {images:,} images / {options.num_prototypes:,} = {each:.3g} images a prototype"
@@ -35,6 +39,16 @@ def advise(options: PretrainOptions, images: int, steps: int, hours: float) -> I
             f"Advice: {hours:,.0f} hours are long. A GPU, a smaller network (--embed_dim, --depths, as in the recipe "
             "own_images_small), smaller or fewer crops (--global_crop_size, --local_crop_sizes, --local_crops_numbers) "
             "or fewer --epochs shorten them."
+        )
+
+
+def describe_load(cores: int) -> Iterator[str]:
+    """Yields a line if other programs keep the cores busy, and threads of this one would wait in a loop meanwhile."""
+    load = psutil.getloadavg()[0]
+    if load > BUSY * cores and "OMP_WAIT_POLICY" not in os.environ:
+        yield (
+            f"other programs   = keep {load:.1f} of {cores} cores busy: with OMP_WAIT_POLICY=passive in the "
+            "environment, threads that wait leave the cores to others, and steps take less time"
         )
 
 

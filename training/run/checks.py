@@ -45,6 +45,7 @@ from training.monitoring.trackers import check_trackers
 from training.options.command import is_for_user
 from training.options.errors import OptionError, SharedError
 from training.options.pretrain_options import PretrainOptions
+from training.run.advice import describe_load
 from training.state.checkpoints import Checkpoints, Progress, share_step
 from training.state.data_record import DataRecord
 from training.state.files import UnwritableCheckpointError, on_main, report_write_errors
@@ -283,6 +284,8 @@ def describe_run(run: CheckedRun | Examination, parameters: int) -> str:
     lines.append(
         f"workers          = {workers} that decode for each process, whose share of the machine is {cores} cores"
     )
+    if device.type == "cpu":
+        lines += describe_load(cores)
     if plan is not None and workers:
         needed = count_loader_memory(options, device).describe()
         lines.append(f"shared memory    = {'; '.join([needed, *describe_free_memory()])}")

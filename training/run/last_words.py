@@ -29,7 +29,10 @@ def exit_as_one() -> Iterator[None]:
             sys.exit(EXIT_CODE)
         except KeyboardInterrupt:
             exit_unless_main(INTERRUPTED)
-            print("\nEnded at once by Ctrl-C. The same command continues from the last checkpoint.", file=sys.stderr)
+            print(
+                "\nEnded at once by Ctrl-C. The same command continues from the last checkpoint, if there is one.",
+                file=sys.stderr,
+            )
             sys.exit(INTERRUPTED)
         except SharedError:
             exit_unless_main(1)

@@ -30,11 +30,12 @@ from training.learning.plan import describe_length
 from training.learning.running_statistics import list_batch_norms
 from training.monitoring.collapse import CollapseWatch
 from training.monitoring.monitor import Monitor, StepOutcome
-from training.monitoring.next_commands import make_resume_command, publish_command
+from training.monitoring.next_commands import embed_command, knn_command, make_resume_command, publish_command
 from training.monitoring.pictures import draw_views
 from training.monitoring.trackers import start_trackers
 from training.options.pretrain_options import WARMUPS, save_options
 from training.publishing.hub_push import make_pusher
+from training.run.advice import advise
 from training.run.checks import CheckedRun, make_knn_transform
 from training.state.checkpoints import Checkpoints, Progress
 from training.state.data_record import DataRecord
@@ -92,7 +93,8 @@ class Session(AbstractContextManager):
         accelerator.print(self.checked.describe(sum(p.numel() for p in self.networks.student.parameters())))
         self.first_step, self.checkpoint = self.resume()
         if accelerator.is_main_process:
-            for line in describe_sample(self.source, options.max_unreadable):
+            advice = () if self.checkpoint else advise(options, len(self.source), self.plan.num_steps)
+            for line in (*advice, *describe_sample(self.source, options.max_unreadable)):
                 print(line)
         on_main(accelerator, self.save_options)
         on_main(accelerator, lambda: self.data_record.write(options.data, self.source))
@@ -372,8 +374,13 @@ class Session(AbstractContextManager):
         self.accelerator.end_training()
 
     def describe_next(self, folder: Path) -> Iterator[str]:
-        """Says where the model is, how to publish it, and how to go on if the end is not reached."""
-        yield f"The model is in {folder}: AutoModel.from_pretrained({str(folder)!r})"
+        """Says where the model is, how to use and publish it, and how to go on if the end is not reached."""
+        yield f"The model is in {folder}. In Python:"
+        yield "    import modeling_esvit"
+        yield "    from transformers import AutoModel"
+        yield f"    model = AutoModel.from_pretrained({str(folder)!r})"
+        yield f"Features of images: {embed_command(self.options.output)}"
+        yield f"To compare it with the untrained model: {knn_command(self.options.output)}"
         yield f"To publish it: {publish_command(self.options.output)}"
         if self.plan.last_step < self.plan.num_steps:
             yield (

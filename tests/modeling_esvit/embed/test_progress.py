@@ -3,12 +3,14 @@
 """Checks what stands for a bar where there is no terminal."""
 
 import io
+import os
 import re
+import struct
 
 import pytest
 
 from modeling_esvit.embed import progress
-from modeling_esvit.embed.progress import show_progress
+from modeling_esvit.embed.progress import is_watched, show_progress
 
 
 @pytest.mark.parametrize("shown", [True, False])
@@ -41,3 +43,13 @@ def test_a_bar_in_a_terminal(monkeypatch):
     with show_progress("features", 2, "image", file=file, mininterval=0) as bar:
         bar.update(2)
     assert "features: 100%|" in file.getvalue()
+
+
+@pytest.mark.parametrize("columns, watched", [(0, False), (80, True)])
+def test_a_terminal_of_no_width_shows_no_bar(monkeypatch, columns, watched):
+    pty, fcntl, termios = (pytest.importorskip(name) for name in ("pty", "fcntl", "termios"))
+    outer, inner = pty.openpty()
+    fcntl.ioctl(inner, termios.TIOCSWINSZ, struct.pack("4H", columns and 24, columns, 0, 0))
+    with os.fdopen(outer), os.fdopen(inner, "w") as terminal:
+        monkeypatch.setattr("sys.stderr", terminal)
+        assert is_watched() is watched

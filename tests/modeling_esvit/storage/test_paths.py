@@ -80,7 +80,7 @@ def test_programs_refuse_empty_paths(command, monkeypatch, capsys):
 
 
 def test_functions_refuse_empty_names():
-    with pytest.raises(DataOptionError, match="data is empty"):
+    with pytest.raises(DataOptionError, match="Give --data: your folder"):
         open_source("")
     with pytest.raises(NoImagesError, match="An input is empty"):
         find_images([""])

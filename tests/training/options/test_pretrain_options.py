@@ -95,6 +95,7 @@ def test_only_options_that_change_the_result_differ():
         (["--mixup", "0.8"], "mixup and cutmix are for --task view (here view+region)"),
         (["--cutmix", "1", "--task", "view", "--batch_size", "5"], "an even batch_size (here 5)"),
         (["--recipe", "no_such"], "There is no recipe"),
+        (["--recipe", "own_image_small"], "did you mean 'own_images_small'"),
         (["--global_crop_size", "0"], "global_crop_size must be between 1 and 1000000, got 0"),
         (["--local_crop_sizes", "-5"], "local_crop_sizes must be numbers from 1 on, got [-5]"),
         (["--local_crops_numbers", "-1"], "local_crops_numbers must be numbers from 0 on, got [-1]"),
@@ -122,7 +123,7 @@ def test_refused_recipes(tmp_path, text, message):
         parse_options(["--recipe", str(recipe)])
 
 
-@pytest.mark.parametrize("name", ["data", "output", "init_from", "knn_train", "cache", "revision", "push_to_hub"])
+@pytest.mark.parametrize("name", ["output", "init_from", "knn_train", "cache", "revision", "push_to_hub"])
 def test_empty_texts_are_refused(name):
     with pytest.raises(OptionError, match=f"{name} is empty: give a value, or leave the option out"):
         parse_options([f"--{name}", ""])

@@ -18,6 +18,7 @@ from examples.photographs import write_photographs
 from modeling_esvit.images.transform import make_evaluation_transform
 from tests.helpers.tiny_models import DINO_V2
 from tests.helpers.tiny_runs import train
+from training.data.columns import DataOptionError
 from training.data.sources import open_source
 from training.evaluation.knn import evaluate_knn
 from training.learning.networks import build_config, build_networks
@@ -218,6 +219,12 @@ def test_small_batches_follow_the_scaling_rule(small, reference, batch):
         assert 1 - getattr(ours, name) == pytest.approx(1 - getattr(theirs, name) ** share, rel=5e-3)
     scaled = {"batch_size", "gradient_accumulation_steps", "momentum_teacher", "center_momentum", "mixed_precision"}
     assert set(ours.differences(vars(theirs))) <= scaled
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("own_images")])
+def test_recipes_for_own_images_ask_for_them(name):
+    with pytest.raises(DataOptionError, match="Give --data: your folder of images"):
+        open_source(parse_options(["--recipe", name]).data)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("own_images")])

@@ -5,7 +5,7 @@
 import pytest
 
 from training.options.pretrain_options import parse_options
-from training.run.advice import advise, suggest_prototypes
+from training.run.advice import advise, describe_load, suggest_prototypes
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,14 @@ def test_a_line_for_each_thing_to_know(given, numbers, told):
 
 def test_prototypes_have_about_ten_images():
     assert [suggest_prototypes(images) for images in (1, 3000, 40_000, 655_360)] == [64, 256, 4096, 65536]
+
+
+@pytest.mark.parametrize("policy", [None, "passive"])
+def test_cores_that_others_use_are_told(monkeypatch, policy):
+    monkeypatch.setattr("psutil.getloadavg", lambda: (3.06, 0.0, 0.0))
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if policy:
+        monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    lines = list(describe_load(4))
+    assert len(lines) == (policy is None) and all("keep 3.1 of 4 cores busy" in line for line in lines)
+    assert not list(describe_load(8))

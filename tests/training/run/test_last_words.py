@@ -68,7 +68,7 @@ def test_ctrl_c_is_a_line_of_the_main_process(monkeypatch, capsys):
     monkeypatch.setattr(last_words.time, "sleep", lambda seconds: None)
     for rank, line in (
         ("1", ""),
-        ("0", "\nEnded at once by Ctrl-C. The same command continues from the last checkpoint.\n"),
+        ("0", "\nEnded at once by Ctrl-C. The same command continues from the last checkpoint, if there is one.\n"),
     ):
         monkeypatch.setenv("RANK", rank)
         with pytest.raises(SystemExit, match="130"), exit_as_one():
