@@ -14,6 +14,7 @@ from training.state.figure_files import save_figure
 
 
 SHARE, DIMENSIONS = "share", "dimensions"
+TASK_LOSSES = ("view_loss", "region_loss")  # in nats
 MATCHES = {
     "region_match_accuracy": "right: at the same place",
     "region_match_within_one": "at most one region off",
@@ -62,7 +63,10 @@ def make_panels(records: list[dict[str, Any]], uniform: float, min_rank: float) 
         chance = next(record["region_match_chance"] for record in records if "region_match_chance" in record)
         healthy = "right ones above chance, rising;\nchosen ones do not fall towards 0"
         panels.append(Panel("most similar regions", SHARE, MATCHES, healthy, {"chance to be right": chance}))
-    losses = {name: name.replace("_", " ") for name in (*(name for name in names if name.endswith("_loss")), "loss")}
+    losses = {name: name.replace("_", " ") for name in (*(name for name in TASK_LOSSES if name in names), "loss")}
+    terms = {name: name.replace("_", " ") for name in names if name.endswith("_loss") and name not in TASK_LOSSES}
+    if terms:
+        panels.append(Panel("further terms of the loss", "as computed, without weights", terms, "as who adds them says"))
     return [
         *panels,
         Panel(

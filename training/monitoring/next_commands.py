@@ -50,8 +50,20 @@ def make_resume_command(output_dir: str, max_steps: int) -> str:
         command = find_start_command()
     else:
         command = [sys.executable, str(SCRIPT), "--recipe", str(Path(output_dir).absolute() / "options.yaml")]
-    lifted = ["--max_steps", "0"] if max_steps else []
-    return f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join([*command, *lifted])}"
+    if max_steps:
+        command = [*drop_option(command, "max_steps"), "--max_steps", "0"]
+    return f"cd {shlex.quote(str(Path.cwd()))} && {shlex.join(command)}"
+
+
+def drop_option(command: list[str], name: str) -> list[str]:
+    """Returns a command without an option and its value, in either spelling."""
+    spellings, kept, words = (f"--{name}", f"--{name.replace('_', '-')}"), list[str](), iter(command)
+    for word in words:
+        if word in spellings:
+            next(words, None)
+        elif word.partition("=")[0] not in spellings:
+            kept.append(word)
+    return kept
 
 
 def publish_command(output_dir: str) -> str:

@@ -39,3 +39,10 @@ def test_region_matches_are_drawn_beside_chance():
     }
     assert len(first.labels) == 3 and len(others) == 3
     assert all(panel.healthy for panel in (first, *others))
+
+
+def test_further_terms_of_the_loss_have_a_scale_of_their_own():
+    panels = make_panels([{"step": 1, "loss": 5.0, "view_loss": 5.0, "koleo_loss": 0.3}], uniform=5.0, min_rank=2.0)
+    [terms] = [panel for panel in panels if panel.title == "further terms of the loss"]
+    [losses] = [panel for panel in panels if panel.title == "losses"]
+    assert list(terms.labels) == ["koleo_loss"] and list(losses.labels) == ["view_loss", "loss"]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.helpers.commands import run_program
 from tests.helpers.tiny_runs import read_log, tiny, train, write_images
-from training.monitoring.next_commands import PUBLISH
+from training.monitoring.next_commands import PUBLISH, drop_option
 
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1"]
@@ -29,6 +29,11 @@ def test_the_resume_command_resumes(tmp_path, launcher):
     done = run_program(["sh", "-c", again], Path("/"))
     assert [record["step"] for record in read_log(output)] == list(range(1, 7)) and "To go on" not in done.stdout
     assert f"{PUBLISH} " in printed_command(done.stdout, "To publish it: ")
+
+
+def test_an_option_is_dropped_with_its_value():
+    command = ["pretrain.py", "--max_steps", "6", "--max-steps=7", "--lr", "1", "--max-steps", "8"]
+    assert drop_option(command, "max_steps") == ["pretrain.py", "--lr", "1"]
 
 
 def test_unreadable_images_are_counted_in_the_log(tmp_path, capsys):
