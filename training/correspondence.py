@@ -24,7 +24,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
+from modeling_esvit.programs.packages import exit_without_package
+
+
+with exit_without_package("pip install -e '.[training]'"):
+    from matplotlib.figure import Figure
 
 from modeling_esvit.embed.compiling import add_compile_argument
 from modeling_esvit.images.decoding_arguments import read_decoding_arguments
