@@ -80,7 +80,9 @@ def parse_arguments(arguments: list[str] | None) -> Any:
     add_model_arguments(parser, "a model folder, or the name of a model on the Hub")
     parser.add_argument("image", type=parse_name, help="an image file")
     parser.add_argument("--of", choices=KINDS, default="query", help="whose attention (default: %(default)s)")
-    parser.add_argument("--query", type=int, nargs=2, metavar=("X", "Y"), help="the point (default: the middle)")
+    parser.add_argument(
+        "--query", type=int, nargs=2, metavar=("X", "Y"), help="the point in pixels (default: the middle)"
+    )
     parser.add_argument(
         "--blocks", type=int, nargs="+", help="blocks to draw, from 1, or from the end: -1 (default: the last one)"
     )

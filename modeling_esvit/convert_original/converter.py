@@ -296,11 +296,13 @@ def main(arguments: list[str] | None = None) -> None:
         "--key",
         type=parse_name,
         help="the network of the file to convert, by the entry or prefix under which it lies, such as student, "
-        "model_ema or encoder_q (teacher, or the only one)",
+        "model_ema or encoder_q (default: teacher, or the only one)",
     )
     parser.add_argument("--native", action="store_true", help="write the swin format of transformers instead")
     parser.add_argument(
-        "--image_size", type=int, help="the image size of the training run; needed only if the tensors do not tell it"
+        "--image_size",
+        type=int,
+        help="side of the images of the training run in pixels; needed only if the tensors do not tell it",
     )
     parser.add_argument(
         "--set",

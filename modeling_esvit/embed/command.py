@@ -28,7 +28,9 @@ from modeling_esvit.storage.paths import parse_name, parse_path
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = ProgramParser(
-        __doc__, first="regions batch_size workers dtype device compile image_size image_column overwrite"
+        __doc__,
+        first="regions batch_size workers dtype device compile image_size image_column overwrite",
+        prog="python -m modeling_esvit.embed",
     )
     parser.add_argument(
         "model", type=parse_name, metavar="MODEL", help="a model folder, or the name of a model on the Hub"

@@ -127,6 +127,8 @@ def name_values(action: argparse.Action) -> str:
         return " ".join(action.metavar)
     choices = "|".join(shlex.quote(str(choice)) for choice in action.choices or ())
     name = action.metavar or choices or NUMBERS.get(action.type) or action.dest.upper()
+    if isinstance(action.nargs, int):
+        return " ".join([name] * action.nargs)
     return f"{name} ..." if action.nargs in ("+", "*") else name
 
 

@@ -158,7 +158,7 @@ def test_match_photographs(folder, tmp_path):
         (similar_images.main, "damaged . --query a.png", "The weights of damaged are damaged: "),
         (segment.main, "swin", "is a model of type 'swin', not 'esvit'"),
         (continue_pretraining.main, "MODEL --data nowhere --output x", "'nowhere' does not exist"),
-        (continue_pretraining.main, "MODEL --data . --output x", "'train' is not a folder"),
+        (continue_pretraining.main, "MODEL --data . --output x", "'train' is not a folder. Name one; FOLDER:SPLIT"),
     ],
 )
 def test_wrong_arguments(folder, tmp_path, monkeypatch, main, arguments, message):

@@ -110,7 +110,7 @@ def find_model_of_run(run: Path, checkpoint: str | None) -> Source:
     available = list_models(run)
     chosen = checkpoint or next(iter(available), None)
     if chosen not in available:
-        known = f"it has {' and '.join(available)}" if available else "it has none yet"
+        known = f"it has {' and '.join(available)}" if available else "it saves one with its first checkpoint"
         raise SourceError(f"The run {run} has no {chosen or 'finished'} model; {known}.")
     options, provenances = read_options(run / "options.yaml"), read_provenances(run)
     source = Source(available[chosen], options, provenances, read_log(run / "log.jsonl"))

@@ -23,7 +23,7 @@ Measures a model.
   --data DATA           images, 1% of them
   --seed N              of the draws (default: 0)
   --workers N           threads (default: 4)
---help_all shows 6 more options.
+--help_all shows 7 more options.
 """
 
 
@@ -37,6 +37,7 @@ def make_parser() -> ProgramParser:
     parser.add_argument("--names", nargs="+", help="of some things")
     parser.add_argument("--seed", type=int, default=0, help="of the draws")
     parser.add_argument("--kind", nargs="+", default=(), choices=["view", "by place"])
+    parser.add_argument("--scale", nargs=2, type=float, default=[0.4, 1.0])
     parser.add_argument("--no_check", action="store_false", help="do not look again")
     parser.add_argument("--of_the_program_itself", help=argparse.SUPPRESS)
     parser.add_argument("--fast", type=bool, nargs="?", const=True, default=False, help="be fast")
@@ -87,6 +88,7 @@ def test_help_all_shows_everything(capsys):
     shown = capsys.readouterr().out
     assert "  --batch_size N        images in a batch (default: 64)\n" in shown
     assert "  --kind view|'by place' ...\n" in shown
+    assert "  --scale X X           (default: 0.4 1.0)\n" in shown
     assert "  --no_check            do not look again\n  --fast                be fast\n" in shown
     assert "  --point X Y           where\n  --names NAMES ...     of some things\n" in shown
     assert "None" not in shown and "more options" not in shown
