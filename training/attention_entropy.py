@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor
 
 from modeling_esvit.programs.packages import exit_without_package
@@ -31,6 +30,7 @@ from modeling_esvit.programs.packages import exit_without_package
 
 with exit_without_package("pip install -e '.[training]'"):
     from accelerate import PartialState
+    from accelerate.utils import gather_object
 
     from modeling_esvit.embed.inputs import Images, find_images, load_input
 

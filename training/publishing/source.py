@@ -181,7 +181,7 @@ def load_model(folder: Path) -> EsViTForPreTraining | EsViTModel:
     try:
         model, loading = kind.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
     except SafetensorError as error:
-        raise SourceError(f"The weights in {folder} are damaged: {error}.") from error
+        raise SourceError(f"The weights in {folder} are damaged: {error}. Copy or download them again.") from error
     except OSError as error:
         raise SourceError(f"The model in {folder} cannot be loaded: {error}") from error
     if loading["missing_keys"]:
