@@ -17,24 +17,28 @@ than the standard deviation over the seeds, and one rises by more than that, wit
 """
 
 import json
-import sys
 from pathlib import Path
 from statistics import mean, stdev
 
-import datasets
 import torch
 from transformers.utils import logging as transformers_logging
+
+from modeling_esvit.programs.packages import exit_without_package
+
+
+with exit_without_package("pip install -e '.[training,examples,demo]'"):
+    import datasets
 
 from examples.compare_tasks import format_spread, measure
 from examples.demo import pretrain
 from examples.photographs import write_photographs
 from examples.real_backbone import write_backbone
-from modeling_esvit.errors import EsViTError
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.atomic import write_text
 from modeling_esvit.storage.paths import parse_name, parse_path
 from training.evaluation.results import format_table
 from training.evaluation.stored_features import FitOptions
+from training.options.command import run_command
 
 
 BEFORE = "as it comes"
@@ -102,27 +106,32 @@ def adapt(output: Path, backbone: str, arms: list[str], seeds: list[int], option
 def main(arguments: list[str] | None = None) -> None:
     parser = ProgramParser(__doc__)
     parser.add_argument("output", type=parse_path, help="the folder for data, backbone, runs and table")
-    parser.add_argument("--backbone", type=parse_name, help="as of pretrain.py (default: EfficientNet-Lite0)")
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), help="(default: all)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--per_photograph", nargs=2, type=int, default=[27, 12], help="training and test patches")
+    parser.add_argument("--backbone", type=parse_name, help="as for pretrain.py (default: EfficientNet-Lite0)")
+    parser.add_argument(
+        "--arms", nargs="+", default=list(ARMS), choices=list(ARMS), help="ways to adapt (default: all)"
+    )
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="seeds of the runs")
+    parser.add_argument(
+        "--per_photograph",
+        nargs=2,
+        type=int,
+        default=[27, 12],
+        metavar=("TRAIN", "TEST"),
+        help="training and test patches of each photograph",
+    )
     given, options = parser.parse_known_args(arguments)
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
-    try:
-        train, test = given.per_photograph
-        if not (given.output / "data").exists():
-            given.output.mkdir(parents=True, exist_ok=True)
-            sizes = {"train_per_photograph": train, "test_per_photograph": test}
-            write_photographs(given.output / "data", patch_size=144, shards=2, **sizes)
-        own = given.output / "lite0"
-        if given.backbone is None and not own.exists():
-            write_backbone(own, "timm")
-        results = adapt(
-            given.output, given.backbone or f"timm:local-dir:{own.resolve()}", given.arms, given.seeds, options
-        )
-    except (EsViTError, OSError) as error:
-        sys.exit(f"error: {error}")
+    train, test = given.per_photograph
+    if not (given.output / "data").exists():
+        given.output.mkdir(parents=True, exist_ok=True)
+        sizes = {"train_per_photograph": train, "test_per_photograph": test}
+        write_photographs(given.output / "data", patch_size=144, shards=2, **sizes)
+    own = given.output / "lite0"
+    if given.backbone is None and not own.exists():
+        write_backbone(own, "timm")
+    backbone = given.backbone or f"timm:local-dir:{own.resolve()}"
+    results = adapt(given.output, backbone, given.arms, given.seeds, options)
     text = "\n".join([make_table(results), "", *judge(results)])
     write_text(given.output / "results.md", f"{text}\n")
     write_text(given.output / "results.json", json.dumps(results, indent=2) + "\n")
@@ -131,4 +140,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    main()
+    run_command(main)

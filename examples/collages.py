@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes a labelled data set of collages: pieces of bundled photographs, laid over each other like fallen leaves.
 
-    python examples/collages.py collages --train 3000 --test 400
+    python examples/collages.py collages
+    python examples/collages.py few-collages --train 300 --test 100 --image_size 64
 
 A patch of a photograph is mostly one texture, in which no place differs from another. A collage shows many things, each
 with pixels of a real photograph, so that regions can find their own place. A scene is a few photographs, of which all
@@ -15,12 +16,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
-from datasets import ClassLabel, Dataset, Features, Image
-from matplotlib.figure import Figure
 from PIL import Image as PILImage
 from tqdm.auto import tqdm
+
+from modeling_esvit.programs.packages import exit_without_package
+
+
+with exit_without_package():
+    import cv2
+    from datasets import ClassLabel, Dataset, Features, Image
+    from matplotlib.figure import Figure
 
 from examples.photographs import divide, encode, load_photographs, write_splits
 from modeling_esvit.errors import EsViTError
@@ -193,21 +199,21 @@ def write_collages(
 
 def main(arguments: list[str] | None = None) -> None:
     parser = ProgramParser(__doc__)
-    parser.add_argument("out", type=parse_path, metavar="OUT", help="the folder to write; it must not exist yet")
+    parser.add_argument("output", type=parse_path, help="the folder to write; it must not exist yet")
     parser.add_argument("--train", type=int, default=3000, help="training collages (default: %(default)s)")
     parser.add_argument("--test", type=int, default=400, help="test collages (default: %(default)s)")
     parser.add_argument("--image_size", type=int, default=80, help="side in pixels (default: %(default)s)")
-    parser.add_argument("--scenes", type=int, default=16, help="classes (default: %(default)s)")
-    parser.add_argument("--photographs", type=int, default=3, help="of each scene (default: %(default)s)")
-    parser.add_argument("--leaves", type=int, default=130, help="of each collage (default: %(default)s)")
-    parser.add_argument("--smallest", type=float, default=8, help="leaf in pixels (default: %(default)s)")
-    parser.add_argument("--largest", type=float, default=22, help="leaf in pixels (default: %(default)s)")
+    parser.add_argument("--scenes", type=int, default=16, help="scenes, the classes")
+    parser.add_argument("--photographs", type=int, default=3, help="photographs of each scene")
+    parser.add_argument("--leaves", type=int, default=130, help="leaves of each collage")
+    parser.add_argument("--smallest", type=float, default=8, help="longer side of the smallest leaves in pixels")
+    parser.add_argument("--largest", type=float, default=22, help="longer side of the largest leaves in pixels")
     parser.add_argument("--seed", type=int, default=0, help="seed of all draws but the scenes (default: %(default)s)")
     given = parser.parse_args(arguments)
     check_counts(parser, given, "train", "test", "image_size", "scenes", "photographs", "leaves")
     looks = (given.image_size, given.scenes, given.photographs, given.leaves, given.smallest, given.largest)
-    write_collages(given.out, train=given.train, test=given.test, options=CollageOptions(*looks), seed=given.seed)
-    print(f"{given.out}: {given.train} training and {given.test} test collages of {given.scenes} scenes")
+    write_collages(given.output, train=given.train, test=given.test, options=CollageOptions(*looks), seed=given.seed)
+    print(f"{given.output}: {given.train} training and {given.test} test collages of {given.scenes} scenes")
 
 
 if __name__ == "__main__":

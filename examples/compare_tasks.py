@@ -26,12 +26,17 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-import datasets
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 from transformers.utils import logging as transformers_logging
+
+from modeling_esvit.programs.packages import exit_without_package
+
+
+with exit_without_package("pip install -e '.[training,examples,demo]'"):
+    import datasets
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import PercentFormatter
 
 from examples.collages import write_collages
 from examples.demo import draw_models, pretrain
@@ -48,6 +53,7 @@ from training.features.frozen_models import load_frozen
 from training.matching.evaluation import measure_source
 from training.matching.over_images import Measured
 from training.matching.pairs import PAIRS
+from training.options.command import run_command
 from training.state.figure_files import save_figure
 
 
@@ -198,10 +204,10 @@ def write_data(kind: str, folder: Path) -> None:
 def main() -> None:
     parser = ProgramParser(__doc__)
     parser.add_argument("output", type=parse_path, help="the folder for data, runs, tables and pictures")
-    parser.add_argument("--data", choices=("collages", "photographs"), default="collages", help="(%(default)s)")
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), help="(default: all)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, help="instead of the recipe's")
+    parser.add_argument("--data", choices=("collages", "photographs"), default="collages", help="images to train on")
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), help="tasks (default: all)")
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="seeds of the runs")
+    parser.add_argument("--epochs", type=int, help="epochs of each run (default: those of the recipe)")
     arguments = parser.parse_args()
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
@@ -218,4 +224,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    main()
+    run_command(main)

@@ -2,20 +2,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures and draws whether the regions of a model find each other in two photographs of one scene.
 
-    python examples/correspondences.py MODEL --output correspondences.png
+    python examples/correspondences.py MODEL
+    python examples/correspondences.py timm:resnet50 --lines 80 --output resnet.png
 
 Each region of the left view of a stereo pair is matched with the most similar region (cosine) of the right view, as the
 region loss of EsViT does (arXiv 2106.09785, equation 2), and the match is compared with the true disparity.
 `training/matching/stereo.py` describes the measure and the photographs. `training/correspondence.py` measures more.
 """
 
-import sys
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from modeling_esvit.errors import EsViTError
+from modeling_esvit.programs.packages import exit_without_package
+
+
+with exit_without_package():
+    from matplotlib.figure import Figure
+
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_name, parse_path
 from training.features.frozen_models import find_training_view, load_frozen
@@ -25,6 +29,7 @@ from training.figures.matching import draw_matches
 from training.matching.measures import compute_centres
 from training.matching.stereo import StereoMatches, choose_size, load_stereo_pair, match_stereo
 from training.matching.top_matches import TopMatches
+from training.options.command import run_command
 from training.state.figure_files import save_figure
 
 
@@ -69,19 +74,14 @@ def main(arguments: list[str] | None = None) -> None:
     )
     options = parser.parse_args(arguments)
     check_picture(parser, options.output)
-    try:
-        model = load_frozen(options.model)
-        (height, _), mean, std = find_training_view(model)
-        size = (
-            tuple(options.image_size) if options.image_size else choose_size(compute_region_side(model.model, height))
-        )
-        found = match_stereo(model.model, size=size, image_mean=mean, image_std=std)
-        summary = describe(found.score())
-        save_figure(draw(found, summary, count=options.lines), options.output)
-    except (EsViTError, OSError) as error:
-        sys.exit(f"error: {error}")
+    model = load_frozen(options.model)
+    (height, _), mean, std = find_training_view(model)
+    size = tuple(options.image_size) if options.image_size else choose_size(compute_region_side(model.model, height))
+    found = match_stereo(model.model, size=size, image_mean=mean, image_std=std)
+    summary = describe(found.score())
+    save_figure(draw(found, summary, count=options.lines), options.output)
     print(f"{summary}\n{options.output}")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shows what a trained backbone sees, then pretrains, measures and loads a model of your own, in minutes on a CPU.
 
+    pip install -e ".[training,examples,demo]"
     python examples/demo.py demo
 
 The program begins with a backbone that has ImageNet weights (`first_look.py`): region colours and region matches. Then
@@ -17,13 +18,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import datasets
 import torch
-from accelerate.utils import set_seed
-from matplotlib.figure import Figure
 from transformers.utils import logging as transformers_logging
 
+from modeling_esvit.programs.packages import exit_without_package
+
+
+with exit_without_package("pip install -e '.[training,examples,demo]'"):
+    import datasets
+    from accelerate.utils import set_seed
+    from matplotlib.figure import Figure
+
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
+from examples.checkout import run_program
 from examples.collages import write_collages
 from examples.first_look import look
 from examples.photographs import measure_baselines
@@ -39,17 +46,17 @@ from training.matching.evaluation import choose_side, measure_source
 from training.matching.over_images import Measured, PairImages, RegionMatcher
 from training.matching.pairs import MIRRORED, RECOLOURED
 from training.matching.top_matches import PICTURED, find_top_matches, pick_images
+from training.options.command import run_command
 from training.options.pretrain_options import parse_options
 from training.state.figure_files import save_figure
 from training.state.files import save_model_folder
 
 
-ROOT = Path(__file__).resolve().parents[1]
-
-
 K = 20
 LOAD_ELSEWHERE = """
-import sys, torch, modeling_esvit
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word
+import torch, modeling_esvit
 from PIL import Image
 from transformers import AutoModel, pipeline
 folder, photograph = sys.argv[1:]
@@ -71,7 +78,7 @@ def pretrain(data: Path, output: Path, seed: int, recipe: str = "demo_collages",
         set_seed(seed)
         save_model_folder(build_networks(parse_options(arguments), torch.device("cpu"))[1], output / "untrained")
     if not (output / "teacher").exists():
-        subprocess.run([sys.executable, str(ROOT / "training" / "pretrain.py"), *arguments], check=True)
+        run_program("training/pretrain.py", *arguments)
     return output
 
 
@@ -172,4 +179,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    main()
+    run_command(main)

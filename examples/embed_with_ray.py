@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Embeds the images of many machines' worth of work with Ray Data: actors hold the model, and take part after part.
 
-    python examples/embed_with_ray.py MODEL photographs/ --output features.parquet --actors 8
+    pip install -e ".[embed]" "ray[data]"
+    python examples/embed_with_ray.py MODEL photographs/ --output features.parquet
+    python examples/embed_with_ray.py MODEL "/shared/*/*.jpg" --output features.parquet --actors 8 --part_size 50000
 
 Ray runs on this machine, or on the cluster of `RAY_ADDRESS`, all of whose machines see the images and the output. Each
 actor computes parts of `--part_size` images, on a GPU of its own where there are any. Parts are kept beside the output
@@ -12,27 +14,26 @@ modeling_esvit.embed`. Rows of a data set go through `datasets.map` instead, see
 
 import argparse
 import os
-import sys
 from typing import Any
 
-from modeling_esvit.embed.embedder import Embedder, PartEmbedder
-from modeling_esvit.embed.files import check_output
-from modeling_esvit.embed.inputs import ImageFiles, ManyImages, NoImagesError, find_images
-from modeling_esvit.embed.parts import Parts, cut_rows, merge_parts
-from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import DecodingOptions
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.images.folders import FoundImages
 from modeling_esvit.images.places import URL
 from modeling_esvit.images.precision import add_dtype_argument, name_dtype, resolve_dtype
+from modeling_esvit.programs.ending import exit_with_message
+from modeling_esvit.programs.packages import exit_without_package
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_name, parse_path
 
 
-try:
+with exit_without_package("pip install -e '.[embed]' 'ray[data]'"):
     import ray
-except ModuleNotFoundError as error:
-    sys.exit(f"error: this needs the package {error.name}: pip install 'ray[data]'")
+
+    from modeling_esvit.embed.embedder import Embedder, PartEmbedder
+    from modeling_esvit.embed.files import check_output
+    from modeling_esvit.embed.inputs import ImageFiles, ManyImages, NoImagesError, find_images
+    from modeling_esvit.embed.parts import Parts, cut_rows, merge_parts
 
 
 class PartActor:
@@ -114,7 +115,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", type=parse_path, required=True, help="the file: .parquet, .npz or .safetensors")
     parser.add_argument("--actors", type=int, default=2, help="processes that hold the model (default: %(default)s)")
     parser.add_argument("--part_size", type=int, default=10_000, help="images between two saves (default: %(default)s)")
-    parser.add_argument("--batch_size", type=int, default=64, help="images of a batch (default: %(default)s)")
+    parser.add_argument("--batch_size", type=int, default=64, help="images in a batch of each actor")
     parser.add_argument("--overwrite", action="store_true", help="replace an output that exists, and begin anew")
     add_dtype_argument(parser)
     add_decoding_arguments(parser)
@@ -122,11 +123,9 @@ def main(arguments: list[str] | None = None) -> None:
     for name in ("actors", "part_size", "batch_size"):
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1, got {getattr(options, name)}")
-    try:
-        run(options)
-    except (EsViTError, OSError) as error:
-        sys.exit(f"error: {error}")
+    run(options)
 
 
 if __name__ == "__main__":
-    main()
+    with exit_with_message():
+        main()

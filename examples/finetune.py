@@ -16,7 +16,6 @@ picture of all epochs beside it. `--resume` continues from the last complete epo
 
 import argparse
 import math
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,15 +38,14 @@ from modeling_esvit.images.decoding import decode
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.images.hub import find_reachable_model
 from modeling_esvit.images.models import name_transformers_errors
+from modeling_esvit.programs.packages import exit_without_package
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_name, parse_path
 from modeling_esvit.storage.weight_bars import hide_weight_bars
 
 
-try:
+with exit_without_package():
     import evaluate
-except ModuleNotFoundError as error:
-    sys.exit(f"error: this needs the package {error.name}: pip install -e '.[training,examples]'")
 
 
 from modeling_esvit.embed.engine import FeatureError
@@ -264,15 +262,15 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument(
         "--result", type=parse_path, help="a JSON file for the result; beside it, a table and a picture"
     )
-    parser.add_argument("--epochs", type=float, default=20, help="(default: %(default)s)")
-    parser.add_argument("--batch_size", type=int, default=64, help="images a device (default: %(default)s)")
+    parser.add_argument("--epochs", type=float, default=20, help="epochs of training")
+    parser.add_argument("--batch_size", type=int, default=64, help="images in a batch of each process")
     parser.add_argument("--lr", type=float, default=5e-4, help="peak learning rate (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="seed of the classifier, order and views")
     parser.add_argument(
         "--max_unreadable",
         type=float,
         default=0.01,
-        help="share of the images of a split that may be unreadable; ten always may, unless it is 0 (%(default)s)",
+        help="share, 0..1, of the images of a split that may be unreadable; ten always may, unless it is 0",
     )
     add_decoding_arguments(parser)
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT")

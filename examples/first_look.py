@@ -12,26 +12,24 @@ scikit-image.
 Finished parts are reused.
 """
 
-import subprocess
-import sys
 from pathlib import Path
 
 import torch
 from PIL import Image
 
+from modeling_esvit.programs.packages import exit_without_package
 
-try:
+
+with exit_without_package("pip install -e '.[demo]'"):
     import skimage.data
-except ModuleNotFoundError as error:
-    sys.exit(f"error: this needs the package {error.name}: pip install -e '.[demo]'")
 
+from examples.checkout import run_program
 from examples.real_backbone import write_backbone
-from modeling_esvit.errors import EsViTError
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_path
+from training.options.command import run_command
 
 
-ROOT = Path(__file__).resolve().parents[1]
 PHOTOGRAPHS = ("chelsea", "coffee", "rocket")
 SIDE = 768  # pixels of the longer side: 24 regions
 
@@ -56,14 +54,9 @@ def look(output: Path) -> Path:
         write_backbone(model, "model")
     photographs = write_photographs(output / "photographs")
     colours = [model, *photographs, "--image_size", SIDE, "--smooth", "--output", output / "colours.png"]
-    run("training/region_colours.py", *colours)
-    run("examples/correspondences.py", model, "--output", output / "matches.png")
+    run_program("training/region_colours.py", *colours)
+    run_program("examples/correspondences.py", model, "--output", output / "matches.png")
     return model
-
-
-def run(program: str, *arguments: object) -> None:
-    """Runs a program of this checkout."""
-    subprocess.run([sys.executable, str(ROOT / program), *map(str, arguments)], check=True)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -71,12 +64,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("output", type=parse_path, help="the folder for the backbone and the pictures")
     options = parser.parse_args(arguments)
     torch.manual_seed(0)
-    try:
-        model = look(options.output)
-    except (EsViTError, OSError, subprocess.CalledProcessError) as error:
-        sys.exit(f"error: {error}")
+    model = look(options.output)
     print(f"The backbone is {model}; {options.output} has colours.png and matches.png.")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

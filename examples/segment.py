@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains a segmentation head of transformers (UperNet) on the feature maps of `EsViTBackbone`.
 
-    python examples/segment.py MODEL --output segmentation.png
+    python examples/segment.py MODEL
+    python examples/segment.py MODEL --crops 800 --epochs 8 --output coins.png
 
 The model learns to separate coins from their background in a photograph of scikit-image: it trains on crops of the
 upper part and is tested on the lower. The truth is Otsu's threshold of the smoothed photograph. For your own images,
@@ -11,7 +12,6 @@ detection, DPT for depth.
 """
 
 import math
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,22 +25,22 @@ from modeling_esvit import EsViTBackbone, EsViTConfig
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.hub import find_reachable_model
 from modeling_esvit.images.models import name_transformers_errors
+from modeling_esvit.programs.packages import exit_without_package
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_name, parse_path
 from modeling_esvit.storage.weight_bars import hide_weight_bars
 
 
-try:
+with exit_without_package():
     import skimage.data
     import skimage.filters
     import skimage.morphology
     from matplotlib.figure import Figure
     from scipy import ndimage
     from tqdm.auto import tqdm
-except ModuleNotFoundError as error:
-    sys.exit(f"error: this needs the package {error.name}: pip install -e '.[training,examples]'")
 
 from training.features.single_image import check_picture
+from training.options.command import run_command
 from training.state.figure_files import save_figure
 
 
@@ -160,30 +160,24 @@ def main(arguments: list[str] | None = None) -> float:
     parser.add_argument("model", type=parse_name, help="a model folder or the name of a model on the Hub")
     parser.add_argument("--output", type=parse_path, default=Path("segmentation.png"), help="the picture")
     parser.add_argument("--crops", type=int, default=200, help="training crops (default: %(default)s)")
-    parser.add_argument("--epochs", type=int, default=4, help="(default: %(default)s)")
+    parser.add_argument("--epochs", type=int, default=4, help="epochs of training")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (default: %(default)s)")
     options = parser.parse_args(arguments)
     check_picture(parser, options.output)
     if options.crops < BATCH or options.epochs < 1 or not 0 < options.lr < math.inf:
         parser.error(f"--crops must be at least {BATCH}, --epochs at least 1, and --lr positive and finite")
     torch.manual_seed(0)
-    try:
-        model = build_segmenter(options.model, num_labels=2)
-    except (EsViTError, OSError) as error:
-        sys.exit(f"error: {error}")
+    model = build_segmenter(options.model, num_labels=2)
     train(model, Coins(options.crops), options.epochs, options.lr)
     pixels, labels = load_test_part()
     with torch.no_grad():
         predicted = model.eval()(pixels[None]).logits[0].argmax(dim=0)
     score = compute_mean_iou(predicted, labels, num_labels=2)
     picture = draw(pixels, labels, predicted, f"found, mean intersection over union {score:.1%}")
-    try:
-        save_figure(picture, options.output)
-    except OSError as error:
-        sys.exit(f"error: {error}")
+    save_figure(picture, options.output)
     print(f"mean intersection over union {score:.1%}: {options.output}")
     return score
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

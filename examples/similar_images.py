@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds the images of a collection that look like yours.
 
-    python examples/similar_images.py MODEL photographs/ --query mine.jpg other.jpg --output similar.png
+    python examples/similar_images.py MODEL photographs/ --query mine.jpg
+    python examples/similar_images.py MODEL photographs/ --query mine.jpg other.jpg --features kept.parquet --count 8
 
 The program embeds the collection (a folder, a glob, a data set: see `python -m modeling_esvit.embed --help`) and the
 queries, builds a FAISS index with `datasets`, prints the most similar images for each query, and draws them. A query
@@ -10,30 +11,29 @@ that lies in the collection is no neighbour of itself. `--features` keeps the co
 """
 
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from modeling_esvit.embed.embedder import Embedder, Features, embed, embed_to_file, load_features
-from modeling_esvit.embed.files import check_output
-from modeling_esvit.embed.inputs import find_images
-from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, decode
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
+from modeling_esvit.programs.packages import exit_without_package
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_name, parse_path
 
 
-try:
+with exit_without_package():
     import datasets
     import faiss
     from matplotlib.figure import Figure
-except ModuleNotFoundError as error:
-    sys.exit(f"error: this needs the package {error.name}: pip install -e '.[training,examples]'")
+
+    from modeling_esvit.embed.embedder import Embedder, Features, embed, embed_to_file, load_features
+    from modeling_esvit.embed.files import check_output
+    from modeling_esvit.embed.inputs import find_images
 
 from training.features.single_image import check_picture
+from training.options.command import run_command
 from training.state.figure_files import save_figure, shorten_name
 
 
@@ -128,22 +128,19 @@ def main(arguments: list[str] | None = None) -> None:
     if options.count < 1:
         parser.error(f"--count must be at least 1, got {options.count}")
     check_picture(parser, options.output)
-    try:
-        if options.features is not None:
-            check_output(options.features, overwrite=True)
-        embedder, decoding = Embedder.from_pretrained(options.model), read_decoding_arguments(options)
-        index = make_index(load_collection(embedder, options.collection, options.features, decoding))
-        queries = embed(embedder, options.query, decoding=decoding)
-        found = search(index, queries, options.count)
-        for query, similar in zip(queries.names, found, strict=True):
-            print(query, *(f"  {similarity:.3f}  {name}" for similarity, name in similar), sep="\n")
-        names = {*queries.names, *(name for similar in found for _, name in similar)}
-        picture = draw(queries.names, found, read_thumbnails([*options.collection, *options.query], names, decoding))
-        save_figure(picture, options.output)
-        print(options.output)
-    except (EsViTError, OSError) as error:
-        sys.exit(f"error: {error}")
+    if options.features is not None:
+        check_output(options.features, overwrite=True)
+    embedder, decoding = Embedder.from_pretrained(options.model), read_decoding_arguments(options)
+    index = make_index(load_collection(embedder, options.collection, options.features, decoding))
+    queries = embed(embedder, options.query, decoding=decoding)
+    found = search(index, queries, options.count)
+    for query, similar in zip(queries.names, found, strict=True):
+        print(query, *(f"  {similarity:.3f}  {name}" for similarity, name in similar), sep="\n")
+    names = {*queries.names, *(name for similar in found for _, name in similar)}
+    picture = draw(queries.names, found, read_thumbnails([*options.collection, *options.query], names, decoding))
+    save_figure(picture, options.output)
+    print(options.output)
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

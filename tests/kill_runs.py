@@ -11,7 +11,6 @@ phase it came is read from the folder afterwards. After each, every checkpoint w
 end weights, moments, generators, log and best must be those of the uninterrupted run, bit for bit.
 """
 
-import argparse
 import json
 import os
 import random
@@ -29,6 +28,7 @@ import psutil
 import torch
 from safetensors.torch import load_file
 
+from modeling_esvit.programs.parser import ProgramParser
 from tests.helpers.shard_server import write_parquet, write_tar
 from tests.helpers.tiny_runs import tiny, write_images
 from training.state.interruption import EXIT_CODE
@@ -326,11 +326,11 @@ def show(counted: Counter[tuple[str, str]]) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=48, help="in all (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of phases, signals and delays (default: %(default)s)")
-    parser.add_argument("--source", choices=SOURCES, nargs="+", default=SOURCES, help="(default: all)")
-    parser.add_argument("--processes", type=int, default=1, help="of a run (default: %(default)s)")
+    parser = ProgramParser(__doc__)
+    parser.add_argument("--kills", type=int, default=48, help="kills in all")
+    parser.add_argument("--seed", type=int, default=0, help="seed of phases, signals and delays")
+    parser.add_argument("--source", choices=SOURCES, nargs="+", default=SOURCES, help="data of the runs (default: all)")
+    parser.add_argument("--processes", type=int, default=1, help="processes of a run")
     arguments = parser.parse_args()
     import evaluate  # noqa: F401  (once, for all runs that are forked from here)
 

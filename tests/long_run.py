@@ -4,12 +4,11 @@
 
     python tests/long_run.py /tmp/long --minutes 70
 
-pretrains on the bundled photographs, streamed from parquet files, with workers, checkpoints and k-NN evaluations, and
-notes every ten seconds the resident memory of the run and of its workers (proportional set size), its open files and
-its processes. In the end it fits a line to what came after the first ten minutes, and draws it.
+The program pretrains on the bundled photographs, streamed from parquet files, with workers, checkpoints and k-NN
+evaluations. It notes every ten seconds the resident memory of the run and of its workers (proportional set size), its
+open files and its processes. In the end it fits a line to what came after the first ten minutes, and draws it.
 """
 
-import argparse
 import json
 import signal
 import subprocess
@@ -19,6 +18,8 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+
+from modeling_esvit.programs.parser import ProgramParser
 
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -97,9 +98,9 @@ def draw(samples: list[dict[str, float]], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__)
     parser.add_argument("folder", type=Path, help="for data, run and figures; it must not exist")
-    parser.add_argument("--minutes", type=float, default=70)
+    parser.add_argument("--minutes", type=float, default=70, help="minutes of the run")
     options = parser.parse_args()
     options.folder.mkdir(parents=True)
     data, run = options.folder / "photographs", options.folder / "run"

@@ -78,15 +78,19 @@ def choose_blocks(numbers: Sequence[int] | None, count: int) -> list[int]:
 def parse_arguments(arguments: list[str] | None) -> Any:
     parser = ProgramParser(__doc__, first="of query blocks mass sort image_size output")
     add_model_arguments(parser, "a model folder, or the name of a model on the Hub")
-    parser.add_argument("image", type=parse_name, help="any image file that Pillow reads")
+    parser.add_argument("image", type=parse_name, help="an image file")
     parser.add_argument("--of", choices=KINDS, default="query", help="whose attention (default: %(default)s)")
-    parser.add_argument("--query", type=int, nargs=2, metavar=("X", "Y"), help="the point (default: the middle)")
-    parser.add_argument("--blocks", type=int, nargs="+", help="from 1, or from the end: -1 (default: the last one)")
-    parser.add_argument("--mass", type=float, help="show the smallest part with this share of the attention")
-    parser.add_argument("--sort", action="store_true", help="heads by entropy, the widest first")
+    parser.add_argument(
+        "--query", type=int, nargs=2, metavar=("X", "Y"), help="the point in pixels (default: the middle)"
+    )
+    parser.add_argument(
+        "--blocks", type=int, nargs="+", help="blocks to draw, from 1, or from the end: -1 (default: the last one)"
+    )
+    parser.add_argument("--mass", type=float, help="show the smallest part that has this share, 0..1, of the attention")
+    parser.add_argument("--sort", action="store_true", help="order the heads by entropy, the widest first")
     add_size_argument(parser)
     add_pixel_arguments(parser)
-    parser.add_argument("--output", type=parse_path, default=Path("attention.png"), help="the picture (%(default)s)")
+    parser.add_argument("--output", type=parse_path, default=Path("attention.png"), help="the picture")
     options = parser.parse_args(arguments)
     check_picture(parser, options.output)
     if options.mass is not None and not 0 < options.mass <= 1:

@@ -23,13 +23,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import gather_object
 from torch import Tensor
+
+from modeling_esvit.programs.packages import exit_without_package
+
+
+with exit_without_package("pip install -e '.[training]'"):
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
+
+    from modeling_esvit.embed.inputs import Images, find_images, load_input
 
 from modeling_esvit.analysis.attention_maps import BlockAttention, block_attentions
 from modeling_esvit.embed.engine import LoadedImage, load_ahead, take_batches
-from modeling_esvit.embed.inputs import Images, find_images, load_input
 from modeling_esvit.embed.progress import show_progress
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.images.devices import open_device
@@ -152,9 +158,14 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "images", type=parse_name, nargs="+", metavar="IMAGES", help="folders, files, globs, URLs, lists, data sets"
     )
-    parser.add_argument("--batch_size", type=int, default=16, help="images a process (default: %(default)s)")
-    parser.add_argument("--workers", type=int, default=4, help="threads that read, in each process (%(default)s)")
-    parser.add_argument("--output", type=parse_path, default=Path("entropy.json"), help="a JSON file (%(default)s)")
+    parser.add_argument("--batch_size", type=int, default=16, help="images in a batch of each process")
+    parser.add_argument("--workers", type=int, default=4, help="threads of each process that read images")
+    parser.add_argument(
+        "--output",
+        type=parse_path,
+        default=Path("entropy.json"),
+        help="the JSON file; beside it, a table and a picture",
+    )
     options = parser.parse_args(arguments)
     check_counts(parser, options, "batch_size", "workers")
     if options.output.suffix != ".json":

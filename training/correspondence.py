@@ -24,7 +24,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from matplotlib.figure import Figure
+from modeling_esvit.programs.packages import exit_without_package
+
+
+with exit_without_package("pip install -e '.[training]'"):
+    from matplotlib.figure import Figure
 
 from modeling_esvit.embed.compiling import add_compile_argument
 from modeling_esvit.images.decoding_arguments import read_decoding_arguments
@@ -76,7 +80,7 @@ def parse_arguments() -> argparse.Namespace:
         metavar=("HEIGHT", "WIDTH"),
         help="of the stereo views (default: about 1024 1536, whole regions)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of crops and colours (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of crops and colours (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=32, help="images a process (default: %(default)s)")
     parser.add_argument("--output", type=parse_path, help="a JSON file for the result; beside it, a table and pictures")
     arguments = parse_and_check(parser)

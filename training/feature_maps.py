@@ -5,11 +5,11 @@
     python training/feature_maps.py MODEL --data photographs:test --output maps
     python training/feature_maps.py MODEL --data my/labelled --method umap --features features --output maps
 
-writes `map.png`, `neighbours.png` and `map.json` (name, class, x and y of each image) into the folder. MODEL is a model
-folder, a name on the Hub or timm:NAME, and DATA any labelled images, as for `knn.py`; with `--features` a folder of
-features is used again and added to. The map is t-SNE of scikit-learn, or UMAP of umap-learn, of features of length 1;
-its distances mean little beyond neighbourhood. Neighbours are by cosine, among all images: those of the query's class
-have a green frame, others a red one.
+The program writes `map.png`, `neighbours.png` and `map.json` (name, class, x and y of each image) into the folder.
+MODEL is a model folder, a name on the Hub or timm:NAME, and DATA any labelled images, as for `knn.py`. With
+`--features` a folder of features is used again and added to. The map is t-SNE of scikit-learn, or UMAP of umap-learn,
+of features of length 1; its distances mean little beyond neighbourhood. Neighbours are by cosine, among all images:
+those of the query's class have a green frame, others a red one.
 """
 
 import argparse
@@ -135,13 +135,13 @@ def parse_arguments(arguments: list[str] | None) -> Any:
     add_decoding_arguments(parser)
     parser.add_argument("--data", type=parse_data, required=True, metavar="DATA[:SPLIT]", help="labelled images")
     parser.add_argument("--output", type=parse_path, required=True, help="the folder of the pictures")
-    parser.add_argument("--method", choices=METHODS, default="tsne", help="of the map (default: %(default)s)")
-    parser.add_argument("--images", type=int, default=2000, help="at most, of the map (default: %(default)s)")
-    parser.add_argument("--queries", type=int, default=8, help="rows of the sheet (default: %(default)s)")
-    parser.add_argument("--neighbours", type=int, default=8, help="of each (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="of the images, the queries and the map (%(default)s)")
-    parser.add_argument("--features", type=parse_path, metavar="FOLDER", help="where features stay, to be used again")
-    parser.add_argument("--batch_size", type=int, default=64, help="images a step (default: %(default)s)")
+    parser.add_argument("--method", choices=METHODS, default="tsne", help="how the map is made")
+    parser.add_argument("--images", type=int, default=2000, help="images on the map, drawn at random if there are more")
+    parser.add_argument("--queries", type=int, default=8, help="images whose neighbours the sheet shows")
+    parser.add_argument("--neighbours", type=int, default=8, help="neighbours of each of them")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the images, the queries and the map")
+    parser.add_argument("--features", type=parse_path, metavar="FOLDER", help="keep features here, to be used again")
+    parser.add_argument("--batch_size", type=int, default=64, help="images in a batch")
     parser.add_argument("--workers", type=int, default=4, help="threads that read images (default: %(default)s)")
     add_column_arguments(parser)
     options = parser.parse_args(arguments)

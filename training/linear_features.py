@@ -22,7 +22,11 @@ from dataclasses import fields
 from statistics import mean, stdev
 from typing import Any
 
-from accelerate import PartialState
+from modeling_esvit.programs.packages import exit_without_package
+
+
+with exit_without_package("pip install -e '.[training]'"):
+    from accelerate import PartialState
 
 from modeling_esvit.programs.parser import ProgramParser
 from training.evaluation.arguments import (

@@ -23,7 +23,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
+from modeling_esvit.programs.packages import exit_without_package
+
+
+with exit_without_package("pip install -e '.[training]'"):
+    from accelerate import PartialState
 
 from modeling_esvit.images.decoding_arguments import read_decoding_arguments
 from modeling_esvit.images.devices import open_device

@@ -141,7 +141,7 @@ def parse_arguments(arguments: list[str] | None = None) -> PublishOptions:
     parser.add_argument("--native", action="store_true", help="use transformers' own swin format; the backbone alone")
     parser.add_argument("--private", action="store_true", help="make the repository visible to its owner only")
     parser.add_argument(
-        "--private_if_new", action="store_true", help="the same if the repository does not exist yet (for scripts)"
+        "--private_if_new", action="store_true", help="as --private, if the repository does not exist yet (for scripts)"
     )
     parser.add_argument(
         "--yes", action="store_true", help="do not ask before a model becomes public for the first time (for scripts)"
@@ -151,7 +151,7 @@ def parse_arguments(arguments: list[str] | None = None) -> PublishOptions:
         nargs="?",
         const="auto",
         choices=("auto", "manual"),
-        help="make users request access, which is granted automatically (default) or by you",
+        help="make users request access; auto, or no value, grants it at once, manual leaves it to you",
     )
     parser.add_argument("--revision", help="branch to push to (default: main); created if it does not exist")
     parser.add_argument("--create_pr", action="store_true", help="open a pull request instead of changing the branch")

@@ -10,6 +10,7 @@ model_cards/NAME.md`. All accuracies on these cards are the authors', and the ca
 """
 
 from modeling_esvit.programs.parser import ProgramParser
+from training.options.command import run_command
 from training.publishing.original_cards import CARDS, render_pages
 
 
@@ -22,4 +23,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

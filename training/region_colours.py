@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shows which regions are alike to a model: their first three principal components as colours.
 
-    python training/region_colours.py MODEL a.jpg b.jpg --image_size 896 --output colours.png
+    python training/region_colours.py MODEL a.jpg
+    python training/region_colours.py MODEL a.jpg b.jpg --image_size 896 --smooth --output colours.png
 
 The components are those of the regions of all images together, so that a colour means the same in each. MODEL is a
 model folder or a name on the Hub, of this project or of others whose last hidden state has a grid of regions. More
@@ -13,8 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from PIL import Image
+
+from modeling_esvit.programs.packages import exit_without_package
+
+
+with exit_without_package("pip install -e '.[training]'"):
+    from matplotlib.figure import Figure
 
 from modeling_esvit.analysis.region_colours import RegionPalette, fit_palette, paint
 from modeling_esvit.analysis.token_places import regions_of
@@ -63,8 +69,8 @@ def parse_arguments(arguments: list[str] | None) -> Any:
     parser.add_argument("images", type=parse_name, nargs="+", metavar="IMAGE", help="image files, coloured together")
     add_size_argument(parser)
     add_pixel_arguments(parser)
-    parser.add_argument("--smooth", action="store_true", help="colours flow from region to region")
-    parser.add_argument("--output", type=parse_path, default=Path("colours.png"), help="the picture (%(default)s)")
+    parser.add_argument("--smooth", action="store_true", help="blend the colours of neighbouring regions")
+    parser.add_argument("--output", type=parse_path, default=Path("colours.png"), help="the picture")
     options = parser.parse_args(arguments)
     check_picture(parser, options.output)
     check_counts(parser, options, "image_size")

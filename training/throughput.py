@@ -168,7 +168,7 @@ def parse_arguments() -> ThroughputOptions:
         "--compile", choices=(ON, OFF), default=OFF, help="compile the model, and freeze it on a CPU (default: off)"
     )
     parser.add_argument("--device", help="where the models run (default: an accelerator if there is one)")
-    parser.add_argument("--threads", type=int, help="threads on a CPU (default: torch's own choice)")
+    parser.add_argument("--threads", type=int, help="threads that compute on a CPU (default: torch's own choice)")
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with a model")
     parser.add_argument(
         "--output",
@@ -176,7 +176,7 @@ def parse_arguments() -> ThroughputOptions:
         help="write the result to this JSON file, with a table (.md) and a figure (.png) beside it",
     )
     parser.add_argument(
-        "--accuracy", nargs="+", default=(), metavar="MODEL=PERCENT", help="accuracy of a model, for the figure"
+        "--accuracy", nargs="+", default=(), metavar="MODEL=PERCENT", help="accuracies of models, for the figure"
     )
     arguments = parser.parse_args()
     check_output(parser, arguments.output)

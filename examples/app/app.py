@@ -41,6 +41,7 @@ try:
     from modeling_esvit.errors import EsViTError
     from modeling_esvit.images.decoding import DecodingOptions
     from modeling_esvit.images.decoding_arguments import add_pixel_arguments, read_decoding_arguments
+    from modeling_esvit.programs.ending import exit_with_message
     from modeling_esvit.programs.parser import ProgramParser
 except ModuleNotFoundError as error:
     sys.exit(f"error: this needs the package {error.name}: pip install -e '.[app]'")
@@ -287,18 +288,15 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
 
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
-    try:
-        decoding = read_decoding_arguments(options)
-        chosen = options.photographs
-        collection = Bundled() if chosen is None else Folder(chosen.expanduser(), decoding)
-        explorer = Explorer(options.model, options.image_size, collection)
-        explorer.see(Image.new("RGB", (64, 64)))
-        print(f"embeds {collection.title}", flush=True)
-        explorer.index  # noqa: B018  (computed before a visitor waits for it)
-        page = build(options.model, explorer, options.keep, decoding)
-        launch(page, options.port)
-    except (EsViTError, OSError) as error:
-        sys.exit(f"error: {error}")
+    decoding = read_decoding_arguments(options)
+    chosen = options.photographs
+    collection = Bundled() if chosen is None else Folder(chosen.expanduser(), decoding)
+    explorer = Explorer(options.model, options.image_size, collection)
+    explorer.see(Image.new("RGB", (64, 64)))
+    print(f"embeds {collection.title}", flush=True)
+    explorer.index  # noqa: B018  (computed before a visitor waits for it)
+    page = build(options.model, explorer, options.keep, decoding)
+    launch(page, options.port)
 
 
 def launch(page: gr.Blocks, port: int | None) -> None:
@@ -320,4 +318,5 @@ def launch(page: gr.Blocks, port: int | None) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with exit_with_message():
+        main()

@@ -64,7 +64,7 @@ def load_backbone(folder: str | Path) -> EsViTModel:
         with hide_weight_bars():
             loaded: Any = EsViTModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     except SafetensorError as error:
-        raise ConversionError(f"The weights of {folder} are damaged: {error}.") from error
+        raise ConversionError(f"The weights of {folder} are damaged: {error}. Copy or download them again.") from error
     model, loading = loaded
     if loading["missing_keys"]:
         raise ConversionError(f"{folder} lacks the tensors {', '.join(sorted(loading['missing_keys']))}.")

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Converts a checkpoint of the original EsViT (microsoft/esvit) to a model folder.
 
-    python -m modeling_esvit.convert_original checkpoint.pth out/ [--key NETWORK] [--native] [--image_size 224]
+    python -m modeling_esvit.convert_original checkpoint.pth esvit-swin-t
+    python -m modeling_esvit.convert_original checkpoint.pth esvit-student --key student
+    python -m modeling_esvit.convert_original checkpoint.pth swin --native
 
 The architecture is read from the shapes of the tensors. A checkpoint with projection heads becomes an
 `EsViTForPreTraining` (from which `AutoModel` loads the backbone), one without an `EsViTModel`. `--native` writes the
@@ -287,20 +289,20 @@ def parse_field(text: str) -> tuple[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = ProgramParser(
-        "Converts a checkpoint of the original EsViT.", prog="python -m modeling_esvit.convert_original"
-    )
-    parser.add_argument("checkpoint", type=parse_name, help="checkpoint file (.pth, .pt, .safetensors)")
-    parser.add_argument("output", type=parse_path, help="new model folder")
+    parser = ProgramParser(__doc__, prog="python -m modeling_esvit.convert_original")
+    parser.add_argument("checkpoint", type=parse_name, help="the checkpoint (.pth, .pt, .safetensors)")
+    parser.add_argument("output", type=parse_path, help="the model folder to write; it must not exist yet")
     parser.add_argument(
         "--key",
         type=parse_name,
         help="the network of the file to convert, by the entry or prefix under which it lies, such as student, "
-        "model_ema or encoder_q (teacher, or the only one)",
+        "model_ema or encoder_q (default: teacher, or the only one)",
     )
     parser.add_argument("--native", action="store_true", help="write the swin format of transformers instead")
     parser.add_argument(
-        "--image_size", type=int, help="the image size of the training run; needed only if the tensors do not tell it"
+        "--image_size",
+        type=int,
+        help="side of the images of the training run in pixels; needed only if the tensors do not tell it",
     )
     parser.add_argument(
         "--set",
@@ -308,7 +310,7 @@ def main(arguments: list[str] | None = None) -> None:
         action="append",
         default=[],
         metavar="FIELD=VALUE",
-        help="sets a field of the configuration that the tensors do not tell; VALUE is JSON: num_heads=[1,3,6,12]",
+        help="set a field of the configuration that the tensors do not tell; VALUE is JSON: num_heads=[1,3,6,12]",
     )
     options = parser.parse_args(arguments)
     with exit_with_message():

@@ -28,7 +28,9 @@ from modeling_esvit.storage.paths import parse_name, parse_path
 
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = ProgramParser(
-        __doc__, first="regions batch_size workers dtype device compile image_size image_column overwrite"
+        __doc__,
+        first="regions batch_size workers dtype device compile image_size image_column overwrite",
+        prog="python -m modeling_esvit.embed",
     )
     parser.add_argument(
         "model", type=parse_name, metavar="MODEL", help="a model folder, or the name of a model on the Hub"
@@ -43,18 +45,18 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--output", type=parse_path, required=True, help=f"the file; its suffix is one of {' '.join(FORMATS)}"
     )
-    parser.add_argument("--regions", action="store_true", help="also the features of all regions")
-    parser.add_argument("--image_column", help="of data sets, where they have several columns of images")
-    parser.add_argument("--config_name", help="of data sets on the Hub that have several configurations")
+    parser.add_argument("--regions", action="store_true", help="write the features of all regions, too")
+    parser.add_argument("--image_column", help="column of the images, in data sets that have several")
+    parser.add_argument("--config_name", help="configuration of data sets on the Hub that have several")
     add_decoding_arguments(parser)
     parser.add_argument("--image_size", type=int, help="pixels a side, instead of the size the model was made for")
-    parser.add_argument("--batch_size", type=int, default=64, help="images a process (%(default)s)")
-    parser.add_argument("--part_size", type=int, default=512, help="images between two saves (%(default)s)")
-    parser.add_argument("--workers", type=int, default=8, help="that read images, in each process (%(default)s)")
-    parser.add_argument("--device", help="where the model computes (an accelerator, if there is one)")
+    parser.add_argument("--batch_size", type=int, default=64, help="images in a batch of each process")
+    parser.add_argument("--part_size", type=int, default=512, help="images between two saves")
+    parser.add_argument("--workers", type=int, default=8, help="threads of each process that read images")
+    parser.add_argument("--device", help="where the model runs (default: an accelerator if there is one)")
     add_dtype_argument(parser)
     add_compile_argument(parser)
-    parser.add_argument("--revision", help="of a model on the Hub")
+    parser.add_argument("--revision", help="branch, tag or commit of a model on the Hub")
     parser.add_argument("--trust_remote_code", action="store_true", help="run code that comes with the model")
     parser.add_argument(
         "--overwrite",

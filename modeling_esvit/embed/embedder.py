@@ -48,7 +48,8 @@ try:
     from modeling_esvit.embed.parts import Parts, cut_rows, make_parts, merge_parts
     from modeling_esvit.embed.progress import show_progress
 except ModuleNotFoundError as error:
-    raise ImportError(f"this needs the package {error.name}: pip install 'esvit[embed]'") from error
+    message = f"this needs the package {error.name}: pip install 'esvit[embed]'"
+    raise ModuleNotFoundError(message, name=error.name) from error
 
 
 __all__ = ["Embedder", "FeatureError", "Features", "OutputError", "embed", "embed_to_file", "load_features"]

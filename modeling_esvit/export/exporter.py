@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Exports a model in a format that other programs run.
 
-    python -m modeling_esvit.export MODEL OUTPUT --to onnx|openvino|timm|torch [--image_size 224] [--dynamic_size]
+    python -m modeling_esvit.export runs/mine exported --to onnx
+    python -m modeling_esvit.export org/esvit-swin-b exported --to torch --image_size 384
+    python -m modeling_esvit.export MODEL exported --to openvino --dynamic_size
 
 * `onnx`: `OUTPUT/model.onnx` and its weights `model.onnx.data`, for onnxruntime and others.
 * `openvino`: `OUTPUT/openvino_model.xml` and its weights `openvino_model.bin`, for OpenVINO.
@@ -355,23 +357,21 @@ def is_installed(requirement: str) -> bool:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    command = ProgramParser(
-        "Exports a model in a format that other programs run.", prog="python -m modeling_esvit.export"
-    )
-    command.add_argument("model", type=parse_name, help="model folder, or its name on the Hub")
-    command.add_argument("output", type=parse_path, help="new folder")
+    command = ProgramParser(__doc__, prog="python -m modeling_esvit.export")
+    command.add_argument("model", type=parse_name, help="a model folder, or the name of a model on the Hub")
+    command.add_argument("output", type=parse_path, help="the folder to write; it must not exist yet")
     command.add_argument("--to", choices=sorted(WRITERS), required=True, help="the format")
     command.add_argument(
         "--image_size",
         type=int,
         nargs="+",
         metavar="PIXELS",
-        help="one side, or height and width; the size at construction by default",
+        help="pixels of a side, or of height and width (default: the size for which the model was built)",
     )
     command.add_argument(
         "--dynamic_size",
         action="store_true",
-        help="images of any size, where format and architecture can (convolutional networks; ViT but for torch)",
+        help="take images of any size: convolutional networks in each format, ViT in onnx and openvino",
     )
     return command
 

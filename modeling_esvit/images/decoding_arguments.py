@@ -29,12 +29,10 @@ def add_pixel_arguments(parser: argparse.ArgumentParser) -> None:
         "--exif_orientation",
         choices=[APPLY, IGNORE],
         default=APPLY,
-        help=f"{HELP['exif_orientation']} (default: %(default)s)",
+        help=HELP["exif_orientation"],
     )
-    parser.add_argument("--white_level", type=parse_positive, help=HELP["white_level"])
-    parser.add_argument(
-        "--max_pixels", type=parse_count, default=MAX_PIXELS, help=f"{HELP['max_pixels']} (default: %(default)s)"
-    )
+    parser.add_argument("--white_level", type=parse_positive, metavar="X", help=HELP["white_level"])
+    parser.add_argument("--max_pixels", type=parse_count, metavar="N", default=MAX_PIXELS, help=HELP["max_pixels"])
 
 
 def read_decoding_arguments(arguments: argparse.Namespace) -> DecodingOptions:

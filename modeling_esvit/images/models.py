@@ -66,7 +66,9 @@ def name_transformers_errors(name: str) -> Iterator[None]:
             f"there is no folder {name!r}, and as a name of a model on the Hub: {reason}"
         ) from error
     except SafetensorError as error:
-        raise NoImageModelError(f"The weights of {name} are damaged: {join_lines(error)}.") from error
+        raise NoImageModelError(
+            f"The weights of {name} are damaged: {join_lines(error)}. Copy or download them again."
+        ) from error
     except FAILURES as error:
         raise NoImageModelError(f"{name} cannot be loaded as a model for images: {shorten_error(error)}") from error
 

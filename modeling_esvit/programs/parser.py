@@ -9,6 +9,7 @@
 """
 
 import argparse
+import shlex
 import shutil
 import sys
 import textwrap
@@ -18,32 +19,36 @@ from typing import Any
 from modeling_esvit.errors import EsViTError
 
 
-# Names that options had before -> those that they have now, in every program.
+# Names that options had before, or have in another program -> those that they have, where a program has those alone.
 RENAMED = {
     "num_workers": "workers",
     "num_threads": "workers",
+    "threads": "workers",
     "size": "image_size",
     "output_dir": "output",
     "folder": "output",
+    "mixed_precision": "dtype",  # of weights and images, and of autocast in training
+    "dtype": "mixed_precision",
 }
 FIRST = 10  # options that --help shows
 WIDTH = 100  # columns of the help, or those of the terminal if it has fewer
 INDENT = 24
+NUMBERS: dict[Any, str] = {int: "N", float: "X"}  # what their values are called
 
 
 class OldNameError(EsViTError, ValueError):
-    """Raised when an option is called by the name that it had before."""
+    """Raised when an option is called by a name that it had before, or has in another program."""
 
 
 def check_name(name: str, known: Sequence[str]) -> None:
-    """Refuses the old name of an option.
+    """Refuses a name that an option had before, or has in another program.
 
     Raises:
-        OldNameError: it is one, and `known` has the new one.
+        OldNameError: it is one, and `known` has the right one.
     """
     new = RENAMED.get(name.replace("-", "_"))
     if new in known and name.replace("-", "_") not in known:
-        raise OldNameError(f"--{name} is called --{new} now.")
+        raise OldNameError(f"--{name} is called --{new} here.")
 
 
 def spell(word: str, known: Sequence[str]) -> str:
@@ -83,7 +88,9 @@ class HelpOfOneScreen(argparse.ArgumentParser):
         return super().parse_known_args(words, namespace)
 
     def list_options(self) -> list[argparse.Action]:
-        return [action for action in self._actions if action.option_strings and action.dest != "help"]
+        """Returns the options that are shown."""
+        hidden = [action for action in self._actions if action.dest == "help" or action.help == argparse.SUPPRESS]
+        return [action for action in self._actions if action.option_strings and action not in hidden]
 
     def choose_first(self) -> list[argparse.Action]:
         """Returns those options that come first: what is required, then those of `first`, then others."""
@@ -98,8 +105,9 @@ class HelpOfOneScreen(argparse.ArgumentParser):
 
     def format_usage(self) -> str:
         """Returns the line that stands before an error."""
-        places = [name_values(action) for action in self._actions if not action.option_strings]
-        return " ".join(["usage:", self.prog, *places, "[options], see --help\n"])
+        needed = [action for action in self._actions if not action.option_strings or action.required]
+        needed.sort(key=lambda action: bool(action.option_strings))
+        return " ".join(["usage:", self.prog, *map(name_argument, needed), "[options], see --help\n"])
 
     def describe(self, options: Sequence[argparse.Action]) -> str:
         """Returns usage and text of the program, its arguments, and some of its options."""
@@ -112,25 +120,32 @@ class HelpOfOneScreen(argparse.ArgumentParser):
 
 
 def name_values(action: argparse.Action) -> str:
-    """Returns how the values of an argument are named, such as `MODEL` or `K ...`."""
-    if action.nargs == 0:
+    """Returns how the values of an argument are named, such as `MODEL`, `N ...` (whole numbers) or `view|region`."""
+    if action.nargs == 0 or action.nargs == "?" and action.const is True:  # a switch
         return ""
     if isinstance(action.metavar, tuple):
         return " ".join(action.metavar)
-    choices = "|".join(map(str, action.choices)) if action.choices else action.dest.upper()
-    name = action.metavar or choices
+    choices = "|".join(shlex.quote(str(choice)) for choice in action.choices or ())
+    name = action.metavar or choices or NUMBERS.get(action.type) or action.dest.upper()
+    if isinstance(action.nargs, int):
+        return " ".join([name] * action.nargs)
     return f"{name} ..." if action.nargs in ("+", "*") else name
+
+
+def name_argument(action: argparse.Action) -> str:
+    """Returns an argument as it is typed, such as `MODEL` or `--seed N`."""
+    flag = next((flag for flag in action.option_strings if flag.startswith("--")), "")
+    return f"{flag} {name_values(action)}".strip()
 
 
 def describe_action(action: argparse.Action) -> Iterator[str]:
     """Yields the lines of an argument or option: its name and values, its help, its default where it says something."""
-    flag = next((flag for flag in action.option_strings if flag.startswith("--")), "")
-    head = f"  {flag} {name_values(action)}".rstrip() if flag else f"  {name_values(action)}"
+    head = f"  {name_argument(action)}"
     text = (action.help or "") % {**vars(action), "prog": "", "default": action.default}
-    says_default = "default" in text or action.default in (None, False, argparse.SUPPRESS, [], "")
-    if flag and not says_default:
-        shown = " ".join(map(str, action.default)) if isinstance(action.default, list) else action.default
-        text = f"{text.removesuffix('.')} (default: {shown})"
+    values = action.default if isinstance(action.default, list | tuple) else [action.default]
+    shown = " ".join(str(value) for value in values if value is not None and not isinstance(value, bool))
+    if action.option_strings and shown not in ("", argparse.SUPPRESS) and "default" not in text:
+        text = f"{text.removesuffix('.')} (default: {shown})".lstrip()
     width = min(shutil.get_terminal_size().columns, WIDTH) - INDENT
     wrapped = textwrap.wrap(text, max(width, 20)) or [""]
     if len(head) < INDENT - 1:

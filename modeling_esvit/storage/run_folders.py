@@ -12,10 +12,12 @@ from modeling_esvit.errors import EsViTError
 CONFIG = "config.json"  # of every model folder
 OPTIONS = "options.yaml"  # of every run
 NAMED = 3  # models that a message names
+CHECKPOINTS = (".pth", ".pt", ".tar", ".bin", ".ckpt", ".safetensors")  # files of weights
+ADVICE = f"name a folder with a {CONFIG}, the folder of a run, or a model on the Hub. Images come after the model."
 
 
 class NoModelFolderError(EsViTError, OSError):
-    """Raised when a folder holds no model."""
+    """Raised when a folder holds no model, or a file is named in its place."""
 
 
 def list_models(run: Path) -> dict[str, Path]:
@@ -29,9 +31,11 @@ def find_model(name: str) -> str:
     """Returns the model folder that a run's folder stands for, and says which; a name on the Hub as it is.
 
     Raises:
-        NoModelFolderError: it is a folder without a model.
+        NoModelFolderError: it is a folder without a model, or a file.
     """
     folder = Path(name).expanduser()
+    if folder.is_file():
+        raise NoModelFolderError(f"{name} is a file, no model: {advise_on_file(folder)}")
     if not folder.is_dir() or (folder / CONFIG).is_file():
         return name
     models = list_models(folder)
@@ -50,4 +54,13 @@ def advise_on_folder(folder: Path) -> str:
     below = [path.parent for depth in ("*", "*/*") for path in sorted(folder.glob(f"{depth}/{CONFIG}"))][:NAMED]
     if below:
         return f"there are models below it, so name one: {', '.join(map(str, below))}."
-    return f"name a folder with a {CONFIG}, the folder of a run, or a model on the Hub. Images come after the model."
+    return ADVICE
+
+
+def advise_on_file(file: Path) -> str:
+    """Returns what to do about a file that is named in place of a model."""
+    if (file.parent / CONFIG).is_file():
+        return f"name the folder in which it lies, {file.parent}."
+    if file.suffix in CHECKPOINTS:
+        return f"convert a checkpoint first, by python -m modeling_esvit.convert_original {file} FOLDER."
+    return ADVICE

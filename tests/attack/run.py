@@ -14,7 +14,6 @@ Each surface is tried in a process of its own with a limit of memory; one that d
 input is tried by another process.
 """
 
-import argparse
 import json
 import logging
 import mmap
@@ -33,6 +32,8 @@ from random import Random
 from typing import NamedTuple
 
 from tqdm import tqdm
+
+from modeling_esvit.programs.parser import ProgramParser
 
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a name in a configuration asks no server
@@ -190,11 +191,11 @@ def replay(name: str, number: int, seed: int) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=600, help="in all (default: %(default)s)")
-    parser.add_argument("--inputs", type=int, help="for each surface, at most (default: as the time allows)")
+    parser = ProgramParser(__doc__)
+    parser.add_argument("--seconds", type=float, default=600, help="seconds in all")
+    parser.add_argument("--inputs", type=int, help="inputs for each surface, at most (default: as the time allows)")
     parser.add_argument("--surface", nargs="+", default=[""], help="words of the names of surfaces (default: all)")
-    parser.add_argument("--seed", type=int, default=0, help="(default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the inputs")
     parser.add_argument("--replay", metavar="SURFACE:NUMBER", help="try this input alone, and show its traceback")
     options = parser.parse_args(arguments)
     logging.disable(logging.ERROR)

@@ -8,7 +8,6 @@ Time and peak memory, on the views of a batch (2 x 224 px, 8 x 96 px). The plain
     python tests/benchmarks/bench_step.py --architecture deit-small --batch 4     # the whole step
 """
 
-import argparse
 import functools
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch import nn
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from modeling_esvit.conversion.original_resnet import to_torchvision
+from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.bench_step import random_groups, report
 from tests.benchmarks.harness import RESULTS, environment, rows, take_turns, write_json
 from tests.benchmarks.reference import BACKBONES
@@ -63,11 +63,11 @@ def plain_pass(name: str, batch: int, sizes: tuple[int, int], **changes) -> Call
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("architectures", nargs="+")
-    parser.add_argument("--batch", type=int, default=4)
+    parser = ProgramParser(__doc__)
+    parser.add_argument("architectures", nargs="+", help="backbones, by their published names")
+    parser.add_argument("--batch", type=int, default=4, help="images in a batch")
     parser.add_argument("--sizes", type=int, nargs=2, default=[224, 96], help="Pixels of global and local crops.")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5, help="times that each is measured")
     parser.add_argument("--folder", type=Path, default=RESULTS, help="For the measurements, which report.py takes.")
     arguments = parser.parse_args()
     for name in arguments.architectures:

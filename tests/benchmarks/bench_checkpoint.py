@@ -9,11 +9,11 @@ A cycle is so many steps and a save. Its checksums are made once, when the check
 verifies one checkpoint, once.
 """
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
 
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.manifest import find_damage, write_manifest
 from tests.benchmarks.bench_step import our_step
 from tests.benchmarks.harness import environment, table, write_json
@@ -45,11 +45,11 @@ def measure_checkpoint(batch: int, repeats: int, **options) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=50, help="of a cycle (default: %(default)s)")
-    parser.add_argument("--step_seconds", type=float, help="of a step (default: as measured here)")
-    parser.add_argument("--batch", type=int, default=8, help="images a step (default: %(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="of which medians are taken (default: %(default)s)")
+    parser = ProgramParser(__doc__)
+    parser.add_argument("--steps", type=int, default=50, help="steps of a cycle")
+    parser.add_argument("--step_seconds", type=float, help="seconds of a step (default: as measured here)")
+    parser.add_argument("--batch", type=int, default=8, help="images in a step")
+    parser.add_argument("--repeats", type=int, default=3, help="times that each is measured")
     arguments = parser.parse_args()
     measured = measure_checkpoint(arguments.batch, arguments.repeats)
     step = arguments.step_seconds or measured["step"]

@@ -7,14 +7,13 @@ The tensors are fake: nothing is computed.
     python tests/benchmarks/bench_counts.py
 """
 
-import argparse
-
 import torch
 from torch._subclasses import FakeTensorMode
 from transformers.initialization import no_init_weights
 
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.families import ARCHITECTURES
+from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.harness import table, write_json
 from training.evaluation.model_counts import count_parameters_and_operations
 
@@ -70,7 +69,7 @@ def rows() -> list[dict]:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    ProgramParser(__doc__).parse_args()
     counted = rows()
     print(
         table(

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
+from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.harness import environment, table, write_json
 from training.learning.optimizer import update_teacher
 
@@ -78,4 +79,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    ProgramParser(__doc__).parse_args()
     main()

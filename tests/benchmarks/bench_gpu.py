@@ -9,13 +9,13 @@ Ours in bf16 compiled, not compiled, and the plain reference in fp16 with a grad
 in turns, each in a process of its own. Goals on an H200: Swin-T 1200 images/s and 3 times the reference, Swin-B 420.
 """
 
-import argparse
 import functools
 import sys
 import tempfile
 
 import torch
 
+from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.bench_step import SCHEDULES, our_step, pretraining, random_groups
 from tests.benchmarks.harness import Measurement, environment, rows, table, take_turns, write_json
 from tests.benchmarks.reference import ReferenceStep
@@ -89,10 +89,10 @@ def report(results: dict[str, Measurement], batch: int, flops: float) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--architecture", default="swin-tiny")
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--repeats", type=int, default=20)
+    parser = ProgramParser(__doc__)
+    parser.add_argument("--architecture", default="swin-tiny", help="backbone, by its published name")
+    parser.add_argument("--batch", type=int, default=128, help="images in a batch")
+    parser.add_argument("--repeats", type=int, default=20, help="times that each is measured")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("error: torch finds no CUDA GPU here.")

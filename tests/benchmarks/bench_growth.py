@@ -18,6 +18,7 @@ import time
 
 import torch
 
+from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.bench_inference import MODELS, extract
 from tests.benchmarks.bench_step import our_step, pretraining, random_groups, reference_step
 from tests.benchmarks.harness import ALLOCATORS, environment, peak_memory, table, take_turns, write_json
@@ -138,9 +139,9 @@ SWEEPS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", choices=SWEEPS, default=list(SWEEPS))
-    parser.add_argument("--repeats", type=int, default=3)
+    parser = ProgramParser(__doc__)
+    parser.add_argument("--only", nargs="*", choices=SWEEPS, default=list(SWEEPS), help="what grows")
+    parser.add_argument("--repeats", type=int, default=3, help="times that each is measured")
     parser.add_argument("--one_of", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one_of:

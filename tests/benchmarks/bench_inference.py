@@ -11,7 +11,6 @@ of the frozen models. In the table int8, weights and rounded activations are mul
 the faster type. What is not installed is named as missing.
 """
 
-import argparse
 import functools
 import tempfile
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from pathlib import Path
 import torch
 
 from modeling_esvit.images.precision import has_native_bfloat16
+from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.harness import (
     ALLOCATORS,
     Measurement,
@@ -179,13 +179,13 @@ def report(results: dict[str, Measurement], batch: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--size", type=int, default=224)
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS)
+    parser = ProgramParser(__doc__)
+    parser.add_argument("--batch", type=int, default=16, help="images in a batch")
+    parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
+    parser.add_argument("--repeats", type=int, default=9, help="times that each is measured")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS, help="forms of the model")
     parser.add_argument("--threads", type=int, help="Default: one a core.")
-    parser.add_argument("--allocator", choices=ALLOCATORS, default="glibc, tuned")
+    parser.add_argument("--allocator", choices=ALLOCATORS, default="glibc, tuned", help="allocator of memory")
     arguments = parser.parse_args()
     missing, has_bfloat16 = find_missing(), has_native_bfloat16("cpu")
     content: dict[str, object] = {"batch": arguments.batch, "size": arguments.size, "allocator": arguments.allocator}

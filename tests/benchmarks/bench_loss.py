@@ -7,12 +7,12 @@
     python tests/benchmarks/bench_loss.py --prototypes 8192 --batches 8 16
 """
 
-import argparse
 import functools
 
 import torch
 from torch.nn import functional as F
 
+from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.harness import Measurement, environment, rows, table, take_turns, write_json
 
 
@@ -116,10 +116,10 @@ def report(results: dict[str, Measurement]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--prototypes", type=int, default=65536)
-    parser.add_argument("--batches", type=int, nargs="+", default=[8, 2])
-    parser.add_argument("--repeats", type=int, default=5)
+    parser = ProgramParser(__doc__)
+    parser.add_argument("--prototypes", type=int, default=65536, help="prototypes of each head")
+    parser.add_argument("--batches", type=int, nargs="+", default=[8, 2], help="images in the batches")
+    parser.add_argument("--repeats", type=int, default=5, help="times that each is measured")
     arguments = parser.parse_args()
     setups: dict = {}
     for batch in arguments.batches:

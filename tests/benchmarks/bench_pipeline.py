@@ -9,13 +9,13 @@ and model, and the model alone on pixels in memory.
     python tests/benchmarks/bench_pipeline.py --images 8 --repeats 1 --threads 1
 """
 
-import argparse
 import functools
 import tempfile
 from pathlib import Path
 
 import torch
 
+from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.bench_views import IMAGES, jpegs
 from tests.benchmarks.harness import Measurement, environment, rows, table, take_turns, write_json
 
@@ -120,9 +120,9 @@ def report(results: dict[str, Measurement], images: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=64)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser = ProgramParser(__doc__)
+    parser.add_argument("--images", type=int, default=64, help="images to read")
+    parser.add_argument("--repeats", type=int, default=5, help="times that each is measured")
     parser.add_argument("--threads", type=int, help="Default: one a core.")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

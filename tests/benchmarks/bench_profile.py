@@ -8,7 +8,6 @@
 Each candidate runs in a process of its own, one after the other.
 """
 
-import argparse
 import functools
 import json
 import time
@@ -16,6 +15,7 @@ import time
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.bench_inference import MODELS, extract
 from tests.benchmarks.bench_loss import our_loss, plain_loss
 from tests.benchmarks.bench_step import our_step, reference_step
@@ -115,9 +115,9 @@ def candidates(batch: int) -> dict[str, dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__)
     parser.add_argument("--batch", type=int, default=8, help="Of step and loss.")
-    parser.add_argument("--only", nargs="*", choices=["step", "loss", "inference"])
+    parser.add_argument("--only", nargs="*", choices=["step", "loss", "inference"], help="parts (default: all)")
     arguments = parser.parse_args()
     path = RESULTS / "profile.json"
     rows = json.loads(path.read_text())["rows"] if arguments.only and path.exists() else []

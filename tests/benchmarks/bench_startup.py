@@ -7,7 +7,6 @@ Ours and transformers' own Swin-T take turns.
     python tests/benchmarks/bench_startup.py --repeats 20
 """
 
-import argparse
 import statistics
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.harness import environment, table, write_json
 
 
@@ -77,8 +77,8 @@ def measure(repeats: int) -> dict[str, list[float]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=20)
+    parser = ProgramParser(__doc__)
+    parser.add_argument("--repeats", type=int, default=20, help="times that each is measured")
     arguments = parser.parse_args()
     taken = measure(arguments.repeats)
     medians = {name: statistics.median(values) for name, values in taken.items()}

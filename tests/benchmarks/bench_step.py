@@ -9,7 +9,6 @@
 Both take turns, each in a process of its own.
 """
 
-import argparse
 import copy
 import functools
 import tempfile
@@ -21,6 +20,7 @@ from PIL import Image
 
 from modeling_esvit import EsViTConfig
 from modeling_esvit.images.precision import has_native_bfloat16
+from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.swin import EsViTDropPath
 from tests.benchmarks.harness import (
     ALLOCATORS,
@@ -176,13 +176,13 @@ def report(results: dict[str, Measurement]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--architecture", default="swin-tiny")
-    parser.add_argument("--batch", type=int, default=8)
+    parser = ProgramParser(__doc__)
+    parser.add_argument("--architecture", default="swin-tiny", help="backbone, by its published name")
+    parser.add_argument("--batch", type=int, default=8, help="images in a batch")
     parser.add_argument("--sizes", type=int, nargs=2, default=[224, 96], help="Pixels of global and local crops.")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--repeats", type=int, default=5, help="times that each is measured")
     parser.add_argument("--only", nargs="*", help="Parts of the names of candidates to run.")
-    parser.add_argument("--allocator", choices=ALLOCATORS, default="glibc, tuned")
+    parser.add_argument("--allocator", choices=ALLOCATORS, default="glibc, tuned", help="allocator of memory")
     parser.add_argument("--folder", type=Path, default=RESULTS, help="For the measurement, which report.py takes.")
     arguments = parser.parse_args()
     setups = candidates(arguments.batch, arguments.architecture, sizes=tuple(arguments.sizes))

@@ -9,12 +9,12 @@ Ours, `datasets` and `webdataset` read the same files. Then images a second of t
     python tests/benchmarks/bench_stream.py --images 2000 --repeats 5
 """
 
-import argparse
 import functools
 import itertools
 import tempfile
 from pathlib import Path
 
+from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.bench_views import jpegs
 from tests.benchmarks.harness import Measurement, environment, rows, table, take_turns, write_json
 
@@ -121,9 +121,9 @@ def report(results: dict[str, Measurement], images: int) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=1000)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser = ProgramParser(__doc__)
+    parser.add_argument("--images", type=int, default=1000, help="images to read")
+    parser.add_argument("--repeats", type=int, default=5, help="times that each is measured")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write_shards(Path(folder), arguments.images)

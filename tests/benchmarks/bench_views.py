@@ -6,7 +6,6 @@ python tests/benchmarks/bench_views.py
 python tests/benchmarks/bench_views.py --size 2000 1500   # large photographs are decoded smaller
 """
 
-import argparse
 import functools
 from io import BytesIO
 
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.harness import Measurement, environment, rows, table, take_turns, write_json
 
 
@@ -102,9 +102,9 @@ def report(results: dict[str, Measurement]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = ProgramParser(__doc__)
     parser.add_argument("--size", type=int, nargs=2, default=[500, 375], help="Width and height of the files.")
-    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--repeats", type=int, default=15, help="times that each is measured")
     arguments = parser.parse_args()
     results = take_turns(candidates(tuple(arguments.size)), repeats=arguments.repeats, threads=1, allocator="glibc")
     print(report(results))

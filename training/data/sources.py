@@ -60,7 +60,7 @@ class FolderSource:
     def __init__(self, root: str | os.PathLike[str], options: DecodingOptions = DEFAULT) -> None:
         self.root, self.decoding = Path(root), options
         if not self.root.is_dir():
-            raise DataNotFoundError(f"{str(root)!r} is not a folder.")
+            raise DataNotFoundError(f"{str(root)!r} is not a folder. Name one; FOLDER:SPLIT is the folder SPLIT in it.")
         found = find_in_folder(self.root)
         paths, self.left_out = found.paths, found.left_out
         if not paths:

@@ -24,6 +24,7 @@ from modeling_esvit.images.hub import require_hub
 from modeling_esvit.images.model_limits import bound_build, check_counts
 from modeling_esvit.images.models import name_transformers_errors
 from modeling_esvit.storage.manifest import find_damage
+from modeling_esvit.storage.run_folders import advise_on_folder
 from modeling_esvit.storage.weight_bars import hide_weight_bars
 from training.learning.optimizer import group_parameters
 from training.options.hub_names import is_hub_name
@@ -119,7 +120,7 @@ def find_origin(source: str) -> Origin:
     if newest is None:
         raise InitialisationError(
             f"init_from {source!r} is neither the folder of a model (it has no config.json) nor that of a run (it has "
-            "no complete checkpoint)."
+            f"no complete checkpoint): {advise_on_folder(folder)}"
         )
     return Origin(str(newest / "student"), str(newest / "teacher"), newest / "training_state")
 

@@ -233,7 +233,7 @@ class OptimizationSection:
         *("freeze_backbone_epochs", "freeze_batch_norm", "layer_decay", "mixed_precision", "matmul_precision", "seed"),
     )
 
-    epochs: int = field(default=300, metadata={"help": "Length of all schedules."})
+    epochs: int = field(default=300, metadata={"help": "Epochs of training, over which all schedules run."})
     first_epoch: int = field(
         default=0,
         metadata={

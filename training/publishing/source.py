@@ -110,7 +110,7 @@ def find_model_of_run(run: Path, checkpoint: str | None) -> Source:
     available = list_models(run)
     chosen = checkpoint or next(iter(available), None)
     if chosen not in available:
-        known = f"it has {' and '.join(available)}" if available else "it has none yet"
+        known = f"it has {' and '.join(available)}" if available else "it saves one with its first checkpoint"
         raise SourceError(f"The run {run} has no {chosen or 'finished'} model; {known}.")
     options, provenances = read_options(run / "options.yaml"), read_provenances(run)
     source = Source(available[chosen], options, provenances, read_log(run / "log.jsonl"))
@@ -181,7 +181,7 @@ def load_model(folder: Path) -> EsViTForPreTraining | EsViTModel:
     try:
         model, loading = kind.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
     except SafetensorError as error:
-        raise SourceError(f"The weights in {folder} are damaged: {error}.") from error
+        raise SourceError(f"The weights in {folder} are damaged: {error}. Copy or download them again.") from error
     except OSError as error:
         raise SourceError(f"The model in {folder} cannot be loaded: {error}") from error
     if loading["missing_keys"]:

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks spellings, old names and the help of all programs' parser."""
 
+import argparse
+
 import pytest
 
 from modeling_esvit.programs.parser import OldNameError, ProgramParser, check_name
@@ -11,7 +13,7 @@ TEXT = """Measures a model.
 
     python measure.py MODEL --batch_size 8
 """
-HELP = """usage: measure.py MODEL [options]
+HELP = """usage: measure.py MODEL --data DATA [options]
 
 Measures a model.
 
@@ -19,9 +21,9 @@ Measures a model.
 
   MODEL                 a model folder
   --data DATA           images, 1% of them
-  --seed SEED           of the draws
-  --workers WORKERS     threads (default: 4)
---help_all shows 3 more options.
+  --seed N              of the draws (default: 0)
+  --workers N           threads (default: 4)
+--help_all shows 7 more options.
 """
 
 
@@ -33,7 +35,12 @@ def make_parser() -> ProgramParser:
     parser.add_argument("--data", required=True, metavar="DATA", help="images, 1%% of them")
     parser.add_argument("--point", nargs=2, type=int, metavar=("X", "Y"), help="where")
     parser.add_argument("--names", nargs="+", help="of some things")
-    parser.add_argument("--seed", type=int, help="of the draws")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument("--kind", nargs="+", default=(), choices=["view", "by place"])
+    parser.add_argument("--scale", nargs=2, type=float, default=[0.4, 1.0])
+    parser.add_argument("--no_check", action="store_false", help="do not look again")
+    parser.add_argument("--of_the_program_itself", help=argparse.SUPPRESS)
+    parser.add_argument("--fast", type=bool, nargs="?", const=True, default=False, help="be fast")
     return parser
 
 
@@ -43,20 +50,27 @@ def test_both_spellings(words):
     assert (given.model, given.data, given.batch_size, given.names) == ("a--b", "my-images", 8, ["a-b", "c"])
 
 
-@pytest.mark.parametrize("word", ["--num_workers", "--num-workers=3", "--num_threads"])
+@pytest.mark.parametrize("word", ["--num_workers", "--num-workers=3", "--num_threads", "--threads"])
 def test_old_names_are_refused_with_the_new_one(word, capsys):
     with pytest.raises(SystemExit):
         make_parser().parse_args(["model", "--data", "x", word, "3"])
     assert capsys.readouterr().err.splitlines() == [
-        "usage: measure.py MODEL [options], see --help",
-        f"measure.py: error: {word.partition('=')[0]} is called --workers now.",
+        "usage: measure.py MODEL --data DATA [options], see --help",
+        f"measure.py: error: {word.partition('=')[0]} is called --workers here.",
     ]
+
+
+def test_a_type_is_called_as_the_program_calls_it():
+    for name, other in (("dtype", "mixed_precision"), ("mixed_precision", "dtype")):
+        check_name(name, [name])
+        with pytest.raises(OldNameError, match=f"--{name} is called --{other} here"):
+            check_name(name, [other])
 
 
 def test_names_that_a_program_has_are_not_old():
     check_name("size", ["size"])
     check_name("size", ["height"])
-    with pytest.raises(OldNameError, match="--size is called --image_size now"):
+    with pytest.raises(OldNameError, match="--size is called --image_size here"):
         check_name("size", ["image_size"])
 
 
@@ -72,6 +86,9 @@ def test_help_all_shows_everything(capsys):
         make_parser().parse_args(["--help_all"])
     assert end.value.code == 0
     shown = capsys.readouterr().out
-    assert "  --batch_size BATCH_SIZE\n                        images in a batch (default: 64)\n" in shown
+    assert "  --batch_size N        images in a batch (default: 64)\n" in shown
+    assert "  --kind view|'by place' ...\n" in shown
+    assert "  --scale X X           (default: 0.4 1.0)\n" in shown
+    assert "  --no_check            do not look again\n  --fast                be fast\n" in shown
     assert "  --point X Y           where\n  --names NAMES ...     of some things\n" in shown
     assert "None" not in shown and "more options" not in shown

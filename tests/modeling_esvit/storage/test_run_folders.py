@@ -37,6 +37,20 @@ def test_models_and_names_are_what_they_are(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_files_in_place_of_a_model(tmp_path):
+    model = write_model(tmp_path / "model")
+    (tmp_path / "esvit.pth").touch()
+    (tmp_path / "cat.jpg").touch()
+    for name, advice in (
+        ("model/config.json", f"name the folder in which it lies, {model}."),
+        ("esvit.pth", f"convert_original {tmp_path / 'esvit.pth'} FOLDER."),
+        ("cat.jpg", "Images come after the model."),
+    ):
+        with pytest.raises(NoModelFolderError, match="is a file, no model: ") as raised:
+            find_model(str(tmp_path / name))
+        assert str(raised.value).endswith(advice)
+
+
 def test_folders_without_a_model(tmp_path):
     write_model(tmp_path / "runs" / "mine" / "teacher")
     (tmp_path / "begun").mkdir()

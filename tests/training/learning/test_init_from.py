@@ -229,7 +229,10 @@ def test_what_is_nothing_to_start_from(images, view_run, tmp_path):
     native.mkdir()
     (native / "config.json").write_text('{"model_type": "swin"}')
     checkpoint = FIXTURES / "checkpoint_swin_tiny.pth"
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "options.yaml").touch()
     for source, message in [
+        (tmp_path / "begun", "the run has not saved one yet; it does so with its first checkpoint"),
         (empty, "neither the folder of a model .* nor that of a run"),
         (checkpoint, "convert_original .*checkpoint_swin_tiny.pth FOLDER"),
         (native, "type 'swin', not 'esvit'. Convert the original checkpoint without --native"),

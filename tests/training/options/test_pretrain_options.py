@@ -207,7 +207,7 @@ def test_both_spellings_of_an_option():
 
 @pytest.mark.parametrize("old, new", [("num_" + "workers", "workers"), ("output_" + "dir", "output")])
 def test_old_names_are_refused_everywhere_and_runs_of_before_continue(old, new, tmp_path, capsys):
-    message = f"--{old} is called --{new} now"
+    message = f"--{old} is called --{new} here"
     (tmp_path / "old.yaml").write_text(f"{old}: 2\n")
     for refused in (lambda: make_options(**{old: 2}), lambda: read_options(["--recipe", str(tmp_path / "old.yaml")])):
         with pytest.raises(OldNameError, match=message):

@@ -52,7 +52,7 @@ def test_a_model_that_is_not_as_it_was_written_is_not_published(run, tmp_path, c
 def test_run_without_a_model(tmp_path, run):
     (tmp_path / "run").mkdir()
     shutil.copy(run / "options.yaml", tmp_path / "run")
-    with pytest.raises(SourceError, match="has no finished model; it has none yet"):
+    with pytest.raises(SourceError, match="has no finished model; it saves one with its first checkpoint"):
         find_source(tmp_path / "run")
     with pytest.raises(SourceError, match="has no last model"):
         find_source(tmp_path / "run", "last")
