@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.programs.ending import INTERRUPTED
+from modeling_esvit.programs.ending import exit_stopped, leave_on_sigterm
+from modeling_esvit.programs.lost_process import report_lost_process
 
 
 OWN = ("modeling_esvit", "training", "examples")  # a missing module of these is our own fault
@@ -29,17 +30,17 @@ def get_message(error: BaseException) -> str:
 def exit_with_message() -> Iterator[None]:
     """Ends the program with the message of the block's error, if a user can put it right; the exit status is 1.
 
-    Ctrl-C ends it with a line, too, and INTERRUPTED.
+    Ctrl-C and SIGTERM end it with a line, too. So ends one process of several, too, when it loses another.
     """
     try:
-        yield
+        with leave_on_sigterm(), report_lost_process():
+            yield
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in OWN:
             raise
         sys.exit(f"error: this needs the package {error.name}: pip install -e '.[training]'")
-    except KeyboardInterrupt:
-        print("\nStopped by Ctrl-C.", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+    except KeyboardInterrupt as error:
+        exit_stopped(error)
     except (EsViTError, OSError) as error:
         if not is_for_user(error):
             raise
