@@ -5,6 +5,8 @@
 import importlib
 import os
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
@@ -75,6 +77,24 @@ def start_trackers(accelerator: Accelerator, options: PretrainOptions, step: int
     """Starts the trackers, or continues them after `step` steps, under the name that the run's folder holds."""
     settings = make_tracker_settings(Path(options.output), step) if accelerator.is_main_process else {}
     accelerator.init_trackers(PROJECT, make_hyperparameters(options), settings)
+
+
+@contextmanager
+def outlive_tracker(say: Callable[[str], None]) -> Iterator[None]:
+    """Says that a tracker could not write, in the block: a full disk is no reason to stop the run."""
+    try:
+        yield
+    except OSError as error:
+        say(f"Warning: a tracker has lost values, which the log has: {error}")
+
+
+def end_trackers(accelerator: Accelerator, say: Callable[[str], None]) -> None:
+    """Ends each tracker, and the exchange between processes."""
+    for tracker in accelerator.trackers:
+        with outlive_tracker(say):
+            tracker.finish()
+    accelerator.trackers = []
+    accelerator.end_training()
 
 
 def make_hyperparameters(options: PretrainOptions) -> dict[str, bool | int | float | str]:

@@ -32,7 +32,7 @@ from training.monitoring.collapse import CollapseWatch
 from training.monitoring.monitor import Monitor, StepOutcome
 from training.monitoring.next_commands import make_resume_command, publish_command
 from training.monitoring.pictures import draw_views
-from training.monitoring.trackers import start_trackers
+from training.monitoring.trackers import end_trackers, start_trackers
 from training.options.pretrain_options import WARMUPS, save_options
 from training.publishing.hub_push import make_pusher
 from training.run.checks import CheckedRun, make_knn_transform
@@ -360,7 +360,7 @@ class Session(AbstractContextManager):
         go of a tensor of Python aborts the process.
         """
         release_processes(self.networks.wrapped)
-        self.accelerator.end_training()
+        end_trackers(self.accelerator, self.monitor.say)
 
     def describe_next(self, folder: Path) -> Iterator[str]:
         """Says where the model is, how to publish it, and how to go on if the end is not reached."""

@@ -2,16 +2,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks the trackers with their real packages, if these are installed, without a network."""
 
+import errno
 import json
+import os
 import sqlite3
 from pathlib import Path
 
 import pytest
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+import training.run.session as session
 from tests.helpers.commands import run_program
 from tests.helpers.paths import ROOT
-from tests.helpers.tiny_runs import read_log, tiny, write_images
-from training.monitoring.trackers import make_hyperparameters
+from tests.helpers.tiny_runs import read_log, tiny, train, write_images
+from training.monitoring.trackers import make_hyperparameters, start_trackers
 from training.options.pretrain_options import PretrainOptions
 from training.state.provenance_record import write_provenances
 
@@ -32,6 +36,24 @@ def test_hyperparameters_are_public_options(tmp_path):
     write_provenances(tmp_path, {"data": "org/photos", "init_from": str(tmp_path)})
     values = make_hyperparameters(options)
     assert (values["data"], values["split"], values["init_from"]) == ("org/photos", "mine", "a local model")
+
+
+def test_a_tracker_that_cannot_write_ends_no_run(tmp_path, monkeypatch, capsys):
+    """TensorBoard raises the error of its file at every value from then on, and when it is closed."""
+
+    def fail(*_) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def start_and_fill_disk(*given) -> None:
+        start_trackers(*given)
+        for name in ("flush", "close"):
+            monkeypatch.setattr(EventFileWriter, name, fail)
+
+    monkeypatch.setattr(session, "start_trackers", start_and_fill_disk)
+    train(tiny(write_images(tmp_path / "images"), tmp_path / "run", "--max_steps 2 --tracker tensorboard"))
+    shown = capsys.readouterr().out
+    assert shown.count("Warning: a tracker has lost values, which the log has: [Errno 28] No space left on device") == 3
+    assert [record["step"] for record in read_log(tmp_path / "run")] == [1, 2]
 
 
 def files_below(folder: Path) -> list[Path]:
