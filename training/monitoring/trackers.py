@@ -4,6 +4,7 @@
 
 import importlib
 import os
+import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -86,6 +87,26 @@ def outlive_tracker(say: Callable[[str], None]) -> Iterator[None]:
         yield
     except OSError as error:
         say(f"Warning: a tracker has lost values, which the log has: {error}")
+
+
+@contextmanager
+def hide_writer_traceback() -> Iterator[None]:
+    """Lets the thread in which TensorBoard writes end without a traceback, within the block, when it cannot write.
+
+    The same error is raised at the next value, where `outlive_tracker` says it.
+    """
+    before = threading.excepthook
+
+    def show(arguments: threading.ExceptHookArgs) -> None:
+        is_writer = type(arguments.thread).__module__.startswith("tensorboard.")
+        if not (is_writer and isinstance(arguments.exc_value, OSError)):
+            before(arguments)
+
+    threading.excepthook = show
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def end_trackers(accelerator: Accelerator, say: Callable[[str], None]) -> None:
