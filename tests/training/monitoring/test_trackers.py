@@ -40,6 +40,7 @@ def test_hyperparameters_are_public_options(tmp_path):
     assert (values["data"], values["split"], values["init_from"]) == ("org/photos", "mine", "a local model")
 
 
+@pytest.mark.slow
 def test_a_tracker_that_cannot_write_ends_no_run(tmp_path, monkeypatch, capsys):
     """TensorBoard's thread ends with the error of its file, and each value from then on raises it again."""
 
