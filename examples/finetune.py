@@ -11,16 +11,18 @@ of `save_to_disk`) with a column of images and one of classes, which `--label_co
 the classifier is new. The folder OUTPUT loads with `AutoModelForImageClassification` and with
 `pipeline("image-classification")`. Images that cannot be read are found before training, named and left out, up to
 `--max_unreadable`. `--result` writes the accuracies of the last epoch as JSON, with a table and a
-picture of all epochs beside it. `--resume` continues from the last complete epoch.
+picture of all epochs beside it. `--resume` continues from the newest checkpoint that is as it was written.
 """
 
 import argparse
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 from transformers import (
@@ -29,6 +31,9 @@ from transformers import (
     BitImageProcessor,
     PreTrainedModel,
     Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
     TrainingArguments,
     set_seed,
 )
@@ -40,6 +45,7 @@ from modeling_esvit.images.hub import find_reachable_model
 from modeling_esvit.images.models import name_transformers_errors
 from modeling_esvit.programs.packages import exit_without_package
 from modeling_esvit.programs.parser import ProgramParser
+from modeling_esvit.storage.manifest import write_manifest
 from modeling_esvit.storage.paths import parse_name, parse_path
 from modeling_esvit.storage.weight_bars import hide_weight_bars
 
@@ -63,6 +69,11 @@ from training.features.extraction import UnlabelledDataError
 from training.figures.accuracy import draw_epochs
 from training.options.command import run_command
 from training.options.url_secrets import parse_data
+from training.state.checkpoint_folders import find_last_whole
+from training.state.checkpoints import ResumeError
+
+
+CHECKPOINT = "checkpoint-"  # begins the names of the Trainer's folders
 
 
 def load_model(name: str, classes: list[str]) -> tuple[PreTrainedModel, BitImageProcessor]:
@@ -190,6 +201,35 @@ def compute_accuracy(prediction: Any) -> dict[str, float]:
     return metric.compute(predictions=ranking, references=prediction.label_ids, top_k=TOP_K)
 
 
+class CheckpointRecorder(TrainerCallback):
+    """Records what a checkpoint holds, as soon as all processes have written theirs: the Trainer writes it in place."""
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> TrainerControl:
+        PartialState().wait_for_everyone()
+        if state.is_world_process_zero:
+            write_manifest(Path(args.output_dir, f"{CHECKPOINT}{state.global_step}"))
+        return control
+
+
+def get_step(folder: Path) -> str:
+    return folder.name.removeprefix(CHECKPOINT)
+
+
+def find_checkpoint(output: Path) -> str:
+    """Returns the newest checkpoint that is as it was written, see `find_last_whole`.
+
+    Raises:
+        ResumeError: there is none.
+    """
+    folders = [folder for folder in output.glob(f"{CHECKPOINT}*") if get_step(folder).isdecimal()]
+    newest = find_last_whole(sorted(folders, key=lambda folder: int(get_step(folder))))
+    if newest is not None:
+        return str(newest)
+    raise ResumeError(f"{output} has no whole checkpoint to continue from; start again without --resume.")
+
+
 def finetune(options: argparse.Namespace) -> dict[str, Any]:
     """Trains and saves the classifier, and returns its accuracies on the test split with the settings of the run."""
     train, test, classes = open_splits(options)
@@ -206,7 +246,7 @@ def finetune(options: argparse.Namespace) -> dict[str, Any]:
         lr_scheduler_type="cosine",
         eval_strategy="epoch",
         save_strategy="epoch",
-        save_total_limit=1,
+        save_total_limit=2,  # one is whole while the other is written
         logging_steps=10,
         remove_unused_columns=False,
         report_to="none",
@@ -225,8 +265,9 @@ def finetune(options: argparse.Namespace) -> dict[str, Any]:
         eval_dataset=SourceImages(test, test_items, classes, make_evaluation_transform(processor)),
         processing_class=processor,
         compute_metrics=compute_accuracy,
+        callbacks=[CheckpointRecorder()],
     )
-    trainer.train(resume_from_checkpoint=options.resume)
+    trainer.train(resume_from_checkpoint=find_checkpoint(Path(options.output)) if options.resume else None)
     trainer.save_model()
     history = [
         {"epoch": row["epoch"], "top1": row["eval_top1"], "top5": row["eval_top5"]}

@@ -168,7 +168,12 @@ class Run:
         return "step" if self.has_stepped(log) else "start"
 
     def has_stepped(self, log: list[dict]) -> bool:
-        return bool(log) and log[-1]["step"] > self.finished_before
+        """Returns whether the run has taken a step since it was started.
+
+        Until then, its log may hold steps of an earlier start that were not saved; it drops them as it begins.
+        """
+        path = self.output / "log.jsonl"
+        return bool(log) and path.stat().st_mtime >= self.started and log[-1]["step"] > self.finished_before
 
 
 def main_program(arguments: list[str]) -> None:
@@ -220,9 +225,9 @@ def check_code(run: Run, number: int, phase: str, code: int) -> None:
         return
     passing = {EXIT_CODE}
     if run.step() == LAST_STEP:
-        passing |= {0, -number}
+        passing |= {0, -number, 128 + number}
     if not run.has_stepped(run.log()):  # what looks like an evaluation that is made up for may still be a start
-        passing.add(-number)
+        passing |= {-number, 128 + number}
     if code not in passing:
         raise KillError(f"{signal.Signals(number).name} in phase {phase} ended with code {code}; see {run.shown.name}.")
 
@@ -340,6 +345,7 @@ def main() -> None:
     counted: Counter[tuple[str, str]] = Counter()
     started = time.time()
     folder = Path(tempfile.mkdtemp(prefix="kill_runs-"))
+    tempfile.tempdir = os.environ["TMPDIR"] = str(folder)  # killed runs leave folders there
     for index, source in enumerate(arguments.source):
         kills = (arguments.kills - counted.total()) // (len(arguments.source) - index)
         counted += run_source(source, arguments.processes, kills, generator, folder / source)

@@ -26,6 +26,7 @@ import torch
 from modeling_esvit import losses
 from modeling_esvit.losses import CenterUpdate, EsViTLoss, make_crop_layout
 from modeling_esvit.model_outputs import EsViTForPreTrainingOutput
+from modeling_esvit.programs.lost_process import report_lost_process
 from training.data.loader import Batch
 from training.data.lost_workers import report_lost_worker
 from training.learning.networks import STATIC, choose_loss_method, is_compiled, prepare_networks
@@ -39,7 +40,6 @@ from training.learning.optimizer import (
     update_teacher,
 )
 from training.learning.running_statistics import RunningStatistics, list_batch_norms
-from training.monitoring.lost_process import report_lost_process
 from training.monitoring.monitor import StepOutcome
 from training.monitoring.out_of_memory import advise_on_memory
 from training.monitoring.region_matches import count_matches
@@ -259,7 +259,7 @@ def start(options: PretrainOptions) -> PretrainResult | None:
         EsViTError: See `Pretraining`; also when the memory is not enough, or another process is lost.
     """
     check_system()
-    with report_lost_process(), report_lost_worker(), advise_on_memory(options):
+    with report_lost_process("longer than --process_timeout minutes"), report_lost_worker(), advise_on_memory(options):
         if options.dry_run:
             dry_run(options, lambda checked: Pretraining(options, checked).train_step)
             return None

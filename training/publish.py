@@ -17,7 +17,6 @@ The first time that a model becomes public, the command asks; scripts say `--yes
 import os
 import re
 import shlex
-import signal
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -206,7 +205,6 @@ def run(options: PublishOptions) -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     transformers_logging.disable_progress_bar()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     options = parse_arguments(arguments)
     run_command(lambda: run(options))
 

@@ -3,10 +3,10 @@
 """Writes features into one file, and loads them: parquet, npz or safetensors, as the suffix says."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -14,13 +14,31 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.storage.failed_writes import repeat_writing
 
+
+Result = TypeVar("Result")
 
 FORMATS = (".parquet", ".npz", ".safetensors")
 
 
 class OutputError(EsViTError, ValueError):
     """Raised when the output cannot be written, or not continued, as asked."""
+
+
+def write_or_explain(action: Callable[[], Result], folder: Path) -> Result:
+    """Calls what writes into a folder, a few times if need be.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    try:
+        return repeat_writing(action)
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be written: {error}. Free space on that disk, or make the folder writable; then the same "
+            "call goes on from what is finished."
+        ) from error
 
 
 @dataclass

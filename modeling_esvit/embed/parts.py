@@ -21,7 +21,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from modeling_esvit.embed.engine import LoadedImage
-from modeling_esvit.embed.files import Features, OutputError, concatenate, write_arrays, write_parquet
+from modeling_esvit.embed.files import (
+    Features,
+    OutputError,
+    concatenate,
+    write_arrays,
+    write_or_explain,
+    write_parquet,
+)
 from modeling_esvit.embed.progress import show_progress
 from modeling_esvit.storage.atomic import record_file, replace_file, write_text
 from modeling_esvit.storage.identity import Identity
@@ -65,10 +72,14 @@ class Parts:
                 logger.warning("%s is begun anew, since its features are of another call: %s.", self.folder, change)
                 self.delete()
             if not self.settings_file.exists():
-                self.folder.mkdir(parents=True, exist_ok=True)
-                for path, content in self.describe_call().items():
-                    write_text(path, content, shared=True)
-                    record_file(self.folder, path.name, shared=True)
+                write_or_explain(self.write_call, self.folder)
+
+    def write_call(self) -> None:
+        """Makes the folder, with what it says of this call."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for path, content in self.describe_call().items():
+            write_text(path, content, shared=True)
+            record_file(self.folder, path.name, shared=True)
 
     @property
     def settings_file(self) -> Path:
@@ -113,10 +124,19 @@ class Parts:
         return not damage
 
     def write(self, number: int, features: Features) -> None:
+        """Writes a part.
+
+        Raises:
+            OutputError: it cannot be written; the parts before it are whole.
+        """
         metadata = {"names": json.dumps(features.names), "unreadable": json.dumps(features.unreadable)}
-        with replace_file(self.path(number)) as partial:
-            save_file(features.arrays() if features.names else {}, partial, metadata=metadata)
-        record_file(self.folder, self.path(number).name, shared=True)
+
+        def write() -> None:
+            with replace_file(self.path(number)) as partial:
+                save_file(features.arrays() if features.names else {}, partial, metadata=metadata)
+            record_file(self.folder, self.path(number).name, shared=True)
+
+        write_or_explain(write, self.folder)
 
     @contextmanager
     def open(self, number: int, framework: str) -> Iterator[Any]:
@@ -199,7 +219,14 @@ def find_spans(numbers: list[int]) -> Iterator[range]:
 def merge_parts(parts: Parts, count: int, output: Path) -> dict[str, str]:
     """Writes `output` from parts 0 .. count - 1. Parquet is written part by part; the other formats pass through memory
     as a whole. Returns what could not be read, and lists it beside the output (`OUTPUT.unreadable.txt`).
+
+    Raises:
+        OutputError: it cannot be written, or a part is missing or damaged.
     """
+    return write_or_explain(lambda: write_merged(parts, count, output), output.parent)
+
+
+def write_merged(parts: Parts, count: int, output: Path) -> dict[str, str]:
     with replace_file(output) as partial:
         if output.suffix == ".parquet":
             unreadable = write_parquet((parts.read(number) for number in range(count)), partial)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from modeling_esvit.storage.failed_writes import name_failed_write
 from modeling_esvit.storage.manifest import (
     MANIFEST,
     check_own,
@@ -45,13 +46,14 @@ def replace_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
     owner = f".{os.getpid()}" if shared else ""
     partial = path.with_name(f"{path.name}{owner}{PARTIAL}")
     try:
-        partial.touch()
-        usual = partial.stat().st_mode
-        yield partial
-        partial.chmod(usual)  # safetensors writes files that nobody else may read
-        force_to_disk(partial)
-        partial.replace(path)
-        force_to_disk(path.parent)
+        with name_failed_write(path):
+            partial.touch()
+            usual = partial.stat().st_mode
+            yield partial
+            partial.chmod(usual)  # safetensors writes files that nobody else may read
+            force_to_disk(partial)
+            partial.replace(path)
+            force_to_disk(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -96,17 +98,18 @@ def replace_folder(path: Path, later: Iterable[str] = ()) -> Iterator[Path]:
     for leftover in (partial, old):
         remove_folder(leftover)
     try:
-        partial.mkdir(parents=True)
-        mark_unfinished(partial)
-        yield partial
-        write_manifest(partial, later)
-        give_usual_modes(partial)
-        force_tree_to_disk(partial)
-        if path.exists():
-            check_own(path)
-            path.rename(old)
-        partial.rename(path)
-        force_to_disk(path.parent)
+        with name_failed_write(path):
+            partial.mkdir(parents=True)
+            mark_unfinished(partial)
+            yield partial
+            write_manifest(partial, later)
+            give_usual_modes(partial)
+            force_tree_to_disk(partial)
+            if path.exists():
+                check_own(path)
+                path.rename(old)
+            partial.rename(path)
+            force_to_disk(path.parent)
     finally:
         delete_if_possible(partial)
         remove_if_empty(new_parents)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -40,6 +41,7 @@ from tests.helpers.tiny_runs import write_images
 from training.data.columns import DataOptionError
 from training.data.sources import open_source
 from training.options.command import run_command
+from training.state.checkpoints import ResumeError
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +224,24 @@ def test_finetune(folder, patches, tmp_path, monkeypatch):
     assert model.config.id2label[0] == "astronaut"
     (best, *_) = pipeline("image-classification", model=str(tmp_path / "classifier"))(Image.new("RGB", (64, 64)))
     assert best["label"] in model.config.label2id
+
+
+def test_fine_tuning_continues_from_a_whole_checkpoint(tmp_path, caplog):
+    """The Trainer writes a checkpoint in place: a kill leaves half of one, and a disk may change one."""
+    with pytest.raises(ResumeError, match="has no whole checkpoint to continue from"):
+        finetune.find_checkpoint(tmp_path)
+    recorder, arguments = finetune.CheckpointRecorder(), SimpleNamespace(output_dir=str(tmp_path))
+    for step in (9, 10, 11):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+        (tmp_path / f"checkpoint-{step}" / "optimizer.pt").write_bytes(b"moments")
+        if step < 11:
+            state = SimpleNamespace(is_world_process_zero=True, global_step=step)
+            recorder.on_save(arguments, state, None)
+    assert finetune.find_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
+    (tmp_path / "checkpoint-10" / "optimizer.pt").write_bytes(b"Moments")
+    assert finetune.find_checkpoint(tmp_path) == str(tmp_path / "checkpoint-9")
+    assert "checkpoint-11 is damaged and not used: it has no record" in caplog.text
+    assert "checkpoint-10 is damaged and not used: optimizer.pt is not as it was written" in caplog.text
 
 
 @pytest.mark.slow

@@ -3,22 +3,14 @@
 """Keeps the workers of a loader alive while the signals of a scheduler end the run."""
 
 import signal
-from types import FrameType
-
-
-GRACE = 5  # seconds
 
 
 def outlive_signals(worker: int) -> None:
-    """Makes a worker of a loader survive signals: SIGTERM ends it only after `GRACE` seconds, others not at all.
+    """Makes a worker of a loader survive the signals that stop a run.
 
-    Schedulers signal every process of a job, as a terminal does on Ctrl-C, and the step that is under way still needs
-    its batches.
+    Schedulers signal every process of a job, as a terminal does on Ctrl-C, and the step that is under way, however long
+    it takes, still needs its batches. The main process kills its workers when it ends; one whose main process was
+    killed notices that by itself.
     """
-
-    def leave_later(number: int, frame: FrameType | None) -> None:
-        signal.alarm(GRACE)
-
-    signal.signal(signal.SIGTERM, leave_later)
-    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

@@ -5,7 +5,7 @@
 import argparse
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,7 +29,8 @@ def open_features_folder(given: Path | None) -> Iterator[Path]:
         yield given
         return
     state = PartialState()
-    with tempfile.TemporaryDirectory(prefix="features-") as own:
+    main = state.is_main_process
+    with tempfile.TemporaryDirectory(prefix="features-") if main else nullcontext() as own:
         [folder] = broadcast_object_list([own])
         yield Path(folder)
         state.wait_for_everyone()  # before the main process deletes the folder

@@ -14,9 +14,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from modeling_esvit.embed.engine import FeatureError, LoadedImage
+from modeling_esvit.embed.files import write_or_explain
 from modeling_esvit.embed.progress import show_progress
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.storage.atomic import replace_file
+from modeling_esvit.storage.atomic import replace_folder
+from modeling_esvit.storage.manifest import remove_folder
 from training.data.identity import identify_source
 from training.data.shard_stream import ShardStream
 from training.data.sources import ImageSource
@@ -28,6 +30,8 @@ from training.evaluation.probes import LinearProbes, Setting
 from training.evaluation.scores import NO_CLASS, score_top_k
 from training.features.bank import FeatureBank, name_settings
 from training.features.frozen_models import FrozenModel, choose_block_features, find_training_view
+from training.state.checkpoint_folders import find_last_whole
+from training.state.checkpoints import save_tensors
 
 
 IN_RECIPES = ("lr", "n_last_blocks", "epochs", "batch_size", "seed")
@@ -35,6 +39,7 @@ VIEW = 0  # the number of blocks that stands for the view feature
 PIECE = 512  # test images that are classified at a time
 BATCH_SIZE = 1024  # images of a step, as published
 FEWEST_STEPS = 10  # of an epoch, for which batches become smaller
+STATE = "state.pt"  # in the folder of an epoch
 
 
 class ProbeError(EsViTError, ValueError):
@@ -184,19 +189,20 @@ class ProbeRun:
             for setting, ranking in zip(self.probes.settings, rankings, strict=True)
         }
 
-    @property
-    def state_file(self) -> Path:
-        return self.options.output / "state.pt"
+    def list_states(self) -> list[Path]:
+        """Returns the folders of states, oldest first: two, of which one is whole while the other is written."""
+        return sorted(self.options.output.glob("state-*[0-9]"))
 
     def resume(self) -> None:
-        """Continues from the state in the output folder, if there is one.
+        """Continues from the newest state in the output folder that is as it was written, if there is one.
 
         Raises:
             ProbeError: the state is that of a probe with other options, another model or other data.
         """
-        if not self.state_file.is_file():
+        folder = find_last_whole(self.list_states())
+        if folder is None:
             return
-        state = torch.load(self.state_file, map_location=self.model.model.device, weights_only=True)
+        state = torch.load(folder / STATE, map_location=self.model.model.device, weights_only=True)
         changed = [name for name, value in self.key.items() if state["key"].get(name) != value]
         if changed:
             raise ProbeError(
@@ -207,11 +213,20 @@ class ProbeRun:
         self.probes.load_state(state["probes"])
 
     def save(self) -> None:
+        """Writes the state, from which the same command continues.
+
+        Raises:
+            OutputError: it cannot be written; the one before it stays.
+        """
         if self.on_main:
-            self.options.output.mkdir(parents=True, exist_ok=True)
-            with replace_file(self.state_file) as partial:
-                torch.save({"key": self.key, "history": self.history, "probes": self.probes.state()}, partial)
+            write_or_explain(self.write_state, self.options.output)
         self.process.wait_for_everyone()
+
+    def write_state(self) -> None:
+        with replace_folder(self.options.output / f"state-{len(self.history):06d}") as folder:
+            save_tensors({"key": self.key, "history": self.history, "probes": self.probes.state()}, folder / STATE)
+        for old in self.list_states()[:-2]:
+            remove_folder(old)
 
     def summarise(self) -> dict[str, Any]:
         """Returns the result: for each classifier the scores of its best and last epoch, and the best classifier."""

@@ -66,7 +66,9 @@ def make_panels(records: list[dict[str, Any]], uniform: float, min_rank: float) 
     losses = {name: name.replace("_", " ") for name in (*(name for name in TASK_LOSSES if name in names), "loss")}
     terms = {name: name.replace("_", " ") for name in names if name.endswith("_loss") and name not in TASK_LOSSES}
     if terms:
-        panels.append(Panel("further terms of the loss", "as computed, without weights", terms, "as who adds them says"))
+        panels.append(
+            Panel("further terms of the loss", "as computed, without weights", terms, "as who adds them says")
+        )
     return [
         *panels,
         Panel(

@@ -24,6 +24,7 @@ from training.figures.curves import draw_curves
 from training.monitoring.collapse import MIN_RANK, CollapseWatch, compute_rank_me, spread
 from training.monitoring.compilation import CompilationClock
 from training.monitoring.region_matches import average_matches
+from training.monitoring.trackers import outlive_tracker
 from training.options.errors import SharedError
 
 
@@ -319,7 +320,8 @@ class Monitor:
         if self.accelerator.is_main_process:
             self.unwritten += json.dumps({"step": step, **values}) + "\n"
             self.write_lines()
-        self.accelerator.log({name: value for name, value in values.items() if value is not None}, step=step)
+        with outlive_tracker(self.say):
+            self.accelerator.log({name: value for name, value in values.items() if value is not None}, step=step)
 
     def write_lines(self) -> None:
         """Writes the lines that are not in the log yet. A disk that fails once is no reason to stop the run."""

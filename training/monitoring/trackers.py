@@ -4,7 +4,10 @@
 
 import importlib
 import os
+import threading
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import ModuleType
@@ -75,6 +78,44 @@ def start_trackers(accelerator: Accelerator, options: PretrainOptions, step: int
     """Starts the trackers, or continues them after `step` steps, under the name that the run's folder holds."""
     settings = make_tracker_settings(Path(options.output), step) if accelerator.is_main_process else {}
     accelerator.init_trackers(PROJECT, make_hyperparameters(options), settings)
+
+
+@contextmanager
+def outlive_tracker(say: Callable[[str], None]) -> Iterator[None]:
+    """Says that a tracker could not write, in the block: a full disk is no reason to stop the run."""
+    try:
+        yield
+    except OSError as error:
+        say(f"Warning: a tracker has lost values, which the log has: {error}")
+
+
+@contextmanager
+def hide_writer_traceback() -> Iterator[None]:
+    """Lets the thread in which TensorBoard writes end without a traceback, within the block, when it cannot write.
+
+    The same error is raised at the next value, where `outlive_tracker` says it.
+    """
+    before = threading.excepthook
+
+    def show(arguments: threading.ExceptHookArgs) -> None:
+        is_writer = type(arguments.thread).__module__.startswith("tensorboard.")
+        if not (is_writer and isinstance(arguments.exc_value, OSError)):
+            before(arguments)
+
+    threading.excepthook = show
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
+def end_trackers(accelerator: Accelerator, say: Callable[[str], None]) -> None:
+    """Ends each tracker, and the exchange between processes."""
+    for tracker in accelerator.trackers:
+        with outlive_tracker(say):
+            tracker.finish()
+    accelerator.trackers = []
+    accelerator.end_training()
 
 
 def make_hyperparameters(options: PretrainOptions) -> dict[str, bool | int | float | str]:

@@ -20,7 +20,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from modeling_esvit import EsViTForPreTraining, EsViTModel
@@ -64,7 +63,7 @@ def stage_folder(folder: Path) -> Iterator[Path]:
     try:
         with replace_folder(folder) as staged:
             yield staged
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise FolderError(f"The folder {folder} was not written: {error}.") from error
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from modeling_esvit.programs.ending import INTERRUPTED
+from modeling_esvit.programs.ending import describe_stop
 from training.options.command import exit_with_message
 from training.options.errors import SharedError
 from training.state.interruption import EXIT_CODE, InterruptedRunError
@@ -27,13 +27,14 @@ def exit_as_one() -> Iterator[None]:
             exit_unless_main(EXIT_CODE)
             print(error, file=sys.stderr)
             sys.exit(EXIT_CODE)
-        except KeyboardInterrupt:
-            exit_unless_main(INTERRUPTED)
+        except KeyboardInterrupt as error:
+            name, code = describe_stop(error)
+            exit_unless_main(code)
             print(
-                "\nEnded at once by Ctrl-C. The same command continues from the last checkpoint, if there is one.",
+                f"\nEnded at once by {name}. The same command continues from the last checkpoint, if there is one.",
                 file=sys.stderr,
             )
-            sys.exit(INTERRUPTED)
+            sys.exit(code)
         except SharedError:
             exit_unless_main(1)
             raise

@@ -32,7 +32,7 @@ from training.monitoring.collapse import CollapseWatch
 from training.monitoring.monitor import Monitor, StepOutcome
 from training.monitoring.next_commands import embed_command, knn_command, make_resume_command, publish_command
 from training.monitoring.pictures import draw_views
-from training.monitoring.trackers import start_trackers
+from training.monitoring.trackers import end_trackers, hide_writer_traceback, start_trackers
 from training.options.pretrain_options import WARMUPS, save_options
 from training.publishing.hub_push import make_pusher
 from training.run.advice import advise
@@ -202,7 +202,7 @@ class Session(AbstractContextManager):
         try:
             # Closed, the loader's workers end at once, however the run ends.
             batches = closing(self.monitor.time_waiting(self.load_batches(self.first_step)))
-            with self.hub, Interruption() as self.interruption, batches as opened:
+            with self.hub, hide_writer_traceback(), Interruption() as self.interruption, batches as opened:
                 self.make_up_evaluation()
                 yield self.group_steps(opened)
         except InterruptedRunError:
@@ -371,7 +371,7 @@ class Session(AbstractContextManager):
         go of a tensor of Python aborts the process.
         """
         release_processes(self.networks.wrapped)
-        self.accelerator.end_training()
+        end_trackers(self.accelerator, self.monitor.say)
 
     def describe_next(self, folder: Path) -> Iterator[str]:
         """Says where the model is, how to use and publish it, and how to go on if the end is not reached."""

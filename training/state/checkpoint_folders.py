@@ -3,7 +3,7 @@
 """Finds the checkpoints in a run's folder, `OUTPUT/checkpoints/step-00001234/`."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from modeling_esvit.storage.atomic import PARTIAL
@@ -26,12 +26,17 @@ def list_checkpoints(root: Path) -> list[Path]:
 
 
 def find_newest_whole(folders: Iterable[Path], names: Iterable[str] | None = None) -> Path | None:
-    """Returns the last of complete checkpoints whose files are as they were written; warns of each that it passes over.
+    """Returns the last of the complete checkpoints of a run that is whole, see `find_last_whole`."""
+    return find_last_whole([folder for folder in folders if is_complete(folder)], names)
+
+
+def find_last_whole(folders: Sequence[Path], names: Iterable[str] | None = None) -> Path | None:
+    """Returns the last of folders whose files are as they were written; warns of each that it passes over.
 
     Args:
         names: Look at these files only.
     """
-    for folder in reversed([folder for folder in folders if is_complete(folder)]):
+    for folder in reversed(folders):
         damage = find_damage(folder, names)
         if not damage:
             return folder

@@ -10,7 +10,6 @@ import errno
 import json
 import logging
 import os
-import re
 import socket
 import time
 import uuid
@@ -21,10 +20,10 @@ from typing import Any, TextIO, TypeVar
 
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
-from safetensors import SafetensorError
 
 from modeling_esvit import EsViTForPreTraining
 from modeling_esvit.storage.atomic import replace_folder
+from modeling_esvit.storage.failed_writes import repeat_writing
 from training.options.errors import SharedError
 
 
@@ -33,17 +32,6 @@ logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 PROBE = ".probe-"
-# What a disk in a network, or one that is busy, may say once and not again.
-PASSING = {
-    number
-    for name in (
-        *("EIO", "EAGAIN", "EINTR", "EBUSY", "ESTALE", "ETIMEDOUT", "EREMOTEIO", "ENETDOWN", "ENETUNREACH"),
-        *("EHOSTDOWN", "EHOSTUNREACH", "ECONNRESET", "ENOTCONN"),
-    )
-    if (number := getattr(errno, name, None)) is not None
-}
-WAITS = (1, 3, 9)  # seconds before each further attempt
-SYSTEM_ERROR = re.compile(r"\(os error ([0-9]+)\)")  # in the message of an error of safetensors
 VISIBLE_WITHIN = 60.0  # seconds for which a network file system may still say that a new file is not there
 
 
@@ -122,32 +110,6 @@ def on_main(accelerator: Accelerator, action: Callable[[], Result]) -> Result:
     return result
 
 
-def repeat_writing(action: Callable[[], Result]) -> Result:
-    """Calls `action`, and again after each of WAITS while it fails to write for a reason that may pass.
-
-    Raises:
-        UnwritableCheckpointError: It failed for another reason, or too often.
-    """
-    for seconds in WAITS:
-        try:
-            return action()
-        except UnwritableCheckpointError as error:
-            if not may_pass(error):
-                raise
-            logger.warning("A write has failed (%s), and is tried again in %d s.", error.__cause__, seconds)
-        time.sleep(seconds)
-    return action()
-
-
-def may_pass(error: UnwritableCheckpointError) -> bool:
-    """Returns whether what the system said is one of PASSING."""
-    cause = error.__cause__
-    if isinstance(cause, OSError) and cause.errno is not None:
-        return cause.errno in PASSING
-    number = SYSTEM_ERROR.search(str(cause))
-    return number is not None and int(number[1]) in PASSING
-
-
 @contextmanager
 def report_write_errors(folder: Path) -> Iterator[None]:
     """Explains a failure of the block to write below `folder`.
@@ -157,7 +119,7 @@ def report_write_errors(folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise UnwritableCheckpointError(
             f"{folder} cannot be written: {error}. Earlier checkpoints are still good. Free space on that "
             "disk, or make the folder writable, and start the same command again; or move the run's folder to another "

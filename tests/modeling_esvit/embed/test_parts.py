@@ -9,6 +9,7 @@ import pytest
 
 from modeling_esvit.embed.files import Features, OutputError
 from modeling_esvit.embed.parts import Parts, cut_rows, find_own_parts, make_parts
+from tests.helpers.full_disk import largest_file
 
 
 def make_part(images, after_batch) -> Features:
@@ -68,3 +69,13 @@ def test_parts_that_cannot_be_continued(tmp_path):
     other.path(4).write_bytes(b"damaged meanwhile")
     with pytest.raises(OutputError, match="part-00000004.safetensors is damaged"):
         other.read(4)
+
+
+def test_a_part_that_cannot_be_written_is_said(tmp_path):
+    """safetensors' own error was a traceback, and one process of several then waited for the other."""
+    parts = Parts(tmp_path / "x.npz", {"model": "m"})
+    parts.begin()
+    message = "x.npz.parts cannot be written: .*File too large: .*the same call goes on"
+    with pytest.raises(OutputError, match=message), largest_file(300):
+        parts.write(0, Features(["a"] * 99, np.ones((99, 9), np.float32), None, {}))
+    assert not parts.is_done(0) and not list(parts.folder.glob("*.partial"))

@@ -3,7 +3,6 @@
 """Checks that files, folders and links are replaced whole or not at all."""
 
 import os
-import resource
 import shutil
 import stat
 
@@ -13,6 +12,7 @@ from safetensors.torch import save_file
 
 from modeling_esvit.storage.atomic import append_text, replace_file, replace_folder, replace_link, write_text
 from modeling_esvit.storage.manifest import MANIFEST, mark_unfinished, remove_folder
+from tests.helpers.full_disk import largest_file
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -77,13 +77,9 @@ def test_a_text_is_added_whole_or_not_at_all(tmp_path):
     path = tmp_path / "log.jsonl"
     for line in ("one\n", "zwölf\n"):
         append_text(path, line)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 3, limits[1]))
-    try:
-        with pytest.raises(OSError, match="No space left on device|File too large"):
-            append_text(path, "three\n")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    failed = pytest.raises(OSError, match="No space left on device|File too large")
+    with failed, largest_file(path.stat().st_size + 3):
+        append_text(path, "three\n")
     assert path.read_text(encoding="utf-8") == "one\nzwölf\n"
 
 

@@ -207,7 +207,8 @@ def test_workers_end_at_once_when_the_batches_are_closed(folder):
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_worker_that_is_killed_or_hangs_is_reported(number, folder, monkeypatch, caplog):
-    monkeypatch.setattr(lost_workers, "REPORT", 0.2)
+    if number == signal.SIGSTOP:  # on a busy machine a batch may take longer
+        monkeypatch.setattr(lost_workers, "REPORT", 0.2)
     monkeypatch.setattr(lost_workers, "POLL", 0.1)
     others = set(active_children())
     loader = make_loader(FolderSource(folder), OPTIONS, BatchOrder(seed=5, batch_size=2, num_epochs=500), num_workers=1)

@@ -2,16 +2,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks the trackers with their real packages, if these are installed, without a network."""
 
+import errno
 import json
+import os
 import sqlite3
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from tensorboard.summary.writer.record_writer import RecordWriter
 
+import training.run.session as session
 from tests.helpers.commands import run_program
 from tests.helpers.paths import ROOT
-from tests.helpers.tiny_runs import read_log, tiny, write_images
-from training.monitoring.trackers import make_hyperparameters
+from tests.helpers.tiny_runs import read_log, tiny, train, write_images
+from training.monitoring.trackers import end_trackers, hide_writer_traceback, make_hyperparameters, start_trackers
 from training.options.pretrain_options import PretrainOptions
 from training.state.provenance_record import write_provenances
 
@@ -32,6 +38,44 @@ def test_hyperparameters_are_public_options(tmp_path):
     write_provenances(tmp_path, {"data": "org/photos", "init_from": str(tmp_path)})
     values = make_hyperparameters(options)
     assert (values["data"], values["split"], values["init_from"]) == ("org/photos", "mine", "a local model")
+
+
+@pytest.mark.slow
+def test_a_tracker_that_cannot_write_ends_no_run(tmp_path, monkeypatch, capsys):
+    """TensorBoard's thread ends with the error of its file, and each value from then on raises it again."""
+
+    def fail(*_) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def start_and_fill_disk(*given) -> None:
+        start_trackers(*given)
+        monkeypatch.setattr(RecordWriter, "write", fail)
+
+    monkeypatch.setattr(session, "start_trackers", start_and_fill_disk)
+    train(tiny(write_images(tmp_path / "images"), tmp_path / "run", "--max_steps 2 --tracker tensorboard"))
+    shown = capsys.readouterr()
+    assert "Warning: a tracker has lost values, which the log has: [Errno 28] No space left on device" in shown.out
+    assert "Traceback" not in shown.err
+    assert [record["step"] for record in read_log(tmp_path / "run")] == [1, 2]
+
+
+def test_a_tracker_that_cannot_be_closed_ends_no_run(capsys):
+    class Tracker:
+        def finish(self) -> None:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    accelerator = SimpleNamespace(trackers=[Tracker(), Tracker()], end_training=lambda: print("ended"))
+    end_trackers(accelerator, print)
+    assert capsys.readouterr().out.count("Read-only file system") == 2 and accelerator.trackers == []
+
+
+def test_other_threads_keep_their_traceback(capsys, monkeypatch):
+    monkeypatch.setattr(threading, "excepthook", threading.__excepthook__)
+    with hide_writer_traceback():
+        thread = threading.Thread(target=open, args=("/no/such/file",))
+        thread.start()
+        thread.join()
+    assert "FileNotFoundError" in capsys.readouterr().err and threading.excepthook is threading.__excepthook__
 
 
 def files_below(folder: Path) -> list[Path]:

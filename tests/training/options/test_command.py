@@ -21,6 +21,13 @@ def test_errors_that_a_user_can_put_right_are_a_message(error):
     assert end.value.code == f"error: {error}"
 
 
+def test_a_lost_process_is_a_message():
+    with pytest.raises(SystemExit, match="^error: Process . of . .*lost another one"):
+        run_command(
+            lambda: fail(RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:1] Reset by peer"))
+        )
+
+
 @pytest.mark.parametrize("error", [OSError("Something broke."), KeyError("name")])
 def test_other_errors_keep_their_traceback(error):
     with pytest.raises(type(error)) as raised:

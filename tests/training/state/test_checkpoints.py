@@ -6,14 +6,13 @@ import errno
 import itertools
 import json
 import os
-import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from modeling_esvit.storage.atomic import record_file
+from tests.helpers.full_disk import largest_file
 from tests.helpers.shard_server import write_parquet
 from tests.helpers.tiny_runs import name_checkpoints, read_losses, tiny, train
 from training.pretrain import main
@@ -22,17 +21,6 @@ from training.state.files import UnwritableCheckpointError
 
 
 TWO = "--batch_size 4"
-
-
-@contextmanager
-def largest_file(size: int):
-    """No file of this process can grow beyond `size` bytes: every write that would fails, as on a full disk."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.fixture
@@ -66,7 +54,8 @@ def test_a_write_that_fails_once_is_repeated(labelled_images, tmp_path, waits, m
     break_disk(monkeypatch, place, iter([errno.EIO, errno.ESTALE]))
     main(tiny(labelled_images, tmp_path / "run", "--max_steps 2 --save_every 1"))
     assert waits == [1, 3]
-    assert "A write has failed ([Errno 5] Input/output error), and is tried again in 1 s" in caplog.text
+    assert f"A write has failed ([Errno 5] Input/output error: '{tmp_path}/run/" in caplog.text
+    assert f"{place}'), and is tried again in 1 s" in caplog.text
     assert not list(tmp_path.rglob("*.partial")) and len(read_losses(tmp_path / "run")) == 2
     assert name_checkpoints(tmp_path / "run") == ["last", "step-00000001", "step-00000002"]
 

@@ -5,7 +5,7 @@
 import pytest
 from torch.distributed import DistBackendError
 
-from training.monitoring.lost_process import LostProcessError, report_lost_process
+from modeling_esvit.programs.lost_process import LostProcessError, report_lost_process
 
 
 @pytest.mark.parametrize(
