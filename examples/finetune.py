@@ -209,7 +209,7 @@ class CheckpointRecorder(TrainerCallback):
     ) -> TrainerControl:
         PartialState().wait_for_everyone()
         if state.is_world_process_zero:
-            write_manifest(Path(args.output_dir, f"{CHECKPOINT}{state.global_step}"))
+            write_manifest(Path(str(args.output_dir), f"{CHECKPOINT}{state.global_step}"))
         return control
 
 
