@@ -204,12 +204,15 @@ def compute_accuracy(prediction: Any) -> dict[str, float]:
 class CheckpointRecorder(TrainerCallback):
     """Records what a checkpoint holds, as soon as all processes have written theirs: the Trainer writes it in place."""
 
+    def __init__(self, output: Path) -> None:
+        self.output = output
+
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> TrainerControl:
         PartialState().wait_for_everyone()
         if state.is_world_process_zero:
-            write_manifest(Path(str(args.output_dir), f"{CHECKPOINT}{state.global_step}"))
+            write_manifest(self.output / f"{CHECKPOINT}{state.global_step}")
         return control
 
 
@@ -265,7 +268,7 @@ def finetune(options: argparse.Namespace) -> dict[str, Any]:
         eval_dataset=SourceImages(test, test_items, classes, make_evaluation_transform(processor)),
         processing_class=processor,
         compute_metrics=compute_accuracy,
-        callbacks=[CheckpointRecorder()],
+        callbacks=[CheckpointRecorder(Path(options.output))],
     )
     trainer.train(resume_from_checkpoint=find_checkpoint(Path(options.output)) if options.resume else None)
     trainer.save_model()

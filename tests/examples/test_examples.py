@@ -230,13 +230,13 @@ def test_fine_tuning_continues_from_a_whole_checkpoint(tmp_path, caplog):
     """The Trainer writes a checkpoint in place: a kill leaves half of one, and a disk may change one."""
     with pytest.raises(ResumeError, match="has no whole checkpoint to continue from"):
         finetune.find_checkpoint(tmp_path)
-    recorder, arguments = finetune.CheckpointRecorder(), SimpleNamespace(output_dir=str(tmp_path))
+    recorder = finetune.CheckpointRecorder(tmp_path)
     for step in (9, 10, 11):
         (tmp_path / f"checkpoint-{step}").mkdir()
         (tmp_path / f"checkpoint-{step}" / "optimizer.pt").write_bytes(b"moments")
         if step < 11:
             state = SimpleNamespace(is_world_process_zero=True, global_step=step)
-            recorder.on_save(arguments, state, None)
+            recorder.on_save(None, state, None)
     assert finetune.find_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
     (tmp_path / "checkpoint-10" / "optimizer.pt").write_bytes(b"Moments")
     assert finetune.find_checkpoint(tmp_path) == str(tmp_path / "checkpoint-9")
