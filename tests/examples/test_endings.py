@@ -53,7 +53,7 @@ def test_ctrl_c_ends_an_example_after_the_run_that_it_started(tmp_path):
         write_images(tmp_path / "data" / split, 12, "ab")
     model, run = write_model(tmp_path / "model"), tmp_path / "run"
     command = [sys.executable, "examples/continue_pretraining.py", model, "--data", tmp_path / "data", "--output", run]
-    command += f"{HEADS} {CROPS} {MEANS} --epochs 5000 --k 5 --save_every 1000000 --workers 0".split()
+    command += f"{HEADS} {CROPS} {MEANS} --epochs 5000 --batch_size 4 --k 5 --save_every 1000000".split()
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(
         list(map(str, command)), cwd=ROOT, start_new_session=True, env=make_environment(), **pipes

@@ -41,7 +41,7 @@ def test_every_program_says_what_is_not_installed():
     """Runs the programs without any package of an extra, one after the other in one process."""
     programs = [*ROOT.glob("training/*.py"), *ROOT.glob("examples/*.py"), ROOT / "examples" / "app" / "app.py"]
     programs = sorted(path for path in programs if '__name__ == "__main__"' in path.read_text())
-    done = run_program(["python", "-c", RUN_ALL, " ".join(EXTRAS), *programs])
+    done = run_program(["python", "-c", RUN_ALL, " ".join(EXTRAS), *programs], timeout=600)
     ends = json.loads(done.stdout.splitlines()[-1])
     assert set(ends) == set(map(str, programs))
     wrong = {path: end for path, end in ends.items() if not end.startswith('SystemExit("error: this needs the package')}
