@@ -7,10 +7,13 @@
 
 The program embeds the collection (a folder, a glob, a data set: see `python -m modeling_esvit.embed --help`) and the
 queries, builds a FAISS index with `datasets`, prints the most similar images for each query, and draws them. A query
-that lies in the collection is no neighbour of itself. `--features` keeps the collection's features for the next search.
+that lies in the collection is no neighbour of itself. `--features` names a file that `modeling_esvit.embed` wrote of
+the same collection and model, or where the features are kept for the next search.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +31,20 @@ with exit_without_package():
     import faiss
     from matplotlib.figure import Figure
 
-    from modeling_esvit.embed.embedder import Embedder, Features, embed, embed_to_file, load_features
+    from modeling_esvit.embed.embedder import Embedder, Features, embed
     from modeling_esvit.embed.files import check_output
     from modeling_esvit.embed.inputs import find_images
+    from modeling_esvit.embed.reuse import embed_or_reuse
 
 from training.features.single_image import check_picture
 from training.options.command import run_command
 from training.state.figure_files import save_figure, shorten_name
+
+
+FEATURES = (
+    "the file of features that embed wrote of this collection with this model (.parquet, .npz, .safetensors); if there "
+    "is none yet, it is written for the next search"
+)
 
 
 def normalise(features: np.ndarray) -> np.ndarray:
@@ -46,7 +56,20 @@ def normalise(features: np.ndarray) -> np.ndarray:
 def make_index(features: Features) -> datasets.Dataset:
     """Makes a data set of `name` and `view` that is searchable by cosine similarity."""
     rows = datasets.Dataset.from_dict({"name": features.names, "view": normalise(features.view)})
-    return rows.add_faiss_index("view", metric_type=faiss.METRIC_INNER_PRODUCT)
+    with hide_bars():
+        return rows.add_faiss_index("view", metric_type=faiss.METRIC_INNER_PRODUCT)
+
+
+@contextmanager
+def hide_bars() -> Iterator[None]:
+    """Hides the bars of `datasets`, which do not say what they count."""
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 def search(index: datasets.Dataset, queries: Features, count: int) -> list[list[tuple[float, str]]]:
@@ -66,18 +89,6 @@ def is_same_file(name: str, query: str) -> bool:
     return name == query or os.path.exists(name) and os.path.exists(query) and os.path.samefile(name, query)
 
 
-def load_collection(
-    embedder: Embedder, inputs: list[str], file: Path | None, decoding: DecodingOptions = DEFAULT
-) -> Features:
-    """Loads the collection's features from `file`, or computes them and keeps them there if a file is named."""
-    if file is None:
-        return embed(embedder, inputs, decoding=decoding)
-    if not file.exists():
-        settings = {"images": inputs, **embedder.describe(), **decoding.describe()}
-        embed_to_file(embedder, find_images(inputs, options=decoding), file, settings=settings)
-    return load_features(file)
-
-
 def draw(queries: list[str], found: list[list[tuple[float, str]]], images: dict[str, Image.Image]) -> Figure:
     """Draws a row for each query: the query, then the images found, each with its cosine above and its name below."""
     columns = 1 + max(map(len, found))
@@ -94,7 +105,9 @@ def draw(queries: list[str], found: list[list[tuple[float, str]]], images: dict[
             axes.set_title(title, fontsize=10, fontweight="bold" if title == "query" else "normal")
             axes.set_xlabel(shorten_name(name), fontsize=8)
     figure.suptitle(
-        "The most similar images, from left to right.\nHealthy: they show the same kind of thing.", fontsize=11
+        "Each query and the images most similar to it, the most similar first.\n"
+        "A good model finds images that show the same kind of thing.",
+        fontsize=11,
     )
     return figure
 
@@ -119,7 +132,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--query", type=parse_name, nargs="+", required=True, help="images to search for, named in the same way"
     )
     parser.add_argument("--count", type=int, default=5, help="images to find for each query (default: %(default)s)")
-    parser.add_argument("--features", type=parse_path, help="a file (.parquet, .npz, .safetensors) for the features")
+    parser.add_argument("--features", type=parse_path, help=FEATURES)
     parser.add_argument(
         "--output", type=parse_path, default=Path("similar.png"), help="the picture (default: %(default)s)"
     )
@@ -131,7 +144,8 @@ def main(arguments: list[str] | None = None) -> None:
     if options.features is not None:
         check_output(options.features, overwrite=True)
     embedder, decoding = Embedder.from_pretrained(options.model), read_decoding_arguments(options)
-    index = make_index(load_collection(embedder, options.collection, options.features, decoding))
+    collection = find_images(options.collection, options=decoding)
+    index = make_index(embed_or_reuse(embedder, collection, options.features, decoding))
     queries = embed(embedder, options.query, decoding=decoding)
     found = search(index, queries, options.count)
     for query, similar in zip(queries.names, found, strict=True):

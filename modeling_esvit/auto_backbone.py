@@ -26,6 +26,7 @@ from .backbone_probe import (
     describe_backbone,
     find_unused_parameters,
     list_backbone_stages,
+    name_backbone,
     resolve_backbone,
 )
 from .family import DEFAULT_STRIDE, Family, TokenGrid
@@ -152,7 +153,7 @@ class EsViTAutoEncoder(nn.Module):
 
     def run(self, images: torch.Tensor, output_attentions: bool, output_hidden_states: bool) -> Any:
         """Returns the backbone's output for one group, with the attentions and hidden states that were asked for."""
-        name, attends = self.backbone.config.model_type, self.backbone.has_attentions and not self.is_timm
+        name, attends = name_backbone(self.backbone.config), self.backbone.has_attentions and not self.is_timm
         if output_attentions and not attends:
             raise EsViTBackboneError(f"The backbone {name} has no attention weights to return.")
         with use_plain_attention(self.backbone.config) if output_attentions else nullcontext():

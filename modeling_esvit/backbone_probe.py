@@ -55,6 +55,21 @@ def resolve_backbone(backbone: str | dict | PreTrainedConfig) -> PreTrainedConfi
     return read_back(read_back({**fields, "model_type": model_type}).to_dict())  # twice: also what `fields` left out
 
 
+def name_backbone(config: PreTrainedConfig) -> str:
+    """Returns the name of a backbone's network: timm's own, or the type of a model of transformers."""
+    if config.model_type == TIMM:
+        return config.backbone.rpartition("/")[2]  # it may be a folder or a name on the Hub, whose last part is enough
+    return config.model_type.removeprefix("esvit_")
+
+
+def name_network(config: PreTrainedConfig) -> str:
+    """Returns the name of the network of a model, as people know it."""
+    backbone = getattr(config, "backbone_config", None)
+    if config.model_type == "esvit" and backbone is not None:
+        return name_backbone(backbone)
+    return getattr(config, "architecture", config.model_type)
+
+
 def read_back(fields: dict[str, Any]) -> PreTrainedConfig:
     """Returns a configuration with lists for tuples: some backbones take only what a file can hold."""
     fields = json.loads(json.dumps(fields))

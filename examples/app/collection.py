@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Holds the photographs that the page searches in: the bundled ones, or those of a folder."""
 
+import itertools
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import NamedTuple
 import skimage.data
 from PIL import Image
 
+from modeling_esvit.embed.inputs import ImageFiles, ManyImages, RecordsInMemory
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.images.decoding import DecodingOptions, Record, UnreadableImageError, decode
-from modeling_esvit.images.folders import find_in_folder
+from modeling_esvit.images.decoding import DecodingOptions, Record, decode
+from modeling_esvit.images.folders import FoundImages, find_in_folder
 from modeling_esvit.images.names import show_name
 
 
@@ -31,6 +33,10 @@ Box = tuple[int, int, int, int]  # left, upper, right, lower
 
 class EmptyFolderError(EsViTError, OSError):
     """Raised when a folder has no photograph to search in."""
+
+
+class NoPhotographError(EsViTError, ValueError):
+    """Raised when a visitor names no photograph of the collection."""
 
 
 class Entry(NamedTuple):
@@ -81,7 +87,10 @@ def list_parts(name: str, size: tuple[int, int]) -> Iterator[Entry]:
 class Bundled:
     """Holds the photographs that come with scikit-image, and parts of them."""
 
-    title = "the bundled photographs, and parts of them"
+    decoding = DECODING
+
+    def describe(self, readable: int | None = None) -> str:
+        return "the bundled photographs, and parts of them"
 
     @cached_property
     def images(self) -> dict[str, Image.Image]:
@@ -91,38 +100,46 @@ class Bundled:
     def entries(self) -> list[Entry]:
         return [part for name, image in self.images.items() for part in list_parts(name, image.size)]
 
-    @property
-    def names(self) -> list[str]:
-        return list(self.images)
+    def open(self) -> RecordsInMemory:
+        """Returns the images of the entries, for `embed`."""
+        return RecordsInMemory([Record(read_entry(self, entry), None, entry.caption) for entry in self.entries])
 
     def read(self, name: str) -> Image.Image:
         return self.images[name]
 
 
 class Folder:
-    """Holds the names of the images below a folder; their pixels stay on the disk.
-
-    Raises:
-        EmptyFolderError: there is none that is read here, or no folder.
-    """
+    """Holds the names of the images below a folder; their pixels stay on the disk."""
 
     def __init__(self, root: Path, decoding: DecodingOptions = DECODING) -> None:
+        """Finds the images.
+
+        Raises:
+            EmptyFolderError: there is none that is read here, or no folder.
+        """
         if not root.is_dir():
             raise EmptyFolderError(f"--photographs {root} is no folder.")
         found = find_in_folder(root)
         if not found.paths:
             raise EmptyFolderError(f"--photographs {root} holds no image: {found.left_out.describe() or 'nothing'}.")
-        self.decoding = decoding
+        self.decoding, self.left_out = decoding, found.left_out
         self.root, self.paths = root, {show_name(path): path for path in found.paths}
-        self.title = f"the {len(self.paths):,} photographs of {root.resolve().name}"
+
+    def describe(self, readable: int | None = None) -> str:
+        """Says how many photographs there are, or how many of them can be read."""
+        count = len(self.paths) if readable is None else readable
+        missing = len(self.paths) - count
+        more = f" ({missing:,} more cannot be read)" if missing else ""
+        return f"the {count:,} photographs of {self.root.resolve().name}{more}"
 
     @property
     def entries(self) -> list[Entry]:
         return [Entry(name, name) for name in self.paths]
 
-    @property
-    def names(self) -> list[str]:
-        return list(self.paths)
+    def open(self) -> ManyImages:
+        """Returns the images of the entries, for `embed`."""
+        paths = [str(self.root / path) for path in self.paths.values()]
+        return ManyImages([ImageFiles(FoundImages(paths, self.left_out), self.decoding)])
 
     def read(self, name: str) -> Image.Image:
         """Reads a photograph.
@@ -136,6 +153,27 @@ class Folder:
 Collection = Bundled | Folder
 
 
+def find_names(names: list[str], part: str, most: int) -> list[str]:
+    """Returns at most so many of the names that have a text in them, in capitals or not."""
+    return list(itertools.islice((name for name in names if part.casefold() in name.casefold()), most))
+
+
+def find_name(names: list[str], text: str) -> str:
+    """Returns the name that a visitor has typed, in whole or a part that no other has.
+
+    Raises:
+        NoPhotographError: there is none, or there are several.
+    """
+    if text in names:
+        return text
+    found = find_names(names, text, 2) if text else []
+    if not found:
+        raise NoPhotographError(f"No photograph has {text!r} in its name." if text else "Type a part of a name.")
+    if len(found) > 1:
+        raise NoPhotographError(f"Several photographs have {text!r} in their names, such as {' and '.join(found)}.")
+    return found[0]
+
+
 def read_entry(collection: Collection, entry: Entry) -> Image.Image:
     """Returns the image of an entry.
 
@@ -144,12 +182,3 @@ def read_entry(collection: Collection, entry: Entry) -> Image.Image:
     """
     image = collection.read(entry.photograph)
     return image if entry.box is None else image.crop(entry.box)
-
-
-def read_entries(collection: Collection) -> Iterator[tuple[Entry, Image.Image]]:
-    """Yields what can be found with its image; prints the names of photographs that cannot be read."""
-    for entry in collection.entries:
-        try:
-            yield entry, read_entry(collection, entry)
-        except UnreadableImageError as error:
-            print(f"left out: {error}", flush=True)

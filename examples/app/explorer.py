@@ -3,8 +3,11 @@
 """Draws the pictures of the page for one model: matches, colours of regions, neighbours, and where a point attends."""
 
 import itertools
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,19 +18,27 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
-from collection import Box, Bundled, Collection, EmptyFolderError, Entry, read_entries, read_entry
+from collection import Box, Bundled, Collection, Entry, read_entry
 from modeling_esvit import EsViTBackboneError
 from modeling_esvit.analysis.attention_maps import AttentionLayoutError, BlockAttention, block_attentions
 from modeling_esvit.analysis.region_colours import fit_palette, paint
 from modeling_esvit.analysis.token_places import TokenPlaces, region_stride, regions_of
+from modeling_esvit.embed.embedder import Embedder
 from modeling_esvit.embed.engine import compute_view_features
+from modeling_esvit.embed.reuse import embed_or_reuse
+from modeling_esvit.images.decoding import UnreadableImageError
 from modeling_esvit.images.models import load_image_model
 from modeling_esvit.images.transform import make_evaluation_transform
 from modeling_esvit.images.whole import LONGER_SIDE, whole_image
 
 
 ZOOMED = 320  # pixels of the longer side of a part that is shown enlarged
-BATCH = 32
+REGIONS = 28  # along the longer side, for the colours: of fewer, one sees no shapes
+PROBED = 8  # photographs by which is known what cosines are by chance
+USUAL = 0.9  # the share of regions for which the best match by chance is below
+NEAR_COPY = 0.95  # cosine from which two photographs are about the same picture
+PAIRS = 24  # that are looked at for the first visit
+COMPARED = 2000  # photographs among which pairs are looked for
 
 Point = tuple[int, int]  # x, y
 Captioned = tuple[Image.Image, str]
@@ -115,6 +126,13 @@ def clip_below_median(values: Tensor) -> Tensor:
     return (values - middle).clamp(min=0) / (values.max() - middle).clamp(min=1e-12)
 
 
+def make_light(cosines: Tensor) -> Tensor:
+    """Returns the light 0..1 of regions: from the median up, and the best is as bright as its cosine is high, since it
+    would look like a match if it were always white.
+    """
+    return cosines.max().clamp(min=0) * clip_below_median(cosines)
+
+
 def write_caption(number: int, share: float) -> str:
     """Names a head, with its share of attention on the image if the rest is on padding, class or global tokens."""
     return f"head {number}" if share > 0.995 else f"head {number} ({share:.0%} here)"
@@ -129,44 +147,64 @@ def match(source: Seen, target: Seen, point: Point) -> Match:
     query = source.regions[source.places.token_at(*point)]
     similarity = F.cosine_similarity(target.regions, query[None], dim=1)
     best = int(similarity.argmax())
-    maps = clip_below_median(similarity).view(1, 1, *target.places.grid)
+    maps = make_light(similarity).view(1, 1, *target.places.grid)
     light = F.interpolate(maps, size=target.places.size, mode="bicubic")[0, 0]
     x, y = target.places.centre(best)
     found = (int(x), int(y))
     return Match(mark_point(draw_heat(target.image, light), found, "deepskyblue"), found, similarity[best].item())
 
 
+def find_pairs(features: Tensor) -> Iterator[tuple[float, int, int]]:
+    """Yields (cosine, row, row) of features `[N, C]` of length 1 that are each other's nearest, but no near copies."""
+    similarity = features @ features.T
+    similarity.fill_diagonal_(-1)
+    similarity[similarity >= NEAR_COPY] = -1
+    found, nearest = similarity.max(dim=1)
+    for row, other in enumerate(nearest.tolist()):
+        if row < other and nearest[other] == row and found[row] > -1:
+            yield found[row].item(), row, other
+
+
 class Explorer:
     """Holds a model, and the photographs to search in as it sees them."""
 
-    def __init__(self, name: str, size: int = LONGER_SIDE, collection: Collection | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        size: int = LONGER_SIDE,
+        collection: Collection | None = None,
+        features: Path | None = None,
+    ) -> None:
         """Loads the model.
 
         Args:
             name: a model folder or a name on the Hub.
             size: pixels of the longer side of images.
             collection: what neighbours are searched in; the bundled photographs if it is left out.
+            features: the file of the collection's features, see `embed_or_reuse`.
 
         Raises:
             NoImageModelError, OSError: the model cannot be loaded.
         """
         self.size = size
-        model, self.processor = load_image_model(name, {"attn_implementation": "eager"})
+        model, self.processor = load_image_model(name)
+        model.set_attn_implementation("eager")  # here, since backbones of timm warn of it where they are made
         self.model = model.eval().requires_grad_(False)
+        self.stride = region_stride(self.model.config)
         self.collection = collection or Bundled()
+        self.features = features
 
-    def prepare(self, image: Image.Image) -> Tensor:
-        stride = region_stride(self.model.config)
-        return whole_image(image, self.processor, longer=self.size, multiple=stride)
+    def prepare(self, image: Image.Image, size: int | None = None) -> Tensor:
+        return whole_image(image, self.processor, longer=size or self.size, multiple=self.stride)
 
     @torch.inference_mode()
-    def see(self, image: Image.Image, name: str | None = None) -> Seen:
-        """Returns the image as the model sees it.
+    def see(self, image: Image.Image, name: str | None = None, size: int | None = None) -> Seen:
+        """Returns the image as the model sees it, with a longer side of `size` pixels if that is given.
 
         Raises:
             TokenPlacesError, EsViTInputError: the model has no regions, or does not take such an image.
         """
-        regions, places = regions_of(self.model, self.prepare(image))
+        regions, places = regions_of(self.model, self.prepare(image, size))
         shown = image.resize((places.size[1], places.size[0]), Image.Resampling.BICUBIC)
         return Seen(image, shown, regions[0].float(), places, name)
 
@@ -191,21 +229,64 @@ class Explorer:
 
     @cached_property
     def index(self) -> tuple[list[Entry], Tensor]:
-        """Embeds the collection, a batch at a time. Returns what can be read of it, and its features `[N, C]`.
+        """Returns what can be read of the collection, and its features `[N, C]`, embedded or from their file.
 
         Raises:
-            EmptyFolderError: nothing of it can be read.
+            OutputError: nothing of it can be read, or the file is of other images or another model.
         """
-        entries, found = list[Entry](), list[Tensor]()
-        images = read_entries(self.collection)
-        while batch := list(itertools.islice(images, BATCH)):
-            entries += [entry for entry, _ in batch]
-            found.append(self.embed([image for _, image in batch]))
-            if len(found) % 20 == 0:
-                print(f"{len(entries):,} photographs are embedded", flush=True)
-        if not found:
-            raise EmptyFolderError("none of the photographs can be read.")
-        return entries, torch.cat(found)
+        if self.features is None or not self.features.exists():
+            print(f"embeds {self.collection.describe()}", flush=True)
+        images = self.collection.open()
+        embedder = Embedder(self.model, self.processor)
+        found = embed_or_reuse(embedder, images, self.features, self.collection.decoding)
+        entries = {images.name(row): entry for row, entry in enumerate(self.collection.entries)}
+        features = torch.from_numpy(found.view.astype(np.float32))  # a copy, since what a file gives may be read-only
+        return [entries[name] for name in found.names], F.normalize(features, dim=1)
+
+    @property
+    def searched(self) -> str:
+        """Says what is searched in."""
+        return self.collection.describe(len(self.index[0]))
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Returns the names of the photographs that can be read."""
+        return list(dict.fromkeys(entry.photograph for entry in self.index[0]))
+
+    def choose_pair(self) -> tuple[str, str]:
+        """Returns the names of two photographs for the first visit: of one scene or kind, as far as the model knows.
+
+        These are two that are each other's nearest, without being about the same picture. Of the nearest of these
+        pairs, the one with the most pixels is taken: a photograph has more than a part of it.
+        """
+        if isinstance(self.collection, Bundled) or len(self.names) < 2:
+            return self.names[0], self.names[1 % len(self.names)]
+        entries, features = self.index
+        rows = torch.linspace(0, len(entries) - 1, min(len(entries), COMPARED)).long()
+        pairs = sorted(find_pairs(features[rows]), reverse=True)[:PAIRS]
+        named = [(entries[rows[a]].photograph, entries[rows[b]].photograph) for _, a, b in pairs]
+        return max(named, key=self.count_pixels, default=(self.names[0], self.names[1]))
+
+    def count_pixels(self, pair: tuple[str, str]) -> int:
+        """Returns how many pixels the smaller of two photographs has on the page; 0 if one cannot be read any more."""
+        try:
+            sizes = [self.collection.read(name).size for name in pair]
+        except UnreadableImageError:
+            return 0
+        return min(width * height for width, height in sizes)
+
+    @cached_property
+    def chance(self) -> float | None:
+        """Returns a cosine that `USUAL` of all regions do not find in another photograph, whatever it shows; None of a
+        single photograph.
+        """
+        chosen = torch.linspace(0, len(self.names) - 1, min(len(self.names), PROBED)).long()
+        seen = list[Tensor]()
+        for row in chosen:
+            with suppress(UnreadableImageError):  # it may have more pixels than the page takes, and embed took it
+                seen.append(F.normalize(self.see_photograph(self.names[row]).regions, dim=1))
+        best = [(ours @ theirs.T).amax(dim=1) for ours, theirs in itertools.permutations(seen, 2)]
+        return torch.cat(best).quantile(USUAL).item() if best else None
 
     def find_neighbours(self, seen: Seen, count: int = 8) -> list[Captioned]:
         """Finds the most similar photographs and parts of them, with their cosine similarity.
@@ -215,14 +296,26 @@ class Explorer:
         entries, features = self.index
         similarity = (features @ self.embed([seen.original])[0]).tolist()
         others = [row for row, entry in enumerate(entries) if entry.photograph != seen.name]
-        nearest = sorted(others, key=similarity.__getitem__, reverse=True)[:count]
-        return [
-            (read_entry(self.collection, entries[row]), f"{similarity[row]:.3f} {entries[row].caption}")
-            for row in nearest
-        ]
+        nearest = sorted(others, key=similarity.__getitem__, reverse=True)
+        return list(itertools.islice(self.caption(entries, nearest, similarity), count))
+
+    def caption(self, entries: list[Entry], rows: list[int], similarity: list[float]) -> Iterator[Captioned]:
+        """Yields the images of rows with captions; one that the page cannot read, as embed could, is left out."""
+        for row in rows:
+            try:
+                image = read_entry(self.collection, entries[row])
+            except UnreadableImageError as error:
+                print(f"cannot be read: {error}", flush=True)
+                continue
+            yield image, f"{similarity[row]:.3f} {entries[row].caption}"
 
     def colour_regions(self, seen: list[Seen]) -> list[Image.Image]:
-        """Colours the regions of each image by the principal components of all images together."""
+        """Colours the regions of each image by the principal components of all images together.
+
+        Images are enlarged, to twice the size at most, where their regions would be too few to show shapes.
+        """
+        size = min(max(self.size, REGIONS * self.stride), 2 * self.size)
+        seen = [self.see(each.original, each.name, size) for each in seen]
         palette = fit_palette(torch.cat([each.regions for each in seen]))
         return [paint(palette.colours(each.regions), each.places, smooth=True) for each in seen]
 

@@ -51,8 +51,9 @@ class BodyLimit:
                 await PlainTextResponse(f"more than {limit:,} bytes", 413)(scope, receive, send)
 
 
-def refuse_addresses(image: gr.Image) -> gr.Image:
-    """Lets a component take uploads alone: gradio would also download an address that a visitor names, of any length.
+def take_uploads(image: gr.Image) -> gr.Image:
+    """Lets a component take uploads alone, and as they are: gradio would also download an address that a visitor names,
+    of any length, and would open the file, with a traceback in the log where it is no image. `decode` opens it.
 
     A class of its own would do, but gradio writes a file beside each module that has one.
     """
@@ -60,8 +61,14 @@ def refuse_addresses(image: gr.Image) -> gr.Image:
 
     async def move_upload(place: Any) -> str | None:
         if isinstance(place, str) and is_http_url_like(place):
-            raise gr.Error("This page opens no addresses: upload the file.")
+            raise gr.Error("This page opens no addresses: upload the file.", print_exception=False)
         return await move(place)
 
+    def name_file(payload: Any) -> str | None:
+        if payload is not None and payload.path is None:
+            raise gr.Error("This page takes files alone: upload the image.", print_exception=False)
+        return None if payload is None else payload.path
+
     image.async_move_resource_to_block_cache = move_upload  # type: ignore[assignment, method-assign]
+    image.preprocess = name_file  # type: ignore[method-assign]
     return image

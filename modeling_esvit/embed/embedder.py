@@ -324,6 +324,13 @@ def embed(
         OutputError: no image can be read.
     """
     images = find_images(inputs, image_column, decoding, config_name)
+    return embed_images(embedder, images, regions=regions, batch_size=batch_size, num_threads=num_threads)
+
+
+def embed_images(
+    embedder: Embedder, images: Images, *, regions: bool = False, batch_size: int = 64, num_threads: int = 8
+) -> Features:
+    """Returns the features of images that are found already; see [`embed`]."""
     maker = PartEmbedder(embedder, images, regions, batch_size, num_threads)
     maker.expect(len(images))
     with show_progress("embed", len(images), "image") as bar:
@@ -369,10 +376,15 @@ def embed_to_file(
 
 
 def summarise(images: Images, unreadable: dict[str, str], output: Path) -> str:
-    lines = [f"{len(images) - len(unreadable)} of {len(images)} images: {show_name(str(output))}"]
-    lines += [f"cannot be read: {reason}" for reason in list(unreadable.values())[:10]]
+    first = f"{len(images) - len(unreadable)} of {len(images)} images: {show_name(str(output))}"
+    return "\n".join([first, *describe_losses(images, unreadable, f", all listed in {output.name}.unreadable.txt")])
+
+
+def describe_losses(images: Images, unreadable: dict[str, str], where: str = "") -> list[str]:
+    """Returns lines on what features lack: images that cannot be read, and files that are not read as images."""
+    lines = [f"cannot be read: {reason}" for reason in list(unreadable.values())[:10]]
     if unreadable:
-        lines.append(f"{len(unreadable)} could not be read, all listed in {output.name}.unreadable.txt")
+        lines.append(f"{len(unreadable)} could not be read{where}")
     if images.left_out:
         lines.append(f"not read: {images.left_out.describe()}")
-    return "\n".join(lines)
+    return lines

@@ -20,6 +20,7 @@ from modeling_esvit.storage.failed_writes import repeat_writing
 Result = TypeVar("Result")
 
 FORMATS = (".parquet", ".npz", ".safetensors")
+ORIGIN = "origin"  # the entry of a file that says of what model and images the features are
 
 
 class OutputError(EsViTError, ValueError):
@@ -49,12 +50,14 @@ class Features:
     view: `[N, C]`.
     regions: `[N, T, C]`, row by row, if they were asked for.
     unreadable: name of every other image -> why.
+    origin: what a file says of the model and the images, see `make_origin`.
     """
 
     names: list[str]
     view: np.ndarray
     regions: np.ndarray | None = None
     unreadable: dict[str, str] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {"view": self.view} | ({} if self.regions is None else {"regions": self.regions})
@@ -95,14 +98,16 @@ def check_output(output: Path, overwrite: bool) -> None:
 
 def write_arrays(features: Features, path: Path, suffix: str) -> None:
     names = np.frombuffer(json.dumps(features.names).encode(), dtype=np.uint8)
+    origin = json.dumps(features.origin)
     if suffix == ".npz":
         with path.open("wb") as file:
-            np.savez(file, allow_pickle=False, names=np.array(features.names), **features.arrays())
+            named = {"names": np.array(features.names), ORIGIN: np.array(origin)}
+            np.savez(file, allow_pickle=False, **named, **features.arrays())
     else:
-        save_file({"names": names, **features.arrays()}, path)
+        save_file({"names": names, **features.arrays()}, path, metadata={ORIGIN: origin})
 
 
-def write_parquet(parts: Iterator[Features], path: Path) -> dict[str, str]:
+def write_parquet(parts: Iterator[Features], path: Path, origin: dict[str, Any]) -> dict[str, str]:
     """Writes the columns `name`, `view` and, if there are any, `regions` (a list of T lists of C numbers)."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -113,6 +118,7 @@ def write_parquet(parts: Iterator[Features], path: Path) -> dict[str, str]:
         if not features.names:
             continue
         table = pa.table({"name": features.names} | {name: nest(a) for name, a in features.arrays().items()})
+        table = table.replace_schema_metadata({ORIGIN: json.dumps(origin)})
         writer = writer or pq.ParquetWriter(path, table.schema)
         writer.write_table(table)
     if writer is None:
@@ -149,13 +155,16 @@ def load_features(path: str | Path) -> Features:
 
 def read_npz(path: Path) -> Features:
     with np.load(path, allow_pickle=False) as file:
-        return Features(file["names"].tolist(), file["view"], file["regions"] if "regions" in file else None)
+        regions = file["regions"] if "regions" in file else None
+        origin = read_origin(str(file[ORIGIN]) if ORIGIN in file else None)
+        return Features(file["names"].tolist(), file["view"], regions, origin=origin)
 
 
 def read_safetensors(path: Path) -> Features:
     with safe_open(path, framework="np") as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    return Features(json.loads(arrays["names"].tobytes()), arrays["view"], arrays.get("regions"))
+        origin = read_origin((file.metadata() or {}).get(ORIGIN))
+    return Features(json.loads(arrays["names"].tobytes()), arrays["view"], arrays.get("regions"), origin=origin)
 
 
 def read_parquet(path: Path) -> Features:
@@ -169,7 +178,12 @@ def read_parquet(path: Path) -> Features:
             shape.append(column.type.list_size)
             column = column.flatten()
         arrays[name] = column.to_numpy(zero_copy_only=False).reshape(shape)
-    return Features(table["name"].to_pylist(), arrays["view"], arrays.get("regions"))
+    origin = read_origin((table.schema.metadata or {}).get(ORIGIN.encode()))
+    return Features(table["name"].to_pylist(), arrays["view"], arrays.get("regions"), origin=origin)
+
+
+def read_origin(text: str | bytes | None) -> dict[str, Any]:
+    return {} if text is None else json.loads(text)
 
 
 READERS = {".parquet": read_parquet, ".npz": read_npz, ".safetensors": read_safetensors}

@@ -29,6 +29,7 @@ from modeling_esvit.embed.files import (
     write_or_explain,
     write_parquet,
 )
+from modeling_esvit.embed.origin import make_origin
 from modeling_esvit.embed.progress import show_progress
 from modeling_esvit.storage.atomic import record_file, replace_file, write_text
 from modeling_esvit.storage.identity import Identity
@@ -93,6 +94,10 @@ class Parts:
         """Returns what the folder says of this call, by its files; the one that is looked for comes last."""
         data = {} if self.identity is None else {self.data_file: json.dumps(self.identity.to_json())}
         return {**data, self.settings_file: json.dumps(self.settings, indent=2)}
+
+    def describe_origin(self) -> dict[str, Any]:
+        """Returns what the output says of its model and images, see `make_origin`."""
+        return {} if self.identity is None else make_origin(self.settings, self.identity)
 
     def find_damage(self) -> list[str]:
         return find_damage(self.folder, [path.name for path in self.describe_call()])
@@ -229,13 +234,16 @@ def merge_parts(parts: Parts, count: int, output: Path) -> dict[str, str]:
 def write_merged(parts: Parts, count: int, output: Path) -> dict[str, str]:
     with replace_file(output) as partial:
         if output.suffix == ".parquet":
-            unreadable = write_parquet((parts.read(number) for number in range(count)), partial)
+            each = (parts.read(number) for number in range(count))
+            unreadable = write_parquet(each, partial, parts.describe_origin())
         else:
             features = concatenate([parts.read(number) for number in range(count)])
+            features.origin = parts.describe_origin()
             unreadable = features.unreadable
             write_arrays(features, partial, output.suffix)
     report = output.with_name(output.name + ".unreadable.txt")
     report.unlink(missing_ok=True)
     if unreadable:
-        write_text(report, "".join(f"{name}\t{reason}\n" for name, reason in unreadable.items()))
+        lines = (f"{name}\t{reason.removeprefix(f'{name}: ')}\n" for name, reason in unreadable.items())
+        write_text(report, "".join(lines))
     return unreadable

@@ -6,8 +6,8 @@
     python -m modeling_esvit.export org/esvit-swin-b exported --to torch --image_size 384
     python -m modeling_esvit.export MODEL exported --to openvino --dynamic_size
 
-* `onnx`: `OUTPUT/model.onnx` and its weights `model.onnx.data`, for onnxruntime and others.
-* `openvino`: `OUTPUT/openvino_model.xml` and its weights `openvino_model.bin`, for OpenVINO.
+* `onnx`: `OUTPUT/model.onnx` and its weights `model.onnx.data`, for onnxruntime and others. Each needs the other.
+* `openvino`: `OUTPUT/openvino_model.xml` and its weights `openvino_model.bin`, for OpenVINO. Each needs the other.
 * `torch`: `OUTPUT/model.pt2`, a program of `torch.export`, which needs torch alone.
 * `timm`: `OUTPUT/model.safetensors` and `config.json`, which `timm.create_model("local-dir:OUTPUT", pretrained=True)`
   loads. Only Swins, at the size of their construction.
@@ -15,17 +15,16 @@
 Programs (all but `timm`) take batches `pixel_values` `[B, channels, height, width]` of any number B of images and one
 size, or any size with `--dynamic_size`, and return `view_feature` `[B, C]` and `regions` `[B, T, C]`. What was written
 is loaded again and compared with the model, at two sizes of batches, before it is kept. transformers' exporters write
-ONNX and OpenVINO, so `ExportedModel.from_pretrained(OUTPUT)` of `transformers.exporters` runs them, too.
+ONNX and OpenVINO, so `ExportedModel.from_pretrained(OUTPUT)` of `transformers.exporters` runs them, too. The command
+prints the files that belong together, and how images are to be prepared, as `OUTPUT/preprocessor_config.json` has it.
 (transformers' own `swin` format is written by `convert_original --native`.)
 """
 
 import argparse
-import contextlib
 import copy
 import itertools
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +35,26 @@ from transformers.utils.versions import require_version
 
 from modeling_esvit.conversion import ConversionError
 from modeling_esvit.conversion.native_swin import draw_images, load_backbone
-from modeling_esvit.conversion.timm_swin import load_timm, make_timm_arguments, save_timm
+from modeling_esvit.conversion.timm_swin import load_timm, save_timm
 from modeling_esvit.convert_original.converter import require_free
-from modeling_esvit.modeling_esvit import EsViTModel, write_preprocessing
+from modeling_esvit.export.report import (
+    BATCHES,
+    INPUT,
+    REGIONS,
+    VIEW,
+    ExportReport,
+    Size,
+    explain_preparation,
+    explain_usage,
+)
+from modeling_esvit.modeling_esvit import EsViTModel, describe_preprocessing, write_preprocessing
 from modeling_esvit.programs.ending import exit_with_message
+from modeling_esvit.programs.notes import hide_notes
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.atomic import replace_folder
 from modeling_esvit.storage.paths import parse_name, parse_path
 
 
-Size = tuple[int, int]  # height, width
 Outputs = tuple[torch.Tensor, torch.Tensor]  # view feature and regions
 Run = Callable[[torch.Tensor], Outputs]
 
@@ -61,10 +70,8 @@ FIXED_SIZE = {
     **{(to, family): WINDOWS for to in ("onnx", "openvino", "torch") for family in ("cvt", "swin", "vil")},
     ("torch", "vit"): "torch.export does not resize its position embeddings to every size; --to onnx does",
 }
-BATCHES = (1, 4)  # of the comparison; neither is the one that programs are traced with
 TRACED = 2
 TOLERANCE = 1e-4  # of the largest output
-INPUT, VIEW, REGIONS = "pixel_values", "view_feature", "regions"
 
 
 @dataclass(frozen=True)
@@ -90,23 +97,6 @@ class Sizes:
     @property
     def dynamic_axes(self) -> dict[int, Any]:
         return {0: Dim("batch", min=1), **({2: Dim.DYNAMIC, 3: Dim.DYNAMIC} if self.dynamic else {})}
-
-
-@dataclass
-class ExportReport:
-    """Says what was written where. `difference` is the largest of all outputs, relative to the largest output."""
-
-    output: Path
-    sizes: list[Size]
-    difference: float
-    notes: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        batches = " and ".join(map(str, BATCHES))
-        sizes = ", ".join(f"{height} x {width}" for height, width in self.sizes)
-        compared = f"images of {sizes} px, batches of {batches}"
-        lines = [str(self.output), f"{compared}: largest relative difference {self.difference:.1e}", *self.notes]
-        return "\n  ".join(lines)
 
 
 class Features(nn.Module):
@@ -183,7 +173,7 @@ def write_openvino(model: EsViTModel, folder: Path, sizes: Sizes) -> Run:
 
 
 def trace_and_export(model: EsViTModel, sizes: Sizes, export_format: str) -> Any:
-    """Returns transformers' `ExportedModel`; what torch says while it works goes to stderr."""
+    """Returns transformers' `ExportedModel`, which names the class of the model as its architecture."""
     from transformers.exporters import AutoExportConfig, AutoHfExporter
 
     plain = copy.deepcopy(model)  # the exporters add a search for rows without keys to fused attention
@@ -193,8 +183,10 @@ def trace_and_export(model: EsViTModel, sizes: Sizes, export_format: str) -> Any
     )
     features: Any = NamedFeatures(plain).eval()  # exporters take any module, though they are typed for less
     inputs: Any = {INPUT: draw_images(model.config, TRACED, sizes.traced)}
-    with contextlib.redirect_stdout(sys.stderr):
-        return AutoHfExporter.from_config(config).export(features, inputs, config)
+    exported = AutoHfExporter.from_config(config).export(features, inputs, config)
+    for component in exported.components.values():
+        component.metadata.architecture = type(model).__name__  # of the model, not of what names its outputs
+    return exported
 
 
 def load_exported(folder: Path, **options: Any) -> Run:
@@ -281,22 +273,6 @@ def measure_difference(run: Run, model: EsViTModel, sizes: list[Size]) -> float:
     return max(differences)
 
 
-def explain_usage(model: EsViTModel, to: str, sizes: Sizes) -> list[str]:
-    """Returns lines on how users run the exported model."""
-    if to != "timm":
-        taken = "any number of images" + (" of any size" if sizes.dynamic else "")
-        usage = [f"input {INPUT} [batch, channels, height, width], outputs {VIEW}, {REGIONS}; {taken}"]
-        bf16 = "OpenVINO computes in bf16 on CPUs that have it; INFERENCE_PRECISION_HINT=f32 turns that off"
-        return [*usage, bf16] if to == "openvino" else usage
-    arguments = make_timm_arguments(model.config)
-    named = {name: value for name, value in arguments.items() if name != "model_name"}
-    written = ", ".join([repr(arguments["model_name"]), *(f"{name}={value!r}" for name, value in named.items())])
-    return [
-        "timm.create_model('local-dir:FOLDER', pretrained=True), from the Hub 'hf-hub:NAME', or by its file:",
-        f"timm.create_model({written}, checkpoint_path='FOLDER/model.safetensors')",
-    ]
-
-
 def export(
     model: str | Path, output: str | Path, to: str, image_size: Size | None = None, dynamic_size: bool = False
 ) -> ExportReport:
@@ -318,20 +294,26 @@ def export(
     backbone = load_backbone(model).eval()
     sizes = choose_sizes(backbone, to, image_size, dynamic_size)
     with replace_folder(output) as folder:
-        difference = measure_difference(WRITERS[to](backbone, folder, sizes), backbone, sizes.compared)
+        with hide_notes():
+            difference = measure_difference(WRITERS[to](backbone, folder, sizes), backbone, sizes.compared)
         if not difference <= TOLERANCE:
             raise ConversionError(
                 f"The {to} model differs from ours by {difference:.1e} of the largest output, more than "
                 f"{TOLERANCE:.0e}; it was not kept."
             )
-        write_preprocessor(backbone, folder, sizes.base)
-    return ExportReport(output, sizes.compared, difference, explain_usage(backbone, to, sizes))
+        processing = write_preprocessor(backbone, folder, sizes.base)
+        files = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    size = None if sizes.dynamic else sizes.base
+    notes = [*explain_usage(backbone, to, size), explain_preparation(processing, size)]
+    return ExportReport(output, sizes.compared, difference, files, notes)
 
 
-def write_preprocessor(model: EsViTModel, folder: Path, size: Size) -> None:
+def write_preprocessor(model: EsViTModel, folder: Path, size: Size) -> dict[str, Any]:
+    """Writes how images are prepared, and returns it."""
     config = copy.copy(model.config)
     config.image_size = list(size)
     write_preprocessing(config, folder / "preprocessor_config.json")
+    return describe_preprocessing(config)
 
 
 def require_packages(to: str) -> None:

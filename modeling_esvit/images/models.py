@@ -185,6 +185,10 @@ def try_model(model: Any, processor: Any, one_size: bool) -> None:
 
 
 def fingerprint(model: torch.nn.Module) -> int:
-    """Returns a checksum over some weights of each tensor, which tells apart two models of the same name."""
-    some = [tensor.flatten()[:64].float().cpu().numpy().tobytes() for tensor in model.state_dict().values()]
+    """Returns a checksum over some weights of each tensor, which tells apart two models of the same name.
+
+    They are rounded to bfloat16, so that a model has one checksum, whether it is loaded in that or in float32.
+    """
+    heads = [tensor.flatten()[:64].to(torch.bfloat16) for tensor in model.state_dict().values()]
+    some = [head.float().cpu().numpy().tobytes() for head in heads]
     return zlib.crc32(b"".join(some))

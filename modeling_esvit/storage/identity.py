@@ -10,11 +10,12 @@ import base64
 import hashlib
 import json
 import os
+import re
 import stat
 import unicodedata
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from typing import Any, NamedTuple
 SAMPLED = 1024  # files or rows whose content is looked at, evenly spread: all of small data
 CHUNK = 2**18  # bytes of the beginning and of the end of a sampled content
 NAMED = 3  # changes that a message names
+SHARED = rf"(.*[/{re.escape(os.sep)}])?"  # folders at the beginning of names; Windows has two separators
 
 
 class FileState(NamedTuple):
@@ -71,6 +73,18 @@ class Identity:
         """
         files = {name: FileState(*state) for name, state in unpack(content["files"]).items()}
         return cls(**content | {"files": files, "samples": unpack(content["samples"])})
+
+    def find_folder(self) -> str:
+        """Returns the beginning that all names share, up to its last slash; nothing if they share none."""
+        return re.match(SHARED, os.path.commonprefix([*self.files, *self.samples]), re.DOTALL)[0]  # type: ignore[index]
+
+    def leave_out_folder(self) -> "Identity":
+        """Returns the identity by names within the folder, which are the same from wherever it is named."""
+        cut = len(self.find_folder())
+        files = {name[cut:]: state for name, state in self.files.items()}
+        samples = {name[cut:]: content for name, content in self.samples.items()}
+        order = compute_checksum(*files) if len(files) == self.images else self.order
+        return replace(self, order=order, files=files, samples=samples)
 
     def compute_key(self) -> str:
         """Returns a short name for exactly this data, times included."""

@@ -9,6 +9,8 @@ import json
 import re
 import shutil
 import socket
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,11 +19,25 @@ from huggingface_hub import RepoCard
 from packaging.requirements import Requirement
 from PIL import Image
 
-from collection import MOST_PIXELS, Bundled, EmptyFolderError, Folder, list_parts, read_entry, read_photograph
-from explorer import Explorer, find_reach, match
+from collection import (
+    MOST_PIXELS,
+    Bundled,
+    EmptyFolderError,
+    Folder,
+    NoPhotographError,
+    find_name,
+    list_parts,
+    read_entry,
+    read_photograph,
+)
+from explorer import Explorer, Match, find_pairs, find_reach, make_light, match
 from measurements import read_measurements
 from modeling_esvit import EsViTConfig, EsViTModel
+from modeling_esvit.embed.command import main as embed
+from modeling_esvit.embed.embedder import Embedder
 from modeling_esvit.embed.engine import FeatureError
+from modeling_esvit.embed.files import OutputError
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import UnreadableImageError
 from modeling_esvit.images.decoding_arguments import read_decoding_arguments
 from modeling_esvit.programs.ending import exit_with_message
@@ -80,19 +96,26 @@ def test_a_photograph_is_no_neighbour_of_itself(explorer):
 
 
 def test_search_in_a_folder_of_ones_own(folder, tmp_path, capsys):
-    """Reads it anew at each look, so that its pixels need no memory; files that are no images are named."""
+    """Reads it anew at each look, so that its pixels need no memory; what is not searched in is said."""
     for name, shade in {"dark.png": 20, "deep/bright.png": 220, "deep/brighter.png": 240}.items():
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.linear_gradient("L").point(lambda value, shade=shade: (value + shade) // 2).save(tmp_path / name)
     (tmp_path / "broken.png").write_bytes(b"no image")
     (tmp_path / "notes.txt").write_text("none")
     explorer = Explorer(folder, 64, Folder(tmp_path))
-    assert explorer.collection.names == ["broken.png", "dark.png", "deep/bright.png", "deep/brighter.png"]
-    assert explorer.collection.title == f"the 4 photographs of {tmp_path.name}"
+    assert explorer.collection.describe() == f"the 4 photographs of {tmp_path.name}"
+    assert explorer.names == ["dark.png", "deep/bright.png", "deep/brighter.png"]
+    assert explorer.searched == f"the 3 photographs of {tmp_path.name} (1 more cannot be read)"
+    printed = capsys.readouterr().out
+    reason = "not an image in a format that is read here"
+    for line in (f"cannot be read: {tmp_path}/broken.png: {reason}", "1 could not be read", "not read: 1 .txt"):
+        assert line in printed.splitlines()
     seen = explorer.see_photograph("deep/bright.png")
     found = explorer.find_neighbours(seen)
     assert [caption.partition(" ")[2] for _, caption in found] == ["deep/brighter.png", "dark.png"]
-    assert "left out: broken.png: not an image" in capsys.readouterr().out
+    (tmp_path / "dark.png").unlink()  # while the page is served
+    assert [caption.partition(" ")[2] for _, caption in explorer.find_neighbours(seen)] == ["deep/brighter.png"]
+    assert "cannot be read: dark.png: " in capsys.readouterr().out
     for place, message in ((tmp_path / "none", "is no folder"), (tmp_path / "notes.txt", "is no folder")):
         with pytest.raises(EmptyFolderError, match=message):
             Folder(place)
@@ -101,13 +124,14 @@ def test_search_in_a_folder_of_ones_own(folder, tmp_path, capsys):
     with pytest.raises(EmptyFolderError, match="holds no image: 1 .txt"):
         Folder(tmp_path / "text")
     (tmp_path / "text" / "a.png").touch()
-    with pytest.raises(EmptyFolderError, match="none of the photographs can be read"):
+    with pytest.raises(OutputError, match="None of the 1 images can be read"):
         Explorer(folder, 64, Folder(tmp_path / "text")).index  # noqa: B018
 
 
 def test_colours_and_attention(explorer):
     seen = [explorer.see_photograph(name) for name in ("cat", "rocket")]
-    assert [picture.size for picture in explorer.colour_regions(seen)] == [each.image.size for each in seen]
+    assert {each.image.size for each in seen} == {(224, 144)}
+    assert {picture.size for picture in explorer.colour_regions(seen)} == {(448, 304)}  # of four times as many regions
     assert explorer.num_blocks == 4
     place, heads = explorer.draw_attention(seen[0], 4, (100, 70))
     assert place.size == seen[0].image.size and len(heads) == 2 and heads[0][1].startswith("head 1")
@@ -135,7 +159,7 @@ def test_a_click_is_of_the_image_as_it_is_shown(explorer):
 
 def test_photographs_and_their_parts():
     bundled = Bundled()
-    assert len(bundled.names) == 19 and all(image.mode == "RGB" for image in bundled.images.values())
+    assert len(bundled.images) == 19 and all(image.mode == "RGB" for image in bundled.images.values())
     parts = {entry.caption: read_entry(bundled, entry) for entry in bundled.entries if entry.photograph == "cat"}
     assert len(parts) == 6 and parts["cat, part 4"].size == (150, 150)
     assert list(list_parts("dot", (1, 1)))[1].box == (0, 0, 1, 1)
@@ -174,6 +198,113 @@ def test_uploads_of_all_kinds(explorer, tmp_path, mode, size):
     assert match(seen, seen, (0, 0)).picture.size == seen.image.size
 
 
+def make_photographs(folder, *sizes: tuple[int, int]) -> list[str]:
+    """Writes noise of sizes in blocks, and returns the names."""
+    generator = np.random.default_rng(0)
+    for number, size in enumerate(sizes):
+        pixels = generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize(size).save(folder / f"{number}.png")
+    return [f"{number}.png" for number in range(len(sizes))]
+
+
+def test_features_that_embed_wrote_are_searched_in(folder, tmp_path, monkeypatch, capsys):
+    """Nothing is embedded again, and the features of other photographs are refused in a line."""
+    app = pytest.importorskip("app", reason="gradio is not installed: pip install '.[app]'")
+    (tmp_path / "data").mkdir()
+    names = make_photographs(tmp_path / "data", (40, 30), (30, 40), (50, 50))
+    file = tmp_path / "f.parquet"
+    embed([folder, str(tmp_path / "data"), "--output", str(file)])
+    monkeypatch.chdir(tmp_path / "data")
+    explorer = Explorer(folder, 64, Folder(Path(".")), file)
+    with monkeypatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        patch.setattr(Embedder, "features", None)
+        assert explorer.names == names
+    assert "embeds" not in capsys.readouterr().out
+    plain = Explorer(folder, 64, Folder(tmp_path / "data"))
+    torch.testing.assert_close(explorer.index[1], plain.index[1])
+    (tmp_path / "data" / "2.png").unlink()
+    command = [folder, "--photographs", str(tmp_path / "data"), "--features", str(file)]
+    with pytest.raises((EsViTError, SystemExit), match="f.parquet holds features of other images: 2.png is missing"):
+        app.main(command)
+    with pytest.raises(SystemExit):
+        app.parse_arguments(["model", "--features", "f.parquet"])
+    assert "--features is of the photographs in a folder" in capsys.readouterr().err
+
+
+def test_pair_of_the_first_visit(folder, tmp_path):
+    """Two that are each other's nearest and no near copies; of these the largest."""
+    angles = torch.tensor([0.0, 0.1, 0.6, 3.0, 3.5, 3.52])  # near copies are 0 and 1, 4 and 5
+    rows = torch.stack([angles.cos(), angles.sin()], dim=1)
+    assert [(a, b) for _, a, b in find_pairs(rows)] == [(1, 2), (3, 4)]
+    names = make_photographs(tmp_path, *[(40, 40)] * 4, (80, 60), (70, 90))
+    explorer = Explorer(folder, 64, Folder(tmp_path))
+    explorer.__dict__["index"] = explorer.collection.entries, rows[[1, 2, 0, 0, 3, 4]]
+    assert explorer.choose_pair() == (names[4], names[5])
+    explorer.__dict__["index"] = explorer.collection.entries, torch.ones(6, 1)  # all are copies
+    assert explorer.choose_pair() == (names[0], names[1])
+
+
+def test_a_match_is_as_bright_as_its_cosine_is_high():
+    for cosines, best in (([0.113, -0.1, 0.05, 0.0], 0.113), ([0.9, 0.5, 0.6, 0.1], 0.9), ([-0.1, -0.2, -0.3], 0)):
+        light = make_light(torch.tensor(cosines))
+        assert light.max().item() == pytest.approx(best) and light.argmax() == 0 and light.min() == 0
+
+
+def test_what_is_no_match_is_said(explorer):
+    """The limit is what regions of different photographs reach; of a single one nothing is known."""
+    app = pytest.importorskip("app", reason="gradio is not installed: pip install '.[app]'")
+    page, picture = app.Page(explorer), Image.new("RGB", (4, 4))
+    assert 0 < explorer.chance < 1
+    assert "is no match: regions of any two photographs" in app.explain_brightness(explorer)
+    near, far = (page.describe_match(Match(picture, (1, 2), each), "image B") for each in (1.0, explorer.chance))
+    assert near == "In image B, the most similar region is at (1, 2), cosine 1.000. Click again anywhere."
+    assert far.startswith(f"Nothing in image B resembles this point: the highest cosine is {explorer.chance:.3f}")
+
+
+def test_a_photograph_is_found_by_a_part_of_its_name():
+    names = ["Ferien/Hund.jpg", "a.jpg", "b/a.jpg"]
+    assert [find_name(names, text) for text in ("a.jpg", "hund", "b/")] == ["a.jpg", names[0], "b/a.jpg"]
+    for text, message in (("x", "No photograph has 'x'"), ("jpg", "such as Ferien/Hund.jpg and a.jpg"), ("", "Type")):
+        with pytest.raises(NoPhotographError, match=message):
+            find_name(names, text)
+
+
+def test_all_photographs_can_be_chosen(folder, tmp_path, monkeypatch):
+    app = pytest.importorskip("app", reason="gradio is not installed: pip install '.[app]'")
+    names = make_photographs(tmp_path, *[(20, 20)] * 4)
+    explorer = Explorer(folder, 64, Folder(tmp_path))
+    with app.gr.Blocks():
+        dropdown = app.build_choice("A", names[0], explorer)[1]
+        monkeypatch.setattr(app, "MOST_NAMED", 2)
+        assert "type a part of one of 4 names" in app.build_choice("A", names[0], explorer)[1].label
+    assert [name for name, _ in dropdown.choices] == names and dropdown.label == "or a photograph as image A"
+    event = app.gr.KeyUpData(None, {"key": "3", "input_value": "3"})
+    assert app.Page(explorer).list_names(event)["choices"] == ["3.png"]
+    image, _, name = app.Page(explorer).take_photograph("3")
+    assert image.size == (20, 20) and name == "3.png"
+
+
+def test_heading_names_the_network(tmp_path, explorer, folder):
+    app = pytest.importorskip("app", reason="gradio is not installed: pip install '.[app]'")
+    weights = f"{explorer.model.num_parameters() / 1e6:.1f} million weights"
+    _, name, task = app.describe(folder, explorer).split("\n\n")
+    assert name == f"**{Path(folder).parent.name}/small**: swin, {weights}" and task.startswith("Choose")
+
+
+def test_errors_of_visitors_leave_no_traceback(tmp_path):
+    app = pytest.importorskip("app", reason="gradio is not installed: pip install '.[app]'")
+    (tmp_path / "x.png").write_bytes(b"no image")
+    with pytest.raises(app.gr.Error, match="x.png: not an image") as caught:
+        app.show_errors(app.Page(None).take_upload)(str(tmp_path / "x.png"))
+    assert not caught.value.print_exception
+    upload = app.take_uploads(app.gr.Image(type="filepath"))
+    payload = app.gr.Image.data_model(path=str(tmp_path / "x.png"))
+    assert upload.preprocess(payload) == str(tmp_path / "x.png") and upload.preprocess(None) is None
+    with pytest.raises(app.gr.Error, match="takes files alone"):
+        upload.preprocess(app.gr.Image.data_model(url="data:image/png;base64,AAAA"))
+
+
 def test_upload_that_is_no_image(tmp_path):
     (tmp_path / "x.png").write_bytes(b"no image")
     with pytest.raises(UnreadableImageError, match="x.png: not an image"):
@@ -195,10 +326,18 @@ def test_uploads_are_decoded_as_the_command_says(tmp_path):
         app.Page(None, decoding).take_upload(str(tmp_path / "x.png"))
 
 
+def list_tabs(blocks) -> list[str]:
+    """Returns the labels of the tabs of a page that visitors see."""
+    return [each.label for each in blocks.blocks.values() if type(each).__name__ == "Tab" and each.visible]
+
+
 def test_models_without_attention_or_views(tmp_path, explorer, monkeypatch):
     backbone = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16, 16, 16], "depths": [1, 1, 1, 1]}
     EsViTModel(EsViTConfig(architecture="auto", backbone_config=backbone)).save_pretrained(tmp_path)
     other = Explorer(str(tmp_path), size=64)
+    app = pytest.importorskip("app", reason="gradio is not installed: pip install '.[app]'")
+    assert [list_tabs(app.build("x", each))[-1] for each in (other, explorer)] == ["Nearest photographs", "Attention"]
+    assert "attends" not in app.Page(other).refresh(other.see(Image.new("RGB", (40, 30))), None)[4]
     assert other.num_blocks == 0 and other.see(Image.new("RGB", (40, 30))).regions.shape[1] == 16
 
     class Headless(torch.nn.Module):
@@ -231,7 +370,7 @@ def test_a_request_that_is_too_long_is_cut_off(path, most):
 
 def test_addresses_are_not_opened():
     limits = pytest.importorskip("limits", reason="gradio is not installed: pip install '.[app]'")
-    upload = limits.refuse_addresses(limits.gr.Image(type="filepath"))
+    upload = limits.take_uploads(limits.gr.Image(type="filepath"))
     with pytest.raises(Exception, match="This page opens no addresses"):
         asyncio.run(upload.async_move_resource_to_block_cache("http://127.0.0.1:1/a.png"))
 
@@ -394,7 +533,7 @@ def test_uploads_one_image_and_none(page, tmp_path):
     page.get_by_label("Remove Image").first.click()
     expect(hint).to_contain_text("this same image")
     page.locator("#upload-A input[type=file]").set_input_files(tmp_path / "broken.png")
-    expect(page.get_by_text("cannot identify image file")).to_be_visible()
+    expect(page.get_by_text("broken.png: not an image in a format that is read here")).to_be_visible()
     click(page, "upload-B", 0.5, 0.5)
     expect(hint).to_contain_text("In the same image, the most similar region")
     expect(hint).to_contain_text("cosine 1.000")

@@ -105,13 +105,25 @@ def test_similar_images(folder, tmp_path, capsys):
         Image.fromarray(generator.integers(0, 256, (80, 80, 3), dtype=np.uint8)).save(collection / f"noise{index}.png")
     command = [folder, str(collection), "--query", str(collection / "same.png"), "--count", "3"]
     command += ["--features", str(tmp_path / "features.parquet"), "--output", str(tmp_path / "similar.png")]
-    for _ in range(2):  # the second time with the features that were kept
+    (collection / "broken.png").write_bytes(b"no image")
+    (collection / "notes.txt").touch()
+    said = (
+        f"6 of 7 images: {tmp_path}/features.parquet",
+        f"reuses the features of 6 of 7 images: {tmp_path}/features.parquet",
+    )
+    for first in said:  # the second time with the features that were kept
         similar_images.main(command)
-        lines = capsys.readouterr().out.splitlines()
+        printed = capsys.readouterr()
+        lines = printed.out.splitlines()
+        assert lines[0] == first and "not read: 1 .txt" in lines
+        assert "0/1" not in printed.err  # a bar of `datasets` that does not say of what
         found = [line.split() for line in lines if line.startswith("  ")]
         assert [name.rpartition("/")[2] for _, name in found][:2] == ["copy.png", "brighter.png"]
         assert float(found[0][0]) == pytest.approx(1, abs=1e-3)
     assert Image.open(tmp_path / "similar.png").width > 500
+    (collection / "copy.png").unlink()
+    with pytest.raises(SystemExit, match="features.parquet holds features of other images: copy.png is missing"):
+        similar_images.main(command)
     with pytest.raises(SystemExit, match="is neither a file"):
         run_command(lambda: similar_images.main([folder, "nowhere", "--query", str(collection / "same.png")]))
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from transformers import AutoBackbone, AutoConfig, ResNetBackbone, ResNetConfig
+from transformers import AutoBackbone, AutoConfig, ResNetBackbone, ResNetConfig, TimmBackboneConfig
 
 from modeling_esvit import (
     EsViTBackboneError,
@@ -14,7 +14,7 @@ from modeling_esvit import (
     EsViTForPreTraining,
     EsViTModel,
 )
-from modeling_esvit.backbone_probe import describe_backbone, find_unused_parameters
+from modeling_esvit.backbone_probe import describe_backbone, find_unused_parameters, name_backbone, name_network
 from tests.helpers.tiny_models import BACKBONES, RESNET, auto_config
 from training.learning.networks import build_config
 from training.options.pretrain_options import parse_options
@@ -41,6 +41,16 @@ def test_other_code_is_not_run(tmp_path):
     AutoConfig.register("their_resnet", Config)
     AutoBackbone.register(Config, Backbone)
     assert isinstance(EsViTModel(build_config(parse_options(given))).encoder.backbone, Backbone)
+
+
+def test_a_network_has_the_name_that_people_know():
+    named = {"timm:resnet10t": "resnet10t", "timm:local-dir:/home/ada/secret/lite0": "lite0", "timm:hf-hub:o/x": "x"}
+    for backbone, name in named.items():
+        assert name_backbone(TimmBackboneConfig(backbone=backbone.removeprefix("timm:"))) == name
+    auto = EsViTConfig(architecture="auto", backbone_config=RESNET)
+    assert [name_network(config) for config in (auto, EsViTConfig(), ResNetConfig())] == ["resnet", "swin", "resnet"]
+    pvt = EsViTConfig.from_architecture("pvt-tiny")
+    assert name_network(pvt) == "pvt"
 
 
 def test_names_of_timm():

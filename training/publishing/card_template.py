@@ -16,6 +16,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from modeling_esvit import EsViTConfig
+from modeling_esvit.backbone_probe import TIMM, name_backbone
 from modeling_esvit.configuration_esvit import find_published_name
 from modeling_esvit.conversion.original_families import join_numbers
 from modeling_esvit.errors import EsViTError
@@ -119,7 +120,8 @@ def describe_architecture(config: EsViTConfig) -> dict[str, Any]:
     )
     name = f"{config.architecture} of no published size"
     if config.architecture == "auto":
-        name, stages = f"{config.backbone_config.model_type.removeprefix('esvit_')} backbone of transformers", ""
+        library = "timm" if config.backbone_config.model_type == TIMM else "transformers"
+        name, stages = f"{name_backbone(config.backbone_config)}, a backbone of {library}", ""
     published = find_published_name(config)
     return {
         "architecture": published or name,

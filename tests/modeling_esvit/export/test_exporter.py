@@ -89,9 +89,10 @@ every_family = pytest.mark.parametrize(
 
 @has_exporters
 @every_family
-def test_onnx_of_any_batch(saved, tmp_path, family):
+def test_onnx_of_any_batch(saved, tmp_path, family, capfd):
     fields, size = FAMILIES[family]
     model, folder = saved(fields)
+    capfd.readouterr()
     report = export(folder, tmp_path / "out", "onnx", size)
     assert report.difference < 1e-5 and str(tmp_path / "out") in str(report)
     session = onnxruntime.InferenceSession(tmp_path / "out" / "model.onnx", providers=["CPUExecutionProvider"])
@@ -100,6 +101,11 @@ def test_onnx_of_any_batch(saved, tmp_path, family):
         images = torch.randn(batch, 3, *(size or (32, 32)))
         with torch.no_grad():
             assert_equal(model(images), *session.run(["view_feature", "regions"], {"pixel_values": images.numpy()}))
+    exported = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert exported["components"]["model"]["metadata"]["architecture"] == "EsViTModel"
+    assert report.files == ["export.json", "model.onnx", "model.onnx.data", "preprocessor_config.json"]
+    said = capfd.readouterr()
+    assert said.out == "" and said.err == ""  # of torch's and transformers' exporters
     crop = json.loads((tmp_path / "out" / "preprocessor_config.json").read_text())["crop_size"]
     assert (crop["height"], crop["width"]) == (size or (32, 32))
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks which folders are models for images, and that their weights tell them apart."""
 
+import copy
 import json
 
 import pytest
@@ -87,6 +88,7 @@ def test_the_fingerprint_is_that_of_the_weights(tmp_path):
     model, _ = load_image_model(str(write_model(tmp_path)))
     before = fingerprint(model)
     assert fingerprint(model) == before
+    assert fingerprint(copy.deepcopy(model).to(torch.bfloat16)) == before  # as `embed` may load it
     with torch.no_grad():
         model.encoder.norm.bias[0] += 1
     assert fingerprint(model) != before

@@ -52,6 +52,23 @@ def enlarge(folder: Path) -> list[str]:
     return NAMES
 
 
+def test_the_folder_is_left_out(folder, monkeypatch):
+    """Windows has a separator of its own, and names of images in memory or of rows may have none."""
+    monkeypatch.chdir(folder)
+    here, there = (
+        identify_files([f"./{name}" for name in NAMES]),
+        identify_files([f"{folder}/{name}" for name in NAMES]),
+    )
+    assert (here.find_folder(), there.find_folder()) == ("./", f"{folder}/")
+    assert here.describe_change(there) is not None
+    assert through_json(here.leave_out_folder()).describe_change(there.leave_out_folder()) is None
+    assert identify_files([f"{folder}/b/c.bmp"]).find_folder() == f"{folder}/b/"
+    for names in (["a.bmp", "http://host/a.bmp"], ["image 0", "image 1"], []):
+        assert identify_files(names).find_folder() == "" and identify_files(names).leave_out_folder().images == len(
+            names
+        )
+
+
 CHANGES = {
     "another name": (swap, "a.bmp is missing; e.bmp is new"),
     "another content of the same size": (overwrite, "d.bmp has another content"),
