@@ -20,7 +20,7 @@ are skipped, by name. `--against` puts other models beside it, and MODEL's own n
 
 import argparse
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from statistics import mean, stdev
 from typing import Any
 
@@ -47,6 +47,7 @@ from training.evaluation.results import (
 )
 from training.evaluation.scores import find_tops
 from training.evaluation.stored_features import FitOptions, evaluate_features
+from training.features.frozen_models import UNTRAINED
 from training.figures.accuracy import draw_stored_features
 from training.options.command import run_command
 
@@ -125,14 +126,24 @@ def compare(result: dict[str, Any]) -> list[str]:
     return [*format_comparison(scores), "", f"By {last}, {verdict}"]
 
 
-def make_values(result: dict[str, Any]) -> list[CardValue]:
-    """Makes the values of a model card. Those of low-shot results are means over the seeds."""
+def name_values(result: dict[str, Any]) -> dict[str, float]:
+    """Returns the values of a result that a model card shows, by name: of few shots, means over the seeds."""
     solver = f"linear ({result['solver']}, stored features)"
     values = {f"{solver} top-{k}": result[f"top{k}"] for k in find_tops(result)}
     for row in result.get("low_shot", []):
         few = f"{row['shots']} of each class, mean of {len(result['seeds'])} draws"
         values |= {f"{solver} top-1, {few}": mean(row[result["solver"]]), f"k-NN top-1, {few}": mean(row["knn"])}
-    return make_card_values(values, find_test_data(result))
+    return values
+
+
+def make_values(result: dict[str, Any]) -> list[CardValue]:
+    """Makes the values of a model card, beside chance and what the untrained network gives, if that was measured."""
+    untrained = result["against"].get(UNTRAINED)
+    before = {} if untrained is None else name_values(untrained)
+    return [
+        replace(each, chance=None if "top-5" in each.name else result["chance"], before=before.get(each.name))
+        for each in make_card_values(name_values(result), find_test_data(result))
+    ]
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ which is not chosen by the test images.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,14 +147,25 @@ def make_row(name: str, scores: dict[str, Any], is_best: bool) -> list[str]:
     return [f"**{name}**" if is_best else name, *at_best, str(best["epoch"]), *at_last]
 
 
-def make_values(result: dict[str, Any]) -> list[CardValue]:
-    """Makes the values of a model card for the best classifier: of its best epoch, as published, and of its last."""
+def read_best(result: dict[str, Any]) -> dict[tuple[str, int], float]:
+    """Returns the accuracies of the best classifier, in its best epoch and its last: (epoch, k) -> top-k."""
     scores = result["classifiers"][result["best"]]
+    return {(epoch, k): scores[epoch][f"top{k}"] for epoch in ("best", "last") for k in find_tops(scores[epoch])}
+
+
+def make_values(result: dict[str, Any]) -> list[CardValue]:
+    """Makes the values of a model card for the best classifier: of its best epoch, as published, and its last; beside
+    chance and what the untrained network gives, if that was measured.
+    """
     named = {"best": f"linear top-{{}} ({result['best']}, best epoch)", "last": "linear top-{} (the same, last epoch)"}
-    values = {
-        name.format(k): scores[epoch][f"top{k}"] for epoch, name in named.items() for k in find_tops(scores[epoch])
-    }
-    return make_card_values(values, find_test_data(result))
+    untrained = result["against"].get(UNTRAINED)
+    before = {} if untrained is None else read_best(untrained)
+    values, data = read_best(result), find_test_data(result)
+    cards = make_card_values({named[epoch].format(k): value for (epoch, k), value in values.items()}, data)
+    return [
+        replace(card, chance=result["chance"] if k == 1 else None, before=before.get((epoch, k)))
+        for card, (epoch, k) in zip(cards, values, strict=True)
+    ]
 
 
 def choose_options(options: argparse.Namespace, name: str) -> argparse.Namespace:

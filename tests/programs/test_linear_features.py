@@ -41,6 +41,9 @@ def test_command(tmp_path, monkeypatch):
     assert set(result["held_out_top1"]) == {"0.0001", "1"} and result["unknown_class_images"] == 2
     assert 0 <= result["top1"] <= 0.75 and "top5" not in result  # two of eight are of no training class, of two
     assert [figure["value"] for figure in result["figures"]] == [result["top1"]]
+    result = command("--l2", 1, "--against", "untrained")
+    assert result["figures"][0]["chance"] == result["chance"]
+    assert result["figures"][0]["before"] == result["against"]["untrained"]["top1"]
     with Image.open(tmp_path / "r.png") as picture:
         assert picture.format == "PNG"
     result = command("--solver", "ridge", "--shots", "50%", 1, "--seeds", 0, 1, "--l2", 0.1)

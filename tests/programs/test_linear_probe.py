@@ -59,7 +59,7 @@ def test_a_stopped_probe_continues(model_folder, tmp_path, monkeypatch):
     assert (tmp_path / "whole" / "result.png").stat().st_size > 5000
     figures, scores = whole["figures"], whole["classifiers"][whole["best"]]
     assert [figure["value"] for figure in figures] == [scores[e]["top1"] for e in ("best", "last")]
-    assert whole["chance"] == 1 / 3
+    assert whole["chance"] == 1 / 3 and {(figure["chance"], figure["before"]) for figure in figures} == {(1 / 3, None)}
     assert (
         figures[0]["name"] == f"linear top-1 ({whole['best']}, best epoch)"
         and figures[0]["dataset"] == "a folder of images"

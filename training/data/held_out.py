@@ -46,7 +46,7 @@ class HeldOut(NamedTuple):
 
 
 def hold_out(name: str, source: ImageSource, share: float) -> HeldOut:
-    """Parts labelled images: of each class of two images and more a rounded share is held out, at least one image, and
+    """Splits labelled images: of each class of two images and more a rounded share is held out, at least one image, and
     at least one stays.
 
     Args:
