@@ -96,18 +96,19 @@ def measure(folder: Path, data: Path, side: int = SIDE, linear: FitOptions | Non
     if file.exists():
         return json.loads(file.read_text(encoding="utf-8"))
     model, features = load_frozen(str(folder)), folder.with_name(f"{folder.name}-features")
-    train, test = (
-        make_bank(model, split, open_source(str(data), split=split), features) for split in ("train", "test")
-    )
+    sources = {split: open_source(str(data), split=split) for split in ("train", "test")}
+    train, test = (make_bank(model, split, source, features) for split, source in sources.items())
+    for bank, source in zip((train, test), sources.values(), strict=True):
+        bank.collect_unreadable(len(source)).warn()
     cpu = torch.device("cpu")
     scores: dict[str, Any] = {"knn": evaluate_banks(train, test, k=[K], temperature=TEMPERATURE, device=cpu)}
     if linear is not None:
         scores["linear"] = evaluate_features(linear, train, test, cpu)
-    measured, source = Measured(PAIRS, side, seed=0, batch_size=32), open_source(str(data), split="test")
-    correspondence, parts = measure_source(model, source, measured, features / "correspondence", threads=2)
+    measured = Measured(PAIRS, side, seed=0, batch_size=32)
+    correspondence, found = measure_source(model, sources["test"], measured, features / "correspondence", threads=2)
     scores |= correspondence
     write_text(file, json.dumps(scores, indent=2) + "\n")
-    parts.delete()
+    found.parts.delete()
     return scores
 
 

@@ -88,8 +88,8 @@ def measure(folder: Path, data: Path) -> dict[str, float]:
     train, test = open_source(str(data), split="train"), open_source(str(data), split="test")
     knn = evaluate_knn(model.model, model.transform, train, test, k=[K])
     measured = Measured((MIRRORED, RECOLOURED), choose_side(model), seed=0, batch_size=32)
-    found, parts = measure_source(model, test, measured, folder.with_name(f"{folder.name}-matches"), threads=2)
-    parts.delete()
+    found, images = measure_source(model, test, measured, folder.with_name(f"{folder.name}-matches"), threads=2)
+    images.parts.delete()
     return {"knn": knn[f"k{K}_top1"], MIRRORED: found[MIRRORED]["accuracy"], RECOLOURED: found[RECOLOURED]["exact"]}
 
 

@@ -3,15 +3,17 @@
 """Fine-tunes a pretrained model as an image classifier, with the Trainer of transformers.
 
     python examples/finetune.py MODEL --data my/labelled --output runs/classifier --epochs 20
+    python examples/finetune.py MODEL --data photographs --output runs/classifier     # photographs/CLASS/*.jpg alone
     python examples/finetune.py MODEL --data my/labelled --output runs/classifier --result results/finetuned.json
     torchrun --nproc_per_node 8 examples/finetune.py MODEL --data my/labelled --output runs/classifier
 
 `--data` is a data set on the Hub, or a folder (`train/CLASS/*.jpg` and `test/CLASS/*.jpg`, parquet or zip files, or one
-of `save_to_disk`) with a column of images and one of classes, which `--label_column` names. All weights are trained;
-the classifier is new. The folder OUTPUT loads with `AutoModelForImageClassification` and with
-`pipeline("image-classification")`. Images that cannot be read are found before training, named and left out, up to
-`--max_unreadable`. `--result` writes the accuracies of the last epoch as JSON, with a table and a
-picture of all epochs beside it. `--resume` continues from the newest checkpoint that is as it was written.
+of `save_to_disk`) with a column of images and one of classes, which `--label_column` names. Of a folder without `train`
+(`CLASS/*.jpg`), `--test_share` of each class is held out for testing. All weights are trained; the classifier is new.
+The folder OUTPUT loads with `AutoModelForImageClassification` and with `pipeline("image-classification")`. Images that
+cannot be read are found before training, named and left out, up to `--max_unreadable`. `--result` writes the accuracies
+of the last epoch as JSON, with a table and a picture of all epochs beside it. `--resume` continues from the newest
+checkpoint that is as it was written.
 """
 
 import argparse
@@ -57,14 +59,15 @@ with exit_without_package():
 from modeling_esvit.embed.engine import FeatureError
 from modeling_esvit.images.transform import Transform, find_size, make_evaluation_transform
 from training.data.columns import DataOptionError
+from training.data.held_out import SHARE
 from training.data.left_out import repeat_left_out
-from training.data.named_data import open_named
+from training.data.named_data import open_held_out, open_named
 from training.data.readable import find_readable
 from training.data.shard_stream import ShardStream
-from training.data.sources import DatasetSource, FolderSource, describe_labels
+from training.data.sources import DatasetSource, FolderSource, describe_labels, is_image_folder
 from training.evaluation.arguments import add_column_arguments, check_output, choose_columns
-from training.evaluation.results import format_table, make_card_values, write_result
-from training.evaluation.scores import METRIC, TOP_K
+from training.evaluation.results import find_test_data, format_table, make_card_values, write_result
+from training.evaluation.scores import METRIC, TOP_K, find_tops, list_tops
 from training.features.extraction import UnlabelledDataError
 from training.figures.accuracy import draw_epochs
 from training.options.command import run_command
@@ -154,6 +157,26 @@ def open_split(options: argparse.Namespace, split: str) -> FolderSource | Datase
 Splits = tuple[FolderSource | DatasetSource, FolderSource | DatasetSource, list[str]]
 
 
+def open_parts(options: argparse.Namespace) -> list[Any]:
+    """Opens training and test images: two splits, or one whole of which a share of each class is held out."""
+    if options.test_share is None:
+        return [open_split(options, split) for split in ("train", options.test_split)]
+    decoding = read_decoding_arguments(options)
+    return open_held_out(options.data, options.test_share, decoding=decoding, **choose_columns(options))
+
+
+def name_parts(options: argparse.Namespace) -> dict[str, Any]:
+    """Returns the entries of a result that name the data."""
+    if options.test_share is None:
+        return {"train": f"{options.data}:train", "test": f"{options.data}:{options.test_split}"}
+    return {"train": options.data, "test": None, "test_share": options.test_share}
+
+
+def is_unparted(options: argparse.Namespace) -> bool:
+    """Returns whether the data are a folder of images without a subfolder for training."""
+    return is_image_folder(options.data, options.image_column) and not Path(options.data, "train").is_dir()
+
+
 def open_splits(options: argparse.Namespace) -> Splits:
     """Opens training and test images, and returns them with the names of the classes.
 
@@ -161,7 +184,7 @@ def open_splits(options: argparse.Namespace) -> Splits:
         DataOptionError: there is no such split, or not one column of images and one of two or more classes.
         DataNotFoundError, EmptySourceError: there is no such data, or no image in it.
     """
-    train, test = (open_split(options, split) for split in ("train", options.test_split))
+    train, test = open_parts(options)
     classes = train.class_names or name_numbers(train)
     if len(classes) < 2:
         raise DataOptionError(
@@ -186,7 +209,7 @@ def name_numbers(train: FolderSource | DatasetSource) -> list[str]:
 
 
 def compute_accuracy(prediction: Any) -> dict[str, float]:
-    """Computes top-1 and top-5 accuracy (0..1). With five classes or fewer, top-5 is 1.
+    """Computes top-1 and, of more than five classes, top-5 accuracy (0..1).
 
     Raises:
         FeatureError: a prediction is NaN or infinite.
@@ -195,10 +218,10 @@ def compute_accuracy(prediction: Any) -> dict[str, float]:
         raise FeatureError(
             "the predictions are not finite: the model's weights are broken, or the training diverged (lower --lr)."
         )
-    metric = evaluate.load(str(METRIC), keep_in_memory=True)
+    metric, tops = evaluate.load(str(METRIC), keep_in_memory=True), list_tops(prediction.predictions.shape[1])
     ranking = (-prediction.predictions).argsort(axis=1)[:, : max(TOP_K)]
     ranking = np.pad(ranking, ((0, 0), (0, max(TOP_K) - ranking.shape[1])), constant_values=-1)
-    return metric.compute(predictions=ranking, references=prediction.label_ids, top_k=TOP_K)
+    return metric.compute(predictions=ranking, references=prediction.label_ids, top_k=tops)
 
 
 class CheckpointRecorder(TrainerCallback):
@@ -256,9 +279,10 @@ def finetune(options: argparse.Namespace) -> dict[str, Any]:
         seed=options.seed,
         use_cpu=not torch.accelerator.is_available(),  # otherwise torchrun's processes on a CPU do not form one group
     )
-    data = {"train": f"{options.data}:train", "test": f"{options.data}:{options.test_split}"}
-    train_items, train_skipped = find_readable(train, options.max_unreadable, f"checking {data['train']}")
-    test_items, test_skipped = find_readable(test, options.max_unreadable, f"checking {data['test']}")
+    data = name_parts(options)
+    train_name, test_name = data["train"], data["test"] or data["train"]
+    train_items, train_skipped = find_readable(train, options.max_unreadable, f"checking {train_name}")
+    test_items, test_skipped = find_readable(test, options.max_unreadable, f"checking {test_name}")
     train_skipped.warn()
     test_skipped.warn()
     trainer = Trainer(
@@ -272,17 +296,18 @@ def finetune(options: argparse.Namespace) -> dict[str, Any]:
     )
     trainer.train(resume_from_checkpoint=find_checkpoint(Path(options.output)) if options.resume else None)
     trainer.save_model()
+    tops = [f"top{k}" for k in list_tops(len(classes))]
     history = [
-        {"epoch": row["epoch"], "top1": row["eval_top1"], "top5": row["eval_top5"]}
+        {"epoch": row["epoch"], **{top: row[f"eval_{top}"] for top in tops}}
         for row in trainer.state.log_history
         if "eval_top1" in row
     ]
     about = {name: getattr(options, name) for name in ("model", "epochs", "batch_size", "lr", "seed")}
     counts = {"train_images": len(train_items), "test_images": len(test_items), "classes": len(classes)}
     counts["unreadable_images"] = len(train_skipped.skipped) + len(test_skipped.skipped)
-    repeat_left_out(data["train"], train, train_skipped)
-    repeat_left_out(data["test"], test, test_skipped)
-    scores = {name: history[-1][name] for name in ("top1", "top5")}
+    repeat_left_out(train_name, train, train_skipped)
+    repeat_left_out(test_name, test, test_skipped)
+    scores = {top: history[-1][top] for top in tops}
     return {**about, **data, **counts, **scores, "history": history}
 
 
@@ -293,8 +318,9 @@ def make_table(result: dict[str, Any]) -> str:
     )
     if result["unreadable_images"]:
         about += f" {result['unreadable_images']} images could not be read and were left out."
-    scores = [f"{result[name]:.2%}" for name in ("top1", "top5")]
-    return "\n".join([about, "", *format_table(["top-1", "top-5"], [scores])])
+    tops = find_tops(result)
+    scores = [f"{result[f'top{top}']:.2%}" for top in tops]
+    return "\n".join([about, "", *format_table([f"top-{top}" for top in tops], [scores])])
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
@@ -302,6 +328,12 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("model", type=parse_name, help="a model folder or the name of a model on the Hub")
     parser.add_argument("--data", type=parse_data, required=True, help="a labelled data set, by name or folder")
     parser.add_argument("--test_split", default="test", help="the split to evaluate on (default: %(default)s)")
+    parser.add_argument(
+        "--test_share",
+        type=float,
+        help=f"share of each class of DATA to hold out for testing, without splits (default: {SHARE} of a folder that "
+        "has no subfolder train)",
+    )
     parser.add_argument("--output", type=parse_path, required=True, help="the folder for the classifier")
     parser.add_argument(
         "--result", type=parse_path, help="a JSON file for the result; beside it, a table and a picture"
@@ -325,8 +357,13 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
         parser.error("--epochs and --lr must be positive and finite, and --batch_size at least 1")
     if not 0 <= options.max_unreadable <= 1:
         parser.error(f"--max_unreadable must lie in 0 .. 1, got {options.max_unreadable}")
+    if options.test_share is not None and not 0 < options.test_share < 1:
+        parser.error(f"--test_share must lie between 0 and 1, got {options.test_share}")
+    if options.test_share is None and is_unparted(options):
+        options.test_share = SHARE
     result = finetune(options)
-    figures = make_card_values({f"fine-tuning top-{k}": result[f"top{k}"] for k in TOP_K}, result["test"])
+    values = {f"fine-tuning top-{k}": result[f"top{k}"] for k in find_tops(result)}
+    figures = make_card_values(values, find_test_data(result))
     write_result(result, f"Fine-tuning of {options.model}", make_table(result), options.result, figures, draw_epochs)
     return result
 

@@ -5,6 +5,7 @@ ways with more truth in them.
 
     python training/correspondence.py MODEL --data photographs:test --output correspondence.json
     python training/correspondence.py MODEL --data imagenet:val --measures mirrored --streaming
+    python training/correspondence.py runs/mine --data photographs --against untrained timm:NAME org/name
     torchrun --nproc_per_node 2 training/correspondence.py MODEL --data ...            # the same digits, shared work
 
     mirrored     the paper's (section 4.3): an image, and itself mirrored, recoloured and grey; of the ten most similar
@@ -14,20 +15,22 @@ ways with more truth in them.
     recoloured   the same with the colours, blur and so on of the training
     stereo       the stereo pair that ships with scikit-image, by its disparity; no DATA
 
-Beside each value stands what guesses at random reach. MODEL is a model folder or a name on the Hub, of this project or
+Beside each value stands what guesses at random reach. `--against` puts other models beside it, and by "untrained"
+MODEL's own network with random weights. MODEL is a model folder or a name on the Hub, of this project or
 any other whose `last_hidden_state` has the regions, or `timm:` and the name of a model of timm. DATA is as for
-`knn.py`, but needs no labels. With `--output` there are a table (.md) and pictures (.png, -curves.png) beside the JSON
-file, and the same command continues a stopped one.
+`knn.py`, but needs no labels. With `--output` there are a table with all values (.md) and pictures (.png, -curves.png)
+beside the JSON file, and the same command continues a stopped one.
 """
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from modeling_esvit.programs.packages import exit_without_package
 
 
 with exit_without_package("pip install -e '.[training]'"):
+    from accelerate import PartialState
     from matplotlib.figure import Figure
 
 from modeling_esvit.embed.compiling import add_compile_argument
@@ -35,26 +38,37 @@ from modeling_esvit.images.decoding_arguments import read_decoding_arguments
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_path
-from training.data.left_out import warn_of_left_out
+from training.data.left_out import repeat_left_out
 from training.data.named_data import open_named, split_data_name
 from training.data.sources import ImageSource
-from training.evaluation.arguments import add_image_arguments, add_reading_arguments, parse_and_check
-from training.evaluation.opening import open_features_folder
-from training.evaluation.results import CardValue, describe_data, format_table, write_result
-from training.features.frozen_models import FrozenModel
+from training.evaluation.arguments import (
+    add_comparison_argument,
+    add_image_arguments,
+    add_reading_arguments,
+    parse_and_check,
+)
+from training.evaluation.correspondence_table import (
+    list_position_measures,
+    make_values,
+    render_details,
+    render_table,
+)
+from training.evaluation.opening import load_other, open_features_folder
+from training.evaluation.results import write_result
+from training.features.frozen_models import UNTRAINED, FrozenModel, find_training_view, make_file_name
 from training.features.model_arguments import load_named_model
 from training.figures.matching import draw_curves, draw_pairs
 from training.matching.evaluation import choose_side, measure_source, measure_stereo, replace_nan
-from training.matching.over_images import Measured, PairImages, RegionMatcher
-from training.matching.pairs import MIRRORED, PAIRS
-from training.matching.top_matches import find_top_matches, pick_images
+from training.matching.over_images import Measured, MeasuredImages, PairImages, RegionMatcher
+from training.matching.pairs import PAIRS
+from training.matching.top_matches import PICTURED, TopMatches, find_top_matches, pick_images
 from training.options.command import run_command
 from training.options.url_secrets import parse_data
 from training.state.figure_files import save_figure
 
 
 STEREO = "stereo"
-STEREO_DATA = "motorcycle, scikit-image"
+COMPARED = 2  # images in a picture of several models
 TITLES = {
     "mirrored": "mirrored, recoloured, grey: ten most similar pairs",
     "crops": "random crops",
@@ -64,15 +78,18 @@ TITLES = {
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = ProgramParser(__doc__, first="data output measures image_size batch_size workers device")
+    parser = ProgramParser(__doc__, first="data against output measures image_size batch_size workers device")
     add_reading_arguments(parser)
     add_compile_argument(parser)
     parser.add_argument(
         "--data", type=parse_data, metavar="DATA[:SPLIT]", help="images; needed for all measures but stereo"
     )
     add_image_arguments(parser)
+    add_comparison_argument(parser)
     parser.add_argument("--measures", nargs="+", choices=(*PAIRS, STEREO), help="(default: all that there is data for)")
-    parser.add_argument("--image_size", type=int, help="pixels a side of the views (default: those of the model)")
+    parser.add_argument(
+        "--image_size", type=int, help="pixels a side of the views (default: those of the model, in whole regions)"
+    )
     parser.add_argument(
         "--stereo_size",
         type=int,
@@ -93,116 +110,128 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def draw_picture(model: FrozenModel, source: ImageSource, measured: Measured) -> Figure:
-    """Draws the top matches in a few images."""
-    loaded = pick_images(PairImages(source, measured))
-    kinds = zip(measured.pairs, zip(*(image.pixels for image in loaded), strict=True), strict=True)
-    matcher = RegionMatcher(model, measured.side)
-    return draw_pairs(
-        {TITLES[name]: [find_top_matches(name, pair, matcher) for pair in pairs] for name, pairs in kinds}
-    )
+class Compared(NamedTuple):
+    """Holds a model, and how its views of images are made; None without images."""
+
+    model: FrozenModel
+    measured: Measured | None
 
 
-def open_images(arguments: argparse.Namespace, model: FrozenModel) -> tuple[ImageSource, Measured]:
+def open_images(arguments: argparse.Namespace) -> ImageSource:
     name, split = split_data_name(arguments.data)
     place = {"image_column": arguments.image_column, "config_name": arguments.config_name}
     decoding = read_decoding_arguments(arguments)
-    source = open_named(name, split, streaming=arguments.streaming, decoding=decoding, **place)
+    return open_named(name, split, streaming=arguments.streaming, decoding=decoding, **place)
+
+
+def choose_views(arguments: argparse.Namespace, name: str, model: FrozenModel) -> Compared:
+    """Chooses the views for a model, and says if their size is not the model's own.
+
+    Raises:
+        DataOptionError, TokenPlacesError, FrozenModelError: see `choose_side` and `RegionMatcher`.
+    """
     pairs = tuple(measure for measure in arguments.measures if measure in PAIRS)
-    return source, Measured(pairs, choose_side(model, arguments.image_size), arguments.seed, arguments.batch_size)
+    if not pairs:
+        return Compared(model, None)
+    side, own = choose_side(model, arguments.image_size), find_training_view(model)[0][0]
+    if arguments.image_size is None and side != own:
+        PartialState().print(
+            f"{name}: views of {side} px, since its regions do not divide its own {own} px (--image_size)."
+        )
+    RegionMatcher(model, side)  # refuses a size before anything is measured
+    return Compared(model, Measured(pairs, side, arguments.seed, arguments.batch_size))
 
 
-def render_table(result: dict[str, Any]) -> str:
-    """Writes the result as Markdown."""
-    lines = []
-    if "images" in result:
-        height, width = result["grid"]
-        lines += [f"{result['images']} images of {result['image_size']} px, {height} x {width} regions.", ""]
-    rows = make_mirrored_rows(result[MIRRORED]) if MIRRORED in result else []
-    for name in list_position_measures(result):
-        rows += list_position_rows(name, result[name])
-    return "\n".join([*lines, *format_table(["measure", "", "at random", "best possible"], rows)])
+def measure_model(
+    arguments: argparse.Namespace, compared: Compared, source: ImageSource | None, output: Path
+) -> tuple[dict[str, Any], MeasuredImages | None]:
+    """Returns the results of all measures of a model, and what those of images are made of. All processes call it."""
+    stereo, result, found = dict[str, Any](), dict[str, Any](), None
+    if STEREO in arguments.measures and PartialState().is_main_process:  # first, since it refuses some sizes
+        size = arguments.stereo_size and tuple(arguments.stereo_size)
+        stereo[STEREO] = replace_nan(measure_stereo(compared.model, size))
+    if source is not None and compared.measured is not None:
+        result, found = measure_source(compared.model, source, compared.measured, output, arguments.workers)
+    return result | stereo, found
 
 
-def list_position_measures(result: dict[str, Any]) -> list[str]:
-    """Returns the measures in a result whose truth is a position."""
-    return [name for name in TITLES if name in result and name != MIRRORED]
-
-
-def format_value(value: float | None, form: str) -> str:
-    return "none" if value is None else format(value, form)
-
-
-def make_mirrored_rows(result: dict[str, float | None]) -> list[list[str]]:
-    right, chance = (format_value(result[name], ".1%") for name in ("accuracy", "chance_accuracy"))
-    distance, chance_distance = (format_value(result[name], ".1f") for name in ("distance", "chance_distance"))
-    return [
-        ["mirrored: right, of the ten most similar", right, chance, "100%"],
-        ["mirrored: distance from the truth, px", distance, chance_distance, "0"],
-        ["mirrored: eleventh similarity", format_value(result["next_similarity"], ".3f"), "", ""],
-        ["mirrored: regions that are the match of any", format_value(result["distinct"], ".1%"), "", "100%"],
-    ]
-
-
-def list_position_rows(name: str, result: dict[str, float | None]) -> list[list[str]]:
-    def row(what: str, key: str, form: str) -> list[str]:
-        return [
-            f"{name}: {what}",
-            *(format_value(result[f"{guess}{key}"], form) for guess in ("", "chance_", "nearest_")),
+def draw_picture(models: dict[str, Compared], source: ImageSource) -> Figure:
+    """Draws the top matches in a few images: those of each model below each other."""
+    found, count = dict[str, list[list[TopMatches]]](), PICTURED if len(models) == 1 else COMPARED
+    for name, (model, measured) in models.items():
+        assert measured is not None  # there are images
+        matcher = RegionMatcher(model, measured.side)
+        images = pick_images(PairImages(source, measured), count)
+        found[name] = [
+            [find_top_matches(kind, pair, matcher) for kind, pair in zip(measured.pairs, image.pixels, strict=True)]
+            for image in images
         ]
-
-    return [
-        row("within one region", "within_one", ".1%"),
-        row("exactly", "exact", ".1%"),
-        row("distance from the truth, px", "error", ".1f"),
-        *(row(f"within {alpha:.0%} of the view", f"pck_{alpha:g}", ".1%") for alpha in (0.05, 0.1, 0.2)),
-    ]
-
-
-def make_values(result: dict[str, Any]) -> list[CardValue]:
-    """Returns the values for a model card: what the paper reports, or for other measures matches within one region."""
-    found = {name: result[name]["within_one"] for name in list_position_measures(result)}
-    if MIRRORED in result:
-        found[MIRRORED] = result[MIRRORED]["accuracy"]
-    measured = {name: value for name, value in found.items() if value is not None}
-    data = {name: (STEREO_DATA, None) if name == STEREO else describe_data(result["data"]) for name in measured}
-    return [
-        CardValue(f"region correspondence, {name}", value, "accuracy", *data[name], task="image-feature-extraction")
-        for name, value in measured.items()
-    ]
+    rows = [(name, row) for image in zip(*found.values(), strict=True) for name, row in zip(found, image, strict=True)]
+    kinds = next(iter(models.values())).measured.pairs  # type: ignore[union-attr]
+    columns = {TITLES[kind]: [row[number] for _, row in rows] for number, kind in enumerate(kinds)}
+    return draw_pairs(columns, [name for name, _ in rows] if len(models) > 1 else [])
 
 
 def write_curves(result: dict[str, Any], output: Path) -> None:
     """Draws beside `output` how far matches are from the truth."""
-    if list_position_measures(result):
-        curves = draw_curves({TITLES[name]: result[name] for name in list_position_measures(result)})
-        save_figure(curves, output.with_name(f"{output.stem}-curves.png"))
+    if measures := list_position_measures(result):
+
+        def name_measures(of: dict[str, Any]) -> dict[str, Any]:
+            return {TITLES[name]: of[name] for name in measures}
+
+        against = {name: name_measures(of) for name, of in result["against"].items()}
+        name = result["model"] if against else "this model"
+        save_figure(draw_curves(name_measures(result), name, against), output.with_name(f"{output.stem}-curves.png"))
+
+
+def write_results(
+    result: dict[str, Any], arguments: argparse.Namespace, models: dict[str, Compared], source: ImageSource | None
+) -> None:
+    """Prints the table; writes the result, its tables and its pictures, if there is an output."""
+    output, title = arguments.output, f"Correspondences of {arguments.model}"
+    values, details = make_values(result, result["against"].get(UNTRAINED)), render_details(result)
+    write_result(result, title, render_table(result), output, values, details=details)
+    if output is None:
+        print("All values and pictures are written by --output.")
+        return
+    write_curves(result, output)
+    if source is not None and models[arguments.model].measured is not None:
+        save_figure(draw_picture(models, source), output.with_suffix(".png"))
 
 
 def correspondence_command() -> None:
     arguments = parse_arguments()
     state = open_device(arguments.device)
-    model = load_named_model(arguments)
-    result: dict[str, Any] = {name: getattr(arguments, name) for name in ("model", "data", "seed")}
-    output, title = arguments.output, f"Correspondences of {arguments.model}"
-    images, parts = None, None
-    if arguments.data is not None:
-        images = open_images(arguments, model)
-        with open_features_folder(None) as temporary:
-            found, parts = measure_source(model, *images, output or temporary / "scores", arguments.workers)
-        result |= found
-    if state.is_main_process:
-        if STEREO in arguments.measures:
-            result[STEREO] = replace_nan(measure_stereo(model, arguments.stereo_size and tuple(arguments.stereo_size)))
-        write_result(result, title, render_table(result), output, make_values(result))
-        if output is not None:
-            write_curves(result, output)
-        if output is not None and images is not None and parts is not None:
-            save_figure(draw_picture(model, *images), output.with_suffix(".png"))
-            parts.delete()
-        if images is not None:
-            warn_of_left_out(arguments.data, images[0])
+    loaded = {arguments.model: load_named_model(arguments)}
+    loaded |= {name: load_other(arguments, name, None) for name in arguments.against}
+    models = {name: choose_views(arguments, name, model) for name, model in loaded.items()}
+    source = None if arguments.data is None else open_images(arguments)
+    with open_features_folder(None) as temporary:
+        output = arguments.output or temporary / "scores.json"
+        outputs = [
+            output.with_name(f"{output.stem}-{number}-{make_file_name(name)}") for number, name in enumerate(models)
+        ]
+        measured = {
+            name: measure_model(arguments, compared, source, place)
+            for (name, compared), place in zip(models.items(), outputs, strict=True)
+        }
+        if state.is_main_process:
+            about = {name: getattr(arguments, name) for name in ("model", "data", "seed")}
+            own, *others = (found for found, _ in measured.values())
+            result = about | own | {"against": dict(zip(arguments.against, others, strict=True))}
+            write_results(result, arguments, models, source)
+            if source is not None:
+                say_what_was_left_out(arguments.data, source, [images for _, images in measured.values()])
     state.destroy_process_group()
+
+
+def say_what_was_left_out(data: str, source: ImageSource, measured: list[MeasuredImages | None]) -> None:
+    """Says once what was not read for any of the models, and deletes the parts of finished measures."""
+    found = [images for images in measured if images is not None]
+    if found:
+        repeat_left_out(data, source, found[0].skipped)
+    for images in found:
+        images.parts.delete()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluates the view features of a model by the weighted k-nearest-neighbour classifier of DINO and EsViT.
 
+    python training/knn.py MODEL --train photographs         # one folder: a fifth of each class is held out to test
     python training/knn.py MODEL --train photographs:train --test photographs:test --k 10 20 --output metrics.json
     torchrun --nproc_per_node 2 training/knn.py MODEL --train ... --test ...          # shared work, the same result
     python training/knn.py runs/mine --train ... --test ... --against untrained timm:NAME org/name   # was it worth it?
@@ -9,7 +10,8 @@
 MODEL is a model folder or a name on the Hub, of this project or of any other model with a `pooler_output`, or
 `timm:NAME` for a model of timm. DATA is a folder with a subfolder for each class, a folder or glob of parquet or tar
 files (URLs work, too), a folder of `Dataset.save_to_disk`, or the name of a data set on the Hub. `:SPLIT` names a split
-of a data set (default: train), or a subfolder of a folder of images.
+of a data set (default: train), or a subfolder of a folder of images. Without `--test`, `--test_share` of each class of
+`--train` is held out for testing: the same images for each model, in each call and on each machine.
 
 Nothing is trained: each test image gets the class whose training images are nearest to it. `--features FOLDER` keeps
 the features, so that the next evaluation of the same model and images need not compute them again. `--against` puts
@@ -33,23 +35,25 @@ from training.evaluation.opening import open_evaluation
 from training.evaluation.results import (
     describe_counts,
     describe_evaluation,
+    find_test_data,
     format_table,
     make_knn_values,
     write_result,
 )
+from training.evaluation.scores import find_tops
 from training.features.frozen_models import UNTRAINED
 from training.figures.accuracy import draw_knn
 from training.options.command import run_command
-from training.options.provenance import find_provenance
 
 
 def make_table(result: dict[str, Any]) -> str:
     counts = list_counts(result)
     if result["against"]:
         return "\n".join([*describe_counts(result), "", *compare(result, counts)])
-    rows = [[count, f"{result[f'k{count}_top1']:.2%}", f"{result[f'k{count}_top5']:.2%}"] for count in counts]
-    rows.append(["chance: the most frequent class", f"{result['chance']:.2%}", ""])
-    return "\n".join([*describe_counts(result), "", *format_table(["k", "top-1", "top-5"], rows)])
+    tops = find_tops(result)
+    rows = [[count, *(f"{result[f'k{count}_top{top}']:.2%}" for top in tops)] for count in counts]
+    rows.append(["chance: the most frequent class", f"{result['chance']:.2%}", ""][: 1 + len(tops)])
+    return "\n".join([*describe_counts(result), "", *format_table(["k", *(f"top-{top}" for top in tops)], rows)])
 
 
 def list_counts(result: Mapping[str, Any]) -> list[str]:
@@ -71,7 +75,9 @@ def compare(result: dict[str, Any], counts: list[str]) -> list[str]:
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = ProgramParser(__doc__, first="k against output features n_last_blocks batch_size workers device dtype")
+    parser = ProgramParser(
+        __doc__, first="test test_share k against output features n_last_blocks batch_size workers device dtype"
+    )
     add_data_arguments(parser)
     add_feature_arguments(parser)
     add_comparison_argument(parser)
@@ -105,7 +111,7 @@ def main() -> None:
             title,
             make_table(described | result | {"against": against}),
             arguments.output,
-            make_knn_values(result, find_provenance(arguments.test), against.get(UNTRAINED)),
+            make_knn_values(result, find_test_data(described), against.get(UNTRAINED)),
             draw_knn,
         )
 

@@ -4,12 +4,14 @@
 
 Each image is seen once, without augmentation. The published protocol is in `linear_probe.py`.
 
+    python training/linear_features.py MODEL --train photographs      # one folder: a fifth of each class is the test
     python training/linear_features.py MODEL --train imagenet:train --test imagenet:val --features features
     python training/linear_features.py MODEL --train ... --test ... --solver ridge --n_last_blocks 4
     python training/linear_features.py MODEL --train ... --test ... --shots 1% 10% 5 --seeds 0 1 2     # and k-NN
 
-The penalty is the one of `--l2` that is best on a held-out part of the training images. The final classifier is then
-trained on all of them. MODEL and DATA are as for `knn.py`. All training features must fit into memory.
+The penalty is the one of `--l2` that is best on a part of the training images, the share `--held_out` of them. The
+final classifier is then trained on all of them. MODEL and DATA are as for `knn.py`; without `--test`, the share
+`--test_share` of each class is the test. All training features must fit into memory.
 
 `--shots` uses only that many images of each class, drawn once for each of `--seeds`, and gives mean and spread over the
 seeds for the linear classifier and for k-NN. The penalty is chosen anew for each draw. Shots that are too few for that
@@ -18,7 +20,7 @@ are skipped, by name. `--against` puts other models beside it, and MODEL's own n
 
 import argparse
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from statistics import mean, stdev
 from typing import Any
 
@@ -42,12 +44,14 @@ from training.evaluation.results import (
     CardValue,
     describe_counts,
     describe_evaluation,
+    find_test_data,
     format_table,
     make_card_values,
     write_result,
 )
-from training.evaluation.scores import TOP_K
+from training.evaluation.scores import find_tops
 from training.evaluation.stored_features import FitOptions, evaluate_features
+from training.features.frozen_models import UNTRAINED
 from training.figures.accuracy import draw_stored_features
 from training.options.command import run_command
 
@@ -56,7 +60,9 @@ L2 = [10.0**exponent for exponent in range(-8, 3)]
 
 
 def parse_arguments() -> argparse.Namespace:
-    parser = ProgramParser(__doc__, first="shots against output features solver l2 n_last_blocks device")
+    parser = ProgramParser(
+        __doc__, first="test test_share shots against output features solver l2 n_last_blocks device"
+    )
     add_data_arguments(parser)
     add_feature_arguments(parser)
     add_comparison_argument(parser)
@@ -91,8 +97,9 @@ def format_spread(values: list[float]) -> str:
 def make_table(result: dict[str, Any]) -> str:
     lines, solver = [*describe_counts(result), ""], result["solver"]
     if "low_shot" not in result:
-        row = [solver, f"{result['l2']:g}", f"{result['top1']:.2%}", f"{result['top5']:.2%}"]
-        lines += format_table(["classifier of stored features", "l2", "top-1", "top-5"], [row])
+        tops = find_tops(result)
+        row = [solver, f"{result['l2']:g}", *(f"{result[f'top{top}']:.2%}" for top in tops)]
+        lines += format_table(["classifier of stored features", "l2", *(f"top-{top}" for top in tops)], [row])
     else:
         rows = [
             [row["shots"], str(row["images"]), format_spread(row[solver]), format_spread(row["knn"])]
@@ -123,14 +130,24 @@ def compare(result: dict[str, Any]) -> list[str]:
     return [*format_comparison(scores), "", f"By {last}, {verdict}"]
 
 
-def make_values(result: dict[str, Any]) -> list[CardValue]:
-    """Makes the values of a model card. Those of low-shot results are means over the seeds."""
+def name_values(result: dict[str, Any]) -> dict[str, float]:
+    """Returns the values of a result that a model card shows, by name: of few shots, means over the seeds."""
     solver = f"linear ({result['solver']}, stored features)"
-    values = {f"{solver} top-{k}": result[f"top{k}"] for k in TOP_K if f"top{k}" in result}
+    values = {f"{solver} top-{k}": result[f"top{k}"] for k in find_tops(result)}
     for row in result.get("low_shot", []):
         few = f"{row['shots']} of each class, mean of {len(result['seeds'])} draws"
         values |= {f"{solver} top-1, {few}": mean(row[result["solver"]]), f"k-NN top-1, {few}": mean(row["knn"])}
-    return make_card_values(values, result["test"])
+    return values
+
+
+def make_values(result: dict[str, Any]) -> list[CardValue]:
+    """Makes the values of a model card, beside chance and what the untrained network gives, if that was measured."""
+    untrained = result["against"].get(UNTRAINED)
+    before = {} if untrained is None else name_values(untrained)
+    return [
+        replace(each, chance=None if "top-5" in each.name else result["chance"], before=before.get(each.name))
+        for each in make_card_values(name_values(result), find_test_data(result))
+    ]
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluates the features of a model by the linear classifier of DINO and EsViT, with the published protocol.
 
+    python training/linear_probe.py MODEL --train photographs --output probe    # a fifth of each class is the test
     python training/linear_probe.py MODEL --train imagenet:train --test imagenet:val --output probe
     torchrun --nproc_per_node 4 training/linear_probe.py MODEL ... --recipe swin_small
     python training/linear_probe.py MODEL ... --lr 0.0003 0.001 0.003 --n_last_blocks 1 4
@@ -20,6 +21,7 @@ which is not chosen by the test images.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +54,8 @@ from training.evaluation.probe_run import (
     check_probe_options,
     fit_batch_size,
 )
-from training.evaluation.results import CardValue, format_table, make_card_values, write_result
-from training.evaluation.scores import TOP_K
+from training.evaluation.results import CardValue, find_test_data, format_table, make_card_values, write_result
+from training.evaluation.scores import find_tops
 from training.features.bank import make_bank
 from training.features.frozen_models import UNTRAINED, FrozenModel, make_file_name
 from training.features.model_arguments import load_named_model
@@ -83,7 +85,7 @@ def parse_arguments() -> argparse.Namespace:
     """Reads the defaults, then `--recipe`, then the rest of the command line."""
     recipe_parser = make_recipe_parser()
     parser = ProgramParser(
-        __doc__, first="recipe epochs lr n_last_blocks batch_size against workers", parents=[recipe_parser]
+        __doc__, first="test test_share recipe epochs lr n_last_blocks batch_size against", parents=[recipe_parser]
     )
     add_data_arguments(parser)
     add_comparison_argument(parser)
@@ -121,9 +123,15 @@ def make_table(result: dict[str, Any]) -> str:
     )
     if result["unknown_class_images"]:
         about += f" {result['unknown_class_images']} test images belong to no training class and count as wrong."
-    header = ["blocks, lr", "best top-1", "top-5", "epoch", "last top-1", "top-5"]
+    tops = [f"top-{top}" for top in find_tops(next(iter(result["classifiers"].values()))["best"])]
+    header = ["blocks, lr", *prefix_first("best", tops), "epoch", *prefix_first("last", tops)]
     rows = [make_row(name, scores, name == result["best"]) for name, scores in result["classifiers"].items()]
     return "\n".join([about, "", *format_table(header, rows), "", *compare(result)])
+
+
+def prefix_first(word: str, names: list[str]) -> list[str]:
+    """Returns the names, the first of them after a word."""
+    return [f"{word} {names[0]}", *names[1:]]
 
 
 def compare(result: dict[str, Any]) -> list[str]:
@@ -132,23 +140,36 @@ def compare(result: dict[str, Any]) -> list[str]:
     """
     models = {result["model"]: result, **result["against"]}
     scores = {name: {"last top-1": of["classifiers"][of["best"]]["last"]["top1"]} for name, of in models.items()}
-    scores[CHANCE] = {"last top-1": 1 / result["classes"]}
+    scores[CHANCE] = {"last top-1": result["chance"]}
     alone = {name: values["last top-1"] for name, values in scores.items()}
     return [*format_comparison(scores), "", conclude(result["model"], alone, result["test_images"])]
 
 
 def make_row(name: str, scores: dict[str, Any], is_best: bool) -> list[str]:
     best, last = scores["best"], scores["last"]
-    shares = [f"{value:.2%}" for value in (best["top1"], best["top5"], last["top1"], last["top5"])]
-    return [f"**{name}**" if is_best else name, *shares[:2], str(best["epoch"]), *shares[2:]]
+    at_best, at_last = ([f"{of[f'top{top}']:.2%}" for top in find_tops(of)] for of in (best, last))
+    return [f"**{name}**" if is_best else name, *at_best, str(best["epoch"]), *at_last]
+
+
+def read_best(result: dict[str, Any]) -> dict[tuple[str, int], float]:
+    """Returns the accuracies of the best classifier, in its best epoch and its last: (epoch, k) -> top-k."""
+    scores = result["classifiers"][result["best"]]
+    return {(epoch, k): scores[epoch][f"top{k}"] for epoch in ("best", "last") for k in find_tops(scores[epoch])}
 
 
 def make_values(result: dict[str, Any]) -> list[CardValue]:
-    """Makes the values of a model card for the best classifier: of its best epoch, as published, and of its last."""
-    scores = result["classifiers"][result["best"]]
+    """Makes the values of a model card for the best classifier: of its best epoch, as published, and its last; beside
+    chance and what the untrained network gives, if that was measured.
+    """
     named = {"best": f"linear top-{{}} ({result['best']}, best epoch)", "last": "linear top-{} (the same, last epoch)"}
-    values = {name.format(k): scores[epoch][f"top{k}"] for epoch, name in named.items() for k in TOP_K}
-    return make_card_values(values, result["test"])
+    untrained = result["against"].get(UNTRAINED)
+    before = {} if untrained is None else read_best(untrained)
+    values, data = read_best(result), find_test_data(result)
+    cards = make_card_values({named[epoch].format(k): value for (epoch, k), value in values.items()}, data)
+    return [
+        replace(card, chance=result["chance"] if k == 1 else None, before=before.get((epoch, k)))
+        for card, (epoch, k) in zip(cards, values, strict=True)
+    ]
 
 
 def choose_options(options: argparse.Namespace, name: str) -> argparse.Namespace:
@@ -169,7 +190,7 @@ def train_probes(
     process = PartialState()
     share = options.batch_size // process.num_processes  # as in training, so that one compiled model serves both
     reading = {"num_threads": options.workers, "part_size": options.part_size, "batch_size": share}
-    probe = ProbeRun(options, model, train, make_bank(model, options.test, test, folder, **reading))
+    probe = ProbeRun(options, model, train, make_bank(model, options.test or options.train, test, folder, **reading))
     probe.run()
     return probe
 
@@ -179,6 +200,7 @@ def main() -> None:
     process = open_device(options.device)
     check_probe_options(options, process.num_processes)
     reading = {"streaming": options.streaming, "decoding": read_decoding_arguments(options)}
+    reading["test_share"] = options.test_share
     train, test = open_train_and_test(options.train, options.test, **reading, **choose_columns(options))
     if options.batch_size is None:
         images = len(train)
@@ -202,7 +224,7 @@ def main() -> None:
         result, f"Linear probe of {options.model}", make_table(result), output, make_values(result), draw_probe
     )
     repeat_left_out(options.train, train, probe.skipped)
-    repeat_left_out(options.test, test, unreadable)
+    repeat_left_out(options.test or options.train, test, unreadable)
     process.destroy_process_group()
 
 

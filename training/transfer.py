@@ -48,6 +48,7 @@ from training.evaluation.transfer_run import Transfer
 from training.evaluation.transfer_sets import TABLE, TransferSet, TransferTableError, read_table
 from training.figures.transfer import draw
 from training.options.command import run_command
+from training.options.provenance import find_provenance
 from training.options.url_secrets import hide_secrets
 
 
@@ -144,7 +145,9 @@ def make_figures(result: dict[str, Any]) -> list[CardValue]:
         figure
         for name, found in outcomes.items()
         for figure in make_card_values(
-            {f"transfer to {name} ({found['metric']})": found["score"]}, found["test"], found["metric"]
+            {f"transfer to {name} ({found['metric']})": found["score"]},
+            find_provenance(found["test"]),
+            found["metric"],
         )
     ]
 

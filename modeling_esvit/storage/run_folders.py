@@ -4,6 +4,7 @@
 
 import os
 import sys
+from functools import cache
 from pathlib import Path
 
 from modeling_esvit.errors import EsViTError
@@ -42,9 +43,15 @@ def find_model(name: str) -> str:
     if not models:
         raise NoModelFolderError(f"{name} holds no model: {advise_on_folder(folder)}")
     kind, found = next(iter(models.items()))
-    if not int(os.environ.get("RANK", 0)):
-        print(f"{name} is the folder of a run: takes its {kind} model, {found}", file=sys.stderr)
+    say_once(f"{name} is the folder of a run: takes its {kind} model, {found}")
     return str(found)
+
+
+@cache
+def say_once(line: str) -> None:
+    """Prints a line, the first time that this process finds it worth saying: programs load a model more than once."""
+    if not int(os.environ.get("RANK", 0)):
+        print(line, file=sys.stderr)
 
 
 def advise_on_folder(folder: Path) -> str:

@@ -271,6 +271,17 @@ def test_fine_tuning_is_its_seed_and_one_run_of_all_processes(folder, patches, t
     assert len({state["max_steps"] for state in states}) == 1
 
 
+@pytest.mark.slow
+def test_fine_tuning_parts_one_folder(folder, tmp_path, capsys):
+    images = write_images(tmp_path / "images", 20, classes="ab")
+    command = [folder, "--data", str(images), "--output", str(tmp_path / "classifier"), "--epochs", "1"]
+    found = finetune.main([*command, "--result", str(tmp_path / "r.json")])
+    assert f"{images}: holds out 4 of 20 images, 20% of each class, for testing." in capsys.readouterr().out
+    assert (found["train_images"], found["test_images"], found["test"], found["test_share"]) == (16, 4, None, 0.2)
+    assert "top5" not in found
+    assert json.loads((tmp_path / "r.json").read_text())["figures"][0]["split"] == "20% of each class"
+
+
 def test_fine_tuning_sees_images_of_all_kinds(folder, tmp_path):
     """Decodes a grey ramp to the same image from 8 bits, 16 bits and floats; a line of pixels needs no large memory."""
     ramp = np.tile(np.arange(64), (48, 1)).astype(np.uint16) * 1024
@@ -292,7 +303,7 @@ def test_fine_tuning_sees_images_of_all_kinds(folder, tmp_path):
 
 def test_accuracies_of_few_classes():
     prediction = EvalPrediction(np.array([[0.1, 0.9], [0.8, 0.2]]), np.array([1, 1]))
-    assert finetune.compute_accuracy(prediction) == {"top1": 0.5, "top5": 1.0}
+    assert finetune.compute_accuracy(prediction) == {"top1": 0.5}
     with pytest.raises(FeatureError, match="lower --lr"):
         finetune.compute_accuracy(EvalPrediction(np.array([[0.1, np.nan]]), np.array([1])))
 

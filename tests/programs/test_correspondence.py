@@ -15,6 +15,7 @@ import training.matching.over_images as matching_images
 from modeling_esvit import EsViTModel
 from tests.helpers.commands import run_program, torchrun, type_arguments
 from tests.helpers.tiny_runs import write_images, write_model
+from training.evaluation.correspondence_table import STEREO_DATA
 from training.features.frozen_models import TimmModel
 from training.features.regions import compute_region_features
 from training.options.command import run_command
@@ -51,7 +52,7 @@ def test_result_table_and_pictures(folder, images, tmp_path, monkeypatch, caplog
     assert {figure["task"] for figure in result["figures"]} == {"image-feature-extraction"}
     assert figures["region correspondence, mirrored", "a folder of images"] == result["mirrored"]["accuracy"]
     assert figures["region correspondence, crops", "a folder of images"] == result["crops"]["within_one"]
-    assert figures["region correspondence, stereo", correspondence.STEREO_DATA] == result["stereo"]["within_one"]
+    assert figures["region correspondence, stereo", STEREO_DATA] == result["stereo"]["within_one"]
     assert "07.png" in caplog.text
     assert sorted(path.name for path in output.parent.iterdir()) == [
         "result-curves.png",
@@ -59,11 +60,40 @@ def test_result_table_and_pictures(folder, images, tmp_path, monkeypatch, caplog
         "result.md",
         "result.png",
     ]
-    assert "| crops: exactly |" in output.with_suffix(".md").read_text() and "| 6.2% |" in capsys.readouterr().out
+    text, shown = output.with_suffix(".md").read_text(), capsys.readouterr().out
+    assert "| crops: exactly |" in text and "exactly" not in shown and shown.startswith("25 images.\n\n| model |")
+    assert "| 4 x 4 of 32 px |" in shown and "% (6.2%) |" in shown and "points above chance" in shown.splitlines()[-1]
     assert min(Image.open(output.with_suffix(".png")).size) > 500
 
     command(monkeypatch, folder, "--data", images, "--measures", "mirrored", "--image_size", 24, "--seed", 1)
-    assert capsys.readouterr().out.startswith("25 images of 24 px, 3 x 3 regions.")
+    assert "| 3 x 3 of 24 px |" in capsys.readouterr().out
+
+
+def test_a_model_stands_beside_others_in_a_size_that_fits(images, tmp_path, monkeypatch, caplog, capsys):
+    odd, other = write_model(tmp_path / "odd", image_size=36), write_model(tmp_path / "other")
+    output = tmp_path / "new" / "result.json"
+    given = [odd, "--data", images, "--output", output, "--batch_size", 13, "--device", "cpu"]
+    with pytest.raises(SystemExit, match="as by --image_size 40"):
+        command(monkeypatch, *given, "--image_size", 36)
+    assert not output.parent.exists()  # nothing is left behind
+    command(monkeypatch, *given, "--measures", "mirrored", "crops", "--against", "untrained", other)
+    shown = capsys.readouterr().out
+    assert f"{odd}: views of 40 px, since its regions do not divide its own 36 px (--image_size)." in shown
+    rows = [line.split(" | ") for line in shown.splitlines() if line.startswith("| ")]
+    assert [row[:2] for row in rows[2:]] == [
+        [f"| {odd}", "5 x 5 of 40 px"],
+        ["| untrained", "5 x 5 of 40 px"],
+        [f"| {other}", "4 x 4 of 32 px"],
+    ]
+    last = shown.splitlines()[-1]
+    assert last.startswith(f"By mirrored: right, of the ten most similar, {odd}: ") and "above chance" in last
+    assert "untrained" in last and caplog.text.count("07.png") == 1
+    result = json.loads(output.read_text())
+    own, untrained = result["mirrored"], result["against"]["untrained"]["mirrored"]
+    assert own["accuracy"] != untrained["accuracy"] and own["chance_accuracy"] == 1 / 25
+    figure = next(figure for figure in result["figures"] if figure["name"].endswith("mirrored"))
+    assert (figure["chance"], figure["before"]) == (1 / 25, untrained["accuracy"])
+    assert len([*output.parent.iterdir()]) == 4
 
 
 def test_stopped_call_goes_on(folder, images, tmp_path, monkeypatch):
@@ -146,6 +176,6 @@ def test_two_processes_give_the_digits_of_one(folder, images, tmp_path):
         output = tmp_path / f"{len(launcher)}.json"
         command = [*launcher, "training/correspondence.py", *options, "--output", output]
         done = run_program(command, HF_HUB_OFFLINE="1")
-        assert done.stdout.count("| measure |") == 1
+        assert done.stdout.count("| model |") == 1
         results.append(output.read_text())
     assert results[0] == results[1]

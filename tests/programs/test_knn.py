@@ -61,13 +61,13 @@ def test_evaluation_leaves_training_as_it_was(model, images):
     assert [module.training for module in model.modules()] == modes
     assert random_states() == states
     assert first == evaluate_folders(model, *images, k=[1, 15], batch_size=9, num_workers=1)  # drop path is off
-    assert first["k1_top1"] == first["k15_top5"] == 1.0
+    assert first["k1_top1"] == 1.0 and not any(name.endswith("top5") for name in first)  # there are three classes
     assert (first["train_images"], first["test_images"], first["classes"]) == (15, 9, 3)
     assert not any(parameter.grad is not None for parameter in model.parameters())
 
 
 def test_default_neighbours_are_those_that_fit(model, images):
-    assert [name for name in evaluate_folders(model, *images) if name.startswith("k")] == ["k10_top1", "k10_top5"]
+    assert [name for name in evaluate_folders(model, *images) if name.startswith("k")] == ["k10_top1"]
     with pytest.raises(knn.NeighbourCountError, match="from 1 to 15"):
         evaluate_folders(model, *images, k=[20])
     assert knn.choose_default_counts(250) == [10, 20, 100, 200] and knn.choose_default_counts(3) == [3]
@@ -134,14 +134,43 @@ def test_two_processes_give_the_result_of_one(model, tmp_path):
     two = run_knn([*arguments, "--output", tmp_path / "two.json"], torchrun(2), tmp_path / "home")
 
     assert one == two
-    assert [figure["name"] for figure in one["figures"]][:2] == ["k-NN top-1, k = 3", "k-NN top-5, k = 3"]
-    assert [figure["value"] for figure in one["figures"]] == [one[f"k{k}_top{top}"] for k in (3, 10) for top in (1, 5)]
+    assert [(figure["name"], figure["value"]) for figure in one["figures"]] == [("k-NN top-1, k = 10", one["k10_top1"])]
     assert one["command"] == "python training/knn.py MODEL --train a --test b --k 3 10 --batch_size 7"
     assert one["test_images"] == 35 and 0.2 < one["k10_top1"] < 1.0
     transform = make_evaluation_transform(AutoImageProcessor.from_pretrained(tmp_path / "model"))
     library = knn.evaluate_knn(model, transform, open_source(train), open_source(test), k=[3, 10])
     assert library == {name: one[name] for name in library}
     assert sorted((ROOT / "training" / "metrics").rglob("*")) == before
+
+
+def test_one_folder_is_parted_into_training_and_test_images(model, tmp_path, monkeypatch, capsys, caplog):
+    images = write_coloured_images(tmp_path / "images", COLOURS, 10, 0)
+    model.save_pretrained(tmp_path / "model")
+    for number in range(10):  # half of one class
+        (images / "red" / f"{number}.png").write_bytes(b"no image") if number % 2 else None
+    given = ["training/knn.py", tmp_path / "model", "--train", images, "--device", "cpu", "--k", 3]
+    given += ["--output", tmp_path / "r.json", "--features", tmp_path / "features"]
+    type_arguments(monkeypatch, *given, "--against", "untrained", write_model(tmp_path / "other"))
+    run_command(program.main)
+    assert f"{images}: holds out 6 of 30 images, 20% of each class, for testing." in capsys.readouterr().out
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert (result["train"], result["test"], result["test_share"]) == (str(images), None, 0.2)
+    assert result["train_images"] + result["test_images"] == 25 and result["test_images"] >= 4
+    assert {(of["train_images"], of["test_images"]) for of in result["against"].values()} == {
+        (result["train_images"], result["test_images"])
+    }
+    assert result["figures"][0]["split"] == "20% of each class" and "k3_top5" not in result
+    for number in (1, 3, 5, 7, 9):  # three models, one table, each name once
+        assert caplog.text.count(f"red/{number}.png") == 1
+    banks = sorted(path.name for path in (tmp_path / "features").iterdir())
+    assert len(banks) == 6
+    type_arguments(monkeypatch, *given, "--test_share", 0.4)
+    run_command(program.main)
+    assert "holds out 12 of 30 images" in capsys.readouterr().out
+    assert len([*(tmp_path / "features").iterdir()]) == 8  # another share has other features
+    type_arguments(monkeypatch, *given, "--test", images)
+    with pytest.raises(SystemExit, match="are the same data: name a split"):
+        run_command(program.main)
 
 
 def test_a_model_stands_beside_others_its_untrained_self_and_chance(model, images, tmp_path, monkeypatch, capsys):

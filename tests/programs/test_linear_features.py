@@ -30,16 +30,20 @@ def test_command(tmp_path, monkeypatch):
     images = write_images(tmp_path / "train", 12, classes="ab"), write_images(tmp_path / "test", 8, classes="abc")
     data = ["--train", images[0], "--test", images[1], "--features", tmp_path / "features"]
 
-    def command(*changes) -> dict:
-        given = [tmp_path / "model", *data, "--output", tmp_path / "r.json", *changes]
+    def command(*changes, without=()) -> dict:
+        own = [word for word in data if word not in without]
+        given = [tmp_path / "model", *own, "--output", tmp_path / "r.json", *changes]
         type_arguments(monkeypatch, "training/linear_features.py", *given)
         run_command(linear_features.main)
         return json.loads((tmp_path / "r.json").read_text())
 
     result = command("--l2", 1e-4, 1)
     assert set(result["held_out_top1"]) == {"0.0001", "1"} and result["unknown_class_images"] == 2
-    assert 0 <= result["top1"] <= result["top5"] == 0.75  # two of eight are of no training class
-    assert [figure["value"] for figure in result["figures"]] == [result["top1"], result["top5"]]
+    assert 0 <= result["top1"] <= 0.75 and "top5" not in result  # two of eight are of no training class, of two
+    assert [figure["value"] for figure in result["figures"]] == [result["top1"]]
+    result = command("--l2", 1, "--against", "untrained")
+    assert result["figures"][0]["chance"] == result["chance"]
+    assert result["figures"][0]["before"] == result["against"]["untrained"]["top1"]
     with Image.open(tmp_path / "r.png") as picture:
         assert picture.format == "PNG"
     result = command("--solver", "ridge", "--shots", "50%", 1, "--seeds", 0, 1, "--l2", 0.1)
@@ -54,6 +58,9 @@ def test_command(tmp_path, monkeypatch):
         ("k-NN top-1, 50% of each class, mean of 2 draws", mean_of(result, 0, "knn")),
     ]
     assert (len(shown), shown[0].dataset, shown[0].split) == (4, "a folder of images", None)
+    result = command("--l2", 0.1, "--test_share", 0.5, without=["--test", images[1]])
+    assert (result["train_images"], result["test_images"], result["test"]) == (6, 6, None)
+    assert result["figures"][0]["split"] == "50% of each class"
     options = "--solver ridge --shots 50% 1 --seeds 0 1 --l2 0.1"
     assert how == f"`python training/linear_features.py ada/x --train FOLDER --test FOLDER {options}`"
     with pytest.raises(SystemExit, match="given one --l2"):

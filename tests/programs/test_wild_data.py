@@ -419,9 +419,9 @@ def test_evaluations_say_at_the_end_what_was_left_out(command, model, tmp_path, 
     monkeypatch.setattr(f"training.{command}.make_table", lambda result: tables.append(len(caplog.records)) or "")
     evaluate(monkeypatch, command, model, train, test, tmp_path / "out")
     said = [record.getMessage() for record in caplog.records]
-    for expected in (f"Not read in {train}: 1 .heic: pip install pillow-heif.", "1 unreadable images were skipped:"):
-        assert any(expected in line for line in said[: tables[0]])
-        assert any(expected in line for line in said[tables[0] :])
+    expected = f"Not read in {train}: 1 .heic: pip install pillow-heif."
+    assert all(any(expected in line for line in part) for part in (said[: tables[0]], said[tables[0] :]))
+    assert sum("1 unreadable images were skipped:" in line for line in said) == 1  # once, and last
     assert "broken.png: not an image" in said[-1]
 
 

@@ -11,6 +11,7 @@ A source hands out undecoded records, in an order that is a function of (seed, e
 the RGB image of a record.
 """
 
+import copy
 import itertools
 import json
 import os
@@ -89,6 +90,20 @@ class FolderSource:
         """Yields the indices of all images, in the order of the epoch."""
         return iter(shuffle_epoch(len(self), seed, epoch).tolist())
 
+    def list_labels(self) -> list[int]:
+        """Returns the class of each image; there must be some."""
+        return self._labels.tolist()
+
+    def list_names(self) -> list[str]:
+        """Returns a name of each image that is the same on every system."""
+        return [path.replace(os.sep, "/") for path in self.paths()]
+
+    def select(self, rows: np.ndarray) -> "FolderSource":
+        """Returns the images with these indices, with the same classes and numbers of them; there must be classes."""
+        chosen = copy.copy(self)
+        chosen._paths, chosen._labels = self._paths[rows], self._labels[rows]
+        return chosen
+
     def read(self, item: int) -> Record:
         """Returns the record of the image with index `item`, not opened yet."""
         path = os.fsdecode(self._paths[item])
@@ -120,6 +135,7 @@ class DatasetSource:
         columns = columns.number_names(dataset.unique(columns.label)) if columns.strings else columns
         self.columns, self.decoding = columns._replace(options=options), options
         self.dataset, self.left_out = self.columns.select(dataset), LeftOut()
+        self.rows: np.ndarray | range = range(len(dataset))  # their numbers in the whole data set
         self.has_labels, self.class_names = self.columns.label is not None, self.columns.class_names
 
     def __len__(self) -> int:
@@ -129,10 +145,25 @@ class DatasetSource:
         """Yields the indices of all rows, in the order of the epoch."""
         return iter(shuffle_epoch(len(self), seed, epoch).tolist())
 
+    def list_labels(self) -> list[int | None]:
+        """Returns the class of each row; there must be a column of them."""
+        labels = self.dataset[self.columns.label][:]
+        return [self.columns.numbers.get(label) for label in labels] if self.columns.strings else labels
+
+    def list_names(self) -> list[str]:
+        """Returns a name of each row: its number in the whole data set, since images there may have no name."""
+        return [f"row {row}" for row in self.rows]
+
+    def select(self, rows: np.ndarray) -> "DatasetSource":
+        """Returns the rows with these indices, with the same classes and numbers of them."""
+        chosen = copy.copy(self)
+        chosen.dataset, chosen.rows = self.dataset.select(rows), np.asarray(self.rows)[rows]
+        return chosen
+
     def read(self, item: int) -> Record:
         """Returns the record of row `item`."""
-        record = self.record(item)
-        return record._replace(name=f"row {item} ({record.name})" if record.name else f"row {item}")
+        record, row = self.record(item), self.rows[item]
+        return record._replace(name=f"row {row} ({record.name})" if record.name else f"row {row}")
 
     def record(self, item: int) -> Record:
         """Returns the record of row `item` as it stands there."""

@@ -11,6 +11,8 @@ from modeling_esvit.embed.compiling import add_compile_argument
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments
 from modeling_esvit.images.precision import add_dtype_argument
 from modeling_esvit.storage.paths import parse_name, parse_path
+from training.data.held_out import SHARE
+from training.data.named_data import split_train_and_test
 from training.features.bank import PART_SIZE
 from training.features.model_arguments import add_model_arguments
 from training.options.command import check_counts
@@ -35,7 +37,16 @@ def add_data_arguments(parser: argparse.ArgumentParser) -> None:
         "--train", type=parse_data, required=True, metavar="DATA[:SPLIT]", help="the labelled images to learn from"
     )
     parser.add_argument(
-        "--test", type=parse_data, required=True, metavar="DATA[:SPLIT]", help="the labelled images to classify"
+        "--test",
+        type=parse_data,
+        metavar="DATA[:SPLIT]",
+        help="the labelled images to classify (default: a share of each class of --train, which is held out of it)",
+    )
+    parser.add_argument(
+        "--test_share",
+        type=float,
+        metavar="SHARE",
+        help=f"share of each class of --train that is held out for testing, without --test (default: {SHARE})",
     )
     add_column_arguments(parser)
     parser.add_argument(
@@ -116,9 +127,28 @@ def parse_and_check(parser: argparse.ArgumentParser, *, writes_file: bool = True
     check_counts(parser, arguments, *counts)
     if isinstance(getattr(arguments, "against", None), list):  # transfer.py takes a single one
         check_others(parser, arguments)
+    if hasattr(arguments, "test_share"):
+        check_test(parser, arguments)
     if writes_file and hasattr(arguments, "output"):
         check_output(parser, arguments.output)
     return arguments
+
+
+def check_test(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
+    """Refuses test data that are the training data, and a share to hold out that is none; sets its default.
+
+    Raises:
+        DataOptionError: see `split_train_and_test`.
+    """
+    share = arguments.test_share
+    if arguments.test is not None:
+        if share is not None:
+            parser.error("--test_share holds images of --train out for testing, and --test names others: give one.")
+        split_train_and_test(arguments.train, arguments.test, "; or leave --test out, which holds out --test_share")
+    elif share is not None and not 0 < share < 1:
+        parser.error(f"--test_share must lie between 0 and 1, got {share}")
+    else:
+        arguments.test_share = SHARE if share is None else share
 
 
 def check_others(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
@@ -129,19 +159,15 @@ def check_others(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
 
 
 def check_output(parser: argparse.ArgumentParser, output: Path | None, option: str = "--output") -> None:
-    """Makes the folder of the output before anything is computed. Refuses an output that cannot be written.
-
-    Raises:
-        OSError: the folder cannot be made.
-    """
+    """Refuses an output that cannot be written, before anything is computed. Leaves nothing behind."""
     if output is None:
         return
     if output.is_dir():
         parser.error(f"{option} {output} is a folder. Name a file in it.")
     if output.suffix in (".md", ".png"):
         parser.error(f"{option} {output} names the JSON file. Table (.md) and picture (.png) are written beside it.")
-    output.parent.mkdir(parents=True, exist_ok=True)
+    existing = next(folder for folder in output.absolute().parents if folder.exists())
     try:
-        tempfile.TemporaryFile(dir=output.parent).close()
+        tempfile.TemporaryFile(dir=existing).close()
     except OSError as error:
-        parser.error(f"{option} {output}: nothing can be written in {output.parent} ({error.strerror}).")
+        parser.error(f"{option} {output}: nothing can be written in {existing} ({error.strerror}).")

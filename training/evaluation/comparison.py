@@ -29,19 +29,19 @@ def format_comparison(scores: Mapping[str, Mapping[str, float]]) -> list[str]:
     return format_table(["model", *columns], rows)
 
 
-def conclude(name: str, scores: Mapping[str, float], test_images: int) -> str:
+def conclude(name: str, scores: Mapping[str, float], count: int, counted: str = "test images") -> str:
     """Says in words by how much the accuracy of the model `name` differs from the other ones of `scores`.
 
-    Each image counts once, as if the models erred independently: differences that may be due to the choice of the test
-    images are called so.
+    Each of `count` images counts once, as if the models erred independently: differences that may be due to the choice
+    of the images are called so. `counted` says what they are.
     """
     own = scores[name]
-    parts = [describe_difference(own, other, test_images, model) for model, other in scores.items() if model != name]
+    parts = [describe_difference(own, other, count, counted, model) for model, other in scores.items() if model != name]
     return f"{name}: {'; '.join(parts)}." if parts else ""
 
 
-def describe_difference(own: float, other: float, test_images: int, model: str) -> str:
-    """Says by how many points one accuracy differs from that of `model`."""
-    margin = SPREAD * math.sqrt((own * (1 - own) + other * (1 - other)) / max(test_images, 1))
+def describe_difference(own: float, other: float, count: int, counted: str, model: str) -> str:
+    """Says by how many points one accuracy, of so many images, differs from that of `model`."""
+    margin = SPREAD * math.sqrt((own * (1 - own) + other * (1 - other)) / max(count, 1))
     points = f"{abs(own - other) * 100:.1f} points {'above' if own >= other else 'below'} {model}"
-    return points if abs(own - other) > margin else f"{points} (which {test_images} test images cannot tell apart)"
+    return points if abs(own - other) > margin else f"{points} (which {count} {counted} cannot tell apart)"

@@ -234,8 +234,8 @@ def evaluate_knn(
         autocast: gives the context in which the model runs; neighbours are compared in float32 all the same.
 
     Returns:
-        {"k20_top1": accuracy in 0..1, "k20_top5": ..., "train_images": ..., "test_images": ..., "classes": ...,
-        "unknown_class_images": ..., "chance": accuracy of the most frequent class}
+        {"k20_top1": accuracy in 0..1, "k20_top5": ... (of six classes and more), "train_images": ...,
+        "test_images": ..., "classes": ..., "unknown_class_images": ..., "chance": accuracy of the most frequent class}
 
     Raises:
         NeighbourCountError: a k is more than the training images.
@@ -290,7 +290,7 @@ def classify_features(
         "chance": find_chance(bank_labels, labels),
     }
     for count, ranking in rankings.items():
-        result |= {f"k{count}_{name}": score for name, score in score_top_k(ranking, labels).items()}
+        result |= {f"k{count}_{name}": score for name, score in score_top_k(ranking, labels, num_classes).items()}
     return result
 
 

@@ -67,6 +67,7 @@ def open_evaluation(arguments: argparse.Namespace) -> Iterator[Evaluation]:
     """
     state = open_device(arguments.device)
     reading = {"streaming": arguments.streaming, "decoding": read_decoding_arguments(arguments)}
+    reading["test_share"] = arguments.test_share
     sources = open_train_and_test(arguments.train, arguments.test, **reading, **choose_columns(arguments))
     n_last_blocks = arguments.n_last_blocks
     model = load_named_model(arguments, n_last_blocks)
@@ -74,7 +75,7 @@ def open_evaluation(arguments: argparse.Namespace) -> Iterator[Evaluation]:
     others = {name: load_other(arguments, name, n_last_blocks) for name in arguments.against}
     options = {name: getattr(arguments, name) for name in ("batch_size", "part_size")}
     with open_features_folder(arguments.features) as folder:
-        named = list(zip((arguments.train, arguments.test), sources, strict=True))
+        named = list(zip((arguments.train, arguments.test or arguments.train), sources, strict=True))
 
         def make_banks(frozen: FrozenModel) -> list[FeatureBank]:
             return [

@@ -25,8 +25,10 @@ from training.data.sources import ImageSource
 from training.data.unreadable import SkipLog
 from training.evaluation.arguments import choose_columns
 from training.evaluation.class_names import check_common, number_classes
+from training.evaluation.comparison import find_chance
 from training.evaluation.probe_data import ProbeImages, ProbeView
 from training.evaluation.probes import LinearProbes, Setting
+from training.evaluation.results import NAMED_DATA
 from training.evaluation.scores import NO_CLASS, score_top_k
 from training.features.bank import FeatureBank, name_settings
 from training.features.frozen_models import FrozenModel, choose_block_features, find_training_view
@@ -95,11 +97,21 @@ def number_labels(source: ImageSource, bank: FeatureBank, num_classes: int | Non
     return matches.int().argmax(dim=1).where(matches.any(dim=1), NO_CLASS), count
 
 
+def find_probe_chance(source: ImageSource, labels: Tensor, num_classes: int) -> float:
+    """Returns the accuracy, in 0..1, of naming the most frequent training class for each of the test `labels`.
+
+    The labels of a stream are not known without reading it all: then it is that of naming any class.
+    """
+    if isinstance(source, ShardStream):
+        return 1 / num_classes
+    return find_chance(torch.tensor(source.list_labels()), labels)
+
+
 class ProbeRun:
     """Holds the state of a linear probe: classifiers, images, and the accuracies of the epochs so far."""
 
     def __init__(self, options: argparse.Namespace, model: FrozenModel, source: ImageSource, bank: FeatureBank) -> None:
-        self.options, self.model, self.bank = options, model, bank
+        self.options, self.model, self.source, self.bank = options, model, source, bank
         self.process = PartialState()
         self.labels, self.num_classes = number_labels(source, bank, options.num_classes)
         rules = {"batch_size": options.batch_size, "seed": options.seed}
@@ -185,7 +197,7 @@ class ProbeRun:
         found = [(number, self.probes.rank(pieces[number])) for number in mine]
         rankings = torch.cat([ranking for _, ranking in sorted(gather_object(found), key=lambda each: each[0])], dim=1)
         return {
-            setting.name: score_top_k(ranking, self.labels)
+            setting.name: score_top_k(ranking, self.labels, self.num_classes)
             for setting, ranking in zip(self.probes.settings, rankings, strict=True)
         }
 
@@ -238,9 +250,10 @@ class ProbeRun:
                 "best": epochs[best] | {"epoch": best + 1},
                 "last": epochs[-1] | {"epoch": len(epochs)},
             }
-        about = {name: getattr(self.options, name) for name in ("model", "train", "test", *IN_RECIPES)}
+        about = {name: getattr(self.options, name) for name in (*NAMED_DATA, *IN_RECIPES)}
         about |= {name: value for name, value in choose_columns(self.options).items() if value is not None}
         counts = {"test_images": len(self.labels), "classes": self.num_classes}
+        chance = {"chance": find_probe_chance(self.source, self.labels, self.num_classes)}
         unknown = {"unknown_class_images": int((self.labels == NO_CLASS).sum())}
         winner = max(classifiers, key=lambda name: classifiers[name]["best"]["top1"])
-        return about | counts | unknown | {"best": winner, "classifiers": classifiers, "history": self.history}
+        return about | counts | unknown | chance | {"best": winner, "classifiers": classifiers, "history": self.history}

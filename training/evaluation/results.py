@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 USUAL_K = 20  # neighbours, of the published results
+NAMED_DATA = ("model", "train", "test", "test_share")  # options that a result names
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,27 @@ class CardValue:
 
 
 def make_card_values(
-    values: Mapping[str, float], data: str, metric: str = "accuracy", task: str = "image-classification"
+    values: Mapping[str, float], data: Provenance, metric: str = "accuracy", task: str = "image-classification"
 ) -> list[CardValue]:
-    """Makes the values of a model card from values by name, which were just measured on DATA or DATA:SPLIT."""
-    return [CardValue(name, value, metric, *describe_data(data), task) for name, value in values.items()]
+    """Makes the values of a model card from values by name."""
+    return [CardValue(name, value, metric, data.public_data, data.split, task) for name, value in values.items()]
+
+
+def find_test_data(about: Mapping[str, Any]) -> Provenance:
+    """Returns the public name of the data that were classified, and their split, which may be a part of a split.
+
+    Args:
+        about: "train", "test" and "test_share" of a result.
+    """
+    if about["test"] is not None:
+        return find_provenance(about["test"])
+    return name_held_out(find_provenance(about["train"]), about["test_share"])
+
+
+def name_held_out(data: Provenance, share: float) -> Provenance:
+    """Returns the public name of the share of each class that is held out of data."""
+    part = f"{100 * share:.4g}% of each class"
+    return data._replace(split=f"{part} of {data.split}" if data.split else part)
 
 
 def describe_data(data: str) -> tuple[str, str | None]:
@@ -84,7 +102,7 @@ def make_knn_values(
 def describe_evaluation(arguments: argparse.Namespace) -> dict[str, Any]:
     """Returns the entries of a result that name the model and the data."""
     columns = {name: value for name, value in choose_columns(arguments).items() if value is not None}
-    return {name: getattr(arguments, name) for name in ("model", "train", "test", "n_last_blocks")} | columns
+    return {name: getattr(arguments, name) for name in (*NAMED_DATA, "n_last_blocks")} | columns
 
 
 def describe_counts(result: Mapping[str, Any]) -> list[str]:
@@ -113,6 +131,7 @@ def write_result(
     output: Path | None,
     figures: Sequence[CardValue] = (),
     draw: Callable[[dict[str, Any]], "Figure"] | None = None,
+    details: str = "",
 ) -> None:
     """Prints the table, and writes the result to `output`, with table (.md) and picture (.png) beside it.
 
@@ -122,6 +141,7 @@ def write_result(
         figures: are added to the file as the entry "figures", together with the entry "command": the command that is
             running, in which MODEL stands for the result's "model".
         draw: makes the picture from the result. Without it there is no picture.
+        details: stand in the file of the table alone, at its end.
     """
     if not PartialState().is_main_process:
         return
@@ -132,10 +152,11 @@ def write_result(
     if figures:
         command = make_public_command(sys.argv, str(result["model"]))
         result = result | {"command": command, "figures": [asdict(figure) for figure in figures]}
-    about = [f"{name}: {result[name]}" for name in ("train", "test", "data") if name in result]
+    about = [f"{name}: {result[name]}" for name in ("train", "test", "test_share", "data") if result.get(name)]
     write_text(output, json.dumps(result, indent=2) + "\n")
     text, picture = [f"# {title}", ", ".join(about), table], output.with_suffix(".png")
     if draw is not None:
         save_figure(draw(result), picture)
         text.append(f"![{title}]({quote(picture.name)})")
+    text += [details] if details else []
     write_text(output.with_suffix(".md"), "\n\n".join([*text, ""]))

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Numbers the classes of training and test data alike, and scores rankings of classes."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -38,9 +39,22 @@ def align_labels(
     return train, position.where(classes[position] == test, NO_CLASS), len(classes)
 
 
-def score_top_k(ranking: Tensor, labels: Tensor) -> dict[str, float]:
-    """Returns {"top1": share in 0..1, "top5": ...} for rankings `[N, >= 5]`, best class first, and labels `[N]`."""
+def list_tops(classes: int) -> tuple[int, ...]:
+    """Returns those of TOP_K that say something: the best five of five classes or fewer hold every one."""
+    return tuple(k for k in TOP_K if k == 1 or k < classes)
+
+
+def score_top_k(ranking: Tensor, labels: Tensor, classes: int) -> dict[str, float]:
+    """Returns {"top1": share in 0..1, "top5": ...} for rankings `[N, >= 5]`, best class first, and labels `[N]`.
+
+    There is no "top5" of five `classes` or fewer, see [`list_tops`].
+    """
     import evaluate
 
     metric = evaluate.load(str(METRIC), keep_in_memory=True)
-    return metric.compute(predictions=ranking.numpy(), references=labels.numpy(), top_k=TOP_K)
+    return metric.compute(predictions=ranking.numpy(), references=labels.numpy(), top_k=list_tops(classes))
+
+
+def find_tops(names: Iterable[str]) -> list[int]:
+    """Returns those of TOP_K that a result has, by the `names` of its entries, such as "top1" or "k20_top1"."""
+    return [k for k in TOP_K if any(name.rpartition("_")[2] == f"top{k}" for name in names)]

@@ -48,13 +48,13 @@ def train_and_score(
         l2, scores = choose_l2_by_accuracy(fit, *train, classes, options.l2, options.held_out, seed)
     [linear] = fit(*train, classes, [l2])
     held_out = {f"{penalty:g}": score for penalty, score in scores.items()}
-    return score_top_k(linear.rank(test[0]), test[1]) | {"l2": l2, "held_out_top1": held_out}
+    return score_top_k(linear.rank(test[0]), test[1], classes) | {"l2": l2, "held_out_top1": held_out}
 
 
 def score_neighbours(train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], classes: int) -> dict[str, float]:
     k = min(KNN_K, len(train[1]))
     rankings = knn_predict(*train, test[0], k=[k], num_classes=classes, temperature=TEMPERATURE, device=train[0].device)
-    return score_top_k(rankings[k], test[1])
+    return score_top_k(rankings[k], test[1], classes)
 
 
 def score_low_shot(

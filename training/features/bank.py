@@ -155,7 +155,7 @@ def make_bank(
     """Returns the bank of `source`, which `data` names, below `folder`. Parts that exist are not made again.
 
     All processes call it with the same `folder`. A process holds one part in memory, and some
-    batches of images.
+    batches of images. The caller says which images could not be read (`collect_unreadable`), once for all its models.
 
     Raises:
         UnlabelledDataError, FeatureError, EmptySourceError, TooManyUnreadableImagesError:
@@ -173,7 +173,7 @@ def make_bank(
         name = f"features of {show_data(data)} by {show_data(model.name)}"
         make_parts(parts, rows, maker.read, maker.make_part, expect=maker.expect, description=name)
     bank = FeatureBank(parts, len(rows), source.class_names)
-    bank.collect_unreadable(len(images)).warn()
+    bank.collect_unreadable(len(images))  # refuses too many, of earlier calls, too
     if not len(bank):
         raise EmptySourceError(f"none of the {len(images)} images can be read, {images.name(0)} to begin with.")
     return bank

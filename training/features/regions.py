@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Returns the regions that any frozen model sees, of this project, of transformers or of timm, and where they lie."""
 
+import math
 from functools import partial
 from typing import Any
 
@@ -40,8 +41,11 @@ def compute_only_regions(model: Any, pixels: Tensor) -> list[Tensor]:
     return [compute_region_features(model, pixels)[0]]
 
 
-def find_even_grid(places: TokenPlaces) -> Grid:
+def find_even_grid(places: TokenPlaces, option: str = "--image_size {0}") -> Grid:
     """Returns rows and columns of regions that divide the image evenly, as measures in units of regions need them.
+
+    Args:
+        option: how a command sets height {0} and width {1} of the image, for the error.
 
     Raises:
         TokenPlacesError: some regions are cropped or padded.
@@ -51,8 +55,21 @@ def find_even_grid(places: TokenPlaces) -> Grid:
     (height, width), (rows, columns) = places.size, places.grid
     raise TokenPlacesError(
         f"The model's {rows} x {columns} regions do not divide an image of {height} x {width} pixels evenly, so "
-        f"there is no grid of square regions: choose a size that its stride of {places.step[0]} pixels divides."
+        f"there is no grid of square regions: choose a size that its stride of {places.step[0]} pixels divides, as by "
+        f"{option.format(*round_up(places))}."
     )
+
+
+def round_up(places: TokenPlaces) -> tuple[int, int]:
+    """Returns height and width of the next larger image that regions divide evenly."""
+    height, width = (math.ceil(pixels / step) * step for pixels, step in zip(places.size, places.step, strict=True))
+    return int(height), int(width)
+
+
+def find_even_side(model: Any, side: int) -> int:
+    """Returns `side`, or the next larger side in pixels of square images that the model's regions divide evenly."""
+    _, places = compute_region_features(model, torch.zeros(1, 3, side, side))
+    return side if places.divides_evenly else max(round_up(places))
 
 
 def compute_region_side(model: Any, image_side: int) -> int:

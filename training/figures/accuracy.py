@@ -4,7 +4,7 @@
 
 from __future__ import annotations  # matplotlib is imported where it draws: training begins sooner without it
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -14,22 +14,52 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+TOPS = ("top1", "top5")
 MOST_NAMED = 12  # more lines cannot be told apart in a legend
 BEST, OTHER = "tab:orange", "tab:blue"
+OTHERS = ("tab:green", "tab:purple", "tab:red", "tab:brown", "tab:pink", "tab:olive", "tab:cyan")
+CHANCE: dict[str, Any] = {"color": "grey", "linestyle": ":", "label": "chance"}
 STAR: dict[str, Any] = {"linestyle": "", "marker": "*", "markersize": 16, "color": BEST, "markeredgecolor": "black"}
 
 
 def draw_knn(result: dict[str, Any]) -> Figure:
-    """Draws top-1 and top-5 of `knn.py` over the number of neighbours."""
+    """Draws top-1 of `knn.py` over the number of neighbours, beside other models and chance; top-5, too, of a model
+    alone.
+    """
     figure, axes = make_panel(f"k-NN of {result['model']}", "neighbours k")
     counts = sorted(int(name[1:].removesuffix("_top1")) for name in result if name.endswith("_top1"))
-    draw_tops(axes, counts, [{top: result[f"k{count}_{top}"] for top in ("top1", "top5")} for count in counts])
+    if result["against"]:
+        axes.set(title="k-NN", ylabel="top-1")
+        for name, of, style in list_models(result):
+            axes.plot(counts, [of[f"k{count}_top1"] for count in counts], "o-", label=name, **style)
+    else:
+        shares = [{top: result[f"k{count}_{top}"] for top in TOPS if f"k{count}_{top}" in result} for count in counts]
+        draw_tops(axes, counts, shares)
+    axes.axhline(result["chance"], **CHANCE)
+    show_legend(axes)
     use_log_scale(axes, counts)
     return figure
 
 
+def list_models(result: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], dict[str, Any]]]:
+    """Yields name, result and style of the model, and of those that it stands beside."""
+    yield result["model"], result, {"color": BEST, "linewidth": 2.5, "zorder": 3}
+    for number, (name, of) in enumerate(result["against"].items()):
+        yield name, of, {"color": OTHERS[number % len(OTHERS)]}
+
+
+def show_legend(axes: Axes) -> None:
+    """Shows the legend below the panel, where long names of models hide nothing."""
+    axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", fontsize="small")  # type: ignore[union-attr]
+
+
 def draw_probe(result: dict[str, Any]) -> Figure:
-    """Draws top-1 of each classifier of `linear_probe.py` over the epochs; a star marks the best epoch of the best."""
+    """Draws top-1 of each classifier of `linear_probe.py` over the epochs; a star marks the best epoch of the best.
+
+    Beside other models it draws the best classifier of each, and chance.
+    """
+    if result["against"]:
+        return draw_best_probes(result)
     figure, axes = make_panel(f"Linear probe of {result['model']}", "epoch")
     best = result["best"]
     epochs = range(1, len(result["history"]) + 1)
@@ -42,7 +72,21 @@ def draw_probe(result: dict[str, Any]) -> Figure:
     axes.plot([top["epoch"]], [top["top1"]], **STAR, zorder=4)
     use_whole_numbers(axes)
     axes.set_ylabel("top-1")
+    axes.axhline(result["chance"], **CHANCE)
     figure.legend(loc="outside right upper", title="blocks, lr", fontsize="small")  # inside it would hide lines
+    return figure
+
+
+def draw_best_probes(result: dict[str, Any]) -> Figure:
+    """Draws top-1 of the best classifier of each model over the epochs, and chance."""
+    figure, axes = make_panel("Linear probe", "epoch")
+    axes.set_ylabel("top-1")
+    for name, of, style in list_models(result):
+        shares = [scores[of["best"]]["top1"] for scores in of["history"]]
+        axes.plot(range(1, len(shares) + 1), shares, ".-", label=f"{name} ({of['best']})", **style)
+    axes.axhline(result["chance"], **CHANCE)
+    use_whole_numbers(axes)
+    show_legend(axes)
     return figure
 
 
@@ -54,7 +98,8 @@ def draw_stored_features(result: dict[str, Any]) -> Figure:
         draw_low_shot(axes, result)
     else:
         draw_penalties(axes, result)
-    axes.legend()
+    axes.axhline(result["chance"], **CHANCE)
+    show_legend(axes)
     return figure
 
 
@@ -66,6 +111,9 @@ def draw_low_shot(axes: Axes, result: dict[str, Any]) -> None:
         deviations = [stdev(row[name]) if len(row[name]) > 1 else 0 for row in rows]
         means = [mean(row[name]) for row in rows]
         axes.errorbar(counts, means, deviations, fmt="o-", capsize=4, color=colour, label=label)
+    for name, of, style in [*list_models(result)][1:]:
+        means = [mean(row[result["solver"]]) for row in sorted(of["low_shot"], key=lambda row: row["images"])]
+        axes.plot(counts, means, "o--", label=f"{name}, {result['solver']}", **style)
     use_log_scale(axes, counts)
     axes.set_xlabel("images of a class, on average")
 
@@ -76,6 +124,8 @@ def draw_penalties(axes: Axes, result: dict[str, Any]) -> None:
         penalties = [float(penalty) for penalty in held_out]
         axes.plot(penalties, list(held_out.values()), "o-", color=OTHER, label="held-out part of the training images")
     axes.plot([result["l2"]], [result["top1"]], **STAR, label="test images")
+    for name, of, style in [*list_models(result)][1:]:
+        axes.plot([of["l2"]], [of["top1"]], **STAR | {"color": style["color"]}, label=f"test images, {name}")
     axes.set(xscale="log", xlabel="l2")
 
 
@@ -84,14 +134,15 @@ def draw_epochs(result: dict[str, Any]) -> Figure:
     figure, axes = make_panel(f"Fine-tuning of {result['model']}", "epoch")
     use_whole_numbers(axes)
     draw_tops(axes, [scores["epoch"] for scores in result["history"]], result["history"])
+    axes.legend()
     return figure
 
 
 def draw_tops(axes: Axes, places: Sequence[float], scores: list[dict[str, float]]) -> None:
-    """Draws top-1 and top-5 at each of `places`."""
-    for top, colour in (("top1", BEST), ("top5", OTHER)):
-        axes.plot(places, [each[top] for each in scores], "o-", color=colour, label=top.replace("top", "top-"))
-    axes.legend()
+    """Draws top-1 at each of `places`, and top-5 where it was measured."""
+    for top, colour in zip(TOPS, (BEST, OTHER), strict=True):
+        if all(top in each for each in scores):
+            axes.plot(places, [each[top] for each in scores], "o-", color=colour, label=top.replace("top", "top-"))
 
 
 def make_panel(title: str, xlabel: str) -> tuple[Figure, Axes]:

@@ -9,12 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from modeling_esvit.analysis.token_places import Size
-from modeling_esvit.embed.parts import Parts
 from training.data.sources import DataOptionError, ImageSource
 from training.features.frozen_models import FrozenModel, find_training_view
-from training.features.regions import Grid, compute_region_side
+from training.features.regions import Grid, compute_region_side, find_even_side
 from training.matching.measures import MIRRORED_NAMES, average_scores, compute_mirrored_chance
-from training.matching.over_images import Measured, RegionMatcher, measure_images
+from training.matching.over_images import Measured, MeasuredImages, RegionMatcher, measure_images
 from training.matching.pairs import MIRRORED
 from training.matching.stereo import choose_size, match_stereo
 
@@ -31,31 +30,33 @@ def replace_nan(result: dict[str, float]) -> dict[str, float | None]:
 
 
 def choose_side(model: FrozenModel, given: int | None = None) -> int:
-    """Returns the side of the views: the one given, or that of the model.
+    """Returns the side of the views: the one given, or that of the model, or the next larger one in whole regions.
 
     Raises:
         DataOptionError: the model's own images are not square, and no size is given.
+        TokenPlacesError, FrozenModelError: the model has no regions whose places are known.
     """
     (height, width), _, _ = find_training_view(model)
     if given is None and height != width:
         raise DataOptionError(f"the images of {model.name} are {height} x {width}: name an --image_size.")
-    return given or height
+    return given or find_even_side(model.model, height)
 
 
 def measure_source(
     model: FrozenModel, source: ImageSource, measured: Measured, output: Path, threads: int
-) -> tuple[dict[str, Any], Parts]:
-    """Returns the results of all measures of images, and the parts from which a stopped call continues."""
+) -> tuple[dict[str, Any], MeasuredImages]:
+    """Returns the results of all measures of images, and what they are made of."""
     side = measured.side
     matcher = RegionMatcher(model, side)
     size, grid = (side, side), matcher.grid
-    scores, parts = measure_images(matcher, source, measured, output, threads=threads)
-    result: dict[str, Any] = {"images": len(next(iter(scores.values()))), "image_size": side, "grid": list(grid)}
-    for measure, rows in scores.items():
+    found = measure_images(matcher, source, measured, output, threads=threads)
+    images = len(next(iter(found.scores.values())))
+    result: dict[str, Any] = {"images": images, "image_size": side, "grid": list(grid)}
+    for measure, rows in found.scores.items():
         result[measure] = replace_nan(
             average_mirrored(rows, grid, size) if measure == MIRRORED else average_scores(rows)
         )
-    return result, parts
+    return result, found
 
 
 def measure_stereo(model: FrozenModel, size: Size | None = None) -> dict[str, float]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -49,6 +49,19 @@ class Measured:
     side: int
     seed: int
     batch_size: int
+
+
+class MeasuredImages(NamedTuple):
+    """Holds the scores of all images.
+
+    scores: a row for each readable image, by the kind of pairs.
+    parts: those from which a stopped call continues; the caller deletes them.
+    skipped: the images that cannot be read; the caller says which.
+    """
+
+    scores: dict[str, Tensor]
+    parts: Parts
+    skipped: SkipLog
 
 
 class PairImages:
@@ -134,10 +147,10 @@ def score_batch(matcher: RegionMatcher, measured: Measured, images: list[LoadedI
 
 def measure_images(
     matcher: RegionMatcher, source: ImageSource, measured: Measured, output: Path, *, threads: int
-) -> tuple[dict[str, Tensor], Parts]:
-    """Scores all images and returns, for each kind of pairs, a row for each readable image. All processes call it.
+) -> MeasuredImages:
+    """Scores all images. All processes call it.
 
-    Meanwhile the scores are kept in parts beside `output`. A later call continues from them; the caller deletes them.
+    Meanwhile the scores are kept in parts beside `output`. A later call continues from them.
 
     Raises:
         FeatureError, CompileError: the model cannot be used, or not compiled.
@@ -155,8 +168,7 @@ def measure_images(
     everything = concatenate([parts.read(number) for number in range(len(rows))])
     skipped = SkipLog(len(images))
     skipped.add(everything.unreadable)
-    skipped.warn()
-    return split_by_kind(torch.from_numpy(everything.view), measured), parts
+    return MeasuredImages(split_by_kind(torch.from_numpy(everything.view), measured), parts, skipped)
 
 
 def expect_images(matcher: RegionMatcher, measured: Measured, images: int) -> None:

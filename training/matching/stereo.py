@@ -142,7 +142,7 @@ def match_stereo(
     left, right, disparity = load_stereo_pair()
     views = [make_pixel_values(image, size, image_mean, image_std) for image in (left, right)]
     (features, places), (others, _) = (compute_region_features(model, view[None]) for view in views)
-    grid = find_even_grid(places)
+    grid = find_even_grid(places, "--stereo_size {0} {1}")
     found = find_best_matches(features.cpu(), others.cpu())
     truth = compute_true_positions(disparity, grid, size)
     return StereoMatches(size, grid, found.regions[0], truth, found.similarity[0])

@@ -236,10 +236,10 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
             yield "architecture auto and backbone go together: give both, or neither."
         if self.backbone_weights and self.backbone is None:
             yield "backbone_weights needs a backbone: name the one whose weights they are."
-        if bool(self.knn_every) != bool(self.knn_test):
-            yield "knn_every and knn_test go together: give how often to evaluate, and on which labelled data."
+        if not self.knn_every and (self.knn_test or self.knn_train):
+            yield "knn_train and knn_test are for the k-NN evaluation: give knn_every, how often to evaluate."
         if self.label_column is not None and not self.knn_every:
-            yield "label_column is for the k-NN evaluation: give knn_every and knn_test, or leave it out."
+            yield "label_column is for the k-NN evaluation: give knn_every, or leave it out."
         if "none" in self.tracker and len(self.tracker) > 1:
             yield f"tracker is {' '.join(self.tracker)}: give names of trackers, or only none."
 

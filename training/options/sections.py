@@ -372,7 +372,11 @@ class RunSection:
         metadata={"help": "Labelled training images of the k-NN evaluation, DATA or DATA:SPLIT (default: --data)."},
     )
     knn_test: str | None = field(
-        default=None, metadata={"help": "Labelled images that the k-NN evaluation classifies, DATA or DATA:SPLIT."}
+        default=None,
+        metadata={
+            "help": "Labelled images that the k-NN evaluation classifies, DATA or DATA:SPLIT (default: a fifth of each "
+            "class of the former, held out of them; of --data, the run has seen them without labels)."
+        },
     )
     knn_k: list[int] = field(default_factory=lambda: [10, 20], metadata={"help": "Numbers of neighbours."})
     push_to_hub: str | None = field(

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from modeling_esvit import EsViTForPreTraining, EsViTModel
-from training.evaluation.results import CardValue, make_knn_values
+from training.data.held_out import SHARE
+from training.evaluation.results import CardValue, make_knn_values, name_held_out
 from training.options.public_options import UNKNOWN
 from training.publishing.card_template import (
     TASKS,
@@ -206,7 +207,11 @@ def read_scores(source: Source, repo_id: str) -> list[tuple[list[CardValue], str
         return []
     learnt_from = "data" if source.options.get("knn_train") is None else "knn_train"
     train, test = (source.provenances.get(name, UNKNOWN) for name in (learnt_from, "knn_test"))
-    words = ["python", "training/knn.py", repo_id, "--train", train.word, "--test", test.word]
+    words = ["python", "training/knn.py", repo_id, "--train", train.word]
+    if source.options.get("knn_test") is None:
+        test = name_held_out(train, SHARE)
+    else:
+        words += ["--test", test.word]
     words += ["--k", *map(str, source.options["knn_k"])]
     return [(make_knn_values(scores, test, source.start), f"{format_code(shlex.join(words))}, while training")]
 

@@ -23,7 +23,8 @@ from modeling_esvit import EsViTConfig
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.transform import Transform, make_evaluation_transform
 from modeling_esvit.modeling_esvit import describe_preprocessing
-from training.data.named_data import split_train_and_test
+from training.data.held_out import SHARE
+from training.data.named_data import hold_out_and_say, split_data_name, split_train_and_test
 from training.data.shard_stream import ShardStream, StreamOptions
 from training.data.shared_memory import check_shared_memory, check_sockets, describe_free_memory
 from training.data.sources import ImageSource, is_image_folder, open_source
@@ -238,11 +239,13 @@ def open_knn_data(options: PretrainOptions, problems: Problems) -> list[ImageSou
     Raises:
         KnnOptionError, NeighbourCountError, ClassNameError: they cannot be evaluated together.
     """
-    if not options.knn_every or options.knn_test is None:
+    if not options.knn_every:
         return []
     training_data = f"{options.data}:{options.split}" if options.split else str(options.data)
     opened: list[ImageSource] = []
-    named = split_train_and_test(options.knn_train or training_data, options.knn_test)
+    learnt_from = options.knn_train or training_data
+    whole = options.knn_test is None
+    named = [split_data_name(learnt_from)] if whole else split_train_and_test(learnt_from, str(options.knn_test))
     for data, split in named:
         with problems.collect():
             # Evaluates a streamed training set as a stream, too.
@@ -257,8 +260,8 @@ def open_knn_data(options: PretrainOptions, problems: Problems) -> list[ImageSou
                 **{} if is_image_folder(data, options.image_column) else columns,
             )
             label_images(source, options)
-            opened.append(source)
-    if len(opened) == len(named):
+            opened += hold_out_and_say(learnt_from, source, SHARE) if whole else [source]
+    if len(opened) == 2:
         check_knn_options(options.knn_k, TEMPERATURE, len(opened[0]))
         number_classes([source.class_names for source in opened])
     return opened

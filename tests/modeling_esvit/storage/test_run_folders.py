@@ -21,7 +21,7 @@ def test_the_first_of_final_best_and_last(tmp_path, capsys):
         ("last", "checkpoints/last/teacher"),
     ):
         assert next(iter(list_models(run))) == name
-        assert find_model(str(run)) == str(run / folder)
+        assert find_model(str(run)) == find_model(str(run)) == str(run / folder)
         assert capsys.readouterr().err == f"{run} is the folder of a run: takes its {name} model, {run / folder}\n"
         shutil.rmtree(run / folder)
 

@@ -2,7 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks how data are named."""
 
-from training.data.named_data import split_data_name
+import os
+
+import pytest
+
+from tests.helpers.tiny_runs import write_images
+from training.data.columns import DataOptionError
+from training.data.named_data import open_train_and_test, split_data_name, split_train_and_test
 
 
 def test_names_of_splits(tmp_path):
@@ -13,3 +19,35 @@ def test_names_of_splits(tmp_path):
     drives = ("C:\\photographs\\*.parquet", "d:/photographs")  # of Windows, where evaluation works, too
     assert [split_data_name(drive) for drive in drives] == [(drive, None) for drive in drives]
     assert split_data_name("C:\\photographs:test") == ("C:\\photographs", "test")
+
+
+def test_training_and_test_data_share_no_image(tmp_path):
+    for name in ("train/a", "test/a", "train/b"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "0.png").touch()
+    os.symlink(tmp_path, tmp_path.parent / "link")
+    train, test = f"{tmp_path}:train", f"{tmp_path}:test"
+    assert split_train_and_test(train, test) == [(str(tmp_path), "train"), (str(tmp_path), "test")]
+    assert split_train_and_test("org/a", "org/b") == [("org/a", None), ("org/b", None)]
+    for one, other in (
+        (str(tmp_path), str(tmp_path)),
+        (str(tmp_path), f"{tmp_path}/"),
+        (str(tmp_path), f"{tmp_path.parent}/link"),
+        (str(tmp_path), test),
+        ("org/a", "org/a"),
+        ("org/a:test", "org/a:test"),
+    ):
+        with pytest.raises(DataOptionError, match="are the same data: name a split.*a split is a subfolder"):
+            split_train_and_test(one, other)
+    for one, other in ((str(tmp_path), f"{tmp_path}/test"), (f"{tmp_path}/train/a", train)):
+        with pytest.raises(DataOptionError, match="share images.* lies in"):
+            split_train_and_test(one, other)
+
+
+def test_without_test_data_a_share_is_held_out_and_said(tmp_path, capsys):
+    images = write_images(tmp_path / "images", 10, classes="ab")
+    train, test = open_train_and_test(str(images), None)
+    assert (len(train), len(test)) == (8, 2)
+    assert capsys.readouterr().out == f"{images}: holds out 2 of 10 images, 20% of each class, for testing.\n"
+    train, test = open_train_and_test(str(images.parent) + ":images", None, test_share=0.4)
+    assert (len(train), len(test)) == (6, 4)

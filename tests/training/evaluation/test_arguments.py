@@ -6,6 +6,7 @@ import argparse
 
 import pytest
 
+from training.data.columns import DataOptionError
 from training.evaluation.arguments import (
     add_comparison_argument,
     add_data_arguments,
@@ -28,7 +29,31 @@ def test_defaults_and_the_folder_of_the_output(monkeypatch, tmp_path):
     found = parse(monkeypatch, "--output", tmp_path / "new" / "r.json")
     assert (found.model, found.train, found.test, found.n_last_blocks) == ("model", "a", "b", None)
     assert (found.batch_size, found.part_size, found.workers, found.features) == (64, PART_SIZE, 4, None)
-    assert (tmp_path / "new").is_dir()
+    assert not (tmp_path / "new").exists()  # nothing is left behind if the program refuses later
+    assert found.test_share is None
+
+
+def test_without_test_data_a_share_of_the_training_data_is_held_out(monkeypatch, capsys):
+    def parse_train(*words: object) -> argparse.Namespace:
+        parser = argparse.ArgumentParser()
+        add_data_arguments(parser)
+        monkeypatch.setattr("sys.argv", ["program", "model", "--train", "a", *map(str, words)])
+        return parse_and_check(parser)
+
+    assert (parse_train().test, parse_train().test_share, parse_train("--test_share", 0.5).test_share) == (
+        None,
+        0.2,
+        0.5,
+    )
+    for words, message in (
+        (["--test_share", 1], "--test_share must lie between 0 and 1, got 1"),
+        (["--test", "b", "--test_share", 0.5], "and --test names others: give one"),
+    ):
+        with pytest.raises(SystemExit):
+            parse_train(*words)
+        assert message in capsys.readouterr().err
+    with pytest.raises(DataOptionError, match="same data: name a split .*; or leave --test out, which holds out"):
+        parse_train("--test", "a")
 
 
 @pytest.mark.parametrize(

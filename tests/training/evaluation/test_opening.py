@@ -26,7 +26,13 @@ def test_model_and_features(tmp_path):
     for split, count in (("train", 6), ("test", 3)):
         write_images(images / split, count, classes="ab")
     given = {"model": str(model), "device": "cpu", "revision": None, "trust_remote_code": False, "n_last_blocks": 1}
-    given |= {"train": f"{images}:train", "test": f"{images}:test", "streaming": False, "workers": 2}
+    given |= {
+        "train": f"{images}:train",
+        "test": f"{images}:test",
+        "test_share": None,
+        "streaming": False,
+        "workers": 2,
+    }
     given |= {"dtype": "float32", "compile": "off"}
     given |= {
         "label_column": None,

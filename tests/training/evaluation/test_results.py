@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from tests.helpers.commands import type_arguments
 from training.evaluation.results import (
     describe_counts,
+    find_test_data,
     format_table,
     make_card_values,
     make_knn_values,
@@ -35,11 +36,22 @@ def test_figures_of_knn_name_measure_data_and_split():
 def test_data_of_this_machine_have_no_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "patients" / "ada").mkdir(parents=True)
-    figures = make_card_values({"top-1": 0.5}, "patients/ada:bob") + make_card_values({"x": 0.5}, "https://h/ada.tar")
+    names = ("patients/ada:bob", "https://h/ada.tar")
+    figures = [figure for name in names for figure in make_card_values({"x": 0.5}, find_provenance(name))]
     assert [(figure.dataset, figure.split) for figure in figures] == [
         ("a folder of images", None),
         ("images at a URL", None),
     ]
+
+
+def test_a_held_out_share_is_named_as_part_of_its_data(tmp_path):
+    def name(train, test, share):
+        found = find_test_data({"train": train, "test": test, "test_share": share})
+        return found.public_data, found.split
+
+    assert name("org/birds:train", None, 0.2) == ("org/birds", "20% of each class of train")
+    assert name(str(tmp_path), None, 0.15) == ("a folder of images", "15% of each class")
+    assert name("org/birds:train", "org/birds:test", None) == ("org/birds", "test")
 
 
 @pytest.mark.parametrize("unknown", [0, 2])
@@ -57,12 +69,15 @@ def test_a_table_in_markdown():
 def test_result_table_and_picture(tmp_path, monkeypatch, capsys):
     type_arguments(monkeypatch, "training/knn.py", "/secret/model", "--train", "/secret/a:train", "--output", "r.json")
     result, output = {"model": "/secret/model", "train": "a:train", "k20_top1": 0.5}, tmp_path / "new" / "my r.json"
-    figures = make_card_values({"top-1": 0.5}, "a:test")
+    figures = make_card_values({"top-1": 0.5}, find_provenance("a:test"))
     write_result(result, "k-NN", "| table |", output, figures, draw=lambda result: Figure())
     written = json.loads(output.read_text())
     assert written["command"] == "python training/knn.py MODEL --train FOLDER:train"
     assert written["figures"][0]["value"] == 0.5 and written.items() > result.items()
     assert output.with_suffix(".md").read_text() == "# k-NN\n\ntrain: a:train\n\n| table |\n\n![k-NN](my%20r.png)\n\n"
     assert output.with_suffix(".png").exists() and capsys.readouterr().out == "| table |\n"
+    write_result(result, "k-NN", "| table |", output, details="| all |")
+    assert output.with_suffix(".md").read_text().endswith("| table |\n\n| all |\n\n")
+    assert capsys.readouterr().out == "| table |\n"
     write_result(result, "k-NN", "| table |", None)
     assert len(list(output.parent.iterdir())) == 3

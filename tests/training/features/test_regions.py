@@ -11,7 +11,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.analysis.token_places import TokenPlacesError
 from training.features.frozen_models import FrozenModelError, TimmModel
-from training.features.regions import compute_region_features, compute_region_side, find_even_grid
+from training.features.regions import compute_region_features, compute_region_side, find_even_grid, find_even_side
 
 
 TINY = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
@@ -88,8 +88,14 @@ def test_measures_need_regions_of_one_size():
     model = EsViTModel(EsViTConfig(image_size=112, **small)).eval()
     _, places = compute_region_features(model, torch.zeros(1, 3, 112, 112))
     assert places.grid == (4, 4) and compute_region_side(model, 112) == 32
-    with pytest.raises(TokenPlacesError, match="no grid of square regions: choose a size that its stride of 32 pixels"):
+    with pytest.raises(
+        TokenPlacesError, match="no grid of square regions: choose a size that its stride of 32 pixels"
+    ) as error:
         find_even_grid(places)
+    assert str(error.value).endswith("divides, as by --image_size 128.") and find_even_side(model, 112) == 128
+    assert find_even_side(model, 128) == 128
+    with pytest.raises(TokenPlacesError, match=r"as by --stereo_size 128 128\."):
+        find_even_grid(places, "--stereo_size {0} {1}")
 
 
 @pytest.mark.parametrize(

@@ -23,3 +23,18 @@ def test_curves_of_model_and_guesses():
     assert [axes.get_title() for axes in figure.axes] == ["crops", "stereo"]
     model = {line.get_label(): line.get_ydata() for line in figure.axes[1].lines}["this model"]
     assert np.isnan(model[0]) and model[1:].tolist() == list(ALPHAS[1:])
+
+
+def test_models_stand_beside_each_other():
+    scores = {f"{guess}pck_{alpha:g}": alpha for guess in ("", "nearest_", "chance_") for alpha in ALPHAS}
+    other = {f"pck_{alpha:g}": alpha / 2 for alpha in ALPHAS}
+    figure = draw_curves({"crops": scores}, "mine", {"untrained": {"crops": other}})
+    lines = {line.get_label(): line.get_ydata().tolist() for line in figure.axes[0].lines}
+    assert list(lines) == ["nearest region (mine)", "mine", "untrained", "at random (mine)"]
+    assert lines["untrained"] == [alpha / 2 for alpha in ALPHAS] and lines["mine"] == list(ALPHAS)
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(lines)
+
+    view, ends = np.zeros((50, 100, 3), np.uint8), np.array([[10.0, 20.0]])
+    drawn = TopMatches((view, view), ends, ends, np.array([True]))
+    figure = draw_pairs({"crops": [drawn] * 2}, ["mine", "untrained"])
+    assert [axes.get_title() for axes in figure.axes] == ["crops\nmine: 1 of 1 right", "untrained: 1 of 1 right"]

@@ -22,11 +22,12 @@ def test_rows_of_readable_images_are_made_once(tmp_path, monkeypatch, caplog):
     matcher = RegionMatcher(load_frozen(str(write_model(tmp_path / "model"))), 32)
     source = open_source(images)
     measured = Measured((MIRRORED, CROPS), side=32, seed=0, batch_size=2)
-    scores, parts = measure_images(matcher, source, measured, tmp_path / "r.json", threads=1)
-    assert "03.png" in caplog.text and [parts.is_done(number) for number in range(4)] == [True, True, True, False]
+    scores, parts, skipped = measure_images(matcher, source, measured, tmp_path / "r.json", threads=1)
+    assert "03.png" in skipped.summary() and not caplog.text  # the caller says it, once for all models
+    assert [parts.is_done(number) for number in range(4)] == [True, True, True, False]
     assert scores[MIRRORED].shape == (4, len(MIRRORED_NAMES)) and scores[CROPS].shape == (4, len(POSITION_NAMES))
     monkeypatch.setattr(over_images, "score_pairs", None)  # what is there is not scored again
-    again, _ = measure_images(matcher, source, measured, tmp_path / "r.json", threads=1)
+    again, _, _ = measure_images(matcher, source, measured, tmp_path / "r.json", threads=1)
     assert all(torch.equal(again[name].nan_to_num(), scores[name].nan_to_num()) for name in (MIRRORED, CROPS))
     with pytest.raises(OutputError, match="seed was 0 and is 1"):
         measure_images(matcher, source, Measured((MIRRORED,), 32, 1, 2), tmp_path / "r.json", threads=1)
@@ -40,7 +41,7 @@ def test_regions_are_compiled_if_asked_for_or_repaid(tmp_path, mode, compiles):
     measured = Measured((MIRRORED, CROPS), side=32, seed=0, batch_size=4)
     found = []
     for matcher in (RegionMatcher(load_frozen(folder, compile=each), 32) for each in (mode, "off")):
-        scores, parts = measure_images(matcher, source, measured, tmp_path / "r.json", threads=1)
+        scores, parts, _ = measure_images(matcher, source, measured, tmp_path / "r.json", threads=1)
         parts.delete()
         found.append(scores)
         matches = matcher.forward.compiled is not None

@@ -83,8 +83,8 @@ def test_only_options_that_change_the_result_differ():
         (["--local_crop_sizes", "96", "64"], "one entry for each set"),
         (["--batch_size", "0"], "batch_size must be at least 1, got 0"),
         (["--region_weight", "0"], "for none use --task view"),
-        (["--knn_every", "1"], "knn_every and knn_test go together"),
-        (["--knn_test", "x"], "knn_every and knn_test go together"),
+        (["--knn_test", "x"], "knn_train and knn_test are for the k-NN evaluation: give knn_every"),
+        (["--knn_train", "x"], "knn_train and knn_test are for the k-NN evaluation: give knn_every"),
         (["--max_steps", "-5"], "max_steps must be at least 0, got -5"),
         (["--seed", "-1"], "seed must be between 0 and 2147483647, got -1"),
         (["--lr", "inf"], "lr must be finite and at least 0, got inf"),
@@ -131,7 +131,7 @@ def test_empty_texts_are_refused(name):
 
 def test_paths_may_be_in_the_home_folder(monkeypatch):
     monkeypatch.setenv("HOME", "/home/ada")
-    options = parse_options(["--data=~/photographs", "--output=~/run", "--knn_train=~/a:test"])
+    options = parse_options(["--data=~/photographs", "--output=~/run", "--knn_train=~/a:test", "--knn_every=1"])
     assert (options.data, options.output) == ("/home/ada/photographs", "/home/ada/run")
     assert options.knn_train == "/home/ada/a:test"
 

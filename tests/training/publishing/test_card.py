@@ -37,6 +37,17 @@ def test_card_of_a_run(run, published):
     assert "{{" not in text and "None" not in text
 
 
+def test_a_card_names_the_share_that_was_held_out(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run")
+    options = yaml.safe_load((run / "options.yaml").read_text()) | {"knn_train": "org/birds:train", "knn_test": None}
+    (tmp_path / "run" / "options.yaml").write_text(yaml.safe_dump(options))
+    write_provenances(tmp_path / "run", options)
+    main([str(tmp_path / "run"), "--repo_id", "ada/x", "--dry_run"])
+    text = (tmp_path / "run-hub" / "README.md").read_text()
+    assert "| org/birds (20% of each class of train) |" in text and card_problems(text) == ([], [])
+    assert "knn.py ada/x --train org/birds:train --k 3`, while training" in text
+
+
 def test_a_card_says_what_training_was_worth(run, tmp_path):
     """Reads from the log what the model gave before training, also for a checkpoint of before its last line."""
     shutil.copytree(run, tmp_path / "run", symlinks=True)

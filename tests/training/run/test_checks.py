@@ -24,6 +24,16 @@ def test_a_checked_run_has_all_that_it_needs(labelled_images, tmp_path):
     assert "1,234 parameters with heads" in checked.describe(1234) and not (tmp_path / "run").exists()
 
 
+def test_without_test_data_a_share_of_the_training_data_is_held_out(labelled_images, tmp_path, capsys):
+    options = tiny_options(labelled_images, tmp_path / "run", knn_every=1, knn_k=[3])
+    checked = check_run(options)
+    train, test = checked.knn_data
+    assert (len(checked.source), len(train), len(test)) == (26, 20, 6)
+    assert "images, 20% of each class, for testing." in capsys.readouterr().out
+    again = check_run(replace(options, knn_train=str(labelled_images))).knn_data
+    assert again[1].list_names() == test.list_names() and not set(train.list_names()) & set(test.list_names())
+
+
 def test_it_finds_the_checkpoint_of_a_stopped_run(labelled_images, tmp_path):
     options = tiny_options(labelled_images, tmp_path / "run", max_steps=2)
     train(options)
