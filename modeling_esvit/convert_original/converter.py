@@ -24,7 +24,7 @@ from modeling_esvit.configuration_esvit import EsViTArchitectureError, EsViTConf
 from modeling_esvit.conversion import ConversionError
 from modeling_esvit.conversion.native_swin import compute_residual_scale, load_backbone, save_native
 from modeling_esvit.conversion.original_architecture import infer_config
-from modeling_esvit.conversion.original_checkpoint import OriginalCheckpoint, read_checkpoint
+from modeling_esvit.conversion.original_checkpoint import OriginalCheckpoint, describe_weights, read_checkpoint
 from modeling_esvit.conversion.original_families import join_numbers
 from modeling_esvit.conversion.original_resnet import to_torchvision, to_transformers
 from modeling_esvit.modeling_esvit import EsViTForPreTraining, EsViTModel
@@ -33,6 +33,7 @@ from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.atomic import replace_folder
 from modeling_esvit.storage.paths import parse_name, parse_path
 from modeling_esvit.storage.weight_bars import hide_weight_bars
+from modeling_esvit.storage.weights_record import WeightsRecord, read_weights_record, write_weights_record
 
 
 BACKBONE = "esvit.encoder.backbone."  # what is of transformers, which has its own names: a ResNet
@@ -215,19 +216,21 @@ def convert(
     Raises:
         ConversionError: see [`read_checkpoint`], [`build_model`], [`save_native`]; or `output` exists and is not empty.
             In every case `output` is left as it was.
+        ProvenanceError: the record of a model folder is damaged.
     """
     path, output = Path(path), Path(output).resolve()
     overrides = overrides or {}
     require_free(output)
     if "image_size" in overrides:
         raise ConversionError("image_size cannot be set among the fields; use --image_size (in Python, image_size=).")
-    model, source, notes = load_source(path, key, native, image_size, overrides)
+    model, source, notes, record = load_source(path, key, native, image_size, overrides)
     backbone = model.esvit if isinstance(model, EsViTForPreTraining) else model
     with replace_folder(output) as folder, hide_weight_bars():
         if native:
             notes = note_native_limits(backbone.config, save_native(backbone, folder))
         else:
             model.save_pretrained(folder)
+        write_weights_record(folder, record)
     written = "transformers' SwinModel" if native else type(model).__name__
     num_parameters = sum(parameter.numel() for parameter in backbone.parameters())
     return ConversionReport(source, output, written, model.config, num_parameters, notes)
@@ -235,21 +238,24 @@ def convert(
 
 def load_source(
     path: Path, key: str | None, native: bool, image_size: int | None, overrides: Mapping[str, Any]
-) -> tuple[EsViTForPreTraining | EsViTModel, str, list[str]]:
-    """Loads a checkpoint file or model folder. Returns the model, words on where it comes from, and remarks."""
+) -> tuple[EsViTForPreTraining | EsViTModel, str, list[str], WeightsRecord | None]:
+    """Loads a checkpoint file or model folder.
+
+    Returns the model, words on where it comes from, remarks, and what is known of the weights.
+    """
     if path.is_dir():
         if not native:
             raise ConversionError(f"{path} is a folder; name the checkpoint file in it.")
         if overrides or image_size is not None:
             raise ConversionError(f"{path} is a model folder, whose config.json tells every field; set none.")
-        return load_backbone(path), str(path), []
+        return load_backbone(path), str(path), [], read_weights_record(path)
     checkpoint = read_checkpoint(path, key)
     model, notes = build_model(checkpoint, image_size, overrides)
     if checkpoint.left_out:
         left_out = dict.fromkeys(name.rsplit(".", 1)[-1] for name in checkpoint.left_out)
         notes.append(f"left out: {', '.join(left_out)}")
     epoch = "" if checkpoint.epoch is None else f", epoch {checkpoint.epoch}"
-    return model, f"{path} ({checkpoint.source}{epoch})", notes
+    return model, f"{path} ({checkpoint.source}{epoch})", notes, describe_weights(checkpoint)
 
 
 def require_free(output: Path) -> None:

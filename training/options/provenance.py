@@ -10,6 +10,7 @@ import os
 import re
 from typing import Literal, NamedTuple
 
+from modeling_esvit.storage.weights_record import WeightsRecord
 from training.options.hub_names import is_hub_name
 
 
@@ -26,11 +27,13 @@ class Provenance(NamedTuple):
         kind: A folder of this machine, the Hub (or timm), or another URL.
         name: The name on the Hub; None for everything else.
         split: The split of DATA:SPLIT if it is one on the Hub or has a usual name; a folder's may be anything.
+        weights: Of a model in a folder, what is recorded there of its weights.
     """
 
     kind: Literal["folder", "hub", "url"]
     name: str | None = None
     split: str | None = None
+    weights: WeightsRecord | None = None
 
     @property
     def public_data(self) -> str:

@@ -16,7 +16,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from modeling_esvit import EsViTConfig
-from modeling_esvit.backbone_probe import TIMM, name_backbone
+from modeling_esvit.backbone_probe import TIMM, find_built_size, name_backbone
 from modeling_esvit.configuration_esvit import find_published_name
 from modeling_esvit.conversion.original_families import join_numbers
 from modeling_esvit.errors import EsViTError
@@ -25,9 +25,14 @@ from training.publishing.licenses import License, find_license_problem
 
 
 TEMPLATE = Path(__file__).resolve().parents[2] / "model_cards" / "template.md"
-TAGS = ("esvit", "self-supervised-learning", "vision")
+TAGS = ("esvit", "vision")
+ESVIT_TAG = "self-supervised-learning"
 # The Hub's tasks, and their names. Figures of one task and data share an entry of the model-index.
 TASKS = {"image-classification": "Image classification", "image-feature-extraction": "Correspondence of regions"}
+
+
+NEEDS = "They need torch and transformers; the pipeline also needs Pillow and torchvision."
+LIBRARIES = {TIMM: "timm", "dinat": "natten"}  # that a backbone of transformers needs beside it
 
 
 class CardError(EsViTError, ValueError):
@@ -62,7 +67,7 @@ class Card:
             **({} if self.license is None else self.license.describe()),
             datasets=self.datasets or None,
             base_model=self.base_model,
-            tags=list(TAGS),
+            tags=sorted([*TAGS, *([ESVIT_TAG] if self.facts["by_esvit"] else [])]),
             model_name=self.repo_id.rpartition("/")[2],
             eval_results=[self.eval_result(figure) for figure in self.figures] or None,
         )
@@ -114,23 +119,36 @@ def format_code(text: str) -> str:
 
 def describe_architecture(config: EsViTConfig) -> dict[str, Any]:
     """Returns the facts of a card that depend on the architecture alone."""
-    height, width = (config.image_size,) * 2 if isinstance(config.image_size, int) else config.image_size
+    wraps = config.family.wraps_backbone
     stages = "widths {}, depths {}, heads {}".format(
         *map(join_numbers, [config.stage_widths(), config.depths, config.num_heads])
     )
-    name = f"{config.architecture} of no published size"
-    if config.architecture == "auto":
-        library = "timm" if config.backbone_config.model_type == TIMM else "transformers"
-        name, stages = f"{name_backbone(config.backbone_config)}, a backbone of {library}", ""
     published = find_published_name(config)
+    side = config.image_size
+    built = find_built_size(config.backbone_config) if wraps else (side, side) if isinstance(side, int) else side
     return {
-        "architecture": published or name,
-        "window": config.window_size if config.family.has_windows else "none",
-        "image_size": f"{height} x {width}",
-        "stages": stages,
+        "architecture": published or name_architecture(config),
+        "window": config.window_size if config.family.has_windows else None,
+        "image_size": "{} x {}".format(*built) if built else None,
+        "stages": None if wraps else stages,
         "feature_size": config.hidden_size,
-        "sizes": "any size" if stages or published else "any size that the backbone takes",
+        "sizes": "any size that the backbone takes" if wraps and not published else "any size",
+        "needs": describe_needs(config),
     }
+
+
+def describe_needs(config: EsViTConfig) -> str:
+    """Says what the code of a published model needs."""
+    library = LIBRARIES.get(config.backbone_config.model_type) if config.family.wraps_backbone else None
+    return f"{NEEDS} This backbone also needs {library}: `pip install {library}`." if library else NEEDS
+
+
+def name_architecture(config: EsViTConfig) -> str:
+    """Returns what is known of a network that is none of the published ones."""
+    if not config.family.wraps_backbone:
+        return f"{config.family.name} of no published size"
+    library = "timm" if config.backbone_config.model_type == TIMM else "transformers"
+    return f"`{name_backbone(config.backbone_config)}` of {library}"
 
 
 def check_card(text: str) -> None:

@@ -8,6 +8,7 @@
     config.json, preprocessor_config.json      with auto_map; the evaluation transform
     *.py                                       the code, for trust_remote_code
     README.md                                  the model card (`card.py`)
+    provenance.json                            where the weights came from, as far as that is recorded
     training_options.yaml, curves.png          if a run made it: its options as a recipe, its losses and k-NN accuracy
 
 In transformers' own format (`native`) the folder holds the backbone alone, without code.
@@ -28,6 +29,7 @@ from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import PRETRAINING_INDEX
 from modeling_esvit.storage.atomic import replace_folder
 from modeling_esvit.storage.manifest import ForeignFilesError, check_own, find_damage, list_names
+from modeling_esvit.storage.weights_record import write_weights_record
 from training.figures.curves import draw_curves
 from training.monitoring.collapse import MIN_RANK
 from training.publishing.source import Source, load_model
@@ -79,6 +81,7 @@ def write_model(source: Source, folder: Path, native: bool) -> EsViTForPreTraini
         save_native(load_backbone(source.model), folder)
     else:
         write_weights(model, source.model / "preprocessor_config.json", folder)
+    write_weights_record(folder, source.weights)
     write_history(source, folder)
     return model
 
@@ -115,7 +118,11 @@ def write_history(source: Source, folder: Path) -> None:
 
 
 def list_files(folder: Path) -> dict[str, int]:
-    """Returns every file of a folder with its size in bytes; the record of them is not published."""
+    """Returns every file of a folder with its size in bytes, but for the record of them.
+
+    `.manifest.json` protects the folder on this machine, and would not be true of a commit: the Hub has checksums of
+    its own, and adds files.
+    """
     return {name: (folder / name).stat().st_size for name in list_names(folder)}
 
 

@@ -29,6 +29,7 @@ from transformers import AutoModel
 from modeling_esvit import EsViTForPreTraining, EsViTModel
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import PRETRAINING_INDEX
+from modeling_esvit.storage.weights_record import RECORD
 from training.publishing.eval_results import FOLDER, PREFIX
 from training.publishing.folder import CURVES, HEADS, OPTIONS
 from training.publishing.published_check import sample_outputs
@@ -39,7 +40,14 @@ CHECK = Path(__file__).with_name("published_check.py")
 CHECK_SECONDS = 1800
 TOLERANCE = 1e-5  # of the largest output; on one machine the difference is zero
 CODE = tuple(path.name for path in (Path(__file__).parents[2] / "modeling_esvit").glob("*.py"))
-OPTIONAL_FILES = {HEADS, PRETRAINING_INDEX, OPTIONS, CURVES, *CODE}  # some publications have them, others do not
+OPTIONAL_FILES = {
+    HEADS,
+    PRETRAINING_INDEX,
+    RECORD,
+    OPTIONS,
+    CURVES,
+    *CODE,
+}  # some publications have them, others do not
 XET = "hf_xet"  # the client of the store; its own errors are PermissionErrors, though they are none of the disk
 NETWORK_ERRORS = (HfHubHTTPError, httpx.HTTPError, ConnectionError, TimeoutError, json.JSONDecodeError)
 

@@ -25,9 +25,9 @@ from tqdm.auto import tqdm
 
 from modeling_esvit.storage.atomic import replace_folder, write_text
 from modeling_esvit.storage.manifest import remove_folder
+from modeling_esvit.storage.weights_record import RECORD
 from training.options.hub_names import check_repo_id
 from training.state.files import read_json
-from training.state.provenance_record import RECORD
 
 
 PUBLISH = Path(__file__).resolve().parents[1] / "publish.py"

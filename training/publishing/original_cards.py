@@ -11,6 +11,7 @@ from modeling_esvit import EsViTConfig
 from training.evaluation.results import CardValue, format_table
 from training.publishing.card import USE
 from training.publishing.card_template import Card, check_card, describe_architecture
+from training.publishing.history import PUBLISHED, TASKS
 from training.publishing.licenses import License
 from training.publishing.project import describe_project
 
@@ -20,7 +21,6 @@ TABLE = CARDS / "published.yaml"
 AUTHORS = "the authors of EsViT (README of microsoft/esvit)"
 AUTHORS_URL = "https://github.com/microsoft/esvit"
 IMAGENET = "ILSVRC/imagenet-1k"
-TASKS = {"view": "the view task", "view+region": "the view and the region task"}
 MEASURED = f"""**These are the authors' own numbers**, copied from the README of [microsoft/esvit]({AUTHORS_URL}); they
 were not measured again. Linear: a linear classifier on frozen features. k-NN: a vote of the nearest training images,
 whose number is not stated. Both are measured on the validation images of ImageNet-1K."""
@@ -136,9 +136,7 @@ def build_pretraining_command(row: Published) -> str | None:
 def build_card(row: Published) -> Card:
     repo_id = f"org/{row.name}"
     architecture = (
-        describe_architecture(row.config)
-        if row.config
-        else {"architecture": row.network, "window": row.window or "none"}
+        describe_architecture(row.config) if row.config else {"architecture": row.network, "window": row.window}
     )
     return Card(
         repo_id,
@@ -161,7 +159,11 @@ def build_card(row: Published) -> Card:
             "training": describe_training(row),
             "command": build_pretraining_command(row),
             "files": describe_conversion(row),
-            "data": row.data,
+            "by_esvit": True,
+            "is_teacher": True,
+            "images": row.data,
+            "views": PUBLISHED,
+            "recoloured": True,
         },
     )
 

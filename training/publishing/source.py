@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from safetensors import SafetensorError
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
@@ -14,6 +13,7 @@ from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import PRETRAINING_INDEX
 from modeling_esvit.storage.manifest import MANIFEST, find_damage, read_record
 from modeling_esvit.storage.run_folders import OPTIONS, list_models
+from modeling_esvit.storage.weights_record import WeightsRecord, read_weights_record
 from training.monitoring.monitor import parse_record
 from training.options.hub_names import is_hub_name
 from training.options.pretrain_options import FREE_TO_CHANGE
@@ -21,7 +21,7 @@ from training.options.provenance import Provenance
 from training.options.public_options import select_public_options
 from training.state.checkpoint_folders import is_complete
 from training.state.checkpoints import read_progress
-from training.state.provenance_record import read_provenances
+from training.state.provenance_record import describe_run, find_start, read_options, read_provenances
 
 
 CHECKPOINTS = ("final", "best", "last")
@@ -39,6 +39,7 @@ class Source:
 
     Attributes:
         model: The model folder.
+        weights: What is recorded of its weights; None if nothing is.
         options: All options of the run; empty if no run is known.
         provenances: Where the data and models came from that these name, as far as the run recorded it.
         records: The lines of its log up to this model.
@@ -49,6 +50,7 @@ class Source:
     """
 
     model: Path
+    weights: WeightsRecord | None = None
     options: dict[str, Any] = field(default_factory=dict)
     provenances: dict[str, Provenance] = field(default_factory=dict)
     records: list[dict[str, Any]] = field(default_factory=list)
@@ -71,10 +73,14 @@ class Source:
         found = self.provenances.get(option)
         return None if found is None else found.name
 
+    def find_start(self) -> Provenance | None:
+        """Returns where the weights came from that the run started from; None of random ones, or without a run."""
+        return find_start(self.options, self.provenances) if self.options else None
+
     def find_base_model(self) -> str | None:
         """Returns the model on the Hub from whose weights the run started, if there is one."""
-        starts = ["init_from", *(["backbone"] if self.options.get("backbone_weights") else [])]
-        return next((name for name in map(self.find_name, starts) if name and is_hub_name(name)), None)
+        start = self.find_start()
+        return start.name if start is not None and start.name and is_hub_name(start.name) else None
 
     def recipe(self) -> dict[str, Any]:
         """Returns the public options that decide the result."""
@@ -85,11 +91,12 @@ def find_source(path: Path, checkpoint: str | None = None) -> Source:
     """Returns the model of a run or of a model folder.
 
     Args:
-        path: Folder of a run or of a model.
+        path: Folder of a run or of a model. The final model of a run stands for the run.
         checkpoint: One of CHECKPOINTS of a run; None takes the first of these that it has.
 
     Raises:
         SourceError: `path` holds neither, or not this checkpoint.
+        ProvenanceError: What is recorded of the run or of the weights is damaged.
     """
     if path.is_file():
         raise SourceError(
@@ -103,7 +110,9 @@ def find_source(path: Path, checkpoint: str | None = None) -> Source:
         raise SourceError(f"{path} {what}; name the folder of a run (options.yaml) or of a model (config.json).")
     if checkpoint is not None:
         raise SourceError(f"{path} is a model folder, which has no checkpoints to choose from; name the run's folder.")
-    return Source(path)
+    if path == list_models(path.parent).get("final") and (path.parent / OPTIONS).is_file():
+        return find_model_of_run(path.parent, "final")
+    return Source(path, read_weights_record(path))
 
 
 def find_model_of_run(run: Path, checkpoint: str | None) -> Source:
@@ -112,8 +121,9 @@ def find_model_of_run(run: Path, checkpoint: str | None) -> Source:
     if chosen not in available:
         known = f"it has {' and '.join(available)}" if available else "it saves one with its first checkpoint"
         raise SourceError(f"The run {run} has no {chosen or 'finished'} model; {known}.")
-    options, provenances = read_options(run / "options.yaml"), read_provenances(run)
-    source = Source(available[chosen], options, provenances, read_log(run / "log.jsonl"))
+    options, provenances = read_options(run / OPTIONS), read_provenances(run)
+    weights = describe_run(options, provenances)
+    source = Source(available[chosen], weights, options, provenances, read_log(run / "log.jsonl"))
     behind = run / "checkpoints" / ("last" if chosen == "final" else chosen)
     if not is_complete(behind):  # somebody deleted the checkpoints of a finished run
         return source
@@ -123,21 +133,6 @@ def find_model_of_run(run: Path, checkpoint: str | None) -> Source:
     images = progress.lanes.images_per_step
     source = replace(source, start={name.removeprefix(START): value for name, value in start.items()})
     return replace(source, records=records, step=progress.step, processes=progress.world_size, images_per_step=images)
-
-
-def read_options(file: Path) -> dict[str, Any]:
-    """Returns the options of a run.
-
-    Raises:
-        SourceError: The file is damaged.
-    """
-    try:
-        options = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SourceError(f"{file} is damaged ({error}); name the model's folder in the run instead.") from error
-    if not isinstance(options, dict):
-        raise SourceError(f"{file} holds no options; name the model's folder in the run instead.")
-    return options
 
 
 def read_log(log: Path) -> list[dict[str, Any]]:

@@ -18,12 +18,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForPreTraining
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
+from modeling_esvit.conversion.original_checkpoint import describe_weights, read_checkpoint
 from modeling_esvit.convert_original.converter import (
     ConversionError,
     convert,
     main,
     to_original_name,
 )
+from modeling_esvit.storage.weights_record import read_weights_record
 from tests.helpers.golden import FIXTURES, crop_groups, draw_weights, inputs, load, metadata, to_pretraining_keys
 
 
@@ -72,6 +74,32 @@ def assert_refused(match: str, source: Path, **options) -> str:
 def saved(content, path: Path, **options) -> Path:
     torch.save(content, path, **options)
     return path
+
+
+# What is known of the weights
+
+
+def test_a_converted_folder_tells_where_its_weights_came_from(tmp_path):
+    """Also in transformers' own format, and not where the file was."""
+    for key in ("teacher", "student"):
+        convert(CHECKPOINT, tmp_path / key, key)
+        record = read_weights_record(tmp_path / key)
+        assert record and record.source.startswith(
+            f"the {key} in a checkpoint of the original EsViT ([microsoft/esvit]"
+        )
+        assert record.training == (
+            "without labels, by the view and the region task, for 2 epochs; on which images is not recorded"
+        )
+        assert (record.by_esvit, record.is_teacher, record.license) == (True, key == "teacher", None)
+
+
+def test_tensors_alone_do_not_tell_how_they_were_trained(weights, tmp_path):
+    """Those of a view head are in checkpoints of DINO, too; those of a region head are EsViT's alone."""
+    backbone = {name: tensor for name, tensor in weights.items() if not name.startswith("head")}
+    view = {name: tensor for name, tensor in weights.items() if not name.startswith("head_dense")}
+    for tensors, by_esvit in ((backbone, False), (view, False), (weights, True)):
+        record = describe_weights(read_checkpoint(saved(tensors, tmp_path / "x.pth")))
+        assert (record.by_esvit, record.is_teacher) == (by_esvit, False) and bool(record.training) == by_esvit
 
 
 # The original's own files

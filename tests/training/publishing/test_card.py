@@ -10,6 +10,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from modeling_esvit.storage.manifest import list_names
+from modeling_esvit.storage.weights_record import WeightsRecord, write_weights_record
 from tests.helpers.tiny_models import save_with_heads
 from tests.hub.uploads import card_problems
 from training.publish import main
@@ -31,7 +32,9 @@ def test_card_of_a_run(run, published):
     shares = [f"{round(100 * share, 2)}%" for share in (measured[-1], before)]
     row = f"| k-NN top-1, k = 3 | {shares[0]} | 50.0% | {shares[1]} | a folder of images |"
     assert "| | result | chance | before training | data | measured by |\n| --- | --- | --- | --- | --- | --- |" in text
-    assert row in text and "Made with EsViT for the Hugging Face" in text.replace("[", "")
+    assert row in text and "made with EsViT for the Hugging Face ecosystem, which trains" in text.replace("[", "")
+    assert "pretrained without labels on a folder of images" in text and "This model is the teacher." in text
+    assert "self-supervised-learning" in card.data.tags and "The run started from random weights." in text
     assert "| epochs | 2 |" in text and "6 steps of 8 images" in text and f"]({CURVES})" in text
     assert "knn.py ada/tiny --train FOLDER --test FOLDER --k 3`, while training" in text
     assert "{{" not in text and "None" not in text
@@ -151,6 +154,8 @@ def test_own_card(tmp_path):
     card.write_text("# no header\n")
     with pytest.raises(SystemExit, match="error: The card's metadata has no pipeline_tag"):
         main(command)
+    with pytest.raises(SystemExit, match="error: --card .*none.md cannot be read"):
+        main([*command[:-1], str(tmp_path / "none.md")])
     card.write_bytes(b"\xff\xfe")
     with pytest.raises(SystemExit, match="error: --card .*own.md is not text in UTF-8"):
         main(command)
@@ -164,6 +169,7 @@ def test_own_card(tmp_path):
         # huggingface_hub issue 1927, transformers issues 13528 and 32212: the Hub says so after everything was sent
         ("--license not-a-licence", "the Hub knows no license 'not-a-licence'"),
         ("--license other", "a license 'other' needs a license_name"),
+        ("--license_name lab-2026", "--license_name and --license_link describe a licence"),
         ("--base_model ./runs/x", "--base_model ./runs/x is no name on the Hub"),
         ("--base_model /home/ada/teacher", "--base_model /home/ada/teacher is no name on the Hub"),
     ],
@@ -174,6 +180,35 @@ def test_what_the_hub_would_refuse_is_said_in_a_dry_run(tmp_path, options, said,
         main([str(tmp_path / "model"), "--repo_id", "ada/x", "--dry_run", *options.split()])
     assert said in f"{ended.value}{capsys.readouterr().err}"
     assert not (tmp_path / "model-hub").exists()
+
+
+def test_a_model_without_a_record_is_not_said_to_be_trained_in_any_way(tmp_path, capsys):
+    save_with_heads(tmp_path / "model")
+    main([str(tmp_path / "model"), "--repo_id", "ada/x", "--dry_run", "--base_model", "org/base"])
+    card = ModelCard.load(tmp_path / "model-hub" / "README.md")
+    for claim in ("without labels", "teacher", "colour jitter", "Citation", "learnt", "EsViT ("):
+        assert claim not in card.text, claim
+    assert (
+        card.text.count("not recorded") == 1 and "names `org/base` as the model that it was trained from" in card.text
+    )
+    assert card.data.tags == ["esvit", "vision"] and "names no licence" in capsys.readouterr().out
+
+
+def test_the_licence_that_is_recorded_with_weights(tmp_path, capsys):
+    """It is taken unless another is given, which is remarked."""
+    save_with_heads(tmp_path / "model")
+    write_weights_record(tmp_path / "model", WeightsRecord("the package x", license="apache-2.0"))
+    command = [str(tmp_path / "model"), "--repo_id", "ada/x", "--dry_run"]
+    for given, named, remark in (
+        ([], "apache-2.0", "The card names the licence apache-2.0, which is recorded with the weights"),
+        (["--license", "mit"], "mit", "Note: the card names the licence mit, but the weights have apache-2.0"),
+        (["--license", "apache-2.0"], "apache-2.0", ""),
+    ):
+        main([*command, *given])
+        out = capsys.readouterr().out
+        assert remark in out and ("the licence" in out) == bool(remark)
+        assert ModelCard.load(tmp_path / "model-hub" / "README.md").data.license == named
+    assert (tmp_path / "model-hub" / "provenance.json").is_file()
 
 
 def test_a_licence_of_ones_own(tmp_path):

@@ -5,7 +5,7 @@
 import pytest
 
 from modeling_esvit import EsViTConfig
-from tests.helpers.tiny_models import PVT
+from tests.helpers.tiny_models import PVT, VIT, small_config
 from tests.hub.uploads import card_problems
 from training.publishing.card_template import CardError, check_card, describe_architecture
 
@@ -17,6 +17,19 @@ def test_a_card_says_whose_sizes_an_unknown_backbone_takes():
         describe_architecture(EsViTConfig(architecture="auto", backbone_config=PVT))["sizes"]
         == "any size that the backbone takes"
     )
+
+
+def test_a_card_names_the_network_and_leaves_out_what_it_has_not():
+    """A network of timm by timm's name; no window of a CNN, and no size that it was not built for."""
+    lite = describe_architecture(EsViTConfig(architecture="auto", backbone_config="timm:tf_efficientnet_lite0"))
+    assert (lite["architecture"], lite["window"], lite["image_size"]) == ("`tf_efficientnet_lite0` of timm", None, None)
+    assert lite["stages"] is None and "`pip install timm`" in lite["needs"]
+    pvt = describe_architecture(EsViTConfig(architecture="auto", backbone_config=PVT))
+    assert (pvt["architecture"], pvt["image_size"]) == ("`pvt` of transformers", "64 x 64")
+    swin = describe_architecture(small_config())
+    assert swin["architecture"] == "Swin of no published size" and "timm" not in swin["needs"]
+    assert (swin["window"], swin["image_size"]) == (4, "32 x 32")
+    assert describe_architecture(EsViTConfig(**VIT))["window"] is None
 
 
 def test_bad_metadata_is_refused_by_both():

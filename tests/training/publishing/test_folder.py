@@ -13,7 +13,8 @@ from safetensors import safe_open
 from transformers import AutoModel, AutoModelForPreTraining, SwinModel
 
 from modeling_esvit import EsViTForPreTraining, EsViTModel
-from modeling_esvit.storage.manifest import list_names
+from modeling_esvit.storage.manifest import MANIFEST, list_names
+from modeling_esvit.storage.weights_record import RECORD, read_weights_record
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_models import CODE, save_with_heads, small_config
 from tests.hub.uploads import card_problems
@@ -25,9 +26,10 @@ from training.publishing.folder import CURVES, HEADS, OPTIONS, list_files
 
 
 def test_files_of_a_run(published):
-    own = [HEADS, OPTIONS, CURVES, "README.md", "model.safetensors.index.pretraining.json"]
+    own = [HEADS, OPTIONS, CURVES, RECORD, "README.md", "model.safetensors.index.pretraining.json"]
     saved = ["config.json", "model.safetensors", "preprocessor_config.json", *CODE]
     assert list(list_files(published)) == sorted([*own, *saved]) == list_names(published)
+    assert (published / MANIFEST).is_file()  # the record of these files, which stays here
     page = (ROOT / "training" / "README.md").read_text().partition("One commit holds these files:")[2]
     listed = re.findall(r"^\| `(.*?)` \|", page, re.MULTILINE)
     assert sorted(listed) == sorted([*own, *(name for name in saved if name not in CODE), "*.py"])
@@ -94,8 +96,13 @@ def test_publication_can_be_published_again(published, tmp_path):
     """Takes a published folder as the source, and writes the same weights and heads."""
     folder = shutil.copytree(published, tmp_path / "copy")
     main([str(folder), "--repo_id", "ada/again", "--dry_run"])
-    for name in ("model.safetensors", HEADS):
+    for name in ("model.safetensors", HEADS, RECORD):
         assert (tmp_path / "copy-hub" / name).read_bytes() == (published / name).read_bytes()
+    record, text = read_weights_record(folder), (tmp_path / "copy-hub" / "README.md").read_text()
+    assert record and record.training == (
+        "without labels on a folder of images (task view+region), starting from random weights"
+    )
+    assert f"The weights were trained {record.training}." in text and "This model is the teacher." in text
 
 
 def test_native(tmp_path):
@@ -107,7 +114,7 @@ def test_native(tmp_path):
     assert list_names(folder) == ["README.md", "config.json", "model.safetensors", "preprocessor_config.json"]
     assert type(AutoModel.from_pretrained(folder)) is SwinModel
     text = (folder / "README.md").read_text()
-    assert "trust_remote_code" not in text and "224 x 224 px only" in text and card_problems(text) == ([], [])
+    assert "trust_remote_code" not in text and "images of 224 x 224 px only" in text and card_problems(text) == ([], [])
 
 
 def broken(tmp_path: Path, what: str) -> list[str]:

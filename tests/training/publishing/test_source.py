@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModel
 
+from modeling_esvit.storage.weights_record import ProvenanceError
 from training.publish import main
 from training.publishing.source import SourceError, find_source, load_model
 
@@ -22,8 +23,15 @@ def test_a_run_whose_log_or_options_are_damaged(run, tmp_path):
     assert find_source(tmp_path / "whole").records == find_source(run).records
     for text, message in ((": [", "options.yaml is damaged"), ("- a", "options.yaml holds no options")):
         (tmp_path / "damaged" / "options.yaml").write_text(text)
-        with pytest.raises(SourceError, match=message):
+        with pytest.raises(ProvenanceError, match=message):
             find_source(tmp_path / "damaged")
+
+
+def test_the_model_of_a_run_stands_for_the_run(run, tmp_path):
+    """A card would lack everything else; a copy of it is a model without a record."""
+    assert find_source(run / "teacher") == find_source(run, "final")
+    shutil.copytree(run / "teacher", tmp_path / "teacher")
+    assert find_source(tmp_path / "teacher").weights is None
 
 
 def test_best_checkpoint(run, tmp_path):
