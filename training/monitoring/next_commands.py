@@ -81,4 +81,4 @@ def embed_command(output_dir: str) -> str:
 def knn_command(output_dir: str) -> str:
     """Returns the command that compares the run's model with the untrained one; LABELLED is to be replaced."""
     command = [sys.executable, str(KNN), str(Path(output_dir).absolute())]
-    return shlex.join([*command, "--train", "LABELLED:train", "--test", "LABELLED:test", "--against", "untrained"])
+    return shlex.join([*command, "--train", "LABELLED", "--against", "untrained"])
