@@ -262,7 +262,7 @@ class Explorer:
         if isinstance(self.collection, Bundled) or len(self.names) < 2:
             return self.names[0], self.names[1 % len(self.names)]
         entries, features = self.index
-        rows = torch.linspace(0, len(entries) - 1, min(len(entries), COMPARED)).long()
+        rows = torch.linspace(0, len(entries) - 1, min(len(entries), COMPARED)).long().tolist()
         pairs = sorted(find_pairs(features[rows]), reverse=True)[:PAIRS]
         named = [(entries[rows[a]].photograph, entries[rows[b]].photograph) for _, a, b in pairs]
         return max(named, key=self.count_pixels, default=(self.names[0], self.names[1]))
@@ -280,7 +280,7 @@ class Explorer:
         """Returns a cosine that `USUAL` of all regions do not find in another photograph, whatever it shows; None of a
         single photograph.
         """
-        chosen = torch.linspace(0, len(self.names) - 1, min(len(self.names), PROBED)).long()
+        chosen = torch.linspace(0, len(self.names) - 1, min(len(self.names), PROBED)).long().tolist()
         seen = list[Tensor]()
         for row in chosen:
             with suppress(UnreadableImageError):  # it may have more pixels than the page takes, and embed took it

@@ -70,5 +70,5 @@ def take_uploads(image: gr.Image) -> gr.Image:
         return None if payload is None else payload.path
 
     image.async_move_resource_to_block_cache = move_upload  # type: ignore[assignment, method-assign]
-    image.preprocess = name_file  # type: ignore[method-assign]
+    image.preprocess = name_file  # type: ignore[assignment, method-assign]
     return image
