@@ -192,8 +192,9 @@ class EsViTModel(EsViTPreTrainedModel):
 
     def post_init(self):
         super().post_init()
-        # Installed at once: a first installation inside a compiled forward would break its graph.
-        self._output_capturing_hooks_installed = isinstance(self.encoder, EsViTAutoEncoder)  # by itself
+        # Installed at once: a first installation inside a compiled forward would break its graph. A backbone installs
+        # them itself. It is not known by its class: of code that comes with a folder, transformers makes copies.
+        self._output_capturing_hooks_installed = self.config.family.wraps_backbone
         maybe_install_capturing_hooks(self)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -205,7 +206,7 @@ class EsViTModel(EsViTPreTrainedModel):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if isinstance(self.encoder, EsViTAutoEncoder):
+        if self.config.family.wraps_backbone:
             self.encoder.install_hooks()
         else:
             self._output_capturing_hooks_installed = False

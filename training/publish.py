@@ -131,13 +131,13 @@ def choose_license(options: PublishOptions, weights: WeightsRecord | None) -> tu
     """Returns the licence that the card names, and a remark unless it is simply the one that was given."""
     stated = weights.license if weights else None
     given = License(options.license, options.license_name, options.license_link) if options.license else None
-    if given is None and stated is None:
+    if given is None and stated is not None:
+        return License(stated), f"The card names the licence {stated}, which is recorded with the weights ({RECORD})."
+    if given is None:
         return (
             None,
             "The card names no licence, and without one nobody may use the model: --license apache-2.0, mit, ...",
         )
-    if given is None:
-        return License(stated), f"The card names the licence {stated}, which is recorded with the weights ({RECORD})."
     if stated not in (None, given.identifier):
         return given, f"Note: the card names the licence {given.identifier}, but the weights have {stated} ({RECORD})."
     return given, None

@@ -33,7 +33,7 @@ from modeling_esvit import (
     EsViTForPreTraining,
     EsViTModel,
 )
-from tests.helpers.tiny_models import CODE, small_config
+from tests.helpers.tiny_models import BACKBONES, CODE, auto_config, small_config
 
 
 CLASSES = {
@@ -197,6 +197,23 @@ def test_folder_loads_where_the_package_is_not_installed(tmp_path, batch, hidden
     assert sorted(os.listdir(folder / "again")) == sorted(
         ["config.json", "model.safetensors", "preprocessor_config.json", *CODE]
     )
+
+
+@pytest.mark.slow
+def test_a_backbone_of_transformers_loads_from_the_code_in_a_folder(tmp_path):
+    """Of a folder's files transformers makes several copies, so that classes of one are unknown to the others."""
+    torch.manual_seed(0)
+    model = EsViTForPreTraining(auto_config(BACKBONES["convnextv2"])).eval()
+    model.save_pretrained(tmp_path / "model")
+    batch = torch.randn(1, 3, 64, 64)
+    torch.save(batch, tmp_path / "model" / "batch.pt")
+    environment = {**os.environ, "HF_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-I", "-c", REMOTE, str(tmp_path / "model"), "modeling_esvit,PIL"]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    with torch.no_grad():
+        found = torch.tensor(json.loads(run.stdout.splitlines()[-1])["pooled"])
+        torch.testing.assert_close(found, model.esvit(batch).pooler_output)
 
 
 def test_without_trust_the_package_is_enough(tmp_path):

@@ -31,7 +31,7 @@ ESVIT_TAG = "self-supervised-learning"
 TASKS = {"image-classification": "Image classification", "image-feature-extraction": "Correspondence of regions"}
 
 
-NEEDS = "They need torch and transformers; the pipeline also needs Pillow and torchvision."
+NEEDS = "They need torch and transformers; the pipeline also needs Pillow."
 LIBRARIES = {TIMM: "timm", "dinat": "natten"}  # that a backbone of transformers needs beside it
 
 

@@ -64,14 +64,11 @@ def describe_history(source: Source, base_model: str | None) -> History:
         return History(WITHOUT_RECORD, NO_RECORD + named)
     if source.options:
         return describe_run(source, named)
-    training = (
-        f"They were trained {weights.training}." if weights.training else "How they were trained is not recorded."
-    )
+    training = f"The weights were trained {weights.training}." if weights.training else UNKNOWN_TRAINING
     license = f"Their licence is {weights.license}, as stated there." if weights.license else None
-    sentences = [f"The weights are those of {weights.source}.", training, weights.changes, license]
     return History(
         f"An image backbone with the weights of {weights.source}.",
-        " ".join(filter(None, sentences)) + named,
+        " ".join(filter(None, [training, weights.changes, license])) + named,
         weights.by_esvit,
         weights.is_teacher,
     )

@@ -99,10 +99,11 @@ def read_provenances(folder: Path) -> dict[str, Provenance]:
     Raises:
         ProvenanceError: The record is damaged.
     """
-    path, found = folder / RECORD, {}
+    path = folder / RECORD
+    found: dict[str, Provenance] = {}
     for name, entry in read_record(folder).items():
         weights = parse_weights_record(entry["weights"], path) if "weights" in entry else None
-        found[name] = Provenance(*(entry[field] for field in FIELDS), weights)
+        found[name] = Provenance(entry["kind"], entry["name"], entry["split"], weights)
     return found
 
 

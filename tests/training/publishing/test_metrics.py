@@ -44,7 +44,7 @@ def test_a_run_stands_for_its_model(run, tmp_path):
 def test_a_command_of_another_model_is_refused(tmp_path):
     content = {"command": "python training/knn.py org/MODELS --test birds", "figures": [FIGURE]}
     (tmp_path / "x.json").write_text(json.dumps(content))
-    with pytest.raises(SourceError, match="x.json .* a command of another model"):
+    with pytest.raises(SourceError, match="x.json .*a command of another model"):
         read_metrics(tmp_path / "x.json", "ada/x", tmp_path)
 
 
