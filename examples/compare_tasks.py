@@ -12,7 +12,8 @@ The program makes collages of the bundled photographs (`collages.py`), or patche
 pretrains a small EsViT by the recipe `demo_collages`, and measures each model by k-NN and the measures of
 `training/correspondence.py`. `results.md` gets mean and standard deviation over the seeds and what they show,
 `results.json` everything, `results.png` and `matches.png` pictures. A repeated command skips finished parts and
-continues a stopped run. compare_tasks.md reports the results, and what else was tried.
+continues a stopped run. compare_tasks.md reports the results, and what else was tried. Further options go to
+pretrain.py, for example `--region_weight 0.8`; give another folder then.
 
 Declared before the runs: the claim is shown if with every seed the view task is below the untrained model in the
 paper's measure ("mirrored"), and view + region by location is above the view task in "mirrored", "recoloured" and k-NN,
@@ -22,6 +23,7 @@ published, stand beside it as they come.
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -172,18 +174,20 @@ def draw_results(results: Results) -> Figure:
 
 
 def compare(
-    output: Path, arms: list[str], seeds: list[int], epochs: int | None = None
+    output: Path, arms: list[str], seeds: list[int], epochs: int | None = None, options: Sequence[str] = ()
 ) -> tuple[Results, dict[str, Path]]:
     """Returns the scores of each kind of model, a row for each seed, and the folder of one model of each kind.
 
-    `epochs` replaces the recipe's number; such runs have folders of their own.
+    `epochs` replaces the recipe's number; such runs have folders of their own. `options` are further ones of
+    `pretrain.py`.
     """
     ending, longer = ("", []) if epochs is None else (f"-epochs{epochs}", ["--epochs", str(epochs)])
     data = output / "data"
     results, models = Results(), dict[str, Path]()
     for arm in arms:
         name = arm.replace(", ", "-").replace(" ", "-")
-        runs = [pretrain(data, output / f"{name}-seed{s}{ending}", s, RECIPE, [*ARMS[arm], *longer]) for s in seeds]
+        given = [*ARMS[arm], *longer, *options]
+        runs = [pretrain(data, output / f"{name}-seed{seed}{ending}", seed, RECIPE, given) for seed in seeds]
         begun = {} if results else {UNTRAINED: "untrained"}  # all begin with the same backbone
         for kind, folder in (begun | {arm: "teacher"}).items():
             results[kind] = [measure(run / folder, data) for run in runs]
@@ -209,12 +213,12 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), help="tasks (default: all)")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="seeds of the runs")
     parser.add_argument("--epochs", type=int, help="epochs of each run (default: those of the recipe)")
-    arguments = parser.parse_args()
+    arguments, options = parser.parse_known_args()
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
     data = arguments.output / "data"
     write_data(arguments.data, data)
-    results, models = compare(arguments.output, arguments.arms, arguments.seeds, arguments.epochs)
+    results, models = compare(arguments.output, arguments.arms, arguments.seeds, arguments.epochs, options)
     text = "\n".join([make_table(results), "", *judge(results)])
     write_text(arguments.output / "results.md", f"{text}\n")
     write_text(arguments.output / "results.json", json.dumps(results, indent=2) + "\n")
