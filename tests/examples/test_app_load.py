@@ -144,7 +144,7 @@ def write_model(folder: Path) -> str:
 @pytest.mark.slow
 def test_ten_visitors_with_bombs(tmp_path):
     pytest.importorskip("gradio", reason="pip install '.[app]'")
-    with serve_app(write_model(tmp_path / "model"), tmp_path, "--size", "64") as (address, process):
+    with serve_app(write_model(tmp_path / "model"), tmp_path, "--image_size", "64") as (address, process):
         found = use_at_once(address, psutil.Process(process.pid), tmp_path, sessions=10)
     assert len(found["answers"]) == 10
     assert all("Click a point" in answers[-1] for answers in [found["alone"], *found["answers"]])
@@ -161,7 +161,7 @@ def test_uploads_are_limited_and_deleted(tmp_path):
         file.truncate(2 * 2**30)
     Image.linear_gradient("L").save(tmp_path / "photograph.png")
     kept = tmp_path / "kept"
-    with serve_app(write_model(tmp_path / "model"), tmp_path, "--size", "64", "--keep", "0.1", kept=kept) as (
+    with serve_app(write_model(tmp_path / "model"), tmp_path, "--image_size", "64", "--keep", "0.1", kept=kept) as (
         address,
         _,
     ):

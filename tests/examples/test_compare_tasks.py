@@ -86,7 +86,7 @@ def test_comparison(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "out" / "view-seed1" / "teacher" / "model.safetensors").stat().st_mtime_ns == first
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {name: len(each) for name, each in results.items()} == {"untrained": 2, "view": 2, "by location": 2}
-    assert {(each["images"], *each["grid"]) for each in sum(results.values(), [])} == {(32, 4, 4)}
+    assert {(each["images"], *each["grid"]) for each in sum(results.values(), [])} == {(32, 7, 7)}
     assert (tmp_path / "out" / "results.md").read_text() in printed and "| by location | " in printed
     assert "* recoloured: by location above view: " in printed
     for name in ("results.png", "matches.png"):
