@@ -77,7 +77,7 @@ def main(arguments: list[str] | None = None) -> None:
     model = load_frozen(options.model)
     (height, _), mean, std = find_training_view(model)
     size = tuple(options.image_size) if options.image_size else choose_size(compute_region_side(model.model, height))
-    found = match_stereo(model.model, size=size, image_mean=mean, image_std=std)
+    found = match_stereo(model.model, size=size, image_mean=mean, image_std=std, option="--image_size")
     summary = describe(found.score())
     save_figure(draw(found, summary, count=options.lines), options.output)
     print(f"{summary}\n{options.output}")

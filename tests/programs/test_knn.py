@@ -79,7 +79,7 @@ def test_default_neighbours_are_those_that_fit(model, images):
 )
 def test_impossible_votes_are_refused_before_any_feature_is_computed(words, message, monkeypatch, capsys):
     type_arguments(
-        monkeypatch, "training/knn.py", "no model", "--train", "no data", "--test", "no data", *words.split()
+        monkeypatch, "training/knn.py", "no model", "--train", "no data", "--test", "no other", *words.split()
     )
     with pytest.raises(SystemExit) as error:
         run_command(program.main)
@@ -135,7 +135,7 @@ def test_two_processes_give_the_result_of_one(model, tmp_path):
 
     assert one == two
     assert [(figure["name"], figure["value"]) for figure in one["figures"]] == [("k-NN top-1, k = 10", one["k10_top1"])]
-    assert one["command"] == "python training/knn.py MODEL --train a --test b --k 3 10 --batch_size 7"
+    assert one["command"] == "python training/knn.py MODEL --train FOLDER --test FOLDER --k 3 10 --batch_size 7"
     assert one["test_images"] == 35 and 0.2 < one["k10_top1"] < 1.0
     transform = make_evaluation_transform(AutoImageProcessor.from_pretrained(tmp_path / "model"))
     library = knn.evaluate_knn(model, transform, open_source(train), open_source(test), k=[3, 10])

@@ -52,7 +52,7 @@ def test_command(tmp_path, monkeypatch):
         ("1", 2, 2),
     ]
     assert "±" in (tmp_path / "r.md").read_text() and "](r.png)" in (tmp_path / "r.md").read_text()
-    shown, how = read_metrics(tmp_path / "r.json", "ada/x")
+    shown, how = read_metrics(tmp_path / "r.json", "ada/x", tmp_path / "model")
     assert [(figure.name, to_percent(figure.value)) for figure in shown][:2] == [
         ("linear (ridge, stored features) top-1, 50% of each class, mean of 2 draws", mean_of(result, 0, "ridge")),
         ("k-NN top-1, 50% of each class, mean of 2 draws", mean_of(result, 0, "knn")),

@@ -67,8 +67,9 @@ def test_command(tmp_path, monkeypatch):
 def test_an_output_that_cannot_be_written_is_refused_first(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(throughput, "measure_all", None)
     (tmp_path / "file").touch()
-    with pytest.raises(SystemExit, match="error: .*file"):
+    with pytest.raises(SystemExit):
         run(monkeypatch, "swin-tiny", "--output", tmp_path / "file" / "speed.json")
+    assert "file (Not a directory)" in capsys.readouterr().err
     with pytest.raises(SystemExit):  # the picture would take the place of the result
         run(monkeypatch, "swin-tiny", "--output", tmp_path / "speed.png")
     assert "names the JSON file" in capsys.readouterr().err

@@ -130,10 +130,11 @@ def match_stereo(
     size: Size = SIZE,
     image_mean: Any = IMAGENET_DEFAULT_MEAN,
     image_std: Any = IMAGENET_DEFAULT_STD,
+    option: str = "--stereo_size",
 ) -> StereoMatches:
     """Matches the regions of the left view, resized to `size` (height, width), with those of the right view.
 
-    Runs the model in the mode and on the device it is in.
+    Runs the model in the mode and on the device it is in. `option` is the one that an error names for the size.
 
     Raises:
         FrozenModelError: scikit-image is missing.
@@ -142,7 +143,7 @@ def match_stereo(
     left, right, disparity = load_stereo_pair()
     views = [make_pixel_values(image, size, image_mean, image_std) for image in (left, right)]
     (features, places), (others, _) = (compute_region_features(model, view[None]) for view in views)
-    grid = find_even_grid(places, "--stereo_size {0} {1}")
+    grid = find_even_grid(places, f"{option} {{0}} {{1}}")
     found = find_best_matches(features.cpu(), others.cpu())
     truth = compute_true_positions(disparity, grid, size)
     return StereoMatches(size, grid, found.regions[0], truth, found.similarity[0])

@@ -101,7 +101,9 @@ def checkpoint(tmp_path):
 
 def test_folder_is_transformers_own(checkpoint, tmp_path):
     report = str(convert(checkpoint, tmp_path / "native", native=True))
-    assert list_names(tmp_path / "native") == ["config.json", "model.safetensors", "preprocessor_config.json"]
+    assert list_names(tmp_path / "native") == [
+        *("config.json", "model.safetensors", "preprocessor_config.json", "provenance.json")
+    ]
     assert "224 px only" in report and "3.1623" in report
     native = AutoModel.from_pretrained(tmp_path / "native").eval()
     assert type(native) is SwinModel

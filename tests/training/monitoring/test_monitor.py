@@ -54,7 +54,7 @@ def test_a_new_loss_term_is_logged_and_drawn_by_its_name(tmp_path, monkeypatch, 
         known = (1 - weight) * record["view_loss"] + weight * record["region_loss"]
         assert record["toy_loss"] > 0 and record["loss"] == pytest.approx(known + TOY_WEIGHT * record["toy_loss"])
     drawn = [label for label in curves if label.endswith("loss")]
-    assert drawn == ["view loss", "region loss", "toy loss", "loss"]
+    assert drawn == ["toy loss", "view loss", "region loss", "loss"]
     assert (tmp_path / "run" / "curves.png").stat().st_size > 0
 
 
