@@ -19,6 +19,7 @@ from tests.helpers.waiting import wait_for
 
 pytestmark = pytest.mark.slow
 PART = "**/part-*.safetensors"
+BEGUN = "**/*.parts/settings.json"  # of a program whose images here are a single part
 STATE = "**/state-*[0-9]"
 # The program, what it gets beside MODEL, DATA (a folder of two splits) and OUTPUT, its result, what shows that it works
 PROGRAMS = {
@@ -28,7 +29,7 @@ PROGRAMS = {
         PART,
     ),
     "transfer": ("training/transfer.py MODEL --data own=DATA:a:b --part_size 1", "json", PART),
-    "correspondence": ("training/correspondence.py MODEL --data DATA/a --measures crops", "json", PART),
+    "correspondence": ("training/correspondence.py MODEL --data DATA/a --measures crops", "json", BEGUN),
     "linear_probe": (
         "training/linear_probe.py MODEL --train DATA/a --test DATA/b --epochs 9 --n_last_blocks 1",
         "",

@@ -123,7 +123,7 @@ def test_similar_images(folder, tmp_path, capsys):
     assert Image.open(tmp_path / "similar.png").width > 500
     (collection / "copy.png").unlink()
     with pytest.raises(SystemExit, match="features.parquet holds features of other images: copy.png is missing"):
-        similar_images.main(command)
+        run_command(lambda: similar_images.main(command))
     with pytest.raises(SystemExit, match="is neither a file"):
         run_command(lambda: similar_images.main([folder, "nowhere", "--query", str(collection / "same.png")]))
 

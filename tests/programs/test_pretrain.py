@@ -396,7 +396,7 @@ def test_a_second_ctrl_c_ends_all_processes_at_once_in_one_line(labelled_images,
     _, shown = process.communicate(timeout=60)
     assert process.returncode == 130
     assert [line for line in shown.splitlines() if line] == [
-        "Ended at once by Ctrl-C. The same command continues from the last checkpoint."
+        "Ended at once by Ctrl-C. The same command continues from the last checkpoint, if there is one."
     ]
 
 
