@@ -63,6 +63,8 @@ class Parts:
             if self.settings_file.exists() and (damage := self.find_damage()):
                 logger.warning("%s is begun anew, since it is damaged: %s.", self.folder, "; ".join(damage))
                 self.delete()
+                for path in self.describe_call():  # a kill may have come before it was recorded
+                    path.unlink(missing_ok=True)
             change = self.find_change() if self.settings_file.exists() else None
             if change is not None and not anew:
                 raise OutputError(

@@ -35,6 +35,16 @@ def test_processes_share_the_missing_parts_as_neighbours(tmp_path):
     assert [find_own_parts(parts, 7, state) for state in states] == [[0, 1], [3, 4, 5], [6]]
 
 
+def test_a_call_that_was_killed_before_it_was_recorded_is_begun_anew(tmp_path, caplog):
+    identity = SimpleNamespace(to_json=lambda: {"names": "x"})
+    parts = Parts(tmp_path / "x.npz", {"model": "m"}, identity)
+    parts.begin()
+    (parts.folder / ".manifest.settings.json.json").unlink()
+    parts.begin()
+    assert "begun anew, since it is damaged: settings.json has no record" in caplog.text
+    assert not parts.find_damage()
+
+
 @pytest.mark.parametrize("damaged", ["part-00000001.safetensors", ".manifest.part-00000001.safetensors.json"])
 def test_a_damaged_part_is_said_and_made_anew(tmp_path, caplog, damaged):
     parts, rows, read = Parts(tmp_path / "x.npz", {"model": "m"}), cut_rows(6, 2), []
