@@ -219,7 +219,7 @@ def test_bad_input(folder, images, tmp_path):
     for arguments, message in [
         ([str(images), "--output", "features.csv"], "must end in one of"),
         ([str(images), "--output", str(tmp_path / "a.npz" / "b.npz")], "Not a directory"),
-        ([str(images), "--output", str(images) + "/x/y.npz"], None),
+        ([str(images), "--output", str(tmp_path / "x" / "y.npz")], None),
         ([str(images / "nothing"), "--output", str(output)], "is neither a file"),
         ([f"{images}/*.tiff", "--output", str(output)], "holds no image"),
         ([str(images), "--output", str(output)], "exists already"),
@@ -229,7 +229,7 @@ def test_bad_input(folder, images, tmp_path):
             output.write_text("")
         if message is None:
             main([folder, *arguments])
-            assert (images / "x" / "y.npz").exists()
+            assert (tmp_path / "x" / "y.npz").exists()
             continue
         with pytest.raises(SystemExit, match=message):
             main([folder, *arguments])
