@@ -3,7 +3,7 @@
 """Writes features into one file, and loads them: parquet, npz or safetensors, as the suffix says."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -80,6 +80,11 @@ def concatenate(parts: list[Features]) -> Features:
         regions=np.concatenate(regions) if regions else None,
         unreadable=unreadable,
     )
+
+
+def format_unreadable(unreadable: Mapping[str, str]) -> str:
+    """Returns a line for each image, in their order: its name, a tab, and why it cannot be read."""
+    return "".join(f"{name}\t{reason.removeprefix(f'{name}: ')}\n" for name, reason in unreadable.items())
 
 
 def check_output(output: Path, overwrite: bool) -> None:

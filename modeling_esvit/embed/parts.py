@@ -25,6 +25,7 @@ from modeling_esvit.embed.files import (
     Features,
     OutputError,
     concatenate,
+    format_unreadable,
     write_arrays,
     write_or_explain,
     write_parquet,
@@ -246,6 +247,5 @@ def write_merged(parts: Parts, count: int, output: Path) -> dict[str, str]:
     report = output.with_name(output.name + ".unreadable.txt")
     report.unlink(missing_ok=True)
     if unreadable:
-        lines = (f"{name}\t{reason.removeprefix(f'{name}: ')}\n" for name, reason in unreadable.items())
-        write_text(report, "".join(lines))
+        write_text(report, format_unreadable(unreadable))
     return unreadable

@@ -4,6 +4,7 @@
 
     python tests/benchmarks/bench_inference.py                       # batch 16, 224 px, all forms
     python tests/benchmarks/bench_inference.py --batch 1 --size 448 --forms plain
+    python tests/benchmarks/bench_inference.py --forms plain frozen --dtypes bfloat16
 
 Each form is a table: plain, compiled, compiled and frozen, and the same in bfloat16 on a CPU that computes it natively.
 All candidates of a form take turns. The runtimes (onnxruntime, OpenVINO) optimise by themselves and stand in the table
@@ -19,12 +20,13 @@ from pathlib import Path
 
 import torch
 
-from modeling_esvit.images.precision import has_native_bfloat16
+from modeling_esvit.images.precision import has_native_bfloat16, name_dtype
 from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.harness import (
     ALLOCATORS,
     Measurement,
     environment,
+    name_by_processor,
     rows,
     table,
     take_turns,
@@ -138,9 +140,10 @@ MODELS = {
 }
 
 
-def list_tables(forms: Sequence[str], has_bfloat16: bool) -> list[tuple[str, str]]:
+def list_tables(forms: Sequence[str], dtypes: Sequence[str], has_bfloat16: bool) -> list[tuple[str, str]]:
     """Returns the tables as forms and names of types; int8 stands beside the faster type only."""
-    names = list(DTYPES) if has_bfloat16 else [""]
+    chosen = [name for name, dtype in DTYPES.items() if name_dtype(dtype) in dtypes]
+    names = [name for name in chosen if has_bfloat16 or not name]
     return [(form, name) for name in names for form in forms if form != "int8" or name == names[-1]]
 
 
@@ -184,13 +187,15 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
     parser.add_argument("--repeats", type=int, default=9, help="times that each is measured")
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS, help="forms of the model")
+    types = [name_dtype(dtype) for dtype in DTYPES.values()]
+    parser.add_argument("--dtypes", nargs="+", choices=types, default=types, help="types of weights and images")
     parser.add_argument("--threads", type=int, help="Default: one a core.")
     parser.add_argument("--allocator", choices=ALLOCATORS, default="glibc, tuned", help="allocator of memory")
     arguments = parser.parse_args()
     missing, has_bfloat16 = find_missing(), has_native_bfloat16("cpu")
     content: dict[str, object] = {"batch": arguments.batch, "size": arguments.size, "allocator": arguments.allocator}
     content["missing"] = missing
-    for form, name in list_tables(arguments.forms, has_bfloat16):
+    for form, name in list_tables(arguments.forms, arguments.dtypes, has_bfloat16):
         setups = candidates(arguments.batch, arguments.size, form, DTYPES[name])
         settings = {"threads": arguments.threads, "allocator": arguments.allocator}
         results = take_turns(setups, repeats=arguments.repeats, warmup=2, **settings)
@@ -201,7 +206,7 @@ def main() -> None:
     if missing:
         print(f"Not measured, because not installed: {', '.join(missing)} (pip install -e '.[bench,int8]').")
     name = "inference" if arguments.allocator == "glibc, tuned" else "inference_default_allocator"
-    print(f"{write_json(name, content)}; {environment()}")
+    print(f"{write_json(name_by_processor(name), content)}; {environment()}")
 
 
 if __name__ == "__main__":

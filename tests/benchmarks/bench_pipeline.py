@@ -6,7 +6,11 @@ There are `pipeline("image-feature-extraction")` with several batch sizes, `mode
 and model, and the model alone on pixels in memory.
 
     python tests/benchmarks/bench_pipeline.py
+    python tests/benchmarks/bench_pipeline.py --dtype bfloat16 --compile
     python tests/benchmarks/bench_pipeline.py --images 8 --repeats 1 --threads 1
+
+With `--compile` all of them compute by a model that is compiled, as `embed --compile on` compiles it: frozen on a CPU
+with AMX. The first batches, which compile, are not timed.
 """
 
 import functools
@@ -15,9 +19,11 @@ from pathlib import Path
 
 import torch
 
+from modeling_esvit.embed.compiling import OFF, ON, choose_compiler_options
+from modeling_esvit.images.precision import DTYPES
 from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.bench_views import IMAGES, jpegs
-from tests.benchmarks.harness import Measurement, environment, rows, table, take_turns, write_json
+from tests.benchmarks.harness import Measurement, environment, name_by_processor, rows, table, take_turns, write_json
 
 
 BATCH = 16
@@ -40,19 +46,25 @@ def image_files(folder: Path) -> list[str]:
     return sorted(str(path) for path in (folder / "images").iterdir())
 
 
-def load(folder: Path):
+def load(folder: Path, dtype: torch.dtype, compile: bool):
     from transformers import AutoImageProcessor, AutoModel
 
     import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
 
-    model = AutoModel.from_pretrained(folder / "model").eval().requires_grad_(False)
+    model = AutoModel.from_pretrained(folder / "model", dtype=dtype).eval().requires_grad_(False)
+    compile_as_embed_does(model, compile)
     return model, AutoImageProcessor.from_pretrained(folder / "model")
 
 
-def model_alone(folder: Path):
-    model, _ = load(folder)
+def compile_as_embed_does(model: torch.nn.Module, compile: bool) -> None:
+    if compile:
+        model.compile(dynamic=False, options=choose_compiler_options(torch.device("cpu")))
+
+
+def model_alone(folder: Path, dtype: torch.dtype, compile: bool):
+    model, _ = load(folder, dtype, compile)
     count = len(image_files(folder))
-    batches = torch.randn(count, 3, 224, 224).split(BATCH)
+    batches = torch.randn(count, 3, 224, 224, dtype=dtype).split(BATCH)
 
     def iteration():
         with torch.inference_mode():
@@ -61,11 +73,11 @@ def model_alone(folder: Path):
     return iteration
 
 
-def processor_and_model(folder: Path):
+def processor_and_model(folder: Path, dtype: torch.dtype, compile: bool):
     """Extracts features as one writes it who does not know better."""
     from PIL import Image
 
-    model, processor = load(folder)
+    model, processor = load(folder, dtype, compile)
     files = image_files(folder)
 
     def iteration():
@@ -73,13 +85,13 @@ def processor_and_model(folder: Path):
         with torch.inference_mode():
             for start in range(0, len(files), BATCH):
                 images = [Image.open(file).convert("RGB") for file in files[start : start + BATCH]]
-                features.append(model(**processor(images, return_tensors="pt")).pooler_output)
+                features.append(model(**processor(images, return_tensors="pt").to(dtype)).pooler_output)
         return features
 
     return iteration
 
 
-def by_pipeline(folder: Path, batch_size: int):
+def by_pipeline(folder: Path, dtype: torch.dtype, compile: bool, batch_size: int):
     import datasets
     from transformers import pipeline
     from transformers.pipelines.pt_utils import KeyDataset
@@ -87,25 +99,29 @@ def by_pipeline(folder: Path, batch_size: int):
     import modeling_esvit  # noqa: F401
 
     rows = datasets.Dataset.from_dict({"image": image_files(folder)}).cast_column("image", datasets.Image())
-    extract = pipeline("image-feature-extraction", model=str(folder / "model"))
+    extract = pipeline("image-feature-extraction", model=str(folder / "model"), dtype=dtype)
+    compile_as_embed_does(extract.model, compile)
     options = {"batch_size": batch_size, "pool": True, "return_tensors": True}
     return lambda: list(extract(KeyDataset(rows, "image"), **options))
 
 
-def by_embed(folder: Path):
+def by_embed(folder: Path, dtype: torch.dtype, compile: bool):
     from modeling_esvit.embed.embedder import Embedder, embed
 
-    embedder = Embedder.from_pretrained(str(folder / "model"))
+    embedder = Embedder.from_pretrained(str(folder / "model"), dtype=dtype, compile=ON if compile else OFF)
     return functools.partial(embed, embedder, [str(folder / "images")], batch_size=BATCH)
 
 
-def candidates(folder: Path) -> dict:
-    return {
-        MODEL_ALONE: functools.partial(model_alone, folder),
-        "loop of processor and model": functools.partial(processor_and_model, folder),
-        **{f"pipeline, batch_size={size}": functools.partial(by_pipeline, folder, size) for size in (1, 4, 16)},
-        "embed": functools.partial(by_embed, folder),
+def candidates(folder: Path, dtype: torch.dtype, compile: bool) -> dict:
+    """Returns what takes turns; compiled, a pipeline takes batches of one size, so that nothing compiles again."""
+    sizes = (BATCH,) if compile else (1, 4, BATCH)
+    setups = {
+        MODEL_ALONE: model_alone,
+        "loop of processor and model": processor_and_model,
+        **{f"pipeline, batch_size={size}": functools.partial(by_pipeline, batch_size=size) for size in sizes},
+        "embed": by_embed,
     }
+    return {name: functools.partial(setup, folder, dtype, compile) for name, setup in setups.items()}
 
 
 def report(results: dict[str, Measurement], images: int) -> str:
@@ -123,13 +139,19 @@ def main() -> None:
     parser = ProgramParser(__doc__)
     parser.add_argument("--images", type=int, default=64, help="images to read")
     parser.add_argument("--repeats", type=int, default=5, help="times that each is measured")
+    parser.add_argument("--dtype", choices=DTYPES, default="float32", help="type of weights and images")
+    parser.add_argument("--compile", action="store_true", help="compile the model of all of them")
     parser.add_argument("--threads", type=int, help="Default: one a core.")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write_files(Path(folder), arguments.images)
-        results = take_turns(candidates(Path(folder)), repeats=arguments.repeats, threads=arguments.threads)
+        setups = candidates(Path(folder), DTYPES[arguments.dtype], arguments.compile)
+        results = take_turns(setups, repeats=arguments.repeats, threads=arguments.threads)
     print(report(results, arguments.images))
-    print(f"{write_json('pipeline', {'images': arguments.images, 'rows': rows(results.values())})}; {environment()}")
+    form = "_compiled" if arguments.compile else ""
+    dtype = "" if arguments.dtype == "float32" else f"_{arguments.dtype}"
+    name = name_by_processor(f"pipeline{dtype}{form}")
+    print(f"{write_json(name, {'images': arguments.images, 'rows': rows(results.values())})}; {environment()}")
 
 
 if __name__ == "__main__":

@@ -110,7 +110,9 @@ def candidates(batch: int) -> dict[str, dict]:
             "plain": functools.partial(plain_loss, batch, 65536),
             "ours": functools.partial(our_loss, batch, 65536),
         },
-        "inference": {name: functools.partial(extract, model, 16, 224) for name, model in MODELS.items()},
+        "inference": {
+            name: functools.partial(extract, model, 16, 224, "plain", torch.float32) for name, model in MODELS.items()
+        },
     }
 
 

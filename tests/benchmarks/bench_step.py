@@ -5,8 +5,9 @@
     python tests/benchmarks/bench_step.py     # Swin-T W7, 2 x 224 + 8 x 96 px, 65536 prototypes, batch 8
     python tests/benchmarks/bench_step.py --batch 4 --repeats 5
     python tests/benchmarks/bench_step.py --architecture cvt-tiny
+    python tests/benchmarks/bench_step.py --batch 4 --only "reference, fp32" "ours, bf16" "ours, bf16, compiled"
 
-Both take turns, each in a process of its own.
+All take turns, each in a process of its own, so that their memory adds up: at batch 4 about 5 GB each.
 """
 
 import copy
@@ -19,7 +20,7 @@ import torch
 from PIL import Image
 
 from modeling_esvit import EsViTConfig
-from modeling_esvit.images.precision import has_native_bfloat16
+from modeling_esvit.images.precision import has_amx, has_native_bfloat16
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.swin import EsViTDropPath
 from tests.benchmarks.harness import (
@@ -27,6 +28,7 @@ from tests.benchmarks.harness import (
     RESULTS,
     Measurement,
     environment,
+    name_by_processor,
     rows,
     table,
     take_turns,
@@ -143,7 +145,7 @@ def furthest(one: torch.nn.Module, other: torch.nn.Module) -> float:
 
 
 def candidates(batch: int, architecture: str, **options) -> dict:
-    """Returns what takes turns, by name; the first is the reference."""
+    """Returns what can take turns, by name; the first is the reference. Those of `list_extras` must be asked for."""
     options |= {"architecture": architecture}
     setups = {
         "reference, fp32": functools.partial(reference_step, batch, **options),
@@ -155,7 +157,20 @@ def candidates(batch: int, architecture: str, **options) -> dict:
         )
     if has_native_bfloat16("cpu"):
         setups["ours, bf16"] = functools.partial(our_step, batch, mixed_precision="bf16", **options)
+    for name, form in list_extras().items():
+        setups[name] = functools.partial(our_step, batch, **form, **options)
     return setups
+
+
+def list_extras() -> dict[str, dict[str, str]]:
+    """Returns further forms of our step, by name, as options: on a CPU with AMX, which computes them faster."""
+    if not has_amx():
+        return {}
+    return {
+        "ours, fp32 with bf16 products": {"matmul_precision": "medium"},
+        "ours, bf16, losses' products in fp32": {"mixed_precision": "bf16", "matmul_precision": "highest"},
+        "ours, bf16, compiled": {"mixed_precision": "bf16", "compile": "on"},
+    }
 
 
 def report(results: dict[str, Measurement]) -> str:
@@ -181,13 +196,15 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=8, help="images in a batch")
     parser.add_argument("--sizes", type=int, nargs=2, default=[224, 96], help="Pixels of global and local crops.")
     parser.add_argument("--repeats", type=int, default=5, help="times that each is measured")
-    parser.add_argument("--only", nargs="*", help="Parts of the names of candidates to run.")
+    parser.add_argument("--only", nargs="*", help="names of what takes turns, the first of which is the reference")
     parser.add_argument("--allocator", choices=ALLOCATORS, default="glibc, tuned", help="allocator of memory")
     parser.add_argument("--folder", type=Path, default=RESULTS, help="For the measurement, which report.py takes.")
     arguments = parser.parse_args()
     setups = candidates(arguments.batch, arguments.architecture, sizes=tuple(arguments.sizes))
-    if arguments.only:
-        setups = {name: setup for name, setup in setups.items() if any(part in name for part in arguments.only)}
+    chosen = arguments.only or [name for name in setups if name not in list_extras()]
+    if unknown := sorted(set(chosen) - set(setups)):
+        parser.error(f"--only {unknown[0]!r} is none of {', '.join(map(repr, setups))}")
+    setups = {name: setups[name] for name in chosen}
     results = take_turns(setups, repeats=arguments.repeats, allocator=arguments.allocator)
     print(report(results))
     if not has_native_bfloat16("cpu"):
@@ -195,7 +212,7 @@ def main() -> None:
     name = "step" if arguments.architecture == "swin-tiny" else f"step_{arguments.architecture}"
     name += "" if arguments.allocator == "glibc, tuned" else "_default_allocator"
     settings = {name: getattr(arguments, name) for name in ("batch", "sizes", "allocator")}
-    path = write_json(name, {**settings, "rows": rows(results.values())}, arguments.folder)
+    path = write_json(name_by_processor(name), {**settings, "rows": rows(results.values())}, arguments.folder)
     print(f"{path}; {environment()}")
 
 

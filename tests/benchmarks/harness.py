@@ -27,7 +27,7 @@ from typing import TypeVar
 
 import torch
 
-from modeling_esvit.images.precision import list_cpu_instructions
+from modeling_esvit.images.precision import has_amx, list_cpu_instructions
 from training.evaluation.results import format_table
 
 
@@ -195,6 +195,11 @@ def write_json(benchmark: str, content: dict, folder: Path = RESULTS) -> Path:
     path = folder / f"{benchmark}.json"
     path.write_text(json.dumps({"benchmark": benchmark, "environment": environment(), **content}, indent=2) + "\n")
     return path
+
+
+def name_by_processor(benchmark: str) -> str:
+    """Returns the name under which figures are saved: those of a CPU with AMX stand beside those of others."""
+    return f"{benchmark}_amx" if has_amx() else benchmark
 
 
 def table(header: list[str], lines: Iterable[Iterable[object]]) -> str:

@@ -12,12 +12,10 @@ the RGB image of a record.
 """
 
 import copy
-import itertools
-import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, Union
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 import numpy as np
 
@@ -27,20 +25,16 @@ from modeling_esvit.images.names import show_name
 from modeling_esvit.images.places import Access
 from modeling_esvit.images.rows import find_access, is_row_folder
 from training.data.columns import DataNotFoundError, DataOptionError, EmptySourceError, ImageColumns
-from training.data.shard_formats import TarShard, check_classes
-from training.data.shard_names import COMPRESSED, SHARDS, find_shards, names_shards, refuse_compressed
+from training.data.shard_formats import TarShard
+from training.data.shard_names import find_shards, names_shards, refuse_compressed
 from training.data.shard_stream import DEFAULT_STREAM, ShardStream, StreamOptions, open_stream
-from training.options.hub_names import is_hub_name
+from training.data.stored_rows import find_split_shards, is_saved_to_disk, list_shards, load_rows
 from training.options.url_secrets import hide_secrets
 from training.views.draw import Draws, make_keyed_generator
 
 
 if TYPE_CHECKING:
     import datasets
-
-
-# Rows that `datasets` converts at a time. It would else take the length of the first row group, even if that is 0.
-BATCH = 100
 
 
 def shuffle_epoch(num_images: int, seed: int, epoch: int) -> np.ndarray:
@@ -216,7 +210,7 @@ def open_source(
     _refuse_revision(path, data, revision)
     if streaming or _is_tar(data) or "://" in str(data):
         _refuse_to_stream(path, image_column, label_column)
-        shards, features = _find_shards(str(data), split, config_name, revision)
+        shards, features = find_split_shards(str(data), split, config_name, revision)
         columns = {"image_column": image_column, "label_column": label_column}
         access = find_access(*dict.fromkeys(os.path.dirname(shard) for shard in shards if "://" not in shard))
         opened = open_stream(shards, stream, features=features, **columns, decoding=decoding.restrict_to(access))
@@ -254,7 +248,7 @@ def is_image_folder(data: str, image_column: str | None = None) -> bool:
 
 def count_beside(path: Path) -> LeftOut:
     """Returns how many images lie beside the parquet files of a folder; nothing if it is none."""
-    return find_in_folder(path).count_beside_rows() if path.is_dir() and _list_shards(path) else LeftOut()
+    return find_in_folder(path).count_beside_rows() if path.is_dir() and list_shards(path) else LeftOut()
 
 
 def find_rows_access(data: str, revision: str | None = None) -> Access:
@@ -264,7 +258,7 @@ def find_rows_access(data: str, revision: str | None = None) -> Access:
     """
     path = Path(data).expanduser()
     if path.is_dir():
-        return find_access(*dict.fromkeys(file.parent for file in _list_shards(path)), path)
+        return find_access(*dict.fromkeys(file.parent for file in list_shards(path)), path)
     if names_shards(data):
         return find_access(*dict.fromkeys(os.path.dirname(file) for file in find_shards(data, revision)))
     return find_access(repository=data)
@@ -288,7 +282,7 @@ def _refuse_revision(path: Path, data: str, revision: str | None) -> None:
 def _is_tar(data: str | os.PathLike[str]) -> bool:
     """Returns whether `data` names tar files, or a folder of them. A folder with images is one of images."""
     path = Path(data).expanduser()
-    tars = [str(file) for file in _list_shards(path) if file.suffix != ".parquet"]
+    tars = [str(file) for file in list_shards(path) if file.suffix != ".parquet"]
     if not tars:
         return names_shards(str(data), (".tar",))
     if has_images(path):
@@ -297,151 +291,20 @@ def _is_tar(data: str | os.PathLike[str]) -> bool:
     return True
 
 
-def _list_shards(path: Path) -> list[Path]:
-    """Returns the parquet and tar files, compressed ones too, in a folder and in its `data` subfolder."""
-    folders = [folder for folder in (path, path / "data") if folder.is_dir()]
-    return [
-        file for folder in folders for file in sorted(folder.iterdir()) if file.name.endswith((*SHARDS, *COMPRESSED))
-    ]
-
-
 def _refuse_to_stream(path: Path, image_column: str | None, label_column: str | None) -> None:
-    if _is_saved_to_disk(path):
+    if is_saved_to_disk(path):
         raise DataOptionError(f"{str(path)!r} was written by save_to_disk and is read in place: leave streaming out.")
     if path.is_dir() and not (_is_dataset_folder(path, image_column) or _is_tar(path)):
         _refuse_dataset_options(path, image_column=image_column, label_column=label_column, streaming=True)
 
 
-def _find_shards(data: str, split: str | None, config_name: str | None, revision: str | None) -> tuple[list[str], Any]:
-    """Returns the shards of a split, by path or URL, and the features of the data set if it declares them."""
-    if names_shards(data):
-        if split not in (None, "train"):
-            raise DataOptionError(
-                f"split {split!r} does not apply to {data!r}, which names all files of the data: leave it out."
-            )
-        _refuse_configuration(data, config_name)
-        return find_shards(data, revision), None
-    import datasets
-
-    path = Path(data).expanduser()
-    arguments = {"path": str(path.resolve()) if path.is_dir() else data, "name": config_name, "revision": revision}
-    builder = _load_by_name(data, lambda: datasets.load_dataset_builder(**arguments))
-    files = builder.config.data_files or {}
-    _refuse_left_over(path, itertools.chain.from_iterable(files.values()))
-    if (split or "train") not in files:
-        raise DataOptionError(f"{data!r} has no files of a split {split or 'train'!r}; it has {[*map(str, files)]}.")
-    return list(files[split or "train"]), builder.info.features
-
-
-def _refuse_configuration(data: str, config_name: str | None) -> None:
-    if config_name is not None:
-        raise DataOptionError(
-            f"config_name {config_name!r} does not apply to {data!r}, which names files: leave it out."
-        )
-
-
-def _refuse_left_over(path: Path, used: Iterable[str]) -> None:
-    """Refuses a folder in which `datasets` finds no split for some shards. Where a card says which it has, that holds.
-
-    Raises:
-        DataOptionError: some shards belong to no split.
-    """
-    files = [] if (path / "README.md").is_file() else _list_shards(path)
-    left = sorted({str(file.resolve()) for file in files} - {os.path.realpath(file) for file in used})
-    if left:
-        raise DataOptionError(
-            f"{str(path)!r} has {len(files)} shards, of which {len(left)} belong to no split: {', '.join(left[:5])}. "
-            "Name the files to read, by a glob, or give them the name of a split, such as train-00000.parquet."
-        )
-
-
 def _is_dataset_folder(path: Path, image_column: str | None = None) -> bool:
-    if _is_saved_to_disk(path) or is_row_folder(path, image_column):
+    if is_saved_to_disk(path) or is_row_folder(path, image_column):
         return True
     return any(path.glob("*.zip")) and not has_images(path)
-
-
-def _is_saved_to_disk(path: Path) -> bool:
-    return (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
 
 
 def _refuse_dataset_options(path: Path, **options: str | bool | None) -> None:
     for option, value in options.items():
         if value:
             raise DataOptionError(f"{option} does not apply to {str(path)!r}, a folder of image files: leave it out.")
-
-
-def load_rows(
-    data: str, *, split: str | None = None, config_name: str | None = None, revision: str | None = None
-) -> "datasets.Dataset":
-    """Loads the split of the data set that `data` names: saved to disk, parquet files (also hf://), or on the Hub.
-
-    Raises:
-        DataNotFoundError, DataOptionError: see their descriptions.
-    """
-    import datasets
-
-    path = Path(data).expanduser()
-    if _is_saved_to_disk(path):
-        return _load_saved_split(path, split)
-    if path.is_dir():
-        arguments: dict[str, Any] = {"path": str(path.resolve())}
-        if _list_shards(path):
-            builder = _load_by_name(data, lambda: datasets.load_dataset_builder(**arguments, name=config_name))
-            files = builder.config.data_files or {}
-            _refuse_left_over(path, itertools.chain.from_iterable(files.values()))
-            check_classes(file for file in files.get(split or "train", []) if file.endswith(".parquet"))
-            arguments |= {"batch_size": BATCH} if hasattr(builder.config, "batch_size") else {}
-    elif names_shards(data):
-        _refuse_configuration(data, config_name)
-        files = find_shards(data, revision)
-        check_classes(file for file in files if "://" not in file)
-        arguments = {"path": "parquet", "data_files": files, "batch_size": BATCH}
-    else:
-        arguments = {"path": data, "revision": revision}
-    return _load_by_name(data, lambda: datasets.load_dataset(**arguments, name=config_name, split=split or "train"))
-
-
-def _load_by_name(data: str, load: Callable[[], Any]) -> Any:
-    """Calls `load` for an existing path or the name of a data set, and turns errors of `datasets` into ours."""
-    if "://" in data and not data.endswith(".parquet"):
-        raise DataNotFoundError(
-            f"{data!r} is no shard. Of a server or a store, parquet and tar files are read, a folder of them by a "
-            f"pattern: '{data.rstrip('/')}/*.tar' or '{data.rstrip('/')}/*.parquet'."
-        )
-    if not (os.path.exists(os.path.expanduser(data)) or is_hub_name(data) or data.endswith(".parquet")):
-        raise DataNotFoundError(
-            f"{data!r} does not exist: it is neither a folder of images nor a folder or glob of .parquet or .tar files "
-            f"nor the 'namespace/name' of a data set on the Hub."
-        )
-    import datasets
-
-    try:
-        return load()
-    except (FileNotFoundError, ConnectionError) as error:
-        raise DataNotFoundError(
-            f"{data!r} is no existing folder, and cannot be loaded as a data set of the Hub: {error}"
-        ) from error
-    except datasets.exceptions.DatasetGenerationError as error:
-        raise DataOptionError(f"{data!r} cannot be read: {error.__cause__ or error}") from error
-    except (ValueError, RuntimeError) as error:  # an unknown split or configuration, or a data set that is a script
-        raise DataOptionError(f"{data!r}: {error}") from error
-
-
-def _load_saved_split(path: Path, split: str | None) -> Any:
-    """Loads a split that `save_to_disk` wrote.
-
-    Raises:
-        DataOptionError: there is no such split.
-        EmptySourceError: it has no rows, which `datasets` writes but cannot read.
-    """
-    import datasets
-
-    if (path / "dataset_dict.json").is_file():
-        splits = json.loads((path / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
-        if (split or "train") not in splits:
-            raise DataOptionError(f"{str(path)!r} has no split {split or 'train'!r}; it has {splits}.")
-        path = path / (split or "train")
-    if not json.loads((path / "state.json").read_text(encoding="utf-8"))["_data_files"]:
-        raise EmptySourceError(f"the data set {str(path)!r} has no rows.")
-    return datasets.load_from_disk(str(path))

@@ -76,8 +76,3 @@ class SkipLog:
         if len(self.skipped) > max_names:
             lines.append(f"... and {len(self.skipped) - max_names} more")
         return "\n  ".join(lines)
-
-
-def format_unreadable(skipped: Mapping[str, str]) -> str:
-    """Returns a line for each image: its name, a tab, and why it cannot be read."""
-    return "".join(f"{name}\t{reason.removeprefix(f'{name}: ')}\n" for name, reason in sorted(skipped.items()))

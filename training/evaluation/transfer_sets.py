@@ -23,7 +23,8 @@ from modeling_esvit.images.decoding import DEFAULT, DecodingOptions
 from training.data.columns import DataNotFoundError, DataOptionError, find_column
 from training.data.left_out import warn_of_left_out
 from training.data.named_data import split_data_name, split_train_and_test
-from training.data.sources import DatasetSource, ImageSource, find_rows_access, load_rows, open_source
+from training.data.sources import DatasetSource, ImageSource, find_rows_access, open_source
+from training.data.stored_rows import load_rows
 from training.evaluation.class_names import number_classes
 from training.evaluation.transfer_metrics import METRICS, MULTI_LABEL
 from training.features.bank import FeatureBank

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from torch import nn
 
 from modeling_esvit import EsViTForPreTraining
-from modeling_esvit.auto_backbone import EsViTAutoEncoder
 from modeling_esvit.backbone_probe import EsViTBackboneError, trace_parameters
 from modeling_esvit.tokens import EsViTLayer
 
@@ -41,7 +40,7 @@ def number_layers(model: EsViTForPreTraining) -> dict[str, int]:
     """
     encoder = model.esvit.encoder
     trainable = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    if isinstance(encoder, EsViTAutoEncoder):
+    if model.config.family.wraps_backbone:
         order = [BACKBONE + name for name in trace_parameters(encoder.description)]
         blocks = [BACKBONE + name for name in find_blocks(encoder.backbone)]
     else:  # registered in the order of the forward pass

@@ -17,7 +17,7 @@ import torch
 from accelerate.utils import gather_object, is_bf16_available
 
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.images.precision import AUTO, has_native_bfloat16
+from modeling_esvit.images.precision import AUTO, has_amx, has_native_bfloat16
 from training.options.pretrain_options import PretrainOptions
 from training.state.checkpoints import read_saved_options
 
@@ -120,8 +120,13 @@ def advise(precision: Precision, otherwise: str) -> str:
 def choose_matmul_precision(options: PretrainOptions, device: torch.device) -> str:
     """Returns how float32 matrix products compute, by the names of `torch.set_float32_matmul_precision`.
 
-    With autocast on a GPU, TF32 serves those that stay in float32: it has more digits than the rest of the step.
+    Under autocast those of the losses stay in float32, and need no more digits than the rest of the step: TF32 serves
+    them on a GPU, factors in bfloat16 on a CPU with AMX, which adds up in float32.
     """
     if options.matmul_precision != AUTO:
         return options.matmul_precision
-    return "high" if options.mixed_precision != "no" and device.type == "cuda" else "highest"
+    if options.mixed_precision == "no":
+        return "highest"
+    if device.type == "cpu":
+        return "medium" if has_amx() else "highest"
+    return "high" if device.type == "cuda" else "highest"

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.programs import ending
+from modeling_esvit.programs.packages import describe_missing
 
 
 OWN = ("modeling_esvit", "training", "examples")  # a missing module of these is our own fault
@@ -37,7 +38,7 @@ def exit_with_message() -> Iterator[None]:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in OWN:
             raise
-        sys.exit(f"error: this needs the package {error.name}: pip install -e '.[training]'")
+        sys.exit(describe_missing(error, "pip install -e '.[training]'"))
 
 
 def run_command(command: Callable[[], object]) -> None:

@@ -296,7 +296,7 @@ class OptimizationSection:
         default="auto",
         metadata={
             "help": "Precision of float32 matrix products, by the names of torch.set_float32_matmul_precision; medium: "
-            "bf16 products on a CPU with AMX; auto: highest, but high beside autocast on a GPU."
+            "bf16 products on a CPU with AMX; auto: highest, but beside autocast high on a GPU, medium on such a CPU."
         },
     )
     seed: int = field(default=0, metadata={"help": "Seed of weights, order and views."})

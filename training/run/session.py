@@ -15,12 +15,13 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from modeling_esvit import EsViTForPreTraining
+from modeling_esvit.embed.files import format_unreadable
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.storage.atomic import write_text
 from training.data.loader import Batch, iterate
 from training.data.sample_check import describe_sample
 from training.data.shard_stream import ShardStream
-from training.data.unreadable import SkipLog, format_unreadable
+from training.data.unreadable import SkipLog
 from training.data.workers import count_workers
 from training.evaluation.comparison import CHANCE, conclude, format_comparison
 from training.evaluation.knn import evaluate_knn
@@ -266,7 +267,7 @@ class Session(AbstractContextManager):
         """Lists the images that were left out so far, each with its name and the reason, if there are any."""
         if self.skip_log.skipped:
             with report_write_errors(self.folder):
-                write_text(self.folder / UNREADABLE, format_unreadable(self.skip_log.skipped))
+                write_text(self.folder / UNREADABLE, format_unreadable(dict(sorted(self.skip_log.skipped.items()))))
 
     # -- evaluation ----------------------------------------------------------------------------------------------------
 

@@ -103,15 +103,19 @@ def test_a_precision_of_the_launcher_alone_is_refused(native, images, tmp_path, 
 
 
 @pytest.mark.parametrize(
-    "arguments, device, expected",
+    "arguments, device, amx, expected",
     [
-        ("--mixed_precision bf16", "cuda", "high"),
-        ("--mixed_precision no", "cuda", "highest"),
-        ("--mixed_precision bf16", "cpu", "highest"),
-        ("--mixed_precision no --matmul_precision medium", "cpu", "medium"),
+        ("--mixed_precision bf16", "cuda", False, "high"),
+        ("--mixed_precision no", "cuda", False, "highest"),
+        ("--mixed_precision bf16", "cpu", False, "highest"),
+        ("--mixed_precision bf16", "cpu", True, "medium"),
+        ("--mixed_precision no", "cpu", True, "highest"),
+        ("--mixed_precision bf16 --matmul_precision highest", "cpu", True, "highest"),
+        ("--mixed_precision no --matmul_precision medium", "cpu", False, "medium"),
     ],
 )
-def test_float32_products(arguments, device, expected):
+def test_float32_products(arguments, device, amx, expected, monkeypatch):
+    monkeypatch.setattr("training.learning.precision.has_amx", lambda: amx)
     assert choose_matmul_precision(parse_options(arguments.split()), torch.device(device)) == expected
 
 
@@ -120,7 +124,7 @@ def test_a_run_sets_the_precision_of_products(images, tmp_path):
     try:
         train(tiny(images, tmp_path / "medium", "--max_steps 1 --matmul_precision medium"))
         assert torch.get_float32_matmul_precision() == "medium"
-        train(tiny(images, tmp_path / "auto", "--max_steps 1"))
+        train(tiny(images, tmp_path / "auto", "--max_steps 1 --mixed_precision no"))
         assert torch.get_float32_matmul_precision() == "highest"
     finally:
         torch.set_float32_matmul_precision(before)
