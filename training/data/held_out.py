@@ -86,8 +86,7 @@ def require_classes(name: str, source: ImageSource) -> FolderSource | DatasetSou
         )
     if not source.has_labels:
         raise DataOptionError(
-            f"{name!r} has no labels, so that no share of each class can be held out: put the images of each class "
-            f"into a subfolder, or name a label column. {describe_labels(source)}"
+            f"{name!r} has no labels, so that no share of each class can be held out. {describe_labels(source)}"
         )
     classes = source.class_names or []
     if classes and set(classes) <= set(USUAL_SPLITS):

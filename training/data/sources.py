@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Opens sources of images: a folder of files, a `datasets` data set in place, or a stream of shards.
 
-    source = open_source("photographs/")               # any nesting, any format Pillow decodes
+    source = open_source("photographs/")               # any nesting; formats: see images/formats.py
     source = open_source("shards/*.parquet")           # also: a folder of them, or of Dataset.save_to_disk
     source = open_source("shards/*.tar")               # as WebDataset writes them; also https://.../shard.tar
     source = open_source("org/name", streaming=True)   # a data set of the Hub
@@ -234,7 +234,11 @@ def open_source(
 def describe_labels(source: ImageSource) -> str:
     """Says what a source without labels has in their place."""
     if isinstance(source, FolderSource):
-        return f"Not every image of {str(source.root)!r} lies in a subfolder."
+        loose = [path for path in source.paths() if os.sep not in path]
+        return (
+            f"{len(loose)} of {len(source)} images of {str(source.root)!r} lie in no subfolder, such as "
+            f"{show_name(loose[0])}: move them away, or into the subfolder of their class."
+        )
     if isinstance(source, ShardStream) and isinstance(source.shards[0], TarShard):
         return "The samples of the tar files have no member .cls; label_column names another extension."
     return f"label_column can choose one of the columns: {source.columns.described}."

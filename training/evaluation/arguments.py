@@ -113,7 +113,8 @@ def add_comparison_argument(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="MODEL",
-        help="models to compare with: untrained (MODEL with random weights), timm:NAME, names on the Hub, folders",
+        help="models to compare with: untrained (MODEL with random weights, by the same feature); timm:NAME, names on "
+        "the Hub and folders, by their view features",
     )
 
 

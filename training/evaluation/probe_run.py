@@ -37,6 +37,7 @@ from training.state.checkpoints import save_tensors
 
 
 IN_RECIPES = ("lr", "n_last_blocks", "epochs", "batch_size", "seed")
+BLOCKS = 4  # the last blocks whose features the paper's probe takes
 VIEW = 0  # the number of blocks that stands for the view feature
 PIECE = 512  # test images that are classified at a time
 BATCH_SIZE = 1024  # images of a step, as published

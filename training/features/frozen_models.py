@@ -249,6 +249,17 @@ def _transform_middle(image: Image.Image, transform: Transform) -> Tensor:
     return transform(cut_middle(image))
 
 
+VIEW_ADVICE = (
+    "take the view feature, by --recipe view_features (or --n_last_blocks 0) of linear_probe.py, by no --n_last_blocks "
+    "elsewhere"
+)
+
+
+def count_blocks(model: Any) -> int:
+    """Returns how many last blocks of a model have features that can be taken; 0 for models of other projects."""
+    return sum(model.config.depths) if hasattr(model, "n_last_blocks_features") else 0
+
+
 def choose_block_features(model: Any, n_last_blocks: int | None) -> Callable[[Tensor], Tensor]:
     """Returns the function that computes the features.
 
@@ -257,14 +268,16 @@ def choose_block_features(model: Any, n_last_blocks: int | None) -> Callable[[Te
     """
     if n_last_blocks is None:
         return partial(compute_view_features, model)
-    if not hasattr(model, "n_last_blocks_features"):
+    blocks = count_blocks(model)
+    if not blocks:
         raise FrozenModelError(
-            f"{type(model).__name__} has no n_last_blocks_features, which EsViT models have: take the view feature, by "
-            "--recipe view_features (or --n_last_blocks 0) of linear_probe.py, by no --n_last_blocks elsewhere."
+            f"{type(model).__name__} has no n_last_blocks_features, which EsViT models have: {VIEW_ADVICE}."
         )
-    blocks = sum(model.config.depths)
     if not 1 <= n_last_blocks <= blocks:
-        raise FrozenModelError(f"n_last_blocks is {n_last_blocks}; the model has {blocks} blocks: name 1 to {blocks}.")
+        raise FrozenModelError(
+            f"n_last_blocks is {n_last_blocks}; the model has {blocks} block{'s' * (blocks > 1)} (those of "
+            f"transformers, timm, ResNet-50 and PVT count as one): name 1 to {blocks}, or {VIEW_ADVICE}."
+        )
     return partial(model.n_last_blocks_features, n=n_last_blocks)
 
 

@@ -47,7 +47,19 @@ TEXT = """Pretrains an EsViT backbone on images without labels.
 
 The same command again continues a stopped run. Recipes are in training/recipes/; options go on top of them."""
 FIRST = (  # of --help
-    *("recipe", "data", "output", "epochs", "batch_size", "lr", "backbone", "init_from", "knn_test", "dry_run"),
+    *(
+        "recipe",
+        "data",
+        "output",
+        "epochs",
+        "batch_size",
+        "lr",
+        "backbone",
+        "init_from",
+        "knn_every",
+        "knn_test",
+        "dry_run",
+    ),
 )
 
 

@@ -89,8 +89,8 @@ class ModelSection:
     backbone: str | None = field(
         default=None,
         metadata={
-            "help": "With --architecture auto: a model for which transformers has an AutoBackbone, by its name on the "
-            "Hub, its folder or a config.json; or timm:NAME."
+            "help": "With --architecture auto (the recipe adapt sets that): a model for which transformers has an "
+            "AutoBackbone, by its name on the Hub, its folder or a config.json; or timm:NAME."
         },
     )
     backbone_weights: bool = field(
@@ -375,7 +375,7 @@ class RunSection:
         default=None,
         metadata={
             "help": "Labelled images that the k-NN evaluation classifies, DATA or DATA:SPLIT (default: a fifth of each "
-            "class of the former, held out of them; of --data, the run has seen them without labels)."
+            "class of --knn_train, or else of --data, whose images the run has seen without labels)."
         },
     )
     knn_k: list[int] = field(default_factory=lambda: [10, 20], metadata={"help": "Numbers of neighbours."})

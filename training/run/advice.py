@@ -15,6 +15,7 @@ FEW_FOR_A_PROTOTYPE, IMAGES_A_PROTOTYPE = 4, 10  # the paper has 20, with 1.28 m
 FEWEST_PROTOTYPES = 64
 FEW_IMAGES = 10_000  # below which a public backbone is the better start
 FEW_STEPS = 5_000  # after which a network that begins at random has learnt little
+FEW_TO_ADAPT = 1_000  # below which nobody has seen a public backbone gain
 LONG_HOURS = 48
 BUSY = 0.5  # share of the cores that others use, from which on it is worth a line
 
@@ -30,6 +31,11 @@ def advise(options: PretrainOptions, images: int, steps: int, hours: float = 0.0
         yield (
             f"Advice: {images:,} images teach a network little that begins at random (10,000 and 100 epochs are usual)."
             " A public backbone is the better start: --recipe adapt --backbone NAME."
+        )
+    if images < FEW_TO_ADAPT and starts_trained:
+        yield (
+            f"Advice: {images:,} images are few to adapt a model with: measure it as it is, too (training/knn.py), and "
+            "keep what comes out only if it gains."
         )
     if steps < FEW_STEPS and hours <= LONG_HOURS and not starts_trained:
         epochs = math.ceil(options.epochs * FEW_STEPS / steps)

@@ -20,6 +20,7 @@ from training.run.advice import advise, describe_load, suggest_prototypes
         ("--num_prototypes 256", (3000, 1900, 20), ["= 11.7 images", "--recipe adapt", "790 epochs"]),
         ("--num_prototypes 256", (3000, 9000, 1), ["= 11.7 images", "--recipe adapt"]),
         ("--num_prototypes 256 --init_from org/x", (3000, 100, 1), ["= 11.7 images"]),
+        ("--num_prototypes 64 --init_from org/x", (600, 100, 1), ["= 9.38 images", "600 images are few to adapt"]),
     ],
 )
 def test_a_line_for_each_thing_to_know(given, numbers, told):
