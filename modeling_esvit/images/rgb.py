@@ -7,8 +7,8 @@
     float                             0 .. 1 become 0 .. 255, linearly
     transparent pixels                are composed on white; their hidden colours are not shown
 
-`white_level` is another value for white, such as 4095 for 12 bits that are stored in 16; what is above becomes white. In
-a TIFF whose 0 is white (WhiteIsZero), it is black.
+`white_level` is another value for white, such as 4095 for 12 bits that are stored in 16; what is above becomes white.
+In a TIFF whose 0 is white (WhiteIsZero), it is black.
 Pixels are converted in strips, so that the memory beside both images stays small.
 """
 
