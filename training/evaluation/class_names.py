@@ -28,8 +28,9 @@ def are_integers(names: list[str]) -> bool:
 def number_classes(named: Sequence[list[str] | None]) -> list[Tensor | None]:
     """Returns for each data set the common number of each of its classes; None where its own numbers are common.
 
-    Classes are the same if their names are equal, whichever code points their accents have. Names that all are integers, such as the folders 0, 1, ..., 11, are
-    compared as integers, also with the numbers of a data set that has no names.
+    Classes are the same if their names are equal, whichever code points their accents have. Names that all are
+    integers, such as the folders 0, 1, ..., 11, are compared as integers, also with the numbers of a data set that has
+    no names.
 
     Args:
         named: the names of each data set's classes; None if labels are numbers.
