@@ -2,16 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds the images in folders and among files, in a fixed order, and counts by kind what it leaves out.
 
-Links are followed, and no folder is read twice. Hidden files and folders are left out, such as the copies that
-notebooks and file managers keep, and so are files of other types.
+Links are followed, and no folder is read twice: it is read where it lies, or else by the first link to it. Hidden files
+and folders are left out, such as the copies that notebooks and file managers keep, and so are files of other types.
 """
 
 import glob
 import os
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 from modeling_esvit.images.formats import ADVICE, list_image_extensions
 from modeling_esvit.images.names import show_name
@@ -107,24 +108,30 @@ def is_hidden_folder(name: str) -> bool:
 
 
 def walk(root: str, left_out: LeftOut) -> Iterator[tuple[str, list[str]]]:
-    """Yields each folder below `root`, relative to it and once, with the names of its files."""
+    """Yields each folder below `root`, relative to it and once, with the names of its files.
+
+    Links come after all folders that lie there, so that none takes the name of a folder.
+    """
 
     def refuse(error: OSError) -> None:
         raise error
 
-    visited = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=refuse):
-        real = os.path.realpath(folder)
-        if real in visited:
-            left_out[REPEATED] += 1
-            subfolders.clear()
-            continue
-        visited.add(real)
-        shown = sorted(name for name in subfolders if not is_hidden_folder(name))
-        if len(shown) < len(subfolders):
-            left_out[HIDDEN_FOLDERS] += len(subfolders) - len(shown)
-        subfolders[:] = shown
-        yield "" if folder == root else os.path.relpath(folder, root), files
+    visited, starts = set(), deque([root])
+    while starts:
+        for folder, subfolders, files in os.walk(starts.popleft(), followlinks=True, onerror=refuse):
+            real = os.path.realpath(folder)
+            if real in visited:
+                left_out[REPEATED] += 1
+                subfolders.clear()
+                continue
+            visited.add(real)
+            shown = sorted(name for name in subfolders if not is_hidden_folder(name))
+            if len(shown) < len(subfolders):
+                left_out[HIDDEN_FOLDERS] += len(subfolders) - len(shown)
+            links = [name for name in shown if os.path.islink(os.path.join(folder, name))]
+            starts += [os.path.join(folder, name) for name in links]
+            subfolders[:] = [name for name in shown if name not in links]
+            yield "" if folder == root else os.path.relpath(folder, root), files
 
 
 def expand_pattern(pattern: str, left_out: LeftOut | None = None) -> list[str]:
@@ -157,12 +164,19 @@ def find_matching(pattern: str) -> FoundImages:
 
 def find_among(paths: Iterable[str]) -> FoundImages:
     """Finds the images among paths, such as those of a pattern, which may come to a folder several times by links."""
-    found, names = FoundImages(), dict[str, str]()
-    for path in sorted(paths):
-        if not os.path.isdir(path):
-            folder, name = os.path.split(path)
-            if names.setdefault(os.path.realpath(folder), folder) == folder:
-                found.add(folder, name)
-            else:
-                found.left_out["files linked to again"] += 1
+    found, chosen = FoundImages(), dict[str, str]()
+    files = [os.path.split(path) for path in sorted(paths) if not os.path.isdir(path)]
+    for folder in sorted({folder for folder, _ in files}, key=lambda folder: (count_links(folder), folder)):
+        chosen.setdefault(os.path.realpath(folder), folder)
+    names = set(chosen.values())
+    for folder, name in files:
+        if folder in names:
+            found.add(folder, name)
+        else:
+            found.left_out["files linked to again"] += 1
     return found
+
+
+def count_links(path: str) -> int:
+    """Returns how many links a path goes through."""
+    return sum(map(os.path.islink, (path, *map(str, PurePath(path).parents))))

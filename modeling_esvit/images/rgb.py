@@ -8,6 +8,7 @@
     transparent pixels                are composed on white; their hidden colours are not shown
 
 `white_level` is another value for white, such as 4095 for 12 bits that are stored in 16; what is above becomes white.
+In a TIFF whose 0 is white (WhiteIsZero), it is black.
 Pixels are converted in strips, so that the memory beside both images stays small.
 """
 
@@ -16,18 +17,21 @@ from functools import cache
 
 import numpy as np
 from PIL import Image
+from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 
 STRIP = 1 << 18  # pixels that are converted at a time
 WHITE = {"integer": 65535, "float": 1}
 BACKGROUND = (255, 255, 255, 255)
+WHITE_IS_ZERO = 0  # the photometric interpretation of a TIFF
 
 
 def convert_to_rgb(image: Image.Image, white_level: float | None = None) -> Image.Image:
     """Returns an image in RGB.
 
     Raises:
-        ValueError: values are negative, not finite or, without `white_level`, above white.
+        ValueError: values are negative, not finite or, without `white_level`, above white; or they are floats of a TIFF
+            whose 0 is white.
     """
     if image.mode == "F" or image.mode == "I" or image.mode.startswith("I;16"):
         return _scale(image, white_level)
@@ -46,10 +50,30 @@ def _cut_strips(image: Image.Image) -> Iterator[tuple[tuple[int, int], Image.Ima
 
 def _scale(image: Image.Image, white_level: float | None) -> Image.Image:
     """Returns an image of more than 8 bits with the values of 0 .. white as 0 .. 255."""
+    is_inverted = _is_white_zero(image)
     scaled = Image.new("RGB", image.size)
     for place, strip in _cut_strips(image):
-        scaled.paste(Image.fromarray(scale_levels(np.asarray(strip), white_level)).convert("RGB"), place)
+        values = np.asarray(strip)
+        levels = scale_levels(values, white_level)
+        if is_inverted:
+            levels = 255 - levels
+        if isinstance(transparent := image.info.get("transparency"), int):  # the value of hidden pixels
+            levels[values == transparent] = 255
+        scaled.paste(Image.fromarray(levels).convert("RGB"), place)
     return scaled
+
+
+def _is_white_zero(image: Image.Image) -> bool:
+    """Returns whether 0 is white in a TIFF of more than 8 bits, which Pillow reads as it is; it inverts 8 bits.
+
+    Raises:
+        ValueError: It is one of floats.
+    """
+    if not isinstance(image, TiffImageFile) or image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) != WHITE_IS_ZERO:
+        return False
+    if image.mode == "F":
+        raise ValueError("0 is white in this TIFF of floats (WhiteIsZero), of which none says what is black: invert it")
+    return True
 
 
 def scale_levels(values: np.ndarray, white_level: float | None) -> np.ndarray:

@@ -383,6 +383,41 @@ def test_strings_in_streams_are_names_of_classes(model, tmp_path, monkeypatch):
     assert (result["k1_top1"], result["classes"], result["test_images"]) == (1.0, 4, 3)
 
 
+def write_classes(kind: str, path: Path, names: list[str]) -> Path:
+    """Writes an image for each name of a class, as folders, strings, ClassLabel or texts in a tar file."""
+    path.mkdir()
+    pictures = {name: picture(index, 32) for index, name in enumerate(names)}
+    if kind == "folder":
+        for name, content in pictures.items():
+            (path / name).mkdir()
+            (path / name / "x.jpg").write_bytes(content)
+        return path
+    if kind == "tar":
+        labels = {f"{index}.cls": name.encode() for index, name in enumerate(names)}
+        images = {f"{index}.jpg": content for index, content in enumerate(pictures.values())}
+        write_members(path / "a.tar", images | labels)
+        return path / "a.tar"
+    if kind == "string":
+        return write_rows(path / "a.parquet", names, pa.string())
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=names)})
+    rows = {"image": [{"bytes": content, "path": None} for content in pictures.values()], "label": [*range(len(names))]}
+    datasets.Dataset.from_dict(rows, features=features).to_parquet(path / "a.parquet")
+    return path / "a.parquet"
+
+
+@pytest.mark.parametrize("kind", ["folder", "string", "ClassLabel", "tar"])
+def test_an_accent_of_its_own_makes_no_other_class(kind, model, tmp_path, monkeypatch):
+    """A Mac writes an e and an accent where others write one character."""
+    apart, one = "cafe\u0301", "caf\xe9"
+    train = write_classes(kind, tmp_path / "train", [apart, "tea"])
+    test = write_classes(kind, tmp_path / "test", [one, "tea"])
+    for pair in ((train, test), (test, train)):
+        result = evaluate(monkeypatch, "knn", model, *pair, tmp_path / "out")
+        assert (result["k1_top1"], result["classes"], result["unknown_class_images"]) == (1.0, 2, 0)
+    if kind != "ClassLabel":
+        assert open_source(write_classes(kind, tmp_path / "both", [apart, one, "tea"])).class_names == [one, "tea"]
+
+
 @pytest.mark.parametrize("streaming", [False, True])
 def test_shards_that_number_classes_in_another_way_are_refused(streaming, tmp_path):
     """duckdb issue 1214, dataset-viewer issue 3173: the first file decided how all of them are read."""

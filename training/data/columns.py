@@ -17,6 +17,7 @@ from modeling_esvit.images.rows import (
     leave_undecoded,
     read_cell,
 )
+from modeling_esvit.storage.identity import compose
 
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ class ImageColumns(NamedTuple):
                 f"label_column {label!r} holds {features[label]}; labels are integers, ClassLabel or strings. The "
                 f"columns are {described}."
             )
-        names = features[label].names if label in classes else None
+        names = [*map(compose, features[label].names)] if label in classes else None
         strings = label is not None and is_string(features[label])
         return cls(image or images[0], label, names, strings, described=described)
 
@@ -104,8 +105,10 @@ class ImageColumns(NamedTuple):
 
     def number_names(self, labels: Iterable[str | None]) -> "ImageColumns":
         """Returns the columns with a number for each label that is a string, in sorted order; None is no label."""
-        names = sorted({name for name in labels if name is not None})
-        return self._replace(class_names=names, numbers={name: number for number, name in enumerate(names)})
+        composed = {name: compose(name) for name in labels if name is not None}
+        names = sorted({*composed.values()})
+        number = {name: index for index, name in enumerate(names)}
+        return self._replace(class_names=names, numbers={name: number[same] for name, same in composed.items()})
 
     def without_label(self) -> "ImageColumns":
         """Returns the columns of images alone."""

@@ -26,6 +26,7 @@ from modeling_esvit.images.folders import LeftOut
 from modeling_esvit.images.places import NOTHING
 from modeling_esvit.images.rows import describe_columns, find_access, is_string, read_features
 from modeling_esvit.storage.atomic import record_file, write_text
+from modeling_esvit.storage.identity import compose
 from modeling_esvit.storage.manifest import find_damage
 from training.data.columns import ImageColumns
 from training.data.shard_files import RangeReader, ShardError, ShardFile
@@ -120,7 +121,7 @@ class ParquetShard:
             ShardError: it does not.
         """
         names = getattr(feature, "names", None)
-        if names is not None and names != expected:
+        if names is not None and [*map(compose, names)] != [*map(compose, expected)]:
             raise ShardError(
                 f"the column {column!r} of {self.file.url} numbers the classes in another way than other shards: "
                 f"{names[:SHOWN]} instead of {expected[:SHOWN]}. Read the files one by one, or write them with the "
@@ -262,7 +263,7 @@ class TarShard:
         self._names = np.array([os.fsencode(sample.name) for sample in samples])
         self._offsets = np.array([sample.offset for sample in samples], dtype=np.int64)
         self._sizes = np.array([sample.size for sample in samples], dtype=np.int64)
-        self.labels = np.array([sample.label for sample in samples], dtype=np.str_)
+        self.labels = np.array([compose(sample.label) for sample in samples], dtype=np.str_)
         self._numbers = np.full(len(samples), UNLABELLED, dtype=np.int64)
 
     def __len__(self) -> int:

@@ -24,6 +24,7 @@ from modeling_esvit.images.folders import LeftOut, find_in_folder, has_images
 from modeling_esvit.images.names import show_name
 from modeling_esvit.images.places import Access
 from modeling_esvit.images.rows import find_access, is_row_folder
+from modeling_esvit.storage.identity import compose
 from training.data.columns import DataNotFoundError, DataOptionError, EmptySourceError, ImageColumns
 from training.data.shard_formats import TarShard
 from training.data.shard_names import find_shards, names_shards, refuse_compressed
@@ -43,7 +44,8 @@ def shuffle_epoch(num_images: int, seed: int, epoch: int) -> np.ndarray:
 
 
 class FolderSource:
-    """Reads all images below a folder, sorted by path. A class is a first-level subfolder.
+    """Reads all images below a folder, sorted by path. A class is a first-level subfolder, or two whose names differ in
+    the code points of their accents alone.
 
     `left_out` counts what is left out (see `folders.py`). There are no classes unless every image lies in a subfolder.
 
@@ -70,7 +72,7 @@ class FolderSource:
         self.has_labels = all(os.sep in path for path in paths)
         self.class_names: list[str] | None = None
         if self.has_labels:
-            names, self._labels = np.unique([path.split(os.sep)[0] for path in paths], return_inverse=True)
+            names, self._labels = np.unique([compose(path.split(os.sep)[0]) for path in paths], return_inverse=True)
             self.class_names = names.tolist()
 
     def __len__(self) -> int:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.storage.identity import compose
 
 
 INTEGER = re.compile(r"[0-9]{1,18}")
@@ -27,8 +28,9 @@ def are_integers(names: list[str]) -> bool:
 def number_classes(named: Sequence[list[str] | None]) -> list[Tensor | None]:
     """Returns for each data set the common number of each of its classes; None where its own numbers are common.
 
-    Classes are the same if their names are equal. Names that all are integers, such as the folders 0, 1, ..., 11, are
-    compared as integers, also with the numbers of a data set that has no names.
+    Classes are the same if their names are equal, whichever code points their accents have. Names that all are
+    integers, such as the folders 0, 1, ..., 11, are compared as integers, also with the numbers of a data set that has
+    no names.
 
     Args:
         named: the names of each data set's classes; None if labels are numbers.
@@ -36,6 +38,7 @@ def number_classes(named: Sequence[list[str] | None]) -> list[Tensor | None]:
     Raises:
         ClassNameError: one has numbers, and another has names that are none.
     """
+    named = [None if names is None else [*map(compose, names)] for names in named]
     known = [names for names in named if names is not None]
     if all(map(are_integers, known)):
         return [None if names is None else torch.tensor([int(name) for name in names]) for names in named]

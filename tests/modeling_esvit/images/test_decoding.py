@@ -60,6 +60,20 @@ def test_12_bits_in_16_are_scaled_by_the_white_that_is_named(file_format):
     assert np.array_equal(found[..., 0], np.minimum(np.round(levels * (255 / 4095)), 255))
 
 
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate"])
+def test_0_is_white_in_a_tiff_that_says_so(compression):
+    """Pillow inverts 8 bits where it writes and where it reads such images, and leaves 16 and floats as they are."""
+    inverted = {"tiffinfo": {262: 0}, "compression": compression}
+    assert np.array_equal(decoded(encoded(RGB.convert("L"), "TIFF", **inverted))[..., 0], np.asarray(RGB.convert("L")))
+    pixels = decoded(encoded(Image.fromarray(GRADIENT.astype(np.uint16)), "TIFF", **inverted))
+    assert np.array_equal(pixels, np.stack([255 - np.round(GRADIENT / 257)] * 3, axis=-1))
+    content = encoded(Image.fromarray(np.minimum(GRADIENT, 5000).astype(np.uint16)), "TIFF", **inverted)
+    found = np.asarray(decode(Record(content, None, "picture", DecodingOptions(white_level=4095))))
+    assert found[0, 0].tolist() == [255] * 3 and found[-1, -1].tolist() == [0] * 3
+    with pytest.raises(UnreadableImageError, match=r"picture: 0 is white in this TIFF of floats \(WhiteIsZero\)"):
+        decoded(encoded(Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF", **inverted))
+
+
 @pytest.mark.parametrize("bits", ["RGB", "RGBA"])
 def test_colours_of_16_bits_have_no_other_white(bits):
     """Pillow reads the upper 8 bits of each (Pillow issue 2556); of 12 bits in 16 these are black."""
@@ -141,6 +155,8 @@ def test_a_transparent_colour_is_white():
     assert np.array_equal(decoded(encoded(palette, transparency=3)), expected)
     keyed = encoded(RGB, transparency=tuple(int(value) for value in COLOURS[2, 3]))
     assert decoded(keyed)[2, 3].tolist() == [255, 255, 255] and np.array_equal(decoded(keyed)[3:], COLOURS[3:])
+    gray = encoded(Image.fromarray(np.array([[0, 300, 25700]], np.uint16)), transparency=300)
+    assert decoded(gray)[0, :, 0].tolist() == [0, 255, 100]
 
 
 @pytest.mark.parametrize("turn", range(1, 9))

@@ -51,6 +51,17 @@ def test_links_are_followed_and_loops_end(tmp_path):
         assert find_matching(f"{tmp_path}/{pattern}").paths == [f"{tmp_path}/data/b.jpg", f"{tmp_path}/data/dogs/a.jpg"]
 
 
+def test_a_folder_has_its_own_name_and_not_that_of_a_link(tmp_path):
+    write(tmp_path, "g/zebra/a.jpg", "g/yak/b.jpg")
+    (tmp_path / "g" / "alias").symlink_to("zebra")
+    (tmp_path / "g" / "yak" / "deep").symlink_to("../zebra")
+    found = find_in_folder(tmp_path / "g")
+    assert found.paths == ["yak/b.jpg", "zebra/a.jpg"] and found.left_out == {"folders linked to again": 2}
+    for pattern in ("*/*.jpg", "**/*.jpg"):
+        paths = find_matching(f"{tmp_path}/g/{pattern}").paths
+        assert paths == [f"{tmp_path}/g/yak/b.jpg", f"{tmp_path}/g/zebra/a.jpg"]
+
+
 def test_patterns_match_what_those_of_glob_do(tmp_path, monkeypatch):
     write(tmp_path, "a.jpg", "b/c.jpg", "b/c/d.jpg", "b/c/e/f.png", ".hidden/g.jpg", "x[1]/h.jpg", "x[1]/y/h.jpg")
     monkeypatch.chdir(tmp_path)

@@ -16,6 +16,7 @@ def number(*named):
 def test_names_are_compared_by_name():
     assert number(["cat", "dog"], ["dog", "owl", "cat"]) == [[0, 1], [1, 2, 0]]
     assert number(None, None) == [None, None]
+    assert number(["cafe\u0301", "tea"], ["caf\xe9"]) == [[0, 1], [0]]  # the accent as a character of its own, and not
 
 
 def test_names_that_are_integers_are_integers():
