@@ -29,7 +29,8 @@ from modeling_esvit.model_outputs import EsViTForPreTrainingOutput
 from modeling_esvit.programs.lost_process import report_lost_process
 from training.data.loader import Batch
 from training.data.lost_workers import report_lost_worker
-from training.learning.networks import STATIC, choose_loss_method, is_compiled, prepare_networks
+from training.learning.compiling import STATIC, is_compiled
+from training.learning.networks import choose_loss_method, prepare_networks
 from training.learning.optimizer import (
     apply_gradients,
     clip_gradients,

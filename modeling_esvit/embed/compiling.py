@@ -97,6 +97,12 @@ def choose_compiler_options(device: torch.device) -> dict[str, Any] | None:
     return {"freezing": True} if device.type == "cpu" and has_amx() else None
 
 
+def explain_failure(what: str, error: RuntimeError) -> str:
+    """Says what cannot be compiled, with the first line of the compiler's error."""
+    reason = str(error).strip().splitlines()[0].rstrip(".")
+    return f"{what} cannot be compiled here: {reason}."
+
+
 def announce(line: str) -> None:
     """Prints a line on the main process, above a progress bar."""
     from accelerate import PartialState
@@ -195,7 +201,7 @@ class BatchForward:
         try:
             outputs, seconds = time_call(self.compiled, pixels)
         except RuntimeError as error:  # the nearest public base of what compilers raise
-            reason = f"{type(self.model).__name__} cannot be compiled here: {str(error).strip().splitlines()[0]}"
+            reason = explain_failure(type(self.model).__name__, error)
             if self.mode == ON:
                 raise CompileError(f"{reason} Leave out --compile on.") from error
             return self.return_to_eager(f"Does not compile: {reason}", self.compute(pixels))

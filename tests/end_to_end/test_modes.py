@@ -61,7 +61,7 @@ def test_compiled_with_accumulation_and_recomputation_equals_eager(images, tmp_p
 COMPILED = """
 import json, sys
 from torch.distributed import distributed_c10d
-from training.learning.networks import STATIC
+from training.learning.compiling import STATIC
 from training.options.pretrain_options import parse_options
 from training.pretrain import Pretraining
 

@@ -14,9 +14,11 @@ others. The exit code is 1 if a stage failed. The last stage runs tests of the s
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,24 +68,30 @@ def run_stage(name: str, arguments: argparse.Namespace, seconds: float) -> dict[
     command = [sys.executable, "-m", "tests.gpu.run_stage", STAGES[name].function, str(folder), arguments.device]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
     started = time.monotonic()
-    try:
-        done = subprocess.run(
-            command + ["--tiny"] * arguments.tiny,
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            timeout=seconds,
-        )
-        words, status = done.stdout, "ok" if done.returncode == 0 else "failed"
-    except subprocess.TimeoutExpired as error:
-        words, status = (error.stdout or b"").decode(errors="replace"), f"stopped after {seconds:.0f} s"
+    status, words = run_session(command + ["--tiny"] * arguments.tiny, environment, seconds, folder / "output.txt")
     report = json.loads(result.read_text()) if result.is_file() else {}
-    (folder / "output.txt").write_text(words)
     report |= {"status": status, "seconds": round(time.monotonic() - started, 1)}
     return report if status == "ok" else {**report, "last_words": words[-SHOWN:]}
+
+
+def run_session(command: list[str], environment: dict[str, str], seconds: float, output: Path) -> tuple[str, str]:
+    """Runs a command for so many seconds at most; returns how it ended, and what it printed, which `output` keeps.
+
+    No program that it started outlives it: it would go on using the device.
+    """
+    with output.open("w") as printed:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=printed, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            status = "ok" if process.wait(seconds) == 0 else "failed"
+        except subprocess.TimeoutExpired:
+            status = f"stopped after {seconds:.0f} s"
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    return status, output.read_text(errors="replace")
 
 
 def describe(name: str, report: dict[str, Any]) -> str:

@@ -134,7 +134,10 @@ def time_loader(setting: Setting, findings: Findings) -> None:
     output = setting.folder / "run"
     command = make_command(setting, images, output, batch_size=batch, workers=setting.choose(14, 1))
     finish(start(command))
-    waits = [record["data_wait"] for record in read_log(output) if "data_wait" in record][2:]
-    findings.note(images_per_s=[record.get("images_per_second") for record in read_log(output)][-3:])
+    records = read_log(output / LOG)
+    findings.note(
+        images_per_s=[record["images_per_second"] for record in records if "images_per_second" in record][-3:]
+    )
+    waits = [record["data_wait"] for record in records if "data_wait" in record][2:]
     if not setting.tiny:
         findings.check("share of a step that waits for the loader", sum(waits) / len(waits), WAIT)

@@ -4,8 +4,10 @@
 
 import importlib
 import json
+import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
@@ -13,6 +15,7 @@ from tests.gpu import check_gpu
 from tests.gpu.check_gpu import STAGES, Stage
 from tests.gpu.findings import Findings, Setting
 from tests.gpu.suite import count_failures
+from tests.helpers.waiting import wait_for
 
 
 SLOW = {"program", "loader", "serving", "profile", "tests"}
@@ -31,6 +34,7 @@ def test_stage(name, tmp_path):
         torch.set_float32_matmul_precision(precision)
     assert findings.hold, findings.checks
     assert findings.values or findings.checks
+    assert findings.values.get("images_per_s", [1.0]), "no record of the run was read"
     assert json.loads((tmp_path / "result.json").read_text())["checks"] == findings.checks
 
 
@@ -51,10 +55,16 @@ def test_a_failed_stage_does_not_stop_the_others(monkeypatch, tmp_path, capsys):
     assert len(report["updates"]["checks"]) > 5 and "missing         failed" in capsys.readouterr().out
 
 
-def test_a_stage_that_takes_too_long_is_stopped(monkeypatch, tmp_path):
-    never_done = {"updates": Stage("kernels:check_updates", 1.01)}  # torch alone takes longer to import
+def test_a_stage_that_takes_too_long_is_stopped_with_its_programs(monkeypatch, tmp_path):
+    stage = tmp_path / "stage"
+    stage.write_text("#!/bin/sh\nsleep 600 &\necho $!\nwait\n")
+    stage.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(stage))
+    never_done = {"updates": Stage("kernels:check_updates", 1.01)}
     code, report = run(monkeypatch, tmp_path, never_done, "--device", "cpu")
     assert (code, report["updates"]["status"]) == (1, "stopped after 1 s")
+    program = int(report["updates"]["last_words"])
+    wait_for(lambda: not psutil.pid_exists(program) or psutil.Process(program).status() == psutil.STATUS_ZOMBIE, 10)
 
 
 def test_a_stage_without_time_is_not_run(monkeypatch, tmp_path):

@@ -19,7 +19,6 @@ from accelerate.utils import (
 )
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils._triton import has_triton
 from torch.utils.data import DataLoader
 from transformers import AutoModelForPreTraining
 
@@ -42,6 +41,7 @@ from training.learning.backbones import (
     make_backbone_overrides,
     remove_stochastic_depth,
 )
+from training.learning.compiling import STATIC, is_compiled
 from training.learning.init_from import explain_missing, find_origin, initialise
 from training.learning.optimizer import group_parameters
 from training.learning.plan import Plan
@@ -69,11 +69,6 @@ SHARDING = {
     "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
     "ACCELERATE_USE_PARALLELISM_CONFIG": "a parallelism config",
 }
-
-
-# Options of torch.compile. Sizes never change in a run; symbolic ones, which torch tries where student and teacher or
-# two sizes of crops differ, can take more than half an hour.
-STATIC: dict[str, Any] = {"dynamic": False}
 
 
 def refuse_sharding() -> None:
@@ -251,13 +246,6 @@ def build_start(options: PretrainOptions, device: torch.device) -> EsViTForPreTr
         initialise(options.init_from, student, teacher, optimizer)
     network: Any = teacher
     return network.to(device)
-
-
-def is_compiled(options: PretrainOptions, device: torch.device) -> bool:
-    """Returns whether networks, augmentation and losses are compiled; by default where a GPU's compiler can be used."""
-    if options.compile != "auto":
-        return options.compile == "on"
-    return device.type == "cuda" and has_triton()
 
 
 def choose_loss_method(precision: str, device: torch.device, *, compiled: bool) -> Method:

@@ -32,6 +32,7 @@ from training.data.workers import count_cores, count_workers
 from training.evaluation.class_names import number_classes
 from training.evaluation.knn import TEMPERATURE, check_knn_options
 from training.features.extraction import LabelledImages
+from training.learning.compiling import settle_compiling
 from training.learning.init_from import check_origin, find_origin
 from training.learning.networks import (
     build_accelerator,
@@ -91,7 +92,8 @@ class CheckedRun:
     """Holds what a run needs, opened and checked.
 
     Attributes:
-        options: The options, with as many accumulated batches as these processes need for a step of a continued run.
+        options: The options, with as many accumulated batches as these processes need for a step of a continued run,
+            and with "on" or "off" for `compile`.
         given: The options as they were given, with the precision that was chosen.
         precision: The precision, and who chose it.
         knn_data: Training and test images of the k-NN evaluation during training; empty without one.
@@ -170,6 +172,8 @@ def examine_run(options: PretrainOptions) -> Examination:
     examined = Examination(options, options, precision, accelerator, problems)
     with problems.collect():
         check_agreement(precision)
+    with problems.collect():
+        examined.options = options = settle_compiling(options, accelerator)
     with problems.collect():
         examined.source = open_training_data(options)
     find_start(examined)

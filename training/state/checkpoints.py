@@ -77,10 +77,20 @@ def share_step(options: PretrainOptions, progress: Progress, world_size: int) ->
     if rest:
         raise ResumeError(
             f"A step of this run has {images} images, and {world_size} processes with --batch_size "
-            f"{options.batch_size} cannot share them evenly. Give a --batch_size and --gradient_accumulation_steps "
-            f"with {world_size} x batch_size x gradient_accumulation_steps = {images}."
+            f"{options.batch_size} cannot share them evenly. {advise_on_shares(images, options.batch_size, world_size)}"
         )
     return replace(options, gradient_accumulation_steps=batches)
+
+
+def advise_on_shares(images: int, batch_size: int, world_size: int) -> str:
+    """Says in what batches so many processes could share a step's images; if in none, how many processes can."""
+    if images % world_size:
+        able = [str(number) for number in range(1, images + 1) if images % (batch_size * number) == 0]
+        return f"These numbers of processes can: {', '.join(able)}."
+    return (
+        "Give a --batch_size and --gradient_accumulation_steps with "
+        f"{world_size} x batch_size x gradient_accumulation_steps = {images}."
+    )
 
 
 def make_damage_error(folder: Path, error: Exception) -> ResumeError:
@@ -218,8 +228,14 @@ class Checkpoints:
         """Checks that a run with these options can continue from a checkpoint.
 
         Raises:
-            ResumeError: It was made with other options or other data, or with other numbers of images a step.
+            ResumeError: It was made with other options or other data, or with other numbers of images a step; or it is
+                further than the run is to go.
         """
+        if 0 < options.max_steps < progress.step:
+            raise ResumeError(
+                f"{folder} is at step {progress.step}, and max_steps {options.max_steps} is behind it. Give more, or "
+                "leave it out."
+            )
         changed = [
             f"{name} was {there!r} and is {here!r}"
             for name, (there, here) in options.differences(progress.options).items()

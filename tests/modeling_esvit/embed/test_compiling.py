@@ -149,10 +149,10 @@ def test_a_model_that_cannot_be_compiled(lines, monkeypatch):
     forward = make_forward("auto")
     forward.expect(10_000, 4)
     compute(forward, [4] * 6)
-    assert lines[1:] == ["Does not compile: EsViTModel cannot be compiled here: No working C++ compiler found"]
+    assert lines[1:] == ["Does not compile: EsViTModel cannot be compiled here: No working C++ compiler found."]
     forward = make_forward("on")
     forward.expect(10_000, 4)
-    with pytest.raises(CompileError, match="EsViTModel cannot be compiled here: No working .* Leave out --compile on"):
+    with pytest.raises(CompileError, match="EsViTModel cannot be compiled here: No .* found. Leave out --compile on"):
         compute(forward, [4])
 
 

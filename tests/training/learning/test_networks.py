@@ -10,7 +10,6 @@ import torch
 from tests.helpers.commands import run_program, torchrun
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_runs import HEADS, NETWORK, tiny, write_images
-from training.learning import networks
 from training.learning.networks import (
     DYNAMO,
     SHARDING,
@@ -18,7 +17,6 @@ from training.learning.networks import (
     ShardingError,
     build_accelerator,
     build_networks,
-    is_compiled,
 )
 from training.options.pretrain_options import parse_options
 
@@ -126,13 +124,3 @@ def test_processes_begin_with_equal_weights_and_draw_their_own_stochastic_depth(
     assert first["weights"] == second["weights"]
     assert len(first["factors"]) == len(second["factors"]) > 8 and len(set(first["factors"])) == 2
     assert first["factors"] != second["factors"]
-
-
-def test_networks_are_compiled_on_a_gpu(monkeypatch):
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    monkeypatch.setattr(networks, "has_triton", lambda: True)
-    assert [is_compiled(parse_options([]), device) for device in (cpu, gpu)] == [False, True]
-    assert [is_compiled(parse_options(["--compile", "on"]), device) for device in (cpu, gpu)] == [True, True]
-    assert not is_compiled(parse_options(["--compile", "off"]), gpu)
-    monkeypatch.setattr(networks, "has_triton", lambda: False)  # a GPU that its compiler does not support
-    assert not is_compiled(parse_options([]), gpu)

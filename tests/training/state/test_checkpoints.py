@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,10 @@ import pytest
 from modeling_esvit.storage.atomic import record_file
 from tests.helpers.full_disk import largest_file
 from tests.helpers.shard_server import write_parquet
-from tests.helpers.tiny_runs import name_checkpoints, read_losses, tiny, train
+from tests.helpers.tiny_runs import name_checkpoints, read_losses, tiny, tiny_options, train
+from training.data.batch_order import Lanes
 from training.pretrain import main
-from training.state.checkpoints import ResumeError
+from training.state.checkpoints import Progress, ResumeError, share_step
 from training.state.files import UnwritableCheckpointError
 
 
@@ -121,6 +123,28 @@ def test_processes_that_cannot_share_a_step_are_refused(labelled_images, tmp_pat
     record_file(tmp_path / "checkpoints" / "last", "training_state/progress.json")
     with pytest.raises(ResumeError, match="has 9 images, and 1 processes with --batch_size 8 cannot share them evenly"):
         train(tiny(labelled_images, tmp_path))
+
+
+def test_numbers_of_processes_that_can_share_a_step_are_named(images, tmp_path):
+    options = tiny_options(images, tmp_path, batch_size=64)
+    progress = Progress(5, 4, 10, asdict(options), Lanes(4, 64))
+    shares = [share_step(options, progress, processes).gradient_accumulation_steps for processes in (1, 2, 4)]
+    assert shares == [4, 2, 1]
+    with pytest.raises(
+        ResumeError, match="256 images, and 3 processes .* evenly. These .* of processes can: 1, 2, 4.$"
+    ):
+        share_step(options, progress, 3)
+    with pytest.raises(ResumeError, match="with 8 x batch_size x gradient_accumulation_steps = 256.$"):
+        share_step(options, progress, 8)
+
+
+@pytest.mark.parametrize("dry", ["", "--dry_run"])
+def test_a_run_that_is_further_than_max_steps_is_refused(labelled_images, tmp_path, capsys, dry):
+    train(tiny(labelled_images, tmp_path, "--max_steps 3"))
+    with pytest.raises(SystemExit, match="step-00000003 is at step 3, and max_steps 2 is behind it. Give more"):
+        main(tiny(labelled_images, tmp_path, f"--max_steps 2 {dry}"))
+    assert "Nothing stands in its way" not in capsys.readouterr().out
+    main(tiny(labelled_images, tmp_path, f"--max_steps 3 {dry}"))
 
 
 @pytest.mark.parametrize("streamed", [False, pytest.param(True, marks=pytest.mark.slow)])
