@@ -20,6 +20,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.arrays import Pixels, convert_array
 from modeling_esvit.images.formats import LONGEST_SIGNATURE, advise_on_content, list_image_formats
+from modeling_esvit.images.memory import BUDGET, CONVERTED, UPRIGHT, check_memory
 from modeling_esvit.images.names import show_name
 from modeling_esvit.images.places import ANYTHING, Access, open_place
 from modeling_esvit.images.rgb import convert_to_rgb
@@ -28,17 +29,8 @@ from modeling_esvit.images.rgb import convert_to_rgb
 WidthHeight = tuple[int, int]  # the order of Pillow; elsewhere a Size is height, width
 APPLY, IGNORE = "apply", "ignore"
 MAX_PIXELS = 178_956_970  # what Pillow refuses by itself
-# Bytes a pixel that decoding may take beside the file; `tests/modeling_esvit/images/test_memory.py` measures it.
-BUDGET = 6
-# Bytes a pixel of an image of these modes while it becomes RGB, and of others and turned ones with their copy.
-MODES = {"RGB": 4, "1": 5, "L": 5, "P": 5, "I;16": 6}
-CONVERTED = 8
-# Bytes a pixel that decoders of these formats hold beside that.
-DECODER = {"WEBP": 12, "AVIF": 8, "JPEG2000": 17, "HEIF": 8, "JXL": 8, "QOI": 3, "SGI": 2}
 LONGEST_TEXT = 16 * 1024**2  # bytes of a text or colour profile in a PNG; Pillow refuses 1 MB by itself
-PROGRESSIVE = 6  # of a JPEG whose coefficients come in several passes
 # How an image is turned for each number of EXIF; the last four exchange width and height.
-UPRIGHT = 1
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -182,7 +174,7 @@ def _prepare(image: Image.Image, options: DecodingOptions) -> int:
 
     All but JPEG are decoded: a PNG may say how it is to be turned at its end, and a TIFF is turned by Pillow.
     """
-    _check_memory(image, options.max_pixels)
+    check_memory(image, options.max_pixels)
     _refuse_signed_bytes(image)
     if options.white_level is not None:
         _refuse_deep_colours(image)
@@ -190,7 +182,7 @@ def _prepare(image: Image.Image, options: DecodingOptions) -> int:
         image.load()
     turn = _find_orientation(image) if options.exif_orientation == APPLY else UPRIGHT
     if turn != UPRIGHT:
-        _check_memory(image, options.max_pixels, CONVERTED)
+        check_memory(image, options.max_pixels, CONVERTED)
     return turn
 
 
@@ -226,30 +218,6 @@ def count_frames(record: Record) -> int:
     with _report_unreadable(record), _open(record) as file:
         image = _identify(file)
         return 1 if isinstance(image, JpegImageFile) else getattr(image, "n_frames", 1)  # a phone's JPEG has previews
-
-
-def _check_memory(image: Image.Image, max_pixels: int, copies: int = 0) -> None:
-    """Refuses an image that takes too much memory to decode.
-
-    Raises:
-        ValueError: It does.
-    """
-    needed = count_bytes(image, copies)
-    allowed = min(max_pixels, BUDGET * max_pixels // needed)
-    if image.width * image.height > allowed:
-        raise ValueError(
-            f"{image.width} x {image.height} pixels are more than the {allowed} that a {image.format or 'picture'} of "
-            f"this kind may have (--max_pixels {max_pixels})"
-        )
-
-
-def count_bytes(image: Image.Image, copies: int = 0) -> int:
-    """Returns about how many bytes a pixel decoding takes, beside the file; `copies` are those of turned images."""
-    is_turned = isinstance(image, TiffImageFile) and image.tag_v2.get(ExifTags.Base.Orientation, UPRIGHT) != UPRIGHT
-    is_copied = is_turned or (image.mode == "RGB" and image.has_transparency_data)
-    converted = CONVERTED if is_copied else MODES.get(image.mode[:4], CONVERTED)
-    passes = PROGRESSIVE if image.info.get("progressive") else 0
-    return max(converted, copies) + max(DECODER.get(image.format or "", 0), passes)
 
 
 def _find_orientation(image: Image.Image) -> int:

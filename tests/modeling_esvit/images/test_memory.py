@@ -2,15 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures the memory of decoding: what the limit of pixels promises, for each format and mode."""
 
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from modeling_esvit.images.decoding import CONVERTED, count_bytes
+from modeling_esvit.images.decoding import DecodingOptions, Record, UnreadableImageError, decode
+from modeling_esvit.images.memory import CONVERTED, count_bytes
 from tests.helpers.paths import ROOT
 
 
@@ -72,3 +75,44 @@ def test_decoding_takes_no_more_than_is_counted(file_format, kind, options, tmp_
     found = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     with Image.open(path) as image:
         assert found <= count_bytes(image, copies) + path.stat().st_size / SIDE**2 + SLACK
+
+
+def write_bmp(width, data):
+    """Returns a run-length coded BMP of one line."""
+    header = struct.pack("<IiiHHIIiiII", 40, width, 1, 1, 8, 1, 0, 0, 0, 256, 0)
+    offset = 14 + len(header) + 1024
+    return b"BM" + struct.pack("<IHHI", offset + len(data), 0, 0, offset) + header + bytes(1024) + data
+
+
+def write_tiff(side, tile, *tags):
+    """Returns a TIFF of one deflated tile of three bytes a pixel; `tags` come before its own."""
+    data = zlib.compress(bytes(3 * tile * tile))
+    size = {256: side, 257: side, 322: tile, 323: tile}
+    plain = {259: 8, 262: 2, 277: 3, 325: len(data)}
+    entries = sorted([*tags, *size.items(), *plain.items(), (258, None), (324, None)], key=lambda entry: entry[0])
+    bits = 8 + 2 + 12 * len(entries) + 4
+    entries = [(tag, {258: bits, 324: bits + 6}.get(tag, value)) for tag, value in entries]
+    rows = [struct.pack("<HHII", tag, *((3, 3) if tag == 258 else (4, 1)), value) for tag, value in entries]
+    content = b"II*\0" + struct.pack("<IH", 8, len(rows)) + b"".join(rows) + struct.pack("<I", 0)
+    return content + struct.pack("<HHH", 8, 8, 8) + data
+
+
+def test_blocks_that_are_larger_than_the_image_have_a_limit():
+    def size(content):
+        return decode(Record(content, None, "picture", DecodingOptions(max_pixels=2**14))).size
+
+    assert size(write_bmp(8, b"\x08\0\0\1")) == (8, 1)
+    assert size(write_tiff(16, 64)) == size(write_tiff(16, 64, (305, 0), (305, 0))) == (16, 16)
+    for content in (write_bmp(2**10, b"\0\2\0\xff"), write_tiff(16, 2**10)):
+        with pytest.raises(UnreadableImageError, match=r"stored in blocks that take .* bytes to decode"):
+            size(content)
+    with pytest.raises(UnreadableImageError, match="tag 322 stands twice"):
+        size(write_tiff(16, 64, (322, 2**10)))
+
+
+def test_a_strip_of_a_whole_tiff_counts_beside_its_image(tmp_path):
+    path = tmp_path / "image.tif"
+    Image.new("RGB", (100, 100)).save(path, compression="tiff_deflate", tiffinfo={278: 2**30})
+    decode(Record(str(path), None, None, DecodingOptions(max_pixels=12_000)))
+    with pytest.raises(UnreadableImageError, match="in blocks that take 30000 bytes"):
+        decode(Record(str(path), None, None, DecodingOptions(max_pixels=11_000)))
