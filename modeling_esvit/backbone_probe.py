@@ -111,7 +111,7 @@ def find_timm_name(name: str) -> str:
         fields = json.loads(path.read_text(encoding="utf-8"))
         architecture, arguments = fields["architecture"], fields.get("model_args") or {}
         own = {argument: value for argument, value in arguments.items() if argument not in FREE_OF_TIMM}
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise EsViTBackboneError(f"{path} does not describe a network of timm ({error!r}).") from error
     if own or not isinstance(architecture, str):
         raise EsViTBackboneError(

@@ -57,11 +57,27 @@ def read_record(folder: Path) -> dict[str, Any]:
 
     Without a record, or with a damaged one, a folder has no files of ours.
     """
+    record = read_json(folder / MANIFEST)
+    return record if is_record(record) else {"files": {}, "later": [], "unfinished": False}
+
+
+def read_json(path: Path) -> Any:
+    """Returns what a file of a record holds; None if there is none, or if it is damaged."""
     try:
-        record = json.loads((folder / MANIFEST).read_bytes())
-        return {"files": dict(record["files"]), "later": list(record["later"]), "unfinished": record["unfinished"]}
-    except (OSError, ValueError, TypeError, KeyError):
-        return {"files": {}, "later": [], "unfinished": False}
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):  # of brackets within brackets
+        return None
+
+
+def is_record(found: Any) -> bool:
+    """Returns whether what a record's file holds has the form of one; a flipped bit may have given it another."""
+    return (
+        isinstance(found, dict)
+        and isinstance(found.get("files"), dict)
+        and isinstance(found.get("later"), list)
+        and all(isinstance(name, str) for name in found["later"])
+        and isinstance(found.get("unfinished"), bool)
+    )
 
 
 def list_names(folder: Path) -> list[str]:
@@ -80,10 +96,7 @@ def name_record(name: str) -> str:
 
 def read_own_record(folder: Path, name: str) -> dict[str, Any] | None:
     """Returns what a file's own record says of it; None without one, or with a damaged one."""
-    try:
-        return json.loads((folder / name_record(name)).read_bytes())
-    except (OSError, ValueError):
-        return None
+    return read_json(folder / name_record(name))
 
 
 def describe_file(path: Path) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def read_provenance_file(folder: Path) -> dict[str, Any]:
         return {}
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise make_error(path, f"is damaged ({error})") from error
     if not isinstance(record, dict):
         raise make_error(path, "is damaged: it holds no entries")

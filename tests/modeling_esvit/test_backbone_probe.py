@@ -75,6 +75,7 @@ def test_a_folder_of_timm_is_known_by_its_network(tmp_path):
     for text, message in (
         ("{", "config.json does not describe a network of timm"),
         ("[]", "config.json does not describe a network of timm"),
+        ("[" * 200_000, "config.json does not describe a network of timm"),
         ("{}", r"does not describe a network of timm \(KeyError\('architecture'\)\)"),
         ('{"architecture": 7}', "describes 7 with"),
         (

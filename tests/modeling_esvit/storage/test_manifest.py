@@ -70,6 +70,25 @@ def test_every_flipped_bit_of_the_record_is_found_or_changes_nothing(written):
         assert find_damage(written) or json.loads(changed)["files"] == before
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        '{"files": {"config.json": {}}, "later": [[1]], "unfinished": false}',
+        '{"files": [[1, {}]], "later": [], "unfinished": false}',
+        '{"files": {}, "later": [], "unfinished": "no"}',
+        "[]",
+        "[" * 200_000,
+    ],
+)
+def test_a_record_of_another_form_is_a_damaged_one(written, record):
+    (written / MANIFEST).write_text(record)
+    assert "no record of its files, or a damaged one" in find_damage(written)[0]
+    with pytest.raises(ForeignFilesError, match=r"config\.json"):
+        check_own(written)
+    (written / ".manifest.config.json.json").write_text(record)
+    assert find_damage(written, ["config.json"])
+
+
 @pytest.mark.parametrize("foreign", ["notes.txt", "sub/notes.txt", ".git/config", "link", "folder link"])
 def test_what_is_not_ours_stays(written, tmp_path, foreign):
     kept = tmp_path / "kept"

@@ -61,7 +61,7 @@ def test_wrong_fields_are_said(folder, change, message):
         read_weights_record(folder)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"weights": []}', '{"weights": {}}', b"\xff"])
+@pytest.mark.parametrize("content", ["{", "[]", '{"weights": []}', '{"weights": {}}', b"\xff", b"[" * 200_000])
 def test_a_damaged_record_is_said(folder, content):
     (folder / RECORD).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ProvenanceError, match="provenance.json, which .* is damaged"):
