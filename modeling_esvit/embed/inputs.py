@@ -26,6 +26,7 @@ from modeling_esvit.images.rows import (
     describe_columns,
     find_access,
     find_image_columns,
+    find_named_files,
     is_bytes_or_path,
     is_row_folder,
     leave_undecoded,
@@ -108,7 +109,8 @@ class DatasetImages:
         return read_cell(self.dataset[index][self.column], None, self.options)._replace(name=self.name(index))
 
     def identify(self) -> Identity:
-        return identify_dataset(self.dataset, self.name, lambda row: (self.read(row).get_source(), None))
+        named = find_named_files(self.dataset, self.column, self.options.access)
+        return identify_dataset(self.dataset, self.name, lambda row: (self.read(row).get_source(), None), named)
 
 
 class RecordsInMemory:

@@ -10,6 +10,7 @@ import os
 import re
 import stat
 from dataclasses import dataclass
+from functools import cached_property
 from io import BytesIO
 from typing import BinaryIO
 
@@ -65,7 +66,11 @@ class Access:
                 (f"hf://datasets/{self.repository}@", f"hf://datasets/{self.repository}/")
             )
         path = os.path.realpath(place)
-        return any(is_inside(path, os.path.realpath(folder)) for folder in self.folders or ())
+        return any(is_inside(path, folder) for folder in self._real_folders)
+
+    @cached_property
+    def _real_folders(self) -> list[str]:
+        return [os.path.realpath(folder) for folder in self.folders or ()]
 
 
 ANYTHING, NOTHING = Access(), Access(folders=())
@@ -74,6 +79,15 @@ ANYTHING, NOTHING = Access(), Access(folders=())
 def is_inside(path: str, folder: str) -> bool:
     """Returns whether a real path is a folder or lies below it."""
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def find_local_file(place: str, access: Access) -> str | None:
+    """Returns the local file that a place names, or whose member it names; None if there is none, or none to open."""
+    try:
+        file = FILE_URL.sub("", access.locate(place).rpartition("::")[2])
+    except PlaceError:
+        return None
+    return None if "://" in file else file
 
 
 def open_place(place: str, access: Access, most_bytes: int) -> BinaryIO:

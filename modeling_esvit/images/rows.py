@@ -14,7 +14,7 @@ from PIL import Image
 from modeling_esvit.images.decoding import DecodingOptions, Record
 from modeling_esvit.images.folders import has_images
 from modeling_esvit.images.names import show_name
-from modeling_esvit.images.places import Access
+from modeling_esvit.images.places import Access, find_local_file
 
 
 if TYPE_CHECKING:
@@ -140,6 +140,25 @@ def read_cell(cell: Any, label: int | None, options: DecodingOptions) -> Record:
         cell = {"bytes": cell, "path": None} if isinstance(cell, bytes) else {"bytes": None, "path": cell}
     path = cell.get("path")
     return Record(cell.get("bytes") or path or b"", label, None if path is None else show_name(path), options)
+
+
+def find_named_files(dataset: Any, column: str, access: Access) -> dict[int, str]:
+    """Returns the local file of each row whose image is in one, or in an archive, and not in the row itself.
+
+    Args:
+        dataset: With images undecoded, see `leave_undecoded`.
+        column: Of the images.
+        access: What the rows may open.
+    """
+    import pyarrow.compute as pc
+
+    cells = dataset.data.column(column)
+    lengths, paths = pc.binary_length(pc.struct_field(cells, "bytes")), pc.struct_field(cells, "path")
+    named = pc.if_else(pc.equal(pc.fill_null(lengths, 0), 0), paths, None)  # without reading the images in the rows
+    if dataset._indices is not None:
+        named = named.take(dataset._indices.column(0))
+    found = {row: find_local_file(place, access) for row, place in enumerate(named.to_pylist()) if place}
+    return {row: file for row, file in found.items() if file is not None}
 
 
 def find_access(*folders: str | os.PathLike[str], repository: str | None = None) -> Access:

@@ -14,7 +14,7 @@ import re
 import stat
 import unicodedata
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -161,9 +161,13 @@ def identify_contents(names: Sequence[str], read: Callable[[int], bytes | str]) 
 
 
 def identify_dataset(
-    dataset: Any, name: Callable[[int], str], read: Callable[[int], tuple[bytes | str, Any]]
+    dataset: Any,
+    name: Callable[[int], str],
+    read: Callable[[int], tuple[bytes | str, Any]],
+    named: Mapping[int, str],
 ) -> Identity:
-    """Identifies the rows of a data set of `datasets` by their number, their size and the content of some.
+    """Identifies the rows of a data set of `datasets` by their number and size, the content of some, and the files that
+    they name.
 
     The fingerprint of one that comes from files changes with their times, and counts as such; that of others with the
     content.
@@ -171,14 +175,18 @@ def identify_dataset(
     Args:
         name: Returns the name of a row.
         read: Returns the image of a row, as bytes or by its path or URL, and its label.
+        named: The local files of the rows that name one, see `find_named_files`.
     """
     from_files = bool(dataset.cache_files)
+    files = {f"the file of {name(row)}": path for row, path in named.items()}
     state = FileState(dataset.data.nbytes, time=dataset._fingerprint if from_files else None)
     return Identity(
         images=len(dataset),
         order=compute_checksum(str(len(dataset))),
-        files={f"the data set of {name(0)}": state},
-        samples={name(row): compute_row_checksum(*read(row)) for row in pick_samples(range(len(dataset)))},
+        files={f"the data set of {name(0)}": state, **find_named_states(files)},
+        samples={
+            name(row): compute_row_checksum(*read(row), named.get(row)) for row in pick_samples(range(len(dataset)))
+        },
         fingerprint=None if from_files else dataset._fingerprint,
     )
 
@@ -214,6 +222,12 @@ def find_state(path: str) -> FileState:
     return FileState(found.st_size, found.st_mtime_ns)
 
 
+def find_named_states(named: Mapping[str, str]) -> dict[str, FileState]:
+    """Returns size and time of each of the files that rows name, under the first row that names it."""
+    rows = {path: row for row, path in reversed(named.items())}
+    return {row: find_state(path) for path, row in rows.items()}
+
+
 def compute_file_checksum(path: str) -> str | None:
     """Returns a checksum of the beginning and the end of a file; None for what is no readable regular file."""
     try:
@@ -227,10 +241,10 @@ def compute_file_checksum(path: str) -> str | None:
         return None
 
 
-def compute_row_checksum(image: bytes | str, label: Any) -> str:
-    """Returns a checksum of a row: of the image's content, or of that of the file that it names."""
+def compute_row_checksum(image: bytes | str, label: Any, file: str | None) -> str:
+    """Returns a checksum of a row: of the image's content, or of that of the local file that it names."""
     if isinstance(image, str):
-        return compute_checksum(image, str(None if is_url(image) else compute_file_checksum(image)), str(label))
+        return compute_checksum(image, str(None if file is None else compute_file_checksum(file)), str(label))
     return compute_checksum(image[:CHUNK], image[max(CHUNK, len(image) - CHUNK) :], f"{len(image)} {label}")
 
 

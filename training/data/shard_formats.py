@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import Record
 from modeling_esvit.images.folders import LeftOut
-from modeling_esvit.images.places import NOTHING
+from modeling_esvit.images.places import NOTHING, find_local_file
 from modeling_esvit.images.rows import describe_columns, find_access, is_string, read_features
 from modeling_esvit.storage.atomic import record_file, write_text
 from modeling_esvit.storage.identity import compose
@@ -138,6 +138,29 @@ class ParquetShard:
         for group in range(self.metadata.num_row_groups):
             names.update(self._read_group(group, [column], self.file).column(column).unique().to_pylist())
         return names
+
+    def find_named_files(self, columns: ImageColumns) -> dict[int, str]:
+        """Returns the local file of each row whose image is in one, by reading the row groups that have such rows.
+
+        Raises:
+            ShardError: one cannot be read.
+        """
+        found = dict[int, str | None]()
+        for start, stop in self.units(0, len(self)):
+            records = self.read(start, stop, columns, self.file) if self._has_places(start, columns.image) else ()
+            for row, record in enumerate(records, start):
+                if isinstance(record.image, str):
+                    found[row] = find_local_file(record.image, record.options.access)
+        return {row: file for row, file in found.items() if file is not None}
+
+    def _has_places(self, row: int, column: str) -> bool:
+        """Returns whether rows of the row group of `row` may name their images: some have no bytes, as far as known."""
+        group = self.metadata.row_group(int(np.searchsorted(self._ends, row, side="right")))
+        chunks = {chunk.path_in_schema: chunk for chunk in _list_chunks(group, [column])}
+        held = chunks.get(f"{column}.bytes", chunks.get(column))
+        if held is None or is_string(self.read_features()[column]):
+            return True
+        return held.statistics is None or held.statistics.null_count != 0
 
     def units(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Splits the rows `start` to `stop - 1` by row groups."""

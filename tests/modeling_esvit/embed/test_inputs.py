@@ -4,6 +4,7 @@
 
 import functools
 import http.server
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
@@ -115,6 +118,18 @@ def test_data_sets_and_lists_without_images(images, tmp_path):
     ]:
         with pytest.raises(NoImagesError, match=message):
             find_images([str(tmp_path / name)], column)
+
+
+def test_images_that_rows_name_belong_to_the_input(images, tmp_path):
+    shutil.copy(images / "00.png", tmp_path / "a.png")
+    rows = pa.table(
+        {"image": pa.array([{"bytes": None, "path": "a.png"}], pa.struct({"bytes": pa.binary(), "path": pa.string()}))}
+    )
+    pq.write_table(rows, tmp_path / "train.parquet")
+    before = find_images(tmp_path / "train.parquet").identify()
+    shutil.copy(images / "02.png", tmp_path / "a.png")
+    change = before.describe_change(find_images(tmp_path / "train.parquet").identify())
+    assert change.startswith(f"the file of {tmp_path}/train.parquet[0] had ")
 
 
 def test_one_input_and_several(images):

@@ -138,7 +138,7 @@ def test_samples_are_spread_over_all():
 
 
 def identify(rows: datasets.Dataset) -> Identity:
-    return identify_dataset(rows, "row {}".format, lambda row: (rows[row]["image"], rows[row]["label"]))
+    return identify_dataset(rows, "row {}".format, lambda row: (rows[row]["image"], rows[row]["label"]), {})
 
 
 def test_rows_are_told_apart_by_content_wherever_they_lie(tmp_path):

@@ -3,7 +3,11 @@
 """Checks what tells data sources apart."""
 
 import os
+import zipfile
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
 from datasets import Dataset
 
 from tests.helpers.shard_server import write_parquet
@@ -45,3 +49,56 @@ def test_a_data_set_in_memory_is_known_by_its_rows():
     sources = [open_source(Dataset.from_dict({"image": [b"", each]}), image_column="image") for each in (b"", b"x")]
     first, second = map(identify_source, sources)
     assert first.images == 2 and first.describe_change(second) is not None
+
+
+STRUCT = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+
+
+def find_change(source, file, content):
+    """Returns what is said of a source when a file that it reads has another content, and is then written back."""
+    before, old = identify_source(source), file.read_bytes()
+    file.write_bytes(content)
+    change = before.describe_change(identify_source(source))
+    file.write_bytes(old)
+    return change
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize(
+    "cells, kind",
+    [
+        ([{"bytes": None, "path": "0.jpg"}, {"bytes": None, "path": "1.jpg"}], STRUCT),
+        ([{"bytes": b"held", "path": "0.jpg"}, {"bytes": None, "path": "1.jpg"}], STRUCT),
+        ([{"path": "0.jpg"}, {"path": "1.jpg"}], pa.struct({"path": pa.string()})),
+        (["0.jpg", "1.jpg"], pa.string()),
+    ],
+)
+def test_images_that_rows_name_belong_to_the_data(tmp_path, streaming, cells, kind):
+    """They lie beside the parquet file, in whatever folder the program runs."""
+    for name in ("0.jpg", "1.jpg"):
+        (tmp_path / name).write_bytes(b"before")
+    pq.write_table(pa.table({"image": pa.array(cells, kind)}), tmp_path / "train.parquet")
+    source = open_source(tmp_path / "train.parquet", image_column="image", streaming=streaming)
+    row = f"{tmp_path}/train.parquet, row 1" if streaming else "row 1"
+    assert find_change(source, tmp_path / "1.jpg", b"after!") == f"{row} has another content"
+    row = row if streaming else f"the file of {row}"
+    assert find_change(source, tmp_path / "1.jpg", b"longer than before").startswith(f"{row} had 6 bytes and has 18")
+    is_held = "held" in str(cells)
+    assert (find_change(source, tmp_path / "0.jpg", b"after!") is None) == is_held
+
+
+def test_rows_chosen_from_a_data_set_have_files_of_their_own(tmp_path):
+    for name in ("0.jpg", "1.jpg"):
+        (tmp_path / name).write_bytes(b"before")
+    pq.write_table(pa.table({"image": pa.array([{"path": "0.jpg"}, {"path": "1.jpg"}])}), tmp_path / "train.parquet")
+    source = open_source(tmp_path / "train.parquet").select([1])
+    assert find_change(source, tmp_path / "0.jpg", b"after!") is None
+    assert find_change(source, tmp_path / "1.jpg", b"after!") == "row 0 has another content"
+
+
+def test_an_archive_that_rows_name_belongs_to_the_data(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("0.jpg", b"before")
+    place = f"zip://0.jpg::{tmp_path}/a.zip"
+    source = open_source(Dataset.from_dict({"image": [{"bytes": None, "path": place}]}))
+    assert find_change(source, tmp_path / "a.zip", b"another").startswith("the file of row 0 had 114 bytes and has 7")
