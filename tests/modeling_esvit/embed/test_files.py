@@ -4,7 +4,7 @@
 
 import pytest
 
-from modeling_esvit.embed.files import FORMATS, OutputError, load_features
+from modeling_esvit.embed.files import FORMATS, OutputError, format_unreadable, load_features
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
@@ -16,3 +16,7 @@ def test_a_file_of_other_content_is_no_features(suffix, tmp_path):
             load_features(path)
     with pytest.raises(FileNotFoundError):
         load_features(tmp_path / f"none{suffix}")
+
+
+def test_names_and_reasons_are_listed_in_their_order():
+    assert format_unreadable({"b.jpg": "b.jpg: empty", "a.jpg": "no: file"}) == "b.jpg\tempty\na.jpg\tno: file\n"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from accelerate import PartialState
 
-from training.data.unreadable import SkipLog, TooManyUnreadableImagesError, format_unreadable
+from training.data.unreadable import SkipLog, TooManyUnreadableImagesError
 
 
 def test_skip_log_counts_each_image_once_and_names_it():
@@ -28,10 +28,6 @@ def test_skip_log_limits():
         SkipLog(num_images=12).add({str(i): "" for i in range(11)})
     with pytest.raises(TooManyUnreadableImagesError):
         SkipLog(num_images=12, max_unreadable=0).add({"x.jpg": ""})
-
-
-def test_names_and_reasons_are_listed():
-    assert format_unreadable({"b.jpg": "b.jpg: empty", "a.jpg": "no: file"}) == "a.jpg\tno: file\nb.jpg\tempty\n"
 
 
 def share_on_rank(rank: int, store: str) -> None:
