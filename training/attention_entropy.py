@@ -10,7 +10,8 @@ MODEL is a model folder or a name on the Hub, of this project or another ViT of 
 
 The entropy of a query's weights a is -sum a log2 a, in bits: 0 for a head that looks at one token, log2 of the number
 of keys for one that looks at all alike. It is averaged over the queries of an image, and then over the images. Beside
-the JSON file are a table (.md) and a picture (.png).
+the JSON file are a table (.md) and a picture (.png). There is no `--dtype`: the model computes in the type of its file,
+since bfloat16 would leave its attention two or three digits.
 """
 
 import argparse

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modeling_esvit.errors import EsViTError
+from modeling_esvit.errors import EsViTError, require_choice
 from modeling_esvit.images.precision import has_amx
 
 
@@ -130,7 +130,12 @@ class BatchForward:
     """
 
     def __init__(self, model: Any, compute: Callable[[Tensor], Outputs], mode: str = OFF):
-        """Takes the model, a function that computes outputs `[B, ...]` of pixel values with it, and one of MODES."""
+        """Takes the model, a function that computes outputs `[B, ...]` of pixel values with it, and one of MODES.
+
+        Raises:
+            ChoiceError: there is no such mode.
+        """
+        require_choice("compile", mode, MODES)
         self.model, self.compute, self.mode = model, compute, mode
         self.compiled: Callable[[Tensor], Outputs] | None = None
         self.shape: tuple[int, ...] | None = None  # of the batches that are timed and compiled for

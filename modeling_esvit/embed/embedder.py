@@ -33,7 +33,7 @@ from modeling_esvit.embed.engine import (
 )
 from modeling_esvit.embed.files import Features, OutputError, concatenate, load_features
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, Record
-from modeling_esvit.images.devices import open_device
+from modeling_esvit.images.devices import check_device, open_device
 from modeling_esvit.images.models import fingerprint, load_image_model
 from modeling_esvit.images.names import show_name
 from modeling_esvit.images.precision import AUTO, resolve_dtype
@@ -124,8 +124,11 @@ class Embedder:
         Raises:
             OSError: see `load_image_model`.
             FeatureError: the model takes no images of that size.
+            ChoiceError: `dtype` or `compile` is none of these words.
+            DeviceError: nothing can be computed on that device.
         """
         device = device or open_device(None).device
+        check_device(str(device))
         dtype = resolve_dtype(dtype, device) if isinstance(dtype, str) else dtype
         model, processor = load_image_model(name, {"dtype": dtype}, device=device, **kwargs)
         embedder = cls(model, processor, compile)

@@ -128,10 +128,10 @@ def write_torch(model: EsViTModel, folder: Path, sizes: Sizes) -> Run:
 
     transformers' exporter would replace fused attention by its plain form, which is slower.
     """
-    images = draw_images(model.config, TRACED, sizes.traced)
     try:
+        images = draw_images(model.config, TRACED, sizes.traced)
         program = torch.export.export(Features(model).eval(), (images,), dynamic_shapes=(sizes.dynamic_axes,))
-    except RuntimeError as error:  # what torch's own errors of tracing are derived from
+    except RuntimeError as error:  # what torch's own errors of tracing and of memory are derived from
         raise ConversionError(f"torch.export cannot trace this {type(model).__name__}: {error}") from error
     path = folder / "model.pt2"
     torch.export.save(program, path)
@@ -261,8 +261,8 @@ def measure_difference(run: Run, model: EsViTModel, sizes: list[Size]) -> float:
     """
     differences = []
     for batch, (height, width) in itertools.product(BATCHES, sizes):
-        images = draw_images(model.config, batch, (height, width))
         try:
+            images = draw_images(model.config, batch, (height, width))
             outputs = run(images)
         except (RuntimeError, AssertionError) as error:  # the second by the guards of torch.export
             raise ConversionError(

@@ -10,6 +10,8 @@ import argparse
 
 import torch
 
+from modeling_esvit.errors import require_choice
+
 
 # What torch calls the instructions with which an x86 CPU multiplies in bfloat16 at least as fast as in float32.
 CPU_INSTRUCTIONS = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512 BF16"}
@@ -42,7 +44,12 @@ def has_amx() -> bool:
 
 
 def resolve_dtype(name: str, device: torch.device | str) -> torch.dtype:
-    """Returns the type of a name in DTYPES; for "auto", bfloat16 where `device` computes it natively, else float32."""
+    """Returns the type of a name in DTYPES; for "auto", bfloat16 where `device` computes it natively, else float32.
+
+    Raises:
+        ChoiceError: there is no such name.
+    """
+    require_choice("dtype", name, [AUTO, *DTYPES])
     if name != AUTO:
         return DTYPES[name]
     return torch.bfloat16 if has_native_bfloat16(device) else torch.float32

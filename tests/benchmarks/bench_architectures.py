@@ -18,6 +18,8 @@ from torch import nn
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from modeling_esvit.conversion.original_resnet import to_torchvision
+from modeling_esvit.images.decoding_arguments import parse_count
+from modeling_esvit.programs.ending import exit_with_message
 from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.bench_step import random_groups, report
 from tests.benchmarks.harness import RESULTS, environment, rows, take_turns, write_json
@@ -62,12 +64,15 @@ def plain_pass(name: str, batch: int, sizes: tuple[int, int], **changes) -> Call
     return lambda: backward(module, [form(group) for group in groups])
 
 
+@exit_with_message()
 def main() -> None:
     parser = ProgramParser(__doc__)
     parser.add_argument("architectures", nargs="+", help="backbones, by their published names")
-    parser.add_argument("--batch", type=int, default=4, help="images in a batch")
-    parser.add_argument("--sizes", type=int, nargs=2, default=[224, 96], help="Pixels of global and local crops.")
-    parser.add_argument("--repeats", type=int, default=5, help="times that each is measured")
+    parser.add_argument("--batch", type=parse_count, default=4, help="images in a batch")
+    parser.add_argument(
+        "--sizes", type=parse_count, nargs=2, default=[224, 96], help="Pixels of global and local crops."
+    )
+    parser.add_argument("--repeats", type=parse_count, default=5, help="times that each is measured")
     parser.add_argument("--folder", type=Path, default=RESULTS, help="For the measurements, which report.py takes.")
     arguments = parser.parse_args()
     for name in arguments.architectures:

@@ -13,6 +13,8 @@ import statistics
 import time
 from collections.abc import Callable
 
+from modeling_esvit.images.decoding_arguments import parse_count
+from modeling_esvit.programs.ending import exit_with_message
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.manifest import find_damage, write_manifest
 from tests.benchmarks.bench_step import our_step
@@ -44,12 +46,13 @@ def measure_checkpoint(batch: int, repeats: int, **options) -> dict[str, float]:
     }
 
 
+@exit_with_message()
 def main() -> None:
     parser = ProgramParser(__doc__)
-    parser.add_argument("--steps", type=int, default=50, help="steps of a cycle")
+    parser.add_argument("--steps", type=parse_count, default=50, help="steps of a cycle")
     parser.add_argument("--step_seconds", type=float, help="seconds of a step (default: as measured here)")
-    parser.add_argument("--batch", type=int, default=8, help="images in a step")
-    parser.add_argument("--repeats", type=int, default=3, help="times that each is measured")
+    parser.add_argument("--batch", type=parse_count, default=8, help="images in a step")
+    parser.add_argument("--repeats", type=parse_count, default=3, help="times that each is measured")
     arguments = parser.parse_args()
     measured = measure_checkpoint(arguments.batch, arguments.repeats)
     step = arguments.step_seconds or measured["step"]

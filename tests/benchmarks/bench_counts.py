@@ -13,6 +13,7 @@ from transformers.initialization import no_init_weights
 
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.families import ARCHITECTURES
+from modeling_esvit.programs.ending import exit_with_message
 from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.harness import table, write_json
 from training.evaluation.model_counts import count_parameters_and_operations
@@ -68,6 +69,7 @@ def rows() -> list[dict]:
     return result
 
 
+@exit_with_message()
 def main() -> None:
     ProgramParser(__doc__).parse_args()
     counted = rows()

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
+from modeling_esvit.programs.ending import exit_with_message
 from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.harness import environment, table, write_json
 from training.learning.optimizer import update_teacher
@@ -62,6 +63,7 @@ def distance_left(momentum: float, dtype: torch.dtype) -> float:
     return (1 - teacher.weight.item()) / first
 
 
+@exit_with_message()
 def main() -> None:
     times = seconds()
     print(table(["form", "ms"], ((name, f"{1000 * value:.1f}") for name, value in times.items())))

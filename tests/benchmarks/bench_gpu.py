@@ -15,6 +15,8 @@ import tempfile
 
 import torch
 
+from modeling_esvit.images.decoding_arguments import parse_count
+from modeling_esvit.programs.ending import exit_with_message
 from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.bench_step import SCHEDULES, our_step, pretraining, random_groups
 from tests.benchmarks.harness import Measurement, environment, rows, table, take_turns, write_json
@@ -88,11 +90,12 @@ def report(results: dict[str, Measurement], batch: int, flops: float) -> str:
     )
 
 
+@exit_with_message()
 def main() -> None:
     parser = ProgramParser(__doc__)
     parser.add_argument("--architecture", default="swin-tiny", help="backbone, by its published name")
-    parser.add_argument("--batch", type=int, default=128, help="images in a batch")
-    parser.add_argument("--repeats", type=int, default=20, help="times that each is measured")
+    parser.add_argument("--batch", type=parse_count, default=128, help="images in a batch")
+    parser.add_argument("--repeats", type=parse_count, default=20, help="times that each is measured")
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("error: torch finds no CUDA GPU here.")

@@ -18,6 +18,8 @@ import time
 
 import torch
 
+from modeling_esvit.images.decoding_arguments import parse_count
+from modeling_esvit.programs.ending import exit_with_message
 from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.bench_inference import MODELS, extract
 from tests.benchmarks.bench_step import our_step, pretraining, random_groups, reference_step
@@ -138,10 +140,11 @@ SWEEPS = {
 }
 
 
+@exit_with_message()
 def main() -> None:
     parser = ProgramParser(__doc__)
     parser.add_argument("--only", nargs="*", choices=SWEEPS, default=list(SWEEPS), help="what grows")
-    parser.add_argument("--repeats", type=int, default=3, help="times that each is measured")
+    parser.add_argument("--repeats", type=parse_count, default=3, help="times that each is measured")
     parser.add_argument("--one_of", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one_of:

@@ -20,7 +20,9 @@ from pathlib import Path
 
 import torch
 
+from modeling_esvit.images.decoding_arguments import parse_count
 from modeling_esvit.images.precision import has_native_bfloat16, name_dtype
+from modeling_esvit.programs.ending import exit_with_message
 from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.harness import (
     ALLOCATORS,
@@ -181,15 +183,16 @@ def report(results: dict[str, Measurement], batch: int) -> str:
     )
 
 
+@exit_with_message()
 def main() -> None:
     parser = ProgramParser(__doc__)
-    parser.add_argument("--batch", type=int, default=16, help="images in a batch")
-    parser.add_argument("--size", type=int, default=224, help="side of the images in pixels")
-    parser.add_argument("--repeats", type=int, default=9, help="times that each is measured")
+    parser.add_argument("--batch", type=parse_count, default=16, help="images in a batch")
+    parser.add_argument("--size", type=parse_count, default=224, help="side of the images in pixels")
+    parser.add_argument("--repeats", type=parse_count, default=9, help="times that each is measured")
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS, help="forms of the model")
     types = [name_dtype(dtype) for dtype in DTYPES.values()]
     parser.add_argument("--dtypes", nargs="+", choices=types, default=types, help="types of weights and images")
-    parser.add_argument("--threads", type=int, help="Default: one a core.")
+    parser.add_argument("--threads", type=parse_count, help="Default: one a core.")
     parser.add_argument("--allocator", choices=ALLOCATORS, default="glibc, tuned", help="allocator of memory")
     arguments = parser.parse_args()
     missing, has_bfloat16 = find_missing(), has_native_bfloat16("cpu")

@@ -12,6 +12,8 @@ import functools
 import torch
 from torch.nn import functional as F
 
+from modeling_esvit.images.decoding_arguments import parse_count
+from modeling_esvit.programs.ending import exit_with_message
 from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.harness import Measurement, environment, rows, table, take_turns, write_json
 
@@ -115,11 +117,12 @@ def report(results: dict[str, Measurement]) -> str:
     return table(["loss and gradients", "median s", "faster", "extra GB"], lines)
 
 
+@exit_with_message()
 def main() -> None:
     parser = ProgramParser(__doc__)
-    parser.add_argument("--prototypes", type=int, default=65536, help="prototypes of each head")
-    parser.add_argument("--batches", type=int, nargs="+", default=[8, 2], help="images in the batches")
-    parser.add_argument("--repeats", type=int, default=5, help="times that each is measured")
+    parser.add_argument("--prototypes", type=parse_count, default=65536, help="prototypes of each head")
+    parser.add_argument("--batches", type=parse_count, nargs="+", default=[8, 2], help="images in the batches")
+    parser.add_argument("--repeats", type=parse_count, default=5, help="times that each is measured")
     arguments = parser.parse_args()
     setups: dict = {}
     for batch in arguments.batches:

@@ -20,7 +20,9 @@ from pathlib import Path
 import torch
 
 from modeling_esvit.embed.compiling import OFF, ON, choose_compiler_options
+from modeling_esvit.images.decoding_arguments import parse_count
 from modeling_esvit.images.precision import DTYPES
+from modeling_esvit.programs.ending import exit_with_message
 from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.bench_views import IMAGES, jpegs
 from tests.benchmarks.harness import Measurement, environment, name_by_processor, rows, table, take_turns, write_json
@@ -135,13 +137,14 @@ def report(results: dict[str, Measurement], images: int) -> str:
     )
 
 
+@exit_with_message()
 def main() -> None:
     parser = ProgramParser(__doc__)
-    parser.add_argument("--images", type=int, default=64, help="images to read")
-    parser.add_argument("--repeats", type=int, default=5, help="times that each is measured")
+    parser.add_argument("--images", type=parse_count, default=64, help="images to read")
+    parser.add_argument("--repeats", type=parse_count, default=5, help="times that each is measured")
     parser.add_argument("--dtype", choices=DTYPES, default="float32", help="type of weights and images")
     parser.add_argument("--compile", action="store_true", help="compile the model of all of them")
-    parser.add_argument("--threads", type=int, help="Default: one a core.")
+    parser.add_argument("--threads", type=parse_count, help="Default: one a core.")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write_files(Path(folder), arguments.images)

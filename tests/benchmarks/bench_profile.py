@@ -15,6 +15,8 @@ import time
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from modeling_esvit.images.decoding_arguments import parse_count
+from modeling_esvit.programs.ending import exit_with_message
 from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.bench_inference import MODELS, extract
 from tests.benchmarks.bench_loss import our_loss, plain_loss
@@ -116,9 +118,10 @@ def candidates(batch: int) -> dict[str, dict]:
     }
 
 
+@exit_with_message()
 def main() -> None:
     parser = ProgramParser(__doc__)
-    parser.add_argument("--batch", type=int, default=8, help="Of step and loss.")
+    parser.add_argument("--batch", type=parse_count, default=8, help="Of step and loss.")
     parser.add_argument("--only", nargs="*", choices=["step", "loss", "inference"], help="parts (default: all)")
     arguments = parser.parse_args()
     path = RESULTS / "profile.json"

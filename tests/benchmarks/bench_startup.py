@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from modeling_esvit.images.decoding_arguments import parse_count
+from modeling_esvit.programs.ending import exit_with_message
 from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.harness import environment, table, write_json
 
@@ -76,9 +78,10 @@ def measure(repeats: int) -> dict[str, list[float]]:
     return taken
 
 
+@exit_with_message()
 def main() -> None:
     parser = ProgramParser(__doc__)
-    parser.add_argument("--repeats", type=int, default=20, help="times that each is measured")
+    parser.add_argument("--repeats", type=parse_count, default=20, help="times that each is measured")
     arguments = parser.parse_args()
     taken = measure(arguments.repeats)
     medians = {name: statistics.median(values) for name, values in taken.items()}

@@ -20,7 +20,9 @@ import torch
 from PIL import Image
 
 from modeling_esvit import EsViTConfig
+from modeling_esvit.images.decoding_arguments import parse_count
 from modeling_esvit.images.precision import has_amx, has_native_bfloat16
+from modeling_esvit.programs.ending import exit_with_message
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.swin import EsViTDropPath
 from tests.benchmarks.harness import (
@@ -190,12 +192,15 @@ def report(results: dict[str, Measurement]) -> str:
     )
 
 
+@exit_with_message()
 def main() -> None:
     parser = ProgramParser(__doc__)
     parser.add_argument("--architecture", default="swin-tiny", help="backbone, by its published name")
-    parser.add_argument("--batch", type=int, default=8, help="images in a batch")
-    parser.add_argument("--sizes", type=int, nargs=2, default=[224, 96], help="Pixels of global and local crops.")
-    parser.add_argument("--repeats", type=int, default=5, help="times that each is measured")
+    parser.add_argument("--batch", type=parse_count, default=8, help="images in a batch")
+    parser.add_argument(
+        "--sizes", type=parse_count, nargs=2, default=[224, 96], help="Pixels of global and local crops."
+    )
+    parser.add_argument("--repeats", type=parse_count, default=5, help="times that each is measured")
     parser.add_argument("--only", nargs="*", help="names of what takes turns, the first of which is the reference")
     parser.add_argument("--allocator", choices=ALLOCATORS, default="glibc, tuned", help="allocator of memory")
     parser.add_argument("--folder", type=Path, default=RESULTS, help="For the measurement, which report.py takes.")

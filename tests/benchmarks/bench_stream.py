@@ -14,6 +14,8 @@ import itertools
 import tempfile
 from pathlib import Path
 
+from modeling_esvit.images.decoding_arguments import parse_count
+from modeling_esvit.programs.ending import exit_with_message
 from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.bench_views import jpegs
 from tests.benchmarks.harness import Measurement, environment, rows, table, take_turns, write_json
@@ -120,10 +122,11 @@ def report(results: dict[str, Measurement], images: int) -> str:
     )
 
 
+@exit_with_message()
 def main() -> None:
     parser = ProgramParser(__doc__)
-    parser.add_argument("--images", type=int, default=1000, help="images to read")
-    parser.add_argument("--repeats", type=int, default=5, help="times that each is measured")
+    parser.add_argument("--images", type=parse_count, default=1000, help="images to read")
+    parser.add_argument("--repeats", type=parse_count, default=5, help="times that each is measured")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         write_shards(Path(folder), arguments.images)

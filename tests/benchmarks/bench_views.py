@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from modeling_esvit.images.decoding_arguments import parse_count
+from modeling_esvit.programs.ending import exit_with_message
 from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.harness import Measurement, environment, rows, table, take_turns, write_json
 
@@ -101,10 +103,11 @@ def report(results: dict[str, Measurement]) -> str:
     )
 
 
+@exit_with_message()
 def main() -> None:
     parser = ProgramParser(__doc__)
-    parser.add_argument("--size", type=int, nargs=2, default=[500, 375], help="Width and height of the files.")
-    parser.add_argument("--repeats", type=int, default=15, help="times that each is measured")
+    parser.add_argument("--size", type=parse_count, nargs=2, default=[500, 375], help="Width and height of the files.")
+    parser.add_argument("--repeats", type=parse_count, default=15, help="times that each is measured")
     arguments = parser.parse_args()
     results = take_turns(candidates(tuple(arguments.size)), repeats=arguments.repeats, threads=1, allocator="glibc")
     print(report(results))

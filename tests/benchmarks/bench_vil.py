@@ -14,6 +14,8 @@ import torch
 
 import tests.benchmarks.reference_vil as reference_vil
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
+from modeling_esvit.images.decoding_arguments import parse_count
+from modeling_esvit.programs.ending import exit_with_message
 from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.bench_step import our_step, reference_step
 from tests.benchmarks.harness import Measurement, environment, rows, table, take_turns, write_json
@@ -69,13 +71,18 @@ def report(results: dict[str, Measurement]) -> str:
     )
 
 
+@exit_with_message()
 def main() -> None:
     parser = ProgramParser(__doc__)
-    parser.add_argument("--sizes", type=int, nargs="*", default=[448, 896], help="sides of the images in pixels")
+    parser.add_argument(
+        "--sizes", type=parse_count, nargs="*", default=[448, 896], help="sides of the images in pixels"
+    )
     parser.add_argument("--batch", type=int, default=2, help="Of the step; 0: no step.")
-    parser.add_argument("--repeats", type=int, default=3, help="times that each is measured")
+    parser.add_argument("--repeats", type=parse_count, default=3, help="times that each is measured")
     parser.add_argument("--dense_limit", type=float, default=8.0, help="GB that a dense attention may take.")
     arguments = parser.parse_args()
+    if arguments.batch < 0:
+        parser.error(f"--batch {arguments.batch} is no number of images")
     for size in arguments.sizes:
         measure(f"vil_{size}", feature_candidates(size, arguments.dense_limit), arguments.repeats)
         if dense_gigabytes(size) > arguments.dense_limit:

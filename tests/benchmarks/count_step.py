@@ -21,7 +21,9 @@ from torch.utils._python_dispatch import _pop_mode_temporarily
 from transformers.initialization import no_init_weights
 
 from modeling_esvit.cross_entropy import ChunkResult, Method, Rows, compute_chunk
+from modeling_esvit.images.decoding_arguments import parse_count
 from modeling_esvit.losses import EsViTLoss, esvit_loss, make_crop_layout
+from modeling_esvit.programs.ending import exit_with_message
 from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks.harness import table, write_json
 from tests.helpers.compiled_counter import Counts, count_compiled
@@ -211,10 +213,11 @@ def make_step_options(recipe: str, batch: int, precision: str) -> PretrainOption
     return parse_options([*arguments, "--attn_implementation", "sdpa" if has_attention else "auto"])
 
 
+@exit_with_message()
 def main() -> None:
     parser = ProgramParser(__doc__)
     parser.add_argument("--recipe", default="swin_tiny_w7", help="recipe whose step is counted")
-    parser.add_argument("--batch", type=int, default=128, help="images in a batch")
+    parser.add_argument("--batch", type=parse_count, default=128, help="images in a batch")
     parser.add_argument("--mixed_precision", choices=["no", "bf16"], default="bf16", help="autocast of the step")
     arguments = parser.parse_args()
     options = make_step_options(arguments.recipe, arguments.batch, arguments.mixed_precision)

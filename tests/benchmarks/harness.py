@@ -27,6 +27,7 @@ from typing import TypeVar
 
 import torch
 
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.precision import has_amx, list_cpu_instructions
 from training.evaluation.results import format_table
 
@@ -62,14 +63,18 @@ class Measurement:
         return statistics.median(self.seconds)
 
 
-class CandidateError(RuntimeError):
-    """Raised when a candidate's process ended; its own message is on the screen."""
+class CandidateError(EsViTError, RuntimeError):
+    """Raised when a candidate cannot be built, or its process ended; its own message is then on the screen."""
 
 
 def _serve(setup: Setup, connection, threads: int) -> None:
     """Runs in the candidate's process: one timed iteration for each request, then its peak memory."""
     torch.set_num_threads(threads)
-    iteration = setup()
+    try:
+        iteration = setup()
+    except EsViTError as error:
+        connection.send(error)
+        return
     connection.send(peak_memory())
     while connection.recv() == "run":
         started = time.perf_counter()
@@ -137,9 +142,12 @@ def _set_allocator(name: str) -> None:
 
 def _receive(name: str, connection):
     try:
-        return connection.recv()
+        received = connection.recv()
     except EOFError as error:
         raise CandidateError(f"The process of {name!r} ended before its measurement did.") from error
+    if isinstance(received, EsViTError):
+        raise CandidateError(f"{name!r} cannot be measured: {received}") from received
+    return received
 
 
 def environment() -> dict[str, object]:

@@ -10,7 +10,7 @@ from torch._dynamo.backends.debugging import aot_eager
 from transformers import AutoBackbone
 
 from tests.helpers.tiny_models import RESNET, auto_config
-from tests.helpers.tiny_runs import read_log, read_losses, tiny_auto, tiny_options, train, write_images
+from tests.helpers.tiny_runs import read_log, read_losses, tiny, tiny_auto, tiny_options, train, write_images
 from training.pretrain import Pretraining
 
 
@@ -74,6 +74,17 @@ def test_the_end_of_freezing_compiles_once_more(images, tmp_path, graphs, monkey
     run = train(arguments, CountingRun)
     first, later = run.counts[:3], run.counts[3:]
     assert len(set(first)) == len(set(later)) == 1 and len(later) == 6 and first[0] < later[0]
+
+
+@pytest.mark.slow
+def test_the_switch_of_a_vil_to_all_chunks_compiles_once_more(images, tmp_path, graphs, monkeypatch):
+    """The chunks that a step draws before it are no part of a graph."""
+    monkeypatch.setattr(CountingRun, "graphs", graphs, raising=False)
+    network = "--architecture vil-tiny --image_size 64 --embed_dim 8 --depths 1 1 1 1 --num_heads 1 1 2 2"
+    sparse = "--global_crop_size 64 --local_crop_sizes 32 --vil_mode 1 --vil_mode_switch 0.5 --compile on"
+    run = train(tiny(images, tmp_path / "run", sparse, network), CountingRun)
+    first, later = run.counts[:3], run.counts[3:]
+    assert len(set(first)) == len(set(later)) == 1 and len(later) == 3 and first[0] < later[0]
 
 
 @pytest.mark.slow

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plain references of the benchmarks compute what we compute, and the tables are made from what was measured."""
 
+import importlib
 import json
+import re
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ import torch
 import tests.benchmarks.bench_architectures as bench_architectures
 import tests.benchmarks.bench_loss as bench_loss
 import tests.benchmarks.bench_step as bench_step
+from tests.helpers.commands import type_arguments
 
 
 SMALL = {
@@ -89,3 +92,22 @@ def check_step(monkeypatch, **options) -> None:
 def test_the_plain_loss_equals_ours():
     ours, plain = (setup(2, 300)() for setup in (bench_loss.our_loss, bench_loss.plain_loss))
     torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("program", "words", "message"),
+    [
+        ("bench_step", "--repeats 0", "argument --repeats: '0' is not a positive number"),
+        ("count_step", "--batch 0", "argument --batch: '0' is not a positive number"),
+        ("count_step", "--recipe nonsense", "error: .*nonsense"),
+        ("bench_vil", "--batch -1", "--batch -1 is no number of images"),
+        pytest.param("bench_step", "--architecture swin-tyni", "error: .*swin-tyni", marks=pytest.mark.slow),
+        pytest.param("bench_architectures", "swin-tyni", "error: .*swin-tyni", marks=pytest.mark.slow),
+    ],
+)
+def test_a_benchmark_refuses_bad_arguments_in_a_line(program, words, message, monkeypatch, capfd):
+    type_arguments(monkeypatch, f"tests/benchmarks/{program}.py", *words.split())
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(f"tests.benchmarks.{program}").main()
+    said = f"{ended.value.code}\n{capfd.readouterr().err}"
+    assert re.search(message, said) and "Traceback" not in said

@@ -16,6 +16,7 @@ from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTModel
 
 from modeling_esvit.embed.embedder import Embedder, FeatureError, embed
 from modeling_esvit.embed.inputs import NoImagesError
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import DecodingOptions
 
 
@@ -42,6 +43,21 @@ def test_models_of_others(images, tmp_path):
     for side in (8, 64):
         with pytest.raises(FeatureError, match=f"ViTModel takes no images of {side} px: "):
             Embedder.from_pretrained(str(tmp_path / "ViTModel"), image_size=side)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"dtype": "bf16"}, "dtype is 'bf16'; choose one of 'auto', 'float32', 'float16', 'bfloat16'"),
+        ({"dtype": "float64"}, "dtype is 'float64'; choose one of"),
+        ({"compile": "yes"}, "compile is 'yes'; choose one of 'auto', 'on', 'off'"),
+        ({"compile": True}, "compile is True; choose one of"),
+        ({"device": "foo"}, "device foo cannot be used"),
+    ],
+)
+def test_words_that_are_no_choice_are_refused(folder, given, message):
+    with pytest.raises(EsViTError, match=message):
+        Embedder.from_pretrained(folder, **given)
 
 
 def test_features_that_are_not_finite(folder, images):

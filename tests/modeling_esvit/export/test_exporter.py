@@ -329,6 +329,14 @@ def test_a_model_that_reads_values_is_refused(saved, tmp_path, monkeypatch):
         export(folder, tmp_path / "out", "torch")
 
 
+def test_images_beyond_the_memory_are_refused(saved, tmp_path):
+    _, folder = saved(SWIN)
+    side = "4000000"  # 384 TB, more than a process can name
+    with pytest.raises(SystemExit, match="error: torch.export cannot trace this EsViTModel: .*can't allocate memory"):
+        main([str(folder), str(tmp_path / "out"), "--to", "torch", "--image_size", side])
+    assert not (tmp_path / "out").exists()
+
+
 @has_exporters
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["swin-tiny", "vil-tiny", "cvt-tiny", "deit-small", "resnet-50"])
