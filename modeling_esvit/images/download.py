@@ -5,6 +5,7 @@
 import time
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.deadlines import DeadlineError
 from modeling_esvit.images.http_client import get_http, open_url
 from modeling_esvit.images.read_ahead import abandonable
 
@@ -53,14 +54,14 @@ def fetch(url: str, most_bytes: int, end: float) -> bytes:
     httpx = get_http()
     content = bytearray()
     try:
-        with open_url(url, PLAIN, TIMEOUT) as response:
+        with open_url(url, PLAIN, TIMEOUT, end) as response:
             check_answer(response)
             for chunk in response.iter_raw():
                 content += chunk
                 if len(content) > most_bytes:
                     raise DownloadError(f"the server sends more than {most_bytes} bytes")
-                if time.monotonic() > end:
-                    raise DownloadError(f"the download takes more than {LONGEST} s")
+    except DeadlineError as error:
+        raise DownloadError(f"the download takes more than {LONGEST} s") from error
     except httpx.TransportError as error:
         raise BusyError(f"{type(error).__name__}: {error}") from error
     return bytes(content)

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.deadlines import bound_client, hold_to
 
 
 CONNECTIONS = 64
@@ -46,7 +47,7 @@ def open_client(process: int, seconds: float) -> Any:
     limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
     file = find_certificates()
     trusted = True if file is None else ssl.create_default_context(cafile=file)
-    return httpx.Client(timeout=httpx.Timeout(seconds), limits=limits, verify=trusted)
+    return bound_client(httpx.Client(timeout=httpx.Timeout(seconds), limits=limits, verify=trusted))
 
 
 def find_certificates() -> str | None:
@@ -58,18 +59,29 @@ def find_certificates() -> str | None:
 
 
 @contextmanager
-def open_url(url: str, headers: Mapping[str, str], seconds: float) -> Iterator[Any]:
+def open_url(url: str, headers: Mapping[str, str], seconds: float, end: float) -> Iterator[Any]:
     """Opens the answer to a GET, whose body is not read yet, after following redirects; nor are bodies of these read.
 
     Args:
         seconds: for which the server may say nothing.
+        end: of `time.monotonic`, when all is over: connecting, redirects, and what the caller reads of the body.
 
     Raises:
+        DeadlineError: it takes longer.
         RedirectError: there are too many redirects, or one leads to a private address.
         OSError, httpx.HTTPError: the server cannot be reached.
     """
     client = open_client(os.getpid(), seconds)
-    request = client.build_request("GET", url, headers=headers)
+    with hold_to(end):
+        yield from follow(client, client.build_request("GET", url, headers=headers))
+
+
+def follow(client: Any, request: Any) -> Iterator[Any]:
+    """Yields the one answer that is no redirect.
+
+    Raises:
+        RedirectError: see `open_url`.
+    """
     for _ in range(MOST_REDIRECTS + 1):
         response = client.send(request, stream=True, follow_redirects=False)
         try:

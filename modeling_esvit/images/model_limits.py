@@ -7,6 +7,7 @@ transformers makes anything of them, a network is described without values until
 the stored weights, and the sides of the images that a processor makes have a limit.
 """
 
+import math
 import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +34,12 @@ MOST_TENSORS = 20_000  # of a network; those of billions of parameters have abou
 SHARE, BESIDE = 4, 2**24
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pth.tar")
 LARGEST_SIDE = 2048  # pixels of the images that a processor makes
+SIDES = re.compile("size|divisor|multiple")
+LARGEST_GRID = 4096  # pixels of a side that is cut into several images, or scaled down
+GRIDS = re.compile("side|edge|width|height|resolution|grid")
+PIECES = re.compile("tile|crop|slice|frame|patch|_hd")
+SMALL_PATCH = 16  # pixels of its side
+MOST_PIECES = 8  # of the largest side, or as many pixels in smaller ones
 OWN_CHECKS = ("esvit",)  # configurations of these types check their own fields
 
 
@@ -117,11 +124,29 @@ REGISTERS = (register_module_parameter_registration_hook, register_module_buffer
 
 
 def check_sizes(processor: Any) -> None:
-    """Checks the sizes of the images that an image processor makes.
+    """Checks the sizes of the images that an image processor makes, and how many it makes of one.
 
     Raises:
-        ModelLimitError: a side is longer than LARGEST_SIDE.
+        ModelLimitError: a side is longer than LARGEST_SIDE, or there are more pieces than MOST_PIECES of that side.
     """
-    for name, value in processor.to_dict().items():
-        if "size" in name and find_largest(value) > LARGEST_SIDE:
-            raise ModelLimitError(f"{name} of its image processor is {value}, more than {LARGEST_SIDE} pixels.")
+    numbers = {name: find_largest(value) for name, value in processor.to_dict().items()}
+    for name, number in numbers.items():
+        if number > (most := find_limit(name, numbers)):
+            unit = " pixels" if SIDES.search(name) or GRIDS.search(name) else ""
+            raise ModelLimitError(f"{name} of its image processor is {number}, more than {most}{unit}.")
+
+
+def find_limit(name: str, numbers: Mapping[str, int]) -> float:
+    """Returns how large a whole number of an image processor may be; its other numbers say how large a piece is."""
+    if SIDES.search(name):
+        return LARGEST_SIDE
+    if GRIDS.search(name):
+        return LARGEST_GRID
+    if "pixel" in name:
+        return LARGEST_SIDE**2
+    if "token" in name or ("patch" in name and numbers.get("patch_size")):
+        return LARGEST_SIDE**2 // (numbers.get("patch_size") or SMALL_PATCH) ** 2
+    if not PIECES.search(name):
+        return math.inf
+    side = max((number for each, number in numbers.items() if "size" in each and "patch" not in each), default=0)
+    return MOST_PIECES * LARGEST_SIDE**2 // max(side, SMALL_PATCH) ** 2

@@ -127,10 +127,13 @@ def read_member(place: str, most_bytes: int) -> bytes:
     """Returns a member of an archive, or a file of a store that fsspec knows.
 
     Raises:
-        PlaceError: It is longer than `most_bytes`.
+        PlaceError: It is longer than `most_bytes`, or its archive is no regular file.
     """
     from datasets.utils.file_utils import xopen
 
+    archive = FILE_URL.sub("", place.rpartition("::")[2])
+    if "://" not in archive:
+        open_regular_file(archive).close()  # the library would wait for ever for a pipe
     with xopen(place, "rb") as file:
         content = file.read(most_bytes + 1)
     if len(content) > most_bytes:

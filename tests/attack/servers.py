@@ -12,6 +12,7 @@ from random import Random
 from modeling_esvit.images import download
 from modeling_esvit.images.decoding import DecodingOptions, Record, decode
 from tests.attack.outcomes import Attack, Surface, WrongError
+from tests.helpers.dripping_server import DRIPS
 from tests.helpers.shard_server import FileServer, picture
 from training.data import http_ranges, shard_files
 from training.data.shard_files import ShardFile
@@ -72,6 +73,8 @@ class StrangeHost(http.server.BaseHTTPRequestHandler):
         if kind == "status":
             self.wfile.write(b"HTTP/1.1 whatever\r\n\r\n")
             return None
+        if kind in DRIPS:
+            return self.drip(*DRIPS[kind])
         self.answer(200, {}, self.image[:50] if kind == "cut" else self.image, declared=kind != "endless")
         while kind == "endless":
             self.wfile.write(bytes(2**16))
@@ -79,6 +82,12 @@ class StrangeHost(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b"x")
             time.sleep(SECONDS / 10)
         return None
+
+    def drip(self, first: bytes, drip: bytes) -> None:
+        self.wfile.write(first)
+        for _ in range(1000):
+            self.wfile.write(drip)
+            time.sleep(SECONDS / 10)
 
     def answer(self, status: int, headers: dict[str, str], body: bytes, declared: bool = True) -> None:
         self.send_response(status)
@@ -94,7 +103,7 @@ class StrangeHost(http.server.BaseHTTPRequestHandler):
 
 KINDS = (
     *("image", "image", "image", "404", "429", "503", "301", "circle", "private", "file", "bomb", "packed"),
-    *("header", "status", "cut", "endless", "drip", "short"),
+    *("header", "status", "cut", "endless", "drip", "short", *DRIPS),
 )
 
 

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from modeling_esvit.images import http_client
+from modeling_esvit.images.deadlines import DeadlineError
 from training.options.url_secrets import redact_urls, reveal_url
 
 
@@ -67,9 +68,11 @@ def get_http() -> Any:
     return httpx
 
 
-def _open(url: str, headers: Mapping[str, str]) -> AbstractContextManager[Any]:
+def _open(url: str, headers: Mapping[str, str], count: int) -> AbstractContextManager[Any]:
+    """Opens an answer of `count` bytes."""
     get_http()
-    return http_client.open_url(reveal_url(url), headers, STALL_SECONDS)
+    deadline = time.monotonic() + STALL_SECONDS + count / SLOWEST
+    return http_client.open_url(reveal_url(url), headers, STALL_SECONDS, deadline)
 
 
 def find_http_file(url: str) -> HttpFile:
@@ -80,7 +83,7 @@ def find_http_file(url: str) -> HttpFile:
         RedirectError: it leads to a private address.
         OSError, httpx.HTTPError: it cannot be reached, or refuses.
     """
-    with _open(url, _ask(0, 1)) as response:
+    with _open(url, _ask(0, 1), 1) as response:
         headers = response.headers
         total = re.fullmatch(r"bytes [^/]*/([0-9]+|\*)", headers.get("Content-Range", ""))
         if response.status_code == NOT_SATISFIABLE and total and total[1] == "0":
@@ -101,13 +104,12 @@ def read_http_range(url: str, start: int, stop: int, file: HttpFile) -> bytes:
         OSError, httpx.HTTPError: the server cannot be reached, or refuses.
     """
     headers = _ask(start, stop) | _make_condition(file.version)
-    deadline = time.monotonic() + STALL_SECONDS + (stop - start) / SLOWEST
-    with _open(url, headers) as response:
+    with _open(url, headers, stop - start) as response:
         if response.status_code in (PRECONDITION_FAILED, NOT_SATISFIABLE):
             raise ChangedFileError(f"the server answers {response.status_code}")
         _check_status(response)
         _check_version(response.headers, start, file)
-        return _read_body(response, stop - start, deadline)
+        return _read_body(response, stop - start)
 
 
 def _ask(start: int, stop: int) -> dict[str, str]:
@@ -150,15 +152,18 @@ def _check_version(headers: Mapping[str, str], start: int, file: HttpFile) -> No
         raise ChangedFileError(f"its size is now {place[2]}, and was {file.size}")
 
 
-def _read_body(response: Any, count: int, deadline: float) -> bytes:
+def _read_body(response: Any, count: int) -> bytes:
     """Reads a body that should have `count` bytes. One that is longer is not read to its end."""
     content = bytearray()
-    for chunk in response.iter_raw():
-        content += chunk
-        if len(content) > count:
-            raise AnswerError(f"the server sends more than the {count} bytes that were asked for. Use another server.")
-        if len(content) < count and time.monotonic() > deadline:
-            raise ShortReadError(f"only {len(content)} of {count} bytes came in time")
+    try:
+        for chunk in response.iter_raw():
+            content += chunk
+            if len(content) > count:
+                raise AnswerError(
+                    f"the server sends more than the {count} bytes that were asked for. Use another server."
+                )
+    except DeadlineError as error:
+        raise ShortReadError(f"only {len(content)} of {count} bytes came in time") from error
     if len(content) < count:
         raise ShortReadError(f"{len(content)} bytes came instead of {count}")
     return bytes(content)

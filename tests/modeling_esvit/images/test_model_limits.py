@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks that the files of a model can only ask for so much; `tests/attack` tries thousands of them."""
 
+import json
 import threading
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.model_limits import (
     BESIDE,
     MOST_TENSORS,
@@ -19,6 +21,7 @@ from modeling_esvit.images.model_limits import (
     check_sizes,
     count_stored,
 )
+from modeling_esvit.images.models import load_image_model
 from tests.helpers.tiny_runs import write_model
 
 
@@ -66,8 +69,37 @@ def test_other_threads_have_no_limit():
     assert built
 
 
+def check_fields(**fields):
+    check_sizes(SimpleNamespace(to_dict=lambda: fields))
+
+
 def test_sizes_of_images():
     for fields in ({"crop_size": {"height": 224, "width": 10**6}}, {"size": {"shortest_edge": 4096}}, {"size": 4096}):
         with pytest.raises(ModelLimitError, match="size of its image processor is .*, more than 2048 pixels"):
-            check_sizes(SimpleNamespace(to_dict=lambda fields=fields: fields))
-    check_sizes(SimpleNamespace(to_dict=lambda: {"size": {"shortest_edge": 1024, "height": None}, "resample": 10**9}))
+            check_fields(**fields)
+    check_fields(size={"shortest_edge": 1024, "height": None}, resample=10**9)
+
+
+def test_pieces_of_images():
+    for fields, said in (
+        ({"max_num_patches": 300_000, "patch_size": 16}, "max_num_patches .* is 300000, more than 16384"),
+        ({"max_image_tiles": 2000, "size": {"height": 560}}, "max_image_tiles .* is 2000, more than 106"),
+        ({"max_patches": 2000, "crop_to_patches": True, "size": 448}, "max_patches .* is 2000, more than 167"),
+        ({"max_crops": 10**9}, "max_crops"),
+        ({"min_pixels": 40_000_000}, "min_pixels .* is 40000000, more than 4194304"),
+        ({"max_image_tokens": 10**6}, "max_image_tokens"),
+        ({"ensure_multiple_of": 10**6}, "more than 2048 pixels"),
+        ({"image_grid_pinpoints": [[10**6, 336]]}, "more than 4096 pixels"),
+    ):
+        with pytest.raises(ModelLimitError, match=said):
+            check_fields(**fields)
+    check_fields(max_image_tiles=4, size={"height": 560, "width": 560}, do_center_crop=True, image_seq_length=10**6)
+    check_fields(max_num_patches=1024, tile_size=512, max_tiles=10, patch_size=16)
+
+
+def test_a_processor_of_endless_patches_is_refused_before_it_makes_any(tmp_path):
+    write_model(tmp_path)
+    fields = {"image_processor_type": "Siglip2ImageProcessor", "max_num_patches": 300_000}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(fields))
+    with pytest.raises(EsViTError, match="max_num_patches of its image processor is 300000"):
+        load_image_model(str(tmp_path))

@@ -58,6 +58,16 @@ def test_what_is_no_file_does_not_hang(tmp_path):
             read(path, ANYTHING)
 
 
+def test_an_archive_that_is_no_file_does_not_hang(tmp_path):
+    os.mkfifo(tmp_path / "pipe.zip")
+    own = Access((str(tmp_path),))
+    for name in ("zip://a.png::pipe.zip", f"zip://a.png::file://{tmp_path}/pipe.zip", "tar://a.png::gzip://::pipe.zip"):
+        with pytest.raises(PlaceError, match="no regular file"):
+            read(name, own)
+    with pytest.raises(PlaceError, match="no regular file"):
+        read(f"file://{tmp_path}/pipe.zip", ANYTHING)
+
+
 def test_members_have_a_limit(tmp_path):
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.png", bytes(10**6))

@@ -12,7 +12,6 @@ from training.data.http_ranges import (
     AnswerError,
     ChangedFileError,
     HttpFile,
-    ShortReadError,
     StatusError,
     find_http_file,
     get_http,
@@ -96,19 +95,6 @@ def test_a_private_address_is_not_asked_again_and_again(server):
     with pytest.raises(ShardError, match="a.tar: RedirectError: the server redirects to 10.255.255.1, .* private"):
         ShardFile.locate(server.url("a.tar"), retry_seconds=300)
     assert len(server.requests) == 1
-
-
-def test_a_body_that_drips_ends_at_its_deadline(monkeypatch):
-    """A clock that every look moves by a minute stands for the time that passes."""
-    minutes = iter(range(0, 10_000, 60))
-    monkeypatch.setattr(http_ranges.time, "monotonic", lambda: next(minutes))
-
-    class Drip:
-        def iter_raw(self):
-            yield from [b"x"] * 1000
-
-    with pytest.raises(ShortReadError, match="only 2 of 1000 bytes came in time"):
-        http_ranges._read_body(Drip(), 1000, deadline=30)
 
 
 def test_another_part_than_asked_for_is_refused():
