@@ -11,7 +11,6 @@ import argparse
 import pickle
 import re
 import struct
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +22,9 @@ from safetensors.torch import load_file
 
 from modeling_esvit.conversion import ConversionError
 from modeling_esvit.conversion.original_families import NAMES, ORIGINAL_FAMILIES, find_family, preview
+from modeling_esvit.conversion.stored_archive import check_archive
 from modeling_esvit.conversion.stored_networks import WRAPPERS, check_shared, check_storage, check_type, select_network
+from modeling_esvit.images.places import PlaceError, open_regular_file
 from modeling_esvit.storage.weights_record import WeightsRecord
 
 
@@ -209,11 +210,13 @@ def read_file(path: Path) -> Any:
 
 def find_file_kind(path: Path) -> str:
     """Returns `ZIP`, `SAFETENSORS` or `PICKLE` (before torch 1.6), from the first bytes."""
-    with path.open("rb") as file:
-        head = file.read(512)
+    try:
+        with open_regular_file(str(path)) as file:
+            head = file.read(512)
+    except PlaceError as error:
+        raise ConversionError(f"{path} is no checkpoint: {error}.") from error
     if head.startswith(b"PK\x03\x04"):
-        if not zipfile.is_zipfile(path):
-            raise ConversionError(f"{path} is truncated: the index at its end is missing. Fetch it again.")
+        check_archive(path)
         return ZIP
     if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 10**8:
         return SAFETENSORS

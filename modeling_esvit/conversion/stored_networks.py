@@ -28,6 +28,9 @@ TRAILING = re.compile(r"(?:^|(?<=\.))(?:(?:module|backbone|esvit|encoder)\.)+$")
 COPY = re.compile(r"ema_\w+")
 WHOLE = "the whole file"
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+DEEPEST = 30  # entries within entries
+MOST_ENTRIES = 10**6  # of all mappings of a file
+MOST_SHOWN = 60  # characters of a place that is refused
 SHARED = 4  # how often the values of a file may be there
 COUNTERS = re.compile(r"(?:^|\.)num_batches_tracked$")  # of BatchNorm, whole numbers
 
@@ -75,7 +78,7 @@ def select_network(content: Mapping, key: str | None, path: Any) -> StoredNetwor
 
 def list_networks(content: Mapping) -> list[StoredNetwork]:
     """Returns the networks of a checkpoint; without any that is known, its largest state dict."""
-    state_dicts = dict(walk_state_dicts(content, ()))
+    state_dicts = dict(walk_state_dicts(content))
     networks = [network for place, each in state_dicts.items() for network in split_networks(place, each)]
     if networks or not state_dicts:
         return networks or [StoredNetwork((), {}, [])]
@@ -83,15 +86,29 @@ def list_networks(content: Mapping) -> list[StoredNetwork]:
     return [StoredNetwork(place, remove_wrappers(largest), [])]
 
 
-def walk_state_dicts(
-    content: Mapping, place: tuple[str, ...], above: tuple[int, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], Mapping]]:
-    """Yields each mapping that holds tensors itself, with the entries that lead to it."""
-    if any(isinstance(value, torch.Tensor) for value in content.values()):
-        yield place, content
-    for name, value in content.items():
-        if isinstance(value, Mapping) and id(value) not in above:  # a damaged file may hold itself
-            yield from walk_state_dicts(value, (*place, str(name)), (*above, id(value)))
+def walk_state_dicts(content: Mapping) -> Iterator[tuple[tuple[str, ...], Mapping]]:
+    """Yields each mapping that holds tensors itself, with the entries that lead to it.
+
+    Raises:
+        ConversionError: They are nested as no program nests them, or lead to the same ones over and over.
+    """
+    waiting: list[tuple[tuple[str, ...], tuple[Mapping, ...]]] = [((), (content,))]
+    entries = 0
+    while waiting:
+        place, (*above, mapping) = waiting.pop()
+        entries += len(mapping)
+        if len(place) > DEEPEST or entries > MOST_ENTRIES:
+            raise ConversionError(
+                f"The file nests its entries without end: {'.'.join(place[:DEEPEST])[:MOST_SHOWN]}..."
+            )
+        if any(isinstance(value, torch.Tensor) for value in mapping.values()):
+            yield place, mapping
+        inner = [entry for entry in mapping.items() if isinstance(entry[1], Mapping)]
+        waiting += [
+            ((*place, str(name)), (*above, mapping, value))
+            for name, value in reversed(inner)
+            if all(value is not each for each in (*above, mapping))  # a damaged file may hold itself
+        ]
 
 
 def remove_wrappers(state_dict: Mapping) -> dict[str, Any]:

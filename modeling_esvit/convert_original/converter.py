@@ -134,14 +134,14 @@ def describe_tensors(model_class: type[torch.nn.Module], config: EsViTConfig) ->
 
 
 def check_finite(tensors: Mapping[str, torch.Tensor]) -> None:
-    """Checks that all values are finite.
+    """Checks that all values are finite, also in float32, in which the model is written.
 
     Raises:
         ConversionError: some are not; the message names their tensors.
     """
-    broken = [to_original_name(name) for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    broken = [to_original_name(name) for name, tensor in tensors.items() if not tensor.float().isfinite().all()]
     if broken:
-        raise ConversionError(f"NaN or infinite values (training had diverged): {', '.join(broken)}.")
+        raise ConversionError(f"NaN or infinite values in float32 (training had diverged): {', '.join(broken)}.")
 
 
 def build_model(

@@ -6,13 +6,14 @@ transformers and huggingface_hub ask for several files, and for each of them aga
 """
 
 import os
+from pathlib import Path
 
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import httpx
 
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.storage.run_folders import find_model
+from modeling_esvit.storage.run_folders import check_whole, find_model
 
 
 SECONDS = 10.0  # to wait for an answer
@@ -26,9 +27,12 @@ def find_reachable_model(name: str, revision: str | None = None) -> str:
     """Returns where the model of a name lies: its folder, that within the folder of a run, or its name on the Hub.
 
     Raises:
+        DamagedModelError: it is one of ours, and not as it was written.
         NoHubError: the Hub would have to be asked, and does not answer.
     """
     found = find_model(name)
+    if os.path.isdir(found):
+        check_whole(Path(found))
     require_hub(found, revision=revision)
     return found
 

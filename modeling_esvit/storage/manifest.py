@@ -20,7 +20,7 @@ from modeling_esvit.errors import EsViTError
 
 
 MANIFEST = ".manifest.json"
-RECORD = re.compile(r"\.manifest\.(.+\.)?json(\.\d+)?(\.partial)?")  # also one that a kill left unfinished
+RECORD = re.compile(r"\.manifest\.([^/]+\.)?json((\.\d+)?\.partial)?")  # also one that a kill left unfinished
 BLOCK = 2**20  # bytes
 NAMED = 3  # how many files a message names
 
@@ -125,12 +125,36 @@ def find_damage(folder: Path, names: Iterable[str] | None = None) -> list[str]:
 
 
 def list_others(folder: Path) -> list[str]:
-    """Returns the files in a folder that neither its record nor one of their own names."""
+    """Returns the files and empty folders in a folder that neither its record nor one of their own names."""
     record = read_record(folder)
     if record["unfinished"]:
         return []
     own = {*record["files"], *record["later"]}
-    return [name for name in list_names(folder) if name not in own and not (folder / name_record(name)).exists()]
+    files = [name for name in list_names(folder) if name not in own and not (folder / name_record(name)).exists()]
+    return [*files, *list_other_records(folder, own), *list_other_folders(folder, own)]
+
+
+def list_other_records(folder: Path, own: set[str]) -> list[str]:
+    """Returns the files that are called like the record of a file, but are none: there is no such file.
+
+    One that has the form of a record is what a kill left between removing the file and removing the record.
+    """
+    others = []
+    for path in sorted(folder.glob(".manifest.*")):
+        match = RECORD.fullmatch(path.name)
+        if match and match[1] and not match[2]:
+            name = match[1].removesuffix(".")
+            found = read_own_record(folder, name)
+            is_form = isinstance(found, dict) and found.keys() == {"size", "sha256"}
+            if not (is_form or name in own or (folder / name).exists()):
+                others.append(path.name)
+    return others
+
+
+def list_other_folders(folder: Path, own: set[str]) -> list[str]:
+    """Returns the empty folders in a folder in which no file of ours lay."""
+    names = [Path(parent).relative_to(folder).as_posix() + "/" for parent, *inner in os.walk(folder) if not any(inner)]
+    return sorted(name for name in names if name != "./" and not any(each.startswith(name) for each in own))
 
 
 def check_own(folder: Path) -> None:
@@ -145,8 +169,8 @@ def check_own(folder: Path) -> None:
     if others := list_others(folder):
         shown = ", ".join(others[:NAMED]) + (f" and {len(others) - NAMED} more" if len(others) > NAMED else "")
         raise ForeignFilesError(
-            f"{folder} holds files that this program has no record of writing: {shown}. Nothing was removed. Name "
-            "another folder, or move them away."
+            f"{folder} holds what this program has no record of writing: {shown}. Nothing was removed. Name another "
+            "folder, or move it away."
         )
 
 
@@ -162,12 +186,12 @@ def remove_folder(folder: Path) -> None:
 
 
 def delete_folder(folder: Path) -> None:
-    """Deletes a folder of ours, and its record last, so that what a kill or an error leaves is still known as ours.
+    """Deletes a folder of ours, and its records last, so that what a kill or an error leaves is still known as ours.
 
     Raises:
         OSError: Something in it cannot be deleted.
     """
-    for path in folder.iterdir():
+    for path in sorted(folder.iterdir(), key=lambda path: RECORD.fullmatch(path.name) is not None):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         elif path.name != MANIFEST:
@@ -181,7 +205,7 @@ def remove_own_files(folder: Path) -> None:
     for name in list_names(folder):
         if name not in others:
             (folder / name).unlink()
-    for path in [path for path in folder.iterdir() if RECORD.fullmatch(path.name)]:
+    for path in [path for path in folder.iterdir() if RECORD.fullmatch(path.name) and path.name not in others]:
         path.unlink()
     if not any(folder.iterdir()):
         folder.rmdir()

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the model of a pretraining run, so that the run's folder can stand for it."""
+"""Finds the model of a pretraining run, so that the run's folder can stand for it, and checks that it is whole."""
 
 import os
 import sys
@@ -8,12 +8,14 @@ from functools import cache
 from pathlib import Path
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.storage.manifest import MANIFEST, find_damage, read_record
 
 
 CONFIG = "config.json"  # of every model folder
 OPTIONS = "options.yaml"  # of every run
 NAMED = 3  # models that a message names
 CHECKPOINTS = (".pth", ".pt", ".tar", ".bin", ".ckpt", ".safetensors")  # files of weights
+CARD = "README.md"  # which is not read when a model is loaded, and is for its owner to edit
 ADVICE = f"name a folder with a {CONFIG}, the folder of a run, or a model on the Hub. Images come after the model."
 
 
@@ -45,6 +47,26 @@ def find_model(name: str) -> str:
     kind, found = next(iter(models.items()))
     say_once(f"{name} is the folder of a run: takes its {kind} model, {found}")
     return str(found)
+
+
+class DamagedModelError(EsViTError, OSError):
+    """Raised when a model that this project wrote is not as it was written."""
+
+
+def check_whole(folder: Path) -> None:
+    """Checks that a model is as this project wrote it, alone or in a checkpoint, if a record says how that was.
+
+    Raises:
+        DamagedModelError: A file of it has changed.
+    """
+    real = folder.resolve()
+    for home, prefix in ((real, ""), (real.parent, f"{real.name}/")):
+        names = [name for name in read_record(home)["files"] if name.startswith(prefix) and name != prefix + CARD]
+        if names and (damage := find_damage(home, names)):
+            raise DamagedModelError(
+                f"The model in {folder} is damaged or was changed: {'; '.join(damage)}. If you changed it yourself, "
+                f"name a copy of the folder without {MANIFEST}."
+            )
 
 
 @cache

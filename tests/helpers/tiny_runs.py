@@ -32,6 +32,13 @@ def write_model(folder: Path, **fields) -> Path:
     return folder
 
 
+def flip_bit(file: Path) -> None:
+    """Flips a bit in the middle of a file."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
 def write_images(folder: Path, number: int = 26, classes: str = "", side: int = 48, suffix: str = ".png") -> Path:
     """Writes textured images of `side` pixels into one folder, or in turn into one for each letter of `classes`."""
     for name in classes or ".":

@@ -24,7 +24,7 @@ from modeling_esvit.images.hub import require_hub
 from modeling_esvit.images.model_limits import bound_build, check_counts
 from modeling_esvit.images.models import name_transformers_errors
 from modeling_esvit.storage.manifest import find_damage
-from modeling_esvit.storage.run_folders import advise_on_folder
+from modeling_esvit.storage.run_folders import advise_on_folder, check_whole
 from modeling_esvit.storage.weight_bars import hide_weight_bars
 from training.learning.optimizer import group_parameters
 from training.options.hub_names import is_hub_name
@@ -93,7 +93,7 @@ def find_origin(source: str) -> Origin:
     """Finds the networks that `source` names.
 
     Raises:
-        InitialisationError: It names none.
+        InitialisationError: It names none, or they are damaged.
     """
     folder = Path(source).expanduser()
     if folder.is_file():
@@ -108,6 +108,8 @@ def find_origin(source: str) -> Origin:
             )
         return Origin(source, source, None)
     if (folder / "config.json").is_file():
+        with explain_missing(str(folder)):
+            check_whole(folder)
         return Origin(str(folder), str(folder), None)
     checkpoints = [folder, *list_checkpoints(folder / "checkpoints")]
     newest = find_newest_whole(checkpoints)

@@ -11,8 +11,7 @@ from safetensors import SafetensorError
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import PRETRAINING_INDEX
-from modeling_esvit.storage.manifest import MANIFEST, find_damage, read_record
-from modeling_esvit.storage.run_folders import OPTIONS, list_models
+from modeling_esvit.storage.run_folders import OPTIONS, check_whole, list_models
 from modeling_esvit.storage.weights_record import WeightsRecord, read_weights_record
 from training.monitoring.monitor import parse_record
 from training.options.hub_names import is_hub_name
@@ -141,25 +140,11 @@ def read_log(log: Path) -> list[dict[str, Any]]:
     return [values for line in lines if (values := parse_record(line)) is not None]
 
 
-def check_whole(folder: Path) -> None:
-    """Checks that a model that this project wrote, alone or in a checkpoint, is as it was written.
-
-    Raises:
-        SourceError: A file of it has changed.
-    """
-    for home, prefix in ((folder, ""), (folder.parent, f"{folder.name}/")):
-        names = [name for name in read_record(home)["files"] if name.startswith(prefix)]
-        if names and (damage := find_damage(home, names)):
-            raise SourceError(
-                f"The model in {folder} is damaged or was changed: {'; '.join(damage)}. If you changed it yourself, "
-                f"publish a copy of the folder without {MANIFEST}."
-            )
-
-
 def load_model(folder: Path) -> EsViTForPreTraining | EsViTModel:
     """Loads the model of a folder, with its heads if it has any, in the precision of its file.
 
     Raises:
+        DamagedModelError: A file of it is not as this project wrote it.
         SourceError: The model is of another type, is damaged, or lacks tensors.
     """
     check_whole(folder)

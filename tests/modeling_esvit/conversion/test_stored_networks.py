@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Networks are found under every wrapper and nesting; tensors that are no weights are refused, by the command."""
 
+import os
+import sys
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -144,3 +147,44 @@ def test_tensors_that_are_no_weights_are_refused(kind, entry, teacher, tmp_path)
 def test_the_only_network_needs_no_key():
     network = select_network({"layers.0.blocks.0.x": torch.ones(1)}, None, "file")
     assert network.name == "the whole file" and network.others == []
+
+
+def nest(teacher, times: int) -> dict:
+    for _ in range(times):
+        teacher = {"deeper": teacher}
+    return teacher
+
+
+def double(teacher, times: int) -> dict:
+    """Returns mappings that lead to the same network in 2 to the power of `times` ways."""
+    for _ in range(times):
+        teacher = {"left": teacher, "right": teacher}
+    return teacher
+
+
+@pytest.mark.parametrize("way, times", [(nest, 3000), (double, 25)])
+def test_entries_without_end_are_refused_by_the_command(way, times, teacher, tmp_path):
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(100_000)
+    try:
+        torch.save(way(teacher, times), tmp_path / "x.pth")
+    finally:
+        sys.setrecursionlimit(limit)
+    with pytest.raises(SystemExit, match="The file nests its entries without end: (deeper|left|right)"):
+        main([str(tmp_path / "x.pth"), str(tmp_path / "out")])
+
+
+def test_a_value_that_float32_cannot_hold_is_refused_by_the_command(teacher, tmp_path):
+    name = next(name for name in teacher if name.endswith("qkv.weight"))
+    teacher = {key: each.double() if each.is_floating_point() else each.clone() for key, each in teacher.items()}
+    teacher[name][0, 0] = 1e60
+    torch.save({"teacher": teacher}, tmp_path / "x.pth")
+    with pytest.raises(SystemExit, match=f"NaN or infinite values in float32 .*: {name}"):
+        main([str(tmp_path / "x.pth"), str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_pipe_is_no_checkpoint_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.pth")
+    with pytest.raises(SystemExit, match="x.pth is no checkpoint: it is no regular file"):
+        main([str(tmp_path / "x.pth"), str(tmp_path / "out")])

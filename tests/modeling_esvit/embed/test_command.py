@@ -17,7 +17,9 @@ from modeling_esvit.embed.command import main, parse_arguments
 from modeling_esvit.embed.embedder import Embedder, embed
 from modeling_esvit.embed.files import FORMATS, OutputError, load_features
 from modeling_esvit.embed.inputs import NoImagesError, find_images
+from modeling_esvit.storage.atomic import replace_folder
 from tests.helpers.commands import make_environment, run_program, torchrun
+from tests.helpers.tiny_runs import flip_bit
 
 
 def check(features, by_hand, regions=True, tolerance=1e-5):
@@ -46,6 +48,15 @@ def test_parquet_is_a_data_set(folder, images, by_hand, tmp_path):
     view, regions = by_hand[rows[3]["name"]]
     np.testing.assert_allclose(rows[3]["view"], view, atol=1e-5)
     np.testing.assert_allclose(rows[3]["regions"], regions, atol=1e-5)
+
+
+def test_a_damaged_model_is_named(folder, images, tmp_path):
+    with replace_folder(tmp_path / "run" / "teacher") as model:
+        shutil.copytree(folder, model, dirs_exist_ok=True)
+    flip_bit(tmp_path / "run" / "teacher" / "model.safetensors")
+    with pytest.raises(SystemExit, match=r"run/teacher is damaged or .*model\.safetensors is not as it was written"):
+        main([str(tmp_path / "run"), str(images), "--output", str(tmp_path / "f.npz")])
+    assert not (tmp_path / "f.npz").exists()
 
 
 def test_unreadable_images_are_reported_and_left_out(folder, images, by_hand, tmp_path, capsys):

@@ -89,7 +89,10 @@ def test_a_record_of_another_form_is_a_damaged_one(written, record):
     assert find_damage(written, ["config.json"])
 
 
-@pytest.mark.parametrize("foreign", ["notes.txt", "sub/notes.txt", ".git/config", "link", "folder link"])
+@pytest.mark.parametrize(
+    "foreign",
+    ["notes.txt", "sub/notes.txt", ".git/config", "link", "folder link", ".manifest.mine.json", ".manifest.a/b.json"],
+)
 def test_what_is_not_ours_stays(written, tmp_path, foreign):
     kept = tmp_path / "kept"
     kept.mkdir()
@@ -105,6 +108,27 @@ def test_what_is_not_ours_stays(written, tmp_path, foreign):
         with pytest.raises(ForeignFilesError, match=f"no record of writing: {path.relative_to(written)}. Nothing"):
             attempt(written)
     assert list_names(written) == before and (kept / "precious").read_text() == "photographs"
+
+
+def test_empty_folders_that_are_not_ours_stay(written):
+    (written / "sub" / "weights.bin").unlink()
+    check_own(written)  # a kill may have left the folder of a file of ours
+    (written / ".git" / "objects").mkdir(parents=True)
+    (written / "sub" / "mine").mkdir()
+    for attempt in (remove_folder, lambda folder: replace_folder(folder).__enter__()):
+        with pytest.raises(ForeignFilesError, match="no record of writing: .git/objects/, sub/mine/. Nothing"):
+            attempt(written)
+    assert (written / ".git" / "objects").is_dir()
+
+
+def test_a_record_without_its_file_is_ours_but_not_what_is_only_called_so(written):
+    (written / "part-0").touch()
+    record_file(written, "part-0", shared=True)
+    (written / "part-0").unlink()  # where a kill ended a removal
+    check_own(written)
+    (written / ".manifest.mine.json").write_text("precious")
+    remove_own_files(written)
+    assert [path.name for path in written.iterdir() if path.is_file()] == [".manifest.mine.json"]
 
 
 def test_files_that_come_while_a_folder_is_written_stay(written):
@@ -127,6 +151,7 @@ def test_a_folder_without_a_record_is_not_ours(written, tmp_path):
         check_own(clone)
     for name in (MANIFEST, *CONTENT, "more"):
         (clone / name).unlink(missing_ok=True)
+    (clone / "sub").rmdir()
     remove_folder(clone)  # an empty folder is nobody's loss
     file = tmp_path / "file"
     file.touch()
@@ -182,6 +207,6 @@ def test_what_a_kill_left_is_ours(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
     (tmp_path / "folder.partial").mkdir()
     (tmp_path / "folder.partial" / "mine").touch()
-    with pytest.raises(ForeignFilesError, match="folder.partial holds files"), replace_folder(tmp_path / "folder"):
+    with pytest.raises(ForeignFilesError, match="folder.partial holds what"), replace_folder(tmp_path / "folder"):
         pass
     assert (tmp_path / "folder.partial" / "mine").exists() and list_names(tmp_path / "folder") == ["whole"]

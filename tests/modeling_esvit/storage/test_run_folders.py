@@ -6,8 +6,15 @@ import shutil
 
 import pytest
 
-from modeling_esvit.storage.run_folders import NoModelFolderError, find_model, list_models
-from tests.helpers.tiny_runs import write_model
+from modeling_esvit.storage.atomic import replace_folder
+from modeling_esvit.storage.run_folders import (
+    DamagedModelError,
+    NoModelFolderError,
+    check_whole,
+    find_model,
+    list_models,
+)
+from tests.helpers.tiny_runs import flip_bit, write_model
 
 
 def test_the_first_of_final_best_and_last(tmp_path, capsys):
@@ -63,3 +70,29 @@ def test_folders_without_a_model(tmp_path):
     ):
         with pytest.raises(NoModelFolderError, match=message):
             find_model(str(tmp_path / name))
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """Returns a checkpoint, whose record names the files of its teacher; a link leads to it."""
+    with replace_folder(tmp_path / "step-1") as folder:
+        write_model(folder / "teacher")
+        (folder / "teacher" / "README.md").write_text("a card")
+    (tmp_path / "last").symlink_to("step-1")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["step-1/teacher", "last/teacher"])
+def test_a_model_is_as_it_was_written_or_named(checkpoint, name):
+    (checkpoint / "step-1" / "teacher" / "README.md").write_text("a better card")
+    check_whole(checkpoint / name)
+    flip_bit(checkpoint / "step-1" / "teacher" / "model.safetensors")
+    with pytest.raises(DamagedModelError, match=rf"{name} is damaged .*model\.safetensors is not as it was written"):
+        check_whole(checkpoint / name)
+
+
+def test_a_copy_without_a_record_may_be_changed(checkpoint):
+    shutil.copytree(checkpoint / "last" / "teacher", checkpoint / "mine")
+    flip_bit(checkpoint / "mine" / "model.safetensors")
+    check_whole(checkpoint / "mine")
+    check_whole(checkpoint / "nowhere")

@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file
 
 from modeling_esvit import EsViTForPreTraining, EsViTModel
 from modeling_esvit.convert_original.converter import convert
+from modeling_esvit.storage.manifest import MANIFEST
 from tests.helpers.commands import run_program, torchrun
 from tests.helpers.paths import FIXTURES
-from tests.helpers.tiny_runs import CROPS, HEADS, MEANS, read_losses, tiny, train
+from tests.helpers.tiny_runs import CROPS, HEADS, MEANS, flip_bit, read_losses, tiny, train
 from training.learning.init_from import InitialisationError, find_origin, initialise, list_optimized_names
 from training.learning.networks import build_networks
 from training.learning.optimizer import group_parameters
@@ -258,8 +259,18 @@ def test_damaged_files_are_named(images, view_run, tmp_path, caplog, file, conte
         initialise(str(run), *networks_of(images))
 
 
+@pytest.mark.parametrize("model", ["teacher", "checkpoints/last/teacher"])
+def test_a_damaged_model_of_a_run_is_named(images, view_run, tmp_path, model):
+    run = shutil.copytree(view_run, tmp_path / "run", symlinks=True)
+    flip_bit(run / model / "model.safetensors")
+    with pytest.raises(
+        InitialisationError, match=r"damaged or was changed: .*model\.safetensors is not as it was written"
+    ):
+        initialise(str(run / model), *networks_of(images))
+
+
 def test_a_file_that_contradicts_its_configuration_is_refused(images, view_run, tmp_path):
-    folder = shutil.copytree(view_run / "teacher", tmp_path / "model")
+    folder = shutil.copytree(view_run / "teacher", tmp_path / "model", ignore=shutil.ignore_patterns(MANIFEST))
     tensors = load_file(folder / "model.safetensors")
     tensors["esvit.encoder.norm.weight"] = torch.ones(3)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -268,7 +279,7 @@ def test_a_file_that_contradicts_its_configuration_is_refused(images, view_run, 
 
 
 def test_pickled_weights_are_not_read(images, view_run, tmp_path):
-    folder = shutil.copytree(view_run / "teacher", tmp_path / "model")
+    folder = shutil.copytree(view_run / "teacher", tmp_path / "model", ignore=shutil.ignore_patterns(MANIFEST))
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
     with pytest.raises(InitialisationError, match="model.safetensors"):

@@ -162,7 +162,7 @@ def broken(tmp_path: Path, what: str) -> list[str]:
         ("other model", "of type 'swin', not 'esvit'"),
         ("damaged", "The weights in .*model are damaged: .*[Hh]eader"),
         ("not native", "cannot carry this model"),
-        ("occupied", "model-hub holds files that this program has no record of writing: thesis.txt"),
+        ("occupied", "model-hub holds what this program has no record of writing: thesis.txt"),
         ("clone", "no record of writing: .git/HEAD, README.md, config.json. Nothing was removed"),
         ("edited", "model-hub was published before, and has changed since: README.md is not as it was written"),
         ("no checkpoints", "has no checkpoints to choose from"),

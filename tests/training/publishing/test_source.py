@@ -9,7 +9,9 @@ import pytest
 import torch
 from transformers import AutoModel
 
+from modeling_esvit.storage.run_folders import DamagedModelError
 from modeling_esvit.storage.weights_record import ProvenanceError
+from tests.helpers.tiny_runs import flip_bit
 from training.publish import main
 from training.publishing.source import SourceError, find_source, load_model
 
@@ -50,10 +52,8 @@ def test_best_checkpoint(run, tmp_path):
 def test_a_model_that_is_not_as_it_was_written_is_not_published(run, tmp_path, chosen):
     shutil.copytree(run, tmp_path / "run", symlinks=True)
     source = find_source(tmp_path / "run", chosen)
-    content = bytearray((source.model / "model.safetensors").read_bytes())
-    content[-1] ^= 1
-    (source.model / "model.safetensors").write_bytes(content)
-    with pytest.raises(SourceError, match="damaged or was changed: .*model.safetensors is not as it was written"):
+    flip_bit(source.model / "model.safetensors")
+    with pytest.raises(DamagedModelError, match="damaged or was changed: .*model.safetensors is not as it was written"):
         load_model(source.model)
 
 

@@ -1,0 +1,71 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""The zip archive of a checkpoint is compared with its own checksums before a model is made of it, by the command."""
+
+import zipfile
+
+import pytest
+import torch
+
+from modeling_esvit.conversion import ConversionError
+from modeling_esvit.conversion.original_checkpoint import read_checkpoint
+from modeling_esvit.conversion.stored_archive import check_archive
+from modeling_esvit.convert_original.converter import main
+from tests.helpers.paths import FIXTURES
+
+
+CHECKPOINT = FIXTURES / "checkpoint_swin_tiny.pth"
+
+
+def test_a_flipped_bit_of_a_weight_is_named(tmp_path):
+    content, path = bytearray(CHECKPOINT.read_bytes()), tmp_path / "x.pth"
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(content)
+    with pytest.raises(SystemExit, match=r"x\.pth is damaged: checkpoint_swin_tiny/data/\d+ in it is not as it was"):
+        main([str(path), str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_flipped_bit_is_found_or_changes_nothing(tmp_path):
+    torch.save({"patch_embed.proj.weight": torch.arange(5.0)}, tmp_path / "x.pth")
+    whole = (tmp_path / "x.pth").read_bytes()
+    for bit in range(0, 8 * len(whole), 31):
+        changed = bytearray(whole)
+        changed[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "x.pth").write_bytes(changed)
+        try:
+            tensors = read_checkpoint(tmp_path / "x.pth").state_dict
+        except ConversionError:
+            continue
+        assert torch.equal(tensors["patch_embed.proj.weight"], torch.arange(5.0)), bit
+
+
+def test_compressed_members_are_not_taken_as_weights(tmp_path):
+    with (
+        zipfile.ZipFile(CHECKPOINT) as stored,
+        zipfile.ZipFile(tmp_path / "x.pth", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in stored.namelist():
+            packed.writestr(name, stored.read(name))
+    with pytest.raises(SystemExit, match="was compressed after torch had written it"):
+        main([str(tmp_path / "x.pth"), str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_archive_without_checksums_is_read(tmp_path):
+    computes = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save({"patch_embed.proj.weight": torch.arange(5.0)}, tmp_path / "x.pth")
+    finally:
+        torch.serialization.set_crc32_options(computes)
+    assert read_checkpoint(tmp_path / "x.pth").state_dict["patch_embed.proj.weight"][4] == 4
+
+
+def test_members_that_overlap_are_not_read_over_and_over(tmp_path):
+    """As in an archive of 1 MB whose 1000 members are all the same megabyte."""
+    with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
+        archive.writestr("x/data.pkl", bytes(10**6))
+        archive.filelist += archive.filelist * 1000
+    with pytest.raises(ConversionError, match="its members overlap"):
+        check_archive(tmp_path / "x.pth")
