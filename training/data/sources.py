@@ -226,7 +226,7 @@ def open_source(
         columns = {"image_column": image_column, "label_column": label_column, "config_name": config_name}
         _refuse_dataset_options(path, **columns)
         return FolderSource(path if split is None else path / split, decoding)
-    rows = load_rows(str(data), split=split, config_name=config_name, revision=revision)
+    rows = load_rows(str(data), split=split, config_name=config_name, revision=revision, label_column=label_column)
     access = find_rows_access(str(data), revision)
     source = DatasetSource(rows, image_column, label_column, decoding.restrict_to(access))
     source.left_out.update(count_beside(path))
