@@ -32,6 +32,7 @@ from modeling_esvit.images.http_client import CERTIFICATES
 from tests.helpers.commands import type_arguments
 from tests.helpers.shard_server import picture, serve, write_members
 from tests.helpers.tiny_runs import tiny, write_images, write_model
+from training.data.columns import DataOptionError
 from training.data.http_ranges import StatusError
 from training.data.shard_files import ChangedShardError, ShardError, ShardFile, retry
 from training.data.sources import open_source
@@ -441,14 +442,41 @@ def test_integers_and_strings_are_no_labels_of_one_data_set(column, streaming, t
             path = write_rows(tmp_path / first / f"train-{number}.parquet", *kinds[kind])
             table = pq.read_table(path)
             pq.write_table(table.rename_columns(["image", column]), path)
-        with pytest.raises(
-            ShardError, match=f"'{column}' of .*train-2.parquet holds .*, and that of .* {first}: write"
-        ):
-            open_source(f"{tmp_path}/{first}/*.parquet", streaming=streaming, **named)
-        with pytest.raises(
-            ShardError, match=f"'{column}' of .*train-2.parquet holds .*, and that of .* {first}: write"
-        ):
-            open_source(tmp_path / first, streaming=streaming, **named)
+        for data in (tmp_path / first, tmp_path / first / "*.parquet"):
+            with pytest.raises(
+                ShardError, match=f"'{column}' of .*train-2.parquet holds .*, and that .* {first}: write"
+            ):
+                open_source(data, streaming=streaming, **named)
+
+
+def test_a_label_that_no_class_has_is_named(model, tmp_path, monkeypatch):
+    """One shard names its classes, and another has bare numbers beyond them."""
+    named = write_classes("ClassLabel", tmp_path / "named", ["x", "y"])
+    (tmp_path / "train").mkdir()
+    shutil.copy(named, tmp_path / "train" / "train-0.parquet")
+    write_rows(tmp_path / "train" / "train-1.parquet", [1, 5], pa.int64())
+    message = evaluate(monkeypatch, "knn", model, tmp_path / "train", named, tmp_path / "out", "--streaming")
+    assert "row 1 has the label 5, and the classes are 0 .. 1: x, y. Write all labels" in message
+
+
+@pytest.mark.parametrize("streaming", [[], ["--streaming"]])
+def test_a_label_beyond_int64_is_named(streaming, model, tmp_path, monkeypatch):
+    train = write_rows(tmp_path / "train.parquet", [1, 2**63 + 5], pa.uint64())
+    test = write_rows(tmp_path / "test.parquet", [1, 2], pa.uint64())
+    message = evaluate(monkeypatch, "knn", model, train, test, tmp_path / "out", *streaming)
+    assert "the column 'label' holds the label 9223372036854775813, and 9223372036854775807 is the largest" in message
+    small = write_rows(tmp_path / "small.parquet", [2, 1], pa.uint64())
+    assert evaluate(monkeypatch, "knn", model, small, test, tmp_path / "out", *streaming)["classes"] == 2
+
+
+def test_a_mask_called_label_is_no_class(tmp_path):
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Array2D((1, 2), "int32")})
+    rows = {"image": [{"bytes": picture(0), "path": None}], "label": [[[0, 1]]]}
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "masks")
+    source = open_source(tmp_path / "masks")
+    assert not source.has_labels and source.read(0).label is None
+    with pytest.raises(DataOptionError, match=r"label_column 'label' holds Array2D.*; labels are integers"):
+        open_source(tmp_path / "masks", label_column="label")
 
 
 # -- what is left out, at the end --------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 
 LABEL_KINDS = STRINGS, INTEGERS = "strings", "integers"
+LARGEST_LABEL = 2**63 - 1  # of int64
 ROWS = DecodingOptions(access=NOTHING)  # of rows that may open nothing
 
 
@@ -120,14 +121,27 @@ class ImageColumns(NamedTuple):
         """Returns the record of a row of `select(dataset)`. A null image becomes empty bytes, an unreadable image.
 
         Raises:
-            DataOptionError: the label is a string that none of the numbered classes has.
+            DataOptionError: see `number_label`.
         """
-        label = None if self.label is None else row[self.label]
+        label = None if self.label is None else self.number_label(row[self.label])
+        return read_cell(row[self.image], label, self.options)
+
+    def number_label(self, label: str | int | None) -> int | None:
+        """Returns the number of a label as it stands in a row; None is no label.
+
+        Raises:
+            DataOptionError: it is a string that none of the numbered classes has, or an integer that torch cannot hold.
+        """
         if isinstance(label, str):
             if label not in self.numbers:
                 raise DataOptionError(f"the class {label!r} is none of the {len(self.numbers)}: {[*self.numbers]}.")
-            label = self.numbers[label]
-        return read_cell(row[self.image], label, self.options)
+            return self.numbers[label]
+        if label is not None and label > LARGEST_LABEL:
+            raise DataOptionError(
+                f"the column {self.label!r} holds the label {label}, and {LARGEST_LABEL} is the largest that is read: "
+                "write it as a string."
+            )
+        return label
 
 
 def _refuse_unknown_columns(features: "datasets.Features", **columns: str | None) -> None:
@@ -158,9 +172,12 @@ def find_label(features: "datasets.Features") -> str | None:
 
 def name_label_kind(feature: Any) -> str | None:
     """Returns what a column holds: STRINGS, INTEGERS (also ClassLabel), or another type; None for nulls alone."""
-    dtype = getattr(feature, "dtype", "")
-    if dtype == "null":
+    import datasets
+
+    if not isinstance(feature, datasets.Value | datasets.ClassLabel):  # an Array2D has a dtype, too
+        return str(feature)
+    if feature.dtype == "null":
         return None
     if is_string(feature):
         return STRINGS
-    return INTEGERS if "int" in dtype or dtype == "bool" else str(feature)
+    return INTEGERS if "int" in feature.dtype or feature.dtype == "bool" else str(feature)

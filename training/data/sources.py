@@ -143,8 +143,7 @@ class DatasetSource:
 
     def list_labels(self) -> list[int | None]:
         """Returns the class of each row; there must be a column of them."""
-        labels = self.dataset[self.columns.label][:]
-        return [self.columns.numbers.get(label) for label in labels] if self.columns.strings else labels
+        return [*map(self.columns.number_label, self.dataset[self.columns.label][:])]
 
     def list_names(self) -> list[str]:
         """Returns a name of each row: its number in the whole data set, since images there may have no name."""
