@@ -153,7 +153,7 @@ def expand_pattern(pattern: str, left_out: LeftOut | None = None) -> list[str]:
 
 
 def match_in_depth(pattern: str, left_out: LeftOut) -> list[str]:
-    """Returns the paths that a pattern without `**` matches, sorted, but none below a wildcard for a system's folder."""
+    """Returns the paths that a pattern without `**` matches, sorted; its wildcards match no folder of a system."""
     wild = [index for index, part in enumerate(PurePath(pattern).parts) if glob.has_magic(part)]
     paths, hidden = list[str](), set[tuple[str, ...]]()
     for path in sorted(glob.glob(pattern)):

@@ -415,6 +415,9 @@ def test_an_accent_of_its_own_makes_no_other_class(kind, model, tmp_path, monkey
     for pair in ((train, test), (test, train)):
         result = evaluate(monkeypatch, "knn", model, *pair, tmp_path / "out")
         assert (result["k1_top1"], result["classes"], result["unknown_class_images"]) == (1.0, 2, 0)
+    if kind != "tar":  # which fine-tuning does not take
+        classes = open_source(train).class_names
+        assert finetune.SourceImages(open_source(test), [0], classes, lambda image: image).numbers == [0, 1]
     if kind != "ClassLabel":
         assert open_source(write_classes(kind, tmp_path / "both", [apart, one, "tea"])).class_names == [one, "tea"]
 
