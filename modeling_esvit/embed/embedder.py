@@ -55,6 +55,9 @@ except ModuleNotFoundError as error:
 __all__ = ["Embedder", "FeatureError", "Features", "OutputError", "embed", "embed_to_file", "load_features"]
 
 
+CELLS = (str, bytes, dict, Image.Image, np.ndarray, type(None))  # types of images in rows; None is a missing one
+
+
 class Process:
     """Remembers whether this process was forked from one that may have computed in several threads.
 
@@ -223,13 +226,20 @@ def read_rows(batch: Mapping[str, Any], image_column: str, decoding: DecodingOpt
     """Returns the images of a batch of rows, each with a name of its own.
 
     Raises:
-        NoImagesError: there is no such column, or it holds a single row.
+        NoImagesError: there is no such column, or it holds a single row, or what is no image.
     """
     if image_column not in batch:
         raise NoImagesError(f"The batch has no column {image_column!r}, only {list(batch)}: name one as image_column.")
     cells = batch[image_column]
     if isinstance(cells, str | bytes | Mapping | Image.Image):
         raise NoImagesError(f"{image_column!r} is one image, not a batch of rows: map with batched=True.")
+    for row, cell in enumerate(cells):
+        if not isinstance(cell, CELLS):
+            raise NoImagesError(
+                f"{image_column!r} has a {type(cell).__name__} in row {row}, which is no image: images are of Pillow, "
+                "arrays of numpy, bytes, paths as text, or dicts of bytes and path. If the data set has a format, map "
+                "dataset.with_format(None)."
+            )
     options = decoding.restrict_to(find_access())
     records = [read_cell(cell, None, options) for cell in cells]
     return [

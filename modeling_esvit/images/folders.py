@@ -138,17 +138,31 @@ def expand_pattern(pattern: str, left_out: LeftOut | None = None) -> list[str]:
     """Returns the paths that a pattern matches, like `glob` with `**` for folders of any depth, sorted.
 
     There each folder is entered once, whatever links lead to it: `glob` takes for ever where two of them make loops.
+    Folders of systems are left out, unless the pattern has their names.
     """
     before, *rest = ANY_DEPTH.split(pattern, maxsplit=1)
-    if not rest:
-        return sorted(glob.glob(pattern))
     left_out, paths = LeftOut() if left_out is None else left_out, list[str]()
-    roots = glob.glob(before) if before else [os.sep if pattern.startswith(os.sep) else ""]
+    if not rest:
+        return match_in_depth(pattern, left_out)
+    roots = match_in_depth(before, left_out) if before else [os.sep if pattern.startswith(os.sep) else ""]
     for root in [root for root in roots if not root or os.path.isdir(root)]:
         for folder, _ in walk(root or os.curdir, left_out):
             inside = glob.escape(os.path.join(root, folder))
-            paths += expand_pattern(os.path.join(inside, rest[0] or "*"), left_out)
+            paths += expand_pattern(os.path.join(inside, rest[0] or "*"))  # what is left out there is counted here
     return sorted(set(paths))
+
+
+def match_in_depth(pattern: str, left_out: LeftOut) -> list[str]:
+    """Returns the paths that a pattern without `**` matches, sorted; its wildcards match no folder of a system."""
+    wild = [index for index, part in enumerate(PurePath(pattern).parts) if glob.has_magic(part)]
+    paths, hidden = list[str](), set[tuple[str, ...]]()
+    for path in sorted(glob.glob(pattern)):
+        parts = PurePath(path).parts
+        found = [parts[: index + 1] for index in wild if parts[index] in SYSTEM_FOLDERS]
+        paths += [] if found else [path]
+        hidden.update(found[:1])
+    left_out.update({HIDDEN_FOLDERS: len(hidden)} if hidden else {})
+    return paths
 
 
 def find_matching(pattern: str) -> FoundImages:

@@ -336,6 +336,7 @@ def test_finetuning_has_a_label_column_too(model, cifar, tmp_path):
 
 
 def write_rows(path: Path, labels: list, kind: pa.DataType) -> Path:
+    path.parent.mkdir(exist_ok=True)
     images = [{"bytes": picture(index, 32), "path": None} for index in range(len(labels))]
     pq.write_table(pa.table({"image": images, "label": pa.array(labels, kind)}), path)
     return path
@@ -414,6 +415,9 @@ def test_an_accent_of_its_own_makes_no_other_class(kind, model, tmp_path, monkey
     for pair in ((train, test), (test, train)):
         result = evaluate(monkeypatch, "knn", model, *pair, tmp_path / "out")
         assert (result["k1_top1"], result["classes"], result["unknown_class_images"]) == (1.0, 2, 0)
+    if kind != "tar":  # which fine-tuning does not take
+        classes = open_source(train).class_names
+        assert finetune.SourceImages(open_source(test), [0], classes, lambda image: image).numbers == [0, 1]
     if kind != "ClassLabel":
         assert open_source(write_classes(kind, tmp_path / "both", [apart, one, "tea"])).class_names == [one, "tea"]
 
@@ -428,13 +432,54 @@ def test_shards_that_number_classes_in_another_way_are_refused(streaming, tmp_pa
         rows.to_parquet(tmp_path / "orders" / f"{name}.parquet")
     with pytest.raises(ShardError, match=r"b.parquet numbers the classes in another way.*\['dog', 'cat'\]"):
         open_source(f"{tmp_path}/orders/*.parquet", streaming=streaming)
-    for name, (labels, kind) in {"a": ([1, 0], pa.int64()), "b": (["x", "y"], pa.string())}.items():
-        write_rows(tmp_path / f"{name}.parquet", labels, kind)
-    said = (
-        "'label' of .*b.parquet holds .*string.* other shards integers" if streaming else "Failed to parse string: 'y'"
-    )
-    with pytest.raises((ShardError, DataOptionError), match=said):
-        open_source(f"{tmp_path}/*.parquet", streaming=streaming)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("column", ["label", "kind"])
+def test_integers_and_strings_are_no_labels_of_one_data_set(column, streaming, tmp_path):
+    """In place the first file decides, and `datasets` made four classes of these: 0, 1, ant and bee."""
+    kinds = {"integers": ([1, 0], pa.int64()), "strings": (["ant", "bee"], pa.string()), "nulls": ([None], pa.string())}
+    named = {} if column == "label" else {"label_column": column}
+    for first, second in (("integers", "strings"), ("strings", "integers")):
+        for number, kind in enumerate((first, "nulls" if first == "strings" else first, second)):
+            path = write_rows(tmp_path / first / f"train-{number}.parquet", *kinds[kind])
+            table = pq.read_table(path)
+            pq.write_table(table.rename_columns(["image", column]), path)
+        for data in (tmp_path / first, tmp_path / first / "*.parquet"):
+            with pytest.raises(
+                ShardError, match=f"'{column}' of .*train-2.parquet holds .*, and that .* {first}: write"
+            ):
+                open_source(data, streaming=streaming, **named)
+
+
+def test_a_label_that_no_class_has_is_named(model, tmp_path, monkeypatch):
+    """One shard names its classes, and another has bare numbers beyond them."""
+    named = write_classes("ClassLabel", tmp_path / "named", ["x", "y"])
+    (tmp_path / "train").mkdir()
+    shutil.copy(named, tmp_path / "train" / "train-0.parquet")
+    write_rows(tmp_path / "train" / "train-1.parquet", [1, 5], pa.int64())
+    message = evaluate(monkeypatch, "knn", model, tmp_path / "train", named, tmp_path / "out", "--streaming")
+    assert "row 1 has the label 5, and the classes are 0 .. 1: x, y. Write all labels" in message
+
+
+@pytest.mark.parametrize("streaming", [[], ["--streaming"]])
+def test_a_label_beyond_int64_is_named(streaming, model, tmp_path, monkeypatch):
+    train = write_rows(tmp_path / "train.parquet", [1, 2**63 + 5], pa.uint64())
+    test = write_rows(tmp_path / "test.parquet", [1, 2], pa.uint64())
+    message = evaluate(monkeypatch, "knn", model, train, test, tmp_path / "out", *streaming)
+    assert "the column 'label' holds the label 9223372036854775813, and 9223372036854775807 is the largest" in message
+    small = write_rows(tmp_path / "small.parquet", [2, 1], pa.uint64())
+    assert evaluate(monkeypatch, "knn", model, small, test, tmp_path / "out", *streaming)["classes"] == 2
+
+
+def test_a_mask_called_label_is_no_class(tmp_path):
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Array2D((1, 2), "int32")})
+    rows = {"image": [{"bytes": picture(0), "path": None}], "label": [[[0, 1]]]}
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "masks")
+    source = open_source(tmp_path / "masks")
+    assert not source.has_labels and source.read(0).label is None
+    with pytest.raises(DataOptionError, match=r"label_column 'label' holds Array2D.*; labels are integers"):
+        open_source(tmp_path / "masks", label_column="label")
 
 
 # -- what is left out, at the end --------------------------------------------------------------------------------------

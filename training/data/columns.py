@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     import datasets
 
 
+LABEL_KINDS = STRINGS, INTEGERS = "strings", "integers"
+LARGEST_LABEL = 2**63 - 1  # of int64
 ROWS = DecodingOptions(access=NOTHING)  # of rows that may open nothing
 
 
@@ -75,7 +77,6 @@ class ImageColumns(NamedTuple):
         _refuse_unknown_columns(features, image_column=image, label_column=label)
         described = describe_columns(features)
         images = find_image_columns(features)
-        classes = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
         if image is None and len(images) != 1:
             raise DataOptionError(
                 f"image_column must be one of the columns {described}; {' and '.join(images) or 'none'} holds images."
@@ -86,18 +87,16 @@ class ImageColumns(NamedTuple):
                 f"image_column {image!r} holds {features[image]}; each row must hold one Image, one struct of "
                 f"bytes and path, bytes, or a path. The columns are {described}."
             )
-        if label is None and len(classes) == 1:
-            label = classes[0]
-        if label is None and (_is_integer(features.get("label")) or is_string(features.get("label"))):
-            label = "label"
-        if label is not None and not (label in classes or _is_integer(features[label]) or is_string(features[label])):
+        label = find_label(features) if label is None else label
+        kind = None if label is None else name_label_kind(features[label])
+        if label is not None and kind not in LABEL_KINDS:
             raise DataOptionError(
                 f"label_column {label!r} holds {features[label]}; labels are integers, ClassLabel or strings. The "
                 f"columns are {described}."
             )
-        names = [*map(compose, features[label].names)] if label in classes else None
-        strings = label is not None and is_string(features[label])
-        return cls(image or images[0], label, names, strings, described=described)
+        named = label is not None and isinstance(features[label], datasets.ClassLabel)
+        names = [*map(compose, features[label].names)] if named else None
+        return cls(image or images[0], label, names, kind == STRINGS, described=described)
 
     def list_names(self) -> list[str]:
         """Returns the names of the columns that are read."""
@@ -122,14 +121,27 @@ class ImageColumns(NamedTuple):
         """Returns the record of a row of `select(dataset)`. A null image becomes empty bytes, an unreadable image.
 
         Raises:
-            DataOptionError: the label is a string that none of the numbered classes has.
+            DataOptionError: see `number_label`.
         """
-        label = None if self.label is None else row[self.label]
+        label = None if self.label is None else self.number_label(row[self.label])
+        return read_cell(row[self.image], label, self.options)
+
+    def number_label(self, label: str | int | None) -> int | None:
+        """Returns the number of a label as it stands in a row; None is no label.
+
+        Raises:
+            DataOptionError: it is a string that none of the numbered classes has, or an integer that torch cannot hold.
+        """
         if isinstance(label, str):
             if label not in self.numbers:
                 raise DataOptionError(f"the class {label!r} is none of the {len(self.numbers)}: {[*self.numbers]}.")
-            label = self.numbers[label]
-        return read_cell(row[self.image], label, self.options)
+            return self.numbers[label]
+        if label is not None and label > LARGEST_LABEL:
+            raise DataOptionError(
+                f"the column {self.label!r} holds the label {label}, and {LARGEST_LABEL} is the largest that is read: "
+                "write it as a string."
+            )
+        return label
 
 
 def _refuse_unknown_columns(features: "datasets.Features", **columns: str | None) -> None:
@@ -148,5 +160,24 @@ def find_column(dataset: Any, name: str) -> Any:
     return dataset[name]
 
 
-def _is_integer(feature: Any) -> bool:
-    return "int" in getattr(feature, "dtype", "") or getattr(feature, "dtype", None) == "bool"
+def find_label(features: "datasets.Features") -> str | None:
+    """Returns the only class column, or else one called "label" that holds labels; None without either."""
+    import datasets
+
+    classes = [name for name, feature in features.items() if isinstance(feature, datasets.ClassLabel)]
+    if len(classes) == 1:
+        return classes[0]
+    return "label" if name_label_kind(features.get("label")) in LABEL_KINDS else None
+
+
+def name_label_kind(feature: Any) -> str | None:
+    """Returns what a column holds: STRINGS, INTEGERS (also ClassLabel), or another type; None for nulls alone."""
+    import datasets
+
+    if not isinstance(feature, datasets.Value | datasets.ClassLabel):  # an Array2D has a dtype, too
+        return str(feature)
+    if feature.dtype == "null":
+        return None
+    if is_string(feature):
+        return STRINGS
+    return INTEGERS if "int" in feature.dtype or feature.dtype == "bool" else str(feature)

@@ -28,7 +28,7 @@ from modeling_esvit.images.rows import describe_columns, find_access, is_string,
 from modeling_esvit.storage.atomic import record_file, write_text
 from modeling_esvit.storage.identity import compose
 from modeling_esvit.storage.manifest import find_damage
-from training.data.columns import ImageColumns
+from training.data.columns import INTEGERS, STRINGS, ImageColumns, find_label, name_label_kind
 from training.data.shard_files import RangeReader, ShardError, ShardFile
 from training.data.tar_index import TAR_UNIT, Sample, TarIndex, index_tar
 
@@ -103,16 +103,21 @@ class ParquetShard:
                     f"{describe_columns(features)}."
                 )
         if columns.label is not None:
-            self._check_label(columns, features[columns.label])
+            self.check_kind(columns.label, features[columns.label], STRINGS if columns.strings else INTEGERS)
+            if columns.class_names is not None:
+                self.check_names(columns.label, features[columns.label], columns.class_names)
 
-    def _check_label(self, columns: ImageColumns, label: Any) -> None:
-        if is_string(label) != columns.strings and getattr(label, "dtype", None) != "null":
+    def check_kind(self, label: str | None, feature: Any, expected: str | None) -> None:
+        """Checks that a column holds labels of the kind that other shards have, or nulls.
+
+        Raises:
+            ShardError: it does not.
+        """
+        if name_label_kind(feature) not in (None, expected):
             raise ShardError(
-                f"the column {columns.label!r} of {self.file.url} holds {label}, and that of other shards "
-                f"{'strings' if columns.strings else 'integers'}: write all shards with one type."
+                f"the column {label!r} of {self.file.url} holds {feature}, and that of other shards {expected}: write "
+                "all shards with one type."
             )
-        if columns.class_names is not None:
-            self.check_names(columns.label, label, columns.class_names)
 
     def check_names(self, column: str | None, feature: Any, expected: list[str]) -> None:
         """Checks that a column numbers its classes as other shards do, if it names classes.
@@ -233,18 +238,27 @@ class ParquetShard:
         return record._replace(name=f"{self.title}, {name}")
 
 
-def check_classes(files: Iterable[str]) -> None:
-    """Checks that parquet files that are read as one number their classes in one way; `datasets` asks the first alone.
+def check_classes(files: Iterable[str], label: str | None = None) -> None:
+    """Checks that parquet files that are read as one have labels of one kind and number their classes in one way.
+
+    `datasets` asks the first one alone, and makes strings of the integers of others. Without the name of `label`, it is
+    the column that `find_label` finds.
 
     Raises:
         ShardError: they do not, or one is not a whole parquet file.
     """
     known: dict[str, list[str]] = {}
+    kind: str | None = None
     for file in files:
         shard = ParquetShard(ShardFile.locate(file, retry_seconds=0))
-        for column, feature in shard.read_features().items():
+        features = shard.read_features()
+        for column, feature in features.items():
             if (names := getattr(feature, "names", None)) is not None:
                 shard.check_names(column, feature, known.setdefault(column, names))
+        label = label or find_label(features)
+        if label in features:
+            kind = kind or name_label_kind(features[label])
+            shard.check_kind(label, features[label], kind)
 
 
 def _list_chunks(group: Any, names: list[str]) -> list[Any]:

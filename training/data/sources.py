@@ -143,8 +143,7 @@ class DatasetSource:
 
     def list_labels(self) -> list[int | None]:
         """Returns the class of each row; there must be a column of them."""
-        labels = self.dataset[self.columns.label][:]
-        return [self.columns.numbers.get(label) for label in labels] if self.columns.strings else labels
+        return [*map(self.columns.number_label, self.dataset[self.columns.label][:])]
 
     def list_names(self) -> list[str]:
         """Returns a name of each row: its number in the whole data set, since images there may have no name."""
@@ -226,7 +225,7 @@ def open_source(
         columns = {"image_column": image_column, "label_column": label_column, "config_name": config_name}
         _refuse_dataset_options(path, **columns)
         return FolderSource(path if split is None else path / split, decoding)
-    rows = load_rows(str(data), split=split, config_name=config_name, revision=revision)
+    rows = load_rows(str(data), split=split, config_name=config_name, revision=revision, label_column=label_column)
     access = find_rows_access(str(data), revision)
     source = DatasetSource(rows, image_column, label_column, decoding.restrict_to(access))
     source.left_out.update(count_beside(path))

@@ -28,7 +28,12 @@ BATCH = 100
 
 
 def load_rows(
-    data: str, *, split: str | None = None, config_name: str | None = None, revision: str | None = None
+    data: str,
+    *,
+    split: str | None = None,
+    config_name: str | None = None,
+    revision: str | None = None,
+    label_column: str | None = None,
 ) -> "datasets.Dataset":
     """Loads the split of the data set that `data` names: saved to disk, parquet files (also hf://), or on the Hub.
 
@@ -46,12 +51,13 @@ def load_rows(
             builder = _load_by_name(data, lambda: datasets.load_dataset_builder(**arguments, name=config_name))
             files = builder.config.data_files or {}
             _refuse_left_over(path, itertools.chain.from_iterable(files.values()))
-            check_classes(file for file in files.get(split or "train", []) if file.endswith(".parquet"))
+            parquets = (file for file in files.get(split or "train", []) if file.endswith(".parquet"))
+            check_classes(parquets, label_column)
             arguments |= {"batch_size": BATCH} if hasattr(builder.config, "batch_size") else {}
     elif names_shards(data):
         _refuse_configuration(data, config_name)
         files = find_shards(data, revision)
-        check_classes(file for file in files if "://" not in file)
+        check_classes((file for file in files if "://" not in file), label_column)
         arguments = {"path": "parquet", "data_files": files, "batch_size": BATCH}
     else:
         arguments = {"path": data, "revision": revision}

@@ -33,6 +33,7 @@ from training.data.unreadable import SkipLog
 
 
 UNREADABLE = -2  # the label of an image that cannot be read
+SHOWN = 8  # classes in a message
 GATHERED = 16  # batches of a process between two exchanges of features
 
 
@@ -74,6 +75,12 @@ class LabelledImages:
         if record.label is None or record.label < 0:
             raise UnlabelledDataError(
                 f"{record.identity()} has no label (it is {record.label}); evaluation needs one for each."
+            )
+        names = self.source.class_names
+        if names is not None and record.label >= len(names):
+            raise UnlabelledDataError(
+                f"{record.identity()} has the label {record.label}, and the classes are 0 .. {len(names) - 1}: "
+                f"{', '.join(names[:SHOWN])}{' ...' * (len(names) > SHOWN)}. Write all labels with one ClassLabel."
             )
         return load_image(record, self.transform)
 

@@ -108,6 +108,13 @@ def test_what_is_no_batch(folder, images):
         embedder(make_batch(images))
     with pytest.raises(NoImagesError, match="'image' is one image, not a batch of rows: map with batched=True"):
         embedder({"image": Image.new("RGB", (9, 9))})
+    content = (images / "00.png").read_bytes()
+    for wrong in (bytearray(content), [[0, 0], [0, 0]], torch.zeros(3, 9, 9), 7):
+        with pytest.raises(NoImagesError, match=f"'image' has a {type(wrong).__name__} in row 1, which is no image"):
+            embedder({"image": [content, wrong]})
+    rows = datasets.Dataset.from_dict({"image": [str(images / "00.png")]}).cast_column("image", datasets.Image())
+    with pytest.raises(NoImagesError, match=r"has a Tensor in row 0, .* map dataset.with_format\(None\)"):
+        rows.with_format("torch").map(embedder, batched=True)
 
 
 def test_data_sets_are_mapped(folder, images, by_hand):

@@ -71,6 +71,15 @@ def test_patterns_match_what_those_of_glob_do(tmp_path, monkeypatch):
             assert [path for path in expand_pattern(f"{start}{pattern}") if os.path.isfile(path)] == sorted(set(files))
 
 
+def test_wildcards_match_no_folders_of_systems(tmp_path):
+    write(tmp_path, "g/a/x.jpg", "g/__MACOSX/x.jpg", "g/@eaDir/x.jpg", "g/@eaDir/deep/y.jpg", "g/a/@eaDir/x.jpg")
+    for pattern, hidden in {"*/*.jpg": 2, "*/x.jpg": 2, "*/*/*.jpg": 2, "**/*/x.jpg": 3, "*/**/x.jpg": 3}.items():
+        found = find_matching(f"{tmp_path}/g/{pattern}")
+        assert found.paths == ([] if pattern == "*/*/*.jpg" else [f"{tmp_path}/g/a/x.jpg"])
+        assert found.left_out["hidden folders"] == hidden
+    assert find_matching(f"{tmp_path}/g/@eaDir/*.jpg").paths == [f"{tmp_path}/g/@eaDir/x.jpg"]
+
+
 def test_a_folder_without_images(tmp_path):
     write(tmp_path, "a/notes.txt", ".git/a.jpg")
     assert not has_images(tmp_path)
