@@ -343,7 +343,8 @@ def open_stream(
             return open_tar(file, image_column, label_column, options.index_dir)
 
         tars = _share_opening(urls, open_one)
-        columns = _number_classes(tars, image_column, label_column)._replace(options=decoding)
+        columns = ImageColumns(image_column or "image", None, None, options=decoding)
+        columns = _number_classes(tars, columns, label_column) if options.labels else columns
         stream = ShardStream([*tars], columns, options)
         stream.check_without_image(options.max_unreadable)
         return stream
@@ -375,12 +376,12 @@ def _number_names(parquets: list[ParquetShard], columns: ImageColumns) -> ImageC
     return columns.number_names(itertools.chain.from_iterable(found))
 
 
-def _number_classes(tars: list[TarShard], image: str | None, label: str | None) -> ImageColumns:
+def _number_classes(tars: list[TarShard], columns: ImageColumns, label: str | None) -> ImageColumns:
     """Numbers the labels of all tar files alike. There are no labels where no image has one."""
-    numbers, names = number_labels(itertools.chain.from_iterable(np.unique(tar.labels).tolist() for tar in tars))
+    numbers, names = number_labels(np.unique(tar.labels).tolist() for tar in tars)
     for tar in tars:
         tar.number(numbers)
-    return ImageColumns(image or "image", (label or LABEL) if numbers else None, names)
+    return columns._replace(label=(label or LABEL) if numbers else None, class_names=names)
 
 
 def _share_opening(urls: list[str], open_one: Callable[[str], Result]) -> list[Result]:

@@ -35,6 +35,7 @@ TAR_UNIT, LOCAL_STEP = 8 * 1024**2, 64 * 1024
 LABEL = "cls"  # the extension of labels, if none is named
 LONGEST_LABEL = 1024  # bytes
 UNREAD_LABELS = f"labels of more than {LONGEST_LABEL} bytes, or that are links to no member"
+SHOWN = 8  # labels in a message
 MOST_LINKS = 40  # that are followed one after the other, as Linux does
 BESIDE = "beside the images of their samples (--image_column reads them)"
 COMPRESSED = {
@@ -342,12 +343,24 @@ def _find_label(labels: dict[str, bytes | None], extension: str, label: str) -> 
 INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
-def number_labels(labels: Iterable[str]) -> tuple[dict[str, int], list[str] | None]:
-    """Returns the number of each label, and the names of the classes. An empty label has no number.
+def number_labels(files: Iterable[Iterable[str]]) -> tuple[dict[str, int], list[str] | None]:
+    """Returns the number of each label of tar files, and the names of the classes. An empty label has no number.
 
-    Labels that all are integers are their own numbers, without names. Else they are names, numbered in sorted order.
+    Labels that all are integers are their own numbers, without names. Else they are names, numbered in sorted order,
+    also where a file has both, as classes 0 .. 9 and A .. Z.
+
+    Raises:
+        DataOptionError: each file has either integers or words, and not all of them the same.
     """
-    words = sorted({*labels} - {""})
-    if all(INTEGER.fullmatch(word) for word in words):
-        return {word: int(word) for word in words}, None
-    return {word: number for number, word in enumerate(words)}, words
+    found = [{*labels} - {""} for labels in files]
+    labels = sorted(set[str]().union(*found))
+    integers = [label for label in labels if INTEGER.fullmatch(label)]
+    if len(integers) == len(labels):
+        return {label: int(label) for label in labels}, None
+    if integers and all(own.issubset(integers) or own.isdisjoint(integers) for own in found):
+        words = [label for label in labels if label not in {*integers}]
+        raise DataOptionError(
+            f"some tar files have integers as labels ({', '.join(integers[:SHOWN])}) and others words "
+            f"({', '.join(words[:SHOWN])}): write all of them in one way, or read the files apart."
+        )
+    return {label: number for number, label in enumerate(labels)}, labels

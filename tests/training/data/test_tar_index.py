@@ -12,6 +12,8 @@ import pytest
 from tests.helpers.shard_server import write_members
 from training.data.columns import DataOptionError
 from training.data.shard_files import ShardError, ShardFile
+from training.data.shard_stream import StreamOptions
+from training.data.sources import open_source
 from training.data.tar_index import BESIDE, UNREAD_LABELS, index_tar, number_labels
 
 
@@ -107,9 +109,18 @@ def test_what_windows_and_phones_write(tmp_path):
 
 
 def test_labels_that_all_are_integers_have_no_names():
-    assert number_labels(["3", "", "-1", "007"]) == ({"3": 3, "-1": -1, "007": 7}, None)
-    assert number_labels(["3", "dog"]) == ({"3": 0, "dog": 1}, ["3", "dog"])
-    assert number_labels(["1" * 25]) == ({"1" * 25: 0}, ["1" * 25])
+    assert number_labels([["3", "", "-1"], ["007"]]) == ({"3": 3, "-1": -1, "007": 7}, None)
+    assert number_labels([["3", "dog"], ["3"]]) == ({"3": 0, "dog": 1}, ["3", "dog"])
+    assert number_labels([["1" * 25], [""]]) == ({"1" * 25: 0}, ["1" * 25])
+
+
+def test_tars_with_integers_and_tars_with_words_are_not_read_as_one(tmp_path):
+    for name, own in {"a.tar": (b"0", b"1"), "b.tar": (b"cat", b"dog")}.items():
+        write_members(tmp_path / name, {f"{label.decode()}.{kind}": label for label in own for kind in ("jpg", "cls")})
+    message = r"integers as labels \(0, 1\) and others words \(cat, dog\): write all of them in one way"
+    with pytest.raises(DataOptionError, match=message):
+        open_source(f"{tmp_path}/*.tar")
+    assert len(open_source(f"{tmp_path}/*.tar", stream=StreamOptions(labels=False))) == 4  # as pretraining reads them
 
 
 def test_damaged_headers_are_named_or_do_no_harm(tmp_path):
