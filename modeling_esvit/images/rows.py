@@ -4,6 +4,7 @@
 
 import json
 import os
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,40 @@ def read_features(schema: "pa.Schema") -> "datasets.Features":
         with suppress(ValueError):
             known.update(datasets.Features.from_arrow_schema(pa.schema([field], schema.metadata)))
     return known
+
+
+def merge_features(found: Sequence["datasets.Features"]) -> "datasets.Features":
+    """Returns the columns of all files, with the first type that is not null, and all fields of structs."""
+    import datasets
+
+    merged = datasets.Features()
+    for name, feature in (item for features in found for item in features.items()):
+        merged[name] = _merge_types(merged[name], feature) if name in merged else feature
+    return merged
+
+
+def _merge_types(first: Any, other: Any) -> Any:
+    import datasets
+
+    if getattr(first, "dtype", None) == "null":
+        return other
+    fields = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
+    other = fields if isinstance(other, datasets.Image) else other
+    if not (isinstance(first, dict) and isinstance(other, dict)):
+        return first
+    shared = {name: _merge_types(first[name], other[name]) for name in first if name in other}
+    return {**first, **other, **shared}
+
+
+def describe_parquet(files: Iterable[str]) -> dict[str, Any]:
+    """Returns what `load_dataset` must be told of parquet files, of which it asks the first alone: if others have more
+    columns or fields, or values where that has nulls, all features. Those of a server are not looked at.
+    """
+    import pyarrow.parquet as pq
+
+    found = [read_features(pq.read_schema(file)) for file in files if "://" not in file]
+    merged = merge_features(found)
+    return {"features": merged} if found and merged != found[0] else {}
 
 
 def find_image_columns(features: "datasets.Features") -> list[str]:

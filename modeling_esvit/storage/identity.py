@@ -224,7 +224,9 @@ def find_state(path: str) -> FileState:
 
 def find_named_states(named: Mapping[str, str]) -> dict[str, FileState]:
     """Returns size and time of each of the files that rows name, under the first row that names it."""
-    rows = {path: row for row, path in reversed(named.items())}
+    rows = dict[str, str]()
+    for row, path in named.items():
+        rows.setdefault(path, row)
     return {row: find_state(path) for path, row in rows.items()}
 
 

@@ -113,7 +113,9 @@ def test_joined_tars_are_read_whole(tmp_path):
 
 
 def test_what_has_no_image_is_named_and_counted(tmp_path, caplog, capfd):
-    members = number({"0.jpg": 0, "1.jpg": 1, "2.json": b"{}", "3.jpg": (SYMLINK, "/etc/3.jpg"), "0.seg.png": 9})
+    members = number(
+        {"0.jpg": 0, "1.jpg": 1, "1.json": b"{}", "2.json": b"{}", "3.jpg": (SYMLINK, "/etc/3.jpg"), "0.seg.png": 9}
+    )
     write_members(tmp_path / "a.tar", members)
     pretrain(tmp_path / "a.tar", tmp_path / "run")
     assert "the sample '2' has no image, only json" in caplog.text
@@ -123,7 +125,7 @@ def test_what_has_no_image_is_named_and_counted(tmp_path, caplog, capfd):
     assert said.count("1 seg.png beside the images of their samples (--image_column reads them)") == 2
     message = refuse(tmp_path / "a.tar", tmp_path / "run2", "--max_unreadable 0")
     assert "more than 0 of 4 images cannot be read" in message and "sample '2'" in message
-    members = {f"{index}.json": b"{}" for index in range(11)} | number({"a.jpg": 0, "b.jpg": 1})
+    members = {f"{index}.json": b"{}" for index in range(12)} | number({"0.jpg": 0, "b.jpg": 1})
     write_members(tmp_path / "b.tar", members)
     assert "more than 10 of 13 images cannot be read" in refuse(tmp_path / "b.tar", tmp_path / "run3")
 

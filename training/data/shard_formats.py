@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 LARGEST_GAP = 64 * 1024
 # Bytes of a row group above which slices of it are read, in requests of SLICE_REQUEST bytes.
 LARGE_GROUP, SLICE, SLICE_REQUEST = 256 * 1024**2, 32 * 1024**2, 4 * 1024**2
-INDEX_FORMAT = 3
+INDEX_FORMAT = 4
 UNLABELLED = -1
 SHOWN = 8  # classes in a message
 

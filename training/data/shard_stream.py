@@ -26,6 +26,7 @@ from modeling_esvit.embed.progress import show_progress
 from modeling_esvit.images.decoding import DecodingOptions, Record
 from modeling_esvit.images.folders import LeftOut
 from modeling_esvit.images.read_ahead import in_order
+from modeling_esvit.images.rows import merge_features
 from training.data.columns import ROWS, DataOptionError, EmptySourceError, ImageColumns
 from training.data.shard_cache import ShardCache
 from training.data.shard_files import ShardError, ShardFile
@@ -342,7 +343,8 @@ def open_stream(
             return open_tar(file, image_column, label_column, options.index_dir)
 
         tars = _share_opening(urls, open_one)
-        columns = _number_classes(tars, image_column, label_column)._replace(options=decoding)
+        columns = ImageColumns(image_column or "image", None, None, options=decoding)
+        columns = _number_classes(tars, columns, label_column) if options.labels else columns
         stream = ShardStream([*tars], columns, options)
         stream.check_without_image(options.max_unreadable)
         return stream
@@ -350,7 +352,7 @@ def open_stream(
         other = next(url for url in urls if not url.endswith(".parquet"))
         raise DataOptionError(f"{other!r} cannot be streamed: shards are .parquet files, or (uncompressed) .tar files.")
     parquets = _share_opening(urls, lambda url: ParquetShard(ShardFile.locate(url, options.retry_seconds)))
-    columns = ImageColumns.find(features or merge_features(parquets), image_column, label_column)
+    columns = ImageColumns.find(features or find_features(parquets), image_column, label_column)
     columns = columns if options.labels else columns.without_label()
     for shard in parquets:
         shard.check(columns)
@@ -358,13 +360,13 @@ def open_stream(
     return ShardStream([*parquets], columns._replace(options=decoding), options)
 
 
-def merge_features(parquets: list[ParquetShard]) -> "datasets.Features":
-    """Returns the columns of the first shard. Where it has only nulls, those of the first shard that has more."""
-    merged, *others = [shard.read_features() for shard in parquets]
-    for features in others:
-        for name in [name for name, feature in merged.items() if getattr(feature, "dtype", None) == "null"]:
-            merged[name] = features.get(name, merged[name])
-    return merged
+def find_features(parquets: list[ParquetShard]) -> "datasets.Features":
+    """Returns the columns of the first shard, with what other shards say of their types, see `merge_features`."""
+    import datasets
+
+    found = [shard.read_features() for shard in parquets]
+    merged = merge_features(found)
+    return datasets.Features({name: merged[name] for name in found[0]})
 
 
 def _number_names(parquets: list[ParquetShard], columns: ImageColumns) -> ImageColumns:
@@ -374,12 +376,12 @@ def _number_names(parquets: list[ParquetShard], columns: ImageColumns) -> ImageC
     return columns.number_names(itertools.chain.from_iterable(found))
 
 
-def _number_classes(tars: list[TarShard], image: str | None, label: str | None) -> ImageColumns:
+def _number_classes(tars: list[TarShard], columns: ImageColumns, label: str | None) -> ImageColumns:
     """Numbers the labels of all tar files alike. There are no labels where no image has one."""
-    numbers, names = number_labels(itertools.chain.from_iterable(np.unique(tar.labels).tolist() for tar in tars))
+    numbers, names = number_labels(np.unique(tar.labels).tolist() for tar in tars)
     for tar in tars:
         tar.number(numbers)
-    return ImageColumns(image or "image", (label or LABEL) if numbers else None, names)
+    return columns._replace(label=(label or LABEL) if numbers else None, class_names=names)
 
 
 def _share_opening(urls: list[str], open_one: Callable[[str], Result]) -> list[Result]:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from modeling_esvit.images.rows import describe_parquet
 from training.data.columns import DataNotFoundError, DataOptionError, EmptySourceError
 from training.data.shard_formats import check_classes
 from training.data.shard_names import COMPRESSED, SHARDS, find_shards, names_shards
@@ -42,7 +43,7 @@ def load_rows(
     """
     import datasets
 
-    path = Path(data).expanduser()
+    path, listed = Path(data).expanduser(), list[str]()
     if is_saved_to_disk(path):
         return _load_saved_split(path, split)
     if path.is_dir():
@@ -54,14 +55,17 @@ def load_rows(
             parquets = (file for file in files.get(split or "train", []) if file.endswith(".parquet"))
             check_classes(parquets, label_column)
             arguments |= {"batch_size": BATCH} if hasattr(builder.config, "batch_size") else {}
+            is_open = builder.name == "parquet" and not builder.info.features  # which a card declares
+            listed += itertools.chain.from_iterable(files.values()) if is_open else ()
     elif names_shards(data):
         _refuse_configuration(data, config_name)
-        files = find_shards(data, revision)
-        check_classes((file for file in files if "://" not in file), label_column)
-        arguments = {"path": "parquet", "data_files": files, "batch_size": BATCH}
+        listed += find_shards(data, revision)
+        check_classes((file for file in listed if "://" not in file), label_column)
+        arguments = {"path": "parquet", "data_files": listed, "batch_size": BATCH}
     else:
         arguments = {"path": data, "revision": revision}
-    return _load_by_name(data, lambda: datasets.load_dataset(**arguments, name=config_name, split=split or "train"))
+    arguments |= {"name": config_name, "split": split or "train"}
+    return _load_by_name(data, lambda: datasets.load_dataset(**arguments, **describe_parquet(listed)))
 
 
 def _load_saved_split(path: Path, split: str | None) -> Any:

@@ -7,11 +7,13 @@ Members with a common stem are one sample, wherever they lie: `all/7.jpg`, `all/
     7.jpg, 7.cls                         one image with its label
     7.left.jpg, 7.right.jpg, 7.cls       two images with the same label
     7.jpg, 7.seg.png                     one image; what lies beside it under a longer extension is counted, not read
+    I.1.jpg, I.1.seg.png                 the same, for a name with dots
     ._7.jpg, .ipynb_checkpoints/7.jpg    counted, not read, as in folders
     IMG_1.2.jpg, IMG_1.2.cls             a name with dots: the label is the one that shares most of the name
+    7.json, where images have a .json    a sample that lacks its image; other files without an image are counted
 
-Hard and soft links stand for the member that they lead to. A file may hold several archives, one after the other, as
-`cat a.tar b.tar` writes them; each has samples of its own.
+Hard and soft links stand for the member that they lead to, also through linked folders; it may be hidden. A file may
+hold several archives, one after the other, as `cat a.tar b.tar` writes them; each has samples of its own.
 """
 
 import posixpath
@@ -21,7 +23,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from modeling_esvit.images.folders import HIDDEN_FILES, LeftOut, is_hidden_folder
+from modeling_esvit.images.folders import HIDDEN_FILES, REPEATED, LeftOut, is_hidden_folder
 from modeling_esvit.images.formats import ADVICE, list_image_extensions
 from training.data.columns import DataOptionError
 from training.data.shard_files import RangeReader, ShardError, ShardFile
@@ -32,6 +34,9 @@ from training.data.shard_files import RangeReader, ShardError, ShardFile
 TAR_UNIT, LOCAL_STEP = 8 * 1024**2, 64 * 1024
 LABEL = "cls"  # the extension of labels, if none is named
 LONGEST_LABEL = 1024  # bytes
+UNREAD_LABELS = f"labels of more than {LONGEST_LABEL} bytes, or that are links to no member"
+SHOWN = 8  # labels in a message
+MOST_LINKS = 40  # that are followed one after the other, as Linux does
 BESIDE = "beside the images of their samples (--image_column reads them)"
 COMPRESSED = {
     b"PK\x03\x04": "unzip",
@@ -90,11 +95,17 @@ def index_tar(file: ShardFile, image: str | None, label: str | None) -> TarIndex
     reader = RangeReader(file, ahead=LOCAL_STEP if file.is_local else TAR_UNIT)
     image, label = (None if name is None else name.lower() for name in (image, label))
     found, labels = TarIndex([], {}, LeftOut()), 0
+    lone, kinds = dict[str, Members](), {_find_kind(label or LABEL)}
     for number, members in enumerate(_read_archives(file, reader, label or LABEL, found.left_out)):
+        part = f" (archive {number + 1})" if number else ""
         for stem, fields in _group(members).items():
-            part = f" (archive {number + 1})" if number else ""
             labels += any(_matches(extension, label or LABEL) for extension in fields)
-            _add_sample(found, f"{stem}{part}", fields, image, label or LABEL, part)
+            if _add_sample(found, fields, image, label or LABEL, part):
+                kinds.update(map(_find_kind, fields))
+            else:
+                lone[f"{stem}{part}"] = fields
+    for name, fields in lone.items():
+        _add_lone(found, name, fields, image, kinds)
     if found.without_image and not found.samples:
         reason = next(iter(found.without_image.values()))
         raise DataOptionError(
@@ -118,9 +129,7 @@ def _read_archives(file: ShardFile, reader: RangeReader, label: str, left_out: L
         try:
             with tarfile.open(fileobj=reader, mode="r:") as tar:
                 for info in _iterate(file, tar):
-                    if _is_hidden(info.name):
-                        left_out.update([] if info.isdir() else [HIDDEN_FILES])
-                    elif info.isreg() or info.islnk() or info.issym():  # directories and devices hold no images
+                    if info.isreg() or info.islnk() or info.issym():  # directories and devices hold no images
                         _add_member(file, tar, info, members, links, label)
                 end = tar.offset
         except (tarfile.TarError, ValueError, OverflowError, IndexError) as error:  # of damaged headers
@@ -131,7 +140,8 @@ def _read_archives(file: ShardFile, reader: RangeReader, label: str, left_out: L
         # Python's tarfile does not notice when a file was cut off, or is damaged, between two members.
         if reader.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
             raise ShardError(f"{file.url} has no end mark after {len(members)} members: it was cut off, or is damaged.")
-        yield _follow_links(members, links)
+        followed = _leave_out_hidden(_follow_links(members, links, left_out), links, left_out)
+        yield {name: _read_label(reader, member, label) for name, member in followed.items()}
         start = _find_next_archive(reader, end)
 
 
@@ -157,9 +167,11 @@ def _add_member(
     """Adds a file or a link.
 
     Raises:
-        ShardError: there are two of its name, or it is sparse.
+        ShardError: there are two of its name, or it is sparse; unless it is hidden.
     """
     name = str(PurePosixPath(info.name))
+    if (name in members or name in links or info.issparse()) and _is_hidden(name):
+        return
     if name in members or name in links:
         raise ShardError(
             f"{file.url} has two members {name!r}. `tar -A` of archives with equal names, or `tar -r`, writes such a "
@@ -182,17 +194,51 @@ def _is_hidden(name: str) -> bool:
     return base.startswith(".") or any(is_hidden_folder(folder) for folder in folders if folder != "..")
 
 
-def _follow_links(members: Members, links: dict[str, str]) -> Members:
-    """Returns the members with links in their places: those of the member they lead to, or of no bytes."""
+def _follow_links(members: Members, links: dict[str, str], left_out: LeftOut) -> Members:
+    """Returns the members with links in their places: those of the member they lead to, or of no bytes.
+
+    Links to folders are counted: the images there are read under their own names.
+    """
     followed = Members(members)
-    for name, target in links.items():
-        for _ in links:  # a link may lead to another one, and in a circle
-            target = links.get(target, target)
+    folders = {str(folder) for name in (members if links else ()) for folder in PurePosixPath(name).parents}
+    for name in links:
+        target = _resolve(name, links)
         found = members.get(target)
-        followed[name] = Member(f"{name} (a link to {target}, which is not in the archive)", 0, -1)
         if found is not None:
             followed[name] = found._replace(name=name)
+        elif target in folders:
+            left_out[REPEATED] += 1
+        else:
+            followed[name] = Member(f"{name} (a link to {target}, which is not in the archive)", 0, -1)
     return followed
+
+
+def _resolve(name: str, links: dict[str, str]) -> str:
+    """Returns the name that a link leads to, itself or by its folders; they may lead to others, and in a circle."""
+    for _ in range(MOST_LINKS):
+        paths = [*map(str, reversed(PurePosixPath(name).parents)), name]
+        linked = next((path for path in paths if path in links), None)
+        if linked is None:
+            break
+        name = str(PurePosixPath(links[linked] + name[len(linked) :]))
+    return name
+
+
+def _leave_out_hidden(followed: Members, links: dict[str, str], left_out: LeftOut) -> Members:
+    """Returns the members that are not hidden, and counts the others, but those that are read by a link."""
+    hidden = {name for name in followed if _is_hidden(name)}
+    linked = {_resolve(name, links) for name in links if hidden and name not in hidden}
+    left_out.update(HIDDEN_FILES for _ in hidden - linked)
+    return {name: member for name, member in followed.items() if name not in hidden}
+
+
+def _read_label(reader: RangeReader, member: Member, label: str) -> Member:
+    """Returns a member with its content, if it is a label that links to a member of another extension."""
+    is_unread = member.content is None and 0 <= member.size <= LONGEST_LABEL
+    if not (is_unread and _matches(_split(member.name)[1], label)):
+        return member
+    reader.seek(member.offset)
+    return member._replace(content=reader.read(member.size))
 
 
 def _find_next_archive(reader: RangeReader, start: int) -> int | None:
@@ -234,35 +280,61 @@ def _is_image(extension: str) -> bool:
     return f".{extension.lower().rpartition('.')[2]}" in list_image_extensions()
 
 
-def _choose_images(fields: Members, image: str | None) -> list[str]:
-    """Returns the extensions of a sample's images: those that say just what they are, or else the longer ones."""
+def _find_kind(extension: str) -> str:
+    return extension.lower().rpartition(".")[2]
+
+
+def _choose_images(fields: Members, image: str | None) -> tuple[list[str], list[str]]:
+    """Returns the extensions of a sample's images, and how those of images beside them are longer.
+
+    Beside an image of a name lie those whose names go on where the extension of the image begins.
+    """
     found = [each for each in fields if (_is_image(each) if image is None else _matches(each, image))]
-    return [each for each in found if (each.lower() == image if image else "." not in each)] or found
+    names = {each: each.lower().removesuffix(image or _find_kind(each)).split(".")[:-1] for each in found}
+    known = {tuple(name) for name in names.values()}
+    chosen, beside = list[str](), list[str]()
+    for each, name in names.items():
+        length = next((length for length in range(len(name)) if tuple(name[:length]) in known), None)
+        if length is None:
+            chosen.append(each)
+        else:
+            beside.append(".".join(each.split(".")[length:]))
+    return chosen, beside
 
 
-def _add_sample(found: TarIndex, name: str, fields: Members, image: str | None, label: str, part: str) -> None:
-    chosen = _choose_images(fields, image)
-    if not chosen:
-        only = ", ".join(each or "a file without an extension" for each in fields)
-        advice = next((f" ({text})" for each in fields if (text := ADVICE.get(f".{each.lower()}"))), "")
-        found.without_image[name] = f"the sample {name!r} has no {image or 'image'}, only {only}{advice}."
+def _add_sample(found: TarIndex, fields: Members, image: str | None, label: str, part: str) -> bool:
+    """Adds the images of a sample, and returns whether it has some."""
+    chosen, beside = _choose_images(fields, image)
+    labels = {each.lower(): member.content for each, member in fields.items() if _matches(each, label)}
     for member, extension in ((fields[extension], extension) for extension in chosen):
         if member.size < 0:
             found.without_image[f"{member.name}{part}"] = f"{member.name}."
             continue
-        text = _find_label(fields, extension, label)
+        text = _find_label(labels, extension, label)
         found.samples.append(Sample(f"{member.name}{part}", member.offset, member.size, text))
-    if image is None:
-        for extension in (each for each in fields if each not in chosen and _is_image(each)):
-            found.left_out[f"{extension} {BESIDE}"] += 1
+    found.left_out.update(f"{extension} {BESIDE}" for extension in beside)
+    found.left_out.update(UNREAD_LABELS for content in labels.values() if chosen and content is None)
+    return bool(chosen)
 
 
-def _find_label(fields: Members, extension: str, label: str) -> str:
+def _add_lone(found: TarIndex, name: str, fields: Members, image: str | None, kinds: set[str]) -> None:
+    """Adds files without an image: as a sample that lacks it if images have such files beside them, or are not read
+    here; or by their kinds.
+    """
+    advice = next((f" ({text})" for each in fields if (text := ADVICE.get(f".{each.lower()}"))), "")
+    own = [_find_kind(each) for each in fields]
+    if not found.samples or advice or kinds.intersection(own) or any(map(_is_image, fields)):
+        only = ", ".join(each or "a file without an extension" for each in fields)
+        found.without_image[name] = f"the sample {name!r} has no {image or 'image'}, only {only}{advice}."
+    else:
+        found.left_out.update(f".{kind}" if kind else "files without an extension" for kind in own)
+
+
+def _find_label(labels: dict[str, bytes | None], extension: str, label: str) -> str:
     """Returns the text of the label whose extension has most in common with that of the image."""
-    contents = {each.lower(): member.content for each, member in fields.items() if member.content is not None}
     parts = extension.lower().split(".")[:-1]
     for length in range(len(parts), -1, -1):
-        content = contents.get(".".join([*parts[:length], label]))
+        content = labels.get(".".join([*parts[:length], label]))
         if content is not None:
             return content.decode("utf-8-sig", "backslashreplace").strip()
     return ""
@@ -271,12 +343,24 @@ def _find_label(fields: Members, extension: str, label: str) -> str:
 INTEGER = re.compile(r"-?[0-9]{1,18}")
 
 
-def number_labels(labels: Iterable[str]) -> tuple[dict[str, int], list[str] | None]:
-    """Returns the number of each label, and the names of the classes. An empty label has no number.
+def number_labels(files: Iterable[Iterable[str]]) -> tuple[dict[str, int], list[str] | None]:
+    """Returns the number of each label of tar files, and the names of the classes. An empty label has no number.
 
-    Labels that all are integers are their own numbers, without names. Else they are names, numbered in sorted order.
+    Labels that all are integers are their own numbers, without names. Else they are names, numbered in sorted order,
+    also where a file has both, as classes 0 .. 9 and A .. Z.
+
+    Raises:
+        DataOptionError: each file has either integers or words, and not all of them the same.
     """
-    words = sorted({*labels} - {""})
-    if all(INTEGER.fullmatch(word) for word in words):
-        return {word: int(word) for word in words}, None
-    return {word: number for number, word in enumerate(words)}, words
+    found = [{*labels} - {""} for labels in files]
+    labels = sorted(set[str]().union(*found))
+    integers = [label for label in labels if INTEGER.fullmatch(label)]
+    if len(integers) == len(labels):
+        return {label: int(label) for label in labels}, None
+    if integers and all(own.issubset(integers) or own.isdisjoint(integers) for own in found):
+        words = [label for label in labels if label not in {*integers}]
+        raise DataOptionError(
+            f"some tar files have integers as labels ({', '.join(integers[:SHOWN])}) and others words "
+            f"({', '.join(words[:SHOWN])}): write all of them in one way, or read the files apart."
+        )
+    return {label: number for number, label in enumerate(labels)}, labels

@@ -60,7 +60,7 @@ class SkipLog:
         if len(self.skipped) > self._limit:
             raise TooManyUnreadableImagesError(
                 f"more than {self._limit:.0f} of {self._num_images} images cannot be read; remove or repair them, or "
-                f"raise --max_unreadable. {self.summary()}"
+                f"raise --max_unreadable, which pretraining and fine-tuning have. {self.summary()}"
             )
 
     def warn(self) -> None:

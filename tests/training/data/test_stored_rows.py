@@ -3,6 +3,8 @@
 """Which rows and shards a folder of data sets gives, and which error a mistake gets."""
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from training.data.columns import DataNotFoundError, DataOptionError, EmptySourceError
@@ -48,6 +50,33 @@ def test_a_shard_without_a_split_is_never_left_out_without_a_word(shards):
     with pytest.raises(DataOptionError, match="1 belong to no split"):
         find_split_shards(str(shards), None, None, None)
     assert len(list_shards(shards)) == 3
+
+
+HELD, NULLS = pa.binary(), pa.null()
+FIRST = {
+    "null paths": pa.array([{"bytes": b"a", "path": None}], pa.struct({"bytes": HELD, "path": NULLS})),
+    "null bytes": pa.array([{"bytes": None, "path": "a"}], pa.struct({"bytes": NULLS, "path": pa.string()})),
+    "no paths": pa.array([{"bytes": b"a"}], pa.struct({"bytes": HELD})),
+    "no bytes": pa.array([{"path": "a"}], pa.struct({"path": pa.string()})),
+}
+
+
+@pytest.mark.parametrize("is_declared", [False, True])
+@pytest.mark.parametrize("kind", FIRST)
+def test_the_first_file_need_not_have_all_that_others_have(kind, is_declared, tmp_path):
+    """Neither fields nor columns nor values: `datasets` gives the types of the first file to all."""
+    pq.write_table(pa.table({"image": FIRST[kind], "label": pa.array([None], NULLS)}), tmp_path / "0.parquet")
+    features = datasets.Features(
+        image=datasets.Image(decode=False), label=datasets.Value("string"), n=datasets.Value("int64")
+    )
+    last = {"image": {"bytes": b"b", "path": "c"}, "label": "dog", "n": 3}
+    table = datasets.Dataset.from_list([last], features=features).data.table
+    pq.write_table(table if is_declared else table.replace_schema_metadata(None), tmp_path / "1.parquet")
+    first = {"image": {"bytes": None, "path": None, **FIRST[kind].to_pylist()[0]}, "label": None, "n": None}
+    for data in (f"{tmp_path}/*.parquet", str(tmp_path)):
+        found = load_rows(data)
+        found = found.cast_column("image", datasets.Image(decode=False)) if is_declared else found
+        assert [*found] == [first, last]
 
 
 def test_what_save_to_disk_wrote(rows, tmp_path):
