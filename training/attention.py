@@ -10,8 +10,8 @@ MODEL is a model folder or a name on the Hub, of this project or another ViT of 
 model sees the whole image, in its own proportions. Maps are in image coordinates: windows are put back together, rolled
 and padded frames undone. `--of query` is where one point looks (x and y in pixels of the file), `--of class` where the
 class or global token looks, `--of received` who is looked at by all. Beyond the window of the query, which is all
-that it can see, the image is darkened. There is no `--dtype`: the model computes in the type of its file, since bfloat16
-would leave its attention two or three digits.
+that it can see, the image is darkened. There is no `--dtype`: the model computes in the type of its file, since
+bfloat16 would leave its attention two or three digits.
 """
 
 import math

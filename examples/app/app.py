@@ -17,7 +17,6 @@ import argparse
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 
@@ -284,7 +283,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--photographs",
-        type=Path,
+        type=parse_path,
         metavar="FOLDER",
         help="photographs to search in (default: those bundled with scikit-image)",
     )
@@ -322,7 +321,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     decoding = read_decoding_arguments(options)
     chosen = options.photographs
-    collection = Bundled() if chosen is None else Folder(chosen.expanduser(), decoding)
+    collection = Bundled() if chosen is None else Folder(chosen, decoding)
     explorer = Explorer(options.model, options.image_size, collection, options.features)
     explorer.see(Image.new("RGB", (64, 64)))
     explorer.index  # noqa: B018  (computed before a visitor waits for it)

@@ -19,16 +19,25 @@ from modeling_esvit.embed.lists import LIST_SUFFIXES, read_list
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.arrays import is_image_array
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, Record
-from modeling_esvit.images.folders import FoundImages, LeftOut, expand_pattern, find_in_folder, find_matching
+from modeling_esvit.images.folders import FoundImages, LeftOut, find_in_folder, find_matching
 from modeling_esvit.images.names import show_name
 from modeling_esvit.images.places import URL
+from modeling_esvit.images.row_folders import (
+    RowFolder,
+    drop_links,
+    is_row_folder,
+    is_saved_to_disk,
+    list_saved_splits,
+    load_parquet,
+    load_saved_split,
+    match_files,
+)
 from modeling_esvit.images.rows import (
     describe_columns,
     find_access,
     find_image_columns,
     find_named_files,
     is_bytes_or_path,
-    is_row_folder,
     leave_undecoded,
     read_cell,
 )
@@ -196,7 +205,7 @@ def find_images(
         inputs: one or several, each a folder of images (any nesting), of parquet or zip files, or of
             `Dataset.save_to_disk`, a file or glob of images or of parquet files, a URL, a text file with a path or URL
             a line, the name of a data set on the Hub, `NAME` or `NAME:SPLIT`, or an image in memory: of Pillow, an
-            array (see `convert_array`), or the bytes of a file.
+            array (see `convert_array`), or the bytes of a file. `FOLDER:SPLIT` is a split of a folder, or a subfolder.
         image_column: of data sets, where they have several.
         options: how images are decoded.
         config_name: of data sets on the Hub, where they have several.
@@ -237,35 +246,54 @@ def open_named(name: str, image_column: str | None, options: DecodingOptions, co
     if not name:
         raise NoImagesError("An input is empty: give a folder, a file, a glob, a URL or the name of a data set.")
     path = Path(name)
-    if path.is_dir() and (path / "dataset_dict.json").is_file():
+    if path.is_dir() and list_saved_splits(path) is not None:
         raise NoImagesError(f"{name} is a data set of several splits: name the folder of one, as {path / 'train'}.")
     if path.is_dir():
-        return open_folder(path, name, image_column, options, config_name)
+        return open_folder(path, None, name, image_column, options, config_name)
     if path.suffix == ".parquet" and not URL.match(name):
         return open_parquet(name, image_column, options)
     if path.is_file() and path.suffix in LIST_SUFFIXES:
         return ImageFiles(FoundImages(list(read_list(path))), options)
     if path.is_file() or URL.match(name):
         return ImageFiles(FoundImages([name]), options)
+    folder, _, split = name.rpartition(":")
+    if Path(folder).is_dir() and "/" not in split:  # no URL of a store
+        return open_folder(Path(folder), split, name, image_column, options, config_name)
     if glob.has_magic(name):
         return ImageFiles(find_matching(name), options)
-    access = find_access(repository=name.partition(":")[0])
-    return DatasetImages(load_split(name, config_name), name, image_column, options.restrict_to(access))
+    return open_hub(name, image_column, options, config_name)
 
 
 def open_folder(
-    path: Path, name: str, image_column: str | None, options: DecodingOptions, config_name: str | None
+    path: Path,
+    split: str | None,
+    name: str,
+    image_column: str | None,
+    options: DecodingOptions,
+    config_name: str | None,
 ) -> Images:
-    """Opens a folder of images, or one of a data set: parquet files with images, or archives alone."""
+    """Opens a folder of images, or one of a data set: parquet files with images, or archives alone.
+
+    Raises:
+        NoImagesError: it has no such split, which of a folder of images is a subfolder; the reason is part of the
+            message.
+        DataOptionError, EmptySourceError: see `RowFolder` and `load_saved_split`.
+    """
+    if not path.is_dir():
+        raise NoImagesError(f"{name!r}: {str(path)!r} is no folder. A split of a folder of images is a subfolder.")
     rows = options.restrict_to(find_access(path))
-    if (path / "dataset_info.json").is_file():
-        return DatasetImages(datasets.load_from_disk(name), name, image_column, rows)
+    if is_saved_to_disk(path):
+        return DatasetImages(load_saved_split(path, split), name, image_column, rows)
     found = find_in_folder(path)
     is_alone = not found.paths and any(kind in found.left_out for kind in (".parquet", ".zip"))
     if is_alone or is_row_folder(path, image_column):
-        images = DatasetImages(load_split(str(path.resolve()), config_name), name, image_column, rows)
-        images.left_out.update(found.count_beside_rows())
+        left_out = found.count_beside_rows()
+        dataset = load_rows(name, lambda: RowFolder(path, config_name).load(split or "train", left_out))
+        images = DatasetImages(dataset, name, image_column, rows)
+        images.left_out.update(left_out)
         return images
+    if split:
+        return open_folder(path / split, None, name, image_column, options, config_name)
     found.paths = [str(path / file) for file in found.paths]
     return ImageFiles(found, options)
 
@@ -276,31 +304,37 @@ def open_parquet(pattern: str, image_column: str | None, options: DecodingOption
     Raises:
         NoImagesError: it matches none, or they have no column of images.
     """
-    files = expand_pattern(pattern)
+    left_out = LeftOut()
+    files = drop_links(match_files(pattern, left_out), left_out)
     if not files:
         raise NoImagesError(f"{pattern!r} matches no file.")
     rows = options.restrict_to(find_access(*dict.fromkeys(os.path.dirname(file) for file in files)))
-    return DatasetImages(load_rows(pattern, "parquet", data_files=files), pattern, image_column, rows)
+    images = DatasetImages(load_rows(pattern, lambda: load_parquet(files)), pattern, image_column, rows)
+    images.left_out.update(left_out)
+    return images
 
 
-def load_split(name: str, config_name: str | None = None) -> Any:
-    """Loads `NAME` or `NAME:SPLIT` ("train" if none is named) from the Hub.
+def open_hub(name: str, image_column: str | None, options: DecodingOptions, config_name: str | None) -> Images:
+    """Opens `NAME` or `NAME:SPLIT` ("train" if none is named) on the Hub.
 
     Raises:
         NoImagesError: there is neither such a file nor such a data set; the reason is part of the message.
     """
-    repository, _, split = (name, "", "") if Path(name).is_dir() else name.partition(":")
-    return load_rows(name, repository, config_name, split=split or "train")
+    repository, _, split = name.partition(":")
+    dataset = load_rows(name, lambda: datasets.load_dataset(repository, config_name, split=split or "train"))
+    return DatasetImages(dataset, name, image_column, options.restrict_to(find_access(repository=repository)))
 
 
-def load_rows(name: str, *arguments: Any, split: str = "train", **options: Any) -> Any:
-    """Calls `datasets.load_dataset` for what a user calls `name`.
+def load_rows(name: str, load: Callable[[], Any]) -> Any:
+    """Calls `load` for what a user calls `name`, and turns errors of `datasets` into ours.
 
     Raises:
         NoImagesError: it cannot be loaded; the reason is part of the message.
     """
     try:
-        return datasets.load_dataset(*arguments, split=split, **options)
+        return load()
+    except EsViTError:  # its message is complete
+        raise
     except datasets.exceptions.DatasetGenerationError as error:
         raise NoImagesError(f"{name!r} cannot be read: {error.__cause__ or error}") from error
     except (OSError, ValueError) as error:

@@ -23,7 +23,10 @@ SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found"
 HIDDEN_FILES, HIDDEN_FOLDERS, REPEATED = "hidden files", "hidden folders", "folders linked to again"
 MATCHED_FOLDERS = "folders that the pattern matches (name them without a pattern, or use **)"
 BESIDE_ROWS = "images beside the parquet files (read where rows name them)"
-ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".7z", ".rar")
+ARCHIVES = {
+    **dict.fromkeys((".zip", ".tgz", ".gz", ".7z", ".rar"), "unpack them"),
+    ".tar": "unpack them, or name them by a glob, as FOLDER/*.tar, which pretraining and evaluation read",
+}
 SEPARATOR = rf"[/{re.escape(os.sep)}]"  # Windows has two
 ANY_DEPTH = re.compile(rf"(?:^|{SEPARATOR})\*\*(?:{SEPARATOR}|$)")
 EXTENSION = re.compile(r"\.[a-z0-9]+")  # at the start of kinds such as .jpg?width=200 and .jpg_large
@@ -43,7 +46,7 @@ class LeftOut(Counter[str]):
 
 def show_kind(kind: str) -> str:
     """Returns a kind, with what to do about it."""
-    advice = ADVICE.get(kind) or ("unpack them" if kind in ARCHIVES else "")
+    advice = ADVICE.get(kind) or ARCHIVES.get(kind, "")
     if not advice and (start := EXTENSION.match(kind)) and start[0] in list_image_extensions():
         advice = f"rename them to {start[0]}"
     return f"{show_name(kind)}: {advice}" if advice else show_name(kind)

@@ -6,14 +6,12 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from modeling_esvit.images.decoding import DecodingOptions, Record
-from modeling_esvit.images.folders import has_images
 from modeling_esvit.images.names import show_name
 from modeling_esvit.images.places import Access, find_local_file
 
@@ -92,26 +90,6 @@ def _is_image_struct(feature: Any) -> bool:
     if not isinstance(feature, dict):
         return False
     return getattr(feature.get("bytes"), "dtype", None) in BYTES or is_string(feature.get("path"))
-
-
-def is_row_folder(folder: Path, image_column: str | None = None) -> bool:
-    """Returns whether a folder is one of rows: parquet files lie in it, or in its `data` subfolder.
-
-    It is one of images, if it has some and these files have none, as those of metadata or features have; unless a
-    column of images is named.
-    """
-    files = [*folder.glob("*.parquet"), *folder.glob("data/*.parquet")]
-    return bool(files) and (image_column is not None or not has_images(folder) or any(map(_holds_images, files)))
-
-
-def _holds_images(file: Path) -> bool:
-    """Returns whether a parquet file has a column of images. One that cannot be read counts: who opens it says so."""
-    import pyarrow.parquet as pq
-
-    try:
-        return bool(find_image_columns(read_features(pq.read_schema(file))))
-    except ValueError:  # of pyarrow, too
-        return True
 
 
 def describe_image_lists(features: "datasets.Features") -> str:

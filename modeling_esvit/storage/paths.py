@@ -18,6 +18,11 @@ def parse_name(text: str) -> str:
     return os.path.expanduser(text)
 
 
+def expand_home(name: str | os.PathLike[str]) -> Path:
+    """Returns a path with the home folder for `~`. That of an unknown user stays as it is, where `pathlib` raises."""
+    return Path(os.path.expanduser(name))
+
+
 def parse_path(text: str) -> Path:
     """Returns the path that a user typed; see `parse_name`.
 

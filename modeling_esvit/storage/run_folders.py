@@ -9,6 +9,7 @@ from pathlib import Path
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.storage.manifest import MANIFEST, find_damage, read_record
+from modeling_esvit.storage.paths import expand_home
 
 
 CONFIG = "config.json"  # of every model folder
@@ -36,7 +37,7 @@ def find_model(name: str) -> str:
     Raises:
         NoModelFolderError: it is a folder without a model, or a file.
     """
-    folder = Path(name).expanduser()
+    folder = expand_home(name)
     if folder.is_file():
         raise NoModelFolderError(f"{name} is a file, no model: {advise_on_file(folder)}")
     if not folder.is_dir() or (folder / CONFIG).is_file():

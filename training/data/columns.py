@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import DecodingOptions, Record
 from modeling_esvit.images.places import NOTHING
+from modeling_esvit.images.row_folders import DataOptionError
+from modeling_esvit.images.row_folders import EmptySourceError as EmptySourceError  # for who imports errors from here
 from modeling_esvit.images.rows import (
     describe_columns,
     describe_image_lists,
@@ -29,16 +31,8 @@ LARGEST_LABEL = 2**63 - 1  # of int64
 ROWS = DecodingOptions(access=NOTHING)  # of rows that may open nothing
 
 
-class DataOptionError(EsViTError, ValueError):
-    """Raised when an option does not fit the data."""
-
-
 class DataNotFoundError(EsViTError, FileNotFoundError):
     """Raised when there is no data where `data` points to."""
-
-
-class EmptySourceError(EsViTError, ValueError):
-    """Raised when the data exists but holds no image."""
 
 
 class ImageColumns(NamedTuple):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions
+from modeling_esvit.storage.paths import expand_home
 from training.data.columns import DataOptionError
 from training.data.held_out import SHARE, hold_out
 from training.data.left_out import warn_of_left_out
@@ -51,7 +52,7 @@ def split_train_and_test(train: str, test: str, without_test: str = "") -> list[
 
 def find_place(data: str, split: str | None) -> Path | None:
     """Returns the folder that data and split name, without links; None if they name no folder."""
-    place = Path(data).expanduser() / (split or "")
+    place = expand_home(data) / (split or "")
     return Path(os.path.realpath(place)) if place.is_dir() else None
 
 

@@ -15,27 +15,24 @@ Braces are not nested. A local file whose name has braces is taken literally.
 import glob
 import os
 import re
-from pathlib import Path
 from typing import Any
 
+from modeling_esvit.images.folders import LeftOut
+from modeling_esvit.images.row_folders import COMPRESSED, SHARDS, drop_links, match_files
+from modeling_esvit.storage.paths import expand_home
 from training.data.columns import DataNotFoundError, DataOptionError
 from training.data.shard_files import BUCKET, open_store, retry
 from training.options.url_secrets import expand_braces, hide_secrets
 
 
-SHARDS = (".parquet", ".tar")
-COMPRESSED = (
-    *(f".tar.{method}" for method in ("gz", "bz2", "xz", "zst", "lz4", "lzma", "br", "Z")),
-    *(".tgz", ".tbz", ".tbz2", ".txz", ".tzst", ".tlz"),
-)
-
-
 def names_shards(data: str, suffixes: tuple[str, ...] = SHARDS) -> bool:
-    """Returns whether everything that `data` names ends in one of `suffixes`.
+    """Returns whether everything that `data` names ends in one of `suffixes`, and is no folder.
 
     Raises:
         DataOptionError: it names compressed tar files.
     """
+    if os.path.isdir(os.path.expanduser(data)):
+        return False
     names = expand_braces(data)
     refuse_compressed(names)
     return bool(names) and all(name.endswith(suffixes) for name in names)
@@ -66,24 +63,27 @@ def shorten_names(urls: list[str]) -> list[str]:
     return [url[max(common.rfind("/"), common.rfind(os.sep)) + 1 :] for url in urls]
 
 
-def find_shards(data: str, revision: str | None = None) -> list[str]:
+def find_shards(data: str, revision: str | None = None, left_out: LeftOut | None = None) -> list[str]:
     """Returns the files that `data` names; those of a glob are sorted. `revision` replaces that of hf:// URLs.
+
+    No file comes twice, whatever links lead to it: `left_out` counts these, and folders that a glob matches.
 
     Raises:
         DataNotFoundError: a glob, or a local name, matches no file.
         DataOptionError: one file is named twice.
     """
-    files = [file for pattern in expand_braces(data) for file in _find_files(pattern, revision)]
+    left_out = LeftOut() if left_out is None else left_out
+    files = [file for pattern in expand_braces(data) for file in _find_files(pattern, revision, left_out)]
     twice = next((file for file in files if files.count(file) > 1), None) if len(set(files)) < len(files) else None
     if twice is not None:
         raise DataOptionError(f"{data!r} names {twice!r} twice: each image must come once an epoch, so leave one out.")
-    return files
+    return drop_links(files, left_out)
 
 
-def _find_files(pattern: str, revision: str | None) -> list[str]:
+def _find_files(pattern: str, revision: str | None, left_out: LeftOut) -> list[str]:
     if "://" not in pattern:
-        path = Path(pattern).expanduser()  # brackets may be part of a name
-        files = [str(path)] if path.is_file() else sorted(glob.glob(str(path), recursive=True))
+        path = str(expand_home(pattern))
+        files = [path] if os.path.isfile(path) else match_files(path, left_out)  # brackets may be part of a name
     else:
         pattern = _pin_commit(pattern, revision) if pattern.startswith("hf://") else pattern
         files = _list_store(pattern) if glob.has_magic(pattern) else [pattern]

@@ -23,13 +23,15 @@ from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, Record
 from modeling_esvit.images.folders import LeftOut, find_in_folder, has_images
 from modeling_esvit.images.names import show_name
 from modeling_esvit.images.places import Access
-from modeling_esvit.images.rows import find_access, is_row_folder
+from modeling_esvit.images.row_folders import is_row_folder, is_saved_to_disk, list_shards, list_zips
+from modeling_esvit.images.rows import find_access
 from modeling_esvit.storage.identity import compose
+from modeling_esvit.storage.paths import expand_home
 from training.data.columns import DataNotFoundError, DataOptionError, EmptySourceError, ImageColumns
 from training.data.shard_formats import TarShard
 from training.data.shard_names import find_shards, names_shards, refuse_compressed
 from training.data.shard_stream import DEFAULT_STREAM, ShardStream, StreamOptions, open_stream
-from training.data.stored_rows import find_split_shards, is_saved_to_disk, list_shards, load_rows
+from training.data.stored_rows import find_split_shards, load_rows
 from training.options.url_secrets import hide_secrets
 from training.views.draw import Draws, make_keyed_generator
 
@@ -207,15 +209,15 @@ def open_source(
             "(it is empty; is a variable of the shell not set?)."
         )
     data = hide_secrets(os.fspath(data))
-    path = Path(data).expanduser()
+    path, left_out = expand_home(data), LeftOut()
     _refuse_revision(path, data, revision)
     if streaming or _is_tar(data) or "://" in str(data):
         _refuse_to_stream(path, image_column, label_column)
-        shards, features = find_split_shards(str(data), split, config_name, revision)
+        shards, features = find_split_shards(str(data), split, config_name, revision, left_out)
         columns = {"image_column": image_column, "label_column": label_column}
         access = find_access(*dict.fromkeys(os.path.dirname(shard) for shard in shards if "://" not in shard))
         opened = open_stream(shards, stream, features=features, **columns, decoding=decoding.restrict_to(access))
-        opened.left_out.update(count_beside(path))
+        opened.left_out.update(left_out + count_beside(path))
         return opened
     if stream.cache is not None:
         raise DataOptionError(f"cache applies to streams, and {str(data)!r} is read in place: leave it out.")
@@ -225,10 +227,11 @@ def open_source(
         columns = {"image_column": image_column, "label_column": label_column, "config_name": config_name}
         _refuse_dataset_options(path, **columns)
         return FolderSource(path if split is None else path / split, decoding)
-    rows = load_rows(str(data), split=split, config_name=config_name, revision=revision, label_column=label_column)
+    place = {"split": split, "config_name": config_name, "revision": revision}
+    rows = load_rows(str(data), **place, label_column=label_column, left_out=left_out)
     access = find_rows_access(str(data), revision)
     source = DatasetSource(rows, image_column, label_column, decoding.restrict_to(access))
-    source.left_out.update(count_beside(path))
+    source.left_out.update(left_out + count_beside(path))
     return source
 
 
@@ -247,7 +250,7 @@ def describe_labels(source: ImageSource) -> str:
 
 def is_image_folder(data: str, image_column: str | None = None) -> bool:
     """Returns whether data are a folder of image files, to which options about columns do not apply."""
-    path = Path(data).expanduser()
+    path = expand_home(data)
     return path.is_dir() and not _is_dataset_folder(path, image_column) and not _is_tar(path)
 
 
@@ -261,7 +264,7 @@ def find_rows_access(data: str, revision: str | None = None) -> Access:
 
     Relative paths begin beside the (first) parquet file.
     """
-    path = Path(data).expanduser()
+    path = expand_home(data)
     if path.is_dir():
         return find_access(*dict.fromkeys(file.parent for file in list_shards(path)), path)
     if names_shards(data):
@@ -286,7 +289,7 @@ def _refuse_revision(path: Path, data: str, revision: str | None) -> None:
 
 def _is_tar(data: str | os.PathLike[str]) -> bool:
     """Returns whether `data` names tar files, or a folder of them. A folder with images is one of images."""
-    path = Path(data).expanduser()
+    path = expand_home(data)
     tars = [str(file) for file in list_shards(path) if file.suffix != ".parquet"]
     if not tars:
         return names_shards(str(data), (".tar",))
@@ -306,7 +309,7 @@ def _refuse_to_stream(path: Path, image_column: str | None, label_column: str | 
 def _is_dataset_folder(path: Path, image_column: str | None = None) -> bool:
     if is_saved_to_disk(path) or is_row_folder(path, image_column):
         return True
-    return any(path.glob("*.zip")) and not has_images(path)
+    return bool(list_zips(path)) and not has_images(path)
 
 
 def _refuse_dataset_options(path: Path, **options: str | bool | None) -> None:

@@ -6,26 +6,32 @@ load_rows("shards/", split="train")                # in place
 find_split_shards("org/name", "train", None, None)       # to be streamed
 """
 
-import itertools
-import json
 import os
-from collections.abc import Callable, Iterable
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from modeling_esvit.images.rows import describe_parquet
-from training.data.columns import DataNotFoundError, DataOptionError, EmptySourceError
+from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.folders import LeftOut
+from modeling_esvit.images.row_folders import (
+    RowFolder,
+    drop_links,
+    is_saved_to_disk,
+    list_shards,
+    list_split_files,
+    list_zips,
+    load_parquet,
+    load_saved_split,
+    refuse_left_over,
+)
+from modeling_esvit.storage.paths import expand_home
+from training.data.columns import DataNotFoundError, DataOptionError
 from training.data.shard_formats import check_classes
-from training.data.shard_names import COMPRESSED, SHARDS, find_shards, names_shards
+from training.data.shard_names import find_shards, names_shards
 from training.options.hub_names import is_hub_name
 
 
 if TYPE_CHECKING:
     import datasets
-
-
-# Rows that `datasets` converts at a time. It would else take the length of the first row group, even if that is 0.
-BATCH = 100
 
 
 def load_rows(
@@ -35,79 +41,59 @@ def load_rows(
     config_name: str | None = None,
     revision: str | None = None,
     label_column: str | None = None,
+    left_out: LeftOut | None = None,
 ) -> "datasets.Dataset":
     """Loads the split of the data set that `data` names: saved to disk, parquet files (also hf://), or on the Hub.
+
+    `left_out` counts what is not read of it.
 
     Raises:
         DataNotFoundError, DataOptionError: see their descriptions.
     """
     import datasets
 
-    path, listed = Path(data).expanduser(), list[str]()
+    path, chosen = expand_home(data), split or "train"
+    left_out = LeftOut() if left_out is None else left_out
     if is_saved_to_disk(path):
-        return _load_saved_split(path, split)
-    if path.is_dir():
-        arguments: dict[str, Any] = {"path": str(path.resolve())}
-        if list_shards(path):
-            builder = _load_by_name(data, lambda: datasets.load_dataset_builder(**arguments, name=config_name))
-            files = builder.config.data_files or {}
-            _refuse_left_over(path, itertools.chain.from_iterable(files.values()))
-            parquets = (file for file in files.get(split or "train", []) if file.endswith(".parquet"))
-            check_classes(parquets, label_column)
-            arguments |= {"batch_size": BATCH} if hasattr(builder.config, "batch_size") else {}
-            is_open = builder.name == "parquet" and not builder.info.features  # which a card declares
-            listed += itertools.chain.from_iterable(files.values()) if is_open else ()
-    elif names_shards(data):
+        return load_saved_split(path, split)
+    if path.is_dir() and (list_shards(path) or list_zips(path)):
+        folder = _load_by_name(data, lambda: RowFolder(path, config_name))
+        check_classes((file for file in folder.files.get(chosen, []) if file.endswith(".parquet")), label_column)
+        return _load_by_name(data, lambda: folder.load(chosen, left_out))
+    if names_shards(data):
         _refuse_configuration(data, config_name)
-        listed += find_shards(data, revision)
-        check_classes((file for file in listed if "://" not in file), label_column)
-        arguments = {"path": "parquet", "data_files": listed, "batch_size": BATCH}
-    else:
-        arguments = {"path": data, "revision": revision}
-    arguments |= {"name": config_name, "split": split or "train"}
-    return _load_by_name(data, lambda: datasets.load_dataset(**arguments, **describe_parquet(listed)))
-
-
-def _load_saved_split(path: Path, split: str | None) -> Any:
-    """Loads a split that `save_to_disk` wrote.
-
-    Raises:
-        DataOptionError: there is no such split.
-        EmptySourceError: it has no rows, which `datasets` writes but cannot read.
-    """
-    import datasets
-
-    if (path / "dataset_dict.json").is_file():
-        splits = json.loads((path / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
-        if (split or "train") not in splits:
-            raise DataOptionError(f"{str(path)!r} has no split {split or 'train'!r}; it has {splits}.")
-        path = path / (split or "train")
-    if not json.loads((path / "state.json").read_text(encoding="utf-8"))["_data_files"]:
-        raise EmptySourceError(f"the data set {str(path)!r} has no rows.")
-    return datasets.load_from_disk(str(path))
+        files = find_shards(data, revision, left_out)
+        check_classes((file for file in files if "://" not in file), label_column)
+        return _load_by_name(data, lambda: load_parquet(files, chosen))
+    place = str(path.resolve()) if path.is_dir() else data
+    arguments = {"name": config_name, "revision": revision, "split": chosen}
+    return _load_by_name(data, lambda: datasets.load_dataset(place, **arguments))
 
 
 def find_split_shards(
-    data: str, split: str | None, config_name: str | None, revision: str | None
+    data: str, split: str | None, config_name: str | None, revision: str | None, left_out: LeftOut | None = None
 ) -> tuple[list[str], Any]:
-    """Returns the shards of a split, by path or URL, and the features of the data set if it declares them."""
+    """Returns the shards of a split, by path or URL, and the features of the data set if it declares them.
+
+    `left_out` counts what is not read of it.
+    """
     if names_shards(data):
         if split not in (None, "train"):
             raise DataOptionError(
                 f"split {split!r} does not apply to {data!r}, which names all files of the data: leave it out."
             )
         _refuse_configuration(data, config_name)
-        return find_shards(data, revision), None
+        return find_shards(data, revision, left_out), None
     import datasets
 
-    path = Path(data).expanduser()
+    path = expand_home(data)
     arguments = {"path": str(path.resolve()) if path.is_dir() else data, "name": config_name, "revision": revision}
     builder = _load_by_name(data, lambda: datasets.load_dataset_builder(**arguments))
-    files = builder.config.data_files or {}
-    _refuse_left_over(path, itertools.chain.from_iterable(files.values()))
+    files = list_split_files(builder)
+    refuse_left_over(path, files)
     if (split or "train") not in files:
-        raise DataOptionError(f"{data!r} has no files of a split {split or 'train'!r}; it has {[*map(str, files)]}.")
-    return list(files[split or "train"]), builder.info.features
+        raise DataOptionError(f"{data!r} has no files of a split {split or 'train'!r}; it has {[*files]}.")
+    return drop_links(files[split or "train"], LeftOut() if left_out is None else left_out), builder.info.features
 
 
 def _load_by_name(data: str, load: Callable[[], Any]) -> Any:
@@ -126,6 +112,8 @@ def _load_by_name(data: str, load: Callable[[], Any]) -> Any:
 
     try:
         return load()
+    except EsViTError:  # its message is complete
+        raise
     except (FileNotFoundError, ConnectionError) as error:
         raise DataNotFoundError(
             f"{data!r} is no existing folder, and cannot be loaded as a data set of the Hub: {error}"
@@ -136,35 +124,8 @@ def _load_by_name(data: str, load: Callable[[], Any]) -> Any:
         raise DataOptionError(f"{data!r}: {error}") from error
 
 
-def list_shards(path: Path) -> list[Path]:
-    """Returns the parquet and tar files, compressed ones too, in a folder and in its `data` subfolder."""
-    folders = [folder for folder in (path, path / "data") if folder.is_dir()]
-    return [
-        file for folder in folders for file in sorted(folder.iterdir()) if file.name.endswith((*SHARDS, *COMPRESSED))
-    ]
-
-
-def is_saved_to_disk(path: Path) -> bool:
-    return (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
-
-
 def _refuse_configuration(data: str, config_name: str | None) -> None:
     if config_name is not None:
         raise DataOptionError(
             f"config_name {config_name!r} does not apply to {data!r}, which names files: leave it out."
-        )
-
-
-def _refuse_left_over(path: Path, used: Iterable[str]) -> None:
-    """Refuses a folder in which `datasets` finds no split for some shards. Where a card says which it has, that holds.
-
-    Raises:
-        DataOptionError: some shards belong to no split.
-    """
-    files = [] if (path / "README.md").is_file() else list_shards(path)
-    left = sorted({str(file.resolve()) for file in files} - {os.path.realpath(file) for file in used})
-    if left:
-        raise DataOptionError(
-            f"{str(path)!r} has {len(files)} shards, of which {len(left)} belong to no split: {', '.join(left[:5])}. "
-            "Name the files to read, by a glob, or give them the name of a split, such as train-00000.parquet."
         )

@@ -24,6 +24,7 @@ from modeling_esvit.images.hub import require_hub
 from modeling_esvit.images.model_limits import bound_build, check_counts
 from modeling_esvit.images.models import name_transformers_errors
 from modeling_esvit.storage.manifest import find_damage
+from modeling_esvit.storage.paths import expand_home
 from modeling_esvit.storage.run_folders import advise_on_folder, check_whole
 from modeling_esvit.storage.weight_bars import hide_weight_bars
 from training.learning.optimizer import group_parameters
@@ -95,7 +96,7 @@ def find_origin(source: str) -> Origin:
     Raises:
         InitialisationError: It names none, or they are damaged.
     """
-    folder = Path(source).expanduser()
+    folder = expand_home(source)
     if folder.is_file():
         raise InitialisationError(
             f"init_from {source!r} is a file; name a folder. To turn a checkpoint of the original into one, use "

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from modeling_esvit.storage.paths import expand_home
 from training.options.errors import OptionError
 from training.options.url_secrets import hide_secrets
 
@@ -31,7 +32,7 @@ def load_recipe(recipe: str, folder: Path) -> dict[str, Any]:
     Raises:
         OptionError: There is no such recipe, or it is not a mapping of options.
     """
-    path = Path(recipe).expanduser() if Path(recipe).suffix in (".yaml", ".yml") else folder / f"{recipe}.yaml"
+    path = expand_home(recipe) if Path(recipe).suffix in (".yaml", ".yml") else folder / f"{recipe}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(each.stem for each in folder.glob("*.yaml")))
         hint = " It is a folder; images are `data`." if Path(recipe).is_dir() else ""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from modeling_esvit.storage.paths import expand_home
 from modeling_esvit.storage.run_folders import CONFIG, list_models
 from training.evaluation.results import CardValue
 from training.publishing.card_template import TASKS, format_code
@@ -59,7 +60,7 @@ def check_measured(result: Path, measured: Any, model: Path) -> None:
     Raises:
         SourceError: It is.
     """
-    folder = Path(str(measured)).expanduser()
+    folder = expand_home(str(measured))
     found = next((each for each in (folder, *list_models(folder).values()) if (each / CONFIG).is_file()), None)
     if found is not None and found.resolve() != model.resolve() and not has_same_backbone(found, model):
         raise SourceError(

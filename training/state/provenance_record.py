@@ -11,6 +11,7 @@ import yaml
 
 from modeling_esvit.backbone_probe import TIMM_FOLDER, TIMM_PREFIX
 from modeling_esvit.storage.atomic import write_text
+from modeling_esvit.storage.paths import expand_home
 from modeling_esvit.storage.run_folders import OPTIONS, list_models
 from modeling_esvit.storage.weights_record import (
     RECORD,
@@ -61,7 +62,7 @@ def find_weights_record(model: str) -> WeightsRecord | None:
     Raises:
         ProvenanceError: The record, or the options of the run, are damaged.
     """
-    folder = Path(model.removeprefix(TIMM_PREFIX).removeprefix(TIMM_FOLDER)).expanduser()
+    folder = expand_home(model.removeprefix(TIMM_PREFIX).removeprefix(TIMM_FOLDER))
     run = folder.parent if folder == list_models(folder.parent).get("final") else folder
     if (run / OPTIONS).is_file():
         return describe_run(read_options(run / OPTIONS), read_provenances(run))

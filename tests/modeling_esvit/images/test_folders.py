@@ -38,6 +38,8 @@ def test_images_are_found_and_others_are_counted(tmp_path):
     }
     assert found.left_out.describe().startswith("3 hidden folders; ")
     assert "2 .heic: pip install pillow-heif" in found.left_out.describe()
+    assert LeftOut({".zip": 2}).describe() == "2 .zip: unpack them"
+    assert "3 .tar: unpack them, or name them by a glob, as FOLDER/*.tar" in LeftOut({".tar": 3}).describe()
 
 
 def test_links_are_followed_and_loops_end(tmp_path):

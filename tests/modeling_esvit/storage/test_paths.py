@@ -9,10 +9,15 @@ from pathlib import Path
 import pytest
 
 from modeling_esvit.embed.inputs import NoImagesError, find_images
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.storage.paths import parse_name, parse_path
+from modeling_esvit.storage.run_folders import find_model
 from tests.helpers.commands import type_arguments
 from tests.helpers.paths import ROOT
+from training.data.named_data import find_place
 from training.data.sources import DataOptionError, open_source
+from training.options.errors import OptionError
+from training.options.recipes import load_recipe
 from training.pretrain import main
 
 
@@ -77,6 +82,19 @@ def test_programs_refuse_empty_paths(command, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         runpy.run_path(program, run_name="__main__")
     assert "it is empty; give a path or a name" in capsys.readouterr().err
+
+
+def test_the_home_folder_of_an_unknown_user_is_a_folder_that_does_not_exist():
+    """`pathlib` cannot expand it, which is no reason for a traceback."""
+    for name in ("~nobody-of-this-name/photographs", "~nobody-of-this-name/*.parquet"):
+        with pytest.raises(EsViTError, match="~nobody-of-this-name"):
+            open_source(name)
+        with pytest.raises(EsViTError, match="~nobody-of-this-name"):
+            find_images(name)
+    assert find_model("~nobody-of-this-name/run") == "~nobody-of-this-name/run"
+    assert find_place("~nobody-of-this-name/photographs", None) is None
+    with pytest.raises(OptionError, match="~nobody-of-this-name"):
+        load_recipe("~nobody-of-this-name/recipe.yaml", ROOT / "training/recipes")
 
 
 def test_functions_refuse_empty_names():

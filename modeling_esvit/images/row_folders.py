@@ -1,0 +1,267 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Finds and loads data sets of rows that lie in folders and files: parquet, zip, those of `Dataset.save_to_disk`.
+
+No file that might belong to the data is left out without a word: it is refused, or counted by kind.
+"""
+
+import glob
+import itertools
+import json
+import os
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.folders import (
+    ANY_DEPTH,
+    MATCHED_FOLDERS,
+    FoundImages,
+    LeftOut,
+    expand_pattern,
+    has_images,
+    walk,
+)
+from modeling_esvit.images.formats import list_image_extensions
+from modeling_esvit.images.rows import describe_parquet, find_image_columns, leave_undecoded, read_features
+
+
+SHARDS = (".parquet", ".tar")
+COMPRESSED = (
+    *(f".tar.{method}" for method in ("gz", "bz2", "xz", "zst", "lz4", "lzma", "br", "Z")),
+    *(".tgz", ".tbz", ".tbz2", ".txz", ".tzst", ".tlz"),
+)
+LINKED = "shards linked to again"
+HIDDEN_MEMBERS = (".", "__")  # how the parts of names begin that `datasets` skips
+# Rows that `datasets` converts at a time. It would else take the length of the first row group, even if that is 0.
+BATCH = 100
+
+
+class DataOptionError(EsViTError, ValueError):
+    """Raised when an option does not fit the data."""
+
+
+class EmptySourceError(EsViTError, ValueError):
+    """Raised when the data exists but holds no image."""
+
+
+class RowFolder:
+    """Presents the files of a folder that `datasets` makes rows of.
+
+    Raises:
+        DataOptionError: some of them belong to no split.
+        OSError, ValueError: of `datasets`, which cannot read the folder.
+
+    Attributes:
+        files: those of each split.
+    """
+
+    def __init__(self, path: Path, config_name: str | None = None) -> None:
+        import datasets
+
+        self.path, self.config_name = path, config_name
+        self.builder = datasets.load_dataset_builder(str(path.resolve()), name=config_name)
+        self.files = list_split_files(self.builder)
+        refuse_left_over(path, self.files)
+
+    def load(self, split: str, left_out: LeftOut) -> Any:
+        """Loads a split, and counts what is left out of it.
+
+        Raises:
+            OSError, ValueError: of `datasets`, which has no such split or cannot read it.
+        """
+        import datasets
+
+        arguments: dict[str, Any] = {"batch_size": BATCH} if hasattr(self.builder.config, "batch_size") else {}
+        counts = {each: LeftOut() for each in self.files}
+        kept = {each: drop_links(files, counts[each]) for each, files in self.files.items()}
+        if kept != self.files:
+            arguments["data_files"] = {each: escape_files(files) for each, files in kept.items()}
+        if self.builder.name == "parquet" and not self.builder.info.features:  # which a card declares
+            arguments |= describe_parquet(itertools.chain.from_iterable(kept.values()))
+        rows = datasets.load_dataset(str(self.path.resolve()), name=self.config_name, split=split, **arguments)
+        left_out.update(counts.get(split, LeftOut()))
+        zips = [file for file in kept.get(split, []) if file.endswith(".zip")]
+        return self._drop_other_members(rows, zips, left_out) if zips else rows
+
+    def _drop_other_members(self, rows: Any, zips: list[str], left_out: LeftOut) -> Any:
+        """Returns the rows that are images: `datasets` makes one of each member of a zip file, such as a text."""
+        column = getattr(self.builder, "BASE_COLUMN_NAME", None)  # of archives of files, and not of parquet files
+        if column != "image":
+            return rows
+        for file in zips:
+            left_out.update(count_other_members(file))
+        cells = leave_undecoded(rows.select_columns([column]), column)[column]
+        return rows.select([row for row, cell in enumerate(cells) if cell is None or _is_image_member(cell["path"])])
+
+
+def list_split_files(builder: Any) -> dict[str, list[str]]:
+    """Returns the files of each split that `datasets` finds."""
+    return {str(split): [*files] for split, files in (builder.config.data_files or {}).items()}
+
+
+def load_parquet(files: Sequence[str], split: str = "train") -> Any:
+    """Loads parquet files, by path or URL, as one split.
+
+    Raises:
+        OSError, ValueError: of `datasets`, which cannot read them.
+    """
+    import datasets
+
+    described = describe_parquet(files)
+    return datasets.load_dataset("parquet", data_files=escape_files(files), split=split, batch_size=BATCH, **described)
+
+
+def escape_files(files: Iterable[str]) -> list[str]:
+    """Returns files as the patterns of `datasets` that match them alone: brackets may be part of a name."""
+    return [file if "://" in file else glob.escape(os.path.abspath(file)) for file in files]
+
+
+def match_files(pattern: str, left_out: LeftOut) -> list[str]:
+    """Returns the files that a pattern matches, sorted. `left_out` counts folders: Spark writes some like shards."""
+    paths = expand_pattern(pattern, left_out)
+    files = [path for path in paths if not os.path.isdir(path)]
+    if len(files) < len(paths) and not ANY_DEPTH.search(pattern):
+        left_out[MATCHED_FOLDERS] += len(paths) - len(files)
+    return files
+
+
+def drop_links(files: Sequence[str], left_out: LeftOut) -> list[str]:
+    """Returns files without those that are another one of them by a link, of which the real one stays."""
+    kept = dict[str, str]()
+    for file in sorted(files, key=os.path.islink):
+        kept.setdefault(file if "://" in file else os.path.realpath(file), file)
+    chosen = set(kept.values())
+    found = [file for file in files if file in chosen]
+    if len(found) < len(files):
+        left_out[LINKED] += len(files) - len(found)
+    return found
+
+
+def _is_image_member(place: str) -> bool:
+    """Returns whether the name of a member, as in `zip://a.jpg::photographs.zip`, is that of an image."""
+    return Path(place.partition("::")[0]).suffix.lower() in list_image_extensions()
+
+
+def count_other_members(file: str) -> LeftOut:
+    """Counts by kind the members of a zip file that are no images, and those that `datasets` takes for hidden."""
+    found = FoundImages()
+    with zipfile.ZipFile(file) as archive:
+        names = [name for name in archive.namelist() if not name.endswith("/")]
+    for name in names:
+        is_hidden = any(part.startswith(HIDDEN_MEMBERS) for part in name.split("/"))
+        found.add("", f".{name}" if is_hidden else name)
+    return found.left_out
+
+
+def list_shards(path: Path, kinds: tuple[str, ...] = (*SHARDS, *COMPRESSED)) -> list[Path]:
+    """Returns the parquet and tar files, compressed ones too, in a folder and in its `data` subfolder.
+
+    Hidden files are none: copies that macOS makes have the names of the files.
+    """
+    folders = [folder for folder in (path, path / "data") if folder.is_dir()]
+    files = [file for folder in folders for file in sorted(folder.iterdir()) if file.name.endswith(kinds)]
+    return [file for file in files if not file.name.startswith(".") and not file.is_dir()]
+
+
+def list_zips(path: Path) -> list[Path]:
+    """Returns the zip files that are the data of a folder: it has no shards."""
+    return [] if list_shards(path) else list_shards(path, (".zip",))
+
+
+def list_row_files(path: Path) -> list[Path]:
+    """Returns the files that should all be rows: the shards of a folder, or its zip files, or those deeper in it."""
+    return list_shards(path) or list_zips(path) or (_list_deeper_files(path) if path.is_dir() else [])
+
+
+def _list_deeper_files(path: Path) -> list[Path]:
+    files = [path / folder / name for folder, names in walk(str(path), LeftOut()) for name in sorted(names)]
+    return [file for file in files if file.suffix in (".parquet", ".zip") and not file.name.startswith(".")]
+
+
+def refuse_left_over(path: Path, files: Mapping[str, Iterable[str]]) -> None:
+    """Refuses a folder in which `datasets` finds no split for some files. Where a card says which it has, that holds.
+
+    Raises:
+        DataOptionError: some belong to no split.
+    """
+    found = [] if _has_card_with_files(path) else list_row_files(path)
+    used = map(os.path.realpath, itertools.chain.from_iterable(files.values()))
+    left = sorted({str(file.resolve()) for file in found} - {*used})
+    if left:
+        is_zip = found[0].suffix == ".zip"
+        advice = "Unpack them" if is_zip else "Name the files to read, by a glob"
+        raise DataOptionError(
+            f"{str(path)!r} has {len(found)} shards, of which {len(left)} belong to no split: {', '.join(left[:5])}. "
+            f"{advice}, or give them the name of a split, such as train-00000{'.zip' if is_zip else '.parquet'}."
+        )
+
+
+def _has_card_with_files(path: Path) -> bool:
+    """Returns whether the card of a folder says which files its configurations have."""
+    from huggingface_hub import metadata_load
+
+    card = metadata_load(path / "README.md") if (path / "README.md").is_file() else None
+    configurations = (card or {}).get("configs") or []
+    return any("data_files" in each or "data_dir" in each for each in configurations)
+
+
+def is_row_folder(folder: Path, image_column: str | None = None) -> bool:
+    """Returns whether a folder is one of rows: parquet files lie in it, or in its `data` subfolder.
+
+    It is one of images, if it has some and these files have none, as those of metadata or features have; unless a
+    column of images is named.
+    """
+    files = list_shards(folder, (".parquet",))
+    return bool(files) and (image_column is not None or not has_images(folder) or any(map(_holds_images, files)))
+
+
+def _holds_images(file: Path) -> bool:
+    """Returns whether a parquet file has a column of images. One that cannot be read counts: who opens it says so."""
+    import pyarrow.parquet as pq
+
+    try:
+        return bool(find_image_columns(read_features(pq.read_schema(file))))
+    except ValueError:  # of pyarrow, too
+        return True
+
+
+def is_saved_to_disk(path: Path) -> bool:
+    """Returns whether `save_to_disk` wrote a folder. Other programs have files of these names, too."""
+    is_one = "_data_files" in _read_record(path / "state.json") and (path / "dataset_info.json").is_file()
+    return is_one or list_saved_splits(path) is not None
+
+
+def list_saved_splits(path: Path) -> list[str] | None:
+    """Returns the splits that `save_to_disk` wrote into a folder; None if it is not one of several splits."""
+    return _read_record(path / "dataset_dict.json").get("splits")
+
+
+def _read_record(file: Path) -> dict[str, Any]:
+    """Returns what a JSON file says, if it exists and holds an object."""
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def load_saved_split(path: Path, split: str | None) -> Any:
+    """Loads a split that `save_to_disk` wrote, "train" if none is named.
+
+    Raises:
+        DataOptionError: there is no such split.
+        EmptySourceError: it has no rows, which `datasets` writes but cannot read.
+    """
+    import datasets
+
+    splits = list_saved_splits(path)
+    if splits is not None:
+        if (split or "train") not in splits:
+            raise DataOptionError(f"{str(path)!r} has no split {split or 'train'!r}; it has {splits}.")
+        path = path / (split or "train")
+    if not json.loads((path / "state.json").read_text(encoding="utf-8"))["_data_files"]:
+        raise EmptySourceError(f"the data set {str(path)!r} has no rows.")
+    return datasets.load_from_disk(str(path))

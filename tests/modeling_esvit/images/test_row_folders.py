@@ -1,0 +1,195 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks which files of a folder become rows, in pretraining and in `embed` alike, and that none is lost silently."""
+
+import zipfile
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from modeling_esvit.embed.inputs import NoImagesError, find_images
+from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.decoding import decode
+from modeling_esvit.images.folders import MATCHED_FOLDERS
+from tests.helpers.shard_server import picture, write_members
+from training.data.sources import open_source
+
+
+LINKED = "shards linked to again"
+IMAGE = pa.struct({"bytes": pa.binary(), "path": pa.string()})
+
+
+def write(file: Path, count: int = 2) -> None:
+    """Writes a shard of so many images, or an image."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pictures = [picture(number) for number in range(count)]
+    if file.suffix == ".parquet":
+        cells = [{"bytes": content, "path": None} for content in pictures]
+        pq.write_table(pa.table({"image": pa.array(cells, IMAGE)}), file)
+    elif file.suffix == ".tar":
+        write_members(file, {f"{number}.png": content for number, content in enumerate(pictures)})
+    elif file.suffix == ".zip":
+        with zipfile.ZipFile(file, "w") as archive:
+            for number, content in enumerate(pictures):
+                archive.writestr(f"{number}.png", content)
+    else:
+        file.write_bytes(picture(0))
+
+
+def open_by_all(data) -> list:
+    """Opens data as pretraining does, and as `embed` does."""
+    return [open_source(str(data)), find_images(str(data))]
+
+
+def count_by_all(data) -> int:
+    """Returns the number of images, of which all programs find the same."""
+    counts = {len(images) for images in open_by_all(data)}
+    assert len(counts) == 1
+    return counts.pop()
+
+
+def refuse_by_all(data) -> str:
+    """Returns the one message with which all programs refuse data."""
+    messages = []
+    for open_it in (open_source, lambda name: open_source(name, streaming=True), find_images):
+        with pytest.raises(EsViTError) as refused:
+            open_it(str(data))
+        messages.append(str(refused.value))
+    assert len(set(messages)) == 1
+    return messages[0]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "tar"])
+def test_a_shard_comes_once_whatever_links_lead_to_it(kind, tmp_path):
+    write(tmp_path / "files" / f"b.{kind}")
+    (tmp_path / "files" / f"a-latest.{kind}").symlink_to(f"b.{kind}")
+    (tmp_path / "loop").mkdir()
+    write(tmp_path / "loop" / "v2" / f"b.{kind}")
+    (tmp_path / "loop" / "latest").symlink_to("v2")
+    (tmp_path / "loop" / "again").symlink_to(".")
+    for data, left_out in {
+        "files": {LINKED: 1},
+        f"files/*.{kind}": {LINKED: 1},
+        f"loop/*/*.{kind}": {LINKED: 1},
+        f"loop/**/*.{kind}": {"folders linked to again": 2},
+    }.items():
+        found = [open_source(tmp_path / data), open_source(tmp_path / data, streaming=True)]
+        found += [find_images(str(tmp_path / data))] if kind == "parquet" else []
+        assert [len(images) for images in found] == [2] * len(found)
+        assert [images.left_out for images in found] == [left_out] * len(found)
+    stream = open_source(tmp_path / "files", streaming=True)
+    assert [shard.title for shard in stream.shards] == [f"b.{kind}"]
+
+
+def test_a_folder_with_shards_of_no_split_is_refused_by_all(tmp_path):
+    write(tmp_path / "train.parquet")
+    write(tmp_path / "more.parquet", 3)
+    (tmp_path / "README.md").write_text("# my data\n")
+    assert "has 2 shards, of which 1 belong to no split" in refuse_by_all(tmp_path)
+    (tmp_path / "README.md").write_text("---\nlicense: mit\nconfigs:\n- config_name: default\n---\n")
+    assert "more.parquet. Name the files to read, by a glob" in refuse_by_all(tmp_path)
+    assert count_by_all(f"{tmp_path}/*.parquet") == 5
+    configuration = "configs:\n- config_name: default\n  data_files: train.parquet\n"
+    (tmp_path / "README.md").write_text(f"---\n{configuration}---\n")
+    assert count_by_all(tmp_path) == 2
+    (tmp_path / "README.md").unlink()
+    (tmp_path / "more.parquet").unlink()
+    write(tmp_path / "more.tar")
+    assert "belong to no split" in refuse_by_all(tmp_path)
+
+
+def test_zip_files_of_no_split_and_members_that_are_no_images(tmp_path):
+    write(tmp_path / "train.zip", 1)
+    write(tmp_path / "more.zip")
+    assert "more.zip. Unpack them, or give them the name of a split, such as train-00000.zip" in refuse_by_all(tmp_path)
+    (tmp_path / "more.zip").unlink()
+    with zipfile.ZipFile(tmp_path / "train.zip", "a") as archive:
+        for name in ("b.heic", "notes.txt", "__MACOSX/._0.png", "folder/"):
+            archive.writestr(name, b"")
+    for images in open_by_all(tmp_path):
+        assert len(images) == 1 and images.left_out == {".heic": 1, ".txt": 1, "hidden files": 1}
+
+
+def test_files_deeper_in_a_folder_are_not_left_out_either(tmp_path):
+    write(tmp_path / "train" / "a.parquet")
+    write(tmp_path / "more" / "b.parquet")
+    with pytest.raises(EsViTError, match="1 belong to no split: .*b.parquet"):
+        find_images(str(tmp_path))
+
+
+def test_a_first_file_without_rows_is_read(tmp_path):
+    write(tmp_path / "train-0.parquet", 0)
+    write(tmp_path / "train-1.parquet")
+    assert count_by_all(tmp_path) == count_by_all(f"{tmp_path}/*.parquet") == 2
+
+
+@pytest.mark.parametrize("name", ["a.tar", "train-0.parquet", "a.png"])
+def test_hidden_copies_of_files_are_no_shards(name, tmp_path):
+    write(tmp_path / name, 1)
+    copy = tmp_path / f"._{'meta.parquet' if name == 'a.png' else name}"
+    copy.write_bytes(b"of macOS")
+    assert len(open_source(tmp_path)) == 1
+    assert name == "a.tar" or len(find_images(str(tmp_path))) == 1
+
+
+@pytest.mark.parametrize("name", ["photos.tar", "photos.parquet", "photos.tar.gz"])
+def test_a_folder_may_have_the_name_of_a_shard(name, tmp_path):
+    write(tmp_path / name / "a.png")
+    assert count_by_all(tmp_path / name) == 1
+
+
+def test_a_folder_of_parquet_files_that_has_the_name_of_one(tmp_path):
+    """Spark writes such folders."""
+    write(tmp_path / "images.parquet" / "part-0.parquet")
+    write(tmp_path / "b.parquet", 3)
+    assert count_by_all(tmp_path / "images.parquet") == 2
+    assert len(open_source(tmp_path / "images.parquet", streaming=True)) == 2
+    for images in open_by_all(f"{tmp_path}/*.parquet"):
+        assert len(images) == 3 and images.left_out == {MATCHED_FOLDERS: 1}
+    with pytest.raises(EsViTError, match="no file matches"):
+        open_source(f"{tmp_path}/im*.parquet")
+    write(tmp_path / "tars" / "a.tar")
+    (tmp_path / "tars" / "b.tar").mkdir()
+    assert len(open_source(tmp_path / "tars")) == 2
+
+
+@pytest.mark.parametrize(
+    "name, content",
+    [
+        *(("state.json", text) for text in ("{}", "no JSON", '["_data_files"]', '{"_data_files": []}')),
+        *(("dataset_dict.json", "{}"), ("dataset_info.json", "{}")),
+    ],
+)
+def test_photographs_beside_a_record_of_another_program(name, content, tmp_path):
+    write(tmp_path / "a.png")
+    (tmp_path / name).write_text(content)
+    assert count_by_all(tmp_path) == 1
+
+
+def test_splits_of_a_folder(tmp_path):
+    for split, count in {"train": 2, "test": 1}.items():
+        write(tmp_path / "shards" / f"{split}.parquet", count)
+        for number in range(count):
+            write(tmp_path / "photographs" / split / f"{number}.png")
+    rows = datasets.Dataset.from_dict({"image": [{"bytes": picture(0), "path": None}]})
+    datasets.DatasetDict(train=rows, test=rows).save_to_disk(tmp_path / "saved")
+    names = {"shards": "shards:test[0]", "photographs": "photographs/test/0.png", "saved": "saved:test[0]"}
+    for name, first in names.items():
+        found = find_images(f"{tmp_path}/{name}:test")
+        assert [found.name(index) for index in range(len(found))] == [f"{tmp_path}/{first}"]
+        assert len(open_source(tmp_path / name, split="test")) == 1
+        with pytest.raises(EsViTError, match="val"):
+            find_images(f"{tmp_path}/{name}:val")
+    with pytest.raises(NoImagesError, match="'.*photographs/val' is no folder. A split of a folder of images is"):
+        find_images(f"{tmp_path}/photographs:val")
+
+
+def test_rows_of_a_split_open_the_files_beside_them(tmp_path):
+    write(tmp_path / "0.png")
+    table = pa.table({"image": pa.array([{"bytes": None, "path": "0.png"}], IMAGE)})
+    pq.write_table(table, tmp_path / "test.parquet")
+    found = find_images(f"{tmp_path}:test")
+    assert decode(found.read(0)).size == (12, 12)
