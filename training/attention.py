@@ -9,8 +9,10 @@
 MODEL is a model folder or a name on the Hub, of this project or another ViT of transformers (DINO, DINOv2, ...). The
 model sees the whole image, in its own proportions. Maps are in image coordinates: windows are put back together, rolled
 and padded frames undone. `--of query` is where one point looks (x and y in pixels of the file), `--of class` where the
-class or global token looks, `--of received` who is looked at by all. What is not dark is the query's window. There is no `--dtype`: the
-model computes in the type of its file, since bfloat16 would leave its attention two or three digits.
+class or global token looks, `--of received` who is looked at by all. What is not dark is the query's window.
+
+There is no `--dtype`: the model computes in the type of its file, since bfloat16 would leave its attention two or three
+digits.
 """
 
 import math
