@@ -98,13 +98,15 @@ def _refuse_double_tags(image: TiffImageFile) -> None:
     Raises:
         ValueError: It does.
     """
-    image.fp.seek(0)
-    start = image.fp.read(4)
+    file = image.fp
+    assert file is not None  # it is not decoded yet
+    file.seek(0)
+    start = file.read(4)
     order = "<" if start[:2] == b"II" else ">"
     head, entry = ("Q", 20) if 43 in start[2:] else ("H", 12)
-    image.fp.seek(image.tag_v2.offset)
-    (count,) = struct.unpack(order + head, image.fp.read(struct.calcsize(head)))
-    tags = [struct.unpack_from(order + "H", image.fp.read(entry))[0] for _ in range(count)]
+    file.seek(image.tag_v2.offset)
+    (count,) = struct.unpack(order + head, file.read(struct.calcsize(head)))
+    tags = [struct.unpack_from(order + "H", file.read(entry))[0] for _ in range(count)]
     twice = [tag for tag in BLOCK_TAGS if tags.count(tag) > 1]
     if twice:
         raise ValueError(f"tag {twice[0]} stands twice in this TIFF: it is damaged")

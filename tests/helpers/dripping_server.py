@@ -25,7 +25,7 @@ class Handler(socketserver.StreamRequestHandler):
     """Answers `/KIND` by a drip."""
 
     def handle(self) -> None:
-        kind = self.rfile.readline().split()[1].decode().strip("/")
+        kind = self.rfile.readline().split()[1].decode().rpartition("/")[2]
         first, drip = DRIPS[kind]
         try:
             self.wfile.write(first)
