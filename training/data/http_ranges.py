@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 from modeling_esvit.images import http_client
-from training.options.url_secrets import redact_urls, reveal_url
+from modeling_esvit.storage.url_secrets import redact_urls, reveal_url
 
 
 # A server must connect, and send a byte, within so many seconds. A whole answer may take as long as SLOWEST allows.

@@ -18,9 +18,9 @@ import re
 from pathlib import Path
 from typing import Any
 
+from modeling_esvit.storage.url_secrets import expand_braces, hide_secrets
 from training.data.columns import DataNotFoundError, DataOptionError
 from training.data.shard_files import BUCKET, open_store, retry
-from training.options.url_secrets import expand_braces, hide_secrets
 
 
 SHARDS = (".parquet", ".tar")

@@ -24,12 +24,12 @@ from modeling_esvit.images.folders import LeftOut, find_in_folder, has_images
 from modeling_esvit.images.names import show_name
 from modeling_esvit.images.places import Access
 from modeling_esvit.images.rows import find_access, is_row_folder
+from modeling_esvit.storage.url_secrets import hide_secrets
 from training.data.columns import DataNotFoundError, DataOptionError, EmptySourceError, ImageColumns
 from training.data.shard_formats import TarShard
 from training.data.shard_names import find_shards, names_shards, refuse_compressed
 from training.data.shard_stream import DEFAULT_STREAM, ShardStream, StreamOptions, open_stream
 from training.data.stored_rows import find_split_shards, is_saved_to_disk, list_shards, load_rows
-from training.options.url_secrets import hide_secrets
 from training.views.draw import Draws, make_keyed_generator
 
 
