@@ -58,6 +58,7 @@ with exit_without_package():
 
 from modeling_esvit.embed.engine import FeatureError
 from modeling_esvit.images.transform import Transform, find_size, make_evaluation_transform
+from modeling_esvit.storage.url_secrets import parse_data
 from training.data.columns import DataOptionError
 from training.data.held_out import SHARE
 from training.data.left_out import repeat_left_out
@@ -71,7 +72,6 @@ from training.evaluation.scores import METRIC, TOP_K, find_tops, list_tops
 from training.features.extraction import UnlabelledDataError
 from training.figures.accuracy import draw_epochs
 from training.options.command import run_command
-from training.options.url_secrets import parse_data
 from training.state.checkpoint_folders import find_last_whole
 from training.state.checkpoints import ResumeError
 

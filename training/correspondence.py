@@ -38,6 +38,7 @@ from modeling_esvit.images.decoding_arguments import read_decoding_arguments
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_path
+from modeling_esvit.storage.url_secrets import parse_data
 from training.data.left_out import repeat_left_out
 from training.data.named_data import open_named, split_data_name
 from training.data.sources import ImageSource
@@ -63,7 +64,6 @@ from training.matching.over_images import Measured, MeasuredImages, PairImages, 
 from training.matching.pairs import PAIRS
 from training.matching.top_matches import PICTURED, TopMatches, find_top_matches, pick_images
 from training.options.command import run_command
-from training.options.url_secrets import parse_data
 from training.state.figure_files import save_figure
 
 

@@ -29,6 +29,7 @@ from modeling_esvit.images.precision import add_dtype_argument
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.atomic import write_text
 from modeling_esvit.storage.paths import parse_path
+from modeling_esvit.storage.url_secrets import parse_data
 from training.data.left_out import repeat_left_out
 from training.data.named_data import open_named, split_data_name
 from training.data.sources import ImageSource
@@ -40,7 +41,6 @@ from training.features.extraction import LabelledImages
 from training.features.model_arguments import add_model_arguments, load_named_model
 from training.figures.feature_maps import draw_map, draw_neighbours, name_class
 from training.options.command import check_counts, run_command
-from training.options.url_secrets import parse_data
 from training.state.figure_files import save_figure
 
 

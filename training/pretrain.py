@@ -27,6 +27,7 @@ from modeling_esvit import losses
 from modeling_esvit.losses import CenterUpdate, EsViTLoss, make_crop_layout
 from modeling_esvit.model_outputs import EsViTForPreTrainingOutput
 from modeling_esvit.programs.lost_process import report_lost_process
+from modeling_esvit.storage.url_secrets import hide_secrets
 from training.data.loader import Batch
 from training.data.lost_workers import report_lost_worker
 from training.learning.compiling import STATIC, is_compiled
@@ -46,7 +47,6 @@ from training.monitoring.out_of_memory import advise_on_memory
 from training.monitoring.region_matches import count_matches
 from training.options.pretrain_options import PretrainOptions, make_options, read_options
 from training.options.system import check_system
-from training.options.url_secrets import hide_secrets
 from training.run.checks import CheckedRun, check_run
 from training.run.dry_run import dry_run
 from training.run.last_words import exit_as_one

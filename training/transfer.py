@@ -33,6 +33,7 @@ from typing import Any
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_name, parse_path
+from modeling_esvit.storage.url_secrets import hide_secrets
 from training.evaluation.arguments import (
     add_bank_arguments,
     add_column_arguments,
@@ -49,7 +50,6 @@ from training.evaluation.transfer_sets import TABLE, TransferSet, TransferTableE
 from training.figures.transfer import draw
 from training.options.command import run_command
 from training.options.provenance import find_provenance
-from training.options.url_secrets import hide_secrets
 
 
 INCOMPLETE = 3  # exit code: not all data sets were measured

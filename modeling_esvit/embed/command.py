@@ -20,6 +20,7 @@ from modeling_esvit.embed.files import FORMATS, check_output
 from modeling_esvit.embed.inputs import find_images
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.images.devices import DeviceError, check_device, open_device
+from modeling_esvit.images.names import show_name
 from modeling_esvit.images.precision import AUTO, add_dtype_argument, name_dtype, resolve_dtype
 from modeling_esvit.programs.ending import exit_with_message
 from modeling_esvit.programs.parser import ProgramParser
@@ -102,6 +103,7 @@ def run(options: argparse.Namespace) -> None:
         trust_remote_code=options.trust_remote_code,
     )
     named = {name: getattr(options, name) for name in ("model", "revision", "images", "image_size")}
+    named["images"] = [*map(show_name, options.images)]
     named |= {} if options.config_name is None else {"config_name": options.config_name}
     embed_to_file(
         embedder,

@@ -5,6 +5,7 @@
 import glob
 import os
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -77,18 +78,30 @@ class ImageFiles:
 
     def __init__(self, found: FoundImages, options: DecodingOptions = DEFAULT):
         self.paths, self.left_out, self.options = found.paths, found.left_out, options
+        self.urls = name_urls(filter(URL.match, found.paths))
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def name(self, index: int) -> str:
-        return show_name(self.paths[index])
+        return self.urls.get(self.paths[index]) or show_name(self.paths[index])
 
     def read(self, index: int) -> Record:
         return Record(self.paths[index], None, self.name(index), self.options)
 
     def identify(self) -> Identity:
-        return identify_files(self.paths)
+        return identify_files([self.urls.get(path, path) for path in self.paths])
+
+
+def name_urls(urls: Iterable[str]) -> dict[str, str]:
+    """Returns names without passwords and signatures; of URLs that differ in these alone, later ones have a number."""
+    names: dict[str, str] = {}
+    counts: Counter[str] = Counter()
+    for url in dict.fromkeys(urls):
+        shown = show_name(url)
+        counts[shown] += 1
+        names[url] = shown if counts[shown] == 1 else f"{shown}#{counts[shown]}"
+    return names
 
 
 class DatasetImages:

@@ -1,9 +1,11 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Shows paths as text that every output takes, whatever bytes they are made of."""
+"""Shows paths and URLs as text that every output takes, whatever bytes they are made of, and that has no secrets."""
 
 import os
 import re
+
+from modeling_esvit.storage.url_secrets import strip_secrets
 
 
 # Controls would change a terminal, and line ends would split a line of a list.
@@ -13,7 +15,9 @@ UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 def show_name(path: str) -> str:
     r"""Returns a path as text: bytes that are not UTF-8, and control characters, become `\xNN`; the rest stays.
 
-    Python holds such bytes in strings that no file in UTF-8, no parquet column and no terminal takes.
+    Python holds such bytes in strings that no file in UTF-8, no parquet column and no terminal takes. URLs lose their
+    passwords and signatures.
     """
+    path = strip_secrets(path) if "://" in path else path
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.download import download
+from modeling_esvit.images.names import show_name
 from modeling_esvit.images.read_ahead import abandonable
 
 
@@ -55,8 +56,8 @@ class Access:
             last = os.path.join(self.folders[0] if self.folders else "", last)
         if not (self._has(last) and all(link.partition("://")[0] in ARCHIVES for link in chain.split("::") if chain)):
             raise PlaceError(
-                f"the row names {place}, which is no file of the data set; if you trust the data set, --allow_paths "
-                "opens it"
+                f"the row names {show_name(place)}, which is no file of the data set; if you trust the data set, "
+                "--allow_paths opens it"
             )
         return f"{chain}{separator}{last}"
 

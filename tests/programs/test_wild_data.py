@@ -560,7 +560,7 @@ def test_secrets_of_urls_are_written_nowhere(tmp_path, monkeypatch, capfd):
         main()
         assert count_images(tmp_path / "run") == 2
         assert "?sig=hush" in server.requests[-1]
-        monkeypatch.setattr("training.options.url_secrets._secrets", {})
+        monkeypatch.setattr("modeling_esvit.storage.url_secrets._secrets", {})
         message = refuse(server.url("a-0.tar"), tmp_path / "other")
         assert "403" in message and "the signature of the URL may have expired" in message
     files = [file for file in (tmp_path / "run").rglob("*") if file.is_file()]

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from modeling_esvit.images import http_client
 from modeling_esvit.images.deadlines import DeadlineError
-from training.options.url_secrets import redact_urls, reveal_url
+from modeling_esvit.storage.url_secrets import redact_urls, reveal_url
 
 
 # A server must connect, and send a byte, within so many seconds. A whole answer may take as long as SLOWEST allows.

@@ -21,6 +21,7 @@ import fsspec
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.http_client import RedirectError
 from modeling_esvit.images.read_ahead import abandonable
+from modeling_esvit.storage.url_secrets import redact_urls, reveal_url
 from training.data.http_ranges import (
     AnswerError,
     ChangedFileError,
@@ -31,7 +32,6 @@ from training.data.http_ranges import (
     get_http,
     read_http_range,
 )
-from training.options.url_secrets import redact_urls, reveal_url
 
 
 logger = logging.getLogger(__name__)

@@ -20,9 +20,9 @@ from typing import Any
 from modeling_esvit.images.folders import LeftOut
 from modeling_esvit.images.row_folders import COMPRESSED, SHARDS, drop_links, match_files
 from modeling_esvit.storage.paths import expand_home
+from modeling_esvit.storage.url_secrets import expand_braces, hide_secrets
 from training.data.columns import DataNotFoundError, DataOptionError
 from training.data.shard_files import BUCKET, open_store, retry
-from training.options.url_secrets import expand_braces, hide_secrets
 
 
 def names_shards(data: str, suffixes: tuple[str, ...] = SHARDS) -> bool:

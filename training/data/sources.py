@@ -27,12 +27,12 @@ from modeling_esvit.images.row_folders import is_row_folder, is_saved_to_disk, l
 from modeling_esvit.images.rows import find_access
 from modeling_esvit.storage.identity import compose
 from modeling_esvit.storage.paths import expand_home
+from modeling_esvit.storage.url_secrets import hide_secrets
 from training.data.columns import DataNotFoundError, DataOptionError, EmptySourceError, ImageColumns
 from training.data.shard_formats import TarShard
 from training.data.shard_names import find_shards, names_shards, refuse_compressed
 from training.data.shard_stream import DEFAULT_STREAM, ShardStream, StreamOptions, open_stream
 from training.data.stored_rows import find_split_shards, load_rows
-from training.options.url_secrets import hide_secrets
 from training.views.draw import Draws, make_keyed_generator
 
 

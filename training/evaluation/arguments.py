@@ -11,12 +11,12 @@ from modeling_esvit.embed.compiling import add_compile_argument
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments
 from modeling_esvit.images.precision import add_dtype_argument
 from modeling_esvit.storage.paths import parse_name, parse_path
+from modeling_esvit.storage.url_secrets import parse_data
 from training.data.held_out import SHARE
 from training.data.named_data import split_train_and_test
 from training.features.bank import PART_SIZE
 from training.features.model_arguments import add_model_arguments
 from training.options.command import check_counts
-from training.options.url_secrets import parse_data
 
 
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions
+from modeling_esvit.storage.url_secrets import hide_secrets
 from training.data.columns import DataNotFoundError, DataOptionError, find_column
 from training.data.left_out import warn_of_left_out
 from training.data.named_data import split_data_name, split_train_and_test
@@ -28,7 +29,6 @@ from training.data.stored_rows import load_rows
 from training.evaluation.class_names import number_classes
 from training.evaluation.transfer_metrics import METRICS, MULTI_LABEL
 from training.features.bank import FeatureBank
-from training.options.url_secrets import hide_secrets
 
 
 TABLE = Path(__file__).with_name("transfer_datasets.yaml")

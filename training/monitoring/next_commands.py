@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from training.options.url_secrets import hide_secrets
+from modeling_esvit.storage.url_secrets import hide_secrets
 
 
 PROGRAMS = Path(__file__).resolve().parents[1]

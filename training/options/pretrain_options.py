@@ -21,6 +21,7 @@ from modeling_esvit.images.decoding import DecodingOptions
 from modeling_esvit.programs.parser import HelpOfOneScreen, check_name
 from modeling_esvit.storage.atomic import write_text
 from modeling_esvit.storage.paths import describe_url
+from modeling_esvit.storage.url_secrets import hide_secrets
 from training.options.errors import OptionError
 from training.options.recipes import load_recipe, spell
 from training.options.sections import (
@@ -34,7 +35,6 @@ from training.options.sections import (
     TaskSection,
     ViewSection,
 )
-from training.options.url_secrets import hide_secrets
 
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"

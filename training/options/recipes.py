@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from modeling_esvit.storage.paths import expand_home
+from modeling_esvit.storage.url_secrets import hide_secrets
 from training.options.errors import OptionError
-from training.options.url_secrets import hide_secrets
 
 
 class RecipeLoader(yaml.SafeLoader):

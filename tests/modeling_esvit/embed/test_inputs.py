@@ -83,6 +83,25 @@ def test_urls_and_failing_servers(folder, images, by_hand):
     np.testing.assert_allclose(features.view[0], by_hand[str(images / "00.png")][0], atol=1e-5)
 
 
+def test_passwords_and_signatures_of_urls_are_written_nowhere(folder, images, by_hand, tmp_path, capsys, monkeypatch):
+    """URLs that differ in what is not written have a number."""
+    written, write = [], Path.write_text
+    monkeypatch.setattr(Path, "write_text", lambda path, text, **options: written.append(text) or write(path, text))
+    output = tmp_path / "written" / "f.parquet"
+    with serve(images, lambda path, _: None) as (host, _):
+        login = host.replace("://", "://ada:CANARY@CANARY@")
+        write(tmp_path / "urls.txt", f"{login}/00.png?CANARY\n{login}/02.png?sig=CANARY\n{login}/02.png?s=CANARY")
+        main([folder, str(tmp_path / "urls.txt"), f"{login}/missing.png?sig=CANARY", "--output", str(output)])
+    features = load_features(output)
+    assert features.names == [f"{host}/00.png", f"{host}/02.png", f"{host}/02.png#2"]
+    np.testing.assert_allclose(features.view[1], by_hand[str(images / "02.png")][0], atol=1e-5)
+    assert f"{host}/missing.png" in output.with_name("f.parquet.unreadable.txt").read_text()
+    assert all(b"CANARY" not in path.read_bytes() for path in output.parent.iterdir())
+    assert any("/missing.png" in text for text in written) and "CANARY" not in "".join(written)  # parts are removed
+    printed = capsys.readouterr()
+    assert "CANARY" not in printed.out + printed.err
+
+
 @pytest.mark.slow
 def test_what_a_list_of_urls_gives_is_kept(folder, images, by_hand, tmp_path, capsys):
     """Redirections are followed; what is missing, refused or no image is reported, and the others stay."""

@@ -16,6 +16,9 @@ from modeling_esvit.images.names import show_name
         ("Screenshot at 10.11.12\u202fPM é 猫.png".encode(), "Screenshot at 10.11.12\u202fPM é 猫.png"),
         (b"caf\xe9.jpg", r"caf\xe9.jpg"),
         (b"two\nlines\t\x1b[31m.jpg", r"two\nlines\t\x1b[31m.jpg"),
+        (b"http://ada:p@w@h/a b.png?sig=s#f", "http://h/a b.png"),
+        (b"zip://a?.png::HTTPS://ada:pw@h/b.zip?sig=s", "zip://a?.png::HTTPS://h/b.zip"),
+        (b"s3://key:sec/ret@bucket/a?.png", "s3://bucket/a?.png"),
         ("line\u2028end.jpg".encode(), r"line\u2028end.jpg"),
     ],
 )

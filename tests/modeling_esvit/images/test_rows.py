@@ -3,9 +3,10 @@
 """Checks how the cells of data sets become records."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from modeling_esvit.images.decoding import DEFAULT, Record
+from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, Record, UnreadableImageError, decode
 from modeling_esvit.images.rows import find_access, read_cell
 
 
@@ -31,3 +32,14 @@ def test_cells_of_pixels():
     array, image = np.zeros((2, 3, 3), np.uint8), Image.new("RGB", (3, 2))
     assert read_cell(array, 3, DEFAULT) == Record(array, 3, None, DEFAULT)
     assert read_cell(image, 3, DEFAULT) == Record(image, 3, None, DEFAULT)
+
+
+def test_urls_of_rows_are_named_without_their_secrets(tmp_path):
+    url = "http://ada:CANARY@127.0.0.1:9/x.png?sig=CANARY"
+    record = read_cell({"bytes": None, "path": url}, None, DecodingOptions())
+    assert record.name == "http://127.0.0.1:9/x.png" and record.image == url
+    restricted = DecodingOptions(access=find_access(tmp_path))
+    with pytest.raises(UnreadableImageError) as raised:
+        decode(read_cell(url, None, restricted))
+    assert "the row names http://127.0.0.1:9/x.png, which is no file" in str(raised.value)
+    assert "CANARY" not in str(raised.value)

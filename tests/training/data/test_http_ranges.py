@@ -6,6 +6,7 @@ import logging
 
 import pytest
 
+from modeling_esvit.storage.url_secrets import hide_secrets
 from tests.helpers.shard_server import serve
 from training.data import http_ranges
 from training.data.http_ranges import (
@@ -18,7 +19,6 @@ from training.data.http_ranges import (
     read_http_range,
 )
 from training.data.shard_files import ShardError, ShardFile
-from training.options.url_secrets import hide_secrets
 
 
 @pytest.fixture

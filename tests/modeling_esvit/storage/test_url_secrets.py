@@ -4,8 +4,8 @@
 
 import pytest
 
+from modeling_esvit.storage.url_secrets import hide_secrets, parse_data, redact_urls, reveal_url
 from training.options.pretrain_options import make_options
-from training.options.url_secrets import hide_secrets, parse_data, redact_urls, reveal_url
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,9 @@ from training.options.url_secrets import hide_secrets, parse_data, redact_urls, 
         ("https://u:p@h/x.tar:train", "https://h/x.tar:train", "https://h/x.tar", "https://u:p@h/x.tar"),
         ("mine=http://u:p@h/y.tar", "mine=http://h/y.tar", "http://h/y.tar", "http://u:p@h/y.tar"),
         ("s3://k:pw@bucket/z.tar", "s3://bucket/z.tar", "s3://bucket/z.tar", "s3://k:pw@bucket/z.tar"),
+        ("https://u:p@ss@h/a.tar", "https://h/a.tar", "https://h/a.tar", "https://u:p@ss@h/a.tar"),
+        ("HTTP://u:p@h/b.tar?s=1", "http://h/b.tar", "http://h/b.tar", "http://u:p@h/b.tar?s=1"),
+        ("S3://k:p/w@bucket/c.tar", "S3://bucket/c.tar", "S3://bucket/c.tar", "S3://k:p/w@bucket/c.tar"),
         ("https://h/f.tar#part", "https://h/f.tar", "https://h/f.tar", "https://h/f.tar"),
     ],
 )
@@ -34,6 +37,7 @@ def test_secrets_come_back_for_requests_alone(text, shown, asked, full):
         "hf://datasets/o/n@main/data/0000?.parquet",
         "abfs://box@account.dfs.core.windows.net/a.tar",
         "s3://bucket/train-?.tar",
+        "sftp://host:22/a@b.tar",
         "shards/a?.tar",
         "org/name:test",
     ],
@@ -43,7 +47,7 @@ def test_wildcards_revisions_and_accounts_are_no_secrets(text):
 
 
 def test_messages_of_other_libraries_lose_them():
-    message = "403 for url 'https://ada:pw@host/a.tar?sig=abc' and http://h/b?t=1"
+    message = "403 for url 'https://ada:p@w@host/a.tar?sig=abc' and http://h/b?t=1"
     assert redact_urls(message) == "403 for url 'https://host/a.tar' and http://h/b"
 
 

@@ -19,12 +19,20 @@ BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 
 # A URL to the end of the text or, in a list in braces, to the next comma. In other schemes than http, ? is a wildcard
 # and @ may name a revision or an account, but NAME:PASSWORD@ is always a login.
-HTTP_URL = r"(?P<scheme>https?)://(?:(?P<login>[^/?#@\s{}]*)@)?"
+HTTP_URL = r"(?P<scheme>(?i:https?))://(?:(?P<login>[^/?#\s{}]*)@)?"
 LISTED = re.compile(HTTP_URL + r"(?P<place>[^?#,{}\s]*)(?P<query>[?#][^,{}\s]*)?")
 ALONE = re.compile(HTTP_URL + r"(?P<place>(?:\{[^{}]*\}|[^?#{}\s])*)(?P<query>[?#]\S*)?")
-OTHER_LOGIN = re.compile(r"(?<![a-z0-9+.-])(?P<scheme>[a-z][a-z0-9+.-]{0,20})://(?P<login>[^/?#@\s{}:]*:[^/?#@\s{}]*)@")
+OTHER_LOGIN = re.compile(
+    r"(?<![a-z0-9+.-])(?P<scheme>[a-z][a-z0-9+.-]{0,20})://(?P<login>[^/?#@\s{}:]*:[^/?#\s{}]*)@", re.IGNORECASE
+)
+# The secrets of stores may have slashes in them.
+STORE_LOGIN = re.compile(
+    r"(?<![a-z0-9+.-])(?P<scheme>s3a?|gs|gcs|az|abfss?|oss|r2)://(?P<login>[^/?#@\s{}:]*:[^,\s{}]*)@", re.IGNORECASE
+)
+# A name that is a URL, or a member of an archive that is one.
+NAME = re.compile(HTTP_URL + r"(?P<place>[^?#]*)(?:[?#].*)?", re.DOTALL)
 # What a message of another library may quote.
-QUOTED = re.compile(r"(https?://)(?:[^/?#@\s'\"<>]*@)?([^?#\s'\"<>]*)(\?[^\s'\"<>]*)?")
+QUOTED = re.compile(r"((?i:https?)://)(?:[^/?#\s'\"<>]*@)?([^?#\s'\"<>]*)(\?[^\s'\"<>]*)?")
 
 
 class Secret(NamedTuple):
@@ -56,7 +64,7 @@ def hide_secrets(text: str) -> str:
     """Returns a text without the passwords, queries and fragments of its URLs, which are kept for `reveal_url`."""
     listed = any(words is not None and "://" in words for _, _, words in BRACES.findall(text))
     text = (LISTED if listed else ALONE).sub(_hide, text)
-    return OTHER_LOGIN.sub(_hide_login, text)
+    return OTHER_LOGIN.sub(_hide_login, STORE_LOGIN.sub(_hide_login, text))
 
 
 def parse_data(text: str) -> str:
@@ -65,7 +73,7 @@ def parse_data(text: str) -> str:
 
 
 def _hide(match: re.Match[str]) -> str:
-    url = f"{match['scheme']}://{match['place']}"
+    url = f"{match['scheme'].lower()}://{match['place']}"
     query = (match["query"] or "").partition("#")[0]
     if match["login"] or len(query) > 1:
         secret = Secret(f"{match['login']}@" if match["login"] else "", query)
@@ -97,3 +105,9 @@ def reveal_url(url: str) -> str:
 def redact_urls(message: str) -> str:
     """Returns a message of another library without the passwords and queries of the URLs that it quotes."""
     return QUOTED.sub(r"\1\2", message)
+
+
+def strip_secrets(name: str) -> str:
+    """Returns the name of an image without the password, query and fragment of its URL, which nothing asks for."""
+    name = NAME.sub(r"\g<scheme>://\g<place>", name)
+    return OTHER_LOGIN.sub(r"\g<scheme>://", STORE_LOGIN.sub(r"\g<scheme>://", name))
