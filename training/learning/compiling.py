@@ -44,7 +44,7 @@ def settle_compiling(options: PretrainOptions, accelerator: Accelerator) -> Pret
 
 
 def try_compiler(device: torch.device) -> str:
-    """Compiles and calls a small function on the device. Returns why that fails, or nothing."""
+    """Returns why a small function cannot be compiled and called on the device; nothing if it can."""
     try:
         torch.compile(torch.square, **STATIC)(torch.ones(2, device=device))
     except RuntimeError as error:  # the nearest public base of what compilers raise
