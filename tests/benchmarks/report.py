@@ -166,28 +166,36 @@ def draw(saved: Saved, path: Path) -> None:
 
 
 OTHERS = ("cvt-tiny", "deit-small", "resnet-50", "pvt-small")  # beside Swin; ViL has a benchmark of its own
+CROPS = "2 x {sizes[0]} + 8 x {sizes[1]} px"
+# Titles take what a benchmark was told from its file, so that none is of other settings than its table.
 SECTIONS: dict[str, tuple[str, Callable[[Saved], str]]] = {
     "counts": ("Backbones beside the published figures (EsViT, Table 1; Swin, Table 1)", counts),
-    "step": ("Pretraining step, Swin-T W7, 2 x 224 + 8 x 96 px, 65536 prototypes", seconds_and_memory),
-    "step_default_allocator": ("The same with glibc's allocator as it comes", seconds_and_memory),
-    **{f"step_{name}": (f"Pretraining step, {name}, 2 x 224 + 8 x 96 px, fp32", seconds_and_memory) for name in OTHERS},
-    "vil_step": ("Pretraining step, ViL-T, batch 2, 2 x 224 + 8 x 96 px, fp32", seconds_and_own_memory),
+    "step": (f"Pretraining step, Swin-T W7, {CROPS}, 65536 prototypes", seconds_and_memory),
+    "step_default_allocator": (
+        f"Pretraining step, Swin-T W7, {CROPS}, glibc's allocator as it comes",
+        seconds_and_memory,
+    ),
+    **{f"step_{name}": (f"Pretraining step, {name}, {CROPS}, fp32", seconds_and_memory) for name in OTHERS},
+    "vil_step": ("Pretraining step, ViL-T, batch {batch}, 2 x 224 + 8 x 96 px, fp32", seconds_and_own_memory),
     "vil_448": ("ViL-T, features of one image of 448 px", seconds_and_own_memory),
     "vil_896": ("ViL-T, features of one image of 896 px", seconds_and_own_memory),
     **{
-        f"backbone_{name}": (f"Backbone, {name}, forward and backward, 2 x 224 + 8 x 96 px, fp32", seconds_and_memory)
+        f"backbone_{name}": (f"Backbone, {name}, forward and backward, {CROPS}, fp32", seconds_and_memory)
         for name in ("vil-tiny", "cvt-tiny", "deit-small", "resnet-50")
     },
-    "loss": ("Loss, prototypes and their gradients, 65536 prototypes", loss),
-    "inference": ("Feature extraction, Swin-T W7, 224 px, batch 16", inference),
-    "inference_default_allocator": ("The same with glibc's allocator as it comes", inference),
+    "loss": ("Loss, prototypes and their gradients, {prototypes} prototypes", loss),
+    "inference": ("Feature extraction, Swin-T W7, {size} px, batch {batch}", inference),
+    "inference_default_allocator": (
+        "Feature extraction, Swin-T W7, {size} px, batch {batch}, glibc's allocator as it comes",
+        inference,
+    ),
     "pipeline": ("From JPEGs of 500 x 375 px to view features, Swin-T W7, fp32, batches of 16", extraction),
-    "views": ("Views: decode a 500 x 375 JPEG, 2 x 224 + 8 x 96 px crops, one core", views),
+    "views": ("Views: decode a {size[0]} x {size[1]} JPEG, 2 x 224 + 8 x 96 px crops, one core", views),
     "stream": ("Streams of JPEGs of 500 x 375 px, shuffled and decoded, one core", streams),
     "startup": ("From a new process to the features of a first image through `pipeline`", startup),
-    "profile": ("Where the time goes, step and loss at batch 8, extraction at 16, under the profiler", profiles),
-    "step_amx": ("On a CPU with AMX: pretraining step, Swin-T W7, 2 x 224 + 8 x 96 px", seconds_and_memory),
-    "inference_amx": ("On a CPU with AMX: feature extraction, Swin-T W7, 224 px", inference),
+    "profile": ("Where the time goes, step and loss at batch {batch}, extraction at 16, under the profiler", profiles),
+    "step_amx": (f"On a CPU with AMX: pretraining step, Swin-T W7, {CROPS}", seconds_and_memory),
+    "inference_amx": ("On a CPU with AMX: feature extraction, Swin-T W7, {size} px", inference),
     "pipeline_bfloat16_compiled_amx": ("On a CPU with AMX: from JPEGs to features, bf16, compiled, frozen", extraction),
     "gpu_swin-tiny": ("One GPU, Swin-T W7", seconds_and_memory),
     "gpu_swin-base": ("One GPU, Swin-B W7", seconds_and_memory),
@@ -200,12 +208,18 @@ SECTIONS: dict[str, tuple[str, Callable[[Saved], str]]] = {
 }
 
 
+def make_title(name: str, saved: Saved) -> str:
+    """Returns the title of a section, with the settings of its file; the oldest files do not say the sizes of crops."""
+    return SECTIONS[name][0].format(**{"sizes": [224, 96]} | saved)
+
+
 def section(name: str) -> str:
     title, make = SECTIONS[name]
     path = RESULTS / f"{name}.json"
     if not path.exists():
-        return f"## {title}\n\nNot measured."
+        return f"## {name if '{' in title else title}\n\nNot measured."
     saved = json.loads(path.read_text())
+    title = make_title(name, saved)
     e = saved["environment"]
     batch = f"batch {saved['batch']}, " if "batch" in saved else ""
     where = (

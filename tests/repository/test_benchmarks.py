@@ -12,6 +12,7 @@ import torch
 import tests.benchmarks.bench_architectures as bench_architectures
 import tests.benchmarks.bench_loss as bench_loss
 import tests.benchmarks.bench_step as bench_step
+import tests.benchmarks.report as report
 from tests.helpers.commands import type_arguments
 
 
@@ -111,3 +112,21 @@ def test_a_benchmark_refuses_bad_arguments_in_a_line(program, words, message, mo
         importlib.import_module(f"tests.benchmarks.{program}").main()
     said = f"{ended.value.code}\n{capfd.readouterr().err}"
     assert re.search(message, said) and "Traceback" not in said
+
+
+def test_a_title_of_the_report_is_that_of_its_figures(monkeypatch, tmp_path):
+    saved = json.loads((report.RESULTS / "inference.json").read_text())
+    (tmp_path / "inference.json").write_text(json.dumps(saved | {"size": 448, "batch": 1}))
+    monkeypatch.setattr(report, "RESULTS", tmp_path)
+    assert report.section("inference").startswith("## Feature extraction, Swin-T W7, 448 px, batch 1\n")
+    assert report.section("step") == "## step\n\nNot measured."
+
+
+def test_every_saved_figure_has_a_title():
+    titles = {
+        name: report.make_title(name, json.loads(path.read_text()))
+        for name in report.SECTIONS
+        if (path := report.RESULTS / f"{name}.json").exists()
+    }
+    assert len(titles) > 30 and not [title for title in titles.values() if "{" in title]
+    assert titles["step_amx"] == "On a CPU with AMX: pretraining step, Swin-T W7, 2 x 224 + 8 x 96 px"

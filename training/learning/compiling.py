@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch.utils._triton import has_triton
 
-from modeling_esvit.embed.compiling import AUTO, OFF, ON, CompileError, explain_failure
+from modeling_esvit.embed.compiling import AUTO, ON, CompileError, explain_failure
 from training.options.pretrain_options import PretrainOptions
 
 
@@ -40,11 +40,11 @@ def settle_compiling(options: PretrainOptions, accelerator: Accelerator) -> Pret
     if fault:
         accelerator.print(f"Does not compile: {fault}")
     everywhere = all(wanted for wanted, _ in answers) and not fault
-    return replace(options, compile=ON if everywhere else OFF)
+    return replace(options, compile="on" if everywhere else "off")
 
 
 def try_compiler(device: torch.device) -> str:
-    """Compiles and calls a small function on the device. Returns why that fails, or nothing."""
+    """Returns why a small function cannot be compiled and called on the device; nothing if it can."""
     try:
         torch.compile(torch.square, **STATIC)(torch.ones(2, device=device))
     except RuntimeError as error:  # the nearest public base of what compilers raise
