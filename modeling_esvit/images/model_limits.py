@@ -71,7 +71,7 @@ def find_largest(value: Any) -> int:
     """Returns the largest whole number in a value of JSON, however deep; 0 if there is none."""
     if isinstance(value, dict | list | tuple):
         return max(map(find_largest, value.values() if isinstance(value, dict) else value), default=0)
-    return value if isinstance(value, int) else 0
+    return value if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def count_stored(folder: Path) -> int:

