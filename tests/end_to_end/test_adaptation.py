@@ -124,6 +124,7 @@ def test_a_step_moves_each_layer_by_its_rate(images, tmp_path):
             assert moved == pytest.approx(run.plan.lr[0] * factor, rel=0.02), name
 
 
+@pytest.mark.slow
 def test_statistics_stay_through_an_evaluation(images, tmp_path):
     """It puts the teacher into evaluation mode and back."""
     labelled = write_labelled_images(tmp_path)

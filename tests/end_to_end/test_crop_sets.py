@@ -31,12 +31,14 @@ def test_sets_of_local_crops(images, tmp_path, task):
     assert device == pytest.approx(other, rel=0.02)
 
 
+@pytest.mark.slow
 def test_an_empty_set_of_local_crops_adds_nothing(images, tmp_path):
     one = losses(images, tmp_path / "one", "--local_crop_sizes 16 --local_crops_numbers 2")
     for name, numbers in (("last", "2 0"), ("first", "0 2")):
         assert losses(images, tmp_path / name, f"--local_crop_sizes 16 16 --local_crops_numbers {numbers}") == one
 
 
+@pytest.mark.slow
 def test_every_policy_trains_in_its_own_way(images, tmp_path):
     first = [losses(images, tmp_path / name, f"--augmentation {name}")[0] for name in POLICIES]
     assert all(map(math.isfinite, first)) and len(set(first)) == len(POLICIES) == 4

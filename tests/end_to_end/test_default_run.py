@@ -74,6 +74,7 @@ def test_imagenet_as_tar_files(processes, tmp_path):
     assert not list(tmp_path.rglob("*.tar")) and not list(tmp_path.rglob("*.arrow"))
 
 
+@pytest.mark.slow
 def test_without_a_token_it_says_what_is_missing(tmp_path):
     with small_hub() as hub:
         done = pretrain(hub, tmp_path, ["python"], token=None, code=1)

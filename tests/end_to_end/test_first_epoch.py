@@ -34,6 +34,7 @@ def test_the_schedules_go_on(images, first_stage, tmp_path):
         assert [ours[name] for name in SCHEDULES] == [theirs[name] for name in SCHEDULES]
 
 
+@pytest.mark.slow
 def test_a_stopped_second_stage_continues_exactly(images, first_stage, tmp_path):
     train(second_stage(images, first_stage, tmp_path / "whole"))
     train(second_stage(images, first_stage, tmp_path / "parts", max_steps=8))

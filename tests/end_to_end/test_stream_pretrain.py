@@ -52,6 +52,7 @@ def test_a_stopped_stream_continues_exactly(shards, finished, tmp_path, stop):
         assert_equal_weights(tmp_path / folder, finished / folder)
 
 
+@pytest.mark.slow
 def test_a_server_that_fails_changes_nothing(shards, tmp_path, monkeypatch):
     """The same shards by HTTP: the order is of their contents, not of their names."""
     monkeypatch.setattr("training.data.shard_files.FIRST_DELAY", 0.02)

@@ -331,6 +331,7 @@ def list_tabs(blocks) -> list[str]:
     return [each.label for each in blocks.blocks.values() if type(each).__name__ == "Tab" and each.visible]
 
 
+@pytest.mark.slow
 def test_models_without_attention_or_views(tmp_path, explorer, monkeypatch):
     backbone = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16, 16, 16], "depths": [1, 1, 1, 1]}
     EsViTModel(EsViTConfig(architecture="auto", backbone_config=backbone)).save_pretrained(tmp_path)

@@ -65,6 +65,7 @@ def test_the_folder_computes_what_the_package_does_from_imagenet_pixels(package,
     assert torch.nn.functional.cosine_similarity(*(stem.flatten() for stem in stems), dim=0) > 0.99
 
 
+@pytest.mark.slow
 def test_a_run_adapts_it(package, images, tmp_path):
     """Its folder tells what it started from, and nothing of the machine; others can load it."""
     main([str(tmp_path / "lite0"), "--format", "timm"])

@@ -69,6 +69,7 @@ def test_a_gpu_never_takes_the_kernel_of_cudnn_for_a_bias():
         assert torch.backends.cuda.cudnn_sdp_enabled()
 
 
+@pytest.mark.slow
 def test_choosing_kernels_breaks_no_graph(monkeypatch):
     """Compiles the choice of a GPU, forward and backward, once for several passes."""
     kernels = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]

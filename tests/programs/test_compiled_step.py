@@ -52,6 +52,7 @@ class CountingRun(Pretraining):
         return outcome
 
 
+@pytest.mark.slow
 def test_a_run_compiles_in_its_first_step_alone(images, tmp_path, graphs, monkeypatch):
     """Temperatures, rates, epochs, the frozen layer and the batch of an accumulation do not change a graph."""
     monkeypatch.setattr(CountingRun, "graphs", graphs, raising=False)

@@ -16,6 +16,7 @@ main()
 """
 
 
+@pytest.mark.slow
 def test_a_step_without_datasets_evaluate_requests_and_urllib3(images, tmp_path):
     arguments = tiny(images, tmp_path / "run", "--max_steps 1")
     run_program(["python", "-c", WITHOUT, *arguments])

@@ -147,6 +147,7 @@ def test_another_run_is_not_continued(labelled_images, tmp_path):
         train(tiny_options(labelled_images, tmp_path, momentum_teacher=0.9))
 
 
+@pytest.mark.slow
 def test_a_run_is_lengthened_by_more_epochs(labelled_images, tmp_path, capsys):
     """From the checkpoint on, schedules are those of a run of the new length."""
     train(tiny_options(labelled_images, tmp_path / "long", epochs=4))
@@ -275,6 +276,7 @@ def test_the_command_prints_the_message_alone(labelled_images, tmp_path):
         main(["--epohcs", "3"])
 
 
+@pytest.mark.slow
 def test_an_error_of_a_worker_ends_the_run_at_once_and_is_the_message_alone(tmp_path):
     (folder := tmp_path / "broken").mkdir()
     for index in range(26):

@@ -64,6 +64,7 @@ def files(hub: LoopbackHub, name: str, revision: str = "main") -> dict[str, HubF
     return repository(hub, name).at(revision)[1]
 
 
+@pytest.mark.slow
 def test_push_and_check(hub, model, tmp_path):
     """All files in one commit to a repository that is closed before; loaded back by name from an empty cache."""
     done = command(hub, tmp_path, model, "--repo_id", "ada/tiny", "--private", "--gated", "manual", "--output", "out")

@@ -41,6 +41,7 @@ def run(monkeypatch, *arguments) -> None:
     run_command(throughput.main)
 
 
+@pytest.mark.slow
 def test_command(tmp_path, monkeypatch):
     EsViTConfig(image_size=32, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=4).save_pretrained(
         tmp_path / "m"
@@ -82,6 +83,7 @@ def killed(name, options):
     os._exit(9)  # as the kernel ends a process that takes too much memory
 
 
+@pytest.mark.slow
 def test_a_process_without_memory_and_a_wrong_device(monkeypatch):
     monkeypatch.setattr(throughput, "measure", killed)
     with pytest.raises(ThroughputError, match="the process that measured swin-tiny was killed.*which is 128"):

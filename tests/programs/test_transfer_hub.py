@@ -130,6 +130,7 @@ def evaluate(hub: LoopbackHub, model: Path, home: Path, launcher: list[str], *op
     return json.loads((home / "result.json").read_text())
 
 
+@pytest.mark.slow
 def test_data_sets_of_the_hub(model, tmp_path):
     with LoopbackHub(repositories(), TOKENS) as hub:
         result = evaluate(hub, model, tmp_path, ["python"])

@@ -58,6 +58,7 @@ def test_the_forward_pass_counts_the_same_on_both_devices(step):
         assert on_gpu.counters[name].total() == step.counters[name].total()
 
 
+@pytest.mark.slow
 def test_the_estimate_of_memory_is_the_peak_of_a_step(step):
     """`estimate` counts the same without the augmentation, and here with products of the losses in float32."""
     with gpu_kernels():

@@ -196,6 +196,7 @@ def test_nothing_readable_is_an_error(tmp_path, num_workers):
         batches(FolderSource(tmp_path), batch_size=1, num_workers=num_workers)
 
 
+@pytest.mark.slow
 def test_workers_end_at_once_when_the_batches_are_closed(folder):
     others = {child.pid for child in active_children()}
     batches = iterate(make_loader(FolderSource(folder), OPTIONS, BatchOrder(seed=5, batch_size=4), num_workers=2))

@@ -89,6 +89,7 @@ def test_one_checkpoint_of_a_run(images, view_run):
     assert find_origin(str(view_run / "checkpoints" / "step-00000002")).student.endswith("step-00000002/student")
 
 
+@pytest.mark.slow
 def test_a_run_starts_from_a_run_and_is_resumed_without_it(images, view_run, tmp_path, capsys):
     source = shutil.copytree(view_run, tmp_path / "source")
     start = f"--init_from {source} --warmup_epochs 0"

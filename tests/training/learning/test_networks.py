@@ -113,6 +113,7 @@ with open(sys.argv[1] + os.environ["RANK"], "w") as file:
 """
 
 
+@pytest.mark.slow
 def test_processes_begin_with_equal_weights_and_draw_their_own_stochastic_depth(images, tmp_path):
     (tmp_path / "draws.py").write_text(DRAWS)
     arguments = tiny(images, tmp_path / "run", "--batch_size 4 --max_steps 1 --drop_path_rate 0.5")

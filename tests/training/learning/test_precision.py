@@ -71,6 +71,7 @@ def test_a_run_takes_it_and_saves_it(native, images, tmp_path, capsys):
     assert progress["options"]["mixed_precision"] == "bf16"
 
 
+@pytest.mark.slow
 def test_a_continued_run_keeps_its_precision(native, images, tmp_path, monkeypatch, capsys):
     """Begins on a machine without native bf16, and goes on where the device and the launcher would take it."""
     train(tiny(images, tmp_path / "whole", "--mixed_precision auto"))

@@ -53,6 +53,7 @@ def test_advice(changes, expected):
     assert "65536 --num_prototypes" in advice and "224 px and [8] of [96] px" in advice
 
 
+@pytest.mark.slow
 def test_the_advice_gives_the_same_result(tmp_path):
     arguments = tiny(write_images(tmp_path / "images"), tmp_path / "one", "--drop_path_rate 0")
     advice = advise_options(parse_options(arguments)).split()

@@ -53,6 +53,7 @@ def test_this_system_can_train():
     check_system()
 
 
+@pytest.mark.slow
 def test_pretraining_says_in_one_line_what_it_needs(tmp_path):
     images = write_images(tmp_path / "images", 2)
     error = run_without_posix("training/pretrain.py", *tiny(images, tmp_path / "run"), code=1).stderr

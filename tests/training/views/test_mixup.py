@@ -110,6 +110,7 @@ def test_refusals(batch, region_weight):
 # -- training ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_with_mixed_views_continues_exactly(tmp_path):
     images = write_images(tmp_path / "images")
 
