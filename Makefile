@@ -39,7 +39,7 @@ attack: $(VENV)/.installed
 
 # The processor's set in about twenty minutes on two cores, most of them to compile; nothing else should run meanwhile.
 bench: $(VENV)/.installed-bench
-	$(BENCH)/bench_step.py --repeats 2
+	$(BENCH)/bench_step.py --batch 4 --repeats 2
 	$(BENCH)/bench_loss.py --repeats 3
 	$(BENCH)/bench_views.py
 	$(BENCH)/bench_inference.py --repeats 5

@@ -83,8 +83,9 @@ def main() -> None:
         }
         results = take_turns(setups, repeats=arguments.repeats)
         print(name, report(results), sep="\n\n", flush=True)
-        data = {"batch": arguments.batch, "sizes": arguments.sizes, "rows": rows(results.values())}
-        print(write_json(f"backbone_{name}", data, arguments.folder), flush=True)
+        settings = {"batch": arguments.batch, "sizes": arguments.sizes}
+        path = write_json(f"backbone_{name}", settings, {"rows": rows(results.values())}, arguments.folder)
+        print(path, flush=True)
     print(environment())
 
 

@@ -68,7 +68,9 @@ def main() -> None:
     ]
     print(f"a step takes {step:.2f} s, a cycle of {arguments.steps} steps and a save {cycle:.1f} s")
     print(table([f"{measured['bytes'] / 1e9:.2f} GB", "s", "s/GB", "of a cycle"], rows))
-    path = write_json("checkpoint", {"steps": arguments.steps, "cycle_seconds": cycle, **measured})
+    path = write_json(
+        "checkpoint", {"steps": arguments.steps, "batch": arguments.batch}, {"cycle_seconds": cycle, **measured}
+    )
     print(f"{path}; {environment()}")
 
 

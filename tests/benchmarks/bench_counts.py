@@ -79,7 +79,7 @@ def main() -> None:
             ((*list(r.values())[:2], r["multiply_adds"] / 1e9) for r in counted),
         )
     )
-    print(write_json("counts", {"rows": counted}))
+    print(write_json("counts", {}, {"rows": counted}))
 
 
 if __name__ == "__main__":

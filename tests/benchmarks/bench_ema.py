@@ -76,7 +76,7 @@ def main() -> None:
     }
     header = ["momentum", "exact", "float32", "bfloat16"]
     print(table(header, ([str(m), *(f"{value:.2%}" for value in row.values())] for m, row in left.items())))
-    path = write_json("ema", {"seconds": times, "steps": STEPS, "distance_left": left})
+    path = write_json("ema", {"steps": STEPS}, {"seconds": times, "distance_left": left})
     print(f"{path}; {environment()}")
 
 

@@ -108,14 +108,9 @@ def main() -> None:
     results = take_turns(setups, repeats=arguments.repeats, warmup=3)
     flops = flops_an_image(**options)
     print(report(results, arguments.batch, flops))
-    content = {
-        **options,
-        "device": torch.cuda.get_device_name(),
-        "batch": arguments.batch,
-        "flops_an_image": flops,
-        "rows": rows(results.values()),
-    }
-    print(f"{write_json(f'gpu_{arguments.architecture}', content)}; {environment()}")
+    settings = {**options, "device": torch.cuda.get_device_name(), "batch": arguments.batch}
+    measured = {"flops_an_image": flops, "rows": rows(results.values())}
+    print(f"{write_json(f'gpu_{arguments.architecture}', settings, measured)}; {environment()}")
 
 
 if __name__ == "__main__":

@@ -158,7 +158,7 @@ def main() -> None:
                 ((r["value"], r["name"], f"{r['seconds']:.3f}", f"{r['peak_bytes'] / 1e9:.2f}") for r in rows),
             )
         )
-        print(write_json(f"growth_{name}", {"unit": unit, "rows": rows}))
+        print(write_json(f"growth_{name}", {"unit": unit}, {"rows": rows}))
     print(environment())
 
 

@@ -196,12 +196,12 @@ def main() -> None:
     parser.add_argument("--allocator", choices=ALLOCATORS, default="glibc, tuned", help="allocator of memory")
     arguments = parser.parse_args()
     missing, has_bfloat16 = find_missing(), has_native_bfloat16("cpu")
-    content: dict[str, object] = {"batch": arguments.batch, "size": arguments.size, "allocator": arguments.allocator}
-    content["missing"] = missing
+    content: dict[str, object] = {"missing": missing}
+    settings = {name: getattr(arguments, name) for name in ("batch", "size", "allocator", "threads", "forms", "dtypes")}
     for form, name in list_tables(arguments.forms, arguments.dtypes, has_bfloat16):
         setups = candidates(arguments.batch, arguments.size, form, DTYPES[name])
-        settings = {"threads": arguments.threads, "allocator": arguments.allocator}
-        results = take_turns(setups, repeats=arguments.repeats, warmup=2, **settings)
+        where = {"threads": arguments.threads, "allocator": arguments.allocator}
+        results = take_turns(setups, repeats=arguments.repeats, warmup=2, **where)
         print(f"\n{form}{name}\n{report(results, arguments.batch)}", flush=True)
         content[f"{form}{name}"] = rows(results.values())
     if not has_bfloat16:
@@ -209,7 +209,7 @@ def main() -> None:
     if missing:
         print(f"Not measured, because not installed: {', '.join(missing)} (pip install -e '.[bench,int8]').")
     name = "inference" if arguments.allocator == "glibc, tuned" else "inference_default_allocator"
-    print(f"{write_json(name_by_processor(name), content)}; {environment()}")
+    print(f"{write_json(name_by_processor(name), settings, content)}; {environment()}")
 
 
 if __name__ == "__main__":

@@ -131,7 +131,9 @@ def main() -> None:
     torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-6)
     results = take_turns(setups, repeats=arguments.repeats)
     print(report(results))
-    path = write_json("loss", {"prototypes": arguments.prototypes, "rows": rows(results.values())})
+    path = write_json(
+        "loss", {"prototypes": arguments.prototypes, "batches": arguments.batches}, {"rows": rows(results.values())}
+    )
     print(f"{path}; {environment()}")
 
 

@@ -154,7 +154,8 @@ def main() -> None:
     form = "_compiled" if arguments.compile else ""
     dtype = "" if arguments.dtype == "float32" else f"_{arguments.dtype}"
     name = name_by_processor(f"pipeline{dtype}{form}")
-    print(f"{write_json(name, {'images': arguments.images, 'rows': rows(results.values())})}; {environment()}")
+    settings = {"images": arguments.images, "threads": arguments.threads}
+    print(f"{write_json(name, settings, {'rows': rows(results.values())})}; {environment()}")
 
 
 if __name__ == "__main__":

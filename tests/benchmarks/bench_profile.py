@@ -124,8 +124,8 @@ def main() -> None:
     parser.add_argument("--batch", type=parse_count, default=8, help="Of step and loss.")
     parser.add_argument("--only", nargs="*", choices=["step", "loss", "inference"], help="parts (default: all)")
     arguments = parser.parse_args()
-    path = RESULTS / "profile.json"
-    rows = json.loads(path.read_text())["rows"] if arguments.only and path.exists() else []
+    saved = json.loads((RESULTS / "profile.json").read_text())
+    rows = saved["rows"] if arguments.only and saved["batch"] == arguments.batch else []
     rows = [row for row in rows if row["name"].split(",")[0] not in (arguments.only or [])]
     for kind, setups in candidates(arguments.batch).items():
         if arguments.only and kind not in arguments.only:
@@ -141,7 +141,7 @@ def main() -> None:
             ),
         )
     )
-    print(f"{write_json('profile', {'batch': arguments.batch, 'rows': rows})}; {environment()}")
+    print(f"{write_json('profile', {'batch': arguments.batch}, {'rows': rows})}; {environment()}")
 
 
 if __name__ == "__main__":

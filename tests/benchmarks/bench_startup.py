@@ -93,7 +93,7 @@ def main() -> None:
         )
     )
     path = write_json(
-        "startup", {"rows": [{"name": n, "seconds": v, "median_seconds": medians[n]} for n, v in taken.items()]}
+        "startup", {}, {"rows": [{"name": n, "seconds": v, "median_seconds": medians[n]} for n, v in taken.items()]}
     )
     print(f"{path}; {environment()}")
 

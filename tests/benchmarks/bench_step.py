@@ -217,7 +217,7 @@ def main() -> None:
     name = "step" if arguments.architecture == "swin-tiny" else f"step_{arguments.architecture}"
     name += "" if arguments.allocator == "glibc, tuned" else "_default_allocator"
     settings = {name: getattr(arguments, name) for name in ("batch", "sizes", "allocator")}
-    path = write_json(name_by_processor(name), {**settings, "rows": rows(results.values())}, arguments.folder)
+    path = write_json(name_by_processor(name), settings, {"rows": rows(results.values())}, arguments.folder)
     print(f"{path}; {environment()}")
 
 

@@ -132,7 +132,8 @@ def main() -> None:
         write_shards(Path(folder), arguments.images)
         results = take_turns(candidates(folder), repeats=arguments.repeats, threads=1)
     print(report(results, arguments.images))
-    print(f"{write_json('stream', {'images': arguments.images, 'rows': rows(results.values())})}; {environment()}")
+    path = write_json("stream", {"images": arguments.images}, {"rows": rows(results.values())})
+    print(f"{path}; {environment()}")
 
 
 if __name__ == "__main__":

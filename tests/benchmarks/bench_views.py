@@ -111,7 +111,7 @@ def main() -> None:
     arguments = parser.parse_args()
     results = take_turns(candidates(tuple(arguments.size)), repeats=arguments.repeats, threads=1, allocator="glibc")
     print(report(results))
-    path = write_json("views", {"size": arguments.size, "images": IMAGES, "rows": rows(results.values())})
+    path = write_json("views", {"size": arguments.size, "images": IMAGES}, {"rows": rows(results.values())})
     print(f"{path}; {environment()}")
 
 

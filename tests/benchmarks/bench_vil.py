@@ -95,7 +95,7 @@ def main() -> None:
 def measure(name: str, candidates: dict, repeats: int, **what) -> None:
     results = take_turns(candidates, repeats=repeats)
     print(report(results), flush=True)
-    print(write_json(name, {**what, "rows": rows(results.values())}), flush=True)
+    print(write_json(name, what, {"rows": rows(results.values())}), flush=True)
 
 
 if __name__ == "__main__":

@@ -227,10 +227,9 @@ def main() -> None:
     compiled = CompiledStep(options, torch.device("cpu")).counts
     print(report(step.parts(), before, compiled))
     print(f"peak memory: {step.peak / 1e9:.1f} GB beside the weights, gradients included")
-    content = {**vars(arguments), "rows": [asdict(part) for part in step.parts()], "peak_bytes": step.peak}
-    content["compiled"] = compiled
+    content = {"rows": [asdict(part) for part in step.parts()], "peak_bytes": step.peak, "compiled": compiled}
     name = "count_step" if arguments.recipe == "swin_tiny_w7" else f"count_step_{arguments.recipe}"
-    print(write_json(name, content | ({"before": before} if before else {})))
+    print(write_json(name, vars(arguments), content | ({"before": before} if before else {})))
 
 
 if __name__ == "__main__":

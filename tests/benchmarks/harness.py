@@ -197,12 +197,23 @@ def rows(measurements: Iterable[Measurement]) -> list[dict]:
     return [{**asdict(m), "median_seconds": m.median} for m in measurements]
 
 
-def write_json(benchmark: str, content: dict, folder: Path = RESULTS) -> Path:
-    """Writes `content` with the environment as `FOLDER/BENCHMARK.json`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{benchmark}.json"
-    path.write_text(json.dumps({"benchmark": benchmark, "environment": environment(), **content}, indent=2) + "\n")
+def write_json(benchmark: str, settings: dict, measured: dict, folder: Path = RESULTS) -> Path:
+    """Writes settings and measurements, with the environment, as `FOLDER/BENCHMARK.json`.
+
+    Figures of other settings than those that lie there do not take their place: they go to `FOLDER/other`.
+    """
+    content = {"benchmark": benchmark, "environment": environment(), **settings, **measured}
+    name = f"{benchmark}.json"
+    path = folder / name if _has_settings(folder / name, settings) else folder / "other" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n")
     return path
+
+
+def _has_settings(path: Path, settings: dict) -> bool:
+    """Whether no file lies at `path`, or one whose settings are these, as far as it names them."""
+    saved = json.loads(path.read_text()) if path.exists() else {}
+    return all(saved.get(name, value) == value for name, value in settings.items())
 
 
 def name_by_processor(benchmark: str) -> str:

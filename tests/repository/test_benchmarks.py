@@ -12,6 +12,7 @@ import torch
 import tests.benchmarks.bench_architectures as bench_architectures
 import tests.benchmarks.bench_loss as bench_loss
 import tests.benchmarks.bench_step as bench_step
+import tests.benchmarks.harness as harness
 import tests.benchmarks.report as report
 from tests.helpers.commands import type_arguments
 
@@ -112,6 +113,15 @@ def test_a_benchmark_refuses_bad_arguments_in_a_line(program, words, message, mo
         importlib.import_module(f"tests.benchmarks.{program}").main()
     said = f"{ended.value.code}\n{capfd.readouterr().err}"
     assert re.search(message, said) and "Traceback" not in said
+
+
+def test_figures_of_other_settings_do_not_take_the_place_of_those_that_lie_there(tmp_path):
+    first = harness.write_json("step", {"batch": 4, "sizes": [64, 32]}, {"rows": [1]}, tmp_path)
+    again = harness.write_json("step", {"batch": 4, "sizes": [64, 32], "threads": None}, {"rows": [2]}, tmp_path)
+    other = harness.write_json("step", {"batch": 1, "sizes": [64, 32]}, {"rows": [3]}, tmp_path)
+    assert first == again == tmp_path / "step.json" and other == tmp_path / "other" / "step.json"
+    saved = [json.loads(path.read_text()) for path in (first, other)]
+    assert [(each["batch"], each["rows"]) for each in saved] == [(4, [2]), (1, [3])]
 
 
 def test_a_title_of_the_report_is_that_of_its_figures(monkeypatch, tmp_path):
