@@ -59,7 +59,7 @@ with exit_without_package():
 from modeling_esvit.embed.engine import FeatureError
 from modeling_esvit.images.transform import Transform, find_size, make_evaluation_transform
 from modeling_esvit.storage.url_secrets import parse_data
-from training.data.columns import DataOptionError
+from training.data.columns import DataOptionError, refuse_high_class
 from training.data.held_out import SHARE
 from training.data.left_out import repeat_left_out
 from training.data.named_data import open_held_out, open_named
@@ -125,10 +125,11 @@ class SourceImages(Dataset[dict[str, Any]]):
     def __init__(
         self, source: FolderSource | DatasetSource, items: Sequence[int], classes: list[str], transform: Transform
     ) -> None:
-        if unknown := [name for name in source.class_names or [] if name not in classes]:
+        number = {name: index for index, name in enumerate(classes)}
+        if unknown := [name for name in source.class_names or [] if name not in number]:
             raise DataOptionError(f"the classes {unknown} are none of the training images': {classes}.")
         self.source, self.items, self.transform = source, items, transform
-        self.numbers = [classes.index(name) for name in source.class_names or classes]
+        self.numbers = [number[name] for name in source.class_names or classes]
 
     def __len__(self) -> int:
         return len(self.items)
@@ -198,14 +199,16 @@ def name_numbers(train: FolderSource | DatasetSource) -> list[str]:
     """Returns a name for each number from 0 to the highest, if labels are numbers without names; none otherwise.
 
     Raises:
-        DataOptionError: a label is no number of a class.
+        DataOptionError: a label is no number of a class, or so high that a list up to it would take the memory.
     """
     if isinstance(train, FolderSource) or train.columns.label is None:
         return []
     numbers = train.dataset.unique(train.columns.label)
     if None in numbers or min(numbers, default=0) < 0:
         raise DataOptionError(f"label_column {train.columns.label!r} has rows without a class: leave them out.")
-    return [str(number) for number in range(int(max(numbers, default=-1)) + 1)]
+    highest = int(max(numbers, default=-1))
+    refuse_high_class(train.columns.label, highest)
+    return [str(number) for number in range(highest + 1)]
 
 
 def compute_accuracy(prediction: Any) -> dict[str, float]:

@@ -29,6 +29,7 @@ from modeling_esvit.images.row_folders import (
     is_row_folder,
     is_saved_to_disk,
     list_saved_splits,
+    list_zips,
     load_parquet,
     load_saved_split,
     match_files,
@@ -294,13 +295,13 @@ def open_folder(
     """
     if not path.is_dir():
         raise NoImagesError(f"{name!r}: {str(path)!r} is no folder. A split of a folder of images is a subfolder.")
-    rows = options.restrict_to(find_access(path))
+    rows = options.restrict_to(find_access(path, *list_zips(path)))
     if is_saved_to_disk(path):
         return DatasetImages(load_saved_split(path, split), name, image_column, rows)
     found = find_in_folder(path)
     is_alone = not found.paths and any(kind in found.left_out for kind in (".parquet", ".zip"))
     if is_alone or is_row_folder(path, image_column):
-        left_out = found.count_beside_rows()
+        left_out = LeftOut()
         dataset = load_rows(name, lambda: RowFolder(path, config_name).load(split or "train", left_out))
         images = DatasetImages(dataset, name, image_column, rows)
         images.left_out.update(left_out)

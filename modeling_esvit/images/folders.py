@@ -16,6 +16,7 @@ from pathlib import PurePath
 
 from modeling_esvit.images.formats import ADVICE, list_image_extensions
 from modeling_esvit.images.names import show_name
+from modeling_esvit.storage.paths import measure_existing
 
 
 # Folders that systems and archivers make, with thumbnails or deleted files.
@@ -23,6 +24,7 @@ SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found"
 HIDDEN_FILES, HIDDEN_FOLDERS, REPEATED = "hidden files", "hidden folders", "folders linked to again"
 MATCHED_FOLDERS = "folders that the pattern matches (name them without a pattern, or use **)"
 BESIDE_ROWS = "images beside the parquet files (read where rows name them)"
+BESIDE_SHARDS = "zip files beside the shards (read where rows name them; else unpack them)"
 ARCHIVES = {
     **dict.fromkeys((".zip", ".tgz", ".gz", ".7z", ".rar"), "unpack them"),
     ".tar": "unpack them, or name them by a glob, as FOLDER/*.tar, which pretraining and evaluation read",
@@ -68,10 +70,6 @@ class FoundImages:
             self.paths.append(os.path.join(folder, name))
         else:
             self.left_out[extension or "files without an extension"] += 1
-
-    def count_beside_rows(self) -> LeftOut:
-        """Returns how many images lie beside the parquet files of a folder."""
-        return LeftOut({BESIDE_ROWS: len(self.paths)} if self.paths else {})
 
 
 def find_in_folder(root: str | os.PathLike[str]) -> FoundImages:
@@ -141,17 +139,23 @@ def expand_pattern(pattern: str, left_out: LeftOut | None = None) -> list[str]:
     """Returns the paths that a pattern matches, like `glob` with `**` for folders of any depth, sorted.
 
     There each folder is entered once, whatever links lead to it: `glob` takes for ever where two of them make loops.
-    Folders of systems are left out, unless the pattern has their names.
+    Folders of systems are left out, unless the pattern has their names. Brackets in the names of existing folders and
+    files stand for themselves.
     """
+    end = measure_existing(pattern)
+    return _expand(glob.escape(pattern[:end]) + pattern[end:], LeftOut() if left_out is None else left_out)
+
+
+def _expand(pattern: str, left_out: LeftOut) -> list[str]:
     before, *rest = ANY_DEPTH.split(pattern, maxsplit=1)
-    left_out, paths = LeftOut() if left_out is None else left_out, list[str]()
     if not rest:
         return match_in_depth(pattern, left_out)
     roots = match_in_depth(before, left_out) if before else [os.sep if pattern.startswith(os.sep) else ""]
+    paths = list[str]()
     for root in [root for root in roots if not root or os.path.isdir(root)]:
         for folder, _ in walk(root or os.curdir, left_out):
             inside = glob.escape(os.path.join(root, folder))
-            paths += expand_pattern(os.path.join(inside, rest[0] or "*"))  # what is left out there is counted here
+            paths += _expand(os.path.join(inside, rest[0] or "*"), LeftOut())  # what is left out there is counted here
     return sorted(set(paths))
 
 

@@ -9,8 +9,9 @@ they lead to files of the data set alone, unless the user allows more.
 import os
 import re
 import stat
+import zipfile
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from io import BytesIO
 from typing import BinaryIO
 
@@ -23,6 +24,7 @@ from modeling_esvit.images.read_ahead import abandonable
 URL = re.compile(r"https?://", re.IGNORECASE)
 FILE_URL = re.compile(r"(file|local)://", re.IGNORECASE)
 ARCHIVES = ("zip", "tar", "gzip", "bz2", "xz", "zstd")
+OPEN_ZIPS = 4  # whose lists of members each process keeps
 NON_BLOCKING = getattr(os, "O_NONBLOCK", 0)  # Windows has none
 
 
@@ -132,11 +134,29 @@ def read_member(place: str, most_bytes: int) -> bytes:
     """
     from datasets.utils.file_utils import xopen
 
-    archive = FILE_URL.sub("", place.rpartition("::")[2])
+    member, _, archive = place.rpartition("::")
+    archive, member = FILE_URL.sub("", archive), member.removeprefix("zip://")
     if "://" not in archive:
         open_regular_file(archive).close()  # the library would wait for ever for a pipe
-    with xopen(place, "rb") as file:
+    known = _open_zip(archive, member)
+    with xopen(place, "rb") if known is None else known.open(member) as file:
         content = file.read(most_bytes + 1)
     if len(content) > most_bytes:
         raise PlaceError(f"it has more than {most_bytes} bytes")
     return content
+
+
+def _open_zip(path: str, member: str) -> zipfile.ZipFile | None:
+    """Returns the open zip file at a path, if it is a local one with such a member; a library knows others."""
+    if "://" in path or "://" in member or not path.endswith(".zip"):
+        return None
+    found = os.stat(path)
+    # A process that is forked would share the position in the file with its parent.
+    archive = _list_zip(path, found.st_size, found.st_mtime_ns, os.getpid())
+    return archive if member in archive.NameToInfo else None
+
+
+@lru_cache(maxsize=OPEN_ZIPS)
+def _list_zip(path: str, size: int, time: int, process: int) -> zipfile.ZipFile:
+    """Opens a zip file. Reading the list of its members for each of them would take seconds where it is long."""
+    return zipfile.ZipFile(path)

@@ -9,7 +9,6 @@ import glob
 import itertools
 import json
 import os
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from typing import Any
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.folders import (
     ANY_DEPTH,
+    BESIDE_ROWS,
+    BESIDE_SHARDS,
     MATCHED_FOLDERS,
     FoundImages,
     LeftOut,
@@ -24,8 +25,8 @@ from modeling_esvit.images.folders import (
     has_images,
     walk,
 )
-from modeling_esvit.images.formats import list_image_extensions
-from modeling_esvit.images.rows import describe_parquet, find_image_columns, leave_undecoded, read_features
+from modeling_esvit.images.rows import describe_parquet, find_image_columns, read_features
+from modeling_esvit.images.zips import are_photographs, list_names, load_zips
 
 
 SHARDS = (".parquet", ".tar")
@@ -34,7 +35,7 @@ COMPRESSED = (
     *(".tgz", ".tbz", ".tbz2", ".txz", ".tzst", ".tlz"),
 )
 LINKED = "shards linked to again"
-HIDDEN_MEMBERS = (".", "__")  # how the parts of names begin that `datasets` skips
+CARDS = ("README.md", ".gitattributes", "dataset_infos.json")  # describe the data, and hold none
 # Rows that `datasets` converts at a time. It would else take the length of the first row group, even if that is 0.
 BATCH = 100
 
@@ -51,18 +52,23 @@ class RowFolder:
     """Presents the files of a folder that `datasets` makes rows of.
 
     Raises:
-        DataOptionError: some of them belong to no split.
+        DataOptionError: some of them belong to no split; or its path has wildcards, and a card names its files.
+        DamagedZipError: a zip file cannot be read.
         OSError, ValueError: of `datasets`, which cannot read the folder.
 
     Attributes:
         files: those of each split.
+        named: what `datasets` is told of them.
     """
 
     def __init__(self, path: Path, config_name: str | None = None) -> None:
         import datasets
 
         self.path, self.config_name = path, config_name
-        self.builder = datasets.load_dataset_builder(str(path.resolve()), name=config_name)
+        for file in list_zips(path):
+            list_names(str(file))  # says so if it is damaged, which `datasets` does not
+        self.named = name_files(path)
+        self.builder = datasets.load_dataset_builder(str(path.resolve()), name=config_name, **self.named)
         self.files = list_split_files(self.builder)
         refuse_left_over(path, self.files)
 
@@ -70,36 +76,65 @@ class RowFolder:
         """Loads a split, and counts what is left out of it.
 
         Raises:
+            DataOptionError: zip files have no such split.
+            EmptySourceError: it is zip files without an image.
             OSError, ValueError: of `datasets`, which has no such split or cannot read it.
         """
+        counts = {each: LeftOut() for each in self.files}
+        kept = {each: drop_links(files, counts[each]) for each, files in self.files.items()}
+        left_out.update(counts.get(split, LeftOut()))
+        left_out.update(self.count_beside())
+        if split in kept and are_photographs(kept[split]):
+            return self._load_zips(kept[split], left_out)
+        if split not in kept and all(map(are_photographs, kept.values())):
+            raise DataOptionError(f"{str(self.path)!r} has no split {split!r}; it has {[*kept]}.")
+        return self._load_rows(kept, split)
+
+    def count_beside(self) -> LeftOut:
+        """Counts by kind what lies in the folder beside the files of all splits."""
+        return count_beside(self.path, itertools.chain.from_iterable(self.files.values()))
+
+    def _load_rows(self, kept: dict[str, list[str]], split: str) -> Any:
         import datasets
 
         arguments: dict[str, Any] = {"batch_size": BATCH} if hasattr(self.builder.config, "batch_size") else {}
-        counts = {each: LeftOut() for each in self.files}
-        kept = {each: drop_links(files, counts[each]) for each, files in self.files.items()}
-        if kept != self.files:
+        if kept != self.files or self.named:
             arguments["data_files"] = {each: escape_files(files) for each, files in kept.items()}
         if self.builder.name == "parquet" and not self.builder.info.features:  # which a card declares
             arguments |= describe_parquet(itertools.chain.from_iterable(kept.values()))
-        rows = datasets.load_dataset(str(self.path.resolve()), name=self.config_name, split=split, **arguments)
-        left_out.update(counts.get(split, LeftOut()))
-        zips = [file for file in kept.get(split, []) if file.endswith(".zip")]
-        return self._drop_other_members(rows, zips, left_out) if zips else rows
+        return datasets.load_dataset(str(self.path.resolve()), name=self.config_name, split=split, **arguments)
 
-    def _drop_other_members(self, rows: Any, zips: list[str], left_out: LeftOut) -> Any:
-        """Returns the rows that are images: `datasets` makes one of each member of a zip file, such as a text."""
-        column = getattr(self.builder, "BASE_COLUMN_NAME", None)  # of archives of files, and not of parquet files
-        if column != "image":
-            return rows
-        for file in zips:
-            left_out.update(count_other_members(file))
-        cells = leave_undecoded(rows.select_columns([column]), column)[column]
-        return rows.select([row for row, cell in enumerate(cells) if cell is None or _is_image_member(cell["path"])])
+    def _load_zips(self, files: list[str], left_out: LeftOut) -> Any:
+        rows = load_zips(files, left_out)
+        if not len(rows):
+            raise EmptySourceError(f"the zip files of {str(self.path)!r} hold no image, only {left_out.describe()}.")
+        return rows
 
 
 def list_split_files(builder: Any) -> dict[str, list[str]]:
     """Returns the files of each split that `datasets` finds."""
     return {str(split): [*files] for split, files in (builder.config.data_files or {}).items()}
+
+
+def name_files(path: Path) -> dict[str, Any]:
+    """Returns what `datasets` must be told of a folder whose own path it would take for a pattern: that of each split.
+
+    Raises:
+        DataOptionError: a card says more of its files, which `datasets` cannot be told.
+    """
+    from datasets.data_files import get_data_patterns
+
+    place = str(path.resolve())
+    if not glob.has_magic(place):
+        return {}
+    if _read_card(path).get("configs"):
+        raise DataOptionError(
+            f"{place!r} has wildcards in its name, where `datasets` does not find the files of README.md: rename the "
+            "folder, or name the files to read, by a glob."
+        )
+    folder = glob.escape(place)
+    patterns = get_data_patterns(folder)
+    return {"data_files": {split: [os.path.join(folder, own) for own in each] for split, each in patterns.items()}}
 
 
 def load_parquet(files: Sequence[str], split: str = "train") -> Any:
@@ -140,22 +175,6 @@ def drop_links(files: Sequence[str], left_out: LeftOut) -> list[str]:
     return found
 
 
-def _is_image_member(place: str) -> bool:
-    """Returns whether the name of a member, as in `zip://a.jpg::photographs.zip`, is that of an image."""
-    return Path(place.partition("::")[0]).suffix.lower() in list_image_extensions()
-
-
-def count_other_members(file: str) -> LeftOut:
-    """Counts by kind the members of a zip file that are no images, and those that `datasets` takes for hidden."""
-    found = FoundImages()
-    with zipfile.ZipFile(file) as archive:
-        names = [name for name in archive.namelist() if not name.endswith("/")]
-    for name in names:
-        is_hidden = any(part.startswith(HIDDEN_MEMBERS) for part in name.split("/"))
-        found.add("", f".{name}" if is_hidden else name)
-    return found.left_out
-
-
 def list_shards(path: Path, kinds: tuple[str, ...] = (*SHARDS, *COMPRESSED)) -> list[Path]:
     """Returns the parquet and tar files, compressed ones too, in a folder and in its `data` subfolder.
 
@@ -181,11 +200,11 @@ def _list_deeper_files(path: Path) -> list[Path]:
     return [file for file in files if file.suffix in (".parquet", ".zip") and not file.name.startswith(".")]
 
 
-def refuse_left_over(path: Path, files: Mapping[str, Iterable[str]]) -> None:
+def refuse_left_over(path: Path, files: Mapping[str, Sequence[str]]) -> None:
     """Refuses a folder in which `datasets` finds no split for some files. Where a card says which it has, that holds.
 
     Raises:
-        DataOptionError: some belong to no split.
+        DataOptionError: some belong to no split; or a split has zip files beside others.
     """
     found = [] if _has_card_with_files(path) else list_row_files(path)
     used = map(os.path.realpath, itertools.chain.from_iterable(files.values()))
@@ -197,14 +216,39 @@ def refuse_left_over(path: Path, files: Mapping[str, Iterable[str]]) -> None:
             f"{str(path)!r} has {len(found)} shards, of which {len(left)} belong to no split: {', '.join(left[:5])}. "
             f"{advice}, or give them the name of a split, such as train-00000{'.zip' if is_zip else '.parquet'}."
         )
+    for split, own in files.items():
+        if len({file.endswith(".zip") for file in own}) > 1:
+            raise DataOptionError(
+                f"{str(path)!r} has zip files beside others in the split {split!r}, which are not read as one: unpack "
+                "them, or name the files to read, by a glob."
+            )
+
+
+def count_beside(path: Path, used: Iterable[str]) -> LeftOut:
+    """Counts by kind what lies below a folder of rows and is none of the files `used`. Where a card says which shards
+    the data set has, no others are counted.
+    """
+    found, is_chosen = FoundImages(), _has_card_with_files(path)
+    real = {*map(os.path.realpath, used)}
+    for folder, names in walk(str(path), found.left_out):
+        for name in names:
+            is_shard = name.endswith((*SHARDS, ".zip"))
+            if name not in CARDS and not (is_shard and (is_chosen or os.path.realpath(path / folder / name) in real)):
+                found.add(folder, name)
+    beside = {BESIDE_ROWS: len(found.paths), BESIDE_SHARDS: found.left_out.pop(".zip", 0)}
+    found.left_out.update({kind: number for kind, number in beside.items() if number})
+    return found.left_out
+
+
+def _read_card(path: Path) -> Mapping[str, Any]:
+    from huggingface_hub import metadata_load
+
+    return (metadata_load(path / "README.md") if (path / "README.md").is_file() else None) or {}
 
 
 def _has_card_with_files(path: Path) -> bool:
     """Returns whether the card of a folder says which files its configurations have."""
-    from huggingface_hub import metadata_load
-
-    card = metadata_load(path / "README.md") if (path / "README.md").is_file() else None
-    configurations = (card or {}).get("configs") or []
+    configurations = _read_card(path).get("configs") or []
     return any("data_files" in each or "data_dir" in each for each in configurations)
 
 

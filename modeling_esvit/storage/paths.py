@@ -23,6 +23,15 @@ def expand_home(name: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(name))
 
 
+def measure_existing(pattern: str) -> int:
+    """Returns how many characters at the beginning of a pattern name a file or folder that exists, as far as it goes.
+
+    Brackets and braces there are part of a name, as of `/data/[2024] photographs/*.jpg`.
+    """
+    ends = [*(index for index, letter in enumerate(pattern) if letter in {"/", os.sep}), len(pattern)]
+    return next((end for end in reversed(ends) if os.path.exists(os.path.expanduser(pattern[:end]))), 0)
+
+
 def parse_path(text: str) -> Path:
     """Returns the path that a user typed; see `parse_name`.
 

@@ -8,11 +8,10 @@
 Options, records, names and logs hold the first form. Only what sends a request asks for the second.
 """
 
-import os
 import re
 from typing import NamedTuple
 
-from modeling_esvit.storage.paths import parse_name
+from modeling_esvit.storage.paths import measure_existing, parse_name
 
 
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
@@ -46,9 +45,11 @@ _secrets: dict[str, Secret] = {}
 
 
 def expand_braces(pattern: str) -> list[str]:
-    """Returns what the braces of `pattern` stand for, in their order; the pattern itself if there are none."""
-    match = BRACES.search(pattern)
-    if match is None or os.path.exists(os.path.expanduser(pattern)):
+    """Returns what the braces of `pattern` stand for, in their order; the pattern itself if there are none. Those in
+    the names of existing folders and files stand for themselves.
+    """
+    match = BRACES.search(pattern, measure_existing(pattern))
+    if match is None:
         return [pattern]
     first, last, words = match.groups()
     if words is None:

@@ -675,3 +675,10 @@ def test_a_store_is_asked_for_its_version_at_every_read(tmp_path):
     store.pipe("/wild/a.tar", content)
     with pytest.raises(ChangedShardError, match="memory://wild/a.tar was changed since it was opened"):
         file.read_range(3, 9)
+
+
+def test_a_class_as_high_as_an_identifier_is_refused():
+    rows = {"image": [{"bytes": content, "path": None} for content in (b"a", b"b")], "label": [0, 10**9]}
+    data = datasets.Dataset.from_dict(rows)
+    with pytest.raises(DataOptionError, match="'label' has the class 1000000000, and each number up to it would be"):
+        finetune.name_numbers(open_source(data))

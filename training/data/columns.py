@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     import datasets
 
 
-LABEL_KINDS = STRINGS, INTEGERS = "strings", "integers"
+LABEL_KINDS = STRINGS, INTEGERS, BOOLEANS = "strings", "integers", "booleans"
 LARGEST_LABEL = 2**63 - 1  # of int64
+MOST_CLASSES = 100_000  # for which outputs are made where labels are numbers without names
 ROWS = DecodingOptions(access=NOTHING)  # of rows that may open nothing
 
 
@@ -40,6 +41,7 @@ class ImageColumns(NamedTuple):
 
     Attributes:
         strings: whether labels are strings.
+        booleans: whether they are booleans, whose classes are called False and True.
         numbers: the number of each class, if they are.
         described: all columns of the data set with their types.
         options: how the images are decoded, and what their names may open: nothing, unless the source says so.
@@ -49,6 +51,7 @@ class ImageColumns(NamedTuple):
     label: str | None
     class_names: list[str] | None
     strings: bool = False
+    booleans: bool = False
     numbers: dict[str, int] = {}  # noqa: RUF012  (never changed)
     described: str = ""
     options: DecodingOptions = ROWS
@@ -89,8 +92,13 @@ class ImageColumns(NamedTuple):
                 f"columns are {described}."
             )
         named = label is not None and isinstance(features[label], datasets.ClassLabel)
-        names = [*map(compose, features[label].names)] if named else None
-        return cls(image or images[0], label, names, kind == STRINGS, described=described)
+        names = [*map(compose, features[label].names)] if named else ["False", "True"] if kind == BOOLEANS else None
+        return cls(image or images[0], label, names, kind == STRINGS, kind == BOOLEANS, described=described)
+
+    @property
+    def label_kind(self) -> str:
+        """Returns one of LABEL_KINDS."""
+        return STRINGS if self.strings else BOOLEANS if self.booleans else INTEGERS
 
     def list_names(self) -> list[str]:
         """Returns the names of the columns that are read."""
@@ -135,7 +143,20 @@ class ImageColumns(NamedTuple):
                 f"the column {self.label!r} holds the label {label}, and {LARGEST_LABEL} is the largest that is read: "
                 "write it as a string."
             )
-        return label
+        return None if label is None else int(label)
+
+
+def refuse_high_class(column: str, highest: int) -> None:
+    """Refuses numbers of classes for which a list or a classifier up to the highest would take the memory.
+
+    Raises:
+        DataOptionError: the highest is more than MOST_CLASSES allow.
+    """
+    if highest >= MOST_CLASSES:
+        raise DataOptionError(
+            f"label_column {column!r} has the class {highest}, and each number up to it would be a class, of which "
+            f"{MOST_CLASSES:,} are allowed: number the classes from 0 on, or write them as strings."
+        )
 
 
 def _refuse_unknown_columns(features: "datasets.Features", **columns: str | None) -> None:
@@ -165,13 +186,19 @@ def find_label(features: "datasets.Features") -> str | None:
 
 
 def name_label_kind(feature: Any) -> str | None:
-    """Returns what a column holds: STRINGS, INTEGERS (also ClassLabel), or another type; None for nulls alone."""
+    """Returns what a column holds: one of LABEL_KINDS, of which ClassLabel is INTEGERS, or another type; None for nulls
+    alone.
+    """
     import datasets
 
+    if isinstance(inner := getattr(feature, "feature", None), datasets.Value | datasets.ClassLabel):
+        return f"lists of {name_label_kind(inner)}"
     if not isinstance(feature, datasets.Value | datasets.ClassLabel):  # an Array2D has a dtype, too
         return str(feature)
     if feature.dtype == "null":
         return None
     if is_string(feature):
         return STRINGS
-    return INTEGERS if "int" in feature.dtype or feature.dtype == "bool" else str(feature)
+    if feature.dtype == "bool":
+        return BOOLEANS
+    return INTEGERS if "int" in feature.dtype else str(feature)

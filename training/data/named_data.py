@@ -19,7 +19,9 @@ def split_data_name(data: str) -> tuple[str, str | None]:
     name, colon, split = data.rpartition(":")
     is_url = "/" in split and "://" in data  # the colon is that of the scheme, or of a port
     is_drive = len(name) == 1 and split.startswith(("/", "\\"))  # C:\photographs\*.parquet
-    return (name, split) if colon and not is_url and not is_drive and not os.path.exists(data) else (data, None)
+    is_part = "/" in split and not expand_home(name).exists()  # of a pattern: 10:30/*.tar
+    whole = is_url or is_drive or is_part or os.path.exists(data)
+    return (name, split) if colon and not whole else (data, None)
 
 
 def split_train_and_test(train: str, test: str, without_test: str = "") -> list[tuple[str, str | None]]:

@@ -28,7 +28,7 @@ from modeling_esvit.images.rows import describe_columns, find_access, is_string,
 from modeling_esvit.storage.atomic import record_file, write_text
 from modeling_esvit.storage.identity import compose
 from modeling_esvit.storage.manifest import find_damage
-from training.data.columns import INTEGERS, STRINGS, ImageColumns, find_label, name_label_kind
+from training.data.columns import ImageColumns, find_label, name_label_kind
 from training.data.shard_files import RangeReader, ShardError, ShardFile
 from training.data.tar_index import TAR_UNIT, Sample, TarIndex, index_tar
 
@@ -103,7 +103,7 @@ class ParquetShard:
                     f"{describe_columns(features)}."
                 )
         if columns.label is not None:
-            self.check_kind(columns.label, features[columns.label], STRINGS if columns.strings else INTEGERS)
+            self.check_kind(columns.label, features[columns.label], columns.label_kind)
             if columns.class_names is not None:
                 self.check_names(columns.label, features[columns.label], columns.class_names)
 

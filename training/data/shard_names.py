@@ -9,7 +9,7 @@
     hf://buckets/namespace/name/data/*.parquet           in a bucket of the Hub, whose files must not change
     s3://bucket/data/*.tar, gs://..., az://...           in a store, by the package that fsspec names
 
-Braces are not nested. A local file whose name has braces is taken literally.
+Braces are not nested. Brackets and braces in the names of local folders and files that exist are taken literally.
 """
 
 import glob
@@ -82,8 +82,7 @@ def find_shards(data: str, revision: str | None = None, left_out: LeftOut | None
 
 def _find_files(pattern: str, revision: str | None, left_out: LeftOut) -> list[str]:
     if "://" not in pattern:
-        path = str(expand_home(pattern))
-        files = [path] if os.path.isfile(path) else match_files(path, left_out)  # brackets may be part of a name
+        files = match_files(str(expand_home(pattern)), left_out)
     else:
         pattern = _pin_commit(pattern, revision) if pattern.startswith("hf://") else pattern
         files = _list_store(pattern) if glob.has_magic(pattern) else [pattern]

@@ -217,7 +217,7 @@ def open_source(
         columns = {"image_column": image_column, "label_column": label_column}
         access = find_access(*dict.fromkeys(os.path.dirname(shard) for shard in shards if "://" not in shard))
         opened = open_stream(shards, stream, features=features, **columns, decoding=decoding.restrict_to(access))
-        opened.left_out.update(left_out + count_beside(path))
+        opened.left_out.update(left_out)
         return opened
     if stream.cache is not None:
         raise DataOptionError(f"cache applies to streams, and {str(data)!r} is read in place: leave it out.")
@@ -231,7 +231,7 @@ def open_source(
     rows = load_rows(str(data), **place, label_column=label_column, left_out=left_out)
     access = find_rows_access(str(data), revision)
     source = DatasetSource(rows, image_column, label_column, decoding.restrict_to(access))
-    source.left_out.update(left_out + count_beside(path))
+    source.left_out.update(left_out)
     return source
 
 
@@ -256,11 +256,6 @@ def is_image_folder(data: str, image_column: str | None = None) -> bool:
     return path.is_dir() and not _is_dataset_folder(path, image_column) and not _is_tar(path)
 
 
-def count_beside(path: Path) -> LeftOut:
-    """Returns how many images lie beside the parquet files of a folder; nothing if it is none."""
-    return find_in_folder(path).count_beside_rows() if path.is_dir() and list_shards(path) else LeftOut()
-
-
 def find_rows_access(data: str, revision: str | None = None) -> Access:
     """Returns what the rows of data may open: files in its own folder, or in the folders of its shards.
 
@@ -268,7 +263,7 @@ def find_rows_access(data: str, revision: str | None = None) -> Access:
     """
     path = expand_home(data)
     if path.is_dir():
-        return find_access(*dict.fromkeys(file.parent for file in list_shards(path)), path)
+        return find_access(*dict.fromkeys(file.parent for file in list_shards(path)), path, *list_zips(path))
     if names_shards(data):
         return find_access(*dict.fromkeys(os.path.dirname(file) for file in find_shards(data, revision)))
     return find_access(repository=data)

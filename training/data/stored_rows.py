@@ -16,12 +16,9 @@ from modeling_esvit.images.row_folders import (
     RowFolder,
     drop_links,
     is_saved_to_disk,
-    list_shards,
     list_split_files,
-    list_zips,
     load_parquet,
     load_saved_split,
-    refuse_left_over,
 )
 from modeling_esvit.storage.paths import expand_home
 from training.data.columns import DataNotFoundError, DataOptionError
@@ -56,7 +53,7 @@ def load_rows(
     left_out = LeftOut() if left_out is None else left_out
     if is_saved_to_disk(path):
         return load_saved_split(path, split)
-    if path.is_dir() and (list_shards(path) or list_zips(path)):
+    if path.is_dir():
         folder = _load_by_name(data, lambda: RowFolder(path, config_name))
         check_classes((file for file in folder.files.get(chosen, []) if file.endswith(".parquet")), label_column)
         return _load_by_name(data, lambda: folder.load(chosen, left_out))
@@ -65,9 +62,8 @@ def load_rows(
         files = find_shards(data, revision, left_out)
         check_classes((file for file in files if "://" not in file), label_column)
         return _load_by_name(data, lambda: load_parquet(files, chosen))
-    place = str(path.resolve()) if path.is_dir() else data
     arguments = {"name": config_name, "revision": revision, "split": chosen}
-    return _load_by_name(data, lambda: datasets.load_dataset(place, **arguments))
+    return _load_by_name(data, lambda: datasets.load_dataset(data, **arguments))
 
 
 def find_split_shards(
@@ -86,14 +82,19 @@ def find_split_shards(
         return find_shards(data, revision, left_out), None
     import datasets
 
-    path = expand_home(data)
-    arguments = {"path": str(path.resolve()) if path.is_dir() else data, "name": config_name, "revision": revision}
-    builder = _load_by_name(data, lambda: datasets.load_dataset_builder(**arguments))
-    files = list_split_files(builder)
-    refuse_left_over(path, files)
-    if (split or "train") not in files:
-        raise DataOptionError(f"{data!r} has no files of a split {split or 'train'!r}; it has {[*files]}.")
-    return drop_links(files[split or "train"], LeftOut() if left_out is None else left_out), builder.info.features
+    path, chosen = expand_home(data), split or "train"
+    left_out = LeftOut() if left_out is None else left_out
+    if path.is_dir():
+        folder = _load_by_name(data, lambda: RowFolder(path, config_name))
+        builder, files = folder.builder, folder.files
+        left_out.update(folder.count_beside())
+    else:
+        arguments = {"name": config_name, "revision": revision}
+        builder = _load_by_name(data, lambda: datasets.load_dataset_builder(data, **arguments))
+        files = list_split_files(builder)
+    if chosen not in files:
+        raise DataOptionError(f"{data!r} has no files of a split {chosen!r}; it has {[*files]}.")
+    return drop_links(files[chosen], left_out), builder.info.features
 
 
 def _load_by_name(data: str, load: Callable[[], Any]) -> Any:

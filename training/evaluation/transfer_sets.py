@@ -20,8 +20,9 @@ from torch import Tensor
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions
+from modeling_esvit.images.folders import LeftOut
 from modeling_esvit.storage.url_secrets import hide_secrets
-from training.data.columns import DataNotFoundError, DataOptionError, find_column
+from training.data.columns import DataNotFoundError, DataOptionError, find_column, refuse_high_class
 from training.data.left_out import warn_of_left_out
 from training.data.named_data import split_data_name, split_train_and_test
 from training.data.sources import DatasetSource, ImageSource, find_rows_access, open_source
@@ -128,8 +129,21 @@ def open_split(
         warn_of_left_out(entry.name, source)
         return OpenSplit(source)
     decoding = decoding.restrict_to(find_rows_access(data, entry.revision))
-    rows = load_rows(data, **place)
+    left_out = LeftOut()
+    rows = load_rows(data, **place, label_column=entry.label, left_out=left_out)
     rows = select_middle_rows(rows, entry.middle_of) if entry.middle_of else rows
+    opened = make_open_split(entry, rows, decoding)
+    opened.source.left_out.update(left_out)
+    warn_of_left_out(entry.name, opened.source)
+    return opened
+
+
+def make_open_split(entry: TransferSet, rows: Any, decoding: DecodingOptions) -> OpenSplit:
+    """Makes the images and targets of a split of its rows.
+
+    Raises:
+        EmptySourceError, DataOptionError: the rows have no images, or not the classes that the entry names.
+    """
     if entry.metric != MULTI_LABEL:
         return OpenSplit(DatasetSource(rows, entry.image, entry.label, decoding))
     if entry.label is None:
@@ -177,6 +191,7 @@ def make_class_targets(rows: Any, column: str) -> tuple[Tensor, list[str] | None
         raise DataOptionError(
             f"label {column!r} holds {sorted(values)[:5]}..., but its lists must be of class numbers, or of 0 and 1."
         )
+    refuse_high_class(column, max(values, default=-1))
     return encode_multi_hot(lists, max(values, default=-1) + 1), None
 
 

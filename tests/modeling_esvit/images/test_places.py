@@ -73,3 +73,16 @@ def test_members_have_a_limit(tmp_path):
         archive.writestr("a.png", bytes(10**6))
     with pytest.raises(PlaceError, match="more than 100 bytes"):
         read(f"zip://a.png::{tmp_path}/bomb.zip", ANYTHING)
+
+
+def test_the_members_of_a_zip_file_are_listed_once(place, monkeypatch):
+    opened, original = [], zipfile.ZipFile
+    monkeypatch.setattr(zipfile, "ZipFile", lambda *name, **options: opened.append(name) or original(*name, **options))
+    with original(place / "many.zip", "w") as archive:
+        for number in range(3):
+            archive.writestr(f"[{number}]*.png", str(number))
+    assert [read(f"zip://[{number}]*.png::{place}/many.zip", ANYTHING) for number in range(3)] == [b"0", b"1", b"2"]
+    assert len(opened) == 1
+    with original(place / "many.zip", "w") as archive:
+        archive.writestr("[0]*.png", "changed")
+    assert read(f"zip://[0]*.png::{place}/many.zip", ANYTHING) == b"changed"

@@ -13,7 +13,7 @@ import pytest
 from modeling_esvit.embed.inputs import NoImagesError, find_images
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import decode
-from modeling_esvit.images.folders import MATCHED_FOLDERS
+from modeling_esvit.images.folders import BESIDE_SHARDS, MATCHED_FOLDERS
 from tests.helpers.shard_server import picture, write_members
 from training.data.sources import open_source
 
@@ -193,3 +193,29 @@ def test_rows_of_a_split_open_the_files_beside_them(tmp_path):
     pq.write_table(table, tmp_path / "test.parquet")
     found = find_images(f"{tmp_path}:test")
     assert decode(found.read(0)).size == (12, 12)
+
+
+def test_what_lies_beside_parquet_files_is_counted(tmp_path):
+    for name in ("train-0.parquet", "photographs.zip", "data/more.zip", "deep/more.parquet", "a.heic", "._b.png"):
+        write(tmp_path / name)
+    (tmp_path / "README.md").write_text("# my data")
+    beside = {BESIDE_SHARDS: 2, ".parquet": 1, ".heic": 1, "hidden files": 1}
+    found = [*open_by_all(tmp_path), open_source(tmp_path, streaming=True)]
+    assert [(len(images), images.left_out) for images in found] == [(2, beside)] * 3
+    write(tmp_path / "train-1.zip")
+    assert "has zip files beside others in the split 'train'" in refuse_by_all(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["train-0.parquet", "data/test.parquet", "train.zip", "a.png"])
+def test_wildcards_in_the_name_of_a_folder_are_part_of_it(name, tmp_path):
+    folder = tmp_path / "[2024] {a,b} ph*tos?"
+    write(folder / name)
+    split = "test" if "test" in name else None
+    assert len(open_source(folder, split=split)) == len(find_images(f"{folder}:test" if split else str(folder)))
+    pattern = f"{folder}/**/*{folder.joinpath(name).suffix}"
+    opened = find_images(pattern) if name == "a.png" else open_source(folder, split=split)
+    assert len(opened) == (1 if name == "a.png" else 2)
+    if name.endswith(".parquet"):
+        assert len(open_source(folder, split=split, streaming=True)) == count_by_all(pattern) == 2
+        (folder / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files: x.parquet\n---\n")
+        assert "wildcards in its name, where `datasets` does not find" in refuse_by_all(folder)

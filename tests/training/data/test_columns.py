@@ -56,3 +56,9 @@ def test_a_column_by_its_name():
     assert find_column(rows, "a")[:] == [1, 2]
     with pytest.raises(DataOptionError, match="column 'b' does not exist"):
         find_column(rows, "b")
+
+
+def test_booleans_are_classes_of_their_own():
+    rows = Dataset.from_dict({"image": ["x", "y"], "label": [True, False]})
+    columns = ImageColumns.find(rows.features, "image", None)
+    assert columns.class_names == ["False", "True"] and [columns.number_label(each) for each in rows["label"]] == [1, 0]

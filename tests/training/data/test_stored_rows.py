@@ -7,8 +7,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.row_folders import list_shards
 from training.data.columns import DataNotFoundError, DataOptionError, EmptySourceError
-from training.data.stored_rows import find_split_shards, list_shards, load_rows
+from training.data.sources import open_source
+from training.data.stored_rows import find_split_shards, load_rows
+from training.evaluation.class_names import ClassNameError, number_classes
 
 
 @pytest.fixture
@@ -94,3 +98,15 @@ def test_names_of_nothing():
         load_rows("nowhere")
     with pytest.raises(DataNotFoundError, match="is no shard. Of a server or a store, parquet and tar files are read"):
         load_rows("https://example.org/images")
+
+
+def test_booleans_beside_integers_as_labels_are_refused(tmp_path):
+    for name, labels in {"0": pa.array([True, False]), "1": pa.array([1, 7])}.items():
+        images = pa.array([{"bytes": b"a", "path": None}] * 2)
+        pq.write_table(pa.table({"image": images, "label": labels}), tmp_path / f"train-{name}.parquet")
+    for streaming in (False, True):
+        with pytest.raises(EsViTError, match="train-1.parquet holds Value.*int64.*, and that of other shards booleans"):
+            open_source(tmp_path, streaming=streaming)
+    found = [open_source(f"{tmp_path}/train-{name}.parquet") for name in "01"]
+    with pytest.raises(ClassNameError, match="'False', 'True'.* numbers without names"):
+        number_classes([each.class_names for each in found])

@@ -6,6 +6,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Sequence, Value
 
 import training.evaluation.transfer_metrics as transfer_metrics
+from modeling_esvit.errors import EsViTError
 from training.data.columns import DataOptionError
 from training.evaluation.transfer_sets import (
     TABLE,
@@ -56,6 +57,8 @@ def test_lists_of_classes():
     for wrong in ([[-1, 1], [0, 1]], [[0.5, 1.0]]):
         with pytest.raises(DataOptionError, match="class numbers, or of 0 and 1"):
             targets(wrong, Value("float32"))
+    with pytest.raises(DataOptionError, match="has the class 1000000000, and each number up to it"):
+        targets([[10**9]], Value("int64"))
     with pytest.raises(DataOptionError, match="does not exist"):
         make_class_targets(Dataset.from_dict({"c": [[1]]}), "classes")
     with pytest.raises(DataOptionError, match="a list for each image"):
@@ -73,3 +76,13 @@ def test_shards_of_the_hub_that_cannot_be_reached_are_missing(monkeypatch):
     with pytest.raises(OSError) as met:
         open_split(each, each.train)
     assert classify_failure(met.value) == "missing"
+
+
+def test_all_files_of_a_split_have_labels_of_one_kind(tmp_path):
+    """Also where the column has another name than `label`."""
+    for name, labels in {"0": ["cat"], "1": [0]}.items():
+        rows = {"image": [{"bytes": b"a", "path": None}], "kind": labels, "clip": [name]}
+        Dataset.from_dict(rows).to_parquet(tmp_path / f"train-{name}.parquet")
+    entry = TransferSet("own", f"{tmp_path}:train", f"{tmp_path}:test", label="kind", middle_of=("clip",))
+    with pytest.raises(EsViTError, match="'kind' of .*train-1.parquet holds Value.*int64.* other shards strings"):
+        open_split(entry, entry.train)

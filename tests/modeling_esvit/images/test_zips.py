@@ -1,0 +1,64 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks that zip files give the images and the classes that they would give unpacked."""
+
+import zipfile
+
+import pytest
+
+from modeling_esvit.embed.inputs import find_images
+from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.decoding import decode
+from modeling_esvit.images.zips import name_classes
+from tests.helpers.shard_server import picture
+from training.data.named_data import open_held_out
+from training.data.sources import open_source
+
+
+def write_zip(file, *names: str) -> None:
+    file.parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(file, "w") as archive:
+        for number, name in enumerate(names):
+            archive.writestr(name, picture(number) if name.endswith(".png") else "text")
+
+
+def test_folders_in_a_zip_file_are_classes(tmp_path):
+    write_zip(
+        tmp_path / "all" / "train.zip", "train/dog/2.png", "train/cat/1.png", "train/cat/3.png", "train/notes.txt"
+    )
+    write_zip(tmp_path / "all" / "test.zip", "cat/1.png", "bird/1.png", "labels/1.txt", "labels/2.txt")
+    train, test = open_source(tmp_path / "all"), open_source(tmp_path / "all", split="test")
+    assert [train.class_names[train.read(row).label] for row in range(3)] == ["cat", "cat", "dog"]
+    assert all(decode(train.read(row)) for row in range(3))
+    assert train.left_out == {".txt": 1} and test.class_names == ["bird", "cat"]
+    assert [len(part) for part in open_held_out(str(tmp_path / "all"), 0.5)] == [2, 1]
+    assert len(find_images(str(tmp_path / "all"))) == 3
+    with pytest.raises(EsViTError, match="has no split 'validation'; it has .*train"):
+        open_source(tmp_path / "all", split="validation")
+
+
+@pytest.mark.parametrize(
+    ("members", "classes"),
+    [
+        (["a/cat/1.png", "a/dog/2.png"], ["cat", "dog"]),
+        (["cat/1.png", "cat/2.png"], ["cat", "cat"]),
+        (["cat/black/1.png", "dog/2.png"], ["cat", "dog"]),
+        (["caf\u00e9/1.png", "cafe\u0301/2.png"], ["caf\u00e9", "caf\u00e9"]),
+        (["1.png", "dog/2.png"], None),
+        (["a/1.png", "a/dog/2.png"], ["a", "a"]),
+    ],
+)
+def test_classes_are_the_first_folders_that_differ(members, classes):
+    assert name_classes(members) == classes
+
+
+def test_zip_files_that_are_none_or_hold_no_image_are_named(tmp_path):
+    write_zip(tmp_path / "cut" / "train.zip", "cat/1.png")
+    content = (tmp_path / "cut" / "train.zip").read_bytes()
+    (tmp_path / "cut" / "train.zip").write_bytes(content[: len(content) // 2])
+    write_zip(tmp_path / "texts" / "train.zip", "a.txt", "b.heic")
+    for open_it in (open_source, find_images):
+        with pytest.raises(EsViTError, match="train.zip is no whole zip file: it was cut off"):
+            open_it(str(tmp_path / "cut"))
+        with pytest.raises(EsViTError, match="hold no image, only .*1 .heic: pip install pillow-heif"):
+            open_it(str(tmp_path / "texts"))
