@@ -7,6 +7,7 @@ import os
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from modeling_esvit.embed.engine import LoadedImage, load_image
 from modeling_esvit.embed.lists import LIST_SUFFIXES, read_list
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.arrays import is_image_array
+from modeling_esvit.images.data_errors import name_datasets_errors
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, Record
 from modeling_esvit.images.folders import FoundImages, LeftOut, find_in_folder, find_matching
 from modeling_esvit.images.names import show_name
@@ -277,6 +279,11 @@ def open_named(name: str, image_column: str | None, options: DecodingOptions, co
     return open_hub(name, image_column, options, config_name)
 
 
+def name_errors(name: str) -> AbstractContextManager[None]:
+    """Repeats what `datasets` says as a NoImagesError."""
+    return name_datasets_errors(name, NoImagesError, NoImagesError)
+
+
 def open_folder(
     path: Path,
     split: str | None,
@@ -301,7 +308,8 @@ def open_folder(
     is_alone = not found.paths and any(kind in found.left_out for kind in (".parquet", ".zip"))
     if is_alone or is_row_folder(path, image_column):
         left_out = found.count_beside_rows()
-        dataset = load_rows(name, lambda: RowFolder(path, config_name).load(split or "train", left_out))
+        with name_errors(name):
+            dataset = RowFolder(path, config_name).load(split or "train", left_out)
         images = DatasetImages(dataset, name, image_column, rows)
         images.left_out.update(left_out)
         return images
@@ -322,7 +330,9 @@ def open_parquet(pattern: str, image_column: str | None, options: DecodingOption
     if not files:
         raise NoImagesError(f"{pattern!r} matches no file.")
     rows = options.restrict_to(find_access(*dict.fromkeys(os.path.dirname(file) for file in files)))
-    images = DatasetImages(load_rows(pattern, lambda: load_parquet(files)), pattern, image_column, rows)
+    with name_errors(pattern):
+        dataset = load_parquet(files)
+    images = DatasetImages(dataset, pattern, image_column, rows)
     images.left_out.update(left_out)
     return images
 
@@ -334,23 +344,6 @@ def open_hub(name: str, image_column: str | None, options: DecodingOptions, conf
         NoImagesError: there is neither such a file nor such a data set; the reason is part of the message.
     """
     repository, _, split = name.partition(":")
-    dataset = load_rows(name, lambda: datasets.load_dataset(repository, config_name, split=split or "train"))
+    with name_errors(name):
+        dataset = datasets.load_dataset(repository, config_name, split=split or "train")
     return DatasetImages(dataset, name, image_column, options.restrict_to(find_access(repository=repository)))
-
-
-def load_rows(name: str, load: Callable[[], Any]) -> Any:
-    """Calls `load` for what a user calls `name`, and turns errors of `datasets` into ours.
-
-    Raises:
-        NoImagesError: it cannot be loaded; the reason is part of the message.
-    """
-    try:
-        return load()
-    except EsViTError:  # its message is complete
-        raise
-    except datasets.exceptions.DatasetGenerationError as error:
-        raise NoImagesError(f"{name!r} cannot be read: {error.__cause__ or error}") from error
-    except (OSError, ValueError) as error:
-        raise NoImagesError(
-            f"{name!r} is neither a file, a folder, a pattern nor a data set that can be loaded: {error}"
-        ) from error

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.data_errors import DataOptionError, EmptySourceError
 from modeling_esvit.images.folders import (
     ANY_DEPTH,
     MATCHED_FOLDERS,
@@ -37,14 +37,6 @@ LINKED = "shards linked to again"
 HIDDEN_MEMBERS = (".", "__")  # how the parts of names begin that `datasets` skips
 # Rows that `datasets` converts at a time. It would else take the length of the first row group, even if that is 0.
 BATCH = 100
-
-
-class DataOptionError(EsViTError, ValueError):
-    """Raised when an option does not fit the data."""
-
-
-class EmptySourceError(EsViTError, ValueError):
-    """Raised when the data exists but holds no image."""
 
 
 class RowFolder:

@@ -12,7 +12,7 @@ import os
 import re
 from typing import NamedTuple
 
-from modeling_esvit.storage.paths import parse_name
+from modeling_esvit.storage.paths import expand_home, parse_name
 
 
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
@@ -48,7 +48,7 @@ _secrets: dict[str, Secret] = {}
 def expand_braces(pattern: str) -> list[str]:
     """Returns what the braces of `pattern` stand for, in their order; the pattern itself if there are none."""
     match = BRACES.search(pattern)
-    if match is None or os.path.exists(os.path.expanduser(pattern)):
+    if match is None or os.path.exists(expand_home(pattern)):
         return [pattern]
     first, last, words = match.groups()
     if words is None:

@@ -27,12 +27,12 @@ import training.transfer as transfer
 from modeling_esvit.embed.command import main as embed
 from modeling_esvit.embed.files import load_features
 from modeling_esvit.images import http_client
+from modeling_esvit.images.data_errors import DataOptionError
 from modeling_esvit.images.decoding import Record, UnreadableImageError, decode
 from modeling_esvit.images.http_client import CERTIFICATES
 from tests.helpers.commands import type_arguments
 from tests.helpers.shard_server import picture, serve, write_members
 from tests.helpers.tiny_runs import tiny, write_images, write_model
-from training.data.columns import DataOptionError
 from training.data.http_ranges import StatusError
 from training.data.shard_files import ChangedShardError, ShardError, ShardFile, retry
 from training.data.sources import open_source

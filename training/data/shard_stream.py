@@ -23,11 +23,12 @@ import numpy as np
 import torch.distributed
 
 from modeling_esvit.embed.progress import show_progress
+from modeling_esvit.images.data_errors import DataOptionError, EmptySourceError
 from modeling_esvit.images.decoding import DecodingOptions, Record
 from modeling_esvit.images.folders import LeftOut
 from modeling_esvit.images.read_ahead import in_order
 from modeling_esvit.images.rows import merge_features
-from training.data.columns import ROWS, DataOptionError, EmptySourceError, ImageColumns
+from training.data.columns import ROWS, ImageColumns
 from training.data.shard_cache import ShardCache
 from training.data.shard_files import ShardError, ShardFile
 from training.data.shard_formats import LARGE_GROUP, SLICE, ParquetShard, Shard, TarShard, open_tar

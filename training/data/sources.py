@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 
 import numpy as np
 
+from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError, EmptySourceError
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, Record
 from modeling_esvit.images.folders import LeftOut, find_in_folder, has_images
 from modeling_esvit.images.names import show_name
@@ -28,7 +29,7 @@ from modeling_esvit.images.rows import find_access
 from modeling_esvit.storage.identity import compose
 from modeling_esvit.storage.paths import expand_home
 from modeling_esvit.storage.url_secrets import hide_secrets
-from training.data.columns import DataNotFoundError, DataOptionError, EmptySourceError, ImageColumns
+from training.data.columns import ImageColumns
 from training.data.shard_formats import TarShard
 from training.data.shard_names import find_shards, names_shards, refuse_compressed
 from training.data.shard_stream import DEFAULT_STREAM, ShardStream, StreamOptions, open_stream

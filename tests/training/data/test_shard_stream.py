@@ -18,12 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from modeling_esvit.images.data_errors import DataOptionError, EmptySourceError
 from modeling_esvit.images.decoding import UnreadableImageError, decode
 from tests.helpers.shard_server import picture, serve, write_parquet, write_tar
 from tests.helpers.streams import OPTIONS, WRITE, list_labels, load_batches
 from tests.helpers.waiting import no_thread_reads_ahead, wait_for
 from training.data.batch_order import BatchOrder
-from training.data.columns import DataOptionError, EmptySourceError
 from training.data.loader import make_loader
 from training.data.shard_files import ShardError
 from training.data.shard_stream import RowSpan, StreamOptions, cut, find_block_bounds, open_stream, order_shards

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from training.data.columns import DataNotFoundError, DataOptionError, EmptySourceError
+from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError, EmptySourceError
 from training.data.stored_rows import find_split_shards, list_shards, load_rows
 
 

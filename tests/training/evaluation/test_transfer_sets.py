@@ -6,7 +6,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, Sequence, Value
 
 import training.evaluation.transfer_metrics as transfer_metrics
-from training.data.columns import DataOptionError
+from modeling_esvit.images.data_errors import DataOptionError
 from training.evaluation.transfer_sets import (
     TABLE,
     TransferSet,
