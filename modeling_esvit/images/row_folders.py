@@ -25,7 +25,13 @@ from modeling_esvit.images.folders import (
     walk,
 )
 from modeling_esvit.images.formats import list_image_extensions
-from modeling_esvit.images.rows import describe_parquet, find_image_columns, leave_undecoded, read_features
+from modeling_esvit.images.rows import (
+    ReadFeatures,
+    describe_parquet,
+    find_image_columns,
+    leave_undecoded,
+    read_file_features,
+)
 
 
 SHARDS = (".parquet", ".tar")
@@ -48,12 +54,13 @@ class RowFolder:
 
     Attributes:
         files: those of each split.
+        read: returns the columns of a parquet file.
     """
 
-    def __init__(self, path: Path, config_name: str | None = None) -> None:
+    def __init__(self, path: Path, config_name: str | None = None, read: ReadFeatures = read_file_features) -> None:
         import datasets
 
-        self.path, self.config_name = path, config_name
+        self.path, self.config_name, self.read = path, config_name, read
         self.builder = datasets.load_dataset_builder(str(path.resolve()), name=config_name)
         self.files = list_split_files(self.builder)
         refuse_left_over(path, self.files)
@@ -72,7 +79,7 @@ class RowFolder:
         if kept != self.files:
             arguments["data_files"] = {each: escape_files(files) for each, files in kept.items()}
         if self.builder.name == "parquet" and not self.builder.info.features:  # which a card declares
-            arguments |= describe_parquet(itertools.chain.from_iterable(kept.values()))
+            arguments |= describe_parquet(itertools.chain.from_iterable(kept.values()), self.read)
         rows = datasets.load_dataset(str(self.path.resolve()), name=self.config_name, split=split, **arguments)
         left_out.update(counts.get(split, LeftOut()))
         zips = [file for file in kept.get(split, []) if file.endswith(".zip")]
@@ -94,15 +101,15 @@ def list_split_files(builder: Any) -> dict[str, list[str]]:
     return {str(split): [*files] for split, files in (builder.config.data_files or {}).items()}
 
 
-def load_parquet(files: Sequence[str], split: str = "train") -> Any:
-    """Loads parquet files, by path or URL, as one split.
+def load_parquet(files: Sequence[str], split: str = "train", read: ReadFeatures = read_file_features) -> Any:
+    """Loads parquet files, by path or URL, as one split; `read` returns the columns of one.
 
     Raises:
         OSError, ValueError: of `datasets`, which cannot read them.
     """
     import datasets
 
-    described = describe_parquet(files)
+    described = describe_parquet(files, read)
     return datasets.load_dataset("parquet", data_files=escape_files(files), split=split, batch_size=BATCH, **described)
 
 
@@ -212,10 +219,8 @@ def is_row_folder(folder: Path, image_column: str | None = None) -> bool:
 
 def _holds_images(file: Path) -> bool:
     """Returns whether a parquet file has a column of images. One that cannot be read counts: who opens it says so."""
-    import pyarrow.parquet as pq
-
     try:
-        return bool(find_image_columns(read_features(pq.read_schema(file))))
+        return bool(find_image_columns(read_file_features(file)))
     except ValueError:  # of pyarrow, too
         return True
 

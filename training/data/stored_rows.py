@@ -7,6 +7,7 @@ find_split_shards("org/name", "train", None, None)       # to be streamed
 """
 
 import os
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError, name_datasets_errors
@@ -22,6 +23,7 @@ from modeling_esvit.images.row_folders import (
     load_saved_split,
     refuse_left_over,
 )
+from modeling_esvit.images.rows import read_file_features
 from modeling_esvit.storage.paths import expand_home
 from training.data.shard_formats import check_classes
 from training.data.shard_names import find_shards, names_shards
@@ -52,19 +54,21 @@ def load_rows(
 
     path, chosen = expand_home(data), split or "train"
     left_out = LeftOut() if left_out is None else left_out
+    read = cache(read_file_features)  # once for the check and the loading
     if is_saved_to_disk(path):
         return load_saved_split(path, split)
     if path.is_dir() and (list_shards(path) or list_zips(path)):
         with name_datasets_errors(data):
-            folder = RowFolder(path, config_name)
-            check_classes((file for file in folder.files.get(chosen, []) if file.endswith(".parquet")), label_column)
+            folder = RowFolder(path, config_name, read)
+            files = [file for file in folder.files.get(chosen, []) if file.endswith(".parquet")]
+            check_classes(files, label_column, read)
             return folder.load(chosen, left_out)
     if names_shards(data):
         _refuse_configuration(data, config_name)
         files = find_shards(data, revision, left_out)
-        check_classes((file for file in files if "://" not in file), label_column)
+        check_classes((file for file in files if "://" not in file), label_column, read)
         with name_datasets_errors(data):
-            return load_parquet(files, chosen)
+            return load_parquet(files, chosen, read)
     _require_name(data)
     place = str(path.resolve()) if path.is_dir() else data
     with name_datasets_errors(data):
