@@ -32,8 +32,9 @@ from modeling_esvit.storage.url_secrets import hide_secrets
 from training.data.columns import ImageColumns
 from training.data.shard_formats import TarShard
 from training.data.shard_names import find_shards, names_shards, refuse_compressed
-from training.data.shard_stream import DEFAULT_STREAM, ShardStream, StreamOptions, open_stream
+from training.data.shard_stream import DEFAULT_STREAM, ShardStream, StreamOptions
 from training.data.stored_rows import find_split_shards, load_rows
+from training.data.stream_opening import open_stream
 from training.views.draw import Draws, make_keyed_generator
 
 

@@ -19,8 +19,9 @@ from training.data import lost_workers
 from training.data.batch_order import BatchOrder, BatchRequest
 from training.data.loader import ViewsDataset, iterate, make_loader
 from training.data.lost_workers import LostWorkerError, report_lost_worker
-from training.data.shard_stream import StreamOptions, open_stream
+from training.data.shard_stream import StreamOptions
 from training.data.sources import FolderSource, shuffle_epoch
+from training.data.stream_opening import open_stream
 from training.data.unreadable import TooManyUnreadableImagesError
 from training.views.draw import ViewOptions
 
