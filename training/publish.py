@@ -31,7 +31,7 @@ from modeling_esvit.storage.weights_record import RECORD, WeightsRecord
 from training.options.command import run_command
 from training.options.errors import OptionError
 from training.options.hub_names import check_repo_id, is_hub_name
-from training.publishing.card import write_card
+from training.publishing.card import build_card, write_card
 from training.publishing.folder import describe_files, list_files, stage_folder, write_model
 from training.publishing.hub import (
     PublishError,
@@ -97,7 +97,7 @@ def publish(options: PublishOptions) -> CommitInfo | None:
     license, remark = choose_license(options, source.weights)
     with stage_folder(options.destination) as folder:
         model = write_model(source, folder, options.native)
-        write_card(
+        card = build_card(
             folder,
             source,
             model,
@@ -106,9 +106,8 @@ def publish(options: PublishOptions) -> CommitInfo | None:
             base_model=options.base_model,
             metrics=options.metrics,
             native=options.native,
-            own=options.card,
-            benchmarks=options.benchmarks,
         )
+        write_card(folder, card, options.card, options.benchmarks)
     files = list_files(options.destination)
     print(f"{options.destination} will be {options.repo_id}:\n{describe_files(files)}", flush=True)
     if remark and options.card is None:
