@@ -41,6 +41,7 @@ from transformers import (
 )
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
+from modeling_esvit.images.data_errors import DataOptionError
 from modeling_esvit.images.decoding import decode
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.images.hub import find_reachable_model
@@ -59,7 +60,7 @@ with exit_without_package():
 from modeling_esvit.embed.engine import FeatureError
 from modeling_esvit.images.transform import Transform, find_size, make_evaluation_transform
 from modeling_esvit.storage.url_secrets import parse_data
-from training.data.columns import DataOptionError, refuse_high_class
+from training.data.columns import refuse_high_class
 from training.data.held_out import SHARE
 from training.data.left_out import repeat_left_out
 from training.data.named_data import open_held_out, open_named

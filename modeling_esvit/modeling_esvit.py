@@ -29,7 +29,6 @@ from transformers.utils.output_capturing import (
     maybe_install_capturing_hooks,
 )
 
-from .auto_backbone import EsViTAutoEncoder
 from .backbone_probe import find_built_size
 from .configuration_esvit import EsViTConfig
 from .model_outputs import EsViTForPreTrainingOutput, EsViTImageClassifierOutput, EsViTModelOutput
@@ -107,9 +106,9 @@ class EsViTPreTrainedModel(PreTrainedModel):
 
     def post_init(self):
         super().post_init()
-        # A backbone of transformers may be unable to recompute its blocks.
-        inner = [module for module in self.modules() if isinstance(module, EsViTAutoEncoder)]
-        self.supports_gradient_checkpointing = all(encoder.supports_gradient_checkpointing for encoder in inner)
+        if self.config.family.wraps_backbone:  # which may be unable to recompute its blocks
+            encoder: Any = self.base_model.encoder
+            self.supports_gradient_checkpointing = encoder.supports_gradient_checkpointing
 
     @classmethod
     def _can_set_attn_implementation(cls) -> bool:
@@ -446,8 +445,8 @@ class EsViTForPreTraining(EsViTPreTrainedModel):
         for module in model.modules():
             if isinstance(module, EsViTPrototypes):
                 module.weight_g.requires_grad_(not model.config.norm_last_layer)
-            elif isinstance(module, EsViTAutoEncoder):
-                module.freeze()
+        if model.config.family.wraps_backbone:
+            model.esvit.encoder.freeze()
         return loaded
 
     @can_return_tuple

@@ -24,12 +24,12 @@ from .tokens import (
     EncoderOutput,
     EncoderRequest,
     EsViTDropPath,
-    EsViTInputError,
     EsViTLayer,
     EsViTMLP,
     EsViTStage,
     Grid,
     add_branch,
+    check_patch,
     count_tokens,
     pack_groups,
     pool_groups,
@@ -204,16 +204,7 @@ class EsViTSwinEncoder(nn.Module):
         return self.patch_embed.proj
 
     def check_size(self, height: int, width: int) -> None:
-        """Checks that an image of this size has a patch.
-
-        Raises:
-            EsViTInputError: it has none.
-        """
-        if min(height, width) < self.patch_size:
-            raise EsViTInputError(
-                f"An image of {height} x {width} pixels is smaller than one patch of {self.patch_size} x "
-                f"{self.patch_size}; enlarge it first."
-            )
+        check_patch(height, width, self.patch_size)
 
     def forward(self, crops: list[torch.Tensor], request: EncoderRequest) -> EncoderOutput:
         """Encodes groups of crops, each `[n, channels, height, width]`."""

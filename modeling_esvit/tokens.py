@@ -57,6 +57,18 @@ def check_pixels(images: object) -> torch.Tensor:
     return images
 
 
+def check_patch(height: int, width: int, side: int) -> None:
+    """Checks that an image of this size has a patch.
+
+    Raises:
+        EsViTInputError: it has none.
+    """
+    if min(height, width) < side:
+        raise EsViTInputError(
+            f"An image of {height} x {width} pixels is smaller than one patch of {side} x {side}; enlarge it first."
+        )
+
+
 class EsViTStage(nn.Module):
     """Marks a stage of an encoder. Its first output is a hidden state; so is the first input of the first stage."""
 

@@ -22,13 +22,13 @@ from .tokens import (
     EncoderOutput,
     EncoderRequest,
     EsViTDropPath,
-    EsViTInputError,
     EsViTLayer,
     EsViTMLP,
     EsViTStage,
     Grid,
     TokenFunction,
     add_branch,
+    check_patch,
     pack_groups,
     recompute_inner,
     split_groups,
@@ -146,16 +146,7 @@ class EsViTViTEncoder(nn.Module):
         return self.patch_embed.proj
 
     def check_size(self, height: int, width: int) -> None:
-        """Checks that an image of this size has a patch.
-
-        Raises:
-            EsViTInputError: it has none.
-        """
-        if min(height, width) < self.patch_size:
-            raise EsViTInputError(
-                f"An image of {height} x {width} pixels is smaller than one patch of {self.patch_size} x "
-                f"{self.patch_size}; enlarge it first."
-            )
+        check_patch(height, width, self.patch_size)
 
     def forward(self, crops: list[torch.Tensor], request: EncoderRequest) -> EncoderOutput:
         """Encodes groups of crops, each `[n, channels, height, width]`.

@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from modeling_esvit.images.data_errors import EmptySourceError
 from modeling_esvit.programs.packages import exit_without_package
 
 
@@ -44,7 +45,6 @@ from modeling_esvit.images.transform import make_evaluation_transform
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.atomic import write_text
 from modeling_esvit.storage.paths import parse_name, parse_path
-from training.data.sources import EmptySourceError
 from training.evaluation.arguments import check_output
 from training.evaluation.results import format_table
 from training.features.model_arguments import add_model_arguments

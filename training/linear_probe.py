@@ -58,8 +58,8 @@ from training.evaluation.probe_run import (
 from training.evaluation.results import CardValue, find_test_data, format_table, make_card_values, write_result
 from training.evaluation.scores import find_tops
 from training.features.bank import make_bank
-from training.features.frozen_models import UNTRAINED, FrozenModel, count_blocks, make_file_name
-from training.features.model_arguments import load_named_model
+from training.features.frozen_models import UNTRAINED, FrozenModel, make_file_name
+from training.features.model_arguments import count_named_blocks, load_named_model
 from training.figures.accuracy import draw_probe
 from training.options.command import run_command
 from training.options.errors import OptionError
@@ -180,7 +180,7 @@ def make_values(result: dict[str, Any]) -> list[CardValue]:
 
 def choose_blocks(options: argparse.Namespace) -> int:
     """Returns how many last blocks of the model are probed if nobody says so; VIEW, with a line, if it has too few."""
-    if count_blocks(load_named_model(options).model) >= BLOCKS:
+    if count_named_blocks(options) >= BLOCKS:
         return BLOCKS
     PartialState().print(
         f"Probes the view feature: {options.model} has no features of {BLOCKS} blocks; --n_last_blocks takes others."

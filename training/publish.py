@@ -18,6 +18,7 @@ import os
 import re
 import shlex
 import sys
+from argparse import ArgumentParser
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from modeling_esvit.storage.weights_record import RECORD, WeightsRecord
 from training.options.command import run_command
 from training.options.errors import OptionError
 from training.options.hub_names import check_repo_id, is_hub_name
-from training.publishing.card import write_card
+from training.publishing.card import build_card, write_card
 from training.publishing.folder import describe_files, list_files, stage_folder, write_model
 from training.publishing.hub import (
     PublishError,
@@ -96,7 +97,7 @@ def publish(options: PublishOptions) -> CommitInfo | None:
     license, remark = choose_license(options, source.weights)
     with stage_folder(options.destination) as folder:
         model = write_model(source, folder, options.native)
-        write_card(
+        card = build_card(
             folder,
             source,
             model,
@@ -105,9 +106,8 @@ def publish(options: PublishOptions) -> CommitInfo | None:
             base_model=options.base_model,
             metrics=options.metrics,
             native=options.native,
-            own=options.card,
-            benchmarks=options.benchmarks,
         )
+        write_card(folder, card, options.card, options.benchmarks)
     files = list_files(options.destination)
     print(f"{options.destination} will be {options.repo_id}:\n{describe_files(files)}", flush=True)
     if remark and options.card is None:
@@ -147,15 +147,8 @@ def describe_retry(options: PublishOptions, state: str = "is whole") -> str:
     return f"The folder {options.destination} {state}; to try again: {shlex.join([sys.executable, *sys.argv])}"
 
 
-def parse_arguments(arguments: list[str] | None = None) -> PublishOptions:
-    parser = ProgramParser(__doc__, first="dry_run private checkpoint metrics native license output")
-    parser.add_argument("source", type=parse_path, help="folder of a run, or of a model of this project")
-    parser.add_argument("--repo_id", required=True, help="user/name or organisation/name")
-    parser.add_argument(
-        "--checkpoint", choices=CHECKPOINTS, help="which model of a run (default: the first of these that it has)"
-    )
-    parser.add_argument("--output", type=parse_path, help="folder to write and push (default: SOURCE-hub)")
-    parser.add_argument("--native", action="store_true", help="use transformers' own swin format; the backbone alone")
+def add_repository_arguments(parser: ArgumentParser) -> None:
+    """Adds who may see the repository, and what of it changes."""
     parser.add_argument("--private", action="store_true", help="make the repository visible to its owner only")
     parser.add_argument(
         "--private_if_new", action="store_true", help="as --private, if the repository does not exist yet (for scripts)"
@@ -172,6 +165,10 @@ def parse_arguments(arguments: list[str] | None = None) -> PublishOptions:
     )
     parser.add_argument("--revision", help="branch to push to (default: main); created if it does not exist")
     parser.add_argument("--create_pr", action="store_true", help="open a pull request instead of changing the branch")
+
+
+def add_card_arguments(parser: ArgumentParser) -> None:
+    """Adds what the card of the model says."""
     parser.add_argument(
         "--license",
         help="licence of the weights, such as apache-2.0 (default: what is recorded with the weights, or none)",
@@ -194,9 +191,10 @@ def parse_arguments(arguments: list[str] | None = None) -> PublishOptions:
     parser.add_argument(
         "--card", type=parse_path, help="your own README.md, or one of model_cards/, instead of a generated one"
     )
-    parser.add_argument("--dry_run", action="store_true", help="write the folder and show it; send nothing")
-    parser.add_argument("--no_check", action="store_false", dest="check", help="do not load the model back")
-    options = PublishOptions(**vars(parser.parse_args(arguments)))
+
+
+def check_options(parser: ArgumentParser, options: PublishOptions) -> None:
+    """Ends the program with a line if options are no names, or contradict each other."""
     try:
         check_repo_id(options.repo_id)
     except OptionError as error:
@@ -212,6 +210,23 @@ def parse_arguments(arguments: list[str] | None = None) -> PublishOptions:
         parser.error("--create_pr opens a pull request to main: leave --revision out")
     if options.create_pr and (options.private or options.private_if_new or options.gated):
         parser.error("--create_pr changes no settings of the repository: leave --private and --gated out")
+
+
+def parse_arguments(arguments: list[str] | None = None) -> PublishOptions:
+    parser = ProgramParser(__doc__, first="dry_run private checkpoint metrics native license output")
+    parser.add_argument("source", type=parse_path, help="folder of a run, or of a model of this project")
+    parser.add_argument("--repo_id", required=True, help="user/name or organisation/name")
+    parser.add_argument(
+        "--checkpoint", choices=CHECKPOINTS, help="which model of a run (default: the first of these that it has)"
+    )
+    parser.add_argument("--output", type=parse_path, help="folder to write and push (default: SOURCE-hub)")
+    parser.add_argument("--native", action="store_true", help="use transformers' own swin format; the backbone alone")
+    add_repository_arguments(parser)
+    add_card_arguments(parser)
+    parser.add_argument("--dry_run", action="store_true", help="write the folder and show it; send nothing")
+    parser.add_argument("--no_check", action="store_false", dest="check", help="do not load the model back")
+    options = PublishOptions(**vars(parser.parse_args(arguments)))
+    check_options(parser, options)
     return options
 
 

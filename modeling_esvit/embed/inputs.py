@@ -7,9 +7,10 @@ import os
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import datasets
 import numpy as np
@@ -19,6 +20,7 @@ from modeling_esvit.embed.engine import LoadedImage, load_image
 from modeling_esvit.embed.lists import LIST_SUFFIXES, read_list
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.arrays import is_image_array
+from modeling_esvit.images.data_errors import name_datasets_errors
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, Record
 from modeling_esvit.images.folders import FoundImages, LeftOut, find_in_folder, find_matching
 from modeling_esvit.images.names import show_name
@@ -58,6 +60,14 @@ ImageInput = str | os.PathLike[str] | bytes | Image | np.ndarray
 
 class NoImagesError(EsViTError, ValueError):
     """Raised when an input names no image."""
+
+
+class Reading(NamedTuple):
+    """Says how inputs are read: which column and configuration of data sets, and how images are decoded."""
+
+    image_column: str | None
+    config_name: str | None
+    decoding: DecodingOptions
 
 
 class Images(Protocol):
@@ -228,7 +238,8 @@ def find_images(
         NoImagesError: an input names no image, or has several image columns to choose from.
     """
     listed = list_inputs(inputs)
-    found = [open_input(each, number, image_column, options, config_name) for number, each in enumerate(listed)]
+    reading = Reading(image_column, config_name, options)
+    found = [open_input(each, number, reading) for number, each in enumerate(listed)]
     for name, images in zip(listed, found, strict=True):
         if not len(images):
             left_out = f" (left out: {images.left_out.describe()})" if images.left_out else ""
@@ -243,19 +254,17 @@ def load_input(images: Images, prepare: Callable[[Image], Any], index: int) -> L
     return load_image(images.read(index), prepare)
 
 
-def open_input(
-    given: ImageInput, number: int, image_column: str | None, options: DecodingOptions, config_name: str | None
-) -> Images:
+def open_input(given: ImageInput, number: int, reading: Reading) -> Images:
     """Opens the input of a number."""
     if isinstance(given, bytes | Image | np.ndarray):
         name = getattr(given, "filename", "") or f"image {number}"  # Pillow knows the file that it has opened
-        return RecordsInMemory([Record(given, None, show_name(name), options)])
+        return RecordsInMemory([Record(given, None, show_name(name), reading.decoding)])
     if not isinstance(given, str | os.PathLike):
         raise make_kind_error(given)
-    return open_named(os.fspath(given), image_column, options, config_name)
+    return open_named(os.fspath(given), reading)
 
 
-def open_named(name: str, image_column: str | None, options: DecodingOptions, config_name: str | None) -> Images:
+def open_named(name: str, reading: Reading) -> Images:
     """Opens what a path, a pattern, a URL or a name on the Hub stands for."""
     if not name:
         raise NoImagesError("An input is empty: give a folder, a file, a glob, a URL or the name of a data set.")
@@ -263,56 +272,70 @@ def open_named(name: str, image_column: str | None, options: DecodingOptions, co
     if path.is_dir() and list_saved_splits(path) is not None:
         raise NoImagesError(f"{name} is a data set of several splits: name the folder of one, as {path / 'train'}.")
     if path.is_dir():
-        return open_folder(path, None, name, image_column, options, config_name)
+        return open_folder(path, None, name, reading)
     if path.suffix == ".parquet" and not URL.match(name):
-        return open_parquet(name, image_column, options)
+        return open_parquet(name, reading)
     if path.is_file() and path.suffix in LIST_SUFFIXES:
-        return ImageFiles(FoundImages(list(read_list(path))), options)
+        return ImageFiles(FoundImages(list(read_list(path))), reading.decoding)
     if path.is_file() or URL.match(name):
-        return ImageFiles(FoundImages([name]), options)
+        return ImageFiles(FoundImages([name]), reading.decoding)
     folder, _, split = name.rpartition(":")
-    if Path(folder).is_dir() and "/" not in split:  # no URL of a store
-        return open_folder(Path(folder), split, name, image_column, options, config_name)
+    if folder and Path(folder).is_dir() and "/" not in split:  # no URL of a store
+        return open_split(Path(folder), split, name, reading)
     if glob.has_magic(name):
-        return ImageFiles(find_matching(name), options)
-    return open_hub(name, image_column, options, config_name)
+        return ImageFiles(find_matching(name), reading.decoding)
+    return open_hub(name, reading)
 
 
-def open_folder(
-    path: Path,
-    split: str | None,
-    name: str,
-    image_column: str | None,
-    options: DecodingOptions,
-    config_name: str | None,
-) -> Images:
-    """Opens a folder of images, or one of a data set: parquet files with images, or archives alone.
+def name_errors(name: str) -> AbstractContextManager[None]:
+    """Repeats what `datasets` says as a NoImagesError."""
+    return name_datasets_errors(name, NoImagesError, NoImagesError)
+
+
+def open_split(folder: Path, split: str, name: str, reading: Reading) -> Images:
+    """Opens a split of a folder, which of a folder of images is a subfolder; without a name, the folder.
 
     Raises:
-        NoImagesError: it has no such split, which of a folder of images is a subfolder; the reason is part of the
-            message.
+        NoImagesError: it has no such split; the reason is part of the message.
+        DataOptionError, EmptySourceError: see `open_folder`.
+    """
+    column, place = reading.image_column, folder / split
+    if not split or is_saved_to_disk(folder) or holds_rows(folder, find_in_folder(folder), column):
+        return open_folder(folder, split, name, reading)
+    if not place.is_dir():
+        raise NoImagesError(f"{name!r}: {str(place)!r} is no folder. A split of a folder of images is a subfolder.")
+    return open_folder(place, None, name, reading)
+
+
+def open_folder(path: Path, split: str | None, name: str, reading: Reading) -> Images:
+    """Opens a folder of a data set, of which `split` is a part, or the images in a folder.
+
+    Raises:
+        NoImagesError: it has no such split; the reason is part of the message.
         DataOptionError, EmptySourceError: see `RowFolder` and `load_saved_split`.
     """
-    if not path.is_dir():
-        raise NoImagesError(f"{name!r}: {str(path)!r} is no folder. A split of a folder of images is a subfolder.")
-    rows = options.restrict_to(find_access(path, *list_zips(path)))
+    rows = reading.decoding.restrict_to(find_access(path, *list_zips(path)))
     if is_saved_to_disk(path):
-        return DatasetImages(load_saved_split(path, split), name, image_column, rows)
+        return DatasetImages(load_saved_split(path, split), name, reading.image_column, rows)
     found = find_in_folder(path)
+    if not holds_rows(path, found, reading.image_column):
+        found.paths = [str(path / file) for file in found.paths]
+        return ImageFiles(found, reading.decoding)
+    left_out = LeftOut()
+    with name_errors(name):
+        dataset = RowFolder(path, reading.config_name).load(split or "train", left_out)
+    images = DatasetImages(dataset, name, reading.image_column, rows)
+    images.left_out.update(left_out)
+    return images
+
+
+def holds_rows(path: Path, found: FoundImages, image_column: str | None) -> bool:
+    """Returns whether the data of a folder are rows: it has parquet files with images, or archives alone."""
     is_alone = not found.paths and any(kind in found.left_out for kind in (".parquet", ".zip"))
-    if is_alone or is_row_folder(path, image_column):
-        left_out = LeftOut()
-        dataset = load_rows(name, lambda: RowFolder(path, config_name).load(split or "train", left_out))
-        images = DatasetImages(dataset, name, image_column, rows)
-        images.left_out.update(left_out)
-        return images
-    if split:
-        return open_folder(path / split, None, name, image_column, options, config_name)
-    found.paths = [str(path / file) for file in found.paths]
-    return ImageFiles(found, options)
+    return is_alone or is_row_folder(path, image_column)
 
 
-def open_parquet(pattern: str, image_column: str | None, options: DecodingOptions) -> Images:
+def open_parquet(pattern: str, reading: Reading) -> Images:
     """Opens the parquet files that a pattern matches.
 
     Raises:
@@ -322,36 +345,22 @@ def open_parquet(pattern: str, image_column: str | None, options: DecodingOption
     files = drop_links(match_files(pattern, left_out), left_out)
     if not files:
         raise NoImagesError(f"{pattern!r} matches no file.")
-    rows = options.restrict_to(find_access(*dict.fromkeys(os.path.dirname(file) for file in files)))
-    images = DatasetImages(load_rows(pattern, lambda: load_parquet(files)), pattern, image_column, rows)
+    rows = reading.decoding.restrict_to(find_access(*dict.fromkeys(os.path.dirname(file) for file in files)))
+    with name_errors(pattern):
+        dataset = load_parquet(files)
+    images = DatasetImages(dataset, pattern, reading.image_column, rows)
     images.left_out.update(left_out)
     return images
 
 
-def open_hub(name: str, image_column: str | None, options: DecodingOptions, config_name: str | None) -> Images:
+def open_hub(name: str, reading: Reading) -> Images:
     """Opens `NAME` or `NAME:SPLIT` ("train" if none is named) on the Hub.
 
     Raises:
         NoImagesError: there is neither such a file nor such a data set; the reason is part of the message.
     """
     repository, _, split = name.partition(":")
-    dataset = load_rows(name, lambda: datasets.load_dataset(repository, config_name, split=split or "train"))
-    return DatasetImages(dataset, name, image_column, options.restrict_to(find_access(repository=repository)))
-
-
-def load_rows(name: str, load: Callable[[], Any]) -> Any:
-    """Calls `load` for what a user calls `name`, and turns errors of `datasets` into ours.
-
-    Raises:
-        NoImagesError: it cannot be loaded; the reason is part of the message.
-    """
-    try:
-        return load()
-    except EsViTError:  # its message is complete
-        raise
-    except datasets.exceptions.DatasetGenerationError as error:
-        raise NoImagesError(f"{name!r} cannot be read: {error.__cause__ or error}") from error
-    except (OSError, ValueError) as error:
-        raise NoImagesError(
-            f"{name!r} is neither a file, a folder, a pattern nor a data set that can be loaded: {error}"
-        ) from error
+    with name_errors(name):
+        dataset = datasets.load_dataset(repository, reading.config_name, split=split or "train")
+    rows = reading.decoding.restrict_to(find_access(repository=repository))
+    return DatasetImages(dataset, name, reading.image_column, rows)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.data_errors import DataOptionError, EmptySourceError
 from modeling_esvit.images.folders import (
     ANY_DEPTH,
     BESIDE_ROWS,
@@ -25,7 +25,12 @@ from modeling_esvit.images.folders import (
     has_images,
     walk,
 )
-from modeling_esvit.images.rows import describe_parquet, find_image_columns, read_features
+from modeling_esvit.images.rows import (
+    ReadFeatures,
+    describe_parquet,
+    find_image_columns,
+    read_file_features,
+)
 from modeling_esvit.images.zips import are_photographs, list_names, load_zips
 
 
@@ -40,14 +45,6 @@ CARDS = ("README.md", ".gitattributes", "dataset_infos.json")  # describe the da
 BATCH = 100
 
 
-class DataOptionError(EsViTError, ValueError):
-    """Raised when an option does not fit the data."""
-
-
-class EmptySourceError(EsViTError, ValueError):
-    """Raised when the data exists but holds no image."""
-
-
 class RowFolder:
     """Presents the files of a folder that `datasets` makes rows of.
 
@@ -59,12 +56,13 @@ class RowFolder:
     Attributes:
         files: those of each split.
         named: what `datasets` is told of them.
+        read: returns the columns of a parquet file.
     """
 
-    def __init__(self, path: Path, config_name: str | None = None) -> None:
+    def __init__(self, path: Path, config_name: str | None = None, read: ReadFeatures = read_file_features) -> None:
         import datasets
 
-        self.path, self.config_name = path, config_name
+        self.path, self.config_name, self.read = path, config_name, read
         for file in list_zips(path):
             list_names(str(file))  # says so if it is damaged, which `datasets` does not
         self.named = name_files(path)
@@ -101,7 +99,7 @@ class RowFolder:
         if kept != self.files or self.named:
             arguments["data_files"] = {each: escape_files(files) for each, files in kept.items()}
         if self.builder.name == "parquet" and not self.builder.info.features:  # which a card declares
-            arguments |= describe_parquet(itertools.chain.from_iterable(kept.values()))
+            arguments |= describe_parquet(itertools.chain.from_iterable(kept.values()), self.read)
         return datasets.load_dataset(str(self.path.resolve()), name=self.config_name, split=split, **arguments)
 
     def _load_zips(self, files: list[str], left_out: LeftOut) -> Any:
@@ -137,15 +135,15 @@ def name_files(path: Path) -> dict[str, Any]:
     return {"data_files": {split: [os.path.join(folder, own) for own in each] for split, each in patterns.items()}}
 
 
-def load_parquet(files: Sequence[str], split: str = "train") -> Any:
-    """Loads parquet files, by path or URL, as one split.
+def load_parquet(files: Sequence[str], split: str = "train", read: ReadFeatures = read_file_features) -> Any:
+    """Loads parquet files, by path or URL, as one split; `read` returns the columns of one.
 
     Raises:
         OSError, ValueError: of `datasets`, which cannot read them.
     """
     import datasets
 
-    described = describe_parquet(files)
+    described = describe_parquet(files, read)
     return datasets.load_dataset("parquet", data_files=escape_files(files), split=split, batch_size=BATCH, **described)
 
 
@@ -264,10 +262,8 @@ def is_row_folder(folder: Path, image_column: str | None = None) -> bool:
 
 def _holds_images(file: Path) -> bool:
     """Returns whether a parquet file has a column of images. One that cannot be read counts: who opens it says so."""
-    import pyarrow.parquet as pq
-
     try:
-        return bool(find_image_columns(read_features(pq.read_schema(file))))
+        return bool(find_image_columns(read_file_features(file)))
     except ValueError:  # of pyarrow, too
         return True
 

@@ -4,9 +4,9 @@
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from PIL import Image
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 BYTES = ("binary", "large_binary", "binary_view")
 STRINGS = ("string", "large_string", "string_view")
+ReadFeatures: TypeAlias = Callable[[str], "datasets.Features"]  # of a file; who asks several times may keep them
 
 
 def read_features(schema: "pa.Schema") -> "datasets.Features":
@@ -41,6 +42,17 @@ def read_features(schema: "pa.Schema") -> "datasets.Features":
         with suppress(ValueError):
             known.update(datasets.Features.from_arrow_schema(pa.schema([field], schema.metadata)))
     return known
+
+
+def read_file_features(file: str | os.PathLike[str]) -> "datasets.Features":
+    """Returns the columns of a local parquet file with their types, see `read_features`, for which it is opened.
+
+    Raises:
+        OSError, ValueError: it is no whole parquet file, or damaged.
+    """
+    import pyarrow.parquet as pq
+
+    return read_features(pq.read_schema(file))
 
 
 def merge_features(found: Sequence["datasets.Features"]) -> "datasets.Features":
@@ -66,16 +78,14 @@ def _merge_types(first: Any, other: Any) -> Any:
     return {**first, **other, **shared}
 
 
-def describe_parquet(files: Iterable[str]) -> dict[str, Any]:
+def describe_parquet(files: Iterable[str], read: ReadFeatures = read_file_features) -> dict[str, Any]:
     """Returns what `load_dataset` must be told of parquet files, of which it asks the first alone: if others have more
     columns or fields, or values where that has nulls, all features. Those of a server are not looked at.
     """
-    import pyarrow.parquet as pq
-
     found = []
     for file in files:
         with suppress(ValueError):  # of a file that is no parquet file, which `datasets` names
-            found += [] if "://" in file else [read_features(pq.read_schema(file))]
+            found += [] if "://" in file else [read(file)]
     merged = merge_features(found)
     return {"features": merged} if found and merged != found[0] else {}
 

@@ -15,7 +15,8 @@ from modeling_esvit.images.decoding import Record, UnreadableImageError, decode
 from tests.attack.mutations import mutate_bytes
 from tests.attack.outcomes import Attack, Surface, WrongError
 from tests.helpers.shard_server import picture, write_members, write_parquet, write_tar
-from training.data.shard_stream import StreamOptions, open_stream
+from training.data.shard_stream import StreamOptions
+from training.data.stream_opening import open_stream
 
 
 SECRET = picture(99)

@@ -9,11 +9,11 @@ from collections import Counter
 import pytest
 from tqdm import tqdm
 
+from modeling_esvit.images.data_errors import DataOptionError
 from tests.attack import run
 from tests.attack.mutations import mutate_bytes, mutate_json
 from tests.attack.outcomes import HANG, RIGHT, TRACEBACK, TYPED, WRONG, Surface, WrongError
 from tests.helpers.commands import run_program
-from training.data.columns import DataOptionError
 
 
 def test_a_mutation_is_one_change():

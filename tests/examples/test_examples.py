@@ -34,11 +34,11 @@ import examples.similar_images as similar_images
 from examples.photographs import write_photographs
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
 from modeling_esvit.embed.engine import FeatureError
+from modeling_esvit.images.data_errors import DataOptionError
 from modeling_esvit.images.models import NoImageModelError
 from modeling_esvit.images.transform import make_evaluation_transform
 from tests.helpers.commands import run_program, torchrun
 from tests.helpers.tiny_runs import write_images
-from training.data.columns import DataOptionError
 from training.data.sources import open_source
 from training.options.command import run_command
 from training.state.checkpoints import ResumeError

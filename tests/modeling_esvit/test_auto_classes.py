@@ -157,6 +157,8 @@ with torch.no_grad():
         "views": models["AutoModelForPreTraining"]([batch]).view_embeddings.tolist(),
         "again": torch.equal(again(batch).pooler_output, pooled),
         "imported": sorted(hidden & set(sys.modules)),
+        "recomputes": models["AutoModel"].supports_gradient_checkpointing,
+        "frozen": [n for n, p in models["AutoModelForPreTraining"].named_parameters() if not p.requires_grad],
     }
 if "PIL" not in hidden:
     from PIL import Image
@@ -200,10 +202,11 @@ def test_folder_loads_where_the_package_is_not_installed(tmp_path, batch, hidden
 
 
 @pytest.mark.slow
-def test_a_backbone_of_transformers_loads_from_the_code_in_a_folder(tmp_path):
+@pytest.mark.parametrize("backbone", ["convnextv2", "dinov2"])
+def test_a_backbone_of_transformers_loads_from_the_code_in_a_folder(backbone, tmp_path):
     """Of a folder's files transformers makes several copies, so that classes of one are unknown to the others."""
     torch.manual_seed(0)
-    model = EsViTForPreTraining(auto_config(BACKBONES["convnextv2"])).eval()
+    model = EsViTForPreTraining(auto_config(BACKBONES[backbone])).eval()
     model.save_pretrained(tmp_path / "model")
     batch = torch.randn(1, 3, 64, 64)
     torch.save(batch, tmp_path / "model" / "batch.pt")
@@ -211,9 +214,11 @@ def test_a_backbone_of_transformers_loads_from_the_code_in_a_folder(tmp_path):
     command = [sys.executable, "-I", "-c", REMOTE, str(tmp_path / "model"), "modeling_esvit,PIL"]
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout.splitlines()[-1])
     with torch.no_grad():
-        found = torch.tensor(json.loads(run.stdout.splitlines()[-1])["pooled"])
-        torch.testing.assert_close(found, model.esvit(batch).pooler_output)
+        torch.testing.assert_close(torch.tensor(found["pooled"]), model.esvit(batch).pooler_output)
+    assert found["recomputes"] == model.supports_gradient_checkpointing
+    assert found["frozen"] == [name for name, each in model.named_parameters() if not each.requires_grad]
 
 
 def test_without_trust_the_package_is_enough(tmp_path):

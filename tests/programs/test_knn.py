@@ -15,13 +15,14 @@ import training.evaluation.knn as knn
 import training.knn as program
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.embed.engine import FeatureError
+from modeling_esvit.images.data_errors import DataOptionError
 from modeling_esvit.images.transform import make_evaluation_transform
 from tests.helpers.coloured_images import COLOURS, write_coloured_images
 from tests.helpers.commands import run_program, torchrun, type_arguments
 from tests.helpers.paths import ROOT
 from tests.helpers.tiny_runs import write_model
 from training.data.named_data import split_train_and_test
-from training.data.sources import DataOptionError, open_source
+from training.data.sources import open_source
 from training.features.extraction import UnlabelledDataError
 from training.features.frozen_models import UNTRAINED_SEED
 from training.options.command import run_command

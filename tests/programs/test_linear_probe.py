@@ -7,6 +7,7 @@ import json
 import pytest
 
 import training.evaluation.probe_run as probe_run
+import training.features.frozen_models as frozen_models
 import training.linear_probe as linear_probe
 from tests.helpers.coloured_images import COLOURS, write_coloured_images
 from tests.helpers.commands import run_program, torchrun, type_arguments
@@ -99,7 +100,12 @@ def test_streams_and_labels_without_names(model_folder, images, tmp_path, monkey
 def test_a_model_with_few_blocks_is_probed_by_its_view_feature(model_folder, images, tmp_path, monkeypatch, capsys):
     """An adapted model has one block, as transformers and timm hide theirs: the command of the README takes it, too."""
     data = [model_folder, "--train", images[0], "--test", images[1], "--output", tmp_path / "probe"]
+    loaded, load = [], frozen_models.load_image_model
+    monkeypatch.setattr(
+        frozen_models, "load_image_model", lambda *given, **more: loaded.append(given[0]) or load(*given, **more)
+    )
     probe(monkeypatch, *data, "--epochs", 1, "--batch_size", 6, "--lr", 0.5)
+    assert loaded == [model_folder]
     assert "has no features of 4 blocks; --n_last_blocks takes others" in capsys.readouterr().out
     assert set(json.loads((tmp_path / "probe" / "result.json").read_text())["classifiers"]) == {"n0_lr0.5"}
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from modeling_esvit import EsViTArchitectureError, EsViTForPreTraining
+from modeling_esvit.images.data_errors import DataOptionError, EmptySourceError
 from modeling_esvit.storage.manifest import find_damage
 from tests.helpers.commands import run_program, torchrun
 from tests.helpers.paths import ROOT
@@ -27,7 +28,6 @@ from tests.helpers.tiny_runs import (
     train,
     write_recipe,
 )
-from training.data.sources import DataOptionError, EmptySourceError
 from training.evaluation.knn import NeighbourCountError
 from training.features.extraction import UnlabelledDataError
 from training.learning.precision import PrecisionError

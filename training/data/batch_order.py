@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 
 from torch.utils.data import Sampler
 
+from modeling_esvit.images.data_errors import DataOptionError
 from training.data.shard_stream import ShardStream
-from training.data.sources import DataOptionError, ImageSource
+from training.data.sources import ImageSource
 
 
 # An unreadable image is replaced by the next one of the epoch that can be read; so many in a row end the run.

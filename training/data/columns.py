@@ -1,15 +1,13 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Finds the image and label columns of a data set, and defines the errors of data that cannot be used."""
+"""Finds the image and label columns of a data set."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.data_errors import DataOptionError
 from modeling_esvit.images.decoding import DecodingOptions, Record
 from modeling_esvit.images.places import NOTHING
-from modeling_esvit.images.row_folders import DataOptionError
-from modeling_esvit.images.row_folders import EmptySourceError as EmptySourceError  # for who imports errors from here
 from modeling_esvit.images.rows import (
     describe_columns,
     describe_image_lists,
@@ -30,10 +28,6 @@ LABEL_KINDS = STRINGS, INTEGERS, BOOLEANS = "strings", "integers", "booleans"
 LARGEST_LABEL = 2**63 - 1  # of int64
 MOST_CLASSES = 100_000  # for which outputs are made where labels are numbers without names
 ROWS = DecodingOptions(access=NOTHING)  # of rows that may open nothing
-
-
-class DataNotFoundError(EsViTError, FileNotFoundError):
-    """Raised when there is no data where `data` points to."""
 
 
 class ImageColumns(NamedTuple):

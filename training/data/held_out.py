@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from modeling_esvit.images.data_errors import DataOptionError
 from modeling_esvit.images.folders import LeftOut
 from modeling_esvit.storage.identity import compose, compute_checksum
-from training.data.columns import DataOptionError
 from training.data.shard_stream import ShardStream
 from training.data.sources import DatasetSource, FolderSource, ImageSource, describe_labels
 from training.options.provenance import USUAL_SPLITS

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from modeling_esvit.images.data_errors import DataOptionError
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions
 from modeling_esvit.storage.paths import expand_home
-from training.data.columns import DataOptionError
 from training.data.held_out import SHARE, hold_out
 from training.data.left_out import warn_of_left_out
 from training.data.sources import ImageSource, is_image_folder, open_source

@@ -6,9 +6,10 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from modeling_esvit.embed.progress import show_progress
+from modeling_esvit.images.data_errors import EmptySourceError
 from modeling_esvit.images.decoding import UnreadableImageError, decode
 from modeling_esvit.images.read_ahead import in_order
-from training.data.sources import DatasetSource, EmptySourceError, FolderSource
+from training.data.sources import DatasetSource, FolderSource
 from training.data.unreadable import SkipLog
 
 

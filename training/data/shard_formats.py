@@ -24,7 +24,14 @@ from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import Record
 from modeling_esvit.images.folders import LeftOut
 from modeling_esvit.images.places import NOTHING, find_local_file
-from modeling_esvit.images.rows import describe_columns, find_access, is_string, read_features
+from modeling_esvit.images.rows import (
+    ReadFeatures,
+    describe_columns,
+    find_access,
+    is_string,
+    read_features,
+    read_file_features,
+)
 from modeling_esvit.storage.atomic import record_file, write_text
 from modeling_esvit.storage.identity import compose
 from modeling_esvit.storage.manifest import find_damage
@@ -46,6 +53,8 @@ LARGE_GROUP, SLICE, SLICE_REQUEST = 256 * 1024**2, 32 * 1024**2, 4 * 1024**2
 INDEX_FORMAT = 4
 UNLABELLED = -1
 SHOWN = 8  # classes in a message
+# What a damaged description of columns raises.
+DAMAGE = (pa.ArrowException, LookupError, AttributeError, TypeError, OSError, ValueError)
 
 
 class ParquetShard:
@@ -86,7 +95,7 @@ class ParquetShard:
         """
         try:
             return read_features(self.metadata.schema.to_arrow_schema())
-        except (pa.ArrowException, LookupError, AttributeError, TypeError, ValueError) as error:
+        except DAMAGE as error:
             raise ShardError(f"{self.file.url} is damaged where it describes its columns: {error}") from error
 
     def check(self, columns: ImageColumns) -> None:
@@ -103,35 +112,9 @@ class ParquetShard:
                     f"{describe_columns(features)}."
                 )
         if columns.label is not None:
-            self.check_kind(columns.label, features[columns.label], columns.label_kind)
+            check_kind(self.file.url, columns.label, features[columns.label], columns.label_kind)
             if columns.class_names is not None:
-                self.check_names(columns.label, features[columns.label], columns.class_names)
-
-    def check_kind(self, label: str | None, feature: Any, expected: str | None) -> None:
-        """Checks that a column holds labels of the kind that other shards have, or nulls.
-
-        Raises:
-            ShardError: it does not.
-        """
-        if name_label_kind(feature) not in (None, expected):
-            raise ShardError(
-                f"the column {label!r} of {self.file.url} holds {feature}, and that of other shards {expected}: write "
-                "all shards with one type."
-            )
-
-    def check_names(self, column: str | None, feature: Any, expected: list[str]) -> None:
-        """Checks that a column numbers its classes as other shards do, if it names classes.
-
-        Raises:
-            ShardError: it does not.
-        """
-        names = getattr(feature, "names", None)
-        if names is not None and [*map(compose, names)] != [*map(compose, expected)]:
-            raise ShardError(
-                f"the column {column!r} of {self.file.url} numbers the classes in another way than other shards: "
-                f"{names[:SHOWN]} instead of {expected[:SHOWN]}. Read the files one by one, or write them with the "
-                "same ClassLabel."
-            )
+                check_names(self.file.url, columns.label, features[columns.label], columns.class_names)
 
     def find_names(self, column: str) -> set[str | None]:
         """Returns the different strings in a column, by reading it as a whole.
@@ -238,11 +221,39 @@ class ParquetShard:
         return record._replace(name=f"{self.title}, {name}")
 
 
-def check_classes(files: Iterable[str], label: str | None = None) -> None:
+def check_kind(url: str, label: str | None, feature: Any, expected: str | None) -> None:
+    """Checks that a column holds labels of the kind that other shards have, or nulls.
+
+    Raises:
+        ShardError: it does not.
+    """
+    if name_label_kind(feature) not in (None, expected):
+        raise ShardError(
+            f"the column {label!r} of {url} holds {feature}, and that of other shards {expected}: write all shards "
+            "with one type."
+        )
+
+
+def check_names(url: str, column: str | None, feature: Any, expected: list[str]) -> None:
+    """Checks that a column numbers its classes as other shards do, if it names classes.
+
+    Raises:
+        ShardError: it does not.
+    """
+    names = getattr(feature, "names", None)
+    if names is not None and [*map(compose, names)] != [*map(compose, expected)]:
+        raise ShardError(
+            f"the column {column!r} of {url} numbers the classes in another way than other shards: "
+            f"{names[:SHOWN]} instead of {expected[:SHOWN]}. Read the files one by one, or write them with the "
+            "same ClassLabel."
+        )
+
+
+def check_classes(files: Iterable[str], label: str | None = None, read: ReadFeatures = read_file_features) -> None:
     """Checks that parquet files that are read as one have labels of one kind and number their classes in one way.
 
     `datasets` asks the first one alone, and makes strings of the integers of others. Without the name of `label`, it is
-    the column that `find_label` finds.
+    the column that `find_label` finds. `read` returns the columns of a file.
 
     Raises:
         ShardError: they do not, or one is not a whole parquet file.
@@ -250,15 +261,21 @@ def check_classes(files: Iterable[str], label: str | None = None) -> None:
     known: dict[str, list[str]] = {}
     kind: str | None = None
     for file in files:
-        shard = ParquetShard(ShardFile.locate(file, retry_seconds=0))
-        features = shard.read_features()
+        features = _read_or_name_damage(file, read)
         for column, feature in features.items():
             if (names := getattr(feature, "names", None)) is not None:
-                shard.check_names(column, feature, known.setdefault(column, names))
+                check_names(file, column, feature, known.setdefault(column, names))
         label = label or find_label(features)
         if label in features:
             kind = kind or name_label_kind(features[label])
-            shard.check_kind(label, features[label], kind)
+            check_kind(file, label, features[label], kind)
+
+
+def _read_or_name_damage(file: str, read: ReadFeatures) -> "datasets.Features":
+    try:
+        return read(file)
+    except DAMAGE:
+        return ParquetShard(ShardFile.locate(file, retry_seconds=0)).read_features()  # says what is wrong
 
 
 def _list_chunks(group: Any, names: list[str]) -> list[Any]:

@@ -17,11 +17,11 @@ import os
 import re
 from typing import Any
 
+from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError
 from modeling_esvit.images.folders import LeftOut
 from modeling_esvit.images.row_folders import COMPRESSED, SHARDS, drop_links, match_files
 from modeling_esvit.storage.paths import expand_home
 from modeling_esvit.storage.url_secrets import expand_braces, hide_secrets
-from training.data.columns import DataNotFoundError, DataOptionError
 from training.data.shard_files import BUCKET, open_store, retry
 
 
@@ -31,7 +31,7 @@ def names_shards(data: str, suffixes: tuple[str, ...] = SHARDS) -> bool:
     Raises:
         DataOptionError: it names compressed tar files.
     """
-    if os.path.isdir(os.path.expanduser(data)):
+    if os.path.isdir(expand_home(data)):
         return False
     names = expand_braces(data)
     refuse_compressed(names)

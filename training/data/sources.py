@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 
 import numpy as np
 
+from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError, EmptySourceError
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, Record
 from modeling_esvit.images.folders import LeftOut, find_in_folder, has_images
 from modeling_esvit.images.names import show_name
@@ -28,11 +29,12 @@ from modeling_esvit.images.rows import find_access
 from modeling_esvit.storage.identity import compose
 from modeling_esvit.storage.paths import expand_home
 from modeling_esvit.storage.url_secrets import hide_secrets
-from training.data.columns import DataNotFoundError, DataOptionError, EmptySourceError, ImageColumns
+from training.data.columns import ImageColumns
 from training.data.shard_formats import TarShard
 from training.data.shard_names import find_shards, names_shards, refuse_compressed
-from training.data.shard_stream import DEFAULT_STREAM, ShardStream, StreamOptions, open_stream
+from training.data.shard_stream import DEFAULT_STREAM, ShardStream, StreamOptions
 from training.data.stored_rows import find_split_shards, load_rows
+from training.data.stream_opening import open_stream
 from training.views.draw import Draws, make_keyed_generator
 
 
@@ -168,6 +170,8 @@ class DatasetSource:
 
 
 ImageSource: TypeAlias = FolderSource | DatasetSource | ShardStream
+Place: TypeAlias = dict[str, str | None]  # split, config_name and revision of data
+Columns: TypeAlias = dict[str, str | None]  # image_column and label_column
 
 
 def open_source(
@@ -203,36 +207,19 @@ def open_source(
     """
     if not isinstance(data, (str, os.PathLike)):
         return _open_dataset(data, image_column, label_column, decoding)
-    if not os.fspath(data):
-        raise DataOptionError(
-            "Give --data: your folder of images, parquet or tar files, a URL, or the name of a data set "
-            "(it is empty; is a variable of the shell not set?)."
-        )
-    data = hide_secrets(os.fspath(data))
-    path, left_out = expand_home(data), LeftOut()
-    _refuse_revision(path, data, revision)
-    if streaming or _is_tar(data) or "://" in str(data):
-        _refuse_to_stream(path, image_column, label_column)
-        shards, features = find_split_shards(str(data), split, config_name, revision, left_out)
-        columns = {"image_column": image_column, "label_column": label_column}
-        access = find_access(*dict.fromkeys(os.path.dirname(shard) for shard in shards if "://" not in shard))
-        opened = open_stream(shards, stream, features=features, **columns, decoding=decoding.restrict_to(access))
-        opened.left_out.update(left_out)
-        return opened
-    if stream.cache is not None:
-        raise DataOptionError(f"cache applies to streams, and {str(data)!r} is read in place: leave it out.")
-    if path.is_file() and path.suffix != ".parquet":
-        raise DataOptionError(f"{str(path)!r} is a file: give the folder of images that it is in, or parquet files.")
+    name = _require_name(data)
+    path = expand_home(name)
+    where = {"split": split, "config_name": config_name, "revision": revision}
+    columns = {"image_column": image_column, "label_column": label_column}
+    _refuse_revision(path, name, revision)
+    if streaming or _is_tar(name) or "://" in name:
+        _refuse_to_stream(path, **columns)
+        return _open_shards(name, where, columns, stream, decoding)
+    _refuse_in_place(path, name, stream)
     if path.is_dir() and not _is_dataset_folder(path, image_column):
-        columns = {"image_column": image_column, "label_column": label_column, "config_name": config_name}
-        _refuse_dataset_options(path, **columns)
+        _refuse_dataset_options(path, **columns, config_name=config_name)
         return FolderSource(path if split is None else path / split, decoding)
-    place = {"split": split, "config_name": config_name, "revision": revision}
-    rows = load_rows(str(data), **place, label_column=label_column, left_out=left_out)
-    access = find_rows_access(str(data), revision)
-    source = DatasetSource(rows, image_column, label_column, decoding.restrict_to(access))
-    source.left_out.update(left_out)
-    return source
+    return _open_rows(name, where, columns, decoding)
 
 
 def describe_labels(source: ImageSource) -> str:
@@ -277,6 +264,48 @@ def _open_dataset(
     if not isinstance(data, datasets.Dataset):
         raise DataOptionError(f"data is a {type(data).__name__}; it must be a path, a name or a Dataset.")
     return DatasetSource(data, image_column, label_column, decoding)
+
+
+def _require_name(data: str | os.PathLike[str]) -> str:
+    """Returns the name of data, without passwords and signatures.
+
+    Raises:
+        DataOptionError: it is empty.
+    """
+    if not os.fspath(data):
+        raise DataOptionError(
+            "Give --data: your folder of images, parquet or tar files, a URL, or the name of a data set "
+            "(it is empty; is a variable of the shell not set?)."
+        )
+    return hide_secrets(os.fspath(data))
+
+
+def _open_shards(
+    name: str, where: Place, columns: Columns, options: StreamOptions, decoding: DecodingOptions
+) -> ShardStream:
+    left_out = LeftOut()
+    shards, features = find_split_shards(name, **where, left_out=left_out)
+    access = find_access(*dict.fromkeys(os.path.dirname(shard) for shard in shards if "://" not in shard))
+    stream = open_stream(shards, options, features=features, **columns, decoding=decoding.restrict_to(access))
+    stream.left_out.update(left_out)
+    return stream
+
+
+def _open_rows(name: str, where: Place, columns: Columns, decoding: DecodingOptions) -> DatasetSource:
+    left_out = LeftOut()
+    rows = load_rows(name, **where, label_column=columns["label_column"], left_out=left_out)
+    access = find_rows_access(name, where["revision"])
+    source = DatasetSource(rows, **columns, options=decoding.restrict_to(access))
+    source.left_out.update(left_out)
+    return source
+
+
+def _refuse_in_place(path: Path, name: str, stream: StreamOptions) -> None:
+    """Refuses what is no folder, parquet file or data set of the Hub, and what applies to streams alone."""
+    if stream.cache is not None:
+        raise DataOptionError(f"cache applies to streams, and {name!r} is read in place: leave it out.")
+    if path.is_file() and path.suffix != ".parquet":
+        raise DataOptionError(f"{str(path)!r} is a file: give the folder of images that it is in, or parquet files.")
 
 
 def _refuse_revision(path: Path, data: str, revision: str | None) -> None:

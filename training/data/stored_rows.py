@@ -7,10 +7,10 @@ find_split_shards("org/name", "train", None, None)       # to be streamed
 """
 
 import os
-from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError, name_datasets_errors
 from modeling_esvit.images.folders import LeftOut
 from modeling_esvit.images.row_folders import (
     RowFolder,
@@ -20,8 +20,8 @@ from modeling_esvit.images.row_folders import (
     load_parquet,
     load_saved_split,
 )
+from modeling_esvit.images.rows import read_file_features
 from modeling_esvit.storage.paths import expand_home
-from training.data.columns import DataNotFoundError, DataOptionError
 from training.data.shard_formats import check_classes
 from training.data.shard_names import find_shards, names_shards
 from training.options.hub_names import is_hub_name
@@ -51,19 +51,24 @@ def load_rows(
 
     path, chosen = expand_home(data), split or "train"
     left_out = LeftOut() if left_out is None else left_out
+    read = cache(read_file_features)  # once for the check and the loading
     if is_saved_to_disk(path):
         return load_saved_split(path, split)
     if path.is_dir():
-        folder = _load_by_name(data, lambda: RowFolder(path, config_name))
-        check_classes((file for file in folder.files.get(chosen, []) if file.endswith(".parquet")), label_column)
-        return _load_by_name(data, lambda: folder.load(chosen, left_out))
+        with name_datasets_errors(data):
+            folder = RowFolder(path, config_name, read)
+            files = [file for file in folder.files.get(chosen, []) if file.endswith(".parquet")]
+            check_classes(files, label_column, read)
+            return folder.load(chosen, left_out)
     if names_shards(data):
         _refuse_configuration(data, config_name)
         files = find_shards(data, revision, left_out)
-        check_classes((file for file in files if "://" not in file), label_column)
-        return _load_by_name(data, lambda: load_parquet(files, chosen))
-    arguments = {"name": config_name, "revision": revision, "split": chosen}
-    return _load_by_name(data, lambda: datasets.load_dataset(data, **arguments))
+        check_classes((file for file in files if "://" not in file), label_column, read)
+        with name_datasets_errors(data):
+            return load_parquet(files, chosen, read)
+    _require_name(data)
+    with name_datasets_errors(data):
+        return datasets.load_dataset(data, name=config_name, revision=revision, split=chosen)
 
 
 def find_split_shards(
@@ -85,44 +90,36 @@ def find_split_shards(
     path, chosen = expand_home(data), split or "train"
     left_out = LeftOut() if left_out is None else left_out
     if path.is_dir():
-        folder = _load_by_name(data, lambda: RowFolder(path, config_name))
+        with name_datasets_errors(data):
+            folder = RowFolder(path, config_name)
         builder, files = folder.builder, folder.files
         left_out.update(folder.count_beside())
     else:
-        arguments = {"name": config_name, "revision": revision}
-        builder = _load_by_name(data, lambda: datasets.load_dataset_builder(data, **arguments))
+        _require_name(data)
+        with name_datasets_errors(data):
+            builder = datasets.load_dataset_builder(data, name=config_name, revision=revision)
         files = list_split_files(builder)
     if chosen not in files:
         raise DataOptionError(f"{data!r} has no files of a split {chosen!r}; it has {[*files]}.")
     return drop_links(files[chosen], left_out), builder.info.features
 
 
-def _load_by_name(data: str, load: Callable[[], Any]) -> Any:
-    """Calls `load` for an existing path or the name of a data set, and turns errors of `datasets` into ours."""
+def _require_name(data: str) -> None:
+    """Checks that data may be loaded: they exist, or are named as shards or a data set of the Hub are.
+
+    Raises:
+        DataNotFoundError: They are not.
+    """
     if "://" in data and not data.endswith(".parquet"):
         raise DataNotFoundError(
             f"{data!r} is no shard. Of a server or a store, parquet and tar files are read, a folder of them by a "
             f"pattern: '{data.rstrip('/')}/*.tar' or '{data.rstrip('/')}/*.parquet'."
         )
-    if not (os.path.exists(os.path.expanduser(data)) or is_hub_name(data) or data.endswith(".parquet")):
+    if not (os.path.exists(expand_home(data)) or is_hub_name(data) or data.endswith(".parquet")):
         raise DataNotFoundError(
             f"{data!r} does not exist: it is neither a folder of images nor a folder or glob of .parquet or .tar files "
             f"nor the 'namespace/name' of a data set on the Hub."
         )
-    import datasets
-
-    try:
-        return load()
-    except EsViTError:  # its message is complete
-        raise
-    except (FileNotFoundError, ConnectionError) as error:
-        raise DataNotFoundError(
-            f"{data!r} is no existing folder, and cannot be loaded as a data set of the Hub: {error}"
-        ) from error
-    except datasets.exceptions.DatasetGenerationError as error:
-        raise DataOptionError(f"{data!r} cannot be read: {error.__cause__ or error}") from error
-    except (ValueError, RuntimeError) as error:  # an unknown split or configuration, or a data set that is a script
-        raise DataOptionError(f"{data!r}: {error}") from error
 
 
 def _refuse_configuration(data: str, config_name: str | None) -> None:

@@ -23,9 +23,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from modeling_esvit.images.data_errors import DataOptionError
 from modeling_esvit.images.folders import HIDDEN_FILES, REPEATED, LeftOut, is_hidden_folder
 from modeling_esvit.images.formats import ADVICE, list_image_extensions
-from training.data.columns import DataOptionError
 from training.data.shard_files import RangeReader, ShardError, ShardFile
 
 

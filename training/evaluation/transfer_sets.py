@@ -19,10 +19,11 @@ from huggingface_hub.errors import GatedRepoError
 from torch import Tensor
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions
 from modeling_esvit.images.folders import LeftOut
 from modeling_esvit.storage.url_secrets import hide_secrets
-from training.data.columns import DataNotFoundError, DataOptionError, find_column, refuse_high_class
+from training.data.columns import find_column, refuse_high_class
 from training.data.left_out import warn_of_left_out
 from training.data.named_data import split_data_name, split_train_and_test
 from training.data.sources import DatasetSource, ImageSource, find_rows_access, open_source

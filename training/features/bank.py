@@ -28,9 +28,10 @@ from torch import Tensor
 from modeling_esvit.embed.engine import LoadedImage, check_finite, extract, stack_pixels
 from modeling_esvit.embed.files import Features
 from modeling_esvit.embed.parts import Parts, cut_rows, make_parts
+from modeling_esvit.images.data_errors import EmptySourceError
 from modeling_esvit.storage.identity import compute_checksum
 from training.data.identity import identify_source
-from training.data.sources import EmptySourceError, FolderSource, ImageSource
+from training.data.sources import FolderSource, ImageSource
 from training.data.unreadable import SkipLog
 from training.features.extraction import LabelledImages
 from training.features.frozen_models import FrozenModel, make_file_name

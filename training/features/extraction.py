@@ -26,9 +26,10 @@ from modeling_esvit.embed.engine import (
 )
 from modeling_esvit.embed.progress import show_progress
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.data_errors import EmptySourceError
 from modeling_esvit.images.transform import Transform
 from training.data.shard_stream import ShardStream
-from training.data.sources import EmptySourceError, ImageSource, describe_labels
+from training.data.sources import ImageSource, describe_labels
 from training.data.unreadable import SkipLog
 
 

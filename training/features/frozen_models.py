@@ -23,6 +23,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from modeling_esvit.analysis.token_places import Size, TokenPlaces, stretch_grid
 from modeling_esvit.backbone_probe import TIMM_FOLDER
+from modeling_esvit.configuration_esvit import EsViTConfig
 from modeling_esvit.embed.compiling import OFF, BatchForward
 from modeling_esvit.embed.engine import compute_view_features
 from modeling_esvit.errors import EsViTError
@@ -255,9 +256,9 @@ VIEW_ADVICE = (
 )
 
 
-def count_blocks(model: Any) -> int:
+def count_blocks(config: Any) -> int:
     """Returns how many last blocks of a model have features that can be taken; 0 for models of other projects."""
-    return sum(model.config.depths) if hasattr(model, "n_last_blocks_features") else 0
+    return sum(config.depths) if getattr(config, "model_type", None) == EsViTConfig.model_type else 0
 
 
 def choose_block_features(model: Any, n_last_blocks: int | None) -> Callable[[Tensor], Tensor]:
@@ -268,7 +269,7 @@ def choose_block_features(model: Any, n_last_blocks: int | None) -> Callable[[Te
     """
     if n_last_blocks is None:
         return partial(compute_view_features, model)
-    blocks = count_blocks(model)
+    blocks = count_blocks(getattr(model, "config", None))  # which those of timm lack
     if not blocks:
         raise FrozenModelError(
             f"{type(model).__name__} has no n_last_blocks_features, which EsViT models have: {VIEW_ADVICE}."

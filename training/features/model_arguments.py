@@ -6,9 +6,12 @@ import argparse
 
 from accelerate import PartialState
 
+from modeling_esvit.images.hub import require_hub
+from modeling_esvit.images.models import load_configuration
 from modeling_esvit.images.precision import resolve_dtype
 from modeling_esvit.storage.paths import parse_name
-from training.features.frozen_models import FrozenModel, load_frozen
+from modeling_esvit.storage.run_folders import find_model
+from training.features.frozen_models import TIMM, FrozenModel, count_blocks, load_frozen
 
 
 def add_model_arguments(
@@ -42,3 +45,16 @@ def load_named_model(
         trust_remote_code=arguments.trust_remote_code,
         untrained=untrained,
     )
+
+
+def count_named_blocks(arguments: argparse.Namespace) -> int:
+    """Counts the last blocks of the model that the arguments name, see `count_blocks`; its weights are not read.
+
+    Raises:
+        NoImageModelError, NoHubError: see `load_configuration` and `require_hub`.
+    """
+    if arguments.model.startswith(TIMM):
+        return 0
+    name, revision = find_model(arguments.model), arguments.revision
+    require_hub(name, revision=revision)
+    return count_blocks(load_configuration(name, revision=revision, trust_remote_code=arguments.trust_remote_code))

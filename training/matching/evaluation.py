@@ -9,7 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from modeling_esvit.analysis.token_places import Size
-from training.data.sources import DataOptionError, ImageSource
+from modeling_esvit.images.data_errors import DataOptionError
+from training.data.sources import ImageSource
 from training.features.frozen_models import FrozenModel, find_training_view
 from training.features.regions import Grid, compute_region_side, find_even_side
 from training.matching.measures import MIRRORED_NAMES, average_scores, compute_mirrored_chance

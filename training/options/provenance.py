@@ -10,6 +10,7 @@ import os
 import re
 from typing import Literal, NamedTuple
 
+from modeling_esvit.storage.paths import expand_home
 from modeling_esvit.storage.weights_record import WeightsRecord
 from training.options.hub_names import is_hub_name
 
@@ -54,12 +55,12 @@ class Provenance(NamedTuple):
 def find_provenance(text: str) -> Provenance:
     """Returns where data (DATA or DATA:SPLIT) or a model came from that were loaded by this text in this folder."""
     place, colon, split = text.rpartition(":")
-    if os.path.exists(os.path.expanduser(text)) or not colon or "/" in split:
+    if os.path.exists(expand_home(text)) or not colon or "/" in split:
         place, split = text, ""
     usual = split if split in USUAL_SPLITS else None
     if TIMM.fullmatch(text) and not os.path.exists(text):
         return Provenance("hub", text)
-    if os.path.exists(os.path.expanduser(place)):
+    if os.path.exists(expand_home(place)):
         return Provenance("folder", split=usual)
     if files := HUB_FILES.fullmatch(place):
         return Provenance("hub", files["name"], usual)

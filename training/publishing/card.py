@@ -61,7 +61,7 @@ FILES = {
 Model = EsViTForPreTraining | EsViTModel
 
 
-def write_card(
+def build_card(
     folder: Path,
     source: Source,
     model: Model,
@@ -71,10 +71,8 @@ def write_card(
     base_model: str | None,
     metrics: Sequence[Path],
     native: bool,
-    own: Path | None,
-    benchmarks: Mapping[str, str],
-) -> None:
-    """Writes `README.md` into the folder of a model, and its results on benchmarks of the Hub.
+) -> Card:
+    """Returns the card of a model.
 
     Args:
         folder: Holds everything else that is published.
@@ -82,51 +80,11 @@ def write_card(
         base_model: What the model was trained from; None names the run's `init_from` if that is on the Hub.
         metrics: Results of evaluation commands (`--output`), whose values the card shows.
         native: Whether the folder has transformers' own format.
-        own: A card to use instead, in which `org/STEM` becomes `repo_id`.
-        benchmarks: See `write_eval_results`.
 
     Raises:
         SourceError: One of `metrics` is no result of an evaluation command, or one of another model.
-        CardError: The Hub would refuse the card.
     """
-    card = build_card(
-        source,
-        model,
-        repo_id,
-        license=license,
-        base_model=base_model,
-        metrics=metrics,
-        native=native,
-        files={path.name for path in folder.iterdir()},
-    )
-    text = card.render() if own is None else read_own_card(own, repo_id)
-    check_card(text)
-    (folder / "README.md").write_text(text, encoding="utf-8")
-    write_eval_results(folder, card.figures, benchmarks, repo_id)
-
-
-def read_own_card(path: Path, repo_id: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8").replace(f"org/{path.stem}", repo_id)
-    except UnicodeDecodeError as error:
-        raise CardError(f"--card {path} is not text in UTF-8 ({error}).") from error
-    except OSError as error:
-        raise CardError(f"--card {path} cannot be read ({error.strerror}).") from error
-
-
-def build_card(
-    source: Source,
-    model: Model,
-    repo_id: str,
-    *,
-    license: License | None,
-    base_model: str | None,
-    metrics: Sequence[Path],
-    native: bool,
-    files: set[str],
-) -> Card:
-    """Returns the card of a folder with these files: see [`write_card`]."""
-    options = source.public_options()
+    options, files = source.public_options(), {path.name for path in folder.iterdir()}
     results = [*read_scores(source, repo_id), *(read_metrics(result, repo_id, source.model) for result in metrics)]
     architecture = describe_architecture(model.config)
     use = USE_NATIVE if native else USE + (USE_HEADS if HEADS in files else "")
@@ -149,6 +107,31 @@ def build_card(
             "files": "\n".join(f"* `{name}`: {what}" for name, what in FILES.items() if name in files),
         },
     )
+
+
+def write_card(folder: Path, card: Card, own: Path | None, benchmarks: Mapping[str, str]) -> None:
+    """Writes a card as the `README.md` of the folder of a model, and its results on benchmarks of the Hub.
+
+    Args:
+        own: A card to use instead, in which `org/STEM` becomes the name of the repository.
+        benchmarks: See `write_eval_results`.
+
+    Raises:
+        CardError: The Hub would refuse the card.
+    """
+    text = card.render() if own is None else read_own_card(own, card.repo_id)
+    check_card(text)
+    (folder / "README.md").write_text(text, encoding="utf-8")
+    write_eval_results(folder, card.figures, benchmarks, card.repo_id)
+
+
+def read_own_card(path: Path, repo_id: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8").replace(f"org/{path.stem}", repo_id)
+    except UnicodeDecodeError as error:
+        raise CardError(f"--card {path} is not text in UTF-8 ({error}).") from error
+    except OSError as error:
+        raise CardError(f"--card {path} cannot be read ({error.strerror}).") from error
 
 
 def count_parameters(model: Model) -> int:

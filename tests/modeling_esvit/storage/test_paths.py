@@ -10,12 +10,13 @@ import pytest
 
 from modeling_esvit.embed.inputs import NoImagesError, find_images
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.data_errors import DataOptionError
 from modeling_esvit.storage.paths import parse_name, parse_path
 from modeling_esvit.storage.run_folders import find_model
 from tests.helpers.commands import type_arguments
 from tests.helpers.paths import ROOT
 from training.data.named_data import find_place
-from training.data.sources import DataOptionError, open_source
+from training.data.sources import open_source
 from training.options.errors import OptionError
 from training.options.recipes import load_recipe
 from training.pretrain import main

@@ -5,8 +5,9 @@
 import pytest
 from datasets import ClassLabel, Dataset, Features, Image, Value
 
+from modeling_esvit.images.data_errors import DataOptionError
 from modeling_esvit.images.decoding import Record
-from training.data.columns import ROWS, DataOptionError, ImageColumns, find_column
+from training.data.columns import ROWS, ImageColumns, find_column
 
 
 STRUCT = {"bytes": Value("binary"), "path": Value("string")}

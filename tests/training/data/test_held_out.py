@@ -8,8 +8,8 @@ import unicodedata
 import datasets
 import pytest
 
+from modeling_esvit.images.data_errors import DataOptionError
 from tests.helpers.shard_server import write_parquet
-from training.data.columns import DataOptionError
 from training.data.held_out import hold_out
 from training.data.sources import DatasetSource, open_source
 

@@ -13,8 +13,8 @@ from datasets import Dataset
 from tests.helpers.shard_server import write_parquet
 from tests.helpers.tiny_runs import write_images
 from training.data.identity import identify_source
-from training.data.shard_stream import open_stream
 from training.data.sources import FolderSource, open_source
+from training.data.stream_opening import open_stream
 
 
 def test_a_folder_is_known_by_its_files_wherever_it_lies(tmp_path):

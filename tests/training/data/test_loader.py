@@ -13,13 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
+from modeling_esvit.images.data_errors import DataOptionError
 from tests.helpers.shard_server import write_parquet
 from training.data import lost_workers
 from training.data.batch_order import BatchOrder, BatchRequest
 from training.data.loader import ViewsDataset, iterate, make_loader
 from training.data.lost_workers import LostWorkerError, report_lost_worker
-from training.data.shard_stream import StreamOptions, open_stream
-from training.data.sources import DataOptionError, FolderSource, shuffle_epoch
+from training.data.shard_stream import StreamOptions
+from training.data.sources import FolderSource, shuffle_epoch
+from training.data.stream_opening import open_stream
 from training.data.unreadable import TooManyUnreadableImagesError
 from training.views.draw import ViewOptions
 

@@ -6,8 +6,8 @@ import os
 
 import pytest
 
+from modeling_esvit.images.data_errors import DataOptionError
 from tests.helpers.tiny_runs import write_images
-from training.data.columns import DataOptionError
 from training.data.named_data import open_train_and_test, split_data_name, split_train_and_test
 
 

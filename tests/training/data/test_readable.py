@@ -5,8 +5,8 @@
 import pytest
 from PIL import Image
 
+from modeling_esvit.images.data_errors import EmptySourceError
 from tests.helpers.tiny_runs import write_images
-from training.data.columns import EmptySourceError
 from training.data.readable import find_readable
 from training.data.sources import open_source
 from training.data.unreadable import TooManyUnreadableImagesError

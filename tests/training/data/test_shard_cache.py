@@ -7,13 +7,15 @@ import resource
 
 import pytest
 
+from modeling_esvit.images.data_errors import DataOptionError
 from tests.helpers.shard_server import picture, serve
 from tests.helpers.streams import WRITE, list_labels, load_batches
 from tests.helpers.waiting import no_thread_reads_ahead, wait_for
 from training.data.shard_cache import CacheError
 from training.data.shard_files import ShardError
-from training.data.shard_stream import StreamOptions, open_stream
-from training.data.sources import DataOptionError, open_source
+from training.data.shard_stream import StreamOptions
+from training.data.sources import open_source
+from training.data.stream_opening import open_stream
 
 
 @pytest.fixture(params=["parquet", "tar"])

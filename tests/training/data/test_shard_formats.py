@@ -15,7 +15,7 @@ from tests.helpers.shard_server import serve, write_tar
 from training.data.columns import ImageColumns
 from training.data.shard_files import RangeReader, ShardError, ShardFile
 from training.data.shard_formats import ParquetShard, open_tar
-from training.data.shard_stream import open_stream
+from training.data.stream_opening import open_stream
 
 
 def test_a_row_group_is_read_by_the_calling_thread_alone(tmp_path, monkeypatch):

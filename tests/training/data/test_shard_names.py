@@ -6,14 +6,14 @@ import itertools
 
 import pytest
 
+from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError
 from modeling_esvit.images.decoding import decode
 from tests.helpers.shard_server import serve
 from tests.helpers.streams import WRITE
-from training.data.columns import DataNotFoundError, DataOptionError
 from training.data.shard_files import ShardError
 from training.data.shard_names import expand_braces, shorten_names
-from training.data.shard_stream import open_stream
 from training.data.sources import open_source
+from training.data.stream_opening import open_stream
 
 
 @pytest.fixture(params=["parquet", "tar"])

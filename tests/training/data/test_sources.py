@@ -14,19 +14,11 @@ import pytest
 from PIL import Image
 
 from modeling_esvit.embed.inputs import find_images
+from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError, EmptySourceError
 from modeling_esvit.images.decoding import UnreadableImageError, decode
 from modeling_esvit.images.folders import BESIDE_ROWS
 from training.data.shard_stream import ShardStream
-from training.data.sources import (
-    DataNotFoundError,
-    DataOptionError,
-    DatasetSource,
-    EmptySourceError,
-    FolderSource,
-    is_image_folder,
-    open_source,
-    shuffle_epoch,
-)
+from training.data.sources import DatasetSource, FolderSource, is_image_folder, open_source, shuffle_epoch
 
 
 FEATURES = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["even", "odd"])})

@@ -2,14 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which rows and shards a folder of data sets gives, and which error a mistake gets."""
 
+from functools import partial
+
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError, EmptySourceError
 from modeling_esvit.images.row_folders import list_shards
-from training.data.columns import DataNotFoundError, DataOptionError, EmptySourceError
+from training.data.shard_files import RangeReader
 from training.data.sources import open_source
 from training.data.stored_rows import find_split_shards, load_rows
 from training.evaluation.class_names import ClassNameError, number_classes
@@ -33,6 +36,23 @@ def test_rows_of_a_split(shards):
     assert load_rows(str(shards))["number"][:] == list(range(6))
     assert load_rows(str(shards), split="test")["number"][:] == [0]
     assert load_rows(f"{shards}/data/train-*.parquet")["number"][:] == list(range(6))
+
+
+def test_the_columns_of_a_file_are_read_once(shards, monkeypatch):
+    """For the check of its labels and for its features; `datasets` reads them itself, of an open file."""
+    opened = []
+
+    def count(read, file, **options):
+        opened.append(file._file.url if isinstance(file, RangeReader) else file)
+        return read(file, **options)
+
+    monkeypatch.setattr(pq, "read_metadata", partial(count, pq.read_metadata))
+    monkeypatch.setattr(pq, "read_schema", partial(count, pq.read_schema))
+    for data, expected in ((shards, 3), (shards / "data" / "train-*.parquet", 2)):
+        load_rows(str(data))
+        ours = [file for file in opened if isinstance(file, str)]
+        assert len(ours) == len(set(ours)) == expected
+        opened.clear()
 
 
 def test_shards_of_a_split(shards):

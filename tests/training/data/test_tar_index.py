@@ -9,8 +9,8 @@ from tarfile import LNKTYPE, SYMTYPE
 import numpy as np
 import pytest
 
+from modeling_esvit.images.data_errors import DataOptionError
 from tests.helpers.shard_server import write_members
-from training.data.columns import DataOptionError
 from training.data.shard_files import ShardError, ShardFile
 from training.data.shard_stream import StreamOptions
 from training.data.sources import open_source

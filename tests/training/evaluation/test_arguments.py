@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from training.data.columns import DataOptionError
+from modeling_esvit.images.data_errors import DataOptionError
 from training.evaluation.arguments import (
     add_comparison_argument,
     add_data_arguments,

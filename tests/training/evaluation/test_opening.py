@@ -6,9 +6,9 @@ from argparse import Namespace
 
 import pytest
 
+from modeling_esvit.images.data_errors import DataOptionError
 from modeling_esvit.images.decoding import DecodingOptions
 from tests.helpers.tiny_runs import write_images, write_model
-from training.data.columns import DataOptionError
 from training.evaluation.opening import open_evaluation, open_features_folder
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from training.data.columns import DataNotFoundError
+from modeling_esvit.images.data_errors import DataNotFoundError
 from training.evaluation.transfer_results import compare, describe_failure, find_differences, read_result, summarise
 from training.evaluation.transfer_sets import TransferSet, TransferTableError
 

@@ -7,7 +7,7 @@ from datasets import ClassLabel, Dataset, Features, Sequence, Value
 
 import training.evaluation.transfer_metrics as transfer_metrics
 from modeling_esvit.errors import EsViTError
-from training.data.columns import DataOptionError
+from modeling_esvit.images.data_errors import DataOptionError
 from training.evaluation.transfer_sets import (
     TABLE,
     TransferSet,

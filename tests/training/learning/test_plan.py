@@ -4,7 +4,7 @@
 
 import pytest
 
-from training.data.columns import DataOptionError
+from modeling_esvit.images.data_errors import DataOptionError
 from training.learning.plan import describe_plan, make_plan
 from training.options.errors import OptionError
 from training.options.pretrain_options import parse_options

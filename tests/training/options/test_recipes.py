@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 from transformers import AutoBackbone, AutoConfig, AutoImageProcessor, AutoModel
 
 from examples.photographs import write_photographs
+from modeling_esvit.images.data_errors import DataOptionError
 from modeling_esvit.images.transform import make_evaluation_transform
 from tests.helpers.tiny_models import DINO_V2
 from tests.helpers.tiny_runs import train
-from training.data.columns import DataOptionError
 from training.data.sources import open_source
 from training.evaluation.knn import evaluate_knn
 from training.learning.networks import build_config, build_networks

@@ -8,8 +8,8 @@ import pytest
 from accelerate import PartialState
 
 from modeling_esvit import EsViTArchitectureError
+from modeling_esvit.images.data_errors import DataNotFoundError
 from tests.helpers.tiny_runs import tiny_options, train, write_images
-from training.data.sources import DataNotFoundError
 from training.run.checks import PreparationError, Problems, check_run, examine_run
 
 

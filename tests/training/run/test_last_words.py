@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from modeling_esvit.errors import EsViTError
-from training.data.sources import DataOptionError
+from modeling_esvit.images.data_errors import DataOptionError
 from training.monitoring.monitor import NonFiniteLossError
 from training.options.errors import OptionError, SharedError
 from training.run import last_words

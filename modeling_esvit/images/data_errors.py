@@ -1,0 +1,51 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Defines the errors of data that cannot be used, and makes them of those of `datasets`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from huggingface_hub.errors import HFValidationError
+
+from modeling_esvit.errors import EsViTError
+
+
+class DataNotFoundError(EsViTError, FileNotFoundError):
+    """Raised when there is no data where `data` points to."""
+
+
+class DataOptionError(EsViTError, ValueError):
+    """Raised when an option does not fit the data."""
+
+
+class EmptySourceError(EsViTError, ValueError):
+    """Raised when the data exists but holds no image."""
+
+
+@contextmanager
+def name_datasets_errors(
+    data: str, missing: type[EsViTError] = DataNotFoundError, unusable: type[EsViTError] = DataOptionError
+) -> Iterator[None]:
+    """Repeats what `datasets` says of data that it cannot load, with what a user calls them.
+
+    Args:
+        missing, unusable: The errors to raise.
+
+    Raises:
+        DataNotFoundError: There is none of this name.
+        DataOptionError: It cannot be read, is a script, or has no such split or configuration.
+    """
+    import datasets
+
+    try:
+        yield
+    except EsViTError:  # its message is complete
+        raise
+    except datasets.exceptions.DatasetGenerationError as error:
+        raise unusable(f"{data!r} cannot be read: {error.__cause__ or error}") from error
+    except (FileNotFoundError, ConnectionError, HFValidationError) as error:
+        raise missing(
+            f"{data!r} is neither a file, a folder, a pattern nor a data set that can be loaded: {error}"
+        ) from error
+    except (OSError, ValueError, RuntimeError) as error:
+        raise unusable(f"{data!r}: {error}") from error
