@@ -49,6 +49,7 @@ from modeling_esvit.storage.identity import (
     identify_files,
     join_identities,
 )
+from modeling_esvit.storage.url_secrets import redact_urls
 
 
 ROWS = (Mapping, datasets.Dataset, datasets.IterableDataset)
@@ -231,7 +232,7 @@ def find_images(
     for name, images in zip(listed, found, strict=True):
         if not len(images):
             left_out = f" (left out: {images.left_out.describe()})" if images.left_out else ""
-            raise NoImagesError(f"{name!r} holds no image in a format that is read here{left_out}.")
+            raise NoImagesError(f"{show_name(str(name))!r} holds no image in a format that is read here{left_out}.")
     if not found:
         raise NoImagesError("No image was named.")
     return ManyImages(found)
@@ -349,8 +350,7 @@ def load_rows(name: str, load: Callable[[], Any]) -> Any:
     except EsViTError:  # its message is complete
         raise
     except datasets.exceptions.DatasetGenerationError as error:
-        raise NoImagesError(f"{name!r} cannot be read: {error.__cause__ or error}") from error
+        raise NoImagesError(redact_urls(f"{name!r} cannot be read: {error.__cause__ or error}")) from error
     except (OSError, ValueError) as error:
-        raise NoImagesError(
-            f"{name!r} is neither a file, a folder, a pattern nor a data set that can be loaded: {error}"
-        ) from error
+        reason = f"{name!r} is neither a file, a folder, a pattern nor a data set that can be loaded: {error}"
+        raise NoImagesError(redact_urls(reason)) from error
