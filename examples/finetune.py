@@ -59,6 +59,7 @@ with exit_without_package():
 
 from modeling_esvit.embed.engine import FeatureError
 from modeling_esvit.images.transform import Transform, find_size, make_evaluation_transform
+from modeling_esvit.storage.failed_writes import name_failed_write
 from modeling_esvit.storage.url_secrets import parse_data
 from training.data.columns import refuse_high_class
 from training.data.held_out import SHARE
@@ -243,6 +244,18 @@ class CheckpointRecorder(TrainerCallback):
         return control
 
 
+class NamingTrainer(Trainer):
+    """Names the folder of the output where it cannot be written, as on a full disk; the Trainer does not."""
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        with name_failed_write(Path(self.args.output_dir)):
+            super().save_model(output_dir, _internal_call)
+
+    def _save_checkpoint(self, *arguments: Any, **options: Any) -> None:
+        with name_failed_write(Path(self.args.output_dir)):
+            super()._save_checkpoint(*arguments, **options)
+
+
 def get_step(folder: Path) -> str:
     return folder.name.removeprefix(CHECKPOINT)
 
@@ -289,7 +302,7 @@ def finetune(options: argparse.Namespace) -> dict[str, Any]:
     test_items, test_skipped = find_readable(test, options.max_unreadable, f"checking {test_name}")
     train_skipped.warn()
     test_skipped.warn()
-    trainer = Trainer(
+    trainer = NamingTrainer(
         model,
         arguments,
         train_dataset=SourceImages(train, train_items, classes, make_training_transform(processor)),

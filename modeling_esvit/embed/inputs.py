@@ -52,6 +52,7 @@ from modeling_esvit.storage.identity import (
     identify_files,
     join_identities,
 )
+from modeling_esvit.storage.url_secrets import redact_urls
 
 
 ROWS = (Mapping, datasets.Dataset, datasets.IterableDataset)
@@ -243,7 +244,7 @@ def find_images(
     for name, images in zip(listed, found, strict=True):
         if not len(images):
             left_out = f" (left out: {images.left_out.describe()})" if images.left_out else ""
-            raise NoImagesError(f"{name!r} holds no image in a format that is read here{left_out}.")
+            raise NoImagesError(f"{show_name(str(name))!r} holds no image in a format that is read here{left_out}.")
     if not found:
         raise NoImagesError("No image was named.")
     return ManyImages(found)

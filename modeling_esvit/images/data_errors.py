@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from huggingface_hub.errors import HFValidationError
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.storage.url_secrets import redact_urls
 
 
 class DataNotFoundError(EsViTError, FileNotFoundError):
@@ -26,7 +27,7 @@ class EmptySourceError(EsViTError, ValueError):
 def name_datasets_errors(
     data: str, missing: type[EsViTError] = DataNotFoundError, unusable: type[EsViTError] = DataOptionError
 ) -> Iterator[None]:
-    """Repeats what `datasets` says of data that it cannot load, with what a user calls them.
+    """Repeats what `datasets` says of data that it cannot load, with what a user calls them and without secrets.
 
     Args:
         missing, unusable: The errors to raise.
@@ -42,10 +43,9 @@ def name_datasets_errors(
     except EsViTError:  # its message is complete
         raise
     except datasets.exceptions.DatasetGenerationError as error:
-        raise unusable(f"{data!r} cannot be read: {error.__cause__ or error}") from error
+        raise unusable(redact_urls(f"{data!r} cannot be read: {error.__cause__ or error}")) from error
     except (FileNotFoundError, ConnectionError, HFValidationError) as error:
-        raise missing(
-            f"{data!r} is neither a file, a folder, a pattern nor a data set that can be loaded: {error}"
-        ) from error
+        reason = f"{data!r} is neither a file, a folder, a pattern nor a data set that can be loaded: {error}"
+        raise missing(redact_urls(reason)) from error
     except (OSError, ValueError, RuntimeError) as error:
-        raise unusable(f"{data!r}: {error}") from error
+        raise unusable(redact_urls(f"{data!r}: {error}")) from error

@@ -3,13 +3,16 @@
 """Holds a whole exchange with a server to a deadline, whatever the server sends, and however slowly.
 
 HTTP libraries limit silence: a server that sends a byte now and then, in a header, as a note that it is still at work,
-or beside the body, can keep them waiting for ever. So the connection itself is given less and less time.
+or beside the body, can keep them waiting for ever. So the connection itself is given less and less time. What looks up
+the name of a server knows no limit at all: it is left behind in a thread.
 """
 
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, copy_context
+from threading import Thread
 from typing import Any
 
 from modeling_esvit.errors import EsViTError
@@ -52,6 +55,30 @@ def call_in_time(action: Callable[..., Any], *arguments: Any, timeout: float | N
         raise DeadlineError("the server takes too long") from error
 
 
+def call_or_leave(action: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """Returns the result of an action that takes no limit of time, such as looking up the name of a server.
+
+    Raises:
+        DeadlineError: the time that `hold_to` names has come; the action goes on in a thread, and nobody waits for it.
+    """
+    end = END.get()
+    if end is None:
+        return action(*arguments, **options)
+    future: Future[Any] = Future()
+    context = copy_context()
+
+    def settle() -> None:
+        try:
+            future.set_result(context.run(action, *arguments, **options))
+        except BaseException as error:  # whatever it is, it belongs to who asks for the result
+            future.set_exception(error)
+
+    Thread(target=settle, name="look-up", daemon=True).start()
+    if not wait([future], end - time.monotonic()).done:
+        raise DeadlineError("the server takes too long")
+    return future.result()
+
+
 class BoundedStream:
     """Wraps a connection of httpcore, whose waiting ends in time."""
 
@@ -81,7 +108,8 @@ class BoundedBackend:
         return getattr(self.backend, name)
 
     def connect_tcp(self, *arguments: Any, timeout: float | None = None, **options: Any) -> BoundedStream:
-        return BoundedStream(call_in_time(self.backend.connect_tcp, *arguments, timeout=timeout, **options))
+        connect = self.backend.connect_tcp
+        return BoundedStream(call_or_leave(call_in_time, connect, *arguments, timeout=timeout, **options))
 
 
 def bound_client(client: Any) -> Any:

@@ -24,6 +24,7 @@ from modeling_esvit.images.memory import BUDGET, CONVERTED, UPRIGHT, check_memor
 from modeling_esvit.images.names import show_name
 from modeling_esvit.images.places import ANYTHING, Access, open_place
 from modeling_esvit.images.rgb import convert_to_rgb
+from modeling_esvit.storage.url_secrets import redact_urls
 
 
 WidthHeight = tuple[int, int]  # the order of Pillow; elsewhere a Size is height, width
@@ -135,7 +136,7 @@ def _report_unreadable(record: Record) -> Iterator[None]:
     except UnreadableImageError:
         raise
     except Exception as error:
-        reason = str(error) or type(error).__name__
+        reason = redact_urls(str(error)) or type(error).__name__
         raise UnreadableImageError(f"{record.identity()}: {reason}") from error
 
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.images.deadlines import bound_client, hold_to
+from modeling_esvit.images.deadlines import bound_client, call_or_leave, hold_to
 
 
 CONNECTIONS = 64
@@ -120,7 +120,7 @@ def find_kinds(host: str) -> set[str]:
     A name that is not known here has none: a proxy may know it, and without one the connection fails.
     """
     try:
-        addresses = socket.getaddrinfo(host, None)
+        addresses = call_or_leave(socket.getaddrinfo, host, None)
     except socket.gaierror:
         return set()
     return {classify(str(found[4][0])) for found in addresses}

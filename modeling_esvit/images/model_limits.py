@@ -38,6 +38,7 @@ SIDES = re.compile("size|divisor|multiple")
 LARGEST_GRID = 4096  # pixels of a side that is cut into several images, or scaled down
 GRIDS = re.compile("side|edge|width|height|resolution|grid")
 PIECES = re.compile("tile|crop|slice|frame|patch|_hd")
+PATCH_SIDES = re.compile("(?!temporal).*patch_size")  # a prefix says whose: encoder_, vision_, image_, spatial_
 SMALL_PATCH = 16  # pixels of its side
 MOST_PIECES = 8  # of the largest side, or as many pixels in smaller ones
 OWN_CHECKS = ("esvit",)  # configurations of these types check their own fields
@@ -144,8 +145,9 @@ def find_limit(name: str, numbers: Mapping[str, int]) -> float:
         return LARGEST_GRID
     if "pixel" in name:
         return LARGEST_SIDE**2
-    if "token" in name or ("patch" in name and numbers.get("patch_size")):
-        return LARGEST_SIDE**2 // (numbers.get("patch_size") or SMALL_PATCH) ** 2
+    patch = max((number for each, number in numbers.items() if PATCH_SIDES.fullmatch(each)), default=0)
+    if "token" in name or ("patch" in name and patch):
+        return LARGEST_SIDE**2 // (patch or SMALL_PATCH) ** 2
     if not PIECES.search(name):
         return math.inf
     side = max((number for each, number in numbers.items() if "size" in each and "patch" not in each), default=0)

@@ -19,6 +19,7 @@ from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.download import download
 from modeling_esvit.images.names import show_name
 from modeling_esvit.images.read_ahead import abandonable
+from modeling_esvit.storage.url_secrets import escape_logins
 
 
 URL = re.compile(r"https?://", re.IGNORECASE)
@@ -108,6 +109,7 @@ def open_place(place: str, access: Access, most_bytes: int) -> BinaryIO:
     place = access.locate(place)
     if "://" not in place:
         return open_regular_file(place)
+    place = escape_logins(place)
     content = download(place, most_bytes) if URL.match(place) else read_member(place, most_bytes)
     return BytesIO(content)
 

@@ -29,6 +29,7 @@ PASSING = {
     if (number := getattr(errno, name, None)) is not None
 }
 WAITS = (1, 3, 9)  # seconds before each further attempt
+TORCH_WRITER = "inline_container"  # in the messages of torch's writer, which do not say why
 SYSTEM_ERROR = re.compile(r"\(os error ([0-9]+)\)")  # in the message of an error of safetensors
 
 
@@ -37,7 +38,7 @@ def name_failed_write(path: Path) -> Iterator[None]:
     """Lets the error of a block that writes `path` name it: the system's own names no file that was open already.
 
     Raises:
-        OSError: In place of safetensors' own error, too.
+        OSError: In place of the own errors of safetensors and torch, too.
     """
     try:
         yield
@@ -46,6 +47,10 @@ def name_failed_write(path: Path) -> Iterator[None]:
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+    except RuntimeError as error:
+        if TORCH_WRITER not in str(error):
+            raise
+        raise OSError(errno.EIO, "it cannot be written to its end (is the disk full?)", str(path)) from error
     except OSError as error:
         if error.errno is not None and error.filename is None:
             error.filename = str(path)

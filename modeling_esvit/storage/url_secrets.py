@@ -10,19 +10,28 @@ Options, records, names and logs hold the first form. Only what sends a request 
 
 import re
 from typing import NamedTuple
+from urllib.parse import quote
 
 from modeling_esvit.storage.paths import measure_existing, parse_name
 
 
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 
+# NAME:PASSWORD@, as it should be written, or with a password that has /, ? and # unescaped: what stands behind its
+# colon is then no port. Digits before a slash are one, though a password may begin so.
+PLAIN_LOGIN = r"[^/?#\s{}]*"
+ANY_LOGIN = r"[^/?#@\s{}:\[]*:(?!:|\s|[0-9]+(?:[/?#\s,'\"\]]|$))"
 # A URL to the end of the text or, in a list in braces, to the next comma. In other schemes than http, ? is a wildcard
 # and @ may name a revision or an account, but NAME:PASSWORD@ is always a login.
-HTTP_URL = r"(?P<scheme>(?i:https?))://(?:(?P<login>[^/?#\s{}]*)@)?"
-LISTED = re.compile(HTTP_URL + r"(?P<place>[^?#,{}\s]*)(?P<query>[?#][^,{}\s]*)?")
+HTTP_URL = rf"(?P<scheme>(?i:https?))://(?:(?P<login>{PLAIN_LOGIN}|{ANY_LOGIN}.*)@)?"
+HTTP_URL_OF_LIST = HTTP_URL.replace(".*", r"[^,{}\s]*")
+LISTED = re.compile(HTTP_URL_OF_LIST + r"(?P<place>[^?#,{}\s]*)(?P<query>[?#][^,{}\s]*)?")
 ALONE = re.compile(HTTP_URL + r"(?P<place>(?:\{[^{}]*\}|[^?#{}\s])*)(?P<query>[?#]\S*)?")
+WITHOUT_LOGIN = "file|local|zip|tar|gzip|bz2|xz|zstd"
 OTHER_LOGIN = re.compile(
-    r"(?<![a-z0-9+.-])(?P<scheme>[a-z][a-z0-9+.-]{0,20})://(?P<login>[^/?#@\s{}:]*:[^/?#\s{}]*)@", re.IGNORECASE
+    rf"(?<![a-z0-9+.-])(?!(?:{WITHOUT_LOGIN}):)(?P<scheme>[a-z][a-z0-9+.-]{{0,20}})://"
+    rf"(?P<login>[^/?#@\s{{}}:]*:[^/?#\s{{}}]*|{ANY_LOGIN}(?:(?!::)[^,\s{{}}])*)@",
+    re.IGNORECASE,
 )
 # The secrets of stores may have slashes in them.
 STORE_LOGIN = re.compile(
@@ -31,7 +40,7 @@ STORE_LOGIN = re.compile(
 # A name that is a URL, or a member of an archive that is one.
 NAME = re.compile(HTTP_URL + r"(?P<place>[^?#]*)(?:[?#].*)?", re.DOTALL)
 # What a message of another library may quote.
-QUOTED = re.compile(r"((?i:https?)://)(?:[^/?#\s'\"<>]*@)?([^?#\s'\"<>]*)(\?[^\s'\"<>]*)?")
+QUOTED = re.compile(HTTP_URL.replace(".*", r"\S*") + r"(?P<place>[^?#\s'\"<>]*)(\?[^\s'\"<>]*)?")
 
 
 class Secret(NamedTuple):
@@ -77,7 +86,7 @@ def _hide(match: re.Match[str]) -> str:
     url = f"{match['scheme'].lower()}://{match['place']}"
     query = (match["query"] or "").partition("#")[0]
     if match["login"] or len(query) > 1:
-        secret = Secret(f"{match['login']}@" if match["login"] else "", query)
+        secret = Secret(f"{escape_login(match['login'])}@" if match["login"] else "", query)
         _secrets.update(dict.fromkeys(map(_without_split, expand_braces(url)), secret))
     return url
 
@@ -85,8 +94,22 @@ def _hide(match: re.Match[str]) -> str:
 def _hide_login(match: re.Match[str]) -> str:
     rest = re.match(r"[^,{}\s]*", match.string[match.end() :])
     url = f"{match['scheme']}://{rest[0] if rest else ''}"
-    _secrets[_without_split(url)] = Secret(f"{match['login']}@", "")
+    login = match["login"] if match.re is STORE_LOGIN else escape_login(match["login"])
+    _secrets[_without_split(url)] = Secret(f"{login}@", "")
     return f"{match['scheme']}://"
+
+
+def escape_login(login: str) -> str:
+    """Returns a login as URLs have it, with the characters escaped that would end it."""
+    return quote(login, safe=":@!$&'()*+,;=%~")
+
+
+def escape_logins(name: str) -> str:
+    """Returns a URL, or a chain of archives to one, as a request needs it: with its login escaped."""
+    for pattern in (NAME, OTHER_LOGIN):
+        if (found := pattern.search(name)) and found["login"]:
+            return name[: found.start("login")] + escape_login(found["login"]) + name[found.end("login") :]
+    return name
 
 
 def _without_split(url: str) -> str:
@@ -105,7 +128,8 @@ def reveal_url(url: str) -> str:
 
 def redact_urls(message: str) -> str:
     """Returns a message of another library without the passwords and queries of the URLs that it quotes."""
-    return QUOTED.sub(r"\1\2", message)
+    message = QUOTED.sub(r"\g<scheme>://\g<place>", message)
+    return OTHER_LOGIN.sub(r"\g<scheme>://", STORE_LOGIN.sub(r"\g<scheme>://", message))
 
 
 def strip_secrets(name: str) -> str:

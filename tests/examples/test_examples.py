@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs the examples as their pages say, on the bundled photographs and a small model."""
 
+import errno
 import json
 import shutil
 import subprocess
@@ -336,3 +337,15 @@ def test_continue_pretraining(folder, patches, tmp_path):
     again = [str(tmp_path / "run"), *command[1:3], "--output", str(tmp_path / "more"), *command[5:]]
     assert continue_pretraining.main([*again, *sizes, *crops, *run])[0] == after  # a run goes on from its teacher
     assert EsViTForPreTraining.from_pretrained(tmp_path / "run" / "teacher").config.depths == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("name", ["save_model", "_save_checkpoint"])
+def test_a_disk_that_is_full_is_said_with_the_folder(monkeypatch, tmp_path, name):
+    def fail(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(finetune.Trainer, name, fail)
+    trainer = object.__new__(finetune.NamingTrainer)
+    trainer.args = SimpleNamespace(output_dir=str(tmp_path))
+    with pytest.raises(SystemExit, match=f"^error: .*No space left on device: '{tmp_path}'$"):
+        run_command(lambda: getattr(trainer, name)())

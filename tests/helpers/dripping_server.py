@@ -15,6 +15,7 @@ DRIPS = {  # what comes first, and what comes over and over
     "endless-notes": (b"", b"HTTP/1.1 102 Processing\r\n\r\n"),
     "slow-chunk": (b"HTTP/1.1 200 OK\r\n" + CHUNK, b"x"),
     "slow-chunk-of-part": (PART + CHUNK, b"x"),
+    "redirect": (b"HTTP/1.1 302 Found\r\nLocation: http://slow/a.png\r\nContent-Length: 1\r\n\r\n", b"x"),
     "slow-part": (PART + b"Content-Length: 1000\r\n\r\n", b"x"),
 }
 PAUSE = 0.05  # seconds

@@ -7,7 +7,7 @@ import http.server
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import datasets
@@ -20,8 +20,9 @@ from PIL import Image
 
 from modeling_esvit.embed.command import main
 from modeling_esvit.embed.embedder import Embedder, embed
-from modeling_esvit.embed.files import load_features
+from modeling_esvit.embed.files import Features, load_features
 from modeling_esvit.embed.inputs import NoImagesError, find_images
+from modeling_esvit.embed.parts import Parts
 from modeling_esvit.images.decoding import DecodingOptions, UnreadableImageError, decode
 
 
@@ -90,7 +91,8 @@ def test_passwords_and_signatures_of_urls_are_written_nowhere(folder, images, by
     output = tmp_path / "written" / "f.parquet"
     with serve(images, lambda path, _: None) as (host, _):
         login = host.replace("://", "://ada:CANARY@CANARY@")
-        write(tmp_path / "urls.txt", f"{login}/00.png?CANARY\n{login}/02.png?sig=CANARY\n{login}/02.png?s=CANARY")
+        raw = host.replace("://", "://ada:/CANARY#CANARY?CANARY%CANARY@")  # what should have been escaped
+        write(tmp_path / "urls.txt", f"{login}/00.png?CANARY\n{raw}/02.png?sig=CANARY\n{login}/02.png?s=CANARY")
         main([folder, str(tmp_path / "urls.txt"), f"{login}/missing.png?sig=CANARY", "--output", str(output)])
     features = load_features(output)
     assert features.names == [f"{host}/00.png", f"{host}/02.png", f"{host}/02.png#2"]
@@ -100,6 +102,29 @@ def test_passwords_and_signatures_of_urls_are_written_nowhere(folder, images, by
     assert any("/missing.png" in text for text in written) and "CANARY" not in "".join(written)  # parts are removed
     printed = capsys.readouterr()
     assert "CANARY" not in printed.out + printed.err
+    for name in ("zip://a.png::http://ada:CANARY?CANARY@host/no.zip", "s3://ada:CANARY/CANARY@bucket/a.png"):
+        with pytest.raises(NoImagesError) as refused:
+            find_images(name)
+        assert "CANARY" not in str(refused.value)
+
+
+def test_a_stopped_call_is_continued_with_renewed_signatures(folder, images, tmp_path, monkeypatch):
+    with serve(images, lambda path, _: None) as (host, asked):
+        command = [folder, str(tmp_path / "urls.txt"), "--output", str(tmp_path / "f.parquet"), "--part_size", "1"]
+        for call in ("first", "second"):
+            urls = [f"{host}/{name}.png?sig={call}" for name in ("00", "02", "04")]
+            (tmp_path / "urls.txt").write_text("\n".join(urls))
+            with monkeypatch.context() as patch, nullcontext() if call == "second" else pytest.raises(SystemExit):
+                if call == "first":
+                    patch.setattr(Parts, "write", write_one_alone)
+                main(command)
+    assert sorted(path for path in asked if "second" in path) == ["/02.png?sig=second", "/04.png?sig=second"]
+    assert load_features(tmp_path / "f.parquet").names == [f"{host}/{name}.png" for name in ("00", "02", "04")]
+
+
+def write_one_alone(parts: Parts, number: int, features: Features, write=Parts.write) -> None:
+    write(parts, number, features)
+    raise KeyboardInterrupt
 
 
 @pytest.mark.slow

@@ -86,6 +86,8 @@ def test_pieces_of_images():
         ({"max_image_tiles": 2000, "size": {"height": 560}}, "max_image_tiles .* is 2000, more than 106"),
         ({"max_patches": 2000, "crop_to_patches": True, "size": 448}, "max_patches .* is 2000, more than 167"),
         ({"max_crops": 10**9}, "max_crops"),
+        ({"max_num_patches": 20_000, "encoder_patch_size": 16}, "max_num_patches .* is 20000, more than 16384"),
+        ({"max_num_patches": 2000, "temporal_patch_size": 1, "size": 448}, "max_num_patches .* is 2000, more than 167"),
         ({"min_pixels": 40_000_000}, "min_pixels .* is 40000000, more than 4194304"),
         ({"max_image_tokens": 10**6}, "max_image_tokens"),
         ({"ensure_multiple_of": 10**6}, "more than 2048 pixels"),
@@ -94,7 +96,15 @@ def test_pieces_of_images():
         with pytest.raises(ModelLimitError, match=said):
             check_fields(**fields)
     check_fields(max_image_tiles=4, size={"height": 560, "width": 560}, do_center_crop=True, image_seq_length=10**6)
-    check_fields(max_num_patches=1024, tile_size=512, max_tiles=10, patch_size=16)
+    # What processors of transformers ask for: NemotronH, Siglip2, Kimi, Glm5Next, Pix2Struct, Gemma4, Lfm2Vl, Step3.
+    check_fields(max_num_patches=13312, patch_size=16)
+    check_fields(max_num_patches=256, patch_size=16, tile_size=512, max_tiles=10)
+    check_fields(max_patches=16384, patch_size=14)
+    check_fields(max_image_tokens=8000, patch_size=14, temporal_patch_size=2, merge_size=2)
+    check_fields(max_patches=2048, patch_size={"height": 16, "width": 16})
+    check_fields(max_soft_tokens=280, patch_size=16, pooling_kernel_size=3)
+    check_fields(max_num_patches=1024, encoder_patch_size=16, tile_size=512, max_tiles=10, max_image_tokens=256)
+    check_fields(max_num_patches=2704, vision_patch_size=14, size={"height": 728, "width": 728})
 
 
 def test_a_processor_of_endless_patches_is_refused_before_it_makes_any(tmp_path):

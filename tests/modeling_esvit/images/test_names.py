@@ -18,6 +18,7 @@ from modeling_esvit.images.names import show_name
         (b"two\nlines\t\x1b[31m.jpg", r"two\nlines\t\x1b[31m.jpg"),
         (b"http://ada:p@w@h/a b.png?sig=s#f", "http://h/a b.png"),
         (b"zip://a?.png::HTTPS://ada:pw@h/b.zip?sig=s", "zip://a?.png::HTTPS://h/b.zip"),
+        (b"zip://a.png::http://ada:p/w#x?y@h/b.zip", "zip://a.png::http://h/b.zip"),
         (b"s3://key:sec/ret@bucket/a?.png", "s3://bucket/a?.png"),
         ("line\u2028end.jpg".encode(), r"line\u2028end.jpg"),
     ],

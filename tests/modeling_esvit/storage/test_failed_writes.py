@@ -6,10 +6,11 @@ import errno
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import save_file
 
 from modeling_esvit.storage.atomic import replace_file, replace_folder
-from modeling_esvit.storage.failed_writes import repeat_writing
+from modeling_esvit.storage.failed_writes import name_failed_write, repeat_writing
 from tests.helpers.full_disk import largest_file
 
 
@@ -24,6 +25,15 @@ def test_a_failed_write_names_the_file(tmp_path, replace, write):
         write(partial / "file" if replace is replace_folder else partial)
     assert raised.value.errno == errno.EFBIG and raised.value.filename == str(final)
     assert not final.exists()
+
+
+def test_a_failed_write_of_torch_names_the_file(tmp_path):
+    file = tmp_path / "optimizer.pt"
+    with pytest.raises(OSError, match="is the disk full") as raised, name_failed_write(file), largest_file(100):
+        torch.save(torch.ones(999), file)
+    assert raised.value.filename == str(file)
+    with pytest.raises(RuntimeError, match="^another$"), name_failed_write(file):
+        raise RuntimeError("another")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ESTALE])

@@ -23,6 +23,13 @@ from training.options.pretrain_options import make_options
         ("HTTP://u:p@h/b.tar?s=1", "http://h/b.tar", "http://h/b.tar", "http://u:p@h/b.tar?s=1"),
         ("S3://k:p/w@bucket/c.tar", "S3://bucket/c.tar", "S3://bucket/c.tar", "S3://k:p/w@bucket/c.tar"),
         ("https://h/f.tar#part", "https://h/f.tar", "https://h/f.tar", "https://h/f.tar"),
+        # passwords with what should be escaped
+        ("https://u:p/s#w?d@h/a.tar", "https://h/a.tar", "https://h/a.tar", "https://u:p%2Fs%23w%3Fd@h/a.tar"),
+        ("mine=http://u:/p@h:80/b.tar?s", "mine=http://h:80/b.tar", "http://h:80/b.tar", "http://u:%2Fp@h:80/b.tar?s"),
+        ("https://u:1x/p@h/{1..2}.tar", "https://h/{1..2}.tar", "https://h/2.tar", "https://u:1x%2Fp@h/2.tar"),
+        ("https://u:p {1}@h/c.tar", "https://h/c.tar", "https://h/c.tar", "https://u:p%20%7B1%7D@h/c.tar"),
+        ("{https://u:p/w@h/k,https://h/l}", "{https://h/k,https://h/l}", "https://h/k", "https://u:p%2Fw@h/k"),
+        ("sftp://u:p/#w@h/d.tar", "sftp://h/d.tar", "sftp://h/d.tar", "sftp://u:p%2F%23w@h/d.tar"),
     ],
 )
 def test_secrets_come_back_for_requests_alone(text, shown, asked, full):
@@ -38,6 +45,12 @@ def test_secrets_come_back_for_requests_alone(text, shown, asked, full):
         "abfs://box@account.dfs.core.windows.net/a.tar",
         "s3://bucket/train-?.tar",
         "sftp://host:22/a@b.tar",
+        "https://host:80/a@b.tar",
+        "https://[::1]:80/a@b.tar",
+        "zip://a.jpg::https://host/x@v.zip",
+        "file://C:/a@b.tar",
+        "zip://a:b/c@d.jpg::https://host/x.zip",
+        "see https://host: write to a@b",
         "shards/a?.tar",
         "org/name:test",
     ],
@@ -49,6 +62,8 @@ def test_wildcards_revisions_and_accounts_are_no_secrets(text):
 def test_messages_of_other_libraries_lose_them():
     message = "403 for url 'https://ada:p@w@host/a.tar?sig=abc' and http://h/b?t=1"
     assert redact_urls(message) == "403 for url 'https://host/a.tar' and http://h/b"
+    assert redact_urls("in 'ftp://u:p/w@h/a' or s3://k:s/p@b/c") == "in 'ftp://h/a' or s3://b/c"
+    assert redact_urls("no 'http://u:p/s#w?d@h/a'") == "no 'http://h/a'"
 
 
 def test_options_hold_none(tmp_path):
