@@ -72,23 +72,27 @@ def patches(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "page, package, extras",
+    "command, package, advice",
     [
-        ("similar_images.py", "faiss", "training,examples"),
-        ("segment.py", "skimage", "training,examples"),
-        ("photographs.py", "skimage", "training,examples"),
-        ("finetune.py", "evaluate", "training,examples"),
-        ("app/app.py", "gradio", "app"),
+        ("similar_images.py", "faiss", ".[training,examples]'"),
+        ("segment.py", "skimage", ".[training,examples]'"),
+        ("photographs.py", "skimage", ".[training,examples]'"),
+        ("finetune.py", "evaluate", ".[training,examples]'"),
+        ("real_backbone.py lite0", "timm", ".[training,examples,demo]'"),
+        ("app/app.py MODEL", "gradio", ".[app]'"),
+        ("embed_with_ray.py MODEL photographs --output f.parquet", "ray", ".[embed]' 'ray[data]'"),
     ],
 )
-def test_a_missing_package_is_one_line(page, package, extras):
+def test_a_missing_package_is_one_line(command, package, advice):
+    page, *arguments = command.split()
     path = Path(similar_images.__file__).parent / page
-    program = "import runpy, sys; sys.modules[sys.argv[1]] = None; runpy.run_path(sys.argv[2], run_name='__main__')"
-    done = subprocess.run([sys.executable, "-c", program, package, path], capture_output=True, text=True)
+    program = "import runpy, sys\nsys.modules[sys.argv[1]] = None\ndel sys.argv[:2]\n"
+    program += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    line = [sys.executable, "-c", program, package, path, *arguments]
+    done = subprocess.run(line, capture_output=True, text=True)
     assert done.returncode == 1
-    [line] = done.stderr.splitlines()
-    assert line.startswith(f"error: this needs the package {package}")
-    assert line.endswith(f": pip install -e '.[{extras}]'")
+    [said] = done.stderr.splitlines()
+    assert said.startswith(f"error: this needs the package {package}") and said.endswith(f": pip install -e '{advice}")
 
 
 @pytest.mark.slow
