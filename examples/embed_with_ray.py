@@ -27,9 +27,9 @@ from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_name, parse_path
 
 
-with exit_without_package("pip install -e '.[embed]' 'ray[data]'"):
-    import ray
+INSTALL = "pip install -e '.[embed]' 'ray[data]'"
 
+with exit_without_package(INSTALL):
     from modeling_esvit.embed.embedder import Embedder, PartEmbedder
     from modeling_esvit.embed.files import check_output
     from modeling_esvit.embed.inputs import ImageFiles, ManyImages, NoImagesError, find_images
@@ -75,7 +75,15 @@ def make_rows(images: ManyImages, rows: list[range], parts: Parts) -> list[dict[
     ]
 
 
-def compute_parts(rows: list[dict[str, Any]], actors: int, *arguments: Any) -> None:
+def import_ray() -> Any:
+    """Imports Ray, which `--help` does without; ends the program in a line if it is not installed."""
+    with exit_without_package(INSTALL):
+        import ray
+        import ray.data
+    return ray
+
+
+def compute_parts(ray: Any, rows: list[dict[str, Any]], actors: int, *arguments: Any) -> None:
     """Computes parts with so many actors, each made with `arguments`."""
     ray.init(ignore_reinit_error=True)
     options = {"num_gpus": 1} if ray.cluster_resources().get("GPU") else {"num_cpus": 1}
@@ -87,6 +95,7 @@ def compute_parts(rows: list[dict[str, Any]], actors: int, *arguments: Any) -> N
 
 
 def run(options: argparse.Namespace) -> None:
+    ray = import_ray()
     check_output(options.output, options.overwrite)
     decoding, output = read_decoding_arguments(options), options.output.absolute()
     images = find_files(options.images, decoding)
@@ -100,7 +109,7 @@ def run(options: argparse.Namespace) -> None:
     missing = make_rows(images, rows, parts)
     print(f"{len(missing)} of {len(rows)} parts are to be computed, {len(images)} images in all.")
     if missing:
-        compute_parts(missing, options.actors, model, dtype, parts, decoding, options.batch_size)
+        compute_parts(ray, missing, options.actors, model, dtype, parts, decoding, options.batch_size)
     unreadable = merge_parts(parts, len(rows), output)
     parts.delete()
     print(f"{len(images) - len(unreadable)} of {len(images)} images: {options.output}")

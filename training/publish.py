@@ -163,7 +163,7 @@ def add_repository_arguments(parser: ArgumentParser) -> None:
         choices=("auto", "manual"),
         help="make users request access; auto, or no value, grants it at once, manual leaves it to you",
     )
-    parser.add_argument("--revision", help="branch to push to (default: main); created if it does not exist")
+    parser.add_argument("--revision", help="branch to push to, created if it does not exist (default: main)")
     parser.add_argument("--create_pr", action="store_true", help="open a pull request instead of changing the branch")
 
 

@@ -52,7 +52,6 @@ from modeling_esvit.storage.identity import (
     identify_files,
     join_identities,
 )
-from modeling_esvit.storage.url_secrets import redact_urls
 
 
 ROWS = (Mapping, datasets.Dataset, datasets.IterableDataset)

@@ -11,7 +11,7 @@ from modeling_esvit.images.decoding import APPLY, IGNORE, MAX_PIXELS, DecodingOp
 HELP = {
     "exif_orientation": "apply turns images as their camera noted; ignore leaves them as the original code did.",
     "white_level": "Value that is white in images of 16 or 32 bits or float, such as 4095 for 12 bits in 16 "
-    "(65535, and 1 for float).",
+    "(default: 65535, and 1 for float).",
     "max_pixels": "Pixels above which an image counts as unreadable; fewer for formats that take more memory.",
     "allow_paths": "Let the rows of a data set name any file and URL, not only files of the data set.",
 }

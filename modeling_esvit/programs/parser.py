@@ -141,11 +141,11 @@ def name_argument(action: argparse.Action) -> str:
 def describe_action(action: argparse.Action) -> Iterator[str]:
     """Yields the lines of an argument or option: its name and values, its help, its default where it says something."""
     head = f"  {name_argument(action)}"
-    text = (action.help or "") % {**vars(action), "prog": "", "default": action.default}
+    text = ((action.help or "") % {**vars(action), "prog": "", "default": action.default}).removesuffix(".")
     values = action.default if isinstance(action.default, list | tuple) else [action.default]
     shown = " ".join(str(value) for value in values if value is not None and not isinstance(value, bool))
     if action.option_strings and shown not in ("", argparse.SUPPRESS) and "default" not in text:
-        text = f"{text.removesuffix('.')} (default: {shown})".lstrip()
+        text = f"{text} (default: {shown})".lstrip()
     width = min(shutil.get_terminal_size().columns, WIDTH) - INDENT
     wrapped = textwrap.wrap(text, max(width, 20)) or [""]
     if len(head) < INDENT - 1:

@@ -19,6 +19,7 @@ from huggingface_hub import RepoCard
 from packaging.requirements import Requirement
 from PIL import Image
 
+import app
 from collection import (
     MOST_PIXELS,
     Bundled,
@@ -209,7 +210,7 @@ def make_photographs(folder, *sizes: tuple[int, int]) -> list[str]:
 
 def test_features_that_embed_wrote_are_searched_in(folder, tmp_path, monkeypatch, capsys):
     """Nothing is embedded again, and the features of other photographs are refused in a line."""
-    app = pytest.importorskip("app", reason="gradio is not installed: pip install '.[app]'")
+    pytest.importorskip("gradio", reason="gradio is not installed: pip install '.[app]'")
     (tmp_path / "data").mkdir()
     names = make_photographs(tmp_path / "data", (40, 30), (30, 40), (50, 50))
     file = tmp_path / "f.parquet"
@@ -253,10 +254,10 @@ def test_a_match_is_as_bright_as_its_cosine_is_high():
 
 def test_what_is_no_match_is_said(explorer):
     """The limit is what regions of different photographs reach; of a single one nothing is known."""
-    app = pytest.importorskip("app", reason="gradio is not installed: pip install '.[app]'")
-    page, picture = app.Page(explorer), Image.new("RGB", (4, 4))
+    site = pytest.importorskip("page", reason="gradio is not installed: pip install '.[app]'")
+    page, picture = site.Page(explorer), Image.new("RGB", (4, 4))
     assert 0 < explorer.chance < 1
-    assert "is no match: regions of any two photographs" in app.explain_brightness(explorer)
+    assert "is no match: regions of any two photographs" in site.explain_brightness(explorer)
     near, far = (page.describe_match(Match(picture, (1, 2), each), "image B") for each in (1.0, explorer.chance))
     assert near == "In image B, the most similar region is at (1, 2), cosine 1.000. Click again anywhere."
     assert far.startswith(f"Nothing in image B resembles this point: the highest cosine is {explorer.chance:.3f}")
@@ -271,38 +272,38 @@ def test_a_photograph_is_found_by_a_part_of_its_name():
 
 
 def test_all_photographs_can_be_chosen(folder, tmp_path, monkeypatch):
-    app = pytest.importorskip("app", reason="gradio is not installed: pip install '.[app]'")
+    site = pytest.importorskip("page", reason="gradio is not installed: pip install '.[app]'")
     names = make_photographs(tmp_path, *[(20, 20)] * 4)
     explorer = Explorer(folder, 64, Folder(tmp_path))
-    with app.gr.Blocks():
-        dropdown = app.build_choice("A", names[0], explorer)[1]
-        monkeypatch.setattr(app, "MOST_NAMED", 2)
-        assert "type a part of one of 4 names" in app.build_choice("A", names[0], explorer)[1].label
+    with site.gr.Blocks():
+        dropdown = site.build_choice("A", names[0], explorer)[1]
+        monkeypatch.setattr(site, "MOST_NAMED", 2)
+        assert "type a part of one of 4 names" in site.build_choice("A", names[0], explorer)[1].label
     assert [name for name, _ in dropdown.choices] == names and dropdown.label == "or a photograph as image A"
-    event = app.gr.KeyUpData(None, {"key": "3", "input_value": "3"})
-    assert app.Page(explorer).list_names(event)["choices"] == ["3.png"]
-    image, _, name = app.Page(explorer).take_photograph("3")
+    event = site.gr.KeyUpData(None, {"key": "3", "input_value": "3"})
+    assert site.Page(explorer).list_names(event)["choices"] == ["3.png"]
+    image, _, name = site.Page(explorer).take_photograph("3")
     assert image.size == (20, 20) and name == "3.png"
 
 
 def test_heading_names_the_network(tmp_path, explorer, folder):
-    app = pytest.importorskip("app", reason="gradio is not installed: pip install '.[app]'")
+    site = pytest.importorskip("page", reason="gradio is not installed: pip install '.[app]'")
     weights = f"{explorer.model.num_parameters() / 1e6:.1f} million weights"
-    _, name, task = app.describe(folder, explorer).split("\n\n")
+    _, name, task = site.describe(folder, explorer).split("\n\n")
     assert name == f"**{Path(folder).parent.name}/small**: swin, {weights}" and task.startswith("Choose")
 
 
 def test_errors_of_visitors_leave_no_traceback(tmp_path):
-    app = pytest.importorskip("app", reason="gradio is not installed: pip install '.[app]'")
+    site = pytest.importorskip("page", reason="gradio is not installed: pip install '.[app]'")
     (tmp_path / "x.png").write_bytes(b"no image")
-    with pytest.raises(app.gr.Error, match="x.png: not an image") as caught:
-        app.show_errors(app.Page(None).take_upload)(str(tmp_path / "x.png"))
+    with pytest.raises(site.gr.Error, match="x.png: not an image") as caught:
+        site.show_errors(site.Page(None).take_upload)(str(tmp_path / "x.png"))
     assert not caught.value.print_exception
-    upload = app.take_uploads(app.gr.Image(type="filepath"))
-    payload = app.gr.Image.data_model(path=str(tmp_path / "x.png"))
+    upload = site.take_uploads(site.gr.Image(type="filepath"))
+    payload = site.gr.Image.data_model(path=str(tmp_path / "x.png"))
     assert upload.preprocess(payload) == str(tmp_path / "x.png") and upload.preprocess(None) is None
-    with pytest.raises(app.gr.Error, match="takes files alone"):
-        upload.preprocess(app.gr.Image.data_model(url="data:image/png;base64,AAAA"))
+    with pytest.raises(site.gr.Error, match="takes files alone"):
+        upload.preprocess(site.gr.Image.data_model(url="data:image/png;base64,AAAA"))
 
 
 def test_upload_that_is_no_image(tmp_path):
@@ -319,11 +320,11 @@ def test_an_upload_of_too_many_pixels_is_refused_before_it_is_decoded(tmp_path):
 
 
 def test_uploads_are_decoded_as_the_command_says(tmp_path):
-    app = pytest.importorskip("app", reason="gradio is not installed: pip install '.[app]'")
+    site = pytest.importorskip("page", reason="gradio is not installed: pip install '.[app]'")
     Image.new("RGB", (4, 4)).save(tmp_path / "x.png")
     decoding = read_decoding_arguments(app.parse_arguments(["model", "--max_pixels", "9"]))
     with pytest.raises(UnreadableImageError, match="x.png: 4 x 4 pixels are more than the 9"):
-        app.Page(None, decoding).take_upload(str(tmp_path / "x.png"))
+        site.Page(None, decoding).take_upload(str(tmp_path / "x.png"))
 
 
 def list_tabs(blocks) -> list[str]:
@@ -336,9 +337,12 @@ def test_models_without_attention_or_views(tmp_path, explorer, monkeypatch):
     backbone = {"model_type": "resnet", "embedding_size": 8, "hidden_sizes": [8, 16, 16, 16], "depths": [1, 1, 1, 1]}
     EsViTModel(EsViTConfig(architecture="auto", backbone_config=backbone)).save_pretrained(tmp_path)
     other = Explorer(str(tmp_path), size=64)
-    app = pytest.importorskip("app", reason="gradio is not installed: pip install '.[app]'")
-    assert [list_tabs(app.build("x", each))[-1] for each in (other, explorer)] == ["Nearest photographs", "Attention"]
-    assert "attends" not in app.Page(other).refresh(other.see(Image.new("RGB", (40, 30))), None)[4]
+    site = pytest.importorskip("page", reason="gradio is not installed: pip install '.[app]'")
+    assert [list_tabs(site.build("x", each, 30.0))[-1] for each in (other, explorer)] == [
+        "Nearest photographs",
+        "Attention",
+    ]
+    assert "attends" not in site.Page(other).refresh(other.see(Image.new("RGB", (40, 30))), None)[4]
     assert other.num_blocks == 0 and other.see(Image.new("RGB", (40, 30))).regions.shape[1] == 16
 
     class Headless(torch.nn.Module):
@@ -377,7 +381,7 @@ def test_addresses_are_not_opened():
 
 
 def test_command_without_a_model(capsys, monkeypatch):
-    app = pytest.importorskip("app", reason="gradio is not installed: pip install '.[app]'")
+    pytest.importorskip("gradio", reason="gradio is not installed: pip install '.[app]'")
     monkeypatch.delenv("MODEL", raising=False)
     with pytest.raises(SystemExit):
         app.parse_arguments([])
@@ -387,7 +391,7 @@ def test_command_without_a_model(capsys, monkeypatch):
 
 
 def test_a_port_that_is_taken_or_none(folder, capsys):
-    app = pytest.importorskip("app", reason="gradio is not installed: pip install '.[app]'")
+    pytest.importorskip("gradio", reason="gradio is not installed: pip install '.[app]'")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         with pytest.raises(SystemExit, match="error: Cannot find empty port"), exit_with_message():
             app.main([folder, "--image_size", "64", "--port", str(taken.getsockname()[1])])

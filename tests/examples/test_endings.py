@@ -31,10 +31,7 @@ EXAMPLES = [path for path in sorted(ROOT.glob("examples/*.py")) if "def main(" i
 )
 def test_an_example_ends_in_one_line(path, error, code, shown, monkeypatch, capsys):
     """Raises the error where the command line is read, in the whole program but for the libraries that it imports."""
-    if path.stem == "embed_with_ray":
-        pytest.importorskip("ray")
     if path == APP:
-        pytest.importorskip("gradio", reason="gradio is not installed: pip install '.[app]'")
         monkeypatch.syspath_prepend(APP.parent)
 
     def fail(*arguments):

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from transformers import AutoBackbone, AutoConfig
 
-from modeling_esvit import EsViTConfig, EsViTForPreTraining
+from modeling_esvit import EsViTConfig, EsViTForImageClassification, EsViTForPreTraining
 from tests.helpers.documents import BLOCK, Rule, commands, rule_for, snippets
 from tests.helpers.forked_commands import ForkedCommands
 from tests.helpers.paths import FIXTURES, ROOT
@@ -225,6 +225,8 @@ def sandbox(tmp_path_factory):
         (folder / name).symlink_to(FIXTURES / "checkpoint_swin_tiny.pth")
     four_stages(window_size=7, image_size=224).save_pretrained(folder / "esvit-swin-t")
     four_stages(window_size=4, image_size=64).save_pretrained(folder / "published")
+    classifier = EsViTForImageClassification.from_pretrained(folder / "published", num_labels=2)
+    classifier.save_pretrained(folder / "runs" / "classifier")
     published = {path.name: path.read_bytes() for path in (folder / "published").iterdir()}
     names = ["org/esvit-swin-b", "org/NAME"]
     models = [Repository(name, published, "model") for name in names]

@@ -38,10 +38,13 @@ class DataSection:
         default=None,
         metadata={
             "help": "Folder of images, folder or glob of parquet or tar files, or data set name on the Hub "
-            f"({DEFAULT_DATA}, streamed)."
+            f"(default: {DEFAULT_DATA}, streamed)."
         },
     )
-    split: str | None = field(default=None, metadata={"help": "Split of a data set (train), or subfolder of a folder."})
+    split: str | None = field(
+        default=None,
+        metadata={"help": "Split of a data set, or subfolder of a folder (default: train, or the whole folder)."},
+    )
     revision: str | None = field(
         default=None, metadata={"help": "Branch, tag or commit of a data set on the Hub; a run stays with its commit."}
     )
@@ -59,7 +62,7 @@ class DataSection:
     allow_paths: bool = field(default=False, metadata={"help": HELP["allow_paths"]})
     streaming: bool = field(default=False, metadata={"help": "Stream the data set instead of downloading it first."})
     samples_per_epoch: int | None = field(
-        default=None, metadata={"help": "Images of a stream that make an epoch; default: all."}
+        default=None, metadata={"help": "Images of a stream that make an epoch (default: all)."}
     )
     shuffle_window: int = field(
         default=1000,
@@ -82,8 +85,8 @@ class ModelSection:
     architecture: str | None = field(
         default=None,
         metadata={
-            "help": f"One of: {', '.join(ARCHITECTURES)}; or the original's string for a ViL, 'l1,h3,d96,...'. "
-            f"Default: that of --init_from, else {DEFAULT_ARCHITECTURE}."
+            "help": f"One of: {', '.join(ARCHITECTURES)}; or the original's string for a ViL, 'l1,h3,d96,...' "
+            f"(default: that of --init_from, else {DEFAULT_ARCHITECTURE})."
         },
     )
     backbone: str | None = field(
@@ -99,22 +102,37 @@ class ModelSection:
     window_size: int | None = field(
         default=None,
         metadata={
-            "help": "Side of the attention window in tokens (7; that of --init_from); 14 is slower, more accurate."
+            "help": "Side of the attention window in tokens; 14 is slower, more accurate (default: that of "
+            "--init_from, else 7)."
         },
     )
     image_size: int | None = field(
         default=None,
-        metadata={"help": "Side in pixels for which windows and shifts are built (224; that of --init_from)."},
+        metadata={
+            "help": "Side in pixels for which windows and shifts are built (default: that of --init_from, else 224)."
+        },
     )
-    patch_size: int | None = field(default=None, metadata={"help": "Instead of the architecture's."})
-    embed_dim: int | None = field(default=None, metadata={"help": "Instead of the architecture's."})
+    patch_size: int | None = field(
+        default=None, metadata={"help": "Side of a patch in pixels (default: the architecture's)."}
+    )
+    embed_dim: int | None = field(
+        default=None, metadata={"help": "Width of the tokens in the first stage (default: the architecture's)."}
+    )
     stage_dims: list[int] | None = field(
-        default=None, metadata={"help": "Width of each stage where it does not double (CvT); the first is embed_dim."}
+        default=None,
+        metadata={
+            "help": "Width of each stage where it does not double (CvT); the first is embed_dim (default: the "
+            "architecture's)."
+        },
     )
-    depths: list[int] | None = field(default=None, metadata={"help": "Instead of the architecture's."})
-    num_heads: list[int] | None = field(default=None, metadata={"help": "Instead of the architecture's."})
+    depths: list[int] | None = field(
+        default=None, metadata={"help": "Number of blocks in each stage (default: the architecture's)."}
+    )
+    num_heads: list[int] | None = field(
+        default=None, metadata={"help": "Number of attention heads in each stage (default: the architecture's)."}
+    )
     drop_path_rate: float | None = field(
-        default=None, metadata={"help": "Stochastic depth of the student, instead of the architecture's."}
+        default=None, metadata={"help": "Stochastic depth of the student (default: the architecture's)."}
     )
     vil_mode: int | None = field(
         default=None,
@@ -135,7 +153,8 @@ class ModelSection:
     )
     norm_last_layer: bool = field(default=False, metadata={"help": "Keep the prototypes' norms at 1."})
     init_from: str | None = field(
-        default=None, metadata={"help": "Run, model folder or model on the Hub to start from; default: random weights."}
+        default=None,
+        metadata={"help": "Run, model folder or model on the Hub to start from (default: random weights)."},
     )
 
 
@@ -319,11 +338,11 @@ class RunSection:
 
     output: str = field(default="runs/esvit", metadata={"help": "Folder of the run; everything is written below it."})
     tar_index: str | None = field(
-        default=None, metadata={"help": "Folder for the index of tar shards (OUTPUT/tar_index)."}
+        default=None, metadata={"help": "Folder for the index of tar shards (default: OUTPUT/tar_index)."}
     )
     cache: str | None = field(
         default=None,
-        metadata={"help": "Folder for copies of a stream's shards, which later epochs read; default: none."},
+        metadata={"help": "Folder for copies of a stream's shards, which later epochs read (default: none)."},
     )
     stream_retry_seconds: float = field(
         default=300, metadata={"help": "Seconds for which a server may fail to deliver a shard before the run stops."}
