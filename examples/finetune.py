@@ -248,11 +248,11 @@ class NamingTrainer(Trainer):
     """Names the folder of the output where it cannot be written, as on a full disk; the Trainer does not."""
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        with name_failed_write(Path(self.args.output_dir)):
+        with name_failed_write(Path(str(self.args.output_dir))):
             super().save_model(output_dir, _internal_call)
 
     def _save_checkpoint(self, *arguments: Any, **options: Any) -> None:
-        with name_failed_write(Path(self.args.output_dir)):
+        with name_failed_write(Path(str(self.args.output_dir))):
             super()._save_checkpoint(*arguments, **options)
 
 
