@@ -31,7 +31,7 @@ from modeling_esvit.embed.engine import (
     load_ahead,
     select_view_features,
 )
-from modeling_esvit.embed.files import Features, OutputError, concatenate, load_features
+from modeling_esvit.embed.files import Features, OutputError, concatenate, load_features, name_report
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, Record
 from modeling_esvit.images.devices import check_device, open_device
 from modeling_esvit.images.models import fingerprint, load_image_model
@@ -390,7 +390,7 @@ def embed_to_file(
 
 def summarise(images: Images, unreadable: dict[str, str], output: Path) -> str:
     first = f"{len(images) - len(unreadable)} of {len(images)} images: {show_name(str(output))}"
-    return "\n".join([first, *describe_losses(images, unreadable, f", all listed in {output.name}.unreadable.txt")])
+    return "\n".join([first, *describe_losses(images, unreadable, f", all listed in {name_report(output).name}")])
 
 
 def describe_losses(images: Images, unreadable: dict[str, str], where: str = "") -> list[str]:

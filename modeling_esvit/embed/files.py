@@ -1,7 +1,11 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Writes features into one file, and loads them: parquet, npz or safetensors, as the suffix says."""
+"""Writes features into one file, and loads them: parquet, npz or safetensors, as the suffix says.
 
+A file has a checksum of what it holds, which is compared when it is loaded.
+"""
+
+import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +25,10 @@ Result = TypeVar("Result")
 
 FORMATS = (".parquet", ".npz", ".safetensors")
 ORIGIN = "origin"  # the entry of a file that says of what model and images the features are
+CHECKSUM = "checksum"  # the entry of a file that has that of its names, features and origin
+REPORT = ".unreadable.txt"  # the ending of the list of images that could not be read, beside the output
+# What a damaged file raises in the libraries that read it.
+DAMAGE = (ValueError, KeyError, EOFError, OSError, RuntimeError, TypeError, BadZipFile, SafetensorError)
 
 
 class OutputError(EsViTError, ValueError):
@@ -63,6 +71,32 @@ class Features:
         return {"view": self.view} | ({} if self.regions is None else {"regions": self.regions})
 
 
+class ContentChecksum:
+    """Computes the checksum of features, part by part."""
+
+    def __init__(self, origin: dict[str, Any]) -> None:
+        self.digests = {ORIGIN: hashlib.sha256(json.dumps(origin, sort_keys=True).encode()), "names": hashlib.sha256()}
+        self.kinds: dict[str, str] = {}
+
+    def add(self, features: Features) -> None:
+        for name in features.names:
+            self.digests["names"].update(f"{json.dumps(name)}\n".encode())
+        for name, array in features.arrays().items():
+            self.kinds[name] = f"{array.dtype} {array.shape[1:]}"
+            self.digests.setdefault(name, hashlib.sha256()).update(np.ascontiguousarray(array).data)
+
+    def finish(self) -> str:
+        lines = [f"{name} {self.kinds.get(name)} {self.digests[name].hexdigest()}" for name in sorted(self.digests)]
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def compute_checksum(features: Features) -> str:
+    """Returns the checksum of features that are in memory as a whole."""
+    checksum = ContentChecksum(features.origin)
+    checksum.add(features)
+    return checksum.finish()
+
+
 def concatenate(parts: list[Features]) -> Features:
     """Joins parts into one.
 
@@ -91,25 +125,32 @@ def check_output(output: Path, overwrite: bool) -> None:
     """Checks that an output can be written.
 
     Raises:
-        OutputError: the suffix names no format, it is a folder, or the file exists and is not to be overwritten.
+        OutputError: the suffix names no format, it is a folder, or the file, or the list of what could not be read
+            beside it, exists and is not to be overwritten.
     """
     if output.suffix not in FORMATS:
         raise OutputError(f"{output} must end in one of {', '.join(FORMATS)}, which names the format.")
     if output.is_dir():
         raise OutputError(f"{output} is a folder; name a file in it.")
-    if output.exists() and not overwrite:
-        raise OutputError(f"{output} exists already: name another file, or pass --overwrite.")
+    for path in (output, name_report(output)):
+        if path.exists() and not overwrite:
+            raise OutputError(f"{path} exists already: name another file, or pass --overwrite.")
+
+
+def name_report(output: Path) -> Path:
+    """Returns the path of the list of images that could not be read."""
+    return output.with_name(output.name + REPORT)
 
 
 def write_arrays(features: Features, path: Path, suffix: str) -> None:
     names = np.frombuffer(json.dumps(features.names).encode(), dtype=np.uint8)
-    origin = json.dumps(features.origin)
+    said = {ORIGIN: json.dumps(features.origin), CHECKSUM: compute_checksum(features)}
     if suffix == ".npz":
         with path.open("wb") as file:
-            named = {"names": np.array(features.names), ORIGIN: np.array(origin)}
+            named = {"names": np.array(features.names)} | {name: np.array(text) for name, text in said.items()}
             np.savez(file, allow_pickle=False, **named, **features.arrays())
     else:
-        save_file({"names": names, **features.arrays()}, path, metadata={ORIGIN: origin})
+        save_file({"names": names, **features.arrays()}, path, metadata=said)
 
 
 def write_parquet(parts: Iterator[Features], path: Path, origin: dict[str, Any]) -> dict[str, str]:
@@ -117,7 +158,7 @@ def write_parquet(parts: Iterator[Features], path: Path, origin: dict[str, Any])
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    writer, unreadable = None, dict[str, str]()
+    writer, unreadable, checksum = None, dict[str, str](), ContentChecksum(origin)
     for features in parts:
         unreadable |= features.unreadable
         if not features.names:
@@ -126,8 +167,10 @@ def write_parquet(parts: Iterator[Features], path: Path, origin: dict[str, Any])
         table = table.replace_schema_metadata({ORIGIN: json.dumps(origin)})
         writer = writer or pq.ParquetWriter(path, table.schema)
         writer.write_table(table)
+        checksum.add(features)
     if writer is None:
         raise OutputError(f"None of the {len(unreadable)} images can be read: {next(iter(unreadable.values()), '')}")
+    writer.add_key_value_metadata({CHECKSUM: checksum.finish()})
     writer.close()
     return unreadable
 
@@ -146,36 +189,44 @@ def load_features(path: str | Path) -> Features:
     """Loads features that `embed` wrote, in any of its formats.
 
     Raises:
-        OutputError: the suffix names no format, or the file is not what `embed` writes.
-        OSError: there is no such file.
+        OutputError: the suffix names no format, or the file is not what `embed` writes, or damaged.
+        FileNotFoundError: there is no such file.
     """
     path = Path(path)
     if path.suffix not in READERS:
         raise OutputError(f"{path} must end in one of {', '.join(FORMATS)}.")
     try:
-        return READERS[path.suffix](path)
-    except (ValueError, KeyError, EOFError, BadZipFile, SafetensorError) as error:
+        features, checksum = READERS[path.suffix](path)
+        found = compute_checksum(features)
+    except FileNotFoundError:
+        raise
+    except DAMAGE as error:
         raise OutputError(f"{path} holds no features that embed wrote ({error}).") from error
+    if checksum != found:
+        raise OutputError(f"{path} is damaged: its features are not as embed wrote them. Delete it, and embed again.")
+    return features
 
 
-def read_npz(path: Path) -> Features:
+def read_npz(path: Path) -> tuple[Features, str]:
     with np.load(path, allow_pickle=False) as file:
         regions = file["regions"] if "regions" in file else None
-        origin = read_origin(str(file[ORIGIN]) if ORIGIN in file else None)
-        return Features(file["names"].tolist(), file["view"], regions, origin=origin)
+        said = {name: str(file[name]) for name in (ORIGIN, CHECKSUM) if name in file}
+        return Features(file["names"].tolist(), file["view"], regions, origin=read_origin(said)), said[CHECKSUM]
 
 
-def read_safetensors(path: Path) -> Features:
+def read_safetensors(path: Path) -> tuple[Features, str]:
     with safe_open(path, framework="np") as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        origin = read_origin((file.metadata() or {}).get(ORIGIN))
-    return Features(json.loads(arrays["names"].tobytes()), arrays["view"], arrays.get("regions"), origin=origin)
+        said = file.metadata() or {}
+    names = json.loads(arrays["names"].tobytes())
+    return Features(names, arrays["view"], arrays.get("regions"), origin=read_origin(said)), said[CHECKSUM]
 
 
-def read_parquet(path: Path) -> Features:
+def read_parquet(path: Path) -> tuple[Features, str]:
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path)
+    with pq.ParquetFile(path) as file:
+        table, said = file.read(), file.metadata.metadata or {}
     arrays = {}
     for name in set(table.column_names) - {"name"}:
         column, shape = table[name].combine_chunks(), [len(table)]
@@ -183,12 +234,13 @@ def read_parquet(path: Path) -> Features:
             shape.append(column.type.list_size)
             column = column.flatten()
         arrays[name] = column.to_numpy(zero_copy_only=False).reshape(shape)
-    origin = read_origin((table.schema.metadata or {}).get(ORIGIN.encode()))
-    return Features(table["name"].to_pylist(), arrays["view"], arrays.get("regions"), origin=origin)
+    names = table["name"].to_pylist()
+    texts = {name: said[name.encode()].decode() for name in (ORIGIN, CHECKSUM) if name.encode() in said}
+    return Features(names, arrays["view"], arrays.get("regions"), origin=read_origin(texts)), texts[CHECKSUM]
 
 
-def read_origin(text: str | bytes | None) -> dict[str, Any]:
-    return {} if text is None else json.loads(text)
+def read_origin(said: Mapping[str, str]) -> dict[str, Any]:
+    return json.loads(said.get(ORIGIN, "{}"))
 
 
 READERS = {".parquet": read_parquet, ".npz": read_npz, ".safetensors": read_safetensors}

@@ -26,6 +26,7 @@ from modeling_esvit.embed.files import (
     OutputError,
     concatenate,
     format_unreadable,
+    name_report,
     write_arrays,
     write_or_explain,
     write_parquet,
@@ -244,7 +245,7 @@ def write_merged(parts: Parts, count: int, output: Path) -> dict[str, str]:
             features.origin = parts.describe_origin()
             unreadable = features.unreadable
             write_arrays(features, partial, output.suffix)
-    report = output.with_name(output.name + ".unreadable.txt")
+    report = name_report(output)
     report.unlink(missing_ok=True)
     if unreadable:
         write_text(report, format_unreadable(unreadable))

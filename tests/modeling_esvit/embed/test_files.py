@@ -2,9 +2,65 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks files of features."""
 
+from pathlib import Path
+
+import numpy as np
 import pytest
 
-from modeling_esvit.embed.files import FORMATS, OutputError, format_unreadable, load_features
+from modeling_esvit.embed.files import (
+    FORMATS,
+    Features,
+    OutputError,
+    check_output,
+    format_unreadable,
+    load_features,
+    write_arrays,
+    write_parquet,
+)
+
+
+def write_features(path: Path) -> Features:
+    """Writes features of two parts."""
+    view = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    origin = {"model": "abc", "images": {"images": 6}}
+    features = Features([f"{number} \u00e4.png" for number in range(6)], view, view[:, :, None] + [1, 2], origin=origin)
+    if path.suffix == ".parquet":
+        parts = (Features(features.names[i : i + 3], view[i : i + 3], features.regions[i : i + 3]) for i in (0, 3))
+        write_parquet(parts, path, origin)
+    else:
+        write_arrays(features, path, path.suffix)
+    return features
+
+
+def is_same(found: Features, written: Features) -> bool:
+    arrays, others = found.arrays(), written.arrays()
+    same = arrays.keys() == others.keys() and all(np.array_equal(arrays[name], others[name]) for name in arrays)
+    return same and (found.names, found.origin) == (written.names, written.origin)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_no_flipped_bit_gives_other_features(suffix, tmp_path):
+    path = tmp_path / f"x{suffix}"
+    written = write_features(path)
+    assert is_same(load_features(path), written)
+    content, refused = path.read_bytes(), 0
+    bits = np.random.default_rng(1).permutation(len(content) * 8)[:600]
+    for bit in bits.tolist():
+        damaged = bytearray(content)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        try:
+            assert is_same(load_features(path), written), bit
+        except OutputError:
+            refused += 1
+    assert refused > 200
+
+
+def test_the_list_of_unreadable_images_of_others_is_not_overwritten(tmp_path):
+    (tmp_path / "f.npz.unreadable.txt").write_text("mine")
+    with pytest.raises(OutputError, match="f.npz.unreadable.txt exists already: name another file"):
+        check_output(tmp_path / "f.npz", overwrite=False)
+    check_output(tmp_path / "f.npz", overwrite=True)
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
