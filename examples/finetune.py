@@ -24,7 +24,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 from transformers import (
@@ -55,6 +54,7 @@ from modeling_esvit.storage.weight_bars import hide_weight_bars
 
 with exit_without_package():
     import evaluate
+    from accelerate import PartialState
 
 
 from modeling_esvit.embed.engine import FeatureError

@@ -20,9 +20,15 @@ def is_watched() -> bool:
 
     A terminal of no width, as some containers and job runners give, shows no bar.
     """
-    if "ipykernel" in sys.modules:
+    if is_notebook():
         return True
     return sys.stderr.isatty() and os.get_terminal_size(sys.stderr.fileno()).columns > 0
+
+
+def is_notebook() -> bool:
+    """Returns whether this process is the kernel of a notebook, and not one that only has its packages."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return hasattr(shell, "kernel")
 
 
 class ProgressLines(PlainTqdm):

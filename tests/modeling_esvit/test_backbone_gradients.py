@@ -61,7 +61,7 @@ model = accelerator.prepare(EsViTBackbone(EsViTConfig(**sizes, out_features=["st
 for step in range(3):
     maps = model(torch.rand(2, 3, 32, 32)).feature_maps
     accelerator.backward(sum(each.square().sum() for each in maps))
-print("steps", step + 1)
+print(f"steps {step + 1}\\n", end="")  # in one piece, beside that of the other process
 """
 
 

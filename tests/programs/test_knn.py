@@ -127,7 +127,7 @@ def test_two_processes_give_the_result_of_one(model, tmp_path):
     )
     (test / "class 3" / "1.png").write_bytes(b"no image")
     model.save_pretrained(tmp_path / "model")
-    options = ["--k", 3, 10, "--batch_size", 7, "--part_size", 10, "--device", "cpu"]
+    options = ["--k", 3, 10, "--batch_size", 7, "--dtype", "float32", "--part_size", 10, "--device", "cpu"]
     arguments = [tmp_path / "model", "--train", train, "--test", test, *options]
     before = sorted((ROOT / "training" / "metrics").rglob("*"))
 
@@ -136,7 +136,10 @@ def test_two_processes_give_the_result_of_one(model, tmp_path):
 
     assert one == two
     assert [(figure["name"], figure["value"]) for figure in one["figures"]] == [("k-NN top-1, k = 10", one["k10_top1"])]
-    assert one["command"] == "python training/knn.py MODEL --train FOLDER --test FOLDER --k 3 10 --batch_size 7"
+    assert (
+        one["command"]
+        == "python training/knn.py MODEL --train FOLDER --test FOLDER --k 3 10 --batch_size 7 --dtype float32"
+    )
     assert one["test_images"] == 35 and 0.2 < one["k10_top1"] < 1.0
     transform = make_evaluation_transform(AutoImageProcessor.from_pretrained(tmp_path / "model"))
     library = knn.evaluate_knn(model, transform, open_source(train), open_source(test), k=[3, 10])

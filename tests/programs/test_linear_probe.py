@@ -179,4 +179,5 @@ def test_small_data_have_ten_steps_an_epoch_and_others_beside(model_folder, imag
     assert list(result["against"][str(other)]["classifiers"]) == ["n0_lr0.001"]
     shown = capsys.readouterr().out
     assert "Steps of 1 images: 1024, or a tenth of the 13 training images" in shown
-    assert "| chance | 33.33% |" in shown and "above untrained" in shown or "below untrained" in shown
+    assert "| chance | 0.00% |" in shown  # most training images are of class a, and no test image is
+    assert "above untrained" in shown or "below untrained" in shown

@@ -6,6 +6,8 @@ import io
 import os
 import re
 import struct
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -53,3 +55,14 @@ def test_a_terminal_of_no_width_shows_no_bar(monkeypatch, columns, watched):
     with os.fdopen(outer), os.fdopen(inner, "w") as terminal:
         monkeypatch.setattr("sys.stderr", terminal)
         assert is_watched() is watched
+
+
+@pytest.mark.parametrize(
+    "shell, watched", [(None, False), (SimpleNamespace(), False), (SimpleNamespace(kernel=1), True)]
+)
+def test_a_notebook_is_known_by_its_kernel(monkeypatch, shell, watched):
+    """The packages of notebooks alone, which others import, make none; nor does IPython in a terminal."""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    monkeypatch.setitem(sys.modules, "ipykernel", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    assert is_watched() is watched
