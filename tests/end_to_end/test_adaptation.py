@@ -149,6 +149,7 @@ def test_statistics_stay_for_the_whole_run_while_weights_move(images, tmp_path):
             assert torch.equal(tensor, pretrained[key.removeprefix(PREFIX)]) == stays, key
 
 
+@pytest.mark.slow
 def test_another_run_starts_from_an_adapted_one(images, tmp_path):
     """Moments go by name, whatever groups the parameters were in."""
     train(adapt("dinov3_vit", images, tmp_path / "first"))

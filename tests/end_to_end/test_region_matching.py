@@ -52,7 +52,7 @@ def test_batches_may_be_made_in_other_ways(images, by_location, tmp_path, change
     assert read_losses(tmp_path) == pytest.approx(read_losses(by_location), rel=10 * tolerance)
 
 
-@pytest.mark.parametrize("switch, steps", [(0.0, 0), (0.5, 3), (1.0, 6)])
+@pytest.mark.parametrize("switch, steps", [(0.0, 0), (0.5, 3), pytest.param(1.0, 6, marks=pytest.mark.slow)])
 def test_location_then_feature(images, by_location, tmp_path, switch, steps):
     """Of two epochs with three steps each, the share before the switch is that of the run by location."""
     changes = {**LOCATION, "region_matching": "location_then_feature", "region_matching_switch": switch}

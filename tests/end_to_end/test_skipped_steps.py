@@ -48,7 +48,9 @@ def state_of(run: Pretraining) -> list[torch.Tensor]:
     return [value.clone() for value in (*student.state_dict().values(), *teacher.state_dict().values(), *moments)]
 
 
-@pytest.mark.parametrize("accumulated, precision", [(1, "no"), (2, "bf16"), (2, "fp16")])
+@pytest.mark.parametrize(
+    "accumulated, precision", [(1, "no"), pytest.param(2, "bf16", marks=pytest.mark.slow), (2, "fp16")]
+)
 def test_such_a_step_changes_nothing(images, tmp_path, accumulated, precision, capsys):
     half = precision == "fp16"
     changes = f"--batch_size {8 // accumulated} --gradient_accumulation_steps {accumulated}"
@@ -69,6 +71,7 @@ def test_such_a_step_changes_nothing(images, tmp_path, accumulated, precision, c
     assert "The last was step 2; its images had, on this process, the positions 8, 9, 10, 11, 12, 13, 14, 15" in shown
 
 
+@pytest.mark.slow
 def test_half_precision_trains(images, tmp_path):
     PoisonedPretraining(images, tmp_path / "half", half=True).run()
     PoisonedPretraining(images, tmp_path / "whole").run()

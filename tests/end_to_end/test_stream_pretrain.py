@@ -43,7 +43,7 @@ def finished(shards, tmp_path_factory):
     return output
 
 
-@pytest.mark.parametrize("stop", [1, pytest.param(3, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("stop", [1, pytest.param(3, marks=pytest.mark.slow), pytest.param(4, marks=pytest.mark.slow)])
 def test_a_stopped_stream_continues_exactly(shards, finished, tmp_path, stop):
     train(tiny_options(shards, tmp_path, max_steps=stop, workers=2, **STREAM))
     train(tiny_options(shards, tmp_path, **STREAM))
@@ -75,6 +75,7 @@ def test_the_shuffle_belongs_to_the_run(shards, tmp_path, capsys):
     assert (tmp_path / "tar_index").is_dir() == (shards.suffix == ".tar")
 
 
+@pytest.mark.slow
 def test_a_run_is_not_continued_on_other_shards(shards, tmp_path, caplog):
     data = tmp_path / "data"
     shutil.copytree(shards.parent, data)

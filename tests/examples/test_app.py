@@ -208,6 +208,7 @@ def make_photographs(folder, *sizes: tuple[int, int]) -> list[str]:
     return [f"{number}.png" for number in range(len(sizes))]
 
 
+@pytest.mark.slow
 def test_features_that_embed_wrote_are_searched_in(folder, tmp_path, monkeypatch, capsys):
     """Nothing is embedded again, and the features of other photographs are refused in a line."""
     pytest.importorskip("gradio", reason="gradio is not installed: pip install '.[app]'")

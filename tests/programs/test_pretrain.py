@@ -48,7 +48,7 @@ def finished(labelled_images, tmp_path_factory) -> Path:
     return output
 
 
-@pytest.mark.parametrize("stop", [2, pytest.param(3, marks=pytest.mark.slow), 5])
+@pytest.mark.parametrize("stop", [2, *(pytest.param(step, marks=pytest.mark.slow) for step in (3, 5))])
 def test_a_stopped_run_continues_exactly(labelled_images, finished, tmp_path, stop):
     train(tiny_options(labelled_images, tmp_path, max_steps=stop))
     train(tiny_options(labelled_images, tmp_path, workers=2))
@@ -58,6 +58,7 @@ def test_a_stopped_run_continues_exactly(labelled_images, finished, tmp_path, st
     assert_equal_weights(tmp_path / last, finished / last)
 
 
+@pytest.mark.slow
 def test_what_a_killed_run_did_after_its_checkpoint_is_done_again(labelled_images, finished, tmp_path):
     train(tiny_options(labelled_images, tmp_path, max_steps=5, save_every=1, keep_checkpoints=3))
     for step in (4, 5):
@@ -166,7 +167,7 @@ def test_a_run_is_lengthened_by_more_epochs(labelled_images, tmp_path, capsys):
         train(tiny_options(labelled_images, tmp_path / "run"))
 
 
-@pytest.mark.parametrize("when", ["run", "dry_run"])
+@pytest.mark.parametrize("when", ["run", pytest.param("dry_run", marks=pytest.mark.slow)])
 def test_a_run_is_not_continued_on_other_images(labelled_images, tmp_path, when):
     """Also not on images of the same names and sizes."""
     data = shutil.copytree(labelled_images, tmp_path / "data")

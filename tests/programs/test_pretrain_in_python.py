@@ -24,6 +24,7 @@ def tiny_keywords(images: Path, output: Path, **changes) -> dict:
     return {**vars(tiny_options(images, output)), **changes}
 
 
+@pytest.mark.slow
 def test_it_is_the_run_of_the_command_and_returns_where_the_model_is(labelled_images, tmp_path):
     result = pretrain(**tiny_keywords(labelled_images, tmp_path / "here"))
     train(tiny_options(labelled_images, tmp_path / "there"))

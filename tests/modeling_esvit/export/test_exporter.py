@@ -138,6 +138,7 @@ def test_openvino_of_any_batch(saved, tmp_path, family):
         program(torch.randn(1, 3, height + 4, width).numpy())
 
 
+@pytest.mark.slow
 @has_exporters
 def test_transformers_runs_an_export(saved, tmp_path):
     from transformers.exporters import ExportedModel

@@ -91,6 +91,7 @@ def test_room_for_checkpoints(images, tmp_path):
         Pretraining(parse_options(tiny(images, tmp_path / "run", changes)))
 
 
+@pytest.mark.slow
 def test_a_stopped_run_would_continue(images, tmp_path, capsys):
     train(tiny(images, tmp_path, "--max_steps 2"))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.is_file()}

@@ -92,7 +92,9 @@ def test_an_old_checkpoint_that_cannot_be_removed_is_kept(labelled_images, tmp_p
     assert name_checkpoints(tmp_path / "run") == ["last", "step-00000003"]  # the next one has removed it
 
 
-@pytest.mark.parametrize("file", ["student/model.safetensors", "training_state/training.pt"])
+@pytest.mark.parametrize(
+    "file", ["student/model.safetensors", pytest.param("training_state/training.pt", marks=pytest.mark.slow)]
+)
 def test_a_failed_write_leaves_the_checkpoint_before_it(labelled_images, finished, tmp_path, file):
     train(tiny(labelled_images, tmp_path, "--max_steps 2"))
     before = name_checkpoints(tmp_path)
