@@ -40,7 +40,7 @@ from transformers import (
 )
 
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
-from modeling_esvit.images.data_errors import DataOptionError
+from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError
 from modeling_esvit.images.decoding import decode
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.images.hub import find_reachable_model
@@ -157,13 +157,21 @@ def open_split(options: argparse.Namespace, split: str) -> FolderSource | Datase
     return source
 
 
+def open_test_split(options: argparse.Namespace) -> FolderSource | DatasetSource:
+    """Opens the test images; the error for those that cannot be opened names the other way to have some."""
+    try:
+        return open_split(options, options.test_split)
+    except (DataNotFoundError, DataOptionError) as error:
+        raise type(error)(f"{error} Or hold out a share of each class for testing: --test_share {SHARE}.") from error
+
+
 Splits = tuple[FolderSource | DatasetSource, FolderSource | DatasetSource, list[str]]
 
 
 def open_parts(options: argparse.Namespace) -> list[Any]:
     """Opens training and test images: two splits, or one whole of which a share of each class is held out."""
     if options.test_share is None:
-        return [open_split(options, split) for split in ("train", options.test_split)]
+        return [open_split(options, "train"), open_test_split(options)]
     decoding = read_decoding_arguments(options)
     return open_held_out(options.data, options.test_share, decoding=decoding, **choose_columns(options))
 

@@ -28,10 +28,10 @@ from modeling_esvit.images.places import URL
 from modeling_esvit.images.row_folders import (
     RowFolder,
     drop_links,
+    find_folder_access,
     is_row_folder,
     is_saved_to_disk,
     list_saved_splits,
-    list_zips,
     load_parquet,
     load_saved_split,
     match_files,
@@ -300,7 +300,7 @@ def open_split(folder: Path, split: str, name: str, reading: Reading) -> Images:
         DataOptionError, EmptySourceError: see `open_folder`.
     """
     column, place = reading.image_column, folder / split
-    if not split or is_saved_to_disk(folder) or holds_rows(folder, find_in_folder(folder), column):
+    if not split or is_saved_to_disk(folder) or is_row_folder(folder, column):
         return open_folder(folder, split, name, reading)
     if not place.is_dir():
         raise NoImagesError(f"{name!r}: {str(place)!r} is no folder. A split of a folder of images is a subfolder.")
@@ -314,11 +314,11 @@ def open_folder(path: Path, split: str | None, name: str, reading: Reading) -> I
         NoImagesError: it has no such split; the reason is part of the message.
         DataOptionError, EmptySourceError: see `RowFolder` and `load_saved_split`.
     """
-    rows = reading.decoding.restrict_to(find_access(path, *list_zips(path)))
+    rows = reading.decoding.restrict_to(find_folder_access(path))
     if is_saved_to_disk(path):
         return DatasetImages(load_saved_split(path, split), name, reading.image_column, rows)
-    found = find_in_folder(path)
-    if not holds_rows(path, found, reading.image_column):
+    if not is_row_folder(path, reading.image_column):
+        found = find_in_folder(path)
         found.paths = [str(path / file) for file in found.paths]
         return ImageFiles(found, reading.decoding)
     left_out = LeftOut()
@@ -327,12 +327,6 @@ def open_folder(path: Path, split: str | None, name: str, reading: Reading) -> I
     images = DatasetImages(dataset, name, reading.image_column, rows)
     images.left_out.update(left_out)
     return images
-
-
-def holds_rows(path: Path, found: FoundImages, image_column: str | None) -> bool:
-    """Returns whether the data of a folder are rows: it has parquet files with images, or archives alone."""
-    is_alone = not found.paths and any(kind in found.left_out for kind in (".parquet", ".zip"))
-    return is_alone or is_row_folder(path, image_column)
 
 
 def open_parquet(pattern: str, reading: Reading) -> Images:

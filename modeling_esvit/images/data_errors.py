@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Defines the errors of data that cannot be used, and makes them of those of `datasets`."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -43,9 +44,20 @@ def name_datasets_errors(
     except EsViTError:  # its message is complete
         raise
     except datasets.exceptions.DatasetGenerationError as error:
-        raise unusable(redact_urls(f"{data!r} cannot be read: {error.__cause__ or error}")) from error
+        reason = f"{data!r} cannot be read: {error.__cause__ or error}"
+        raise unusable(redact_urls(reason + _advise(data, reason))) from error
     except (FileNotFoundError, ConnectionError, HFValidationError) as error:
         reason = f"{data!r} is neither a file, a folder, a pattern nor a data set that can be loaded: {error}"
         raise missing(redact_urls(reason)) from error
     except (OSError, ValueError, RuntimeError) as error:
         raise unusable(redact_urls(f"{data!r}: {error}")) from error
+
+
+def _advise(data: str, reason: str) -> str:
+    """Says how to read zip files of the Hub, to which `datasets` gives the folder of the file as a class."""
+    if "Invalid string class label" not in reason or os.path.exists(data):
+        return ""
+    return (
+        ". If its images are in zip files, whose folders `datasets` does not take for classes, download it "
+        f"(hf download {data} --repo-type dataset --local-dir FOLDER) and give FOLDER."
+    )

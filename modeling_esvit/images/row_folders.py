@@ -25,9 +25,11 @@ from modeling_esvit.images.folders import (
     has_images,
     walk,
 )
+from modeling_esvit.images.places import Access
 from modeling_esvit.images.rows import (
     ReadFeatures,
     describe_parquet,
+    find_access,
     find_image_columns,
     read_file_features,
 )
@@ -60,13 +62,11 @@ class RowFolder:
     """
 
     def __init__(self, path: Path, config_name: str | None = None, read: ReadFeatures = read_file_features) -> None:
-        import datasets
-
         self.path, self.config_name, self.read = path, config_name, read
         for file in list_zips(path):
             list_names(str(file))  # says so if it is damaged, which `datasets` does not
         self.named = name_files(path)
-        self.builder = datasets.load_dataset_builder(str(path.resolve()), name=config_name, **self.named)
+        self.builder = self._make_builder()
         self.files = list_split_files(self.builder)
         refuse_left_over(path, self.files)
 
@@ -85,12 +85,24 @@ class RowFolder:
         if split in kept and are_photographs(kept[split]):
             return self._load_zips(kept[split], left_out)
         if split not in kept and all(map(are_photographs, kept.values())):
-            raise DataOptionError(f"{str(self.path)!r} has no split {split!r}; it has {[*kept]}.")
+            raise DataOptionError(
+                f"{str(self.path)!r} has no split {split!r}; it has {[*kept]}. A zip file is of the split that its "
+                f"name or its folder says, as {split}.zip: unpack one that holds several."
+            )
         return self._load_rows(kept, split)
 
     def count_beside(self) -> LeftOut:
         """Counts by kind what lies in the folder beside the files of all splits."""
         return count_beside(self.path, itertools.chain.from_iterable(self.files.values()))
+
+    def _make_builder(self) -> Any:
+        """Returns what `datasets` makes rows with. Of zip files it finds the splits; it knows few formats of images."""
+        import datasets
+
+        place, files = str(self.path.resolve()), [*map(str, list_row_files(self.path))]
+        if self.config_name is None and not _read_card(self.path).get("configs") and are_photographs(files):
+            return datasets.load_dataset_builder("imagefolder", data_dir=place, **self.named)
+        return datasets.load_dataset_builder(place, name=self.config_name, **self.named)
 
     def _load_rows(self, kept: dict[str, list[str]], split: str) -> Any:
         import datasets
@@ -105,7 +117,8 @@ class RowFolder:
     def _load_zips(self, files: list[str], left_out: LeftOut) -> Any:
         rows = load_zips(files, left_out)
         if not len(rows):
-            raise EmptySourceError(f"the zip files of {str(self.path)!r} hold no image, only {left_out.describe()}.")
+            others = f"only {left_out.describe()}" if left_out else "nor another file"
+            raise EmptySourceError(f"the zip files of {str(self.path)!r} hold no image, {others}.")
         return rows
 
 
@@ -251,13 +264,25 @@ def _has_card_with_files(path: Path) -> bool:
 
 
 def is_row_folder(folder: Path, image_column: str | None = None) -> bool:
-    """Returns whether a folder is one of rows: parquet files lie in it, or in its `data` subfolder.
+    """Returns whether a folder is one of rows: it has parquet or zip files, also deeper in it, and no images.
 
-    It is one of images, if it has some and these files have none, as those of metadata or features have; unless a
-    column of images is named.
+    One with images is, too, if parquet files lie in it, or in its `data` subfolder, and have images, as those of
+    metadata or features have not; or if a column of images is named.
     """
+    if not has_images(folder):
+        return any(file.suffix in (".parquet", ".zip") for file in list_row_files(folder))
     files = list_shards(folder, (".parquet",))
-    return bool(files) and (image_column is not None or not has_images(folder) or any(map(_holds_images, files)))
+    return bool(files) and (image_column is not None or any(map(_holds_images, files)))
+
+
+def find_folder_access(folder: Path) -> Access:
+    """Returns what the rows of a folder may open: files in it, and members of its zip files.
+
+    Relative paths begin beside the first file of rows.
+    """
+    files = list_row_files(folder)
+    zips = [file for file in files if file.suffix == ".zip"]  # which may be links to other places
+    return find_access(*dict.fromkeys(file.parent for file in files), folder, *zips)
 
 
 def _holds_images(file: Path) -> bool:

@@ -49,8 +49,13 @@ def find_in_zip(file: str) -> FoundImages:
     return found
 
 
+def split_name(name: str) -> tuple[str, ...]:
+    """Returns the folders of a member and its own name. Some programs of Windows write backslashes."""
+    return PurePosixPath(name.replace("\\", "/")).parts
+
+
 def _is_hidden(name: str) -> bool:
-    *folders, base = PurePosixPath(name).parts
+    *folders, base = split_name(name)
     return base.startswith(HIDDEN) or any(folder.startswith(HIDDEN) or is_hidden_folder(folder) for folder in folders)
 
 
@@ -88,7 +93,7 @@ def name_classes(members: Iterable[str]) -> list[str] | None:
 
     A zip file of a folder begins with its name: `train/cat/1.png` is a cat.
     """
-    folders = [compose(name).split("/")[:-1] for name in members]
+    folders = [[*map(compose, split_name(name)[:-1])] for name in members]
     while len({parts[0] if parts else "" for parts in folders}) == 1 and all(len(parts) > 1 for parts in folders):
         folders = [parts[1:] for parts in folders]
     return [parts[0] for parts in folders] if all(folders) else None

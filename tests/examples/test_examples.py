@@ -33,7 +33,7 @@ import examples.similar_images as similar_images
 from examples.photographs import write_photographs
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
 from modeling_esvit.embed.engine import FeatureError
-from modeling_esvit.images.data_errors import DataOptionError
+from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError
 from modeling_esvit.images.models import NoImageModelError
 from modeling_esvit.images.transform import make_evaluation_transform
 from tests.helpers.commands import run_program, torchrun
@@ -212,6 +212,8 @@ def test_finetune_says_what_it_cannot_train(folder, tmp_path):
         finetune.main([str(tmp_path / "text"), "--data", str(tmp_path / "two"), *output])
     with pytest.raises(DataOptionError, match="no column of two or more classes .*one/train/CLASS"):
         finetune.main([folder, "--data", str(tmp_path / "one"), *output])
+    with pytest.raises(DataNotFoundError, match="two/val' is not a folder.* share of each class .* --test_share 0.2"):
+        finetune.main([folder, "--data", str(tmp_path / "two"), "--test_split", "val", *output])
     assert not (tmp_path / "classifier").exists()
 
 

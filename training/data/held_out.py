@@ -90,9 +90,11 @@ def require_classes(name: str, source: ImageSource) -> FolderSource | DatasetSou
         )
     classes = source.class_names or []
     if classes and set(classes) <= set(USUAL_SPLITS):
+        are_folders = isinstance(source, FolderSource)
+        advice = f"Name the splits, {name}:{classes[-1]} and so on" if are_folders else "Make a file of each split"
         raise DataOptionError(
-            f"the classes of {name!r} are called {' and '.join(classes)}, as splits are: nothing is held out. Name the "
-            f"splits, {name}:{classes[-1]} and so on, or call the classes otherwise."
+            f"the classes of {name!r} are called {' and '.join(classes)}, as splits are: nothing is held out. "
+            f"{advice}, or call the classes otherwise."
         )
     return source
 

@@ -24,7 +24,7 @@ from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, Record
 from modeling_esvit.images.folders import LeftOut, find_in_folder, has_images
 from modeling_esvit.images.names import show_name
 from modeling_esvit.images.places import Access
-from modeling_esvit.images.row_folders import is_row_folder, is_saved_to_disk, list_shards, list_zips
+from modeling_esvit.images.row_folders import find_folder_access, is_row_folder, is_saved_to_disk, list_shards
 from modeling_esvit.images.rows import find_access
 from modeling_esvit.storage.identity import compose
 from modeling_esvit.storage.paths import expand_home
@@ -189,9 +189,9 @@ def open_source(
     """Opens the source of images that `data` names.
 
     Args:
-        data: A folder of images; a folder, glob or pattern (see `shard_names`) of parquet or tar files (in the folder
-            itself or in its `data` subfolder), also by URL; a folder written by `save_to_disk`; "namespace/name" of a
-            Hub data set; or a `datasets.Dataset`.
+        data: A folder of images, or of zip files of images; a folder, glob or pattern (see `shard_names`) of parquet or
+            tar files (in the folder itself or in its `data` subfolder), also by URL; a folder written by
+            `save_to_disk`; "namespace/name" of a Hub data set; or a `datasets.Dataset`.
         split: A split of a data set (default "train"), or a subfolder of a folder of images (default: all of it).
         config_name: The configuration, if a data set has several.
         revision: Branch, tag or commit of a data set of the Hub.
@@ -234,6 +234,8 @@ def describe_labels(source: ImageSource) -> str:
         )
     if isinstance(source, ShardStream) and isinstance(source.shards[0], TarShard):
         return "The samples of the tar files have no member .cls; label_column names another extension."
+    if isinstance(source, DatasetSource) and str(source.record(0).image).startswith("zip://"):
+        return "In zip files, put the images of each class into a folder of their own."
     return f"label_column can choose one of the columns: {source.columns.described}."
 
 
@@ -250,7 +252,7 @@ def find_rows_access(data: str, revision: str | None = None) -> Access:
     """
     path = expand_home(data)
     if path.is_dir():
-        return find_access(*dict.fromkeys(file.parent for file in list_shards(path)), path, *list_zips(path))
+        return find_folder_access(path)
     if names_shards(data):
         return find_access(*dict.fromkeys(os.path.dirname(file) for file in find_shards(data, revision)))
     return find_access(repository=data)
@@ -305,7 +307,9 @@ def _refuse_in_place(path: Path, name: str, stream: StreamOptions) -> None:
     if stream.cache is not None:
         raise DataOptionError(f"cache applies to streams, and {name!r} is read in place: leave it out.")
     if path.is_file() and path.suffix != ".parquet":
-        raise DataOptionError(f"{str(path)!r} is a file: give the folder of images that it is in, or parquet files.")
+        raise DataOptionError(
+            f"{str(path)!r} is a file: give the folder that it is in, of images or zip files, or parquet files."
+        )
 
 
 def _refuse_revision(path: Path, data: str, revision: str | None) -> None:
@@ -333,9 +337,7 @@ def _refuse_to_stream(path: Path, image_column: str | None, label_column: str | 
 
 
 def _is_dataset_folder(path: Path, image_column: str | None = None) -> bool:
-    if is_saved_to_disk(path) or is_row_folder(path, image_column):
-        return True
-    return bool(list_zips(path)) and not has_images(path)
+    return is_saved_to_disk(path) or is_row_folder(path, image_column)
 
 
 def _refuse_dataset_options(path: Path, **options: str | bool | None) -> None:

@@ -117,8 +117,8 @@ def _require_name(data: str) -> None:
         )
     if not (os.path.exists(expand_home(data)) or is_hub_name(data) or data.endswith(".parquet")):
         raise DataNotFoundError(
-            f"{data!r} does not exist: it is neither a folder of images nor a folder or glob of .parquet or .tar files "
-            f"nor the 'namespace/name' of a data set on the Hub."
+            f"{data!r} does not exist: it is neither a folder of images or zip files nor a folder or glob of .parquet "
+            f"or .tar files nor the 'namespace/name' of a data set on the Hub."
         )
 
 

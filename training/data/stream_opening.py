@@ -66,7 +66,10 @@ def open_stream(
         return stream
     if not all(url.endswith(".parquet") for url in urls):
         other = next(url for url in urls if not url.endswith(".parquet"))
-        raise DataOptionError(f"{other!r} cannot be streamed: shards are .parquet files, or (uncompressed) .tar files.")
+        raise DataOptionError(
+            f"{other!r} cannot be streamed: shards are .parquet files, or (uncompressed) .tar files. "
+            "Others are read in place, without streaming."
+        )
     parquets = _share_opening(urls, lambda url: ParquetShard(ShardFile.locate(url, options.retry_seconds)))
     columns = ImageColumns.find(features or find_features(parquets), image_column, label_column)
     columns = columns if options.labels else columns.without_label()

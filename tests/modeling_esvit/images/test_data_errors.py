@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks what becomes of the errors of `datasets`."""
 
+import zipfile
+
 import datasets
 import pytest
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError, EmptySourceError, name_datasets_errors
+from tests.helpers.shard_server import picture
 
 
 GENERATION = datasets.exceptions.DatasetGenerationError("An error occurred")
@@ -27,3 +30,15 @@ def test_errors_of_datasets_are_named(error, expected, message):
     with pytest.raises(EsViTError, match=message) as found, name_datasets_errors("photos"):
         raise error
     assert type(found.value) is expected
+
+
+def test_zip_files_of_the_hub_that_datasets_gives_other_classes_are_to_be_downloaded(tmp_path):
+    with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+        archive.writestr("cat/1.png", picture(1))
+        archive.writestr("dog/2.png", picture(2))
+    for data, is_advised in {"ada/photographs": True, str(tmp_path): False}.items():
+        with pytest.raises(DataOptionError, match="Invalid string class label") as found, name_datasets_errors(data):
+            datasets.load_dataset("imagefolder", data_files=str(tmp_path / "photos.zip"), cache_dir=tmp_path / "cache")
+        assert (
+            "(hf download ada/photographs --repo-type dataset --local-dir FOLDER)" in str(found.value)
+        ) == is_advised

@@ -195,6 +195,13 @@ def test_rows_of_a_split_open_the_files_beside_them(tmp_path):
     assert decode(found.read(0)).size == (12, 12)
 
 
+def test_names_in_rows_begin_beside_the_first_file_in_all_programs(tmp_path):
+    write(tmp_path / "data" / "0.png")
+    table = pa.table({"image": pa.array([{"bytes": None, "path": "0.png"}], IMAGE)})
+    pq.write_table(table, tmp_path / "data" / "train.parquet")
+    assert [decode(images.read(0)).size for images in open_by_all(tmp_path)] == [(12, 12)] * 2
+
+
 def test_what_lies_beside_parquet_files_is_counted(tmp_path):
     for name in ("train-0.parquet", "photographs.zip", "data/more.zip", "deep/more.parquet", "a.heic", "._b.png"):
         write(tmp_path / name)

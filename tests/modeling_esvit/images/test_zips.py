@@ -33,7 +33,7 @@ def test_folders_in_a_zip_file_are_classes(tmp_path):
     assert train.left_out == {".txt": 1} and test.class_names == ["bird", "cat"]
     assert [len(part) for part in open_held_out(str(tmp_path / "all"), 0.5)] == [2, 1]
     assert len(find_images(str(tmp_path / "all"))) == 3
-    with pytest.raises(EsViTError, match="has no split 'validation'; it has .*train"):
+    with pytest.raises(EsViTError, match="has no split 'validation'; it has .*train.* as validation.zip: unpack one"):
         open_source(tmp_path / "all", split="validation")
 
 
@@ -46,6 +46,7 @@ def test_folders_in_a_zip_file_are_classes(tmp_path):
         (["caf\u00e9/1.png", "cafe\u0301/2.png"], ["caf\u00e9", "caf\u00e9"]),
         (["1.png", "dog/2.png"], None),
         (["a/1.png", "a/dog/2.png"], ["a", "a"]),
+        (["a\\cat\\1.png", "a\\dog\\2.png"], ["cat", "dog"]),
     ],
 )
 def test_classes_are_the_first_folders_that_differ(members, classes):
@@ -62,3 +63,42 @@ def test_zip_files_that_are_none_or_hold_no_image_are_named(tmp_path):
             open_it(str(tmp_path / "cut"))
         with pytest.raises(EsViTError, match="hold no image, only .*1 .heic: pip install pillow-heif"):
             open_it(str(tmp_path / "texts"))
+
+
+def test_zip_files_that_datasets_takes_for_none(tmp_path):
+    """It takes a kind of rows by the members that it knows, such as .jpg."""
+    write_zip(tmp_path / "phone" / "photos.zip", "IMG_1.HEIC", "IMG_2.HEIC")
+    write_zip(tmp_path / "nested" / "photos.zip", "photos.zip", "more.zip")
+    write_zip(tmp_path / "nothing" / "photos.zip")
+    said = {
+        "phone": "only 2 .heic: pip install pillow-heif",
+        "nested": "only 2 .zip: unpack them",
+        "nothing": "nor another file",
+    }
+    for name, left_out in said.items():
+        for open_it in (open_source, find_images):
+            with pytest.raises(EsViTError, match=f"hold no image, {left_out}"):
+                open_it(str(tmp_path / name))
+
+
+def test_zip_files_deeper_in_a_folder_are_read_by_all(tmp_path):
+    for split, names in {"train": ("cat/1.png", "dog/2.png"), "test": ("cat/3.png",)}.items():
+        (tmp_path / "deep" / "data" / split).mkdir(parents=True)
+        write_zip(tmp_path / "deep" / "data" / split / "photos.zip", *names)
+    train, test = open_source(tmp_path / "deep"), open_source(tmp_path / "deep", split="test")
+    assert train.class_names == ["cat", "dog"] and test.class_names == ["cat"]
+    assert all(decode(source.read(0)) for source in (train, test, find_images(f"{tmp_path}/deep:test")))
+    (tmp_path / "capitals").mkdir()
+    write_zip(tmp_path / "capitals" / "PHOTOS.ZIP", "1.png")
+    for open_it in (open_source, find_images):
+        with pytest.raises(EsViTError, match="1 .zip: unpack them"):
+            open_it(str(tmp_path / "capitals"))
+
+
+def test_zip_files_without_classes_say_what_makes_some(tmp_path):
+    write_zip(tmp_path / "flat" / "photos.zip", "1.png", "2.png")
+    with pytest.raises(EsViTError, match="has no labels.* In zip files, put the images of each class into a folder"):
+        open_held_out(str(tmp_path / "flat"), 0.5)
+    write_zip(tmp_path / "splits" / "photos.zip", "train/cat/1.png", "test/cat/2.png")
+    with pytest.raises(EsViTError, match="called test and train, as splits are.* Make a file of each split"):
+        open_held_out(str(tmp_path / "splits"), 0.5)
