@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import Record
 from modeling_esvit.images.folders import LeftOut
-from modeling_esvit.images.places import NOTHING, Access, find_local_file
+from modeling_esvit.images.places import NOTHING, find_local_file
 from modeling_esvit.images.rows import (
     ReadFeatures,
     describe_columns,
@@ -135,36 +135,23 @@ class ParquetShard:
         """
         found = dict[int, str | None]()
         for start, stop in self.units(0, len(self)):
-            records = self.read(start, stop, columns, self.file) if self._has_places(start, columns) else ()
+            records = self.read(start, stop, columns, self.file) if self._has_places(start, columns.image) else ()
             for row, record in enumerate(records, start):
                 if isinstance(record.image, str):
                     found[row] = find_local_file(record.image, record.options.access)
         return {row: file for row, file in found.items() if file is not None}
 
-    def _has_places(self, row: int, columns: ImageColumns) -> bool:
+    def _has_places(self, row: int, column: str) -> bool:
         """Returns whether rows of the row group of `row` may name their images: some have no bytes, as far as known."""
-        column, number = columns.image, int(np.searchsorted(self._ends, row, side="right"))
-        chunks = {chunk.path_in_schema: chunk for chunk in _list_chunks(self.metadata.row_group(number), [column])}
+        group = self.metadata.row_group(int(np.searchsorted(self._ends, row, side="right")))
+        chunks = {chunk.path_in_schema: chunk for chunk in _list_chunks(group, [column])}
         held = chunks.get(f"{column}.bytes", chunks.get(column))
         if held is None or is_string(self.read_features()[column]):
             return True
         if held.statistics is None or held.statistics.null_count != 0:
             return True
-        if held.statistics.has_min_max:
-            return held.statistics.min == b""  # no bytes come before all others
-        # The least of long bytes is not known. Reading all of them is worth it only if a path leads to a file.
-        access = columns.options.restrict_to(self._access).access
-        return f"{column}.path" in chunks and self._names_files(number, f"{column}.path", access)
-
-    def _names_files(self, group: int, column: str, access: Access) -> bool:
-        """Returns whether one of the paths in a row group leads to a file, by reading the paths alone."""
-        with (
-            self._name_damage(self.file, group),
-            pq.ParquetFile(RangeReader(self.file), metadata=self.metadata) as file,
-        ):
-            table = file.read_row_group(group, columns=[column], use_threads=False)
-        paths = table.flatten().column(column).to_pylist()
-        return any(path and os.path.exists(find_local_file(path, access) or "") for path in paths)
+        # The least of long bytes is not known, and to look for the file of each path costs a minute a million rows.
+        return held.statistics.has_min_max and held.statistics.min == b""  # no bytes come before all others
 
     def units(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
         """Splits the rows `start` to `stop - 1` by row groups."""
