@@ -26,6 +26,7 @@ from modeling_esvit.images.folders import FoundImages, LeftOut, find_in_folder, 
 from modeling_esvit.images.names import show_name
 from modeling_esvit.images.places import URL
 from modeling_esvit.images.row_folders import (
+    COMPRESSED,
     RowFolder,
     drop_links,
     find_folder_access,
@@ -277,6 +278,9 @@ def open_named(name: str, reading: Reading) -> Images:
         return open_parquet(name, reading)
     if path.is_file() and path.suffix in LIST_SUFFIXES:
         return ImageFiles(FoundImages(list(read_list(path))), reading.decoding)
+    if path.is_file() and name.endswith((".zip", ".tar", *COMPRESSED)):
+        advice = "give the folder that it is in" if path.suffix == ".zip" else "unpack it, and give the folder"
+        raise NoImagesError(f"{name} is an archive, which embed does not open by its name: {advice}.")
     if path.is_file() or URL.match(name):
         return ImageFiles(FoundImages([name]), reading.decoding)
     folder, _, split = name.rpartition(":")

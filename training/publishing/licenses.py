@@ -8,6 +8,8 @@ The Hub refuses others only once everything else was sent to it.
 import difflib
 from typing import Any, NamedTuple
 
+from modeling_esvit.storage.url_secrets import strip_secrets
+
 
 OTHER = "other"
 CREATIVE_COMMONS = (
@@ -59,4 +61,7 @@ def find_license_problem(data: dict[str, Any]) -> str | None:
             )
     if OTHER in given and not data.get("license_name"):
         return f"a license {OTHER!r} needs a license_name (and a license_link, a URL or a file such as LICENSE)."
+    link = str(data.get("license_link") or "")
+    if not link.startswith(strip_secrets(link)):
+        return "the license_link has a login in it, which everybody would read: give an address without."
     return None

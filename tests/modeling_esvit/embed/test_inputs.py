@@ -145,6 +145,13 @@ def test_what_a_list_of_urls_gives_is_kept(folder, images, by_hand, tmp_path, ca
     assert all(url in line and reason in line for (url, reason), line in zip(bad.items(), listed, strict=True))
 
 
+@pytest.mark.parametrize("name, advice", [("a.zip", "give the folder that it is in"), ("a.tar.gz", "unpack it")])
+def test_an_archive_alone_says_how_its_images_are_read(name, advice, tmp_path):
+    (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(NoImagesError, match=f"{name} is an archive, which embed does not open by its name: {advice}"):
+        find_images([str(tmp_path / name)])
+
+
 def test_data_sets_and_lists_without_images(images, tmp_path):
     files = sorted(map(str, images.glob("*.png")))
     rows = datasets.Dataset.from_dict({"photo": files, "n": range(len(files))})

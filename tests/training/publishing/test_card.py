@@ -169,6 +169,7 @@ def test_own_card(tmp_path):
         # huggingface_hub issue 1927, transformers issues 13528 and 32212: the Hub says so after everything was sent
         ("--license not-a-licence", "the Hub knows no license 'not-a-licence'"),
         ("--license other", "a license 'other' needs a license_name"),
+        ("--license other --license_name x --license_link https://ada:p/w@h/l", "license_link has a login in it"),
         ("--license_name lab-2026", "--license_name and --license_link describe a licence"),
         ("--base_model ./runs/x", "--base_model ./runs/x is no name on the Hub"),
         ("--base_model /home/ada/teacher", "--base_model /home/ada/teacher is no name on the Hub"),
