@@ -18,7 +18,8 @@ def losses(images: Path, output: Path, changes: str) -> list[float]:
     return read_losses(output)
 
 
-@pytest.mark.parametrize("task", [pytest.param("view", marks=pytest.mark.slow), "view+region"])
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["view", "view+region"])
 def test_sets_of_local_crops(images, tmp_path, task):
     """Draws the same crops in one set or in two: the losses are the same."""
     one = losses(images, tmp_path / "one", f"--task {task} --local_crop_sizes 16 --local_crops_numbers 3")

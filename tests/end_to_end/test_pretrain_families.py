@@ -282,7 +282,8 @@ def find_modes(run: Pretraining) -> set[int]:
     return {module.mode for module in modules if isinstance(module, EsViTViLSparseAttention)}
 
 
-@pytest.mark.parametrize("stop", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stop", [2, 4])
 def test_resume_draws_as_the_uninterrupted_run(stop, images, whole, tmp_path):
     """Chunks after the stop come from the restored generator; the switch, before or after it, from the epoch."""
     train(arguments("vil", images, tmp_path / "run", f"{SWITCHED} --max_steps {stop}"))

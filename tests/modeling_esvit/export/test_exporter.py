@@ -87,8 +87,9 @@ every_family = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @has_exporters
-@every_family
+@pytest.mark.parametrize("family", FAMILIES)
 def test_onnx_of_any_batch(saved, tmp_path, family, capfd):
     fields, size = FAMILIES[family]
     model, folder = saved(fields)

@@ -204,5 +204,5 @@ def test_command(model_folder, images, tmp_path, monkeypatch, capsys):
     for wrong, message in ((["--k", 12], "from 1 to 11"), (["--n_last_blocks", 9], "name 1 to 3")):
         with pytest.raises(SystemExit, match=message):
             command(monkeypatch, model_folder, *data, *wrong)
-    with pytest.raises(SystemExit, match="neither a folder of images nor"):
+    with pytest.raises(SystemExit, match="neither a folder of images or zip files nor"):
         command(monkeypatch, model_folder, "--train", "missing", "--test", test)

@@ -149,7 +149,8 @@ def test_a_run_that_is_further_than_max_steps_is_refused(labelled_images, tmp_pa
     main(tiny(labelled_images, tmp_path, f"--max_steps 3 {dry}"))
 
 
-@pytest.mark.parametrize("streamed", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("streamed", [False, True])
 def test_another_share_of_a_step_continues(labelled_images, tmp_path, capsys, streamed):
     """Continues with the same images and views a step, in one batch, two or four: rounding alone differs."""
     data = labelled_images
