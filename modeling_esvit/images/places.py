@@ -152,10 +152,20 @@ def _open_zip(path: str, member: str) -> zipfile.ZipFile | None:
     """Returns the open zip file at a path, if it is a local one with such a member; a library knows others."""
     if "://" in path or "://" in member or not path.endswith(".zip"):
         return None
+    archive = open_zip(path)
+    return archive if member in archive.NameToInfo else None
+
+
+def open_zip(path: str) -> zipfile.ZipFile:
+    """Returns the zip file at a local path, open; it stays open for the next that asks for it.
+
+    Raises:
+        zipfile.BadZipFile, ValueError, NotImplementedError: it is no zip file, or damaged.
+        OSError: it cannot be opened.
+    """
     found = os.stat(path)
     # A process that is forked would share the position in the file with its parent.
-    archive = _list_zip(path, found.st_size, found.st_mtime_ns, os.getpid())
-    return archive if member in archive.NameToInfo else None
+    return _list_zip(path, found.st_size, found.st_mtime_ns, os.getpid())
 
 
 @lru_cache(maxsize=OPEN_ZIPS)

@@ -13,6 +13,7 @@ from typing import Any
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.folders import FoundImages, LeftOut, is_hidden_folder
+from modeling_esvit.images.places import open_zip
 from modeling_esvit.storage.identity import compose
 
 
@@ -31,8 +32,7 @@ def list_names(file: str) -> list[str]:
         DamagedZipError: it is no zip file, was cut off or is damaged.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
-            return sorted({name for name in archive.namelist() if not name.endswith("/")})
+        return sorted({name for name in open_zip(file).namelist() if not name.endswith("/")})
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise DamagedZipError(f"{file} is no whole zip file: it was cut off, or is damaged ({error}).") from error
 

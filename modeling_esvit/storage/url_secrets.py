@@ -128,11 +128,14 @@ def reveal_url(url: str) -> str:
 
 def redact_urls(message: str) -> str:
     """Returns a message of another library without the passwords and queries of the URLs that it quotes."""
-    message = QUOTED.sub(r"\g<scheme>://\g<place>", message)
-    return OTHER_LOGIN.sub(r"\g<scheme>://", STORE_LOGIN.sub(r"\g<scheme>://", message))
+    return _cut_logins(QUOTED.sub(r"\g<scheme>://\g<place>", message))
 
 
 def strip_secrets(name: str) -> str:
     """Returns the name of an image without the password, query and fragment of its URL, which nothing asks for."""
-    name = NAME.sub(r"\g<scheme>://\g<place>", name)
-    return OTHER_LOGIN.sub(r"\g<scheme>://", STORE_LOGIN.sub(r"\g<scheme>://", name))
+    return _cut_logins(NAME.sub(r"\g<scheme>://\g<place>", name))
+
+
+def _cut_logins(text: str) -> str:
+    """Returns a text without the logins of URLs of other schemes than http."""
+    return OTHER_LOGIN.sub(r"\g<scheme>://", STORE_LOGIN.sub(r"\g<scheme>://", text))

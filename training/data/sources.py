@@ -207,7 +207,7 @@ def open_source(
     """
     if not isinstance(data, (str, os.PathLike)):
         return _open_dataset(data, image_column, label_column, decoding)
-    name = _require_name(data)
+    name = _read_name(data)
     path = expand_home(name)
     where = {"split": split, "config_name": config_name, "revision": revision}
     columns = {"image_column": image_column, "label_column": label_column}
@@ -268,7 +268,7 @@ def _open_dataset(
     return DatasetSource(data, image_column, label_column, decoding)
 
 
-def _require_name(data: str | os.PathLike[str]) -> str:
+def _read_name(data: str | os.PathLike[str]) -> str:
     """Returns the name of data, without passwords and signatures.
 
     Raises:
