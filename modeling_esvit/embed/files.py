@@ -50,6 +50,11 @@ def write_or_explain(action: Callable[[], Result], folder: Path) -> Result:
         ) from error
 
 
+def make_unreadable_error(unreadable: Mapping[str, str]) -> OutputError:
+    """Returns the error that says that no image can be read, and why the first one cannot."""
+    return OutputError(f"None of the {len(unreadable)} images can be read: {next(iter(unreadable.values()), '')}")
+
+
 @dataclass
 class Features:
     """Holds the features of images.
@@ -106,7 +111,7 @@ def concatenate(parts: list[Features]) -> Features:
     with_images = [part for part in parts if part.names]
     unreadable = {name: reason for part in parts for name, reason in part.unreadable.items()}
     if not with_images:
-        raise OutputError(f"None of the {len(unreadable)} images can be read: {next(iter(unreadable.values()), '')}")
+        raise make_unreadable_error(unreadable)
     regions = [part.regions for part in with_images if part.regions is not None]
     return Features(
         names=[name for part in with_images for name in part.names],
@@ -154,7 +159,11 @@ def write_arrays(features: Features, path: Path, suffix: str) -> None:
 
 
 def write_parquet(parts: Iterator[Features], path: Path, origin: dict[str, Any]) -> dict[str, str]:
-    """Writes the columns `name`, `view` and, if there are any, `regions` (a list of T lists of C numbers)."""
+    """Writes the columns `name`, `view` and, if there are any, `regions` (a list of T lists of C numbers).
+
+    Raises:
+        OutputError: no image could be read.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -169,7 +178,7 @@ def write_parquet(parts: Iterator[Features], path: Path, origin: dict[str, Any])
         writer.write_table(table)
         checksum.add(features)
     if writer is None:
-        raise OutputError(f"None of the {len(unreadable)} images can be read: {next(iter(unreadable.values()), '')}")
+        raise make_unreadable_error(unreadable)
     writer.add_key_value_metadata({CHECKSUM: checksum.finish()})
     writer.close()
     return unreadable
