@@ -12,13 +12,12 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.images.folders import FoundImages, LeftOut, is_hidden_folder
+from modeling_esvit.images.folders import FoundImages, LeftOut, is_hidden_member
 from modeling_esvit.images.places import open_zip
 from modeling_esvit.storage.identity import compose
 
 
 TABLE = re.compile(r"(.*/)?metadata\.(csv|jsonl)|.*\.(parquet|arrow)")  # members that `datasets` makes rows of
-HIDDEN = (".", "__")  # how the parts of names begin that `datasets` skips
 
 
 class DamagedZipError(EsViTError, ValueError):
@@ -45,18 +44,13 @@ def find_in_zip(file: str) -> FoundImages:
     """
     found = FoundImages()
     for name in list_names(file):
-        found.add("", f".{name}" if _is_hidden(name) else name)
+        found.add("", f".{name}" if is_hidden_member(split_name(name)) else name)
     return found
 
 
 def split_name(name: str) -> tuple[str, ...]:
     """Returns the folders of a member and its own name. Some programs of Windows write backslashes."""
     return PurePosixPath(name.replace("\\", "/")).parts
-
-
-def _is_hidden(name: str) -> bool:
-    *folders, base = split_name(name)
-    return base.startswith(HIDDEN) or any(folder.startswith(HIDDEN) or is_hidden_folder(folder) for folder in folders)
 
 
 def are_photographs(files: Sequence[str]) -> bool:

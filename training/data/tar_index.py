@@ -24,7 +24,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from modeling_esvit.images.data_errors import DataOptionError
-from modeling_esvit.images.folders import HIDDEN_FILES, REPEATED, LeftOut, is_hidden_folder
+from modeling_esvit.images.folders import HIDDEN_FILES, REPEATED, LeftOut, is_hidden_member
 from modeling_esvit.images.formats import ADVICE, list_image_extensions
 from training.data.shard_files import RangeReader, ShardError, ShardFile
 
@@ -170,7 +170,7 @@ def _add_member(
         ShardError: there are two of its name, or it is sparse; unless it is hidden.
     """
     name = str(PurePosixPath(info.name))
-    if (name in members or name in links or info.issparse()) and _is_hidden(name):
+    if (name in members or name in links or info.issparse()) and is_hidden_member(PurePosixPath(name).parts):
         return
     if name in members or name in links:
         raise ShardError(
@@ -186,12 +186,6 @@ def _add_member(
     else:
         content = tar.extractfile(info) if _matches(_split(name)[1], label) and info.size <= LONGEST_LABEL else None
         members[name] = Member(name, info.offset_data, info.size, None if content is None else content.read())
-
-
-def _is_hidden(name: str) -> bool:
-    """Returns whether a member is hidden, or in a folder that is: what macOS and notebooks keep beside files."""
-    *folders, base = PurePosixPath(name).parts or [""]
-    return base.startswith(".") or any(is_hidden_folder(folder) for folder in folders if folder != "..")
 
 
 def _follow_links(members: Members, links: dict[str, str], left_out: LeftOut) -> Members:
@@ -226,7 +220,7 @@ def _resolve(name: str, links: dict[str, str]) -> str:
 
 def _leave_out_hidden(followed: Members, links: dict[str, str], left_out: LeftOut) -> Members:
     """Returns the members that are not hidden, and counts the others, but those that are read by a link."""
-    hidden = {name for name in followed if _is_hidden(name)}
+    hidden = {name for name in followed if is_hidden_member(PurePosixPath(name).parts)}
     linked = {_resolve(name, links) for name in links if hidden and name not in hidden}
     left_out.update(HIDDEN_FILES for _ in hidden - linked)
     return {name: member for name, member in followed.items() if name not in hidden}

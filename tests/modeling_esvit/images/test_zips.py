@@ -81,6 +81,16 @@ def test_zip_files_that_datasets_takes_for_none(tmp_path):
                 open_it(str(tmp_path / name))
 
 
+def test_members_are_hidden_as_in_a_folder(tmp_path):
+    names = ("__new__/__1.png", ".cache/2.png", "@eaDir/3.png", "cat/._4.png", "__MACOSX/cat/._5.png", "cat/6.png")
+    write_zip(tmp_path / "zipped" / "train.zip", *names)
+    with zipfile.ZipFile(tmp_path / "zipped" / "train.zip") as archive:
+        archive.extractall(tmp_path / "folder")
+    zipped, folder = open_source(tmp_path / "zipped"), open_source(tmp_path / "folder")
+    assert zipped.class_names == folder.class_names == ["__new__", "cat"] and len(zipped) == len(folder) == 2
+    assert zipped.left_out == {"hidden files": 4}
+
+
 def test_zip_files_deeper_in_a_folder_are_read_by_all(tmp_path):
     for split, names in {"train": ("cat/1.png", "dog/2.png"), "test": ("cat/3.png",)}.items():
         (tmp_path / "deep" / "data" / split).mkdir(parents=True)
