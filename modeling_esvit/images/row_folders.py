@@ -56,6 +56,8 @@ class RowFolder:
         OSError, ValueError: of `datasets`, which cannot read the folder.
 
     Attributes:
+        row_files: those that should all be rows.
+        card: the metadata of README.md.
         files: those of each split.
         named: what `datasets` is told of them.
         read: returns the columns of a parquet file.
@@ -63,12 +65,14 @@ class RowFolder:
 
     def __init__(self, path: Path, config_name: str | None = None, read: ReadFeatures = read_file_features) -> None:
         self.path, self.config_name, self.read = path, config_name, read
-        for file in list_zips(path):
-            list_names(str(file))  # says so if it is damaged, which `datasets` does not
-        self.named = name_files(path)
+        self.row_files, self.card = list_row_files(path), _read_card(path)
+        if all(file.suffix == ".zip" for file in self.row_files):
+            for file in self.row_files:
+                list_names(str(file))  # says so if it is damaged, which `datasets` does not
+        self.named = name_files(path, self.card)
         self.builder = self._make_builder()
         self.files = list_split_files(self.builder)
-        refuse_left_over(path, self.files)
+        refuse_left_over(path, [] if names_its_files(self.card) else self.row_files, self.files)
 
     def load(self, split: str, left_out: LeftOut) -> Any:
         """Loads a split, and counts what is left out of it.
@@ -93,14 +97,15 @@ class RowFolder:
 
     def count_beside(self) -> LeftOut:
         """Counts by kind what lies in the folder beside the files of all splits."""
-        return count_beside(self.path, itertools.chain.from_iterable(self.files.values()))
+        used = itertools.chain.from_iterable(self.files.values())
+        return count_beside(self.path, used, has_all_shards=names_its_files(self.card))
 
     def _make_builder(self) -> Any:
         """Returns what `datasets` makes rows with. Of zip files it finds the splits; it knows few formats of images."""
         import datasets
 
-        place, files = str(self.path.resolve()), [*map(str, list_row_files(self.path))]
-        if self.config_name is None and not _read_card(self.path).get("configs") and are_photographs(files):
+        place, files = str(self.path.resolve()), [*map(str, self.row_files)]
+        if self.config_name is None and not self.card.get("configs") and are_photographs(files):
             return datasets.load_dataset_builder("imagefolder", data_dir=place, **self.named)
         return datasets.load_dataset_builder(place, name=self.config_name, **self.named)
 
@@ -127,7 +132,7 @@ def list_split_files(builder: Any) -> dict[str, list[str]]:
     return {str(split): [*files] for split, files in (builder.config.data_files or {}).items()}
 
 
-def name_files(path: Path) -> dict[str, Any]:
+def name_files(path: Path, card: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what `datasets` must be told of a folder whose own path it would take for a pattern: that of each split.
 
     Raises:
@@ -138,7 +143,7 @@ def name_files(path: Path) -> dict[str, Any]:
     place = str(path.resolve())
     if not glob.has_magic(place):
         return {}
-    if _read_card(path).get("configs"):
+    if card.get("configs"):
         raise DataOptionError(
             f"{place!r} has wildcards in its name, where `datasets` does not find the files of README.md: rename the "
             "folder, or name the files to read, by a glob."
@@ -196,14 +201,9 @@ def list_shards(path: Path, kinds: tuple[str, ...] = (*SHARDS, *COMPRESSED)) -> 
     return [file for file in files if not file.name.startswith(".") and not file.is_dir()]
 
 
-def list_zips(path: Path) -> list[Path]:
-    """Returns the zip files that are the data of a folder: it has no shards."""
-    return [] if list_shards(path) else list_shards(path, (".zip",))
-
-
 def list_row_files(path: Path) -> list[Path]:
     """Returns the files that should all be rows: the shards of a folder, or its zip files, or those deeper in it."""
-    return list_shards(path) or list_zips(path) or (_list_deeper_files(path) if path.is_dir() else [])
+    return list_shards(path) or list_shards(path, (".zip",)) or (_list_deeper_files(path) if path.is_dir() else [])
 
 
 def _list_deeper_files(path: Path) -> list[Path]:
@@ -211,13 +211,12 @@ def _list_deeper_files(path: Path) -> list[Path]:
     return [file for file in files if file.suffix in (".parquet", ".zip") and not file.name.startswith(".")]
 
 
-def refuse_left_over(path: Path, files: Mapping[str, Sequence[str]]) -> None:
-    """Refuses a folder in which `datasets` finds no split for some files. Where a card says which it has, that holds.
+def refuse_left_over(path: Path, found: Sequence[Path], files: Mapping[str, Sequence[str]]) -> None:
+    """Refuses a folder in which `datasets` finds no split for some of the files that were found.
 
     Raises:
         DataOptionError: some belong to no split; or a split has zip files beside others.
     """
-    found = [] if _has_card_with_files(path) else list_row_files(path)
     used = map(os.path.realpath, itertools.chain.from_iterable(files.values()))
     left = sorted({str(file.resolve()) for file in found} - {*used})
     if left:
@@ -235,16 +234,18 @@ def refuse_left_over(path: Path, files: Mapping[str, Sequence[str]]) -> None:
             )
 
 
-def count_beside(path: Path, used: Iterable[str]) -> LeftOut:
+def count_beside(path: Path, used: Iterable[str], has_all_shards: bool) -> LeftOut:
     """Counts by kind what lies below a folder of rows and is none of the files `used`. Where a card says which shards
     the data set has, no others are counted.
     """
-    found, is_chosen = FoundImages(), _has_card_with_files(path)
+    found = FoundImages()
     real = {*map(os.path.realpath, used)}
     for folder, names in walk(str(path), found.left_out):
         for name in names:
             is_shard = name.endswith((*SHARDS, ".zip"))
-            if name not in CARDS and not (is_shard and (is_chosen or os.path.realpath(path / folder / name) in real)):
+            if name not in CARDS and not (
+                is_shard and (has_all_shards or os.path.realpath(path / folder / name) in real)
+            ):
                 found.add(folder, name)
     beside = {BESIDE_ROWS: len(found.paths), BESIDE_SHARDS: found.left_out.pop(".zip", 0)}
     found.left_out.update({kind: number for kind, number in beside.items() if number})
@@ -257,10 +258,9 @@ def _read_card(path: Path) -> Mapping[str, Any]:
     return (metadata_load(path / "README.md") if (path / "README.md").is_file() else None) or {}
 
 
-def _has_card_with_files(path: Path) -> bool:
-    """Returns whether the card of a folder says which files its configurations have."""
-    configurations = _read_card(path).get("configs") or []
-    return any("data_files" in each or "data_dir" in each for each in configurations)
+def names_its_files(card: Mapping[str, Any]) -> bool:
+    """Returns whether a card says which files its configurations have."""
+    return any("data_files" in each or "data_dir" in each for each in card.get("configs") or [])
 
 
 def is_row_folder(folder: Path, image_column: str | None = None) -> bool:
