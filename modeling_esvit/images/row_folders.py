@@ -56,6 +56,7 @@ class RowFolder:
         OSError, ValueError: of `datasets`, which cannot read the folder.
 
     Attributes:
+        folders: what `walk` finds; `unlisted` is what it leaves out.
         row_files: those that should all be rows.
         card: the metadata of README.md.
         files: those of each split.
@@ -65,7 +66,9 @@ class RowFolder:
 
     def __init__(self, path: Path, config_name: str | None = None, read: ReadFeatures = read_file_features) -> None:
         self.path, self.config_name, self.read = path, config_name, read
-        self.row_files, self.card = list_row_files(path), _read_card(path)
+        self.unlisted = LeftOut()
+        self.folders = [*walk(str(path), self.unlisted)]
+        self.row_files, self.card = list_row_files(path, self.folders), _read_card(path)
         if all(file.suffix == ".zip" for file in self.row_files):
             for file in self.row_files:
                 list_names(str(file))  # says so if it is damaged, which `datasets` does not
@@ -96,9 +99,21 @@ class RowFolder:
         return self._load_rows(kept, split)
 
     def count_beside(self) -> LeftOut:
-        """Counts by kind what lies in the folder beside the files of all splits."""
-        used = itertools.chain.from_iterable(self.files.values())
-        return count_beside(self.path, used, has_all_shards=names_its_files(self.card))
+        """Counts by kind what lies in the folder beside the files of all splits.
+
+        Where a card says which shards the data set has, no others are counted.
+        """
+        found, has_all_shards = FoundImages(left_out=LeftOut(self.unlisted)), names_its_files(self.card)
+        used = {*map(os.path.realpath, itertools.chain.from_iterable(self.files.values()))}
+        for folder, names in self.folders:
+            for name in names:
+                is_shard = name.endswith((*SHARDS, ".zip"))
+                is_used = is_shard and (has_all_shards or os.path.realpath(self.path / folder / name) in used)
+                if not is_used and name not in CARDS:
+                    found.add(folder, name)
+        beside = {BESIDE_ROWS: len(found.paths), BESIDE_SHARDS: found.left_out.pop(".zip", 0)}
+        found.left_out.update({kind: number for kind, number in beside.items() if number})
+        return found.left_out
 
     def _make_builder(self) -> Any:
         """Returns what `datasets` makes rows with. Of zip files it finds the splits; it knows few formats of images."""
@@ -201,14 +216,17 @@ def list_shards(path: Path, kinds: tuple[str, ...] = (*SHARDS, *COMPRESSED)) -> 
     return [file for file in files if not file.name.startswith(".") and not file.is_dir()]
 
 
-def list_row_files(path: Path) -> list[Path]:
-    """Returns the files that should all be rows: the shards of a folder, or its zip files, or those deeper in it."""
-    return list_shards(path) or list_shards(path, (".zip",)) or (_list_deeper_files(path) if path.is_dir() else [])
+def list_row_files(path: Path, folders: Iterable[tuple[str, list[str]]] | None = None) -> list[Path]:
+    """Returns the files that should all be rows: the shards of a folder, or its zip files, or those deeper in it.
 
-
-def _list_deeper_files(path: Path) -> list[Path]:
-    files = [path / folder / name for folder, names in walk(str(path), LeftOut()) for name in sorted(names)]
-    return [file for file in files if file.suffix in (".parquet", ".zip") and not file.name.startswith(".")]
+    `folders` is what `walk` finds there, if that is known.
+    """
+    files = list_shards(path) or list_shards(path, (".zip",))
+    if files or not path.is_dir():
+        return files
+    folders = walk(str(path), LeftOut()) if folders is None else folders
+    deeper = [path / folder / name for folder, names in folders for name in sorted(names)]
+    return [file for file in deeper if file.suffix in (".parquet", ".zip") and not file.name.startswith(".")]
 
 
 def refuse_left_over(path: Path, found: Sequence[Path], files: Mapping[str, Sequence[str]]) -> None:
@@ -232,24 +250,6 @@ def refuse_left_over(path: Path, found: Sequence[Path], files: Mapping[str, Sequ
                 f"{str(path)!r} has zip files beside others in the split {split!r}, which are not read as one: unpack "
                 "them, or name the files to read, by a glob."
             )
-
-
-def count_beside(path: Path, used: Iterable[str], has_all_shards: bool) -> LeftOut:
-    """Counts by kind what lies below a folder of rows and is none of the files `used`. Where a card says which shards
-    the data set has, no others are counted.
-    """
-    found = FoundImages()
-    real = {*map(os.path.realpath, used)}
-    for folder, names in walk(str(path), found.left_out):
-        for name in names:
-            is_shard = name.endswith((*SHARDS, ".zip"))
-            if name not in CARDS and not (
-                is_shard and (has_all_shards or os.path.realpath(path / folder / name) in real)
-            ):
-                found.add(folder, name)
-    beside = {BESIDE_ROWS: len(found.paths), BESIDE_SHARDS: found.left_out.pop(".zip", 0)}
-    found.left_out.update({kind: number for kind, number in beside.items() if number})
-    return found.left_out
 
 
 def _read_card(path: Path) -> Mapping[str, Any]:
