@@ -290,8 +290,7 @@ def open_named(name: str, reading: Reading) -> Images:
         return ImageFiles(find_matching(name), reading.decoding)
     if "://" in name:
         raise NoImagesError(
-            f"{show_name(name)!r} is in a store, of which embed reads none: download its images, or give their https:// "
-            "URLs."
+            f"{show_name(name)!r} is in a store, of which embed reads none: download its images, or give https:// URLs."
         )
     return open_hub(name, reading)
 
