@@ -13,6 +13,8 @@ AutoModel and with the pipeline. Everything is written below the given folder, a
 """
 
 import json
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -129,14 +131,20 @@ def make_table(results: dict[str, dict[str, float]]) -> str:
     return "\n".join(format_table(["model", *columns.values()], rows))
 
 
+def name_python() -> str:
+    """Returns how a shell calls this interpreter: `python` if its environment is active, as after `make` it is not."""
+    return "python" if shutil.which("python") == sys.executable else shlex.quote(sys.executable)
+
+
 def describe_next(backbone: Path) -> str:
     """Returns three commands that a newcomer may want next, each with its aim."""
+    python, model = name_python(), shlex.quote(str(backbone))
     own = "--recipe own_images_small --data my/photographs --output runs/mine --dry_run"
     return "\n".join(
         (
-            f"  python examples/similar_images.py {backbone} my/photographs --query mine.jpg   # search yours",
-            f"  python training/pretrain.py {own}   # plan a run on them",
-            f"  python examples/app/app.py {backbone}   # a page: pip install -e '.[app]'",
+            f"  {python} examples/similar_images.py {model} my/photographs --query mine.jpg   # search yours",
+            f"  {python} training/pretrain.py {own}   # plan a run on them",
+            f"  {python} examples/app/app.py {model}   # a page: {python} -m pip install -e '.[app]'",
         )
     )
 

@@ -66,7 +66,7 @@ def locate(region: int, grid: Grid, image: Image.Image) -> tuple[float, float]:
 def draw(images: list[Image.Image], grids: list[Grid], pairs: list[tuple[int, int]]) -> Figure:
     """Draws both photographs at one height. Colours of pairs run from left to right of the first photograph."""
     shapes = [image.width / image.height for image in images]
-    figure = Figure(figsize=(14, 14 / sum(shapes)), layout="constrained")
+    figure = Figure(figsize=(14, 14 / sum(shapes) + 0.6), layout="constrained")
     axes = figure.subplots(1, 2, width_ratios=shapes)
     for ax, image in zip(axes, images, strict=True):
         ax.imshow(image)
@@ -79,6 +79,11 @@ def draw(images: list[Image.Image], grids: list[Grid], pairs: list[tuple[int, in
         figure.add_artist(line)
         for ax, (x, y) in zip(axes, ends, strict=True):
             ax.scatter([x], [y], color=[colour], s=22, edgecolors="white", linewidths=0.6, zorder=3)
+    figure.suptitle(
+        f"The {len(pairs)} most similar pairs of regions that choose each other, some regions apart.\n"
+        "Both ends of a line are on the same thing, if the model is good and the photographs share it.",
+        fontsize=11,
+    )
     return figure
 
 

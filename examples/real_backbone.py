@@ -30,6 +30,7 @@ from modeling_esvit.programs.packages import exit_without_package
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.atomic import replace_folder
 from modeling_esvit.storage.paths import parse_path
+from modeling_esvit.storage.weight_bars import hide_weight_bars
 from modeling_esvit.storage.weights_record import WeightsRecord, write_weights_record
 from training.learning.backbones import load_timm_weights
 from training.options.command import run_command
@@ -119,7 +120,8 @@ def save_model(model: Any, folder: Path) -> None:
         source = copy.copy(backbone.config)
         source.backbone = f"local-dir:{saved}"
         backbone._backbone.load_state_dict(load_timm_weights(source))
-    encoder.save_pretrained(folder)
+    with hide_weight_bars():
+        encoder.save_pretrained(folder)
 
 
 FORMATS: dict[str, Callable[[Any, Path], None]] = {"model": save_model, "timm": save_timm}

@@ -2,16 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pretrains an EsViT backbone on images without labels (arXiv 2106.09785).
 
-    python training/pretrain.py --data photographs/ --output runs/mine
+    python training/pretrain.py --recipe own_images_small --data photographs/ --output runs/mine
     accelerate launch training/pretrain.py --recipe swin_tiny_w7 --data imagenet/train
-    torchrun --nproc_per_node 8 training/pretrain.py --data imagenet/train --mixed_precision bf16
+    torchrun --nproc_per_node 8 training/pretrain.py --recipe swin_tiny_w7 --data imagenet/train --mixed_precision bf16
     python training/pretrain.py --help
 
 A student sees all crops of an image, a teacher the two global ones. The student learns to give each of its views the
 distribution over prototypes that the teacher gives to another, global view, and each of its regions that of the most
 similar region there. The teacher is an exponential moving average (EMA) of the student. The same command again
 continues a stopped run. The result is the model folder OUTPUT/teacher. In Python,
-`pretrain(data="photographs", output="runs/mine")` does the same.
+`pretrain("own_images_small", data="photographs", output="runs/mine")` does the same.
 
 This file is the algorithm. Checks, checkpoints, logging and evaluation are in `run/`, and the losses in
 `modeling_esvit/losses.py`.

@@ -52,14 +52,18 @@ def colour_regions(
 def draw(images: list[Image.Image], pictures: list[Image.Image], palette: RegionPalette) -> Figure:
     """Draws a row for each image: the image, and its colours."""
     heights = [4 * picture.height / picture.width for picture in pictures]
-    figure = Figure(figsize=(8.25, sum(heights) + 0.5), layout="constrained")
+    figure = Figure(figsize=(8.25, sum(heights) + 0.6), layout="constrained")
     axes = figure.subplots(len(images), 2, squeeze=False, height_ratios=heights)
     for row, image, picture in zip(axes, images, pictures, strict=True):
         for cell, shown in zip(row, (image.resize(picture.size, Image.Resampling.BICUBIC), picture), strict=True):
             cell.imshow(shown)
             cell.axis("off")
     shares = " + ".join(f"{share:.0%}" for share in palette.explained.tolist())
-    figure.suptitle(f"three components of the regions: {shares} of their variance", fontsize=10)
+    figure.suptitle(
+        "Regions that the model finds similar have similar colours; those of a good model follow the things in the "
+        f"images.\nThe colours are three components of the regions, {shares} of their variance.",
+        fontsize=9,
+    )
     return figure
 
 
@@ -81,7 +85,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     decoding = read_decoding_arguments(options)
     images = [open_image(path, decoding) for path in options.images]
-    palette, pictures = colour_regions(load_vision_model(options), images, options.image_size, smooth=options.smooth)
+    vision = load_vision_model(options, with_attention=False)
+    palette, pictures = colour_regions(vision, images, options.image_size, smooth=options.smooth)
     save_figure(draw(images, pictures, palette), options.output)
     print(f"{options.output}: {palette.explained.sum():.0%} of the regions' variance")
 

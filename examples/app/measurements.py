@@ -10,10 +10,13 @@ import yaml
 from huggingface_hub import ModelCard
 from transformers.utils import cached_file
 
+from modeling_esvit.storage.run_folders import find_model
+
 
 def read_measurements(name: str) -> list[str]:
-    """Returns a phrase for each measured value of a model, by its folder or its name on the Hub."""
-    return read_card(name) or read_run(Path(name))
+    """Returns a phrase for each measured value of a model, by its folder, that of its run, or its name on the Hub."""
+    found = find_model(name)
+    return read_card(found) or read_run(Path(found))
 
 
 def read_card(name: str) -> list[str]:

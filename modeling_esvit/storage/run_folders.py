@@ -31,6 +31,11 @@ def list_models(run: Path) -> dict[str, Path]:
     return {name: folder for name, folder in folders.items() if (folder / CONFIG).is_file()}
 
 
+def is_model(folder: Path) -> bool:
+    """Returns whether a folder is one of a model, or of a run that has one."""
+    return (folder / CONFIG).is_file() or bool(list_models(folder))
+
+
 def find_model(name: str) -> str:
     """Returns the model folder that a run's folder stands for, and says which; a name on the Hub as it is.
 

@@ -179,6 +179,7 @@ def test_what_was_measured_of_a_model(folder, tmp_path):
         "regions at their place 25.0% (chance 2.0%)",
         *("effective rank of its embeddings 40.0", "after 1,200 steps"),
     ]
+    assert read_measurements(str(model.parent)) == read_measurements(str(model))  # the folder of a run is a model
     measured = "{type: accuracy, name: k-NN (%), value: 87.5}"
     result = f"{{task: {{type: x}}, dataset: {{type: o/n, name: o/n}}, metrics: [{measured}]}}"
     (model / "README.md").write_text(f"---\nmodel-index: [{{name: x, results: [{result}]}}]\n---\n# x\n")

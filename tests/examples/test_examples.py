@@ -137,7 +137,7 @@ def test_match_photographs(folder, tmp_path):
     Image.fromarray(coarse).resize((300, 200), Image.Resampling.BICUBIC).save(tmp_path / "a.png")
     path = str(tmp_path / "a.png")
     match_photographs.main([folder, path, path, "--image_size", "320", "--output", str(tmp_path / "matches.png")])
-    assert Image.open(tmp_path / "matches.png").size == (1400, 466)  # two of 3 : 2, side by side
+    assert Image.open(tmp_path / "matches.png").size == (1400, 526)  # two of 3 : 2, side by side, below a title
     features = torch.randn(12, 8, generator=torch.Generator().manual_seed(0))
     order = torch.randperm(12, generator=torch.Generator().manual_seed(1))
     ours, theirs, similarity = match_photographs.match_mutually(features, features[order])

@@ -107,10 +107,11 @@ def test_a_card_says_whose_weights_they_are(package, tmp_path):
 
 
 @torch.no_grad()
-def test_the_model_folder_has_the_features_of_timm(package, tmp_path):
+def test_the_model_folder_has_the_features_of_timm(package, tmp_path, capsys):
     """The regions are timm's last map before its head, and nothing in the folder tells where it was made."""
     for kind in ("model", "timm"):
         main([str(tmp_path / kind), "--format", kind])
+    assert "0/1" not in capsys.readouterr().err  # a bar of the files of weights
     theirs = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True, features_only=True).eval()
     ours = AutoModel.from_pretrained(tmp_path / "model").eval()
     pixels = torch.rand(2, 3, 64, 96)
@@ -147,5 +148,6 @@ def test_a_first_look_draws_what_the_real_backbone_sees(tmp_path):
     done = run_program([sys.executable, "examples/first_look.py", str(tmp_path / "look")])
     found = float(re.search(r"([\d.]+)% of 1280 regions matched to within one region", done.stdout)[1])
     assert found > 90
+    assert "attn_implementation" not in done.stderr  # transformers warns of what nobody asked for
     for name in ("colours.png", "matches.png"):
         assert (tmp_path / "look" / name).read_bytes().startswith(b"\x89PNG")

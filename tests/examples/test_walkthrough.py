@@ -2,6 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tests the notebook as it is committed, and runs it from its first cell to its last."""
 
+import os
+import sys
+from types import ModuleType
+
 import nbformat
 import pytest
 import torch
@@ -18,6 +22,31 @@ def test_committed_without_outputs():
     nbformat.validate(notebook)
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert code and not any(cell.outputs or cell.execution_count for cell in code)
+
+
+GIT = """#!/bin/bash
+[ ! -e esvit ] && mkdir -p esvit/examples && cp "$NOTEBOOK" esvit/examples
+"""
+
+
+def test_the_set_up_on_colab_holds_for_each_start_of_the_kernel(tmp_path, monkeypatch):
+    """The first cell ends beside the notebook in the fetched project, which it fetches once."""
+    for name, content in (("git", GIT), ("pip", "#!/bin/sh\n"), ("python", "#!/bin/sh\n")):
+        (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("NOTEBOOK", str(NOTEBOOK))
+    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    setup = next(cell.source for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code")
+    home = tmp_path / "content"
+    home.mkdir()
+    for _ in ("new", "started again"):
+        monkeypatch.chdir(home)
+        for _ in ("first", "run again"):
+            exec(setup, {})
+            assert os.getcwd() == str(home / "esvit" / "examples")
+    assert sys.path[0] == str(home / "esvit")
 
 
 @pytest.mark.slow

@@ -50,8 +50,8 @@ def add_size_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_vision_model(arguments: argparse.Namespace) -> VisionModel:
-    """Loads a model that returns its attention weights.
+def load_vision_model(arguments: argparse.Namespace, *, with_attention: bool = True) -> VisionModel:
+    """Loads a model, by default one that returns its attention weights.
 
     Raises:
         FrozenModelError: a model of timm, which has no such outputs. DeviceError: no such device.
@@ -63,8 +63,8 @@ def load_vision_model(arguments: argparse.Namespace) -> VisionModel:
     device = arguments.device or state.device
     options = {"revision": arguments.revision, "trust_remote_code": arguments.trust_remote_code}
     # Other forms of attention return no weights; EsViT models switch by themselves.
-    eager = {"attn_implementation": "eager"}
-    return VisionModel(*load_image_model(arguments.model, eager, device=device, one_size=False, **options))
+    model_options = {"attn_implementation": "eager"} if with_attention else {}
+    return VisionModel(*load_image_model(arguments.model, model_options, device=device, one_size=False, **options))
 
 
 def open_image(path: str, options: DecodingOptions = DEFAULT) -> Image.Image:

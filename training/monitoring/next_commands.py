@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Composes the commands that a run names at its end, to be pasted into a shell: to continue, and to publish."""
+"""Composes the commands that a run names at its end, to be pasted into a shell: to continue, measure and publish."""
 
 import shlex
 import shutil
@@ -9,7 +9,11 @@ from pathlib import Path
 
 import psutil
 
+from modeling_esvit.storage.paths import expand_home
+from modeling_esvit.storage.run_folders import is_model
 from modeling_esvit.storage.url_secrets import hide_secrets
+from training.features.frozen_models import UNTRAINED
+from training.options.pretrain_options import PretrainOptions
 
 
 PROGRAMS = Path(__file__).resolve().parents[1]
@@ -78,7 +82,18 @@ def embed_command(output_dir: str) -> str:
     return shlex.join([*command, "IMAGES", "--output", "features.parquet"])
 
 
-def knn_command(output_dir: str) -> str:
-    """Returns the command that compares the run's model with the untrained one; LABELLED is to be replaced."""
-    command = [sys.executable, str(KNN), str(Path(output_dir).absolute())]
-    return shlex.join([*command, "--train", "LABELLED", "--against", "untrained"])
+def name_start(options: PretrainOptions) -> str:
+    """Returns the model that a run began from, as evaluations take it; UNTRAINED if it began at random."""
+    given = options.backbone if options.backbone_weights else options.init_from
+    if given is None:
+        return UNTRAINED
+    folder = expand_home(given)
+    if not folder.exists():  # on the Hub, or of timm
+        return given
+    return str(folder.absolute()) if is_model(folder) else UNTRAINED
+
+
+def knn_command(options: PretrainOptions) -> str:
+    """Returns the command that compares the run's model with what it began from; LABELLED is to be replaced."""
+    command = [sys.executable, str(KNN), str(Path(options.output).absolute())]
+    return shlex.join([*command, "--train", "LABELLED", "--against", name_start(options)])

@@ -381,7 +381,7 @@ class Session(AbstractContextManager):
         yield "    from transformers import AutoModel"
         yield f"    model = AutoModel.from_pretrained({str(folder)!r})"
         yield f"Features of images: {embed_command(self.options.output)}"
-        yield f"To compare it with the untrained model: {knn_command(self.options.output)}"
+        yield f"To compare it with the model that the run began from: {knn_command(self.options)}"
         yield f"To publish it: {publish_command(self.options.output)}"
         if self.plan.last_step < self.plan.num_steps:
             yield (

@@ -3,12 +3,16 @@
 """Checks that the commands a run prints do what they say, and that its log counts what was left out."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from tests.helpers.commands import run_program
 from tests.helpers.tiny_runs import read_log, tiny, train, write_images
 from training.monitoring.next_commands import PUBLISH, drop_option
+from training.options.pretrain_options import parse_options
+from training.run.session import Session
 
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1"]
@@ -34,6 +38,26 @@ def test_the_resume_command_resumes(tmp_path, launcher):
 def test_an_option_is_dropped_with_its_value():
     command = ["pretrain.py", "--max_steps", "6", "--max-steps=7", "--lr", "1", "--max-steps", "8"]
     assert drop_option(command, "max_steps") == ["pretrain.py", "--lr", "1"]
+
+
+def read_rival(*options: str) -> str:
+    """Returns the model with which a run of these options says that it be compared."""
+    run: Any = SimpleNamespace(options=parse_options(["--data", "x", *options]))
+    run.plan = SimpleNamespace(last_step=6, num_steps=6)
+    return next(line for line in Session.describe_next(run, Path("teacher")) if "--against" in line).split()[-1]
+
+
+def test_a_run_is_compared_with_what_it_began_from(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_rival("--recipe", "own_images_small") == "untrained"
+    for backbone in ("facebook/dinov2-small", "timm:NAME", "timm:local-dir:backbones/timm"):
+        assert read_rival("--recipe", "adapt", "--backbone", backbone) == backbone
+    assert read_rival("--architecture", "auto", "--backbone", "facebook/dinov2-small") == "untrained"  # its network
+    (tmp_path / "run" / "teacher").mkdir(parents=True)
+    (tmp_path / "run" / "teacher" / "config.json").touch()
+    for start in ("run", "run/teacher"):
+        assert read_rival("--init_from", start) == str(tmp_path / start)
+    assert read_rival("--init_from", ".") == "untrained"  # a checkpoint, which evaluations do not take
 
 
 def test_unreadable_images_are_counted_in_the_log(tmp_path, capsys):
