@@ -10,7 +10,7 @@ import glob
 import os
 import re
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePath
 
@@ -106,6 +106,14 @@ def add_folders(root: str | os.PathLike[str], found: FoundImages) -> Iterator[No
 def is_hidden_folder(name: str) -> bool:
     """Returns whether a folder of this name is left out: it is hidden, or one of a system."""
     return name.startswith(".") or name in SYSTEM_FOLDERS
+
+
+def is_hidden_member(parts: Sequence[str]) -> bool:
+    """Returns whether a member of an archive is left out, by its folders and its own name: it is hidden, or in a folder
+    that is.
+    """
+    *folders, base = parts or [""]
+    return base.startswith(".") or any(is_hidden_folder(folder) for folder in folders if folder != "..")
 
 
 def walk(root: str, left_out: LeftOut) -> Iterator[tuple[str, list[str]]]:

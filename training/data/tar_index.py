@@ -24,7 +24,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from modeling_esvit.images.data_errors import DataOptionError
-from modeling_esvit.images.folders import HIDDEN_FILES, REPEATED, LeftOut, is_hidden_folder
+from modeling_esvit.images.folders import HIDDEN_FILES, REPEATED, LeftOut, is_hidden_member
 from modeling_esvit.images.formats import ADVICE, list_image_extensions
 from training.data.shard_files import RangeReader, ShardError, ShardFile
 
@@ -190,8 +190,7 @@ def _add_member(
 
 def _is_hidden(name: str) -> bool:
     """Returns whether a member is hidden, or in a folder that is: what macOS and notebooks keep beside files."""
-    *folders, base = PurePosixPath(name).parts or [""]
-    return base.startswith(".") or any(is_hidden_folder(folder) for folder in folders if folder != "..")
+    return is_hidden_member(PurePosixPath(name).parts)
 
 
 def _follow_links(members: Members, links: dict[str, str], left_out: LeftOut) -> Members:
