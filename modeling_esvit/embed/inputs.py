@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -24,7 +25,7 @@ from modeling_esvit.images.data_errors import name_datasets_errors
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, Record
 from modeling_esvit.images.folders import FoundImages, LeftOut, find_in_folder, find_matching
 from modeling_esvit.images.names import show_name
-from modeling_esvit.images.places import URL
+from modeling_esvit.images.places import URL, find_local_file
 from modeling_esvit.images.row_folders import (
     COMPRESSED,
     RowFolder,
@@ -48,9 +49,12 @@ from modeling_esvit.images.rows import (
 )
 from modeling_esvit.storage.identity import (
     Identity,
+    compute_file_checksum,
+    find_named_states,
     identify_contents,
     identify_dataset,
     identify_files,
+    is_url,
     join_identities,
 )
 
@@ -90,7 +94,7 @@ class ImageFiles:
 
     def __init__(self, found: FoundImages, options: DecodingOptions = DEFAULT):
         self.paths, self.left_out, self.options = found.paths, found.left_out, options
-        self.urls = name_urls(filter(URL.match, found.paths))
+        self.urls = name_urls(path for path in found.paths if is_url(path))
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -102,7 +106,14 @@ class ImageFiles:
         return Record(self.paths[index], None, self.name(index), self.options)
 
     def identify(self) -> Identity:
-        return identify_files([self.urls.get(path, path) for path in self.paths])
+        known = identify_files([self.urls.get(path, path) for path in self.paths])
+        local = {name: find_local_file(path, self.options.access) for path, name in self.urls.items()}
+        files = {
+            name: file for name, file in local.items() if file is not None
+        }  # archives, named by their first member
+        states = find_named_states(files)
+        samples = {name: compute_file_checksum(files[name]) for name in states}
+        return replace(known, files=known.files | states, samples=known.samples | samples)
 
 
 def name_urls(urls: Iterable[str]) -> dict[str, str]:
@@ -276,7 +287,7 @@ def open_named(name: str, reading: Reading) -> Images:
         return open_folder(path, None, name, reading)
     if path.suffix == ".parquet" and not URL.match(name):
         return open_parquet(name, reading)
-    if path.is_file() and path.suffix in LIST_SUFFIXES:
+    if path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
         return ImageFiles(FoundImages(list(read_list(path))), reading.decoding)
     if path.is_file() and name.endswith((".zip", ".tar", *COMPRESSED)):
         advice = "give the folder that it is in" if path.suffix == ".zip" else "unpack it, and give the folder"

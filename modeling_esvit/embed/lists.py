@@ -8,8 +8,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from modeling_esvit.images.places import URL
-
 
 LIST_SUFFIXES = (".txt", ".lst")
 LINE_END = re.compile("\r\n|\n|\r")
@@ -21,7 +19,7 @@ MARKS = (
 
 
 def read_list(path: Path) -> Iterator[str]:
-    """Yields the entries of a list: paths, which are relative to its folder, and URLs.
+    """Yields the entries of a list: paths, which are relative to its folder, URLs, and members of archives at either.
 
     Empty lines and comments (#) are left out. The encoding is what the file begins with; else UTF-16 if there are zero
     bytes; else that of the names of files, and for a path that does not exist then also Windows-1252.
@@ -29,7 +27,7 @@ def read_list(path: Path) -> Iterator[str]:
     for line in LINE_END.split(decode_list(path.read_bytes())):
         entry = line.strip(" \t")
         if entry and not entry.startswith("#"):
-            yield entry if URL.match(entry) else find_path(path.parent, entry)
+            yield find_place(path.parent, entry)
 
 
 def decode_list(content: bytes) -> str:
@@ -40,6 +38,14 @@ def decode_list(content: bytes) -> str:
     if b"\0" in content[:4]:
         return content.decode("utf-16-be" if content[:1] == b"\0" else "utf-16-le", "replace")
     return os.fsdecode(content)
+
+
+def find_place(folder: Path, entry: str) -> str:
+    """Returns what an entry means: a URL as it is, or a path, of which both may follow the member of an archive."""
+    members, separator, last = entry.rpartition("::")
+    if "://" not in members:
+        return entry if "://" in entry else find_path(folder, entry)
+    return f"{members}{separator}{last if '://' in last else find_path(folder, last)}"
 
 
 def find_path(folder: Path, entry: str) -> str:

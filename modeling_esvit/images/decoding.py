@@ -56,7 +56,8 @@ class DecodingOptions:
 
     Attributes:
         exif_orientation: "apply" turns an image as its camera says; "ignore" leaves it as the original did.
-        white_level: The value that is white in images of 16 and 32 bits and float; None: 65535, and 1 of float.
+        white_level: The value that is white in images of 16 and 32 bits and float; None: 65535, and 1 of float, but
+            4095 in a TIFF that says that it has 12 bits.
         max_pixels: An image with more is unreadable. One that takes more memory than others to decode, because of its
             format or because it has to be turned or converted, may have fewer: `BUDGET` bytes for each pixel of this.
         allow_paths: Whether the rows of a data set may name any file and URL, not only files of the data set.

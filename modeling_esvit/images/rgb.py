@@ -4,6 +4,7 @@
 
     gray, palettes, CMYK and so on    as Pillow converts them
     16 and 32 bits                    0 .. 65535 become 0 .. 255, linearly
+    12 bits, as a TIFF says           0 .. 4095 become 0 .. 255, linearly
     float                             0 .. 1 become 0 .. 255, linearly
     transparent pixels                are composed on white; their hidden colours are not shown
 
@@ -17,7 +18,7 @@ from functools import cache
 
 import numpy as np
 from PIL import Image
-from PIL.TiffImagePlugin import PHOTOMETRIC_INTERPRETATION, TiffImageFile
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 
 STRIP = 1 << 18  # pixels that are converted at a time
@@ -50,7 +51,7 @@ def _cut_strips(image: Image.Image) -> Iterator[tuple[tuple[int, int], Image.Ima
 
 def _scale(image: Image.Image, white_level: float | None) -> Image.Image:
     """Returns an image of more than 8 bits with the values of 0 .. white as 0 .. 255."""
-    is_inverted = _is_white_zero(image)
+    is_inverted, white_level = _is_white_zero(image), white_level or _find_white(image)
     scaled = Image.new("RGB", image.size)
     for place, strip in _cut_strips(image):
         values = np.asarray(strip)
@@ -74,6 +75,11 @@ def _is_white_zero(image: Image.Image) -> bool:
     if image.mode == "F":
         raise ValueError("0 is white in this TIFF of floats (WhiteIsZero), of which none says what is black: invert it")
     return True
+
+
+def _find_white(image: Image.Image) -> int | None:
+    """Returns the white of a TIFF that says that it has 12 bits, which Pillow reads as they are; None of others."""
+    return 4095 if isinstance(image, TiffImageFile) and image.tag_v2.get(BITSPERSAMPLE) == (12,) else None
 
 
 def scale_levels(values: np.ndarray, white_level: float | None) -> np.ndarray:

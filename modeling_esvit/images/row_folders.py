@@ -33,7 +33,7 @@ from modeling_esvit.images.rows import (
     find_image_columns,
     read_file_features,
 )
-from modeling_esvit.images.zips import are_photographs, list_names, load_zips
+from modeling_esvit.images.zips import are_photographs, count_beside_tables, list_names, load_zips
 
 
 SHARDS = (".parquet", ".tar")
@@ -96,7 +96,9 @@ class RowFolder:
                 f"{str(self.path)!r} has no split {split!r}; it has {[*kept]}. A zip file is of the split that its "
                 f"name or its folder says, as {split}.zip: unpack one that holds several."
             )
-        return self._load_rows(kept, split)
+        rows = self._load_rows(kept, split)
+        left_out.update(count_beside_tables(kept[split], rows))
+        return rows
 
     def count_beside(self) -> LeftOut:
         """Counts by kind what lies in the folder beside the files of all splits.
@@ -239,10 +241,10 @@ def refuse_left_over(path: Path, found: Sequence[Path], files: Mapping[str, Sequ
     left = sorted({str(file.resolve()) for file in found} - {*used})
     if left:
         is_zip = found[0].suffix == ".zip"
-        advice = "Unpack them" if is_zip else "Name the files to read, by a glob"
+        advice, kind = "Unpack them" if is_zip else "Name the files to read, by a glob", found[0].suffix
         raise DataOptionError(
             f"{str(path)!r} has {len(found)} shards, of which {len(left)} belong to no split: {', '.join(left[:5])}. "
-            f"{advice}, or give them the name of a split, such as train-00000{'.zip' if is_zip else '.parquet'}."
+            f"{advice}, or give them the name of a split, such as train-00000{kind}."
         )
     for split, own in files.items():
         if len({file.endswith(".zip") for file in own}) > 1:

@@ -168,13 +168,12 @@ def read_cell(cell: Any, label: int | None, options: DecodingOptions) -> Record:
     return Record(cell.get("bytes") or path or b"", label, None if path is None else show_name(path), options)
 
 
-def find_named_files(dataset: Any, column: str, access: Access) -> dict[int, str]:
-    """Returns the local file of each row whose image is in one, or in an archive, and not in the row itself.
+def list_places(dataset: Any, column: str) -> list[str | None]:
+    """Returns the path or URL of each row whose image is not in the row itself, and None of others.
 
     Args:
         dataset: With images undecoded, see `leave_undecoded`.
         column: Of the images.
-        access: What the rows may open.
     """
     import pyarrow.compute as pc
 
@@ -183,7 +182,18 @@ def find_named_files(dataset: Any, column: str, access: Access) -> dict[int, str
     named = pc.if_else(pc.equal(pc.fill_null(lengths, 0), 0), paths, None)  # without reading the images in the rows
     if dataset._indices is not None:
         named = named.take(dataset._indices.column(0))
-    found = {row: find_local_file(place, access) for row, place in enumerate(named.to_pylist()) if place}
+    return named.to_pylist()
+
+
+def find_named_files(dataset: Any, column: str, access: Access) -> dict[int, str]:
+    """Returns the local file of each row whose image is in one, or in an archive, and not in the row itself.
+
+    Args:
+        dataset: With images undecoded, see `leave_undecoded`.
+        column: Of the images.
+        access: What the rows may open.
+    """
+    found = {row: find_local_file(place, access) for row, place in enumerate(list_places(dataset, column)) if place}
     return {row: file for row, file in found.items() if file is not None}
 
 

@@ -6,46 +6,91 @@
 """
 
 import re
+import stat
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.images.folders import FoundImages, LeftOut, is_hidden_member
+from modeling_esvit.images.folders import HIDDEN_FILES, FoundImages, LeftOut, is_hidden_member
 from modeling_esvit.images.places import open_zip
+from modeling_esvit.images.rows import find_image_columns, leave_undecoded, list_places
 from modeling_esvit.storage.identity import compose
 
 
 TABLE = re.compile(r"(.*/)?metadata\.(csv|jsonl)|.*\.(parquet|arrow)")  # members that `datasets` makes rows of
+FOLDER_ENDS = ("/", "\\")  # of names; some programs of Windows write the second
+ENCRYPTION = 0b1100001  # flags of a member that is encrypted, or a patch of another one
+LINKS = "links in zip files (zip stores what they lead to without -y)"
+REPLACED = "members that a later one of the same name replaces"
+UNNAMED = "images in zip files that no row of their tables names"
 
 
 class DamagedZipError(EsViTError, ValueError):
     """Raised when a zip file cannot be read."""
 
 
-def list_names(file: str) -> list[str]:
-    """Returns the names of the files in a zip file, sorted.
+def list_members(file: str) -> list[zipfile.ZipInfo]:
+    """Returns the members of a zip file that are no folders.
 
     Raises:
         DamagedZipError: it is no zip file, was cut off or is damaged.
     """
     try:
-        return sorted({name for name in open_zip(file).namelist() if not name.endswith("/")})
+        return [member for member in open_zip(file).infolist() if not member.filename.endswith(FOLDER_ENDS)]
     except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
         raise DamagedZipError(f"{file} is no whole zip file: it was cut off, or is damaged ({error}).") from error
 
 
-def find_in_zip(file: str) -> FoundImages:
-    """Finds the images in a zip file, and counts by kind what lies beside them.
+def list_names(file: str) -> list[str]:
+    """Returns the names of the members of a zip file that are no folders.
 
     Raises:
-        DamagedZipError: it cannot be read.
+        DamagedZipError: see `list_members`.
     """
-    found = FoundImages()
-    for name in list_names(file):
-        found.add("", f".{name}" if is_hidden_member(split_name(name)) else name)
+    return [member.filename for member in list_members(file)]
+
+
+def find_in_zip(file: str) -> FoundImages:
+    """Finds the images in a zip file, and counts by kind what lies beside them, but tables.
+
+    Raises:
+        DamagedZipError: it cannot be read, or its images have a password.
+    """
+    found, listed = FoundImages(), list_members(file)
+    members = {member.filename: member for member in listed}  # the later one of two of a name is the one that is opened
+    for name in sorted(members):
+        _add_member(found, members[name])
+    found.left_out.update({REPLACED: len(listed) - len(members)} if len(listed) > len(members) else {})
+    _check_storage(file, [members[name] for name in found.paths])
     return found
+
+
+def _add_member(found: FoundImages, member: zipfile.ZipInfo) -> None:
+    name = member.filename
+    if is_hidden_member(split_name(name)):
+        found.left_out[HIDDEN_FILES] += 1
+    elif stat.S_ISLNK(member.external_attr >> 16):
+        found.left_out[LINKS] += 1
+    elif not TABLE.fullmatch(name):
+        folder, slash, base = name.rpartition("/")
+        found.add(folder + slash, base)
+
+
+def _check_storage(file: str, members: Iterable[zipfile.ZipInfo]) -> None:
+    """Opens one member of each way in which members are stored.
+
+    Raises:
+        DamagedZipError: they are encrypted, or compressed by a method that Python does not know.
+    """
+    for member in {(member.flag_bits & ENCRYPTION, member.compress_type): member for member in members}.values():
+        try:
+            open_zip(file).open(member).close()
+        except RuntimeError as error:
+            raise DamagedZipError(f"{file} cannot be read here: {error}. Unpack it, and give the folder.") from error
+        except (zipfile.BadZipFile, ValueError, OSError):  # of this member, which is named when it is read
+            continue
 
 
 def split_name(name: str) -> tuple[str, ...]:
@@ -80,6 +125,18 @@ def load_zips(files: Sequence[str], left_out: LeftOut) -> Any:
         number = {name: index for index, name in enumerate(names)}
         columns["label"], features["label"] = [number[name] for name in classes], datasets.ClassLabel(names=names)
     return datasets.Dataset.from_dict(columns, features)
+
+
+def count_beside_tables(files: Iterable[str], rows: Any) -> LeftOut:
+    """Counts what local zip files hold beside their tables and the images of `rows`, which were made of these."""
+    left_out, images = LeftOut(), 0
+    for found in (find_in_zip(file) for file in files if file.endswith(".zip") and "://" not in file):
+        left_out.update(found.left_out)
+        images += len(found.paths)
+    columns = find_image_columns(rows.features) if images else []
+    named = {place for name in columns for place in list_places(leave_undecoded(rows, name), name) if place}
+    left_out.update({UNNAMED: images - len(named)} if images > len(named) else {})
+    return left_out
 
 
 def name_classes(members: Iterable[str]) -> list[str] | None:

@@ -6,6 +6,7 @@ import functools
 import http.server
 import shutil
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -188,6 +189,23 @@ def test_images_that_rows_name_belong_to_the_input(images, tmp_path):
     shutil.copy(images / "02.png", tmp_path / "a.png")
     change = before.describe_change(find_images(tmp_path / "train.parquet").identify())
     assert change.startswith(f"the file of {tmp_path}/train.parquet[0] had ")
+
+
+def test_a_list_in_capitals_of_members_of_archives(images, tmp_path):
+    def zip_image(name: str) -> None:
+        with zipfile.ZipFile(tmp_path / "photos.zip", "w") as archive:
+            archive.write(images / name, "1.png")
+
+    zip_image("00.png")
+    (tmp_path / "LIST.TXT").write_text("zip://1.png::photos.zip\nzip://1.png::https://ada:pw@host/a.zip?sig=1\n")
+    found = find_images(tmp_path / "LIST.TXT")
+    names = [found.name(index) for index in range(2)]
+    assert names == [f"zip://1.png::{tmp_path}/photos.zip", "zip://1.png::https://host/a.zip"]
+    assert decode(found.read(0)).size == Image.open(images / "00.png").size
+    before = found.identify()
+    assert "ada" not in str(before) and "sig" not in str(before)
+    zip_image("02.png")
+    assert before.describe_change(find_images(tmp_path / "LIST.TXT").identify()).startswith(names[0])
 
 
 def test_one_input_and_several(images):

@@ -34,3 +34,9 @@ def test_names_that_are_not_utf_8(tmp_path):
     (tmp_path / "list.txt").write_bytes(b"caf\xe9.jpg\r\nsub\\x.jpg\r\n.\\gone.jpg")
     names = [str(tmp_path / name) for name in ("café.jpg", "sub/x.jpg", ".\\gone.jpg")]
     assert [*read_list(tmp_path / "list.txt")] == names
+
+
+def test_members_of_archives_and_files_of_stores(tmp_path):
+    (tmp_path / "list.txt").write_text("zip://a/1.png::photos.zip\nzip://1.png::https://host/a.zip\ns3://bucket/1.png")
+    places = [f"zip://a/1.png::{tmp_path}/photos.zip", "zip://1.png::https://host/a.zip", "s3://bucket/1.png"]
+    assert [*read_list(tmp_path / "list.txt")] == places

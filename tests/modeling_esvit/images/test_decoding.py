@@ -60,6 +60,17 @@ def test_12_bits_in_16_are_scaled_by_the_white_that_is_named(file_format):
     assert np.array_equal(found[..., 0], np.minimum(np.round(levels * (255 / 4095)), 255))
 
 
+def test_a_tiff_of_12_bits_says_what_is_white():
+    """It is made of one of 8 bits and of half as many pixels again in each row."""
+    levels = np.linspace(0, 4095, 48).round().astype(int).reshape(6, 8)
+    digits = "".join(f"{level:03x}" for level in levels.flat)
+    content = encoded(Image.frombytes("L", (12, 6), bytes.fromhex(digits)), "TIFF")
+    for tag, before, after in ((256, 12, 8), (258, 8, 12)):
+        [kind] = [kind for kind in (3, 4) if struct.pack("<HHII", tag, kind, 1, before) in content]
+        content = content.replace(struct.pack("<HHII", tag, kind, 1, before), struct.pack("<HHII", tag, kind, 1, after))
+    assert np.array_equal(decoded(content)[..., 0], np.round(levels * (255 / 4095)))
+
+
 @pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate"])
 def test_0_is_white_in_a_tiff_that_says_so(compression):
     """Pillow inverts 8 bits where it writes and where it reads such images, and leaves 16 and floats as they are."""

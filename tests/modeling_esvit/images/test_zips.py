@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks that zip files give the images and the classes that they would give unpacked."""
 
+import stat
+import struct
 import zipfile
 
 import pytest
@@ -112,3 +114,52 @@ def test_zip_files_without_classes_say_what_makes_some(tmp_path):
     write_zip(tmp_path / "splits" / "photos.zip", "train/cat/1.png", "test/cat/2.png")
     with pytest.raises(EsViTError, match="called test and train, as splits are.* Make a file of each split"):
         open_held_out(str(tmp_path / "splits"), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("bit", "method", "said"),
+    [(1, zipfile.ZIP_STORED, "is encrypted, password required"), (0, 9, "compression method is not supported")],
+    ids=["password", "deflate64"],
+)
+def test_a_zip_file_that_is_not_unpacked_here_is_said_once(bit, method, said, tmp_path):
+    file = tmp_path / "all" / "train.zip"
+    write_zip(file, "cat/1.png", "cat/2.png", "notes.txt")
+    content = bytearray(file.read_bytes())
+    for magic, place in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # the flags and the method, in both headers of each member
+        start = content.find(magic)
+        while start >= 0:
+            struct.pack_into("<HH", content, start + place, bit, method)
+            start = content.find(magic, start + 4)
+    file.write_bytes(content)
+    for open_it in (open_source, find_images):
+        with pytest.raises(EsViTError, match=f"train.zip cannot be read here: .*{said}.* Unpack it"):
+            open_it(str(tmp_path / "all"))
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_links_members_that_come_twice_and_names_of_other_programs(tmp_path):
+    file = tmp_path / "all" / "train.zip"
+    write_zip(file, "./__background__/__1.png", "dog\\", "dog\\1.png", "dog/1.png", "dog/1.png", "./.hidden/1.png")
+    link = zipfile.ZipInfo("dog/link.png")
+    link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr(link, "1.png")
+    source = open_source(tmp_path / "all")
+    assert len(source) == 3 and source.class_names == ["__background__", "dog"]
+    assert all(decode(source.read(row)) for row in range(3))
+    said = "1 links in zip files (zip stores what they lead to without -y)"
+    for images in (source, find_images(str(tmp_path / "all"))):
+        assert images.left_out.describe().split("; ") == [
+            "1 hidden files", said, "1 members that a later one of the same name replaces"
+        ]  # fmt: skip
+
+
+def test_images_that_no_table_names_are_counted(tmp_path):
+    write_zip(tmp_path / "all" / "train.zip", "1.png", "mask.png", "2.png", "notes.txt")
+    with zipfile.ZipFile(tmp_path / "all" / "train.zip", "a") as archive:
+        archive.writestr("metadata.csv", "file_name,mask_file_name,label\n1.png,mask.png,cat\n")
+    for images in (
+        open_source(tmp_path / "all", image_column="image"), find_images(str(tmp_path / "all"), "image")
+    ):  # fmt: skip
+        assert len(images) == 1 and decode(images.read(0))
+        assert images.left_out == {".txt": 1, "images in zip files that no row of their tables names": 1}
