@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.places import open_regular_file
 from modeling_esvit.storage.failed_writes import repeat_writing
 
 
@@ -189,17 +190,21 @@ def load_features(path: str | Path) -> Features:
     """Loads features that `embed` wrote, in any of its formats.
 
     Raises:
-        OutputError: the suffix names no format, or the file is not what `embed` writes, or damaged.
+        OutputError: the suffix names no format, or the file cannot be read, is not what `embed` writes, or damaged.
         FileNotFoundError: there is no such file.
     """
     path = Path(path)
     if path.suffix not in READERS:
         raise OutputError(f"{path} must end in one of {', '.join(FORMATS)}.")
     try:
-        features, checksum = READERS[path.suffix](path)
-        found = compute_checksum(features)
+        open_regular_file(str(path)).close()
     except FileNotFoundError:
         raise
+    except OSError as error:
+        raise OutputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    try:
+        features, checksum = READERS[path.suffix](path)
+        found = compute_checksum(features)
     except DAMAGE as error:
         raise OutputError(f"{path} holds no features that embed wrote ({error}).") from error
     if checksum != found:
