@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.places import open_regular_file
 from modeling_esvit.storage.failed_writes import repeat_writing
 
 
@@ -198,22 +199,41 @@ def load_features(path: str | Path) -> Features:
     """Loads features that `embed` wrote, in any of its formats.
 
     Raises:
-        OutputError: the suffix names no format, or the file is not what `embed` writes, or damaged.
+        OutputError: the suffix names no format, or the file cannot be read, is not what `embed` writes, or damaged.
         FileNotFoundError: there is no such file.
     """
     path = Path(path)
     if path.suffix not in READERS:
         raise OutputError(f"{path} must end in one of {', '.join(FORMATS)}.")
     try:
-        features, checksum = READERS[path.suffix](path)
-        found = compute_checksum(features)
+        open_regular_file(str(path)).close()
     except FileNotFoundError:
         raise
+    except OSError as error:
+        raise OutputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    try:
+        features, checksum = READERS[path.suffix](path)
+        check_form(features)
+        found = compute_checksum(features)
     except DAMAGE as error:
         raise OutputError(f"{path} holds no features that embed wrote ({error}).") from error
     if checksum != found:
         raise OutputError(f"{path} is damaged: its features are not as embed wrote them. Delete it, and embed again.")
     return features
+
+
+def check_form(features: Features) -> None:
+    """Checks that what was read has a name and as many numbers for each image.
+
+    Raises:
+        ValueError: It has not.
+    """
+    if not all(isinstance(name, str) for name in features.names) or not isinstance(features.origin, dict):
+        raise ValueError("names are no texts, or what it says of the images is no entries")
+    for (name, array), sides in zip(features.arrays().items(), (2, 3), strict=False):
+        if array.ndim != sides or array.dtype.kind != "f" or len(array) != len(features.names):
+            kind = f"{array.dtype} {list(array.shape)}"
+            raise ValueError(f"{name} of {len(features.names)} images is {kind}, no {sides} sides of floats")
 
 
 def read_npz(path: Path) -> tuple[Features, str]:

@@ -33,9 +33,9 @@ from modeling_esvit.embed.files import (
 )
 from modeling_esvit.embed.origin import make_origin
 from modeling_esvit.embed.progress import show_progress
-from modeling_esvit.storage.atomic import record_file, replace_file, write_text
+from modeling_esvit.storage.atomic import record_file, replace_file, write_recorded, write_text
 from modeling_esvit.storage.identity import Identity
-from modeling_esvit.storage.manifest import find_damage, remove_own_files
+from modeling_esvit.storage.manifest import find_damage, name_record, remove_own_files
 
 
 logger = logging.getLogger(__name__)
@@ -59,14 +59,13 @@ class Parts:
             anew: make parts anew that cannot be continued.
 
         Raises:
-            OutputError: the folder holds parts of other settings or images.
+            OutputError: the folder holds parts of other settings or images, or somebody else's files of these names.
         """
         with PartialState().main_process_first():
+            self.refuse_foreign()
             if self.settings_file.exists() and (damage := self.find_damage()):
                 logger.warning("%s is begun anew, since it is damaged: %s.", self.folder, "; ".join(damage))
                 self.delete()
-                for path in self.describe_call():  # a kill may have come before it was recorded
-                    path.unlink(missing_ok=True)
             change = self.find_change() if self.settings_file.exists() else None
             if change is not None and not anew:
                 raise OutputError(
@@ -83,8 +82,21 @@ class Parts:
         """Makes the folder, with what it says of this call."""
         self.folder.mkdir(parents=True, exist_ok=True)
         for path, content in self.describe_call().items():
-            write_text(path, content, shared=True)
-            record_file(self.folder, path.name, shared=True)
+            write_recorded(path, content)
+
+    def refuse_foreign(self) -> None:
+        """Refuses files that say of which call parts are, but were not written by one.
+
+        Raises:
+            OutputError: There are some.
+        """
+        foreign = [path.name for path in self.describe_call() if path.exists()]
+        foreign = [name for name in foreign if not (self.folder / name_record(name)).exists()]
+        if foreign:
+            raise OutputError(
+                f"{self.folder} holds {' and '.join(foreign)}, which embed has no record of writing: move the folder "
+                "away, or name another output."
+            )
 
     @property
     def settings_file(self) -> Path:

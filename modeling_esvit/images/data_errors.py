@@ -51,6 +51,9 @@ def name_datasets_errors(
         raise missing(redact_urls(reason)) from error
     except (OSError, ValueError, RuntimeError) as error:
         raise unusable(redact_urls(f"{data!r}: {error}")) from error
+    except (AttributeError, LookupError, TypeError) as error:  # for fields that nobody foresaw
+        reason = f"what describes {data!r} is damaged ({type(error).__name__}: {error})"
+        raise unusable(redact_urls(reason)) from error
 
 
 def _advise(data: str, reason: str) -> str:

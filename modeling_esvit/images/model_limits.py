@@ -33,14 +33,15 @@ MOST_TENSORS = 20_000  # of a network; those of billions of parameters have abou
 # A tensor counts once when it is described, and once when its stored values take its place.
 SHARE, BESIDE = 4, 2**24
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.pth.tar")
-LARGEST_SIDE = 2048  # pixels of the images that a processor makes
+LARGEST_SIDE = 2560  # pixels of the images that a processor makes; those of Donut are 2560 x 1920
+LARGEST_AREA = 2048**2  # pixels, where a processor counts them, or patches of them
 SIDES = re.compile("size|divisor|multiple")
 LARGEST_GRID = 4096  # pixels of a side that is cut into several images, or scaled down
 GRIDS = re.compile("side|edge|width|height|resolution|grid")
 PIECES = re.compile("tile|crop|slice|frame|patch|_hd")
 PATCH_SIDES = re.compile("(?!temporal).*patch_size")  # a prefix says whose: encoder_, vision_, image_, spatial_
 SMALL_PATCH = 16  # pixels of its side
-MOST_PIECES = 8  # of the largest side, or as many pixels in smaller ones
+MOST_PIECES = 8  # of the largest area, or as many pixels in smaller ones
 OWN_CHECKS = ("esvit",)  # configurations of these types check their own fields
 
 
@@ -128,7 +129,7 @@ def check_sizes(processor: Any) -> None:
     """Checks the sizes of the images that an image processor makes, and how many it makes of one.
 
     Raises:
-        ModelLimitError: a side is longer than LARGEST_SIDE, or there are more pieces than MOST_PIECES of that side.
+        ModelLimitError: a side is longer than LARGEST_SIDE, or there are more pieces than MOST_PIECES of LARGEST_AREA.
     """
     numbers = {name: find_largest(value) for name, value in processor.to_dict().items()}
     for name, number in numbers.items():
@@ -144,11 +145,11 @@ def find_limit(name: str, numbers: Mapping[str, int]) -> float:
     if GRIDS.search(name):
         return LARGEST_GRID
     if "pixel" in name:
-        return LARGEST_SIDE**2
+        return LARGEST_AREA
     patch = max((number for each, number in numbers.items() if PATCH_SIDES.fullmatch(each)), default=0)
     if "token" in name or ("patch" in name and patch):
-        return LARGEST_SIDE**2 // (patch or SMALL_PATCH) ** 2
+        return LARGEST_AREA // (patch or SMALL_PATCH) ** 2
     if not PIECES.search(name):
         return math.inf
     side = max((number for each, number in numbers.items() if "size" in each and "patch" not in each), default=0)
-    return MOST_PIECES * LARGEST_SIDE**2 // max(side, SMALL_PATCH) ** 2
+    return MOST_PIECES * LARGEST_AREA // max(side, SMALL_PATCH) ** 2

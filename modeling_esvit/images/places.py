@@ -26,6 +26,7 @@ URL = re.compile(r"https?://", re.IGNORECASE)
 FILE_URL = re.compile(r"(file|local)://", re.IGNORECASE)
 ARCHIVES = ("zip", "tar", "gzip", "bz2", "xz", "zstd")
 OPEN_ZIPS = 4  # whose lists of members each process keeps
+IRREGULAR = "is no regular file, but a pipe or a device"
 NON_BLOCKING = getattr(os, "O_NONBLOCK", 0)  # Windows has none
 
 
@@ -123,8 +124,21 @@ def open_regular_file(path: str) -> BinaryIO:
     file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | NON_BLOCKING))  # noqa: SIM115
     if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         file.close()
-        raise PlaceError("it is no regular file, but a pipe or a device")
+        raise PlaceError(f"it {IRREGULAR}")
     return file
+
+
+def check_regular(path: str) -> os.stat_result:
+    """Returns what the system says of a file that a library opens, which would wait for ever for a pipe.
+
+    Raises:
+        PlaceError: It is no regular file.
+        OSError: It does not exist.
+    """
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise PlaceError(f"{path} {IRREGULAR}")
+    return found
 
 
 @abandonable()
@@ -161,9 +175,9 @@ def open_zip(path: str) -> zipfile.ZipFile:
 
     Raises:
         zipfile.BadZipFile, ValueError, NotImplementedError: it is no zip file, or damaged.
-        OSError: it cannot be opened.
+        OSError: it cannot be opened, or is no regular file.
     """
-    found = os.stat(path)
+    found = check_regular(path)
     # A process that is forked would share the position in the file with its parent.
     return _list_zip(path, found.st_size, found.st_mtime_ns, os.getpid())
 

@@ -13,7 +13,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modeling_esvit.images.data_errors import DataOptionError, EmptySourceError
+from modeling_esvit.images.cards import (
+    Configurations,
+    check_configurations,
+    list_configurations,
+    list_split_files,
+    names_files,
+)
+from modeling_esvit.images.data_errors import DataOptionError, EmptySourceError, name_datasets_errors
 from modeling_esvit.images.folders import (
     ANY_DEPTH,
     BESIDE_ROWS,
@@ -25,7 +32,8 @@ from modeling_esvit.images.folders import (
     has_images,
     walk,
 )
-from modeling_esvit.images.places import Access
+from modeling_esvit.images.names import show_name
+from modeling_esvit.images.places import Access, check_regular, is_inside
 from modeling_esvit.images.rows import (
     ReadFeatures,
     describe_parquet,
@@ -51,14 +59,15 @@ class RowFolder:
     """Presents the files of a folder that `datasets` makes rows of.
 
     Raises:
-        DataOptionError: some of them belong to no split; or its path has wildcards, and a card names its files.
+        DataOptionError: some of them belong to no split; or its path has wildcards, and a card names its files; or a
+            card names files elsewhere, or is damaged.
         DamagedZipError: a zip file cannot be read.
         OSError, ValueError: of `datasets`, which cannot read the folder.
 
     Attributes:
         folders: what `walk` finds; `unlisted` is what it leaves out.
         row_files: those that should all be rows.
-        card: the metadata of README.md.
+        configurations: those that the card describes.
         files: those of each split.
         named: what `datasets` is told of them.
         read: returns the columns of a parquet file.
@@ -68,14 +77,15 @@ class RowFolder:
         self.path, self.config_name, self.read = path, config_name, read
         self.unlisted = LeftOut()
         self.folders = [*walk(str(path), self.unlisted)]
-        self.row_files, self.card = list_row_files(path, self.folders), _read_card(path)
+        self.row_files, self.configurations = list_row_files(path, self.folders), list_configurations(path)
         if all(file.suffix == ".zip" for file in self.row_files):
             for file in self.row_files:
                 list_names(str(file))  # says so if it is damaged, which `datasets` does not
-        self.named = name_files(path, self.card)
+        check_configurations(path, self.configurations)
+        self.named = name_files(path, self.configurations)
         self.builder = self._make_builder()
         self.files = list_split_files(self.builder)
-        refuse_left_over(path, [] if names_its_files(self.card) else self.row_files, self.files)
+        refuse_left_over(path, [] if names_files(self.configurations) else self.row_files, self.files)
 
     def load(self, split: str, left_out: LeftOut) -> Any:
         """Loads a split, and counts what is left out of it.
@@ -105,7 +115,7 @@ class RowFolder:
 
         Where a card says which shards the data set has, no others are counted.
         """
-        found, has_all_shards = FoundImages(left_out=LeftOut(self.unlisted)), names_its_files(self.card)
+        found, has_all_shards = FoundImages(left_out=LeftOut(self.unlisted)), names_files(self.configurations)
         used = {*map(os.path.realpath, itertools.chain.from_iterable(self.files.values()))}
         for folder, names in self.folders:
             for name in names:
@@ -122,7 +132,7 @@ class RowFolder:
         import datasets
 
         place, files = str(self.path.resolve()), [*map(str, self.row_files)]
-        if self.config_name is None and not self.card.get("configs") and are_photographs(files):
+        if self.config_name is None and not self.configurations and are_photographs(files):
             return datasets.load_dataset_builder("imagefolder", data_dir=place, **self.named)
         return datasets.load_dataset_builder(place, name=self.config_name, **self.named)
 
@@ -144,12 +154,7 @@ class RowFolder:
         return rows
 
 
-def list_split_files(builder: Any) -> dict[str, list[str]]:
-    """Returns the files of each split that `datasets` finds."""
-    return {str(split): [*files] for split, files in (builder.config.data_files or {}).items()}
-
-
-def name_files(path: Path, card: Mapping[str, Any]) -> dict[str, Any]:
+def name_files(path: Path, configurations: Configurations) -> dict[str, Any]:
     """Returns what `datasets` must be told of a folder whose own path it would take for a pattern: that of each split.
 
     Raises:
@@ -160,7 +165,7 @@ def name_files(path: Path, card: Mapping[str, Any]) -> dict[str, Any]:
     place = str(path.resolve())
     if not glob.has_magic(place):
         return {}
-    if card.get("configs"):
+    if configurations:
         raise DataOptionError(
             f"{place!r} has wildcards in its name, where `datasets` does not find the files of README.md: rename the "
             "folder, or name the files to read, by a glob."
@@ -188,9 +193,15 @@ def escape_files(files: Iterable[str]) -> list[str]:
 
 
 def match_files(pattern: str, left_out: LeftOut) -> list[str]:
-    """Returns the files that a pattern matches, sorted. `left_out` counts folders: Spark writes some like shards."""
+    """Returns the files that a pattern matches, sorted. `left_out` counts folders: Spark writes some like shards.
+
+    Raises:
+        PlaceError: one is no regular file.
+    """
     paths = expand_pattern(pattern, left_out)
     files = [path for path in paths if not os.path.isdir(path)]
+    for file in files:
+        check_regular(file)
     if len(files) < len(paths) and not ANY_DEPTH.search(pattern):
         left_out[MATCHED_FOLDERS] += len(paths) - len(files)
     return files
@@ -254,17 +265,6 @@ def refuse_left_over(path: Path, found: Sequence[Path], files: Mapping[str, Sequ
             )
 
 
-def _read_card(path: Path) -> Mapping[str, Any]:
-    from huggingface_hub import metadata_load
-
-    return (metadata_load(path / "README.md") if (path / "README.md").is_file() else None) or {}
-
-
-def names_its_files(card: Mapping[str, Any]) -> bool:
-    """Returns whether a card says which files its configurations have."""
-    return any("data_files" in each or "data_dir" in each for each in card.get("configs") or [])
-
-
 def is_row_folder(folder: Path, image_column: str | None = None) -> bool:
     """Returns whether a folder is one of rows: it has parquet or zip files, also deeper in it, and no images.
 
@@ -303,7 +303,8 @@ def is_saved_to_disk(path: Path) -> bool:
 
 def list_saved_splits(path: Path) -> list[str] | None:
     """Returns the splits that `save_to_disk` wrote into a folder; None if it is not one of several splits."""
-    return _read_record(path / "dataset_dict.json").get("splits")
+    splits = _read_record(path / "dataset_dict.json").get("splits")
+    return splits if isinstance(splits, list) else None
 
 
 def _read_record(file: Path) -> dict[str, Any]:
@@ -319,7 +320,7 @@ def load_saved_split(path: Path, split: str | None) -> Any:
     """Loads a split that `save_to_disk` wrote, "train" if none is named.
 
     Raises:
-        DataOptionError: there is no such split.
+        DataOptionError: there is no such split; or its record is damaged, or names files elsewhere.
         EmptySourceError: it has no rows, which `datasets` writes but cannot read.
     """
     import datasets
@@ -329,6 +330,23 @@ def load_saved_split(path: Path, split: str | None) -> Any:
         if (split or "train") not in splits:
             raise DataOptionError(f"{str(path)!r} has no split {split or 'train'!r}; it has {splits}.")
         path = path / (split or "train")
-    if not json.loads((path / "state.json").read_text(encoding="utf-8"))["_data_files"]:
+    if not _list_saved_files(path):
         raise EmptySourceError(f"the data set {str(path)!r} has no rows.")
-    return datasets.load_from_disk(str(path))
+    with name_datasets_errors(str(path)):
+        return datasets.load_from_disk(str(path))
+
+
+def _list_saved_files(path: Path) -> list[str]:
+    """Returns the files of a split that `save_to_disk` wrote.
+
+    Raises:
+        DataOptionError: its record is damaged, or names files elsewhere.
+    """
+    record = path / "state.json"
+    try:
+        files = [os.path.normpath(path / each["filename"]) for each in _read_record(record)["_data_files"]]
+    except (LookupError, TypeError) as error:
+        raise DataOptionError(f"{record} is damaged: it does not name the files of the data set.") from error
+    if strange := [file for file in files if not is_inside(file, os.path.normpath(path))]:
+        raise DataOptionError(f"{record} names {show_name(strange[0])}, which is no file of the data set.")
+    return files

@@ -18,6 +18,7 @@ from modeling_esvit.storage.manifest import (
     MANIFEST,
     check_own,
     delete_folder,
+    describe_content,
     describe_file,
     format_record,
     list_names,
@@ -143,6 +144,13 @@ def record_file(folder: Path, name: str, *, shared: bool = False) -> None:
     record = read_record(folder)
     record["files"][name] = describe_file(folder / name)
     write_text(folder / MANIFEST, format_record(record))
+
+
+def write_recorded(path: Path, text: str) -> None:
+    """Replaces a file that several processes may write, and before it its record: a kill leaves none without one."""
+    content = text.replace("\n", os.linesep).encode()
+    write_text(path.with_name(name_record(path.name)), json.dumps(describe_content(content)), shared=True)
+    write_text(path, text, shared=True)
 
 
 def remove_if_empty(folders: list[Path]) -> None:

@@ -107,6 +107,11 @@ def describe_file(path: Path) -> dict[str, Any]:
     return {"size": path.stat().st_size, "sha256": checksum.hexdigest()}
 
 
+def describe_content(content: bytes) -> dict[str, Any]:
+    """Returns what `describe_file` says of a file with this content."""
+    return {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
 def find_damage(folder: Path, names: Iterable[str] | None = None) -> list[str]:
     """Returns what is wrong with the files that a folder's record names, or with some of them, one phrase a file."""
     files = read_record(folder)["files"]

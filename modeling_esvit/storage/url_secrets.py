@@ -27,6 +27,7 @@ HTTP_URL = rf"(?P<scheme>(?i:https?))://(?:(?P<login>{PLAIN_LOGIN}|{ANY_LOGIN}.*
 HTTP_URL_OF_LIST = HTTP_URL.replace(".*", r"[^,{}\s]*")
 LISTED = re.compile(HTTP_URL_OF_LIST + r"(?P<place>[^?#,{}\s]*)(?P<query>[?#][^,{}\s]*)?")
 ALONE = re.compile(HTTP_URL + r"(?P<place>(?:\{[^{}]*\}|[^?#{}\s])*)(?P<query>[?#]\S*)?")
+WITH_BRACES = re.compile(r"https?://\S*\{[^{}\s]*,[^{}\s]*\}\S*", re.IGNORECASE)
 WITHOUT_LOGIN = "file|local|zip|tar|gzip|bz2|xz|zstd"
 OTHER_LOGIN = re.compile(
     rf"(?<![a-z0-9+.-])(?!(?:{WITHOUT_LOGIN}):)(?P<scheme>[a-z][a-z0-9+.-]{{0,20}})://"
@@ -71,10 +72,21 @@ def expand_braces(pattern: str) -> list[str]:
 
 
 def hide_secrets(text: str) -> str:
-    """Returns a text without the passwords, queries and fragments of its URLs, which are kept for `reveal_url`."""
+    """Returns a text without the passwords, queries and fragments of its URLs, which are kept for `reveal_url`.
+
+    A URL with secrets in braces, one for each of several files, becomes the list of their URLs.
+    """
+    text = WITH_BRACES.sub(_spell_out, text)
     listed = any(words is not None and "://" in words for _, _, words in BRACES.findall(text))
     text = (LISTED if listed else ALONE).sub(_hide, text)
     return OTHER_LOGIN.sub(_hide_login, STORE_LOGIN.sub(_hide_login, text))
+
+
+def _spell_out(match: re.Match[str]) -> str:
+    """Returns a list, in braces, of the URLs that the braces of one stand for, if there are secrets in them."""
+    if not any("?" in words or "@" in words for *_, words in BRACES.findall(match[0])):
+        return match[0]
+    return f"{{{','.join(map(hide_secrets, expand_braces(match[0])))}}}"
 
 
 def parse_data(text: str) -> str:

@@ -59,7 +59,7 @@ def make_panels(records: list[dict[str, Any]], uniform: float, min_rank: float) 
     names = list(dict.fromkeys(name for record in records for name in record))
     scores = {name: label_score(name) for name in names if "_top" in name}
     panels = [Panel("k-NN of the teacher", SHARE, scores, "rises, then levels off")] if scores else []
-    if "region_match_accuracy" in names:
+    if {"region_match_accuracy", "region_match_chance"} <= {*names}:
         chance = next(record["region_match_chance"] for record in records if "region_match_chance" in record)
         healthy = "right ones above chance, rising;\nchosen ones do not fall towards 0"
         panels.append(Panel("most similar regions", SHARE, MATCHES, healthy, {"chance to be right": chance}))

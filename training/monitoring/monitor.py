@@ -38,9 +38,12 @@ DRAW_EVERY = 60  # seconds between two pictures of the curves, at least
 def parse_record(line: str) -> dict[str, float] | None:
     """Returns the values of a line of the log; None if the line is damaged."""
     try:
-        return json.loads(line)
-    except json.JSONDecodeError:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
         return None
+    if not (isinstance(found, dict) and isinstance(found.get("step"), int)):
+        return None
+    return found if all(isinstance(value, int | float | None) for value in found.values()) else None
 
 
 class NonFiniteLossError(SharedError, ArithmeticError):

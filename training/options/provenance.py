@@ -18,6 +18,7 @@ from training.options.hub_names import is_hub_name
 TIMM = re.compile(r"timm:[\w.]+")  # a network of timm by its name; timm:local-dir:FOLDER names a folder
 HUB_FILES = re.compile(r"hf://datasets/(?P<name>[^/@]+/[^/@]+)(@[^/]*)?(/.*)?")
 USUAL_SPLITS = ("train", "training", "validation", "valid", "val", "test")
+KINDS = ("folder", "hub", "url")
 PLACEHOLDERS = {"folder": "FOLDER", "url": "URL"}
 
 

@@ -31,6 +31,7 @@ TASKS = {"view": "the view task", "view+region": "the view and the region task"}
 WITHOUT_RECORD = "An image backbone, which computes a feature of an image and one of each of its regions."
 NO_RECORD = "Where the weights came from, and how and on which images they were trained, is not recorded."
 UNKNOWN_TRAINING = "How the weights were trained is not recorded."
+MATCHES = ("accuracy", "chance", "distinct")
 PUBLISHED = "crops, flips, colour jitter and greyscale"  # how views differ in the method as it was published
 
 
@@ -103,10 +104,11 @@ def describe_steps(source: Source) -> str:
 
 def describe_matches(source: Source) -> str:
     """Says how many regions found their own place while training; nothing if that was not measured."""
-    measured = [record for record in source.records if record.get("region_match_accuracy") is not None]
+    named = [[record.get(f"region_match_{name}") for name in MATCHES] for record in source.records]
+    measured = [values for values in named if None not in values]
     if not measured:
         return ""
-    right, chance, distinct = (measured[-1][f"region_match_{name}"] for name in ("accuracy", "chance", "distinct"))
+    right, chance, distinct = measured[-1]
     return (
         f"At the end, the most similar region of another view was at the same place for {right:.1%} of the regions "
         f"(chance {chance:.1%}), and {distinct:.0%} of the regions were chosen. "

@@ -24,10 +24,11 @@ from huggingface_hub import get_token
 from tqdm.auto import tqdm
 
 from modeling_esvit.storage.atomic import replace_folder, write_text
-from modeling_esvit.storage.manifest import remove_folder
+from modeling_esvit.storage.manifest import read_json, remove_folder
+from modeling_esvit.storage.run_folders import check_whole
 from modeling_esvit.storage.weights_record import RECORD
 from training.options.hub_names import check_repo_id
-from training.state.files import read_json
+from training.state.checkpoint_folders import find_best
 
 
 PUBLISH = Path(__file__).resolve().parents[1] / "publish.py"
@@ -116,16 +117,16 @@ class HubPush(Pusher):
     # -- what to push --------------------------------------------------------------------------------------------------
 
     def offer_best(self) -> None:
-        best = read_json(self.output_dir / "checkpoints" / "best.json")
-        if best and best["checkpoint"] not in (self.offered, self.last_pushed()):
-            self.offer(best["checkpoint"])
+        best = find_best(self.output_dir / "checkpoints")
+        if best is not None and best not in (self.offered, self.last_pushed()):
+            self.offer(best)
         self.poll()
 
     def offer(self, name: str) -> None:
         """Copies a checkpoint, or the final model (`final`), to be pushed next."""
         try:
             self.copy(name)
-        except OSError as error:  # a full disk ends the push, not the run
+        except OSError as error:  # a full disk, or a damaged checkpoint, ends the push, not the run
             self.warn(str(error))
         else:
             self.offered = name
@@ -133,6 +134,7 @@ class HubPush(Pusher):
     def copy(self, name: str) -> None:
         """Writes the run `OUTPUT/hub/next`, which holds this model alone: old checkpoints are deleted meanwhile."""
         checkpoint = self.output_dir / "checkpoints" / ("last" if name == "final" else name)
+        check_whole(checkpoint / "teacher")
         with replace_folder(self.folder / "next") as copy:
             state = copy / "checkpoints" / ("last" if name == "final" else "best")
             (state / "training_state").mkdir(parents=True)
@@ -145,7 +147,8 @@ class HubPush(Pusher):
     def last_pushed(self) -> str | None:
         """Returns the checkpoint that was pushed last to this repository."""
         record = read_json(self.folder / "pushed.json")
-        return record["checkpoint"] if record and record["repo_id"] == self.repo_id else None
+        is_ours = isinstance(record, dict) and record.get("repo_id") == self.repo_id
+        return record.get("checkpoint") if is_ours else None
 
     # -- the process ---------------------------------------------------------------------------------------------------
 
@@ -204,8 +207,8 @@ class HubPush(Pusher):
         """Pushes the best teacher, or the final one of a run without k-NN evaluation, unless the Hub has it already."""
         deadline = time.monotonic() + self.last_push_seconds
         self.wait(deadline)
-        best = read_json(self.output_dir / "checkpoints" / "best.json")
-        name = best["checkpoint"] if best else "final"
+        best = find_best(self.output_dir / "checkpoints")
+        name = best or "final"
         if self.last_pushed() != name and time.monotonic() < deadline:
             self.offer(name)
             self.poll()

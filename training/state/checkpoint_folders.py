@@ -25,6 +25,12 @@ def list_checkpoints(root: Path) -> list[Path]:
     return sorted(root.glob("step-*"))
 
 
+def find_best(root: Path) -> str | None:
+    """Returns the name of the checkpoint of the highest score; None before any was evaluated."""
+    best = root / "best"
+    return best.resolve().name if best.is_dir() else None
+
+
 def find_newest_whole(folders: Iterable[Path], names: Iterable[str] | None = None) -> Path | None:
     """Returns the last of the complete checkpoints of a run that is whole, see `find_last_whole`."""
     return find_last_whole([folder for folder in folders if is_complete(folder)], names)

@@ -33,11 +33,11 @@ from safetensors import SafetensorError
 
 from modeling_esvit import EsViTForPreTraining
 from modeling_esvit.storage.atomic import PARTIAL, force_to_disk, record_file, replace_link, write_text
-from modeling_esvit.storage.manifest import ForeignFilesError, check_own, find_damage, remove_folder
+from modeling_esvit.storage.manifest import ForeignFilesError, check_own, find_damage, read_json, remove_folder
 from training.data.batch_order import Lanes
 from training.options.pretrain_options import SHARES_OF_A_STEP, PretrainOptions
 from training.state.checkpoint_folders import PROGRESS, find_newest_whole, is_complete, list_checkpoints
-from training.state.files import RunFolderError, on_main, read_json, replace_run_folder, report_write_errors
+from training.state.files import RunFolderError, on_main, replace_run_folder, report_write_errors
 
 
 logger = logging.getLogger(__name__)
@@ -183,11 +183,12 @@ class Checkpoints:
 
     def _add_scores(self, folder: Path, scores: dict[str, float]) -> None:
         with report_write_errors(self.root):
+            name, score = next(iter(scores.items()))
+            best = self.root / "best"
+            before = None if best.resolve() == folder.resolve() else read_scores(best)
             write_text(folder / EVALUATION, json.dumps(scores) + "\n")
             record_file(folder, EVALUATION)
-            name, score = next(iter(scores.items()))
-            best = read_json(self.root / "best.json")
-            if best is None or score > best["score"]:
+            if before is None or score > next(iter(before.values())):
                 replace_link(self.root / "best", folder)
                 content = {"checkpoint": folder.name, "metric": name, "score": score}
                 write_text(self.root / "best.json", json.dumps(content) + "\n")
@@ -303,7 +304,12 @@ def keep_at_error() -> Iterator[None]:
 
 def read_scores(folder: Path) -> dict[str, float] | None:
     """Returns the scores of a checkpoint's teacher; None if there are none, or others than were written."""
-    return None if find_damage(folder, [EVALUATION]) else read_json(folder / EVALUATION)
+    if not (folder / EVALUATION).exists():
+        return None
+    if damage := find_damage(folder, [EVALUATION]):
+        logger.warning("The scores of %s are not used: %s.", folder, damage[0])
+        return None
+    return read_json(folder / EVALUATION)
 
 
 def load_weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -7,7 +7,6 @@ other is broadcast, and all processes raise it together, so that none waits for 
 """
 
 import errno
-import json
 import logging
 import os
 import socket
@@ -146,11 +145,6 @@ def save_model_folder(model: EsViTForPreTraining, path: Path) -> None:
     """
     with replace_run_folder(path) as folder:
         model.save_pretrained(folder)
-
-
-def read_json(path: Path) -> Any:
-    """Returns the content of a JSON file, or None if there is no such file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def check_shared(accelerator: Accelerator, folder: Path) -> None:

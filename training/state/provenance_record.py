@@ -4,6 +4,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,11 @@ from modeling_esvit.storage.weights_record import (
     read_provenance_file,
     read_weights_record,
 )
-from training.options.provenance import Provenance
+from training.options.errors import OptionError
+from training.options.pretrain_options import make_options
+from training.options.provenance import KINDS, Provenance
 from training.options.public_options import NAMED_MODELS, UNKNOWN, find_provenances
+from training.views.draw import POLICIES
 
 
 ADVICE = "name a copy of the model's folder in the run instead."
@@ -118,6 +122,8 @@ def read_record(folder: Path) -> dict[str, dict[str, Any]]:
     for name, entry in record.items():
         if not isinstance(entry, dict) or not {"value", *FIELDS} <= set(entry):
             raise make_error(folder / RECORD, f"is damaged: the entry {name} lacks fields")
+        if entry["kind"] not in KINDS or not all(isinstance(entry[field], str | None) for field in FIELDS):
+            raise make_error(folder / RECORD, f"is damaged: the entry {name} has values that cannot be")
     return record
 
 
@@ -131,6 +137,12 @@ def read_options(file: Path) -> dict[str, Any]:
         options = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ProvenanceError(f"{file} is damaged ({' '.join(str(error).split())}); {ADVICE}") from error
-    if not isinstance(options, dict):
+    if not isinstance(options, dict) or not options:
         raise ProvenanceError(f"{file} holds no options; {ADVICE}")
-    return options
+    try:
+        made = make_options(file)
+    except OptionError as error:
+        raise ProvenanceError(f"{file} is damaged ({' '.join(str(error).split())}); {ADVICE}") from error
+    if made.augmentation not in POLICIES:
+        raise ProvenanceError(f"{file} is damaged: it names the augmentation {made.augmentation!r}; {ADVICE}")
+    return asdict(made)

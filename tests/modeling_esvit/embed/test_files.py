@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks files of features."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,32 @@ def test_a_file_of_other_content_is_no_features(suffix, tmp_path):
             load_features(path)
     with pytest.raises(FileNotFoundError):
         load_features(tmp_path / f"none{suffix}")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+def test_features_that_somebody_made_up_are_none(suffix, tmp_path):
+    """Their checksum is right."""
+    path, view = tmp_path / f"x{suffix}", np.ones((2, 3), np.float32)
+    for made_up in (
+        Features(["a"], view),
+        Features([1, 2], view),  # type: ignore[list-item]
+        Features(["a", "b"], view[:, :, None]),
+        Features(["a", "b"], view.astype(np.int64)),
+        Features(["a", "b"], view, view),
+        Features(["a", "b"], view, origin=["no entries"]),  # type: ignore[arg-type]
+    ):
+        write_arrays(made_up, path, suffix)
+        with pytest.raises(OutputError, match="holds no features that embed wrote"):
+            load_features(path)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_what_cannot_be_opened_is_not_said_to_hold_nothing(suffix, tmp_path):
+    (tmp_path / f"folder{suffix}").mkdir()
+    os.mkfifo(tmp_path / f"pipe{suffix}")  # which a library would wait for
+    for name, reason in (("folder", "Is a directory"), ("pipe", "it is no regular file")):
+        with pytest.raises(OutputError, match=f"{name}{suffix} cannot be read: {reason}"):
+            load_features(tmp_path / f"{name}{suffix}")
 
 
 def test_names_and_reasons_are_listed_in_their_order():

@@ -39,10 +39,23 @@ def test_a_call_that_was_killed_before_it_was_recorded_is_begun_anew(tmp_path, c
     identity = SimpleNamespace(to_json=lambda: {"names": "x"})
     parts = Parts(tmp_path / "x.npz", {"model": "m"}, identity)
     parts.begin()
-    (parts.folder / ".manifest.settings.json.json").unlink()
+    (parts.folder / "settings.json").unlink()  # its record comes first
+    parts.begin()
+    assert not parts.find_damage()
+    (parts.folder / ".manifest.settings.json.json").write_text("damaged")
     parts.begin()
     assert "begun anew, since it is damaged: settings.json has no record" in caplog.text
     assert not parts.find_damage()
+
+
+def test_settings_of_somebody_else_are_not_removed(tmp_path):
+    parts = Parts(tmp_path / "x.npz", {"model": "m"}, SimpleNamespace(to_json=lambda: {"names": "x"}))
+    parts.folder.mkdir()
+    for path in (parts.data_file, parts.settings_file):
+        path.write_text("mine")
+        with pytest.raises(OutputError, match="x.npz.parts holds data.json.*, which embed has no record of writing"):
+            parts.begin()
+        assert path.read_text() == parts.data_file.read_text() == "mine"
 
 
 @pytest.mark.parametrize("damaged", ["part-00000001.safetensors", ".manifest.part-00000001.safetensors.json"])

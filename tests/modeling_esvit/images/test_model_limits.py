@@ -75,8 +75,9 @@ def check_fields(**fields):
 
 def test_sizes_of_images():
     for fields in ({"crop_size": {"height": 224, "width": 10**6}}, {"size": {"shortest_edge": 4096}}, {"size": 4096}):
-        with pytest.raises(ModelLimitError, match="size of its image processor is .*, more than 2048 pixels"):
+        with pytest.raises(ModelLimitError, match="size of its image processor is .*, more than 2560 pixels"):
             check_fields(**fields)
+    check_fields(size={"height": 2560, "width": 1920})  # of Donut
     check_fields(size={"shortest_edge": 1024, "height": None}, resample=10**9)
 
 
@@ -90,7 +91,7 @@ def test_pieces_of_images():
         ({"max_num_patches": 2000, "temporal_patch_size": 1, "size": 448}, "max_num_patches .* is 2000, more than 167"),
         ({"min_pixels": 40_000_000}, "min_pixels .* is 40000000, more than 4194304"),
         ({"max_image_tokens": 10**6}, "max_image_tokens"),
-        ({"ensure_multiple_of": 10**6}, "more than 2048 pixels"),
+        ({"ensure_multiple_of": 10**6}, "more than 2560 pixels"),
         ({"image_grid_pinpoints": [[10**6, 336]]}, "more than 4096 pixels"),
     ):
         with pytest.raises(ModelLimitError, match=said):

@@ -2,6 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks which files of a folder become rows, in pretraining and in `embed` alike, and that none is lost silently."""
 
+import contextlib
+import json
+import os
 import zipfile
 from pathlib import Path
 
@@ -12,6 +15,7 @@ import pytest
 
 from modeling_esvit.embed.inputs import NoImagesError, find_images
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.data_errors import DataOptionError
 from modeling_esvit.images.decoding import decode
 from modeling_esvit.images.folders import BESIDE_SHARDS, MATCHED_FOLDERS
 from tests.helpers.shard_server import picture, write_members
@@ -60,6 +64,44 @@ def refuse_by_all(data) -> str:
         messages.append(str(refused.value))
     assert len(set(messages)) == 1
     return messages[0]
+
+
+def test_a_saved_data_set_has_files_of_its_own_alone(tmp_path):
+    for name in ("private", "data"):
+        datasets.Dataset.from_dict({"image": [{"bytes": picture(0), "path": None}]}).save_to_disk(tmp_path / name)
+    state = tmp_path / "data" / "state.json"
+    record = json.loads(state.read_text())
+    for files, said in (
+        ([{"filename": f"../private/{record['_data_files'][0]['filename']}"}], "which is no file of the data set"),
+        ([{"filename": f"{tmp_path}/private/x.arrow"}], "which is no file of the data set"),
+        *((damaged, "is damaged: it does not name the files") for damaged in ([{}], 5, [{"filename": 5}])),
+    ):
+        state.write_text(json.dumps({**record, "_data_files": files}))
+        for open_it in (open_source, find_images):
+            with pytest.raises(DataOptionError, match=f"{state} .*{said}"):
+                open_it(str(tmp_path / "data"))
+
+
+def test_a_damaged_record_of_a_saved_data_set_is_said_in_a_line(tmp_path):
+    datasets.Dataset.from_dict({"image": [{"bytes": picture(0), "path": None}]}).save_to_disk(tmp_path / "data")
+    for file in ("state.json", "dataset_info.json"):
+        whole = (tmp_path / "data" / file).read_text()
+        for field in ("features", "_split", "_format_type"):
+            (tmp_path / "data" / file).write_text(json.dumps({**json.loads(whole), field: 5}))
+            for open_it in (open_source, find_images):
+                with contextlib.suppress(EsViTError):
+                    open_it(str(tmp_path / "data"))
+        (tmp_path / "data" / file).write_text(whole)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "zip", "tar"])
+def test_a_pipe_is_no_file_of_rows(kind, tmp_path):
+    """A library would wait for ever for what comes through it."""
+    os.mkfifo(tmp_path / f"train.{kind}")
+    data = tmp_path if kind == "zip" else tmp_path / f"*.{kind}"
+    for open_it in (open_source, find_images) if kind != "tar" else (open_source,):
+        with pytest.raises(EsViTError, match="is no regular file, but a pipe or a device"):
+            open_it(str(data))
 
 
 @pytest.mark.parametrize("kind", ["parquet", "tar"])

@@ -23,6 +23,14 @@ from training.options.pretrain_options import make_options
         ("HTTP://u:p@h/b.tar?s=1", "http://h/b.tar", "http://h/b.tar", "http://u:p@h/b.tar?s=1"),
         ("S3://k:p/w@bucket/c.tar", "S3://bucket/c.tar", "S3://bucket/c.tar", "S3://k:p/w@bucket/c.tar"),
         ("https://h/f.tar#part", "https://h/f.tar", "https://h/f.tar", "https://h/f.tar"),
+        ("x=https://h/{a?s=1,b?s=2}", "x={https://h/a,https://h/b}", "https://h/b", "https://h/b?s=2"),
+        ("https://{u:p@h,v:q@i}/c.tar", "{https://h/c.tar,https://i/c.tar}", "https://i/c.tar", "https://v:q@i/c.tar"),
+        (
+            "https://h/{1..2}{a?s,b}",
+            "{https://h/1a,https://h/1b,https://h/2a,https://h/2b}",
+            "https://h/2a",
+            "https://h/2a?s",
+        ),
         # passwords with what should be escaped
         ("https://u:p/s#w?d@h/a.tar", "https://h/a.tar", "https://h/a.tar", "https://u:p%2Fs%23w%3Fd@h/a.tar"),
         ("mine=http://u:/p@h:80/b.tar?s", "mine=http://h:80/b.tar", "http://h:80/b.tar", "http://u:%2Fp@h:80/b.tar?s"),

@@ -39,6 +39,8 @@ def test_region_matches_are_drawn_beside_chance():
     }
     assert len(first.labels) == 3 and len(others) == 3
     assert all(panel.healthy for panel in (first, *others))
+    without_chance = [{"step": 1, "loss": 1.0, "region_match_accuracy": 0.2}]  # its name has a flipped bit
+    assert len(make_panels(without_chance, uniform=5.0, min_rank=2.0)) == 3
 
 
 def test_further_terms_of_the_loss_have_a_scale_of_their_own():

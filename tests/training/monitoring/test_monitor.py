@@ -60,7 +60,8 @@ def test_a_new_loss_term_is_logged_and_drawn_by_its_name(tmp_path, monkeypatch, 
 
 def test_a_damaged_line_of_the_log_is_nothing():
     assert parse_record('{"step": 3, "loss": 1.5}') == {"step": 3, "loss": 1.5}
-    assert parse_record('{"step": 4, "lo') is None
+    for damaged in ('{"step": 4, "lo', "4", "[]", "null", '{"loss": 1}', '{"step": "4"}', '{"step": 4, "loss": "1"}'):
+        assert parse_record(damaged) is None
 
 
 def test_a_log_that_cannot_be_written_once_loses_no_line(tmp_path, monkeypatch, capsys):

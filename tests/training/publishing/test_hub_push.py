@@ -4,6 +4,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from modeling_esvit.storage.manifest import list_names
 from tests.helpers.commands import run_program
-from tests.helpers.tiny_runs import read_losses, tiny, train, write_labelled_images
+from tests.helpers.tiny_runs import flip_bit, read_losses, tiny, train, write_labelled_images
 from tests.hub.loopback_hub import Fault, LoopbackHub
 from training.options.errors import OptionError
 from training.options.pretrain_options import parse_options
@@ -77,6 +78,23 @@ def test_a_copy_is_what_is_published(run, tmp_path):
     found, expected = find_source(run / "hub" / "next"), find_source(run)
     assert (found.model / "model.safetensors").read_bytes() == (expected.model / "model.safetensors").read_bytes()
     assert found.model == run / "hub" / "next" / "teacher" and found.step == expected.step == 6
+
+
+def test_a_damaged_teacher_is_not_pushed(run, tmp_path):
+    """The copy that is pushed would have a record of the damaged file."""
+    shutil.copytree(run, tmp_path / "run", symlinks=True)
+    flip_bit(tmp_path / "run" / "checkpoints" / "last" / "teacher" / "model.safetensors")
+    said: list[str] = []
+    HubPush("ada/tiny", tmp_path / "run", say=said.append).offer("final")
+    assert "the teacher was not pushed: The model in " in said[0] and "is damaged or was changed" in said[0]
+    assert not (tmp_path / "run" / "hub" / "next").exists()
+
+
+def test_a_damaged_record_of_the_last_push_is_none(tmp_path):
+    (tmp_path / "hub").mkdir()
+    for content in ("{", "5", "[]", '{"repo_id": "ada/tiny"}', '{"checkpoint": "final"}'):
+        (tmp_path / "hub" / "pushed.json").write_text(content)
+        assert HubPush("ada/tiny", tmp_path).last_pushed() is None
 
 
 def test_a_run_that_fails_ends_its_push(run, hub, monkeypatch):

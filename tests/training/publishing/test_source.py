@@ -29,6 +29,24 @@ def test_a_run_whose_log_or_options_are_damaged(run, tmp_path):
             find_source(tmp_path / "damaged")
 
 
+@pytest.mark.parametrize(
+    ("file", "whole", "damaged", "message"),
+    [
+        ("options.yaml", "\ntask: ", "\ntusk: ", "options.yaml is damaged .*Unknown option 'tusk'"),
+        ("options.yaml", "\ntask: view+region", "\ntask: view+rggion", "options.yaml is damaged"),
+        ("options.yaml", "\naugmentation: dino", "\naugmentation: dinn", "options.yaml is damaged: .*'dinn'"),
+        ("provenance.json", '"folder"', '"bolder"', "is damaged: the entry .* has values that cannot be"),
+    ],
+)
+def test_a_flipped_bit_in_what_is_told_of_a_run_is_said(run, tmp_path, file, whole, damaged, message):
+    shutil.copytree(run, tmp_path / "run", symlinks=True)
+    text = (tmp_path / "run" / file).read_text()
+    assert whole in text
+    (tmp_path / "run" / file).write_text(text.replace(whole, damaged))
+    with pytest.raises(ProvenanceError, match=message):
+        find_source(tmp_path / "run")
+
+
 def test_the_model_of_a_run_stands_for_the_run(run, tmp_path):
     """A card would lack everything else; a copy of it is a model without a record."""
     assert find_source(run / "teacher") == find_source(run, "final")

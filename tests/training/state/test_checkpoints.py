@@ -12,14 +12,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from accelerate import Accelerator
 
-from modeling_esvit.storage.atomic import record_file
+from modeling_esvit.storage.atomic import record_file, replace_folder
 from tests.helpers.full_disk import largest_file
 from tests.helpers.shard_server import write_parquet
 from tests.helpers.tiny_runs import name_checkpoints, read_losses, tiny, tiny_options, train
 from training.data.batch_order import Lanes
 from training.pretrain import main
-from training.state.checkpoints import Progress, ResumeError, share_step
+from training.state.checkpoint_folders import PROGRESS, find_best
+from training.state.checkpoints import EVALUATION, Checkpoints, Progress, ResumeError, share_step
 from training.state.files import UnwritableCheckpointError
 
 
@@ -45,6 +47,25 @@ def break_disk(monkeypatch, place: str, errors: Iterator[int]) -> None:
         force(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
+
+
+@pytest.mark.parametrize("damaged", ["{", "[]", "5", '{"score": 8.5}'])
+def test_the_best_checkpoint_is_known_by_its_own_scores(tmp_path, caplog, damaged):
+    """`best.json` tells it to people; a flipped bit in it must neither end a run nor choose another checkpoint."""
+    checkpoints = Checkpoints(str(tmp_path), 2, Accelerator(cpu=True))
+    for step, score in ((1, 0.5), (2, 0.25), (3, 0.75), (4, 0.7)):
+        with replace_folder(checkpoints.root / f"step-0000000{step}", later=[EVALUATION]) as folder:
+            (folder / PROGRESS).parent.mkdir()
+            (folder / PROGRESS).write_text("{}")
+        checkpoints.add_scores(checkpoints.root / f"step-0000000{step}", {"knn_k3_top1": score})
+        (checkpoints.root / "best.json").write_text(damaged)
+    assert find_best(checkpoints.root) == "step-00000003"
+    checkpoints.add_scores(checkpoints.root / "step-00000003", {"knn_k3_top1": 0.75})  # as after a kill
+    assert json.loads((checkpoints.root / "best.json").read_text())["score"] == 0.75
+    (checkpoints.root / "step-00000003" / EVALUATION).write_text('{"knn_k3_top1": 8.75}')
+    checkpoints.add_scores(checkpoints.root / "step-00000004", {"knn_k3_top1": 0.7})
+    assert find_best(checkpoints.root) == "step-00000004"
+    assert "best are not used: evaluation.json is not as it was written" in caplog.text
 
 
 needs_proc = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="only Linux names what a descriptor is of")

@@ -1,0 +1,118 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Reads what the card of a data set says of its files, and refuses one that leads to files elsewhere.
+
+A card is a stranger's, as the rows are. `datasets` would follow it into any folder of this machine, and to any server.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from modeling_esvit.images.data_errors import DataOptionError
+from modeling_esvit.images.names import show_name
+from modeling_esvit.images.places import ARCHIVES, is_inside
+
+
+Configurations = list[Mapping[str, Any]]
+CARD, SETTINGS = "README.md", ".huggingface.yaml"  # the second goes before the first
+ADVICE = "If you trust it, name the files yourself, by a path, a glob or a URL."
+
+
+def read_card(folder: Path) -> Mapping[str, Any]:
+    """Returns the fields of the card of a folder; none without a card.
+
+    Raises:
+        DataOptionError: they are damaged.
+    """
+    from huggingface_hub import metadata_load
+
+    card, settings = folder / CARD, folder / SETTINGS
+    try:
+        fields = (metadata_load(card) if card.is_file() else None) or {}
+        if settings.is_file():
+            fields |= yaml.safe_load(settings.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
+        raise DataOptionError(f"the card of {str(folder)!r} is damaged: {' '.join(str(error).split())}") from error
+    return fields
+
+
+def list_configurations(folder: Path) -> Configurations:
+    """Returns the configurations that the card of a folder describes.
+
+    Raises:
+        DataOptionError: it is damaged.
+    """
+    found = read_card(folder).get("configs") or []
+    if not isinstance(found, list) or not all(isinstance(each, dict) for each in found):
+        raise DataOptionError(
+            f"the card of {str(folder)!r} is damaged: its configs are no list of fields, but {found!r}"
+        )
+    return found
+
+
+def names_files(configurations: Configurations) -> bool:
+    """Returns whether a card says which files its configurations have."""
+    return any("data_files" in each or "data_dir" in each for each in configurations)
+
+
+def check_configurations(folder: Path, configurations: Configurations) -> None:
+    """Checks that the card of a folder names files in that folder alone.
+
+    Raises:
+        DataOptionError: it names others.
+    """
+    place = str(folder.resolve())
+    for each in configurations:
+        for name in _list_texts([each.get("data_files"), each.get("data_dir")]):
+            archives, _, file = name.rpartition("::")
+            is_ours = "://" not in file and is_inside(os.path.normpath(os.path.join(place, file)), place)
+            if not (is_ours and all(link.partition("://")[0] in ARCHIVES for link in archives.split("::") if link)):
+                raise _make_error(str(folder), name)
+
+
+def open_hub_builder(name: str, config_name: str | None, revision: str | None = None) -> Any:
+    """Returns what `datasets` makes rows of a data set on the Hub with.
+
+    Raises:
+        DataOptionError: its card names files that are not its own.
+        OSError, ValueError: of `datasets`, which does not find it.
+    """
+    import datasets
+
+    builder = datasets.load_dataset_builder(name, config_name, revision=revision)
+    for place in chain.from_iterable(list_split_files(builder).values()):
+        file = place.rpartition("::")[2]
+        if (os.path.isabs(file) or "://" in file) and not file.startswith(f"hf://datasets/{name}@"):
+            raise _make_error(name, place)
+    return builder
+
+
+def load_hub_rows(name: str, config_name: str | None, split: str, revision: str | None = None) -> Any:
+    """Loads a split of a data set on the Hub; see `open_hub_builder`."""
+    builder = open_hub_builder(name, config_name, revision)
+    builder.download_and_prepare()
+    return builder.as_dataset(split=split)
+
+
+def list_split_files(builder: Any) -> dict[str, list[str]]:
+    """Returns the files of each split that `datasets` finds."""
+    return {str(split): [*files] for split, files in (builder.config.data_files or {}).items()}
+
+
+def _list_texts(value: Any) -> Iterator[str]:
+    """Yields the files that `data_files` names: one, or a list of them, or of those of splits."""
+    if isinstance(value, str):
+        yield value
+    for each in (
+        value if isinstance(value, list) else [value["path"]] if isinstance(value, dict) and "path" in value else []
+    ):
+        yield from _list_texts(each)
+
+
+def _make_error(data: str, name: str) -> DataOptionError:
+    return DataOptionError(f"the card of {data!r} names {show_name(name)}, which is no file of that data set. {ADVICE}")
