@@ -11,7 +11,9 @@ or each kernel into which the compiler fuses some, reads and writes its tensors 
 on a GPU the count may differ. Milliseconds are bytes at 4.3 TB/s, what an H200 gives.
 """
 
+from collections import Counter
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -35,6 +37,7 @@ from training.views.on_device import PARAMETERS, augment, make_statistics
 
 
 BANDWIDTH = 4.3e12
+SHOWN = 14  # operations in the table
 # The same count of the code before it was written for a GPU (Swin-T W7, batch 128, bf16): kernels and bytes.
 BEFORE = {
     **{"augmentation": (572, 61.0e9), "teacher": (516, 66.5e9), "student": (862, 143.9e9)},
@@ -131,6 +134,12 @@ class CountedStep:
     def parts(self) -> list[Part]:
         return [Part(name, *counter.total()) for name, counter in self.counters.items()]
 
+    def operations(self) -> dict[str, Counts]:
+        """Returns the counts of each operation in all parts, by torch's name for it, the most frequent first."""
+        kernels: Counter[str] = sum((counter.kernels for counter in self.counters.values()), Counter())
+        moved: Counter[str] = sum((counter.bytes for counter in self.counters.values()), Counter())
+        return {name: (number, moved[name]) for name, number in kernels.most_common()}
+
 
 class CompiledStep:
     """Takes the parts of a compiled step on tensors without values, and counts each.
@@ -194,16 +203,27 @@ def add_counts(counts: list[Counts]) -> Counts:
     return sum(kernels), sum(sizes)
 
 
-def report(parts: list[Part], before: dict[str, tuple[int, float]], compiled: dict[str, Counts]) -> str:
-    columns = [{part.name: (part.kernels, part.bytes) for part in parts}, compiled, before]
-    columns = [{**column, "together": add_counts(list(column.values()))} if column else {} for column in columns]
-    lines = []
-    for name, (_, moved) in columns[0].items():
-        cells = [(column[name][0], f"{column[name][1] / 1e9:.1f}") if column else ("", "") for column in columns]
-        eager, fused, was = cells
-        lines.append((name, *eager, f"{moved / BANDWIDTH * 1e3:.0f}", *fused, *was))
-    names = ["kernels", "GB", "ms", "kernels compiled", "GB compiled", "kernels before", "GB before"]
-    return table(["part", *names], lines)
+def report(saved: dict[str, Any]) -> str:
+    """Returns a count as tables: by part, beside the code before and the compiled step; and by operation, if saved."""
+    eager = {row["name"]: (row["kernels"], row["bytes"]) for row in saved["rows"]}
+    forms = {"before": saved.get("before"), "eager": eager, "compiled": saved["compiled"]}
+    forms = {name: {**form, "together": add_counts(list(form.values()))} for name, form in forms.items() if form}
+    header = ["part", *(f"{unit} {name}" for name in forms for unit in ("kernels", "GB")), "ms eager"]
+    lines = [
+        (
+            part,
+            *(cell for form in forms.values() for cell in format_counts(form[part])),
+            f"{moved / BANDWIDTH * 1e3:.0f}",
+        )
+        for part, (_, moved) in forms["eager"].items()
+    ]
+    operations = [(f"`{name}`", *format_counts(counts)) for name, counts in saved.get("operations", {}).items()]
+    tables = [table(header, lines), table(["operation, eager", "kernels", "GB"], operations[:SHOWN])]
+    return "\n\n".join(tables if operations else tables[:1])
+
+
+def format_counts(counts: Counts) -> tuple[str, str]:
+    return str(counts[0]), f"{counts[1] / 1e9:.1f}"
 
 
 def make_step_options(recipe: str, batch: int, precision: str) -> PretrainOptions:
@@ -223,13 +243,17 @@ def main() -> None:
     options = make_step_options(arguments.recipe, arguments.batch, arguments.mixed_precision)
     step = CountedStep(options, torch.device("cpu"))
     is_known = (arguments.recipe, arguments.batch, arguments.mixed_precision) == ("swin_tiny_w7", 128, "bf16")
-    before = BEFORE if is_known else {}
-    compiled = CompiledStep(options, torch.device("cpu")).counts
-    print(report(step.parts(), before, compiled))
+    content = {
+        "rows": [asdict(part) for part in step.parts()],
+        "operations": step.operations(),
+        "peak_bytes": step.peak,
+    }
+    content["compiled"] = CompiledStep(options, torch.device("cpu")).counts
+    content |= {"before": BEFORE} if is_known else {}
+    print(report(content))
     print(f"peak memory: {step.peak / 1e9:.1f} GB beside the weights, gradients included")
-    content = {"rows": [asdict(part) for part in step.parts()], "peak_bytes": step.peak, "compiled": compiled}
     name = "count_step" if arguments.recipe == "swin_tiny_w7" else f"count_step_{arguments.recipe}"
-    print(write_json(name, vars(arguments), content | ({"before": before} if before else {})))
+    print(write_json(name, vars(arguments), content))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from matplotlib import pyplot
 
+from tests.benchmarks import count_step
 from tests.benchmarks.bench_inference import DTYPES, FORMS
 from tests.benchmarks.harness import RESULTS, table
 
@@ -197,6 +198,7 @@ SECTIONS: dict[str, tuple[str, Callable[[Saved], str]]] = {
     "step_amx": (f"On a CPU with AMX: pretraining step, Swin-T W7, {CROPS}", seconds_and_memory),
     "inference_amx": ("On a CPU with AMX: feature extraction, Swin-T W7, {size} px", inference),
     "pipeline_bfloat16_compiled_amx": ("On a CPU with AMX: from JPEGs to features, bf16, compiled, frozen", extraction),
+    "count_step": (f"A step on a GPU, counted without one: Swin-T W7, {CROPS}, {{mixed_precision}}", count_step.report),
     "gpu_swin-tiny": ("One GPU, Swin-T W7", seconds_and_memory),
     "gpu_swin-base": ("One GPU, Swin-B W7", seconds_and_memory),
     "growth_batch": ("Growth with the batch", growth),

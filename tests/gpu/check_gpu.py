@@ -6,9 +6,10 @@
     python tests/gpu/check_gpu.py --output FOLDER --stages golden step_compiled
     python tests/gpu/check_gpu.py --output FOLDER --device cpu --tiny      # tries the script itself
 
-Needs torch, transformers, accelerate and numpy, and what reads images: Pillow, OpenCV and PyYAML. Each stage runs in a
-process of its own with a time limit; `report.json` is written after each, and a stage that fails does not stop the
-others. The exit code is 1 if a stage failed. The last stage runs tests of the suite, where pytest is installed.
+Needs torch, transformers, accelerate and numpy, what these bring along, and what reads images: Pillow and OpenCV. Each
+stage runs in a process of its own with a time limit; `report.json` is written after each, and a stage that fails does
+not stop the others. The exit code is 1 if a stage failed. The last stage runs tests of the suite, where pytest is
+installed.
 """
 
 import argparse

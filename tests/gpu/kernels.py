@@ -3,26 +3,29 @@
 """Checks the kernels that a device chooses: attention, fused updates, augmentation."""
 
 import copy
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from modeling_esvit.attention import choose_biased_kernels
+from modeling_esvit.windows import pad_rows
 from tests.gpu.findings import Findings, Setting
 from training.learning.optimizer import apply_gradients, update_teacher
 from training.views.draw import ViewKey, ViewOptions, draw_views
 from training.views.on_device import augment, make_statistics, pack_parameters
 
 
+OURS, DEFAULT = "ours", "default"
 BACKENDS = {
-    "default": None,
     "math": SDPBackend.MATH,
     "flash": SDPBackend.FLASH_ATTENTION,
     "efficient": SDPBackend.EFFICIENT_ATTENTION,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
 }
+TAKEN = {OURS, "math", "efficient"}  # what a model takes; of other kernels the errors are noted
 # Largest error beside float64, relative to the largest value: some roundings of the type.
 ERRORS = {torch.float32: 1e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 
@@ -41,25 +44,39 @@ def draw_attention(setting: Setting, dtype: torch.dtype, learned: bool) -> list[
 
 
 def check_attention(setting: Setting, findings: Findings) -> None:
-    """Compares every kernel of the windows' attention to float64, with and without a gradient; notes their seconds."""
+    """Compares every kernel of the windows' attention to float64, with and without a gradient; notes their seconds.
+
+    Also notes which kernel torch takes by itself, and which as the model asks for it.
+    """
     dtypes = [torch.float32, torch.bfloat16] + [torch.float16] * (setting.device.type == "cuda")
     for dtype in dtypes:
         for learned in (False, True):
             tensors = draw_attention(setting, dtype, learned)
             expected = F.scaled_dot_product_attention(*(t.detach().double() for t in tensors))
-            for name, backend in BACKENDS.items():
+            for name in (OURS, DEFAULT, *BACKENDS):
                 case = f"{name} {str(dtype).removeprefix('torch.')} {'student' if learned else 'teacher'}"
-                with sdpa_kernel(backend) if backend is not None else nullcontext():
+                with choose_kernels(name, tensors[0]):
                     compare_kernel(setting, findings, case, tensors, expected)
+
+
+def choose_kernels(name: str, query: torch.Tensor) -> AbstractContextManager:
+    """Lets torch take the kernel of this name, what the model lets it choose from, or what it takes by itself."""
+    if name in BACKENDS:
+        return sdpa_kernel(BACKENDS[name])
+    return choose_biased_kernels(query) if name == OURS else nullcontext()
 
 
 def compare_kernel(
     setting: Setting, findings: Findings, case: str, tensors: list[torch.Tensor], expected: torch.Tensor
 ) -> None:
-    """Checks one kernel, or notes that the device has none for this case."""
+    """Checks one kernel, or notes that the device has none for this case. The model's own has a bias in padded rows."""
+    name, tokens = case.split()[0], expected.shape[2]
+
+    def list_inputs() -> list[torch.Tensor]:
+        return [*tensors[:3], pad_rows(tensors[3])[..., :tokens] if name == OURS else tensors[3]]
 
     def attend() -> torch.Tensor:
-        output = F.scaled_dot_product_attention(*tensors)
+        output = F.scaled_dot_product_attention(*list_inputs())
         if output.requires_grad:
             output.float().square().sum().backward()
         return output
@@ -70,9 +87,15 @@ def compare_kernel(
         findings.note(**{case: str(error).splitlines()[0]})
         return
     error = (found - expected).abs().max().item() / expected.abs().max().item()
-    findings.check(f"attention {case}", error, ERRORS[tensors[0].dtype])
     gradients = [tensor.grad for tensor in tensors if tensor.grad is not None]
-    findings.check(f"attention {case}, not finite", sum(int((~g.isfinite()).sum()) for g in gradients), 0)
+    broken = sum(int((~gradient.isfinite()).sum()) for gradient in gradients)
+    if name in TAKEN:
+        findings.check(f"attention {case}", error, ERRORS[tensors[0].dtype])
+        findings.check(f"attention {case}, not finite", broken, 0)
+    else:
+        findings.note(**{f"{case}, error": repr(error), f"{case}, not finite": broken})
+    if name not in BACKENDS:
+        findings.note(**{f"{case}, kernel": SDPBackend(torch._fused_sdp_choice(*list_inputs())).name})
     findings.note(**{f"{case}, ms": 1e3 * setting.time(attend, setting.choose(10, 1))})
 
 

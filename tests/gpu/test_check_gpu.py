@@ -14,11 +14,17 @@ import torch
 from tests.gpu import check_gpu
 from tests.gpu.check_gpu import STAGES, Stage
 from tests.gpu.findings import Findings, Setting
+from tests.gpu.speed import CHUNKS, find_goal
 from tests.gpu.suite import count_failures
 from tests.helpers.waiting import wait_for
 
 
+NETWORKS = ("student", "teacher")
 SLOW = {"program", "loader", "serving", "profile", "tests"}
+NOTED = {
+    "attention": {f"{name} float32 {network}, kernel" for name in ("ours", "default") for network in NETWORKS},
+    "loss": {"ms_highest", "ms_high", *(f"ms_bfloat16_{rows}_rows" for rows in CHUNKS)},
+}
 TRIED = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else []) for name in STAGES]
 
 
@@ -35,6 +41,7 @@ def test_stage(name, tmp_path):
     assert findings.hold, findings.checks
     assert findings.values or findings.checks
     assert findings.values.get("images_per_s", [1.0]), "no record of the run was read"
+    assert NOTED.get(name, set()) <= findings.values.keys()
     assert json.loads((tmp_path / "result.json").read_text())["checks"] == findings.checks
 
 
@@ -71,6 +78,10 @@ def test_a_stage_without_time_is_not_run(monkeypatch, tmp_path):
     code, report = run(monkeypatch, tmp_path, {"updates": STAGES["updates"]}, "--device", "cpu", "--limit", "0")
     assert code == 1 and report["updates"]["status"] == "not run"
     assert report["updates"]["last_words"] == "All 0 s were used up."
+
+
+def test_the_goal_is_that_of_the_device():
+    assert [find_goal(f"NVIDIA {name}") for name in ("H200", "H100 80GB HBM3", "L4")] == [1200, 700, None]
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

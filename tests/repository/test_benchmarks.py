@@ -12,6 +12,7 @@ import torch
 import tests.benchmarks.bench_architectures as bench_architectures
 import tests.benchmarks.bench_loss as bench_loss
 import tests.benchmarks.bench_step as bench_step
+import tests.benchmarks.count_step as count_step
 import tests.benchmarks.harness as harness
 import tests.benchmarks.report as report
 from tests.helpers.commands import type_arguments
@@ -140,3 +141,22 @@ def test_every_saved_figure_has_a_title():
     }
     assert len(titles) > 30 and not [title for title in titles.values() if "{" in title]
     assert titles["step_amx"] == "On a CPU with AMX: pretraining step, Swin-T W7, 2 x 224 + 8 x 96 px"
+
+
+def test_the_page_is_made_from_the_notes_and_the_figures():
+    """But for those with pictures, which are drawn anew with each table."""
+    page, notes = ((report.FOLDER / name).read_text() for name in ("RESULTS.md", "NOTES.md"))
+    assert page.startswith(notes.rstrip())
+    named = [name for name in report.SECTIONS if not name.startswith("growth")]
+    assert len(named) > 25 and not [name for name in named if report.section(name) not in page]
+
+
+def test_the_counts_of_a_step_stand_in_a_table():
+    section = report.section("count_step")
+    saved = json.loads((report.RESULTS / "count_step.json").read_text())
+    kernels = [saved["before"], {row["name"]: (row["kernels"],) for row in saved["rows"]}, saved["compiled"]]
+    totals = [sum(part[0] for part in form.values()) for form in kernels]
+    [together] = [line for line in section.splitlines() if line.startswith("| together")]
+    assert [int(cell) for cell in together.split("|")[2:8:2]] == totals
+    with_operations = saved | {"operations": {"_to_copy": (592, 44.3e9)}}
+    assert "| `_to_copy` | 592 | 44.3 |" in count_step.report(with_operations)

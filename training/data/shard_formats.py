@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import Record
@@ -42,6 +40,7 @@ from training.data.tar_index import TAR_UNIT, Sample, TarIndex, index_tar
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow as pa
 
 
 logger = logging.getLogger(__name__)
@@ -53,8 +52,14 @@ LARGE_GROUP, SLICE, SLICE_REQUEST = 256 * 1024**2, 32 * 1024**2, 4 * 1024**2
 INDEX_FORMAT = 4
 UNLABELLED = -1
 SHOWN = 8  # classes in a message
-# What a damaged description of columns raises.
-DAMAGE = (pa.ArrowException, LookupError, AttributeError, TypeError, OSError, ValueError)
+DAMAGE = (OSError, ValueError)  # what damaged parts of a file raise, beside errors of pyarrow
+
+
+def list_schema_errors() -> tuple[type[Exception], ...]:
+    """Returns what a damaged description of columns raises."""
+    import pyarrow as pa
+
+    return (*DAMAGE, pa.ArrowException, LookupError, AttributeError, TypeError)
 
 
 class ParquetShard:
@@ -72,12 +77,15 @@ class ParquetShard:
     unit_name = "row groups"
 
     def __init__(self, file: ShardFile) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
         self.file, self.title = file, os.path.basename(file.url)
         try:
             self.metadata = pq.read_metadata(RangeReader(file))
         except ShardError:  # raised by a read
             raise
-        except (pa.ArrowException, OSError, ValueError) as error:
+        except (pa.ArrowException, *DAMAGE) as error:
             raise ShardError(f"{file.url} is not a whole parquet file: {str(error).strip()}") from error
         groups = range(self.metadata.num_row_groups)
         folder = os.path.dirname(os.path.abspath(file.url))
@@ -95,7 +103,7 @@ class ParquetShard:
         """
         try:
             return read_features(self.metadata.schema.to_arrow_schema())
-        except DAMAGE as error:
+        except list_schema_errors() as error:
             raise ShardError(f"{self.file.url} is damaged where it describes its columns: {error}") from error
 
     def check(self, columns: ImageColumns) -> None:
@@ -179,8 +187,10 @@ class ParquetShard:
             first = int(self._ends[group]) - table.num_rows
             return self._make_records(table, first, range(start, stop), columns)
 
-    def _read_group(self, group: int, names: list[str], copy: ShardFile) -> pa.Table:
+    def _read_group(self, group: int, names: list[str], copy: ShardFile) -> "pa.Table":
         """Returns the columns of these names of a row group."""
+        import pyarrow.parquet as pq
+
         reader = RangeReader(copy, _column_ranges(self.metadata.row_group(group), names))
         with self._name_damage(copy, group):
             with pq.ParquetFile(reader, metadata=self.metadata, pre_buffer=False) as file:
@@ -188,6 +198,8 @@ class ParquetShard:
 
     def _read_slices(self, group: int, rows: range, columns: ImageColumns, copy: ShardFile) -> Iterator[Record]:
         """Yields records of a large row group, of which a slice is in memory. What lies before them is read, too."""
+        import pyarrow.parquet as pq
+
         count, size = self.metadata.row_group(group).num_rows, self.count_bytes(columns)[group]
         first, batch_size = int(self._ends[group]) - count, max(SLICE * count // size, 1)
         # A buffered column is read in pieces, and not as a whole.
@@ -202,15 +214,17 @@ class ParquetShard:
 
     @contextmanager
     def _name_damage(self, copy: ShardFile, group: int) -> Iterator[None]:
+        import pyarrow as pa
+
         try:
             yield
         except EsViTError:  # raised by a read, or for a label
             raise
-        except (pa.ArrowException, OSError, ValueError) as error:
+        except (pa.ArrowException, *DAMAGE) as error:
             raise ShardError(f"{copy.url} is damaged in row group {group}: {error}") from error
 
     def _make_records(
-        self, table: pa.Table | pa.RecordBatch, first: int, rows: range, columns: ImageColumns
+        self, table: "pa.Table | pa.RecordBatch", first: int, rows: range, columns: ImageColumns
     ) -> list[Record]:
         """Makes the records of those of `rows` that a table has, whose first row has the number `first`."""
         start, stop = max(rows.start, first), min(rows.stop, first + table.num_rows)
@@ -277,7 +291,7 @@ def check_classes(files: Iterable[str], label: str | None = None, read: ReadFeat
 def _read_or_name_damage(file: str, read: ReadFeatures) -> "datasets.Features":
     try:
         return read(file)
-    except DAMAGE:
+    except list_schema_errors():
         return ParquetShard(ShardFile.locate(file, retry_seconds=0)).read_features()  # says what is wrong
 
 

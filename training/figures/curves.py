@@ -7,9 +7,6 @@ import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
-
 from training.state.figure_files import save_figure
 
 
@@ -40,6 +37,8 @@ def draw_curves(log: Path, picture: Path, num_prototypes: int, min_rank: float) 
 
     Lines mark ln K, the effective rank below which a run warns of a collapse, and what chance gives.
     """
+    from matplotlib.figure import Figure
+
     records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     panels = make_panels(records, math.log(num_prototypes), min_rank)
     figure = Figure(figsize=(4 * len(panels), 3.6), layout="constrained")
@@ -101,6 +100,8 @@ def set_scale(axis: Any, unit: str) -> None:
         axis.set(ylim=(0, 1))
         axis.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     if unit == DIMENSIONS:
+        from matplotlib.ticker import LogFormatter
+
         axis.set(yscale="log")
         axis.yaxis.set_major_formatter(LogFormatter(minor_thresholds=(3, 1)))
         axis.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(3, 1)))

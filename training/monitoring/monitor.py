@@ -346,10 +346,10 @@ class Monitor:
             self.save_picture("curves.png", lambda picture: draw_curves(self.path, picture, num_prototypes, MIN_RANK))
 
     def save_picture(self, name: str, save: Callable[[Path], None]) -> None:
-        """Saves a picture beside the log. A full disk is no reason to stop the run: then it only says so."""
+        """Saves a picture beside the log. A full disk, or no matplotlib, only is a line, and does not stop the run."""
         try:
             save(self.path.with_name(name))
-        except OSError as error:
+        except (OSError, ImportError) as error:
             self.say(f"Warning: {name} is not written: {error}")
 
     def say(self, message: str) -> None:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks that the log, the curves and the result of a run take whatever losses there are, by their names."""
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -77,6 +78,13 @@ def test_a_log_that_cannot_be_written_once_loses_no_line(tmp_path, monkeypatch, 
     train(tiny(write_images(tmp_path / "images"), tmp_path / "run", "--max_steps 2"))
     assert "log.jsonl is not written ([Errno 5] Input/output error); its lines come with" in capsys.readouterr().out
     assert [record["step"] for record in read_log(tmp_path / "run")] == [1, 2]
+
+
+def test_without_matplotlib_a_run_has_no_curves_and_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    train(tiny(write_images(tmp_path / "images"), tmp_path / "run", "--max_steps 1"))
+    assert "Warning: curves.png is not written: import of matplotlib.figure" in capsys.readouterr().out
+    assert len(read_log(tmp_path / "run")) == 1
 
 
 @pytest.mark.slow
