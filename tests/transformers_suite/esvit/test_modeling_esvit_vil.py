@@ -50,7 +50,7 @@ class EsViTViLModelTest(EsViTModelTestMixin, unittest.TestCase):
 
     def test_retain_grad_hidden_states_attentions(self):
         config, inputs = self.model_tester.prepare_config_and_inputs_for_common()
-        model = EsViTModel._from_config(config, attn_implementation="eager")
+        model = EsViTModel._from_config(config, attn_implementation="eager").eval()
         outputs = model(**inputs, output_attentions=True, output_hidden_states=True)
         kept = [outputs.hidden_states[0], *outputs.attentions[0], outputs.attentions[-1]]
         for tensor in kept:
