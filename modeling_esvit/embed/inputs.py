@@ -41,6 +41,7 @@ from modeling_esvit.images.row_folders import (
 )
 from modeling_esvit.images.rows import (
     describe_columns,
+    describe_image_lists,
     find_access,
     find_image_columns,
     find_named_files,
@@ -136,7 +137,9 @@ class DatasetImages:
         columns, described = find_image_columns(dataset.features), describe_columns(dataset.features)
         if image_column is None and len(columns) != 1:
             found = f"has the image columns {columns}" if columns else "has no column of images"
-            raise NoImagesError(f"{name} {found}: name one of {described} with --image_column.")
+            raise NoImagesError(
+                f"{name} {found}: name one of {described} with --image_column." + describe_image_lists(dataset.features)
+            )
         self.column = image_column or columns[0]
         if self.column not in dataset.features:
             raise NoImagesError(f"{name} has no column {self.column!r}, only {described}.")

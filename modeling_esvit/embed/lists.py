@@ -49,8 +49,10 @@ def find_place(folder: Path, entry: str) -> str:
 
 
 def find_path(folder: Path, entry: str) -> str:
-    """Returns the path that an entry means: as it is written, or as Windows writes it, where only that exists."""
-    written = [entry, os.fsencode(entry).decode("cp1252", "replace")]
+    """Returns the path that an entry means: as it is written, or with the home folder for `~` or as Windows writes it,
+    where only that exists.
+    """
+    written = [entry, os.path.expanduser(entry), os.fsencode(entry).decode("cp1252", "replace")]
     for name in [*written, *(name.replace("\\", "/") for name in written)]:
         if (path := folder / name).exists():
             return str(path)

@@ -23,7 +23,7 @@ from modeling_esvit.images.formats import LONGEST_SIGNATURE, advise_on_content, 
 from modeling_esvit.images.memory import BUDGET, CONVERTED, UPRIGHT, check_memory
 from modeling_esvit.images.names import show_name
 from modeling_esvit.images.places import ANYTHING, Access, open_place
-from modeling_esvit.images.rgb import convert_to_rgb
+from modeling_esvit.images.rgb import convert_to_rgb, scale_transparent_colour
 from modeling_esvit.storage.url_secrets import redact_urls
 
 
@@ -163,12 +163,14 @@ def _open(record: Record) -> BinaryIO:
 def _identify(file: BinaryIO) -> Image.Image:
     """Returns the image in a file, not decoded yet."""
     try:
-        return Image.open(file, formats=list_image_formats())
+        image = Image.open(file, formats=list_image_formats())
     except UnidentifiedImageError as error:
         file.seek(0)
         advice = advise_on_content(file.read(LONGEST_SIGNATURE))
         reason = "not an image in a format that is read here"
         raise UnidentifiedImageError(f"{reason} ({advice})" if advice else reason) from error
+    scale_transparent_colour(image)
+    return image
 
 
 def _prepare(image: Image.Image, options: DecodingOptions) -> int:

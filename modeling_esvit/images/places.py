@@ -53,7 +53,7 @@ class Access:
             PlaceError: It may not be opened.
         """
         if self.folders is None:
-            return place
+            return FILE_URL.sub("", place) if FILE_URL.match(place) else place
         chain, separator, last = place.rpartition("::")
         last = FILE_URL.sub("", last)
         if "://" not in last:

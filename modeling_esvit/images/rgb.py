@@ -18,6 +18,7 @@ from functools import cache
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
 
@@ -25,6 +26,7 @@ STRIP = 1 << 18  # pixels that are converted at a time
 WHITE = {"integer": 65535, "float": 1}
 BACKGROUND = (255, 255, 255, 255)
 WHITE_IS_ZERO = 0  # the photometric interpretation of a TIFF
+TO_BYTES = {"L;2": 85, "L;4": 17, "RGB;16B": 1 / 256}  # what Pillow multiplies the values of such a PNG by
 
 
 def convert_to_rgb(image: Image.Image, white_level: float | None = None) -> Image.Image:
@@ -40,6 +42,15 @@ def convert_to_rgb(image: Image.Image, white_level: float | None = None) -> Imag
         return _compose_on_white(image)
     image.load()
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def scale_transparent_colour(image: Image.Image) -> None:
+    """Makes bytes of the transparent colour of a PNG that is not decoded yet, as Pillow makes of its pixels alone."""
+    factor = TO_BYTES.get(str(image.tile[0][3])) if isinstance(image, PngImageFile) and image.tile else None
+    colour = image.info.get("transparency")
+    if factor is not None and colour is not None:
+        values = [int(factor * value) for value in (colour if isinstance(colour, tuple) else [colour])]
+        image.info["transparency"] = tuple(values) if isinstance(colour, tuple) else values[0]
 
 
 def _cut_strips(image: Image.Image) -> Iterator[tuple[tuple[int, int], Image.Image]]:

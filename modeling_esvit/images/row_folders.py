@@ -150,7 +150,8 @@ class RowFolder:
         rows = load_zips(files, left_out)
         if not len(rows):
             others = f"only {left_out.describe()}" if left_out else "nor another file"
-            raise EmptySourceError(f"the zip files of {str(self.path)!r} hold no image, {others}.")
+            advice = " Unpack the parquet files, which are not read there." if ".parquet" in left_out else ""
+            raise EmptySourceError(f"the zip files of {str(self.path)!r} hold no image, {others}.{advice}")
         return rows
 
 

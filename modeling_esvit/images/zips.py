@@ -19,7 +19,7 @@ from modeling_esvit.images.rows import find_image_columns, leave_undecoded, list
 from modeling_esvit.storage.identity import compose
 
 
-TABLE = re.compile(r"(.*/)?metadata\.(csv|jsonl)|.*\.(parquet|arrow)")  # members that `datasets` makes rows of
+TABLE = re.compile(r"(.*/)?metadata\.(csv|jsonl|parquet)")  # members that `datasets` makes rows of
 FOLDER_ENDS = ("/", "\\")  # of names; some programs of Windows write the second
 ENCRYPTION = 0b1100001  # flags of a member that is encrypted, or a patch of another one
 LINKS = "links in zip files (zip stores what they lead to without -y)"

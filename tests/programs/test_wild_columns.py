@@ -14,6 +14,7 @@ import pytest
 
 from modeling_esvit.embed.command import main as embed
 from modeling_esvit.embed.files import load_features
+from modeling_esvit.embed.inputs import NoImagesError, find_images
 from tests.helpers.shard_server import picture
 from tests.helpers.tiny_runs import write_model
 from tests.helpers.wild_data import count_images, pretrain, refuse, write_rows
@@ -94,6 +95,8 @@ def test_lists_of_images_are_refused_with_what_to_do(tmp_path):
     for streaming in ("", "--streaming"):
         message = refuse(tmp_path / "a.parquet", tmp_path / "run", streaming)
         assert "images holds lists of images: write a row for each image" in message
+    with pytest.raises(NoImagesError, match="images holds lists of images: write a row for each image"):
+        find_images(tmp_path / "a.parquet")
 
 
 def test_embed_reads_parquet_files_by_name(model, tmp_path, monkeypatch):

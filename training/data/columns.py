@@ -99,8 +99,8 @@ class ImageColumns(NamedTuple):
         return [self.image] if self.label is None else [self.image, self.label]
 
     def number_names(self, labels: Iterable[str | None]) -> "ImageColumns":
-        """Returns the columns with a number for each label that is a string, in sorted order; None is no label."""
-        composed = {name: compose(name) for name in labels if name is not None}
+        """Returns the columns with a number for each label that is a string, in sorted order; see `number_label`."""
+        composed = {name: compose(name) for name in labels if name}
         names = sorted({*composed.values()})
         number = {name: index for index, name in enumerate(names)}
         return self._replace(class_names=names, numbers={name: number[same] for name, same in composed.items()})
@@ -123,21 +123,23 @@ class ImageColumns(NamedTuple):
         return read_cell(row[self.image], label, self.options)
 
     def number_label(self, label: str | int | None) -> int | None:
-        """Returns the number of a label as it stands in a row; None is no label.
+        """Returns the number of a label as it stands in a row; None and an empty string are no label.
 
         Raises:
             DataOptionError: it is a string that none of the numbered classes has, or an integer that torch cannot hold.
         """
+        if label is None or label == "":
+            return None
         if isinstance(label, str):
             if label not in self.numbers:
                 raise DataOptionError(f"the class {label!r} is none of the {len(self.numbers)}: {[*self.numbers]}.")
             return self.numbers[label]
-        if label is not None and label > LARGEST_LABEL:
+        if label > LARGEST_LABEL:
             raise DataOptionError(
                 f"the column {self.label!r} holds the label {label}, and {LARGEST_LABEL} is the largest that is read: "
                 "write it as a string."
             )
-        return None if label is None else int(label)
+        return int(label)
 
 
 def refuse_high_class(column: str, highest: int) -> None:

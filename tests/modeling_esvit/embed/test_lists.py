@@ -36,6 +36,14 @@ def test_names_that_are_not_utf_8(tmp_path):
     assert [*read_list(tmp_path / "list.txt")] == names
 
 
+def test_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "x.jpg").touch()
+    (tmp_path / "lists").mkdir()
+    (tmp_path / "lists" / "list.txt").write_text("~/x.jpg")
+    assert [*read_list(tmp_path / "lists" / "list.txt")] == [f"{tmp_path}/x.jpg"]
+
+
 def test_members_of_archives_and_files_of_stores(tmp_path):
     (tmp_path / "list.txt").write_text("zip://a/1.png::photos.zip\nzip://1.png::https://host/a.zip\ns3://bucket/1.png")
     places = [f"zip://a/1.png::{tmp_path}/photos.zip", "zip://1.png::https://host/a.zip", "s3://bucket/1.png"]

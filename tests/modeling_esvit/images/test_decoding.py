@@ -26,6 +26,13 @@ def decoded(content):
     return np.asarray(image)
 
 
+def make_png(chunks):
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in (chunks | {b"IEND": b""}).items()
+    )
+
+
 COLOURS = np.random.default_rng(0).integers(0, 256, (6, 8, 3), dtype=np.uint8)
 RGB = Image.fromarray(COLOURS)
 GRADIENT = np.linspace(0, 65535, 48).round().reshape(6, 8)
@@ -94,10 +101,7 @@ def test_colours_of_16_bits_have_no_other_white(bits):
         b"IHDR": struct.pack(">IIBBBBB", 4, 3, 16, 2 if planes == 3 else 6, 0, 0, 0),
         b"IDAT": zlib.compress(rows),
     }
-    content = b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        for name, data in (chunks | {b"IEND": b""}).items()
-    )
+    content = make_png(chunks)
     assert decode(Record(content, None, "deep")).size == (4, 3)
     with pytest.raises(UnreadableImageError, match=f"deep: white_level does not apply to {bits} of 16 bits"):
         decode(Record(content, None, "deep", DecodingOptions(white_level=4095)))
@@ -168,6 +172,23 @@ def test_a_transparent_colour_is_white():
     assert decoded(keyed)[2, 3].tolist() == [255, 255, 255] and np.array_equal(decoded(keyed)[3:], COLOURS[3:])
     gray = encoded(Image.fromarray(np.array([[0, 300, 25700]], np.uint16)), transparency=300)
     assert decoded(gray)[0, :, 0].tolist() == [0, 255, 100]
+
+
+@pytest.mark.parametrize(
+    ("bits", "kind", "row", "transparent", "found"),
+    [
+        (2, 0, b"\x1b", (1,), [0, 255, 170, 255]),
+        (4, 0, b"\x05", (5,), [0, 255]),
+        (16, 2, struct.pack(">6H", 32768, 0, 0, 0, 0, 0), (32768, 0, 0), [255, 0]),
+    ],
+)
+def test_a_transparent_colour_has_the_bits_of_its_png(bits, kind, row, transparent, found):
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", len(found), 1, bits, kind, 0, 0, 0),
+        b"tRNS": struct.pack(f">{len(transparent)}H", *transparent),
+        b"IDAT": zlib.compress(b"\0" + row),
+    }
+    assert decoded(make_png(chunks))[0, :, 0].tolist() == found
 
 
 @pytest.mark.parametrize("turn", range(1, 9))

@@ -48,7 +48,8 @@ def test_rows_open_nothing_else(place):
     with pytest.raises(PlaceError):
         read(place / "data" / "a.png", NOTHING)
     assert access.locate("hf://datasets/org/own@abc/a.png") and access.locate("hf://datasets/org/own/a.png")
-    assert read(place / "database.png", ANYTHING) == b"secret"
+    for own in (place / "database.png", f"file://{place}/database.png"):
+        assert read(own, ANYTHING) == b"secret"
 
 
 def test_what_is_no_file_does_not_hang(tmp_path):

@@ -2,10 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks that zip files give the images and the classes that they would give unpacked."""
 
+import io
 import stat
 import struct
 import zipfile
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from modeling_esvit.embed.inputs import find_images
@@ -163,3 +166,19 @@ def test_images_that_no_table_names_are_counted(tmp_path):
     ):  # fmt: skip
         assert len(images) == 1 and decode(images.read(0))
         assert images.left_out == {".txt": 1, "images in zip files that no row of their tables names": 1}
+
+
+def test_features_beside_the_images_of_a_zip_file_are_no_images(tmp_path):
+    """`datasets` took the table for an image, too, and the folders for no classes."""
+    table = io.BytesIO()
+    pq.write_table(pa.table({"image": [{"bytes": picture(0), "path": None}], "label": ["cat"]}), table)
+    write_zip(tmp_path / "both" / "train.zip", "cat/1.png", "dog/2.png")
+    (tmp_path / "rows").mkdir()
+    for name in ("both", "rows"):
+        with zipfile.ZipFile(tmp_path / name / "train.zip", "a") as archive:
+            archive.writestr("features.parquet", table.getvalue())
+    both = open_source(tmp_path / "both")
+    assert both.class_names == ["cat", "dog"] and len(both) == 2 and both.left_out == {".parquet": 1}
+    for open_it in (open_source, find_images):
+        with pytest.raises(EsViTError, match="hold no image, only 1 .parquet. Unpack the parquet files"):
+            open_it(str(tmp_path / "rows"))

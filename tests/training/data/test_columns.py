@@ -52,6 +52,11 @@ def test_strings_are_numbered_in_sorted_order():
     assert records == [Record("x", 1, "x", ROWS), Record("y", 0, "y", ROWS), Record(b"", None, None, ROWS)]
 
 
+def test_an_empty_string_is_no_label():
+    columns = ImageColumns("image", "label", None, strings=True).number_names(["", "red", None])
+    assert columns.class_names == ["red"] and [*map(columns.number_label, ("", "red", None))] == [None, 0, None]
+
+
 def test_a_column_by_its_name():
     rows = Dataset.from_dict({"a": [1, 2]})
     assert find_column(rows, "a")[:] == [1, 2]
