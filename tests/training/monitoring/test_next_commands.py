@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks that the commands a run prints do what they say, and that its log counts what was left out."""
 
+import shlex
 from pathlib import Path
 
 import pytest
 
 from tests.helpers.commands import run_program
 from tests.helpers.tiny_runs import read_log, tiny, train, write_images
-from training.monitoring.next_commands import PUBLISH, drop_option
+from training.monitoring.next_commands import PUBLISH, drop_option, publish_command
+from training.options.hub_names import check_repo_id
 
 
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "1"]
@@ -34,6 +36,11 @@ def test_the_resume_command_resumes(tmp_path, launcher):
 def test_an_option_is_dropped_with_its_value():
     command = ["pretrain.py", "--max_steps", "6", "--max-steps=7", "--lr", "1", "--max-steps", "8"]
     assert drop_option(command, "max_steps") == ["pretrain.py", "--lr", "1"]
+
+
+def test_the_command_that_publishes_names_a_repository_that_can_be():
+    *_, repo_id = shlex.split(publish_command('runs/my run\'s "x"'))
+    check_repo_id(repo_id)
 
 
 def test_unreadable_images_are_counted_in_the_log(tmp_path, capsys):
