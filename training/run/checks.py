@@ -21,6 +21,7 @@ from transformers.initialization import no_init_weights
 
 from modeling_esvit import EsViTConfig
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.data_errors import DataOptionError
 from modeling_esvit.images.transform import Transform, make_evaluation_transform
 from modeling_esvit.modeling_esvit import describe_preprocessing
 from modeling_esvit.storage.paths import find_file_in_place
@@ -362,8 +363,12 @@ def count_checkpoint_bytes(options: PretrainOptions) -> int:
 
 
 def open_training_data(options: PretrainOptions) -> ImageSource:
-    """Opens the images of the run; a run that is continued keeps the commit of its data set."""
-    return open_source(
+    """Opens the images of the run; a run that is continued keeps the commit of its data set.
+
+    Raises:
+        DataOptionError: See `open_source`; or `samples_per_epoch` is given for what is no stream.
+    """
+    source = open_source(
         str(options.data),
         stream=StreamOptions(
             samples_per_epoch=options.samples_per_epoch,
@@ -381,6 +386,9 @@ def open_training_data(options: PretrainOptions) -> ImageSource:
         streaming=options.streaming,
         decoding=options.decoding,
     )
+    if options.samples_per_epoch is not None and not isinstance(source, ShardStream):
+        raise DataOptionError(f"samples_per_epoch is for streams, and {options.data!r} is none: leave it out.")
+    return source
 
 
 def label_images(source: ImageSource, options: PretrainOptions) -> LabelledImages:

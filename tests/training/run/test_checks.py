@@ -60,6 +60,11 @@ def test_a_run_among_its_own_images_is_refused(labelled_images, tmp_path):
     assert not (images / "run").exists()
 
 
+def test_an_epoch_of_a_folder_has_no_other_number_of_images(labelled_images, tmp_path):
+    with pytest.raises(DataOptionError, match="samples_per_epoch is for streams, and .*/images' is none"):
+        check_run(tiny_options(labelled_images, tmp_path / "run", samples_per_epoch=8))
+
+
 def test_what_can_be_opened_is_there_beside_the_problems(labelled_images, tmp_path):
     examined = examine_run(
         tiny_options(labelled_images, tmp_path / "run", tracker=["foo"], knn_every=1, knn_test="nowhere")
