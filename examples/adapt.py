@@ -38,7 +38,7 @@ from modeling_esvit.storage.atomic import write_text
 from modeling_esvit.storage.paths import parse_name, parse_path
 from training.evaluation.results import format_table
 from training.evaluation.stored_features import FitOptions
-from training.options.command import run_command
+from training.options.command import parse_seed, run_command
 
 
 BEFORE = "as it comes"
@@ -110,7 +110,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--arms", nargs="+", default=list(ARMS), choices=list(ARMS), help="ways to adapt (default: all)"
     )
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="seeds of the runs")
+    parser.add_argument("--seeds", nargs="+", type=parse_seed, default=[0, 1, 2], help="seeds of the runs")
     parser.add_argument(
         "--per_photograph",
         nargs=2,

@@ -32,7 +32,7 @@ from examples.photographs import divide, encode, load_photographs, write_splits
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_path
-from training.options.command import check_counts, run_command
+from training.options.command import check_counts, parse_seed, run_command
 from training.state.figure_files import save_figure
 
 
@@ -208,7 +208,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--leaves", type=int, default=130, help="leaves of each collage")
     parser.add_argument("--smallest", type=float, default=8, help="longer side of the smallest leaves in pixels")
     parser.add_argument("--largest", type=float, default=22, help="longer side of the largest leaves in pixels")
-    parser.add_argument("--seed", type=int, default=0, help="seed of all draws but the scenes (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=parse_seed, default=0, help="seed of all draws but the scenes (default: %(default)s)"
+    )
     given = parser.parse_args(arguments)
     check_counts(parser, given, "train", "test", "image_size", "scenes", "photographs", "leaves")
     looks = (given.image_size, given.scenes, given.photographs, given.leaves, given.smallest, given.largest)

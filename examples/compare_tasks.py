@@ -55,7 +55,7 @@ from training.features.frozen_models import load_frozen
 from training.matching.evaluation import measure_source
 from training.matching.over_images import Measured
 from training.matching.pairs import PAIRS
-from training.options.command import run_command
+from training.options.command import parse_seed, run_command
 from training.state.figure_files import save_figure
 
 
@@ -211,7 +211,7 @@ def main() -> None:
     parser.add_argument("output", type=parse_path, help="the folder for data, runs, tables and pictures")
     parser.add_argument("--data", choices=("collages", "photographs"), default="collages", help="images to train on")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), help="tasks (default: all)")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2], help="seeds of the runs")
+    parser.add_argument("--seeds", nargs="+", type=parse_seed, default=[0, 1, 2], help="seeds of the runs")
     parser.add_argument("--epochs", type=int, help="epochs of each run (default: those of the recipe)")
     arguments, options = parser.parse_known_args()
     datasets.disable_progress_bars()

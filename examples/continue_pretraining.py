@@ -39,7 +39,7 @@ def main(arguments: list[str] | None = None) -> tuple[float, float]:
     parser = ProgramParser(__doc__)
     parser.add_argument("model", type=parse_name, help="a model folder, a run, or the name of a model on the Hub")
     parser.add_argument("--data", type=parse_name, required=True, help="labelled images with the splits train and test")
-    parser.add_argument("--output", required=True, help="the folder of the run")
+    parser.add_argument("--output", type=parse_name, required=True, help="the folder of the run")
     parser.add_argument("--epochs", type=int, default=20, help="epochs of the run")
     parser.add_argument("--lr", type=float, default=1e-4, help="peak learning rate for 256 images a step")
     parser.add_argument("--k", type=int, default=20, help="number of neighbours")

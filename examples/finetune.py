@@ -32,9 +32,6 @@ from transformers import (
     BitImageProcessor,
     PreTrainedModel,
     Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
     TrainingArguments,
     set_seed,
 )
@@ -47,15 +44,14 @@ from modeling_esvit.images.hub import find_reachable_model
 from modeling_esvit.images.models import name_transformers_errors
 from modeling_esvit.programs.packages import exit_without_package
 from modeling_esvit.programs.parser import ProgramParser
-from modeling_esvit.storage.manifest import write_manifest
 from modeling_esvit.storage.paths import parse_name, parse_path
 from modeling_esvit.storage.weight_bars import hide_weight_bars
 
 
 with exit_without_package():
     import evaluate
-    from accelerate import PartialState
 
+    from examples.finetune_checkpoints import CheckpointRecorder, find_checkpoint, require_new
 
 from modeling_esvit.embed.engine import FeatureError
 from modeling_esvit.images.transform import Transform, find_size, make_evaluation_transform
@@ -63,22 +59,18 @@ from modeling_esvit.storage.failed_writes import name_failed_write
 from modeling_esvit.storage.url_secrets import parse_data
 from training.data.columns import refuse_high_class
 from training.data.held_out import SHARE
+from training.data.identity import identify_source
 from training.data.left_out import repeat_left_out
-from training.data.named_data import open_held_out, open_named
+from training.data.named_data import open_held_out, open_named, refuse_output_in_data
 from training.data.readable import find_readable
 from training.data.shard_stream import ShardStream
-from training.data.sources import DatasetSource, FolderSource, describe_labels, is_image_folder
-from training.evaluation.arguments import add_column_arguments, check_output, choose_columns
+from training.data.sources import DatasetSource, FolderSource, ImageSource, describe_labels, is_image_folder
+from training.evaluation.arguments import add_column_arguments, check_folder, check_output, choose_columns
 from training.evaluation.results import find_test_data, format_table, make_card_values, write_result
 from training.evaluation.scores import METRIC, TOP_K, find_tops, list_tops
 from training.features.extraction import UnlabelledDataError
 from training.figures.accuracy import draw_epochs
-from training.options.command import run_command
-from training.state.checkpoint_folders import find_last_whole
-from training.state.checkpoints import ResumeError
-
-
-CHECKPOINT = "checkpoint-"  # begins the names of the Trainer's folders
+from training.options.command import parse_seed, run_command
 
 
 def load_model(name: str, classes: list[str]) -> tuple[PreTrainedModel, BitImageProcessor]:
@@ -237,21 +229,6 @@ def compute_accuracy(prediction: Any) -> dict[str, float]:
     return metric.compute(predictions=ranking, references=prediction.label_ids, top_k=tops)
 
 
-class CheckpointRecorder(TrainerCallback):
-    """Records what a checkpoint holds, as soon as all processes have written theirs: the Trainer writes it in place."""
-
-    def __init__(self, output: Path) -> None:
-        self.output = output
-
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> TrainerControl:
-        PartialState().wait_for_everyone()
-        if state.is_world_process_zero:
-            write_manifest(self.output / f"{CHECKPOINT}{state.global_step}")
-        return control
-
-
 class NamingTrainer(Trainer):
     """Names the folder of the output where it cannot be written, as on a full disk; the Trainer does not."""
 
@@ -264,21 +241,13 @@ class NamingTrainer(Trainer):
             super()._save_checkpoint(*arguments, **options)
 
 
-def get_step(folder: Path) -> str:
-    return folder.name.removeprefix(CHECKPOINT)
-
-
-def find_checkpoint(output: Path) -> str:
-    """Returns the newest checkpoint that is as it was written, see `find_last_whole`.
-
-    Raises:
-        ResumeError: there is none.
-    """
-    folders = [folder for folder in output.glob(f"{CHECKPOINT}*") if get_step(folder).isdecimal()]
-    newest = find_last_whole(sorted(folders, key=lambda folder: int(get_step(folder))))
-    if newest is not None:
-        return str(newest)
-    raise ResumeError(f"{output} has no whole checkpoint to continue from; start again without --resume.")
+def describe_call(
+    options: argparse.Namespace, train: ImageSource, test: ImageSource, classes: list[str]
+) -> dict[str, Any]:
+    """Returns by name what a fine-tuning that is continued has to keep; more epochs lengthen it."""
+    named = {name: getattr(options, name) for name in ("model", "batch_size", "lr", "seed")}
+    images = {name: identify_source(source).compute_key() for name, source in (("train", train), ("test", test))}
+    return named | choose_columns(options) | read_decoding_arguments(options).describe() | images | {"classes": classes}
 
 
 def finetune(options: argparse.Namespace) -> dict[str, Any]:
@@ -310,6 +279,11 @@ def finetune(options: argparse.Namespace) -> dict[str, Any]:
     test_items, test_skipped = find_readable(test, options.max_unreadable, f"checking {test_name}")
     train_skipped.warn()
     test_skipped.warn()
+    call = describe_call(options, train, test, classes)
+    output = Path(options.output)
+    checkpoint = find_checkpoint(output, call) if options.resume else None
+    if not options.resume:
+        require_new(output)
     trainer = NamingTrainer(
         model,
         arguments,
@@ -317,9 +291,9 @@ def finetune(options: argparse.Namespace) -> dict[str, Any]:
         eval_dataset=SourceImages(test, test_items, classes, make_evaluation_transform(processor)),
         processing_class=processor,
         compute_metrics=compute_accuracy,
-        callbacks=[CheckpointRecorder(Path(options.output))],
+        callbacks=[CheckpointRecorder(output, call)],
     )
-    trainer.train(resume_from_checkpoint=find_checkpoint(Path(options.output)) if options.resume else None)
+    trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     tops = [f"top{k}" for k in list_tops(len(classes))]
     history = [
@@ -352,7 +326,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser = ProgramParser(__doc__, first="result epochs batch_size lr test_split resume label_column")
     parser.add_argument("model", type=parse_name, help="a model folder or the name of a model on the Hub")
     parser.add_argument("--data", type=parse_data, required=True, help="a labelled data set, by name or folder")
-    parser.add_argument("--test_split", default="test", help="the split to evaluate on (default: %(default)s)")
+    parser.add_argument("--test_split", help="the split to evaluate on (default: test)")
     parser.add_argument(
         "--test_share",
         type=float,
@@ -366,7 +340,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--epochs", type=float, default=20, help="epochs of training")
     parser.add_argument("--batch_size", type=int, default=64, help="images in a batch of each process")
     parser.add_argument("--lr", type=float, default=5e-4, help="peak learning rate (default: %(default)s)")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the classifier, order and views")
+    parser.add_argument("--seed", type=parse_seed, default=0, help="seed of the classifier, order and views")
     parser.add_argument(
         "--max_unreadable",
         type=float,
@@ -378,14 +352,20 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     add_column_arguments(parser)
     options = parser.parse_args(arguments)
     check_output(parser, options.result, "--result")
+    check_folder(parser, options.output)
     if options.batch_size < 1 or not (0 < options.epochs < math.inf and 0 < options.lr < math.inf):
         parser.error("--epochs and --lr must be positive and finite, and --batch_size at least 1")
     if not 0 <= options.max_unreadable <= 1:
         parser.error(f"--max_unreadable must lie in 0 .. 1, got {options.max_unreadable}")
     if options.test_share is not None and not 0 < options.test_share < 1:
         parser.error(f"--test_share must lie between 0 and 1, got {options.test_share}")
-    if options.test_share is None and is_unparted(options):
+    if options.test_share is not None and options.test_split is not None:
+        parser.error("--test_share holds images of --data out for testing, and --test_split names others: give one.")
+    if options.test_share is None and options.test_split is None and is_unparted(options):
         options.test_share = SHARE
+    options.test_split = options.test_split or "test"
+    if options.result is not None and options.test_share is not None:
+        refuse_output_in_data(options.result, options.data)
     result = finetune(options)
     values = {f"fine-tuning top-{k}": result[f"top{k}"] for k in find_tops(result)}
     figures = make_card_values(values, find_test_data(result))

@@ -90,8 +90,8 @@ def draw(images: list[Image.Image], grids: list[Grid], pairs: list[tuple[int, in
 def main(arguments: list[str] | None = None) -> None:
     parser = ProgramParser(__doc__)
     parser.add_argument("model", type=parse_name, help="a model folder, the name of a model on the Hub, or timm:NAME")
-    parser.add_argument("left", help="a photograph")
-    parser.add_argument("right", help="another photograph")
+    parser.add_argument("left", type=parse_name, help="a photograph")
+    parser.add_argument("right", type=parse_name, help="another photograph")
     parser.add_argument(
         "--output", type=parse_path, default=Path("matches.png"), help="the picture (default: %(default)s)"
     )

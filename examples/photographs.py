@@ -38,7 +38,7 @@ from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.atomic import replace_folder
 from modeling_esvit.storage.paths import parse_path
 from training.evaluation.knn import knn_predict
-from training.options.command import run_command
+from training.options.command import parse_seed, run_command
 
 
 SCIKIT_IMAGE = (
@@ -226,7 +226,7 @@ def main() -> None:
     )
     parser.add_argument("--shards", type=int, default=4, help="files of each split (default: %(default)s)")
     parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the positions and the order (default: %(default)s)"
+        "--seed", type=parse_seed, default=0, help="seed of the positions and the order (default: %(default)s)"
     )
     arguments = parser.parse_args()
     write_photographs(**vars(arguments))

@@ -11,7 +11,6 @@ that lies in the collection is no neighbour of itself. `--features` names a file
 the same collection and model, or where the features are kept for the next search.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +22,7 @@ from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, decode
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.programs.packages import exit_without_package
 from modeling_esvit.programs.parser import ProgramParser
-from modeling_esvit.storage.paths import parse_name, parse_path
+from modeling_esvit.storage.paths import is_same_place, parse_name, parse_path
 
 
 with exit_without_package():
@@ -79,14 +78,9 @@ def search(index: datasets.Dataset, queries: Features, count: int) -> list[list[
     """
     found = index.get_nearest_examples_batch("view", normalise(queries.view), k=min(count + 1, len(index)))
     return [
-        [pair for pair in zip(scores.tolist(), rows["name"], strict=True) if not is_same_file(pair[1], query)][:count]
+        [pair for pair in zip(scores.tolist(), rows["name"], strict=True) if not is_same_place(pair[1], query)][:count]
         for query, scores, rows in zip(queries.names, found.total_scores, found.total_examples, strict=True)
     ]
-
-
-def is_same_file(name: str, query: str) -> bool:
-    """Returns whether two names are of one file, or of one row of a data set, or one URL."""
-    return name == query or os.path.exists(name) and os.path.exists(query) and os.path.samefile(name, query)
 
 
 def draw(queries: list[str], found: list[list[tuple[float, str]]], images: dict[str, Image.Image]) -> Figure:
@@ -127,7 +121,9 @@ def read_thumbnails(inputs: list[str], names: set[str], decoding: DecodingOption
 def main(arguments: list[str] | None = None) -> None:
     parser = ProgramParser(__doc__)
     parser.add_argument("model", type=parse_name, help="a model folder or the name of a model on the Hub")
-    parser.add_argument("collection", nargs="+", help="images to search in: folders, files, globs, URLs, data sets")
+    parser.add_argument(
+        "collection", type=parse_name, nargs="+", help="images to search in: folders, files, globs, URLs, data sets"
+    )
     parser.add_argument(
         "--query", type=parse_name, nargs="+", required=True, help="images to search for, named in the same way"
     )

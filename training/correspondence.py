@@ -63,7 +63,7 @@ from training.matching.evaluation import choose_side, measure_source, measure_st
 from training.matching.over_images import Measured, MeasuredImages, PairImages, RegionMatcher
 from training.matching.pairs import PAIRS
 from training.matching.top_matches import PICTURED, TopMatches, find_top_matches, pick_images
-from training.options.command import run_command
+from training.options.command import parse_seed, run_command
 from training.state.figure_files import save_figure
 
 
@@ -97,7 +97,7 @@ def parse_arguments() -> argparse.Namespace:
         metavar=("HEIGHT", "WIDTH"),
         help="of the stereo views (default: about 1024 1536, whole regions)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of crops and colours (default: %(default)s)")
+    parser.add_argument("--seed", type=parse_seed, default=0, help="seed of crops and colours (default: %(default)s)")
     parser.add_argument("--batch_size", type=int, default=32, help="images a process (default: %(default)s)")
     parser.add_argument("--output", type=parse_path, help="a JSON file for the result; beside it, a table and pictures")
     arguments = parse_and_check(parser)

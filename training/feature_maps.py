@@ -31,16 +31,16 @@ from modeling_esvit.storage.atomic import write_text
 from modeling_esvit.storage.paths import parse_path
 from modeling_esvit.storage.url_secrets import parse_data
 from training.data.left_out import repeat_left_out
-from training.data.named_data import open_named, split_data_name
+from training.data.named_data import open_named, refuse_output_in_data, split_data_name
 from training.data.sources import ImageSource
-from training.evaluation.arguments import add_column_arguments, choose_columns
+from training.evaluation.arguments import add_column_arguments, check_folder, choose_columns
 from training.evaluation.knn import BANK_CHUNK, find_nearest
 from training.evaluation.opening import open_features_folder
 from training.features.bank import FeatureBank, make_bank
 from training.features.extraction import LabelledImages
 from training.features.model_arguments import add_model_arguments, load_named_model
 from training.figures.feature_maps import draw_map, draw_neighbours, name_class
-from training.options.command import check_counts, run_command
+from training.options.command import check_counts, parse_seed, run_command
 from training.state.figure_files import save_figure
 
 
@@ -139,13 +139,16 @@ def parse_arguments(arguments: list[str] | None) -> Any:
     parser.add_argument("--images", type=int, default=2000, help="images on the map, drawn at random if there are more")
     parser.add_argument("--queries", type=int, default=8, help="images whose neighbours the sheet shows")
     parser.add_argument("--neighbours", type=int, default=8, help="neighbours of each of them")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the images, the queries and the map")
+    parser.add_argument("--seed", type=parse_seed, default=0, help="seed of the images, the queries and the map")
     parser.add_argument("--features", type=parse_path, metavar="FOLDER", help="keep features here, to be used again")
     parser.add_argument("--batch_size", type=int, default=64, help="images in a batch")
     parser.add_argument("--workers", type=int, default=4, help="threads that read images (default: %(default)s)")
     add_column_arguments(parser)
     options = parser.parse_args(arguments)
     check_counts(parser, options, "images", "queries", "neighbours", "batch_size", "workers")
+    check_folder(parser, options.output)
+    check_folder(parser, options.features, "--features")
+    refuse_output_in_data(options.output, options.data)
     return options
 
 

@@ -53,7 +53,7 @@ from training.evaluation.scores import find_tops
 from training.evaluation.stored_features import FitOptions, evaluate_features
 from training.features.frozen_models import UNTRAINED
 from training.figures.accuracy import draw_stored_features
-from training.options.command import run_command
+from training.options.command import parse_seed, run_command
 
 
 L2 = [10.0**exponent for exponent in range(-8, 3)]
@@ -81,7 +81,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--shots", nargs="+", help="training images of each class, as shares such as 1%% or numbers such as 5"
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="seeds of the draws (default: 0 1 2)")
+    parser.add_argument(
+        "--seeds", type=parse_seed, nargs="+", default=[0, 1, 2], help="seeds of the draws (default: 0 1 2)"
+    )
     arguments = parse_and_check(parser)
     if not all(0 < l2 < math.inf for l2 in arguments.l2) or not 0 < arguments.held_out < 1:
         parser.error("each --l2 must be positive and finite, and --held_out between 0 and 1.")

@@ -61,7 +61,7 @@ from training.features.bank import make_bank
 from training.features.frozen_models import UNTRAINED, FrozenModel, make_file_name
 from training.features.model_arguments import count_named_blocks, load_named_model
 from training.figures.accuracy import draw_probe
-from training.options.command import run_command
+from training.options.command import parse_seed, run_command
 from training.options.errors import OptionError
 from training.options.recipes import load_recipe, spell
 
@@ -82,7 +82,7 @@ def make_recipe_parser() -> argparse.ArgumentParser:
     )
     add("--epochs", type=int, help="epochs of training (default: 100)")
     add("--batch_size", type=int, help="images in a step of all processes (default: 1024, fewer for few images)")
-    add("--seed", type=int, help="seed of weights, order and crops (default: 0)")
+    add("--seed", type=parse_seed, help="seed of weights, order and crops (default: 0)")
     parser.set_defaults(lr=[0.001], n_last_blocks=None, epochs=100, batch_size=None, seed=0)
     return parser
 

@@ -48,7 +48,7 @@ from training.evaluation.transfer_results import MEASURED, Outcome, compare, rea
 from training.evaluation.transfer_run import Transfer
 from training.evaluation.transfer_sets import TABLE, TransferSet, TransferTableError, read_table
 from training.figures.transfer import draw
-from training.options.command import run_command
+from training.options.command import parse_seed, run_command
 from training.options.provenance import find_provenance
 
 
@@ -88,7 +88,7 @@ def parse_arguments() -> argparse.Namespace:
     add_column_arguments(parser)
     add_bank_arguments(parser)
     parser.add_argument(
-        "--seed", type=int, default=0, help="seed that draws the held-out images (default: %(default)s)"
+        "--seed", type=parse_seed, default=0, help="seed that draws the held-out images (default: %(default)s)"
     )
     arguments = parse_and_check(parser)
     if arguments.output is None:

@@ -28,7 +28,7 @@ try:
     from modeling_esvit.programs.ending import exit_with_message
     from modeling_esvit.programs.packages import exit_without_package
     from modeling_esvit.programs.parser import ProgramParser
-    from modeling_esvit.storage.paths import parse_path
+    from modeling_esvit.storage.paths import parse_name, parse_path
 except ImportError as error:  # that of `embed` says itself what is missing
     needed = f"this needs the package {error.name}: pip install -e '.[app]'"
     sys.exit(f"error: {needed if error.name else error}")
@@ -40,7 +40,11 @@ KEPT_MINUTES = 30.0  # for which uploads and pictures stay on the disk
 def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = ProgramParser(__doc__)
     parser.add_argument(
-        "model", nargs="?", default=os.environ.get("MODEL"), help="folder or name on the Hub (or $MODEL)"
+        "model",
+        type=parse_name,
+        nargs="?",
+        default=os.environ.get("MODEL"),
+        help="folder or name on the Hub (or $MODEL)",
     )
     parser.add_argument(
         "--image_size", type=int, default=LONGER_SIDE, help="pixels of an image's longer side (default: %(default)s)"

@@ -20,6 +20,8 @@ from safetensors.numpy import save_file
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.places import open_regular_file
 from modeling_esvit.storage.failed_writes import repeat_writing
+from modeling_esvit.storage.manifest import check_replaceable
+from modeling_esvit.storage.paths import find_file_in_place
 
 
 Result = TypeVar("Result")
@@ -131,14 +133,17 @@ def check_output(output: Path, overwrite: bool) -> None:
     """Checks that an output can be written.
 
     Raises:
-        OutputError: the suffix names no format, it is a folder, or the file, or the list of what could not be read
-            beside it, exists and is not to be overwritten.
+        OutputError: the suffix names no format, it is a folder, a file is where its folder has to be, or the file, or
+            the list of what could not be read beside it, exists and is not to be overwritten.
     """
     if output.suffix not in FORMATS:
         raise OutputError(f"{output} must end in one of {', '.join(FORMATS)}, which names the format.")
     if output.is_dir():
         raise OutputError(f"{output} is a folder; name a file in it.")
+    if (place := find_file_in_place(output.parent)) is not None:
+        raise OutputError(f"{output}: {place} is a file where a folder has to be.")
     for path in (output, name_report(output)):
+        check_replaceable(path)
         if path.exists() and not overwrite:
             raise OutputError(f"{path} exists already: name another file, or pass --overwrite.")
 

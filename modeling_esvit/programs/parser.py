@@ -155,8 +155,21 @@ def describe_action(action: argparse.Action) -> Iterator[str]:
     yield from (" " * INDENT + line for line in wrapped)
 
 
+def parse_text(text: str) -> str:
+    """Returns a word of a command line as it is.
+
+    Raises:
+        ArgumentTypeError: it is empty, as an unset variable of a shell is, and would mean that nobody gave it.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError(
+            "it is empty; give a value, or leave the option out (is a variable of the shell not set?)"
+        )
+    return text
+
+
 class ProgramParser(HelpOfOneScreen):
-    """Parses the command line of a program; see [`HelpOfOneScreen`].
+    """Parses the command line of a program; see [`HelpOfOneScreen`]. It refuses empty words, see [`parse_text`].
 
     Args:
         text: what the program does, and examples: its docstring.
@@ -166,4 +179,5 @@ class ProgramParser(HelpOfOneScreen):
 
     def __init__(self, text: str | None = None, first: str = "", **options: Any) -> None:
         super().__init__(**options, allow_abbrev=False)
+        self.register("type", None, parse_text)
         self.text, self.first = text or "", first.split()

@@ -17,6 +17,7 @@ from modeling_esvit.storage.failed_writes import name_failed_write
 from modeling_esvit.storage.manifest import (
     MANIFEST,
     check_own,
+    check_replaceable,
     delete_folder,
     describe_content,
     describe_file,
@@ -43,7 +44,11 @@ def replace_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
     Args:
         path: The final name.
         shared: Whether several processes may write `path` at the same time. Each then has a temporary file of its own.
+
+    Raises:
+        ForeignFilesError: See `check_replaceable`.
     """
+    check_replaceable(path)
     owner = f".{os.getpid()}" if shared else ""
     partial = path.with_name(f"{path.name}{owner}{PARTIAL}")
     try:

@@ -179,6 +179,17 @@ def check_own(folder: Path) -> None:
         )
 
 
+def check_replaceable(path: Path) -> None:
+    """Checks that a file may take the place of what has this name: who is root would lose /dev/null or /dev/stdout.
+
+    Raises:
+        ForeignFilesError: It is a device, a pipe, a socket or a link to something that a process has open.
+    """
+    is_special = path.exists() and not path.is_file() and not path.is_dir()
+    if is_special or path.is_symlink() and os.readlink(path).startswith("/proc/"):
+        raise ForeignFilesError(f"{path} is a device or a pipe, which a file would replace: name a file.")
+
+
 def remove_folder(folder: Path) -> None:
     """Removes a folder that this project has written; one that does not exist is none.
 

@@ -23,6 +23,16 @@ def expand_home(name: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(name))
 
 
+def find_file_in_place(folder: Path) -> Path | None:
+    """Returns what is no folder where one has to be: `folder` or one above it; None if nothing is in its way."""
+    return next((place for place in (folder, *folder.parents) if place.exists() and not place.is_dir()), None)
+
+
+def is_same_place(one: str, other: str) -> bool:
+    """Returns whether two names are one, or of one file or folder, as `photographs` and `./photographs/` are."""
+    return one == other or os.path.exists(one) and os.path.exists(other) and os.path.samefile(one, other)
+
+
 def measure_existing(pattern: str) -> int:
     """Returns how many characters at the beginning of a pattern name a file or folder that exists, as far as it goes.
 

@@ -170,6 +170,13 @@ def test_match_photographs(folder, tmp_path):
         (finetune.main, "MODEL --data labelled --output x --epochs 0", None),
         (finetune.main, "MODEL --data labelled --output x --lr nan", None),
         (finetune.main, "MODEL --data labelled --output x --batch_size 0", None),
+        (finetune.main, "MODEL --data labelled --output x --test_split test --test_share 0.5", None),
+        (
+            finetune.main,
+            "MODEL --data labelled/train --output x --test_split val",
+            "'labelled/train/train' is not a folder",
+        ),
+        (finetune.main, "MODEL --data labelled --output a.png", None),
         (segment.main, ".", ". holds no model: there are models below it, so name one"),
         (segment.main, "damaged", r"The weights of damaged are damaged: .*\. Copy or download them again"),
         (
@@ -237,28 +244,14 @@ def test_finetune(folder, patches, tmp_path, monkeypatch):
     assert metrics["history"][-1]["top1"] == metrics["top1"] and output.with_suffix(".png").stat().st_size > 5000
     again = finetune.main([*command, *options, "--resume"])  # nothing was left to do
     assert (again["top1"], again["history"]) == (metrics["top1"], metrics["history"])
+    with pytest.raises(ResumeError, match="holds checkpoint-.* of an earlier fine-tuning: --resume continues it"):
+        finetune.main([*command, *options])
+    with pytest.raises(ResumeError, match="holds a fine-tuning with other lr, seed. Repeat that command"):
+        finetune.main([*command, *options, "--resume", "--lr", "0.1", "--seed", "5"])
     model = AutoModelForImageClassification.from_pretrained(tmp_path / "classifier")
     assert model.config.id2label[0] == "astronaut"
     (best, *_) = pipeline("image-classification", model=str(tmp_path / "classifier"))(Image.new("RGB", (64, 64)))
     assert best["label"] in model.config.label2id
-
-
-def test_fine_tuning_continues_from_a_whole_checkpoint(tmp_path, caplog):
-    """The Trainer writes a checkpoint in place: a kill leaves half of one, and a disk may change one."""
-    with pytest.raises(ResumeError, match="has no whole checkpoint to continue from"):
-        finetune.find_checkpoint(tmp_path)
-    recorder = finetune.CheckpointRecorder(tmp_path)
-    for step in (9, 10, 11):
-        (tmp_path / f"checkpoint-{step}").mkdir()
-        (tmp_path / f"checkpoint-{step}" / "optimizer.pt").write_bytes(b"moments")
-        if step < 11:
-            state = SimpleNamespace(is_world_process_zero=True, global_step=step)
-            recorder.on_save(None, state, None)
-    assert finetune.find_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
-    (tmp_path / "checkpoint-10" / "optimizer.pt").write_bytes(b"Moments")
-    assert finetune.find_checkpoint(tmp_path) == str(tmp_path / "checkpoint-9")
-    assert "checkpoint-11 is damaged and not used: it has no record" in caplog.text
-    assert "checkpoint-10 is damaged and not used: optimizer.pt is not as it was written" in caplog.text
 
 
 @pytest.mark.slow

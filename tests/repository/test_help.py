@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from modeling_esvit.programs.parser import HelpOfOneScreen
 from tests.helpers.commands import type_arguments
 from tests.helpers.paths import ROOT
 
@@ -56,6 +57,15 @@ def test_help_needs_no_optional_package_and_says_defaults_in_one_form(program, s
     for option in list_options(lines):
         said = [*re.finditer("default", option, re.IGNORECASE)]
         assert len(said) <= 1 and bool(said) == bool(re.search(f"{IN_BRACKETS}$", option)), option
+
+
+@pytest.mark.parametrize("program", [*PROGRAMS, *MODULES])
+def test_what_stands_without_an_option_is_read_as_a_path_or_a_name(program, show_help, monkeypatch):
+    """Without a type, `~` would stay as it is."""
+    parsers, describe = [], HelpOfOneScreen.describe
+    monkeypatch.setattr(HelpOfOneScreen, "describe", lambda self, shown: parsers.append(self) or describe(self, shown))
+    show_help(program)
+    assert not [action.dest for action in parsers[0]._actions if not action.option_strings and action.type is None]
 
 
 def test_other_forms_of_defaults_are_seen():

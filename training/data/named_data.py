@@ -58,6 +58,27 @@ def find_place(data: str, split: str | None) -> Path | None:
     return Path(os.path.realpath(place)) if place.is_dir() else None
 
 
+def refuse_output_in_data(output: str | os.PathLike[str], *data: str | None) -> None:
+    """Refuses an output in a folder whose images are read: pictures that are written there would become some of them.
+
+    In a hidden folder they would not.
+
+    Raises:
+        DataOptionError: the output lies in such a folder.
+    """
+    written = Path(os.path.realpath(expand_home(output)))
+    for name in filter(None, data):
+        folder, split = split_data_name(name)
+        place = find_place(folder, split)
+        if place is None or not written.is_relative_to(place) or not is_image_folder(folder):
+            continue
+        if not any(part.startswith(".") for part in written.relative_to(place).parts):
+            raise DataOptionError(
+                f"output {str(output)!r} lies in {str(place)!r}, whose images are read: pictures that are written "
+                "there would be read as images the next time. Name an output beside that folder."
+            )
+
+
 def open_named(
     data: str, split: str | None, *, streaming: bool = False, decoding: DecodingOptions = DEFAULT, **columns: Any
 ) -> ImageSource:

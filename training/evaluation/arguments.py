@@ -10,10 +10,11 @@ from typing import Any
 from modeling_esvit.embed.compiling import add_compile_argument
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments
 from modeling_esvit.images.precision import add_dtype_argument
-from modeling_esvit.storage.paths import parse_name, parse_path
+from modeling_esvit.storage.manifest import ForeignFilesError, check_replaceable
+from modeling_esvit.storage.paths import find_file_in_place, parse_name, parse_path
 from modeling_esvit.storage.url_secrets import parse_data
 from training.data.held_out import SHARE
-from training.data.named_data import split_train_and_test
+from training.data.named_data import refuse_output_in_data, split_train_and_test
 from training.features.bank import PART_SIZE
 from training.features.model_arguments import add_model_arguments
 from training.options.command import check_counts
@@ -122,6 +123,9 @@ def parse_and_check(parser: argparse.ArgumentParser, *, writes_file: bool = True
     """Parses the command line, and refuses impossible counts and an output file that cannot be written.
 
     `writes_file` is false of a program whose --output is a folder.
+
+    Raises:
+        DataOptionError: see `check_test` and `refuse_output_in_data`.
     """
     arguments = parser.parse_args()
     counts = (name for name in ("batch_size", "part_size", "workers") if hasattr(arguments, name))
@@ -130,8 +134,12 @@ def parse_and_check(parser: argparse.ArgumentParser, *, writes_file: bool = True
         check_others(parser, arguments)
     if hasattr(arguments, "test_share"):
         check_test(parser, arguments)
-    if writes_file and hasattr(arguments, "output"):
-        check_output(parser, arguments.output)
+    check_folder(parser, getattr(arguments, "features", None), "--features")
+    if hasattr(arguments, "output"):
+        (check_output if writes_file else check_folder)(parser, arguments.output)
+    if getattr(arguments, "output", None) is not None:
+        named = [getattr(arguments, name, None) for name in ("train", "test", "data")]
+        refuse_output_in_data(arguments.output, *(name for name in named if isinstance(name, str)))
     return arguments
 
 
@@ -159,12 +167,22 @@ def check_others(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
         parser.error(f"--against names {repeated[0]} twice, or as the model itself.")
 
 
+def check_folder(parser: argparse.ArgumentParser, folder: Path | None, option: str = "--output") -> None:
+    """Refuses a file where a folder has to be, before anything is computed."""
+    if folder is not None and (place := find_file_in_place(folder)) is not None:
+        parser.error(f"{option} {folder}: {place} is a file where a folder has to be.")
+
+
 def check_output(parser: argparse.ArgumentParser, output: Path | None, option: str = "--output") -> None:
     """Refuses an output that cannot be written, before anything is computed. Leaves nothing behind."""
     if output is None:
         return
     if output.is_dir():
         parser.error(f"{option} {output} is a folder. Name a file in it.")
+    try:
+        check_replaceable(output)
+    except ForeignFilesError as error:
+        parser.error(f"{option} {error}")
     if output.suffix in (".md", ".png"):
         parser.error(f"{option} {output} names the JSON file. Table (.md) and picture (.png) are written beside it.")
     existing = next(folder for folder in output.absolute().parents if folder.exists())

@@ -10,6 +10,7 @@ All minimise the mean loss of the images plus `l2 / 2` times the squared norm of
                  RidgeClassifier with alpha = l2 N
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -180,7 +181,7 @@ def draw_shots(labels: Tensor, shots: str, seed: int) -> Tensor:
         number = float(shots.removesuffix("%")) if share else int(shots)
     except ValueError as error:
         raise HeldOutError(f"{shots!r} is neither a share such as 1% nor a number of images such as 5.") from error
-    if number <= 0 or (share and number > 100):
+    if not 0 < number <= (100 if share else math.inf):
         raise HeldOutError(
             f"{shots!r} images of each class cannot be drawn. Name a share up to 100%, or a number from 1 on."
         )

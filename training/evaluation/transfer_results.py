@@ -77,5 +77,5 @@ def read_result(path: Path) -> dict[str, Any]:
         result = json.loads(path.read_text(encoding="utf-8"))
         read_scores(result["datasets"])
         return {"model": result["model"], "datasets": result["datasets"]}
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise TransferTableError(f"{path} is not a result of transfer.py ({error!r}).") from error

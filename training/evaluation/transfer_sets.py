@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-import yaml
 from huggingface_hub.errors import GatedRepoError
 from torch import Tensor
 
@@ -31,9 +30,15 @@ from training.data.stored_rows import load_rows
 from training.evaluation.class_names import number_classes
 from training.evaluation.transfer_metrics import METRICS, MULTI_LABEL
 from training.features.bank import FeatureBank
+from training.options.recipes import read_yaml
 
 
 TABLE = Path(__file__).with_name("transfer_datasets.yaml")
+LISTS: dict[str, tuple[type, str]] = {
+    "sizes": (int, "a list of two whole numbers"),
+    "middle_of": (str, "a list of texts"),
+}
+COUNTS = ("classes", "tune_per_class")  # fields that are whole numbers; those that are no lists either are texts
 ROW = "__row__"  # column of row numbers, which lead from an image to its row in the targets
 
 
@@ -79,10 +84,11 @@ def read_table(path: Path) -> dict[str, TransferSet]:
     """Reads a table of data sets.
 
     Raises:
+        OptionError: the file is not YAML.
         TransferTableError: the file is not a mapping of names to the fields of `TransferSet`.
         OSError: there is no such file.
     """
-    table = yaml.safe_load(path.read_text(encoding="utf-8"))
+    table = read_yaml(path)
     if not isinstance(table, dict) or not all(isinstance(values, dict) for values in table.values()):
         raise TransferTableError(f"{path} must map the name of each data set to its fields.")
     return {str(name): make_set(str(name), values) for name, values in table.items()}
@@ -95,9 +101,29 @@ def make_set(name: str, values: dict[str, Any]) -> TransferSet:
             f"{name}: a data set needs the fields train and test. "
             f"Unknown fields: {', '.join(sorted(unknown)) or 'none'}."
         )
+    for field, value in values.items():
+        check_value(name, field, value)
     lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
     named = {key: hide_secrets(values[key]) for key in ("train", "test", "validation") if values.get(key) is not None}
     return TransferSet(name, **{**values, **lists, **named})
+
+
+def check_value(name: str, field: str, value: Any) -> None:
+    """Checks the type of a field of a data set: YAML makes a number of `config: 2012`.
+
+    Raises:
+        TransferTableError: it is not that of the field.
+    """
+    if field in LISTS:
+        kind, wanted = LISTS[field]
+        fits = isinstance(value, list) and all(isinstance(each, kind) for each in value)
+        fits = fits and (field != "sizes" or len(value) == 2)
+    elif field in COUNTS:
+        wanted, fits = "a whole number from 1 on", isinstance(value, int) and value > 0
+    else:
+        wanted, fits = "a text (a number needs quotes)", isinstance(value, str)
+    if not fits and (value is not None or field in ("train", "test")):
+        raise TransferTableError(f"{name}: the field {field} must be {wanted}, got {value!r}.")
 
 
 class OpenSplit(NamedTuple):

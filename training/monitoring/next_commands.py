@@ -13,6 +13,7 @@ from modeling_esvit.storage.paths import expand_home
 from modeling_esvit.storage.run_folders import is_model
 from modeling_esvit.storage.url_secrets import hide_secrets
 from training.features.frozen_models import UNTRAINED
+from training.options.hub_names import make_repo_name
 from training.options.pretrain_options import PretrainOptions
 
 
@@ -71,9 +72,9 @@ def drop_option(command: list[str], name: str) -> list[str]:
 
 
 def publish_command(output_dir: str) -> str:
-    """Returns the command that publishes the run's model under the folder's name; USER is to be replaced."""
+    """Returns the command that publishes the run's model under a name like the folder's; USER is to be replaced."""
     folder = Path(output_dir).absolute()
-    return shlex.join([sys.executable, str(PUBLISH), str(folder), "--repo_id", f"USER/{folder.name}"])
+    return shlex.join([sys.executable, str(PUBLISH), str(folder), "--repo_id", f"USER/{make_repo_name(folder.name)}"])
 
 
 def embed_command(output_dir: str) -> str:

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the command of a program, with its errors as messages, and checks counts on its command line."""
+"""Runs the command of a program, with its errors as messages, and checks counts and seeds on its command line."""
 
 import argparse
 import sys
@@ -12,6 +12,7 @@ from modeling_esvit.programs import ending
 from modeling_esvit.programs.packages import describe_missing
 
 
+LARGEST_SEED = 2**31 - 1  # each process of a run adds its number, and NumPy and scikit-learn take 32 bits
 OWN = ("modeling_esvit", "training", "examples")  # a missing module of these is our own fault
 
 
@@ -45,6 +46,21 @@ def run_command(command: Callable[[], object]) -> None:
     """Runs the command of a program, see [`exit_with_message`]."""
     with exit_with_message():
         command()
+
+
+def parse_seed(text: str) -> int:
+    """Returns a seed that torch, NumPy and scikit-learn take.
+
+    Raises:
+        ArgumentTypeError: it is none.
+    """
+    try:
+        seed = int(text)
+    except ValueError:
+        seed = -1
+    if not 0 <= seed <= LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"a seed is a whole number from 0 to {LARGEST_SEED}, got {text!r}")
+    return seed
 
 
 def check_counts(parser: argparse.ArgumentParser, options: argparse.Namespace, *names: str) -> None:

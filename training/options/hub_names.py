@@ -10,12 +10,19 @@ from huggingface_hub.utils import validate_repo_id
 from training.options.errors import OptionError
 
 
+LONGEST = 64  # characters of a name that is made here; the Hub allows 96 with the owner and a slash
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def is_hub_name(text: str) -> bool:
     """Returns whether `text` has the form OWNER/NAME; a relative path can have it, too."""
     return HUB_NAME.fullmatch(text) is not None
+
+
+def make_repo_name(text: str) -> str:
+    """Returns a name for a repository that is as near to `text`, the name of a folder, as the Hub allows."""
+    name = re.sub(r"[-.]{2,}", "-", re.sub(r"[^A-Za-z0-9_.-]+", "-", text))
+    return name[:LONGEST].strip("-.").removesuffix(".git") or "NAME"
 
 
 def check_repo_id(repo_id: str) -> None:

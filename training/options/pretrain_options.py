@@ -20,8 +20,9 @@ from transformers import HfArgumentParser
 from modeling_esvit.images.decoding import DecodingOptions
 from modeling_esvit.programs.parser import HelpOfOneScreen, check_name
 from modeling_esvit.storage.atomic import write_text
-from modeling_esvit.storage.paths import describe_url
+from modeling_esvit.storage.paths import describe_url, is_same_place
 from modeling_esvit.storage.url_secrets import hide_secrets
+from training.options.command import LARGEST_SEED
 from training.options.errors import OptionError
 from training.options.recipes import load_recipe, spell
 from training.options.sections import (
@@ -118,7 +119,7 @@ RANGES = {
     ),
     **dict.fromkeys(("student_temp", "teacher_temp", "warmup_teacher_temp"), (1e-3, math.inf)),
     "process_timeout": (0.01, 10**6),
-    "seed": (0, 2**31 - 1),  # each process adds its number, and NumPy takes 32 bits
+    "seed": (0, LARGEST_SEED),
 }
 
 
@@ -142,6 +143,11 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
     def decoding(self) -> DecodingOptions:
         """Returns how images are decoded."""
         return DecodingOptions(self.exif_orientation, self.white_level, self.max_pixels, self.allow_paths)
+
+    @property
+    def training_data(self) -> str:
+        """Returns the training images as DATA or DATA:SPLIT."""
+        return f"{self.data}:{self.split}" if self.split else str(self.data)
 
     def loss_weights(self) -> dict[str, float]:
         """Returns the weights of the losses, as arguments of `esvit_loss`."""
@@ -259,7 +265,7 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
         """Returns the options that change the result and differ from those of a saved run: name -> (there, here).
 
         What shares the images of a step among batches is none of them, nor are more epochs, which lengthen a run. Nor
-        does an option differ that the saved run did not have yet, if it has its default.
+        does an option differ that the saved run did not have yet, if it has its default, nor another name of a folder.
         """
         before = asdict(PretrainOptions()) | other
         return {
@@ -269,6 +275,7 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
             and name not in SHARES_OF_A_STEP
             and before[name] != value
             and not (name == "epochs" and value > before[name])
+            and not (name in PATHS and value and before[name] and is_same_place(before[name], value))
         }
 
 

@@ -39,13 +39,23 @@ def load_recipe(recipe: str, folder: Path) -> dict[str, Any]:
         nearest = difflib.get_close_matches(recipe, [each.stem for each in folder.glob("*.yaml")], n=1)
         meant = f"did you mean {nearest[0]!r}? Otherwise " if nearest else ""
         raise OptionError(f"There is no recipe {recipe!r}; {meant}give a YAML file or one of: {known}.{hint}")
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), RecipeLoader) or {}  # noqa: S506  (a safe loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise OptionError(f"The recipe {str(path)!r} is not valid YAML: {hide_secrets(str(error))}") from error
+    values = read_yaml(path) or {}
     if not isinstance(values, dict):
         raise OptionError(f"The recipe {str(path)!r} must be a mapping of option names to values.")
     return values
+
+
+def read_yaml(path: Path) -> Any:
+    """Returns what a YAML file of a user holds.
+
+    Raises:
+        OptionError: It is no YAML, or no text in UTF-8.
+        OSError: There is no such file.
+    """
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), RecipeLoader)  # noqa: S506  (a safe loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise OptionError(f"{str(path)!r} is not valid YAML: {hide_secrets(str(error))}") from error
 
 
 def spell(name: str, value: Any) -> list[str]:

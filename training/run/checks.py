@@ -21,10 +21,12 @@ from transformers.initialization import no_init_weights
 
 from modeling_esvit import EsViTConfig
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.data_errors import DataOptionError
 from modeling_esvit.images.transform import Transform, make_evaluation_transform
 from modeling_esvit.modeling_esvit import describe_preprocessing
+from modeling_esvit.storage.paths import find_file_in_place
 from training.data.held_out import SHARE
-from training.data.named_data import hold_out_and_say, split_data_name, split_train_and_test
+from training.data.named_data import hold_out_and_say, refuse_output_in_data, split_data_name, split_train_and_test
 from training.data.shard_stream import ShardStream, StreamOptions
 from training.data.shared_memory import check_shared_memory, check_sockets, describe_free_memory
 from training.data.sources import ImageSource, is_image_folder, open_source
@@ -245,9 +247,8 @@ def open_knn_data(options: PretrainOptions, problems: Problems) -> list[ImageSou
     """
     if not options.knn_every:
         return []
-    training_data = f"{options.data}:{options.split}" if options.split else str(options.data)
     opened: list[ImageSource] = []
-    learnt_from = options.knn_train or training_data
+    learnt_from = options.knn_train or options.training_data
     whole = options.knn_test is None
     named = [split_data_name(learnt_from)] if whole else split_train_and_test(learnt_from, str(options.knn_test))
     for data, split in named:
@@ -319,18 +320,19 @@ def find_existing_folder(path: Path) -> Path:
 
 
 def check_output(options: PretrainOptions) -> None:
-    """Checks that the folder of the run can be written.
+    """Checks that the folder of the run can be written, and that its pictures are none of the images.
 
     Raises:
         OptionError: There is a file where a folder is needed.
+        DataOptionError: It lies in a folder whose images are read.
         UnwritableCheckpointError: Nothing can be written in `output`, or where it would be made.
     """
     folder = Path(options.output)
-    for place in (folder / "checkpoints", folder, *folder.parents):
-        if place.exists() and not place.is_dir():
-            raise OptionError(f"output {str(folder)!r}: {str(place)!r} is a file where a folder has to be.")
+    if (place := find_file_in_place(folder / "checkpoints")) is not None:
+        raise OptionError(f"output {str(folder)!r}: {str(place)!r} is a file where a folder has to be.")
     with report_write_errors(folder):
         tempfile.TemporaryFile(dir=find_existing_folder(folder)).close()
+    refuse_output_in_data(folder, options.training_data, options.knn_train, options.knn_test)
 
 
 def check_disk(options: PretrainOptions) -> None:
@@ -361,8 +363,12 @@ def count_checkpoint_bytes(options: PretrainOptions) -> int:
 
 
 def open_training_data(options: PretrainOptions) -> ImageSource:
-    """Opens the images of the run; a run that is continued keeps the commit of its data set."""
-    return open_source(
+    """Opens the images of the run; a run that is continued keeps the commit of its data set.
+
+    Raises:
+        DataOptionError: See `open_source`; or `samples_per_epoch` is given for what is no stream.
+    """
+    source = open_source(
         str(options.data),
         stream=StreamOptions(
             samples_per_epoch=options.samples_per_epoch,
@@ -380,6 +386,9 @@ def open_training_data(options: PretrainOptions) -> ImageSource:
         streaming=options.streaming,
         decoding=options.decoding,
     )
+    if options.samples_per_epoch is not None and not isinstance(source, ShardStream):
+        raise DataOptionError(f"samples_per_epoch is for streams, and {options.data!r} is none: leave it out.")
+    return source
 
 
 def label_images(source: ImageSource, options: PretrainOptions) -> LabelledImages:

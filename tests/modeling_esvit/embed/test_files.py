@@ -64,6 +64,12 @@ def test_the_list_of_unreadable_images_of_others_is_not_overwritten(tmp_path):
     check_output(tmp_path / "f.npz", overwrite=True)
 
 
+def test_a_file_in_place_of_the_folder_is_said_before_anything_is_computed(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file is a file where a folder has to be"):
+        check_output(tmp_path / "file" / "new" / "f.npz", overwrite=True)
+
+
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_a_file_of_other_content_is_no_features(suffix, tmp_path):
     path = tmp_path / f"x{suffix}"

@@ -50,6 +50,13 @@ def test_both_spellings(words):
     assert (given.model, given.data, given.batch_size, given.names) == ("a--b", "my-images", 8, ["a-b", "c"])
 
 
+@pytest.mark.parametrize("words", [["m", "--data="], ["m", "--data", "x", "--names", "a", " "], ["", "--data", "x"]])
+def test_an_empty_word_is_not_taken_for_none(words, capsys):
+    with pytest.raises(SystemExit):
+        make_parser().parse_args(words)
+    assert "it is empty; give a value, or leave the option out" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("word", ["--num_workers", "--num-workers=3", "--num_threads", "--threads"])
 def test_old_names_are_refused_with_the_new_one(word, capsys):
     with pytest.raises(SystemExit):

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from modeling_esvit.storage.atomic import append_text, replace_file, replace_folder, replace_link, write_text
-from modeling_esvit.storage.manifest import MANIFEST, mark_unfinished, remove_folder
+from modeling_esvit.storage.manifest import MANIFEST, ForeignFilesError, mark_unfinished, remove_folder
 from tests.helpers.full_disk import largest_file
 
 
@@ -24,6 +24,18 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, shared):
         partial.write_text("hal")
         raise ValueError("half")
     assert path.read_bytes() == "ä\n".encode() and list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_no_file_is_not_replaced_by_one(tmp_path):
+    """`--output /dev/null` of somebody who is root made a file of it, for all programs of the machine."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "stdout").symlink_to("/proc/self/fd/1")
+    (tmp_path / "here").symlink_to(tmp_path / "pipe")
+    before = {path: path.lstat().st_ino for path in tmp_path.iterdir()}
+    for path in before:
+        with pytest.raises(ForeignFilesError, match=f"{path.name} is a device or a pipe, which a file would replace"):
+            write_text(path, "new")
+    assert {path: path.lstat().st_ino for path in tmp_path.iterdir()} == before
 
 
 def test_what_a_kill_left_is_overwritten(tmp_path):

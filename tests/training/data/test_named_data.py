@@ -8,7 +8,12 @@ import pytest
 
 from modeling_esvit.images.data_errors import DataOptionError
 from tests.helpers.tiny_runs import write_images
-from training.data.named_data import open_train_and_test, split_data_name, split_train_and_test
+from training.data.named_data import (
+    open_train_and_test,
+    refuse_output_in_data,
+    split_data_name,
+    split_train_and_test,
+)
 
 
 def test_names_of_splits(tmp_path):
@@ -42,6 +47,26 @@ def test_training_and_test_data_share_no_image(tmp_path):
     for one, other in ((str(tmp_path), f"{tmp_path}/test"), (f"{tmp_path}/train/a", train)):
         with pytest.raises(DataOptionError, match="share images.* lies in"):
             split_train_and_test(one, other)
+
+
+def test_an_output_among_the_images_is_refused(tmp_path, monkeypatch):
+    """A run in its own folder of images read its curves.png as one of them, and could not be continued."""
+    images = write_images(tmp_path / "images", 4, classes="ab")
+    os.symlink(images, tmp_path / "link")
+    monkeypatch.chdir(images)
+    for output, data in (
+        ("run", "."),
+        (images, str(images)),
+        (images / "r.json", f"{tmp_path}:images"),
+        (tmp_path / "link" / "a" / "run", f"{images}:a"),
+    ):
+        with pytest.raises(DataOptionError, match="lies in .*, whose images are read.* Name an output beside"):
+            refuse_output_in_data(output, None, "org/name", data)
+    refuse_output_in_data(images / ".runs" / "mine", str(images))  # hidden, so not read
+    refuse_output_in_data(images / "run", f"{images}:a", "org/name", "s3://bucket/*.tar")
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "0.tar").touch()
+    refuse_output_in_data(tmp_path / "shards" / "run", str(tmp_path / "shards"))  # pictures are no shards
 
 
 def test_without_test_data_a_share_is_held_out_and_said(tmp_path, capsys):

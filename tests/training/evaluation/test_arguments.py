@@ -3,10 +3,12 @@
 """Checks the arguments that evaluation programs share."""
 
 import argparse
+import os
 
 import pytest
 
 from modeling_esvit.images.data_errors import DataOptionError
+from tests.helpers.tiny_runs import write_images
 from training.evaluation.arguments import (
     add_comparison_argument,
     add_data_arguments,
@@ -65,12 +67,24 @@ def test_without_test_data_a_share_of_the_training_data_is_held_out(monkeypatch,
         (["--output", "FOLDER"], "is a folder. Name a file in it"),
         (["--output", "FOLDER/r.md"], "r.md names the JSON file"),
         (["--output", "/proc/r.json"], "nothing can be written in /proc"),
+        (["--output", "FOLDER/pipe"], "--output FOLDER/pipe is a device or a pipe, which a file would replace"),
+        (["--features", "FOLDER/file"], "--features FOLDER/file: FOLDER/file is a file where a folder has to be"),
+        (["--features", "FOLDER/file/x"], "--features FOLDER/file/x: FOLDER/file is a file where a folder has to be"),
     ],
 )
 def test_impossible_values_are_named(monkeypatch, tmp_path, capsys, words, message):
+    (tmp_path / "file").touch()
+    os.mkfifo(tmp_path / "pipe")
     with pytest.raises(SystemExit):
         parse(monkeypatch, *(str(word).replace("FOLDER", str(tmp_path)) for word in words))
-    assert message in capsys.readouterr().err
+    assert message.replace("FOLDER", str(tmp_path)) in capsys.readouterr().err
+
+
+def test_an_output_among_the_images_is_refused(monkeypatch, tmp_path):
+    images = write_images(tmp_path / "images", 4, "ab")
+    for option in ("--train", "--test"):
+        with pytest.raises(DataOptionError, match="lies in .*/images', whose images are read"):
+            parse(monkeypatch, option, images, "--output", images / "r.json")
 
 
 @pytest.mark.parametrize("names", ["untrained untrained", "model"])

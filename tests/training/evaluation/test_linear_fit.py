@@ -101,6 +101,6 @@ def test_shots_of_each_class():
         assert labels[rows].bincount().tolist() == counts and len(set(rows.tolist())) == len(rows)
     assert torch.equal(draw_shots(labels, "5", 1), draw_shots(labels, "5", 1))
     assert not torch.equal(draw_shots(labels, "5", 1), draw_shots(labels, "5", 0))
-    for wrong in ("0", "101%", "few", "-1"):
+    for wrong in ("0", "101%", "few", "-1", "nan%"):
         with pytest.raises(HeldOutError, match=wrong):
             draw_shots(labels, wrong, seed=0)

@@ -40,8 +40,8 @@ def test_models_are_compared_where_both_were_measured_alike():
     assert (total["average"], total["measured"], total["data"]) == (0.5, 3, "3 of 4 data sets")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"model": "x"}', '{"datasets": {}}'])
-def test_a_file_of_other_content_is_no_result(tmp_path, text):
-    (tmp_path / "r.json").write_text(text)
+@pytest.mark.parametrize("content", [b"{", b"[]", b'{"model": "x"}', b'{"datasets": {}}', b"\x89PNG"])
+def test_a_file_of_other_content_is_no_result(tmp_path, content):
+    (tmp_path / "r.json").write_bytes(content)
     with pytest.raises(TransferTableError, match="r.json is not a result of transfer.py"):
         read_result(tmp_path / "r.json")

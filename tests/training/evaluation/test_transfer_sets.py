@@ -40,9 +40,33 @@ def test_tables_that_cannot_be(tmp_path):
             make_set("mine", values)
     with pytest.raises(DataOptionError, match="the same data"):
         make_set("mine", {"train": "org/a:train", "test": "org/a:train"})
-    (tmp_path / "table.yaml").write_text("- a\n")
-    with pytest.raises(TransferTableError, match="must map"):
-        read_table(tmp_path / "table.yaml")
+    for content, message in (
+        (b"- a\n", "must map"),
+        (b"a: [b\n", "is not valid YAML"),
+        (b"a: \xff", "is not valid YAML"),
+    ):
+        (tmp_path / "table.yaml").write_bytes(content)
+        with pytest.raises(EsViTError, match=message):
+            read_table(tmp_path / "table.yaml")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "wanted"),
+    [
+        ("train", 2012, "a text"),
+        ("test", None, "a text"),
+        ("config", 2012, "a text"),
+        ("classes", "ten", "a whole number"),
+        ("tune_per_class", 0, "a whole number"),
+        ("sizes", 100, "a list of two whole numbers"),
+        ("sizes", [100], "a list of two whole numbers"),
+        ("middle_of", "video", "a list of texts"),
+    ],
+)
+def test_a_field_of_another_type_is_named(field, value, wanted):
+    values = {"train": "a:train", "test": "a:test", field: value}
+    with pytest.raises(TransferTableError, match=f"mine: the field {field} must be {wanted}"):
+        make_set("mine", values)
 
 
 def test_lists_of_classes():

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks that the commands a run prints do what they say, and that its log counts what was left out."""
 
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +11,8 @@ import pytest
 
 from tests.helpers.commands import run_program
 from tests.helpers.tiny_runs import read_log, tiny, train, write_images
-from training.monitoring.next_commands import PUBLISH, drop_option
+from training.monitoring.next_commands import PUBLISH, drop_option, publish_command
+from training.options.hub_names import check_repo_id
 from training.options.pretrain_options import parse_options
 from training.run.session import Session
 
@@ -58,6 +60,11 @@ def test_a_run_is_compared_with_what_it_began_from(tmp_path, monkeypatch):
     for start in ("run", "run/teacher"):
         assert read_rival("--init_from", start) == str(tmp_path / start)
     assert read_rival("--init_from", ".") == "untrained"  # a checkpoint, which evaluations do not take
+
+
+def test_the_command_that_publishes_names_a_repository_that_can_be():
+    *_, repo_id = shlex.split(publish_command('runs/my run\'s "x"'))
+    check_repo_id(repo_id)
 
 
 def test_unreadable_images_are_counted_in_the_log(tmp_path, capsys):

@@ -7,7 +7,7 @@ import argparse
 import pytest
 
 from modeling_esvit.errors import EsViTError
-from training.options.command import check_counts, run_command
+from training.options.command import LARGEST_SEED, check_counts, parse_seed, run_command
 
 
 def fail(error: BaseException) -> None:
@@ -41,6 +41,16 @@ def test_counts(capsys):
     with pytest.raises(SystemExit):
         check_counts(argparse.ArgumentParser(), options, "k", "workers")
     assert "--workers must be at least 1, got 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["-1", str(LARGEST_SEED + 1), "1.5", "", "9" * 5000])
+def test_what_is_no_seed_for_every_library_is_refused(text, capsys):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seed", type=parse_seed)
+    assert parser.parse_args(["--seed", str(LARGEST_SEED)]).seed == LARGEST_SEED
+    with pytest.raises(SystemExit):
+        parser.parse_args([f"--seed={text}"])
+    assert f"a seed is a whole number from 0 to {LARGEST_SEED}" in capsys.readouterr().err
 
 
 def test_ctrl_c_is_a_line(capsys):

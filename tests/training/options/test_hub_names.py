@@ -5,7 +5,7 @@
 import pytest
 
 from training.options.errors import OptionError
-from training.options.hub_names import check_repo_id, is_hub_name
+from training.options.hub_names import check_repo_id, is_hub_name, make_repo_name
 
 
 @pytest.mark.parametrize(
@@ -22,3 +22,19 @@ def test_names_that_cannot_be(repo_id, reason):
     check_repo_id("ada/birds")
     with pytest.raises(OptionError, match=f"'{repo_id}' {reason} on the Hub"):
         check_repo_id(repo_id)
+
+
+@pytest.mark.parametrize(
+    "folder, name",
+    [
+        ("swin.tiny_7", "swin.tiny_7"),
+        ('my run\'s "x"', "my-run-s-x"),
+        ("a--b..c.git", "a-b-c"),
+        ("größe", "gr-e"),
+        ("...", "NAME"),
+        ("x" * 200, "x" * 64),
+    ],
+)
+def test_the_name_of_a_folder_becomes_one_that_the_hub_takes(folder, name):
+    assert make_repo_name(folder) == name
+    check_repo_id(f"USER/{name}")

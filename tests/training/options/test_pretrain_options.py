@@ -70,6 +70,18 @@ def test_only_options_that_change_the_result_differ():
     assert set(FREE_TO_CHANGE) | set(RANGES) <= set(vars(options))
 
 
+def test_another_name_of_a_folder_is_no_difference(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("photographs", "others"):
+        (tmp_path / name).mkdir()
+    before = vars(PretrainOptions(data="photographs"))
+    for data in ("photographs/", "./photographs", str(tmp_path / "photographs")):
+        assert PretrainOptions(data=data).differences(before) == {}
+    for data in ("others", "org/photographs"):
+        assert PretrainOptions(data=data).differences(before) == {"data": ("photographs", data)}
+    assert "init_from" in PretrainOptions(data="photographs", init_from="others").differences(before)
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [

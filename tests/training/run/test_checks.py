@@ -8,7 +8,7 @@ import pytest
 from accelerate import PartialState
 
 from modeling_esvit import EsViTArchitectureError
-from modeling_esvit.images.data_errors import DataNotFoundError
+from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError
 from tests.helpers.tiny_runs import tiny_options, train, write_images
 from training.run.checks import PreparationError, Problems, check_run, examine_run
 
@@ -48,6 +48,21 @@ def test_one_problem_is_its_own_error_and_several_are_one(labelled_images, tmp_p
         check_run(tiny_options(tmp_path / "nowhere", tmp_path / "run", num_heads=[3, 3], tracker=["foo"]))
     for problem in ("num_heads", "There is no tracker 'foo'", "nowhere' does not exist"):
         assert str(error.value).count(problem) == 1, error.value
+
+
+def test_a_run_among_its_own_images_is_refused(labelled_images, tmp_path):
+    """Its views.png and curves.png were images of it when it was to be continued."""
+    images = write_images(tmp_path / "images", 8, classes="ab")
+    own = tiny_options(images, images / "run")
+    for options in (own, replace(own, data=str(labelled_images), knn_every=1, knn_test=str(images), knn_k=[1])):
+        with pytest.raises(DataOptionError, match="lies in .*/images', whose images are read"):
+            check_run(options)
+    assert not (images / "run").exists()
+
+
+def test_an_epoch_of_a_folder_has_no_other_number_of_images(labelled_images, tmp_path):
+    with pytest.raises(DataOptionError, match="samples_per_epoch is for streams, and .*/images' is none"):
+        check_run(tiny_options(labelled_images, tmp_path / "run", samples_per_epoch=8))
 
 
 def test_what_can_be_opened_is_there_beside_the_problems(labelled_images, tmp_path):
