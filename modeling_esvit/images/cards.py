@@ -107,10 +107,11 @@ def _list_texts(value: Any) -> Iterator[str]:
     """Yields the files that `data_files` names: one, or a list of them, or of those of splits."""
     if isinstance(value, str):
         yield value
-    for each in (
-        value if isinstance(value, list) else [value["path"]] if isinstance(value, dict) and "path" in value else []
-    ):
-        yield from _list_texts(each)
+    elif isinstance(value, dict):
+        yield from _list_texts(value.get("path"))
+    elif isinstance(value, list):
+        for each in value:
+            yield from _list_texts(each)
 
 
 def _make_error(data: str, name: str) -> DataOptionError:
