@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modeling_esvit.images.cards import check_card, list_configurations, list_split_files, names_files
+from modeling_esvit.images.cards import check_card, list_configurations, names_files
 from modeling_esvit.images.data_errors import DataOptionError, EmptySourceError, name_datasets_errors
 from modeling_esvit.images.folders import (
     ANY_DEPTH,
@@ -124,6 +124,11 @@ class RowFolder:
             others = f"only {left_out.describe()}" if left_out else "nor another file"
             raise EmptySourceError(f"the zip files of {str(self.path)!r} hold no image, {others}.")
         return rows
+
+
+def list_split_files(builder: Any) -> dict[str, list[str]]:
+    """Returns the files of each split that `datasets` finds."""
+    return {str(split): [*files] for split, files in (builder.config.data_files or {}).items()}
 
 
 def name_files(path: Path) -> dict[str, Any]:
