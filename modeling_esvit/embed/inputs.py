@@ -21,7 +21,6 @@ from modeling_esvit.embed.engine import LoadedImage, load_image
 from modeling_esvit.embed.lists import LIST_SUFFIXES, read_list
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.arrays import is_image_array
-from modeling_esvit.images.cards import load_hub_rows
 from modeling_esvit.images.data_errors import name_datasets_errors
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, Record
 from modeling_esvit.images.folders import FoundImages, LeftOut, find_in_folder, find_matching
@@ -378,6 +377,6 @@ def open_hub(name: str, reading: Reading) -> Images:
     """
     repository, _, split = name.partition(":")
     with name_errors(name):
-        dataset = load_hub_rows(repository, reading.config_name, split or "train")
+        dataset = datasets.load_dataset(repository, reading.config_name, split=split or "train")
     rows = reading.decoding.restrict_to(find_access(repository=repository))
     return DatasetImages(dataset, name, reading.image_column, rows)

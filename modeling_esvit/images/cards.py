@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads what the card of a data set says of its files, and refuses one that leads to files elsewhere.
 
-A card is a stranger's, as the rows are. `datasets` would follow it into any folder of this machine, and to any server.
+A card is a stranger's, as the rows are. `datasets` refuses one of the Hub that leads elsewhere, but follows one in a
+folder to any other folder of this machine, and to any server.
 """
 
 import os
 from collections.abc import Iterator, Mapping
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -72,47 +72,17 @@ def check_configurations(folder: Path, configurations: Configurations) -> None:
             archives, _, file = name.rpartition("::")
             is_ours = "://" not in file and is_inside(os.path.normpath(os.path.join(place, file)), place)
             if not (is_ours and all(link.partition("://")[0] in ARCHIVES for link in archives.split("::") if link)):
-                raise _make_error(str(folder), name)
-
-
-def open_hub_builder(name: str, config_name: str | None, revision: str | None = None) -> Any:
-    """Returns what `datasets` makes rows of a data set on the Hub with.
-
-    Raises:
-        DataOptionError: its card names files that are not its own.
-        OSError, ValueError: of `datasets`, which does not find it.
-    """
-    import datasets
-
-    builder = datasets.load_dataset_builder(name, config_name, revision=revision)
-    for place in chain.from_iterable(list_split_files(builder).values()):
-        file = place.rpartition("::")[2]
-        if (os.path.isabs(file) or "://" in file) and not file.startswith(f"hf://datasets/{name}@"):
-            raise _make_error(name, place)
-    return builder
-
-
-def load_hub_rows(name: str, config_name: str | None, split: str, revision: str | None = None) -> Any:
-    """Loads a split of a data set on the Hub; see `open_hub_builder`."""
-    builder = open_hub_builder(name, config_name, revision)
-    builder.download_and_prepare()
-    return builder.as_dataset(split=split)
-
-
-def list_split_files(builder: Any) -> dict[str, list[str]]:
-    """Returns the files of each split that `datasets` finds."""
-    return {str(split): [*files] for split, files in (builder.config.data_files or {}).items()}
+                raise DataOptionError(
+                    f"the card of {str(folder)!r} names {show_name(name)}, which is no file of that data set. {ADVICE}"
+                )
 
 
 def _list_texts(value: Any) -> Iterator[str]:
     """Yields the files that `data_files` names: one, or a list of them, or of those of splits."""
     if isinstance(value, str):
         yield value
-    for each in (
-        value if isinstance(value, list) else [value["path"]] if isinstance(value, dict) and "path" in value else []
-    ):
-        yield from _list_texts(each)
-
-
-def _make_error(data: str, name: str) -> DataOptionError:
-    return DataOptionError(f"the card of {data!r} names {show_name(name)}, which is no file of that data set. {ADVICE}")
+    elif isinstance(value, dict):
+        yield from _list_texts(value.get("path"))
+    elif isinstance(value, list):
+        for each in value:
+            yield from _list_texts(each)

@@ -13,13 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modeling_esvit.images.cards import (
-    Configurations,
-    check_configurations,
-    list_configurations,
-    list_split_files,
-    names_files,
-)
+from modeling_esvit.images.cards import Configurations, check_configurations, list_configurations, names_files
 from modeling_esvit.images.data_errors import DataOptionError, EmptySourceError, name_datasets_errors
 from modeling_esvit.images.folders import (
     ANY_DEPTH,
@@ -153,6 +147,11 @@ class RowFolder:
             advice = " Unpack the parquet files, which are not read there." if ".parquet" in left_out else ""
             raise EmptySourceError(f"the zip files of {str(self.path)!r} hold no image, {others}.{advice}")
         return rows
+
+
+def list_split_files(builder: Any) -> dict[str, list[str]]:
+    """Returns the files of each split that `datasets` finds."""
+    return {str(split): [*files] for split, files in (builder.config.data_files or {}).items()}
 
 
 def name_files(path: Path, configurations: Configurations) -> dict[str, Any]:

@@ -10,13 +10,13 @@ import os
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from modeling_esvit.images.cards import list_split_files, load_hub_rows, open_hub_builder
 from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError, name_datasets_errors
 from modeling_esvit.images.folders import LeftOut
 from modeling_esvit.images.row_folders import (
     RowFolder,
     drop_links,
     is_saved_to_disk,
+    list_split_files,
     load_parquet,
     load_saved_split,
 )
@@ -47,6 +47,8 @@ def load_rows(
     Raises:
         DataNotFoundError, DataOptionError: see their descriptions.
     """
+    import datasets
+
     path, chosen = expand_home(data), split or "train"
     left_out = LeftOut() if left_out is None else left_out
     read = cache(read_file_features)  # once for the check and the loading
@@ -66,7 +68,7 @@ def load_rows(
             return load_parquet(files, chosen, read)
     _require_name(data)
     with name_datasets_errors(data):
-        return load_hub_rows(data, config_name, chosen, revision)
+        return datasets.load_dataset(data, name=config_name, revision=revision, split=chosen)
 
 
 def find_split_shards(
@@ -83,6 +85,8 @@ def find_split_shards(
             )
         _refuse_configuration(data, config_name)
         return find_shards(data, revision, left_out), None
+    import datasets
+
     path, chosen = expand_home(data), split or "train"
     left_out = LeftOut() if left_out is None else left_out
     if path.is_dir():
@@ -93,7 +97,7 @@ def find_split_shards(
     else:
         _require_name(data)
         with name_datasets_errors(data):
-            builder = open_hub_builder(data, config_name, revision)
+            builder = datasets.load_dataset_builder(data, name=config_name, revision=revision)
         files = list_split_files(builder)
     if chosen not in files:
         raise DataOptionError(f"{data!r} has no files of a split {chosen!r}; it has {[*files]}.")

@@ -3,15 +3,13 @@
 """Checks that the card of a data set leads nowhere else, and that a damaged one is said in a line."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
-import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from modeling_esvit.embed.inputs import find_images
-from modeling_esvit.images.cards import list_configurations, load_hub_rows, names_files, open_hub_builder
+from modeling_esvit.images.cards import list_configurations, names_files
 from modeling_esvit.images.data_errors import DataOptionError
 from tests.helpers.shard_server import picture
 from training.data.sources import open_source
@@ -84,17 +82,3 @@ def test_a_damaged_card_is_said_in_a_line(fields, said, tmp_path):
         with pytest.raises(Exception, match=said) as refused:
             open_it(str(data))
         assert "\n" not in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    "file", ["/home/ada/a.parquet", "http://127.0.0.1:9/a.parquet", "hf://datasets/ada/own@1/a.csv"]
-)
-def test_a_data_set_of_the_hub_has_files_of_its_own_alone(file, monkeypatch):
-    made = SimpleNamespace(config=SimpleNamespace(data_files={"train": [file]}))
-    monkeypatch.setattr(datasets, "load_dataset_builder", lambda *name, revision: made)
-    with pytest.raises(DataOptionError, match=f"'org/name' names {file}, which is no file of that data set"):
-        load_hub_rows("org/name", None, "train")
-    made.config.data_files = {
-        "train": ["hf://datasets/org/name@1/a.parquet", "zip://b::hf://datasets/org/name@1/c.zip"]
-    }
-    assert open_hub_builder("org/name", None) is made
