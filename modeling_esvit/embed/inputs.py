@@ -288,6 +288,10 @@ def open_named(name: str, reading: Reading) -> Images:
         return open_split(Path(folder), split, name, reading)
     if glob.has_magic(name):
         return ImageFiles(find_matching(name), reading.decoding)
+    if "://" in name:
+        raise NoImagesError(
+            f"{show_name(name)!r} is in a store, of which embed reads none: download its images, or give https:// URLs."
+        )
     return open_hub(name, reading)
 
 

@@ -108,6 +108,13 @@ def test_passwords_and_signatures_of_urls_are_written_nowhere(folder, images, by
         assert "CANARY" not in str(refused.value)
 
 
+@pytest.mark.parametrize("name", ["s3://bucket/a.png", "hf://datasets/ada/photographs", "gs://bucket/photographs"])
+def test_a_store_is_refused_without_asking_the_hub(name, monkeypatch):
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("asks the Hub"))
+    with pytest.raises(NoImagesError, match=f"'{name}' is in a store, of which embed reads none: download its images"):
+        find_images(name)
+
+
 def test_a_stopped_call_is_continued_with_renewed_signatures(folder, images, tmp_path, monkeypatch):
     with serve(images, lambda path, _: None) as (host, asked):
         command = [folder, str(tmp_path / "urls.txt"), "--output", str(tmp_path / "f.parquet"), "--part_size", "1"]
