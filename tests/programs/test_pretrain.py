@@ -39,12 +39,21 @@ from training.state.checkpoints import ResumeError
 
 
 KEY_BIAS_FREE = 1e-5
+SAME_DRAWS = {"drop_path_rate": 0.0, "freeze_last_layer": 0}
 
 
 @pytest.fixture(scope="module")
 def finished(labelled_images, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("finished")
     train(tiny_options(labelled_images, output))
+    return output
+
+
+@pytest.fixture(scope="module")
+def without_drop_path(labelled_images, tmp_path_factory) -> Path:
+    """Returns a run that draws nothing for itself, and freezes no layer, so that all parameters can be compared."""
+    output = tmp_path_factory.mktemp("without_drop_path")
+    train(tiny_options(labelled_images, output, **SAME_DRAWS))
     return output
 
 
@@ -99,13 +108,10 @@ def test_only_the_newest_checkpoints_are_kept(labelled_images, tmp_path):
     assert (tmp_path / "checkpoints" / "last").resolve().name == "step-00000004"
 
 
-def test_accumulation_equals_the_large_batch(labelled_images, tmp_path):
-    # No epoch in which the last layer is frozen, so that all parameters are compared.
-    changes = {"drop_path_rate": 0.0, "freeze_last_layer": 0}
-    train(tiny_options(labelled_images, tmp_path / "large", **changes))
-    train(tiny_options(labelled_images, tmp_path / "small", batch_size=4, gradient_accumulation_steps=2, **changes))
-    assert read_losses(tmp_path / "small") == pytest.approx(read_losses(tmp_path / "large"), rel=1e-5)
-    assert_equal_weights(tmp_path / "small" / "teacher", tmp_path / "large" / "teacher", atol=KEY_BIAS_FREE)
+def test_accumulation_equals_the_large_batch(labelled_images, without_drop_path, tmp_path):
+    train(tiny_options(labelled_images, tmp_path, batch_size=4, gradient_accumulation_steps=2, **SAME_DRAWS))
+    assert read_losses(tmp_path) == pytest.approx(read_losses(without_drop_path), rel=1e-5)
+    assert_equal_weights(tmp_path / "teacher", without_drop_path / "teacher", atol=KEY_BIAS_FREE)
 
 
 def test_the_view_task_and_no_local_crops(labelled_images, tmp_path):
@@ -312,15 +318,13 @@ def test_an_empty_folder_is_refused(tmp_path):
         Pretraining(tiny_options(tmp_path / "empty", tmp_path / "run"))
 
 
-def test_two_processes_equal_one(labelled_images, tmp_path):
-    one = tiny_options(labelled_images, tmp_path / "one", drop_path_rate=0.0, freeze_last_layer=0)
-    train(one)
-    two = tiny_options(labelled_images, tmp_path / "two", drop_path_rate=0.0, freeze_last_layer=0, batch_size=4)
+def test_two_processes_equal_one(labelled_images, without_drop_path, tmp_path):
+    two = tiny_options(labelled_images, tmp_path / "two", batch_size=4, **SAME_DRAWS)
     recipe = write_recipe(two, tmp_path / "two.yaml")
     done = run_program([*torchrun(2), "training/pretrain.py", "--recipe", recipe])
     assert "4 a process x 2 processes x 1 accumulated = 8" in done.stdout
-    assert read_losses(tmp_path / "two") == pytest.approx(read_losses(tmp_path / "one"), rel=1e-5)
-    assert_equal_weights(tmp_path / "two" / "teacher", tmp_path / "one" / "teacher", atol=KEY_BIAS_FREE)
+    assert read_losses(tmp_path / "two") == pytest.approx(read_losses(without_drop_path), rel=1e-5)
+    assert_equal_weights(tmp_path / "two" / "teacher", without_drop_path / "teacher", atol=KEY_BIAS_FREE)
 
 
 @pytest.mark.slow
@@ -351,10 +355,8 @@ def test_two_processes_resume_exactly(labelled_images, tmp_path):
     assert_equal_weights(tmp_path / "parts" / "teacher", tmp_path / "whole" / "teacher")
 
 
-@pytest.mark.parametrize(
-    "number",
-    [signal.SIGTERM, *(pytest.param(each, marks=pytest.mark.slow) for each in (signal.SIGUSR1, signal.SIGINT))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_to_all_processes_saves_and_ends_with_its_code(labelled_images, tmp_path, number):
     """Signals the workers of the loader, too, as a scheduler does."""
     options = tiny_options(labelled_images, tmp_path / "run", epochs=5000, warmup_epochs=0, workers=1, save_every=10**6)
