@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from transformers import initialization as init
 
 from .attention import attention_function
+from .windows import index_relative_positions
 
 
 if TYPE_CHECKING:
@@ -45,15 +46,6 @@ def is_within_window(window: int) -> torch.Tensor:
     near = (find_axis_offsets(window).abs() <= window).view(window, 3, window)
     near = near[:, None, :, None, :, None] & near[None, :, None, :, None, :]
     return near.reshape(window**2, 9 * window**2)
-
-
-def index_full_positions(side: int) -> torch.Tensor:
-    """Returns the row of the bias table for each (query, key) of a `side` x `side` map: `[side**4]`, flat."""
-    rows, columns = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-    rows, columns = rows.flatten(), columns.flatten()
-    row_offset = rows[:, None] - rows[None, :] + side - 1
-    column_offset = columns[:, None] - columns[None, :] + side - 1
-    return (row_offset * (2 * side - 1) + column_offset).flatten()
 
 
 def to_chunks(features: torch.Tensor, window: int) -> torch.Tensor:
@@ -160,12 +152,12 @@ class EsViTViLFullAttention(EsViTViLAttention):
         self.side = side
         self.qkv = nn.Linear(dim, 3 * dim, bias=config.qkv_bias)
         if has_biases:
-            self.register_buffer("relative_position_index", index_full_positions(side), persistent=False)
+            self.register_buffer("relative_position_index", index_relative_positions(side), persistent=False)
 
     def init_weights(self, std: float) -> None:
         super().init_weights(std)
         if self.has_biases:
-            init.copy_(self.relative_position_index, index_full_positions(self.side))
+            init.copy_(self.relative_position_index, index_relative_positions(self.side))
 
     def local_bias(self, num_local: int) -> torch.Tensor:
         """Returns the biases of local queries and keys, `[heads, T, T]`.
