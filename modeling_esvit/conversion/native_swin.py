@@ -11,6 +11,7 @@ large: then every epsilon is 1e-5 and the outputs are the same; only the interme
 import math
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,12 @@ def draw_images(config: EsViTConfig, num_images: int, size: tuple[int, int]) -> 
     return images * torch.logspace(-2, 1, num_images, base=2.0).view(-1, 1, 1, 1)
 
 
+def compare_outputs(ours: Sequence[torch.Tensor], theirs: Sequence[torch.Tensor]) -> float:
+    """Returns the largest difference of outputs, relative to the largest value of each (at least 1); NaN if one is."""
+    pairs = zip(ours, theirs, strict=True)
+    return torch.stack([(a - b).abs().max() / a.abs().max().clamp(min=1) for a, b in pairs]).max().item()
+
+
 @torch.no_grad()
 def measure_difference(native: SwinModel, model: EsViTModel, num_images: int = 4) -> float:
     """Returns the largest difference of regions and view features, relative to the largest output (at least 1).
@@ -148,8 +155,7 @@ def measure_difference(native: SwinModel, model: EsViTModel, num_images: int = 4
     height, width = (size, size) if isinstance(size, int) else size
     images = draw_images(model.config, num_images, (height, width))
     ours, theirs = model.eval()(images), native.eval()(images)
-    pairs = [(ours.last_hidden_state, theirs.last_hidden_state), (ours.pooler_output, theirs.pooler_output)]
-    return max(((a - b).abs().max() / a.abs().max().clamp(min=1)).item() for a, b in pairs)
+    return compare_outputs(*((each.last_hidden_state, each.pooler_output) for each in (ours, theirs)))
 
 
 def save_native(model: EsViTModel, folder: Path) -> float:

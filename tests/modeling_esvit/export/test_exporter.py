@@ -4,6 +4,7 @@
 
 import configparser
 import json
+import math
 import re
 
 import onnxruntime
@@ -214,6 +215,27 @@ def test_a_program_that_stops_on_odd_sizes_is_not_kept(saved, tmp_path, monkeypa
     _, folder = saved(FAMILIES["resnet"][0])
     with pytest.raises(ConversionError, match="stops on images of 33 x 33 pixels and was not kept"):
         export(folder, tmp_path / "out", "torch", dynamic_size=True)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("broken", [(0, 1), (1, 1), (0, 4)])
+def test_a_program_that_gives_nan_is_not_kept(saved, tmp_path, monkeypatch, broken):
+    """Whether in the view feature or in the regions, of any batch."""
+    place, batch = broken
+
+    def write(model, folder, sizes):
+        def run(images):
+            outputs = list(export_module.Features(model)(images))
+            if len(images) == batch:
+                outputs[place] = outputs[place] * math.nan
+            return tuple(outputs)
+
+        return run
+
+    monkeypatch.setitem(export_module.WRITERS, "torch", write)
+    _, folder = saved(FAMILIES["resnet"][0])
+    with pytest.raises(ConversionError, match="The torch model differs from ours by nan of the largest output"):
+        export(folder, tmp_path / "out", "torch")
     assert not (tmp_path / "out").exists()
 
 
