@@ -99,15 +99,15 @@ def descend(loss: Loss, features: Tensor, targets: Tensor, start: Tensor, l2: fl
 
     def objective() -> float:
         optimizer.zero_grad()
-        total = 0.0
+        total = parameters.new_zeros(())
         for rows, wanted in zip(features.split(ROWS), targets.split(ROWS), strict=True):
             logits = F.linear(rows.double(), parameters[:, :-1], parameters[:, -1])
             part = loss(logits, wanted) / len(targets)
             part.backward()
-            total += part.item()
+            total += part.detach()
         penalty = l2 / 2 * parameters[:, :-1].square().sum()
         penalty.backward()
-        return total + penalty.item()
+        return (total + penalty.detach()).item()
 
     optimizer.step(objective)
     return parameters.detach()
