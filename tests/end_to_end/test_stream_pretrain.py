@@ -98,7 +98,7 @@ def test_a_run_is_not_continued_on_other_shards(shards, tmp_path, caplog):
 
 def test_the_bank_of_the_evaluation_is_the_stream(shards, tmp_path):
     test = write_images(tmp_path / "test", 4, classes="01")  # the shards have numbers
-    knn = {"knn_every": 2, "knn_test": str(test), "knn_k": [3]}
+    knn = {"knn_every": 2, "knn_test": str(test), "knn_k": [3], "max_steps": 1}  # it evaluates at the end
     train(tiny_options(shards, tmp_path / "run", **knn, **STREAM))
     scores = [record for record in read_log(tmp_path / "run") if "knn_k3_top1" in record]
     assert [(each["knn_train_images"], each["knn_test_images"]) for each in scores] == [(29, 4)]

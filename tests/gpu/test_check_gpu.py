@@ -92,6 +92,7 @@ def test_a_value_beyond_its_limit_fails(tmp_path):
         findings.compare("features", torch.zeros(2), torch.zeros(3), 1.0)
 
 
+@pytest.mark.slow
 def test_failed_tests_of_the_suite_are_named(tmp_path):
     """Tensors of the tests lie on the device of the stage: here one that is not the expected one."""
     (tmp_path / "test_some.py").write_text(

@@ -39,6 +39,7 @@ from training.state.checkpoints import ResumeError
 
 
 KEY_BIAS_FREE = 1e-5
+FILES = ("training_state/progress.json", "training_state/training.pt", "student/model.safetensors")  # of a checkpoint
 SAME_DRAWS = {"drop_path_rate": 0.0, "freeze_last_layer": 0}
 
 
@@ -47,6 +48,19 @@ def finished(labelled_images, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("finished")
     train(tiny_options(labelled_images, output))
     return output
+
+
+@pytest.fixture(scope="module")
+def first_step(labelled_images, tmp_path_factory) -> Path:
+    output = tmp_path_factory.mktemp("first_step")
+    train(tiny_options(labelled_images, output, max_steps=1))
+    return output
+
+
+@pytest.fixture
+def stopped(first_step, tmp_path) -> Path:
+    """Returns a copy of a run that stopped after its first step."""
+    return shutil.copytree(first_step, tmp_path / "stopped", symlinks=True)
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +103,8 @@ def test_the_same_run_by_other_means(labelled_images, finished, tmp_path, change
 
 
 def test_the_seed_matters(labelled_images, finished, tmp_path):
-    train(tiny_options(labelled_images, tmp_path, seed=1))
-    assert read_losses(tmp_path) != read_losses(finished)
+    train(tiny_options(labelled_images, tmp_path, seed=1, max_steps=1))
+    assert read_losses(tmp_path) != read_losses(finished)[:1]
 
 
 def test_the_result_is_a_model_folder(finished):
@@ -146,12 +160,11 @@ def test_unreadable_images_are_named_at_the_end(labelled_images, tmp_path, capsy
     assert "1 unreadable images were skipped:\n  broken.png" in capsys.readouterr().out
 
 
-def test_another_run_is_not_continued(labelled_images, tmp_path):
-    train(tiny_options(labelled_images, tmp_path, max_steps=1))
+def test_another_run_is_not_continued(labelled_images, stopped):
     with pytest.raises(
         ResumeError, match=r"momentum_teacher was 0\.996 and is 0\.9\. Give the same values, or another"
     ):
-        train(tiny_options(labelled_images, tmp_path, momentum_teacher=0.9))
+        train(tiny_options(labelled_images, stopped, momentum_teacher=0.9))
 
 
 @pytest.mark.slow
@@ -197,20 +210,20 @@ def test_partial_checkpoints_are_ignored_and_named(labelled_images, finished, tm
 
 
 @pytest.mark.parametrize(
-    "file", ["training_state/progress.json", "training_state/training.pt", "student/model.safetensors"]
+    "content, file",
+    [
+        *((None, name) for name in FILES[1:]),  # without the first, a checkpoint is incomplete, see above
+        *((content, name) for content in (b"", b"{}", b"\xf5") for name in FILES),
+    ],
 )
-@pytest.mark.parametrize("content", [None, b"", b"{}", b"\xf5"])
-def test_a_damaged_checkpoint_is_named(labelled_images, tmp_path, file, content):
-    train(tiny_options(labelled_images, tmp_path, max_steps=1))
-    damaged = tmp_path / "checkpoints" / "step-00000001" / file
+def test_a_damaged_checkpoint_is_named(labelled_images, stopped, file, content):
+    damaged = stopped / "checkpoints" / "step-00000001" / file
     damaged.unlink()
-    if content is None and file.endswith("json"):
-        return  # without it a checkpoint is incomplete, see above
     if content is not None:
         damaged.write_bytes(content)
     what = "is missing" if content is None else "is not as it was written"
     with pytest.raises(ResumeError, match=f"All checkpoints in .* are damaged, as step-00000001: {file} {what}"):
-        train(tiny_options(labelled_images, tmp_path))
+        train(tiny_options(labelled_images, stopped))
 
 
 @pytest.mark.parametrize(
@@ -242,11 +255,10 @@ def test_a_file_that_somebody_put_into_a_checkpoint_is_not_deleted(labelled_imag
     assert any("An old checkpoint is kept: " in message and "why.txt" in message for message in caplog.messages)
 
 
-def test_a_damaged_record_of_the_data_is_named(labelled_images, tmp_path):
-    train(tiny_options(labelled_images, tmp_path, max_steps=1))
-    (tmp_path / "data.json").write_bytes(b"\0\0")
+def test_a_damaged_record_of_the_data_is_named(labelled_images, stopped):
+    (stopped / "data.json").write_bytes(b"\0\0")
     with pytest.raises(ResumeError, match="data.json.* is damaged .* delete it"):
-        train(tiny_options(labelled_images, tmp_path))
+        train(tiny_options(labelled_images, stopped))
 
 
 def test_lines_that_a_killed_run_did_not_finish_are_dropped(labelled_images, finished, tmp_path, capsys):

@@ -77,7 +77,7 @@ def test_all_problems_are_named_together(images, tmp_path):
         assert message.count(problem) == 1, message
 
 
-@pytest.mark.parametrize("dry", ["", "--dry_run"])
+@pytest.mark.parametrize("dry", ["", pytest.param("--dry_run", marks=pytest.mark.slow)])
 def test_a_run_names_them_together_as_well(images, tmp_path, dry):
     changes = f"--tracker foo --batch_size 27 --knn_every 1 --knn_test {images} --knn_k 3 {dry}"
     with pytest.raises(SystemExit, match=r"(?s)^error: .*no tracker 'foo'.*27.*k-NN needs labels|same data"):

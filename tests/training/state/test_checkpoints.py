@@ -6,6 +6,7 @@ import errno
 import itertools
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -109,16 +110,15 @@ def test_a_failed_write_leaves_the_checkpoint_before_it(labelled_images, finishe
     assert read_losses(tmp_path) == read_losses(finished)
 
 
-def test_another_number_of_images_a_step_is_refused(labelled_images, tmp_path):
-    train(tiny(labelled_images, tmp_path, "--max_steps 1"))
+def test_another_number_of_images_a_step_is_refused(labelled_images, finished):
     with pytest.raises(ResumeError, match="another run: images a step were 8 and are 16 .1 processes x batch_size 8 x"):
-        train(tiny(labelled_images, tmp_path, "--gradient_accumulation_steps 2"))
+        train(tiny(labelled_images, finished, "--gradient_accumulation_steps 2"))
     with pytest.raises(ResumeError, match="images a step were 8 and are 2"):
-        train(tiny(labelled_images, tmp_path, "--batch_size 2"))
+        train(tiny(labelled_images, finished, "--batch_size 2"))
 
 
-def test_processes_that_cannot_share_a_step_are_refused(labelled_images, tmp_path):
-    train(tiny(labelled_images, tmp_path, "--max_steps 1"))
+def test_processes_that_cannot_share_a_step_are_refused(labelled_images, finished, tmp_path):
+    shutil.copytree(finished, tmp_path, symlinks=True, dirs_exist_ok=True)
     path = tmp_path / "checkpoints" / "last" / "training_state" / "progress.json"
     progress = json.loads(path.read_text())
     path.write_text(json.dumps({**progress, "lanes": {"number": 1, "batch_size": 9, "batches_per_step": 1}}))
@@ -141,12 +141,12 @@ def test_numbers_of_processes_that_can_share_a_step_are_named(images, tmp_path):
 
 
 @pytest.mark.parametrize("dry", ["", "--dry_run"])
-def test_a_run_that_is_further_than_max_steps_is_refused(labelled_images, tmp_path, capsys, dry):
-    train(tiny(labelled_images, tmp_path, "--max_steps 3"))
-    with pytest.raises(SystemExit, match="step-00000003 is at step 3, and max_steps 2 is behind it. Give more"):
+def test_a_run_that_is_further_than_max_steps_is_refused(labelled_images, finished, tmp_path, capsys, dry):
+    shutil.copytree(finished, tmp_path, symlinks=True, dirs_exist_ok=True)
+    with pytest.raises(SystemExit, match="step-00000006 is at step 6, and max_steps 2 is behind it. Give more"):
         main(tiny(labelled_images, tmp_path, f"--max_steps 2 {dry}"))
     assert "Nothing stands in its way" not in capsys.readouterr().out
-    main(tiny(labelled_images, tmp_path, f"--max_steps 3 {dry}"))
+    main(tiny(labelled_images, tmp_path, f"--max_steps 6 {dry}"))
 
 
 @pytest.mark.slow
