@@ -53,17 +53,7 @@ def open_stream(
         DataOptionError, EmptySourceError: see `ShardStream`, `ImageColumns.find` and `index_tar`.
     """
     if all(url.endswith(".tar") for url in urls):
-
-        def open_one(url: str) -> TarShard:
-            file = ShardFile.locate(url, options.retry_seconds)
-            return open_tar(file, image_column, label_column, options.index_dir)
-
-        tars = _share_opening(urls, open_one)
-        columns = ImageColumns(image_column or "image", None, None, options=decoding)
-        columns = _number_classes(tars, columns, label_column) if options.labels else columns
-        stream = ShardStream([*tars], columns, options)
-        stream.check_without_image(options.max_unreadable)
-        return stream
+        return _open_tars(urls, options, image_column, label_column, decoding)
     if not all(url.endswith(".parquet") for url in urls):
         other = next(url for url in urls if not url.endswith(".parquet"))
         raise DataOptionError(
@@ -77,6 +67,25 @@ def open_stream(
         shard.check(columns)
     columns = _number_names(parquets, columns) if columns.strings else columns
     return ShardStream([*parquets], columns._replace(options=decoding), options)
+
+
+def _open_tars(
+    urls: list[str],
+    options: StreamOptions,
+    image_extension: str | None,
+    label_extension: str | None,
+    decoding: DecodingOptions,
+) -> ShardStream:
+    def open_one(url: str) -> TarShard:
+        file = ShardFile.locate(url, options.retry_seconds)
+        return open_tar(file, image_extension, label_extension, options.index_dir)
+
+    tars = _share_opening(urls, open_one)
+    columns = ImageColumns(image_extension or "image", None, None, options=decoding)
+    columns = _number_classes(tars, columns, label_extension) if options.labels else columns
+    stream = ShardStream([*tars], columns, options)
+    stream.check_without_image(options.max_unreadable)
+    return stream
 
 
 def find_features(parquets: list[ParquetShard]) -> "datasets.Features":
