@@ -38,7 +38,7 @@ from modeling_esvit.images.models import fingerprint, load_image_model
 from modeling_esvit.images.names import show_name
 from modeling_esvit.images.precision import AUTO, resolve_dtype
 from modeling_esvit.images.rows import find_access, read_cell
-from modeling_esvit.images.transform import describe_processing, make_evaluation_transform
+from modeling_esvit.images.transform import change_size, describe_processing, make_evaluation_transform
 
 
 try:
@@ -136,7 +136,7 @@ class Embedder:
         model, processor = load_image_model(name, {"dtype": dtype}, device=device, **kwargs)
         embedder = cls(model, processor, compile)
         if image_size is not None:
-            resize(processor, image_size)
+            change_size(processor, image_size)
             embedder.check_size(image_size)
         return embedder
 
@@ -246,18 +246,6 @@ def read_rows(batch: Mapping[str, Any], image_column: str, decoding: DecodingOpt
         record._replace(name=f"row {row}" + (f" ({record.name})" if record.name else ""))
         for row, record in enumerate(records)
     ]
-
-
-def resize(processor: Any, side: int) -> None:
-    """Makes the processor produce images of `side` pixels, cutting off the same share at the borders as before."""
-    crop = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else None
-    if crop is not None:
-        processor.size = {name: round(value * side / crop["height"]) for name, value in dict(processor.size).items()}
-        processor.crop_size = {"height": side, "width": side}
-    elif getattr(processor, "crop_pct", None) is not None:  # of ConvNeXT, which knows no other size
-        processor.size = {"shortest_edge": side}
-    else:
-        processor.size = {"height": side, "width": side}
 
 
 @dataclass(frozen=True)

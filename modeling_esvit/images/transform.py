@@ -58,6 +58,18 @@ def find_size(settings: Mapping[str, Any]) -> tuple[int, int]:
     return size["height"], size["width"]
 
 
+def change_size(processor: Any, side: int) -> None:
+    """Makes an image processor produce images of `side` pixels, cutting off the same share at the borders as before."""
+    crop = getattr(processor, "crop_size", None) if getattr(processor, "do_center_crop", False) else None
+    if crop is not None:
+        processor.size = {name: round(value * side / crop["height"]) for name, value in dict(processor.size).items()}
+        processor.crop_size = {"height": side, "width": side}
+    elif getattr(processor, "crop_pct", None) is not None:  # of ConvNeXT, which knows no other size
+        processor.size = {"shortest_edge": side}
+    else:
+        processor.size = {"height": side, "width": side}
+
+
 def _transform(image: Image.Image, processor: Any) -> Tensor:
     image = cut_middle(image) if crops_middle(processor) else image
     return processor(image, return_tensors="pt")["pixel_values"][0]
