@@ -3,6 +3,7 @@
 """BatchNorm over all processes: two of them (gloo, on the CPU) equal one that holds the joint batch."""
 
 import copy
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from tests.helpers.cvt_models import HEADS, tiny_config
 
 
 SHARES = (3, 5)  # images of each process
+# A fork need not import anything. Beside a GPU, autograd refuses to compute in one.
+START = "fork" if sys.platform == "linux" and not torch.accelerator.is_available() else "spawn"
 
 
 def norm_of(dims: int) -> nn.Module:
@@ -71,6 +74,7 @@ def loss_of(output) -> torch.Tensor:
 
 
 def work(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)  # a fork has no other threads
     torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
     first = sum(SHARES[:rank])
     share = slice(first, first + SHARES[rank])
@@ -101,7 +105,7 @@ def work(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def shares(tmp_path_factory) -> list[dict]:
     folder = tmp_path_factory.mktemp("processes")
-    torch.multiprocessing.spawn(work, (str(folder),), nprocs=2)
+    torch.multiprocessing.start_processes(work, (str(folder),), nprocs=2, start_method=START)
     return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 

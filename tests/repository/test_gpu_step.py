@@ -25,9 +25,12 @@ FORWARD = {
     "resnet50_region": 857,
     "own_images_small": 684,
 }
+QUICK = ("swin_tiny_w7", "cvt_tiny_region")
 
 
-@pytest.mark.parametrize("recipe", FORWARD)
+@pytest.mark.parametrize(
+    "recipe", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FORWARD]
+)
 def test_the_forward_pass_on_a_gpu(recipe):
     step = CountedStep(make_step_options(recipe, 4, "bf16"), GPU)
     assert {output.device.type for output in step.outputs} == {"cuda"}

@@ -4,7 +4,6 @@
 
 import json
 import math
-import re
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +27,7 @@ from training.options.pretrain_options import ABOUT_DATA, RECIPES, PretrainOptio
 
 NAMES = sorted(path.stem for path in RECIPES.glob("*.yaml"))
 SWINS = [name for name in NAMES if name.startswith("swin")]
+QUICK = ("adapt", "own_images_small", "swin_tiny_w7")  # other tests train their families
 SECOND_STAGES = [name for name in NAMES if name.endswith("_region")]
 SMALL = (
     "--image_size 64 --global_crop_size 64 --local_crop_sizes 32 --local_crops_numbers 2 --batch_size 2 "
@@ -77,7 +77,7 @@ def assert_two_steps(recipe: str, output: Path, log: list[dict]) -> None:
 @pytest.mark.parametrize(
     "recipe",
     [
-        pytest.param(name, marks=pytest.mark.slow if re.search("small_w|base|resnet|medium|_gpu", name) else ())
+        pytest.param(name, marks=() if name in QUICK else pytest.mark.slow)
         for name in NAMES
         if name not in SECOND_STAGES
     ],
