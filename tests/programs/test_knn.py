@@ -15,7 +15,7 @@ import training.evaluation.knn as knn
 import training.knn as program
 from modeling_esvit import EsViTConfig, EsViTModel
 from modeling_esvit.embed.engine import FeatureError
-from modeling_esvit.images.data_errors import DataOptionError
+from modeling_esvit.images.data_errors import DataOptionError, EmptySourceError
 from modeling_esvit.images.transform import make_evaluation_transform
 from tests.helpers.coloured_images import COLOURS, write_coloured_images
 from tests.helpers.commands import run_program, torchrun, type_arguments
@@ -97,7 +97,11 @@ def test_unreadable_images_are_left_out_and_named(model, images, caplog):
     (images[1] / "red" / "0.png").write_bytes(b"no image")
     result = evaluate_folders(model, *images, k=[5])
     assert (result["k5_top1"], result["test_images"]) == (1.0, 8)
-    assert "red/0.png" in caplog.text
+    assert "1 unreadable images were skipped:\n  red/0.png: " in caplog.text and "not an image" in caplog.text
+    for path in images[1].rglob("*.png"):
+        path.write_bytes(b"no image")
+    with pytest.raises(EmptySourceError, match="none of the 9 images can be read. 9 unreadable .*(\n.*)*red/0.png: "):
+        evaluate_folders(model, *images, k=[5])
 
 
 def test_data_that_cannot_be_evaluated(model, images):

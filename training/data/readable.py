@@ -6,7 +6,6 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from modeling_esvit.embed.progress import show_progress
-from modeling_esvit.images.data_errors import EmptySourceError
 from modeling_esvit.images.decoding import UnreadableImageError, decode
 from modeling_esvit.images.read_ahead import in_order
 from training.data.sources import DatasetSource, FolderSource
@@ -39,7 +38,7 @@ def find_readable(source: FolderSource | DatasetSource, max_unreadable: float, t
     skipped.add(dict(fault for _, fault in found))
     readable = sorted({*range(len(source))} - {number for number, _ in found})
     if not readable:
-        raise EmptySourceError(f"none of the {len(source)} images can be read. {skipped.summary()}")
+        raise skipped.make_empty_error()
     return readable, skipped
 
 

@@ -9,6 +9,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.data_errors import EmptySourceError
 
 
 logger = logging.getLogger(__name__)
@@ -67,6 +68,10 @@ class SkipLog:
         """Logs the summary as a warning, on the main process, if there are any unreadable images."""
         if self.skipped and PartialState().is_main_process:
             logger.warning(self.summary())
+
+    def make_empty_error(self) -> EmptySourceError:
+        """Returns the error that says that none of the images can be read, and why."""
+        return EmptySourceError(f"none of the {self._num_images} images can be read. {self.summary()}")
 
     def summary(self, max_names: int = 20) -> str:
         """Returns one line for each skipped image, or an empty text."""

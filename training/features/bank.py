@@ -28,7 +28,6 @@ from torch import Tensor
 from modeling_esvit.embed.engine import LoadedImage, check_finite, extract, stack_pixels
 from modeling_esvit.embed.files import Features
 from modeling_esvit.embed.parts import Parts, cut_rows, make_parts
-from modeling_esvit.images.data_errors import EmptySourceError
 from modeling_esvit.storage.identity import compute_checksum
 from training.data.identity import identify_source
 from training.data.sources import FolderSource, ImageSource
@@ -174,9 +173,9 @@ def make_bank(
         name = f"features of {show_data(data)} by {show_data(model.name)}"
         make_parts(parts, rows, maker.read, maker.make_part, expect=maker.expect, description=name)
     bank = FeatureBank(parts, len(rows), source.class_names)
-    bank.collect_unreadable(len(images))  # refuses too many, of earlier calls, too
+    skipped = bank.collect_unreadable(len(images))  # refuses too many, of earlier calls, too
     if not len(bank):
-        raise EmptySourceError(f"none of the {len(images)} images can be read, {images.name(0)} to begin with.")
+        raise skipped.make_empty_error()
     return bank
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather
+from accelerate.utils import gather, gather_object
 from PIL import Image
 from torch import Tensor, nn
 
@@ -26,7 +26,6 @@ from modeling_esvit.embed.engine import (
 )
 from modeling_esvit.embed.progress import show_progress
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.images.data_errors import EmptySourceError
 from modeling_esvit.images.transform import Transform
 from training.data.shard_stream import ShardStream
 from training.data.sources import ImageSource, describe_labels
@@ -114,12 +113,13 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def substitute_black(image: LoadedImage, transform: Transform) -> LoadedImage:
+def substitute_black(image: LoadedImage, transform: Transform, unreadable: dict[str, str]) -> LoadedImage:
     """Returns a black image with the label UNREADABLE in place of one that cannot be read, so that all processes
-    compute equally many features.
+    compute equally many features. `unreadable` gets its name, and why.
     """
     if image.pixels is not None:
         return image
+    unreadable[image.name] = image.unreadable
     return LoadedImage(image.name, UNREADABLE, transform(Image.new("RGB", (256, 256))))
 
 
@@ -133,12 +133,14 @@ def extract_features(
     description: str = "",
     after_batch: Callable[[], None] = lambda: None,
     autocast: Callable[[], AbstractContextManager] = nullcontext,
+    unreadable: dict[str, str],
 ) -> tuple[Tensor, Tensor]:
     """Returns the view features (`pooler_output`) of all images, `[N, C]` float32, and their labels `[N]`, on the CPU.
 
     Each process runs its share, and all get all rows in the order of `images`. The model runs on its device, in its
     type; its modes and every random generator are left as they were. `num_workers` threads read and decode. The
-    model alone runs within `autocast()`. All call `after_batch` equally often; it may raise.
+    model alone runs within `autocast()`. All call `after_batch` equally often; it may raise. `unreadable` gets the
+    names of images of this process's share that cannot be read, and why; their label is UNREADABLE.
 
     Raises:
         FeatureError: the model has no pooled output.
@@ -146,7 +148,7 @@ def extract_features(
     state = PartialState()
     share = -(-len(images) // state.num_processes)
     read = images.read(process_items(images, state), batch_size, num_workers)
-    loaded = (substitute_black(image, images.transform) for image in read)
+    loaded = (substitute_black(image, images.transform, unreadable) for image in read)
     bar = show_progress(description, share, "image", shown=state.is_main_process, leave=False)
 
     def note_batch(count: int) -> None:
@@ -179,21 +181,19 @@ def gather_chunk(found: Extracted, state: PartialState) -> tuple[Tensor, Tensor]
 def extract_readable_features(
     model: Any, source: ImageSource, transform: Transform, **options: Any
 ) -> tuple[Tensor, Tensor]:
-    """Returns what `extract_features` does, without the images that cannot be read, which the log names.
+    """Returns what `extract_features` does, without the images that cannot be read, which the log names with reasons.
 
     Raises:
         TooManyUnreadableImagesError: more images than `SkipLog` allows cannot be read.
         EmptySourceError: no image can be read.
         FeatureError: a feature is not finite; the message names the first such image.
     """
-    images = LabelledImages(source, transform)
-    features, labels = extract_features(model, images, **options)
+    images, unreadable, skipped = LabelledImages(source, transform), dict[str, str](), SkipLog(len(source))
+    features, labels = extract_features(model, images, unreadable=unreadable, **options)
+    skipped.add(dict(each for found in gather_object([unreadable]) for each in found.items()))
     readable = labels != UNREADABLE
     if not readable.any():
-        raise EmptySourceError(f"None of the {len(images)} images can be read, {images.name(0)} to begin with.")
-    skipped = SkipLog(len(images))
-    for index in (~readable).nonzero()[:, 0].tolist():
-        skipped.add({images.name(index): images.name(index)})
+        raise skipped.make_empty_error()
     skipped.warn()
     rows = readable.nonzero()[:, 0].tolist()
     check_finite(features[readable], lambda row: images.name(rows[row]), model.dtype)
