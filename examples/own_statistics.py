@@ -81,8 +81,8 @@ def read_batches(model: Any, processor: Any, source: ImageSource, batch_size: in
         TooManyUnreadableImagesError: More cannot be read than `SkipLog` allows.
     """
     transform, skipped = make_evaluation_transform(processor), SkipLog(len(source))
-    in_order = isinstance(source, ShardStream)
-    items = list_items(source, range(len(source))) if in_order else source.items(seed=0, epoch=0)
+    rows = range(len(source))
+    items = list_items(source, rows) if isinstance(source, ShardStream) else source.items(seed=0, epoch=0)
     loaded = load_ahead(
         items, lambda item: load_image(source.read(item), transform), batch_size=batch_size, threads=THREADS
     )
