@@ -5,11 +5,13 @@
     pip install -e ".[training,examples,demo]"
     python examples/adapt.py adapted
     python examples/adapt.py adapted-dinov2 --backbone facebook/dinov2-small --arms location
+    python examples/adapt.py adapted --arms location --own_statistics
 
 The program takes EfficientNet-Lite0 with ImageNet weights (`real_backbone.py`), or another backbone, and patches of the
 bundled photographs (`photographs.py`). It adapts by the recipe `adapt`, in small, with the view task and with view +
 region by feature and by location, and measures each model by k-NN, a linear classifier and the measures of
-`training/correspondence.py`. All is written below the given folder, and finished parts are reused. adapt.md reports
+`training/correspondence.py`; with `--own_statistics` also with the BatchNorms' statistics of the training patches
+(`own_statistics.py`). All is written below the given folder, and finished parts are reused. adapt.md reports
 results. Further options go to pretrain.py, for example `--freeze_backbone_epochs 0`; give another folder then.
 
 Declared before the runs: adaptation is shown to help if no measure falls below that of the backbone as it comes by more
@@ -31,17 +33,20 @@ with exit_without_package("pip install -e '.[training,examples,demo]'"):
 
 from examples.compare_tasks import format_spread, measure
 from examples.demo import pretrain
+from examples.own_statistics import write_own_statistics
 from examples.photographs import write_photographs
 from examples.real_backbone import write_backbone
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.atomic import write_text
 from modeling_esvit.storage.paths import parse_name, parse_path
+from training.data.sources import open_source
 from training.evaluation.results import format_table
 from training.evaluation.stored_features import FitOptions
 from training.options.command import parse_seed, run_command
 
 
 BEFORE = "as it comes"
+OWN = "own statistics"  # of the BatchNorms
 ARMS = {  # the options of each run
     "view": ["--task", "view", "--region_matching", "feature"],
     "feature": ["--region_matching", "feature"],
@@ -91,15 +96,32 @@ def judge(results: Results) -> list[str]:
     return lines
 
 
-def adapt(output: Path, backbone: str, arms: list[str], seeds: list[int], options: list[str]) -> Results:
-    """Returns the values of the backbone as it comes, and of each kind of adapted model with each seed."""
+def replace_statistics(folder: Path, data: Path) -> Path:
+    """Makes the model with the statistics of the training patches beside `folder`, and returns its folder."""
+    own = folder.with_name(f"{folder.name}-own")
+    if not own.exists():
+        write_own_statistics(str(folder), open_source(str(data), split="train"), own)
+    return own
+
+
+def adapt(
+    output: Path, backbone: str, arms: list[str], seeds: list[int], options: list[str], own_statistics: bool = False
+) -> Results:
+    """Returns the values of the backbone as it comes, and of each kind of adapted model with each seed.
+
+    With `own_statistics`, each kind has a second row: see `replace_statistics`.
+    """
     data, results = output / "data", Results()
     for arm in arms:
         given = ["--backbone", backbone, *SMALL, *ARMS[arm], *options]
         runs = [pretrain(data, output / f"{arm}-seed{seed}", seed, "adapt", given) for seed in seeds]
         begun = {} if results else {BEFORE: ([runs[0]], "untrained")}  # all begin with the same backbone
         for kind, (folders, network) in (begun | {arm: (runs, "teacher")}).items():
-            results[kind] = read_values([measure(folder / network, data, SIDE, LINEAR) for folder in folders])
+            models = [folder / network for folder in folders]
+            results[kind] = read_values([measure(model, data, SIDE, LINEAR) for model in models])
+            if own_statistics:
+                own = [replace_statistics(model, data) for model in models]
+                results[f"{kind}, {OWN}"] = read_values([measure(model, data, SIDE, LINEAR) for model in own])
     return results
 
 
@@ -119,6 +141,9 @@ def main(arguments: list[str] | None = None) -> None:
         metavar=("TRAIN", "TEST"),
         help="training and test patches of each photograph",
     )
+    parser.add_argument(
+        "--own_statistics", action="store_true", help="also measure with the BatchNorms' statistics of the patches"
+    )
     given, options = parser.parse_known_args(arguments)
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
@@ -131,7 +156,7 @@ def main(arguments: list[str] | None = None) -> None:
     if given.backbone is None and not own.exists():
         write_backbone(own, "timm")
     backbone = given.backbone or f"timm:local-dir:{own.resolve()}"
-    results = adapt(given.output, backbone, given.arms, given.seeds, options)
+    results = adapt(given.output, backbone, given.arms, given.seeds, options, given.own_statistics)
     text = "\n".join([make_table(results), "", *judge(results)])
     write_text(given.output / "results.md", f"{text}\n")
     write_text(given.output / "results.json", json.dumps(results, indent=2) + "\n")

@@ -7,8 +7,11 @@ import json
 import pytest
 from transformers import AutoBackbone, AutoConfig
 
+import examples.adapt as adapt
 from examples.adapt import BEFORE, MEASURES, judge, main, make_table
-from tests.helpers.tiny_models import DINO_V2
+from modeling_esvit import EsViTConfig, EsViTForPreTraining
+from tests.helpers.tiny_models import DINO_V2, HEADS, RESNET
+from training.data.sources import open_source
 
 
 def make_values(**changes: list[float]) -> dict[str, list[float]]:
@@ -35,6 +38,29 @@ def test_verdicts_are_those_that_were_declared(changes, verdict):
 def test_table_has_mean_and_spread():
     table = make_table({BEFORE: {title: [0.5] for title in MEASURES}, "view": make_values(linear=[0.5, 0.6, 0.7])})
     assert "50.0" in table and "60.0 ± 10.0" in table and "crops, within one" in table
+
+
+def test_each_kind_is_also_measured_with_the_statistics_of_the_patches(labelled_images, tmp_path, monkeypatch):
+    def pretrain(data, output, *_):
+        for name in ("untrained", "teacher"):
+            model = EsViTForPreTraining(
+                EsViTConfig(architecture="auto", backbone_config=RESNET, image_size=32, **HEADS)
+            )
+            model.save_pretrained(output / name)
+        return output
+
+    monkeypatch.setattr(adapt, "pretrain", pretrain)
+    monkeypatch.setattr(adapt, "open_source", lambda data, split: open_source(str(labelled_images)))
+    measured: list[str] = []
+    scores = {
+        part: dict.fromkeys(("k20_top1", "top1", "accuracy", "exact", "within_one"), 0.5)
+        for part, _ in MEASURES.values()
+    }
+    monkeypatch.setattr(adapt, "measure", lambda folder, *_: measured.append(folder.name) or scores)
+    results = adapt.adapt(tmp_path, "lite0", ["location"], [0], [], own_statistics=True)
+    assert list(results) == [BEFORE, f"{BEFORE}, {adapt.OWN}", "location", f"location, {adapt.OWN}"]
+    assert measured == ["untrained", "untrained-own", "teacher", "teacher-own"]
+    assert (tmp_path / "location-seed0" / "teacher-own" / "model.safetensors").exists()
 
 
 @pytest.mark.slow

@@ -99,6 +99,7 @@ RULES = [
     Rule(
         "python examples/real_backbone.py *", exempt="needs a package of weights; test_real_backbone.py has random ones"
     ),
+    Rule("python examples/own_statistics.py *", exempt="needs a model with BatchNorms; test_own_statistics.py has one"),
     Rule("python examples/embed_with_ray.py *", exempt="needs Ray; test_embed_with_ray.py runs it"),
     Rule("python examples/compare_tasks.py comparison", exempt="long; test_compare_tasks.py runs it small"),
     Rule("python examples/app/app.py *", exempt="stays open; run in a browser by test_app.py"),

@@ -84,7 +84,8 @@ class CollapseWatch:
         if self.feature_step is None or step <= self.feature_step or accuracy is None or chance is None:
             return []
         distinct = matches["region_match_distinct"] or 0.0
-        if not self.lasts("matches", accuracy < CHANCE_TIMES * chance or distinct < FEW, step):
+        few = min(CHANCE_TIMES * chance, (1 + chance) / 2)  # of few regions, twice those of chance would be all
+        if not self.lasts("matches", accuracy < few or distinct < FEW, step):
             return []
         return [
             f"Warning: since step {self.since['matches']}, the region task learns from wrong matches ({accuracy:.0%} "

@@ -51,9 +51,11 @@ def test_a_low_rank_is_warned_of():
     assert list(said) == [10 + PATIENCE] and "effective rank" in said[10 + PATIENCE][0]
 
 
-def watch_matches(feature_step: int | None, accuracy: float, distinct: float) -> dict[int, list[str]]:
+def watch_matches(
+    feature_step: int | None, accuracy: float, distinct: float, chance: float = 0.02
+) -> dict[int, list[str]]:
     """Returns the warnings at every tenth step from 10 on, of a run with these matches and nothing else wrong."""
-    matches = {"region_match_accuracy": accuracy, "region_match_chance": 0.02, "region_match_distinct": distinct}
+    matches = {"region_match_accuracy": accuracy, "region_match_chance": chance, "region_match_distinct": distinct}
     watch = CollapseWatch(1024, warm_step=0, feature_step=feature_step)
     said = {step: watch.find_warnings(step, 3.0, 50.0, matches) for step in range(10, 2000, 10)}
     return {step: messages for step, messages in said.items() if messages}
@@ -71,3 +73,10 @@ def test_wrong_matches_are_warned_of_where_they_are_the_targets(accuracy, distin
 
 def test_good_matches_are_not():
     assert not watch_matches(0, 0.05, 0.8)
+
+
+@pytest.mark.parametrize(("chance", "good", "bad"), [(1.0, 1.0, None), (0.5, 0.9, 0.5), (0.25, 0.5, 0.4)])
+def test_of_few_regions_good_matches_are_known_as_well(chance, good, bad):
+    """One region is always right, and of two nothing can be right twice as often as by chance."""
+    assert not watch_matches(0, good, 1.0, chance)
+    assert bad is None or watch_matches(0, bad, 1.0, chance)
