@@ -11,10 +11,9 @@ from accelerate import PartialState
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from modeling_esvit.storage.atomic import write_text
-from modeling_esvit.storage.manifest import write_manifest
+from modeling_esvit.storage.manifest import read_json, write_manifest
 from training.state.checkpoint_folders import find_last_whole
 from training.state.checkpoints import ResumeError
-from training.state.files import read_json
 
 
 CHECKPOINT = "checkpoint-"  # how the Trainer names a checkpoint, before its step
