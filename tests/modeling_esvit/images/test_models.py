@@ -58,7 +58,7 @@ def change(file, **fields):
         ("config.json", {"dtype": "load"}, "cannot be loaded"),
         ("config.json", {"id2label": [1]}, "AttributeError"),
         ("config.json", {"model_type": "x", "auto_map": {"AutoConfig": "own.X", "AutoModel": "own.X"}}, "custom code"),
-        ("preprocessor_config.json", {"crop_size": {"height": 10**6, "width": 8}}, "more than 2048 pixels"),
+        ("preprocessor_config.json", {"crop_size": {"height": 10**6, "width": 8}}, "more than 2560 pixels"),
         ("preprocessor_config.json", {"do_center_crop": False}, r"images of several sizes \(\d+x\d+ and \d+x\d+\)"),
         ("preprocessor_config.json", {"image_mean": "gray"}, "cannot be loaded"),
         ("preprocessor_config.json", {"resample": 77}, "cannot be loaded"),
