@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads what was measured of a model: in its card, or in the log of the run that made it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from huggingface_hub import ModelCard
 from transformers.utils import cached_file
 
 from modeling_esvit.storage.run_folders import find_model
+from modeling_esvit.storage.run_log import LOG, read_log
 
 
 def read_measurements(name: str) -> list[str]:
@@ -34,15 +34,9 @@ def read_card(name: str) -> list[str]:
 
 def read_run(model: Path) -> list[str]:
     """Returns the last values of the log beside the folder `teacher` of a run."""
-    log = model.resolve().parent / "log.jsonl"
-    if not log.is_file():
-        return []
     values: dict[str, Any] = {}
-    for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            values |= json.loads(line)
-        except (ValueError, TypeError):  # half a line, of a killed process
-            continue
+    for record in read_log(model.resolve().parent / LOG):
+        values |= record
     shares = {name: value for name, value in values.items() if name.startswith("knn_k") and name.endswith("_top1")}
     phrases = [f"k-NN top-1 {value:.1%} (k = {name[5:].partition('_')[0]})" for name, value in shares.items()]
     if (right := values.get("region_match_accuracy")) is not None:

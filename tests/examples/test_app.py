@@ -172,7 +172,9 @@ def test_what_was_measured_of_a_model(folder, tmp_path):
     model = shutil.copytree(folder, tmp_path / "run" / "teacher")
     matches = {"region_match_accuracy": 0.25, "region_match_chance": 0.02}
     records = [{"step": 1, "knn_k10_top1": 0.1}, {"step": 2, "embedding_rank": 40.0}, {"step": 1200, **matches}]
-    log = "\n".join([*map(json.dumps, records), '{"step": 13'])
+    log = "\n".join(
+        [*map(json.dumps, records), "5", '{"knn_k10_top1": 0.9}', '{"step": 7, "knn_k10_top1": ""}', '{"step": 13']
+    )
     (tmp_path / "run" / "log.jsonl").write_text(log)
     assert read_measurements(str(model)) == [
         "k-NN top-1 10.0% (k = 10)",

@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from modeling_esvit.embed.progress import is_watched
 from modeling_esvit.storage.atomic import append_text, write_text
+from modeling_esvit.storage.run_log import LOG, parse_record
 from training.data.unreadable import SkipLog
 from training.figures.curves import draw_curves
 from training.monitoring.collapse import MIN_RANK, CollapseWatch, compute_rank_me, spread
@@ -33,17 +34,6 @@ Item = TypeVar("Item")
 EMBEDDING_BATCHES = 32  # batches whose teacher embeddings are kept for the measures of collapse
 UNREADABLE_EVERY = 100  # further unreadable images after which the next line about them is printed
 DRAW_EVERY = 60  # seconds between two pictures of the curves, at least
-
-
-def parse_record(line: str) -> dict[str, float] | None:
-    """Returns the values of a line of the log; None if the line is damaged."""
-    try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not (isinstance(found, dict) and isinstance(found.get("step"), int)):
-        return None
-    return found if all(isinstance(value, int | float | None) for value in found.values()) else None
 
 
 class NonFiniteLossError(SharedError, ArithmeticError):
@@ -105,7 +95,7 @@ class Monitor:
         self.unreadable_told = 0
         self.log_every, self.epochs = log_every, epochs
         self.images_per_step = images_per_step
-        self.path = Path(output_dir) / "log.jsonl"
+        self.path = Path(output_dir) / LOG
         self.unwritten = ""  # lines of the log
         self.drawn = 0.0
         self.last_values: dict[str, float | None] = {}  # the newest value of every name in the log

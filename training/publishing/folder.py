@@ -29,6 +29,7 @@ from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import PRETRAINING_INDEX
 from modeling_esvit.storage.atomic import replace_folder
 from modeling_esvit.storage.manifest import ForeignFilesError, check_own, find_damage, list_names
+from modeling_esvit.storage.run_log import LOG
 from modeling_esvit.storage.weights_record import write_weights_record
 from training.figures.curves import draw_curves
 from training.monitoring.collapse import MIN_RANK
@@ -111,7 +112,7 @@ def write_history(source: Source, folder: Path) -> None:
     if source.options:
         (folder / OPTIONS).write_text(yaml.safe_dump(source.recipe(), sort_keys=False), encoding="utf-8")
     if source.records:
-        log = folder / "log.jsonl"
+        log = folder / LOG
         log.write_text("".join(json.dumps(record) + "\n" for record in source.records), encoding="utf-8")
         draw_curves(log, folder / CURVES, source.options["num_prototypes"], MIN_RANK)
         log.unlink()

@@ -26,6 +26,7 @@ from tqdm.auto import tqdm
 from modeling_esvit.storage.atomic import replace_folder, write_text
 from modeling_esvit.storage.manifest import read_json, remove_folder
 from modeling_esvit.storage.run_folders import check_whole
+from modeling_esvit.storage.run_log import LOG
 from modeling_esvit.storage.weights_record import RECORD
 from training.options.hub_names import check_repo_id
 from training.state.checkpoint_folders import find_best
@@ -139,7 +140,7 @@ class HubPush(Pusher):
             state = copy / "checkpoints" / ("last" if name == "final" else "best")
             (state / "training_state").mkdir(parents=True)
             shutil.copy(checkpoint / "training_state" / "progress.json", state / "training_state")
-            for file in ("options.yaml", "log.jsonl", RECORD):
+            for file in ("options.yaml", LOG, RECORD):
                 shutil.copy(self.output_dir / file, copy)
             shutil.copytree(checkpoint / "teacher", (copy if name == "final" else state) / "teacher")
             (copy / "name.json").write_text(json.dumps(name), encoding="utf-8")

@@ -12,8 +12,8 @@ from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import PRETRAINING_INDEX
 from modeling_esvit.storage.run_folders import OPTIONS, check_whole, list_models
+from modeling_esvit.storage.run_log import LOG, read_log
 from modeling_esvit.storage.weights_record import WeightsRecord, read_weights_record
-from training.monitoring.monitor import parse_record
 from training.options.hub_names import is_hub_name
 from training.options.pretrain_options import FREE_TO_CHANGE
 from training.options.provenance import Provenance
@@ -122,7 +122,7 @@ def find_model_of_run(run: Path, checkpoint: str | None) -> Source:
         raise SourceError(f"The run {run} has no {chosen or 'finished'} model; {known}.")
     options, provenances = read_options(run / OPTIONS), read_provenances(run)
     weights = describe_run(options, provenances)
-    source = Source(available[chosen], weights, options, provenances, read_log(run / "log.jsonl"))
+    source = Source(available[chosen], weights, options, provenances, read_log(run / LOG))
     behind = run / "checkpoints" / ("last" if chosen == "final" else chosen)
     if not is_complete(behind):  # somebody deleted the checkpoints of a finished run
         return source
@@ -132,12 +132,6 @@ def find_model_of_run(run: Path, checkpoint: str | None) -> Source:
     images = progress.lanes.images_per_step
     source = replace(source, start={name.removeprefix(START): value for name, value in start.items()})
     return replace(source, records=records, step=progress.step, processes=progress.world_size, images_per_step=images)
-
-
-def read_log(log: Path) -> list[dict[str, Any]]:
-    """Returns the whole lines of a log; a killed process may have left half of the last."""
-    lines = log.read_text(errors="replace", encoding="utf-8").splitlines() if log.is_file() else []
-    return [values for line in lines if (values := parse_record(line)) is not None]
 
 
 def load_model(folder: Path) -> EsViTForPreTraining | EsViTModel:

@@ -13,7 +13,6 @@ from modeling_esvit.losses import EsViTLoss
 from modeling_esvit.storage.atomic import append_text
 from tests.helpers.tiny_runs import read_log, tiny, train, write_images
 from training.monitoring import monitor
-from training.monitoring.monitor import parse_record
 
 
 TOY_WEIGHT = 0.5
@@ -57,12 +56,6 @@ def test_a_new_loss_term_is_logged_and_drawn_by_its_name(tmp_path, monkeypatch, 
     drawn = [label for label in curves if label.endswith("loss")]
     assert drawn == ["toy loss", "view loss", "region loss", "loss"]
     assert (tmp_path / "run" / "curves.png").stat().st_size > 0
-
-
-def test_a_damaged_line_of_the_log_is_nothing():
-    assert parse_record('{"step": 3, "loss": 1.5}') == {"step": 3, "loss": 1.5}
-    for damaged in ('{"step": 4, "lo', "4", "[]", "null", '{"loss": 1}', '{"step": "4"}', '{"step": 4, "loss": "1"}'):
-        assert parse_record(damaged) is None
 
 
 def test_a_log_that_cannot_be_written_once_loses_no_line(tmp_path, monkeypatch, capsys):
