@@ -106,7 +106,8 @@ RULES = [
     Rule("git clone *", exempt="needs the address of the project"),
     Rule("mkdir space && cp *", exempt="test_app.py lays out a Space in the same way"),
     Rule("hf upload *", exempt="needs an account"),
-    Rule("python examples/finetune.py *", "--epochs 1 --batch_size 8", MODEL),
+    Rule("python examples/finetune.py MODEL *", "--epochs 1 --batch_size 8 --output runs/classifier-1", MODEL),
+    Rule("python examples/finetune.py *", "--epochs 1 --batch_size 8"),
     Rule(
         "python examples/continue_pretraining.py *",
         f"--epochs 1 --k 5 {SMALL_HEADS} {CROPS} {MEANS} --batch_size 8",
