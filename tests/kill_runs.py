@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kills pretraining runs at random instants, continues them, and compares what comes out with runs that nobody stopped.
 
-    python tests/kill_runs.py --kills 48                                # folder, parquet and tar in turn
+    python tests/kill_runs.py --kills 100                               # folder, parquet and tar in turn
     python tests/kill_runs.py --kills 10 --source tar --processes 2     # by torchrun
 
 Tiny runs of the real program: workers, shuffling, stochastic depth, checkpoints in the middle of epochs, k-NN after
@@ -332,7 +332,7 @@ def show(counted: Counter[tuple[str, str]]) -> None:
 
 def main() -> None:
     parser = ProgramParser(__doc__)
-    parser.add_argument("--kills", type=int, default=48, help="kills in all")
+    parser.add_argument("--kills", type=int, default=100, help="kills in all")
     parser.add_argument("--seed", type=int, default=0, help="seed of phases, signals and delays")
     parser.add_argument("--source", choices=SOURCES, nargs="+", default=SOURCES, help="data of the runs (default: all)")
     parser.add_argument("--processes", type=int, default=1, help="processes of a run")
