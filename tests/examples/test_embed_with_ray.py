@@ -18,9 +18,9 @@ pytestmark = pytest.mark.slow
 pytest.importorskip("ray")
 
 
-def run(*arguments):
-    command = [sys.executable, ROOT / "examples" / "embed_with_ray.py", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=600)
+def start(*arguments):
+    command = [sys.executable, "-u", ROOT / "examples" / "embed_with_ray.py", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
 
 
 def test_two_actors_continue_a_stopped_call(tmp_path):
@@ -29,17 +29,19 @@ def test_two_actors_continue_a_stopped_call(tmp_path):
     (images / "broken.png").write_bytes(b"no image")
     output, report = tmp_path / "features.parquet", tmp_path / "features.parquet.unreadable.txt"
     command = [model, images, "--output", output, "--part_size", 5, "--dtype", "float32", "--actors", 2]
-    report.mkdir()  # where a file is to be written
-    stopped = run(*command)
-    assert stopped.returncode == 1 and stopped.stderr.splitlines()[-1].startswith("error: "), stopped.stderr
-    assert "5 of 5 parts are to be computed, 25 images" in stopped.stdout
+    with start(*command) as stopped:
+        assert stopped.stdout.readline() == "5 of 5 parts are to be computed, 25 images in all.\n"
+        report.mkdir()  # where a file is to be written, in the end
+        _, error = stopped.communicate(timeout=600)
+    assert stopped.returncode == 1 and error.splitlines()[-1].startswith("error: "), error
     report.rmdir()
-    output.unlink()
+    output.unlink(missing_ok=True)
     for number in (1, 4):
         (tmp_path / "features.parquet.parts" / f"part-{number:08d}.safetensors").unlink()
-    done = run(*command)
-    assert done.returncode == 0, done.stderr
-    assert "2 of 5 parts are to be computed" in done.stdout and "24 of 25 images" in done.stdout
+    with start(*command) as done:
+        said, error = done.communicate(timeout=600)
+    assert done.returncode == 0, error
+    assert "2 of 5 parts are to be computed" in said and "24 of 25 images" in said
     expected = embed(Embedder.from_pretrained(str(model), dtype="float32"), str(images))
     found = load_features(output)
     assert found.names == expected.names
