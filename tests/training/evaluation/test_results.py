@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from tests.helpers.commands import type_arguments
 from training.evaluation.results import (
+    ChangedResultError,
     describe_counts,
     find_test_data,
     format_table,
@@ -79,7 +80,7 @@ def test_result_table_and_picture(tmp_path, monkeypatch, capsys):
     assert output.with_suffix(".png").exists() and capsys.readouterr().out == "| table |\n"
     assert read_result_file(output) == {name: value for name, value in written.items() if name != "checksum"}
     output.write_text(output.read_text().replace('"value": 0.5', '"value": 0.6'))
-    with pytest.raises(ValueError, match="it is damaged or was changed; if you changed it yourself, delete its entry"):
+    with pytest.raises(ChangedResultError, match="my r.json is damaged or was changed. Delete it"):
         read_result_file(output)
     write_result(result, "k-NN", "| table |", output, details="| all |")
     assert output.with_suffix(".md").read_text().endswith("| table |\n\n| all |\n\n")

@@ -43,7 +43,7 @@ def test_a_result_that_has_changed_is_refused(tmp_path, monkeypatch):
     results.write_result({"model": str(tmp_path / "model")}, "k-NN", "", file, [CardValue(**FIGURE)])
     assert read_metrics(file, "ada/x", tmp_path / "model")[0] == [CardValue(**FIGURE)]
     file.write_text(file.read_text().replace("0.5", "0.7"))
-    with pytest.raises(SystemExit, match="error: --metrics: .*x.json .*it is damaged or was changed"):
+    with pytest.raises(SystemExit, match="error: .*x.json is damaged or was changed. Delete it"):
         main([str(tmp_path / "model"), "--repo_id", "ada/x", "--dry_run", "--metrics", str(file)])
 
 
