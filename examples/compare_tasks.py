@@ -48,7 +48,7 @@ from modeling_esvit.storage.atomic import write_text
 from modeling_esvit.storage.paths import parse_path
 from training.data.sources import open_source
 from training.evaluation.knn import TEMPERATURE, evaluate_banks
-from training.evaluation.results import format_table
+from training.evaluation.results import format_table, read_result_file, write_result_file
 from training.evaluation.stored_features import FitOptions, evaluate_features
 from training.features.bank import make_bank
 from training.features.frozen_models import load_frozen
@@ -96,7 +96,7 @@ def measure(folder: Path, data: Path, side: int = SIDE, linear: FitOptions | Non
     """
     file = folder.with_name(f"{folder.name}-scores.json")
     if file.exists():
-        return json.loads(file.read_text(encoding="utf-8"))
+        return read_result_file(file)
     model, features = load_frozen(str(folder)), folder.with_name(f"{folder.name}-features")
     sources = {split: open_source(str(data), split=split) for split in ("train", "test")}
     train, test = (make_bank(model, split, source, features) for split, source in sources.items())
@@ -109,7 +109,7 @@ def measure(folder: Path, data: Path, side: int = SIDE, linear: FitOptions | Non
     measured = Measured(PAIRS, side, seed=0, batch_size=32)
     correspondence, found = measure_source(model, sources["test"], measured, features / "correspondence", threads=2)
     scores |= correspondence
-    write_text(file, json.dumps(scores, indent=2) + "\n")
+    write_result_file(file, scores)
     found.parts.delete()
     return scores
 

@@ -29,6 +29,7 @@ import torch
 from safetensors.torch import load_file
 
 from modeling_esvit.programs.parser import ProgramParser
+from modeling_esvit.storage.run_log import LOG, read_records
 from tests.helpers.shard_server import write_parquet, write_tar
 from tests.helpers.tiny_runs import tiny, write_images
 from training.state.interruption import EXIT_CODE
@@ -140,9 +141,7 @@ class Run:
 
     def log(self) -> list[dict]:
         """Reads the values of the log that are the same in every run, without an unfinished line."""
-        path = self.output / "log.jsonl"
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        records = [json.loads(line) for line in lines if line.endswith("\n")]
+        records, _ = read_records(self.output / LOG)
         return [{name: value for name, value in record.items() if name not in TIMES} for record in records]
 
     def saved(self) -> list[Path]:

@@ -7,7 +7,6 @@ its final name is whole, also after a kill or a power cut at any instant, and a 
 """
 
 import errno
-import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +20,7 @@ from modeling_esvit.storage.manifest import (
     delete_folder,
     describe_content,
     describe_file,
+    format_own_record,
     format_record,
     list_names,
     mark_unfinished,
@@ -144,7 +144,7 @@ def record_file(folder: Path, name: str, *, shared: bool = False) -> None:
         shared: Whether several processes add files at the same time. Each file then has a record of its own.
     """
     if shared:
-        write_text(folder / name_record(name), json.dumps(describe_file(folder / name)), shared=True)
+        write_text(folder / name_record(name), format_own_record(describe_file(folder / name)), shared=True)
         return
     record = read_record(folder)
     record["files"][name] = describe_file(folder / name)
@@ -154,8 +154,15 @@ def record_file(folder: Path, name: str, *, shared: bool = False) -> None:
 def write_recorded(path: Path, text: str) -> None:
     """Replaces a file that several processes may write, and before it its record: a kill leaves none without one."""
     content = text.replace("\n", os.linesep).encode()
-    write_text(path.with_name(name_record(path.name)), json.dumps(describe_content(content)), shared=True)
+    write_text(path.with_name(name_record(path.name)), format_own_record(describe_content(content)), shared=True)
     write_text(path, text, shared=True)
+
+
+def rewrite_recorded(path: Path, text: str) -> None:
+    """Replaces a file that one process writes, and that has a record of its own: a kill leaves none with another's."""
+    path.with_name(name_record(path.name)).unlink(missing_ok=True)
+    write_text(path, text)
+    record_file(path.parent, path.name, shared=True)
 
 
 def remove_if_empty(folders: list[Path]) -> None:

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Records what a folder holds when this project has written it.
 
-Each such folder has a file `.manifest.json`, with the size and the sha256 of every other file. By it this project knows
-which files are its own, and may be replaced or removed, and whether they are still as they were written. A file that
-one of several processes adds has a record of its own instead, `.manifest.NAME.json`, so that none waits for another.
+Each such folder has a file `.manifest.json`, with the size and the sha256 of every other file, and the version of this
+project that wrote it. By it this project knows which files are its own, and may be replaced or removed, and whether
+they are still as they were written. A file that one of several processes adds, or that lies in a folder that grows, has
+a record of its own instead, `.manifest.NAME.json`, so that none waits for another.
 """
 
 import hashlib
@@ -16,10 +17,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from modeling_esvit import __version__
 from modeling_esvit.errors import EsViTError
 
 
 MANIFEST = ".manifest.json"
+VERSION = "version"  # the entry of a record that names the version that wrote it; it is not compared
 RECORD = re.compile(r"\.manifest\.([^/]+\.)?json((\.\d+)?\.partial)?")  # also one that a kill left unfinished
 BLOCK = 2**20  # bytes
 NAMED = 3  # how many files a message names
@@ -49,7 +52,7 @@ def write_record(folder: Path, record: dict[str, Any]) -> None:
 
 
 def format_record(record: dict[str, Any]) -> str:
-    return json.dumps(record, indent=2) + "\n"
+    return json.dumps({**record, VERSION: __version__}, indent=2) + "\n"
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -96,7 +99,13 @@ def name_record(name: str) -> str:
 
 def read_own_record(folder: Path, name: str) -> dict[str, Any] | None:
     """Returns what a file's own record says of it; None without one, or with a damaged one."""
-    return read_json(folder / name_record(name))
+    found = read_json(folder / name_record(name))
+    return {key: value for key, value in found.items() if key != VERSION} if isinstance(found, dict) else None
+
+
+def format_own_record(description: dict[str, Any]) -> str:
+    """Returns the content of a file's own record."""
+    return json.dumps({VERSION: __version__, **description})
 
 
 def describe_file(path: Path) -> dict[str, Any]:
@@ -127,6 +136,16 @@ def find_damage(folder: Path, names: Iterable[str] | None = None) -> list[str]:
     if names is None and not files:
         return [f"it has no record of its files, or a damaged one ({MANIFEST})"]
     return damage
+
+
+def describe_change(path: Path) -> str | None:
+    """Says what is wrong with a file that has a record of its own; None if nothing is, or of a file without one.
+
+    One without a record is a copy, or of an earlier version.
+    """
+    record = path.with_name(name_record(path.name))
+    damage = find_damage(path.parent, [path.name]) if record.exists() else []
+    return f"{damage[0]}. If you changed it yourself, delete {record.name} beside it" if damage else None
 
 
 def list_others(folder: Path) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.storage.atomic import write_text
-from modeling_esvit.storage.manifest import describe_file
+from modeling_esvit.storage.manifest import describe_change, describe_file
 
 
 RECORD = "provenance.json"
@@ -113,6 +113,8 @@ def read_provenance_file(folder: Path) -> dict[str, Any]:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise make_error(path, f"is damaged ({error})") from error
+    if change := describe_change(path):
+        raise make_error(path, f"is damaged or was changed: {change}")
     if not isinstance(record, dict):
         raise make_error(path, "is damaged: it holds no entries")
     return record

@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from modeling_esvit import EsViTConfig, EsViTModel
+from modeling_esvit.storage.run_log import LOG, read_records
 from training.options.pretrain_options import PretrainOptions, parse_options, save_options
 from training.pretrain import Pretraining
 
@@ -97,7 +98,9 @@ def write_recipe(options: PretrainOptions, path: Path) -> str:
 
 
 def read_log(output: Path) -> list[dict]:
-    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    records, damaged = read_records(output / LOG)
+    assert not damaged
+    return records
 
 
 def read_losses(output: Path) -> list[float]:

@@ -13,7 +13,9 @@ from urllib.parse import quote
 
 from accelerate import PartialState
 
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.storage.atomic import write_text
+from modeling_esvit.storage.identity import compute_checksum
 from training.evaluation.arguments import choose_columns
 from training.evaluation.public_command import make_public_command
 from training.options.provenance import Provenance, find_provenance
@@ -25,7 +27,12 @@ if TYPE_CHECKING:
 
 
 USUAL_K = 20  # neighbours, of the published results
+CHECKSUM = "checksum"  # the last entry of a file, that of the others
 NAMED_DATA = ("model", "train", "test", "test_share")  # options that a result names
+
+
+class ChangedResultError(EsViTError, RuntimeError):
+    """Raised when a result is not as it was written."""
 
 
 @dataclass(frozen=True)
@@ -153,10 +160,32 @@ def write_result(
         command = make_public_command(sys.argv, str(result["model"]))
         result = result | {"command": command, "figures": [asdict(figure) for figure in figures]}
     about = [f"{name}: {result[name]}" for name in ("train", "test", "test_share", "data") if result.get(name)]
-    write_text(output, json.dumps(result, indent=2) + "\n")
+    write_result_file(output, result)
     text, picture = [f"# {title}", ", ".join(about), table], output.with_suffix(".png")
     if draw is not None:
         save_figure(draw(result), picture)
         text.append(f"![{title}]({quote(picture.name)})")
     text += [details] if details else []
     write_text(output.with_suffix(".md"), "\n\n".join([*text, ""]))
+
+
+def write_result_file(path: Path, result: dict[str, Any]) -> None:
+    """Writes a result, with a checksum of it."""
+    write_text(path, json.dumps(result | {CHECKSUM: compute_checksum(json.dumps(result))}, indent=2) + "\n")
+
+
+def read_result_file(path: Path) -> Any:
+    """Returns what a file of a result holds; one of an earlier version, or of somebody else, has no checksum.
+
+    Raises:
+        ChangedResultError: It has changed since it was written.
+        OSError, ValueError: It cannot be read, or is no JSON.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    written = content.pop(CHECKSUM, None) if isinstance(content, dict) else None
+    if written is not None and written != compute_checksum(json.dumps(content)):
+        raise ChangedResultError(
+            f"{path} is damaged or was changed. Delete it and measure anew, or, if you changed it yourself, delete its "
+            f"entry {CHECKSUM}."
+        )
+    return content

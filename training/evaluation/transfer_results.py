@@ -3,11 +3,11 @@
 """Makes the results of a transfer evaluation: of one data set, of all, and compared with a second model."""
 
 import argparse
-import json
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from training.evaluation.results import read_result_file
 from training.evaluation.transfer_sets import TransferSet, TransferTableError, classify_failure
 
 
@@ -74,7 +74,7 @@ def read_result(path: Path) -> dict[str, Any]:
         TransferTableError: the file is not a result of `transfer.py`.
     """
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = read_result_file(path)
         read_scores(result["datasets"])
         return {"model": result["model"], "datasets": result["datasets"]}
     except (ValueError, KeyError, TypeError, AttributeError) as error:

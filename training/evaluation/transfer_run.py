@@ -3,7 +3,6 @@
 """Evaluates one model on the data sets of a transfer table, and continues a stopped evaluation."""
 
 import argparse
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,7 +14,7 @@ from tqdm.auto import tqdm
 from modeling_esvit.embed.progress import show_progress
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding_arguments import read_decoding_arguments
-from modeling_esvit.storage.atomic import write_text
+from training.evaluation.results import write_result_file
 from training.evaluation.scores import NO_CLASS, align_labels
 from training.evaluation.transfer_metrics import MULTI_LABEL, score
 from training.evaluation.transfer_results import (
@@ -67,7 +66,7 @@ class Transfer:
                 bar.refresh()
                 self.output.parent.mkdir(parents=True, exist_ok=True)
                 kept = summarise(self.options, earlier | results)
-                write_text(self.output, json.dumps(kept, indent=2))
+                write_result_file(self.output, kept)
         return results
 
     def open_features(self, each: TransferSet) -> OpenSplits | Outcome:

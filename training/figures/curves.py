@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Draws the curves of a run from its log."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from modeling_esvit.storage.run_log import read_log
 from training.state.figure_files import save_figure
 
 
@@ -39,7 +39,7 @@ def draw_curves(log: Path, picture: Path, num_prototypes: int, min_rank: float) 
     """
     from matplotlib.figure import Figure
 
-    records = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    records = read_log(log)
     panels = make_panels(records, math.log(num_prototypes), min_rank)
     figure = Figure(figsize=(4 * len(panels), 3.6), layout="constrained")
     for axis, panel in zip(figure.subplots(1, len(panels)), panels, strict=True):

@@ -5,7 +5,6 @@
 Values are read from the device once a window.
 """
 
-import json
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -19,7 +18,7 @@ from tqdm.auto import tqdm
 
 from modeling_esvit.embed.progress import is_watched
 from modeling_esvit.storage.atomic import append_text, write_text
-from modeling_esvit.storage.run_log import LOG, parse_record
+from modeling_esvit.storage.run_log import LOG, format_record, read_records
 from training.data.unreadable import SkipLog
 from training.figures.curves import draw_curves
 from training.monitoring.collapse import MIN_RANK, CollapseWatch, compute_rank_me, spread
@@ -116,20 +115,14 @@ class Monitor:
     def forget_after(self, step: int) -> None:
         """Drops what a stopped run logged after the checkpoint that is continued now, and a line it did not finish.
 
-        The scores of that checkpoint lie beside it, and are written again. Lines that a power cut left unreadable are
-        dropped and counted.
+        The scores of that checkpoint lie beside it, and are written again. Damaged lines are dropped and counted.
         """
-        lines = [
-            line
-            for line in self.path.read_text(errors="replace", encoding="utf-8").splitlines(keepends=True)
-            if line[-1] == "\n"
-        ]
-        records = [(values, line) for line in lines if (values := parse_record(line)) is not None]
-        if len(records) < len(lines):
-            self.say(f"Warning: {len(lines) - len(records)} lines of {self.path} could not be read, and are dropped.")
-        kept = [(values, line) for values, line in records if values["step"] < step + ("loss" in values)]
-        write_text(self.path, "".join(line for _, line in kept))
-        for values, _ in kept:
+        records, damaged = read_records(self.path)
+        if damaged:
+            self.say(f"Warning: {damaged} lines of {self.path} are damaged, and are dropped.")
+        kept = [values for values in records if values["step"] < step + ("loss" in values)]
+        write_text(self.path, "".join(map(format_record, kept)))
+        for values in kept:
             self.last_values |= values
 
     def start_window(self) -> None:
@@ -311,7 +304,7 @@ class Monitor:
         """Writes one line to `log.jsonl`, and the same to the trackers."""
         self.last_values |= {"step": step, **values}
         if self.accelerator.is_main_process:
-            self.unwritten += json.dumps({"step": step, **values}) + "\n"
+            self.unwritten += format_record({"step": step, **values})
             self.write_lines()
         with outlive_tracker(self.say):
             self.accelerator.log({name: value for name, value in values.items() if value is not None}, step=step)

@@ -19,7 +19,7 @@ from transformers import HfArgumentParser
 
 from modeling_esvit.images.decoding import DecodingOptions
 from modeling_esvit.programs.parser import HelpOfOneScreen, check_name
-from modeling_esvit.storage.atomic import write_text
+from modeling_esvit.storage.atomic import rewrite_recorded
 from modeling_esvit.storage.paths import describe_url, is_same_place
 from modeling_esvit.storage.url_secrets import hide_secrets
 from training.options.command import LARGEST_SEED
@@ -386,4 +386,4 @@ def make_options(recipe: str | os.PathLike[str] | None = None, **values: Any) ->
 
 def save_options(options: PretrainOptions, path: Path) -> None:
     """Writes the resolved options as a recipe that reproduces the run."""
-    write_text(path, yaml.safe_dump(asdict(options), sort_keys=False))
+    rewrite_recorded(path, yaml.safe_dump(asdict(options), sort_keys=False))

@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from modeling_esvit.storage.manifest import describe_change
 from modeling_esvit.storage.paths import expand_home
 from modeling_esvit.storage.url_secrets import hide_secrets
 from training.options.errors import OptionError
@@ -30,7 +31,7 @@ def load_recipe(recipe: str, folder: Path) -> dict[str, Any]:
     """Reads a recipe by its path, or by its name among those of `folder`.
 
     Raises:
-        OptionError: There is no such recipe, or it is not a mapping of options.
+        OptionError: There is no such recipe, it is not a mapping of options, or not as its run wrote it.
     """
     path = expand_home(recipe) if Path(recipe).suffix in (".yaml", ".yml") else folder / f"{recipe}.yaml"
     if not path.is_file():
@@ -40,6 +41,8 @@ def load_recipe(recipe: str, folder: Path) -> dict[str, Any]:
         meant = f"did you mean {nearest[0]!r}? Otherwise " if nearest else ""
         raise OptionError(f"There is no recipe {recipe!r}; {meant}give a YAML file or one of: {known}.{hint}")
     values = read_yaml(path) or {}
+    if change := describe_change(path):
+        raise OptionError(f"The recipe {str(path)!r} is damaged or was changed: {change}, or give a copy of the file.")
     if not isinstance(values, dict):
         raise OptionError(f"The recipe {str(path)!r} must be a mapping of option names to values.")
     return values

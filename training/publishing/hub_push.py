@@ -24,12 +24,12 @@ from huggingface_hub import get_token
 from tqdm.auto import tqdm
 
 from modeling_esvit.storage.atomic import replace_folder, write_text
-from modeling_esvit.storage.manifest import read_json, remove_folder
-from modeling_esvit.storage.run_folders import check_whole
+from modeling_esvit.storage.manifest import MANIFEST, name_record, read_json, remove_folder
+from modeling_esvit.storage.run_folders import OPTIONS, check_whole
 from modeling_esvit.storage.run_log import LOG
 from modeling_esvit.storage.weights_record import RECORD
 from training.options.hub_names import check_repo_id
-from training.state.checkpoint_folders import find_best
+from training.state.checkpoint_folders import PROGRESS, find_best
 
 
 PUBLISH = Path(__file__).resolve().parents[1] / "publish.py"
@@ -139,8 +139,11 @@ class HubPush(Pusher):
         with replace_folder(self.folder / "next") as copy:
             state = copy / "checkpoints" / ("last" if name == "final" else "best")
             (state / "training_state").mkdir(parents=True)
-            shutil.copy(checkpoint / "training_state" / "progress.json", state / "training_state")
-            for file in ("options.yaml", LOG, RECORD):
+            shutil.copy(checkpoint / PROGRESS, state / PROGRESS)
+            shutil.copy(checkpoint / MANIFEST, state)  # by which publish.py compares them, as those of the run
+            for file in (OPTIONS, RECORD):
+                shutil.copy(self.output_dir / name_record(file), copy)
+            for file in (OPTIONS, RECORD, LOG):
                 shutil.copy(self.output_dir / file, copy)
             shutil.copytree(checkpoint / "teacher", (copy if name == "final" else state) / "teacher")
             (copy / "name.json").write_text(json.dumps(name), encoding="utf-8")

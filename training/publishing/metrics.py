@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads the results of evaluation commands for a card, and refuses those of another model."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from safetensors.torch import load_file
 
 from modeling_esvit.storage.paths import expand_home
 from modeling_esvit.storage.run_folders import CONFIG, list_models
-from training.evaluation.results import CardValue
+from training.evaluation.results import CardValue, read_result_file
 from training.publishing.card_template import TASKS, format_code
 from training.publishing.source import SourceError
 
@@ -31,7 +30,7 @@ def read_metrics(result: Path, repo_id: str, model: Path) -> tuple[list[CardValu
         SourceError: The file is no such result, or that of another model.
     """
     try:
-        content = json.loads(result.read_text(encoding="utf-8"))
+        content = read_result_file(result)
         figures = [CardValue(**figure) for figure in content["figures"]]
         command, count = MODEL.subn(repo_id, content["command"])
         if not count:

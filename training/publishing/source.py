@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.modeling_esvit import PRETRAINING_INDEX
+from modeling_esvit.storage.manifest import MANIFEST, find_damage
 from modeling_esvit.storage.run_folders import OPTIONS, check_whole, list_models
 from modeling_esvit.storage.run_log import LOG, read_log
 from modeling_esvit.storage.weights_record import WeightsRecord, read_weights_record
@@ -18,7 +19,7 @@ from training.options.hub_names import is_hub_name
 from training.options.pretrain_options import FREE_TO_CHANGE
 from training.options.provenance import Provenance
 from training.options.public_options import select_public_options
-from training.state.checkpoint_folders import is_complete
+from training.state.checkpoint_folders import PROGRESS, is_complete
 from training.state.checkpoints import read_progress
 from training.state.provenance_record import describe_run, find_start, read_options, read_provenances
 
@@ -94,7 +95,7 @@ def find_source(path: Path, checkpoint: str | None = None) -> Source:
         checkpoint: One of CHECKPOINTS of a run; None takes the first of these that it has.
 
     Raises:
-        SourceError: `path` holds neither, or not this checkpoint.
+        SourceError: `path` holds neither, or not this checkpoint, or it is damaged.
         ProvenanceError: What is recorded of the run or of the weights is damaged.
     """
     if path.is_file():
@@ -126,6 +127,11 @@ def find_model_of_run(run: Path, checkpoint: str | None) -> Source:
     behind = run / "checkpoints" / ("last" if chosen == "final" else chosen)
     if not is_complete(behind):  # somebody deleted the checkpoints of a finished run
         return source
+    if (behind / MANIFEST).exists() and (damage := find_damage(behind, [PROGRESS.as_posix()])):
+        raise SourceError(
+            f"The checkpoint {behind}, which tells how far the model is, is damaged: {damage[0]}. Name another one "
+            "(--checkpoint), or a copy of the model's folder."
+        )
     progress = read_progress(behind)
     start = {name: value for record in source.records for name, value in record.items() if name.startswith(START)}
     records = [record for record in source.records if record["step"] <= progress.step]

@@ -9,8 +9,9 @@ import json
 import logging
 from pathlib import Path
 
-from modeling_esvit.storage.atomic import write_text
+from modeling_esvit.storage.atomic import rewrite_recorded
 from modeling_esvit.storage.identity import Identity
+from modeling_esvit.storage.manifest import describe_change
 from training.data.identity import identify_source
 from training.data.sources import ImageSource
 from training.state.checkpoints import ResumeError
@@ -34,12 +35,18 @@ class DataRecord:
     def _read(self) -> tuple[str | None, Identity]:
         try:
             content = json.loads(self._path.read_text(encoding="utf-8"))
-            return content["data"], Identity.from_json(content["identity"])
+            found = content["data"], Identity.from_json(content["identity"])
         except (ValueError, TypeError, KeyError) as error:
-            raise ResumeError(
-                f"{self._path}, which records the data that the run began with, is damaged ({type(error).__name__} on "
-                "reading it). If the data are still the same, delete it, and start the same command again."
-            ) from error
+            raise self._make_error(f"is damaged ({type(error).__name__} on reading it)") from error
+        if change := describe_change(self._path):
+            raise self._make_error(f"is damaged or was changed: {change}")
+        return found
+
+    def _make_error(self, problem: str) -> ResumeError:
+        return ResumeError(
+            f"{self._path}, which records the data that the run began with, {problem}. If the data are still the same, "
+            "delete it, and start the same command again."
+        )
 
     def commit(self, data: str | None) -> str | None:
         """Returns the commit that the run read, if it began with data of this name."""
@@ -70,4 +77,4 @@ class DataRecord:
         """
         content = {"data": data, "identity": identify_source(source).to_json()}
         with report_write_errors(self._path.parent):
-            write_text(self._path, json.dumps(content, indent=1) + "\n")
+            rewrite_recorded(self._path, json.dumps(content, indent=1) + "\n")

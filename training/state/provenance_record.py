@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from modeling_esvit.backbone_probe import TIMM_FOLDER, TIMM_PREFIX
-from modeling_esvit.storage.atomic import write_text
+from modeling_esvit.storage.atomic import rewrite_recorded
+from modeling_esvit.storage.manifest import describe_change
 from modeling_esvit.storage.paths import expand_home
 from modeling_esvit.storage.run_folders import OPTIONS, list_models
 from modeling_esvit.storage.weights_record import (
@@ -50,7 +51,7 @@ def write_provenances(folder: Path, options: Mapping[str, Any]) -> None:
         else make_entry(value, found, name in NAMED_MODELS)
         for name, (value, found) in named.items()
     }
-    write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
+    rewrite_recorded(folder / RECORD, json.dumps(record, indent=1) + "\n")
 
 
 def make_entry(value: str, found: Provenance, is_model: bool) -> dict[str, Any]:
@@ -139,6 +140,8 @@ def read_options(file: Path) -> dict[str, Any]:
         raise ProvenanceError(f"{file} is damaged ({' '.join(str(error).split())}); {ADVICE}") from error
     if not isinstance(options, dict) or not options:
         raise ProvenanceError(f"{file} holds no options; {ADVICE}")
+    if change := describe_change(file):
+        raise ProvenanceError(f"{file} is damaged or was changed: {change}, or {ADVICE}")
     try:
         made = make_options(file)
     except OptionError as error:

@@ -4,23 +4,33 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
-from modeling_esvit.storage.atomic import record_file, replace_folder
+import modeling_esvit
+from modeling_esvit.storage.atomic import record_file, replace_folder, rewrite_recorded
 from modeling_esvit.storage.manifest import (
     MANIFEST,
     ForeignFilesError,
     check_own,
+    describe_change,
     find_damage,
     list_names,
     mark_unfinished,
+    name_record,
+    read_own_record,
     remove_folder,
     remove_own_files,
 )
 
 
+replace_path = Path.replace
 CONTENT = {"config.json": b"{}", "sub/weights.bin": bytes(range(256)) * 10, "empty": b""}
+
+
+def stop(path: Path, new: Path) -> None:
+    raise KeyboardInterrupt
 
 
 @pytest.fixture
@@ -187,14 +197,52 @@ def test_each_of_several_processes_records_what_it_adds(written):
         [*CONTENT, "part-0", "part-1"]
     )
     record = written / ".manifest.part-1.json"
+    before = read_own_record(written, "part-1")
     for bit in range(0, 8 * len(whole := record.read_bytes()), 5):
         changed = bytearray(whole)
         changed[bit // 8] ^= 1 << bit % 8
         record.write_bytes(changed)
-        assert find_damage(written, ["part-1"]) or json.loads(changed) == json.loads(whole)
+        assert find_damage(written, ["part-1"]) or read_own_record(written, "part-1") == before
     (written / "mine").touch()
     remove_own_files(written)
     assert [path.name for path in written.iterdir() if path.is_file()] == ["mine"]
+
+
+def test_a_record_names_the_version_that_wrote_it_and_need_not(written):
+    record_file(written, "empty", shared=True)
+    for record in (MANIFEST, name_record("empty")):
+        content = json.loads((written / record).read_text())
+        assert content.pop("version") == modeling_esvit.__version__
+        (written / record).write_text(json.dumps(content))
+    check_own(written)
+    assert find_damage(written) == []
+
+
+def test_a_file_with_a_record_of_its_own_is_compared(tmp_path):
+    """A copy, or a file of an earlier version, has none; a kill at any instant leaves none that is another's."""
+    file, record = tmp_path / "options.yaml", tmp_path / name_record("options.yaml")
+    for text in ("lr: 0.0005", "lr: 0.0003"):
+        rewrite_recorded(file, text)
+        assert describe_change(file) is None
+    file.write_text("lr: 0.0004")
+    assert describe_change(file) == (
+        f"options.yaml is not as it was written. If you changed it yourself, delete {record.name} beside it"
+    )
+    record.write_text("{")
+    assert "options.yaml has no record, or a damaged one. If" in str(describe_change(file))
+    record.unlink()
+    assert describe_change(file) is None
+
+
+def test_a_kill_while_a_file_is_rewritten_leaves_one_that_can_be_read(tmp_path, monkeypatch):
+    file = tmp_path / "options.yaml"
+    rewrite_recorded(file, "old")
+    for step in range(2):
+        calls = iter([*[replace_path] * step, stop])
+        monkeypatch.setattr(Path, "replace", lambda path, new: next(calls)(path, new))  # noqa: B023
+        with pytest.raises(KeyboardInterrupt):
+            rewrite_recorded(file, f"new {step}")
+        assert describe_change(file) is None and file.read_text() in ("old", f"new {step}")
 
 
 def test_what_a_kill_left_is_ours(tmp_path):

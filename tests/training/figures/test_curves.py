@@ -20,7 +20,7 @@ def test_curves(tmp_path):
     with Image.open(picture) as image:
         width = image.width
     with log.open("a") as file:
-        file.write(json.dumps({"step": 29, "knn_k10_top1": 0.5}) + "\n")
+        file.write(json.dumps({"step": 29, "knn_k10_top1": 0.5}) + "\ndamaged\n")
     draw_curves(log, picture, num_prototypes=64, min_rank=2.0)
     with Image.open(picture) as image:
         assert image.width * 3 == width * 4 and math.isclose(image.height, 360, abs_tol=1)

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks what the recipes say, and that each of them takes steps, here with small crops, networks and batches."""
 
-import json
 import math
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from examples.photographs import write_photographs
 from modeling_esvit.images.data_errors import DataOptionError
 from modeling_esvit.images.transform import make_evaluation_transform
 from tests.helpers.tiny_models import DINO_V2
-from tests.helpers.tiny_runs import train
+from tests.helpers.tiny_runs import read_log, train
 from training.data.sources import open_source
 from training.evaluation.knn import evaluate_knn
 from training.learning.networks import build_config, build_networks
@@ -53,7 +52,7 @@ def run(recipe: str, images: Path, output: Path, changes: str = "") -> list[dict
         AutoBackbone.from_config(AutoConfig.for_model(**DINO_V2)).save_pretrained(output.with_name("backbone"))
         paths += ["--backbone", str(output.with_name("backbone"))]
     train([*paths, *f"{SMALL} {narrow} {changes}".split()])
-    return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    return read_log(output)
 
 
 def weights(output: Path, step: int, network: str = "student") -> dict[str, torch.Tensor]:

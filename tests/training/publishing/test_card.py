@@ -9,7 +9,9 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
+from modeling_esvit.storage.atomic import rewrite_recorded
 from modeling_esvit.storage.manifest import list_names
+from modeling_esvit.storage.run_log import format_record
 from modeling_esvit.storage.weights_record import WeightsRecord, write_weights_record
 from tests.helpers.tiny_models import save_with_heads
 from tests.hub.uploads import card_problems
@@ -43,7 +45,7 @@ def test_card_of_a_run(run, published):
 def test_a_card_names_the_share_that_was_held_out(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     options = yaml.safe_load((run / "options.yaml").read_text()) | {"knn_train": "org/birds:train", "knn_test": None}
-    (tmp_path / "run" / "options.yaml").write_text(yaml.safe_dump(options))
+    rewrite_recorded(tmp_path / "run" / "options.yaml", yaml.safe_dump(options))
     write_provenances(tmp_path / "run", options)
     main([str(tmp_path / "run"), "--repo_id", "ada/x", "--dry_run"])
     text = (tmp_path / "run-hub" / "README.md").read_text()
@@ -55,7 +57,7 @@ def test_a_card_says_what_training_was_worth(run, tmp_path):
     """Reads from the log what the model gave before training, also for a checkpoint of before its last line."""
     shutil.copytree(run, tmp_path / "run", symlinks=True)
     with (tmp_path / "run" / "log.jsonl").open("a") as log:
-        log.write(json.dumps({"step": 6, "start_k3_top1": 0.25}) + "\n")
+        log.write(format_record({"step": 6, "start_k3_top1": 0.25}))
     for which in ("best", "final"):
         main([str(tmp_path / "run"), "--repo_id", "ada/x", "--dry_run", "--checkpoint", which])
         text = (tmp_path / "run-hub" / "README.md").read_text()
@@ -67,7 +69,7 @@ def test_a_card_holds_names_of_any_characters(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     options = yaml.safe_load((run / "options.yaml").read_text()) | {"data": "org/photos:my `best` | ones"}
     options |= {"knn_train": None, "split": "a | b"}
-    (tmp_path / "run" / "options.yaml").write_text(yaml.safe_dump(options))
+    rewrite_recorded(tmp_path / "run" / "options.yaml", yaml.safe_dump(options))
     write_provenances(tmp_path / "run", options)
     figure = {"name": "a|b\n# c", "value": 0.5, "metric": "accuracy", "dataset": "x | y", "split": "t|u"}
     (tmp_path / "x.json").write_text(json.dumps({"command": "python `x` MODEL ", "figures": [figure]}))

@@ -3,10 +3,13 @@
 """Checks that a card takes results of the published model, wherever a copy of it was measured, and of no other."""
 
 import json
+import sys
 
 import pytest
 
 from tests.helpers.tiny_models import save_with_heads
+from training.evaluation import results
+from training.evaluation.results import CardValue
 from training.publish import main
 from training.publishing.metrics import check_measured, has_same_backbone, is_valid, read_metrics
 from training.publishing.source import SourceError
@@ -31,6 +34,17 @@ def test_a_result_of_another_model_is_refused(tmp_path):
     write_result(tmp_path / "x.json", tmp_path / "other")
     with pytest.raises(SystemExit, match="x.json has the values of .*other, which is another model than .*model"):
         main([str(tmp_path / "model"), "--repo_id", "ada/x", "--dry_run", "--metrics", str(tmp_path / "x.json")])
+
+
+def test_a_result_that_has_changed_is_refused(tmp_path, monkeypatch):
+    save_with_heads(tmp_path / "model")
+    monkeypatch.setattr(sys, "argv", ["knn.py", str(tmp_path / "model")])
+    file = tmp_path / "x.json"
+    results.write_result({"model": str(tmp_path / "model")}, "k-NN", "", file, [CardValue(**FIGURE)])
+    assert read_metrics(file, "ada/x", tmp_path / "model")[0] == [CardValue(**FIGURE)]
+    file.write_text(file.read_text().replace("0.5", "0.7"))
+    with pytest.raises(SystemExit, match="error: .*x.json is damaged or was changed. Delete it"):
+        main([str(tmp_path / "model"), "--repo_id", "ada/x", "--dry_run", "--metrics", str(file)])
 
 
 def test_a_run_stands_for_its_model(run, tmp_path):

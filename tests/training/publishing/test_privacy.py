@@ -12,6 +12,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from modeling_esvit import EsViTForPreTraining
+from modeling_esvit.storage.atomic import rewrite_recorded
 from tests.helpers.tiny_models import PVT
 from tests.helpers.tiny_runs import tiny_auto, train, write_images
 from training.learning.networks import build_config
@@ -38,7 +39,7 @@ def test_no_text_of_an_option_is_published(run, tmp_path, form):
     text = form.format(CANARY, CANARY)
     options = yaml.safe_load((run / "options.yaml").read_text())
     planted = {name: [text] if isinstance(options[name], list) else text for name in TEXTS if name not in PUBLIC}
-    (tmp_path / "run" / "options.yaml").write_text(yaml.safe_dump(options | planted))
+    rewrite_recorded(tmp_path / "run" / "options.yaml", yaml.safe_dump(options | planted))
     (tmp_path / "run" / "provenance.json").unlink()
     if form != "{}/{}":
         write_provenances(tmp_path / "run", options | planted)
@@ -53,7 +54,7 @@ def test_a_folder_never_becomes_a_link_to_the_hub(run, tmp_path, monkeypatch):
     shutil.copytree(run, tmp_path / "run")
     options = yaml.safe_load((run / "options.yaml").read_text()) | {"data": f"patients/{CANARY}"}
     options |= {"init_from": "org/model", "knn_test": "org/labelled:test"}
-    (tmp_path / "run" / "options.yaml").write_text(yaml.safe_dump(options))
+    rewrite_recorded(tmp_path / "run" / "options.yaml", yaml.safe_dump(options))
     (tmp_path / "place" / "patients" / CANARY).mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "place")
     (tmp_path / "run" / "provenance.json").unlink()

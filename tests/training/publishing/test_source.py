@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModel
 
+from modeling_esvit.storage.manifest import name_record
 from modeling_esvit.storage.run_folders import DamagedModelError
 from modeling_esvit.storage.weights_record import ProvenanceError
 from tests.helpers.tiny_runs import flip_bit
@@ -38,12 +39,43 @@ def test_a_run_whose_log_or_options_are_damaged(run, tmp_path):
         ("provenance.json", '"folder"', '"bolder"', "is damaged: the entry .* has values that cannot be"),
     ],
 )
-def test_a_flipped_bit_in_what_is_told_of_a_run_is_said(run, tmp_path, file, whole, damaged, message):
+def test_a_flipped_bit_in_what_is_told_of_an_older_run_is_said(run, tmp_path, file, whole, damaged, message):
+    """It had no record of these files, so only what cannot be is found."""
     shutil.copytree(run, tmp_path / "run", symlinks=True)
+    (tmp_path / "run" / name_record(file)).unlink()
     text = (tmp_path / "run" / file).read_text()
     assert whole in text
     (tmp_path / "run" / file).write_text(text.replace(whole, damaged))
     with pytest.raises(ProvenanceError, match=message):
+        find_source(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("file", "whole", "damaged"),
+    [
+        ("options.yaml", "\nseed: 0\n", "\nseed: 1\n"),
+        ("options.yaml", "\nepochs: 2\n", "\nepochs: 3\n"),
+        ("provenance.json", '"split": null', '"split":null'),
+    ],
+)
+def test_a_value_that_could_be_but_was_not_written_is_refused(run, tmp_path, file, whole, damaged):
+    shutil.copytree(run, tmp_path / "run", symlinks=True)
+    text = (tmp_path / "run" / file).read_text()
+    assert whole in text
+    (tmp_path / "run" / file).write_text(text.replace(whole, damaged))
+    with pytest.raises(
+        SystemExit, match=f"error: .*{file} is not as it was written. If you changed it yourself, delete"
+    ):
+        main([str(tmp_path / "run"), "--repo_id", "ada/tiny", "--dry_run"])
+
+
+def test_a_damaged_number_of_steps_is_not_published(run, tmp_path):
+    shutil.copytree(run, tmp_path / "run", symlinks=True)
+    progress = tmp_path / "run" / "checkpoints" / "last" / "training_state" / "progress.json"
+    progress.write_text(progress.read_text().replace('"step": 6', '"step": 7'))
+    with pytest.raises(
+        SourceError, match="last, which tells how far .*: training_state/progress.json is not as it was"
+    ):
         find_source(tmp_path / "run")
 
 

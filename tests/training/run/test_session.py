@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks the evaluations of a run: one that a stop cut off is made up for; workers, precision and time."""
 
-import json
 import os
 import shutil
 import signal
@@ -53,8 +52,8 @@ def signal_within(session: Session, after_batch: Callable[[], None]) -> dict[str
 
 def story(output: Path) -> list[dict]:
     """Returns the log without times."""
-    records = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in r.items() if k not in ("images_per_second", "data_wait", "memory_gb")} for r in records]
+    times = ("images_per_second", "data_wait", "memory_gb")
+    return [{k: v for k, v in record.items() if k not in times} for record in read_log(output)]
 
 
 @pytest.fixture(scope="module")

@@ -21,6 +21,10 @@ def test_other_data_are_refused_once_there_is_a_checkpoint(tmp_path):
     assert record.commit("photos") is None
     with pytest.raises(ResumeError, match="begun with other data: 03.png is new. Bring .*delete .*data.json"):
         DataRecord(str(run)).check(FolderSource(four))
+    text = (run / "data.json").read_text()
+    (run / "data.json").write_text(text.replace('"photos"', '"photot"'))
+    with pytest.raises(ResumeError, match="data.json is not as it was written. .* delete it, and start the same"):
+        DataRecord(str(run))
     (run / "data.json").write_text("{")
     with pytest.raises(ResumeError, match="data.json, which records .*, is damaged .JSONDecodeError"):
         DataRecord(str(run))
