@@ -21,7 +21,7 @@ from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.places import open_regular_file
 from modeling_esvit.storage.failed_writes import repeat_writing
 from modeling_esvit.storage.manifest import check_replaceable
-from modeling_esvit.storage.paths import find_file_in_place
+from modeling_esvit.storage.paths import describe_file_in_place
 
 
 Result = TypeVar("Result")
@@ -140,8 +140,8 @@ def check_output(output: Path, overwrite: bool) -> None:
         raise OutputError(f"{output} must end in one of {', '.join(FORMATS)}, which names the format.")
     if output.is_dir():
         raise OutputError(f"{output} is a folder; name a file in it.")
-    if (place := find_file_in_place(output.parent)) is not None:
-        raise OutputError(f"{output}: {place} is a file where a folder has to be.")
+    if problem := describe_file_in_place(output.parent):
+        raise OutputError(f"{output}: {problem}.")
     for path in (output, name_report(output)):
         check_replaceable(path)
         if path.exists() and not overwrite:
