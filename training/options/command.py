@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.programs import ending
 from modeling_esvit.programs.packages import describe_missing
+from training.options.pretrain_options import LARGEST_SEED
 
 
-LARGEST_SEED = 2**31 - 1  # each process of a run adds its number, and NumPy and scikit-learn take 32 bits
 OWN = ("modeling_esvit", "training", "examples")  # a missing module of these is our own fault
 
 

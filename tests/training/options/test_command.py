@@ -7,7 +7,8 @@ import argparse
 import pytest
 
 from modeling_esvit.errors import EsViTError
-from training.options.command import LARGEST_SEED, check_counts, parse_seed, run_command
+from training.options.command import check_counts, parse_seed, run_command
+from training.options.pretrain_options import LARGEST_SEED
 
 
 def fail(error: BaseException) -> None:
