@@ -43,7 +43,7 @@ from modeling_esvit.images.decoding_arguments import add_decoding_arguments, rea
 from modeling_esvit.images.hub import find_reachable_model
 from modeling_esvit.images.models import name_transformers_errors
 from modeling_esvit.programs.packages import exit_without_package
-from modeling_esvit.programs.parser import ProgramParser
+from modeling_esvit.programs.parser import ProgramParser, check_counts
 from modeling_esvit.storage.paths import parse_name, parse_path
 from modeling_esvit.storage.weight_bars import hide_weight_bars
 
@@ -334,8 +334,9 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
     """
     check_output(parser, options.result, "--result")
     check_folder(parser, options.output)
-    if options.batch_size < 1 or not (0 < options.epochs < math.inf and 0 < options.lr < math.inf):
-        parser.error("--epochs and --lr must be positive and finite, and --batch_size at least 1")
+    check_counts(parser, options, "batch_size")
+    if not (0 < options.epochs < math.inf and 0 < options.lr < math.inf):
+        parser.error(f"--epochs and --lr must be positive and finite, got {options.epochs:g} and {options.lr:g}")
     if not 0 <= options.max_unreadable <= 1:
         parser.error(f"--max_unreadable must lie in 0 .. 1, got {options.max_unreadable}")
     if options.test_share is not None and not 0 < options.test_share < 1:

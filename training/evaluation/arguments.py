@@ -10,6 +10,7 @@ from typing import Any
 from modeling_esvit.embed.compiling import add_compile_argument
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments
 from modeling_esvit.images.precision import add_dtype_argument
+from modeling_esvit.programs.parser import check_counts
 from modeling_esvit.storage.manifest import ForeignFilesError, check_replaceable
 from modeling_esvit.storage.paths import describe_file_in_place, parse_name, parse_path
 from modeling_esvit.storage.url_secrets import parse_data
@@ -17,7 +18,6 @@ from training.data.held_out import SHARE
 from training.data.named_data import refuse_output_in_data, split_train_and_test
 from training.features.bank import PART_SIZE
 from training.features.model_arguments import add_model_arguments
-from training.options.command import check_counts
 
 
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
