@@ -234,11 +234,11 @@ def check_form(features: Features) -> None:
         ValueError: It has not.
     """
     if not all(isinstance(name, str) for name in features.names) or not isinstance(features.origin, dict):
-        raise ValueError("names are no texts, or what it says of the images is no entries")
+        raise ValueError("its names are not text, or its origin is not a mapping")
     for (name, array), sides in zip(features.arrays().items(), (2, 3), strict=False):
         if array.ndim != sides or array.dtype.kind != "f" or len(array) != len(features.names):
             kind = f"{array.dtype} {list(array.shape)}"
-            raise ValueError(f"{name} of {len(features.names)} images is {kind}, no {sides} sides of floats")
+            raise ValueError(f"{name} of {len(features.names)} images is {kind}, not floats of {sides} dimensions")
 
 
 def read_npz(path: Path) -> tuple[Features, str]:
