@@ -31,7 +31,7 @@ from modeling_esvit.programs.packages import exit_without_package
 with exit_without_package("pip install -e '.[training,examples,demo]'"):
     import datasets
 
-from examples.compare_tasks import format_spread, measure
+from examples.compare_tasks import ONE_SEED, format_spread, measure
 from examples.demo import pretrain
 from examples.own_statistics import write_own_statistics
 from examples.photographs import write_photographs
@@ -86,6 +86,9 @@ def judge(results: Results) -> list[str]:
     before, lines = results[BEFORE], []
     for name, values in results.items():
         if name == BEFORE:
+            continue
+        if len(values["k-NN"]) == 1 and not name.startswith(BEFORE):  # which has no seed
+            lines.append(f"* {name}: {ONE_SEED}")
             continue
         gains = {title: [value - before[title][0] for value in values[title]] for title in MEASURES}
         spreads = {title: stdev(found) if len(found) > 1 else 0.0 for title, found in gains.items()}
@@ -156,7 +159,8 @@ def main(arguments: list[str] | None = None) -> None:
     if given.backbone is None and not own.exists():
         write_backbone(own, "timm")
     backbone = given.backbone or f"timm:local-dir:{own.resolve()}"
-    results = adapt(given.output, backbone, given.arms, given.seeds, options, given.own_statistics)
+    seeds = [*dict.fromkeys(given.seeds)]
+    results = adapt(given.output, backbone, given.arms, seeds, options, given.own_statistics)
     text = "\n".join([make_table(results), "", *judge(results)])
     write_text(given.output / "results.md", f"{text}\n")
     write_text(given.output / "results.json", json.dumps(results, indent=2) + "\n")

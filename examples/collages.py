@@ -30,9 +30,9 @@ with exit_without_package():
 
 from examples.photographs import divide, encode, load_photographs, write_splits
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.programs.parser import ProgramParser
+from modeling_esvit.programs.parser import ProgramParser, check_counts
 from modeling_esvit.storage.paths import parse_path
-from training.options.command import check_counts, parse_seed, run_command
+from training.options.command import parse_seed, run_command
 from training.state.figure_files import save_figure
 
 

@@ -83,6 +83,7 @@ MEASURES = {
     "recoloured": ("recoloured", "exact"),
     "different regions": ("mirrored", "distinct"),
 }
+ONE_SEED = "one seed shows nothing either way; give several, as --seeds 0 1 2"
 CLAIMS = [  # (higher, lower, measures)
     (UNTRAINED, VIEW, ["mirrored"]),
     (LOCATION, VIEW, ["mirrored", "recoloured", "k-NN"]),
@@ -140,18 +141,24 @@ def make_table(results: Results) -> str:
     return "\n".join(format_table(["%", *MEASURES], rows))
 
 
+def find_verdict(above: list[float], below: list[float]) -> str:
+    """Says what the values of each seed show: a difference with every seed, and beyond the spread over them, or not."""
+    gains = [one - other for one, other in zip(above, below, strict=True)]
+    if len(gains) == 1:
+        return ONE_SEED
+    return "shown" if min(gains) > 0 and mean(gains) > max(stdev(above), stdev(below)) else "not shown"
+
+
 def judge(results: Results) -> list[str]:
-    """Returns a line for each part of the claim: whether it holds with every seed, and beyond the spread."""
+    """Returns a line for each part of the claim, see `find_verdict`."""
     lines = []
     for higher, lower, titles in CLAIMS:
         if higher not in results or lower not in results:
             continue
         for title in titles:
             above, below = (read_values(results[name], title) for name in (higher, lower))
-            gains = [one - other for one, other in zip(above, below, strict=True)]
-            spread = max(stdev(above), stdev(below)) if len(gains) > 1 else math.inf
-            verdict = "shown" if min(gains) > 0 and mean(gains) > spread else "not shown"
-            points = ", ".join(f"{100 * gain:+.1f}" for gain in gains)
+            points = ", ".join(f"{100 * (one - other):+.1f}" for one, other in zip(above, below, strict=True))
+            verdict = find_verdict(above, below)
             lines.append(f"* {title}: {higher} above {lower}: {verdict} ({points} points with each seed)")
     return lines
 
@@ -216,9 +223,9 @@ def main() -> None:
     arguments, options = parser.parse_known_args()
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
-    data = arguments.output / "data"
+    data, seeds = arguments.output / "data", [*dict.fromkeys(arguments.seeds)]
     write_data(arguments.data, data)
-    results, models = compare(arguments.output, arguments.arms, arguments.seeds, arguments.epochs, options)
+    results, models = compare(arguments.output, arguments.arms, seeds, arguments.epochs, options)
     text = "\n".join([make_table(results), "", *judge(results)])
     write_text(arguments.output / "results.md", f"{text}\n")
     write_text(arguments.output / "results.json", json.dumps(results, indent=2) + "\n")

@@ -23,7 +23,7 @@ from modeling_esvit.images.places import URL
 from modeling_esvit.images.precision import add_dtype_argument, name_dtype, resolve_dtype
 from modeling_esvit.programs.ending import exit_with_message
 from modeling_esvit.programs.packages import exit_without_package
-from modeling_esvit.programs.parser import ProgramParser
+from modeling_esvit.programs.parser import ProgramParser, check_counts
 from modeling_esvit.storage.paths import parse_name, parse_path
 
 
@@ -129,9 +129,7 @@ def main(arguments: list[str] | None = None) -> None:
     add_dtype_argument(parser)
     add_decoding_arguments(parser)
     options = parser.parse_args(arguments)
-    for name in ("actors", "part_size", "batch_size"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name} must be at least 1, got {getattr(options, name)}")
+    check_counts(parser, options, "actors", "part_size", "batch_size")
     run(options)
 
 

@@ -43,7 +43,7 @@ from modeling_esvit.images.decoding_arguments import add_decoding_arguments, rea
 from modeling_esvit.images.hub import find_reachable_model
 from modeling_esvit.images.models import name_transformers_errors
 from modeling_esvit.programs.packages import exit_without_package
-from modeling_esvit.programs.parser import ProgramParser
+from modeling_esvit.programs.parser import ProgramParser, check_counts
 from modeling_esvit.storage.paths import parse_name, parse_path
 from modeling_esvit.storage.weight_bars import hide_weight_bars
 
@@ -250,12 +250,8 @@ def describe_call(
     return named | choose_columns(options) | read_decoding_arguments(options).describe() | images | {"classes": classes}
 
 
-def finetune(options: argparse.Namespace) -> dict[str, Any]:
-    """Trains and saves the classifier, and returns its accuracies on the test split with the settings of the run."""
-    train, test, classes = open_splits(options)
-    set_seed(options.seed)  # for the new classifier; the Trainer comes later
-    model, processor = load_model(options.model, classes)
-    arguments = TrainingArguments(
+def make_training_arguments(options: argparse.Namespace) -> TrainingArguments:
+    return TrainingArguments(
         output_dir=options.output,
         num_train_epochs=options.epochs,
         per_device_train_batch_size=options.batch_size,
@@ -273,6 +269,14 @@ def finetune(options: argparse.Namespace) -> dict[str, Any]:
         seed=options.seed,
         use_cpu=not torch.accelerator.is_available(),  # otherwise torchrun's processes on a CPU do not form one group
     )
+
+
+def finetune(options: argparse.Namespace) -> dict[str, Any]:
+    """Trains and saves the classifier, and returns its accuracies on the test split with the settings of the run."""
+    train, test, classes = open_splits(options)
+    set_seed(options.seed)  # for the new classifier; the Trainer comes later
+    model, processor = load_model(options.model, classes)
+    arguments = make_training_arguments(options)
     data = name_parts(options)
     train_name, test_name = data["train"], data["test"] or data["train"]
     train_items, train_skipped = find_readable(train, options.max_unreadable, f"checking {train_name}")
@@ -322,6 +326,30 @@ def make_table(result: dict[str, Any]) -> str:
     return "\n".join([about, "", *format_table([f"top-{top}" for top in tops], [scores])])
 
 
+def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Refuses options that cannot be, before any image is read; sets which of them are for testing.
+
+    Raises:
+        DataOptionError: the result would lie among the images.
+    """
+    check_output(parser, options.result, "--result")
+    check_folder(parser, options.output)
+    check_counts(parser, options, "batch_size")
+    if not (0 < options.epochs < math.inf and 0 < options.lr < math.inf):
+        parser.error(f"--epochs and --lr must be positive and finite, got {options.epochs:g} and {options.lr:g}")
+    if not 0 <= options.max_unreadable <= 1:
+        parser.error(f"--max_unreadable must lie in 0 .. 1, got {options.max_unreadable}")
+    if options.test_share is not None and not 0 < options.test_share < 1:
+        parser.error(f"--test_share must lie between 0 and 1, got {options.test_share}")
+    if options.test_share is not None and options.test_split is not None:
+        parser.error("--test_share holds images of --data out for testing, and --test_split names others: give one.")
+    if options.test_share is None and options.test_split is None and is_unparted(options):
+        options.test_share = SHARE
+    options.test_split = options.test_split or "test"
+    if options.result is not None and options.test_share is not None:
+        refuse_output_in_data(options.result, options.data)
+
+
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser = ProgramParser(__doc__, first="result epochs batch_size lr test_split resume label_column")
     parser.add_argument("model", type=parse_name, help="a model folder or the name of a model on the Hub")
@@ -351,21 +379,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--resume", action="store_true", help="continue from the last checkpoint in OUTPUT")
     add_column_arguments(parser)
     options = parser.parse_args(arguments)
-    check_output(parser, options.result, "--result")
-    check_folder(parser, options.output)
-    if options.batch_size < 1 or not (0 < options.epochs < math.inf and 0 < options.lr < math.inf):
-        parser.error("--epochs and --lr must be positive and finite, and --batch_size at least 1")
-    if not 0 <= options.max_unreadable <= 1:
-        parser.error(f"--max_unreadable must lie in 0 .. 1, got {options.max_unreadable}")
-    if options.test_share is not None and not 0 < options.test_share < 1:
-        parser.error(f"--test_share must lie between 0 and 1, got {options.test_share}")
-    if options.test_share is not None and options.test_split is not None:
-        parser.error("--test_share holds images of --data out for testing, and --test_split names others: give one.")
-    if options.test_share is None and options.test_split is None and is_unparted(options):
-        options.test_share = SHARE
-    options.test_split = options.test_split or "test"
-    if options.result is not None and options.test_share is not None:
-        refuse_output_in_data(options.result, options.data)
+    check_options(parser, options)
     result = finetune(options)
     values = {f"fine-tuning top-{k}": result[f"top{k}"] for k in find_tops(result)}
     figures = make_card_values(values, find_test_data(result))

@@ -26,7 +26,7 @@ with exit_without_package():
 
 from modeling_esvit.images.decoding_arguments import add_pixel_arguments, read_decoding_arguments
 from modeling_esvit.losses import match_regions
-from modeling_esvit.programs.parser import ProgramParser
+from modeling_esvit.programs.parser import ProgramParser, check_counts
 from modeling_esvit.storage.paths import parse_name, parse_path
 from training.features.frozen_models import find_training_view, load_frozen
 from training.features.regions import Grid, compute_region_features, compute_region_side, find_even_grid
@@ -103,8 +103,7 @@ def main(arguments: list[str] | None = None) -> None:
     add_pixel_arguments(parser)
     options = parser.parse_args(arguments)
     check_picture(parser, options.output)
-    if min(options.count, options.image_size) < 1:
-        parser.error("--count and --image_size must be at least 1")
+    check_counts(parser, options, "count", "image_size")
     model = load_frozen(options.model)
     (side, _), mean, std = find_training_view(model)
     images = [open_image(path, read_decoding_arguments(options)) for path in (options.left, options.right)]

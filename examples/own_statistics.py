@@ -23,7 +23,7 @@ from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.data_errors import EmptySourceError
 from modeling_esvit.images.models import load_image_model
 from modeling_esvit.images.transform import make_evaluation_transform
-from modeling_esvit.programs.parser import ProgramParser
+from modeling_esvit.programs.parser import ProgramParser, check_counts
 from modeling_esvit.storage.atomic import replace_folder
 from modeling_esvit.storage.paths import parse_name, parse_path
 from modeling_esvit.storage.weights_record import read_weights_record, write_weights_record
@@ -33,7 +33,7 @@ from training.data.sources import ImageSource
 from training.data.unreadable import SkipLog
 from training.features.extraction import list_items
 from training.learning.running_statistics import list_batch_norms
-from training.options.command import check_counts, run_command
+from training.options.command import run_command
 
 
 THREADS = 2  # that decode images
@@ -105,7 +105,7 @@ def write_own_statistics(name: str, source: ImageSource, output: Path, batch_siz
     model, processor = load_image_model(name)
     count = take_statistics(model, read_batches(model, processor, source, batch_size))
     if not count:
-        raise EmptySourceError(f"statistics take two images, and of the {len(source)} here so many cannot be read.")
+        raise EmptySourceError(f"statistics take two images that can be read, and of the {len(source)} here fewer can.")
     record = read_weights_record(Path(name))
     output.parent.mkdir(parents=True, exist_ok=True)
     with replace_folder(output) as partial:

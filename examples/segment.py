@@ -26,7 +26,7 @@ from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.hub import find_reachable_model
 from modeling_esvit.images.models import name_transformers_errors
 from modeling_esvit.programs.packages import exit_without_package
-from modeling_esvit.programs.parser import ProgramParser
+from modeling_esvit.programs.parser import ProgramParser, check_counts
 from modeling_esvit.storage.paths import parse_name, parse_path
 from modeling_esvit.storage.weight_bars import hide_weight_bars
 
@@ -164,8 +164,11 @@ def main(arguments: list[str] | None = None) -> float:
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate (default: %(default)s)")
     options = parser.parse_args(arguments)
     check_picture(parser, options.output)
-    if options.crops < BATCH or options.epochs < 1 or not 0 < options.lr < math.inf:
-        parser.error(f"--crops must be at least {BATCH}, --epochs at least 1, and --lr positive and finite")
+    check_counts(parser, options, "epochs")
+    if options.crops < BATCH:
+        parser.error(f"--crops must be at least {BATCH}, got {options.crops}")
+    if not 0 < options.lr < math.inf:
+        parser.error(f"--lr must be positive and finite, got {options.lr:g}")
     torch.manual_seed(0)
     model = build_segmenter(options.model, num_labels=2)
     train(model, Coins(options.crops), options.epochs, options.lr)

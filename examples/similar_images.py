@@ -21,7 +21,7 @@ from PIL import Image
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, decode
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.programs.packages import exit_without_package
-from modeling_esvit.programs.parser import ProgramParser
+from modeling_esvit.programs.parser import ProgramParser, check_counts
 from modeling_esvit.storage.paths import is_same_place, parse_name, parse_path
 
 
@@ -134,8 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
     add_decoding_arguments(parser)
     options = parser.parse_args(arguments)
-    if options.count < 1:
-        parser.error(f"--count must be at least 1, got {options.count}")
+    check_counts(parser, options, "count")
     check_picture(parser, options.output)
     if options.features is not None:
         check_output(options.features, overwrite=True)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from modeling_esvit.analysis.attention_maps import AttentionLayoutError, BlockAttention, block_attentions
 from modeling_esvit.images.decoding_arguments import add_pixel_arguments, read_decoding_arguments
-from modeling_esvit.programs.parser import ProgramParser
+from modeling_esvit.programs.parser import ProgramParser, check_counts
 from modeling_esvit.storage.paths import parse_name, parse_path
 from training.features.model_arguments import add_model_arguments
 from training.features.single_image import (
@@ -36,7 +36,7 @@ from training.features.single_image import (
     open_image,
 )
 from training.figures.attention import HeadMaps, Point, draw_heads, make_title
-from training.options.command import check_counts, run_command
+from training.options.command import run_command
 from training.state.figure_files import save_figure
 
 

@@ -42,7 +42,7 @@ from modeling_esvit.embed.progress import show_progress
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.images.transform import make_evaluation_transform
-from modeling_esvit.programs.parser import ProgramParser
+from modeling_esvit.programs.parser import ProgramParser, check_counts
 from modeling_esvit.storage.atomic import write_text
 from modeling_esvit.storage.paths import parse_name, parse_path
 from training.evaluation.arguments import check_output
@@ -50,7 +50,7 @@ from training.evaluation.results import format_table
 from training.features.model_arguments import add_model_arguments
 from training.features.single_image import VisionModel, load_vision_model
 from training.figures.attention import draw_entropies
-from training.options.command import check_counts, run_command
+from training.options.command import run_command
 from training.state.figure_files import save_figure
 
 

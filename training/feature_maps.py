@@ -26,7 +26,7 @@ from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.images.precision import add_dtype_argument
-from modeling_esvit.programs.parser import ProgramParser
+from modeling_esvit.programs.parser import ProgramParser, check_counts
 from modeling_esvit.storage.atomic import write_text
 from modeling_esvit.storage.paths import parse_path
 from modeling_esvit.storage.url_secrets import parse_data
@@ -40,7 +40,7 @@ from training.features.bank import FeatureBank, make_bank
 from training.features.extraction import LabelledImages
 from training.features.model_arguments import add_model_arguments, load_named_model
 from training.figures.feature_maps import draw_map, draw_neighbours, name_class
-from training.options.command import check_counts, parse_seed, run_command
+from training.options.command import parse_seed, run_command
 from training.state.figure_files import save_figure
 
 

@@ -86,7 +86,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     arguments = parse_and_check(parser)
     if not all(0 < l2 < math.inf for l2 in arguments.l2) or not 0 < arguments.held_out < 1:
-        parser.error("each --l2 must be positive and finite, and --held_out between 0 and 1.")
+        given = f"{' '.join(map(str, arguments.l2))} and {arguments.held_out}"
+        parser.error(f"each --l2 must be positive and finite, and --held_out between 0 and 1, got {given}.")
     return arguments
 
 

@@ -25,7 +25,7 @@ with exit_without_package("pip install -e '.[training]'"):
 from modeling_esvit.analysis.region_colours import RegionPalette, fit_palette, paint
 from modeling_esvit.analysis.token_places import regions_of
 from modeling_esvit.images.decoding_arguments import add_pixel_arguments, read_decoding_arguments
-from modeling_esvit.programs.parser import ProgramParser
+from modeling_esvit.programs.parser import ProgramParser, check_counts
 from modeling_esvit.storage.paths import parse_name, parse_path
 from training.features.model_arguments import add_model_arguments
 from training.features.single_image import (
@@ -35,7 +35,7 @@ from training.features.single_image import (
     load_vision_model,
     open_image,
 )
-from training.options.command import check_counts, run_command
+from training.options.command import run_command
 from training.state.figure_files import save_figure
 
 

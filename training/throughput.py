@@ -36,7 +36,7 @@ from transformers.utils import logging as transformers_logging
 from modeling_esvit.embed.compiling import OFF, ON
 from modeling_esvit.images.devices import check_device
 from modeling_esvit.images.precision import add_dtype_argument, name_dtype, resolve_dtype
-from modeling_esvit.programs.parser import ProgramParser
+from modeling_esvit.programs.parser import ProgramParser, check_counts
 from modeling_esvit.storage.paths import parse_name, parse_path
 from training.evaluation.arguments import check_output
 from training.evaluation.results import format_table, write_result
@@ -49,7 +49,7 @@ from training.evaluation.speed import (
 )
 from training.features.frozen_models import TIMM
 from training.figures.throughput import draw
-from training.options.command import check_counts, run_command
+from training.options.command import run_command
 
 
 PUBLISHED = Path(__file__).parent / "evaluation" / "published_throughput.yaml"

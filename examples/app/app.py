@@ -27,7 +27,7 @@ try:
     from modeling_esvit.images.decoding_arguments import add_pixel_arguments, read_decoding_arguments
     from modeling_esvit.programs.ending import exit_with_message
     from modeling_esvit.programs.packages import exit_without_package
-    from modeling_esvit.programs.parser import ProgramParser
+    from modeling_esvit.programs.parser import ProgramParser, check_counts
     from modeling_esvit.storage.paths import parse_name, parse_path
 except ImportError as error:  # that of `embed` says itself what is missing
     needed = f"this needs the package {error.name}: pip install -e '.[app]'"
@@ -76,8 +76,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("name a model, or set the environment variable MODEL")
     if options.features is not None and options.photographs is None:
         parser.error("--features is of the photographs in a folder: name it by --photographs")
-    if options.image_size < 1:
-        parser.error(f"--image_size must be at least 1, got {options.image_size}")
+    check_counts(parser, options, "image_size")
     if not 0 < options.keep < float("inf"):
         parser.error(f"--keep must be above 0, got {options.keep:g}")
     if options.port is not None and not 1 <= options.port <= 65535:

@@ -23,7 +23,7 @@ from modeling_esvit.images.devices import DeviceError, check_device, open_device
 from modeling_esvit.images.names import show_name
 from modeling_esvit.images.precision import AUTO, add_dtype_argument, name_dtype, resolve_dtype
 from modeling_esvit.programs.ending import exit_with_message
-from modeling_esvit.programs.parser import ProgramParser
+from modeling_esvit.programs.parser import ProgramParser, check_counts
 from modeling_esvit.storage.paths import parse_name, parse_path
 
 
@@ -65,10 +65,7 @@ def parse_arguments(arguments: list[str] | None) -> argparse.Namespace:
         help="replace an output that exists, and begin anew where the parts of a stopped call are of other data",
     )
     parsed = parser.parse_args(arguments)
-    for name in ("batch_size", "part_size", "workers", "image_size"):
-        value = getattr(parsed, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name} must be at least 1, got {value}")
+    check_counts(parser, parsed, "batch_size", "part_size", "workers", "image_size")
     try:
         check_device(parsed.device)
     except DeviceError as error:

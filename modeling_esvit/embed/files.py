@@ -21,7 +21,7 @@ from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.places import open_regular_file
 from modeling_esvit.storage.failed_writes import repeat_writing
 from modeling_esvit.storage.manifest import check_replaceable
-from modeling_esvit.storage.paths import find_file_in_place
+from modeling_esvit.storage.paths import describe_file_in_place
 
 
 Result = TypeVar("Result")
@@ -140,8 +140,8 @@ def check_output(output: Path, overwrite: bool) -> None:
         raise OutputError(f"{output} must end in one of {', '.join(FORMATS)}, which names the format.")
     if output.is_dir():
         raise OutputError(f"{output} is a folder; name a file in it.")
-    if (place := find_file_in_place(output.parent)) is not None:
-        raise OutputError(f"{output}: {place} is a file where a folder has to be.")
+    if problem := describe_file_in_place(output.parent):
+        raise OutputError(f"{output}: {problem}.")
     for path in (output, name_report(output)):
         check_replaceable(path)
         if path.exists() and not overwrite:
@@ -234,11 +234,11 @@ def check_form(features: Features) -> None:
         ValueError: It has not.
     """
     if not all(isinstance(name, str) for name in features.names) or not isinstance(features.origin, dict):
-        raise ValueError("names are no texts, or what it says of the images is no entries")
+        raise ValueError("its names are not text, or its origin is not a mapping")
     for (name, array), sides in zip(features.arrays().items(), (2, 3), strict=False):
         if array.ndim != sides or array.dtype.kind != "f" or len(array) != len(features.names):
             kind = f"{array.dtype} {list(array.shape)}"
-            raise ValueError(f"{name} of {len(features.names)} images is {kind}, no {sides} sides of floats")
+            raise ValueError(f"{name} of {len(features.names)} images is {kind}, not floats of {sides} dimensions")
 
 
 def read_npz(path: Path) -> tuple[Features, str]:

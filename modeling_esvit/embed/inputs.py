@@ -8,7 +8,6 @@ from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -50,8 +49,7 @@ from modeling_esvit.images.rows import (
 )
 from modeling_esvit.storage.identity import (
     Identity,
-    compute_file_checksum,
-    find_named_states,
+    add_named_files,
     identify_contents,
     identify_dataset,
     identify_files,
@@ -109,12 +107,7 @@ class ImageFiles:
     def identify(self) -> Identity:
         known = identify_files([self.urls.get(path, path) for path in self.paths])
         local = {name: find_local_file(path, self.options.access) for path, name in self.urls.items()}
-        files = {
-            name: file for name, file in local.items() if file is not None
-        }  # archives, named by their first member
-        states = find_named_states(files)
-        samples = {name: compute_file_checksum(files[name]) for name in states}
-        return replace(known, files=known.files | states, samples=known.samples | samples)
+        return add_named_files(known, {name: file for name, file in local.items() if file is not None})  # archives
 
 
 def name_urls(urls: Iterable[str]) -> dict[str, str]:
@@ -336,13 +329,14 @@ def open_folder(path: Path, split: str | None, name: str, reading: Reading) -> I
         NoImagesError: it has no such split; the reason is part of the message.
         DataOptionError, EmptySourceError: see `RowFolder` and `load_saved_split`.
     """
-    rows = reading.decoding.restrict_to(find_folder_access(path))
-    if is_saved_to_disk(path):
-        return DatasetImages(load_saved_split(path, split), name, reading.image_column, rows)
-    if not is_row_folder(path, reading.image_column):
+    is_saved = is_saved_to_disk(path)
+    if not is_saved and not is_row_folder(path, reading.image_column):
         found = find_in_folder(path)
         found.paths = [str(path / file) for file in found.paths]
         return ImageFiles(found, reading.decoding)
+    rows = reading.decoding.restrict_to(find_folder_access(path))
+    if is_saved:
+        return DatasetImages(load_saved_split(path, split), name, reading.image_column, rows)
     left_out = LeftOut()
     with name_errors(name):
         dataset = RowFolder(path, reading.config_name).load(split or "train", left_out)

@@ -51,6 +51,14 @@ def check_name(name: str, known: Sequence[str]) -> None:
         raise OldNameError(f"--{name} is called --{new} here.")
 
 
+def check_counts(parser: argparse.ArgumentParser, options: argparse.Namespace, *names: str) -> None:
+    """Refuses options below 1. Options that were not given, and have no default, are None and pass."""
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and value < 1:
+            parser.error(f"--{name} must be at least 1, got {value}")
+
+
 def spell(word: str, known: Sequence[str]) -> str:
     """Returns a word of a command line with underscores, if it is an option in the spelling with dashes.
 

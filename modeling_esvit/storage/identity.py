@@ -191,6 +191,13 @@ def identify_dataset(
     )
 
 
+def add_named_files(known: Identity, named: Mapping[str, str]) -> Identity:
+    """Returns an identity with the local files that rows or images name: what is known of each, the content of some."""
+    states = find_named_states(named)
+    samples = {name: compute_file_checksum(named[name]) for name in pick_samples([*states])}
+    return replace(known, files=known.files | states, samples=known.samples | samples)
+
+
 def join_identities(parts: Sequence[Identity]) -> Identity:
     """Joins those of several inputs that follow each other."""
     return Identity(

@@ -23,9 +23,10 @@ def expand_home(name: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(name))
 
 
-def find_file_in_place(folder: Path) -> Path | None:
-    """Returns what is no folder where one has to be: `folder` or one above it; None if nothing is in its way."""
-    return next((place for place in (folder, *folder.parents) if place.exists() and not place.is_dir()), None)
+def describe_file_in_place(folder: Path) -> str | None:
+    """Says which file is where a folder has to be, `folder` or one above it; None if nothing is in its way."""
+    places = (place for place in (folder, *folder.parents) if place.exists() and not place.is_dir())
+    return next((f"{str(place)!r} is a file where a folder has to be" for place in places), None)
 
 
 def is_same_place(one: str, other: str) -> bool:

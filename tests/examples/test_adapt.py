@@ -35,6 +35,13 @@ def test_verdicts_are_those_that_were_declared(changes, verdict):
     assert judge(results) == [f"* location: {verdict}"]
 
 
+def test_one_seed_shows_nothing():
+    one = {title: [0.6] for title in MEASURES}
+    lines = judge({BEFORE: {title: [0.5] for title in MEASURES}, f"{BEFORE}, {adapt.OWN}": one, "location": one})
+    assert lines[0].startswith(f"* {BEFORE}, {adapt.OWN}: helps; gains: k-NN, ")  # without a seed
+    assert lines[1:] == ["* location: one seed shows nothing either way; give several, as --seeds 0 1 2"]
+
+
 def test_table_has_mean_and_spread():
     table = make_table({BEFORE: {title: [0.5] for title in MEASURES}, "view": make_values(linear=[0.5, 0.6, 0.7])})
     assert "50.0" in table and "60.0 ± 10.0" in table and "crops, within one" in table

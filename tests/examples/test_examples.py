@@ -209,6 +209,21 @@ def test_wrong_arguments(folder, tmp_path, monkeypatch, main, arguments, message
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize(
+    ("main", "arguments", "message"),
+    [
+        (finetune.main, "MODEL --data x --output y --epochs 0", "positive and finite, got 0 and 0.0005"),
+        (match_photographs.main, "MODEL a.png b.png --image_size 0", "--image_size must be at least 1, got 0"),
+        (segment.main, "MODEL --crops 7", "--crops must be at least 8, got 7"),
+        (segment.main, "MODEL --lr nan", "--lr must be positive and finite, got nan"),
+    ],
+)
+def test_a_number_that_cannot_be_is_said(capsys, main, arguments, message):
+    with pytest.raises(SystemExit):
+        main(arguments.split())
+    assert message in capsys.readouterr().err
+
+
 def test_finetune_says_what_it_cannot_train(folder, tmp_path):
     for split in ("train", "test"):
         write_images(tmp_path / "one" / split, 4, "a")

@@ -57,6 +57,6 @@ def test_refused(images, tmp_path):
     save_model(tmp_path / "model", architecture="auto", backbone_config=RESNET, image_size=32)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.png").write_bytes(b"no image")
-    with pytest.raises(EmptySourceError, match="statistics take two images, and of the 1 here"):
+    with pytest.raises(EmptySourceError, match="statistics take two images that can be read, and of the 1 here"):
         main([str(tmp_path / "model"), str(tmp_path / "broken"), "--output", str(tmp_path / "own")])
     assert not (tmp_path / "own").exists()

@@ -8,12 +8,11 @@ from modeling_esvit.images.rows import find_named_files
 from modeling_esvit.storage.identity import (
     FileState,
     Identity,
+    add_named_files,
     compute_checksum,
     compute_file_checksum,
-    find_named_states,
     identify_dataset,
     identify_files,
-    pick_samples,
 )
 from training.data.shard_formats import ParquetShard
 from training.data.shard_names import commit_of
@@ -44,18 +43,17 @@ def read_row(source: DatasetSource, row: int) -> tuple[bytes | str, int | None]:
 
 def identify_shards(source: ShardStream) -> Identity:
     """Returns the identity of a stream: a local shard is known by its content, too, and a remote one by its version."""
-    files, named = [shard.file for shard in source.shards], find_named_files_of_shards(source)
+    files = [shard.file for shard in source.shards]
     states = {file.url: FileState(file.size, time=file.version) for file in files if file.is_local}
     states |= {file.url: FileState(file.size, version=file.version) for file in files if not file.is_local}
-    states |= find_named_states(named)
-    return Identity(
+    known = Identity(
         images=sum(len(shard) for shard in source.shards),
         order=compute_checksum(*(file.url for file in files)),
         files=states,
-        samples={file.url: compute_file_checksum(file.url) for file in files if file.is_local}
-        | {row: compute_file_checksum(named[row]) for row in pick_samples([*named])},
+        samples={file.url: compute_file_checksum(file.url) for file in files if file.is_local},
         commit=commit_of([file.url for file in files]),
     )
+    return add_named_files(known, find_named_files_of_shards(source))
 
 
 def find_named_files_of_shards(source: ShardStream) -> dict[str, str]:

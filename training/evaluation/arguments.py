@@ -10,14 +10,14 @@ from typing import Any
 from modeling_esvit.embed.compiling import add_compile_argument
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments
 from modeling_esvit.images.precision import add_dtype_argument
+from modeling_esvit.programs.parser import check_counts
 from modeling_esvit.storage.manifest import ForeignFilesError, check_replaceable
-from modeling_esvit.storage.paths import find_file_in_place, parse_name, parse_path
+from modeling_esvit.storage.paths import describe_file_in_place, parse_name, parse_path
 from modeling_esvit.storage.url_secrets import parse_data
 from training.data.held_out import SHARE
 from training.data.named_data import refuse_output_in_data, split_train_and_test
 from training.features.bank import PART_SIZE
 from training.features.model_arguments import add_model_arguments
-from training.options.command import check_counts
 
 
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
@@ -169,8 +169,8 @@ def check_others(parser: argparse.ArgumentParser, arguments: argparse.Namespace)
 
 def check_folder(parser: argparse.ArgumentParser, folder: Path | None, option: str = "--output") -> None:
     """Refuses a file where a folder has to be, before anything is computed."""
-    if folder is not None and (place := find_file_in_place(folder)) is not None:
-        parser.error(f"{option} {folder}: {place} is a file where a folder has to be.")
+    if folder is not None and (problem := describe_file_in_place(folder)):
+        parser.error(f"{option} {folder}: {problem}.")
 
 
 def check_output(parser: argparse.ArgumentParser, output: Path | None, option: str = "--output") -> None:

@@ -56,7 +56,10 @@ def check_probe_options(options: argparse.Namespace, world: int) -> None:
         ProbeError: an option has an impossible value.
     """
     if options.epochs < 1 or not all(0 < lr < math.inf for lr in options.lr) or min(options.n_last_blocks) < 0:
-        raise ProbeError("epochs must be at least 1, each lr positive and finite, each n_last_blocks at least 0.")
+        given = f"got {options.epochs}, {options.lr} and {options.n_last_blocks}"
+        raise ProbeError(
+            f"epochs must be at least 1, each lr positive and finite, each n_last_blocks at least 0; {given}."
+        )
     if VIEW in options.n_last_blocks and len(set(options.n_last_blocks)) > 1:
         raise ProbeError("n_last_blocks 0, the view feature, stands alone. Beside other numbers use 1, the last block.")
     if options.batch_size is not None and options.batch_size % world:

@@ -1,6 +1,6 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the command of a program, with its errors as messages, and checks counts and seeds on its command line."""
+"""Runs the command of a program, with its errors as messages, and checks seeds on its command line."""
 
 import argparse
 import sys
@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.programs import ending
 from modeling_esvit.programs.packages import describe_missing
+from training.options.pretrain_options import LARGEST_SEED
 
 
-LARGEST_SEED = 2**31 - 1  # each process of a run adds its number, and NumPy and scikit-learn take 32 bits
 OWN = ("modeling_esvit", "training", "examples")  # a missing module of these is our own fault
 
 
@@ -61,11 +61,3 @@ def parse_seed(text: str) -> int:
     if not 0 <= seed <= LARGEST_SEED:
         raise argparse.ArgumentTypeError(f"a seed is a whole number from 0 to {LARGEST_SEED}, got {text!r}")
     return seed
-
-
-def check_counts(parser: argparse.ArgumentParser, options: argparse.Namespace, *names: str) -> None:
-    """Refuses options below 1. Options that were not given, and have no default, are None and pass."""
-    for name in names:
-        value = getattr(options, name)
-        if value is not None and value < 1:
-            parser.error(f"--{name} must be at least 1, got {value}")

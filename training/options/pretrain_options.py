@@ -22,7 +22,6 @@ from modeling_esvit.programs.parser import HelpOfOneScreen, check_name
 from modeling_esvit.storage.atomic import rewrite_recorded
 from modeling_esvit.storage.paths import describe_url, is_same_place
 from modeling_esvit.storage.url_secrets import hide_secrets
-from training.options.command import LARGEST_SEED
 from training.options.errors import OptionError
 from training.options.recipes import load_recipe, spell
 from training.options.sections import (
@@ -98,6 +97,7 @@ ABOUT_DATA = (
     *("samples_per_epoch", "white_level", "allow_paths"),
 )
 WARMUPS = ("warmup_epochs", "warmup_teacher_temp_epochs")
+LARGEST_SEED = 2**31 - 1  # each process of a run adds its number, and NumPy and scikit-learn take 32 bits
 # The smallest and the largest value of an option.
 RANGES = {
     **dict.fromkeys(

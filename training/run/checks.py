@@ -24,7 +24,7 @@ from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.data_errors import DataOptionError
 from modeling_esvit.images.transform import Transform, make_evaluation_transform
 from modeling_esvit.modeling_esvit import describe_preprocessing
-from modeling_esvit.storage.paths import find_file_in_place
+from modeling_esvit.storage.paths import describe_file_in_place
 from training.data.held_out import SHARE
 from training.data.named_data import hold_out_and_say, refuse_output_in_data, split_data_name, split_train_and_test
 from training.data.shard_stream import ShardStream, StreamOptions
@@ -328,8 +328,8 @@ def check_output(options: PretrainOptions) -> None:
         UnwritableCheckpointError: Nothing can be written in `output`, or where it would be made.
     """
     folder = Path(options.output)
-    if (place := find_file_in_place(folder / "checkpoints")) is not None:
-        raise OptionError(f"output {str(folder)!r}: {str(place)!r} is a file where a folder has to be.")
+    if problem := describe_file_in_place(folder / "checkpoints"):
+        raise OptionError(f"output {str(folder)!r}: {problem}.")
     with report_write_errors(folder):
         tempfile.TemporaryFile(dir=find_existing_folder(folder)).close()
     refuse_output_in_data(folder, options.training_data, options.knn_train, options.knn_test)

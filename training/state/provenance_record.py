@@ -8,8 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from modeling_esvit.backbone_probe import TIMM_FOLDER, TIMM_PREFIX
 from modeling_esvit.storage.atomic import rewrite_recorded
 from modeling_esvit.storage.manifest import describe_change
@@ -25,9 +23,11 @@ from modeling_esvit.storage.weights_record import (
     read_weights_record,
 )
 from training.options.errors import OptionError
-from training.options.pretrain_options import make_options
+from training.options.pretrain_options import PythonParser, to_arguments
+from training.options.pretrain_options import read_options as parse_words
 from training.options.provenance import KINDS, Provenance
 from training.options.public_options import NAMED_MODELS, UNKNOWN, find_provenances
+from training.options.recipes import read_yaml
 from training.views.draw import POLICIES
 
 
@@ -135,15 +135,12 @@ def read_options(file: Path) -> dict[str, Any]:
         ProvenanceError: The file is damaged.
     """
     try:
-        options = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ProvenanceError(f"{file} is damaged ({' '.join(str(error).split())}); {ADVICE}") from error
-    if not isinstance(options, dict) or not options:
-        raise ProvenanceError(f"{file} holds no options; {ADVICE}")
-    if change := describe_change(file):
-        raise ProvenanceError(f"{file} is damaged or was changed: {change}, or {ADVICE}")
-    try:
-        made = make_options(file)
+        options = read_yaml(file)
+        if not isinstance(options, dict) or not options:
+            raise ProvenanceError(f"{file} holds no options; {ADVICE}")
+        if change := describe_change(file):
+            raise ProvenanceError(f"{file} is damaged or was changed: {change}, or {ADVICE}")
+        made = parse_words(to_arguments(options), PythonParser)
     except OptionError as error:
         raise ProvenanceError(f"{file} is damaged ({' '.join(str(error).split())}); {ADVICE}") from error
     if made.augmentation not in POLICIES:

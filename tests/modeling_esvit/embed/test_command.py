@@ -229,7 +229,7 @@ def test_bad_input(folder, images, tmp_path):
     output = tmp_path / "features.npz"
     for arguments, message in [
         ([str(images), "--output", "features.csv"], "must end in one of"),
-        ([str(images), "--output", str(tmp_path / "a.npz" / "b.npz")], "a.npz is a file where a folder has to be"),
+        ([str(images), "--output", str(tmp_path / "a.npz" / "b.npz")], "a.npz' is a file where a folder has to be"),
         ([str(images), "--output", str(tmp_path / "x" / "y.npz")], None),
         ([str(images / "nothing"), "--output", str(output)], "is neither a file"),
         ([f"{images}/*.tiff", "--output", str(output)], "holds no image"),

@@ -66,7 +66,7 @@ def test_the_list_of_unreadable_images_of_others_is_not_overwritten(tmp_path):
 
 def test_a_file_in_place_of_the_folder_is_said_before_anything_is_computed(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="file is a file where a folder has to be"):
+    with pytest.raises(OutputError, match="file' is a file where a folder has to be"):
         check_output(tmp_path / "file" / "new" / "f.npz", overwrite=True)
 
 

@@ -208,6 +208,17 @@ def test_a_list_in_capitals_of_members_of_archives(images, tmp_path):
     assert before.describe_change(find_images(tmp_path / "LIST.TXT").identify()).startswith(names[0])
 
 
+def test_the_content_of_some_archives_is_looked_at(images, tmp_path, monkeypatch):
+    monkeypatch.setattr("modeling_esvit.storage.identity.SAMPLED", 2)
+    archives = [tmp_path / f"{letter}.zip" for letter in "abc"]
+    for archive in archives:
+        with zipfile.ZipFile(archive, "w") as file:
+            file.write(images / "00.png", "1.png")
+    (tmp_path / "list.txt").write_text("".join(f"zip://1.png::{archive}\n" for archive in archives))
+    found = find_images(tmp_path / "list.txt").identify()
+    assert len(found.files) == 3 and len(found.samples) == 2
+
+
 def test_one_input_and_several(images):
     file = next(images.glob("*.png"))
     picture, array = Image.open(file), np.asarray(Image.open(file))

@@ -6,7 +6,7 @@ import argparse
 
 import pytest
 
-from modeling_esvit.programs.parser import OldNameError, ProgramParser, check_name
+from modeling_esvit.programs.parser import OldNameError, ProgramParser, check_counts, check_name
 
 
 TEXT = """Measures a model.
@@ -99,3 +99,11 @@ def test_help_all_shows_everything(capsys):
     assert "  --no_check            do not look again\n  --fast                be fast\n" in shown
     assert "  --point X Y           where\n  --names NAMES ...     of some things\n" in shown
     assert "None" not in shown and "more options" not in shown
+
+
+def test_counts(capsys):
+    options = argparse.Namespace(k=1, size=None, workers=0)
+    check_counts(argparse.ArgumentParser(), options, "k", "size")
+    with pytest.raises(SystemExit):
+        check_counts(argparse.ArgumentParser(), options, "k", "workers")
+    assert "--workers must be at least 1, got 0" in capsys.readouterr().err

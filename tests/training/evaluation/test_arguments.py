@@ -68,8 +68,8 @@ def test_without_test_data_a_share_of_the_training_data_is_held_out(monkeypatch,
         (["--output", "FOLDER/r.md"], "r.md names the JSON file"),
         (["--output", "/proc/r.json"], "nothing can be written in /proc"),
         (["--output", "FOLDER/pipe"], "--output FOLDER/pipe is a device or a pipe, which a file would replace"),
-        (["--features", "FOLDER/file"], "--features FOLDER/file: FOLDER/file is a file where a folder has to be"),
-        (["--features", "FOLDER/file/x"], "--features FOLDER/file/x: FOLDER/file is a file where a folder has to be"),
+        (["--features", "FOLDER/file"], "--features FOLDER/file: 'FOLDER/file' is a file where a folder has to be"),
+        (["--features", "FOLDER/file/x"], "--features FOLDER/file/x: 'FOLDER/file' is a file where a folder has to be"),
     ],
 )
 def test_impossible_values_are_named(monkeypatch, tmp_path, capsys, words, message):

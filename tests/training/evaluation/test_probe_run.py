@@ -16,7 +16,7 @@ from training.evaluation.probe_run import ProbeError, check_probe_options, fit_b
     "changes, message",
     [
         ({"epochs": 0}, "epochs must be at least 1"),
-        ({"lr": [0.1, float("inf")]}, "each lr positive and finite"),
+        ({"lr": [0.1, float("inf")]}, r"each lr positive and finite.*got 1, \[0.1, inf\] and \[0\]"),
         ({"n_last_blocks": [-1]}, "each n_last_blocks at least 0"),
         ({"n_last_blocks": [0, 4]}, "n_last_blocks 0, the view feature, stands alone"),
         ({"batch_size": 9}, "batch_size 9 must be a multiple of the 2 processes"),

@@ -1,13 +1,14 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Checks which errors a program prints as a message alone, and that counts below 1 are refused."""
+"""Checks which errors a program prints as a message alone, and which seeds are refused."""
 
 import argparse
 
 import pytest
 
 from modeling_esvit.errors import EsViTError
-from training.options.command import LARGEST_SEED, check_counts, parse_seed, run_command
+from training.options.command import parse_seed, run_command
+from training.options.pretrain_options import LARGEST_SEED
 
 
 def fail(error: BaseException) -> None:
@@ -33,14 +34,6 @@ def test_other_errors_keep_their_traceback(error):
     with pytest.raises(type(error)) as raised:
         run_command(lambda: fail(error))
     assert raised.value is error
-
-
-def test_counts(capsys):
-    options = argparse.Namespace(k=1, size=None, workers=0)
-    check_counts(argparse.ArgumentParser(), options, "k", "size")
-    with pytest.raises(SystemExit):
-        check_counts(argparse.ArgumentParser(), options, "k", "workers")
-    assert "--workers must be at least 1, got 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["-1", str(LARGEST_SEED + 1), "1.5", "", "9" * 5000])

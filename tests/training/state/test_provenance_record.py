@@ -98,8 +98,17 @@ def test_a_damaged_record_is_said(tmp_path, content):
         read_provenances(tmp_path)
 
 
-@pytest.mark.parametrize(("text", "message"), [(": [", "options.yaml is damaged"), ("- a", "holds no options")])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (": [", "options.yaml is damaged"),
+        ("data: https://ada:secret@host/a.tar: [", "options.yaml is damaged"),
+        ("recipe: adapt", "options.yaml is damaged .*recipe"),
+        ("- a", "holds no options"),
+    ],
+)
 def test_damaged_options_are_said(tmp_path, text, message):
     (tmp_path / "options.yaml").write_text(text)
-    with pytest.raises(ProvenanceError, match=f"{message}.* name a copy of the model's folder"):
+    with pytest.raises(ProvenanceError, match=f"{message}.* name a copy of the model's folder") as error:
         read_options(tmp_path / "options.yaml")
+    assert "secret" not in str(error.value)
