@@ -54,7 +54,7 @@ class RowFolder:
 
     Raises:
         DataOptionError: some of them belong to no split; or its path has wildcards, and a card names its files; or a
-            card names files elsewhere, or is damaged.
+            card names files elsewhere, or is damaged; or `datasets` cannot open a path.
         DamagedZipError: a zip file cannot be read.
         OSError, ValueError: of `datasets`, which cannot read the folder.
 
@@ -72,6 +72,7 @@ class RowFolder:
         self.unlisted = LeftOut()
         self.folders = [*walk(str(path), self.unlisted)]
         self.row_files, self.configurations = list_row_files(path, self.folders), list_configurations(path)
+        refuse_chains(str(path.resolve()), *map(str, self.row_files))
         if all(file.suffix == ".zip" for file in self.row_files):
             for file in self.row_files:
                 list_names(str(file))  # says so if it is damaged, which `datasets` does not
@@ -179,12 +180,28 @@ def load_parquet(files: Sequence[str], split: str = "train", read: ReadFeatures 
     """Loads parquet files, by path or URL, as one split; `read` returns the columns of one.
 
     Raises:
+        DataOptionError: `datasets` cannot open a path.
         OSError, ValueError: of `datasets`, which cannot read them.
     """
     import datasets
 
+    refuse_chains(*(os.path.abspath(file) for file in files if "://" not in file))
     described = describe_parquet(files, read)
     return datasets.load_dataset("parquet", data_files=escape_files(files), split=split, batch_size=BATCH, **described)
+
+
+def refuse_chains(*paths: str) -> None:
+    """Refuses paths that `datasets` takes for a chain of archives, as it takes `zip://a.jpg::photographs.zip`.
+
+    Raises:
+        DataOptionError: one is such a path.
+    """
+    found = next((path for path in paths if "::" in path), None)
+    if found is not None:
+        raise DataOptionError(
+            f"{found!r} has '::' in its path, where `datasets` expects a member of an archive: rename the file or "
+            "folder of that name."
+        )
 
 
 def escape_files(files: Iterable[str]) -> list[str]:
@@ -320,7 +337,8 @@ def load_saved_split(path: Path, split: str | None) -> Any:
     """Loads a split that `save_to_disk` wrote, "train" if none is named.
 
     Raises:
-        DataOptionError: there is no such split; or its record is damaged, or names files elsewhere.
+        DataOptionError: there is no such split; or its record is damaged, or names files elsewhere; or `datasets`
+            cannot open its path.
         EmptySourceError: it has no rows, which `datasets` writes but cannot read.
     """
     import datasets
@@ -330,6 +348,7 @@ def load_saved_split(path: Path, split: str | None) -> Any:
         if (split or "train") not in splits:
             raise DataOptionError(f"{str(path)!r} has no split {split or 'train'!r}; it has {splits}.")
         path = path / (split or "train")
+    refuse_chains(str(path.resolve()))
     if not _list_saved_files(path):
         raise EmptySourceError(f"the data set {str(path)!r} has no rows.")
     with name_datasets_errors(str(path)):

@@ -268,3 +268,20 @@ def test_wildcards_in_the_name_of_a_folder_are_part_of_it(name, tmp_path):
         assert len(open_source(folder, split=split, streaming=True)) == count_by_all(pattern) == 2
         (folder / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files: x.parquet\n---\n")
         assert "wildcards in its name, where `datasets` does not find" in refuse_by_all(folder)
+
+
+@pytest.mark.parametrize("name", ["folder", "file", "pattern", "saved"])
+def test_paths_that_datasets_takes_for_chains_are_refused_by_name(name, tmp_path):
+    folder = tmp_path / "2024::05"
+    rows = datasets.Dataset.from_dict({"image": [{"bytes": picture(0), "path": None}]})
+    rows.save_to_disk(tmp_path / "saved")
+    if name == "saved":
+        (tmp_path / "saved").rename(folder)
+    else:
+        folder.mkdir()
+        pq.write_table(rows.data.table, tmp_path / "train.parquet")
+        (tmp_path / "train.parquet").rename(folder / "train.parquet")
+    data = str(folder / {"file": "train.parquet", "pattern": "*.parquet"}.get(name, ""))
+    for read in (open_source, find_images):
+        with pytest.raises(DataOptionError, match="2024::05.* has '::' in its path, .*: rename the file or folder"):
+            read(data)

@@ -157,6 +157,16 @@ def test_links_members_that_come_twice_and_names_of_other_programs(tmp_path):
         ]  # fmt: skip
 
 
+@pytest.mark.parametrize("table", ["", "file_name,label\na::b.png,0\nc.png,1\n"])
+def test_members_with_two_colons_are_read(table, tmp_path):
+    write_zip(tmp_path / "all" / "train.zip", "a::b.png", "c.png")
+    if table:
+        with zipfile.ZipFile(tmp_path / "all" / "train.zip", "a") as archive:
+            archive.writestr("metadata.csv", table)
+    source, images = open_source(tmp_path / "all"), find_images(str(tmp_path / "all"))
+    assert len([decode(each.read(row)) for each in (source, images) for row in range(2)]) == 4
+
+
 def test_images_that_no_table_names_are_counted(tmp_path):
     write_zip(tmp_path / "all" / "train.zip", "1.png", "mask.png", "2.png", "notes.txt")
     with zipfile.ZipFile(tmp_path / "all" / "train.zip", "a") as archive:
