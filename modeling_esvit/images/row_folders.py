@@ -35,7 +35,7 @@ from modeling_esvit.images.rows import (
     find_image_columns,
     read_file_features,
 )
-from modeling_esvit.images.zips import are_photographs, count_beside_tables, list_names, load_zips
+from modeling_esvit.images.zips import are_photographs, check_tables, count_beside_tables, load_zips
 
 
 SHARDS = (".parquet", ".tar")
@@ -75,7 +75,7 @@ class RowFolder:
         refuse_chains(str(path.resolve()), *map(str, self.row_files))
         if all(file.suffix == ".zip" for file in self.row_files):
             for file in self.row_files:
-                list_names(str(file))  # says so if it is damaged, which `datasets` does not
+                check_tables(str(file))
         check_configurations(path, self.configurations)
         self.named = name_files(path, self.configurations)
         self.builder = self._make_builder()
