@@ -45,6 +45,7 @@ COMPRESSED = (
 )
 LINKED = "shards linked to again"
 CARDS = ("README.md", ".gitattributes", "dataset_infos.json")  # describe the data, and hold none
+UNLIKE_SPLITS = "Couldn't infer the same data file format for all splits"  # what `datasets` says
 # Rows that `datasets` converts at a time. It would else take the length of the first row group, even if that is 0.
 BATCH = 100
 
@@ -129,7 +130,15 @@ class RowFolder:
         place, files = str(self.path.resolve()), [*map(str, self.row_files)]
         if self.config_name is None and not self.configurations and are_photographs(files):
             return datasets.load_dataset_builder("imagefolder", data_dir=place, **self.named)
-        return datasets.load_dataset_builder(place, name=self.config_name, **self.named)
+        try:
+            return datasets.load_dataset_builder(place, name=self.config_name, **self.named)
+        except ValueError as error:
+            if UNLIKE_SPLITS not in str(error):
+                raise
+            raise DataOptionError(
+                f"{str(self.path)!r} has files of one kind in one split, and of another kind in another, which are not "
+                "read together: name those of a split, by a glob, and unpack zip files."
+            ) from error
 
     def _load_rows(self, kept: dict[str, list[str]], split: str) -> Any:
         import datasets
@@ -265,14 +274,12 @@ def refuse_left_over(path: Path, found: Sequence[Path], files: Mapping[str, Sequ
     Raises:
         DataOptionError: some belong to no split; or a split has zip files beside others.
     """
-    used = map(os.path.realpath, itertools.chain.from_iterable(files.values()))
-    left = sorted({str(file.resolve()) for file in found} - {*used})
+    used = {*map(os.path.realpath, itertools.chain.from_iterable(files.values()))}
+    left = sorted({str(file.resolve()) for file in found} - used)
     if left:
-        is_zip = found[0].suffix == ".zip"
-        advice, kind = "Unpack them" if is_zip else "Name the files to read, by a glob", found[0].suffix
         raise DataOptionError(
             f"{str(path)!r} has {len(found)} shards, of which {len(left)} belong to no split: {', '.join(left[:5])}. "
-            f"{advice}, or give them the name of a split, such as train-00000{kind}."
+            f"{_advise_on_left_over([*left, *used])}"
         )
     for split, own in files.items():
         if len({file.endswith(".zip") for file in own}) > 1:
@@ -280,6 +287,18 @@ def refuse_left_over(path: Path, found: Sequence[Path], files: Mapping[str, Sequ
                 f"{str(path)!r} has zip files beside others in the split {split!r}, which are not read as one: unpack "
                 "them, or name the files to read, by a glob."
             )
+
+
+def _advise_on_left_over(files: Sequence[str]) -> str:
+    """Says how files are read. `datasets` takes those of one kind alone, whatever the names of others."""
+    kinds = {os.path.splitext(file)[1] for file in files}
+    globs = sorted(
+        {os.path.join(os.path.dirname(file), f"*{kind}") for file in files for kind in SHARDS if file.endswith(kind)}
+    )
+    advice = f"Name the files to read, by a glob, as {globs[0]}" if globs else "Unpack them"
+    if len(kinds) > 1:
+        return f"{' and '.join(sorted(kinds))} files are not read as one. {advice}."
+    return f"{advice}, or give them the name of a split, such as train-00000{min(kinds)}."
 
 
 def is_row_folder(folder: Path, image_column: str | None = None) -> bool:
