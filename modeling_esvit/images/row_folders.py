@@ -292,10 +292,8 @@ def refuse_left_over(path: Path, found: Sequence[Path], files: Mapping[str, Sequ
 def _advise_on_left_over(files: Sequence[str]) -> str:
     """Says how files are read. `datasets` takes those of one kind alone, whatever the names of others."""
     kinds = {os.path.splitext(file)[1] for file in files}
-    globs = sorted(
-        {os.path.join(os.path.dirname(file), f"*{kind}") for file in files for kind in SHARDS if file.endswith(kind)}
-    )
-    advice = f"Name the files to read, by a glob, as {globs[0]}" if globs else "Unpack them"
+    shards = [os.path.split(file)[0] + f"{os.sep}*{kind}" for kind in SHARDS for file in files if file.endswith(kind)]
+    advice = f"Name the files to read, by a glob, as {min(shards)}" if shards else "Unpack them"
     if len(kinds) > 1:
         return f"{' and '.join(sorted(kinds))} files are not read as one. {advice}."
     return f"{advice}, or give them the name of a split, such as train-00000{min(kinds)}."

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Identifies the images of a data source, see `modeling_esvit.storage.identity`."""
 
-from functools import partial
+from functools import cache, partial
 
 from modeling_esvit.images.rows import find_named_files
 from modeling_esvit.storage.identity import (
@@ -48,12 +48,13 @@ def identify_shards(source: ShardStream) -> Identity:
     states = {file.url: FileState(file.size, time=file.version) for file in files if file.is_local}
     states |= {file.url: FileState(file.size, version=file.version) for file in files if not file.is_local}
     states |= find_named_states(named)
+    checksum = cache(compute_file_checksum)  # an archive is the file of many rows
     return Identity(
         images=sum(len(shard) for shard in source.shards),
         order=compute_checksum(*(file.url for file in files)),
         files=states,
         samples={file.url: compute_file_checksum(file.url) for file in files if file.is_local}
-        | {row: compute_file_checksum(named[row]) for row in pick_samples([*named])},
+        | {row: checksum(named[row]) for row in pick_samples([*named])},
         commit=commit_of([file.url for file in files]),
     )
 
