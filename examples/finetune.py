@@ -205,10 +205,10 @@ def name_numbers(train: FolderSource | DatasetSource) -> list[str]:
     """
     if isinstance(train, FolderSource) or train.columns.label is None:
         return []
-    numbers = train.dataset.unique(train.columns.label)
+    numbers = [*map(train.columns.number_label, train.dataset.unique(train.columns.label))]
     if None in numbers or min(numbers, default=0) < 0:
         raise DataOptionError(f"label_column {train.columns.label!r} has rows without a class: leave them out.")
-    highest = int(max(numbers, default=-1))
+    highest = max(numbers, default=-1)
     refuse_high_class(train.columns.label, highest)
     return [str(number) for number in range(highest + 1)]
 

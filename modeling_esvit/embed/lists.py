@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from modeling_esvit.images.places import Place
+
 
 LIST_SUFFIXES = (".txt", ".lst")
 LINE_END = re.compile("\r\n|\n|\r")
@@ -42,10 +44,10 @@ def decode_list(content: bytes) -> str:
 
 def find_place(folder: Path, entry: str) -> str:
     """Returns what an entry means: a URL as it is, or a path, of which both may follow the member of an archive."""
-    members, separator, last = entry.rpartition("::")
-    if "://" not in members:
+    found = Place.split(entry, lambda name: os.path.exists(find_path(folder, name)))
+    if "://" not in found.members:
         return entry if "://" in entry else find_path(folder, entry)
-    return f"{members}{separator}{last if '://' in last else find_path(folder, last)}"
+    return entry if not found.is_local else found._replace(file=find_path(folder, found.file)).join()
 
 
 def find_path(folder: Path, entry: str) -> str:

@@ -10,10 +10,12 @@ import os
 import re
 import stat
 import zipfile
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from io import BytesIO
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.download import download
@@ -25,6 +27,7 @@ from modeling_esvit.storage.url_secrets import escape_logins
 URL = re.compile(r"https?://", re.IGNORECASE)
 FILE_URL = re.compile(r"(file|local)://", re.IGNORECASE)
 ARCHIVES = ("zip", "tar", "gzip", "bz2", "xz", "zstd")
+IN_ARCHIVE = re.compile(rf"(?:{'|'.join(ARCHIVES)})://")
 OPEN_ZIPS = 4  # whose lists of members each process keeps
 IRREGULAR = "is no regular file, but a pipe or a device"
 NON_BLOCKING = getattr(os, "O_NONBLOCK", 0)  # Windows has none
@@ -32,6 +35,49 @@ NON_BLOCKING = getattr(os, "O_NONBLOCK", 0)  # Windows has none
 
 class PlaceError(EsViTError, OSError):
     """Raised when what an image is named by is not opened: it is no regular file, or lies where it must not."""
+
+
+class Place(NamedTuple):
+    """Names a file by its path or URL, or members of it if it is an archive, the inner one first."""
+
+    members: str
+    file: str
+
+    @classmethod
+    def split(cls, place: str, exists: Callable[[str], bool] = os.path.exists) -> "Place":
+        """Splits what an image is named by, such as `zip://a.jpg::photographs.zip`.
+
+        Names may have `::` in them, too: the file is the longest path that `exists`, or else behind the last `::`.
+        """
+        if URL.match(place):
+            return cls("", place)
+        starts = [*([] if IN_ARCHIVE.match(place) else [0]), *(found.end() for found in re.finditer("::", place))]
+        known = (start for start in starts[:-1] if exists(FILE_URL.sub("", place[start:])))
+        start = next(known, max(starts, default=0))
+        return cls(place[: max(start - 2, 0)], place[start:])
+
+    @property
+    def is_local(self) -> bool:
+        return "://" not in self.file
+
+    def join(self) -> str:
+        """Returns the place as one text, as fsspec reads it."""
+        return f"{self.members}::{self.file}" if self.members else self.file
+
+    def find_zip(self) -> zipfile.ZipFile | None:
+        """Returns the open zip file that the place is a member of; None if that is no local one, or has no such member.
+
+        Raises:
+            zipfile.BadZipFile, ValueError, NotImplementedError, OSError: see `open_zip`.
+        """
+        if not (self.is_local and self.members and self.file.endswith(".zip")):
+            return None
+        archive = open_zip(self.file)
+        return archive if self.member in archive.NameToInfo else None
+
+    @property
+    def member(self) -> str:
+        return self.members.removeprefix("zip://")
 
 
 @dataclass(frozen=True)
@@ -46,24 +92,25 @@ class Access:
     folders: tuple[str, ...] | None = None
     repository: str | None = None
 
-    def locate(self, place: str) -> str:
-        """Returns a place with the path that a relative one means.
+    def locate(self, place: str) -> Place:
+        """Returns what a place names, with the path that a relative one means.
 
         Raises:
             PlaceError: It may not be opened.
         """
         if self.folders is None:
-            return FILE_URL.sub("", place) if FILE_URL.match(place) else place
-        chain, separator, last = place.rpartition("::")
-        last = FILE_URL.sub("", last)
-        if "://" not in last:
-            last = os.path.join(self.folders[0] if self.folders else "", last)
-        if not (self._has(last) and all(link.partition("://")[0] in ARCHIVES for link in chain.split("::") if chain)):
+            found = Place.split(place) if "://" in place else Place("", place)
+            return found._replace(file=FILE_URL.sub("", found.file))
+        folder = self.folders[0] if self.folders else ""
+        members, file = Place.split(place, lambda name: os.path.exists(os.path.join(folder, name)))
+        file = FILE_URL.sub("", file)
+        found = Place(members, file if "://" in file else os.path.join(folder, file))
+        if not (self._has(found.file) and _is_in_archive(found)):
             raise PlaceError(
                 f"the row names {show_name(place)}, which is no file of the data set; if you trust the data set, "
                 "--allow_paths opens it"
             )
-        return f"{chain}{separator}{last}"
+        return found
 
     def _has(self, place: str) -> bool:
         if "://" in place:
@@ -78,6 +125,15 @@ class Access:
         return [os.path.realpath(folder) for folder in self.folders or ()]
 
 
+def _is_in_archive(place: Place) -> bool:
+    """Returns whether a place is a file, or a member of archives alone, and of nothing else that fsspec chains."""
+    if all(link.partition("://")[0] in ARCHIVES for link in place.members.split("::") if link):
+        return True
+    with suppress(zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
+        return place.find_zip() is not None
+    return False
+
+
 ANYTHING, NOTHING = Access(), Access(folders=())
 
 
@@ -89,10 +145,10 @@ def is_inside(path: str, folder: str) -> bool:
 def find_local_file(place: str, access: Access) -> str | None:
     """Returns the local file that a place names, or whose member it names; None if there is none, or none to open."""
     try:
-        file = FILE_URL.sub("", access.locate(place).rpartition("::")[2])
+        found = access.locate(place)
     except PlaceError:
         return None
-    return None if "://" in file else file
+    return found.file if found.is_local else None
 
 
 def open_place(place: str, access: Access, most_bytes: int) -> BinaryIO:
@@ -107,11 +163,11 @@ def open_place(place: str, access: Access, most_bytes: int) -> BinaryIO:
         PlaceError: It may not be opened, is no regular file, or is longer.
         OSError: It does not exist, or cannot be read.
     """
-    place = access.locate(place)
-    if "://" not in place:
-        return open_regular_file(place)
-    place = escape_logins(place)
-    content = download(place, most_bytes) if URL.match(place) else read_member(place, most_bytes)
+    found = access.locate(place)
+    if found.is_local and not found.members:
+        return open_regular_file(found.file)
+    is_url = not found.members and URL.match(found.file)
+    content = download(escape_logins(found.file), most_bytes) if is_url else read_member(found, most_bytes)
     return BytesIO(content)
 
 
@@ -142,7 +198,7 @@ def check_regular(path: str) -> os.stat_result:
 
 
 @abandonable()
-def read_member(place: str, most_bytes: int) -> bytes:
+def read_member(place: Place, most_bytes: int) -> bytes:
     """Returns a member of an archive, or a file of a store that fsspec knows.
 
     Raises:
@@ -150,24 +206,14 @@ def read_member(place: str, most_bytes: int) -> bytes:
     """
     from datasets.utils.file_utils import xopen
 
-    member, _, archive = place.rpartition("::")
-    archive, member = FILE_URL.sub("", archive), member.removeprefix("zip://")
-    if "://" not in archive:
-        open_regular_file(archive).close()  # the library would wait for ever for a pipe
-    known = _open_zip(archive, member)
-    with xopen(place, "rb") if known is None else known.open(member) as file:
+    if place.is_local:
+        open_regular_file(place.file).close()  # the library would wait for ever for a pipe
+    known = place.find_zip()
+    with xopen(escape_logins(place.join()), "rb") if known is None else known.open(place.member) as file:
         content = file.read(most_bytes + 1)
     if len(content) > most_bytes:
         raise PlaceError(f"it has more than {most_bytes} bytes")
     return content
-
-
-def _open_zip(path: str, member: str) -> zipfile.ZipFile | None:
-    """Returns the open zip file at a path, if it is a local one with such a member; a library knows others."""
-    if "://" in path or "://" in member or not path.endswith(".zip"):
-        return None
-    archive = open_zip(path)
-    return archive if member in archive.NameToInfo else None
 
 
 def open_zip(path: str) -> zipfile.ZipFile:

@@ -35,7 +35,7 @@ from modeling_esvit.images.rows import (
     find_image_columns,
     read_file_features,
 )
-from modeling_esvit.images.zips import are_photographs, count_beside_tables, list_names, load_zips
+from modeling_esvit.images.zips import are_photographs, check_tables, count_beside_tables, load_zips
 
 
 SHARDS = (".parquet", ".tar")
@@ -45,6 +45,7 @@ COMPRESSED = (
 )
 LINKED = "shards linked to again"
 CARDS = ("README.md", ".gitattributes", "dataset_infos.json")  # describe the data, and hold none
+UNLIKE_SPLITS = "Couldn't infer the same data file format for all splits"  # what `datasets` says
 # Rows that `datasets` converts at a time. It would else take the length of the first row group, even if that is 0.
 BATCH = 100
 
@@ -54,7 +55,7 @@ class RowFolder:
 
     Raises:
         DataOptionError: some of them belong to no split; or its path has wildcards, and a card names its files; or a
-            card names files elsewhere, or is damaged.
+            card names files elsewhere, or is damaged; or `datasets` cannot open a path.
         DamagedZipError: a zip file cannot be read.
         OSError, ValueError: of `datasets`, which cannot read the folder.
 
@@ -72,9 +73,10 @@ class RowFolder:
         self.unlisted = LeftOut()
         self.folders = [*walk(str(path), self.unlisted)]
         self.row_files, self.configurations = list_row_files(path, self.folders), list_configurations(path)
+        refuse_chains(str(path.resolve()), *map(str, self.row_files))
         if all(file.suffix == ".zip" for file in self.row_files):
             for file in self.row_files:
-                list_names(str(file))  # says so if it is damaged, which `datasets` does not
+                check_tables(str(file))
         check_configurations(path, self.configurations)
         self.named = name_files(path, self.configurations)
         self.builder = self._make_builder()
@@ -128,7 +130,15 @@ class RowFolder:
         place, files = str(self.path.resolve()), [*map(str, self.row_files)]
         if self.config_name is None and not self.configurations and are_photographs(files):
             return datasets.load_dataset_builder("imagefolder", data_dir=place, **self.named)
-        return datasets.load_dataset_builder(place, name=self.config_name, **self.named)
+        try:
+            return datasets.load_dataset_builder(place, name=self.config_name, **self.named)
+        except ValueError as error:
+            if UNLIKE_SPLITS not in str(error):
+                raise
+            raise DataOptionError(
+                f"{str(self.path)!r} has files of one kind in one split, and of another kind in another, which are not "
+                "read together: name those of a split, by a glob, and unpack zip files."
+            ) from error
 
     def _load_rows(self, kept: dict[str, list[str]], split: str) -> Any:
         import datasets
@@ -179,12 +189,28 @@ def load_parquet(files: Sequence[str], split: str = "train", read: ReadFeatures 
     """Loads parquet files, by path or URL, as one split; `read` returns the columns of one.
 
     Raises:
+        DataOptionError: `datasets` cannot open a path.
         OSError, ValueError: of `datasets`, which cannot read them.
     """
     import datasets
 
+    refuse_chains(*(os.path.abspath(file) for file in files if "://" not in file))
     described = describe_parquet(files, read)
     return datasets.load_dataset("parquet", data_files=escape_files(files), split=split, batch_size=BATCH, **described)
+
+
+def refuse_chains(*paths: str) -> None:
+    """Refuses paths that `datasets` takes for a chain of archives, as it takes `zip://a.jpg::photographs.zip`.
+
+    Raises:
+        DataOptionError: one is such a path.
+    """
+    found = next((path for path in paths if "::" in path), None)
+    if found is not None:
+        raise DataOptionError(
+            f"{found!r} has '::' in its path, where `datasets` expects a member of an archive: rename the file or "
+            "folder of that name."
+        )
 
 
 def escape_files(files: Iterable[str]) -> list[str]:
@@ -248,14 +274,12 @@ def refuse_left_over(path: Path, found: Sequence[Path], files: Mapping[str, Sequ
     Raises:
         DataOptionError: some belong to no split; or a split has zip files beside others.
     """
-    used = map(os.path.realpath, itertools.chain.from_iterable(files.values()))
-    left = sorted({str(file.resolve()) for file in found} - {*used})
+    used = {*map(os.path.realpath, itertools.chain.from_iterable(files.values()))}
+    left = sorted({str(file.resolve()) for file in found} - used)
     if left:
-        is_zip = found[0].suffix == ".zip"
-        advice, kind = "Unpack them" if is_zip else "Name the files to read, by a glob", found[0].suffix
         raise DataOptionError(
             f"{str(path)!r} has {len(found)} shards, of which {len(left)} belong to no split: {', '.join(left[:5])}. "
-            f"{advice}, or give them the name of a split, such as train-00000{kind}."
+            f"{_advise_on_left_over([*left, *used])}"
         )
     for split, own in files.items():
         if len({file.endswith(".zip") for file in own}) > 1:
@@ -263,6 +287,16 @@ def refuse_left_over(path: Path, found: Sequence[Path], files: Mapping[str, Sequ
                 f"{str(path)!r} has zip files beside others in the split {split!r}, which are not read as one: unpack "
                 "them, or name the files to read, by a glob."
             )
+
+
+def _advise_on_left_over(files: Sequence[str]) -> str:
+    """Says how files are read. `datasets` takes those of one kind alone, whatever the names of others."""
+    kinds = {os.path.splitext(file)[1] for file in files}
+    shards = [os.path.split(file)[0] + f"{os.sep}*{kind}" for kind in SHARDS for file in files if file.endswith(kind)]
+    advice = f"Name the files to read, by a glob, as {min(shards)}" if shards else "Unpack them"
+    if len(kinds) > 1:
+        return f"{' and '.join(sorted(kinds))} files are not read as one. {advice}."
+    return f"{advice}, or give them the name of a split, such as train-00000{min(kinds)}."
 
 
 def is_row_folder(folder: Path, image_column: str | None = None) -> bool:
@@ -320,7 +354,8 @@ def load_saved_split(path: Path, split: str | None) -> Any:
     """Loads a split that `save_to_disk` wrote, "train" if none is named.
 
     Raises:
-        DataOptionError: there is no such split; or its record is damaged, or names files elsewhere.
+        DataOptionError: there is no such split; or its record is damaged, or names files elsewhere; or `datasets`
+            cannot open its path.
         EmptySourceError: it has no rows, which `datasets` writes but cannot read.
     """
     import datasets
@@ -330,6 +365,7 @@ def load_saved_split(path: Path, split: str | None) -> Any:
         if (split or "train") not in splits:
             raise DataOptionError(f"{str(path)!r} has no split {split or 'train'!r}; it has {splits}.")
         path = path / (split or "train")
+    refuse_chains(str(path.resolve()))
     if not _list_saved_files(path):
         raise EmptySourceError(f"the data set {str(path)!r} has no rows.")
     with name_datasets_errors(str(path)):

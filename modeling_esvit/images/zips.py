@@ -8,15 +8,17 @@
 import re
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.folders import HIDDEN_FILES, FoundImages, LeftOut, is_hidden_member
+from modeling_esvit.images.names import show_name
 from modeling_esvit.images.places import open_zip
 from modeling_esvit.images.rows import find_image_columns, leave_undecoded, list_places
-from modeling_esvit.storage.identity import compose
+from modeling_esvit.storage.identity import CHUNK, compose
 
 
 TABLE = re.compile(r"(.*/)?metadata\.(csv|jsonl|parquet)")  # members that `datasets` makes rows of
@@ -50,6 +52,23 @@ def list_names(file: str) -> list[str]:
         DamagedZipError: see `list_members`.
     """
     return [member.filename for member in list_members(file)]
+
+
+def check_tables(file: str) -> None:
+    """Reads the tables of a zip file, as `datasets` does, which does not say of which file it speaks.
+
+    Raises:
+        DamagedZipError: see `list_members`; or a table has a password or is damaged.
+    """
+    tables = [member for member in list_members(file) if TABLE.fullmatch(member.filename)]
+    _check_storage(file, tables)
+    for table in tables:
+        try:
+            with open_zip(file).open(table.filename) as content:
+                while content.read(CHUNK):
+                    pass
+        except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError) as error:
+            raise DamagedZipError(f"{file} is damaged in {show_name(table.filename)}: {error}.") from error
 
 
 def find_in_zip(file: str) -> FoundImages:
@@ -86,7 +105,7 @@ def _check_storage(file: str, members: Iterable[zipfile.ZipInfo]) -> None:
     """
     for member in {(member.flag_bits & ENCRYPTION, member.compress_type): member for member in members}.values():
         try:
-            open_zip(file).open(member).close()
+            open_zip(file).open(member.filename).close()
         except RuntimeError as error:
             raise DamagedZipError(f"{file} cannot be read here: {error}. Unpack it, and give the folder.") from error
         except (zipfile.BadZipFile, ValueError, OSError):  # of this member, which is named when it is read

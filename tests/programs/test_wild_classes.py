@@ -192,6 +192,31 @@ def test_a_label_beyond_int64_is_named(streaming, model, tmp_path, monkeypatch):
     assert evaluate(monkeypatch, "knn", model, small, test, tmp_path / "out", *streaming)["classes"] == 2
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_integers_that_pandas_made_floats_of_are_classes(streaming, model, tmp_path, monkeypatch):
+    """Where a row has no label, pandas stores the integers of the column as floats."""
+    train = write_rows(tmp_path / "train.parquet", [0, 1], pa.int8())
+    (tmp_path / "test").mkdir()
+    write_rows(tmp_path / "test" / "test-0.parquet", [0, 1], pa.int64())
+    test = write_rows(tmp_path / "test" / "test-1.parquet", [0.0, 1.0], pa.float64())
+    more = ["--streaming"] if streaming else []
+    output = tmp_path / "out"
+    result = evaluate(monkeypatch, "knn", model, train, f"{tmp_path / 'test'}:test", output, *more)
+    assert (result["classes"], result["test_images"], result["k1_top1"]) == (2, 4, 1.0)
+    write_rows(test, [0.0, 1.0, float("nan")], pa.float64())
+    assert "row 2 has no label (it is None)" in evaluate(monkeypatch, "knn", model, train, test, output, *more)
+    write_rows(test, [0.0, 0.5], pa.float32())
+    refused = evaluate(monkeypatch, "knn", model, train, test, output, *more, "--label_column", "label")
+    assert "'label' holds the label 0.5, which is no whole number: write classes as integers or strings" in refused
+
+
+def test_scores_called_label_are_no_classes(tmp_path):
+    scores = write_rows(tmp_path / "train.parquet", [0.25, 1.0], pa.float64())
+    assert open_source(scores).class_names is None and not open_source(scores).has_labels
+    with pytest.raises(DataOptionError, match="0.25, which is no whole number"):
+        open_source(scores, label_column="label")
+
+
 def test_a_mask_called_label_is_no_class(tmp_path):
     features = datasets.Features({"image": datasets.Image(), "label": datasets.Array2D((1, 2), "int32")})
     rows = {"image": [{"bytes": picture(0), "path": None}], "label": [[[0, 1]]]}

@@ -54,7 +54,7 @@ class ImageColumns(NamedTuple):
     def find(cls, features: "datasets.Features", image: str | None, label: str | None) -> "ImageColumns":
         """Finds the named columns, or else the only image column, and the only class column or one called "label".
 
-        Labels are classes, integers, or strings: see `number_names`.
+        Labels are classes, integers, also as floats, or strings: see `number_label` and `number_names`.
 
         An image column is an `Image` or, if there is none, a struct with `bytes` or `path`. A column that is named may
         also hold plain bytes, or strings, which are paths.
@@ -82,8 +82,8 @@ class ImageColumns(NamedTuple):
         kind = None if label is None else name_label_kind(features[label])
         if label is not None and kind not in LABEL_KINDS:
             raise DataOptionError(
-                f"label_column {label!r} holds {features[label]}; labels are integers, ClassLabel or strings. The "
-                f"columns are {described}."
+                f"label_column {label!r} holds {features[label]}; labels are integers, ClassLabel or strings: write "
+                f"it as one of these, or choose another. The columns are {described}."
             )
         named = label is not None and isinstance(features[label], datasets.ClassLabel)
         names = [*map(compose, features[label].names)] if named else ["False", "True"] if kind == BOOLEANS else None
@@ -105,6 +105,21 @@ class ImageColumns(NamedTuple):
         number = {name: index for index, name in enumerate(names)}
         return self._replace(class_names=names, numbers={name: number[same] for name, same in composed.items()})
 
+    def check_floats(self, labels: Iterable[float | None], *, is_named: bool) -> "ImageColumns":
+        """Returns the columns, without a label that holds other floats than whole numbers, unless it was named.
+
+        Raises:
+            DataOptionError: it was; see `number_label`.
+        """
+        try:
+            for label in labels:
+                self.number_label(label)
+        except DataOptionError:
+            if is_named:
+                raise
+            return self.without_label()
+        return self
+
     def without_label(self) -> "ImageColumns":
         """Returns the columns of images alone."""
         return self._replace(label=None, class_names=None, strings=False)
@@ -122,18 +137,26 @@ class ImageColumns(NamedTuple):
         label = None if self.label is None else self.number_label(row[self.label])
         return read_cell(row[self.image], label, self.options)
 
-    def number_label(self, label: str | int | None) -> int | None:
-        """Returns the number of a label as it stands in a row; None and an empty string are no label.
+    def number_label(self, label: str | float | None) -> int | None:
+        """Returns the number of a label as it stands in a row; None, NaN and an empty string are no label.
+
+        pandas makes floats of integers where a row has none.
 
         Raises:
-            DataOptionError: it is a string that none of the numbered classes has, or an integer that torch cannot hold.
+            DataOptionError: it is a string that none of the numbered classes has, or an integer that torch cannot hold,
+                or a float that is no whole number.
         """
-        if label is None or label == "":
+        if label is None or label == "" or label != label:  # noqa: PLR0124  (NaN)
             return None
         if isinstance(label, str):
             if label not in self.numbers:
                 raise DataOptionError(f"the class {label!r} is none of the {len(self.numbers)}: {[*self.numbers]}.")
             return self.numbers[label]
+        if isinstance(label, float) and not label.is_integer():
+            raise DataOptionError(
+                f"the column {self.label!r} holds the label {label}, which is no whole number: write classes as "
+                "integers or strings, or choose another label_column."
+            )
         if label > LARGEST_LABEL:
             raise DataOptionError(
                 f"the column {self.label!r} holds the label {label}, and {LARGEST_LABEL} is the largest that is read: "
@@ -182,8 +205,8 @@ def find_label(features: "datasets.Features") -> str | None:
 
 
 def name_label_kind(feature: Any) -> str | None:
-    """Returns what a column holds: one of LABEL_KINDS, of which ClassLabel is INTEGERS, or another type; None for nulls
-    alone.
+    """Returns what a column holds: one of LABEL_KINDS, of which ClassLabel and floats are INTEGERS, or another type;
+    None for nulls alone.
     """
     import datasets
 
@@ -197,4 +220,9 @@ def name_label_kind(feature: Any) -> str | None:
         return STRINGS
     if feature.dtype == "bool":
         return BOOLEANS
-    return INTEGERS if "int" in feature.dtype else str(feature)
+    return INTEGERS if "int" in feature.dtype or is_float(feature) else str(feature)
+
+
+def is_float(feature: Any) -> bool:
+    """Returns whether a column holds floats."""
+    return str(getattr(feature, "dtype", "")).startswith("float")

@@ -9,6 +9,7 @@ repeats a sample.
 
 import io
 import logging
+import os
 import re
 import socket
 import time
@@ -124,11 +125,13 @@ class ShardFile(NamedTuple):
 
 
 def open_store(url: str) -> tuple[Any, str]:
-    """Returns the file system of a URL or local path, and the path in it.
+    """Returns the file system of a URL or local path, and the path in it, which may have `::` in it if it is local.
 
     Raises:
         ShardError: nothing that is installed can read such URLs.
     """
+    if "://" not in url:
+        return fsspec.filesystem("file"), os.path.abspath(url)
     try:
         return fsspec.core.url_to_fs(reveal_url(url))
     except ImportError as error:

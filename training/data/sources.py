@@ -29,7 +29,7 @@ from modeling_esvit.images.rows import find_access
 from modeling_esvit.storage.identity import compose
 from modeling_esvit.storage.paths import expand_home
 from modeling_esvit.storage.url_secrets import hide_secrets
-from training.data.columns import ImageColumns
+from training.data.columns import ImageColumns, is_float
 from training.data.shard_formats import TarShard
 from training.data.shard_names import find_shards, names_shards, refuse_compressed
 from training.data.shard_stream import DEFAULT_STREAM, ShardStream, StreamOptions
@@ -133,6 +133,8 @@ class DatasetSource:
             raise EmptySourceError("the data set has no rows.")
         columns = ImageColumns.find(dataset.features, image_column, label_column)
         columns = columns.number_names(dataset.unique(columns.label)) if columns.strings else columns
+        if columns.label is not None and is_float(dataset.features[columns.label]):
+            columns = columns.check_floats(dataset.unique(columns.label), is_named=label_column is not None)
         self.columns, self.decoding = columns._replace(options=options), options
         self.dataset, self.left_out = self.columns.select(dataset), LeftOut()
         self.rows: np.ndarray | range = range(len(dataset))  # their numbers in the whole data set

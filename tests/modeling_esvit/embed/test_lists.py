@@ -48,3 +48,11 @@ def test_members_of_archives_and_files_of_stores(tmp_path):
     (tmp_path / "list.txt").write_text("zip://a/1.png::photos.zip\nzip://1.png::https://host/a.zip\ns3://bucket/1.png")
     places = [f"zip://a/1.png::{tmp_path}/photos.zip", "zip://1.png::https://host/a.zip", "s3://bucket/1.png"]
     assert [*read_list(tmp_path / "list.txt")] == places
+
+
+def test_two_colons_may_be_part_of_a_name(tmp_path):
+    (tmp_path / "2024::05").mkdir()
+    (tmp_path / "2024::05" / "photos.zip").touch()
+    (tmp_path / "list.txt").write_text("a::b.png\nzip://a::b.png::photos.zip\nzip://1.png::2024::05/photos.zip\n")
+    members = [f"zip://a::b.png::{tmp_path}/photos.zip", f"zip://1.png::{tmp_path}/2024::05/photos.zip"]
+    assert [*read_list(tmp_path / "list.txt")] == [f"{tmp_path}/a::b.png", *members]

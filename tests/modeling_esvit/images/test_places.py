@@ -52,6 +52,28 @@ def test_rows_open_nothing_else(place):
         assert read(own, ANYTHING) == b"secret"
 
 
+def test_two_colons_may_be_part_of_a_name(place):
+    """fsspec joins the links of a chain by them, and cannot name such files."""
+    own, folder = Access((str(place / "data"),)), place / "data" / "2024::05"
+    folder.mkdir()
+    for path in (place / "data" / "a::b.png", folder / "a.png"):
+        path.write_bytes(b"inside")
+    for path in (place / "data" / "d.zip", folder / "d.zip", place / "d.zip"):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("c::d.png", b"member")
+    for name in ("a::b.png", "2024::05/a.png", f"file://{folder}/a.png"):
+        assert read(name, own) == b"inside"
+        assert read(name if "://" in name else place / "data" / name, ANYTHING) == b"inside"
+    for name in ("d.zip", "2024::05/d.zip"):
+        assert read(f"zip://c::d.png::{name}", own) == b"member"
+        assert read(f"zip://c::d.png::file://{place}/data/{name}", ANYTHING) == b"member"
+    for stranger in (f"zip://c::d.png::{place}/d.zip", f"zip://c.png::simplecache::{folder}/d.zip"):
+        with pytest.raises(PlaceError, match="is no file of the data set"):
+            read(stranger, own)
+    with pytest.raises(FileNotFoundError, match="e::f.png"):
+        read("e::f.png", ANYTHING)
+
+
 def test_what_is_no_file_does_not_hang(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "pipe", "/dev/zero"):

@@ -5,6 +5,7 @@
 import contextlib
 import json
 import os
+import re
 import zipfile
 from pathlib import Path
 
@@ -155,6 +156,31 @@ def test_zip_files_of_no_split_and_members_that_are_no_images(tmp_path):
         assert len(images) == 1 and images.left_out == {".heic": 1, ".txt": 1, "hidden files": 1}
 
 
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        (("train.tar", "train.zip"), "tar"),
+        (("data/a.tar", "b.zip"), "tar"),
+        (("train.parquet", "train.tar"), "parquet"),
+        (("a.parquet", "train.zip"), "parquet"),
+    ],
+)
+def test_the_advice_for_files_of_several_kinds_can_be_followed(files, kind, tmp_path):
+    """A split has files of one kind, and one of another kind stays without a split under whatever name."""
+    for name in files:
+        write(tmp_path / name)
+    with pytest.raises(DataOptionError, match="belong to no split") as refused:
+        open_source(tmp_path)
+    advice = re.search(rf"files are not read as one. Name .*, by a glob, as (.*\.{kind})\.$", str(refused.value))
+    assert len(open_source(advice[1])) == 2
+
+
+def test_splits_of_different_kinds_are_refused_with_what_to_do(tmp_path):
+    write(tmp_path / "train.parquet")
+    write(tmp_path / "test.zip")
+    assert "are not read together: name those of a split, by a glob, and unpack zip files" in refuse_by_all(tmp_path)
+
+
 def test_files_deeper_in_a_folder_are_not_left_out_either(tmp_path):
     write(tmp_path / "train" / "a.parquet")
     write(tmp_path / "more" / "b.parquet")
@@ -268,3 +294,20 @@ def test_wildcards_in_the_name_of_a_folder_are_part_of_it(name, tmp_path):
         assert len(open_source(folder, split=split, streaming=True)) == count_by_all(pattern) == 2
         (folder / "README.md").write_text("---\nconfigs:\n- config_name: default\n  data_files: x.parquet\n---\n")
         assert "wildcards in its name, where `datasets` does not find" in refuse_by_all(folder)
+
+
+@pytest.mark.parametrize("name", ["folder", "file", "pattern", "saved"])
+def test_paths_that_datasets_takes_for_chains_are_refused_by_name(name, tmp_path):
+    folder = tmp_path / "2024::05"
+    rows = datasets.Dataset.from_dict({"image": [{"bytes": picture(0), "path": None}]})
+    rows.save_to_disk(tmp_path / "saved")
+    if name == "saved":
+        (tmp_path / "saved").rename(folder)
+    else:
+        folder.mkdir()
+        pq.write_table(rows.data.table, tmp_path / "train.parquet")
+        (tmp_path / "train.parquet").rename(folder / "train.parquet")
+    data = str(folder / {"file": "train.parquet", "pattern": "*.parquet"}.get(name, ""))
+    for read in (open_source, find_images):
+        with pytest.raises(DataOptionError, match="2024::05.* has '::' in its path, .*: rename the file or folder"):
+            read(data)

@@ -124,9 +124,10 @@ def test_zip_files_without_classes_say_what_makes_some(tmp_path):
     [(1, zipfile.ZIP_STORED, "is encrypted, password required"), (0, 9, "compression method is not supported")],
     ids=["password", "deflate64"],
 )
-def test_a_zip_file_that_is_not_unpacked_here_is_said_once(bit, method, said, tmp_path):
+@pytest.mark.parametrize("beside", ["notes.txt", "cat/metadata.csv"])
+def test_a_zip_file_that_is_not_unpacked_here_is_said_once(beside, bit, method, said, tmp_path):
     file = tmp_path / "all" / "train.zip"
-    write_zip(file, "cat/1.png", "cat/2.png", "notes.txt")
+    write_zip(file, "cat/1.png", "cat/2.png", beside)
     content = bytearray(file.read_bytes())
     for magic, place in ((b"PK\3\4", 6), (b"PK\1\2", 8)):  # the flags and the method, in both headers of each member
         start = content.find(magic)
@@ -136,6 +137,17 @@ def test_a_zip_file_that_is_not_unpacked_here_is_said_once(bit, method, said, tm
     file.write_bytes(content)
     for open_it in (open_source, find_images):
         with pytest.raises(EsViTError, match=f"train.zip cannot be read here: .*{said}.* Unpack it"):
+            open_it(str(tmp_path / "all"))
+
+
+def test_a_damaged_table_in_a_zip_file_is_named(tmp_path):
+    file = tmp_path / "all" / "train.zip"
+    write_zip(file, "1.png")
+    with zipfile.ZipFile(file, "a") as archive:
+        archive.writestr("metadata.csv", "file_name,label\n1.png,0\n")
+    file.write_bytes(file.read_bytes().replace(b"1.png,0", b"1.png,1"))
+    for open_it in (open_source, find_images):
+        with pytest.raises(EsViTError, match="train.zip is damaged in metadata.csv: Bad CRC-32"):
             open_it(str(tmp_path / "all"))
 
 
@@ -155,6 +167,16 @@ def test_links_members_that_come_twice_and_names_of_other_programs(tmp_path):
         assert images.left_out.describe().split("; ") == [
             "1 hidden files", said, "1 members that a later one of the same name replaces"
         ]  # fmt: skip
+
+
+@pytest.mark.parametrize("table", ["", "file_name,label\na::b.png,0\nc.png,1\n"])
+def test_members_with_two_colons_are_read(table, tmp_path):
+    write_zip(tmp_path / "all" / "train.zip", "a::b.png", "c.png")
+    if table:
+        with zipfile.ZipFile(tmp_path / "all" / "train.zip", "a") as archive:
+            archive.writestr("metadata.csv", table)
+    source, images = open_source(tmp_path / "all"), find_images(str(tmp_path / "all"))
+    assert len([decode(each.read(row)) for each in (source, images) for row in range(2)]) == 4
 
 
 def test_images_that_no_table_names_are_counted(tmp_path):

@@ -35,11 +35,11 @@ def test_the_only_candidates_are_taken(features, found):
         ),
         ("middle", None, "image_column 'middle' does not exist; the columns are"),
         ("n", None, "image_column 'n' holds .*int64.*; each row must hold one Image"),
-        ("left", "score", "label_column 'score' holds .*float32.*; labels are integers, ClassLabel"),
+        ("left", "score", "label_column 'score' holds .*date32.*; labels are integers, ClassLabel .*: write it as"),
     ],
 )
 def test_columns_that_cannot_be_chosen_are_named(image, label, message):
-    features = Features({"left": Image(), "right": Image(), "n": Value("int64"), "score": Value("float32")})
+    features = Features({"left": Image(), "right": Image(), "n": Value("int64"), "score": Value("date32")})
     with pytest.raises(DataOptionError, match=message):
         ImageColumns.find(features, image, label)
 

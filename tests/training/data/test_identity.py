@@ -10,6 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
 
+import modeling_esvit.storage.identity as storage_identity
+import training.data.identity as data_identity
 from tests.helpers.shard_server import write_parquet
 from tests.helpers.tiny_runs import write_images
 from training.data.identity import identify_source
@@ -103,3 +105,17 @@ def test_an_archive_that_rows_name_belongs_to_the_data(tmp_path):
     place = f"zip://0.jpg::{tmp_path}/a.zip"
     source = open_source(Dataset.from_dict({"image": [{"bytes": None, "path": place}]}))
     assert find_change(source, tmp_path / "a.zip", b"another").startswith("the file of row 0 had 114 bytes and has 7")
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_an_archive_that_many_rows_name_is_read_once(streaming, tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for row in range(9):
+            archive.writestr(f"{row}.png", bytes([row]))
+    cells = [{"bytes": None, "path": f"zip://{row}.png::a.zip"} for row in range(9)]
+    pq.write_table(pa.table({"image": pa.array(cells, STRUCT)}), tmp_path / "train.parquet")
+    source, read = open_source(tmp_path / "train.parquet", streaming=streaming), []
+    for module in (storage_identity, data_identity):
+        monkeypatch.setattr(module, "compute_file_checksum", lambda path: read.append(path))
+    assert len(identify_source(source).samples) >= 9
+    assert [os.path.basename(path) for path in read].count("a.zip") == 1

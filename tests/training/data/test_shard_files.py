@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from training.data.shard_files import UNKNOWN_HOST_SECONDS, ShardError, retry
+from training.data.shard_files import UNKNOWN_HOST_SECONDS, ShardError, ShardFile, retry
 
 
 def test_patience_waits_as_long_as_the_server_says(monkeypatch):
@@ -53,3 +53,9 @@ def test_a_misspelt_server_is_not_waited_for(monkeypatch, code, seconds, said):
         retry("https://no.such.host/a.tar", 300, action)
     assert seconds / 2 < sum(waited) <= seconds
     assert (said in str(raised.value)) is (code == socket.EAI_NONAME)
+
+
+def test_the_path_of_a_shard_may_have_two_colons(tmp_path):
+    (tmp_path / "2024::05").mkdir()
+    (tmp_path / "2024::05" / "a.tar").write_bytes(b"content")
+    assert ShardFile.locate(str(tmp_path / "2024::05" / "a.tar"), retry_seconds=0).read_range(3, 7) == b"tent"
