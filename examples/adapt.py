@@ -22,6 +22,8 @@ import json
 from pathlib import Path
 from statistics import mean, stdev
 
+import modeling_esvit.starting  # noqa: F401  (Ctrl-C ends in a line from here on)
+
 import torch
 from transformers.utils import logging as transformers_logging
 

@@ -28,6 +28,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import modeling_esvit.starting  # noqa: F401  (Ctrl-C ends in a line from here on)
+
 import numpy as np
 import torch
 from transformers.utils import logging as transformers_logging

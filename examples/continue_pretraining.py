@@ -15,6 +15,8 @@ to pretrain.py.
 from pathlib import Path
 from typing import Any
 
+import modeling_esvit.starting  # noqa: F401  (Ctrl-C ends in a line from here on)
+
 import modeling_esvit  # noqa: F401  (registers EsViT with the Auto classes)
 from examples.checkout import run_program
 from modeling_esvit.images.models import load_image_model

@@ -12,6 +12,8 @@ region loss of EsViT does (arXiv 2106.09785, equation 2), and the match is compa
 
 from pathlib import Path
 
+import modeling_esvit.starting  # noqa: F401  (Ctrl-C ends in a line from here on)
+
 import numpy as np
 
 from modeling_esvit.programs.packages import exit_without_package

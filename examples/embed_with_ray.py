@@ -16,6 +16,8 @@ import argparse
 import os
 from typing import Any
 
+import modeling_esvit.starting  # noqa: F401  (Ctrl-C ends in a line from here on)
+
 from modeling_esvit.images.decoding import DecodingOptions
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.images.folders import FoundImages

@@ -14,6 +14,8 @@ Finished parts are reused.
 
 from pathlib import Path
 
+import modeling_esvit.starting  # noqa: F401  (Ctrl-C ends in a line from here on)
+
 import torch
 from PIL import Image
 

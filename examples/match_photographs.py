@@ -12,6 +12,8 @@ its own colour.
 
 from pathlib import Path
 
+import modeling_esvit.starting  # noqa: F401  (Ctrl-C ends in a line from here on)
+
 import torch
 from PIL import Image
 from torch import Tensor

@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import modeling_esvit.starting  # noqa: F401  (Ctrl-C ends in a line from here on)
+
 import torch
 from torch import Tensor, nn
 

@@ -20,6 +20,8 @@ import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import modeling_esvit.starting  # noqa: F401  (Ctrl-C ends in a line from here on)
+
 import numpy as np
 import torch
 from PIL import Image as PILImage

@@ -14,6 +14,8 @@ detection, DPT for depth.
 import math
 from pathlib import Path
 
+import modeling_esvit.starting  # noqa: F401  (Ctrl-C ends in a line from here on)
+
 import numpy as np
 import torch
 from torch import Tensor

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Registers the EsViT models with transformers' Auto classes, as soon as this package is imported."""
 
+import modeling_esvit.starting  # noqa: F401  (Ctrl-C ends a program of this project in a line from here on)
+
 from transformers import (
     AutoBackbone,
     AutoConfig,

@@ -26,6 +26,8 @@ import argparse
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import modeling_esvit.starting  # noqa: F401  (Ctrl-C ends in a line from here on)
+
 from modeling_esvit.programs.packages import exit_without_package
 
 

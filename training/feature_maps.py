@@ -16,6 +16,8 @@ import argparse
 import json
 from typing import Any
 
+import modeling_esvit.starting  # noqa: F401  (Ctrl-C ends in a line from here on)
+
 import numpy as np
 import torch
 from torch import Tensor

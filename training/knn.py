@@ -22,6 +22,8 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+import modeling_esvit.starting  # noqa: F401  (Ctrl-C ends in a line from here on)
+
 from modeling_esvit.programs.parser import ProgramParser
 from training.evaluation.arguments import (
     add_comparison_argument,

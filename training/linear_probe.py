@@ -25,6 +25,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import modeling_esvit.starting  # noqa: F401  (Ctrl-C ends in a line from here on)
+
 from modeling_esvit.programs.packages import exit_without_package
 
 

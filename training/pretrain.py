@@ -21,6 +21,8 @@ import os
 import sys
 from typing import Any
 
+import modeling_esvit.starting  # noqa: F401  (Ctrl-C ends in a line from here on)
+
 import torch
 
 from modeling_esvit import losses

@@ -22,6 +22,8 @@ from argparse import ArgumentParser
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import modeling_esvit.starting  # noqa: F401  (Ctrl-C ends in a line from here on)
+
 from huggingface_hub import CommitInfo
 from transformers.utils import logging as transformers_logging
 

@@ -9,6 +9,8 @@ converts it and publishes it with its card: `python training/publish.py FOLDER -
 model_cards/NAME.md`. All accuracies on these cards are the authors', and the cards say so.
 """
 
+import modeling_esvit.starting  # noqa: F401  (Ctrl-C ends in a line from here on)
+
 from modeling_esvit.programs.parser import ProgramParser
 from training.options.command import run_command
 from training.publishing.original_cards import CARDS, render_pages

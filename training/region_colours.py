@@ -13,6 +13,8 @@ pixels (`--image_size`, of the longer side) make more regions.
 from pathlib import Path
 from typing import Any
 
+import modeling_esvit.starting  # noqa: F401  (Ctrl-C ends in a line from here on)
+
 import torch
 from PIL import Image
 

@@ -30,6 +30,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import modeling_esvit.starting  # noqa: F401  (Ctrl-C ends in a line from here on)
+
 from modeling_esvit.images.devices import open_device
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_name, parse_path

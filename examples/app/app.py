@@ -17,11 +17,13 @@ import argparse
 import os
 import sys
 
-from PIL import Image
 
-
-# These modules lie beside this file, in a checkout as on a Space.
+# `collection` and `explorer` lie beside this file, in a checkout as on a Space.
 try:
+    import modeling_esvit.starting  # noqa: F401  (Ctrl-C ends in a line from here on)
+
+    from PIL import Image
+
     from collection import DECODING, Bundled, Folder
     from explorer import LONGER_SIDE, Explorer
     from modeling_esvit.images.decoding_arguments import add_pixel_arguments, read_decoding_arguments

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 
 from modeling_esvit.images.formats import ADVICE, list_image_extensions
-from modeling_esvit.images.names import show_name
+from modeling_esvit.images.names import show_name, show_number
+from modeling_esvit.storage.manifest import RECORD
 from modeling_esvit.storage.paths import measure_existing
 
 
@@ -40,9 +41,9 @@ class LeftOut(Counter[str]):
 
     def describe(self) -> str:
         """Returns what was left out in words, such as "30 .heic: pip install pillow-heif; 2 .txt", or nothing."""
-        shown = [f"{number} {show_kind(kind)}" for kind, number in self.most_common(MOST_KINDS)]
+        shown = [show_number(number, show_kind(kind)) for kind, number in self.most_common(MOST_KINDS)]
         if others := self.total() - sum(number for _, number in self.most_common(MOST_KINDS)):
-            shown.append(f"{others} of {len(self) - MOST_KINDS} more kinds")
+            shown.append(f"{others} of {show_number(len(self) - MOST_KINDS, 'more kinds')}")
         return "; ".join(shown)
 
 
@@ -62,8 +63,10 @@ class FoundImages:
     left_out: LeftOut = field(default_factory=LeftOut)
 
     def add(self, folder: str, name: str) -> None:
-        """Adds the file `name` of a folder, or counts it as left out."""
+        """Adds the file `name` of a folder, or counts it as left out, but for this project's own record of a folder."""
         extension = os.path.splitext(name)[1].lower()
+        if RECORD.fullmatch(name):
+            return
         if name.startswith("."):
             self.left_out[HIDDEN_FILES] += 1
         elif extension in list_image_extensions():

@@ -1,6 +1,9 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Shows paths and URLs as text that every output takes, whatever bytes they are made of, and that has no secrets."""
+"""Shows paths and URLs as text that every output takes, whatever bytes they are made of, and that has no secrets.
+
+Also says numbers of things.
+"""
 
 import os
 import re
@@ -10,6 +13,7 @@ from modeling_esvit.storage.url_secrets import strip_secrets
 
 # Controls would change a terminal, and line ends would split a line of a list.
 UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+PLURAL = re.compile(r"^((?:[a-z]+ )?[a-z]+)s\b")  # "files beside", "zip files", but not ".js"
 
 
 def show_name(path: str) -> str:
@@ -21,3 +25,10 @@ def show_name(path: str) -> str:
     path = strip_secrets(path) if "://" in path else path
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def show_number(number: int, things: str) -> str:
+    """Returns how many things there are, such as "2 zip files: unpack them" and "1 zip file: unpack it"."""
+    if number == 1:
+        things = re.sub(r"\bthem\b", "it", PLURAL.sub(r"\1", things))
+    return f"{number} {things}"

@@ -24,7 +24,7 @@ from modeling_esvit.storage.identity import CHUNK, compose
 TABLE = re.compile(r"(.*/)?metadata\.(csv|jsonl|parquet)")  # members that `datasets` makes rows of
 FOLDER_ENDS = ("/", "\\")  # of names; some programs of Windows write the second
 ENCRYPTION = 0b1100001  # flags of a member that is encrypted, or a patch of another one
-LINKS = "links in zip files (zip stores what they lead to without -y)"
+LINKS = "links in zip files (without -y, zip stores what a link leads to)"
 REPLACED = "members that a later one of the same name replaces"
 UNNAMED = "images in zip files that no row of their tables names"
 

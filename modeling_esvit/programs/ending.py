@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from modeling_esvit.starting import INTERRUPTED, raise_again
+
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.programs.lost_process import report_lost_process
 
 
-INTERRUPTED = 130  # as shells say it of a program that Ctrl-C has ended
 TERMINATED = 143  # the same of SIGTERM
 
 
@@ -63,13 +64,14 @@ def exit_with_message(
 ) -> Iterator[None]:
     """Ends the program with the message of an error of this project or of a file, or after Ctrl-C or SIGTERM.
 
-    So ends one process of several, too, when it loses another.
+    So ends one process of several, too, when it loses another. Before, `modeling_esvit.starting` takes care of Ctrl-C.
 
     Args:
         is_for_user: whether a user can put such an error right; others keep their tracebacks. By default all are.
         get_message: what is said of it.
     """
     try:
+        raise_again()
         with leave_on_sigterm(), report_lost_process():
             yield
     except KeyboardInterrupt as error:

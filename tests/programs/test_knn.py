@@ -97,10 +97,10 @@ def test_unreadable_images_are_left_out_and_named(model, images, caplog):
     (images[1] / "red" / "0.png").write_bytes(b"no image")
     result = evaluate_folders(model, *images, k=[5])
     assert (result["k5_top1"], result["test_images"]) == (1.0, 8)
-    assert "1 unreadable images were skipped:\n  red/0.png: " in caplog.text and "not an image" in caplog.text
+    assert "Skipped 1 unreadable image:\n  red/0.png: " in caplog.text and "not an image" in caplog.text
     for path in images[1].rglob("*.png"):
         path.write_bytes(b"no image")
-    with pytest.raises(EmptySourceError, match="none of the 9 images can be read. 9 unreadable .*(\n.*)*red/0.png: "):
+    with pytest.raises(EmptySourceError, match="none of the 9 images can be read. Skipped 9 unreadable .*(\n.*)*red/0.png: "):
         evaluate_folders(model, *images, k=[5])
 
 

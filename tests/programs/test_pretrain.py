@@ -157,7 +157,7 @@ def test_unreadable_images_are_named_at_the_end(labelled_images, tmp_path, capsy
         (data / path.name).write_bytes(path.read_bytes())
     (data / "broken.png").write_bytes((data / "00.png").read_bytes()[:100])
     train(tiny_options(data, tmp_path / "run", max_steps=3))
-    assert "1 unreadable images were skipped:\n  broken.png" in capsys.readouterr().out
+    assert "Skipped 1 unreadable image:\n  broken.png" in capsys.readouterr().out
 
 
 def test_another_run_is_not_continued(labelled_images, stopped):

@@ -243,7 +243,7 @@ def test_evaluations_say_at_the_end_what_was_left_out(command, model, tmp_path, 
     said = [record.getMessage() for record in caplog.records]
     expected = f"Not read in {train}: 1 .heic: pip install pillow-heif."
     assert all(any(expected in line for line in part) for part in (said[: tables[0]], said[tables[0] :]))
-    assert sum("1 unreadable images were skipped:" in line for line in said) == 1  # once, and last
+    assert sum("Skipped 1 unreadable image:" in line for line in said) == 1  # once, and last
     assert "broken.png: not an image" in said[-1]
 
 
@@ -257,7 +257,7 @@ def test_transfer_notes_what_was_left_out(model, tmp_path, monkeypatch):
     notes = evaluate(monkeypatch, "transfer", model, *splits, tmp_path / "out")["notes"]
     assert notes[-2:] == [
         "not read in train: 1 .heic: pip install pillow-heif",
-        "not read in test: 1 unreadable images",
+        "not read in test: 1 unreadable image",
     ]
 
 

@@ -34,7 +34,7 @@ from training.data.shard_files import RangeReader, ShardError, ShardFile
 TAR_UNIT, LOCAL_STEP = 8 * 1024**2, 64 * 1024
 LABEL = "cls"  # the extension of labels, if none is named
 LONGEST_LABEL = 1024  # bytes
-UNREAD_LABELS = f"labels of more than {LONGEST_LABEL} bytes, or that are links to no member"
+UNREAD_LABELS = f"labels of more than {LONGEST_LABEL} bytes, or linked to no member"
 SHOWN = 8  # labels in a message
 MOST_LINKS = 40  # that are followed one after the other, as Linux does
 BESIDE = "beside the images of their samples (--image_column reads them)"

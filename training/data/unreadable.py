@@ -10,6 +10,7 @@ from accelerate.utils import gather_object
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.data_errors import EmptySourceError
+from modeling_esvit.images.names import show_number
 
 
 logger = logging.getLogger(__name__)
@@ -77,7 +78,8 @@ class SkipLog:
         """Returns one line for each skipped image, or an empty text."""
         if not self.skipped:
             return ""
-        lines = [f"{len(self.skipped)} unreadable images were skipped:", *sorted(self.skipped.values())[:max_names]]
+        lines = [f"Skipped {show_number(len(self.skipped), 'unreadable images')}:"]
+        lines += sorted(self.skipped.values())[:max_names]
         if len(self.skipped) > max_names:
             lines.append(f"... and {len(self.skipped) - max_names} more")
         return "\n  ".join(lines)

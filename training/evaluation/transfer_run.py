@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from modeling_esvit.embed.progress import show_progress
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding_arguments import read_decoding_arguments
+from modeling_esvit.images.names import show_number
 from training.evaluation.results import write_result_file
 from training.evaluation.scores import NO_CLASS, align_labels
 from training.evaluation.transfer_metrics import MULTI_LABEL, score
@@ -144,6 +145,6 @@ def list_left_out(splits: OpenSplits) -> list[str]:
     found = []
     for name, (split, bank) in splits.items():
         count = len(bank.collect_unreadable(len(split.source)).skipped)
-        kinds = [split.source.left_out.describe(), f"{count} unreadable images" if count else ""]
+        kinds = [split.source.left_out.describe(), show_number(count, "unreadable images") if count else ""]
         found += [f"not read in {name}: {kind}" for kind in kinds if kind]
     return found

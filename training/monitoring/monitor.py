@@ -17,6 +17,7 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from modeling_esvit.embed.progress import is_watched
+from modeling_esvit.images.names import show_number
 from modeling_esvit.storage.atomic import append_text, write_text
 from modeling_esvit.storage.run_log import LOG, format_record, read_records
 from training.data.unreadable import SkipLog
@@ -285,7 +286,7 @@ class Monitor:
             return
         self.unreadable_told = number
         last = next(reversed(self.skip_log.skipped.values()))
-        self.say(f"Warning: {number} unreadable images were left out so far, the last of them: {last}")
+        self.say(f"Warning: left out {show_number(number, 'unreadable images')} so far, the last: {last}")
 
     def measure_memory(self) -> int:
         """Returns bytes of this process: the window's peak on an accelerator, the resident memory on a CPU."""

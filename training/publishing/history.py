@@ -8,6 +8,7 @@ Of a model without a record, a card says once that there is none, and nothing th
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from modeling_esvit.images.names import show_number
 from training.options.provenance import Provenance
 from training.options.public_options import NAMED_MODELS, UNKNOWN
 from training.publishing.folder import OPTIONS
@@ -98,7 +99,7 @@ def describe_steps(source: Source) -> str:
     if source.step is None:
         return ""
     where = f", in {source.processes} processes" if source.processes != 1 else ""
-    steps = "1 step" if source.step == 1 else f"{source.step} steps"
+    steps = show_number(source.step, "steps")
     return f"It took {steps} of {source.images_per_step} images{where}. {describe_matches(source)}"
 
 

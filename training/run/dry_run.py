@@ -15,6 +15,7 @@ from dataclasses import fields, replace
 import psutil
 import torch
 
+from modeling_esvit.images.names import show_number
 from training.data.sample_check import describe_sample
 from training.learning.plan import describe_length
 from training.options.errors import OptionError
@@ -160,6 +161,6 @@ def try_data(examined: Examination) -> LoaderSpeed | None:
         images.load(next(images.items(range(1))))
     examined.accelerator.print(
         f"data             = {len(source)} images; a first batch of {options.batch_size} made in "
-        f"{loader.first_seconds:.1f} s, {len(loader.batch.skipped)} unreadable images left out"
+        f"{loader.first_seconds:.1f} s, {show_number(len(loader.batch.skipped), 'unreadable images')} left out"
     )
     return loader

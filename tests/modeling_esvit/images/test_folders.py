@@ -15,6 +15,7 @@ from modeling_esvit.images.folders import (
     find_matching,
     has_images,
 )
+from modeling_esvit.images.names import show_number
 
 
 def write(root, *names):
@@ -40,6 +41,13 @@ def test_images_are_found_and_others_are_counted(tmp_path):
     assert "2 .heic: pip install pillow-heif" in found.left_out.describe()
     assert LeftOut({".zip": 2}).describe() == "2 .zip: unpack them"
     assert "3 .tar: unpack them, or name them by a glob, as FOLDER/*.tar" in LeftOut({".tar": 3}).describe()
+
+
+def test_the_project_s_own_record_of_a_folder_is_not_missed(tmp_path):
+    """`make demo` said "Not read: 1 hidden files." of it."""
+    write(tmp_path, "a.jpg", ".manifest.json", "sub/.manifest.knn.json", ".mine.json")
+    assert find_in_folder(tmp_path).left_out.describe() == find_matching(f"{tmp_path}/**/.*").left_out.describe()
+    assert find_in_folder(tmp_path).left_out.describe() == "1 hidden file"
 
 
 def test_links_are_followed_and_loops_end(tmp_path):
@@ -95,9 +103,9 @@ def test_what_only_needs_another_name_or_pattern(tmp_path):
     (tmp_path / "album").mkdir()
     (tmp_path / "album" / "d.jpg").touch()
     kinds = find_in_folder(tmp_path).left_out.describe()
-    assert sorted(kinds.split("; ")) == [f"1 .jpg{end}: rename them to .jpg" for end in ("?width=200", "_large")]
+    assert sorted(kinds.split("; ")) == [f"1 .jpg{end}: rename it to .jpg" for end in ("?width=200", "_large")]
     found = find_matching(str(tmp_path / "*"))
-    assert len(found.paths) == 1 and f"; 1 {MATCHED_FOLDERS}" in found.left_out.describe()
+    assert len(found.paths) == 1 and f"; {show_number(1, MATCHED_FOLDERS)}" in found.left_out.describe()
     deep = find_matching(str(tmp_path / "**" / "*"))
     assert len(deep.paths) == 2 and MATCHED_FOLDERS not in deep.left_out
 

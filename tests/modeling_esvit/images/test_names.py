@@ -1,12 +1,12 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Checks how paths of any bytes are shown."""
+"""Checks how paths of any bytes and numbers of things are shown."""
 
 import os
 
 import pytest
 
-from modeling_esvit.images.names import show_name
+from modeling_esvit.images.names import show_name, show_number
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,18 @@ from modeling_esvit.images.names import show_name
 def test_names_are_text(path, shown):
     assert show_name(os.fsdecode(path)) == shown
     assert shown.encode("utf-8").decode() == shown and len(shown.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "things, one",
+    [
+        ("hidden files", "1 hidden file"),
+        ("images beside the files (read where rows name them)", "1 image beside the files (read where rows name it)"),
+        (".js", "1 .js"),
+        ("seg.png beside the images", "1 seg.png beside the images"),
+        (".zip: unpack them", "1 .zip: unpack it"),
+    ],
+)
+def test_one_thing_is_no_plural(things, one):
+    assert show_number(1, things) == one
+    assert show_number(0, things) == f"0 {things}" and show_number(2, things) == f"2 {things}"

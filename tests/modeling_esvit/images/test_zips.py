@@ -106,7 +106,7 @@ def test_zip_files_deeper_in_a_folder_are_read_by_all(tmp_path):
     (tmp_path / "capitals").mkdir()
     write_zip(tmp_path / "capitals" / "PHOTOS.ZIP", "1.png")
     for open_it in (open_source, find_images):
-        with pytest.raises(EsViTError, match="1 .zip: unpack them"):
+        with pytest.raises(EsViTError, match="1 .zip: unpack it"):
             open_it(str(tmp_path / "capitals"))
 
 
@@ -162,10 +162,10 @@ def test_links_members_that_come_twice_and_names_of_other_programs(tmp_path):
     source = open_source(tmp_path / "all")
     assert len(source) == 3 and source.class_names == ["__background__", "dog"]
     assert all(decode(source.read(row)) for row in range(3))
-    said = "1 links in zip files (zip stores what they lead to without -y)"
+    said = "1 link in zip files (without -y, zip stores what a link leads to)"
     for images in (source, find_images(str(tmp_path / "all"))):
         assert images.left_out.describe().split("; ") == [
-            "1 hidden files", said, "1 members that a later one of the same name replaces"
+            "1 hidden file", said, "1 member that a later one of the same name replaces"
         ]  # fmt: skip
 
 

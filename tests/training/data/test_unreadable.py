@@ -16,7 +16,7 @@ def test_skip_log_counts_each_image_once_and_names_it():
     assert log.summary() == ""
     log.add({f"{i}.jpg": f"{i}.jpg: truncated" for i in range(20)})
     log.add({"3.jpg": "3.jpg: truncated"})
-    assert "20 unreadable images were skipped:" in log.summary() and "3.jpg: truncated" in log.summary()
+    assert "Skipped 20 unreadable images:" in log.summary() and "3.jpg: truncated" in log.summary()
     assert log.summary(max_names=5).endswith("... and 15 more")
     with pytest.raises(TooManyUnreadableImagesError, match="more than 20 of 2000 images cannot be read"):
         log.add({"x.jpg": "x.jpg: empty"})

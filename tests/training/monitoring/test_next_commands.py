@@ -77,7 +77,7 @@ def test_unreadable_images_are_counted_in_the_log(tmp_path, capsys):
     train(tiny(images, tmp_path / "run"))  # goes on, and knows what the first session has left out
     log, shown = read_log(tmp_path / "run"), capsys.readouterr().out
     assert [record["unreadable_images"] for record in log[-3:]] == [3, 3, 3]
-    assert "3 unreadable images were skipped:" in shown
+    assert "Skipped 3 unreadable images:" in shown
     listed = (tmp_path / "run" / "unreadable.txt").read_text().splitlines()
     assert [line.split("\t")[0] for line in listed] == ["00.png", "01.png", "02.png"]
     assert (tmp_path / "run" / "views.png").stat().st_mtime_ns == views  # those of the first step
