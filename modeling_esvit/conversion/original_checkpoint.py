@@ -3,8 +3,8 @@
 """Reads checkpoints of the original EsViT (microsoft/esvit, MIT) without executing anything that they hold.
 
 A checkpoint is a pickle. It is only ever opened with `weights_only=True` and the types that training scripts add to
-tensors: an `argparse.Namespace` of options, paths in it, and the numpy scalars in the optimizer's groups. The latter are
-decoded here, since numpy's own unpickling can be crashed by a damaged file.
+tensors: an `argparse.Namespace` of options, paths in it, and the numpy scalars in the optimizer's groups. The latter
+are decoded here, since numpy's own unpickling can be crashed by a damaged file.
 """
 
 import argparse

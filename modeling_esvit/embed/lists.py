@@ -21,8 +21,9 @@ MARKS = (
 def read_list(path: Path) -> Iterator[str]:
     """Yields the entries of a list: paths, which are relative to its folder, URLs, and members of archives at either.
 
-    Empty lines and comments (#) are left out, unless a file has that name. The encoding is what the file begins with; else UTF-16 if there are zero
-    bytes; else that of the names of files, and for a path that does not exist then also Windows-1252.
+    Empty lines and comments (#) are left out, unless a file has that name. The encoding is what the file begins with;
+    else UTF-16 if there are zero bytes; else that of the names of files, and for a path that does not exist then also
+    Windows-1252.
     """
     for line in LINE_END.split(decode_list(path.read_bytes())):
         entry = line.strip(" \t")

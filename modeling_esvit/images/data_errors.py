@@ -80,4 +80,4 @@ def _advise_on_cache(error: BaseException | None) -> str:
     place = str(error.filename or cache)
     if not (cache.startswith(place) or place.startswith(cache)):
         return ""
-    return f". Tables of data sets are stored in {cache}: name a folder with space that can be written by HF_DATASETS_CACHE"
+    return f". Tables of data sets are stored in {cache}: HF_DATASETS_CACHE names another folder"

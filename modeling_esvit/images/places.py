@@ -24,7 +24,9 @@ from modeling_esvit.storage.url_secrets import escape_logins
 
 URL = re.compile(r"https?://", re.IGNORECASE)
 FILE_URL = re.compile(r"(file|local)://", re.IGNORECASE)
-HUB_PAGE = re.compile(r"(?:https?://(?:huggingface\.co|hf\.co)/|hf://)datasets/([\w.-]+/[\w.-]+?)(?:@.*|/tree/[^/]*)?/?")
+HUB_PAGE = re.compile(
+    r"(?:https?://(?:huggingface\.co|hf\.co)/|hf://)datasets/([\w.-]+/[\w.-]+?)(?:@.*|/tree/[^/]*)?/?"
+)
 ARCHIVES = ("zip", "tar", "gzip", "bz2", "xz", "zstd")
 OPEN_ZIPS = 4  # whose lists of members each process keeps
 IRREGULAR = "is no regular file, but a pipe or a device"
@@ -97,7 +99,7 @@ def find_local_file(place: str, access: Access) -> str | None:
 
 
 def name_instead(url: str) -> str | None:
-    """Returns what to give in place of the URL of a local folder or file, or of a data set on the Hub; None of others."""
+    """Returns what to give in place of a URL of this machine, or of a data set on the Hub; None for others."""
     if FILE_URL.match(url):
         return FILE_URL.sub("", url)
     page = HUB_PAGE.fullmatch(url)

@@ -276,8 +276,8 @@ def _read_name(data: str | os.PathLike[str]) -> str:
     """
     if os.fspath(data).startswith("pipe:"):
         raise DataOptionError(
-            "--data is a command (pipe:), and none is run here: give the file or URL that it reads, such as https://..., "
-            "s3://... or hf://..."
+            "--data is a command (pipe:), and none is run here: give the file or URL that it reads, such as "
+            "https://..., s3://... or hf://..."
         )
     if not os.fspath(data):
         raise DataOptionError(

@@ -37,7 +37,7 @@ def test_names_that_are_not_utf_8(tmp_path):
 
 
 def test_names_that_look_like_something_else(tmp_path):
-    """caffe issue 1935: spaces belong to names. So does # where a file has it, and a line may be too long for a name."""
+    """caffe issue 1935: spaces belong to names. So does # where a file has it; a line may be too long for a name."""
     names = ["#1.jpg", " 2.jpg", "3 .jpg ", "#4/x.jpg", " ".join("word" for _ in range(99))]
     (tmp_path / "#4").mkdir()
     for name in names[:-1]:

@@ -40,7 +40,7 @@ def test_errors_of_datasets_are_named(error, expected, message):
     + [("/photos/x.parquet", errno.EACCES, False), ("/cache", errno.EISDIR, False)],
 )
 def test_a_cache_that_cannot_be_written_is_named(place, number, is_advised, monkeypatch, tmp_path):
-    """datasets issues 6589 and 7900, dataset-viewer pull 2952: a container of another user, a shared or read-only cache."""
+    """datasets issues 6589 and 7900, dataset-viewer pull 2952: it is of another user, or read-only, or full."""
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
     error = OSError(number, os.strerror(number), place if place is None else f"{tmp_path}{place}")
     generation = datasets.exceptions.DatasetGenerationError("An error occurred")
@@ -48,7 +48,7 @@ def test_a_cache_that_cannot_be_written_is_named(place, number, is_advised, monk
     for raised in (error, generation):
         with pytest.raises(DataOptionError, match=r"\[Errno") as found, name_datasets_errors("photos"):
             raise raised
-        advice = f"stored in {tmp_path}/cache: name a folder with space that can be written by HF_DATASETS_CACHE"
+        advice = f"stored in {tmp_path}/cache: HF_DATASETS_CACHE names another folder"
         assert (advice in str(found.value)) == is_advised
 
 
