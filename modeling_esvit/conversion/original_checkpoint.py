@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads checkpoints of the original EsViT (microsoft/esvit, MIT) without executing anything that they hold.
 
-A checkpoint is a pickle. It is only ever opened with `weights_only=True` and the two types that the original's training
-script adds to tensors: its `argparse.Namespace` of options, and the numpy scalars in the optimizer's groups. The latter
+A checkpoint is a pickle. It is only ever opened with `weights_only=True` and the types that training scripts add to
+tensors: an `argparse.Namespace` of options, paths in it, and the numpy scalars in the optimizer's groups. The latter
 are decoded here, since numpy's own unpickling can be crashed by a damaged file.
 """
 
@@ -13,7 +13,7 @@ import re
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import torch
@@ -40,7 +40,11 @@ UNPICKLING_ERRORS = (
     ValueError,
     struct.error,
 )
-NUMPY_SCALARS = {"f8": "<d", "f4": "<f", "i8": "<q", "i4": "<i", "b1": "<?"}  # numpy's type codes for the struct module
+# numpy's type codes for the struct module
+NUMPY_SCALARS = {
+    **{"f8": "<d", "f4": "<f", "f2": "<e", "b1": "<?"},
+    **{"i8": "<q", "i4": "<i", "i2": "<h", "i1": "<b", "u8": "<Q", "u4": "<I", "u2": "<H", "u1": "<B"},
+}
 ZIP, SAFETENSORS, PICKLE = "zip", "safetensors", "pickle"
 
 RENAMED = (
@@ -86,11 +90,15 @@ def decode_numpy_scalar(dtype: NumpyType, data: bytes) -> float | int | bool:
     return struct.unpack(NUMPY_SCALARS[dtype.code], data)[0]
 
 
+PATHS = ("pathlib", "pathlib._local")  # the latter in Python 3.13
 SAFE_GLOBALS: list[Any] = [
     argparse.Namespace,
     (NumpyType, "numpy.dtype"),
     (decode_numpy_scalar, "numpy._core.multiarray.scalar"),
     (decode_numpy_scalar, "numpy.core.multiarray.scalar"),  # numpy 1
+    # A path of one system cannot be made on another, and opens nothing in its pure form.
+    *((PurePosixPath, f"{module}.{name}") for module in PATHS for name in ("PosixPath", "PurePosixPath")),
+    *((PureWindowsPath, f"{module}.{name}") for module in PATHS for name in ("WindowsPath", "PureWindowsPath")),
 ]
 
 

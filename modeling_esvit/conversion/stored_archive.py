@@ -33,6 +33,11 @@ def find_fault(path: Path) -> str | None:
         return "is truncated: the index at its end is missing. Fetch it again."
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
+        if any(member.filename.endswith("/constants.pkl") for member in members):
+            return (
+                "is a program of TorchScript. If you trust it, save its weights with "
+                "torch.save(torch.jit.load(...).state_dict(), ...)."
+            )
         if packed := [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]:
             return (
                 f"was compressed after torch had written it ({packed[0]} in it is). If you trust it, write it anew "

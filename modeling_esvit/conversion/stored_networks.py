@@ -24,8 +24,9 @@ TRANSPARENT = re.compile(
 # What stands before the names of a network, and says nothing of which network it is.
 WRAPPERS = re.compile(r"(?:(?:module|backbone)\.)+")
 TRAILING = re.compile(r"(?:^|(?<=\.))(?:(?:module|backbone|esvit|encoder)\.)+$")
-# What mmcv calls the average of a tensor that it keeps beside it: the dots of its name are gone.
-COPY = re.compile(r"ema_\w+")
+# What is no part of a network beside it: mmcv's averages of its tensors, whose names have lost their dots, and the
+# counters of torch's AveragedModel, of LitEma and of ema_pytorch.
+COPY = re.compile(r"ema_\w+|(?:module\.)*(?:n_averaged|num_updates|decay|initted|step)")
 WHOLE = "the whole file"
 FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 DEEPEST = 30  # entries within entries

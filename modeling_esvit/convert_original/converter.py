@@ -296,7 +296,7 @@ def parse_field(text: str) -> tuple[str, Any]:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = ProgramParser(__doc__, prog="python -m modeling_esvit.convert_original")
-    parser.add_argument("checkpoint", type=parse_name, help="the checkpoint (.pth, .pt, .safetensors)")
+    parser.add_argument("checkpoint", type=parse_path, help="the checkpoint (.pth, .pt, .safetensors)")
     parser.add_argument("output", type=parse_path, help="the model folder to write; it must not exist yet")
     parser.add_argument(
         "--key",

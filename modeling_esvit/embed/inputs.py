@@ -24,7 +24,7 @@ from modeling_esvit.images.data_errors import name_datasets_errors
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, Record
 from modeling_esvit.images.folders import FoundImages, LeftOut, find_in_folder, find_matching
 from modeling_esvit.images.names import show_name
-from modeling_esvit.images.places import URL, find_local_file
+from modeling_esvit.images.places import URL, find_local_file, name_instead
 from modeling_esvit.images.row_folders import (
     COMPRESSED,
     RowFolder,
@@ -276,6 +276,8 @@ def open_named(name: str, reading: Reading) -> Images:
     """Opens what a path, a pattern, a URL or a name on the Hub stands for."""
     if not name:
         raise NoImagesError("An input is empty: give a folder, a file, a glob, a URL or the name of a data set.")
+    if instead := name_instead(name):
+        raise NoImagesError(f"{show_name(name)!r} is read by its name: give {instead}")
     path = Path(name)
     if path.is_dir() and list_saved_splits(path) is not None:
         raise NoImagesError(f"{name} is a data set of several splits: name the folder of one, as {path / 'train'}.")

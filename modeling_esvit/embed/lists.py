@@ -23,12 +23,15 @@ MARKS = (
 def read_list(path: Path) -> Iterator[str]:
     """Yields the entries of a list: paths, which are relative to its folder, URLs, and members of archives at either.
 
-    Empty lines and comments (#) are left out. The encoding is what the file begins with; else UTF-16 if there are zero
-    bytes; else that of the names of files, and for a path that does not exist then also Windows-1252.
+    Empty lines and comments (#) are left out, unless a file has that name. The encoding is what the file begins with;
+    else UTF-16 if there are zero bytes; else that of the names of files, and for a path that does not exist then also
+    Windows-1252.
     """
     for line in LINE_END.split(decode_list(path.read_bytes())):
         entry = line.strip(" \t")
-        if entry and not entry.startswith("#"):
+        if entry and os.path.isfile(path.parent / line):
+            yield str(path.parent / line)
+        elif entry and not entry.startswith("#"):
             yield find_place(path.parent, entry)
 
 
@@ -56,6 +59,6 @@ def find_path(folder: Path, entry: str) -> str:
     """
     written = [entry, os.path.expanduser(entry), os.fsencode(entry).decode("cp1252", "replace")]
     for name in [*written, *(name.replace("\\", "/") for name in written)]:
-        if (path := folder / name).exists():
+        if os.path.exists(path := folder / name):  # unlike the method of a path, also of names that are too long
             return str(path)
     return str(folder / entry)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Defines the errors of data that cannot be used, and makes them of those of `datasets`."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,6 +11,9 @@ from huggingface_hub.errors import HFValidationError
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.storage.url_secrets import redact_urls
+
+
+UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
 class DataNotFoundError(EsViTError, FileNotFoundError):
@@ -45,12 +49,12 @@ def name_datasets_errors(
         raise
     except datasets.exceptions.DatasetGenerationError as error:
         reason = f"{data!r} cannot be read: {error.__cause__ or error}"
-        raise unusable(redact_urls(reason + _advise(data, reason))) from error
+        raise unusable(redact_urls(reason + _advise(data, reason) + _advise_on_cache(error.__cause__))) from error
     except (FileNotFoundError, ConnectionError, HFValidationError) as error:
         reason = f"{data!r} is neither a file, a folder, a pattern nor a data set that can be loaded: {error}"
         raise missing(redact_urls(reason)) from error
     except (OSError, ValueError, RuntimeError) as error:
-        raise unusable(redact_urls(f"{data!r}: {error}")) from error
+        raise unusable(redact_urls(f"{data!r}: {error}{_advise_on_cache(error)}")) from error
     except (AttributeError, LookupError, TypeError) as error:  # for fields that nobody foresaw
         reason = f"what describes {data!r} is damaged ({type(error).__name__}: {error})"
         raise unusable(redact_urls(reason)) from error
@@ -64,3 +68,16 @@ def _advise(data: str, reason: str) -> str:
         ". If its images are in zip files, whose folders `datasets` does not take for classes, download it "
         f"(hf download {data} --repo-type dataset --local-dir FOLDER) and give FOLDER."
     )
+
+
+def _advise_on_cache(error: BaseException | None) -> str:
+    """Says what to do where `datasets` cannot write the tables that it makes of files, as in a container."""
+    import datasets
+
+    cache = str(datasets.config.HF_DATASETS_CACHE)
+    if not isinstance(error, OSError) or error.errno not in UNWRITABLE:
+        return ""
+    place = str(error.filename or cache)
+    if not (cache.startswith(place) or place.startswith(cache)):
+        return ""
+    return f". Tables of data sets are stored in {cache}: HF_DATASETS_CACHE names another folder"

@@ -26,6 +26,9 @@ from modeling_esvit.storage.url_secrets import escape_logins
 
 URL = re.compile(r"https?://", re.IGNORECASE)
 FILE_URL = re.compile(r"(file|local)://", re.IGNORECASE)
+HUB_PAGE = re.compile(
+    r"(?:https?://(?:huggingface\.co|hf\.co)/|hf://)datasets/([\w.-]+/[\w.-]+?)(?:@.*|/tree/[^/]*)?/?"
+)
 ARCHIVES = ("zip", "tar", "gzip", "bz2", "xz", "zstd")
 IN_ARCHIVE = re.compile(rf"(?:{'|'.join(ARCHIVES)})://")
 OPEN_ZIPS = 4  # whose lists of members each process keeps
@@ -149,6 +152,14 @@ def find_local_file(place: str, access: Access) -> str | None:
     except PlaceError:
         return None
     return found.file if found.is_local else None
+
+
+def name_instead(url: str) -> str | None:
+    """Returns what to give in place of a URL of this machine, or of a data set on the Hub; None for others."""
+    if FILE_URL.match(url):
+        return FILE_URL.sub("", url)
+    page = HUB_PAGE.fullmatch(url)
+    return page and page[1]
 
 
 def open_place(place: str, access: Access, most_bytes: int) -> BinaryIO:

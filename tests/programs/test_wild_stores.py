@@ -13,12 +13,13 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from modeling_esvit.embed.command import main as embed
 from modeling_esvit.images import http_client
 from modeling_esvit.images.decoding import Record, UnreadableImageError, decode
 from modeling_esvit.images.http_client import CERTIFICATES
 from tests.helpers.commands import type_arguments
 from tests.helpers.shard_server import picture, serve, write_members
-from tests.helpers.tiny_runs import tiny
+from tests.helpers.tiny_runs import tiny, write_model
 from tests.helpers.wild_data import TINY, count_images, number, pretrain, refuse
 from training.data.http_ranges import StatusError
 from training.data.shard_files import ChangedShardError, ShardFile, retry
@@ -128,6 +129,28 @@ def test_a_folder_of_a_store_is_named_by_a_pattern(tmp_path):
     for data in ("s3://bucket/folder/", "https://host/photographs"):
         message = refuse(data, tmp_path / "run")
         assert f"{data!r} is no shard" in message and f"'{data.rstrip('/')}/*.tar'" in message
+
+
+@pytest.mark.parametrize(
+    "given, name",
+    [
+        ("file:///data/photographs", "/data/photographs"),
+        ("https://huggingface.co/datasets/ada/photographs", "ada/photographs"),
+        ("https://huggingface.co/datasets/ada/photographs/tree/main", "ada/photographs"),
+        ("hf://datasets/ada/photographs@main", "ada/photographs"),
+    ],
+)
+def test_a_url_of_what_has_a_name(given, name, tmp_path, monkeypatch):
+    """As it is copied from a browser, or from programs that take URLs alone."""
+    assert refuse(given, tmp_path / "out") == f"error: {given!r} is read by its name: give {name}"
+    with pytest.raises(SystemExit, match=f"{given!r} is read by its name: give {name}$"):
+        embed([str(write_model(tmp_path / "model")), given, "--output", str(tmp_path / "features.npz")])
+
+
+def test_a_command_is_not_run(tmp_path):
+    """WebDataset's own examples name shards so."""
+    message = refuse("pipe:curl -s https://host/a-{0..3}.tar", tmp_path / "out")
+    assert "none is run here: give the file or URL that it reads" in message
 
 
 def test_what_a_server_may_do(tmp_path):

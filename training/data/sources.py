@@ -274,8 +274,13 @@ def _read_name(data: str | os.PathLike[str]) -> str:
     """Returns the name of data, without passwords and signatures.
 
     Raises:
-        DataOptionError: it is empty.
+        DataOptionError: it is empty, or a command of the shell, as WebDataset takes them.
     """
+    if os.fspath(data).startswith("pipe:"):
+        raise DataOptionError(
+            "--data is a command (pipe:), and none is run here: give the file or URL that it reads, such as "
+            "https://..., s3://... or hf://..."
+        )
     if not os.fspath(data):
         raise DataOptionError(
             "Give --data: your folder of images, parquet or tar files, a URL, or the name of a data set "

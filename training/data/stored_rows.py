@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError, name_datasets_errors
 from modeling_esvit.images.folders import LeftOut
+from modeling_esvit.images.places import name_instead
 from modeling_esvit.images.row_folders import (
     RowFolder,
     drop_links,
@@ -110,6 +111,8 @@ def _require_name(data: str) -> None:
     Raises:
         DataNotFoundError: They are not.
     """
+    if instead := name_instead(data):
+        raise DataNotFoundError(f"{data!r} is read by its name: give {instead}")
     if "://" in data and not data.endswith(".parquet"):
         raise DataNotFoundError(
             f"{data!r} is no shard. Of a server or a store, parquet and tar files are read, a folder of them by a "

@@ -6,7 +6,7 @@ import argparse
 import os
 import pickle
 import zipfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
 import pytest
@@ -19,6 +19,7 @@ from tests.helpers.paths import FIXTURES
 
 CHECKPOINT = FIXTURES / "checkpoint_swin_tiny.pth"
 ONE = torch.ones(1)
+LEGACY = {"_use_new_zipfile_serialization": False}  # pickles are plain there
 NETWORK = {"patch_embed.proj.weight": torch.arange(5.0), "layers.0.blocks.0.attn.qkv.bias": torch.arange(3.0)}
 
 
@@ -63,6 +64,8 @@ def test_names_of_weight_norm_and_of_single_layers(tmp_path):
 
 def test_files_of_old_torch_and_numpy(tmp_path):
     args = argparse.Namespace(lr=np.float64(0.5), seed=np.int64(3), flag=np.bool_(True), decay=np.float32(1))
+    small = {"half": np.float16(0.5), "byte": np.uint8(200), "short": np.int16(-2), "long": np.uint64(2**63)}
+    args = argparse.Namespace(**vars(args), **small)
     content = {"teacher": NETWORK, "args": args}
     saved(content, tmp_path / "legacy.pth", _use_new_zipfile_serialization=False)
     saved(content, tmp_path / "numpy2.pth")
@@ -74,9 +77,22 @@ def test_files_of_old_torch_and_numpy(tmp_path):
             old.writestr(member, content)
     for name in ("legacy", "numpy1", "numpy2"):
         checkpoint = read_checkpoint(tmp_path / f"{name}.pth")
-        assert checkpoint.args == {"lr": 0.5, "seed": 3, "flag": True, "decay": 1.0}
+        plain = {"lr": 0.5, "seed": 3, "flag": True, "decay": 1.0, "half": 0.5, "byte": 200, "short": -2, "long": 2**63}
+        assert checkpoint.args == plain
         assert not any(isinstance(value, np.generic) for value in checkpoint.args.values())
         assert all(torch.equal(checkpoint.state_dict[key], tensor) for key, tensor in NETWORK.items())
+
+
+def test_paths_of_every_system(tmp_path):
+    """ai4g-flood issue 15, yolov5 issue 12911: the options of a run hold the paths of the machine that it was on."""
+    saved({"teacher": NETWORK, "args": argparse.Namespace(output=tmp_path)}, tmp_path / "x.pth", **LEGACY)
+    here = type(tmp_path).__module__.encode() + b"\n" + type(tmp_path).__name__.encode() + b"\n"
+    for module in (b"pathlib", b"pathlib._local"):
+        for name, kind in {b"PosixPath": PurePosixPath, b"WindowsPath": PureWindowsPath}.items():
+            content = (tmp_path / "x.pth").read_bytes()
+            assert here in content
+            (tmp_path / "y.pth").write_bytes(content.replace(here, module + b"\n" + name + b"\n"))
+            assert read_checkpoint(tmp_path / "y.pth").args == {"output": kind(*tmp_path.parts)}
 
 
 class Opens:

@@ -52,6 +52,12 @@ def test_compressed_members_are_not_taken_as_weights(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_program_of_torchscript_is_called_so(tmp_path):
+    torch.jit.save(torch.jit.script(torch.nn.Identity()), tmp_path / "x.pt")
+    with pytest.raises(SystemExit, match=r"is a program of TorchScript\. .*torch\.jit\.load\(\.\.\.\)\.state_dict"):
+        main([str(tmp_path / "x.pt"), str(tmp_path / "out")])
+
+
 def test_an_archive_without_checksums_is_read(tmp_path):
     computes = torch.serialization.get_crc32_options()
     torch.serialization.set_crc32_options(False)

@@ -50,6 +50,10 @@ LAYOUTS = {
     "DeepSpeed in Lightning": lambda net: {"module": prefix(net, "_forward_module.model."), **OTHERS},
     "MoCo": lambda net: {"state_dict": prefix(net, "module.encoder_q.") | {"module.queue": torch.ones(4)}},
     "EMA": lambda net: {"model_ema": prefix(net, "module."), **OTHERS},
+    # pytorch-lightning pull 9938: torch's AveragedModel counts beside its network
+    "SWA": lambda net: {"n_averaged": torch.tensor(3), **prefix(net, "module.")},
+    "SWA in DDP": lambda net: {"swa": prefix({"n_averaged": torch.tensor(3), **prefix(net, "module.")}, "module.")},
+    "ema_pytorch": lambda net: {"initted": torch.tensor(True), "step": torch.tensor(5), **prefix(net, "ema_model.")},
     # LSKNet issue 48
     "averages beside the tensors": lambda net: {
         "state_dict": prefix(net, "backbone.")

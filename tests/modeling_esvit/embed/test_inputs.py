@@ -109,7 +109,7 @@ def test_passwords_and_signatures_of_urls_are_written_nowhere(folder, images, by
         assert "CANARY" not in str(refused.value)
 
 
-@pytest.mark.parametrize("name", ["s3://bucket/a.png", "hf://datasets/ada/photographs", "gs://bucket/photographs"])
+@pytest.mark.parametrize("name", ["s3://bucket/a.png", "hf://datasets/ada/photographs/data", "gs://bucket/photographs"])
 def test_a_store_is_refused_without_asking_the_hub(name, monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: pytest.fail("asks the Hub"))
     with pytest.raises(NoImagesError, match=f"'{name}' is in a store, of which embed reads none: download its images"):

@@ -36,6 +36,16 @@ def test_names_that_are_not_utf_8(tmp_path):
     assert [*read_list(tmp_path / "list.txt")] == names
 
 
+def test_names_that_look_like_something_else(tmp_path):
+    """caffe issue 1935: spaces belong to names. So does # where a file has it; a line may be too long for a name."""
+    names = ["#1.jpg", " 2.jpg", "3 .jpg ", "#4/x.jpg", " ".join("word" for _ in range(99))]
+    (tmp_path / "#4").mkdir()
+    for name in names[:-1]:
+        (tmp_path / name).touch()
+    (tmp_path / "list.txt").write_text("\n".join(["# 1.jpg", *names]))
+    assert [*read_list(tmp_path / "list.txt")] == [f"{tmp_path}/{name}" for name in names]
+
+
 def test_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "x.jpg").touch()

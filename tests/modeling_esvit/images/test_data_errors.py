@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks what becomes of the errors of `datasets`."""
 
+import errno
+import os
 import zipfile
 
 import datasets
@@ -30,6 +32,24 @@ def test_errors_of_datasets_are_named(error, expected, message):
     with pytest.raises(EsViTError, match=message) as found, name_datasets_errors("photos"):
         raise error
     assert type(found.value) is expected
+
+
+@pytest.mark.parametrize(
+    "place, number, is_advised",
+    [("", errno.EACCES, True), ("/cache/x.lock", errno.EROFS, True), (None, errno.ENOSPC, True)]
+    + [("/photos/x.parquet", errno.EACCES, False), ("/cache", errno.EISDIR, False)],
+)
+def test_a_cache_that_cannot_be_written_is_named(place, number, is_advised, monkeypatch, tmp_path):
+    """datasets issues 6589 and 7900, dataset-viewer pull 2952: it is of another user, or read-only, or full."""
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    error = OSError(number, os.strerror(number), place if place is None else f"{tmp_path}{place}")
+    generation = datasets.exceptions.DatasetGenerationError("An error occurred")
+    generation.__cause__ = error
+    for raised in (error, generation):
+        with pytest.raises(DataOptionError, match=r"\[Errno") as found, name_datasets_errors("photos"):
+            raise raised
+        advice = f"stored in {tmp_path}/cache: HF_DATASETS_CACHE names another folder"
+        assert (advice in str(found.value)) == is_advised
 
 
 def test_zip_files_of_the_hub_that_datasets_gives_other_classes_are_to_be_downloaded(tmp_path):
