@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 from transformers import (
@@ -252,6 +253,9 @@ def describe_call(
 
 def finetune(options: argparse.Namespace) -> dict[str, Any]:
     """Trains and saves the classifier, and returns its accuracies on the test split with the settings of the run."""
+    output = Path(options.output)
+    if not options.resume:
+        require_new(output)
     train, test, classes = open_splits(options)
     set_seed(options.seed)  # for the new classifier; the Trainer comes later
     model, processor = load_model(options.model, classes)
@@ -280,10 +284,7 @@ def finetune(options: argparse.Namespace) -> dict[str, Any]:
     train_skipped.warn()
     test_skipped.warn()
     call = describe_call(options, train, test, classes)
-    output = Path(options.output)
     checkpoint = find_checkpoint(output, call) if options.resume else None
-    if not options.resume:
-        require_new(output)
     trainer = NamingTrainer(
         model,
         arguments,
@@ -320,6 +321,18 @@ def make_table(result: dict[str, Any]) -> str:
     tops = find_tops(result)
     scores = [f"{result[f'top{top}']:.2%}" for top in tops]
     return "\n".join([about, "", *format_table([f"top-{top}" for top in tops], [scores])])
+
+
+def describe_use(output: Path) -> str:
+    """Says where the classifier is, and how to use it."""
+    return "\n".join(
+        [
+            f"The classifier is in {output}. In Python:",
+            "    import modeling_esvit",
+            "    from transformers import pipeline",
+            f"    classify = pipeline('image-classification', model={str(output)!r})",
+        ]
+    )
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
@@ -370,6 +383,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     values = {f"fine-tuning top-{k}": result[f"top{k}"] for k in find_tops(result)}
     figures = make_card_values(values, find_test_data(result))
     write_result(result, f"Fine-tuning of {options.model}", make_table(result), options.result, figures, draw_epochs)
+    if PartialState().is_main_process:
+        print(describe_use(options.output))
     return result
 
 
