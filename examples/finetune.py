@@ -26,6 +26,7 @@ import modeling_esvit.starting  # noqa: F401  (Ctrl-C ends in a line from here o
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 from transformers import (
@@ -275,6 +276,9 @@ def make_training_arguments(options: argparse.Namespace) -> TrainingArguments:
 
 def finetune(options: argparse.Namespace) -> dict[str, Any]:
     """Trains and saves the classifier, and returns its accuracies on the test split with the settings of the run."""
+    output = Path(options.output)
+    if not options.resume:
+        require_new(output)
     train, test, classes = open_splits(options)
     set_seed(options.seed)  # for the new classifier; the Trainer comes later
     model, processor = load_model(options.model, classes)
@@ -286,10 +290,7 @@ def finetune(options: argparse.Namespace) -> dict[str, Any]:
     train_skipped.warn()
     test_skipped.warn()
     call = describe_call(options, train, test, classes)
-    output = Path(options.output)
     checkpoint = find_checkpoint(output, call) if options.resume else None
-    if not options.resume:
-        require_new(output)
     trainer = NamingTrainer(
         model,
         arguments,
@@ -352,6 +353,14 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
         refuse_output_in_data(options.result, options.data)
 
 
+def describe_use(output: Path) -> str:
+    """Says where the classifier is, and how to use it."""
+    return f"""The classifier is in {output}. In Python:
+    import modeling_esvit
+    from transformers import pipeline
+    classify = pipeline('image-classification', model={str(output)!r})"""
+
+
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser = ProgramParser(__doc__, first="result epochs batch_size lr test_split resume label_column")
     parser.add_argument("model", type=parse_name, help="a model folder or the name of a model on the Hub")
@@ -386,6 +395,8 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     values = {f"fine-tuning top-{k}": result[f"top{k}"] for k in find_tops(result)}
     figures = make_card_values(values, find_test_data(result))
     write_result(result, f"Fine-tuning of {options.model}", make_table(result), options.result, figures, draw_epochs)
+    if PartialState().is_main_process:
+        print(describe_use(options.output))
     return result
 
 

@@ -64,13 +64,13 @@ class Forecast:
         if self.is_repaid:
             return (
                 f"Compiles the model: about {self.seconds:.0f} s, repaid after about {self.repaid_after:,.0f} of "
-                f"{self.images:,} images."
+                f"{self.images:,} images that are left."
             )
         if self.saved <= 0:
             return "Does not compile: on this CPU, models of this type are not expected to be faster for it."
         return (
-            f"Does not compile: {self.images:,} images are too few to repay about {self.seconds:.0f} s, which takes "
-            f"about {self.repaid_after:,.0f}."
+            f"Does not compile: the {self.images:,} images that are left are too few to repay about "
+            f"{self.seconds:.0f} s, which takes about {self.repaid_after:,.0f}."
         )
 
 

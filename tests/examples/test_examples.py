@@ -131,6 +131,15 @@ def test_similar_images(folder, tmp_path, capsys):
         run_command(lambda: similar_images.main([folder, "nowhere", "--query", str(collection / "same.png")]))
 
 
+def test_the_picture_of_a_search_shows_the_first_queries(folder, tmp_path, capsys, monkeypatch):
+    """A picture of all of hundreds of queries would be longer than a picture can be."""
+    monkeypatch.setattr(similar_images, "DRAWN", 1, raising=False)
+    images, output = str(write_images(tmp_path / "images", 3)), tmp_path / "similar.png"
+    similar_images.main([folder, images, "--query", images, "--count", "1", "--output", str(output)])
+    assert capsys.readouterr().out.splitlines()[-1] == f"{output}: the first 1 of 3 queries"
+    assert Image.open(output).height == 330
+
+
 def test_match_photographs(folder, tmp_path):
     """Matches a photograph with itself: every region finds itself."""
     coarse = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
@@ -237,6 +246,9 @@ def test_finetune_says_what_it_cannot_train(folder, tmp_path):
     with pytest.raises(DataNotFoundError, match="two/val' is not a folder.* share of each class .* --test_share 0.2"):
         finetune.main([folder, "--data", str(tmp_path / "two"), "--test_split", "val", *output])
     assert not (tmp_path / "classifier").exists()
+    (tmp_path / "classifier" / "checkpoint-3").mkdir(parents=True)
+    with pytest.raises(ResumeError, match="holds checkpoint-3 of an earlier fine-tuning"):  # before it opens the data
+        finetune.main([folder, "--data", str(tmp_path / "nowhere"), *output])
 
 
 @pytest.mark.slow

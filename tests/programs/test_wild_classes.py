@@ -7,11 +7,14 @@ What each test stands for was reported by users of other projects; the comments 
 
 import shutil
 from pathlib import Path
+from textwrap import dedent
+from typing import Any
 
 import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 import examples.finetune as finetune
 from modeling_esvit.images.data_errors import DataOptionError
@@ -55,11 +58,14 @@ def test_the_label_column_is_chosen_in_every_command(command, model, cifar, tmp_
         assert evaluate(monkeypatch, command, *output, "--label_column", column)["classes"] == classes
 
 
-def test_finetuning_has_a_label_column_too(model, cifar, tmp_path):
+def test_finetuning_has_a_label_column_too(model, cifar, tmp_path, capsys):
     given = [str(model), "--data", str(cifar), "--epochs", "1", "--output", str(tmp_path / "classifier")]
     with pytest.raises(ValueError, match=r"--label_column.*fine_label \(ClassLabel of 4"):
         finetune.main(given)
     assert finetune.main([*given, "--label_column", "coarse_label"])["classes"] == 2
+    used: dict[str, Any] = {}
+    exec(dedent(capsys.readouterr().out.rpartition("In Python:\n")[2]), used)
+    assert {guess["label"] for guess in used["classify"](Image.new("RGB", (32, 32)))} == {"a", "b"}
 
 
 @pytest.mark.parametrize("command", ["knn", "linear_features", "linear_probe"])
@@ -281,7 +287,7 @@ def test_finetuning_leaves_out_what_cannot_be_read(model, tmp_path, caplog):
     assert "2 images could not be read and were left out." in (tmp_path / "result.md").read_text()
     assert caplog.text.count("cut.png") == 4  # of each split at the start and at the end
     with pytest.raises(TooManyUnreadableImagesError, match="more than 0 of 7 images"):
-        finetune.main([*given, "--max_unreadable", "0"])
+        finetune.main([*given, "--max_unreadable", "0", "--output", str(tmp_path / "other")])
 
 
 def test_a_class_as_high_as_an_identifier_is_refused():

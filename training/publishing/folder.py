@@ -9,7 +9,7 @@
     *.py                                       the code, for trust_remote_code
     README.md                                  the model card (`card.py`)
     provenance.json                            where the weights came from, as far as that is recorded
-    training_options.yaml, curves.png          if a run made it: its options as a recipe, its losses and k-NN accuracy
+    training_options.yaml, curves.png          if a run made it: its options as a recipe, and its curves
 
 In transformers' own format (`native`) the folder holds the backbone alone, without code.
 """

@@ -26,7 +26,8 @@ def advise(options: PretrainOptions, images: int, steps: int, hours: float = 0.0
     each, fewer = images / options.num_prototypes, suggest_prototypes(images)
     yield f"prototypes       = {images:,} images / {options.num_prototypes:,} = {each:.3g} images a prototype"
     if each < FEW_FOR_A_PROTOTYPE and fewer < options.num_prototypes:
-        yield f"Advice: so few images leave most prototypes unused: --num_prototypes {fewer} has ten for each."
+        each = images / fewer
+        yield f"Advice: so few images leave most prototypes unused: --num_prototypes {fewer} has {each:.3g} for each."
     if images < FEW_IMAGES and not starts_trained:
         yield (
             f"Advice: {images:,} images teach a network little that begins at random (10,000 and 100 epochs are usual)."

@@ -94,7 +94,9 @@ def test_few_images_do_not_repay_it(graphs, lines, monkeypatch):
         forward.expect(images, 4)
         compute(forward, [4] * 5)
     assert graphs == []
-    assert lines == ["Does not compile: 800 images are too few to repay about 100 s, which takes about 800."]
+    assert lines == [
+        "Does not compile: the 800 images that are left are too few to repay about 100 s, which takes about 800."
+    ]
 
 
 def test_many_images_repay_it(graphs, lines, monkeypatch):
@@ -105,7 +107,7 @@ def test_many_images_repay_it(graphs, lines, monkeypatch):
     assert graphs == []
     compute(forward, [4] * 5)
     assert lines == [
-        "Compiles the model: about 100 s, repaid after about 800 of 1,199,988 images.",
+        "Compiles the model: about 100 s, repaid after about 800 of 1,199,988 images that are left.",
         "Compiled the model in 0 s.",
     ]
     assert forward.run is forward.compiled
@@ -158,7 +160,7 @@ def test_a_model_that_cannot_be_compiled(lines, monkeypatch):
 
 def test_a_forecast_says_what_it_weighs():
     assert Forecast(seconds=90, saved=0.0225, images=1_200_000).describe() == (
-        "Compiles the model: about 90 s, repaid after about 4,000 of 1,200,000 images."
+        "Compiles the model: about 90 s, repaid after about 4,000 of 1,200,000 images that are left."
     )
     assert not Forecast(seconds=90, saved=0.0225, images=300).is_repaid
     nothing = Forecast(seconds=90, saved=0.0, images=1_200_000)

@@ -15,8 +15,9 @@ from training.run.advice import advise, describe_load, suggest_prototypes
         (
             "",
             (3000, 1900, 200),
-            ["= 0.0458 images", "--num_prototypes 256 has ten", "--recipe adapt", "200 hours"],
+            ["= 0.0458 images", "--num_prototypes 256 has 11.7 for each", "--recipe adapt", "200 hours"],
         ),
+        ("", (192, 9000, 1), ["= 0.00293 images", "--num_prototypes 64 has 3 for each", "--recipe adapt"]),
         ("--num_prototypes 256", (3000, 1900, 20), ["= 11.7 images", "--recipe adapt", "790 epochs"]),
         ("--num_prototypes 256", (3000, 9000, 1), ["= 11.7 images", "--recipe adapt"]),
         ("--num_prototypes 256 --init_from org/x", (3000, 100, 1), ["= 11.7 images"]),
