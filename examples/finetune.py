@@ -208,8 +208,9 @@ def name_numbers(train: FolderSource | DatasetSource) -> list[str]:
     """
     if isinstance(train, FolderSource) or train.columns.label is None:
         return []
-    numbers = [*map(train.columns.number_label, train.dataset.unique(train.columns.label))]
-    if None in numbers or min(numbers, default=0) < 0:
+    labels = [*map(train.columns.number_label, train.dataset.unique(train.columns.label))]
+    numbers = [label for label in labels if label is not None and label >= 0]
+    if len(numbers) < len(labels):
         raise DataOptionError(f"label_column {train.columns.label!r} has rows without a class: leave them out.")
     highest = max(numbers, default=-1)
     refuse_high_class(train.columns.label, highest)
