@@ -48,7 +48,7 @@ def load_tags(directory: ImageFileDirectory_v2, file: IO[bytes]) -> None:
     _load_tags(directory, BoundedFile(file))  # type: ignore[arg-type]
 
 
-ImageFileDirectory_v2.load = load_tags  # type: ignore[method-assign]  # also called where Pillow opens a JPEG
+ImageFileDirectory_v2.load = load_tags  # type: ignore[assignment, method-assign]  # also called where Pillow opens a JPEG
 
 
 def refuse_overlaps(image: Image.Image) -> None:
@@ -60,7 +60,8 @@ def refuse_overlaps(image: Image.Image) -> None:
     if not isinstance(image, TiffImageFile):
         return
     bits, end = _count_bits(image), 0
-    for _, (left, upper, right, lower), offset, _ in sorted(image.tile, key=lambda tile: tile[2]):
+    for _, extents, offset, _ in sorted(image.tile, key=lambda tile: tile[2]):
+        left, upper, right, lower = extents or (0, 0, *image.size)
         if offset < end:
             raise ValueError("the strips of this TIFF lie in each other: it is damaged")
         end = offset + (right - left) * (lower - upper) * bits // 8 // SUBSAMPLED
