@@ -11,6 +11,7 @@ from transformers.utils import cached_file
 
 from modeling_esvit.storage.run_folders import find_model
 from modeling_esvit.storage.run_log import LOG, read_log
+from modeling_esvit.storage.yaml_aliases import check_card
 
 
 def read_measurements(name: str) -> list[str]:
@@ -26,8 +27,10 @@ def read_card(name: str) -> list[str]:
     if file is None:
         return []
     try:
-        results = ModelCard.load(file).data.get("eval_results") or []
-    except (ValueError, yaml.YAMLError):  # a card of somebody, whose metadata need not be any
+        text = Path(file).read_text(encoding="utf-8")
+        check_card(text)
+        results = ModelCard(text).data.get("eval_results") or []
+    except (ValueError, AttributeError, RecursionError, yaml.YAMLError):  # of somebody, whose metadata need not be any
         return []
     return [f"{each.metric_name or each.metric_type} {each.metric_value} on {each.dataset_name}" for each in results]
 

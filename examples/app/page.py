@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds the page with gradio, answers its visitors one after the other, and serves it."""
 
+import html
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -32,6 +34,9 @@ TITLE = "What does this model see?"
 HEIGHT = 340
 MOST_NAMED = 1000  # names in a list at a time; of more, a visitor types a part
 SESSIONS = 50  # visitors whose images are in memory; of more, the oldest begin anew
+MARKUP = re.compile(
+    r"[\\`*_\[\]<>&$!|~#]"
+)  # what Markdown and HTML take for more than text, such as images of other hosts
 WORKER = ThreadPoolExecutor(max_workers=1)
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 NOTHING = "Choose or upload an image above."
@@ -57,8 +62,13 @@ def describe(name: str, explorer: Explorer) -> str:
     size = f"{explorer.model.num_parameters() / 1e6:.1f} million weights"
     lines = [f"# {TITLE}", f"**{short}**: {name_network(explorer.model.config)}, {size}"]
     if measured := read_measurements(name):
-        lines.append(f"Measured of it: {'; '.join(measured)}.")
+        lines.append(f"Measured of it: {escape_markup('; '.join(measured))}.")
     return "\n\n".join([*lines, "Choose or upload one or two images, and see below what it finds in them."])
+
+
+def escape_markup(text: str) -> str:
+    """Returns Markdown that shows a text of a stranger as it is, and loads nothing that it names."""
+    return MARKUP.sub(r"\\\g<0>", text)
 
 
 def show_errors(function: Any) -> Any:
@@ -71,7 +81,8 @@ def show_errors(function: Any) -> Any:
         try:
             return WORKER.submit(function, *arguments).result()
         except (EsViTError, OSError) as error:
-            raise gr.Error(str(error), title="This did not work", duration=15, print_exception=False) from error
+            shown = html.escape(str(error), quote=False)  # gradio takes it for HTML
+            raise gr.Error(shown, title="This did not work", duration=15, print_exception=False) from error
 
     return call
 

@@ -16,6 +16,7 @@ import yaml
 from modeling_esvit.images.data_errors import DataOptionError
 from modeling_esvit.images.names import show_name
 from modeling_esvit.images.places import ARCHIVES, is_inside
+from modeling_esvit.storage.yaml_aliases import check_aliases, check_card
 
 
 Configurations = list[Mapping[str, Any]]
@@ -31,11 +32,15 @@ def read_card(folder: Path) -> Mapping[str, Any]:
     """
     from huggingface_hub import metadata_load
 
-    card, settings = folder / CARD, folder / SETTINGS
+    card, settings, fields = folder / CARD, folder / SETTINGS, dict[str, Any]()
     try:
-        fields = (metadata_load(card) if card.is_file() else None) or {}
+        if card.is_file():
+            check_card(card.read_text(encoding="utf-8-sig"))
+            fields = metadata_load(card) or {}
         if settings.is_file():
-            fields |= yaml.safe_load(settings.read_text(encoding="utf-8")) or {}
+            text = settings.read_text(encoding="utf-8")
+            check_aliases(text)
+            fields |= yaml.safe_load(text) or {}
     except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
         raise DataOptionError(f"the card of {str(folder)!r} is damaged: {' '.join(str(error).split())}") from error
     return fields

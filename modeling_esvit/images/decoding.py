@@ -22,6 +22,7 @@ from modeling_esvit.images.arrays import Pixels, convert_array
 from modeling_esvit.images.formats import LONGEST_SIGNATURE, advise_on_content, list_image_formats
 from modeling_esvit.images.memory import BUDGET, CONVERTED, UPRIGHT, check_memory
 from modeling_esvit.images.names import show_name
+from modeling_esvit.images.overlaps import refuse_overlaps
 from modeling_esvit.images.places import ANYTHING, Access, open_place
 from modeling_esvit.images.rgb import convert_to_rgb, scale_transparent_colour
 from modeling_esvit.storage.url_secrets import redact_urls
@@ -179,6 +180,7 @@ def _prepare(image: Image.Image, options: DecodingOptions) -> int:
     All but JPEG are decoded: a PNG may say how it is to be turned at its end, and a TIFF is turned by Pillow.
     """
     check_memory(image, options.max_pixels)
+    refuse_overlaps(image)
     _refuse_signed_bytes(image)
     if options.white_level is not None:
         _refuse_deep_colours(image)

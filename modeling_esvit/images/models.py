@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from huggingface_hub.utils import httpx
 from PIL import Image
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
@@ -27,6 +28,7 @@ from transformers.utils import CONFIG_NAME, ModelOutput, cached_file
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.hub import find_reachable_model
 from modeling_esvit.images.model_limits import bound_build, check_counts, check_sizes, count_stored
+from modeling_esvit.images.model_places import check_fields, check_files
 from modeling_esvit.images.transform import make_evaluation_transform
 from modeling_esvit.storage.weight_bars import hide_weight_bars
 
@@ -35,7 +37,7 @@ from modeling_esvit.storage.weight_bars import hide_weight_bars
 FAILURES = (
     *(ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError, MemoryError),
     *(NotImplementedError, RuntimeError, StopIteration, TypeError, ValueError, StrictDataclassError),
-    *(SafetensorError, UnpicklingError, struct.error),
+    *(SafetensorError, UnpicklingError, struct.error, httpx.HTTPError),
 )
 LONGEST_REASON = 400  # characters: transformers may list all models there are
 DOWNLOAD_OPTIONS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
@@ -129,7 +131,9 @@ def load_configuration(name: str, **options: Any) -> Any:
         NoImageModelError: there is none of this name, or a field of it cannot be.
     """
     with name_transformers_errors(name), bound_build():
-        check_counts(PreTrainedConfig.get_config_dict(name, **choose_download_options(options))[0])
+        fields = PreTrainedConfig.get_config_dict(name, **choose_download_options(options))[0]
+        check_counts(fields)
+        check_fields(fields)
         return AutoConfig.from_pretrained(name, **{"trust_remote_code": False} | options)
 
 
@@ -137,6 +141,7 @@ def load_network(name: str, model_options: dict[str, Any], options: dict[str, An
     """Returns a network with its weights, and what transformers says of loading these."""
     config = load_configuration(name, **options)
     beside = Path(str(cached_file(name, CONFIG_NAME, **choose_download_options(options))))
+    check_files(beside.parent)
     with bound_build(lambda: count_stored(beside.parent)):  # the weights lie there, those of the Hub, too
         return AutoModel.from_pretrained(name, config=config, **model_options, **options, output_loading_info=True)
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ends a program of the package with a line instead of a traceback."""
 
+import re
 import signal
 import sys
 import threading
@@ -16,6 +17,7 @@ from modeling_esvit.programs.lost_process import report_lost_process
 
 
 TERMINATED = 143  # the same of SIGTERM
+CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and line ends; they would change a terminal
 
 
 class Termination(KeyboardInterrupt):
@@ -51,6 +53,11 @@ def describe_stop(error: KeyboardInterrupt) -> tuple[str, int]:
     return ("SIGTERM", TERMINATED) if isinstance(error, Termination) else ("Ctrl-C", INTERRUPTED)
 
 
+def escape_controls(text: str) -> str:
+    r"""Returns a message with control characters as `\xNN`: names and fields of strangers may stand in it."""
+    return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
 def exit_stopped(error: KeyboardInterrupt) -> None:
     """Ends the program with a line that says what has stopped it."""
     name, code = describe_stop(error)
@@ -79,4 +86,4 @@ def exit_with_message(
     except (EsViTError, OSError) as error:
         if is_for_user is not None and not is_for_user(error):
             raise
-        sys.exit(f"error: {get_message(error)}")
+        sys.exit(f"error: {escape_controls(get_message(error))}")

@@ -186,8 +186,10 @@ def test_what_was_measured_of_a_model(folder, tmp_path):
     result = f"{{task: {{type: x}}, dataset: {{type: o/n, name: o/n}}, metrics: [{measured}]}}"
     (model / "README.md").write_text(f"---\nmodel-index: [{{name: x, results: [{result}]}}]\n---\n# x\n")
     assert read_measurements(str(model)) == ["k-NN (%) 87.5 on o/n"]
-    (model / "README.md").write_text("---\na: [\n---\n# x\n")
-    assert read_measurements(str(model))[0] == "k-NN top-1 10.0% (k = 10)"
+    strange = f"model-index: [{{name: x, results: [{result[:-1]}, source: 5}}]}}]"
+    for fields in ("a: [", "a: " + 600 * "[", strange):
+        (model / "README.md").write_text(f"---\n{fields}\n---\n# x\n")
+        assert read_measurements(str(model))[0] == "k-NN top-1 10.0% (k = 10)"
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P", "RGBA", "LA", "CMYK", "I;16", "RGB"])
@@ -295,6 +297,17 @@ def test_heading_names_the_network(tmp_path, explorer, folder):
     weights = f"{explorer.model.num_parameters() / 1e6:.1f} million weights"
     _, name, task = site.describe(folder, explorer).split("\n\n")
     assert name == f"**{Path(folder).parent.name}/small**: swin, {weights}" and task.startswith("Choose")
+
+
+def test_what_a_stranger_wrote_loads_nothing_of_other_hosts(explorer, folder, tmp_path, monkeypatch):
+    """The card of a model and the names of photographs are shown, and are neither Markdown nor HTML."""
+    site = pytest.importorskip("page", reason="gradio is not installed: pip install '.[app]'")
+    monkeypatch.setattr(site, "read_measurements", lambda name: ["k-NN 9% on ![x](//host/x.gif) <img src=//host/x>"])
+    said = site.describe(folder, explorer).split("\n\n")[2]
+    assert said == r"Measured of it: k-NN 9% on \!\[x\](//host/x.gif) \<img src=//host/x\>."
+    (tmp_path / "<img src=x>.png").write_bytes(b"no image")
+    with pytest.raises(site.gr.Error, match="&lt;img src=x&gt;.png: not an image"):
+        site.show_errors(site.Page(None).take_upload)(str(tmp_path / "<img src=x>.png"))
 
 
 def test_errors_of_visitors_leave_no_traceback(tmp_path):

@@ -13,6 +13,7 @@ import yaml
 from modeling_esvit.storage.manifest import describe_change
 from modeling_esvit.storage.paths import expand_home
 from modeling_esvit.storage.url_secrets import hide_secrets
+from modeling_esvit.storage.yaml_aliases import check_aliases
 from training.options.errors import OptionError
 
 
@@ -56,8 +57,10 @@ def read_yaml(path: Path) -> Any:
         OSError: There is no such file.
     """
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), RecipeLoader)  # noqa: S506  (a safe loader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+        check_aliases(text)
+        return yaml.load(text, RecipeLoader)  # noqa: S506  (a safe loader)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise OptionError(f"{str(path)!r} is not valid YAML: {hide_secrets(str(error))}") from error
 
 

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from modeling_esvit.errors import EsViTError
@@ -21,7 +22,7 @@ from modeling_esvit.images.model_limits import (
     check_sizes,
     count_stored,
 )
-from modeling_esvit.images.models import load_image_model
+from modeling_esvit.images.models import NoImageModelError, load_image_model
 from tests.helpers.tiny_runs import write_model
 
 
@@ -114,3 +115,12 @@ def test_a_processor_of_endless_patches_is_refused_before_it_makes_any(tmp_path)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(fields))
     with pytest.raises(EsViTError, match="max_num_patches of its image processor is 300000"):
         load_image_model(str(tmp_path))
+
+
+def test_names_of_tensors_do_not_reach_the_terminal(tmp_path, capfd):
+    """transformers shows those that it does not know."""
+    file = write_model(tmp_path) / "model.safetensors"
+    save_file({**load_file(file), "\x1b]0;mine\x07": torch.zeros(1)}, file, metadata={"format": "pt"})
+    with pytest.raises(NoImageModelError, match=r"model.safetensors has a tensor with the name '\\x1b\]0;mine"):
+        load_image_model(str(tmp_path))
+    assert "\x1b]0;mine" not in "".join(capfd.readouterr())

@@ -20,6 +20,12 @@ def test_errors_of_users_are_a_line(error):
         raise error
 
 
+def test_what_strangers_wrote_does_not_change_the_terminal():
+    with pytest.raises(SystemExit) as ended, exit_with_message():
+        raise EsViTError("no model of type \x1b]0;mine\x07:\n\x9b2J\ttried")
+    assert ended.value.code == "error: no model of type \\x1b]0;mine\\x07:\n\\x9b2J\ttried"
+
+
 def test_a_lost_process_is_a_line():
     with pytest.raises(SystemExit, match="^error: Process . of . .*lost another one"), exit_with_message():
         raise DistBackendError("the other has gone")

@@ -1,0 +1,83 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks that the files of a model lead nowhere else: a stranger may have written them.
+
+Fields of a configuration can name other configurations, weights and kernels, in folders of this machine or on the Hub,
+which transformers and timm would read, or run.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.names import show_name
+from modeling_esvit.images.places import check_regular, is_inside
+
+
+READ = (".json", ".safetensors", ".bin", ".pt", ".pth")  # extensions of what is read of a model
+KERNELS = "_implementation"  # the end of fields that may name kernels of a repository
+FOREIGN = {
+    "backbone_config": re.compile(".*"),
+    "checkpoint_path": re.compile(".*"),
+    # Networks that timm reads from elsewhere.
+    "backbone": re.compile("(hf[-_]hub|local[-_]dir):"),
+    "architecture": re.compile("(hf[-_]hub|local[-_]dir):"),
+    KERNELS: re.compile(".*/"),
+}
+
+
+class ModelPlaceError(EsViTError, ValueError):
+    """Raised when a file of a model names something that is no part of it."""
+
+
+def check_fields(fields: Any) -> None:
+    """Checks the texts in a `config.json`, before a configuration is made of them.
+
+    Raises:
+        ModelPlaceError: one of them names another place.
+    """
+    for name, text in list_texts("", fields):
+        kind = KERNELS if name.endswith(KERNELS) else name
+        if kind in FOREIGN and FOREIGN[kind].match(text):
+            raise ModelPlaceError(f"{name} in its config.json names {show_name(text)}, which is no part of the model.")
+
+
+def list_texts(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Yields the texts in a value of JSON, each with the name of its field; kernels may be named for each part."""
+    if isinstance(value, str):
+        yield name, value
+    elif isinstance(value, dict):
+        for each, inner in value.items():
+            yield from list_texts(name if name.endswith(KERNELS) else each, inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from list_texts(name, inner)
+
+
+def check_files(folder: Path) -> None:
+    """Checks that what is read of a model's folder are regular files, and that an index of weights names such alone.
+
+    Raises:
+        ModelPlaceError: an index names a file elsewhere.
+        PlaceError: one is a pipe or a device, which may have no end.
+    """
+    for file in sorted(folder.iterdir()):
+        if file.suffix in READ and file.exists() and not file.is_dir():
+            check_regular(str(file))
+            if file.name.endswith(".index.json"):
+                _check_index(file)
+
+
+def _check_index(index: Path) -> None:
+    try:
+        names = {*json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+        places = {name: os.path.normpath(index.parent / name) for name in names}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return  # of a damaged one, which transformers names
+    for name, place in places.items():
+        if not is_inside(place, os.path.normpath(index.parent)):
+            raise ModelPlaceError(f"{index.name} names {show_name(name)}, which is no file of the model.")
