@@ -31,13 +31,20 @@ def list_imports(source: str) -> list[str]:
     return [node.module or "" if isinstance(node, ast.ImportFrom) else node.names[0].name for node in nodes]
 
 
+def heed_ctrl_c() -> None:
+    """Lets a child end at Ctrl-C, which shells let their background jobs, perhaps these tests, ignore."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize(
     "words", [["training/pretrain.py"], ["-m", "modeling_esvit.embed"]], ids=lambda words: words[-1]
 )
 def test_ctrl_c_ends_a_program_in_a_line_while_it_imports(words):
     """Unless the imports are over: then it ends by its wrong command line, and with another code."""
     command = [sys.executable, *words, "--no_such_option"]
-    process = subprocess.Popen(command, cwd=ROOT, env=make_environment(), stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=make_environment(), stderr=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
+    )
     maps = Path("/proc", str(process.pid), "maps")
     while "libtorch" not in maps.read_text():
         assert process.poll() is None, process.communicate()

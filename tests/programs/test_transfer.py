@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import PIL.Image
 import pytest
@@ -172,13 +173,13 @@ def test_results_of_another_model_do_not_stay(model, data, tmp_path, monkeypatch
     given = ["--output", tmp_path / "r.json"]
     given += ["--data", f"one={data / 'folder'}", "--data", f"two={data / 'folder'}:test:train"]
     assert run(monkeypatch, model, *given) == 0
-    written, write = list[list[str]](), transfer_run.write_text
+    written, write = list[list[str]](), transfer_run.write_result_file
 
-    def recorded(path: Path, content: bytes) -> None:
-        written.append(list(json.loads(content)["datasets"]))
-        write(path, content)
+    def recorded(path: Path, result: dict[str, Any]) -> None:
+        written.append(list(result["datasets"]))
+        write(path, result)
 
-    monkeypatch.setattr(transfer_run, "write_text", recorded)
+    monkeypatch.setattr(transfer_run, "write_result_file", recorded)
     for name, kept in (("other", ["one"]), ("other", ["one", "two"])):
         written.clear()
         assert run(monkeypatch, tmp_path / name, *given) == 0
@@ -188,6 +189,7 @@ def test_results_of_another_model_do_not_stay(model, data, tmp_path, monkeypatch
 STOPPED = """
 import os, signal, sys
 from pathlib import Path
+from typing import Any
 from training import transfer
 from training.evaluation import transfer_search
 

@@ -67,7 +67,7 @@ def test_what_has_no_image_is_named_and_counted(tmp_path, caplog, capfd):
     assert "3.jpg (a link to /etc/3.jpg, which is not in the archive)" in caplog.text
     said = capfd.readouterr().out
     assert "the sample '2' has no image" in said  # again at the end
-    assert said.count("1 seg.png beside the images of their samples (--image_column reads them)") == 2
+    assert said.count("1 seg.png beside an image, under its name (--image_column reads such)") == 2
     message = refuse(tmp_path / "a.tar", tmp_path / "run2", "--max_unreadable 0")
     assert "more than 0 of 4 images cannot be read" in message and "sample '2'" in message
     members = {f"{index}.json": b"{}" for index in range(12)} | number({"0.jpg": 0, "b.jpg": 1})

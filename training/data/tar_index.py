@@ -37,7 +37,7 @@ LONGEST_LABEL = 1024  # bytes
 UNREAD_LABELS = f"labels of more than {LONGEST_LABEL} bytes, or linked to no member"
 SHOWN = 8  # labels in a message
 MOST_LINKS = 40  # that are followed one after the other, as Linux does
-BESIDE = "beside the images of their samples (--image_column reads them)"
+BESIDE = "beside an image, under its name (--image_column reads such)"
 COMPRESSED = {
     b"PK\x03\x04": "unzip",
     b"\x1f\x8b": "gunzip",

