@@ -44,7 +44,7 @@ def start(*command: str, **environment: str) -> subprocess.Popen:
 
 def ended(process: subprocess.Popen, code: int = 0) -> str:
     """Waits for the end of a process, checks its code, and returns what it printed."""
-    shown, _ = process.communicate(timeout=240)
+    shown, _ = process.communicate(timeout=1200)
     assert process.returncode == code, shown
     return shown
 
@@ -263,7 +263,7 @@ def test_a_job_of_the_hub_trains_what_it_was_given(images, losses, tmp_path):
     environment = make_environment(ACCELERATE_USE_CPU="true")
     environment["PATH"] = os.pathsep.join([str(programs), environment["PATH"]])
     words = shlex.split(job["command"])
-    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240)
+    done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout + done.stderr
     assert read_losses(tmp_path / "run") == losses
 
