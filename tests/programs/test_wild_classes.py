@@ -22,7 +22,7 @@ from tests.helpers.shard_server import picture, write_members
 from tests.helpers.tiny_runs import write_images, write_model
 from tests.helpers.wild_data import MAINS, evaluate, write_rows
 from training.data.shard_files import ShardError
-from training.data.sources import open_source
+from training.data.sources import name_numbers, open_source
 from training.data.unreadable import TooManyUnreadableImagesError
 
 
@@ -294,4 +294,4 @@ def test_a_class_as_high_as_an_identifier_is_refused():
     rows = {"image": [{"bytes": content, "path": None} for content in (b"a", b"b")], "label": [0, 10**9]}
     data = datasets.Dataset.from_dict(rows)
     with pytest.raises(DataOptionError, match="'label' has the class 1000000000, and each number up to it would be"):
-        finetune.name_numbers(open_source(data))
+        name_numbers(open_source(data))
