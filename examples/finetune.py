@@ -46,6 +46,7 @@ from modeling_esvit.images.decoding import decode
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.images.hub import find_reachable_model
 from modeling_esvit.images.models import check_configuration, name_transformers_errors
+from modeling_esvit.images.names import show_number
 from modeling_esvit.programs.packages import exit_without_package
 from modeling_esvit.programs.parser import ProgramParser, check_counts
 from modeling_esvit.storage.paths import parse_name, parse_path
@@ -314,8 +315,8 @@ def make_table(result: dict[str, Any]) -> str:
     about = "{classes} classes, {train_images} training and {test_images} test images, {epochs} epochs.".format(
         **result
     )
-    if result["unreadable_images"]:
-        about += f" {result['unreadable_images']} images could not be read and were left out."
+    if unreadable := result["unreadable_images"]:
+        about += f" Left out: {show_number(unreadable, 'unreadable images')}."
     tops = find_tops(result)
     scores = [f"{result[f'top{top}']:.2%}" for top in tops]
     return "\n".join([about, "", *format_table([f"top-{top}" for top in tops], [scores])])
