@@ -33,6 +33,7 @@ from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
     BitImageProcessor,
+    PreTrainedConfig,
     PreTrainedModel,
     Trainer,
     TrainingArguments,
@@ -44,7 +45,8 @@ from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError
 from modeling_esvit.images.decoding import decode
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.images.hub import find_reachable_model
-from modeling_esvit.images.models import name_transformers_errors
+from modeling_esvit.images.models import check_configuration, name_transformers_errors
+from modeling_esvit.images.names import show_number
 from modeling_esvit.programs.packages import exit_without_package
 from modeling_esvit.programs.parser import ProgramParser, check_counts
 from modeling_esvit.storage.paths import parse_name, parse_path
@@ -60,14 +62,20 @@ from modeling_esvit.embed.engine import FeatureError
 from modeling_esvit.images.transform import Transform, find_size, make_evaluation_transform
 from modeling_esvit.storage.failed_writes import name_failed_write
 from modeling_esvit.storage.url_secrets import parse_data
-from training.data.columns import refuse_high_class
 from training.data.held_out import SHARE
 from training.data.identity import identify_source
 from training.data.left_out import repeat_left_out
 from training.data.named_data import open_held_out, open_named, refuse_output_in_data
 from training.data.readable import find_readable
 from training.data.shard_stream import ShardStream
-from training.data.sources import DatasetSource, FolderSource, ImageSource, describe_labels, is_image_folder
+from training.data.sources import (
+    DatasetSource,
+    FolderSource,
+    ImageSource,
+    describe_labels,
+    is_image_folder,
+    name_numbers,
+)
 from training.evaluation.arguments import add_column_arguments, check_folder, check_output, choose_columns
 from training.evaluation.results import find_test_data, format_table, make_card_values, write_result
 from training.evaluation.scores import METRIC, TOP_K, find_tops, list_tops
@@ -84,6 +92,7 @@ def load_model(name: str, classes: list[str]) -> tuple[PreTrainedModel, BitImage
     """
     name = find_reachable_model(name)
     with name_transformers_errors(name), hide_weight_bars():
+        check_configuration(PreTrainedConfig.get_config_dict(name)[0])
         model = AutoModelForImageClassification.from_pretrained(
             name,
             num_labels=len(classes),
@@ -200,23 +209,6 @@ def open_splits(options: argparse.Namespace) -> Splits:
     return train, test, classes
 
 
-def name_numbers(train: FolderSource | DatasetSource) -> list[str]:
-    """Returns a name for each number from 0 to the highest, if labels are numbers without names; none otherwise.
-
-    Raises:
-        DataOptionError: a label is no number of a class, or so high that a list up to it would take the memory.
-    """
-    if isinstance(train, FolderSource) or train.columns.label is None:
-        return []
-    labels = [*map(train.columns.number_label, train.dataset.unique(train.columns.label))]
-    numbers = [label for label in labels if label is not None and label >= 0]
-    if len(numbers) < len(labels):
-        raise DataOptionError(f"label_column {train.columns.label!r} has rows without a class: leave them out.")
-    highest = max(numbers, default=-1)
-    refuse_high_class(train.columns.label, highest)
-    return [str(number) for number in range(highest + 1)]
-
-
 def compute_accuracy(prediction: Any) -> dict[str, float]:
     """Computes top-1 and, of more than five classes, top-5 accuracy (0..1).
 
@@ -323,8 +315,8 @@ def make_table(result: dict[str, Any]) -> str:
     about = "{classes} classes, {train_images} training and {test_images} test images, {epochs} epochs.".format(
         **result
     )
-    if result["unreadable_images"]:
-        about += f" {result['unreadable_images']} images could not be read and were left out."
+    if unreadable := result["unreadable_images"]:
+        about += f" Left out: {show_number(unreadable, 'unreadable images')}."
     tops = find_tops(result)
     scores = [f"{result[f'top{top}']:.2%}" for top in tops]
     return "\n".join([about, "", *format_table([f"top-{top}" for top in tops], [scores])])

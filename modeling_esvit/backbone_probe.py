@@ -8,6 +8,7 @@ once for each backbone and size.
 
 import functools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from transformers import CONFIG_MAPPING, AutoBackbone, AutoConfig
 from transformers.configuration_utils import PreTrainedConfig
 from transformers.modeling_utils import PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_FOR_BACKBONE_MAPPING, MODEL_FOR_BACKBONE_MAPPING_NAMES
+from transformers.utils import CONFIG_NAME, cached_file
 
 from .errors import EsViTError
 from .pvt_backbone import EsViTPvtConfig
@@ -30,6 +32,7 @@ SIZE_STEP, LARGER_SIZES = 32, 4  # pixels between the sizes that are tried inste
 BOOKKEEPING = ("_name_or_path", "architectures", "auto_map", "dtype", "transformers_version")
 TIMM, TIMM_PREFIX = "timm_backbone", "timm:"
 TIMM_FOLDER = "local-dir:"  # what timm calls a network in a folder
+TIMM_HUB = re.compile("hf[-_]hub:")  # and one on the Hub, with a revision behind @
 FREE_OF_TIMM = ("in_chans", "num_classes", "global_pool")  # arguments of a network of timm that its maps do not need
 # Models of transformers without a backbone of their own there, and the type of the one that is here.
 BACKBONES_HERE = {"pvt": EsViTPvtConfig.model_type}
@@ -98,15 +101,19 @@ def find_backbone(name: str) -> dict | PreTrainedConfig:
 
 
 def find_timm_name(name: str) -> str:
-    """Returns the name by which timm knows a network, also one in a folder, which nobody else has.
+    """Returns the name by which timm knows a network, also one in a folder, which nobody else has, or on the Hub.
 
     Raises:
-        EsViTBackboneError: the folder's `config.json` names none, or one that its name alone does not describe.
+        EsViTBackboneError: its `config.json` names none, or one that its name alone does not describe.
         OSError: there is no such file.
     """
-    if not name.startswith(TIMM_FOLDER):
+    if TIMM_HUB.match(name):
+        repository, _, revision = TIMM_HUB.sub("", name).partition("@")
+        path = Path(str(cached_file(repository, CONFIG_NAME, revision=revision or None)))
+    elif name.startswith(TIMM_FOLDER):
+        path = Path(name.removeprefix(TIMM_FOLDER), CONFIG_NAME)
+    else:
         return name
-    path = Path(name.removeprefix(TIMM_FOLDER), "config.json")
     try:
         fields = json.loads(path.read_text(encoding="utf-8"))
         architecture, arguments = fields["architecture"], fields.get("model_args") or {}

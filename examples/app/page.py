@@ -34,9 +34,8 @@ TITLE = "What does this model see?"
 HEIGHT = 340
 MOST_NAMED = 1000  # names in a list at a time; of more, a visitor types a part
 SESSIONS = 50  # visitors whose images are in memory; of more, the oldest begin anew
-MARKUP = re.compile(
-    r"[\\`*_\[\]<>&$!|~#]"
-)  # what Markdown and HTML take for more than text, such as images of other hosts
+# What Markdown and HTML take for more than text, such as images of other hosts.
+MARKUP = re.compile(r"[\\`*_\[\]<>&$!|~#]")
 WORKER = ThreadPoolExecutor(max_workers=1)
 ONE_AT_A_TIME: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}
 NOTHING = "Choose or upload an image above."

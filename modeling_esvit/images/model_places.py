@@ -68,16 +68,17 @@ def check_files(folder: Path) -> None:
     for file in sorted(folder.iterdir()):
         if file.suffix in READ and file.exists() and not file.is_dir():
             check_regular(str(file))
-            if file.name.endswith(".index.json"):
+            if ".index." in file.name:
                 _check_index(file)
 
 
 def _check_index(index: Path) -> None:
+    folder = os.path.abspath(index.parent)
     try:
         names = {*json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
-        places = {name: os.path.normpath(index.parent / name) for name in names}
+        places = {name: os.path.abspath(os.path.join(folder, name)) for name in names}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return  # of a damaged one, which transformers names
     for name, place in places.items():
-        if not is_inside(place, os.path.normpath(index.parent)):
+        if not is_inside(place, folder):
             raise ModelPlaceError(f"{index.name} names {show_name(name)}, which is no file of the model.")

@@ -27,7 +27,7 @@ from modeling_esvit.storage.url_secrets import escape_logins
 URL = re.compile(r"https?://", re.IGNORECASE)
 FILE_URL = re.compile(r"(file|local)://", re.IGNORECASE)
 HUB_PAGE = re.compile(
-    r"(?:https?://(?:huggingface\.co|hf\.co)/|hf://)datasets/([\w.-]+/[\w.-]+?)(?:@.*|/tree/[^/]*)?/?"
+    r"(?:https?://(?:huggingface\.co|hf\.co)/|hf://)datasets/([\w.-]+/[\w.-]+?)(?:@(?:refs/\w+/)?[^/]*|/tree/[^/]*)?/?"
 )
 ARCHIVES = ("zip", "tar", "gzip", "bz2", "xz", "zstd")
 IN_ARCHIVE = re.compile(rf"(?:{'|'.join(ARCHIVES)})://")

@@ -29,7 +29,7 @@ def read_log(log: Path) -> list[dict[str, Any]]:
     """Returns the whole lines of a log, and warns of others."""
     records, damaged = read_records(log)
     if damaged:
-        logger.warning("%d lines of %s are damaged, and left out.", damaged, log)
+        logger.warning("Damaged lines of %s that are left out: %d.", log, damaged)
     return records
 
 

@@ -233,6 +233,16 @@ def test_a_number_that_cannot_be_is_said(capsys, main, arguments, message):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "load", [lambda name: finetune.load_model(name, ["a", "b"]), lambda name: segment.build_segmenter(name, 2)]
+)
+def test_a_model_leads_to_no_other_place(load, tmp_path):
+    fields = {"model_type": "esvit", "architecture": "auto", "backbone_config": str(tmp_path / "private")}
+    (tmp_path / "config.json").write_text(json.dumps(fields))
+    with pytest.raises(NoImageModelError, match="backbone_config in its config.json names .*private, which is no part"):
+        load(str(tmp_path))
+
+
 def test_finetune_says_what_it_cannot_train(folder, tmp_path):
     for split in ("train", "test"):
         write_images(tmp_path / "one" / split, 4, "a")

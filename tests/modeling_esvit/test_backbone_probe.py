@@ -90,6 +90,19 @@ def test_a_folder_of_timm_is_known_by_its_network(tmp_path):
         find_timm_name(f"local-dir:{tmp_path}/none")
 
 
+def test_a_repository_of_timm_is_known_by_its_network(tmp_path, monkeypatch):
+    """A model whose config.json names another repository is not loaded."""
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet18"}))
+    asked = []
+    monkeypatch.setattr(
+        "modeling_esvit.backbone_probe.cached_file",
+        lambda *names, revision: asked.append((*names, revision)) or tmp_path / "config.json",
+        raising=False,
+    )
+    assert find_timm_name("hf-hub:timm/resnet18.a1_in1k") == find_timm_name("hf_hub:ada/net@v1") == "resnet18"
+    assert asked == [("timm/resnet18.a1_in1k", "config.json", None), ("ada/net", "config.json", "v1")]
+
+
 def test_no_trainable_parameter_is_without_gradient(tmp_path):
     """Such a one would stop DistributedDataParallel; FocalNet and DINOv2 have some."""
     names = {

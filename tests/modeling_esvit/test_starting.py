@@ -76,7 +76,11 @@ def test_only_programs_of_this_project_are_changed(monkeypatch):
     assert not run_as(monkeypatch, None, ["-m"], [sys.executable, "-m", "theirs.embed"])
     assert not run_as(monkeypatch, "/home/training/knn.py", ["/home/training/knn.py"])
     assert not run_as(monkeypatch, None, [knn, "model"])  # a worker of `multiprocessing`
-    assert not run_as(monkeypatch, None, [""], [sys.executable])  # typed line by line
+    assert not run_as(monkeypatch, str(ROOT / "examples" / "checkout.py"), ["checkout.py"])  # lies beside them
+    monkeypatch.chdir(ROOT / "training" / "data")
+    for main in (SimpleNamespace(), SimpleNamespace(__file__=None)):
+        monkeypatch.setitem(sys.modules, "__main__", main)
+        assert not is_own_program()  # typed line by line
 
 
 def test_a_program_then_takes_care_of_ctrl_c_itself():

@@ -267,7 +267,7 @@ def test_lines_that_a_killed_run_did_not_finish_are_dropped(labelled_images, fin
         log.write(b'\0\0\xf5\0\n{"step": 4, "lo')
     train(tiny_options(labelled_images, tmp_path))
     assert read_losses(tmp_path) == read_losses(finished)
-    assert "Warning: 2 lines of" in capsys.readouterr().out
+    assert "Warning: dropped 2 damaged lines of" in capsys.readouterr().out
 
 
 def test_a_finished_model_is_not_overwritten(labelled_images, tmp_path):

@@ -22,7 +22,7 @@ from tests.helpers.shard_server import picture, write_members
 from tests.helpers.tiny_runs import write_images, write_model
 from tests.helpers.wild_data import MAINS, evaluate, write_rows
 from training.data.shard_files import ShardError
-from training.data.sources import open_source
+from training.data.sources import name_numbers, open_source
 from training.data.unreadable import TooManyUnreadableImagesError
 
 
@@ -284,7 +284,7 @@ def test_finetuning_leaves_out_what_cannot_be_read(model, tmp_path, caplog):
     ]
     result = finetune.main([*given, "--result", str(tmp_path / "result.json")])
     assert [result[f"{name}_images"] for name in ("train", "test", "unreadable")] == [6, 6, 2]
-    assert "2 images could not be read and were left out." in (tmp_path / "result.md").read_text()
+    assert "Left out: 2 unreadable images." in (tmp_path / "result.md").read_text()
     assert caplog.text.count("cut.png") == 4  # of each split at the start and at the end
     with pytest.raises(TooManyUnreadableImagesError, match="more than 0 of 7 images"):
         finetune.main([*given, "--max_unreadable", "0", "--output", str(tmp_path / "other")])
@@ -294,4 +294,4 @@ def test_a_class_as_high_as_an_identifier_is_refused():
     rows = {"image": [{"bytes": content, "path": None} for content in (b"a", b"b")], "label": [0, 10**9]}
     data = datasets.Dataset.from_dict(rows)
     with pytest.raises(DataOptionError, match="'label' has the class 1000000000, and each number up to it would be"):
-        finetune.name_numbers(open_source(data))
+        name_numbers(open_source(data))

@@ -29,7 +29,7 @@ from modeling_esvit.images.rows import find_access
 from modeling_esvit.storage.identity import compose
 from modeling_esvit.storage.paths import expand_home
 from modeling_esvit.storage.url_secrets import hide_secrets
-from training.data.columns import ImageColumns, is_float
+from training.data.columns import ImageColumns, is_float, refuse_high_class
 from training.data.shard_formats import TarShard
 from training.data.shard_names import find_shards, names_shards, refuse_compressed
 from training.data.shard_stream import DEFAULT_STREAM, ShardStream, StreamOptions
@@ -239,6 +239,23 @@ def describe_labels(source: ImageSource) -> str:
     if isinstance(source, DatasetSource) and str(source.record(0).image).startswith("zip://"):
         return "In zip files, put the images of each class into a folder of their own."
     return f"label_column can choose one of the columns: {source.columns.described}."
+
+
+def name_numbers(train: FolderSource | DatasetSource) -> list[str]:
+    """Returns a name for each number from 0 to the highest, if labels are numbers without names; none otherwise.
+
+    Raises:
+        DataOptionError: a label is no number of a class, or so high that a list up to it would take the memory.
+    """
+    if isinstance(train, FolderSource) or train.columns.label is None:
+        return []
+    labels = [*map(train.columns.number_label, train.dataset.unique(train.columns.label))]
+    numbers = [label for label in labels if label is not None and label >= 0]
+    if len(numbers) < len(labels):
+        raise DataOptionError(f"label_column {train.columns.label!r} has rows without a class: leave them out.")
+    highest = max(numbers, default=-1)
+    refuse_high_class(train.columns.label, highest)
+    return [str(number) for number in range(highest + 1)]
 
 
 def is_image_folder(data: str, image_column: str | None = None) -> bool:

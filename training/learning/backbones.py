@@ -20,8 +20,8 @@ from modeling_esvit.backbone_probe import (
     describe_backbone,
     resolve_backbone,
 )
-from modeling_esvit.images.model_limits import bound_build, check_counts
-from modeling_esvit.images.models import FAILURES, shorten_error
+from modeling_esvit.images.model_limits import bound_build
+from modeling_esvit.images.models import FAILURES, check_configuration, shorten_error
 from training.options.errors import OptionError
 from training.options.pretrain_options import PretrainOptions
 
@@ -35,7 +35,7 @@ def make_backbone_overrides(options: PretrainOptions, backbone: Any) -> dict[str
     """
     try:
         with bound_build():
-            check_stored_counts(options.backbone)
+            check_stored_fields(options.backbone)
             config = resolve_backbone(options.backbone or backbone)
     except EsViTBackboneError:
         raise
@@ -52,17 +52,17 @@ def make_backbone_overrides(options: PretrainOptions, backbone: Any) -> dict[str
     return {"backbone_config": config}
 
 
-def check_stored_counts(name: str | None) -> None:
-    """Checks the counts in the configuration of a named backbone; `resolve_backbone` says what else is wrong with it.
+def check_stored_fields(name: str | None) -> None:
+    """Checks the fields in the configuration of a named backbone; `resolve_backbone` says what else is wrong with it.
 
     Raises:
-        ModelLimitError: One is far larger than any is.
+        ModelLimitError, ModelPlaceError: See `check_configuration`.
         OSError: There is no such model.
     """
     if name is None or name.startswith(TIMM_PREFIX):
         return
     with suppress(TypeError, AttributeError):  # of a file that holds no fields
-        check_counts(PreTrainedConfig.get_config_dict(name)[0])
+        check_configuration(PreTrainedConfig.get_config_dict(name)[0])
 
 
 def check_backbone(config: EsViTConfig, options: PretrainOptions) -> None:

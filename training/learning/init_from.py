@@ -21,8 +21,8 @@ from torch import Tensor
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.hub import require_hub
-from modeling_esvit.images.model_limits import bound_build, check_counts
-from modeling_esvit.images.models import name_transformers_errors
+from modeling_esvit.images.model_limits import bound_build
+from modeling_esvit.images.models import check_configuration, name_transformers_errors
 from modeling_esvit.storage.manifest import find_damage
 from modeling_esvit.storage.paths import expand_home
 from modeling_esvit.storage.run_folders import advise_on_folder, check_whole
@@ -135,7 +135,7 @@ def check_origin(origin: Origin, config: EsViTConfig) -> None:
         InitialisationError: There is no such model, or its backbone computes something else.
     """
     with explain_missing(origin.student):
-        check_counts(EsViTConfig.get_config_dict(origin.student)[0])
+        check_configuration(EsViTConfig.get_config_dict(origin.student)[0])
         original = EsViTConfig.from_pretrained(origin.student)
     refuse_other_computation(origin.student, original, config)
 
@@ -163,7 +163,7 @@ def load_network(name: str) -> tuple[EsViTForPreTraining, dict[str, Tensor]]:
     """
     with explain_missing(name):
         fields = EsViTConfig.get_config_dict(name)[0]
-        check_counts(fields)
+        check_configuration(fields)
         model_type = fields.get("model_type")
     if model_type != "esvit":
         raise InitialisationError(

@@ -120,7 +120,7 @@ class Monitor:
         """
         records, damaged = read_records(self.path)
         if damaged:
-            self.say(f"Warning: {damaged} lines of {self.path} are damaged, and are dropped.")
+            self.say(f"Warning: dropped {show_number(damaged, 'damaged lines')} of {self.path}.")
         kept = [values for values in records if values["step"] < step + ("loss" in values)]
         write_text(self.path, "".join(map(format_record, kept)))
         for values in kept:

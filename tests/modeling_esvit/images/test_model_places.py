@@ -4,10 +4,11 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 
-from modeling_esvit.images.model_places import ModelPlaceError, check_fields
+from modeling_esvit.images.model_places import ModelPlaceError, check_fields, check_files
 from modeling_esvit.images.models import NoImageModelError, load_image_model
 from tests.helpers.tiny_runs import write_model
 
@@ -53,6 +54,14 @@ def test_an_index_names_files_of_the_model(named, tmp_path):
     (model / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {"x": named}}))
     with pytest.raises(NoImageModelError, match=f"model.safetensors.index.json names {named}, which is no file of"):
         load_image_model(str(model))
+
+
+@pytest.mark.parametrize("folder", ["", "../model", "/absolute"])
+def test_an_index_may_name_files_of_the_folder_however_it_is_called(folder, tmp_path, monkeypatch):
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path / "model")
+    Path("model.safetensors.index.json").write_text(json.dumps({"weight_map": {"x": "a.safetensors"}}))
+    check_files(Path(folder) if folder != "/absolute" else tmp_path / "model")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such pipes")

@@ -7,7 +7,7 @@ import zipfile
 
 import pytest
 
-from modeling_esvit.images.places import ANYTHING, NOTHING, Access, PlaceError, open_place
+from modeling_esvit.images.places import ANYTHING, NOTHING, Access, PlaceError, name_instead, open_place
 
 
 @pytest.fixture
@@ -109,3 +109,10 @@ def test_the_members_of_a_zip_file_are_listed_once(place, monkeypatch):
     with original(place / "many.zip", "w") as archive:
         archive.writestr("[0]*.png", "changed")
     assert read(f"zip://[0]*.png::{place}/many.zip", ANYTHING) == b"changed"
+
+
+def test_files_of_a_data_set_on_the_hub_have_no_other_name():
+    hub = "hf://datasets/ada/photographs"
+    for revision in ("@main", "@~parquet", "@refs%2Fconvert%2Fparquet", "@refs/convert/parquet"):
+        assert name_instead(hub + revision) == "ada/photographs"
+        assert name_instead(f"{hub}{revision}/train/0000.parquet") is None

@@ -34,6 +34,11 @@ def test_few_aliases_and_wildcards_pass():
     check_aliases(yaml.dump([["x"] * 1000] * 100))
 
 
+def test_a_recipe_of_comments_alone_has_no_options(tmp_path):
+    (tmp_path / "recipe.yaml").write_text("# data: photographs/*.jpg")
+    assert load_recipe(str(tmp_path / "recipe.yaml"), tmp_path) == {}
+
+
 def test_cards_and_recipes_are_refused_in_a_line(tmp_path):
     (tmp_path / "README.md").write_text(f"---\n{LISTS}\nconfigs: *a9\n---\n")
     with pytest.raises(DataOptionError, match="the card of .* is damaged: its aliases stand for") as refused:

@@ -63,6 +63,7 @@ def test_stochastic_depth_of_the_student_alone(images, tmp_path):
             "",
             "num_hidden_layers in its config.json is 1048576, more than 4096",
         ),
+        ({"model_type": "timm_backbone", "backbone": "local-dir:/a"}, "", "names local-dir:/a, which is no part"),
         (7, "", "must be a configuration, a dict or a name, got .*, which holds no fields"),
         ({**DINO_V2, "reshape_hidden_states": False}, "", r"dinov2 gives no feature map, but \[1, 65, 16\]"),
     ],

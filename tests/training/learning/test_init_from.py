@@ -230,6 +230,9 @@ def test_what_is_nothing_to_start_from(images, view_run, tmp_path):
     native = tmp_path / "native"
     native.mkdir()
     (native / "config.json").write_text('{"model_type": "swin"}')
+    led = tmp_path / "led_elsewhere"
+    led.mkdir()
+    (led / "config.json").write_text('{"model_type": "esvit", "architecture": "auto", "backbone_config": "/home/ada"}')
     checkpoint = FIXTURES / "checkpoint_swin_tiny.pth"
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "options.yaml").touch()
@@ -238,6 +241,7 @@ def test_what_is_nothing_to_start_from(images, view_run, tmp_path):
         (empty, "neither the folder of a model .* nor that of a run"),
         (checkpoint, "convert_original .*checkpoint_swin_tiny.pth FOLDER"),
         (native, "type 'swin', not 'esvit'. Convert the original checkpoint without --native"),
+        (led, "backbone_config in its config.json names /home/ada, which is no part of the model"),
         ("nowhere", "'nowhere' does not exist"),
     ]:
         with pytest.raises(InitialisationError, match=message):
