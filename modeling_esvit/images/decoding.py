@@ -228,8 +228,8 @@ def _refuse_deep_colours(image: Image.Image) -> None:
 
 
 def count_frames(record: Record) -> int:
-    """Returns the number of pages or frames in an image, of which the first one is decoded; at least, if counting them
-    takes too long.
+    """Returns the number of pages or frames in an image, of which the first one is decoded, or how many of them were
+    counted in COUNTING_SECONDS.
 
     Raises:
         UnreadableImageError: it is no image.
