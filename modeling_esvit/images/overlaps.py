@@ -94,7 +94,7 @@ def limit_counting() -> SizeCheck:
 
 @contextmanager
 def bound_tags() -> Iterator[None]:
-    """Limits the tags that Pillow reads in this block, as `decode` does; those that others read by Pillow are not."""
+    """Bounds the tags that Pillow reads in this block, as `decode` does; those that others read by Pillow are not."""
     token = IS_BOUND.set(True)
     try:
         yield
