@@ -104,7 +104,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--image_size", type=int, default=768, help="pixels of the longer side (default: %(default)s)")
     add_pixel_arguments(parser)
     options = parser.parse_args(arguments)
-    check_picture(parser, options.output)
+    check_picture(parser, options.output, [options.left, options.right])
     check_counts(parser, options, "count", "image_size")
     model = load_frozen(options.model)
     (side, _), mean, std = find_training_view(model)

@@ -139,7 +139,7 @@ def main(arguments: list[str] | None = None) -> None:
     add_decoding_arguments(parser)
     options = parser.parse_args(arguments)
     check_counts(parser, options, "count")
-    check_picture(parser, options.output)
+    check_picture(parser, options.output, [*options.collection, *options.query])
     if options.features is not None:
         check_output(options.features, overwrite=True)
     embedder, decoding = Embedder.from_pretrained(options.model), read_decoding_arguments(options)

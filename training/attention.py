@@ -96,7 +96,7 @@ def parse_arguments(arguments: list[str] | None) -> Any:
     add_pixel_arguments(parser)
     parser.add_argument("--output", type=parse_path, default=Path("attention.png"), help="the picture")
     options = parser.parse_args(arguments)
-    check_picture(parser, options.output)
+    check_picture(parser, options.output, [options.image])
     if options.mass is not None and not 0 < options.mass <= 1:
         parser.error(f"--mass must be above 0 and at most 1, got {options.mass}")
     check_counts(parser, options, "image_size")

@@ -78,7 +78,7 @@ def parse_arguments(arguments: list[str] | None) -> Any:
     parser.add_argument("--smooth", action="store_true", help="blend the colours of neighbouring regions")
     parser.add_argument("--output", type=parse_path, default=Path("colours.png"), help="the picture")
     options = parser.parse_args(arguments)
-    check_picture(parser, options.output)
+    check_picture(parser, options.output, options.images)
     check_counts(parser, options, "image_size")
     return options
 

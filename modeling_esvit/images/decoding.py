@@ -8,7 +8,7 @@ holds, the outcome is an image or an `UnreadableImageError`, within a limit of m
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from io import BytesIO
 from typing import Any, BinaryIO, NamedTuple
@@ -22,7 +22,16 @@ from modeling_esvit.images.arrays import Pixels, convert_array
 from modeling_esvit.images.formats import LONGEST_SIGNATURE, advise_on_content, list_image_formats
 from modeling_esvit.images.memory import BUDGET, CONVERTED, UPRIGHT, check_memory
 from modeling_esvit.images.names import show_name
-from modeling_esvit.images.overlaps import refuse_overlaps
+from modeling_esvit.images.overlaps import (
+    BoundedFile,
+    CountingError,
+    SizeCheck,
+    bound_tags,
+    ignore_size,
+    limit_counting,
+    limit_pieces,
+    refuse_overlaps,
+)
 from modeling_esvit.images.places import ANYTHING, Access, open_place
 from modeling_esvit.images.rgb import convert_to_rgb, scale_transparent_colour
 from modeling_esvit.storage.url_secrets import redact_urls
@@ -134,7 +143,8 @@ def decode(record: Record, sufficient: Callable[[WidthHeight], WidthHeight] = la
 def _report_unreadable(record: Record) -> Iterator[None]:
     """Turns every error inside into an `UnreadableImageError`: decoders raise whatever there is for damaged files."""
     try:
-        yield
+        with bound_tags():
+            yield
     except UnreadableImageError:
         raise
     except Exception as error:
@@ -161,15 +171,17 @@ def _open(record: Record) -> BinaryIO:
     return open_place(record.image, record.options.access, BUDGET * record.options.max_pixels)
 
 
-def _identify(file: BinaryIO) -> Image.Image:
-    """Returns the image in a file, not decoded yet."""
+def _identify(file: BinaryIO, check: SizeCheck = ignore_size) -> Image.Image:
+    """Returns the image in a file, not decoded yet; `check` is told the size of each read after that."""
+    bounded = BoundedFile(file, limit_pieces())
     try:
-        image = Image.open(file, formats=list_image_formats())
+        image = Image.open(bounded, formats=list_image_formats())  # type: ignore[arg-type]
     except UnidentifiedImageError as error:
         file.seek(0)
         advice = advise_on_content(file.read(LONGEST_SIGNATURE))
         reason = "not an image in a format that is read here"
         raise UnidentifiedImageError(f"{reason} ({advice})" if advice else reason) from error
+    bounded.check = check
     scale_transparent_colour(image)
     return image
 
@@ -216,14 +228,19 @@ def _refuse_deep_colours(image: Image.Image) -> None:
 
 
 def count_frames(record: Record) -> int:
-    """Returns the number of pages or frames in an image, of which the first one is decoded.
+    """Returns the number of pages or frames in an image, of which the first one is decoded, or how many of them were
+    counted in COUNTING_SECONDS.
 
     Raises:
         UnreadableImageError: it is no image.
     """
     with _report_unreadable(record), _open(record) as file:
-        image = _identify(file)
-        return 1 if isinstance(image, JpegImageFile) else getattr(image, "n_frames", 1)  # a phone's JPEG has previews
+        image = _identify(file, limit_counting())
+        if isinstance(image, JpegImageFile):  # a phone's has previews
+            return 1
+        with suppress(CountingError):
+            return getattr(image, "n_frames", 1)
+        return image.tell() + 1
 
 
 def _find_orientation(image: Image.Image) -> int:

@@ -15,6 +15,7 @@ from pathlib import Path
 from modeling_esvit.storage.failed_writes import name_failed_write
 from modeling_esvit.storage.manifest import (
     MANIFEST,
+    PARTIAL,
     check_own,
     check_replaceable,
     delete_folder,
@@ -22,6 +23,7 @@ from modeling_esvit.storage.manifest import (
     describe_file,
     format_own_record,
     format_record,
+    has_damaged_record,
     list_names,
     mark_unfinished,
     name_record,
@@ -31,7 +33,6 @@ from modeling_esvit.storage.manifest import (
 )
 
 
-PARTIAL = ".partial"
 OPENS_FOLDERS = hasattr(os, "O_DIRECTORY")  # Windows does not, and forces to the disk what is open for writing alone
 
 
@@ -141,9 +142,10 @@ def record_file(folder: Path, name: str, *, shared: bool = False) -> None:
     """Records a file that was added to a folder, or replaced.
 
     Args:
-        shared: Whether several processes add files at the same time. Each file then has a record of its own.
+        shared: Whether several processes add files at the same time. Each file then has a record of its own, as also
+            beside a damaged record, which would else become a whole one of this file alone.
     """
-    if shared:
+    if shared or has_damaged_record(folder):
         write_text(folder / name_record(name), format_own_record(describe_file(folder / name)), shared=True)
         return
     record = read_record(folder)
@@ -159,7 +161,10 @@ def write_recorded(path: Path, text: str) -> None:
 
 
 def rewrite_recorded(path: Path, text: str) -> None:
-    """Replaces a file that one process writes, and that has a record of its own: a kill leaves none with another's."""
+    """Replaces a file that one process writes, and that has a record of its own: a kill leaves none with another's.
+
+    It may leave the file without one, which is believed until the next call rewrites it.
+    """
     path.with_name(name_record(path.name)).unlink(missing_ok=True)
     write_text(path, text)
     record_file(path.parent, path.name, shared=True)

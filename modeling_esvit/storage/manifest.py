@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from modeling_esvit import __version__
@@ -22,6 +22,7 @@ from modeling_esvit.errors import EsViTError
 
 
 MANIFEST = ".manifest.json"
+PARTIAL = ".partial"  # the ending of what is being written
 VERSION = "version"  # the entry of a record that names the version that wrote it; it is not compared
 RECORD = re.compile(r"\.manifest\.([^/]+\.)?json((\.\d+)?\.partial)?")  # also one that a kill left unfinished
 BLOCK = 2**20  # bytes
@@ -78,9 +79,22 @@ def is_record(found: Any) -> bool:
         isinstance(found, dict)
         and isinstance(found.get("files"), dict)
         and isinstance(found.get("later"), list)
-        and all(isinstance(name, str) for name in found["later"])
+        and all(isinstance(name, str) and is_below(name) for name in [*found["files"], *found["later"]])
         and isinstance(found.get("unfinished"), bool)
     )
+
+
+def is_below(name: str) -> bool:
+    """Returns whether a name in a record leads to a file of its folder, and nowhere else."""
+    path = PurePath(name)
+    return not path.anchor and ".." not in path.parts
+
+
+def has_damaged_record(folder: Path) -> bool:
+    """Returns whether a folder has a record that is damaged; a file of another program with its name is none."""
+    found = read_json(folder / MANIFEST)
+    is_other = found is not None and not (isinstance(found, dict) and {"files", VERSION} & found.keys())
+    return (folder / MANIFEST).exists() and not is_record(found) and not is_other
 
 
 def list_names(folder: Path) -> list[str]:
@@ -151,15 +165,27 @@ def describe_change(path: Path) -> str | None:
 def list_others(folder: Path) -> list[str]:
     """Returns the files and empty folders in a folder that neither its record nor one of their own names."""
     record = read_record(folder)
-    if record["unfinished"]:
+    if record["unfinished"] and folder.name.endswith(PARTIAL):  # one with another name was saved by somebody
         return []
     own = {*record["files"], *record["later"]}
-    files = [name for name in list_names(folder) if name not in own and not (folder / name_record(name)).exists()]
+    files = [name for name in list_names(folder) if name not in own and not has_own_record(folder, name)]
     return [*files, *list_other_records(folder, own), *list_other_folders(folder, own)]
 
 
+def has_own_record(folder: Path, name: str) -> bool:
+    """Returns whether a file has a record of its own, whole or damaged; what another program calls so is none."""
+    path = folder / name_record(name)
+    found = read_json(path)
+    return path.exists() and (found is None or is_own_record(found))
+
+
+def is_own_record(found: Any) -> bool:
+    """Returns whether what a file holds has the form of the record of a file."""
+    return isinstance(found, dict) and found.keys() - {VERSION} == {"size", "sha256"}
+
+
 def list_other_records(folder: Path, own: set[str]) -> list[str]:
-    """Returns the files that are called like the record of a file, but are none: there is no such file.
+    """Returns the files that are called like the record of a file, but are none.
 
     One that has the form of a record is what a kill left between removing the file and removing the record.
     """
@@ -168,9 +194,9 @@ def list_other_records(folder: Path, own: set[str]) -> list[str]:
         match = RECORD.fullmatch(path.name)
         if match and match[1] and not match[2]:
             name = match[1].removesuffix(".")
-            found = read_own_record(folder, name)
-            is_form = isinstance(found, dict) and found.keys() == {"size", "sha256"}
-            if not (is_form or name in own or (folder / name).exists()):
+            found = read_json(path)
+            is_damaged = found is None and (folder / name).exists()
+            if not (is_own_record(found) or is_damaged or name in own):
                 others.append(path.name)
     return others
 

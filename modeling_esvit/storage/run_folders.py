@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.storage.manifest import MANIFEST, find_damage, read_record
+from modeling_esvit.storage.manifest import MANIFEST, find_damage, has_damaged_record, read_record
 from modeling_esvit.storage.paths import expand_home
 
 
@@ -67,6 +67,11 @@ def check_whole(folder: Path) -> None:
     """
     real = folder.resolve()
     for home, prefix in ((real, ""), (real.parent, f"{real.name}/")):
+        if has_damaged_record(home):
+            raise DamagedModelError(
+                f"Whether the model in {folder} is whole cannot be seen: its record, {home / MANIFEST}, is damaged. If "
+                "you trust the model, delete the record."
+            )
         names = [name for name in read_record(home)["files"] if name.startswith(prefix) and name != prefix + CARD]
         if names and (damage := find_damage(home, names)):
             raise DamagedModelError(

@@ -31,7 +31,7 @@ from modeling_esvit.images.rows import (
     read_file_features,
 )
 from modeling_esvit.storage.atomic import record_file, write_text
-from modeling_esvit.storage.identity import compose
+from modeling_esvit.storage.identity import compose, compute_file_checksum
 from modeling_esvit.storage.manifest import find_damage
 from training.data.columns import ImageColumns, find_label, name_label_kind
 from training.data.shard_files import RangeReader, ShardError, ShardFile
@@ -371,12 +371,14 @@ def open_tar(file: ShardFile, image: str | None, label: str | None, index_dir: P
     """Opens a tar file by its index in `index_dir`; one that is missing or damaged is made and written there.
 
     The index of a file whose version nobody tells is not kept: the file may be another one the next time. One of a
-    repository on the Hub is named with its commit, which never changes.
+    repository on the Hub is named with its commit, which never changes. A local file may be replaced by one of the same
+    size and time, and is known by its content, too, as far as `compute_file_checksum` looks at it.
     """
     is_known = bool(file.version) or file.url.startswith("hf://")
     if index_dir is None or not is_known:
         return TarShard(file, index_tar(file, image, label))
-    key = hashlib.sha256(repr((INDEX_FORMAT, file.url, file.size, file.version, image, label)).encode())
+    content = compute_file_checksum(file.url) if file.is_local else None
+    key = hashlib.sha256(repr((INDEX_FORMAT, file.url, file.size, file.version, content, image, label)).encode())
     path = index_dir / f"{os.path.basename(file.url)}-{key.hexdigest()[:16]}.json"
     damage = find_damage(index_dir, [path.name]) if path.is_file() else ["it is missing"]
     if damage and path.is_file():

@@ -4,6 +4,7 @@
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from modeling_esvit.images.devices import open_device
 from modeling_esvit.images.models import load_image_model
 from modeling_esvit.images.names import show_name
 from modeling_esvit.images.whole import whole_image
+from modeling_esvit.storage.paths import is_same_place
 from training.features.frozen_models import TIMM, FrozenModelError
 
 
@@ -76,8 +78,12 @@ def open_image(path: str, options: DecodingOptions = DEFAULT) -> Image.Image:
     return decode(Record(path, None, show_name(path), options))
 
 
-def check_picture(parser: argparse.ArgumentParser, output: Path) -> Path:
-    """Refuses an output that matplotlib cannot write, before anything is computed."""
+def check_picture(parser: argparse.ArgumentParser, output: Path, read: Sequence[str] = ()) -> Path:
+    """Refuses an output that matplotlib cannot write, or that would replace an image that is read, before anything is
+    computed.
+    """
+    if any(is_same_place(str(output), image) for image in read):
+        parser.error(f"--output {output} is an image that is read, and would be replaced; name another file")
     supported = Figure().canvas.get_supported_filetypes()
     if output.suffix.removeprefix(".").lower() not in supported:
         parser.error(f"--output {output}: name a picture, with one of the suffixes {' '.join(sorted(supported))}")

@@ -9,7 +9,8 @@ from io import BytesIO
 import pytest
 from PIL import Image
 
-from modeling_esvit.images.decoding import Record, UnreadableImageError, decode
+from modeling_esvit.images import overlaps
+from modeling_esvit.images.decoding import Record, UnreadableImageError, count_frames, decode
 
 
 START = 8  # bytes before the first values
@@ -73,6 +74,49 @@ def test_strips_of_their_own_bytes_are_decoded_in_any_order():
     half = 64 * 64 // 2
     for offsets in ([START, START + half], [START + half, START]):
         assert decode(Record(write_strips(offsets), None, "two")).size == (64, 64)
+
+
+def write_gif(comments):
+    file = BytesIO()
+    Image.new("L", (8, 8), 90).save(file, "GIF")
+    start = 13 + (3 << (file.getvalue()[10] & 7) + 1)  # behind the palette
+    return file.getvalue()[:start] + comments + file.getvalue()[start:]
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "JPEG"])
+def test_texts_in_very_many_pieces_are_refused(file_format):
+    """Pillow joins each of them to a copy of all before: 2 MB of these take seconds, and 100 MB hours."""
+    if file_format == "GIF":
+        content = write_gif(b"!\xfe" + b"\x01x" * 200_000 + b"\0")
+    else:
+        photograph = write_photograph("JPEG", b"")
+        content = photograph[:2] + (b"\xff\xe1" + struct.pack(">H", 9) + b"Exif\0\0x") * 120_000 + photograph[2:]
+    with pytest.raises(UnreadableImageError, match="^many: its comments, or what a camera noted, are in too many pie"):
+        decode(Record(content, None, "many"))
+
+
+def test_long_texts_in_pieces_of_the_usual_size_are_read():
+    for start in (b"!\xfe", b"!\xff\x0bXMP DataXMP"):
+        content = write_gif(start + (b"\xff" + b"x" * 255) * 1000 + b"\0")
+        assert decode(Record(content, None, "long")).getpixel((0, 0)) == (90, 90, 90)
+
+
+def test_counting_pages_ends(monkeypatch):
+    page = write_strips([START, START + 2048])
+    file = BytesIO()
+    with Image.open(BytesIO(page)) as image:
+        image.save(file, "TIFF", save_all=True, append_images=[image] * 5)
+    record = Record(file.getvalue(), None, "pages")
+    assert count_frames(record) == 6
+    monkeypatch.setattr(overlaps, "COUNTING_SECONDS", -1)
+    assert count_frames(record) == 1
+
+
+def test_the_tags_that_others_read_by_pillow_are_not_limited():
+    content = write_photograph("PNG", write_repeated_tags(4, 100_000))
+    with Image.open(BytesIO(content)) as image:
+        assert len(image.getexif()) == 4
+    assert decode(Record(content, None, "noted")).size == (8, 8)
 
 
 def test_what_a_camera_noted_is_still_read():

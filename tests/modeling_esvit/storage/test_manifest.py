@@ -86,6 +86,8 @@ def test_every_flipped_bit_of_the_record_is_found_or_changes_nothing(written):
         '{"files": {"config.json": {}}, "later": [[1]], "unfinished": false}',
         '{"files": [[1, {}]], "later": [], "unfinished": false}',
         '{"files": {}, "later": [], "unfinished": "no"}',
+        '{"files": {"config.json": {}, "../other/config.json": {}}, "later": [], "unfinished": false}',
+        '{"files": {"config.json": {}}, "later": ["/proc/kmsg"], "unfinished": false}',
         "[]",
         "[" * 200_000,
     ],
@@ -141,6 +143,15 @@ def test_a_record_without_its_file_is_ours_but_not_what_is_only_called_so(writte
     assert [path.name for path in written.iterdir() if path.is_file()] == [".manifest.mine.json"]
 
 
+def test_what_another_program_calls_a_record_makes_no_file_ours(written):
+    (written / "mine").write_text("precious")
+    (written / ".manifest.mine.json").write_text('{"files": ["mine"]}')
+    with pytest.raises(ForeignFilesError, match="mine, .manifest.mine.json"):
+        remove_folder(written)
+    remove_own_files(written)
+    assert {path.name for path in written.iterdir() if path.is_file()} == {"mine", ".manifest.mine.json"}
+
+
 def test_files_that_come_while_a_folder_is_written_stay(written):
     with pytest.raises(ForeignFilesError, match="mine.txt"), replace_folder(written) as new:
         (new / "config.json").touch()
@@ -184,6 +195,14 @@ def test_a_later_file_is_ours_and_verified_once_it_is_recorded(written):
     (written / "mine.txt").unlink()
     (written / "scores.json").write_text("2")
     assert find_damage(written) == ["scores.json is not as it was written"]
+
+
+def test_a_damaged_record_does_not_become_a_whole_one_of_one_file(written):
+    (written / MANIFEST).write_bytes((written / MANIFEST).read_bytes()[:-9])
+    (written / "scores.json").write_text("1")
+    record_file(written, "scores.json")
+    assert "no record of its files, or a damaged one" in find_damage(written)[0]
+    assert find_damage(written, ["scores.json"]) == []
 
 
 def test_each_of_several_processes_records_what_it_adds(written):
@@ -253,6 +272,12 @@ def test_what_a_kill_left_is_ours(tmp_path):
     with replace_folder(tmp_path / "folder") as new:
         (new / "whole").touch()
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    left.mkdir()
+    mark_unfinished(left)
+    (left / "half").touch()
+    left.rename(tmp_path / "saved")  # by somebody who goes on there
+    with pytest.raises(ForeignFilesError, match="saved holds what .*: half. Nothing"):
+        remove_folder(tmp_path / "saved")
     (tmp_path / "folder.partial").mkdir()
     (tmp_path / "folder.partial" / "mine").touch()
     with pytest.raises(ForeignFilesError, match="folder.partial holds what"), replace_folder(tmp_path / "folder"):

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from modeling_esvit.storage.atomic import replace_folder
+from modeling_esvit.storage.manifest import MANIFEST
 from modeling_esvit.storage.run_folders import (
     DamagedModelError,
     NoModelFolderError,
@@ -89,6 +90,20 @@ def test_a_model_is_as_it_was_written_or_named(checkpoint, name):
     flip_bit(checkpoint / "step-1" / "teacher" / "model.safetensors")
     with pytest.raises(DamagedModelError, match=rf"{name} is damaged .*model\.safetensors is not as it was written"):
         check_whole(checkpoint / name)
+
+
+@pytest.mark.parametrize("record", ["", '{"files": {"/proc/kmsg": {}}, "later": [], "unfinished": false}'])
+def test_a_model_with_a_damaged_record_is_not_believed(checkpoint, record):
+    (checkpoint / "step-1" / MANIFEST).write_text(record)
+    flip_bit(checkpoint / "step-1" / "teacher" / "model.safetensors")
+    with pytest.raises(DamagedModelError, match=rf"its record, .*{MANIFEST}, is damaged\. If you trust the model"):
+        check_whole(checkpoint / "last" / "teacher")
+
+
+def test_a_file_of_another_program_is_no_record(checkpoint):
+    shutil.copytree(checkpoint / "last" / "teacher", checkpoint / "mine")
+    (checkpoint / "mine" / MANIFEST).write_text('{"models": ["mine"]}')
+    check_whole(checkpoint / "mine")
 
 
 def test_a_copy_without_a_record_may_be_changed(checkpoint):

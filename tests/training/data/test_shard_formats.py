@@ -5,6 +5,7 @@
 import os
 import threading
 import weakref
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -83,6 +84,18 @@ def test_a_damaged_index_and_one_of_a_file_without_a_version(tmp_path, caplog):
         unnamed = ShardFile.locate(server.url(os.path.basename(path)), 0)
         assert len(open_tar(unnamed, None, None, tmp_path / "index")) == 3
     assert [each.name for each in (tmp_path / "index").glob("train*")] == [index.name]
+
+
+def test_an_index_is_not_used_for_another_tar_of_the_same_size_and_time(tmp_path):
+    """As two archives that are written with a fixed time, or copied with `cp -p`."""
+    [path] = write_tar(tmp_path, [3])
+    before = os.stat(path)
+    index = tmp_path / "index"
+    assert open_tar(ShardFile.locate(path, 0), None, None, index).labels.tolist() == ["0", "1", "2"]
+    content = Path(path).read_bytes()
+    Path(path).write_bytes(content.replace(b"1" + bytes(511), b"7" + bytes(511)))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert open_tar(ShardFile.locate(path, 0), None, None, index).labels.tolist() == ["0", "7", "2"]
 
 
 def test_a_damaged_description_of_columns_is_named(tmp_path):

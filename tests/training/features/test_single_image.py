@@ -33,6 +33,14 @@ def test_pictures_that_cannot_be_written_are_refused(tmp_path, capsys, name, mes
     assert message in capsys.readouterr().err
 
 
+def test_an_image_that_is_read_is_not_replaced(tmp_path, monkeypatch, capsys):
+    (tmp_path / "cat.png").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        check_picture(argparse.ArgumentParser(), tmp_path / "cat.png", ["dog.png", "cat.png"])
+    assert "cat.png is an image that is read, and would be replaced; name another file" in capsys.readouterr().err
+
+
 def test_images_are_decoded_as_the_options_say(tmp_path):
     path, exif = str(tmp_path / "turned.jpg"), Image.Exif()
     exif[0x0112] = 6
