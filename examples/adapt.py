@@ -168,8 +168,7 @@ def main(arguments: list[str] | None = None) -> None:
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
     train, test = given.per_photograph
-    decisive = {"backbone": given.backbone, "per_photograph": given.per_photograph, "options": options}
-    keep_settings(given.output, decisive)
+    keep_settings(given.output, options, backbone=given.backbone, per_photograph=given.per_photograph)
     if not (given.output / "data").exists():
         sizes = {"train_per_photograph": train, "test_per_photograph": test}
         write_photographs(given.output / "data", patch_size=144, shards=2, **sizes)

@@ -226,7 +226,7 @@ def main() -> None:
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
     data, seeds = arguments.output / "data", [*dict.fromkeys(arguments.seeds)]
-    keep_settings(arguments.output, {"data": arguments.data, "options": options})
+    keep_settings(arguments.output, options, data=arguments.data)
     write_data(arguments.data, data)
     results, models = compare(arguments.output, arguments.arms, seeds, arguments.epochs, options)
     text = "\n".join([make_table(results), "", *judge(results)])

@@ -77,20 +77,25 @@ class OtherSettingsError(EsViTError, ValueError):
     """Raised when a folder has parts that another command has made."""
 
 
-def keep_settings(output: Path, settings: dict[str, Any]) -> None:
+def keep_settings(output: Path, options: Sequence[str], **others: Any) -> None:
     """Writes what the parts of an output depend on; a repeated command, which takes those that are there, has the same.
+
+    Args:
+        options: Further ones of `pretrain.py`.
 
     Raises:
         OtherSettingsError: It has not.
+        OptionError: There is no such option.
     """
-    file = output / "settings.json"
+    parse_options([*options])
+    file, settings = output / "settings.json", {**others, "options": [*options]}
     before = read_result_file(file) if file.exists() else settings
     changes = [
         f"{name} was {before.get(name)} and is {value}" for name, value in settings.items() if before.get(name) != value
     ]
     if changes:
         raise OtherSettingsError(
-            f"{output} has parts of another comparison ({'; '.join(changes)}): name another folder."
+            f"{output} has parts of another comparison ({'; '.join(changes)}): name another folder, or remove it first."
         )
     output.mkdir(parents=True, exist_ok=True)
     write_result_file(file, settings)

@@ -13,6 +13,7 @@ import examples.compare_tasks as compare_tasks
 from examples.demo import OtherSettingsError
 from tests.helpers.commands import type_arguments
 from tests.helpers.tiny_runs import CROPS, HEADS, LENGTH, MEANS, NETWORK
+from training.options.errors import OptionError
 from training.options.recipes import RecipeLoader
 
 
@@ -83,10 +84,13 @@ def test_parts_of_another_comparison_are_not_taken(tmp_path, monkeypatch):
             compare_tasks.main()
         return str(error.value)
 
+    assert "region_weight" in compare("--region_wieght", "0.8", raises=OptionError)
     compare("--region_weight", "0.8", raises=Begun)
     compare("--region_weight", "0.8", "--seeds", "3", "--arms", "view", raises=Begun)
     said = compare("--region_weight", "0.8", "--data", "photographs", raises=OtherSettingsError)
-    assert said.endswith("another comparison (data was collages and is photographs): name another folder.")
+    assert said.endswith(
+        "another comparison (data was collages and is photographs): name another folder, or remove it first."
+    )
     said = compare(raises=OtherSettingsError)
     assert "(options was ['--region_weight', '0.8'] and is [])" in said
 
