@@ -34,17 +34,21 @@ with exit_without_package("pip install -e '.[training,examples,demo]'"):
     import datasets
 
 from examples.compare_tasks import ONE_SEED, format_spread, measure
-from examples.demo import pretrain
-from examples.own_statistics import write_own_statistics
+from examples.demo import keep_settings, pretrain
+from examples.own_statistics import OwnStatisticsError, write_own_statistics
 from examples.photographs import write_photographs
 from examples.real_backbone import write_backbone
+from modeling_esvit.backbone_probe import build_on_meta, describe_backbone
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.atomic import write_text
 from modeling_esvit.storage.paths import parse_name, parse_path
 from training.data.sources import open_source
 from training.evaluation.results import format_table
 from training.evaluation.stored_features import FitOptions
+from training.learning.networks import build_config
+from training.learning.running_statistics import list_batch_norms
 from training.options.command import parse_seed, run_command
+from training.options.pretrain_options import parse_options
 
 
 BEFORE = "as it comes"
@@ -101,6 +105,17 @@ def judge(results: Results) -> list[str]:
     return lines
 
 
+def require_batch_norms(backbone: str, options: list[str]) -> None:
+    """Checks, before anything is trained, that there are statistics to replace.
+
+    Raises:
+        OwnStatisticsError: The backbone has no BatchNorms.
+    """
+    config = build_config(parse_options(["--recipe", "adapt", "--backbone", backbone, *SMALL, *options]))
+    if not list_batch_norms(build_on_meta(describe_backbone(config.backbone_config))):
+        raise OwnStatisticsError(f"{backbone} has no BatchNorms, and so no statistics: leave out --own_statistics.")
+
+
 def replace_statistics(folder: Path, data: Path) -> Path:
     """Makes the model with the statistics of the training patches beside `folder`, and returns its folder."""
     own = folder.with_name(f"{folder.name}-own")
@@ -153,14 +168,16 @@ def main(arguments: list[str] | None = None) -> None:
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
     train, test = given.per_photograph
+    keep_settings(given.output, options, backbone=given.backbone, per_photograph=given.per_photograph)
     if not (given.output / "data").exists():
-        given.output.mkdir(parents=True, exist_ok=True)
         sizes = {"train_per_photograph": train, "test_per_photograph": test}
         write_photographs(given.output / "data", patch_size=144, shards=2, **sizes)
     own = given.output / "lite0"
     if given.backbone is None and not own.exists():
         write_backbone(own, "timm")
     backbone = given.backbone or f"timm:local-dir:{own.resolve()}"
+    if given.own_statistics:
+        require_batch_norms(backbone, options)
     seeds = [*dict.fromkeys(given.seeds)]
     results = adapt(given.output, backbone, given.arms, seeds, options, given.own_statistics)
     text = "\n".join([make_table(results), "", *judge(results)])

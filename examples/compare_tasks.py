@@ -43,7 +43,7 @@ with exit_without_package("pip install -e '.[training,examples,demo]'"):
     from matplotlib.ticker import PercentFormatter
 
 from examples.collages import write_collages
-from examples.demo import draw_models, pretrain
+from examples.demo import draw_models, keep_settings, pretrain
 from examples.photographs import write_photographs
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.atomic import write_text
@@ -226,6 +226,7 @@ def main() -> None:
     datasets.disable_progress_bars()
     transformers_logging.disable_progress_bar()
     data, seeds = arguments.output / "data", [*dict.fromkeys(arguments.seeds)]
+    keep_settings(arguments.output, options, data=arguments.data)
     write_data(arguments.data, data)
     results, models = compare(arguments.output, arguments.arms, seeds, arguments.epochs, options)
     text = "\n".join([make_table(results), "", *judge(results)])

@@ -19,6 +19,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import modeling_esvit.starting  # noqa: F401  (Ctrl-C ends in a line from here on)
 
@@ -38,11 +39,12 @@ from examples.checkout import run_program
 from examples.collages import write_collages
 from examples.first_look import look
 from examples.photographs import measure_baselines
+from modeling_esvit.errors import EsViTError
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_path
 from training.data.sources import open_source
 from training.evaluation.knn import evaluate_knn
-from training.evaluation.results import format_table
+from training.evaluation.results import format_table, read_result_file, write_result_file
 from training.features.frozen_models import load_frozen
 from training.figures.matching import draw_pairs
 from training.learning.networks import build_networks
@@ -69,6 +71,34 @@ extract = pipeline("image-feature-extraction", model=folder)
 feature = extract(Image.open(photograph), pool=True, return_tensors=True)
 print(f"AutoModel: {type(model).__name__}; pipeline: a feature of shape {tuple(feature.shape)}")
 """
+
+
+class OtherSettingsError(EsViTError, ValueError):
+    """Raised when a folder has parts that another command has made."""
+
+
+def keep_settings(output: Path, options: Sequence[str], **others: Any) -> None:
+    """Writes what the parts of an output depend on; a repeated command, which takes those that are there, has the same.
+
+    Args:
+        options: Further ones of `pretrain.py`.
+
+    Raises:
+        OtherSettingsError: It has not.
+        OptionError: There is no such option.
+    """
+    parse_options([*options])
+    file, settings = output / "settings.json", {**others, "options": [*options]}
+    before = read_result_file(file) if file.exists() else settings
+    changes = [
+        f"{name} was {before.get(name)} and is {value}" for name, value in settings.items() if before.get(name) != value
+    ]
+    if changes:
+        raise OtherSettingsError(
+            f"{output} has parts of another comparison ({'; '.join(changes)}): name another folder, or remove it first."
+        )
+    output.mkdir(parents=True, exist_ok=True)
+    write_result_file(file, settings)
 
 
 def pretrain(data: Path, output: Path, seed: int, recipe: str = "demo_collages", options: Sequence[str] = ()) -> Path:

@@ -20,7 +20,7 @@ import modeling_esvit.starting  # noqa: F401  (Ctrl-C ends in a line from here o
 import torch
 from torch import Tensor, nn
 
-from modeling_esvit.embed.engine import load_ahead, load_image, stack_pixels, take_batches
+from modeling_esvit.embed.engine import LoadedImage, load_ahead, load_image, stack_pixels, take_batches
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.data_errors import EmptySourceError
 from modeling_esvit.images.models import load_image_model
@@ -28,7 +28,7 @@ from modeling_esvit.images.transform import make_evaluation_transform
 from modeling_esvit.programs.parser import ProgramParser, check_counts
 from modeling_esvit.storage.atomic import replace_folder
 from modeling_esvit.storage.paths import parse_name, parse_path
-from modeling_esvit.storage.weights_record import read_weights_record, write_weights_record
+from modeling_esvit.storage.weights_record import write_weights_record
 from training.data.named_data import open_named, split_data_name
 from training.data.shard_stream import ShardStream
 from training.data.sources import ImageSource
@@ -36,6 +36,7 @@ from training.data.unreadable import SkipLog
 from training.features.extraction import list_items
 from training.learning.running_statistics import list_batch_norms
 from training.options.command import run_command
+from training.state.provenance_record import find_weights_record
 
 
 THREADS = 2  # that decode images
@@ -43,7 +44,7 @@ CHANGE = "The running statistics of its BatchNorms are those of other images."
 
 
 class OwnStatisticsError(EsViTError, ValueError):
-    """Raised when a model has no BatchNorms, or something is where the result is to be written."""
+    """Raised when a model has no BatchNorms, batches are too small, or something is where the result belongs."""
 
 
 @torch.no_grad()
@@ -77,7 +78,7 @@ def read_batches(model: Any, processor: Any, source: ImageSource, batch_size: in
     """Yields all images that can be read as pixel values, as an evaluation has them.
 
     Their order is random, as a batch of one class would be normalised by what this class has in common. Shards keep
-    theirs. A single image at the end is left out: alone it may have no variance.
+    theirs. All batches but the last are full. A single image at the end is left out: alone it may have no variance.
 
     Raises:
         TooManyUnreadableImagesError: More cannot be read than `SkipLog` allows.
@@ -88,27 +89,38 @@ def read_batches(model: Any, processor: Any, source: ImageSource, batch_size: in
     loaded = load_ahead(
         items, lambda item: load_image(source.read(item), transform), batch_size=batch_size, threads=THREADS
     )
-    for images in take_batches(loaded, batch_size):
-        skipped.add({image.name: image.unreadable for image in images if image.pixels is None})
-        if len(readable := [image for image in images if image.pixels is not None]) > 1:
-            yield stack_pixels(readable, model)
+    for images in take_batches(skip_unreadable(loaded, skipped), batch_size):
+        if len(images) > 1:
+            yield stack_pixels(images, model)
     skipped.warn()
+
+
+def skip_unreadable(images: Iterator[LoadedImage], skipped: SkipLog) -> Iterator[LoadedImage]:
+    """Yields the images that could be read, and notes the others."""
+    for image in images:
+        if image.pixels is None:
+            skipped.add({image.name: image.unreadable})
+        else:
+            yield image
 
 
 def write_own_statistics(name: str, source: ImageSource, output: Path, batch_size: int = 32) -> int:
     """Writes a model with the statistics of a source's images; returns their number. Heads are left out.
 
     Raises:
-        OwnStatisticsError: See `take_statistics`; or something is at `output`.
+        OwnStatisticsError: See `take_statistics`; or something is at `output`, or `batch_size` is 1.
         EmptySourceError: No two images can be read.
+        ProvenanceError: What is recorded of the model's weights is damaged.
     """
     if output.exists():
         raise OwnStatisticsError(f"{output} exists: name another folder, or remove it first.")
+    if batch_size < 2:
+        raise OwnStatisticsError(f"batch_size is {batch_size}, but one image has no variance: give at least 2.")
+    record = find_weights_record(name)
     model, processor = load_image_model(name)
     count = take_statistics(model, read_batches(model, processor, source, batch_size))
     if not count:
         raise EmptySourceError(f"statistics take two images that can be read, and of the {len(source)} here fewer can.")
-    record = read_weights_record(Path(name))
     output.parent.mkdir(parents=True, exist_ok=True)
     with replace_folder(output) as partial:
         model.save_pretrained(partial)

@@ -13,7 +13,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-from modeling_esvit.images.decoding_arguments import parse_count
+from modeling_esvit.images.decoding_arguments import parse_count, parse_positive
 from modeling_esvit.programs.ending import exit_with_message
 from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.manifest import find_damage, write_manifest
@@ -50,7 +50,7 @@ def measure_checkpoint(batch: int, repeats: int, **options) -> dict[str, float]:
 def main() -> None:
     parser = ProgramParser(__doc__)
     parser.add_argument("--steps", type=parse_count, default=50, help="steps of a cycle")
-    parser.add_argument("--step_seconds", type=float, help="seconds of a step (default: as measured here)")
+    parser.add_argument("--step_seconds", type=parse_positive, help="seconds of a step (default: as measured here)")
     parser.add_argument("--batch", type=parse_count, default=8, help="images in a step")
     parser.add_argument("--repeats", type=parse_count, default=3, help="times that each is measured")
     arguments = parser.parse_args()

@@ -13,6 +13,7 @@ on a GPU the count may differ. Milliseconds are bytes at 4.3 TB/s, what an H200 
 
 from collections import Counter
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -233,6 +234,11 @@ def make_step_options(recipe: str, batch: int, precision: str) -> PretrainOption
     return parse_options([*arguments, "--attn_implementation", "sdpa" if has_attention else "auto"])
 
 
+def name_result(recipe: str) -> str:
+    """Returns the name of the file for a recipe, which may be one's own, named by its path."""
+    return "count_step" if recipe == "swin_tiny_w7" else f"count_step_{Path(recipe).stem}"
+
+
 @exit_with_message()
 def main() -> None:
     parser = ProgramParser(__doc__)
@@ -252,8 +258,7 @@ def main() -> None:
     content |= {"before": BEFORE} if is_known else {}
     print(report(content))
     print(f"peak memory: {step.peak / 1e9:.1f} GB beside the weights, gradients included")
-    name = "count_step" if arguments.recipe == "swin_tiny_w7" else f"count_step_{arguments.recipe}"
-    print(write_json(name, vars(arguments), content))
+    print(write_json(name_result(arguments.recipe), vars(arguments), content))
 
 
 if __name__ == "__main__":

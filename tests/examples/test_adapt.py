@@ -9,6 +9,7 @@ from transformers import AutoBackbone, AutoConfig
 
 import examples.adapt as adapt
 from examples.adapt import BEFORE, MEASURES, judge, main, make_table
+from examples.own_statistics import OwnStatisticsError
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from tests.helpers.tiny_models import DINO_V2, HEADS, RESNET
 from training.data.sources import open_source
@@ -68,6 +69,14 @@ def test_each_kind_is_also_measured_with_the_statistics_of_the_patches(labelled_
     assert list(results) == [BEFORE, f"{BEFORE}, {adapt.OWN}", "location", f"location, {adapt.OWN}"]
     assert measured == ["untrained", "untrained-own", "teacher", "teacher-own"]
     assert (tmp_path / "location-seed0" / "teacher-own" / "model.safetensors").exists()
+
+
+def test_statistics_of_a_backbone_without_any_are_refused_before_the_first_run(tmp_path, monkeypatch):
+    AutoConfig.for_model(**DINO_V2).save_pretrained(tmp_path / "dinov2")
+    monkeypatch.setattr(adapt, "adapt", lambda *_: pytest.fail("trains"))
+    (tmp_path / "out" / "data").mkdir(parents=True)
+    with pytest.raises(OwnStatisticsError, match="dinov2 has no BatchNorms, .*: leave out --own_statistics"):
+        main([str(tmp_path / "out"), "--backbone", str(tmp_path / "dinov2"), "--own_statistics"])
 
 
 @pytest.mark.slow

@@ -10,8 +10,10 @@ import yaml
 from PIL import Image
 
 import examples.compare_tasks as compare_tasks
+from examples.demo import OtherSettingsError
 from tests.helpers.commands import type_arguments
 from tests.helpers.tiny_runs import CROPS, HEADS, LENGTH, MEANS, NETWORK
+from training.options.errors import OptionError
 from training.options.recipes import RecipeLoader
 
 
@@ -64,6 +66,33 @@ def recipe_of(arguments: str) -> dict:
     options = {name: values for name, *values in map(str.split, arguments.split("--")[1:])}
     read = partial(yaml.load, Loader=RecipeLoader)
     return {name: [*map(read, values)] if len(values) > 1 else read(values[0]) for name, values in options.items()}
+
+
+class Begun(Exception):
+    """Raised in place of a comparison."""
+
+
+def test_parts_of_another_comparison_are_not_taken(tmp_path, monkeypatch):
+    def begin(*_):
+        raise Begun
+
+    monkeypatch.setattr(compare_tasks, "write_data", begin)
+
+    def compare(*words: str, raises: type[Exception]) -> str:
+        type_arguments(monkeypatch, "examples/compare_tasks.py", str(tmp_path / "out"), *words)
+        with pytest.raises(raises) as error:
+            compare_tasks.main()
+        return str(error.value)
+
+    assert "region_weight" in compare("--region_wieght", "0.8", raises=OptionError)
+    compare("--region_weight", "0.8", raises=Begun)
+    compare("--region_weight", "0.8", "--seeds", "3", "--arms", "view", raises=Begun)
+    said = compare("--region_weight", "0.8", "--data", "photographs", raises=OtherSettingsError)
+    assert said.endswith(
+        "another comparison (data was collages and is photographs): name another folder, or remove it first."
+    )
+    said = compare(raises=OtherSettingsError)
+    assert "(options was ['--region_weight', '0.8'] and is [])" in said
 
 
 @pytest.mark.slow

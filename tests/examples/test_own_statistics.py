@@ -7,11 +7,13 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from examples.own_statistics import OwnStatisticsError, main, take_statistics
+from examples.own_statistics import CHANGE, OwnStatisticsError, main, take_statistics
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from modeling_esvit.images.data_errors import EmptySourceError
 from modeling_esvit.storage.weights_record import WeightsRecord, read_weights_record, write_weights_record
 from tests.helpers.tiny_models import HEADS, RESNET, VIT
+from tests.helpers.tiny_runs import tiny_options, write_images
+from training.options.pretrain_options import save_options
 
 
 def save_model(folder, **fields) -> None:
@@ -44,6 +46,29 @@ def test_only_statistics_differ(images, tmp_path, capsys):
     assert (record.source, record.license) == ("ada/resnet", "mit") and "BatchNorms" in record.changes
 
 
+def test_the_model_of_a_run_keeps_what_is_recorded_of_it(tmp_path):
+    """The run's folder, which stands for its model, says where the weights came from."""
+    images = write_images(tmp_path / "images", 5)
+    save_model(tmp_path / "run" / "teacher", architecture="auto", backbone_config=RESNET, image_size=32)
+    save_options(tiny_options(images, tmp_path / "run"), tmp_path / "run" / "options.yaml")
+    for place in ("run", "run/teacher"):
+        output = tmp_path / f"own-{len(place)}"
+        main([str(tmp_path / place), str(images), "--output", str(output), "--batch_size", "5"])
+        record = read_weights_record(output)
+        assert record.by_esvit and record.is_teacher and "random weights" in record.training
+        assert record.changes == CHANGE
+
+
+def test_an_unreadable_image_costs_no_other_one(tmp_path, capsys):
+    """Of two batches of two images, one image each can be read."""
+    images = write_images(tmp_path / "images", 4)
+    save_model(tmp_path / "model", architecture="auto", backbone_config=RESNET, image_size=32)
+    for name in ("01.png", "03.png"):
+        (images / name).write_bytes(b"no image")
+    main([str(tmp_path / "model"), str(images), "--output", str(tmp_path / "own"), "--batch_size", "2"])
+    assert "with the statistics of 2 images" in capsys.readouterr().out
+
+
 def is_statistic(name: str) -> bool:
     return name.rpartition(".")[2] in ("running_mean", "running_var", "num_batches_tracked")
 
@@ -57,6 +82,8 @@ def test_refused(images, tmp_path):
     save_model(tmp_path / "model", architecture="auto", backbone_config=RESNET, image_size=32)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "a.png").write_bytes(b"no image")
+    with pytest.raises(OwnStatisticsError, match="batch_size is 1, but one image has no variance"):
+        main([str(tmp_path / "model"), str(images), "--output", str(tmp_path / "own"), "--batch_size", "1"])
     with pytest.raises(EmptySourceError, match="statistics take two images that can be read, and of the 1 here"):
         main([str(tmp_path / "model"), str(tmp_path / "broken"), "--output", str(tmp_path / "own")])
     assert not (tmp_path / "own").exists()

@@ -135,7 +135,12 @@ def read_arguments(words: list[str]) -> argparse.Namespace:
 
 
 def main(words: list[str] | None = None) -> None:
-    sys.exit(0 if run_all(read_arguments(sys.argv[1:] if words is None else words)) else 1)
+    arguments = read_arguments(sys.argv[1:] if words is None else words)
+    try:
+        is_good = run_all(arguments)
+    except OSError as error:
+        sys.exit(f"error: {error}")
+    sys.exit(0 if is_good else 1)
 
 
 if __name__ == "__main__":

@@ -80,6 +80,12 @@ def test_a_stage_without_time_is_not_run(monkeypatch, tmp_path):
     assert report["updates"]["last_words"] == "All 0 s were used up."
 
 
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match="error: .*File exists.*file"):
+        check_gpu.main(["--output", str(tmp_path / "file"), "--device", "cpu"])
+
+
 def test_the_goal_is_that_of_the_device():
     assert [find_goal(f"NVIDIA {name}") for name in ("H200", "H100 80GB HBM3", "L4")] == [1200, 700, None]
 

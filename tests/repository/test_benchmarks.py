@@ -102,6 +102,7 @@ def test_the_plain_loss_equals_ours():
     [
         ("bench_step", "--repeats 0", "argument --repeats: '0' is not a positive number"),
         ("count_step", "--batch 0", "argument --batch: '0' is not a positive number"),
+        ("bench_checkpoint", "--step_seconds -1", "argument --step_seconds: '-1' is not a positive number"),
         ("count_step", "--recipe nonsense", "error: .*nonsense"),
         ("bench_vil", "--batch -1", "--batch -1 is no number of images"),
         pytest.param("bench_step", "--architecture swin-tyni", "error: .*swin-tyni", marks=pytest.mark.slow),
@@ -123,6 +124,12 @@ def test_figures_of_other_settings_do_not_take_the_place_of_those_that_lie_there
     assert first == again == tmp_path / "step.json" and other == tmp_path / "other" / "step.json"
     saved = [json.loads(path.read_text()) for path in (first, other)]
     assert [(each["batch"], each["rows"]) for each in saved] == [(4, [2]), (1, [3])]
+
+
+def test_counts_of_a_recipe_of_ones_own_lie_beside_the_others():
+    recipes = ("swin_tiny_w7", "vil_tiny_region", "/home/ada/mine.yaml")
+    named = [count_step.name_result(recipe) for recipe in recipes]
+    assert named == ["count_step", "count_step_vil_tiny_region", "count_step_mine"]
 
 
 def test_a_title_of_the_report_is_that_of_its_figures(monkeypatch, tmp_path):

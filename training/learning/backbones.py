@@ -113,10 +113,10 @@ def list_local_sizes(options: PretrainOptions) -> list[int]:
 
 
 def load_backbone_weights(model: EsViTForPreTraining, name: str) -> None:
-    """Loads pretrained weights of a backbone into a model. transformers warns of weights that `name` lacks.
+    """Loads pretrained weights of a backbone into a model. transformers warns of some that `name` lacks.
 
     Raises:
-        OptionError: There are no weights of this name.
+        OptionError: There are no weights of this name, or they are of another network.
     """
     backbone = model.esvit.encoder.backbone
     try:
@@ -125,7 +125,10 @@ def load_backbone_weights(model: EsViTForPreTraining, name: str) -> None:
             source.backbone = name.removeprefix(TIMM_PREFIX)  # a folder, where the configuration has the network's name
             backbone._backbone.load_state_dict(load_timm_weights(source))
         else:
-            loaded = type(backbone).from_pretrained(name, config=backbone.config, dtype=backbone.dtype)
+            settings = {"config": backbone.config, "dtype": backbone.dtype, "output_loading_info": True}
+            loaded, report = type(backbone).from_pretrained(name, **settings)
+            if set(report["missing_keys"]) >= {key for key, _ in loaded.named_parameters()}:
+                raise OptionError(f"none of its tensors is one of a {backbone.config.model_type}.")
             backbone.load_state_dict(loaded.state_dict())
     except (OSError, *FAILURES) as error:  # a RuntimeError of timm, if it knows no weights
         raise OptionError(f"backbone_weights: {name!r} has none that can be read: {shorten_error(error)}") from error

@@ -129,4 +129,17 @@ def describe_plan(options: PretrainOptions, plan: Plan) -> list[str]:
             if cut
             else []
         ),
+        *describe_matching(options),
     ]
+
+
+def describe_matching(options: PretrainOptions) -> list[str]:
+    """Returns a line that says in which epochs regions are matched in which way, if there are two."""
+    first = options.find_feature_epoch()
+    if options.region_matching != "location_then_feature" or first is None:
+        return []
+    if options.first_epoch < first < options.epochs:
+        epochs = f"by location up to epoch {first} of {options.epochs}, then by feature"
+    else:
+        epochs = f"by {'location' if first >= options.epochs else 'feature'} in all epochs of this run"
+    return [f"region matching  = {epochs} (region_matching_switch {options.region_matching_switch:g})"]

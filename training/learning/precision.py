@@ -14,7 +14,7 @@ import os
 from typing import Any, NamedTuple
 
 import torch
-from accelerate.utils import gather_object, is_bf16_available
+from accelerate.utils import gather_object, is_bf16_available, parse_flag_from_env
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.precision import AUTO, has_amx, has_native_bfloat16
@@ -23,6 +23,7 @@ from training.state.checkpoints import read_saved_options
 
 
 LAUNCHER = "ACCELERATE_MIXED_PRECISION"  # the variable that `accelerate launch` sets, whether it was told or not
+USE_CPU = "ACCELERATE_USE_CPU"  # another one of its variables
 NAMES = {"no": "fp32", "bf16": "bf16 autocast", "fp16": "fp16 autocast"}
 
 
@@ -51,9 +52,10 @@ class Precision(NamedTuple):
 
 
 def find_device() -> torch.device:
-    """Returns the kind of device that a run on this machine takes."""
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found or torch.device("cpu")
+    """Returns the kind of device that a run on this machine takes: a CPU if `accelerate launch --cpu` says so."""
+    if parse_flag_from_env(USE_CPU) or not torch.accelerator.is_available():
+        return torch.device("cpu")
+    return torch.accelerator.current_accelerator() or torch.device("cpu")
 
 
 def choose_precision(options: PretrainOptions) -> Precision:
@@ -64,11 +66,11 @@ def choose_precision(options: PretrainOptions) -> Precision:
     """
     launcher, chosen = os.environ.get(LAUNCHER), options.mixed_precision
     if chosen != AUTO:
-        instead = f", not {launcher}, which the launcher says" if launcher not in (None, chosen) else ""
-        return Precision(chosen, f"by an option{instead}")
+        return Precision(chosen, f"by an option{mention_other(launcher, chosen)}")
     saved = read_saved_options(options.output)
     if saved is not None:
-        return Precision(saved["mixed_precision"], "as the run began", is_kept=True)
+        kept = saved["mixed_precision"]
+        return Precision(kept, f"as the run began{mention_other(launcher, kept)}", is_kept=True)
     device = find_device()
     is_native = has_native_bfloat16(device)
     if launcher is not None:
@@ -77,6 +79,11 @@ def choose_precision(options: PretrainOptions) -> Precision:
     return Precision(
         "bf16" if is_native else "no", f"auto: {device.type} {'has' if is_native else 'lacks'} native bf16"
     )
+
+
+def mention_other(launcher: str | None, chosen: str) -> str:
+    """Returns words on what the launcher says, if that is another precision than the one that is chosen."""
+    return "" if launcher in (None, chosen) else f", not {launcher}, which the launcher says"
 
 
 def check_precision(precision: Precision) -> None:
@@ -91,7 +98,7 @@ def check_precision(precision: Precision) -> None:
             f"The launcher says mixed_precision {precision.name}; a run has {', '.join(NAMES)}. Give one of these as "
             "--mixed_precision, which goes before the launcher's."
         )
-    if precision.name == "fp16" and not torch.accelerator.is_available():
+    if precision.name == "fp16" and find_device().type == "cpu":
         raise PrecisionError(f"fp16 needs a GPU; {advise(precision, 'on a CPU use --mixed_precision bf16 or no')}.")
     if precision.name == "bf16" and not is_bf16_available():
         advice = advise(precision, "use --mixed_precision fp16 or no")

@@ -158,11 +158,11 @@ class PretrainOptions(RunSection, OptimizationSection, ViewSection, TaskSection,
         epochs = getattr(self, name)
         return epochs if epochs <= self.epochs else self.epochs // 2
 
-    def find_feature_epoch(self) -> float | None:
-        """Returns the epoch from which on the region task matches by feature; None if it never does."""
+    def find_feature_epoch(self) -> int | None:
+        """Returns the first epoch in which the region task matches by feature; None if it never does."""
         if self.task == "view" or self.region_matching == "location":
             return None
-        return 0.0 if self.region_matching == "feature" else self.region_matching_switch * self.epochs
+        return 0 if self.region_matching == "feature" else math.ceil(self.region_matching_switch * self.epochs)
 
     def problems(self) -> list[str]:
         """Returns a sentence for each value that is not possible."""

@@ -4,7 +4,6 @@
 
 import gc
 import itertools
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
@@ -186,7 +185,7 @@ class Session(AbstractContextManager):
         """Returns what watches for a collapse, from the end of all warm-ups on."""
         warm_epochs = max(self.options.cut_warmup(name) for name in WARMUPS)
         feature_epoch = self.options.find_feature_epoch()
-        steps = None if feature_epoch is None else math.ceil(feature_epoch * self.plan.steps_per_epoch)
+        steps = None if feature_epoch is None else feature_epoch * self.plan.steps_per_epoch
         return CollapseWatch(self.options.num_prototypes, warm_epochs * self.plan.steps_per_epoch, steps)
 
     # -- the steps -----------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoBackbone
 
 from modeling_esvit import (
@@ -13,7 +14,7 @@ from modeling_esvit import (
 )
 from tests.helpers.tiny_models import DINO_V2, HIERA, RESNET, SWIN_V2
 from tests.helpers.tiny_runs import tiny_auto
-from training.learning.networks import build_config
+from training.learning.networks import build_config, build_networks
 from training.options.errors import OptionError
 from training.options.pretrain_options import parse_options
 from training.pretrain import Pretraining
@@ -32,6 +33,17 @@ def test_pretrained_weights_of_the_backbone(images, tmp_path):
     embedding = "embeddings.patch_embeddings.projection.weight"
     random = without.student.esvit.encoder.backbone.state_dict()[embedding]
     assert not torch.equal(random, pretrained.state_dict()[embedding])
+
+
+def test_weights_of_another_network_are_refused(images, tmp_path):
+    """transformers would only warn, and leave all weights random."""
+    config = EsViTConfig(architecture="auto", backbone_config=DINO_V2).backbone_config
+    AutoBackbone.from_config(config).save_pretrained(tmp_path / "dinov2")
+    save_file({"other.weight": torch.zeros(1)}, tmp_path / "dinov2" / "model.safetensors", {"format": "pt"})
+    given = tiny_auto(images, tmp_path / "run", DINO_V2, "--backbone_weights")
+    given[given.index("--backbone") + 1] = str(tmp_path / "dinov2")
+    with pytest.raises(OptionError, match="has none that can be read: none of its tensors is one of a dinov2"):
+        build_networks(parse_options(given), torch.device("cpu"))
 
 
 def test_stochastic_depth_of_the_student_alone(images, tmp_path):

@@ -29,6 +29,22 @@ def test_a_run_of_too_many_steps_is_refused():
         make_plan(options, num_images=24, world_size=1)
 
 
+@pytest.mark.parametrize(
+    "given, epochs",
+    [
+        ("--epochs 3", "by location up to epoch 2 of 3, then by feature (region_matching_switch 0.5)"),
+        ("--epochs 1", "by location in all epochs of this run (region_matching_switch 0.5)"),
+        (
+            "--epochs 4 --first_epoch 2 --init_from runs/view",
+            "by feature in all epochs of this run (region_matching_switch 0.5)",
+        ),
+    ],
+)
+def test_a_change_of_the_region_matching_is_said(given, epochs):
+    options = parse_options([*given.split(), "--batch_size", "8", "--region_matching", "location_then_feature"])
+    assert describe_plan(options, make_plan(options, num_images=24, world_size=1))[-1] == f"region matching  = {epochs}"
+
+
 def test_values_of_schedules_are_plain_numbers():
     plan = make_plan(parse_options(["--batch_size", "8"]), num_images=24, world_size=1)
     assert {type(value) for name, value in plan.values(0).items() if name != "epoch"} == {float}

@@ -60,6 +60,19 @@ def test_option_then_launcher_then_device(native, monkeypatch, tmp_path, option,
     assert re.search(reason, precision.reason), precision.reason
 
 
+def test_a_launcher_may_leave_the_gpu_out(native, monkeypatch, tmp_path):
+    """`accelerate launch --cpu` on a machine with a GPU that computes bf16 natively: its CPU decides."""
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda: torch.device("cuda"))
+    monkeypatch.setattr("training.learning.precision.has_native_bfloat16", lambda device: device.type == "cuda")
+    options = parse_options(["--mixed_precision", "auto", "--output", str(tmp_path)])
+    assert choose_precision(options).reason == "auto: cuda has native bf16"
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    assert choose_precision(options).reason == "auto: cpu lacks native bf16"
+    with pytest.raises(PrecisionError, match="fp16 needs a GPU"):
+        check_precision(Precision("fp16", "by an option"))
+
+
 def test_a_run_takes_it_and_saves_it(native, images, tmp_path, capsys):
     native(True)
     run = train(tiny(images, tmp_path, "--max_steps 1 --mixed_precision auto"))
@@ -80,7 +93,7 @@ def test_a_continued_run_keeps_its_precision(native, images, tmp_path, monkeypat
     monkeypatch.setenv(LAUNCHER, "bf16")
     run = train(tiny(images, tmp_path / "parts", "--mixed_precision auto"))
     assert run.accelerator.mixed_precision == "no"
-    assert "precision        = fp32 (as the run began)" in capsys.readouterr().out
+    assert "precision        = fp32 (as the run began, not bf16, which the launcher says)" in capsys.readouterr().out
     assert read_losses(tmp_path / "parts") == read_losses(tmp_path / "whole")
     with pytest.raises(ResumeError, match="mixed_precision was 'no' and is 'bf16'"):
         train(tiny(images, tmp_path / "parts", "--mixed_precision bf16"))

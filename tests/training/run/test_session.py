@@ -56,6 +56,13 @@ def story(output: Path) -> list[dict]:
     return [{k: v for k, v in record.items() if k not in times} for record in read_log(output)]
 
 
+def test_the_watch_awaits_the_epoch_in_which_regions_are_matched_by_feature(images, tmp_path):
+    """Half of three epochs are a step within the second, which is by location to its end."""
+    run = Pretraining(parse_options(tiny(images, tmp_path, "--epochs 3 --region_matching location_then_feature")))
+    assert [run.matches_by_location(epoch) for epoch in range(3)] == [True, True, False]
+    assert run.session.make_watch().feature_step == 2 * run.plan.steps_per_epoch
+
+
 @pytest.fixture(scope="module")
 def evaluated(labelled_images, test_images, tmp_path_factory) -> Path:
     output = tmp_path_factory.mktemp("evaluated")
