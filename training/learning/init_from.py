@@ -134,10 +134,18 @@ def check_origin(origin: Origin, config: EsViTConfig) -> None:
     Raises:
         InitialisationError: There is no such model, or its backbone computes something else.
     """
-    with explain_missing(origin.student):
-        check_configuration(EsViTConfig.get_config_dict(origin.student)[0])
-        original = EsViTConfig.from_pretrained(origin.student)
-    refuse_other_computation(origin.student, original, config)
+    refuse_other_computation(origin.student, read_configuration(origin.student), config)
+
+
+def read_configuration(name: str) -> EsViTConfig:
+    """Returns the configuration of a model.
+
+    Raises:
+        InitialisationError: There is no such model, or its configuration names what is no part of it.
+    """
+    with explain_missing(name):
+        check_configuration(EsViTConfig.get_config_dict(name)[0])
+        return EsViTConfig.from_pretrained(name)
 
 
 @contextmanager

@@ -42,7 +42,7 @@ from training.learning.backbones import (
     remove_stochastic_depth,
 )
 from training.learning.compiling import STATIC, is_compiled
-from training.learning.init_from import explain_missing, find_origin, initialise
+from training.learning.init_from import find_origin, initialise, read_configuration
 from training.learning.optimizer import group_parameters
 from training.learning.plan import Plan
 from training.learning.precision import choose_matmul_precision
@@ -174,9 +174,7 @@ def continue_config(init_from: str, output_dir: str, changes: dict[str, Any]) ->
     """
     checkpoint = Path(output_dir) / "checkpoints" / "last" / "student"
     source = str(checkpoint) if checkpoint.exists() else find_origin(init_from).student
-    with explain_missing(source):
-        config = EsViTConfig.from_pretrained(source)
-    return EsViTConfig.from_dict(config.to_dict() | changes)
+    return EsViTConfig.from_dict(read_configuration(source).to_dict() | changes)
 
 
 def build_networks(options: PretrainOptions, device: torch.device) -> tuple[EsViTForPreTraining, EsViTForPreTraining]:
