@@ -216,6 +216,16 @@ def test_integers_that_pandas_made_floats_of_are_classes(streaming, model, tmp_p
     assert "'label' holds the label 0.5, which is no whole number: write classes as integers or strings" in refused
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_row_without_a_label_makes_floats_of_one_shard(streaming, tmp_path):
+    """pandas again, with integers in the first shard, whose type `datasets` takes for all of them."""
+    write_rows(tmp_path / "a.parquet", [0, 1], pa.int32())
+    write_rows(tmp_path / "b.parquet", [1.0, float("nan")], pa.float64())
+    source = open_source(f"{tmp_path}/*.parquet", streaming=streaming)
+    items = source.rows(0, 4) if streaming else range(4)
+    assert [source.read(item).label for item in items] == [0, 1, 1, None]
+
+
 def test_scores_called_label_are_no_classes(tmp_path):
     scores = write_rows(tmp_path / "train.parquet", [0.25, 1.0], pa.float64())
     assert open_source(scores).class_names is None and not open_source(scores).has_labels
