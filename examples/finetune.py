@@ -77,6 +77,7 @@ from training.data.sources import (
     name_numbers,
 )
 from training.evaluation.arguments import add_column_arguments, check_folder, check_output, choose_columns
+from training.evaluation.class_names import match_classes
 from training.evaluation.results import find_test_data, format_table, make_card_values, write_result
 from training.evaluation.scores import METRIC, TOP_K, find_tops, list_tops
 from training.features.extraction import UnlabelledDataError
@@ -125,27 +126,30 @@ class SourceImages(Dataset[dict[str, Any]]):
 
     Raises:
         UnreadableImageError: while reading: an image cannot be decoded any more.
-        DataOptionError: the source has a class that is none of `classes`.
+        UnlabelledDataError: an image has no label.
+        DataOptionError, ClassNameError: the source has a class that is none of `classes`.
     """
 
     def __init__(
         self, source: FolderSource | DatasetSource, items: Sequence[int], classes: list[str], transform: Transform
     ) -> None:
-        number = {name: index for index, name in enumerate(classes)}
-        if unknown := [name for name in source.class_names or [] if name not in number]:
-            raise DataOptionError(f"the classes {unknown} are none of the training images': {classes}.")
         self.source, self.items, self.transform = source, items, transform
-        self.numbers = [number[name] for name in source.class_names or classes]
+        if not source.has_labels:
+            raise UnlabelledDataError(f"fine-tuning needs labels of all images. {describe_labels(source)}")
+        self.numbers, labels = match_classes(classes, source.class_names), source.list_labels()
+        wrong = next((item for item in items if labels[item] not in self.numbers), None)
+        if wrong is None:
+            return
+        name, label = source.read(wrong).identity(), labels[wrong]
+        if label is None or label < 0:
+            raise UnlabelledDataError(f"{name} has no label; fine-tuning needs one for each image.")
+        raise DataOptionError(f"{name} has class {label}, which no training image has.")
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self.source.read(self.items[index])
-        if record.label is None or record.label < 0:
-            raise UnlabelledDataError(f"{record.identity()} has no label; fine-tuning needs one for each image.")
-        if record.label >= len(self.numbers):
-            raise DataOptionError(f"{record.identity()} has class {record.label}, which no training image has.")
         return {"pixel_values": self.transform(decode(record)), "labels": self.numbers[record.label]}
 
 

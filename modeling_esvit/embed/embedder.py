@@ -35,7 +35,7 @@ from modeling_esvit.embed.files import Features, OutputError, concatenate, load_
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, Record
 from modeling_esvit.images.devices import check_device, open_device
 from modeling_esvit.images.models import fingerprint, load_image_model
-from modeling_esvit.images.names import show_name
+from modeling_esvit.images.names import list_reasons, show_name
 from modeling_esvit.images.precision import AUTO, resolve_dtype
 from modeling_esvit.images.rows import find_access, read_cell
 from modeling_esvit.images.transform import change_size, describe_processing, make_evaluation_transform
@@ -55,6 +55,7 @@ except ModuleNotFoundError as error:
 __all__ = ["Embedder", "FeatureError", "Features", "OutputError", "embed", "embed_to_file", "load_features"]
 
 
+SHOWN = 10  # images that cannot be read and are named
 CELLS = (str, bytes, dict, Image.Image, np.ndarray, type(None))  # types of images in rows; None is a missing one
 
 
@@ -383,7 +384,7 @@ def summarise(images: Images, unreadable: dict[str, str], output: Path) -> str:
 
 def describe_losses(images: Images, unreadable: dict[str, str], where: str = "") -> list[str]:
     """Returns lines on what features lack: images that cannot be read, and files that are not read as images."""
-    lines = [f"cannot be read: {reason}" for reason in list(unreadable.values())[:10]]
+    lines = [f"cannot be read: {reason}" for reason in list_reasons(unreadable, SHOWN)]
     if unreadable:
         lines.append(f"{len(unreadable)} could not be read{where}")
     if images.left_out:

@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Shows paths and URLs as text that every output takes, whatever bytes they are made of, and that has no secrets.
 
-Also says numbers of things.
+Also says numbers of things, and reasons why images cannot be read.
 """
 
 import os
 import re
+from collections.abc import Mapping
 
 from modeling_esvit.storage.url_secrets import strip_secrets
 
@@ -14,6 +15,8 @@ from modeling_esvit.storage.url_secrets import strip_secrets
 # Controls would change a terminal, and line ends would split a line of a list.
 UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 PLURAL = re.compile(r"^((?:[a-z]+ )?[a-z]+)s\b")  # "files beside", "zip files", but not ".js"
+NUMBER = re.compile("[0-9]+")
+MOST_REASONS = 8  # that an error names
 
 
 def show_name(path: str) -> str:
@@ -32,3 +35,25 @@ def show_number(number: int, things: str) -> str:
     if number == 1:
         things = re.sub(r"\bthem\b", "it", PLURAL.sub(r"\1", things))
     return f"{number} {things}"
+
+
+def list_reasons(unreadable: Mapping[str, str], most: int) -> list[str]:
+    """Returns up to `most` sentences on images that cannot be read, of which the first ones have different reasons.
+
+    Args:
+        unreadable: name of each image -> a sentence that has its name.
+    """
+    return list(dict.fromkeys([*_find_kinds(unreadable), *unreadable.values()]))[:most]
+
+
+def show_reasons(unreadable: Mapping[str, str]) -> str:
+    """Returns a sentence for each different reason why images cannot be read; see `list_reasons`."""
+    return "; ".join(_find_kinds(unreadable)[:MOST_REASONS])
+
+
+def _find_kinds(unreadable: Mapping[str, str]) -> list[str]:
+    """Returns the first sentence of each reason, whatever names and numbers it has."""
+    first = dict[str, str]()
+    for name, reason in unreadable.items():
+        first.setdefault(NUMBER.sub("", reason.replace(name, "")), reason)
+    return [*first.values()]

@@ -35,13 +35,23 @@ def read_features(schema: "pa.Schema") -> "datasets.Features":
     import datasets
     import pyarrow as pa
 
-    known = datasets.Features()
-    if declared := (schema.metadata or {}).get(b"huggingface"):
-        json.loads(declared)
+    known, declared = datasets.Features(), _read_declared(schema)
     for field in schema:
+        own = {name: each for name, each in declared.items() if name == field.name}
+        metadata = {"huggingface": json.dumps({"info": {"features": own}})}
         with suppress(ValueError):
-            known.update(datasets.Features.from_arrow_schema(pa.schema([field], schema.metadata)))
+            known.update(datasets.Features.from_arrow_schema(pa.schema([field], metadata)))
     return known
+
+
+def _read_declared(schema: "pa.Schema") -> dict[str, Any]:
+    """Returns what `datasets` wrote into a parquet file of its columns, by name.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    written = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    return (written.get("info") or {}).get("features") or {}
 
 
 def read_file_features(file: str | os.PathLike[str]) -> "datasets.Features":
@@ -56,7 +66,9 @@ def read_file_features(file: str | os.PathLike[str]) -> "datasets.Features":
 
 
 def merge_features(found: Sequence["datasets.Features"]) -> "datasets.Features":
-    """Returns the columns of all files, with the first type that is not null, and all fields of structs."""
+    """Returns the columns of all files, with the first type that is not null, of numbers one that takes those of
+    all files, and all fields of structs.
+    """
     import datasets
 
     merged = datasets.Features()
@@ -72,15 +84,34 @@ def _merge_types(first: Any, other: Any) -> Any:
         return other
     fields = {"bytes": datasets.Value("binary"), "path": datasets.Value("string")}
     other = fields if isinstance(other, datasets.Image) else other
+    if _is_number(first) and _is_number(other):
+        return _widen(first, other)
     if not (isinstance(first, dict) and isinstance(other, dict)):
         return first
     shared = {name: _merge_types(first[name], other[name]) for name in first if name in other}
     return {**first, **other, **shared}
 
 
+def _widen(first: "datasets.Value", other: "datasets.Value") -> "datasets.Value":
+    """Returns the type that takes the numbers of both, as floats where one holds floats."""
+    import datasets
+    import pyarrow as pa
+
+    schemas = [pa.schema({"number": each.pa_type}) for each in (first, other)]
+    both = pa.unify_schemas(schemas, promote_options="permissive")
+    return datasets.Features.from_arrow_schema(both)["number"]
+
+
+def _is_number(feature: Any) -> bool:
+    import datasets
+
+    is_value = isinstance(feature, datasets.Value)
+    return is_value and feature.dtype.startswith(("int", "uint", "float"))
+
+
 def describe_parquet(files: Iterable[str], read: ReadFeatures = read_file_features) -> dict[str, Any]:
     """Returns what `load_dataset` must be told of parquet files, of which it asks the first alone: if others have more
-    columns or fields, or values where that has nulls, all features. Those of a server are not looked at.
+    columns or fields, other numbers, or values where that has nulls, all features. Those of a server are not looked at.
     """
     found = []
     for file in files:

@@ -24,6 +24,8 @@ from tests.helpers.wild_data import MAINS, evaluate, write_rows
 from training.data.shard_files import ShardError
 from training.data.sources import name_numbers, open_source
 from training.data.unreadable import TooManyUnreadableImagesError
+from training.evaluation.class_names import ClassNameError
+from training.features.extraction import UnlabelledDataError
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +145,8 @@ def test_an_accent_of_its_own_makes_no_other_class(kind, model, tmp_path, monkey
         assert (result["k1_top1"], result["classes"], result["unknown_class_images"]) == (1.0, 2, 0)
     if kind != "tar":  # which fine-tuning does not take
         classes = open_source(train).class_names
-        assert finetune.SourceImages(open_source(test), [0], classes, lambda image: image).numbers == [0, 1]
+        images = finetune.SourceImages(open_source(test), [0], classes, lambda image: image)
+        assert images.numbers == {0: 0, 1: 1}
     if kind != "ClassLabel":
         assert open_source(write_classes(kind, tmp_path / "both", [apart, one, "tea"])).class_names == [one, "tea"]
 
@@ -214,6 +217,35 @@ def test_integers_that_pandas_made_floats_of_are_classes(streaming, model, tmp_p
     write_rows(test, [0.0, 0.5], pa.float32())
     refused = evaluate(monkeypatch, "knn", model, train, test, output, *more, "--label_column", "label")
     assert "'label' holds the label 0.5, which is no whole number: write classes as integers or strings" in refused
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_row_without_a_label_makes_floats_of_one_shard(streaming, tmp_path):
+    """pandas again, with integers in the first shard, whose type `datasets` takes for all of them."""
+    write_rows(tmp_path / "a.parquet", [0, 1], pa.int32())
+    write_rows(tmp_path / "b.parquet", [1.0, float("nan")], pa.float64())
+    source = open_source(f"{tmp_path}/*.parquet", streaming=streaming)
+    items = source.rows(0, 4) if streaming else range(4)
+    assert [source.read(item).label for item in items] == [0, 1, 1, None]
+
+
+def test_fine_tuning_compares_classes_as_evaluations_do():
+    """Names that are integers are integers, in whatever order; words are none. What has no class is said at once."""
+
+    def open_images(labels: list, classes: list[str]) -> finetune.SourceImages:
+        images = [{"bytes": picture(index, 32), "path": None} for index in range(len(labels))]
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+        rows = datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
+        return finetune.SourceImages(open_source(rows), range(len(labels)), classes, lambda image: image)
+
+    images = open_images([2, 10], ["0", "1", "10", "2"])
+    assert [images[index]["labels"] for index in range(2)] == [3, 2]
+    with pytest.raises(ClassNameError, match="have the names 'cat', 'dog', and those of another are numbers"):
+        open_images([0, 1], ["cat", "dog"])
+    with pytest.raises(DataOptionError, match="row 1 has class 2, which no training image has"):
+        open_images([0, 2], ["0", "1"])
+    with pytest.raises(UnlabelledDataError, match="row 1 has no label"):
+        open_images([0, None], ["0", "1"])
 
 
 def test_scores_called_label_are_no_classes(tmp_path):

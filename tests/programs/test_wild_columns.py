@@ -5,6 +5,7 @@
 What each test stands for was reported by users of other projects; the comments name the reports.
 """
 
+import json
 from pathlib import Path
 
 import datasets
@@ -79,6 +80,17 @@ def test_columns_beside_the_images_do_not_matter_to_a_stream(kind, tmp_path):
     pq.write_table(pa.table({"image": images, **ODD[kind]}), tmp_path / "a.parquet")
     source = open_source(tmp_path / "a.parquet", streaming=True)
     assert len(source) == 2 and source.class_names == (["x", "y"] if kind == "a categorical" else None)
+
+
+def test_a_type_of_another_datasets_hides_no_other_column(tmp_path):
+    """A newer `datasets` has types for scans and documents, and writes their names into the file."""
+    features = {"image": {"_type": "Image"}, "label": {"names": ["x", "y"], "_type": "ClassLabel"}}
+    declared = json.dumps({"info": {"features": {**features, "scan": {"_type": "Hologram"}}}})
+    images = [{"bytes": picture(index), "path": None} for index in range(2)]
+    table = pa.table({"image": images, "label": [0, 1], "scan": ["a", "b"]})
+    pq.write_table(table.replace_schema_metadata({"huggingface": declared}), tmp_path / "a.parquet")
+    source = open_source(tmp_path / "a.parquet", streaming=True)
+    assert len(source) == 2 and source.class_names == ["x", "y"]
 
 
 def test_a_first_shard_without_labels_does_not_hide_those_of_others(tmp_path):

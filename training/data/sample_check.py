@@ -16,6 +16,7 @@ from PIL import Image
 
 from modeling_esvit.embed.engine import LoadedImage, load_image
 from modeling_esvit.images.decoding import count_frames
+from modeling_esvit.images.names import show_reasons
 from modeling_esvit.images.read_ahead import in_order
 from training.data.shard_stream import ShardStream
 from training.data.sources import ImageSource
@@ -101,7 +102,7 @@ def warn_of_unreadable(unreadable: dict[str, str], sampled: int, images: int, ma
     expected, limit = share * images, limit_unreadable(images, max_unreadable)
     if not unreadable or (share < SUSPICIOUS and expected <= limit):
         return []
-    line = f"Warning: {len(unreadable)} of {sampled} sampled images cannot be read: {[*unreadable.values()][0]}"
+    line = f"Warning: {len(unreadable)} of {sampled} sampled images cannot be read: {show_reasons(unreadable)}"
     if expected > limit:
         enough = min(1.0, math.ceil(200 * share) / 100)
         line += (

@@ -10,7 +10,7 @@ from accelerate.utils import gather_object
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.data_errors import EmptySourceError
-from modeling_esvit.images.names import show_number
+from modeling_esvit.images.names import list_reasons, show_number
 
 
 logger = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class SkipLog:
         if not self.skipped:
             return ""
         lines = [f"Skipped {show_number(len(self.skipped), 'unreadable images')}:"]
-        lines += sorted(self.skipped.values())[:max_names]
+        lines += sorted(list_reasons(dict(sorted(self.skipped.items())), max_names))
         if len(self.skipped) > max_names:
             lines.append(f"... and {len(self.skipped) - max_names} more")
         return "\n  ".join(lines)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.data_errors import DataOptionError
 from modeling_esvit.storage.identity import compose
 
 
@@ -50,6 +51,21 @@ def number_classes(named: Sequence[list[str] | None]) -> list[Tensor | None]:
         )
     number = {name: index for index, name in enumerate(dict.fromkeys(name for names in known for name in names))}
     return [torch.tensor([number[name] for name in names]) for names in known]
+
+
+def match_classes(classes: list[str], own: list[str] | None) -> dict[int | None, int]:
+    """Returns the place in `classes` of each number of a class of a source, which are called `own` or have no names.
+
+    Raises:
+        ClassNameError, DataOptionError: it has a class that is none of `classes`.
+    """
+    [known, numbers] = number_classes([classes, own])
+    places = {number: place for place, number in enumerate(known.tolist())}  # type: ignore[union-attr]
+    if own is None or numbers is None:
+        return places
+    if unknown := [name for name, number in zip(own, numbers.tolist(), strict=True) if number not in places]:
+        raise DataOptionError(f"the classes {unknown} are none of the training images': {classes}.")
+    return {label: places[number] for label, number in enumerate(numbers.tolist())}
 
 
 def check_common(train: Tensor, test: Tensor, train_names: list[str] | None, test_names: list[str] | None) -> None:

@@ -15,6 +15,7 @@ from modeling_esvit.embed.files import (
     check_output,
     format_unreadable,
     load_features,
+    make_unreadable_error,
     write_arrays,
     write_parquet,
 )
@@ -109,3 +110,9 @@ def test_what_cannot_be_opened_is_not_said_to_hold_nothing(suffix, tmp_path):
 
 def test_names_and_reasons_are_listed_in_their_order():
     assert format_unreadable({"b.jpg": "b.jpg: empty", "a.jpg": "no: file"}) == "b.jpg\tempty\na.jpg\tno: file\n"
+
+
+def test_each_reason_is_said_where_nothing_can_be_read():
+    unreadable = {f"{i}.jpg": f"{i}.jpg: cut off after {i} bytes" for i in range(9)} | {"z.jpg": "z.jpg: is HEIC"}
+    error = make_unreadable_error(unreadable)
+    assert str(error) == "None of the 10 images can be read: 0.jpg: cut off after 0 bytes; z.jpg: is HEIC"

@@ -1,12 +1,12 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Checks how paths of any bytes and numbers of things are shown."""
+"""Checks how paths of any bytes, numbers of things and reasons are shown."""
 
 import os
 
 import pytest
 
-from modeling_esvit.images.names import show_name, show_number
+from modeling_esvit.images.names import list_reasons, show_name, show_number, show_reasons
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,10 @@ def test_names_are_text(path, shown):
 def test_one_thing_is_no_plural(things, one):
     assert show_number(1, things) == one
     assert show_number(0, things) == f"0 {things}" and show_number(2, things) == f"2 {things}"
+
+
+def test_different_reasons_come_first():
+    unreadable = {name: f"{name}: no '{name}'" for name in ("a", "b")} | {"c": "c: is HEIC"}
+    assert list_reasons(unreadable, 2) == ["a: no 'a'", "c: is HEIC"]
+    assert list_reasons(unreadable, 9) == ["a: no 'a'", "c: is HEIC", "b: no 'b'"]
+    assert show_reasons(unreadable) == "a: no 'a'; c: is HEIC" and show_reasons({}) == ""

@@ -22,6 +22,13 @@ def test_skip_log_counts_each_image_once_and_names_it():
         log.add({"x.jpg": "x.jpg: empty"})
 
 
+def test_a_reason_of_few_images_is_named_beside_those_of_many():
+    log = SkipLog(num_images=40, max_unreadable=1)
+    log.add({f"{i}.jpg": f"{i}.jpg: cut off after {i} bytes" for i in range(30)} | {"z.jpg": "z.jpg: is HEIC"})
+    shown = log.summary()
+    assert "z.jpg: is HEIC" in shown and "10.jpg: cut off after 10 bytes" in shown and shown.endswith("... and 11 more")
+
+
 def test_skip_log_limits():
     SkipLog(num_images=12).add({str(i): "" for i in range(10)})  # few bad files never stop a run
     with pytest.raises(TooManyUnreadableImagesError):
