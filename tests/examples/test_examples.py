@@ -135,9 +135,9 @@ def test_the_picture_of_a_search_shows_the_first_queries(folder, tmp_path, capsy
     """A picture of all of hundreds of queries would be longer than a picture can be."""
     monkeypatch.setattr(similar_images, "DRAWN", 1, raising=False)
     images, output = str(write_images(tmp_path / "images", 3)), tmp_path / "similar.png"
-    similar_images.main([folder, images, "--query", images, "--count", "1", "--output", str(output)])
-    assert capsys.readouterr().out.splitlines()[-1] == f"{output}: the first 1 of 3 queries"
-    assert Image.open(output).height == 330
+    similar_images.main([folder, images, "--query", images, "--count", "2", "--output", str(output)])
+    assert capsys.readouterr().out.splitlines()[-1] == f"{output}: the first 1 of 3 queries and of 2 similar images"
+    assert Image.open(output).size == (440, 330)
 
 
 def test_match_photographs(folder, tmp_path):
