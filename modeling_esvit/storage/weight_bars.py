@@ -4,7 +4,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from logging import LogRecord
+from logging import Filter, LogRecord
 
 from huggingface_hub.utils import enable_progress_bars
 from transformers.utils import logging
@@ -24,16 +24,20 @@ def hide_weight_bars() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def is_no_load_report(record: LogRecord) -> bool:
-    return "LOAD REPORT" not in record.getMessage()
+class NoLoadReport(Filter):
+    """Lets all messages through but the report of weights."""
+
+    def filter(self, record: LogRecord) -> bool:
+        return "LOAD REPORT" not in record.getMessage()
 
 
 @contextmanager
 def hide_load_report() -> Iterator[None]:
     """Hides the report of weights that are missing or of another shape; the caller reads them in `loading_info`."""
     logger = logging.get_logger("transformers.modeling_utils")
-    logger.addFilter(is_no_load_report)
+    chosen = NoLoadReport()
+    logger.addFilter(chosen)
     try:
         yield
     finally:
-        logger.removeFilter(is_no_load_report)
+        logger.removeFilter(chosen)

@@ -284,7 +284,7 @@ def test_finetuning_leaves_out_what_cannot_be_read(model, tmp_path, caplog):
     ]
     result = finetune.main([*given, "--result", str(tmp_path / "result.json")])
     assert [result[f"{name}_images"] for name in ("train", "test", "unreadable")] == [6, 6, 2]
-    assert "2 images could not be read and were left out." in (tmp_path / "result.md").read_text()
+    assert "2 unreadable images left out." in (tmp_path / "result.md").read_text()
     assert caplog.text.count("cut.png") == 4  # of each split at the start and at the end
     with pytest.raises(TooManyUnreadableImagesError, match="more than 0 of 7 images"):
         finetune.main([*given, "--max_unreadable", "0", "--output", str(tmp_path / "other")])

@@ -23,7 +23,8 @@ LONGEST = 200  # inches of a side; matplotlib refuses pictures of 2^16 pixels
 
 def save_figure(figure: Figure, output: Path) -> None:
     """Replaces the file `output` by the figure, in the format that its suffix names, with sides up to LONGEST."""
-    figure.set_size_inches(figure.get_size_inches().clip(max=LONGEST))
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(min(width, LONGEST), min(height, LONGEST))
     output.parent.mkdir(parents=True, exist_ok=True)
     with replace_file(output) as partial:
         figure.savefig(partial, dpi=DOTS, format=output.suffix[1:])
