@@ -6,7 +6,7 @@ FLOORS_PYTHON ?= python3.10
 FLOORS := .venv-floors
 BIN := $(VENV)/bin
 # The tests run in two processes; more threads than cores would only slow them down.
-# Threads that wait without spinning: on a machine that does something else as well, spinning ones make a run ten times slower.
+# Threads that wait without spinning: on a machine that does something else as well, spinning ones make a run several times slower.
 DEMO := OMP_WAIT_POLICY=passive $(BIN)/python examples
 BENCH := $(BIN)/python tests/benchmarks
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

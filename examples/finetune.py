@@ -45,12 +45,12 @@ from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError
 from modeling_esvit.images.decoding import decode
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.images.hub import find_reachable_model
-from modeling_esvit.images.models import check_configuration, name_transformers_errors
+from modeling_esvit.images.models import check_configuration, name_transformers_errors, require_weights
 from modeling_esvit.images.names import show_number
 from modeling_esvit.programs.packages import exit_without_package
 from modeling_esvit.programs.parser import ProgramParser, check_counts
 from modeling_esvit.storage.paths import parse_name, parse_path
-from modeling_esvit.storage.weight_bars import hide_weight_bars
+from modeling_esvit.storage.weight_bars import hide_load_report, hide_weight_bars
 
 
 with exit_without_package():
@@ -82,6 +82,7 @@ from training.evaluation.results import find_test_data, format_table, make_card_
 from training.evaluation.scores import METRIC, TOP_K, find_tops, list_tops
 from training.features.extraction import UnlabelledDataError
 from training.figures.accuracy import draw_epochs
+from training.monitoring.next_commands import make_upload_command
 from training.options.command import parse_seed, run_command
 
 
@@ -89,18 +90,26 @@ def load_model(name: str, classes: list[str]) -> tuple[PreTrainedModel, BitImage
     """Loads the pretrained backbone with a new classifier of these classes, and its image processor.
 
     Raises:
-        OSError: there is no such model, or it does not take images.
+        OSError: there is no such model, it does not take images, or it lacks weights of the backbone.
     """
     name = find_reachable_model(name)
-    with name_transformers_errors(name), hide_weight_bars():
+    with name_transformers_errors(name), hide_weight_bars(), hide_load_report():
         check_configuration(PreTrainedConfig.get_config_dict(name)[0])
-        model = AutoModelForImageClassification.from_pretrained(
+        model, loading = AutoModelForImageClassification.from_pretrained(
             name,
-            num_labels=len(classes),
             id2label=dict(enumerate(classes)),
             label2id={label: number for number, label in enumerate(classes)},
+            ignore_mismatched_sizes=True,  # of another classifier in its place
+            output_loading_info=True,
         )
+        require_weights(name, list_lacking(model, loading))
         return model, AutoImageProcessor.from_pretrained(name)
+
+
+def list_lacking(model: PreTrainedModel, loading: dict[str, Any]) -> list[str]:
+    """Returns the weights of the backbone that the files of a model lack, or have in another shape."""
+    backbone = {name for name, _ in model.named_parameters() if name.startswith(f"{model.base_model_prefix}.")}
+    return sorted(backbone & {*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])})
 
 
 def make_training_transform(processor: BitImageProcessor) -> v2.Compose:
@@ -316,7 +325,7 @@ def finetune(options: argparse.Namespace) -> dict[str, Any]:
 
 def make_table(result: dict[str, Any]) -> str:
     """Writes the result as Markdown."""
-    about = "{classes} classes, {train_images} training and {test_images} test images, {epochs} epochs.".format(
+    about = "{classes} classes, {train_images} training and {test_images} test images, {epochs:g} epochs.".format(
         **result
     )
     if unreadable := result["unreadable_images"]:
@@ -351,11 +360,12 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
 
 
 def describe_use(output: Path) -> str:
-    """Says where the classifier is, and how to use it."""
+    """Says where the classifier is, and how to use and publish it."""
     return f"""The classifier is in {output}. In Python:
     import modeling_esvit
     from transformers import pipeline
-    classify = pipeline('image-classification', model={str(output)!r})"""
+    classify = pipeline('image-classification', model={str(output)!r})
+To publish it: {make_upload_command(output)}"""
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:

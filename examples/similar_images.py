@@ -6,9 +6,9 @@
     python examples/similar_images.py MODEL photographs/ --query mine.jpg other.jpg --features kept.parquet --count 8
 
 The program embeds the collection (a folder, a glob, a data set: see `python -m modeling_esvit.embed --help`) and the
-queries, builds a FAISS index with `datasets`, prints the most similar images for each query, and draws those of the
-first queries. A query that lies in the collection is no neighbour of itself. `--features` names a file that
-`modeling_esvit.embed` wrote of the same collection and model, or where the features are kept for the next search.
+queries, builds a FAISS index with `datasets`, prints the most similar images for each query, and draws the first of
+them for the first queries. A query that lies in the collection is no neighbour of itself. `--features` names a file
+that `modeling_esvit.embed` wrote of the same collection and model, or where the features are kept for the next search.
 """
 
 from collections.abc import Iterator
@@ -39,15 +39,13 @@ with exit_without_package():
 
 from training.features.single_image import check_picture
 from training.options.command import run_command
-from training.state.figure_files import save_figure, shorten_name
+from training.state.figure_files import DRAWN, name_drawn, save_figure, shorten_name
 
 
 FEATURES = (
     "the file of features that embed wrote of this collection with this model (.parquet, .npz, .safetensors); if there "
     "is none yet, it is written for the next search"
 )
-
-DRAWN = 20  # queries in the picture
 
 
 def normalise(features: np.ndarray) -> np.ndarray:
@@ -149,12 +147,12 @@ def main(arguments: list[str] | None = None) -> None:
     found = search(index, queries, options.count)
     for query, similar in zip(queries.names, found, strict=True):
         print(query, *(f"  {similarity:.3f}  {name}" for similarity, name in similar), sep="\n")
-    drawn, found = queries.names[:DRAWN], found[:DRAWN]
+    numbers = {"queries": len(found), "similar images": max(map(len, found))}
+    drawn, found = queries.names[:DRAWN], [similar[:DRAWN] for similar in found[:DRAWN]]
     names = {*drawn, *(name for similar in found for _, name in similar)}
     picture = draw(drawn, found, read_thumbnails([*options.collection, *options.query], names, decoding))
     save_figure(picture, options.output)
-    left_out = len(queries.names) - len(drawn)
-    print(f"{options.output}: the first {DRAWN} of {len(queries.names)} queries" if left_out else options.output)
+    print(name_drawn(options.output, DRAWN, numbers))
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ from modeling_esvit.embed.engine import LoadedImage, load_ahead, take_batches
 from modeling_esvit.embed.progress import show_progress
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.images.devices import open_device
-from modeling_esvit.images.names import show_reasons
+from modeling_esvit.images.names import show_number, show_reasons
 from modeling_esvit.images.transform import make_evaluation_transform
 from modeling_esvit.programs.parser import ProgramParser, check_counts
 from modeling_esvit.storage.atomic import write_text
@@ -150,7 +150,7 @@ def measure(vision: VisionModel, images: Images, batch_size: int, threads: int) 
         found = merge_shares(gather_object([compute_attention_entropies(vision.model, batches, bar.update)]))
     unreadable = dict(gather_object(list(unreadable.items())))
     if not found:
-        raise EmptySourceError(f"none of the {len(images)} images can be read: {show_reasons(unreadable)}")
+        raise EmptySourceError(f"0 of {show_number(len(images), 'images')} can be read: {show_reasons(unreadable)}")
     rows = [block.row(number) for number, block in enumerate(found, 1)]
     return {"images": len(found[0].bits), "unreadable": [*unreadable.values()], "blocks": rows}
 

@@ -48,6 +48,7 @@ from training.state.figure_files import save_figure
 
 METHODS = ("tsne", "umap")
 FEWEST = 4  # images that a map can be made of
+MOST_ON_SHEET = 100  # images in a row or a column of neighbours
 PERPLEXITY = 30  # about how many neighbours a point has, of t-SNE
 
 
@@ -148,6 +149,9 @@ def parse_arguments(arguments: list[str] | None) -> Any:
     add_column_arguments(parser)
     options = parser.parse_args(arguments)
     check_counts(parser, options, "images", "queries", "neighbours", "batch_size", "workers")
+    if max(options.queries, options.neighbours) > MOST_ON_SHEET:
+        given = f"{options.queries} and {options.neighbours}"
+        parser.error(f"--queries and --neighbours can be {MOST_ON_SHEET} at most, the images of a sheet; got {given}")
     check_folder(parser, options.output)
     check_folder(parser, options.features, "--features")
     refuse_output_in_data(options.output, options.data)

@@ -57,7 +57,14 @@ from training.evaluation.probe_run import (
     check_probe_options,
     fit_batch_size,
 )
-from training.evaluation.results import CardValue, find_test_data, format_table, make_card_values, write_result
+from training.evaluation.results import (
+    CardValue,
+    describe_unknown,
+    find_test_data,
+    format_table,
+    make_card_values,
+    write_result,
+)
 from training.evaluation.scores import find_tops
 from training.features.bank import make_bank
 from training.features.frozen_models import UNTRAINED, FrozenModel, make_file_name
@@ -130,7 +137,7 @@ def make_table(result: dict[str, Any]) -> str:
         f"steps of {result['batch_size']} images."
     )
     if result["unknown_class_images"]:
-        about += f" {result['unknown_class_images']} test images belong to no training class and count as wrong."
+        about += f" {describe_unknown(result['unknown_class_images'])}."
     tops = [f"top-{top}" for top in find_tops(next(iter(result["classifiers"].values()))["best"])]
     header = ["blocks, lr", *prefix_first("best", tops), "epoch", *prefix_first("last", tops)]
     rows = [make_row(name, scores, name == result["best"]) for name, scores in result["classifiers"].items()]

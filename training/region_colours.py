@@ -5,11 +5,13 @@
     python training/region_colours.py MODEL a.jpg
     python training/region_colours.py MODEL a.jpg b.jpg --image_size 896 --smooth --output colours.png
 
-The components are those of the regions of all images together, so that a colour means the same in each. MODEL is a
-model folder or a name on the Hub, of this project or of others whose last hidden state has a grid of regions. More
-pixels (`--image_size`, of the longer side) make more regions.
+The components are those of the regions of all images together, so that a colour means the same in each. The picture
+shows the first 20 images. MODEL is a model folder or a name on the Hub, of this project or of others whose last hidden
+state has a grid of regions. More pixels (`--image_size`, of the longer side) make more regions.
 """
 
+from collections.abc import Iterable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -38,12 +40,12 @@ from training.features.single_image import (
     open_image,
 )
 from training.options.command import run_command
-from training.state.figure_files import save_figure
+from training.state.figure_files import DRAWN, name_drawn, save_figure
 
 
 @torch.no_grad()
 def colour_regions(
-    vision: VisionModel, images: list[Image.Image], size: int | None, *, smooth: bool
+    vision: VisionModel, images: Iterable[Image.Image], size: int | None, *, smooth: bool
 ) -> tuple[RegionPalette, list[Image.Image]]:
     """Returns the palette of all images, and each image painted with it, in the size that the model saw."""
     found = [regions_of(vision.model, vision.pixels(image, size)) for image in images]
@@ -86,11 +88,13 @@ def parse_arguments(arguments: list[str] | None) -> Any:
 def main(arguments: list[str] | None = None) -> None:
     options = parse_arguments(arguments)
     decoding = read_decoding_arguments(options)
-    images = [open_image(path, decoding) for path in options.images]
+    drawn = [open_image(path, decoding) for path in options.images[:DRAWN]]
+    others = (open_image(path, decoding) for path in options.images[DRAWN:])
     vision = load_vision_model(options, with_attention=False)
-    palette, pictures = colour_regions(vision, images, options.image_size, smooth=options.smooth)
-    save_figure(draw(images, pictures, palette), options.output)
-    print(f"{options.output}: {palette.explained.sum():.0%} of the regions' variance")
+    palette, pictures = colour_regions(vision, chain(drawn, others), options.image_size, smooth=options.smooth)
+    save_figure(draw(drawn, pictures[:DRAWN], palette), options.output)
+    print(f"The colours have {palette.explained.sum():.0%} of the regions' variance")
+    print(name_drawn(options.output, DRAWN, {"images": len(options.images)}))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.images.names import show_reasons
+from modeling_esvit.images.names import show_number, show_reasons
 from modeling_esvit.images.places import open_regular_file
 from modeling_esvit.storage.failed_writes import repeat_writing
 from modeling_esvit.storage.manifest import check_replaceable
@@ -56,7 +56,7 @@ def write_or_explain(action: Callable[[], Result], folder: Path) -> Result:
 
 def make_unreadable_error(unreadable: Mapping[str, str]) -> OutputError:
     """Returns the error that says that no image can be read, and each reason why."""
-    return OutputError(f"None of the {len(unreadable)} images can be read: {show_reasons(unreadable)}")
+    return OutputError(f"0 of {show_number(len(unreadable), 'images')} can be read: {show_reasons(unreadable)}")
 
 
 @dataclass

@@ -14,7 +14,7 @@ from modeling_esvit.storage.url_secrets import strip_secrets
 
 # Controls would change a terminal, and line ends would split a line of a list.
 UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-PLURAL = re.compile(r"^((?:[a-z]+ )?[a-z]+)s\b")  # "files beside", "zip files", but not ".js"
+PLURAL = re.compile(r"^((?:[a-z]+ )?[a-z]*?(?:ss(?=es\b)|[a-z](?=s\b)))e?s\b")  # "files beside", "zip files", "classes"
 NUMBER = re.compile("[0-9]+")
 MOST_REASONS = 8  # that an error names
 

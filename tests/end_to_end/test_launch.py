@@ -89,7 +89,7 @@ def test_an_agent_that_is_lost_leaves_its_work_to_the_other(images, tmp_path):
         process.kill()
     guest.wait()
     shown = ended(host)
-    assert "are now 1 processes x batch_size 4 x 2 accumulated (before: 2 processes with 4)" in shown
+    assert "are now 1 process x batch_size 4 x 2 accumulated (before: 2 processes with 4)" in shown
     assert read_losses(output) == pytest.approx(read_losses(tmp_path / "one"), rel=1e-3)
 
 

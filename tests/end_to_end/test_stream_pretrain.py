@@ -69,7 +69,7 @@ def test_a_server_that_fails_changes_nothing(shards, tmp_path, monkeypatch):
 
 def test_the_shuffle_belongs_to_the_run(shards, tmp_path, capsys):
     train(tiny_options(shards, tmp_path, max_steps=1, **STREAM))
-    assert "left out         = 29 - 1 processes x 24 = 5 images, others each epoch" in capsys.readouterr().out
+    assert "left out         = 29 - 1 process x 24 = 5 images, others each epoch" in capsys.readouterr().out
     with pytest.raises(ResumeError, match="shuffle_window was 7 and is 8"):
         train(tiny_options(shards, tmp_path, **{**STREAM, "shuffle_window": 8}))
     assert (tmp_path / "tar_index").is_dir() == (shards.suffix == ".tar")

@@ -125,7 +125,7 @@ def test_search_in_a_folder_of_ones_own(folder, tmp_path, capsys):
     with pytest.raises(EmptyFolderError, match="holds no image: 1 .txt"):
         Folder(tmp_path / "text")
     (tmp_path / "text" / "a.png").touch()
-    with pytest.raises(OutputError, match="None of the 1 images can be read"):
+    with pytest.raises(OutputError, match="0 of 1 image can be read"):
         Explorer(folder, 64, Folder(tmp_path / "text")).index  # noqa: B018
 
 

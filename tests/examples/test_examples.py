@@ -14,7 +14,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageFeature
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
@@ -135,9 +135,9 @@ def test_the_picture_of_a_search_shows_the_first_queries(folder, tmp_path, capsy
     """A picture of all of hundreds of queries would be longer than a picture can be."""
     monkeypatch.setattr(similar_images, "DRAWN", 1, raising=False)
     images, output = str(write_images(tmp_path / "images", 3)), tmp_path / "similar.png"
-    similar_images.main([folder, images, "--query", images, "--count", "1", "--output", str(output)])
-    assert capsys.readouterr().out.splitlines()[-1] == f"{output}: the first 1 of 3 queries"
-    assert Image.open(output).height == 330
+    similar_images.main([folder, images, "--query", images, "--count", "2", "--output", str(output)])
+    assert capsys.readouterr().out.splitlines()[-1] == f"{output}: the first 1 of 3 queries and of 2 similar images"
+    assert Image.open(output).size == (440, 330)
 
 
 def test_match_photographs(folder, tmp_path):
@@ -255,10 +255,25 @@ def test_finetune_says_what_it_cannot_train(folder, tmp_path):
         finetune.main([folder, "--data", str(tmp_path / "one"), *output])
     with pytest.raises(DataNotFoundError, match="two/val' is not a folder.* share of each class .* --test_share 0.2"):
         finetune.main([folder, "--data", str(tmp_path / "two"), "--test_split", "val", *output])
+    shutil.copytree(folder, tmp_path / "lacking")
+    weights = load_file(tmp_path / "lacking" / "model.safetensors")
+    kept = {name: tensor for name, tensor in weights.items() if not name.endswith("patch_embed.norm.bias")}
+    save_file(kept, tmp_path / "lacking" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(NoImageModelError, match="lacking lacks weights .*: esvit.encoder.patch_embed.norm.bias.$"):
+        finetune.main([str(tmp_path / "lacking"), "--data", str(tmp_path / "two"), *output])
     assert not (tmp_path / "classifier").exists()
     (tmp_path / "classifier" / "checkpoint-3").mkdir(parents=True)
     with pytest.raises(ResumeError, match="holds checkpoint-3 of an earlier fine-tuning"):  # before it opens the data
         finetune.main([folder, "--data", str(tmp_path / "nowhere"), *output])
+
+
+def test_the_classifier_is_new(folder, tmp_path, capfd):
+    """Takes a backbone, and a classifier of other classes in the place of one, without a report of missing weights."""
+    finetune.load_model(folder, ["a", "b"])[0].save_pretrained(tmp_path)
+    shutil.copy(Path(folder) / "preprocessor_config.json", tmp_path)
+    model, _ = finetune.load_model(str(tmp_path), ["c", "d", "e"])
+    assert model.classifier.weight.shape[0] == 3 and model.config.label2id == {"c": 0, "d": 1, "e": 2}
+    assert "REPORT" not in capfd.readouterr().err
 
 
 @pytest.mark.slow

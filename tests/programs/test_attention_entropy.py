@@ -82,7 +82,7 @@ def test_entropy_is_that_of_the_definition(few_images, tmp_path, name):
 
 def test_no_image_can_be_read(attention_model, tmp_path):
     (tmp_path / "bad.png").write_bytes(b"no image")
-    with pytest.raises(attention_entropy.EmptySourceError, match="none of the 1 images .*bad.png"):
+    with pytest.raises(attention_entropy.EmptySourceError, match="0 of 1 image can be read: .*bad.png"):
         attention_entropy.main([attention_model, str(tmp_path / "bad.png"), "--output", str(tmp_path / "entropy.json")])
     (tmp_path / "folder.json").mkdir()
     with pytest.raises(SystemExit):  # not after the last image

@@ -75,6 +75,14 @@ def test_like_features_are_neighbours_on_the_map(method):
     assert np.array_equal(again, points.numpy())
 
 
+def test_a_sheet_has_no_more_images_than_fit(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        feature_maps.main(["MODEL", "--data", "x", "--output", str(tmp_path / "maps"), "--queries", "500"])
+    assert (
+        "--queries and --neighbours can be 100 at most, the images of a sheet; got 500 and 8" in capsys.readouterr().err
+    )
+
+
 def test_command(folder, images, tmp_path, capsys):
     command = [folder, "--data", str(images), "--output", str(tmp_path / "maps"), "--features", str(tmp_path / "f")]
     for options in (["--queries", "3", "--neighbours", "2"], ["--images", "10", "--queries", "2"]):

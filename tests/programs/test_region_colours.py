@@ -21,6 +21,17 @@ def model():
     return EsViTModel(EsViTConfig(**CONFIG)).eval()
 
 
+def test_the_picture_shows_the_first_images(model, tmp_path, capsys, monkeypatch):
+    """A picture of hundreds of images would be longer than a picture can be."""
+    monkeypatch.setattr(region_colours, "DRAWN", 1, raising=False)
+    model.save_pretrained(tmp_path / "model")
+    paths = sorted(str(path) for path in write_images(tmp_path / "images", 3).iterdir())
+    output = tmp_path / "colours.png"
+    region_colours.main([str(tmp_path / "model"), *paths, "--output", str(output)])
+    assert capsys.readouterr().out.splitlines()[-1] == f"{output}: the first 1 of 3 images"
+    assert Image.open(output).height == 460
+
+
 def test_command(model, tmp_path, capsys):
     model.save_pretrained(tmp_path / "model")
     images = write_images(tmp_path / "images", 2)

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from torch.utils.data import Sampler
 
 from modeling_esvit.images.data_errors import DataOptionError
+from modeling_esvit.images.names import show_number
 from training.data.shard_stream import ShardStream
 from training.data.sources import ImageSource
 
@@ -197,8 +198,8 @@ def count_steps(num_images: int, batch_size: int, world_size: int) -> int:
     global_batch = batch_size * world_size
     if num_images < global_batch:
         raise DataOptionError(
-            f"an epoch of {num_images} images has no batch of {batch_size} images * {world_size} processes = "
-            f"{global_batch}: use a smaller batch."
+            f"an epoch of {show_number(num_images, 'images')} has no batch of {show_number(batch_size, 'images')} * "
+            f"{show_number(world_size, 'processes')} = {global_batch}: use a smaller batch."
         )
     return num_images // global_batch
 

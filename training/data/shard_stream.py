@@ -22,6 +22,7 @@ from typing import NamedTuple
 from modeling_esvit.images.data_errors import DataOptionError, EmptySourceError
 from modeling_esvit.images.decoding import DecodingOptions, Record
 from modeling_esvit.images.folders import LeftOut
+from modeling_esvit.images.names import show_number
 from modeling_esvit.images.read_ahead import in_order
 from training.data.columns import ImageColumns
 from training.data.shard_cache import ShardCache
@@ -182,8 +183,8 @@ class ShardStream:
                 f"{self.shards[0].unit_name}; an epoch has {len(self)}",
                 f"images a process = {per_process}: process r has rows r x {per_process} .. of the shards in the "
                 f"epoch's order, {self._window} at most ({blocks} blocks) shuffled at a time",
-                f"left out         = {total} - {processes} processes x {per_process} = {total - used} images, others "
-                "each epoch",
+                f"left out         = {total} - {show_number(processes, 'processes')} x {per_process} = {total - used} "
+                "images, others each epoch",
                 f"held             = {self._describe_held()} a process",
             ]
         )

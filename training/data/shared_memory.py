@@ -14,6 +14,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from modeling_esvit.images.names import show_number
 from training.options.errors import OptionError
 from training.views.draw import ViewOptions
 
@@ -52,7 +53,7 @@ class SharedMemory:
     def describe(self) -> str:
         return (
             f"{self.batch / MEGABYTE:.1f} MB a batch x ({AHEAD} for each of {self.workers} workers + {self.held} of a "
-            f"step) x {self.processes} processes = {self.needed / MEGABYTE:.0f} MB"
+            f"step) x {show_number(self.processes, 'processes')} = {self.needed / MEGABYTE:.0f} MB"
         )
 
 

@@ -72,7 +72,7 @@ class SkipLog:
 
     def make_empty_error(self) -> EmptySourceError:
         """Returns the error that says that none of the images can be read, and why."""
-        return EmptySourceError(f"none of the {self._num_images} images can be read. {self.summary()}")
+        return EmptySourceError(f"0 of {show_number(self._num_images, 'images')} can be read. {self.summary()}")
 
     def summary(self, max_names: int = 20) -> str:
         """Returns one line for each skipped image, or an empty text."""

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from accelerate import PartialState
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.names import show_number
 from modeling_esvit.storage.atomic import write_text
 from modeling_esvit.storage.identity import compute_checksum
 from training.evaluation.arguments import choose_columns
@@ -116,10 +117,12 @@ def describe_counts(result: Mapping[str, Any]) -> list[str]:
     """Returns the lines above a table that count classes and images."""
     lines = ["{classes} classes, {train_images} training and {test_images} test images.".format(**result)]
     if result["unknown_class_images"]:
-        lines.append(
-            "{unknown_class_images} test images belong to no training class and count as wrong.".format(**result)
-        )
+        lines.append(f"{describe_unknown(result['unknown_class_images'])}.")
     return lines
+
+
+def describe_unknown(number: int) -> str:
+    return f"{show_number(number, 'test images')} of no training class, counted as wrong"
 
 
 def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from training.evaluation.results import read_result_file
+from training.evaluation.results import describe_unknown, read_result_file
 from training.evaluation.transfer_sets import TransferSet, TransferTableError, classify_failure
 
 
@@ -31,7 +31,7 @@ def find_differences(each: TransferSet, found: Outcome) -> list[str]:
     counts = dict(zip(stated, (found["train_images"], found["test_images"], found["classes"]), strict=True))
     notes = [f"{counts[name]:,} {name}, not {stated[name]:,}" for name in stated if counts[name] != stated[name]]
     unknown = found["unknown_class_images"]
-    return notes + ([f"{unknown:,} test images belong to no training class and count as wrong"] if unknown else [])
+    return notes + ([describe_unknown(unknown)] if unknown else [])
 
 
 def read_scores(results: dict[str, Outcome]) -> dict[str, float]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from modeling_esvit.images.names import show_number
 from training.data.batch_order import Lanes, count_steps
 from training.learning.schedules import cosine_schedule, teacher_temp_schedule
 from training.options.errors import OptionError
@@ -119,7 +120,7 @@ def describe_plan(options: PretrainOptions, plan: Plan) -> list[str]:
         if options.cut_warmup(name) < getattr(options, name)
     ]
     return [
-        f"images a step    = {options.batch_size} a process x {plan.world_size} processes x "
+        f"images a step    = {options.batch_size} a process x {show_number(plan.world_size, 'processes')} x "
         f"{options.gradient_accumulation_steps} accumulated = {plan.lanes.images_per_step}, each in {crops} crops",
         f"peak lr          = {options.lr:g} x {plan.lanes.images_per_step} / 256 = {plan.peak_lr:.3g}",
         f"steps an epoch   = floor({plan.num_images} images / {plan.lanes.images_per_step}) = {plan.steps_per_epoch}",

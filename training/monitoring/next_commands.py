@@ -77,6 +77,13 @@ def publish_command(output_dir: str) -> str:
     return shlex.join([sys.executable, str(PUBLISH), str(folder), "--repo_id", f"USER/{make_repo_name(folder.name)}"])
 
 
+def make_upload_command(classifier: Path) -> str:
+    """Returns the command that publishes a classifier, without what only its training needs; USER is to be replaced."""
+    unneeded = [word for name in ("checkpoint-*", "training_args.bin") for word in ("--exclude", name)]
+    name = f"USER/{make_repo_name(classifier.absolute().name)}"
+    return shlex.join(["hf", "upload", name, str(classifier), "--private", *unneeded])
+
+
 def embed_command(output_dir: str) -> str:
     """Returns the command that computes features of images by the run's model; IMAGES is to be replaced."""
     command = [sys.executable, "-m", "modeling_esvit.embed", str(Path(output_dir).absolute())]

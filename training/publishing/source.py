@@ -15,6 +15,7 @@ from modeling_esvit.storage.manifest import MANIFEST, find_damage
 from modeling_esvit.storage.run_folders import OPTIONS, check_whole, list_models
 from modeling_esvit.storage.run_log import LOG, read_log
 from modeling_esvit.storage.weights_record import WeightsRecord, read_weights_record
+from training.monitoring.next_commands import make_upload_command
 from training.options.hub_names import is_hub_name
 from training.options.pretrain_options import FREE_TO_CHANGE
 from training.options.provenance import Provenance
@@ -156,7 +157,10 @@ def load_model(folder: Path) -> EsViTForPreTraining | EsViTModel:
         )
     kind = KINDS.get(next(iter(config.get("architectures") or []), ""))
     if kind is None:
-        raise SourceError(f"{folder} holds {config.get('architectures')}; only {list(KINDS)} can be published.")
+        raise SourceError(
+            f"{folder} holds {config.get('architectures')}; only {list(KINDS)} can be published by this program. A "
+            f"classifier of finetune.py is published by huggingface_hub: {make_upload_command(folder)}"
+        )
     kind = EsViTForPreTraining if (folder / PRETRAINING_INDEX).is_file() else kind
     try:
         model, loading = kind.from_pretrained(folder, use_safetensors=True, output_loading_info=True)

@@ -128,7 +128,7 @@ def describe_estimate(options: PretrainOptions, counted: Estimate, processes: in
     return [
         f"memory           = {shown} = {counted.total / 1e9:.2f} GB a process, beside torch itself",
         f"operations       = {counted.flops_per_image / 1e9:.1f} GFLOP an image x {images} = {step / 1e12:.2f} TFLOP a "
-        f"step and process, x {processes} processes = {step * processes / 1e12:.2f} TFLOP",
+        f"step and process, x {show_number(processes, 'processes')} = {step * processes / 1e12:.2f} TFLOP",
         f"checkpoint       = {counted.checkpoint / 1e9:.2f} GB, {options.keep_checkpoints} kept, and the best",
     ]
 

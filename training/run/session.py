@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from modeling_esvit import EsViTForPreTraining
 from modeling_esvit.embed.files import format_unreadable
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.names import show_number
 from modeling_esvit.storage.atomic import write_text
 from training.data.loader import Batch, iterate
 from training.data.sample_check import describe_sample
@@ -159,10 +160,10 @@ class Session(AbstractContextManager):
         drawn += ["partners of mixup and CutMix"] * bool(options.mixup or options.cutmix)
         drawn += ["statistics of BatchNorm"] * bool(list_batch_norms(self.networks.student))
         return (
-            f"The {progress.lanes.images_per_step} images of a step are now {processes} processes x batch_size "
-            f"{options.batch_size} x {options.gradient_accumulation_steps} accumulated (before: {before[0]} processes "
-            f"with {before[1]}). Images and views of each step stay the same; {' and '.join(drawn) or 'only rounding'} "
-            "will differ."
+            f"The {progress.lanes.images_per_step} images of a step are now {show_number(processes, 'processes')} x "
+            f"batch_size {options.batch_size} x {options.gradient_accumulation_steps} accumulated (before: "
+            f"{show_number(before[0], 'processes')} with {before[1]}). Images and views of each step stay the "
+            f"same; {' and '.join(drawn) or 'only rounding'} will differ."
         )
 
     def state(self) -> tuple[EsViTForPreTraining, EsViTForPreTraining, torch.optim.Optimizer]:

@@ -32,6 +32,7 @@ from accelerate.utils import gather_object, set_seed
 from safetensors import SafetensorError
 
 from modeling_esvit import EsViTForPreTraining
+from modeling_esvit.images.names import show_number
 from modeling_esvit.storage.atomic import PARTIAL, force_to_disk, record_file, replace_link, write_text
 from modeling_esvit.storage.manifest import ForeignFilesError, check_own, find_damage, read_json, remove_folder
 from training.data.batch_order import Lanes
@@ -76,7 +77,7 @@ def share_step(options: PretrainOptions, progress: Progress, world_size: int) ->
     batches, rest = divmod(images, options.batch_size * world_size)
     if rest:
         raise ResumeError(
-            f"A step of this run has {images} images, and {world_size} processes with --batch_size "
+            f"A step of this run has {images} images, and {show_number(world_size, 'processes')} with --batch_size "
             f"{options.batch_size} cannot share them evenly. {advise_on_shares(images, options.batch_size, world_size)}"
         )
     return replace(options, gradient_accumulation_steps=batches)
@@ -246,7 +247,7 @@ class Checkpoints:
         images = Lanes(processes, options.batch_size, options.gradient_accumulation_steps).images_per_step
         if before != images:
             changed.append(
-                f"images a step were {before} and are {images} ({processes} processes x batch_size "
+                f"images a step were {before} and are {images} ({show_number(processes, 'processes')} x batch_size "
                 f"{options.batch_size} x gradient_accumulation_steps {options.gradient_accumulation_steps})"
             )
         elif progress.steps_per_epoch != steps_per_epoch:

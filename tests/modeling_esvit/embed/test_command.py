@@ -69,7 +69,7 @@ def test_unreadable_images_are_reported_and_left_out(folder, images, by_hand, tm
     assert f"{len(by_hand)} of {len(by_hand) + 1} images" in capsys.readouterr().out
     assert str(broken / "a.png") in (tmp_path / "features.npz.unreadable.txt").read_text()
     for suffix in FORMATS:
-        with pytest.raises(SystemExit, match="None of the 1 images can be read"):
+        with pytest.raises(SystemExit, match="0 of 1 image can be read"):
             main([folder, str(broken), "--output", str(tmp_path / f"none{suffix}")])
 
 

@@ -115,4 +115,4 @@ def test_names_and_reasons_are_listed_in_their_order():
 def test_each_reason_is_said_where_nothing_can_be_read():
     unreadable = {f"{i}.jpg": f"{i}.jpg: cut off after {i} bytes" for i in range(9)} | {"z.jpg": "z.jpg: is HEIC"}
     error = make_unreadable_error(unreadable)
-    assert str(error) == "None of the 10 images can be read: 0.jpg: cut off after 0 bytes; z.jpg: is HEIC"
+    assert str(error) == "0 of 10 images can be read: 0.jpg: cut off after 0 bytes; z.jpg: is HEIC"

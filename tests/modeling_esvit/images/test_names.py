@@ -36,6 +36,8 @@ def test_names_are_text(path, shown):
         (".js", "1 .js"),
         ("seg.png beside the images", "1 seg.png beside the images"),
         (".zip: unpack them", "1 .zip: unpack it"),
+        ("processes", "1 process"),
+        ("test classes", "1 test class"),
     ],
 )
 def test_one_thing_is_no_plural(things, one):

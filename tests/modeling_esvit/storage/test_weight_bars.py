@@ -1,12 +1,12 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Checks that bars of weights are hidden, and no others."""
+"""Checks that bars of weights and the report of missing ones are hidden, and no others."""
 
 from huggingface_hub.utils import are_progress_bars_disabled
-from transformers import AutoModel
+from transformers import AutoModel, AutoModelForImageClassification
 from transformers.utils import logging
 
-from modeling_esvit.storage.weight_bars import hide_weight_bars
+from modeling_esvit.storage.weight_bars import hide_load_report, hide_weight_bars
 from tests.helpers.tiny_runs import write_model
 
 
@@ -20,3 +20,12 @@ def test_bars_of_weights_alone(tmp_path, capfd):
     assert logging.is_progress_bar_enabled()
     AutoModel.from_pretrained(tmp_path)
     assert "Loading weights" in capfd.readouterr().err  # else this test would see none
+
+
+def test_the_report_of_missing_weights_alone(tmp_path, capfd):
+    write_model(tmp_path)
+    with hide_load_report():
+        AutoModelForImageClassification.from_pretrained(tmp_path, num_labels=2)
+    assert "MISSING" not in capfd.readouterr().err
+    AutoModelForImageClassification.from_pretrained(tmp_path, num_labels=2)
+    assert "MISSING" in capfd.readouterr().err

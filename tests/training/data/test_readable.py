@@ -27,5 +27,5 @@ def test_images_that_cannot_be_read_are_named_and_left_out(tmp_path):
         find_readable(source, 0, "checking")
     for path in paths:
         (folder / path).write_bytes(b"")
-    with pytest.raises(EmptySourceError, match="none of the 7 images can be read. Skipped 7 unreadable images"):
+    with pytest.raises(EmptySourceError, match="0 of 7 images can be read. Skipped 7 unreadable images"):
         find_readable(source, 0.01, "checking")

@@ -56,12 +56,12 @@ def test_a_held_out_share_is_named_as_part_of_its_data(tmp_path):
     assert name("org/birds:train", "org/birds:test", None) == ("org/birds", "test")
 
 
-@pytest.mark.parametrize("unknown", [0, 2])
-def test_images_of_no_training_class_are_counted(unknown):
+@pytest.mark.parametrize("unknown, said", [(0, []), (1, ["1 test image"]), (2, ["2 test images"])])
+def test_images_of_no_training_class_are_counted(unknown, said):
     result = {"classes": 3, "train_images": 8, "test_images": 4, "unknown_class_images": unknown}
     lines = describe_counts(result)
     assert lines[0] == "3 classes, 8 training and 4 test images."
-    assert lines[1:] == ["2 test images belong to no training class and count as wrong."] * bool(unknown)
+    assert lines[1:] == [f"{images} of no training class, counted as wrong." for images in said]
 
 
 def test_a_table_in_markdown():

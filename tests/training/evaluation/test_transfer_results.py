@@ -17,7 +17,7 @@ def test_what_differs_from_the_table_is_noted():
     found = {"train_images": 30, "test_images": 11, "classes": 3, "unknown_class_images": 2}
     assert find_differences(each, found) == [
         "11 test images, not 12",
-        "2 test images belong to no training class and count as wrong",
+        "2 test images of no training class, counted as wrong",
     ]
     assert find_differences(replace(each, classes=None, sizes=None), found | {"unknown_class_images": 0}) == []
 

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from tests.helpers.commands import run_program
+from tests.helpers.documents import commands
+from tests.helpers.paths import ROOT
 from tests.helpers.tiny_runs import read_log, tiny, train, write_images
-from training.monitoring.next_commands import PUBLISH, drop_option, publish_command
+from training.monitoring.next_commands import PUBLISH, drop_option, make_upload_command, publish_command
 from training.options.hub_names import check_repo_id
 from training.options.pretrain_options import parse_options
 from training.run.session import Session
@@ -65,6 +67,14 @@ def test_a_run_is_compared_with_what_it_began_from(tmp_path, monkeypatch):
 def test_the_command_that_publishes_names_a_repository_that_can_be():
     *_, repo_id = shlex.split(publish_command('runs/my run\'s "x"'))
     check_repo_id(repo_id)
+
+
+def test_a_classifier_is_published_as_the_page_says():
+    """The page's command runs against the loopback Hub, in test_documentation.py."""
+    words = shlex.split(make_upload_command(Path("runs/classifier")))
+    assert words[2] == "USER/classifier"
+    words[2] = "org/name"
+    assert words in [shlex.split(command) for command in commands((ROOT / "README.md").read_text())]
 
 
 def test_unreadable_images_are_counted_in_the_log(tmp_path, capsys):

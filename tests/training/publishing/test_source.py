@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModel
 
+from modeling_esvit import EsViTConfig
 from modeling_esvit.storage.manifest import name_record
 from modeling_esvit.storage.run_folders import DamagedModelError
 from modeling_esvit.storage.weights_record import ProvenanceError
@@ -67,6 +68,12 @@ def test_a_value_that_could_be_but_was_not_written_is_refused(run, tmp_path, fil
         SystemExit, match=f"error: .*{file} is not as it was written. If you changed it yourself, delete"
     ):
         main([str(tmp_path / "run"), "--repo_id", "ada/tiny", "--dry_run"])
+
+
+def test_a_classifier_is_published_by_another_command(tmp_path):
+    EsViTConfig(architectures=["EsViTForImageClassification"]).save_pretrained(tmp_path / "classifier")
+    with pytest.raises(SystemExit, match="hf upload USER/classifier .*/classifier --private --exclude 'checkpoint"):
+        main([str(tmp_path / "classifier"), "--repo_id", "ada/tiny", "--dry_run"])
 
 
 def test_a_damaged_number_of_steps_is_not_published(run, tmp_path):

@@ -132,7 +132,7 @@ def test_a_failed_write_leaves_the_checkpoint_before_it(labelled_images, finishe
 
 
 def test_another_number_of_images_a_step_is_refused(labelled_images, finished):
-    with pytest.raises(ResumeError, match="another run: images a step were 8 and are 16 .1 processes x batch_size 8 x"):
+    with pytest.raises(ResumeError, match="another run: images a step were 8 and are 16 .1 process x batch_size 8 x"):
         train(tiny(labelled_images, finished, "--gradient_accumulation_steps 2"))
     with pytest.raises(ResumeError, match="images a step were 8 and are 2"):
         train(tiny(labelled_images, finished, "--batch_size 2"))
@@ -144,7 +144,7 @@ def test_processes_that_cannot_share_a_step_are_refused(labelled_images, finishe
     progress = json.loads(path.read_text())
     path.write_text(json.dumps({**progress, "lanes": {"number": 1, "batch_size": 9, "batches_per_step": 1}}))
     record_file(tmp_path / "checkpoints" / "last", "training_state/progress.json")
-    with pytest.raises(ResumeError, match="has 9 images, and 1 processes with --batch_size 8 cannot share them evenly"):
+    with pytest.raises(ResumeError, match="has 9 images, and 1 process with --batch_size 8 cannot share them evenly"):
         train(tiny(labelled_images, tmp_path))
 
 
@@ -184,7 +184,7 @@ def test_another_share_of_a_step_continues(labelled_images, tmp_path, capsys, st
     train(tiny(data, tmp_path / "parts", f"{same} --max_steps 1 --gradient_accumulation_steps 2 --batch_size 4"))
     train(tiny(data, tmp_path / "parts", f"{same} --max_steps 4 --gradient_accumulation_steps 4 --batch_size 2"))
     assert (
-        "The 8 images of a step are now 1 processes x batch_size 2 x 4 accumulated (before: 1 processes with 4)"
+        "The 8 images of a step are now 1 process x batch_size 2 x 4 accumulated (before: 1 process with 4)"
         in capsys.readouterr().out
     )
     train(tiny(data, tmp_path / "parts", same))

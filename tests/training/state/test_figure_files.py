@@ -4,14 +4,27 @@
 
 import pytest
 from matplotlib.figure import Figure
+from PIL import Image
 
-from training.state.figure_files import NAME_LENGTH, save_figure, shorten_name
+from training.state.figure_files import DOTS, LONGEST, NAME_LENGTH, name_drawn, save_figure, shorten_name
 
 
 def test_the_suffix_names_the_format(tmp_path):
     for name, start in (("x.png", b"\x89PNG"), ("x.pdf", b"%PDF")):
         save_figure(Figure(), tmp_path / "new" / name)
         assert (tmp_path / "new" / name).read_bytes().startswith(start)
+
+
+def test_a_figure_is_no_longer_than_a_picture_can_be(tmp_path):
+    save_figure(Figure(figsize=(0.2, 700)), tmp_path / "long.png")
+    assert Image.open(tmp_path / "long.png").size == (0.2 * DOTS, LONGEST * DOTS)
+
+
+def test_what_a_picture_does_not_show_is_counted(tmp_path):
+    numbers = {"queries": 9, "images": 3}
+    assert name_drawn(tmp_path, 9, numbers) == str(tmp_path)
+    assert name_drawn(tmp_path, 3, numbers) == f"{tmp_path}: the first 3 of 9 queries"
+    assert name_drawn(tmp_path, 2, numbers) == f"{tmp_path}: the first 2 of 9 queries and of 3 images"
 
 
 class BreakingFigure(Figure):
