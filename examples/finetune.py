@@ -82,7 +82,7 @@ from training.evaluation.results import find_test_data, format_table, make_card_
 from training.evaluation.scores import METRIC, TOP_K, find_tops, list_tops
 from training.features.extraction import UnlabelledDataError
 from training.figures.accuracy import draw_epochs
-from training.monitoring.next_commands import make_upload_command
+from training.monitoring.next_commands import describe_classifier
 from training.options.command import parse_seed, run_command
 
 
@@ -359,15 +359,6 @@ def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) 
         refuse_output_in_data(options.result, options.data)
 
 
-def describe_use(output: Path) -> str:
-    """Says where the classifier is, and how to use and publish it."""
-    return f"""The classifier is in {output}. In Python:
-    import modeling_esvit
-    from transformers import pipeline
-    classify = pipeline('image-classification', model={str(output)!r})
-To publish it: {make_upload_command(output)}"""
-
-
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
     parser = ProgramParser(__doc__, first="result epochs batch_size lr test_split resume label_column")
     parser.add_argument("model", type=parse_name, help="a model folder or the name of a model on the Hub")
@@ -403,7 +394,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     figures = make_card_values(values, find_test_data(result))
     write_result(result, f"Fine-tuning of {options.model}", make_table(result), options.result, figures, draw_epochs)
     if PartialState().is_main_process:
-        print(describe_use(options.output))
+        print(describe_classifier(options.output))
     return result
 
 

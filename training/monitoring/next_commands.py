@@ -84,6 +84,15 @@ def make_upload_command(classifier: Path) -> str:
     return shlex.join(["hf", "upload", name, str(classifier), "--private", *unneeded])
 
 
+def describe_classifier(output: Path) -> str:
+    """Says where the classifier is, and how to use and publish it."""
+    return f"""The classifier is in {output}. In Python:
+    import modeling_esvit
+    from transformers import pipeline
+    classify = pipeline('image-classification', model={str(output)!r})
+To publish it: {make_upload_command(output)}"""
+
+
 def embed_command(output_dir: str) -> str:
     """Returns the command that computes features of images by the run's model; IMAGES is to be replaced."""
     command = [sys.executable, "-m", "modeling_esvit.embed", str(Path(output_dir).absolute())]
