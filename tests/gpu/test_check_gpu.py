@@ -5,6 +5,7 @@
 import importlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -92,7 +93,7 @@ def test_the_goal_is_that_of_the_device():
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so(monkeypatch, tmp_path):
-    code, report = run(monkeypatch, tmp_path, {"updates": STAGES["updates"]})
+    code, report = run(monkeypatch, tmp_path, {"updates": replace(STAGES["updates"], seconds=300)})
     assert code == 1 and "torch finds no CUDA GPU here" in report["updates"]["last_words"]
 
 

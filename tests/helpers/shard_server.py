@@ -172,9 +172,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(content)))
         if wanted:
             self.send_header("Content-Range", f"bytes {wanted[1]}-{int(wanted[1]) + len(content) - 1}/{size}")
+        if not head:
+            self.server.sent[path.name] += len(content)  # before the headers: they may be all that a client wants
         self.end_headers()
         if not head:
-            self.server.sent[path.name] += len(content)
             while "endless" in self.server.manners and len(content) > 1:
                 self.wfile.write(content)  # until the client closes the connection
             self.wfile.write(content[: len(content) // 2] if broken else content)

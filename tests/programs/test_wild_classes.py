@@ -66,7 +66,8 @@ def test_finetuning_has_a_label_column_too(model, cifar, tmp_path, capsys):
         finetune.main(given)
     assert finetune.main([*given, "--label_column", "coarse_label"])["classes"] == 2
     used: dict[str, Any] = {}
-    exec(dedent(capsys.readouterr().out.rpartition("In Python:\n")[2]), used)
+    lines = capsys.readouterr().out.rpartition("In Python:\n")[2].partition("To publish it:")[0]
+    exec(dedent(lines), used)
     assert {guess["label"] for guess in used["classify"](Image.new("RGB", (32, 32)))} == {"a", "b"}
 
 
