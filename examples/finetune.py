@@ -26,7 +26,6 @@ import modeling_esvit.starting  # noqa: F401  (Ctrl-C ends in a line from here o
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 from transformers import (
@@ -55,6 +54,7 @@ from modeling_esvit.storage.weight_bars import hide_load_report, hide_weight_bar
 
 with exit_without_package():
     import evaluate
+    from accelerate import PartialState
 
     from examples.finetune_checkpoints import CheckpointRecorder, find_checkpoint, require_new
 
