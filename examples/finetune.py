@@ -32,7 +32,6 @@ from transformers import (
     AutoImageProcessor,
     AutoModelForImageClassification,
     BitImageProcessor,
-    PreTrainedConfig,
     PreTrainedModel,
     Trainer,
     TrainingArguments,
@@ -44,8 +43,8 @@ from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError
 from modeling_esvit.images.decoding import decode
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.images.hub import find_reachable_model
-from modeling_esvit.images.models import check_configuration, name_transformers_errors, require_weights
-from modeling_esvit.images.names import show_number
+from modeling_esvit.images.models import name_transformers_errors, read_fields, require_weights
+from modeling_esvit.images.wording import show_number
 from modeling_esvit.programs.packages import exit_without_package
 from modeling_esvit.programs.parser import ProgramParser, check_counts
 from modeling_esvit.storage.paths import parse_name, parse_path
@@ -94,7 +93,7 @@ def load_model(name: str, classes: list[str]) -> tuple[PreTrainedModel, BitImage
     """
     name = find_reachable_model(name)
     with name_transformers_errors(name), hide_weight_bars(), hide_load_report():
-        check_configuration(PreTrainedConfig.get_config_dict(name)[0])
+        read_fields(name)
         model, loading = AutoModelForImageClassification.from_pretrained(
             name,
             id2label=dict(enumerate(classes)),

@@ -20,7 +20,7 @@ import modeling_esvit.starting  # noqa: F401  (Ctrl-C ends in a line from here o
 import torch
 from torch import Tensor, nn
 
-from modeling_esvit.embed.engine import LoadedImage, load_ahead, load_image, stack_pixels, take_batches
+from modeling_esvit.embed.engine import load_ahead, load_image, skip_unreadable, stack_pixels, take_batches
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.data_errors import EmptySourceError
 from modeling_esvit.images.models import load_image_model
@@ -89,19 +89,10 @@ def read_batches(model: Any, processor: Any, source: ImageSource, batch_size: in
     loaded = load_ahead(
         items, lambda item: load_image(source.read(item), transform), batch_size=batch_size, threads=THREADS
     )
-    for images in take_batches(skip_unreadable(loaded, skipped), batch_size):
+    for images in take_batches(skip_unreadable(loaded, skipped.add), batch_size):
         if len(images) > 1:
             yield stack_pixels(images, model)
     skipped.warn()
-
-
-def skip_unreadable(images: Iterator[LoadedImage], skipped: SkipLog) -> Iterator[LoadedImage]:
-    """Yields the images that could be read, and notes the others."""
-    for image in images:
-        if image.pixels is None:
-            skipped.add({image.name: image.unreadable})
-        else:
-            yield image
 
 
 def write_own_statistics(name: str, source: ImageSource, output: Path, batch_size: int = 32) -> int:

@@ -26,7 +26,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from modeling_esvit import EsViTBackbone, EsViTConfig
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.hub import find_reachable_model
-from modeling_esvit.images.models import check_configuration, name_transformers_errors
+from modeling_esvit.images.models import name_transformers_errors, read_fields
 from modeling_esvit.programs.packages import exit_without_package
 from modeling_esvit.programs.parser import ProgramParser, check_counts
 from modeling_esvit.storage.paths import parse_name, parse_path
@@ -101,9 +101,7 @@ def build_segmenter(name: str, num_labels: int) -> UperNetForSemanticSegmentatio
     """
     name = find_reachable_model(name)
     with name_transformers_errors(name):
-        fields = EsViTConfig.get_config_dict(name)[0]
-        check_configuration(fields)
-        kind = fields.get("model_type")
+        kind = read_fields(name).get("model_type")
     if kind != "esvit":
         raise ForeignModelError(f"{name} is a model of type {kind!r}, not 'esvit': name a model of this project.")
     with name_transformers_errors(name), hide_weight_bars():

@@ -39,12 +39,12 @@ with exit_without_package("pip install -e '.[training]'"):
     from modeling_esvit.embed.inputs import Images, find_images, load_input
 
 from modeling_esvit.analysis.attention_maps import BlockAttention, block_attentions
-from modeling_esvit.embed.engine import LoadedImage, load_ahead, take_batches
+from modeling_esvit.embed.engine import load_ahead, skip_unreadable, stack_pixels, take_batches
 from modeling_esvit.embed.progress import show_progress
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.images.devices import open_device
-from modeling_esvit.images.names import show_number, show_reasons
 from modeling_esvit.images.transform import make_evaluation_transform
+from modeling_esvit.images.wording import show_number, show_reasons
 from modeling_esvit.programs.parser import ProgramParser, check_counts
 from modeling_esvit.storage.atomic import write_text
 from modeling_esvit.storage.paths import parse_name, parse_path
@@ -93,7 +93,7 @@ def compute_attention_entropies(
     """
     found: list[BlockEntropies] = []
     for pixels in batches:
-        blocks = [measure_block(block) for block in block_attentions(model, pixels.to(model.device, model.dtype))]
+        blocks = [measure_block(block) for block in block_attentions(model, pixels)]
         for index, block in enumerate(blocks):
             if len(found) < len(blocks):
                 found.append(block)
@@ -109,16 +109,8 @@ def read_batches(
     """Yields the pixel values of this process's readable images. The reasons of the others go into `unreadable`."""
     prepare = make_evaluation_transform(vision.processor)
     loaded = load_ahead(iter(own), partial(load_input, images, prepare), batch_size=batch_size, threads=threads)
-    for batch in take_batches(skip_unreadable(loaded, unreadable), batch_size):
-        yield torch.stack(batch)
-
-
-def skip_unreadable(images: Iterator[LoadedImage], unreadable: dict[str, str]) -> Iterator[Tensor]:
-    for image in images:
-        if image.pixels is None:
-            unreadable[image.name] = image.unreadable
-        else:
-            yield image.pixels
+    for batch in take_batches(skip_unreadable(loaded, unreadable.update), batch_size):
+        yield stack_pixels(batch, vision.model)
 
 
 def merge_shares(shares: list[list[BlockEntropies]]) -> list[BlockEntropies]:

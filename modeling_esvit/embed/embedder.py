@@ -35,10 +35,11 @@ from modeling_esvit.embed.files import Features, OutputError, concatenate, load_
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, Record
 from modeling_esvit.images.devices import check_device, open_device
 from modeling_esvit.images.models import fingerprint, load_image_model
-from modeling_esvit.images.names import list_reasons, show_name
+from modeling_esvit.images.names import show_name
 from modeling_esvit.images.precision import AUTO, resolve_dtype
 from modeling_esvit.images.rows import find_access, read_cell
 from modeling_esvit.images.transform import change_size, describe_processing, make_evaluation_transform
+from modeling_esvit.images.wording import list_reasons
 
 
 try:

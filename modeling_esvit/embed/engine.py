@@ -82,6 +82,15 @@ def take_batches(items: Iterator[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
+def skip_unreadable(images: Iterator[LoadedImage], note: Callable[[dict[str, str]], object]) -> Iterator[LoadedImage]:
+    """Yields the images that can be read, and tells `note` the name of each other one, with the reason."""
+    for image in images:
+        if image.pixels is None:
+            note({image.name: image.unreadable})
+        else:
+            yield image
+
+
 def stack_pixels(images: list[LoadedImage], model: Any) -> Tensor:
     """Returns pixel values `[B, 3, H, W]` on the model's device and in its type."""
     return torch.stack([image.pixels for image in images]).to(model.device, model.dtype, non_blocking=True)

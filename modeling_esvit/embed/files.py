@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.images.names import show_number, show_reasons
 from modeling_esvit.images.places import open_regular_file
+from modeling_esvit.images.wording import show_number, show_reasons
 from modeling_esvit.storage.failed_writes import repeat_writing
 from modeling_esvit.storage.manifest import check_replaceable
 from modeling_esvit.storage.paths import describe_file_in_place

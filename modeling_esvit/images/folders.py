@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 
 from modeling_esvit.images.formats import ADVICE, list_image_extensions
-from modeling_esvit.images.names import show_name, show_number
+from modeling_esvit.images.names import show_name
+from modeling_esvit.images.wording import show_number
 from modeling_esvit.storage.manifest import RECORD
 from modeling_esvit.storage.paths import measure_existing
 
@@ -64,9 +65,9 @@ class FoundImages:
 
     def add(self, folder: str, name: str) -> None:
         """Adds the file `name` of a folder, or counts it as left out, but for this project's own record of a folder."""
-        extension = os.path.splitext(name)[1].lower()
         if RECORD.fullmatch(name):
             return
+        extension = os.path.splitext(name)[1].lower()
         if name.startswith("."):
             self.left_out[HIDDEN_FILES] += 1
         elif extension in list_image_extensions():

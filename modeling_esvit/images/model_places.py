@@ -20,12 +20,11 @@ from modeling_esvit.images.places import check_regular, is_inside
 
 READ = (".json", ".safetensors", ".bin", ".pt", ".pth")  # extensions of what is read of a model
 KERNELS = "_implementation"  # the end of fields that may name kernels of a repository
+ANY_PLACE = re.compile("")
+TIMM_PLACE = re.compile("(hf[-_]hub|local[-_]dir):")  # of a network that timm reads from elsewhere
 FOREIGN = {
-    "backbone_config": re.compile(".*"),
-    "checkpoint_path": re.compile(".*"),
-    # Networks that timm reads from elsewhere.
-    "backbone": re.compile("(hf[-_]hub|local[-_]dir):"),
-    "architecture": re.compile("(hf[-_]hub|local[-_]dir):"),
+    **dict.fromkeys(("backbone_config", "checkpoint_path"), ANY_PLACE),
+    **dict.fromkeys(("backbone", "architecture"), TIMM_PLACE),
     KERNELS: re.compile(".*/"),
 }
 

@@ -131,19 +131,25 @@ def load_configuration(name: str, **options: Any) -> Any:
         NoImageModelError: there is none of this name, or a field of it cannot be.
     """
     with name_transformers_errors(name), bound_build():
-        check_configuration(PreTrainedConfig.get_config_dict(name, **choose_download_options(options))[0])
+        read_fields(name, **choose_download_options(options))
         return AutoConfig.from_pretrained(name, **{"trust_remote_code": False} | options)
 
 
-def check_configuration(fields: dict[str, Any]) -> None:
-    """Checks the fields of a `config.json`, before a configuration is made of them.
+def read_fields(name: str, **options: Any) -> dict[str, Any]:
+    """Returns the fields of a model's `config.json`, and checks them before a configuration is made of them.
+
+    Args:
+        options: For the download.
 
     Raises:
         ModelLimitError: a number is far larger than any is.
         ModelPlaceError: a field names another place.
+        OSError: there is no such model.
     """
+    fields = PreTrainedConfig.get_config_dict(name, **options)[0]
     check_counts(fields)
     check_fields(fields)
+    return fields
 
 
 def load_network(name: str, model_options: dict[str, Any], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

@@ -1,22 +1,15 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Shows paths and URLs as text that every output takes, whatever bytes they are made of, and that has no secrets.
-
-Also says numbers of things, and reasons why images cannot be read.
-"""
+"""Shows paths and URLs as text that every output takes, whatever bytes they are made of, and that has no secrets."""
 
 import os
 import re
-from collections.abc import Mapping
 
 from modeling_esvit.storage.url_secrets import strip_secrets
 
 
 # Controls would change a terminal, and line ends would split a line of a list.
 UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-PLURAL = re.compile(r"^((?:[a-z]+ )?[a-z]*?(?:ss(?=es\b)|[a-z](?=s\b)))e?s\b")  # "files beside", "zip files", "classes"
-NUMBER = re.compile("[0-9]+")
-MOST_REASONS = 8  # that an error names
 
 
 def show_name(path: str) -> str:
@@ -28,32 +21,3 @@ def show_name(path: str) -> str:
     path = strip_secrets(path) if "://" in path else path
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
-
-
-def show_number(number: int, things: str) -> str:
-    """Returns how many things there are, such as "2 zip files: unpack them" and "1 zip file: unpack it"."""
-    if number == 1:
-        things = re.sub(r"\bthem\b", "it", PLURAL.sub(r"\1", things))
-    return f"{number} {things}"
-
-
-def list_reasons(unreadable: Mapping[str, str], most: int) -> list[str]:
-    """Returns up to `most` sentences on images that cannot be read, of which the first ones have different reasons.
-
-    Args:
-        unreadable: name of each image -> a sentence that has its name.
-    """
-    return list(dict.fromkeys([*_find_kinds(unreadable), *unreadable.values()]))[:most]
-
-
-def show_reasons(unreadable: Mapping[str, str]) -> str:
-    """Returns a sentence for each different reason why images cannot be read; see `list_reasons`."""
-    return "; ".join(_find_kinds(unreadable)[:MOST_REASONS])
-
-
-def _find_kinds(unreadable: Mapping[str, str]) -> list[str]:
-    """Returns the first sentence of each reason, whatever names and numbers it has."""
-    first = dict[str, str]()
-    for name, reason in unreadable.items():
-        first.setdefault(NUMBER.sub("", reason.replace(name, "")), reason)
-    return [*first.values()]

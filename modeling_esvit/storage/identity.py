@@ -182,14 +182,15 @@ def identify_dataset(
     files = {f"the file of {name(row)}": path for row, path in named.items()}
     state = FileState(dataset.data.nbytes, time=dataset._fingerprint if from_files else None)
     checksum = cache(compute_file_checksum)  # an archive is the file of many rows
+
+    def checksum_row(row: int) -> str:
+        return compute_row_checksum(*read(row), checksum(named[row]) if row in named else None)
+
     return Identity(
         images=len(dataset),
         order=compute_checksum(str(len(dataset))),
         files={f"the data set of {name(0)}": state, **find_named_states(files)},
-        samples={
-            name(row): compute_row_checksum(*read(row), named.get(row), checksum)
-            for row in pick_samples(range(len(dataset)))
-        },
+        samples={name(row): checksum_row(row) for row in pick_samples(range(len(dataset)))},
         fingerprint=None if from_files else dataset._fingerprint,
     )
 
@@ -197,8 +198,7 @@ def identify_dataset(
 def add_named_files(known: Identity, named: Mapping[str, str]) -> Identity:
     """Returns an identity with the local files that rows or images name: what is known of each, the content of some."""
     states = find_named_states(named)
-    checksum = cache(compute_file_checksum)  # an archive is the file of many rows
-    samples = {name: checksum(named[name]) for name in pick_samples([*states])}
+    samples = {name: compute_file_checksum(named[name]) for name in pick_samples([*states])}
     return replace(known, files=known.files | states, samples=known.samples | samples)
 
 
@@ -254,14 +254,10 @@ def compute_file_checksum(path: str) -> str | None:
         return None
 
 
-def compute_row_checksum(
-    image: bytes | str, label: Any, file: str | None, read: Callable[[str], str | None] = compute_file_checksum
-) -> str:
-    """Returns a checksum of a row: of the image's content, or of the local file that it names, whose checksum `read`
-    returns.
-    """
+def compute_row_checksum(image: bytes | str, label: Any, file: str | None) -> str:
+    """Returns a checksum of a row: of the image's content, or of the checksum of the local file that it names."""
     if isinstance(image, str):
-        return compute_checksum(image, str(None if file is None else read(file)), str(label))
+        return compute_checksum(image, str(file), str(label))
     return compute_checksum(image[:CHUNK], image[max(CHUNK, len(image) - CHUNK) :], f"{len(image)} {label}")
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from torch.utils.data import Sampler
 
 from modeling_esvit.images.data_errors import DataOptionError
-from modeling_esvit.images.names import show_number
+from modeling_esvit.images.wording import show_number
 from training.data.shard_stream import ShardStream
 from training.data.sources import ImageSource
 

@@ -16,8 +16,8 @@ from PIL import Image
 
 from modeling_esvit.embed.engine import LoadedImage, load_image
 from modeling_esvit.images.decoding import count_frames
-from modeling_esvit.images.names import show_reasons
 from modeling_esvit.images.read_ahead import in_order
+from modeling_esvit.images.wording import show_reasons
 from training.data.shard_stream import ShardStream
 from training.data.sources import ImageSource
 from training.data.unreadable import limit_unreadable

@@ -22,8 +22,8 @@ from typing import NamedTuple
 from modeling_esvit.images.data_errors import DataOptionError, EmptySourceError
 from modeling_esvit.images.decoding import DecodingOptions, Record
 from modeling_esvit.images.folders import LeftOut
-from modeling_esvit.images.names import show_number
 from modeling_esvit.images.read_ahead import in_order
+from modeling_esvit.images.wording import show_number
 from training.data.columns import ImageColumns
 from training.data.shard_cache import ShardCache
 from training.data.shard_formats import LARGE_GROUP, SLICE, ParquetShard, Shard, TarShard

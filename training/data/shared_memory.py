@@ -14,7 +14,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from modeling_esvit.images.names import show_number
+from modeling_esvit.images.wording import show_number
 from training.options.errors import OptionError
 from training.views.draw import ViewOptions
 

@@ -10,7 +10,7 @@ from accelerate.utils import gather_object
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.data_errors import EmptySourceError
-from modeling_esvit.images.names import list_reasons, show_number
+from modeling_esvit.images.wording import list_reasons, show_number
 
 
 logger = logging.getLogger(__name__)

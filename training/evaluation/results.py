@@ -14,7 +14,7 @@ from urllib.parse import quote
 from accelerate import PartialState
 
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.images.names import show_number
+from modeling_esvit.images.wording import show_number
 from modeling_esvit.storage.atomic import write_text
 from modeling_esvit.storage.identity import compute_checksum
 from training.evaluation.arguments import choose_columns

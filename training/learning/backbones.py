@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers.configuration_utils import PreTrainedConfig
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from modeling_esvit.backbone_probe import (
@@ -21,7 +20,7 @@ from modeling_esvit.backbone_probe import (
     resolve_backbone,
 )
 from modeling_esvit.images.model_limits import bound_build
-from modeling_esvit.images.models import FAILURES, check_configuration, shorten_error
+from modeling_esvit.images.models import FAILURES, read_fields, shorten_error
 from training.options.errors import OptionError
 from training.options.pretrain_options import PretrainOptions
 
@@ -56,13 +55,13 @@ def check_stored_fields(name: str | None) -> None:
     """Checks the fields in the configuration of a named backbone; `resolve_backbone` says what else is wrong with it.
 
     Raises:
-        ModelLimitError, ModelPlaceError: See `check_configuration`.
+        ModelLimitError, ModelPlaceError: See `read_fields`.
         OSError: There is no such model.
     """
     if name is None or name.startswith(TIMM_PREFIX):
         return
     with suppress(TypeError, AttributeError):  # of a file that holds no fields
-        check_configuration(PreTrainedConfig.get_config_dict(name)[0])
+        read_fields(name)
 
 
 def check_backbone(config: EsViTConfig, options: PretrainOptions) -> None:

@@ -22,7 +22,7 @@ from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.hub import require_hub
 from modeling_esvit.images.model_limits import bound_build
-from modeling_esvit.images.models import check_configuration, name_transformers_errors
+from modeling_esvit.images.models import name_transformers_errors, read_fields
 from modeling_esvit.storage.manifest import find_damage
 from modeling_esvit.storage.paths import expand_home
 from modeling_esvit.storage.run_folders import advise_on_folder, check_whole
@@ -144,7 +144,7 @@ def read_configuration(name: str) -> EsViTConfig:
         InitialisationError: There is no such model, or its configuration names what is no part of it.
     """
     with explain_missing(name):
-        check_configuration(EsViTConfig.get_config_dict(name)[0])
+        read_fields(name)
         return EsViTConfig.from_pretrained(name)
 
 
@@ -170,9 +170,7 @@ def load_network(name: str) -> tuple[EsViTForPreTraining, dict[str, Tensor]]:
         InitialisationError: There is no such model, it is of another type, or its weights are damaged.
     """
     with explain_missing(name):
-        fields = EsViTConfig.get_config_dict(name)[0]
-        check_configuration(fields)
-        model_type = fields.get("model_type")
+        model_type = read_fields(name).get("model_type")
     if model_type != "esvit":
         raise InitialisationError(
             f"init_from: {name} holds a model of type {model_type!r}, not 'esvit'. Convert the original checkpoint "

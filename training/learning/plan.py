@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from modeling_esvit.images.names import show_number
+from modeling_esvit.images.wording import show_number
 from training.data.batch_order import Lanes, count_steps
 from training.learning.schedules import cosine_schedule, teacher_temp_schedule
 from training.options.errors import OptionError

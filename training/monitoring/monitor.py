@@ -17,7 +17,7 @@ from accelerate import Accelerator
 from tqdm.auto import tqdm
 
 from modeling_esvit.embed.progress import is_watched
-from modeling_esvit.images.names import show_number
+from modeling_esvit.images.wording import show_number
 from modeling_esvit.storage.atomic import append_text, write_text
 from modeling_esvit.storage.run_log import LOG, format_record, read_records
 from training.data.unreadable import SkipLog

@@ -8,7 +8,7 @@ Of a model without a record, a card says once that there is none, and nothing th
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from modeling_esvit.images.names import show_number
+from modeling_esvit.images.wording import show_number
 from training.options.provenance import Provenance
 from training.options.public_options import NAMED_MODELS, UNKNOWN
 from training.publishing.folder import OPTIONS

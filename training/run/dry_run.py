@@ -15,7 +15,7 @@ from dataclasses import fields, replace
 import psutil
 import torch
 
-from modeling_esvit.images.names import show_number
+from modeling_esvit.images.wording import show_number
 from training.data.sample_check import describe_sample
 from training.learning.plan import describe_length
 from training.options.errors import OptionError

@@ -16,7 +16,7 @@ from transformers.utils import logging as transformers_logging
 from modeling_esvit import EsViTForPreTraining
 from modeling_esvit.embed.files import format_unreadable
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.images.names import show_number
+from modeling_esvit.images.wording import show_number
 from modeling_esvit.storage.atomic import write_text
 from training.data.loader import Batch, iterate
 from training.data.sample_check import describe_sample

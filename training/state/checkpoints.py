@@ -32,7 +32,7 @@ from accelerate.utils import gather_object, set_seed
 from safetensors import SafetensorError
 
 from modeling_esvit import EsViTForPreTraining
-from modeling_esvit.images.names import show_number
+from modeling_esvit.images.wording import show_number
 from modeling_esvit.storage.atomic import PARTIAL, force_to_disk, record_file, replace_link, write_text
 from modeling_esvit.storage.manifest import ForeignFilesError, check_own, find_damage, read_json, remove_folder
 from training.data.batch_order import Lanes

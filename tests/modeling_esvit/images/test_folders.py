@@ -15,7 +15,7 @@ from modeling_esvit.images.folders import (
     find_matching,
     has_images,
 )
-from modeling_esvit.images.names import show_number
+from modeling_esvit.images.wording import show_number
 
 
 def write(root, *names):
