@@ -7,6 +7,7 @@ What each test stands for was reported by users of other projects; the comments 
 
 import re
 import tarfile
+from io import BytesIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -78,6 +79,7 @@ def test_what_has_no_image_is_named_and_counted(tmp_path, caplog, capfd):
 REFUSED = {
     "twice": "has two members '0.jpg'.*keep the archives apart, or join them with cat",
     "sparse": "'hole.jpg' is stored as a sparse file. Write the tar without -S",
+    "volume": "a.tar is a later volume of a tar file .tar -M., in which '0.jpg' goes on. Unpack all volumes",
     "gzip": "a.tar is not a whole, uncompressed tar file but a compressed one .decompress it with gunzip",
     "none": "no sample has an image. the sample '0' has no image, only txt",
 }
@@ -96,6 +98,12 @@ def test_tars_that_are_refused(kind, tmp_path):
             names = {"GNU.sparse.major": "0", "GNU.sparse.minor": "1", "GNU.sparse.name": "hole.jpg"}
             member.pax_headers = {**names, "GNU.sparse.size": "4096", "GNU.sparse.map": "4096,0"}
             tar.addfile(member)
+    elif kind == "volume":
+        with tarfile.open(path, "w") as tar:
+            rest, whole = tarfile.TarInfo("0.jpg"), tarfile.TarInfo("1.jpg")
+            rest.type, whole.size = b"M", len(picture(1))
+            tar.addfile(rest)
+            tar.addfile(whole, BytesIO(picture(1)))
     elif kind == "gzip":
         with tarfile.open(path, "w:gz"):
             pass

@@ -36,6 +36,7 @@ LABEL = "cls"  # the extension of labels, if none is named
 LONGEST_LABEL = 1024  # bytes
 UNREAD_LABELS = f"labels of more than {LONGEST_LABEL} bytes, or linked to no member"
 SHOWN = 8  # labels in a message
+CONTINUED = b"M"  # GNU's type of a member whose beginning is in the volume before
 MOST_LINKS = 40  # that are followed one after the other, as Linux does
 BESIDE = "beside an image, under its name (--image_column reads such)"
 COMPRESSED = {
@@ -89,7 +90,8 @@ def index_tar(file: ShardFile, image: str | None, label: str | None) -> TarIndex
     an extension that Pillow decodes or, if there are none, with a longer one that ends so.
 
     Raises:
-        ShardError: it is not a whole, uncompressed tar file; or it has two members of one name, or a sparse one.
+        ShardError: it is not a whole, uncompressed tar file; or it has two members of one name, a sparse one, or one
+            that goes on from another volume.
         DataOptionError: no sample has such an image, or such a label.
     """
     reader = RangeReader(file, ahead=LOCAL_STEP if file.is_local else TAR_UNIT)
@@ -150,6 +152,11 @@ def _iterate(file: ShardFile, tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]
     while (info := tar.next()) is not None:
         if info.size < 0 or tar.offset <= info.offset:
             raise ShardError(f"{file.url} is damaged: the member {info.name!r} has a size of {info.size} bytes.")
+        if info.type == CONTINUED:
+            raise ShardError(
+                f"{file.url} is a later volume of a tar file (tar -M), in which {info.name!r} goes on. Unpack all "
+                "volumes together, and write whole tar files."
+            )
         yield info
         tar.members.clear()  # type: ignore[attr-defined]
 
