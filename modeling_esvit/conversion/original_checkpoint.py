@@ -25,6 +25,7 @@ from modeling_esvit.conversion.original_families import NAMES, ORIGINAL_FAMILIES
 from modeling_esvit.conversion.stored_archive import check_archive
 from modeling_esvit.conversion.stored_networks import WRAPPERS, check_shared, check_storage, check_type, select_network
 from modeling_esvit.images.places import PlaceError, open_regular_file
+from modeling_esvit.storage.contents import describe_stand_in
 from modeling_esvit.storage.weights_record import WeightsRecord
 
 
@@ -230,17 +231,13 @@ def find_file_kind(path: Path) -> str:
         return SAFETENSORS
     if head.startswith(b"\x80"):
         return PICKLE
-    raise ConversionError(f"{path} is not a checkpoint; it seems to be {describe_bytes(head)}. {SUPPORTED}")
+    raise ConversionError(f"{path} is not a checkpoint: {describe_bytes(head)}. {SUPPORTED}")
 
 
 def describe_bytes(head: bytes) -> str:
     """Returns in words what a file that is no checkpoint seems to be."""
-    if not head:
-        return "empty"
-    if head.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer; fetch the file itself with `git lfs pull`"
-    if head.lstrip().startswith(b"<"):
-        return "an HTML or XML page, such as an expired download link returns"
+    if stand_in := describe_stand_in(head):
+        return stand_in
     if head.startswith(b"\x1f\x8b"):
         return "a gzip archive; unpack it first"
     if head.startswith(b"\x89HDF"):

@@ -19,7 +19,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.arrays import Pixels, convert_array
-from modeling_esvit.images.formats import LONGEST_SIGNATURE, advise_on_content, list_image_formats
+from modeling_esvit.images.formats import advise_on_content, list_image_formats
 from modeling_esvit.images.memory import BUDGET, CONVERTED, UPRIGHT, check_memory
 from modeling_esvit.images.names import show_name
 from modeling_esvit.images.overlaps import (
@@ -34,6 +34,7 @@ from modeling_esvit.images.overlaps import (
 )
 from modeling_esvit.images.places import ANYTHING, Access, open_place
 from modeling_esvit.images.rgb import convert_to_rgb, scale_transparent_colour
+from modeling_esvit.storage.contents import HEAD
 from modeling_esvit.storage.url_secrets import redact_urls
 
 
@@ -178,7 +179,7 @@ def _identify(file: BinaryIO, check: SizeCheck = ignore_size) -> Image.Image:
         image = Image.open(bounded, formats=list_image_formats())  # type: ignore[arg-type]
     except UnidentifiedImageError as error:
         file.seek(0)
-        advice = advise_on_content(file.read(LONGEST_SIGNATURE))
+        advice = advise_on_content(file.read(HEAD))
         reason = "not an image in a format that is read here"
         raise UnidentifiedImageError(f"{reason} ({advice})" if advice else reason) from error
     bounded.check = check

@@ -7,6 +7,8 @@ import importlib.util
 
 from PIL import Image
 
+from modeling_esvit.storage.contents import describe_stand_in
+
 
 # Pillow's names. It has decoders for more: rare ones, which files of strangers need not reach.
 ALLOWED_FORMATS = (
@@ -32,9 +34,7 @@ SIGNATURES = (
     (0, b"\x89PNG\r\n\x1a\n", "a damaged PNG"),
     (0, b"\xff\xd8\xff", "a damaged JPEG"),
     (0, b"PK\x03\x04", "a zip archive: unpack it"),
-    *((0, start, "a web page, or another file of XML") for start in (b"<!DOCTYPE", b"<!doctype", b"<html", b"<?xml")),
 )
-LONGEST_SIGNATURE = 16  # bytes
 
 
 @functools.cache
@@ -59,7 +59,5 @@ def list_image_extensions() -> frozenset[str]:
 
 def advise_on_content(start: bytes) -> str:
     """Returns what to do about a file that is not read and begins with `start`; nothing if that is unknown."""
-    if not start:
-        return "there is no content"
     found = (advice for offset, signature, advice in SIGNATURES if start[offset:].startswith(signature))
-    return next(found, "")
+    return describe_stand_in(start) or next(found, "")

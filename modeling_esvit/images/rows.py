@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import Image
 
+from modeling_esvit.images.data_errors import DataOptionError
 from modeling_esvit.images.decoding import DecodingOptions, Record
 from modeling_esvit.images.names import show_name
 from modeling_esvit.images.places import Access, find_local_file
+from modeling_esvit.storage.contents import HEAD, describe_stand_in
 
 
 if TYPE_CHECKING:
@@ -58,11 +60,18 @@ def read_file_features(file: str | os.PathLike[str]) -> "datasets.Features":
     """Returns the columns of a local parquet file with their types, see `read_features`, for which it is opened.
 
     Raises:
-        OSError, ValueError: it is no whole parquet file, or damaged.
+        DataOptionError: it is no whole parquet file.
+        OSError, ValueError: it cannot be opened, or what it says of its features is damaged.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    return read_features(pq.read_schema(file))
+    try:
+        return read_features(pq.read_schema(file))
+    except pa.ArrowInvalid as error:
+        with open(file, "rb") as opened:
+            reason = describe_stand_in(opened.read(HEAD)) or error
+        raise DataOptionError(f"{show_name(str(file))} is not a whole parquet file: {reason}") from error
 
 
 def merge_features(found: Sequence["datasets.Features"]) -> "datasets.Features":
@@ -112,11 +121,14 @@ def _is_number(feature: Any) -> bool:
 def describe_parquet(files: Iterable[str], read: ReadFeatures = read_file_features) -> dict[str, Any]:
     """Returns what `load_dataset` must be told of parquet files, of which it asks the first alone: if others have more
     columns or fields, other numbers, or values where that has nulls, all features. Those of a server are not looked at.
+
+    Raises:
+        DataOptionError: one is no whole parquet file.
+        OSError, ValueError: it cannot be opened, or what it says of its features is damaged.
     """
     found = []
     for file in files:
-        with suppress(ValueError):  # of a file that is no parquet file, which `datasets` names
-            found += [] if "://" in file else [read(file)]
+        found += [] if "://" in file else [read(file)]
     merged = merge_features(found)
     return {"features": merged} if found and merged != found[0] else {}
 

@@ -81,6 +81,7 @@ REFUSED = {
     "sparse": "'hole.jpg' is stored as a sparse file. Write the tar without -S",
     "volume": "a.tar is a later volume of a tar file .tar -M., in which '0.jpg' goes on. Unpack all volumes",
     "gzip": "a.tar is not a whole, uncompressed tar file but a compressed one .decompress it with gunzip",
+    "pointer": "a.tar is not a whole, uncompressed tar file: a pointer of Git LFS: fetch the file itself by",
     "none": "no sample has an image. the sample '0' has no image, only txt",
 }
 
@@ -107,6 +108,8 @@ def test_tars_that_are_refused(kind, tmp_path):
     elif kind == "gzip":
         with tarfile.open(path, "w:gz"):
             pass
+    elif kind == "pointer":
+        path.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     else:
         write_members(path, {"0.txt": b"a", "1.txt": b"b"})
     assert re.search(REFUSED[kind], refuse(path, tmp_path / "run"), re.DOTALL)

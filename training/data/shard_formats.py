@@ -31,6 +31,7 @@ from modeling_esvit.images.rows import (
     read_file_features,
 )
 from modeling_esvit.storage.atomic import record_file, write_text
+from modeling_esvit.storage.contents import HEAD, describe_stand_in
 from modeling_esvit.storage.identity import compose, compute_file_checksum
 from modeling_esvit.storage.manifest import find_damage
 from training.data.columns import ImageColumns, find_label, name_label_kind
@@ -86,7 +87,8 @@ class ParquetShard:
         except ShardError:  # raised by a read
             raise
         except (pa.ArrowException, *DAMAGE) as error:
-            raise ShardError(f"{file.url} is not a whole parquet file: {str(error).strip()}") from error
+            reason = describe_stand_in(RangeReader(file).read(HEAD)) or str(error).strip()
+            raise ShardError(f"{file.url} is not a whole parquet file: {reason}") from error
         groups = range(self.metadata.num_row_groups)
         folder = os.path.dirname(os.path.abspath(file.url))
         self._access = find_access(folder) if file.is_local else NOTHING  # what its rows may open

@@ -26,6 +26,7 @@ from typing import NamedTuple
 from modeling_esvit.images.data_errors import DataOptionError
 from modeling_esvit.images.folders import HIDDEN_FILES, REPEATED, LeftOut, is_hidden_member
 from modeling_esvit.images.formats import ADVICE, list_image_extensions
+from modeling_esvit.storage.contents import HEAD, describe_stand_in
 from training.data.shard_files import RangeReader, ShardError, ShardFile
 
 
@@ -135,7 +136,7 @@ def _read_archives(file: ShardFile, reader: RangeReader, label: str, left_out: L
                         _add_member(file, tar, info, members, links, label)
                 end = tar.offset
         except (tarfile.TarError, ValueError, OverflowError, IndexError) as error:  # of damaged headers
-            raise ShardError(f"{file.url} is not a whole, uncompressed tar file{_hint(reader)}: {error}") from error
+            raise ShardError(f"{file.url} is not a whole, uncompressed tar file{_explain(reader, error)}") from error
         if end == start > 0:
             raise ShardError(f"{file.url} has bytes behind its end mark that are no tar file: it is damaged.")
         reader.seek(end)
@@ -161,11 +162,14 @@ def _iterate(file: ShardFile, tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]
         tar.members.clear()  # type: ignore[attr-defined]
 
 
-def _hint(reader: RangeReader) -> str:
+def _explain(reader: RangeReader, error: Exception) -> str:
+    """Returns what a file is that is no tar file."""
     reader.seek(0)
-    start = reader.read(8)
+    start = reader.read(HEAD)
     tool = next((tool for magic, tool in COMPRESSED.items() if start.startswith(magic)), None)
-    return "" if tool is None else f" but a compressed one (decompress it with {tool})"
+    if tool is not None:
+        return f" but a compressed one (decompress it with {tool})"
+    return f": {describe_stand_in(start) or error}"
 
 
 def _add_member(

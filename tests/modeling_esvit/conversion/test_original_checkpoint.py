@@ -147,8 +147,8 @@ def test_other_checkpoints(content, match, tmp_path):
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        (b"", "empty"),
-        (b"<!DOCTYPE html><html>404</html>", "HTML"),
+        (b"", "there is no content"),
+        (b"<!DOCTYPE html><html>404</html>", "a web page"),
         (b"accuracy 81.3\n", "a text file"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"\x1f\x8b\x08\x00rest", "gzip"),

@@ -40,6 +40,10 @@ def test_extensions_are_those_of_formats_that_are_read():
         (b"PK\x03\x04", "a zip archive: unpack it"),
         (b"<html>404</html>", "a web page"),
         (b"", "there is no content"),
+        (
+            b"version https://git-lfs.github.com/spec/v1\n",
+            "a pointer of Git LFS: fetch the file itself by `git lfs pull`",
+        ),
     ],
 )
 def test_what_to_do_about_a_file_by_its_first_bytes(start, advice):
