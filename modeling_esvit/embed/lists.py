@@ -12,7 +12,7 @@ from modeling_esvit.images.places import Place
 
 
 LIST_SUFFIXES = (".txt", ".lst")
-LINE_END = re.compile("\r\n|\n|\r")
+LINE_END = re.compile("\r\n|\n|\r|\0")  # zeros are what `find -print0` writes
 # What a file begins with that says its encoding; the longer ones first.
 MARKS = (
     *((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF32_LE, "utf-32-le"), (codecs.BOM_UTF32_BE, "utf-32-be")),

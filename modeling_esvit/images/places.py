@@ -99,8 +99,10 @@ class Access:
         """Returns what a place names, with the path that a relative one means.
 
         Raises:
-            PlaceError: It may not be opened.
+            PlaceError: It may not be opened, or cannot be the name of a file.
         """
+        if "\0" in place:
+            raise PlaceError(f"{show_name(place)} has a zero byte in it, and so is no name of a file")
         if self.folders is None:
             found = Place.split(place) if "://" in place else Place("", place)
             return found._replace(file=FILE_URL.sub("", found.file))

@@ -13,7 +13,7 @@ NAMES = ["a b.jpg", "é/猫.jpg", "http://host/x.jpg?y=1"]
 TEXT = "# images\n" + "\n".join(NAMES) + "\n\n"
 
 
-@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("line_end", ["\n", "\r\n", "\r", "\0"])
 @pytest.mark.parametrize(
     "encoding, mark",
     [

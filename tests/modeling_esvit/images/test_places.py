@@ -7,7 +7,15 @@ import zipfile
 
 import pytest
 
-from modeling_esvit.images.places import ANYTHING, NOTHING, Access, PlaceError, name_instead, open_place
+from modeling_esvit.images.places import (
+    ANYTHING,
+    NOTHING,
+    Access,
+    PlaceError,
+    find_local_file,
+    name_instead,
+    open_place,
+)
 
 
 @pytest.fixture
@@ -50,6 +58,14 @@ def test_rows_open_nothing_else(place):
     assert access.locate("hf://datasets/org/own@abc/a.png") and access.locate("hf://datasets/org/own/a.png")
     for own in (place / "database.png", f"file://{place}/database.png"):
         assert read(own, ANYTHING) == b"secret"
+
+
+@pytest.mark.parametrize("members", ["", "zip://c.png::"])
+def test_a_zero_byte_is_in_no_name(members, place):
+    for access in (Access((str(place / "data"),)), ANYTHING):
+        with pytest.raises(PlaceError, match=r"b\\x00.zip has a zero byte in it, and so is no name of a file"):
+            read(f"{members}b\0.zip", access)
+        assert find_local_file(f"{members}b\0.zip", access) is None
 
 
 def test_two_colons_may_be_part_of_a_name(place):
