@@ -9,6 +9,7 @@ from collections.abc import Mapping
 PLURAL = re.compile(r"^((?:[a-z]+ )?[a-z]*?(?:ss(?=es\b)|[a-z](?=s\b)))e?s\b")  # "files beside", "zip files", "classes"
 NUMBER = re.compile("[0-9]+")
 MOST_REASONS = 8  # that an error names
+LONGEST_REASON = 500  # characters; a name in a row may have millions
 
 
 def show_number(number: int, things: str) -> str:
@@ -24,12 +25,13 @@ def list_reasons(unreadable: Mapping[str, str], most: int) -> list[str]:
     Args:
         unreadable: name of each image -> a sentence that has its name.
     """
-    return list(dict.fromkeys([*_find_kinds(unreadable), *unreadable.values()]))[:most]
+    reasons = dict.fromkeys([*_find_kinds(unreadable), *unreadable.values()])
+    return [*map(_shorten, [*reasons][:most])]
 
 
 def show_reasons(unreadable: Mapping[str, str]) -> str:
     """Returns a sentence for each different reason why images cannot be read; see `list_reasons`."""
-    return "; ".join(_find_kinds(unreadable)[:MOST_REASONS])
+    return "; ".join(map(_shorten, _find_kinds(unreadable)[:MOST_REASONS]))
 
 
 def _find_kinds(unreadable: Mapping[str, str]) -> list[str]:
@@ -38,3 +40,9 @@ def _find_kinds(unreadable: Mapping[str, str]) -> list[str]:
     for name, reason in unreadable.items():
         first.setdefault(NUMBER.sub("", reason.replace(name, "")), reason)
     return [*first.values()]
+
+
+def _shorten(reason: str) -> str:
+    """Returns a sentence without its middle if it is long."""
+    half = LONGEST_REASON // 2
+    return reason if len(reason) <= LONGEST_REASON else f"{reason[:half]} ... {reason[-half:]}"

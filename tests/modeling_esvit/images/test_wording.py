@@ -29,3 +29,9 @@ def test_different_reasons_come_first():
     assert list_reasons(unreadable, 2) == ["a: no 'a'", "c: is HEIC"]
     assert list_reasons(unreadable, 9) == ["a: no 'a'", "c: is HEIC", "b: no 'b'"]
     assert show_reasons(unreadable) == "a: no 'a'; c: is HEIC" and show_reasons({}) == ""
+
+
+def test_a_long_reason_is_shown_without_its_middle():
+    name = "a" * 10**6 + "z"
+    for shown in (show_reasons({name: f"{name}: no file"}), *list_reasons({name: f"{name}: no file"}, 1)):
+        assert shown == "a" * 250 + " ... " + "a" * 240 + "z: no file"
