@@ -27,6 +27,7 @@ import torch
 
 from modeling_esvit import losses
 from modeling_esvit.losses import CenterUpdate, EsViTLoss, make_crop_layout
+from modeling_esvit.matmul_precision import restore_precision
 from modeling_esvit.model_outputs import EsViTForPreTrainingOutput
 from modeling_esvit.programs.lost_process import report_lost_process
 from modeling_esvit.storage.url_secrets import hide_secrets
@@ -262,7 +263,12 @@ def start(options: PretrainOptions) -> PretrainResult | None:
         EsViTError: See `Pretraining`; also when the memory is not enough, or another process is lost.
     """
     check_system()
-    with report_lost_process("longer than --process_timeout minutes"), report_lost_worker(), advise_on_memory(options):
+    with (
+        restore_precision(),
+        report_lost_process("longer than --process_timeout minutes"),
+        report_lost_worker(),
+        advise_on_memory(options),
+    ):
         if options.dry_run:
             dry_run(options, lambda checked: Pretraining(options, checked).train_step)
             return None

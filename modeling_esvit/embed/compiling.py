@@ -178,10 +178,10 @@ class BatchForward:
         )
 
     def run_timed(self, pixels: Tensor) -> Outputs:
-        """Computes a batch eagerly, and decides once enough of them are timed."""
+        """Computes a batch eagerly, and decides once enough of them are timed, if more are to come."""
         outputs, seconds = time_call(self.compute, pixels)
         self.seconds.append(seconds)
-        if len(self.seconds) > TIMED:
+        if len(self.seconds) > TIMED and self.images > 0:
             self.decide()
         return outputs
 

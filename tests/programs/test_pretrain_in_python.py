@@ -9,10 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoModel
 
 from modeling_esvit.errors import EsViTError
 from tests.helpers.tiny_runs import assert_equal_weights, read_log, read_losses, tiny_options, train, write_images
+from training.features.extraction import UnlabelledDataError
 from training.options.errors import OptionError
 from training.options.pretrain_options import make_options
 from training.pretrain import pretrain
@@ -54,6 +56,15 @@ def test_scores_are_among_the_last_values(labelled_images, tmp_path):
     evaluated = {"knn_every": 1, "knn_test": str(test), "knn_k": [3], "max_steps": 3}
     result = pretrain(**tiny_keywords(labelled_images, tmp_path / "run", **evaluated))
     assert 0 <= result.last_values["knn_k3_top1"] <= 1 and result.last_values["loss"] > 0
+
+
+def test_products_of_float32_are_afterwards_what_they_were(images, tmp_path):
+    """What else a notebook computes is not rounded to what the run allows."""
+    before = torch.get_float32_matmul_precision()
+    allowed = {"matmul_precision": "medium", "knn_every": 1}
+    with pytest.raises(UnlabelledDataError):
+        pretrain(**tiny_keywords(images, tmp_path / "run", **allowed))
+    assert torch.get_float32_matmul_precision() == before == "highest"
 
 
 @pytest.mark.slow

@@ -50,6 +50,7 @@ from training.options.command import is_for_user
 from training.options.errors import OptionError, SharedError
 from training.options.pretrain_options import PretrainOptions
 from training.run.advice import describe_load
+from training.run.idle_options import describe_idle_options
 from training.state.checkpoints import Checkpoints, Progress, share_step
 from training.state.data_record import DataRecord
 from training.state.files import UnwritableCheckpointError, on_main, report_write_errors
@@ -284,6 +285,8 @@ def describe_run(run: CheckedRun | Examination, parameters: int) -> str:
         if isinstance(run.source, ShardStream):
             lanes = plan.lanes.number
             lines.append(run.source.describe(plan.steps_per_epoch * plan.lanes.images_per_step // lanes, lanes))
+    if run.source is not None:
+        lines += describe_idle_options(options, isinstance(run.source, ShardStream))
     sources = [run.source, *(run.knn_data or [])]
     lines += [f"not read         = {left_out}" for each in sources if each and (left_out := each.left_out.describe())]
     lines.append(f"device           = {device}")

@@ -99,6 +99,14 @@ def test_few_images_do_not_repay_it(graphs, lines, monkeypatch):
     ]
 
 
+def test_after_the_last_image_there_is_nothing_to_decide(graphs, lines, monkeypatch):
+    give_seconds(monkeypatch, eager=1, compiled=0.5)
+    forward = make_forward("auto")
+    forward.expect(11, 4)
+    compute(forward, [4, 4, 3])
+    assert graphs == [] and lines == []
+
+
 def test_many_images_repay_it(graphs, lines, monkeypatch):
     give_seconds(monkeypatch, eager=1, compiled=0.5)
     forward = make_forward("auto")
