@@ -23,7 +23,7 @@ from modeling_esvit.images.arrays import is_image_array
 from modeling_esvit.images.data_errors import name_datasets_errors
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, Record
 from modeling_esvit.images.folders import FoundImages, LeftOut, find_in_folder, find_matching
-from modeling_esvit.images.names import show_name
+from modeling_esvit.images.names import has_ending, show_name
 from modeling_esvit.images.places import URL, find_local_file, name_instead
 from modeling_esvit.images.row_folders import (
     COMPRESSED,
@@ -283,12 +283,12 @@ def open_named(name: str, reading: Reading) -> Images:
         raise NoImagesError(f"{name} is a data set of several splits: name the folder of one, as {path / 'train'}.")
     if path.is_dir():
         return open_folder(path, None, name, reading)
-    if path.suffix == ".parquet" and not URL.match(name):
+    if has_ending(path, ".parquet") and not URL.match(name):
         return open_parquet(name, reading)
-    if path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
+    if path.is_file() and has_ending(path, LIST_SUFFIXES):
         return ImageFiles(FoundImages(list(read_list(path))), reading.decoding)
-    if path.is_file() and name.endswith((".zip", ".tar", *COMPRESSED)):
-        advice = "give the folder that it is in" if path.suffix == ".zip" else "unpack it, and give the folder"
+    if path.is_file() and has_ending(name, (".zip", ".tar", *COMPRESSED)):
+        advice = "give the folder that it is in" if has_ending(path, ".zip") else "unpack it, and give the folder"
         raise NoImagesError(f"{name} is an archive, which embed does not open by its name: {advice}.")
     if path.is_file() or URL.match(name):
         return ImageFiles(FoundImages([name]), reading.decoding)

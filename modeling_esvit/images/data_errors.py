@@ -61,7 +61,11 @@ def name_datasets_errors(
 
 
 def _advise(data: str, reason: str) -> str:
-    """Says how to read zip files of the Hub, to which `datasets` gives the folder of the file as a class."""
+    """Says how to read zip files of the Hub, to which `datasets` gives the folder of the file as a class, and integers
+    that the floats of other files cannot hold.
+    """
+    if "Integer value" in reason and "not in range" in reason:
+        return ". Other files have floats in this column: write it as integers or strings in all of them"
     if "Invalid string class label" not in reason or os.path.exists(data):
         return ""
     return (

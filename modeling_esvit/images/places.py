@@ -19,7 +19,7 @@ from typing import BinaryIO, NamedTuple
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.download import download
-from modeling_esvit.images.names import show_name
+from modeling_esvit.images.names import has_ending, show_name
 from modeling_esvit.images.read_ahead import abandonable
 from modeling_esvit.storage.url_secrets import escape_logins
 
@@ -73,7 +73,7 @@ class Place(NamedTuple):
         Raises:
             zipfile.BadZipFile, ValueError, NotImplementedError, OSError: see `open_zip`.
         """
-        if not (self.is_local and self.members and self.file.endswith(".zip")):
+        if not (self.is_local and self.members and has_ending(self.file, ".zip")):
             return None
         archive = open_zip(self.file)
         return archive if self.member in archive.NameToInfo else None

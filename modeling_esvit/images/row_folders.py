@@ -26,7 +26,7 @@ from modeling_esvit.images.folders import (
     has_images,
     walk,
 )
-from modeling_esvit.images.names import show_name
+from modeling_esvit.images.names import has_ending, show_name
 from modeling_esvit.images.places import Access, check_regular, is_inside
 from modeling_esvit.images.rows import (
     ReadFeatures,
@@ -39,6 +39,7 @@ from modeling_esvit.images.zips import are_photographs, check_tables, count_besi
 
 
 SHARDS = (".parquet", ".tar")
+PACKAGED = {".parquet": "parquet", ".tar": "webdataset", ".zip": "imagefolder"}  # what `datasets` reads them with
 COMPRESSED = (
     *(f".tar.{method}" for method in ("gz", "bz2", "xz", "zst", "lz4", "lzma", "br", "Z")),
     *(".tgz", ".tbz", ".tbz2", ".txz", ".tzst", ".tlz"),
@@ -74,13 +75,14 @@ class RowFolder:
         self.folders = [*walk(str(path), self.unlisted)]
         self.row_files, self.configurations = list_row_files(path, self.folders), list_configurations(path)
         refuse_chains(str(path.resolve()), *map(str, self.row_files))
-        if all(file.suffix == ".zip" for file in self.row_files):
+        if all(has_ending(file, ".zip") for file in self.row_files):
             for file in self.row_files:
                 check_tables(str(file))
         check_configurations(path, self.configurations)
         self.named = name_files(path, self.configurations)
+        self.kind = self._find_kind()
         self.builder = self._make_builder()
-        self.files = list_split_files(self.builder)
+        self.files = self._list_files()
         refuse_left_over(path, [] if names_files(self.configurations) else self.row_files, self.files)
 
     def load(self, split: str, left_out: LeftOut) -> Any:
@@ -115,7 +117,7 @@ class RowFolder:
         used = {*map(os.path.realpath, itertools.chain.from_iterable(self.files.values()))}
         for folder, names in self.folders:
             for name in names:
-                is_shard = name.endswith((*SHARDS, ".zip"))
+                is_shard = has_ending(name, PACKAGED)
                 is_used = is_shard and (has_all_shards or os.path.realpath(self.path / folder / name) in used)
                 if not is_used and name not in CARDS:
                     found.add(folder, name)
@@ -123,13 +125,31 @@ class RowFolder:
         found.left_out.update({kind: number for kind, number in beside.items() if number})
         return found.left_out
 
+    def _find_kind(self) -> str | None:
+        """Returns the ending of files of which `datasets` must be told how they are read: it knows no capitals, and few
+        formats of images in zip files.
+        """
+        endings, kinds = [file.suffix for file in self.row_files], {file.suffix.lower() for file in self.row_files}
+        if self.config_name is not None or self.configurations or len(kinds) != 1 or not kinds.issubset(PACKAGED):
+            return None
+        is_told = not kinds.issuperset(endings) or are_photographs([*map(str, self.row_files)])
+        return kinds.pop() if is_told else None
+
+    def _list_files(self) -> dict[str, list[str]]:
+        """Returns the files of each split. `datasets` takes `a.parquet.bak` for one of parquet, too."""
+        found = list_split_files(self.builder)
+        if names_files(self.configurations) or (self.kind is None and self.builder.name != "parquet"):
+            return found
+        own = {split: [file for file in files if has_ending(file, PACKAGED)] for split, files in found.items()}
+        return {split: files for split, files in own.items() if files}
+
     def _make_builder(self) -> Any:
-        """Returns what `datasets` makes rows with. Of zip files it finds the splits; it knows few formats of images."""
+        """Returns what `datasets` makes rows with. Of zip files it finds the splits."""
         import datasets
 
-        place, files = str(self.path.resolve()), [*map(str, self.row_files)]
-        if self.config_name is None and not self.configurations and are_photographs(files):
-            return datasets.load_dataset_builder("imagefolder", data_dir=place, **self.named)
+        place = str(self.path.resolve())
+        if self.kind is not None:
+            return datasets.load_dataset_builder(PACKAGED[self.kind], data_dir=place, **self.named)
         try:
             return datasets.load_dataset_builder(place, name=self.config_name, **self.named)
         except ValueError as error:
@@ -144,11 +164,12 @@ class RowFolder:
         import datasets
 
         arguments: dict[str, Any] = {"batch_size": BATCH} if hasattr(self.builder.config, "batch_size") else {}
-        if kept != self.files or self.named:
+        if self.kind is not None or self.named or kept != list_split_files(self.builder):
             arguments["data_files"] = {each: escape_files(files) for each, files in kept.items()}
         if self.builder.name == "parquet" and not self.builder.info.features:  # which a card declares
             arguments |= describe_parquet(itertools.chain.from_iterable(kept.values()), self.read)
-        return datasets.load_dataset(str(self.path.resolve()), name=self.config_name, split=split, **arguments)
+        place = str(self.path.resolve()) if self.kind is None else PACKAGED[self.kind]
+        return datasets.load_dataset(place, name=self.config_name, split=split, **arguments)
 
     def _load_zips(self, files: list[str], left_out: LeftOut) -> Any:
         rows = load_zips(files, left_out)
@@ -251,7 +272,7 @@ def list_shards(path: Path, kinds: tuple[str, ...] = (*SHARDS, *COMPRESSED)) -> 
     Hidden files are none: copies that macOS makes have the names of the files.
     """
     folders = [folder for folder in (path, path / "data") if folder.is_dir()]
-    files = [file for folder in folders for file in sorted(folder.iterdir()) if file.name.endswith(kinds)]
+    files = [file for folder in folders for file in sorted(folder.iterdir()) if has_ending(file, kinds)]
     return [file for file in files if not file.name.startswith(".") and not file.is_dir()]
 
 
@@ -265,7 +286,7 @@ def list_row_files(path: Path, folders: Iterable[tuple[str, list[str]]] | None =
         return files
     folders = walk(str(path), LeftOut()) if folders is None else folders
     deeper = [path / folder / name for folder, names in folders for name in sorted(names)]
-    return [file for file in deeper if file.suffix in (".parquet", ".zip") and not file.name.startswith(".")]
+    return [file for file in deeper if has_ending(file, (".parquet", ".zip")) and not file.name.startswith(".")]
 
 
 def refuse_left_over(path: Path, found: Sequence[Path], files: Mapping[str, Sequence[str]]) -> None:
@@ -282,7 +303,7 @@ def refuse_left_over(path: Path, found: Sequence[Path], files: Mapping[str, Sequ
             f"{_advise_on_left_over([*left, *used])}"
         )
     for split, own in files.items():
-        if len({file.endswith(".zip") for file in own}) > 1:
+        if len({has_ending(file, ".zip") for file in own}) > 1:
             raise DataOptionError(
                 f"{str(path)!r} has zip files beside others in the split {split!r}, which are not read as one: unpack "
                 "them, or name the files to read, by a glob."
@@ -292,7 +313,11 @@ def refuse_left_over(path: Path, found: Sequence[Path], files: Mapping[str, Sequ
 def _advise_on_left_over(files: Sequence[str]) -> str:
     """Says how files are read. `datasets` takes those of one kind alone, whatever the names of others."""
     kinds = {os.path.splitext(file)[1] for file in files}
-    shards = [os.path.split(file)[0] + f"{os.sep}*{kind}" for kind in SHARDS for file in files if file.endswith(kind)]
+    shards = [
+        os.path.join(os.path.dirname(file), f"*{os.path.splitext(file)[1]}")
+        for file in files
+        if has_ending(file, SHARDS)
+    ]
     advice = f"Name the files to read, by a glob, as {min(shards)}" if shards else "Unpack them"
     if len(kinds) > 1:
         return f"{' and '.join(sorted(kinds))} files are not read as one. {advice}."
@@ -306,7 +331,7 @@ def is_row_folder(folder: Path, image_column: str | None = None) -> bool:
     metadata or features have not; or if a column of images is named.
     """
     if not has_images(folder):
-        return any(file.suffix in (".parquet", ".zip") for file in list_row_files(folder))
+        return any(has_ending(file, (".parquet", ".zip")) for file in list_row_files(folder))
     files = list_shards(folder, (".parquet",))
     return bool(files) and (image_column is not None or any(map(_holds_images, files)))
 
@@ -317,7 +342,7 @@ def find_folder_access(folder: Path) -> Access:
     Relative paths begin beside the first file of rows.
     """
     files = list_row_files(folder)
-    zips = [file for file in files if file.suffix == ".zip"]  # which may be links to other places
+    zips = [file for file in files if has_ending(file, ".zip")]  # which may be links to other places
     return find_access(*dict.fromkeys(file.parent for file in files), folder, *zips)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError
 from modeling_esvit.images.folders import LeftOut
+from modeling_esvit.images.names import has_ending
 from modeling_esvit.images.row_folders import COMPRESSED, SHARDS, drop_links, match_files
 from modeling_esvit.storage.paths import expand_home
 from modeling_esvit.storage.url_secrets import expand_braces, hide_secrets
@@ -35,7 +36,7 @@ def names_shards(data: str, suffixes: tuple[str, ...] = SHARDS) -> bool:
         return False
     names = expand_braces(data)
     refuse_compressed(names)
-    return bool(names) and all(name.endswith(suffixes) for name in names)
+    return bool(names) and all(has_ending(name, suffixes) for name in names)
 
 
 def refuse_compressed(names: list[str]) -> None:
@@ -44,7 +45,7 @@ def refuse_compressed(names: list[str]) -> None:
     Raises:
         DataOptionError: one of the names is that of a compressed tar file.
     """
-    found = next((name for name in names if name.endswith(COMPRESSED)), None)
+    found = next((name for name in names if has_ending(name, COMPRESSED)), None)
     if found is not None:
         raise DataOptionError(
             f"{found!r}: a compressed tar file cannot be read in parts, which order and resume need. Decompress it "

@@ -22,7 +22,7 @@ import numpy as np
 from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError, EmptySourceError
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, Record
 from modeling_esvit.images.folders import LeftOut, find_in_folder, has_images
-from modeling_esvit.images.names import show_name
+from modeling_esvit.images.names import has_ending, show_name
 from modeling_esvit.images.places import Access
 from modeling_esvit.images.row_folders import find_folder_access, is_row_folder, is_saved_to_disk, list_shards
 from modeling_esvit.images.rows import find_access
@@ -330,7 +330,7 @@ def _refuse_in_place(path: Path, name: str, stream: StreamOptions) -> None:
     """Refuses what is no folder, parquet file or data set of the Hub, and what applies to streams alone."""
     if stream.cache is not None:
         raise DataOptionError(f"cache applies to streams, and {name!r} is read in place: leave it out.")
-    if path.is_file() and path.suffix != ".parquet":
+    if path.is_file() and not has_ending(path, ".parquet"):
         raise DataOptionError(
             f"{str(path)!r} is a file: give the folder that it is in, of images or zip files, or parquet files."
         )
@@ -344,7 +344,7 @@ def _refuse_revision(path: Path, data: str, revision: str | None) -> None:
 def _is_tar(data: str | os.PathLike[str]) -> bool:
     """Returns whether `data` names tar files, or a folder of them. A folder with images is one of images."""
     path = expand_home(data)
-    tars = [str(file) for file in list_shards(path) if file.suffix != ".parquet"]
+    tars = [str(file) for file in list_shards(path) if not has_ending(file, ".parquet")]
     if not tars:
         return names_shards(str(data), (".tar",))
     if has_images(path):
