@@ -28,7 +28,7 @@ from modeling_esvit.images.places import URL, find_local_file, name_instead
 from modeling_esvit.images.row_folders import (
     COMPRESSED,
     RowFolder,
-    drop_links,
+    choose_shards,
     find_folder_access,
     is_row_folder,
     is_saved_to_disk,
@@ -354,7 +354,7 @@ def open_parquet(pattern: str, reading: Reading) -> Images:
         NoImagesError: it matches none, or they have no column of images.
     """
     left_out = LeftOut()
-    files = drop_links(match_files(pattern, left_out), left_out)
+    files = choose_shards(match_files(pattern, left_out), left_out)
     if not files:
         raise NoImagesError(f"{pattern!r} matches no file.")
     rows = reading.decoding.restrict_to(find_access(*dict.fromkeys(os.path.dirname(file) for file in files)))

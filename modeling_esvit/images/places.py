@@ -33,11 +33,17 @@ ARCHIVES = ("zip", "tar", "gzip", "bz2", "xz", "zstd")
 IN_ARCHIVE = re.compile(rf"(?:{'|'.join(ARCHIVES)})://")
 OPEN_ZIPS = 4  # whose lists of members each process keeps
 IRREGULAR = "is no regular file, but a pipe or a device"
+LONGEST_PATH = 4096  # characters, on Linux; elsewhere less
 NON_BLOCKING = getattr(os, "O_NONBLOCK", 0)  # Windows has none
 
 
 class PlaceError(EsViTError, OSError):
     """Raised when what an image is named by is not opened: it is no regular file, or lies where it must not."""
+
+
+def is_no_path(text: str) -> bool:
+    """Returns whether a text is longer than paths are, as images in base64 are; URLs may be longer."""
+    return "://" not in text and len(text) > LONGEST_PATH
 
 
 class Place(NamedTuple):
@@ -99,8 +105,10 @@ class Access:
         """Returns what a place names, with the path that a relative one means.
 
         Raises:
-            PlaceError: It may not be opened.
+            PlaceError: It may not be opened, or is no path.
         """
+        if is_no_path(place):
+            raise PlaceError(f"a text of {len(place)} characters is no path; if it is base64, decode it into bytes")
         if self.folders is None:
             found = Place.split(place) if "://" in place else Place("", place)
             return found._replace(file=FILE_URL.sub("", found.file))

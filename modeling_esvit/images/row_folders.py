@@ -9,6 +9,8 @@ import glob
 import itertools
 import json
 import os
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,8 @@ COMPRESSED = (
     *(".tgz", ".tbz", ".tbz2", ".txz", ".tzst", ".tlz"),
 )
 LINKED = "shards linked to again"
+MISSING = "missing shards (the names of others say -of-N)"
+SERIES = re.compile(r"(.*)-[0-9]+-of-([0-9]{1,9})\b.*")  # train-00000-of-00002.parquet; the Hub appends a hash
 CARDS = ("README.md", ".gitattributes", "dataset_infos.json")  # describe the data, and hold none
 UNLIKE_SPLITS = "Couldn't infer the same data file format for all splits"  # what `datasets` says
 # Rows that `datasets` converts at a time. It would else take the length of the first row group, even if that is 0.
@@ -94,7 +98,7 @@ class RowFolder:
             OSError, ValueError: of `datasets`, which has no such split or cannot read it.
         """
         counts = {each: LeftOut() for each in self.files}
-        kept = {each: drop_links(files, counts[each]) for each, files in self.files.items()}
+        kept = {each: choose_shards(files, counts[each]) for each, files in self.files.items()}
         left_out.update(counts.get(split, LeftOut()))
         left_out.update(self.count_beside())
         if split in kept and are_photographs(kept[split]):
@@ -254,8 +258,11 @@ def match_files(pattern: str, left_out: LeftOut) -> list[str]:
     return files
 
 
-def drop_links(files: Sequence[str], left_out: LeftOut) -> list[str]:
-    """Returns files without those that are another one of them by a link, of which the real one stays."""
+def choose_shards(files: Sequence[str], left_out: LeftOut) -> list[str]:
+    """Returns files without those that are another one of them by a link, of which the real one stays.
+
+    `left_out` counts these, and shards that are missing, as where a download was stopped.
+    """
     kept = dict[str, str]()
     for file in sorted(files, key=os.path.islink):
         kept.setdefault(file if "://" in file else os.path.realpath(file), file)
@@ -263,7 +270,15 @@ def drop_links(files: Sequence[str], left_out: LeftOut) -> list[str]:
     found = [file for file in files if file in chosen]
     if len(found) < len(files):
         left_out[LINKED] += len(files) - len(found)
+    if missing := count_missing(found):
+        left_out[MISSING] += missing
     return found
+
+
+def count_missing(files: Iterable[str]) -> int:
+    """Returns how many shards are not there of those that the names of others number."""
+    series = Counter(match.groups() for match in map(SERIES.fullmatch, files) if match is not None)
+    return sum(max(int(total) - present, 0) for (_, total), present in series.items())
 
 
 def list_shards(path: Path, kinds: tuple[str, ...] = (*SHARDS, *COMPRESSED)) -> list[Path]:

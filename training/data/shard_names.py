@@ -20,7 +20,7 @@ from typing import Any
 from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError
 from modeling_esvit.images.folders import LeftOut
 from modeling_esvit.images.names import has_ending
-from modeling_esvit.images.row_folders import COMPRESSED, SHARDS, drop_links, match_files
+from modeling_esvit.images.row_folders import COMPRESSED, SHARDS, choose_shards, match_files
 from modeling_esvit.storage.paths import expand_home
 from modeling_esvit.storage.url_secrets import expand_braces, hide_secrets
 from training.data.shard_files import BUCKET, open_store, retry
@@ -78,7 +78,7 @@ def find_shards(data: str, revision: str | None = None, left_out: LeftOut | None
     twice = next((file for file in files if files.count(file) > 1), None) if len(set(files)) < len(files) else None
     if twice is not None:
         raise DataOptionError(f"{data!r} names {twice!r} twice: each image must come once an epoch, so leave one out.")
-    return drop_links(files, left_out)
+    return choose_shards(files, left_out)
 
 
 def _find_files(pattern: str, revision: str | None, left_out: LeftOut) -> list[str]:

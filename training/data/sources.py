@@ -42,6 +42,10 @@ if TYPE_CHECKING:
     import datasets
 
 
+TABLE_KINDS = (".arrow", ".csv", ".json", ".jsonl", ".tsv")
+TABLES = " Rows of tables are read from parquet files, which `datasets` and pandas write (to_parquet)."
+
+
 def shuffle_epoch(num_images: int, seed: int, epoch: int) -> np.ndarray:
     """Returns the permutation of `range(num_images)` in which an epoch visits the images: position -> index."""
     return make_keyed_generator(seed, epoch, draws=Draws.ORDER).permutation(num_images)
@@ -70,6 +74,7 @@ class FolderSource:
                 f"no image below {str(root)!r}, {f'only {others}' if others else 'nor another'}: no file name ends "
                 "in .jpg, .png, .tiff, .webp or another extension of a format that is read here."
                 + (f" A glob names parquet files: {root}/**/*.parquet." if ".parquet" in self.left_out else "")
+                + (TABLES if {*self.left_out}.intersection(TABLE_KINDS) else "")
             )
         # Arrays, not lists: worker processes share their pages, whereas reading a list copies them (reference counts).
         self._paths = np.array([os.fsencode(path) for path in paths])
@@ -367,4 +372,5 @@ def _is_dataset_folder(path: Path, image_column: str | None = None) -> bool:
 def _refuse_dataset_options(path: Path, **options: str | bool | None) -> None:
     for option, value in options.items():
         if value:
+            FolderSource(path)  # which says what is there, if there are no images
             raise DataOptionError(f"{option} does not apply to {str(path)!r}, a folder of image files: leave it out.")

@@ -16,7 +16,7 @@ from modeling_esvit.images.names import has_ending
 from modeling_esvit.images.places import name_instead
 from modeling_esvit.images.row_folders import (
     RowFolder,
-    drop_links,
+    choose_shards,
     is_saved_to_disk,
     list_split_files,
     load_parquet,
@@ -103,7 +103,7 @@ def find_split_shards(
         files = list_split_files(builder)
     if chosen not in files:
         raise DataOptionError(f"{data!r} has no files of a split {chosen!r}; it has {[*files]}.")
-    return drop_links(files[chosen], left_out), builder.info.features
+    return choose_shards(files[chosen], left_out), builder.info.features
 
 
 def _require_name(data: str) -> None:
