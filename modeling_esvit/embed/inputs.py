@@ -26,16 +26,13 @@ from modeling_esvit.images.folders import FoundImages, LeftOut, find_in_folder, 
 from modeling_esvit.images.names import has_ending, show_name
 from modeling_esvit.images.places import URL, find_local_file, name_instead
 from modeling_esvit.images.row_folders import (
-    COMPRESSED,
     RowFolder,
-    choose_shards,
     find_folder_access,
     is_row_folder,
     is_saved_to_disk,
     list_saved_splits,
     load_parquet,
     load_saved_split,
-    match_files,
 )
 from modeling_esvit.images.rows import (
     describe_columns,
@@ -47,6 +44,7 @@ from modeling_esvit.images.rows import (
     leave_undecoded,
     read_cell,
 )
+from modeling_esvit.images.shards import COMPRESSED, choose_shards, match_files
 from modeling_esvit.storage.identity import (
     Identity,
     add_named_files,

@@ -9,8 +9,6 @@ import glob
 import itertools
 import json
 import os
-import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,18 +16,15 @@ from typing import Any
 from modeling_esvit.images.cards import Configurations, check_configurations, list_configurations, names_files
 from modeling_esvit.images.data_errors import DataOptionError, EmptySourceError, name_datasets_errors
 from modeling_esvit.images.folders import (
-    ANY_DEPTH,
     BESIDE_ROWS,
     BESIDE_SHARDS,
-    MATCHED_FOLDERS,
     FoundImages,
     LeftOut,
-    expand_pattern,
     has_images,
     walk,
 )
 from modeling_esvit.images.names import has_ending, show_name
-from modeling_esvit.images.places import Access, check_regular, is_inside
+from modeling_esvit.images.places import Access, is_inside
 from modeling_esvit.images.rows import (
     ReadFeatures,
     describe_parquet,
@@ -37,18 +32,11 @@ from modeling_esvit.images.rows import (
     find_image_columns,
     read_file_features,
 )
+from modeling_esvit.images.shards import SHARDS, choose_shards, list_shards
 from modeling_esvit.images.zips import are_photographs, check_tables, count_beside_tables, load_zips
 
 
-SHARDS = (".parquet", ".tar")
 PACKAGED = {".parquet": "parquet", ".tar": "webdataset", ".zip": "imagefolder"}  # what `datasets` reads them with
-COMPRESSED = (
-    *(f".tar.{method}" for method in ("gz", "bz2", "xz", "zst", "lz4", "lzma", "br", "Z")),
-    *(".tgz", ".tbz", ".tbz2", ".txz", ".tzst", ".tlz"),
-)
-LINKED = "shards linked to again"
-MISSING = "missing shards (the names of others say -of-N)"
-SERIES = re.compile(r"(.*)-[0-9]+-of-([0-9]{1,9})\b.*")  # train-00000-of-00002.parquet; the Hub appends a hash
 CARDS = ("README.md", ".gitattributes", "dataset_infos.json")  # describe the data, and hold none
 UNLIKE_SPLITS = "Couldn't infer the same data file format for all splits"  # what `datasets` says
 # Rows that `datasets` converts at a time. It would else take the length of the first row group, even if that is 0.
@@ -241,54 +229,6 @@ def refuse_chains(*paths: str) -> None:
 def escape_files(files: Iterable[str]) -> list[str]:
     """Returns files as the patterns of `datasets` that match them alone: brackets may be part of a name."""
     return [file if "://" in file else glob.escape(os.path.abspath(file)) for file in files]
-
-
-def match_files(pattern: str, left_out: LeftOut) -> list[str]:
-    """Returns the files that a pattern matches, sorted. `left_out` counts folders: Spark writes some like shards.
-
-    Raises:
-        PlaceError: one is no regular file.
-    """
-    paths = expand_pattern(pattern, left_out)
-    files = [path for path in paths if not os.path.isdir(path)]
-    for file in files:
-        check_regular(file)
-    if len(files) < len(paths) and not ANY_DEPTH.search(pattern):
-        left_out[MATCHED_FOLDERS] += len(paths) - len(files)
-    return files
-
-
-def choose_shards(files: Sequence[str], left_out: LeftOut) -> list[str]:
-    """Returns files without those that are another one of them by a link, of which the real one stays.
-
-    `left_out` counts these, and shards that are missing, as where a download was stopped.
-    """
-    kept = dict[str, str]()
-    for file in sorted(files, key=os.path.islink):
-        kept.setdefault(file if "://" in file else os.path.realpath(file), file)
-    chosen = set(kept.values())
-    found = [file for file in files if file in chosen]
-    if len(found) < len(files):
-        left_out[LINKED] += len(files) - len(found)
-    if missing := count_missing(found):
-        left_out[MISSING] += missing
-    return found
-
-
-def count_missing(files: Iterable[str]) -> int:
-    """Returns how many shards are not there of those that the names of others number."""
-    series = Counter(match.groups() for match in map(SERIES.fullmatch, files) if match is not None)
-    return sum(max(int(total) - present, 0) for (_, total), present in series.items())
-
-
-def list_shards(path: Path, kinds: tuple[str, ...] = (*SHARDS, *COMPRESSED)) -> list[Path]:
-    """Returns the parquet and tar files, compressed ones too, in a folder and in its `data` subfolder.
-
-    Hidden files are none: copies that macOS makes have the names of the files.
-    """
-    folders = [folder for folder in (path, path / "data") if folder.is_dir()]
-    files = [file for folder in folders for file in sorted(folder.iterdir()) if has_ending(file, kinds)]
-    return [file for file in files if not file.name.startswith(".") and not file.is_dir()]
 
 
 def list_row_files(path: Path, folders: Iterable[tuple[str, list[str]]] | None = None) -> list[Path]:

@@ -20,7 +20,7 @@ from typing import Any
 from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError
 from modeling_esvit.images.folders import LeftOut
 from modeling_esvit.images.names import has_ending
-from modeling_esvit.images.row_folders import COMPRESSED, SHARDS, choose_shards, match_files
+from modeling_esvit.images.shards import COMPRESSED, SHARDS, choose_shards, match_files
 from modeling_esvit.storage.paths import expand_home
 from modeling_esvit.storage.url_secrets import expand_braces, hide_secrets
 from training.data.shard_files import BUCKET, open_store, retry

@@ -24,8 +24,9 @@ from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, Record
 from modeling_esvit.images.folders import LeftOut, find_in_folder, has_images
 from modeling_esvit.images.names import has_ending, show_name
 from modeling_esvit.images.places import Access
-from modeling_esvit.images.row_folders import find_folder_access, is_row_folder, is_saved_to_disk, list_shards
+from modeling_esvit.images.row_folders import find_folder_access, is_row_folder, is_saved_to_disk
 from modeling_esvit.images.rows import find_access
+from modeling_esvit.images.shards import list_shards
 from modeling_esvit.storage.identity import compose
 from modeling_esvit.storage.paths import expand_home
 from modeling_esvit.storage.url_secrets import hide_secrets

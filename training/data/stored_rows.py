@@ -16,13 +16,13 @@ from modeling_esvit.images.names import has_ending
 from modeling_esvit.images.places import name_instead
 from modeling_esvit.images.row_folders import (
     RowFolder,
-    choose_shards,
     is_saved_to_disk,
     list_split_files,
     load_parquet,
     load_saved_split,
 )
 from modeling_esvit.images.rows import read_file_features
+from modeling_esvit.images.shards import choose_shards
 from modeling_esvit.storage.paths import expand_home
 from training.data.shard_formats import check_classes
 from training.data.shard_names import find_shards, names_shards

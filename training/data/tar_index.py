@@ -363,8 +363,8 @@ def number_labels(files: Iterable[Iterable[str]]) -> tuple[dict[str, int], list[
     fields = next((label for label in labels if label.startswith("{") and label.endswith("}")), None)
     if fields is not None:
         raise DataOptionError(
-            f"a label of the tar files holds fields, {fields[:LONGEST_SHOWN]}, and not the class alone: write that into "
-            "a member of its own, as 7.cls beside 7.jpg."
+            f"a label of the tar files holds fields, {fields[:LONGEST_SHOWN]}, and not the class alone: write the "
+            "class into a member of its own, as 7.cls beside 7.jpg."
         )
     integers = [label for label in labels if INTEGER.fullmatch(label)]
     if len(integers) == len(labels):

@@ -209,19 +209,6 @@ def test_hidden_copies_of_files_are_no_shards(name, tmp_path):
     assert name == "a.tar" or len(find_images(str(tmp_path))) == 1
 
 
-@pytest.mark.parametrize("kind", ["parquet", "tar"])
-def test_shards_that_a_download_did_not_bring_are_counted(kind, tmp_path):
-    """Each of the Hub's older files has a hash of its own behind the number."""
-    for number in (0, 2):
-        write(tmp_path / "data" / f"train-{number:05d}-of-00004-{number}b.{kind}")
-    write(tmp_path / "data" / f"test-00000-of-00001.{kind}")
-    for data in (tmp_path, f"{tmp_path}/data/train*.{kind}"):
-        found = [open_source(data), open_source(data, streaming=True)]
-        found += [find_images(str(data))] if kind == "parquet" else []
-        described = {images.left_out.describe() for images in found}
-        assert described == {"2 missing shards (the names of others say -of-N)"}
-
-
 def test_files_without_rows_are_said_to_have_none(tmp_path):
     write(tmp_path / "a.parquet", 0)
     for open_it in (open_source, find_images):
