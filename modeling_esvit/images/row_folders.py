@@ -9,6 +9,7 @@ import glob
 import itertools
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,9 @@ from modeling_esvit.images.zips import are_photographs, check_tables, count_besi
 
 PACKAGED = {".parquet": "parquet", ".tar": "webdataset", ".zip": "imagefolder"}  # what `datasets` reads them with
 CARDS = ("README.md", ".gitattributes", "dataset_infos.json")  # describe the data, and hold none
+# Names of splits that `datasets` knows in lower case.
+CAPITALS = [word for each in ("train", "test", "val", "valid", "validation") for word in (each.title(), each.upper())]
+CAPITAL_SPLIT = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(CAPITALS)})(?![A-Za-z])")
 UNLIKE_SPLITS = "Couldn't infer the same data file format for all splits"  # what `datasets` says
 # Rows that `datasets` converts at a time. It would else take the length of the first row group, even if that is 0.
 BATCH = 100
@@ -75,7 +79,9 @@ class RowFolder:
         self.kind = self._find_kind()
         self.builder = self._make_builder()
         self.files = self._list_files()
-        refuse_left_over(path, [] if names_files(self.configurations) else self.row_files, self.files)
+        is_described = names_files(self.configurations)
+        refuse_left_over(path, [] if is_described else self.row_files, self.files)
+        refuse_capital_splits(path, {} if is_described else self.files)
 
     def load(self, split: str, left_out: LeftOut) -> Any:
         """Loads a split, and counts what is left out of it.
@@ -262,6 +268,25 @@ def refuse_left_over(path: Path, found: Sequence[Path], files: Mapping[str, Sequ
             raise DataOptionError(
                 f"{str(path)!r} has zip files beside others in the split {split!r}, which are not read as one: unpack "
                 "them, or name the files to read, by a glob."
+            )
+
+
+def refuse_capital_splits(path: Path, files: Mapping[str, Sequence[str]]) -> None:
+    """Refuses a split that has `Train.parquet` and `Test.parquet`: `datasets` knows the names of splits in lower case.
+
+    Raises:
+        DataOptionError: names in capitals tell of several splits in one.
+    """
+    for split, own in files.items():
+        found = dict[str, str]()
+        for file in own:
+            word = CAPITAL_SPLIT.search(os.path.relpath(file, path.resolve()))
+            if word is not None:
+                found.setdefault(word[0][:2].lower(), file)
+        if len(found) > 1:
+            raise DataOptionError(
+                f"{str(path)!r} has {' and '.join(sorted(found.values())[:2])} in the split {split!r}: names of splits "
+                "are known in lower case. Rename them so, or name the files to read, by a glob."
             )
 
 

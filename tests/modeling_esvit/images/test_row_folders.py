@@ -187,6 +187,20 @@ def test_splits_of_different_kinds_are_refused_with_what_to_do(tmp_path):
     assert "are not read together: name those of a split, by a glob, and unpack zip files" in refuse_by_all(tmp_path)
 
 
+def test_names_of_splits_in_capitals_are_refused(tmp_path):
+    """`datasets` knows none of them, and the test images were trained on."""
+    for name in ("Train-0.parquet", "Train-1.parquet", "TEST.parquet"):
+        write(tmp_path / name)
+    assert "Train-0.parquet in the split 'train': names of splits are known in lower case" in refuse_by_all(tmp_path)
+    assert count_by_all(f"{tmp_path}/Train*.parquet") == 4
+    (tmp_path / "TEST.parquet").rename(tmp_path / "Latest.parquet")
+    assert count_by_all(tmp_path) == 6
+    (tmp_path / "deep").mkdir()
+    for name in ("Train", "Validation"):
+        write(tmp_path / "deep" / name / "a.zip")
+    assert "deep/Validation/a.zip in the split" in str(refuse(open_source, tmp_path / "deep"))
+
+
 def test_files_deeper_in_a_folder_are_not_left_out_either(tmp_path):
     write(tmp_path / "train" / "a.parquet")
     write(tmp_path / "more" / "b.parquet")
