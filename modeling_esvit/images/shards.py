@@ -19,7 +19,7 @@ COMPRESSED = (
     *(".tgz", ".tbz", ".tbz2", ".txz", ".tzst", ".tlz"),
 )
 LINKED = "shards linked to again"
-MISSING = "missing shards (the names of others say -of-N)"
+MISSING = "shards missing or not named (the names of others say -of-N)"
 SERIES = re.compile(r"(.*)-[0-9]+-of-([0-9]{1,9})\b.*")  # train-00000-of-00002.parquet; the Hub appends a hash
 
 

@@ -33,7 +33,7 @@ def test_shards_that_a_download_did_not_bring_are_counted(kind, tmp_path):
         found = [open_source(data), open_source(data, streaming=True)]
         found += [find_images(str(data))] if kind == "parquet" else []
         described = {images.left_out.describe() for images in found}
-        assert described == {"2 missing shards (the names of others say -of-N)"}
+        assert described == {"2 shards missing or not named (the names of others say -of-N)"}
 
 
 def test_numbers_in_names():
