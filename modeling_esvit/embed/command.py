@@ -18,6 +18,7 @@ from modeling_esvit.embed.compiling import add_compile_argument
 from modeling_esvit.embed.embedder import Embedder, embed_to_file
 from modeling_esvit.embed.files import FORMATS, check_output
 from modeling_esvit.embed.inputs import find_images
+from modeling_esvit.embed.repeats import describe_repeated
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.images.devices import DeviceError, check_device, open_device
 from modeling_esvit.images.names import show_name
@@ -90,6 +91,8 @@ def run(options: argparse.Namespace) -> None:
     images = find_images(options.images, options.image_column, decoding, options.config_name)
     if images.left_out and state.is_main_process:
         print(f"Not read: {images.left_out.describe()}.")
+    if state.is_main_process and (repeated := describe_repeated(images)):
+        print(repeated)
     embedder = Embedder.from_pretrained(
         options.model,
         device=device,

@@ -23,19 +23,16 @@ from modeling_esvit.images.arrays import is_image_array
 from modeling_esvit.images.data_errors import name_datasets_errors
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, Record
 from modeling_esvit.images.folders import FoundImages, LeftOut, find_in_folder, find_matching
-from modeling_esvit.images.names import show_name
+from modeling_esvit.images.names import has_ending, show_name
 from modeling_esvit.images.places import URL, find_local_file, name_instead
 from modeling_esvit.images.row_folders import (
-    COMPRESSED,
     RowFolder,
-    drop_links,
     find_folder_access,
     is_row_folder,
     is_saved_to_disk,
     list_saved_splits,
     load_parquet,
     load_saved_split,
-    match_files,
 )
 from modeling_esvit.images.rows import (
     describe_columns,
@@ -47,6 +44,7 @@ from modeling_esvit.images.rows import (
     leave_undecoded,
     read_cell,
 )
+from modeling_esvit.images.shards import COMPRESSED, choose_shards, match_files
 from modeling_esvit.storage.identity import (
     Identity,
     add_named_files,
@@ -283,12 +281,12 @@ def open_named(name: str, reading: Reading) -> Images:
         raise NoImagesError(f"{name} is a data set of several splits: name the folder of one, as {path / 'train'}.")
     if path.is_dir():
         return open_folder(path, None, name, reading)
-    if path.suffix == ".parquet" and not URL.match(name):
+    if has_ending(path, ".parquet") and not URL.match(name):
         return open_parquet(name, reading)
-    if path.is_file() and path.suffix.lower() in LIST_SUFFIXES:
+    if path.is_file() and has_ending(path, LIST_SUFFIXES):
         return ImageFiles(FoundImages(list(read_list(path))), reading.decoding)
-    if path.is_file() and name.endswith((".zip", ".tar", *COMPRESSED)):
-        advice = "give the folder that it is in" if path.suffix == ".zip" else "unpack it, and give the folder"
+    if path.is_file() and has_ending(name, (".zip", ".tar", *COMPRESSED)):
+        advice = "give the folder that it is in" if has_ending(path, ".zip") else "unpack it, and give the folder"
         raise NoImagesError(f"{name} is an archive, which embed does not open by its name: {advice}.")
     if path.is_file() or URL.match(name):
         return ImageFiles(FoundImages([name]), reading.decoding)
@@ -354,7 +352,7 @@ def open_parquet(pattern: str, reading: Reading) -> Images:
         NoImagesError: it matches none, or they have no column of images.
     """
     left_out = LeftOut()
-    files = drop_links(match_files(pattern, left_out), left_out)
+    files = choose_shards(match_files(pattern, left_out), left_out)
     if not files:
         raise NoImagesError(f"{pattern!r} matches no file.")
     rows = reading.decoding.restrict_to(find_access(*dict.fromkeys(os.path.dirname(file) for file in files)))

@@ -13,6 +13,7 @@ from modeling_esvit.errors import EsViTError
 from modeling_esvit.storage.url_secrets import redact_urls
 
 
+NO_ROWS = "corresponds to no data"  # what `datasets` says
 UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT)
 
 
@@ -40,6 +41,7 @@ def name_datasets_errors(
     Raises:
         DataNotFoundError: There is none of this name.
         DataOptionError: It cannot be read, is a script, or has no such split or configuration.
+        EmptySourceError: It has no rows.
     """
     import datasets
 
@@ -54,6 +56,8 @@ def name_datasets_errors(
         reason = f"{data!r} is neither a file, a folder, a pattern nor a data set that can be loaded: {error}"
         raise missing(redact_urls(reason)) from error
     except (OSError, ValueError, RuntimeError) as error:
+        if NO_ROWS in str(error):
+            raise EmptySourceError(f"the data set {data!r} has no rows.") from error
         raise unusable(redact_urls(f"{data!r}: {error}{_advise_on_cache(error)}")) from error
     except (AttributeError, LookupError, TypeError) as error:  # for fields that nobody foresaw
         reason = f"what describes {data!r} is damaged ({type(error).__name__}: {error})"
@@ -61,7 +65,11 @@ def name_datasets_errors(
 
 
 def _advise(data: str, reason: str) -> str:
-    """Says how to read zip files of the Hub, to which `datasets` gives the folder of the file as a class."""
+    """Says how to read zip files of the Hub, to which `datasets` gives the folder of the file as a class, and integers
+    that the floats of other files cannot hold.
+    """
+    if "Integer value" in reason and "not in range" in reason:
+        return ". Other files have floats in this column: write it as integers or strings in all of them"
     if "Invalid string class label" not in reason or os.path.exists(data):
         return ""
     return (

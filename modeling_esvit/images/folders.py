@@ -33,6 +33,7 @@ ARCHIVES = {
 }
 SEPARATOR = rf"[/{re.escape(os.sep)}]"  # Windows has two
 ANY_DEPTH = re.compile(rf"(?:^|{SEPARATOR})\*\*(?:{SEPARATOR}|$)")
+PARQUET_COPY = re.compile(r".*(\.parquet\.\w+)")  # as pandas names one with gzip inside, or an editor its copy
 EXTENSION = re.compile(r"\.[a-z0-9]+")  # at the start of kinds such as .jpg?width=200 and .jpg_large
 MOST_KINDS = 8  # that are named
 
@@ -51,9 +52,17 @@ class LeftOut(Counter[str]):
 def show_kind(kind: str) -> str:
     """Returns a kind, with what to do about it."""
     advice = ADVICE.get(kind) or ARCHIVES.get(kind, "")
+    if PARQUET_COPY.fullmatch(kind):
+        advice = "if pandas wrote them, rename them to .parquet"
     if not advice and (start := EXTENSION.match(kind)) and start[0] in list_image_extensions():
         advice = f"rename them to {start[0]}"
     return f"{show_name(kind)}: {advice}" if advice else show_name(kind)
+
+
+def find_ending(name: str) -> str:
+    """Returns what a name ends in, in lower case: an extension, or two of what may be a parquet file."""
+    copy = PARQUET_COPY.fullmatch(name.lower())
+    return os.path.splitext(name)[1].lower() if copy is None else copy[1]
 
 
 @dataclass
@@ -67,7 +76,7 @@ class FoundImages:
         """Adds the file `name` of a folder, or counts it as left out, but for this project's own record of a folder."""
         if RECORD.fullmatch(name):
             return
-        extension = os.path.splitext(name)[1].lower()
+        extension = find_ending(name)
         if name.startswith("."):
             self.left_out[HIDDEN_FILES] += 1
         elif extension in list_image_extensions():

@@ -1,9 +1,13 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Shows paths and URLs as text that every output takes, whatever bytes they are made of, and that has no secrets."""
+"""Shows paths and URLs as text that every output takes, whatever bytes they are made of, and that has no secrets.
+
+The endings of names mean the same in capitals, as Windows and cameras write them.
+"""
 
 import os
 import re
+from collections.abc import Iterable
 
 from modeling_esvit.storage.url_secrets import strip_secrets
 
@@ -21,3 +25,9 @@ def show_name(path: str) -> str:
     path = strip_secrets(path) if "://" in path else path
     text = os.fsencode(path).decode("utf-8", "backslashreplace")
     return UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def has_ending(name: str | os.PathLike[str], endings: str | Iterable[str]) -> bool:
+    """Returns whether a path or URL ends in one of `endings`, in upper or lower case."""
+    known = (endings,) if isinstance(endings, str) else endings
+    return os.fspath(name).lower().endswith(tuple(ending.lower() for ending in known))

@@ -19,7 +19,7 @@ from typing import BinaryIO, NamedTuple
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.download import download
-from modeling_esvit.images.names import show_name
+from modeling_esvit.images.names import has_ending, show_name
 from modeling_esvit.images.read_ahead import abandonable
 from modeling_esvit.storage.url_secrets import escape_logins
 
@@ -33,11 +33,17 @@ ARCHIVES = ("zip", "tar", "gzip", "bz2", "xz", "zstd")
 IN_ARCHIVE = re.compile(rf"(?:{'|'.join(ARCHIVES)})://")
 OPEN_ZIPS = 4  # whose lists of members each process keeps
 IRREGULAR = "is no regular file, but a pipe or a device"
+LONGEST_PATH = 4096  # characters, on Linux; elsewhere less
 NON_BLOCKING = getattr(os, "O_NONBLOCK", 0)  # Windows has none
 
 
 class PlaceError(EsViTError, OSError):
     """Raised when what an image is named by is not opened: it is no regular file, or lies where it must not."""
+
+
+def is_no_path(text: str) -> bool:
+    """Returns whether a text is longer than paths are, as images in base64 are; URLs may be longer."""
+    return "://" not in text and len(text) > LONGEST_PATH
 
 
 class Place(NamedTuple):
@@ -73,7 +79,7 @@ class Place(NamedTuple):
         Raises:
             zipfile.BadZipFile, ValueError, NotImplementedError, OSError: see `open_zip`.
         """
-        if not (self.is_local and self.members and self.file.endswith(".zip")):
+        if not (self.is_local and self.members and has_ending(self.file, ".zip")):
             return None
         archive = open_zip(self.file)
         return archive if self.member in archive.NameToInfo else None
@@ -103,6 +109,8 @@ class Access:
         """
         if "\0" in place:
             raise PlaceError(f"{show_name(place)} has a zero byte in it, and so is no name of a file")
+        if is_no_path(place):
+            raise PlaceError(f"a text of {len(place)} characters is no path; if it is base64, decode it into bytes")
         if self.folders is None:
             found = Place.split(place) if "://" in place else Place("", place)
             return found._replace(file=FILE_URL.sub("", found.file))

@@ -9,6 +9,7 @@ import glob
 import itertools
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,15 @@ from typing import Any
 from modeling_esvit.images.cards import Configurations, check_configurations, list_configurations, names_files
 from modeling_esvit.images.data_errors import DataOptionError, EmptySourceError, name_datasets_errors
 from modeling_esvit.images.folders import (
-    ANY_DEPTH,
     BESIDE_ROWS,
     BESIDE_SHARDS,
-    MATCHED_FOLDERS,
     FoundImages,
     LeftOut,
-    expand_pattern,
     has_images,
     walk,
 )
-from modeling_esvit.images.names import show_name
-from modeling_esvit.images.places import Access, check_regular, is_inside
+from modeling_esvit.images.names import has_ending, show_name
+from modeling_esvit.images.places import Access, is_inside
 from modeling_esvit.images.rows import (
     ReadFeatures,
     describe_parquet,
@@ -35,16 +33,15 @@ from modeling_esvit.images.rows import (
     find_image_columns,
     read_file_features,
 )
+from modeling_esvit.images.shards import SHARDS, choose_shards, list_shards
 from modeling_esvit.images.zips import are_photographs, check_tables, count_beside_tables, load_zips
 
 
-SHARDS = (".parquet", ".tar")
-COMPRESSED = (
-    *(f".tar.{method}" for method in ("gz", "bz2", "xz", "zst", "lz4", "lzma", "br", "Z")),
-    *(".tgz", ".tbz", ".tbz2", ".txz", ".tzst", ".tlz"),
-)
-LINKED = "shards linked to again"
+PACKAGED = {".parquet": "parquet", ".tar": "webdataset", ".zip": "imagefolder"}  # what `datasets` reads them with
 CARDS = ("README.md", ".gitattributes", "dataset_infos.json")  # describe the data, and hold none
+# Names of splits that `datasets` knows in lower case.
+CAPITALS = [word for each in ("train", "test", "val", "valid", "validation") for word in (each.title(), each.upper())]
+CAPITAL_SPLIT = re.compile(rf"(?<![A-Za-z])(?:{'|'.join(CAPITALS)})(?![A-Za-z])")
 UNLIKE_SPLITS = "Couldn't infer the same data file format for all splits"  # what `datasets` says
 # Rows that `datasets` converts at a time. It would else take the length of the first row group, even if that is 0.
 BATCH = 100
@@ -74,14 +71,17 @@ class RowFolder:
         self.folders = [*walk(str(path), self.unlisted)]
         self.row_files, self.configurations = list_row_files(path, self.folders), list_configurations(path)
         refuse_chains(str(path.resolve()), *map(str, self.row_files))
-        if all(file.suffix == ".zip" for file in self.row_files):
+        if all(has_ending(file, ".zip") for file in self.row_files):
             for file in self.row_files:
                 check_tables(str(file))
         check_configurations(path, self.configurations)
         self.named = name_files(path, self.configurations)
+        self.kind = self._find_kind()
         self.builder = self._make_builder()
-        self.files = list_split_files(self.builder)
-        refuse_left_over(path, [] if names_files(self.configurations) else self.row_files, self.files)
+        self.files = self._list_files()
+        is_described = names_files(self.configurations)
+        refuse_left_over(path, [] if is_described else self.row_files, self.files)
+        refuse_capital_splits(path, {} if is_described else self.files)
 
     def load(self, split: str, left_out: LeftOut) -> Any:
         """Loads a split, and counts what is left out of it.
@@ -92,7 +92,7 @@ class RowFolder:
             OSError, ValueError: of `datasets`, which has no such split or cannot read it.
         """
         counts = {each: LeftOut() for each in self.files}
-        kept = {each: drop_links(files, counts[each]) for each, files in self.files.items()}
+        kept = {each: choose_shards(files, counts[each]) for each, files in self.files.items()}
         left_out.update(counts.get(split, LeftOut()))
         left_out.update(self.count_beside())
         if split in kept and are_photographs(kept[split]):
@@ -115,7 +115,7 @@ class RowFolder:
         used = {*map(os.path.realpath, itertools.chain.from_iterable(self.files.values()))}
         for folder, names in self.folders:
             for name in names:
-                is_shard = name.endswith((*SHARDS, ".zip"))
+                is_shard = has_ending(name, PACKAGED)
                 is_used = is_shard and (has_all_shards or os.path.realpath(self.path / folder / name) in used)
                 if not is_used and name not in CARDS:
                     found.add(folder, name)
@@ -123,13 +123,31 @@ class RowFolder:
         found.left_out.update({kind: number for kind, number in beside.items() if number})
         return found.left_out
 
+    def _find_kind(self) -> str | None:
+        """Returns the ending of files of which `datasets` must be told how they are read: it knows no capitals, and few
+        formats of images in zip files.
+        """
+        endings, kinds = [file.suffix for file in self.row_files], {file.suffix.lower() for file in self.row_files}
+        if self.config_name is not None or self.configurations or len(kinds) != 1 or not kinds.issubset(PACKAGED):
+            return None
+        is_told = not kinds.issuperset(endings) or are_photographs([*map(str, self.row_files)])
+        return kinds.pop() if is_told else None
+
+    def _list_files(self) -> dict[str, list[str]]:
+        """Returns the files of each split. `datasets` takes `a.parquet.bak` for one of parquet, too."""
+        found = list_split_files(self.builder)
+        if names_files(self.configurations) or (self.kind is None and self.builder.name != "parquet"):
+            return found
+        own = {split: [file for file in files if has_ending(file, PACKAGED)] for split, files in found.items()}
+        return {split: files for split, files in own.items() if files}
+
     def _make_builder(self) -> Any:
-        """Returns what `datasets` makes rows with. Of zip files it finds the splits; it knows few formats of images."""
+        """Returns what `datasets` makes rows with. Of zip files it finds the splits."""
         import datasets
 
-        place, files = str(self.path.resolve()), [*map(str, self.row_files)]
-        if self.config_name is None and not self.configurations and are_photographs(files):
-            return datasets.load_dataset_builder("imagefolder", data_dir=place, **self.named)
+        place = str(self.path.resolve())
+        if self.kind is not None:
+            return datasets.load_dataset_builder(PACKAGED[self.kind], data_dir=place, **self.named)
         try:
             return datasets.load_dataset_builder(place, name=self.config_name, **self.named)
         except ValueError as error:
@@ -144,11 +162,12 @@ class RowFolder:
         import datasets
 
         arguments: dict[str, Any] = {"batch_size": BATCH} if hasattr(self.builder.config, "batch_size") else {}
-        if kept != self.files or self.named:
+        if self.kind is not None or self.named or kept != list_split_files(self.builder):
             arguments["data_files"] = {each: escape_files(files) for each, files in kept.items()}
         if self.builder.name == "parquet" and not self.builder.info.features:  # which a card declares
             arguments |= describe_parquet(itertools.chain.from_iterable(kept.values()), self.read)
-        return datasets.load_dataset(str(self.path.resolve()), name=self.config_name, split=split, **arguments)
+        place = str(self.path.resolve()) if self.kind is None else PACKAGED[self.kind]
+        return datasets.load_dataset(place, name=self.config_name, split=split, **arguments)
 
     def _load_zips(self, files: list[str], left_out: LeftOut) -> Any:
         rows = load_zips(files, left_out)
@@ -218,43 +237,6 @@ def escape_files(files: Iterable[str]) -> list[str]:
     return [file if "://" in file else glob.escape(os.path.abspath(file)) for file in files]
 
 
-def match_files(pattern: str, left_out: LeftOut) -> list[str]:
-    """Returns the files that a pattern matches, sorted. `left_out` counts folders: Spark writes some like shards.
-
-    Raises:
-        PlaceError: one is no regular file.
-    """
-    paths = expand_pattern(pattern, left_out)
-    files = [path for path in paths if not os.path.isdir(path)]
-    for file in files:
-        check_regular(file)
-    if len(files) < len(paths) and not ANY_DEPTH.search(pattern):
-        left_out[MATCHED_FOLDERS] += len(paths) - len(files)
-    return files
-
-
-def drop_links(files: Sequence[str], left_out: LeftOut) -> list[str]:
-    """Returns files without those that are another one of them by a link, of which the real one stays."""
-    kept = dict[str, str]()
-    for file in sorted(files, key=os.path.islink):
-        kept.setdefault(file if "://" in file else os.path.realpath(file), file)
-    chosen = set(kept.values())
-    found = [file for file in files if file in chosen]
-    if len(found) < len(files):
-        left_out[LINKED] += len(files) - len(found)
-    return found
-
-
-def list_shards(path: Path, kinds: tuple[str, ...] = (*SHARDS, *COMPRESSED)) -> list[Path]:
-    """Returns the parquet and tar files, compressed ones too, in a folder and in its `data` subfolder.
-
-    Hidden files are none: copies that macOS makes have the names of the files.
-    """
-    folders = [folder for folder in (path, path / "data") if folder.is_dir()]
-    files = [file for folder in folders for file in sorted(folder.iterdir()) if file.name.endswith(kinds)]
-    return [file for file in files if not file.name.startswith(".") and not file.is_dir()]
-
-
 def list_row_files(path: Path, folders: Iterable[tuple[str, list[str]]] | None = None) -> list[Path]:
     """Returns the files that should all be rows: the shards of a folder, or its zip files, or those deeper in it.
 
@@ -265,7 +247,7 @@ def list_row_files(path: Path, folders: Iterable[tuple[str, list[str]]] | None =
         return files
     folders = walk(str(path), LeftOut()) if folders is None else folders
     deeper = [path / folder / name for folder, names in folders for name in sorted(names)]
-    return [file for file in deeper if file.suffix in (".parquet", ".zip") and not file.name.startswith(".")]
+    return [file for file in deeper if has_ending(file, (".parquet", ".zip")) and not file.name.startswith(".")]
 
 
 def refuse_left_over(path: Path, found: Sequence[Path], files: Mapping[str, Sequence[str]]) -> None:
@@ -282,17 +264,40 @@ def refuse_left_over(path: Path, found: Sequence[Path], files: Mapping[str, Sequ
             f"{_advise_on_left_over([*left, *used])}"
         )
     for split, own in files.items():
-        if len({file.endswith(".zip") for file in own}) > 1:
+        if len({has_ending(file, ".zip") for file in own}) > 1:
             raise DataOptionError(
                 f"{str(path)!r} has zip files beside others in the split {split!r}, which are not read as one: unpack "
                 "them, or name the files to read, by a glob."
             )
 
 
+def refuse_capital_splits(path: Path, files: Mapping[str, Sequence[str]]) -> None:
+    """Refuses a split that has `Train.parquet` and `Test.parquet`: `datasets` knows the names of splits in lower case.
+
+    Raises:
+        DataOptionError: names in capitals tell of several splits in one.
+    """
+    for split, own in files.items():
+        found = dict[str, str]()
+        for file in own:
+            word = CAPITAL_SPLIT.search(os.path.relpath(file, path.resolve()))
+            if word is not None:
+                found.setdefault(word[0][:2].lower(), file)
+        if len(found) > 1:
+            raise DataOptionError(
+                f"{str(path)!r} has {' and '.join(sorted(found.values())[:2])} in the split {split!r}: names of splits "
+                "are known in lower case. Rename them so, or name the files to read, by a glob."
+            )
+
+
 def _advise_on_left_over(files: Sequence[str]) -> str:
     """Says how files are read. `datasets` takes those of one kind alone, whatever the names of others."""
     kinds = {os.path.splitext(file)[1] for file in files}
-    shards = [os.path.split(file)[0] + f"{os.sep}*{kind}" for kind in SHARDS for file in files if file.endswith(kind)]
+    shards = [
+        os.path.join(os.path.dirname(file), f"*{os.path.splitext(file)[1]}")
+        for file in files
+        if has_ending(file, SHARDS)
+    ]
     advice = f"Name the files to read, by a glob, as {min(shards)}" if shards else "Unpack them"
     if len(kinds) > 1:
         return f"{' and '.join(sorted(kinds))} files are not read as one. {advice}."
@@ -306,7 +311,7 @@ def is_row_folder(folder: Path, image_column: str | None = None) -> bool:
     metadata or features have not; or if a column of images is named.
     """
     if not has_images(folder):
-        return any(file.suffix in (".parquet", ".zip") for file in list_row_files(folder))
+        return any(has_ending(file, (".parquet", ".zip")) for file in list_row_files(folder))
     files = list_shards(folder, (".parquet",))
     return bool(files) and (image_column is not None or any(map(_holds_images, files)))
 
@@ -317,7 +322,7 @@ def find_folder_access(folder: Path) -> Access:
     Relative paths begin beside the first file of rows.
     """
     files = list_row_files(folder)
-    zips = [file for file in files if file.suffix == ".zip"]  # which may be links to other places
+    zips = [file for file in files if has_ending(file, ".zip")]  # which may be links to other places
     return find_access(*dict.fromkeys(file.parent for file in files), folder, *zips)
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from modeling_esvit.images.data_errors import DataOptionError
 from modeling_esvit.images.decoding import DecodingOptions, Record
 from modeling_esvit.images.names import show_name
-from modeling_esvit.images.places import Access, find_local_file
+from modeling_esvit.images.places import Access, find_local_file, is_no_path
 from modeling_esvit.storage.contents import HEAD, describe_stand_in
 
 
@@ -208,7 +208,8 @@ def read_cell(cell: Any, label: int | None, options: DecodingOptions) -> Record:
     if not isinstance(cell, dict):
         cell = {"bytes": cell, "path": None} if isinstance(cell, bytes) else {"bytes": None, "path": cell}
     path = cell.get("path")
-    return Record(cell.get("bytes") or path or b"", label, None if path is None else show_name(path), options)
+    name = None if path is None or is_no_path(path) else show_name(path)
+    return Record(cell.get("bytes") or path or b"", label, name, options)
 
 
 def list_places(dataset: Any, column: str) -> list[str | None]:

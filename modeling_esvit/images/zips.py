@@ -15,7 +15,7 @@ from typing import Any
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.folders import HIDDEN_FILES, FoundImages, LeftOut, is_hidden_member
-from modeling_esvit.images.names import show_name
+from modeling_esvit.images.names import has_ending, show_name
 from modeling_esvit.images.places import open_zip
 from modeling_esvit.images.rows import find_image_columns, leave_undecoded, list_places
 from modeling_esvit.storage.identity import CHUNK, compose
@@ -123,7 +123,7 @@ def are_photographs(files: Sequence[str]) -> bool:
     Raises:
         DamagedZipError: one cannot be read.
     """
-    are_zips = bool(files) and all(file.endswith(".zip") and "://" not in file for file in files)
+    are_zips = bool(files) and all(has_ending(file, ".zip") and "://" not in file for file in files)
     return are_zips and not any(TABLE.fullmatch(name) for file in files for name in list_names(file))
 
 
@@ -149,7 +149,7 @@ def load_zips(files: Sequence[str], left_out: LeftOut) -> Any:
 def count_beside_tables(files: Iterable[str], rows: Any) -> LeftOut:
     """Counts what local zip files hold beside their tables and the images of `rows`, which were made of these."""
     left_out, images = LeftOut(), 0
-    for found in (find_in_zip(file) for file in files if file.endswith(".zip") and "://" not in file):
+    for found in (find_in_zip(file) for file in files if has_ending(file, ".zip") and "://" not in file):
         left_out.update(found.left_out)
         images += len(found.paths)
     columns = find_image_columns(rows.features) if images else []

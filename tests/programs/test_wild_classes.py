@@ -230,6 +230,21 @@ def test_a_row_without_a_label_makes_floats_of_one_shard(streaming, tmp_path):
     assert [source.read(item).label for item in items] == [0, 1, 1, None]
 
 
+def test_large_integers_beside_floats_are_kept_or_refused(tmp_path):
+    """A float above 2**53 stands for several integers, and two classes would become one."""
+    labels = [2**53, 2**53 + 1]
+    write_rows(tmp_path / "a.parquet", labels, pa.int64())
+    write_rows(tmp_path / "b.parquet", [1.0, 2.0], pa.float64())
+    stream = open_source(f"{tmp_path}/*.parquet", streaming=True)
+    assert [record.label for record in stream.rows(0, 4)] == [*labels, 1, 2]
+    with pytest.raises(DataOptionError, match="9007199254740993 not in range.* integers or strings in all of them"):
+        open_source(f"{tmp_path}/*.parquet")
+    write_rows(tmp_path / "b.parquet", [2.0**53, 2.0], pa.float64())
+    stream = open_source(f"{tmp_path}/*.parquet", streaming=True)
+    with pytest.raises(DataOptionError, match="the label 9007199254740992 as a float, which stands for several"):
+        list(stream.rows(0, 4))
+
+
 def test_fine_tuning_compares_classes_as_evaluations_do():
     """Names that are integers are integers, in whatever order; words are none. What has no class is said at once."""
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 LABEL_KINDS = STRINGS, INTEGERS, BOOLEANS = "strings", "integers", "booleans"
 LARGEST_LABEL = 2**63 - 1  # of int64
+LARGEST_FLOAT = 2**53  # above which one float stands for several integers
 MOST_CLASSES = 100_000  # for which outputs are made where labels are numbers without names
 ROWS = DecodingOptions(access=NOTHING)  # of rows that may open nothing
 
@@ -144,7 +145,7 @@ class ImageColumns(NamedTuple):
 
         Raises:
             DataOptionError: it is a string that none of the numbered classes has, or an integer that torch cannot hold,
-                or a float that is no whole number.
+                or a float that is no whole number, or stands for several.
         """
         if label is None or label == "" or label != label:  # noqa: PLR0124  (NaN)
             return None
@@ -156,6 +157,11 @@ class ImageColumns(NamedTuple):
             raise DataOptionError(
                 f"the column {self.label!r} holds the label {label}, which is no whole number: write classes as "
                 "integers or strings, or choose another label_column."
+            )
+        if isinstance(label, float) and abs(label) >= LARGEST_FLOAT:
+            raise DataOptionError(
+                f"the column {self.label!r} holds the label {label:.0f} as a float, which stands for several integers: "
+                "write it as an integer or a string."
             )
         if label > LARGEST_LABEL:
             raise DataOptionError(

@@ -298,9 +298,11 @@ def _read_or_name_damage(file: str, read: ReadFeatures) -> "datasets.Features":
 
 
 def _list_chunks(group: Any, names: list[str]) -> list[Any]:
-    """Returns the chunks of a row group that belong to the columns of these names; a struct has one for each field."""
-    chunks = [group.column(i) for i in range(group.num_columns)]
-    return [chunk for chunk in chunks if chunk.path_in_schema.split(".")[0] in names]
+    """Returns the chunks of a row group that belong to the columns of these names, with dots or not; a struct has one
+    for each field.
+    """
+    chunks, starts = [group.column(i) for i in range(group.num_columns)], tuple(f"{name}." for name in names)
+    return [chunk for chunk in chunks if f"{chunk.path_in_schema}.".startswith(starts)]
 
 
 def _column_ranges(group: Any, names: list[str]) -> list[tuple[int, int]]:

@@ -19,7 +19,8 @@ from typing import Any
 
 from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError
 from modeling_esvit.images.folders import LeftOut
-from modeling_esvit.images.row_folders import COMPRESSED, SHARDS, drop_links, match_files
+from modeling_esvit.images.names import has_ending
+from modeling_esvit.images.shards import COMPRESSED, SHARDS, choose_shards, match_files
 from modeling_esvit.storage.paths import expand_home
 from modeling_esvit.storage.url_secrets import expand_braces, hide_secrets
 from training.data.shard_files import BUCKET, open_store, retry
@@ -35,7 +36,7 @@ def names_shards(data: str, suffixes: tuple[str, ...] = SHARDS) -> bool:
         return False
     names = expand_braces(data)
     refuse_compressed(names)
-    return bool(names) and all(name.endswith(suffixes) for name in names)
+    return bool(names) and all(has_ending(name, suffixes) for name in names)
 
 
 def refuse_compressed(names: list[str]) -> None:
@@ -44,7 +45,7 @@ def refuse_compressed(names: list[str]) -> None:
     Raises:
         DataOptionError: one of the names is that of a compressed tar file.
     """
-    found = next((name for name in names if name.endswith(COMPRESSED)), None)
+    found = next((name for name in names if has_ending(name, COMPRESSED)), None)
     if found is not None:
         raise DataOptionError(
             f"{found!r}: a compressed tar file cannot be read in parts, which order and resume need. Decompress it "
@@ -77,7 +78,7 @@ def find_shards(data: str, revision: str | None = None, left_out: LeftOut | None
     twice = next((file for file in files if files.count(file) > 1), None) if len(set(files)) < len(files) else None
     if twice is not None:
         raise DataOptionError(f"{data!r} names {twice!r} twice: each image must come once an epoch, so leave one out.")
-    return drop_links(files, left_out)
+    return choose_shards(files, left_out)
 
 
 def _find_files(pattern: str, revision: str | None, left_out: LeftOut) -> list[str]:

@@ -22,10 +22,11 @@ import numpy as np
 from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError, EmptySourceError
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, Record
 from modeling_esvit.images.folders import LeftOut, find_in_folder, has_images
-from modeling_esvit.images.names import show_name
+from modeling_esvit.images.names import has_ending, show_name
 from modeling_esvit.images.places import Access
-from modeling_esvit.images.row_folders import find_folder_access, is_row_folder, is_saved_to_disk, list_shards
+from modeling_esvit.images.row_folders import find_folder_access, is_row_folder, is_saved_to_disk
 from modeling_esvit.images.rows import find_access
+from modeling_esvit.images.shards import list_shards
 from modeling_esvit.storage.identity import compose
 from modeling_esvit.storage.paths import expand_home
 from modeling_esvit.storage.url_secrets import hide_secrets
@@ -40,6 +41,10 @@ from training.views.draw import Draws, make_keyed_generator
 
 if TYPE_CHECKING:
     import datasets
+
+
+TABLE_KINDS = (".arrow", ".csv", ".json", ".jsonl", ".tsv")
+TABLES = " Rows of tables are read from parquet files, which `datasets` and pandas write (to_parquet)."
 
 
 def shuffle_epoch(num_images: int, seed: int, epoch: int) -> np.ndarray:
@@ -70,6 +75,7 @@ class FolderSource:
                 f"no image below {str(root)!r}, {f'only {others}' if others else 'nor another'}: no file name ends "
                 "in .jpg, .png, .tiff, .webp or another extension of a format that is read here."
                 + (f" A glob names parquet files: {root}/**/*.parquet." if ".parquet" in self.left_out else "")
+                + (TABLES if {*self.left_out}.intersection(TABLE_KINDS) else "")
             )
         # Arrays, not lists: worker processes share their pages, whereas reading a list copies them (reference counts).
         self._paths = np.array([os.fsencode(path) for path in paths])
@@ -330,7 +336,7 @@ def _refuse_in_place(path: Path, name: str, stream: StreamOptions) -> None:
     """Refuses what is no folder, parquet file or data set of the Hub, and what applies to streams alone."""
     if stream.cache is not None:
         raise DataOptionError(f"cache applies to streams, and {name!r} is read in place: leave it out.")
-    if path.is_file() and path.suffix != ".parquet":
+    if path.is_file() and not has_ending(path, ".parquet"):
         raise DataOptionError(
             f"{str(path)!r} is a file: give the folder that it is in, of images or zip files, or parquet files."
         )
@@ -344,7 +350,7 @@ def _refuse_revision(path: Path, data: str, revision: str | None) -> None:
 def _is_tar(data: str | os.PathLike[str]) -> bool:
     """Returns whether `data` names tar files, or a folder of them. A folder with images is one of images."""
     path = expand_home(data)
-    tars = [str(file) for file in list_shards(path) if file.suffix != ".parquet"]
+    tars = [str(file) for file in list_shards(path) if not has_ending(file, ".parquet")]
     if not tars:
         return names_shards(str(data), (".tar",))
     if has_images(path):
@@ -367,4 +373,5 @@ def _is_dataset_folder(path: Path, image_column: str | None = None) -> bool:
 def _refuse_dataset_options(path: Path, **options: str | bool | None) -> None:
     for option, value in options.items():
         if value:
+            FolderSource(path)  # which says what is there, if there are no images
             raise DataOptionError(f"{option} does not apply to {str(path)!r}, a folder of image files: leave it out.")

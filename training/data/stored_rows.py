@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError, name_datasets_errors
 from modeling_esvit.images.folders import LeftOut
+from modeling_esvit.images.names import has_ending
 from modeling_esvit.images.places import name_instead
 from modeling_esvit.images.row_folders import (
     RowFolder,
-    drop_links,
     is_saved_to_disk,
     list_split_files,
     load_parquet,
     load_saved_split,
 )
 from modeling_esvit.images.rows import read_file_features
+from modeling_esvit.images.shards import choose_shards
 from modeling_esvit.storage.paths import expand_home
 from training.data.shard_formats import check_classes
 from training.data.shard_names import find_shards, names_shards
@@ -58,7 +59,7 @@ def load_rows(
     if path.is_dir():
         with name_datasets_errors(data):
             folder = RowFolder(path, config_name, read)
-            files = [file for file in folder.files.get(chosen, []) if file.endswith(".parquet")]
+            files = [file for file in folder.files.get(chosen, []) if has_ending(file, ".parquet")]
             check_classes(files, label_column, read)
             return folder.load(chosen, left_out)
     if names_shards(data):
@@ -102,7 +103,7 @@ def find_split_shards(
         files = list_split_files(builder)
     if chosen not in files:
         raise DataOptionError(f"{data!r} has no files of a split {chosen!r}; it has {[*files]}.")
-    return drop_links(files[chosen], left_out), builder.info.features
+    return choose_shards(files[chosen], left_out), builder.info.features
 
 
 def _require_name(data: str) -> None:
@@ -113,12 +114,12 @@ def _require_name(data: str) -> None:
     """
     if instead := name_instead(data):
         raise DataNotFoundError(f"{data!r} is read by its name: give {instead}")
-    if "://" in data and not data.endswith(".parquet"):
+    if "://" in data and not has_ending(data, ".parquet"):
         raise DataNotFoundError(
             f"{data!r} is no shard. Of a server or a store, parquet and tar files are read, a folder of them by a "
             f"pattern: '{data.rstrip('/')}/*.tar' or '{data.rstrip('/')}/*.parquet'."
         )
-    if not (os.path.exists(expand_home(data)) or is_hub_name(data) or data.endswith(".parquet")):
+    if not (os.path.exists(expand_home(data)) or is_hub_name(data) or has_ending(data, ".parquet")):
         raise DataNotFoundError(
             f"{data!r} does not exist: it is neither a folder of images or zip files nor a folder or glob of .parquet "
             f"or .tar files nor the 'namespace/name' of a data set on the Hub."

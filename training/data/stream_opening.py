@@ -12,6 +12,7 @@ import torch.distributed
 from modeling_esvit.embed.progress import show_progress
 from modeling_esvit.images.data_errors import DataOptionError
 from modeling_esvit.images.decoding import DecodingOptions
+from modeling_esvit.images.names import has_ending
 from modeling_esvit.images.read_ahead import in_order
 from modeling_esvit.images.rows import merge_features
 from training.data.columns import ROWS, ImageColumns
@@ -52,10 +53,10 @@ def open_stream(
         ShardError: one cannot be read, or is damaged.
         DataOptionError, EmptySourceError: see `ShardStream`, `ImageColumns.find` and `index_tar`.
     """
-    if all(url.endswith(".tar") for url in urls):
+    if all(has_ending(url, ".tar") for url in urls):
         return _open_tars(urls, options, image_column, label_column, decoding)
-    if not all(url.endswith(".parquet") for url in urls):
-        other = next(url for url in urls if not url.endswith(".parquet"))
+    if not all(has_ending(url, ".parquet") for url in urls):
+        other = next(url for url in urls if not has_ending(url, ".parquet"))
         raise DataOptionError(
             f"{other!r} cannot be streamed: shards are .parquet files, or (uncompressed) .tar files. "
             "Others are read in place, without streaming."

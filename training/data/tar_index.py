@@ -24,7 +24,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from modeling_esvit.images.data_errors import DataOptionError
-from modeling_esvit.images.folders import HIDDEN_FILES, REPEATED, LeftOut, is_hidden_member
+from modeling_esvit.images.folders import ARCHIVES, HIDDEN_FILES, REPEATED, LeftOut, is_hidden_member
 from modeling_esvit.images.formats import ADVICE, list_image_extensions
 from modeling_esvit.storage.contents import HEAD, describe_stand_in
 from training.data.shard_files import RangeReader, ShardError, ShardFile
@@ -36,9 +36,11 @@ TAR_UNIT, LOCAL_STEP = 8 * 1024**2, 64 * 1024
 LABEL = "cls"  # the extension of labels, if none is named
 LONGEST_LABEL = 1024  # bytes
 UNREAD_LABELS = f"labels of more than {LONGEST_LABEL} bytes, or linked to no member"
-SHOWN = 8  # labels in a message
+SHOWN, LONGEST_SHOWN = 8, 80  # labels in a message, and characters of one
 CONTINUED = b"M"  # GNU's type of a member whose beginning is in the volume before
 MOST_LINKS = 40  # that are followed one after the other, as Linux does
+NESTED = "archives in the archive: unpack them"
+INNER = {kind.removeprefix(".") for kind in ARCHIVES}
 BESIDE = "beside an image, under its name (--image_column reads such)"
 COMPRESSED = {
     b"PK\x03\x04": "unzip",
@@ -329,10 +331,12 @@ def _add_lone(found: TarIndex, name: str, fields: Members, image: str | None, ki
     advice = next((f" ({text})" for each in fields if (text := ADVICE.get(f".{each.lower()}"))), "")
     own = [_find_kind(each) for each in fields]
     if not found.samples or advice or kinds.intersection(own) or any(map(_is_image, fields)):
+        advice = advice or " (unpack it)" * (not set(own).isdisjoint(INNER))
         only = ", ".join(each or "a file without an extension" for each in fields)
         found.without_image[name] = f"the sample {name!r} has no {image or 'image'}, only {only}{advice}."
     else:
-        found.left_out.update(f".{kind}" if kind else "files without an extension" for kind in own)
+        kinds_left = (f".{kind}" if kind else "files without an extension" for kind in own)
+        found.left_out.update(NESTED if kind in ARCHIVES else kind for kind in kinds_left)
 
 
 def _find_label(labels: dict[str, bytes | None], extension: str, label: str) -> str:
@@ -355,10 +359,17 @@ def number_labels(files: Iterable[Iterable[str]]) -> tuple[dict[str, int], list[
     also where a file has both, as classes 0 .. 9 and A .. Z.
 
     Raises:
-        DataOptionError: each file has either integers or words, and not all of them the same.
+        DataOptionError: each file has either integers or words, and not all of them the same; or a label is an object
+            of JSON.
     """
     found = [{*labels} - {""} for labels in files]
     labels = sorted(set[str]().union(*found))
+    fields = next((label for label in labels if label.startswith("{") and label.endswith("}")), None)
+    if fields is not None:
+        raise DataOptionError(
+            f"a label of the tar files holds fields, {fields[:LONGEST_SHOWN]}, and not the class alone: write the "
+            "class into a member of its own, as 7.cls beside 7.jpg."
+        )
     integers = [label for label in labels if INTEGER.fullmatch(label)]
     if len(integers) == len(labels):
         return {label: int(label) for label in labels}, None

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from modeling_esvit.images.names import show_name
+from modeling_esvit.images.names import has_ending, show_name
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,8 @@ from modeling_esvit.images.names import show_name
 def test_names_are_text(path, shown):
     assert show_name(os.fsdecode(path)) == shown
     assert shown.encode("utf-8").decode() == shown and len(shown.splitlines()) == 1
+
+
+def test_endings_are_the_same_in_capitals():
+    assert has_ending("A.TAR.GZ", (".tar.gz", ".tar.Z")) and has_ending("https://h/a.tar.z", (".tar.Z",))
+    assert has_ending("a.Zip", ".zip") and not has_ending("a.zip.txt", ".zip")

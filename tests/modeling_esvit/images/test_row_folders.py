@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -31,12 +32,12 @@ def write(file: Path, count: int = 2) -> None:
     """Writes a shard of so many images, or an image."""
     file.parent.mkdir(parents=True, exist_ok=True)
     pictures = [picture(number) for number in range(count)]
-    if file.suffix == ".parquet":
+    if file.suffix.lower() == ".parquet":
         cells = [{"bytes": content, "path": None} for content in pictures]
         pq.write_table(pa.table({"image": pa.array(cells, IMAGE)}), file)
-    elif file.suffix == ".tar":
+    elif file.suffix.lower() == ".tar":
         write_members(file, {f"{number}.png": content for number, content in enumerate(pictures)})
-    elif file.suffix == ".zip":
+    elif file.suffix.lower() == ".zip":
         with zipfile.ZipFile(file, "w") as archive:
             for number, content in enumerate(pictures):
                 archive.writestr(f"{number}.png", content)
@@ -56,13 +57,18 @@ def count_by_all(data) -> int:
     return counts.pop()
 
 
+def refuse(open_it, data) -> EsViTError:
+    """Returns the error with which data are refused."""
+    with pytest.raises(EsViTError) as refused:
+        open_it(str(data))
+    return refused.value
+
+
 def refuse_by_all(data) -> str:
     """Returns the one message with which all programs refuse data."""
     messages = []
     for open_it in (open_source, lambda name: open_source(name, streaming=True), find_images):
-        with pytest.raises(EsViTError) as refused:
-            open_it(str(data))
-        messages.append(str(refused.value))
+        messages.append(str(refuse(open_it, data)))
     assert len(set(messages)) == 1
     return messages[0]
 
@@ -181,6 +187,20 @@ def test_splits_of_different_kinds_are_refused_with_what_to_do(tmp_path):
     assert "are not read together: name those of a split, by a glob, and unpack zip files" in refuse_by_all(tmp_path)
 
 
+def test_names_of_splits_in_capitals_are_refused(tmp_path):
+    """`datasets` knows none of them, and the test images were trained on."""
+    for name in ("Train-0.parquet", "Train-1.parquet", "TEST.parquet"):
+        write(tmp_path / name)
+    assert "Train-0.parquet in the split 'train': names of splits are known in lower case" in refuse_by_all(tmp_path)
+    assert count_by_all(f"{tmp_path}/Train*.parquet") == 4
+    (tmp_path / "TEST.parquet").rename(tmp_path / "Latest.parquet")
+    assert count_by_all(tmp_path) == 6
+    (tmp_path / "deep").mkdir()
+    for name in ("Train", "Validation"):
+        write(tmp_path / "deep" / name / "a.zip")
+    assert "deep/Validation/a.zip in the split" in str(refuse(open_source, tmp_path / "deep"))
+
+
 def test_files_deeper_in_a_folder_are_not_left_out_either(tmp_path):
     write(tmp_path / "train" / "a.parquet")
     write(tmp_path / "more" / "b.parquet")
@@ -201,6 +221,44 @@ def test_hidden_copies_of_files_are_no_shards(name, tmp_path):
     copy.write_bytes(b"of macOS")
     assert len(open_source(tmp_path)) == 1
     assert name == "a.tar" or len(find_images(str(tmp_path))) == 1
+
+
+def test_files_without_rows_are_said_to_have_none(tmp_path):
+    write(tmp_path / "a.parquet", 0)
+    for open_it in (open_source, find_images):
+        assert str(refuse(open_it, tmp_path)).endswith("has no rows.")
+        assert str(refuse(open_it, tmp_path / "a.parquet")).endswith("a.parquet' has no rows.")
+
+
+@pytest.mark.parametrize("kind", ["PARQUET", "Zip", "TAR"])
+def test_endings_in_capitals_are_the_same_endings(kind, tmp_path):
+    """Windows and cameras write such names."""
+    write(tmp_path / f"A.{kind}")
+    write(tmp_path / f"b.{kind.lower()}", 1)
+    (tmp_path / "README.md").write_text("# my data\n")
+    found = [open_source(tmp_path)] if kind == "TAR" else open_by_all(tmp_path)
+    found += [] if kind == "Zip" else [open_source(tmp_path, streaming=True)]
+    for data in [] if kind == "Zip" else [f"A.{kind}", f"[A].{kind}"]:
+        assert len(open_source(tmp_path / data)) == len(open_source(tmp_path / data, streaming=True)) == 2
+        assert kind == "TAR" or len(find_images(str(tmp_path / data))) == 2
+    assert [(len(images), images.left_out) for images in found] == [(3, {})] * len(found)
+    write(tmp_path / f"more.{kind}")
+    (tmp_path / f"b.{kind.lower()}").rename(tmp_path / f"train.{kind}")
+    if kind != "TAR":
+        assert "2 belong to no split" in str(refuse(open_source, tmp_path))
+
+
+def test_compressed_tars_in_capitals_and_copies_of_parquet_files(tmp_path):
+    """`datasets` takes `a.parquet.bak` for a parquet file, too, and would read its rows once more."""
+    write(tmp_path / "rows" / "a.parquet")
+    for copy in ("a.parquet.bak", "b.parquet.gzip"):
+        shutil.copy(tmp_path / "rows" / "a.parquet", tmp_path / "rows" / copy)
+    for images in open_by_all(tmp_path / "rows"):
+        assert len(images) == 2 and images.left_out == {".parquet.bak": 1, ".parquet.gzip": 1}
+    (tmp_path / "rows" / "a.parquet").unlink()
+    assert "1 .parquet.gzip: if pandas wrote it, rename it to .parquet" in str(refuse(open_source, tmp_path / "rows"))
+    (tmp_path / "A.TAR.GZ").write_bytes(b"")
+    assert "Decompress it" in str(refuse(open_source, tmp_path / "A.TAR.GZ"))
 
 
 @pytest.mark.parametrize("name", ["photos.tar", "photos.parquet", "photos.tar.gz"])

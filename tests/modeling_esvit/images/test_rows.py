@@ -43,3 +43,11 @@ def test_urls_of_rows_are_named_without_their_secrets(tmp_path):
         decode(read_cell(url, None, restricted))
     assert "the row names http://127.0.0.1:9/x.png, which is no file" in str(raised.value)
     assert "CANARY" not in str(raised.value)
+
+
+def test_images_in_base64_are_named_as_such():
+    """They were taken for paths, and errors held them as a whole."""
+    record = read_cell({"bytes": None, "path": "iVBORw0KGgo/" * 1000}, None, DecodingOptions())
+    with pytest.raises(UnreadableImageError) as error:
+        decode(record._replace(name="row 3"))
+    assert str(error.value) == "row 3: a text of 12000 characters is no path; if it is base64, decode it into bytes"

@@ -42,6 +42,19 @@ def test_a_row_group_is_read_by_the_calling_thread_alone(tmp_path, monkeypatch):
     assert len(readers) == 2 and [reader() for reader in readers] == [None, None]
 
 
+def test_a_column_may_have_a_dot_in_its_name(tmp_path):
+    """Its row groups were counted as 0 bytes, so that large ones were read as a whole."""
+    cells = [{"bytes": bytes([number]) * 9, "path": None} for number in range(4)]
+    sizes = []
+    for image in ("image", "image.jpg"):
+        file = tmp_path / f"{image}.parquet"
+        pq.write_table(pa.table({image: cells, "lab.el": [*"abab"], "other": cells}), file)
+        stream = open_stream([str(file)], image_column=image, label_column="lab.el")
+        assert [record.label for record in stream.rows(0, 4)] == [0, 1, 0, 1]
+        sizes += ParquetShard(ShardFile.locate(str(file), 0)).count_bytes(stream.columns)
+    assert sizes[0] == sizes[1] > 0
+
+
 def test_a_large_row_group_is_read_in_slices(tmp_path, monkeypatch):
     """From any row on, in order, whole; no request is larger than a slice of it, and nothing is read too early."""
     for name, size in {"LARGE_GROUP": 300_000, "SLICE": 40_000, "SLICE_REQUEST": 20_000}.items():

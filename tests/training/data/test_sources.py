@@ -212,6 +212,11 @@ def test_data_that_is_not_there(tmp_path):
 def test_options_that_do_not_fit(tmp_path):
     with pytest.raises(DataOptionError, match="ndarray"):
         open_source(np.zeros(3))
+    (tmp_path / "train.jsonl").write_text("{}")
+    with pytest.raises(
+        EmptySourceError, match="only 1 .jsonl: .* read from parquet files, which `datasets` and pandas"
+    ):
+        open_source(tmp_path, streaming=True)
     save(tmp_path / "x.png")
     with pytest.raises(DataOptionError, match="streaming"):
         open_source(tmp_path, streaming=True)

@@ -11,7 +11,7 @@ import pytest
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError, EmptySourceError
-from modeling_esvit.images.row_folders import list_shards
+from modeling_esvit.images.shards import list_shards
 from training.data.shard_files import RangeReader
 from training.data.sources import open_source
 from training.data.stored_rows import find_split_shards, load_rows

@@ -114,6 +114,22 @@ def test_labels_that_all_are_integers_have_no_names():
     assert number_labels([["1" * 25], [""]]) == ({"1" * 25: 0}, ["1" * 25])
 
 
+def test_fields_of_json_are_no_class(tmp_path):
+    """Each text was a class, so that those with a caption had as many classes as images."""
+    fields = {f"{number}.json": b'{"label": 0, "caption": "%d"}' % number for number in range(2)}
+    write_members(tmp_path / "a.tar", {"0.jpg": b"a", "1.jpg": b"b", **fields})
+    with pytest.raises(DataOptionError, match=r'holds fields, \{"label": 0, "caption": "0"\}, and not the class alone'):
+        open_source(tmp_path / "a.tar", label_column="json")
+    assert len(open_source(tmp_path / "a.tar")) == 2
+
+
+def test_archives_in_an_archive_are_to_be_unpacked(tmp_path):
+    found = index(tmp_path / "a.tar", {"0.jpg": b"a", "inner.tar": b"", "more.zip": b""})
+    assert found.left_out.describe() == "2 archives in the archive: unpack them"
+    with pytest.raises(DataOptionError, match=r"the sample 'inner' has no image, only tar \(unpack it\)"):
+        index(tmp_path / "b.tar", {"inner.tar": b""})
+
+
 def test_tars_with_integers_and_tars_with_words_are_not_read_as_one(tmp_path):
     for name, own in {"a.tar": (b"0", b"1"), "b.tar": (b"cat", b"dog")}.items():
         write_members(tmp_path / name, {f"{label.decode()}.{kind}": label for label in own for kind in ("jpg", "cls")})
