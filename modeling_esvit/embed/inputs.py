@@ -23,6 +23,7 @@ from modeling_esvit.images.arrays import is_image_array
 from modeling_esvit.images.data_errors import name_datasets_errors
 from modeling_esvit.images.decoding import DEFAULT, DecodingOptions, Record
 from modeling_esvit.images.folders import FoundImages, LeftOut, find_in_folder, find_matching
+from modeling_esvit.images.hub import require_data_hub
 from modeling_esvit.images.names import has_ending, show_name
 from modeling_esvit.images.places import URL, find_local_file, name_instead
 from modeling_esvit.images.row_folders import (
@@ -371,6 +372,7 @@ def open_hub(name: str, reading: Reading) -> Images:
     """
     repository, _, split = name.partition(":")
     with name_errors(name):
+        require_data_hub(repository)
         dataset = datasets.load_dataset(repository, reading.config_name, split=split or "train")
     rows = reading.decoding.restrict_to(find_access(repository=repository))
     return DatasetImages(dataset, name, reading.image_column, rows)

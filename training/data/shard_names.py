@@ -19,6 +19,7 @@ from typing import Any
 
 from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError
 from modeling_esvit.images.folders import LeftOut
+from modeling_esvit.images.hub import FILES, report_no_hub
 from modeling_esvit.images.names import has_ending
 from modeling_esvit.images.shards import COMPRESSED, SHARDS, choose_shards, match_files
 from modeling_esvit.storage.paths import expand_home
@@ -106,6 +107,7 @@ def _pin_commit(url: str, revision: str | None) -> str:
     Raises:
         DataNotFoundError: there is no such repository.
         DataOptionError: a revision of a bucket is asked for.
+        NoHubError: the Hub cannot be reached.
     """
     if BUCKET.match(url):
         if revision is not None:
@@ -114,11 +116,12 @@ def _pin_commit(url: str, revision: str | None) -> str:
     from huggingface_hub import HfApi, HfFileSystem
     from huggingface_hub.constants import REPO_TYPES_URL_PREFIXES
 
-    try:
-        place: Any = HfFileSystem().resolve_path(url, revision=revision)
-    except FileNotFoundError as error:
-        raise DataNotFoundError(f"{url!r}: {error}") from error
-    commit = HfApi().repo_info(place.repo_id, repo_type=place.repo_type, revision=place.revision).sha
+    with report_no_hub(url, FILES):
+        try:
+            place: Any = HfFileSystem().resolve_path(url, revision=revision)
+        except FileNotFoundError as error:
+            raise DataNotFoundError(f"{url!r}: {error}") from error
+        commit = HfApi().repo_info(place.repo_id, repo_type=place.repo_type, revision=place.revision).sha
     return f"hf://{REPO_TYPES_URL_PREFIXES.get(place.repo_type, '')}{place.repo_id}@{commit}/{place.path_in_repo}"
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError, name_datasets_errors
 from modeling_esvit.images.folders import LeftOut
+from modeling_esvit.images.hub import require_data_hub
 from modeling_esvit.images.names import has_ending
 from modeling_esvit.images.places import name_instead
 from modeling_esvit.images.row_folders import (
@@ -69,6 +70,7 @@ def load_rows(
         with name_datasets_errors(data):
             return load_parquet(files, chosen, read)
     _require_name(data)
+    require_data_hub(data, revision)
     with name_datasets_errors(data):
         return datasets.load_dataset(data, name=config_name, revision=revision, split=chosen)
 
@@ -98,6 +100,7 @@ def find_split_shards(
         left_out.update(folder.count_beside())
     else:
         _require_name(data)
+        require_data_hub(data, revision)
         with name_datasets_errors(data):
             builder = datasets.load_dataset_builder(data, name=config_name, revision=revision)
         files = list_split_files(builder)

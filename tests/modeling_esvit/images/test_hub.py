@@ -6,12 +6,15 @@ import socket
 import threading
 from collections.abc import Iterator
 
+import datasets
 import pytest
 from huggingface_hub import constants
 from huggingface_hub.utils import close_session
 
-from modeling_esvit.images.hub import NoHubError, require_hub
+from modeling_esvit.embed.inputs import find_images
+from modeling_esvit.images.hub import NoHubError, require_data_hub, require_hub
 from modeling_esvit.images.models import load_image_model
+from training.data.sources import open_source
 
 
 @pytest.fixture
@@ -48,10 +51,27 @@ def refused(monkeypatch, tmp_path) -> Iterator[list[str]]:
 
 def test_a_hub_out_of_reach_is_asked_once(refused):
     with pytest.raises(
-        NoHubError, match="There is no folder 'org/name' here, .* cannot be reached: .*, or name a model"
+        NoHubError, match="There is no file or folder 'org/name' here, .* cannot be reached: .*, or name a model"
     ):
         load_image_model("org/name")
     assert refused == ["HEAD /org/name/resolve/main/config.json HTTP/1.1"]
+
+
+def test_a_hub_out_of_reach_is_asked_once_for_data(refused, monkeypatch, tmp_path):
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    with pytest.raises(
+        NoHubError, match="There is no file or folder 'org/data' here, .*, or name a folder or files of"
+    ):
+        find_images("org/data:test")
+    for streaming in (False, True):
+        with pytest.raises(NoHubError, match="'org/data'"):
+            open_source("org/data", streaming=streaming)
+    assert refused == ["HEAD /datasets/org/data/resolve/main/README.md HTTP/1.1"] * 3
+    (tmp_path / "org___data").mkdir()  # `datasets` has made them before
+    require_data_hub("org/data")
+    with pytest.raises(NoHubError, match="hf://datasets/org/data/a.parquet"):
+        open_source("hf://datasets/org/data/a.parquet", streaming=True)
+    assert len(refused) > 3
 
 
 def test_folders_and_offline_mode_ask_nobody(refused, tmp_path, monkeypatch):
@@ -59,4 +79,5 @@ def test_folders_and_offline_mode_ask_nobody(refused, tmp_path, monkeypatch):
     require_hub("no name on the Hub")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     require_hub("org/name")
+    require_data_hub("org/name")
     assert refused == []
