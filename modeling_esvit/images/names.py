@@ -3,13 +3,9 @@
 """Shows paths and URLs as text that every output takes, whatever bytes they are made of, and that has no secrets."""
 
 import os
-import re
 
+from modeling_esvit.programs.shown_text import escape_controls
 from modeling_esvit.storage.url_secrets import strip_secrets
-
-
-# Controls would change a terminal, and line ends would split a line of a list.
-UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def show_name(path: str) -> str:
@@ -19,5 +15,4 @@ def show_name(path: str) -> str:
     passwords and signatures.
     """
     path = strip_secrets(path) if "://" in path else path
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return escape_controls(os.fsencode(path).decode("utf-8", "backslashreplace"))
