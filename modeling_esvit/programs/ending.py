@@ -13,7 +13,7 @@ from modeling_esvit.starting import INTERRUPTED, raise_again
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.programs.lost_process import report_lost_process
-from modeling_esvit.programs.shown_text import escape_controls
+from modeling_esvit.storage.shown_text import escape_controls
 
 
 TERMINATED = 143  # the same of SIGTERM

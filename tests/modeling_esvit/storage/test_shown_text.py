@@ -4,7 +4,7 @@
 
 import pytest
 
-from modeling_esvit.programs.shown_text import escape_controls
+from modeling_esvit.storage.shown_text import escape_controls
 
 
 @pytest.mark.parametrize(
