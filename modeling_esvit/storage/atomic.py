@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from modeling_esvit.storage.failed_writes import name_failed_write
-from modeling_esvit.storage.locks import InUseError, locked, make_error
+from modeling_esvit.storage.locks import InUseError, lock, make_error
 from modeling_esvit.storage.manifest import (
     MANIFEST,
     PARTIAL,
@@ -56,7 +56,7 @@ def replace_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
     partial = path.with_name(f"{path.name}{owner}{PARTIAL}")
     with name_failed_write(path):
         partial.touch()
-        with locked(partial, path):
+        with lock(partial, path):
             try:
                 usual = partial.stat().st_mode
                 yield partial
@@ -123,7 +123,7 @@ def replace_folder(path: Path, later: Iterable[str] = ()) -> Iterator[Path]:
             force_to_disk(path.parent)
     finally:
         remove_if_empty(new_parents)
-    with suppress(InUseError), locked(old, path):
+    with suppress(InUseError), lock(old, path):
         delete_if_possible(old)
 
 
@@ -137,7 +137,7 @@ def remove_leftover(folder: Path, final: Path) -> None:
     if folder.is_symlink() or not folder.is_dir():
         check_own(folder)
         return
-    with locked(folder, final):
+    with lock(folder, final):
         remove_folder(folder)
 
 
@@ -154,7 +154,7 @@ def make_locked(partial: Path, final: Path) -> Iterator[None]:
         if not partial.is_dir():
             raise
         raise make_error(final) from error
-    with locked(partial, final):
+    with lock(partial, final):
         try:
             yield
         except BaseException:

@@ -24,8 +24,8 @@ def make_error(final: Path) -> InUseError:
 
 
 @contextmanager
-def locked(partial: Path, final: Path) -> Iterator[None]:
-    """Locks an existing temporary file or folder during the block.
+def lock(partial: Path, final: Path) -> Iterator[None]:
+    """Keeps other processes from an existing temporary file or folder during the block.
 
     Args:
         final: what it is written for, which the message names.
@@ -50,7 +50,7 @@ def locked(partial: Path, final: Path) -> Iterator[None]:
 
 
 def take(descriptor: int, final: Path) -> None:
-    """Locks what is open, where that can be done.
+    """Takes the lock of what is open, where that can be done.
 
     Raises:
         InUseError: another process has locked it.

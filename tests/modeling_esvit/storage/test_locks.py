@@ -7,7 +7,7 @@ import os
 import pytest
 
 from modeling_esvit.storage.atomic import replace_file, replace_folder
-from modeling_esvit.storage.locks import InUseError, locked
+from modeling_esvit.storage.locks import InUseError, lock
 from modeling_esvit.storage.manifest import find_damage
 
 
@@ -34,9 +34,9 @@ def test_a_file_that_another_call_writes_is_left_to_it(tmp_path):
 def test_what_another_call_removed_before_it_was_locked_is_said(tmp_path, monkeypatch):
     (tmp_path / "x").touch()
     monkeypatch.setattr("modeling_esvit.storage.locks.take", lambda descriptor, final: (tmp_path / "x").unlink())
-    with pytest.raises(InUseError), locked(tmp_path / "x", tmp_path / "x"):
+    with pytest.raises(InUseError), lock(tmp_path / "x", tmp_path / "x"):
         pass
-    with pytest.raises(InUseError), locked(tmp_path / "gone", tmp_path / "x"):
+    with pytest.raises(InUseError), lock(tmp_path / "gone", tmp_path / "x"):
         pass
 
 
