@@ -50,7 +50,8 @@ from modeling_esvit.storage.atomic import write_text
 from modeling_esvit.storage.paths import parse_path
 from training.data.sources import open_source
 from training.evaluation.knn import TEMPERATURE, evaluate_banks
-from training.evaluation.results import format_table, read_result_file, write_result_file
+from training.evaluation.result_files import read_result_file, write_result_file
+from training.evaluation.results import format_table
 from training.evaluation.stored_features import FitOptions, evaluate_features
 from training.features.bank import make_bank
 from training.features.frozen_models import load_frozen

@@ -44,7 +44,8 @@ from modeling_esvit.programs.parser import ProgramParser
 from modeling_esvit.storage.paths import parse_path
 from training.data.sources import open_source
 from training.evaluation.knn import evaluate_knn
-from training.evaluation.results import format_table, read_result_file, write_result_file
+from training.evaluation.result_files import read_result_file, write_result_file
+from training.evaluation.results import format_table
 from training.features.frozen_models import load_frozen
 from training.figures.matching import draw_pairs
 from training.learning.networks import build_networks

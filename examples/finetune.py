@@ -43,7 +43,7 @@ from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError
 from modeling_esvit.images.decoding import decode
 from modeling_esvit.images.decoding_arguments import add_decoding_arguments, read_decoding_arguments
 from modeling_esvit.images.hub import find_reachable_model
-from modeling_esvit.images.models import name_transformers_errors, read_fields, require_weights
+from modeling_esvit.images.models import guard_weights, name_transformers_errors, read_fields, require_weights
 from modeling_esvit.images.wording import show_number
 from modeling_esvit.programs.packages import exit_without_package
 from modeling_esvit.programs.parser import ProgramParser, check_counts
@@ -94,13 +94,14 @@ def load_model(name: str, classes: list[str]) -> tuple[PreTrainedModel, BitImage
     name = find_reachable_model(name)
     with name_transformers_errors(name), hide_weight_bars(), hide_load_report():
         read_fields(name)
-        model, loading = AutoModelForImageClassification.from_pretrained(
-            name,
-            id2label=dict(enumerate(classes)),
-            label2id={label: number for number, label in enumerate(classes)},
-            ignore_mismatched_sizes=True,  # of another classifier in its place
-            output_loading_info=True,
-        )
+        with guard_weights(name):
+            model, loading = AutoModelForImageClassification.from_pretrained(
+                name,
+                id2label=dict(enumerate(classes)),
+                label2id={label: number for number, label in enumerate(classes)},
+                ignore_mismatched_sizes=True,  # of another classifier in its place
+                output_loading_info=True,
+            )
         require_weights(name, list_lacking(model, loading))
         return model, AutoImageProcessor.from_pretrained(name)
 

@@ -26,7 +26,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from modeling_esvit import EsViTBackbone, EsViTConfig
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.hub import find_reachable_model
-from modeling_esvit.images.models import name_transformers_errors, read_fields
+from modeling_esvit.images.models import guard_weights, name_transformers_errors, read_fields
 from modeling_esvit.programs.packages import exit_without_package
 from modeling_esvit.programs.parser import ProgramParser, check_counts
 from modeling_esvit.storage.paths import parse_name, parse_path
@@ -106,7 +106,8 @@ def build_segmenter(name: str, num_labels: int) -> UperNetForSemanticSegmentatio
         raise ForeignModelError(f"{name} is a model of type {kind!r}, not 'esvit': name a model of this project.")
     with name_transformers_errors(name), hide_weight_bars():
         stages = EsViTConfig.from_pretrained(name).stage_names[1:]
-        backbone = EsViTBackbone.from_pretrained(name, out_features=stages)
+        with guard_weights(name):
+            backbone = EsViTBackbone.from_pretrained(name, out_features=stages)
     config = UperNetConfig(
         backbone_config=backbone.config,
         hidden_size=128,

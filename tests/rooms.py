@@ -23,7 +23,7 @@ TRAINING_ROOMS = (
 )
 # The folders of `modeling_esvit`, and those that each may import beside the flat files.
 MODELING_ROOMS = {
-    **{"programs": (), "storage": (), "images": ("storage",), "embed": ("programs", "storage", "images")},
+    **{"storage": (), "programs": ("storage",), "images": ("storage",), "embed": ("programs", "storage", "images")},
     **{"analysis": (), "conversion": ("storage", "images")},
     "convert_original": ("programs", "storage", "conversion"),
     "export": ("programs", "storage", "conversion", "convert_original"),

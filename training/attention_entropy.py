@@ -15,7 +15,6 @@ since bfloat16 would leave its attention two or three digits.
 """
 
 import argparse
-import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -49,6 +48,7 @@ from modeling_esvit.programs.parser import ProgramParser, check_counts
 from modeling_esvit.storage.atomic import write_text
 from modeling_esvit.storage.paths import parse_name, parse_path
 from training.evaluation.arguments import check_output
+from training.evaluation.result_files import ENDINGS, write_result_file
 from training.evaluation.results import format_table
 from training.features.model_arguments import add_model_arguments
 from training.features.single_image import VisionModel, load_vision_model
@@ -188,7 +188,8 @@ def write(model: str, images: list[str], result: dict[str, Any], output: Path) -
         title += f" ({len(result['unreadable'])} could not be read)"
     text = render_table(result["blocks"])
     output.parent.mkdir(parents=True, exist_ok=True)
-    write_text(output, json.dumps({"model": model, "data": images, **result}, indent=2) + "\n")
+    beside = [output.stem + ending for ending in ENDINGS]
+    write_result_file(output, {"model": model, "data": images, **result}, beside)
     write_text(output.with_suffix(".md"), f"# {title}\n\n{text}\n")
     save_figure(draw_entropies(result["blocks"], title), output.with_suffix(".png"))
     print(f"{title}\n\n{text}\n\n{output}")

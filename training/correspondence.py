@@ -57,6 +57,7 @@ from training.evaluation.correspondence_table import (
     render_table,
 )
 from training.evaluation.opening import load_other, open_features_folder
+from training.evaluation.result_files import check_beside
 from training.evaluation.results import write_result
 from training.features.frozen_models import UNTRAINED, FrozenModel, find_training_view, make_file_name
 from training.features.model_arguments import load_named_model
@@ -71,6 +72,8 @@ from training.state.figure_files import save_figure
 
 STEREO = "stereo"
 COMPARED = 2  # images in a picture of several models
+CURVES = "-curves.png"
+PICTURES = (".png", CURVES)  # what the names of pictures beside the result end in
 TITLES = {
     "mirrored": "mirrored, recoloured, grey: ten most similar pairs",
     "crops": "random crops",
@@ -103,6 +106,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=32, help="images a process (default: %(default)s)")
     parser.add_argument("--output", type=parse_path, help="a JSON file for the result; beside it, a table and pictures")
     arguments = parse_and_check(parser)
+    if arguments.output is not None:
+        check_beside(arguments.output, PICTURES)
     arguments.measures = arguments.measures or ((*PAIRS, STEREO) if arguments.data else (STEREO,))
     if arguments.data is None and tuple(arguments.measures) != (STEREO,):
         parser.error("--data is missing: all measures but stereo need images")
@@ -183,7 +188,7 @@ def write_curves(result: dict[str, Any], output: Path) -> None:
 
         against = {name: name_measures(of) for name, of in result["against"].items()}
         name = result["model"] if against else "this model"
-        save_figure(draw_curves(name_measures(result), name, against), output.with_name(f"{output.stem}-curves.png"))
+        save_figure(draw_curves(name_measures(result), name, against), output.with_name(f"{output.stem}{CURVES}"))
 
 
 def write_results(
@@ -192,7 +197,7 @@ def write_results(
     """Prints the table; writes the result, its tables and its pictures, if there is an output."""
     output, title = arguments.output, f"Correspondences of {arguments.model}"
     values, details = make_values(result, result["against"].get(UNTRAINED)), render_details(result)
-    write_result(result, title, render_table(result), output, values, details=details)
+    write_result(result, title, render_table(result), output, values, details=details, pictures=PICTURES)
     if output is None:
         print("All values and pictures are written by --output.")
         return

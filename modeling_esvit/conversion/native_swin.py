@@ -11,17 +11,18 @@ large: then every epsilon is 1e-5 and the outputs are the same; only the interme
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from transformers import AutoModel, SwinConfig, SwinModel
 
 from modeling_esvit.configuration_esvit import EsViTConfig
 from modeling_esvit.conversion import ConversionError
 from modeling_esvit.images.hub import find_reachable_model
+from modeling_esvit.images.models import NoImageModelError, guard_weights, name_transformers_errors, read_fields
 from modeling_esvit.modeling_esvit import EsViTModel, write_preprocessing
 from modeling_esvit.storage.weight_bars import hide_weight_bars
 
@@ -55,21 +56,31 @@ def load_backbone(folder: str | Path) -> EsViTModel:
 
     Raises:
         ConversionError: it holds another model, is damaged, or lacks tensors.
-        OSError: it is no model folder.
+        OSError: it is no model folder, and none of this name can be had of the Hub.
     """
     folder = find_reachable_model(os.fspath(folder))
-    model_type = EsViTConfig.get_config_dict(folder)[0].get("model_type")
+    with _name_errors(folder):
+        model_type = read_fields(folder).get("model_type")
     if model_type != "esvit":
         raise ConversionError(f"{folder} holds a model of type {model_type!r}, not 'esvit'.")
-    try:
-        with hide_weight_bars():
-            loaded: Any = EsViTModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
-    except SafetensorError as error:
-        raise ConversionError(f"The weights of {folder} are damaged: {error}. Copy or download them again.") from error
+    with _name_errors(folder), hide_weight_bars(), guard_weights(folder):
+        loaded: Any = EsViTModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
     model, loading = loaded
     if loading["missing_keys"]:
         raise ConversionError(f"{folder} lacks the tensors {', '.join(sorted(loading['missing_keys']))}.")
     return model
+
+
+@contextmanager
+def _name_errors(name: str) -> Iterator[None]:
+    """Turns what transformers says of a damaged folder into an error of this room."""
+    try:
+        with name_transformers_errors(name):
+            yield
+    except NoImageModelError as error:
+        if os.path.isdir(name):
+            raise ConversionError(str(error)) from error
+        raise
 
 
 def compute_residual_scale(config: EsViTConfig) -> float:

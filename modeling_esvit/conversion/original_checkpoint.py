@@ -23,7 +23,14 @@ from safetensors.torch import load_file
 from modeling_esvit.conversion import ConversionError
 from modeling_esvit.conversion.original_families import NAMES, ORIGINAL_FAMILIES, find_family, preview
 from modeling_esvit.conversion.stored_archive import check_archive
-from modeling_esvit.conversion.stored_networks import WRAPPERS, check_shared, check_storage, check_type, select_network
+from modeling_esvit.conversion.stored_networks import (
+    WRAPPERS,
+    check_shared,
+    check_storage,
+    check_type,
+    select_network,
+    walk_state_dicts,
+)
 from modeling_esvit.images.places import PlaceError, open_regular_file
 from modeling_esvit.storage.contents import describe_stand_in
 from modeling_esvit.storage.weights_record import WeightsRecord
@@ -141,6 +148,7 @@ def read_checkpoint(path: str | Path, key: str | None = None) -> OriginalCheckpo
     content = read_file(path)
     if not isinstance(content, Mapping):
         raise ConversionError(f"{path} holds a {type(content).__name__}, not a state dict. {SUPPORTED}")
+    check_names(content, path)
     network = select_network(content, key, path)
     state_dict, left_out = clean_names(network.tensors)
     if not state_dict:
@@ -161,6 +169,17 @@ def read_checkpoint(path: str | Path, key: str | None = None) -> OriginalCheckpo
         known = (network.place[0], "dino_loss", "args", "epoch")
         checkpoint.left_out += [str(name) for name in content if name not in known]
     return checkpoint
+
+
+def check_names(content: Mapping, path: Path) -> None:
+    """Checks the names of a checkpoint's entries and tensors, which messages show.
+
+    Raises:
+        ConversionError: one would change a terminal, or forge a line; or entries are nested without end.
+    """
+    entries = [*content, *(name for place, tensors in walk_state_dicts(content) for name in (*place, *tensors))]
+    if strange := [str(name) for name in entries if not str(name).isprintable()]:
+        raise ConversionError(f"{path} has an entry with the name {strange[0]!r}: it is damaged.")
 
 
 def read_centers(entry: Mapping) -> dict[str, torch.Tensor]:

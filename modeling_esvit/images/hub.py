@@ -86,6 +86,6 @@ def report_no_hub(name: str, instead: str) -> Iterator[None]:
         raise
     except httpx.HTTPError as error:
         raise NoHubError(
-            f"There is no file or folder {name!r} here, it was not downloaded before, and the Hub, {constants.ENDPOINT}, "
-            f"cannot be reached: {error}. Check the name and the network, or name {instead}."
+            f"There is no file or folder {name!r} here, it was not downloaded before, and the Hub, "
+            f"{constants.ENDPOINT}, cannot be reached: {error}. Check the name and the network, or name {instead}."
         ) from error

@@ -16,6 +16,7 @@ from typing import Any
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.names import show_name
 from modeling_esvit.images.places import check_regular, is_inside
+from modeling_esvit.images.weight_names import WEIGHTS, check_names, check_stored_names
 
 
 READ = (".json", ".safetensors", ".bin", ".pt", ".pth")  # extensions of what is read of a model
@@ -58,26 +59,36 @@ def list_texts(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def check_files(folder: Path) -> None:
-    """Checks that what is read of a model's folder are regular files, and that an index of weights names such alone.
+    """Checks what is read of a model's folder: its files are regular, an index names such alone, names can be shown.
 
     Raises:
         ModelPlaceError: an index names a file elsewhere.
         PlaceError: one is a pipe or a device, which may have no end.
+        WeightNameError: a tensor has a name that would change a terminal.
     """
+    weights: set[str] = set()
     for file in sorted(folder.iterdir()):
         if file.suffix in READ and file.exists() and not file.is_dir():
             check_regular(str(file))
             if ".index." in file.name:
-                _check_index(file)
+                weights |= _check_index(file)
+            elif WEIGHTS.fullmatch(file.name):
+                weights.add(file.name)
+    for name in sorted(weights):
+        check_stored_names(folder / name)
 
 
-def _check_index(index: Path) -> None:
+def _check_index(index: Path) -> set[str]:
+    """Returns the names of the files that an index names; what is wrong with a damaged one, transformers says."""
     folder = os.path.abspath(index.parent)
     try:
-        names = {*json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()}
+        tensors = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = {*tensors.values()}
         places = {name: os.path.abspath(os.path.join(folder, name)) for name in names}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        return  # of a damaged one, which transformers names
+        return set()
     for name, place in places.items():
         if not is_inside(place, folder):
             raise ModelPlaceError(f"{index.name} names {show_name(name)}, which is no file of the model.")
+    check_names(tensors, index.name)
+    return names

@@ -7,6 +7,7 @@ Its files may be a stranger's. Whatever they hold, the outcome is a model that c
 """
 
 import inspect
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -143,9 +144,11 @@ def read_fields(name: str, **options: Any) -> dict[str, Any]:
 
     Raises:
         ModelLimitError: a number is far larger than any is.
-        ModelPlaceError: a field names another place.
+        ModelPlaceError, PlaceError, WeightNameError: see `check_fields` and `check_files`.
         OSError: there is no such model.
     """
+    if os.path.isdir(name):
+        check_files(Path(name))
     fields = PreTrainedConfig.get_config_dict(name, **options)[0]
     check_counts(fields)
     check_fields(fields)
@@ -155,10 +158,32 @@ def read_fields(name: str, **options: Any) -> dict[str, Any]:
 def load_network(name: str, model_options: dict[str, Any], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """Returns a network with its weights, and what transformers says of loading these."""
     config = load_configuration(name, **options)
-    beside = Path(str(cached_file(name, CONFIG_NAME, **choose_download_options(options))))
-    check_files(beside.parent)
-    with bound_build(lambda: count_stored(beside.parent)):  # the weights lie there, those of the Hub, too
+    with guard_weights(name, **options):
         return AutoModel.from_pretrained(name, config=config, **model_options, **options, output_loading_info=True)
+
+
+@contextmanager
+def guard_weights(name: str, beside: int = 0, **options: Any) -> Iterator[None]:
+    """Checks the weights of a model, and bounds the network that the block builds for them.
+
+    Those that the block itself downloads are checked when the first tensor is made.
+
+    Args:
+        beside: how many numbers the network may have that are not stored.
+        options: of `from_pretrained`.
+
+    Raises:
+        ModelLimitError, ModelPlaceError, PlaceError, WeightNameError: see `bound_build` and `check_files`.
+        OSError: there is no such model.
+    """
+    folder = Path(str(cached_file(name, CONFIG_NAME, **choose_download_options(options)))).parent
+
+    def measure() -> int:
+        check_files(folder)
+        return count_stored(folder) + beside
+
+    with bound_build(measure):
+        yield
 
 
 def choose_download_options(options: dict[str, Any]) -> dict[str, Any]:

@@ -6,14 +6,10 @@ The endings of names mean the same in capitals, as Windows and cameras write the
 """
 
 import os
-import re
 from collections.abc import Iterable
 
+from modeling_esvit.storage.shown_text import escape_controls
 from modeling_esvit.storage.url_secrets import strip_secrets
-
-
-# Controls would change a terminal, and line ends would split a line of a list.
-UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def show_name(path: str) -> str:
@@ -23,8 +19,7 @@ def show_name(path: str) -> str:
     passwords and signatures.
     """
     path = strip_secrets(path) if "://" in path else path
-    text = os.fsencode(path).decode("utf-8", "backslashreplace")
-    return UNSHOWN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return escape_controls(os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
 def has_ending(name: str | os.PathLike[str], endings: str | Iterable[str]) -> bool:

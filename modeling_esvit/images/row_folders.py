@@ -10,7 +10,8 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -166,8 +167,10 @@ class RowFolder:
             arguments["data_files"] = {each: escape_files(files) for each, files in kept.items()}
         if self.builder.name == "parquet" and not self.builder.info.features:  # which a card declares
             arguments |= describe_parquet(itertools.chain.from_iterable(kept.values()), self.read)
+        arguments |= {"name": self.config_name, "split": split}
         place = str(self.path.resolve()) if self.kind is None else PACKAGED[self.kind]
-        return datasets.load_dataset(place, name=self.config_name, split=split, **arguments)
+        used = itertools.chain.from_iterable(kept.values())
+        return load_anew_if_changed(partial(datasets.load_dataset, place, **arguments), used)
 
     def _load_zips(self, files: list[str], left_out: LeftOut) -> Any:
         rows = load_zips(files, left_out)
@@ -215,7 +218,16 @@ def load_parquet(files: Sequence[str], split: str = "train", read: ReadFeatures 
 
     refuse_chains(*(os.path.abspath(file) for file in files if "://" not in file))
     described = describe_parquet(files, read)
-    return datasets.load_dataset("parquet", data_files=escape_files(files), split=split, batch_size=BATCH, **described)
+    described |= {"data_files": escape_files(files), "split": split, "batch_size": BATCH}
+    return load_anew_if_changed(partial(datasets.load_dataset, "parquet", **described), files)
+
+
+def load_anew_if_changed(load: Callable[..., Any], files: Iterable[str]) -> Any:
+    """Loads rows of `datasets`, whose cache knows a file by path and time alone: another one with both is not seen."""
+    rows = load()
+    made = [os.stat(cached["filename"]).st_mtime_ns for cached in rows.cache_files]
+    changed = [os.stat(file).st_ctime_ns for file in files if os.path.exists(file)]  # which nobody sets back
+    return load(download_mode="force_redownload") if made and max(changed, default=0) > min(made) else rows
 
 
 def refuse_chains(*paths: str) -> None:

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Ends a program of the package with a line instead of a traceback."""
 
-import re
 import signal
 import sys
 import threading
@@ -14,10 +13,11 @@ from modeling_esvit.starting import INTERRUPTED, raise_again
 
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.programs.lost_process import report_lost_process
+from modeling_esvit.storage.shown_text import escape_controls
 
 
 TERMINATED = 143  # the same of SIGTERM
-CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tabs and line ends; they would change a terminal
+OF_MESSAGES = "\t\n"  # controls that messages have
 
 
 class Termination(KeyboardInterrupt):
@@ -53,11 +53,6 @@ def describe_stop(error: KeyboardInterrupt) -> tuple[str, int]:
     return ("SIGTERM", TERMINATED) if isinstance(error, Termination) else ("Ctrl-C", INTERRUPTED)
 
 
-def escape_controls(text: str) -> str:
-    r"""Returns a message with control characters as `\xNN`: names and fields of strangers may stand in it."""
-    return CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
-
-
 def exit_stopped(error: KeyboardInterrupt) -> None:
     """Ends the program with a line that says what has stopped it."""
     name, code = describe_stop(error)
@@ -86,4 +81,4 @@ def exit_with_message(
     except (EsViTError, OSError) as error:
         if is_for_user is not None and not is_for_user(error):
             raise
-        sys.exit(f"error: {escape_controls(get_message(error))}")
+        sys.exit(f"error: {escape_controls(get_message(error), OF_MESSAGES)}")

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from modeling_esvit.storage.failed_writes import name_failed_write
+from modeling_esvit.storage.locks import InUseError, lock, make_error
 from modeling_esvit.storage.manifest import (
     MANIFEST,
     PARTIAL,
@@ -48,21 +49,24 @@ def replace_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
 
     Raises:
         ForeignFilesError: See `check_replaceable`.
+        InUseError: Another process is writing the file.
     """
     check_replaceable(path)
     owner = f".{os.getpid()}" if shared else ""
     partial = path.with_name(f"{path.name}{owner}{PARTIAL}")
-    try:
-        with name_failed_write(path):
-            partial.touch()
-            usual = partial.stat().st_mode
-            yield partial
-            partial.chmod(usual)  # safetensors writes files that nobody else may read
-            force_to_disk(partial)
-            partial.replace(path)
+    with name_failed_write(path):
+        partial.touch()
+        with lock(partial, path):
+            try:
+                usual = partial.stat().st_mode
+                yield partial
+                partial.chmod(usual)  # safetensors writes files that nobody else may read
+                force_to_disk(partial)
+                partial.replace(path)
+            except BaseException:
+                partial.unlink(missing_ok=True)
+                raise
             force_to_disk(path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str, *, shared: bool = False) -> None:
@@ -98,15 +102,15 @@ def replace_folder(path: Path, later: Iterable[str] = ()) -> Iterator[Path]:
 
     Raises:
         ForeignFilesError: `path`, or what a kill left beside it, holds something that was not written in this way.
+        InUseError: Another process is writing the folder.
     """
     new_parents = [parent for parent in path.parents if not parent.exists()]
     partial, old = (path.with_name(f"{path.name}{ending}") for ending in (PARTIAL, f".old{PARTIAL}"))
     check_own(path)
     for leftover in (partial, old):
-        remove_folder(leftover)
+        remove_leftover(leftover, path)
     try:
-        with name_failed_write(path):
-            partial.mkdir(parents=True)
+        with name_failed_write(path), make_locked(partial, path):
             mark_unfinished(partial)
             yield partial
             write_manifest(partial, later)
@@ -118,9 +122,44 @@ def replace_folder(path: Path, later: Iterable[str] = ()) -> Iterator[Path]:
             partial.rename(path)
             force_to_disk(path.parent)
     finally:
-        delete_if_possible(partial)
         remove_if_empty(new_parents)
-    delete_if_possible(old)
+    with suppress(InUseError), lock(old, path):
+        delete_if_possible(old)
+
+
+def remove_leftover(folder: Path, final: Path) -> None:
+    """Removes what a kill left of an earlier call that wrote `final`.
+
+    Raises:
+        ForeignFilesError: It holds something else, too.
+        InUseError: Another process is writing it.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        check_own(folder)
+        return
+    with lock(folder, final):
+        remove_folder(folder)
+
+
+@contextmanager
+def make_locked(partial: Path, final: Path) -> Iterator[None]:
+    """Makes a folder and keeps it to this process during the block; if that fails, the folder is deleted.
+
+    Raises:
+        InUseError: Another process has made it, too.
+    """
+    try:
+        partial.mkdir(parents=True)
+    except FileExistsError as error:
+        if not partial.is_dir():
+            raise
+        raise make_error(final) from error
+    with lock(partial, final):
+        try:
+            yield
+        except BaseException:
+            delete_if_possible(partial)
+            raise
 
 
 def give_usual_modes(folder: Path) -> None:

@@ -243,6 +243,18 @@ def test_a_model_leads_to_no_other_place(load, tmp_path):
         load(str(tmp_path))
 
 
+@pytest.mark.parametrize(
+    "load", [lambda name: finetune.load_model(name, ["a", "b"]), lambda name: segment.build_segmenter(name, 2)]
+)
+def test_an_index_names_files_of_the_model(load, folder, tmp_path):
+    copy = shutil.copytree(folder, tmp_path / "model")
+    (copy / "model.safetensors").rename(tmp_path / "private.safetensors")
+    names = dict.fromkeys(load_file(tmp_path / "private.safetensors"), "../private.safetensors")
+    (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(NoImageModelError, match="names ../private.safetensors, which is no file of the model"):
+        load(str(copy))
+
+
 def test_finetune_says_what_it_cannot_train(folder, tmp_path):
     for split in ("train", "test"):
         write_images(tmp_path / "one" / split, 4, "a")

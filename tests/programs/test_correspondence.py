@@ -16,6 +16,7 @@ from modeling_esvit import EsViTModel
 from tests.helpers.commands import run_program, torchrun, type_arguments
 from tests.helpers.tiny_runs import write_images, write_model
 from training.evaluation.correspondence_table import STEREO_DATA
+from training.evaluation.result_files import read_result_file
 from training.features.frozen_models import TimmModel
 from training.features.regions import compute_region_features
 from training.options.command import run_command
@@ -118,7 +119,7 @@ def test_stopped_call_goes_on(folder, images, tmp_path, monkeypatch):
         command(monkeypatch, *arguments, "--seed", 1)
     command(monkeypatch, *arguments)
     assert len(batches) == 6 + 8  # two parts of two batches each, and the rest of the images, for two measures
-    assert (tmp_path / "again.json").read_text() == (tmp_path / "whole.json").read_text()
+    assert read_result_file(tmp_path / "again.json") == read_result_file(tmp_path / "whole.json")
 
 
 def test_other_models(tmp_path):

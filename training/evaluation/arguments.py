@@ -16,6 +16,7 @@ from modeling_esvit.storage.paths import describe_file_in_place, parse_name, par
 from modeling_esvit.storage.url_secrets import parse_data
 from training.data.held_out import SHARE
 from training.data.named_data import refuse_output_in_data, split_train_and_test
+from training.evaluation.result_files import check_beside
 from training.features.bank import PART_SIZE
 from training.features.model_arguments import add_model_arguments
 
@@ -185,6 +186,10 @@ def check_output(parser: argparse.ArgumentParser, output: Path | None, option: s
         parser.error(f"{option} {error}")
     if output.suffix in (".md", ".png"):
         parser.error(f"{option} {output} names the JSON file. Table (.md) and picture (.png) are written beside it.")
+    try:
+        check_beside(output)
+    except ForeignFilesError as error:
+        parser.error(f"{option} {output}: {error}")
     existing = next(folder for folder in output.absolute().parents if folder.exists())
     try:
         tempfile.TemporaryFile(dir=existing).close()

@@ -3,7 +3,6 @@
 """Writes the result of an evaluation: the JSON file, its table and picture, and its values for a model card."""
 
 import argparse
-import json
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,12 +12,11 @@ from urllib.parse import quote
 
 from accelerate import PartialState
 
-from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.wording import show_number
 from modeling_esvit.storage.atomic import write_text
-from modeling_esvit.storage.identity import compute_checksum
 from training.evaluation.arguments import choose_columns
 from training.evaluation.public_command import make_public_command
+from training.evaluation.result_files import write_result_file
 from training.options.provenance import Provenance, find_provenance
 from training.state.figure_files import save_figure
 
@@ -28,12 +26,7 @@ if TYPE_CHECKING:
 
 
 USUAL_K = 20  # neighbours, of the published results
-CHECKSUM = "checksum"  # the last entry of a file, that of the others
 NAMED_DATA = ("model", "train", "test", "test_share")  # options that a result names
-
-
-class ChangedResultError(EsViTError, RuntimeError):
-    """Raised when a result is not as it was written."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +135,7 @@ def write_result(
     figures: Sequence[CardValue] = (),
     draw: Callable[[dict[str, Any]], "Figure"] | None = None,
     details: str = "",
+    pictures: Sequence[str] = (),
 ) -> None:
     """Prints the table, and writes the result to `output`, with table (.md) and picture (.png) beside it.
 
@@ -152,6 +146,7 @@ def write_result(
             running, in which MODEL stands for the result's "model".
         draw: makes the picture from the result. Without it there is no picture.
         details: stand in the file of the table alone, at its end.
+        pictures: ends of the names of those that the caller writes beside `output`.
     """
     if not PartialState().is_main_process:
         return
@@ -163,32 +158,11 @@ def write_result(
         command = make_public_command(sys.argv, str(result["model"]))
         result = result | {"command": command, "figures": [asdict(figure) for figure in figures]}
     about = [f"{name}: {result[name]}" for name in ("train", "test", "test_share", "data") if result.get(name)]
-    write_result_file(output, result)
     text, picture = [f"# {title}", ", ".join(about), table], output.with_suffix(".png")
+    endings = [".md", *([".png"] if draw is not None else pictures)]
+    write_result_file(output, result, [output.stem + ending for ending in endings])
     if draw is not None:
         save_figure(draw(result), picture)
         text.append(f"![{title}]({quote(picture.name)})")
     text += [details] if details else []
     write_text(output.with_suffix(".md"), "\n\n".join([*text, ""]))
-
-
-def write_result_file(path: Path, result: dict[str, Any]) -> None:
-    """Writes a result, with a checksum of it."""
-    write_text(path, json.dumps(result | {CHECKSUM: compute_checksum(json.dumps(result))}, indent=2) + "\n")
-
-
-def read_result_file(path: Path) -> Any:
-    """Returns what a file of a result holds; one of an earlier version, or of somebody else, has no checksum.
-
-    Raises:
-        ChangedResultError: It has changed since it was written.
-        OSError, ValueError: It cannot be read, or is no JSON.
-    """
-    content = json.loads(path.read_text(encoding="utf-8"))
-    written = content.pop(CHECKSUM, None) if isinstance(content, dict) else None
-    if written is not None and written != compute_checksum(json.dumps(content)):
-        raise ChangedResultError(
-            f"{path} is damaged or was changed. Delete it and measure anew, or, if you changed it yourself, delete its "
-            f"entry {CHECKSUM}."
-        )
-    return content

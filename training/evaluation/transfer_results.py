@@ -7,7 +7,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from training.evaluation.results import describe_unknown, read_result_file
+from training.evaluation.result_files import read_result_file
+from training.evaluation.results import describe_unknown
 from training.evaluation.transfer_sets import TransferSet, TransferTableError, classify_failure
 
 

@@ -15,7 +15,7 @@ from modeling_esvit.embed.progress import show_progress
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding_arguments import read_decoding_arguments
 from modeling_esvit.images.wording import show_number
-from training.evaluation.results import write_result_file
+from training.evaluation.result_files import write_result_file
 from training.evaluation.scores import NO_CLASS, align_labels
 from training.evaluation.transfer_metrics import MULTI_LABEL, score
 from training.evaluation.transfer_results import (

@@ -29,6 +29,7 @@ from modeling_esvit.embed.engine import compute_view_features
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.hub import require_hub
 from modeling_esvit.images.model_limits import LARGEST_SIDE, bound_build, count_stored
+from modeling_esvit.images.model_places import check_files
 from modeling_esvit.images.models import FAILURES, fingerprint, load_image_model, shorten_error
 from modeling_esvit.images.precision import name_dtype
 from modeling_esvit.images.transform import (
@@ -209,6 +210,8 @@ def import_timm(name: str) -> Iterator[Any]:
         raise FrozenModelError(f"{TIMM}{name} needs timm: pip install timm") from error
     folder = Path(name.removeprefix(TIMM_FOLDER))
     try:
+        if name.startswith(TIMM_FOLDER):
+            check_files(folder)
         with bound_build(partial(count_stored, folder) if name.startswith(TIMM_FOLDER) else None):
             yield timm
     except FrozenModelError:

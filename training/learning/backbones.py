@@ -12,6 +12,7 @@ import torch
 from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from modeling_esvit.backbone_probe import (
     TIMM,
+    TIMM_FOLDER,
     TIMM_PREFIX,
     EsViTBackboneError,
     build_on_meta,
@@ -20,7 +21,8 @@ from modeling_esvit.backbone_probe import (
     resolve_backbone,
 )
 from modeling_esvit.images.model_limits import bound_build
-from modeling_esvit.images.models import FAILURES, read_fields, shorten_error
+from modeling_esvit.images.model_places import check_files
+from modeling_esvit.images.models import FAILURES, guard_weights, read_fields, shorten_error
 from training.options.errors import OptionError
 from training.options.pretrain_options import PretrainOptions
 
@@ -122,10 +124,13 @@ def load_backbone_weights(model: EsViTForPreTraining, name: str) -> None:
         if backbone.config.model_type == TIMM:
             source = copy.copy(backbone.config)
             source.backbone = name.removeprefix(TIMM_PREFIX)  # a folder, where the configuration has the network's name
+            if source.backbone.startswith(TIMM_FOLDER):
+                check_files(Path(source.backbone.removeprefix(TIMM_FOLDER)))
             backbone._backbone.load_state_dict(load_timm_weights(source))
         else:
             settings = {"config": backbone.config, "dtype": backbone.dtype, "output_loading_info": True}
-            loaded, report = type(backbone).from_pretrained(name, **settings)
+            with guard_weights(name):
+                loaded, report = type(backbone).from_pretrained(name, **settings)
             if set(report["missing_keys"]) >= {key for key, _ in loaded.named_parameters()}:
                 raise OptionError(f"none of its tensors is one of a {backbone.config.model_type}.")
             backbone.load_state_dict(loaded.state_dict())

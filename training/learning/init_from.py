@@ -22,7 +22,7 @@ from modeling_esvit import EsViTConfig, EsViTForPreTraining
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.hub import require_hub
 from modeling_esvit.images.model_limits import bound_build
-from modeling_esvit.images.models import name_transformers_errors, read_fields
+from modeling_esvit.images.models import guard_weights, name_transformers_errors, read_fields
 from modeling_esvit.storage.manifest import find_damage
 from modeling_esvit.storage.paths import expand_home
 from modeling_esvit.storage.run_folders import advise_on_folder, check_whole
@@ -157,7 +157,7 @@ def explain_missing(name: str) -> Iterator[None]:
     """
     try:
         require_hub(name)
-        with name_transformers_errors(name), bound_build(lambda: LARGEST_BUILT):
+        with name_transformers_errors(name), bound_build():
             yield
     except OSError as error:
         raise InitialisationError(f"init_from {name!r}: {error}") from error
@@ -176,7 +176,7 @@ def load_network(name: str) -> tuple[EsViTForPreTraining, dict[str, Tensor]]:
             f"init_from: {name} holds a model of type {model_type!r}, not 'esvit'. Convert the original checkpoint "
             "without --native."
         )
-    with explain_missing(name), hide_weight_bars():
+    with explain_missing(name), hide_weight_bars(), guard_weights(name, beside=LARGEST_BUILT):
         loaded: Any = EsViTForPreTraining.from_pretrained(
             name, dtype=torch.float32, use_safetensors=True, ignore_mismatched_sizes=True, output_loading_info=True
         )

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from modeling_esvit.storage.paths import expand_home
 from modeling_esvit.storage.run_folders import CONFIG, list_models
-from training.evaluation.results import CardValue, read_result_file
+from training.evaluation.result_files import read_result_file
+from training.evaluation.results import CardValue
 from training.publishing.card_template import TASKS, format_code
 from training.publishing.source import SourceError
 

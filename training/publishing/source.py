@@ -2,14 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Finds the model to publish, in a run or in a model folder, with everything that is known of its training."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-
-from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
+from modeling_esvit import EsViTForPreTraining, EsViTModel
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.images.models import NoImageModelError, guard_weights, name_transformers_errors, read_fields
 from modeling_esvit.modeling_esvit import PRETRAINING_INDEX
 from modeling_esvit.storage.manifest import MANIFEST, find_damage
 from modeling_esvit.storage.run_folders import OPTIONS, check_whole, list_models
@@ -141,6 +142,20 @@ def find_model_of_run(run: Path, checkpoint: str | None) -> Source:
     return replace(source, records=records, step=progress.step, processes=progress.world_size, images_per_step=images)
 
 
+@contextmanager
+def name_damage(folder: Path) -> Iterator[None]:
+    """Turns what transformers says of a damaged model into an error of this room.
+
+    Raises:
+        SourceError: See above.
+    """
+    try:
+        with name_transformers_errors(str(folder)):
+            yield
+    except NoImageModelError as error:
+        raise SourceError(f"The model in {folder} cannot be loaded: {error}") from error
+
+
 def load_model(folder: Path) -> EsViTForPreTraining | EsViTModel:
     """Loads the model of a folder, with its heads if it has any, in the precision of its file.
 
@@ -149,7 +164,8 @@ def load_model(folder: Path) -> EsViTForPreTraining | EsViTModel:
         SourceError: The model is of another type, is damaged, or lacks tensors.
     """
     check_whole(folder)
-    config = EsViTConfig.get_config_dict(folder)[0]
+    with name_damage(folder):
+        config = read_fields(str(folder))
     if config.get("model_type") != "esvit":
         raise SourceError(
             f"{folder} holds a model of type {config.get('model_type')!r}, not 'esvit'. Publish the model that it was "
@@ -162,12 +178,8 @@ def load_model(folder: Path) -> EsViTForPreTraining | EsViTModel:
             f"classifier of finetune.py is published by huggingface_hub: {make_upload_command(folder)}"
         )
     kind = EsViTForPreTraining if (folder / PRETRAINING_INDEX).is_file() else kind
-    try:
+    with name_damage(folder), guard_weights(str(folder)):
         model, loading = kind.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
-    except SafetensorError as error:
-        raise SourceError(f"The weights in {folder} are damaged: {error}. Copy or download them again.") from error
-    except OSError as error:
-        raise SourceError(f"The model in {folder} cannot be loaded: {error}") from error
     if loading["missing_keys"]:
         raise SourceError(f"{folder} is incomplete: it lacks the tensors {', '.join(sorted(loading['missing_keys']))}.")
     return model.eval()

@@ -2,11 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conversion to transformers' own Swin: equal outputs where it can be, refusals where it cannot."""
 
+import json
 import math
 import re
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel, SwinModel
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
@@ -88,6 +90,15 @@ def test_damaged_weights_are_named(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(ConversionError, match=f"The weights of {tmp_path} are damaged: "):
         load_backbone(tmp_path)
+
+
+def test_an_index_names_files_of_the_model(tmp_path):
+    random_model().save_pretrained(tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").rename(tmp_path / "private.safetensors")
+    names = dict.fromkeys(load_file(tmp_path / "private.safetensors"), "../private.safetensors")
+    (tmp_path / "model" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(ConversionError, match="names ../private.safetensors, which is no file of the model"):
+        load_backbone(tmp_path / "model")
 
 
 @pytest.fixture

@@ -197,3 +197,10 @@ def test_tensors_that_show_the_same_values_many_times(tmp_path):
     network = {f"layers.0.blocks.{block}.attn.proj.bias": shared for block in range(8)}
     with pytest.raises(ConversionError, match="The 9 tensors have 1620 bytes together, of which the file has 220"):
         read_checkpoint(saved({**network, "patch_embed.proj.weight": torch.ones(5)}, tmp_path / "x.pth"))
+
+
+@pytest.mark.parametrize("content", [{"a\nerror: forged": 1}, {"teacher": {"\x1b]0;mine\x07": torch.zeros(1)}}])
+def test_names_that_would_change_a_terminal_are_refused(content, tmp_path):
+    torch.save(content, tmp_path / "x.pth")
+    with pytest.raises(ConversionError, match=r"x.pth has an entry with the name '(a\\nerror|\\x1b\]0;mine)"):
+        read_checkpoint(tmp_path / "x.pth")

@@ -60,18 +60,18 @@ def test_a_hub_out_of_reach_is_asked_once(refused):
 def test_a_hub_out_of_reach_is_asked_once_for_data(refused, monkeypatch, tmp_path):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
     with pytest.raises(
-        NoHubError, match="There is no file or folder 'org/data' here, .*, or name a folder or files of"
+        NoHubError, match="There is no file or folder 'org/name' here, .*, or name a folder or files of"
     ):
-        find_images("org/data:test")
+        find_images("org/name:test")
     for streaming in (False, True):
-        with pytest.raises(NoHubError, match="'org/data'"):
-            open_source("org/data", streaming=streaming)
-    assert refused == ["HEAD /datasets/org/data/resolve/main/README.md HTTP/1.1"] * 3
-    (tmp_path / "org___data").mkdir()  # `datasets` has made them before
-    require_data_hub("org/data")
-    with pytest.raises(NoHubError, match="hf://datasets/org/data/a.parquet"):
-        open_source("hf://datasets/org/data/a.parquet", streaming=True)
-    assert len(refused) > 3
+        with pytest.raises(NoHubError, match="'org/name'"):
+            open_source("org/name", streaming=streaming)
+    assert refused == ["HEAD /datasets/org/name/resolve/main/README.md HTTP/1.1"] * 3
+    (tmp_path / "org___name").mkdir()  # `datasets` has made them before
+    require_data_hub("org/name")
+    assert len(refused) == 3
+    with pytest.raises(NoHubError, match="hf://datasets/org/name/a.parquet"):
+        open_source("hf://datasets/org/name/a.parquet", streaming=True)
 
 
 def test_folders_and_offline_mode_ask_nobody(refused, tmp_path, monkeypatch):

@@ -8,14 +8,13 @@ import pytest
 from matplotlib.figure import Figure
 
 from tests.helpers.commands import type_arguments
+from training.evaluation.result_files import ChangedResultError, read_result_file
 from training.evaluation.results import (
-    ChangedResultError,
     describe_counts,
     find_test_data,
     format_table,
     make_card_values,
     make_knn_values,
-    read_result_file,
     write_result,
 )
 from training.options.provenance import find_provenance
@@ -78,7 +77,9 @@ def test_result_table_and_picture(tmp_path, monkeypatch, capsys):
     assert written["figures"][0]["value"] == 0.5 and written.items() > result.items()
     assert output.with_suffix(".md").read_text() == "# k-NN\n\ntrain: a:train\n\n| table |\n\n![k-NN](my%20r.png)\n\n"
     assert output.with_suffix(".png").exists() and capsys.readouterr().out == "| table |\n"
-    assert read_result_file(output) == {name: value for name, value in written.items() if name != "checksum"}
+    assert read_result_file(output) == {
+        name: value for name, value in written.items() if name not in ("checksum", "beside")
+    }
     output.write_text(output.read_text().replace('"value": 0.5', '"value": 0.6'))
     with pytest.raises(ChangedResultError, match="my r.json is damaged or was changed. Delete it"):
         read_result_file(output)

@@ -232,7 +232,11 @@ def test_what_is_nothing_to_start_from(images, view_run, tmp_path):
     (native / "config.json").write_text('{"model_type": "swin"}')
     led = tmp_path / "led_elsewhere"
     led.mkdir()
-    (led / "config.json").write_text('{"model_type": "esvit", "architecture": "auto", "backbone_config": "/home/ada"}')
+    fields = '{"model_type": "esvit", "architecture": "auto", "backbone_config": "/home/ada"}'
+    (led / "config.json").write_text(fields)
+    (indexed := tmp_path / "indexed").mkdir()
+    (indexed / "config.json").write_text('{"model_type": "esvit"}')
+    (indexed / "model.safetensors.index.json").write_text('{"weight_map": {"x": "../private.safetensors"}}')
     checkpoint = FIXTURES / "checkpoint_swin_tiny.pth"
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "options.yaml").touch()
@@ -242,6 +246,7 @@ def test_what_is_nothing_to_start_from(images, view_run, tmp_path):
         (checkpoint, "convert_original .*checkpoint_swin_tiny.pth FOLDER"),
         (native, "type 'swin', not 'esvit'. Convert the original checkpoint without --native"),
         (led, "backbone_config in its config.json names /home/ada, which is no part of the model"),
+        (indexed, "names ../private.safetensors, which is no file of the model"),
         ("nowhere", "'nowhere' does not exist"),
     ]:
         with pytest.raises(InitialisationError, match=message):

@@ -160,7 +160,7 @@ def broken(tmp_path: Path, what: str) -> list[str]:
         ("no model", "is neither a run nor a model folder"),
         ("checkpoint file", r"convert_original .*model FOLDER`; then publish FOLDER"),
         ("other model", "of type 'swin', not 'esvit'"),
-        ("damaged", "The weights in .*model are damaged: .*[Hh]eader"),
+        ("damaged", "The weights of .*model are damaged: .*[Hh]eader"),
         ("not native", "cannot carry this model"),
         ("occupied", "model-hub holds what this program has no record of writing: thesis.txt"),
         ("clone", "no record of writing: .git/HEAD, README.md, config.json. Nothing was removed"),

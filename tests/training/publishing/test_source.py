@@ -76,6 +76,13 @@ def test_a_classifier_is_published_by_another_command(tmp_path):
         main([str(tmp_path / "classifier"), "--repo_id", "ada/tiny", "--dry_run"])
 
 
+def test_an_index_names_files_of_the_model(tmp_path):
+    EsViTConfig(architectures=["EsViTModel"]).save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"x": "../private.safetensors"}}')
+    with pytest.raises(SourceError, match="names ../private.safetensors, which is no file of the model"):
+        load_model(tmp_path)
+
+
 def test_a_damaged_number_of_steps_is_not_published(run, tmp_path):
     shutil.copytree(run, tmp_path / "run", symlinks=True)
     progress = tmp_path / "run" / "checkpoints" / "last" / "training_state" / "progress.json"

@@ -1,0 +1,75 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks the names of stored tensors, which messages and transformers' report of a model show, before it is loaded."""
+
+import pickletools
+import re
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO
+
+from safetensors import SafetensorError, safe_open
+
+from modeling_esvit.errors import EsViTError
+
+
+WEIGHTS = re.compile(r".*\.safetensors|pytorch_model.*\.bin")  # what transformers reads of a folder, beside an index
+LARGEST_PICKLE = 2**26  # bytes of an archive's names; those of 20,000 tensors take 5 MB
+IN_A_ROW = 5  # pickles at the beginning of a file of torch before 1.6: the fourth has the names
+UNREADABLE = (OSError, SafetensorError, ValueError, LookupError, EOFError, RuntimeError, OverflowError)
+
+
+class WeightNameError(EsViTError, ValueError):
+    """Raised when a stored tensor has a name that would change a terminal, or forge a line."""
+
+
+def check_names(names: Iterable[object], file: str) -> None:
+    """Checks the names that a file holds.
+
+    Raises:
+        WeightNameError: one has control characters or line ends.
+    """
+    if strange := [str(name) for name in names if not str(name).isprintable()]:
+        raise WeightNameError(f"{file} has a tensor with the name {strange[0]!r}: it is damaged.")
+
+
+def check_stored_names(file: Path) -> None:
+    """Checks the names of the tensors in a file of weights; what is wrong with a damaged one, its reader says.
+
+    Raises:
+        WeightNameError: see `check_names`.
+    """
+    try:
+        names = list_names(file) if file.suffix == ".safetensors" else [*list_texts(file)]
+    except UNREADABLE:
+        return
+    check_names(names, file.name)
+
+
+def list_names(file: Path) -> list[str]:
+    with safe_open(file, framework="pt") as weights:
+        return [*weights.keys()]
+
+
+def list_texts(file: Path) -> Iterator[str]:
+    """Yields all texts in a file that torch.save wrote, the names of its tensors among them, and executes nothing."""
+    if not zipfile.is_zipfile(file):
+        with file.open("rb") as stream:
+            for _ in range(IN_A_ROW):
+                yield from list_pickled(stream)
+        return
+    with zipfile.ZipFile(file) as archive:
+        for member in archive.infolist():
+            if member.filename.endswith("data.pkl"):
+                if member.file_size > LARGEST_PICKLE:
+                    raise WeightNameError(f"{file.name} holds more than names and tensors: it is damaged.")
+                with archive.open(member) as stream:
+                    yield from list_pickled(stream)
+
+
+def list_pickled(stream: IO[bytes]) -> Iterator[str]:
+    """Yields the texts of one pickle; GLOBAL names its type by one with a blank in place of its line end."""
+    for _, value, _ in pickletools.genops(stream):
+        if isinstance(value, str):
+            yield value

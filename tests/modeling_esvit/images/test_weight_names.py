@@ -1,0 +1,47 @@
+# Copyright 2026 The EsViT-HF authors.
+# SPDX-License-Identifier: Apache-2.0
+"""Checks that names of tensors are looked at before anything shows them."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from modeling_esvit.images.model_places import check_files
+from modeling_esvit.images.models import NoImageModelError, load_image_model
+from modeling_esvit.images.weight_names import WeightNameError
+from tests.helpers.tiny_runs import write_model
+
+
+STRANGE = "x\x1b]0;mine\x07\nerror: forged"
+TENSORS = {"a.weight": torch.zeros(1), STRANGE: torch.zeros(1)}
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_pickle_is_refused_before_transformers_shows_its_names(is_zip, tmp_path, capfd):
+    file = write_model(tmp_path) / "model.safetensors"
+    torch.save({**load_file(file), **TENSORS}, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=is_zip)
+    file.unlink()
+    with pytest.raises(NoImageModelError, match=r"pytorch_model.bin has a tensor with the name 'x\\x1b\]0;mine"):
+        load_image_model(str(tmp_path))
+    assert "mine\x07" not in "".join(capfd.readouterr())
+
+
+def test_files_that_an_index_names_are_looked_at(tmp_path):
+    torch.save(TENSORS, tmp_path / "other.bin")
+    index = tmp_path / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": {"a.weight": "other.bin"}}))
+    with pytest.raises(WeightNameError, match="other.bin has a tensor with the name"):
+        check_files(tmp_path)
+    index.write_text(json.dumps({"weight_map": {STRANGE: "missing.bin"}}))
+    with pytest.raises(WeightNameError, match="pytorch_model.bin.index.json has a tensor with the name"):
+        check_files(tmp_path)
+
+
+def test_what_is_no_weights_may_hold_any_text(tmp_path):
+    torch.save({"template": "a\nb"}, tmp_path / "training_args.bin")
+    torch.save({"a.weight": torch.zeros(1)}, tmp_path / "pytorch_model.bin")
+    save_file({"a.weight": torch.zeros(1)}, tmp_path / "model.safetensors")
+    (tmp_path / "pytorch_model-2.bin").write_bytes(b"damaged")
+    check_files(tmp_path)
