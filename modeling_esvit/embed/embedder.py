@@ -12,6 +12,7 @@ dataset.map(embedder, batched=True)         # a column `view`
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -40,6 +41,7 @@ from modeling_esvit.images.precision import AUTO, resolve_dtype
 from modeling_esvit.images.rows import find_access, read_cell
 from modeling_esvit.images.transform import change_size, describe_processing, make_evaluation_transform
 from modeling_esvit.images.wording import list_reasons
+from modeling_esvit.storage.locks import lock
 
 
 try:
@@ -363,18 +365,20 @@ def embed_to_file(
     Raises:
         OutputError: the output cannot be written or continued.
         FeatureError: the model gives no view feature, or one that is not finite.
+        InUseError: another call is writing the output.
     """
     state = PartialState(cpu=embedder.model.device.type == "cpu")
     parts = Parts(output, settings | {"regions": regions, "part_size": part_size}, images.identify())
     parts.begin(anew=overwrite)
     rows = cut_rows(len(images), part_size)
     maker = PartEmbedder(embedder, images, regions, min(batch_size, part_size), num_threads)
-    make_parts(parts, rows, maker.read, maker.make_part, expect=maker.expect, description="embed")
-    state.wait_for_everyone()
-    if state.is_main_process:
-        unreadable = merge_parts(parts, len(rows), output)
-        parts.delete()
-        print(summarise(images, unreadable, output))
+    with lock(parts.folder, output) if state.is_main_process else nullcontext():
+        make_parts(parts, rows, maker.read, maker.make_part, expect=maker.expect, description="embed")
+        state.wait_for_everyone()
+        if state.is_main_process:
+            unreadable = merge_parts(parts, len(rows), output)
+            parts.delete()
+            print(summarise(images, unreadable, output))
     state.wait_for_everyone()
 
 

@@ -3,6 +3,7 @@
 """Finds the images that `embed` reads: folders, files, globs, URLs, lists of these, data sets, and images in memory."""
 
 import glob
+import io
 import os
 from bisect import bisect_right
 from collections import Counter
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 
 import datasets
 import numpy as np
+import torch
 from PIL.Image import Image
 
 from modeling_esvit.embed.engine import LoadedImage, load_image
@@ -58,6 +60,7 @@ from modeling_esvit.storage.identity import (
 
 
 ROWS = (Mapping, datasets.Dataset, datasets.IterableDataset)
+INSTEAD = {torch.Tensor: "of a tensor, tensor.numpy() with channels last", io.IOBase: "of an open file, file.read()"}
 ImageInput = str | os.PathLike[str] | bytes | Image | np.ndarray
 
 
@@ -212,7 +215,7 @@ def list_inputs(inputs: ImageInput | Iterable[ImageInput]) -> list[ImageInput]:
     if isinstance(inputs, np.ndarray) and is_image_array(inputs):
         return [inputs]
     is_scalar = isinstance(inputs, np.ndarray) and inputs.ndim == 0
-    if isinstance(inputs, ROWS) or not isinstance(inputs, Iterable) or is_scalar:
+    if isinstance(inputs, (*ROWS, *INSTEAD)) or not isinstance(inputs, Iterable) or is_scalar:
         raise make_kind_error(inputs)
     return list(inputs)
 
@@ -221,6 +224,7 @@ def make_kind_error(value: Any) -> NoImagesError:
     """Returns the error for an input of a type that stands for no image."""
     kind = type(value).__name__
     advice = "; rows of a data set go through dataset.map(embedder, batched=True)" if isinstance(value, ROWS) else ""
+    advice += next((f"; {what}" for each, what in INSTEAD.items() if isinstance(value, each)), "")
     return NoImagesError(f"A {kind} is no image: give a path, a PIL image, an array, or a list of these{advice}.")
 
 

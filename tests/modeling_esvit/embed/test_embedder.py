@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 from transformers import ResNetConfig, ResNetModel, ViTConfig, ViTModel
 
-from modeling_esvit.embed.embedder import Embedder, FeatureError, embed
-from modeling_esvit.embed.inputs import NoImagesError
+from modeling_esvit.embed.embedder import Embedder, FeatureError, embed, embed_to_file
+from modeling_esvit.embed.inputs import NoImagesError, find_images
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.decoding import DecodingOptions
+from modeling_esvit.storage.locks import InUseError, lock
 
 
 def test_models_of_others(images, tmp_path):
@@ -43,6 +44,16 @@ def test_models_of_others(images, tmp_path):
     for side in (8, 64):
         with pytest.raises(FeatureError, match=f"ViTModel takes no images of {side} px: "):
             Embedder.from_pretrained(str(tmp_path / "ViTModel"), image_size=side)
+
+
+def test_two_calls_do_not_write_one_output(images, folder, tmp_path):
+    embedder, found = Embedder.from_pretrained(folder), find_images(str(images))
+    output, parts = tmp_path / "x.npz", tmp_path / "x.npz.parts"
+    parts.mkdir()
+    with lock(parts, output), pytest.raises(InUseError, match="Another process is writing .*x.npz at this moment"):
+        embed_to_file(embedder, found, output, settings={})
+    embed_to_file(embedder, found, output, settings={})
+    assert output.exists() and not parts.exists()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@
 
 import functools
 import http.server
+import io
 import shutil
 import threading
 import zipfile
@@ -250,7 +251,9 @@ def test_one_input_and_several(images):
     "given, message",
     [
         (None, "A NoneType is no image: give a path, a PIL image, an array, or a list of these\\.$"),
-        (torch.zeros(3, 8, 8), "A Tensor is no image"),
+        (torch.zeros(3, 8, 8), r"A Tensor is no image.*; of a tensor, tensor.numpy\(\) with channels last\.$"),
+        ([io.BytesIO(b"a\nb")], r"A BytesIO is no image.*; of an open file, file.read\(\)\.$"),
+        (io.BytesIO(b"a\nb"), r"A BytesIO is no image.*; of an open file, file.read\(\)\.$"),
         ([3], "A int is no image"),
         ([["a.png"]], "A list is no image"),
         ({"image": []}, r"A dict is no image.*; rows of a data set go through dataset.map\(embedder, batched=True\)"),
