@@ -17,6 +17,7 @@ from modeling_esvit.errors import EsViTError
 from modeling_esvit.images.names import show_name
 from modeling_esvit.images.places import check_regular, is_inside
 from modeling_esvit.images.weight_names import WEIGHTS, check_names, check_stored_names
+from modeling_esvit.storage.contents import check_itself
 
 
 READ = (".json", ".safetensors", ".bin", ".pt", ".pth")  # extensions of what is read of a model
@@ -64,6 +65,7 @@ def check_files(folder: Path) -> None:
     Raises:
         ModelPlaceError: an index names a file elsewhere.
         PlaceError: one is a pipe or a device, which may have no end.
+        StandInError: one of weights is a pointer of Git LFS, or a web page.
         WeightNameError: a tensor has a name that would change a terminal.
     """
     weights: set[str] = set()
@@ -74,8 +76,10 @@ def check_files(folder: Path) -> None:
                 weights |= _check_index(file)
             elif WEIGHTS.fullmatch(file.name):
                 weights.add(file.name)
-    for name in sorted(weights):
-        check_stored_names(folder / name)
+    for file in sorted(folder / name for name in weights):
+        if file.is_file():  # else transformers says what is missing
+            check_itself(file)
+            check_stored_names(file)
 
 
 def _check_index(index: Path) -> set[str]:

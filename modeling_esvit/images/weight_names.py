@@ -16,6 +16,7 @@ from modeling_esvit.errors import EsViTError
 
 WEIGHTS = re.compile(r".*\.safetensors|pytorch_model.*\.bin")  # what transformers reads of a folder, beside an index
 LARGEST_PICKLE = 2**26  # bytes of an archive's names; those of 20,000 tensors take 5 MB
+LONGEST_SHOWN = 100  # characters of a name in a message
 IN_A_ROW = 5  # pickles at the beginning of a file of torch before 1.6: the fourth has the names
 UNREADABLE = (OSError, SafetensorError, ValueError, LookupError, EOFError, RuntimeError, OverflowError)
 
@@ -31,7 +32,7 @@ def check_names(names: Iterable[object], file: str) -> None:
         WeightNameError: one has control characters or line ends.
     """
     if strange := [str(name) for name in names if not str(name).isprintable()]:
-        raise WeightNameError(f"{file} has a tensor with the name {strange[0]!r}: it is damaged.")
+        raise WeightNameError(f"{file} has a tensor with the name {strange[0][:LONGEST_SHOWN]!r}: it is damaged.")
 
 
 def check_stored_names(file: Path) -> None:

@@ -2,6 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Says what clones and downloads leave in place of a file, whatever its name is."""
 
+from pathlib import Path
+
+from modeling_esvit.errors import EsViTError
+
+
 HEAD = 64  # bytes that tell
 STAND_INS = (
     (b"version https://git-lfs", "a pointer of Git LFS: fetch the file itself by `git lfs pull`"),
@@ -15,3 +20,20 @@ def describe_stand_in(head: bytes) -> str:
     if not head:
         return "there is no content"
     return next((what for start, what in STAND_INS if head.lstrip().startswith(start)), "")
+
+
+class StandInError(EsViTError, ValueError):
+    """Raised when a file holds what stands in its place."""
+
+
+def check_itself(file: Path) -> None:
+    """Checks that a file is not what stands in its place.
+
+    Raises:
+        StandInError: it is.
+        OSError: it cannot be read.
+    """
+    with file.open("rb") as opened:
+        stand_in = describe_stand_in(opened.read(HEAD))
+    if stand_in:
+        raise StandInError(f"{file.name} is not the file itself: {stand_in}.")

@@ -72,3 +72,12 @@ def test_a_pipe_is_no_file_of_a_model(file, tmp_path):
     os.mkfifo(model / file)
     with pytest.raises(NoImageModelError, match=f"{file} is no regular file"):
         load_image_model(str(model))
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_a_pointer_of_git_lfs_is_no_file_of_weights(file, tmp_path):
+    model = write_model(tmp_path / "model")
+    (model / "model.safetensors").unlink()
+    (model / file).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    with pytest.raises(NoImageModelError, match=f"{file} is not the file itself: a pointer of Git LFS: fetch .* pull"):
+        load_image_model(str(model))
