@@ -11,6 +11,7 @@ from pathlib import Path
 
 from matplotlib import pyplot
 
+from modeling_esvit.programs.parser import ProgramParser
 from tests.benchmarks import count_step
 from tests.benchmarks.bench_inference import DTYPES, FORMS
 from tests.benchmarks.harness import RESULTS, table
@@ -232,6 +233,7 @@ def section(name: str) -> str:
 
 
 def main() -> None:
+    ProgramParser(__doc__).parse_args()
     notes = (FOLDER / "NOTES.md").read_text()
     text = "\n\n".join([notes.rstrip(), *(section(name) for name in SECTIONS)])
     (FOLDER / "RESULTS.md").write_text(text + "\n")
