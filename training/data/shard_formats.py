@@ -92,7 +92,13 @@ class ParquetShard:
         groups = range(self.metadata.num_row_groups)
         folder = os.path.dirname(os.path.abspath(file.url))
         self._access = find_access(folder) if file.is_local else NOTHING  # what its rows may open
-        self._ends = np.cumsum([self.metadata.row_group(i).num_rows for i in groups], dtype=np.int64)
+        rows = [self.metadata.row_group(i).num_rows for i in groups]
+        if min(rows, default=0) < 0 or sum(rows) != self.metadata.num_rows:
+            raise ShardError(
+                f"{file.url} is not a whole parquet file: its row groups have {sum(rows)} rows, and the file "
+                f"{self.metadata.num_rows}."
+            )
+        self._ends = np.cumsum(rows, dtype=np.int64)
 
     def __len__(self) -> int:
         return self.metadata.num_rows
