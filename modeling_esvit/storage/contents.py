@@ -8,7 +8,7 @@ from modeling_esvit.errors import EsViTError
 
 
 HEAD = 64  # bytes that tell
-STAND_INS = (
+STAND_INS = (  # texts, without zero bytes; safetensors begin with the length of their header, which may be " <" and six of these
     (b"version https://git-lfs", "a pointer of Git LFS: fetch the file itself by `git lfs pull`"),
     (b"/annex/objects/", "a pointer of git-annex: fetch the file itself by `git annex get`"),
     (b"<", "a web page, or another file of XML, as an expired download link returns"),
@@ -19,6 +19,8 @@ def describe_stand_in(head: bytes) -> str:
     """Returns what stands in place of a file that begins so, and what to do; nothing if it may be the file itself."""
     if not head:
         return "there is no content"
+    if b"\0" in head:
+        return ""
     return next((what for start, what in STAND_INS if head.lstrip().startswith(start)), "")
 
 
