@@ -34,8 +34,8 @@ from modeling_esvit.embed.files import (
 from modeling_esvit.embed.origin import make_origin
 from modeling_esvit.embed.progress import show_progress
 from modeling_esvit.storage.atomic import record_file, replace_file, write_recorded, write_text
-from modeling_esvit.storage.locks import lock
 from modeling_esvit.storage.identity import Identity
+from modeling_esvit.storage.locks import lock
 from modeling_esvit.storage.manifest import find_damage, name_record, remove_own_files
 
 

@@ -8,7 +8,8 @@ from modeling_esvit.errors import EsViTError
 
 
 HEAD = 64  # bytes that tell
-STAND_INS = (  # texts, without zero bytes; safetensors begin with the length of their header, which may be " <" and six of these
+# Texts, without zero bytes: a file of safetensors may begin with "<", but has some among its first eight.
+STAND_INS = (
     (b"version https://git-lfs", "a pointer of Git LFS: fetch the file itself by `git lfs pull`"),
     (b"/annex/objects/", "a pointer of git-annex: fetch the file itself by `git annex get`"),
     (b"<", "a web page, or another file of XML, as an expired download link returns"),

@@ -47,8 +47,8 @@ def read_result_file(path: Path) -> Any:
     written = content.pop(CHECKSUM, None) if isinstance(content, dict) else None
     if written is not None and written != compute_checksum(json.dumps(content)):
         raise ChangedResultError(
-            f"{path} is damaged or was changed. Delete it, with the table and pictures beside it, and measure anew; or, "
-            f"if you changed it yourself, delete its entry {CHECKSUM}."
+            f"{path} is damaged or was changed. Delete it, with its table and pictures, and measure anew; or, if you "
+            f"changed it yourself, delete its entry {CHECKSUM}."
         )
     if isinstance(content, dict):
         content.pop(BESIDE, None)
