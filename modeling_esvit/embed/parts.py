@@ -35,6 +35,7 @@ from modeling_esvit.embed.origin import make_origin
 from modeling_esvit.embed.progress import show_progress
 from modeling_esvit.storage.atomic import record_file, replace_file, write_recorded, write_text
 from modeling_esvit.storage.identity import Identity
+from modeling_esvit.storage.locks import lock
 from modeling_esvit.storage.manifest import find_damage, name_record, remove_own_files
 
 
@@ -60,12 +61,13 @@ class Parts:
 
         Raises:
             OutputError: the folder holds parts of other settings or images, or somebody else's files of these names.
+            InUseError: the parts that would be made anew are those that another call is making.
         """
         with PartialState().main_process_first():
             self.refuse_foreign()
             if self.settings_file.exists() and (damage := self.find_damage()):
                 logger.warning("%s is begun anew, since it is damaged: %s.", self.folder, "; ".join(damage))
-                self.delete()
+                self.delete_unused()
             change = self.find_change() if self.settings_file.exists() else None
             if change is not None and not anew:
                 raise OutputError(
@@ -74,7 +76,7 @@ class Parts:
                 )
             if change is not None:
                 logger.warning("%s is begun anew, since its features are of another call: %s.", self.folder, change)
-                self.delete()
+                self.delete_unused()
             if not self.settings_file.exists():
                 write_or_explain(self.write_call, self.folder)
 
@@ -184,6 +186,15 @@ class Parts:
             metadata = file.metadata()
         names, unreadable = json.loads(metadata["names"]), json.loads(metadata["unreadable"])
         return Features(names, arrays.get("view", np.empty((0, 0))), arrays.get("regions"), unreadable)
+
+    def delete_unused(self) -> None:
+        """Deletes the files that are recorded, unless another call of `embed` is writing them.
+
+        Raises:
+            InUseError: one is.
+        """
+        with lock(self.folder, self.folder):
+            self.delete()
 
     def delete(self) -> None:
         """Deletes the files that are recorded, and the folder if nothing else is in it."""

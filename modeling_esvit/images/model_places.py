@@ -20,7 +20,8 @@ from modeling_esvit.images.weight_names import WEIGHTS, check_names, check_store
 from modeling_esvit.storage.contents import check_itself
 
 
-READ = (".json", ".safetensors", ".bin", ".pt", ".pth")  # extensions of what is read of a model
+SAFETENSORS = ".safetensors"
+READ = (".json", SAFETENSORS, ".bin", ".pt", ".pth")  # extensions of what is read of a model
 KERNELS = "_implementation"  # the end of fields that may name kernels of a repository
 ANY_PLACE = re.compile("")
 TIMM_PLACE = re.compile("(hf[-_]hub|local[-_]dir):")  # of a network that timm reads from elsewhere
@@ -76,10 +77,12 @@ def check_files(folder: Path) -> None:
                 weights |= _check_index(file)
             elif WEIGHTS.fullmatch(file.name):
                 weights.add(file.name)
-    for file in sorted(folder / name for name in weights):
-        if file.is_file():  # else transformers says what is missing
-            check_itself(file)
-            check_stored_names(file)
+    files = [file for file in sorted(folder / name for name in weights) if file.is_file()]  # transformers misses others
+    safe = [file for file in files if file.suffix == SAFETENSORS]
+    for file in safe or files:  # safetensors are read in place of others, which a clone may have as pointers
+        check_itself(file)
+    for file in files:
+        check_stored_names(file)
 
 
 def _check_index(index: Path) -> set[str]:

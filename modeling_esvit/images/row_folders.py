@@ -10,11 +10,12 @@ import itertools
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from modeling_esvit.images.cached_rows import load_anew_if_changed
 from modeling_esvit.images.cards import Configurations, check_configurations, list_configurations, names_files
 from modeling_esvit.images.data_errors import DataOptionError, EmptySourceError, name_datasets_errors
 from modeling_esvit.images.folders import (
@@ -220,14 +221,6 @@ def load_parquet(files: Sequence[str], split: str = "train", read: ReadFeatures 
     described = describe_parquet(files, read)
     described |= {"data_files": escape_files(files), "split": split, "batch_size": BATCH}
     return load_anew_if_changed(partial(datasets.load_dataset, "parquet", **described), files)
-
-
-def load_anew_if_changed(load: Callable[..., Any], files: Iterable[str]) -> Any:
-    """Loads rows of `datasets`, whose cache knows a file by path and time alone: another one with both is not seen."""
-    rows = load()
-    made = [os.stat(cached["filename"]).st_mtime_ns for cached in rows.cache_files]
-    changed = [os.stat(file).st_ctime_ns for file in files if os.path.exists(file)]  # which nobody sets back
-    return load(download_mode="force_redownload") if made and max(changed, default=0) > min(made) else rows
 
 
 def refuse_chains(*paths: str) -> None:

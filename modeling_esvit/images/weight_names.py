@@ -5,6 +5,7 @@
 import pickletools
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
@@ -16,9 +17,13 @@ from modeling_esvit.errors import EsViTError
 
 WEIGHTS = re.compile(r".*\.safetensors|pytorch_model.*\.bin")  # what transformers reads of a folder, beside an index
 LARGEST_PICKLE = 2**26  # bytes of an archive's names; those of 20,000 tensors take 5 MB
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # which torch reads
 LONGEST_SHOWN = 100  # characters of a name in a message
 IN_A_ROW = 5  # pickles at the beginning of a file of torch before 1.6: the fourth has the names
-UNREADABLE = (OSError, SafetensorError, ValueError, LookupError, EOFError, RuntimeError, OverflowError)
+UNREADABLE = (
+    *(EOFError, LookupError, MemoryError, OSError, OverflowError, RuntimeError, SafetensorError, ValueError),
+    *(zipfile.BadZipFile, zlib.error),
+)
 
 
 class WeightNameError(EsViTError, ValueError):
@@ -62,7 +67,7 @@ def list_texts(file: Path) -> Iterator[str]:
         return
     with zipfile.ZipFile(file) as archive:
         for member in archive.infolist():
-            if member.filename.endswith("data.pkl"):
+            if member.filename.endswith("data.pkl") and member.compress_type in COMPRESSIONS:
                 if member.file_size > LARGEST_PICKLE:
                     raise WeightNameError(f"{file.name} holds more than names and tensors: it is damaged.")
                 with archive.open(member) as stream:

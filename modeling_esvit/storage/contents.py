@@ -8,6 +8,7 @@ from modeling_esvit.errors import EsViTError
 
 
 HEAD = 64  # bytes that tell
+# Texts, without zero bytes: a file of safetensors may begin with "<", but has some among its first eight.
 STAND_INS = (
     (b"version https://git-lfs", "a pointer of Git LFS: fetch the file itself by `git lfs pull`"),
     (b"/annex/objects/", "a pointer of git-annex: fetch the file itself by `git annex get`"),
@@ -19,6 +20,8 @@ def describe_stand_in(head: bytes) -> str:
     """Returns what stands in place of a file that begins so, and what to do; nothing if it may be the file itself."""
     if not head:
         return "there is no content"
+    if b"\0" in head:
+        return ""
     return next((what for start, what in STAND_INS if head.lstrip().startswith(start)), "")
 
 

@@ -18,6 +18,7 @@ from modeling_esvit.storage.manifest import ForeignFilesError, check_replaceable
 
 CHECKSUM = "checksum"  # the last entry of a file, that of the others
 BESIDE = "beside"  # the entry with the names of the files beside it
+MODELS = {"model", "models"}  # every result has one of these entries
 ENDINGS = (".md", ".png")  # of the table and the picture
 
 
@@ -31,8 +32,7 @@ def write_result_file(path: Path, result: dict[str, Any], beside: Iterable[str] 
     Args:
         beside: names of files that will be written beside it, which are added to those that it named before.
     """
-    names = sorted({*list_beside(path), *beside})
-    content = result | ({BESIDE: names} if names else {})
+    content = result | {BESIDE: sorted({*list_beside(path), *beside})}
     write_text(path, json.dumps(content | {CHECKSUM: compute_checksum(json.dumps(content))}, indent=2) + "\n")
 
 
@@ -47,18 +47,23 @@ def read_result_file(path: Path) -> Any:
     written = content.pop(CHECKSUM, None) if isinstance(content, dict) else None
     if written is not None and written != compute_checksum(json.dumps(content)):
         raise ChangedResultError(
-            f"{path} is damaged or was changed. Delete it and measure anew, or, if you changed it yourself, delete its "
-            f"entry {CHECKSUM}."
+            f"{path} is damaged or was changed. Delete it, with its table and pictures, and measure anew; or, if you "
+            f"changed it yourself, delete its entry {CHECKSUM}."
         )
     if isinstance(content, dict):
         content.pop(BESIDE, None)
     return content
 
 
-def list_beside(path: Path) -> set[str]:
-    """Returns the names of the files beside a result that it names as its own; none of what is no result."""
+def list_beside(path: Path, usual: Iterable[str] = ()) -> set[str]:
+    """Returns the names of the files beside a result that it names as its own; none of what is no result.
+
+    Args:
+        usual: names that those of a result of an earlier version have, which does not name them.
+    """
     content = read_json(path)
-    names = content.get(BESIDE) if isinstance(content, dict) else None
+    content = content if isinstance(content, dict) else {}
+    names = content.get(BESIDE, [*usual] if MODELS & content.keys() else [])
     return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
 
 
@@ -68,8 +73,9 @@ def check_beside(output: Path, endings: Sequence[str] = ENDINGS) -> None:
     Raises:
         ForeignFilesError: one exists, and the result that `output` holds does not name it; or it is a device.
     """
-    own = list_beside(output)
-    for file in (output.with_name(output.stem + ending) for ending in endings):
+    files = [output.with_name(output.stem + ending) for ending in endings]
+    own = list_beside(output, [file.name for file in files])
+    for file in files:
         check_replaceable(file)
         if file.exists() and file.name not in own:
             raise ForeignFilesError(

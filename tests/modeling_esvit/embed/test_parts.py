@@ -9,6 +9,7 @@ import pytest
 
 from modeling_esvit.embed.files import Features, OutputError
 from modeling_esvit.embed.parts import Parts, cut_rows, find_own_parts, make_parts
+from modeling_esvit.storage.locks import InUseError, lock
 from tests.helpers.full_disk import largest_file
 
 
@@ -69,6 +70,16 @@ def test_a_damaged_part_is_said_and_made_anew(tmp_path, caplog, damaged):
         (parts.folder / damaged).write_bytes(content)
     assert read == [range(6), range(2, 4)]
     assert "x.npz.parts is made anew: part-00000001.safetensors " in caplog.text
+
+
+def test_parts_that_another_call_makes_are_not_deleted(tmp_path):
+    Parts(tmp_path / "x.npz", {"batch_size": 1}).begin()
+    other = Parts(tmp_path / "x.npz", {"batch_size": 2})
+    with lock(other.folder, tmp_path / "x.npz"), pytest.raises(InUseError, match="x.npz.parts at this moment"):
+        other.begin(anew=True)
+    assert "1" in other.settings_file.read_text()
+    other.begin(anew=True)
+    assert "2" in other.settings_file.read_text()
 
 
 def test_parts_are_begun_anew_when_what_they_are_of_is_damaged(tmp_path, caplog):

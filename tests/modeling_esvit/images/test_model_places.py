@@ -81,3 +81,8 @@ def test_a_pointer_of_git_lfs_is_no_file_of_weights(file, tmp_path):
     (model / file).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
     with pytest.raises(NoImageModelError, match=f"{file} is not the file itself: a pointer of Git LFS: fetch .* pull"):
         load_image_model(str(model))
+
+
+def test_a_pointer_that_is_not_read_is_none(tmp_path):
+    (write_model(tmp_path) / "pytorch_model.bin").write_text("version https://git-lfs.github.com/spec/v1\n")
+    check_files(tmp_path)

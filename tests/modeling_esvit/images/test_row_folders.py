@@ -369,16 +369,3 @@ def test_paths_that_datasets_takes_for_chains_are_refused_by_name(name, tmp_path
     for read in (open_source, find_images):
         with pytest.raises(DataOptionError, match="2024::05.* has '::' in its path, .*: rename the file or folder"):
             read(data)
-
-
-def test_another_shard_of_the_same_name_and_time_is_read(tmp_path):
-    """`datasets` would give the rows of the first from its cache."""
-    file, found = tmp_path / "rows" / "a.parquet", []
-    for numbers in ((0, 1), (1, 0)):
-        file.parent.mkdir(exist_ok=True)
-        cells = [{"bytes": picture(number), "path": None} for number in numbers]
-        pq.write_table(pa.table({"image": pa.array(cells, IMAGE)}), file)
-        os.utime(file, ns=(10**18, 10**18))
-        images = find_images([str(file.parent)])
-        found.append([decode(images.read(row)).tobytes() for row in range(2)])
-    assert found[0] == found[1][::-1] and found[0] != found[1]

@@ -2,7 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks that names of tensors are looked at before anything shows them."""
 
+import io
 import json
+import zipfile
 
 import pytest
 import torch
@@ -26,6 +28,34 @@ def test_a_pickle_is_refused_before_transformers_shows_its_names(is_zip, tmp_pat
     with pytest.raises(NoImageModelError, match=r"pytorch_model.bin has a tensor with the name 'x\\x1b\]0;mine"):
         load_image_model(str(tmp_path))
     assert "mine\x07" not in "".join(capfd.readouterr())
+
+
+def damage_name(content: bytes) -> bytes:
+    return content.replace(b"a.weight", b"b.weight", 1)
+
+
+def damage_list(content: bytes) -> bytes:
+    return content.replace(b"PK\x01\x02", b"PK\x01\0", 1)
+
+
+def damage_compressed(content: bytes) -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x/data.pkl", b"a" * 99)
+    before, name, after = packed.getvalue().partition(b"data.pkl")
+    return before + name + b"\xff" + after[1:]
+
+
+def claim_length(content: bytes) -> bytes:
+    return b"\x80\x04\x8d" + (2**62).to_bytes(8, "little")
+
+
+@pytest.mark.parametrize("damage", [damage_name, damage_list, damage_compressed, claim_length])
+def test_what_is_wrong_with_a_damaged_pickle_is_said_by_its_reader(damage, tmp_path):
+    file = tmp_path / "pytorch_model.bin"
+    torch.save({"a.weight": torch.zeros(1)}, file)
+    file.write_bytes(damage(file.read_bytes()))
+    check_files(tmp_path)
 
 
 def test_files_that_an_index_names_are_looked_at(tmp_path):

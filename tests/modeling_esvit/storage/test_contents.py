@@ -22,3 +22,8 @@ def test_a_stand_in_is_known(head, what):
 
 def test_nothing_is_said_of_other_content():
     assert describe_stand_in(b"PAR1") == describe_stand_in(b"version 2") == ""
+
+
+@pytest.mark.parametrize("length", [0x3C20, 0x3C])  # of the names in a file of safetensors
+def test_weights_are_no_web_page(length):
+    assert describe_stand_in(length.to_bytes(8, "little") + b'{"a":{"dtype":"F32"') == ""

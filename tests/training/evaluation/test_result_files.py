@@ -33,6 +33,20 @@ def test_the_files_of_a_result_are_replaced(tmp_path):
     check_beside(output)
 
 
+@pytest.mark.parametrize("result", [{"model": "a", "checksum": "0"}, {"models": {}}])
+def test_the_files_of_an_earlier_version_are_replaced(result, tmp_path):
+    (tmp_path / "x.json").write_text(json.dumps(result))
+    (tmp_path / "x.md").touch()
+    check_output(ArgumentParser(), tmp_path / "x.json")
+
+
+def test_a_result_without_files_beside_it_has_none(tmp_path):
+    write_result_file(tmp_path / "x.json", {"model": "a"})
+    (tmp_path / "x.md").write_text("mine")
+    with pytest.raises(ForeignFilesError, match="x.md lies where"):
+        check_beside(tmp_path / "x.json")
+
+
 @pytest.mark.parametrize("content", ["{", "[]", json.dumps({"beside": "x.md"}), json.dumps({"beside": [["x.md"]]})])
 def test_a_damaged_result_names_nothing(content, tmp_path):
     (tmp_path / "x.json").write_text(content)
