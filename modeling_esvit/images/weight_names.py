@@ -1,6 +1,9 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Checks the names of stored tensors, which messages and transformers' report of a model show, before it is loaded."""
+"""Checks the names of stored tensors, which messages and transformers' report of a model show, before it is loaded.
+
+Without unpickling anything, it also finds tensors that have no values.
+"""
 
 import pickletools
 import re
@@ -19,6 +22,7 @@ WEIGHTS = re.compile(r".*\.safetensors|pytorch_model.*\.bin")  # what transforme
 LARGEST_PICKLE = 2**26  # bytes of an archive's names; those of 20,000 tensors take 5 MB
 COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # which torch reads
 LONGEST_SHOWN = 100  # characters of a name in a message
+WITHOUT_VALUES = "_rebuild_meta_tensor"  # what a pickle makes of a tensor on torch's device meta
 IN_A_ROW = 5  # pickles at the beginning of a file of torch before 1.6: the fourth has the names
 UNREADABLE = (
     *(EOFError, LookupError, MemoryError, OSError, OverflowError, RuntimeError, SafetensorError, ValueError),
@@ -27,7 +31,7 @@ UNREADABLE = (
 
 
 class WeightNameError(EsViTError, ValueError):
-    """Raised when a stored tensor has a name that would change a terminal, or forge a line."""
+    """Raised when a stored tensor has a name that would change a terminal, or forge a line, or no values."""
 
 
 def check_names(names: Iterable[object], file: str) -> None:
@@ -44,13 +48,15 @@ def check_stored_names(file: Path) -> None:
     """Checks the names of the tensors in a file of weights; what is wrong with a damaged one, its reader says.
 
     Raises:
-        WeightNameError: see `check_names`.
+        WeightNameError: see `check_names`; or a tensor has no values, for which transformers would take any memory.
     """
     try:
         names = list_names(file) if file.suffix == ".safetensors" else [*list_texts(file)]
     except UNREADABLE:
         return
     check_names(names, file.name)
+    if any(WITHOUT_VALUES in name for name in names):
+        raise WeightNameError(f"{file.name} has a tensor without values (on torch's device meta): save the real one.")
 
 
 def list_names(file: Path) -> list[str]:

@@ -75,3 +75,16 @@ def test_what_is_no_weights_may_hold_any_text(tmp_path):
     save_file({"a.weight": torch.zeros(1)}, tmp_path / "model.safetensors")
     (tmp_path / "pytorch_model-2.bin").write_bytes(b"damaged")
     check_files(tmp_path)
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_tensor_without_values_is_refused_before_it_takes_memory(is_zip, tmp_path):
+    """transformers would make one of its size: 8 GB for a file of a few hundred bytes."""
+    file = write_model(tmp_path) / "model.safetensors"
+    tensors = load_file(file)
+    name = next(iter(tensors))
+    huge = {name: torch.empty(*tensors[name].shape[:-1], 2**40, device="meta")}
+    torch.save({**tensors, **huge}, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=is_zip)
+    file.unlink()
+    with pytest.raises(NoImageModelError, match="pytorch_model.bin has a tensor without values"):
+        load_image_model(str(tmp_path))
