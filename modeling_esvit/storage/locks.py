@@ -7,12 +7,15 @@ file systems, both write.
 """
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from modeling_esvit.errors import EsViTError
+
+
+CAN_LOCK = find_spec("fcntl") is not None
 
 
 class InUseError(EsViTError, RuntimeError):
@@ -33,7 +36,7 @@ def lock(partial: Path, final: Path) -> Iterator[None]:
     Raises:
         InUseError: another process has locked it, or has just removed it.
     """
-    if sys.platform == "win32":
+    if not CAN_LOCK:
         yield
         return
     try:
