@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from modeling_esvit.conversion import ConversionError
 from modeling_esvit.conversion.original_families import NAMES, ORIGINAL_FAMILIES, find_family, preview
-from modeling_esvit.conversion.stored_archive import check_archive
+from modeling_esvit.conversion.stored_archive import check_archive, describe_part
 from modeling_esvit.conversion.stored_networks import (
     WRAPPERS,
     check_shared,
@@ -237,7 +237,13 @@ def read_file(path: Path) -> Any:
 
 
 def find_file_kind(path: Path) -> str:
-    """Returns `ZIP`, `SAFETENSORS` or `PICKLE` (before torch 1.6), from the first bytes."""
+    """Returns `ZIP`, `SAFETENSORS` or `PICKLE` (before torch 1.6), from the first bytes.
+
+    Raises:
+        ConversionError: it is none of these, or a part of a checkpoint, or damaged.
+    """
+    if part := describe_part(path):
+        raise ConversionError(f"{path} {part}")
     try:
         with open_regular_file(str(path)) as file:
             head = file.read(512)

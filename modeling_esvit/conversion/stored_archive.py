@@ -1,7 +1,12 @@
 # Copyright 2026 The EsViT-HF authors.
 # SPDX-License-Identifier: Apache-2.0
-"""Checks the zip archive that torch.save writes, whose members torch maps into memory without comparing checksums."""
+"""Checks the zip archive that torch.save writes, whose members torch maps into memory without comparing checksums.
 
+Other programs write zip archives, too, and checkpoints in several files: what these are is said, and how one file
+becomes of them.
+"""
+
+import re
 import zipfile
 from pathlib import Path
 
@@ -11,6 +16,23 @@ from modeling_esvit.conversion import ConversionError
 BLOCK = 2**20  # bytes
 # What a damaged archive raises in `zipfile`.
 ARCHIVE_ERRORS = (zipfile.BadZipFile, EOFError, OSError, OverflowError, RuntimeError, ValueError)
+PART = re.compile(r".*-[0-9]+-of-(?!0*1\.)[0-9]+\.(safetensors|bin)|.*\.(safetensors|bin)\.index\.json")
+
+
+def describe_part(path: Path) -> str:
+    """Returns in words which checkpoint in several files a file or folder belongs to; nothing of others."""
+    folder = path if path.is_dir() else path.parent
+    if path.is_dir() and (path / ".metadata").is_file() or path.suffix == ".distcp":
+        return (
+            "is of a distributed checkpoint (torch.distributed.checkpoint). If you trust it, make one file of it: "
+            f"python -m torch.distributed.checkpoint.format_utils dcp_to_torch {folder} FILE.pth"
+        )
+    if PART.fullmatch(path.name):
+        return (
+            "is a part of a model in several files. Make one of them: "
+            "safetensors.torch.save_file(load_file(FIRST) | load_file(SECOND), FILE)."
+        )
+    return ""
 
 
 def check_archive(path: Path) -> None:
@@ -37,6 +59,11 @@ def find_fault(path: Path) -> str | None:
             return (
                 "is a program of TorchScript. If you trust it, save its weights with "
                 "torch.save(torch.jit.load(...).state_dict(), ...)."
+            )
+        if members and all(member.filename.endswith(".npy") for member in members):
+            return (
+                "is an archive of numpy. Write its arrays as tensors: "
+                "torch.save({name: torch.from_numpy(array) for name, array in numpy.load(...).items()}, ...)."
             )
         if packed := [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]:
             return (

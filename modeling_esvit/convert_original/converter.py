@@ -27,6 +27,7 @@ from modeling_esvit.conversion.original_architecture import infer_config
 from modeling_esvit.conversion.original_checkpoint import OriginalCheckpoint, describe_weights, read_checkpoint
 from modeling_esvit.conversion.original_families import join_numbers
 from modeling_esvit.conversion.original_resnet import to_torchvision, to_transformers
+from modeling_esvit.conversion.stored_archive import describe_part
 from modeling_esvit.modeling_esvit import EsViTForPreTraining, EsViTModel
 from modeling_esvit.programs.ending import exit_with_message
 from modeling_esvit.programs.parser import ProgramParser
@@ -245,7 +246,7 @@ def load_source(
     """
     if path.is_dir():
         if not native:
-            raise ConversionError(f"{path} is a folder; name the checkpoint file in it.")
+            raise ConversionError(f"{path} {describe_part(path) or 'is a folder; name the checkpoint file in it.'}")
         if overrides or image_size is not None:
             raise ConversionError(f"{path} is a model folder, whose config.json tells every field; set none.")
         return load_backbone(path), str(path), [], read_weights_record(path)

@@ -281,19 +281,21 @@ def open_named(name: str, reading: Reading) -> Images:
         raise NoImagesError("An input is empty: give a folder, a file, a glob, a URL or the name of a data set.")
     if instead := name_instead(name):
         raise NoImagesError(f"{show_name(name)!r} is read by its name: give {instead}")
+    if URL.match(name):
+        return ImageFiles(FoundImages([name]), reading.decoding)
     path = Path(name)
     if path.is_dir() and list_saved_splits(path) is not None:
         raise NoImagesError(f"{name} is a data set of several splits: name the folder of one, as {path / 'train'}.")
     if path.is_dir():
         return open_folder(path, None, name, reading)
-    if has_ending(path, ".parquet") and not URL.match(name):
+    if has_ending(path, ".parquet"):
         return open_parquet(name, reading)
     if path.is_file() and has_ending(path, LIST_SUFFIXES):
         return ImageFiles(FoundImages(list(read_list(path))), reading.decoding)
     if path.is_file() and has_ending(name, (".zip", ".tar", *COMPRESSED)):
         advice = "give the folder that it is in" if has_ending(path, ".zip") else "unpack it, and give the folder"
         raise NoImagesError(f"{name} is an archive, which embed does not open by its name: {advice}.")
-    if path.is_file() or URL.match(name):
+    if path.is_file():
         return ImageFiles(FoundImages([name]), reading.decoding)
     folder, _, split = name.rpartition(":")
     if folder and Path(folder).is_dir() and "/" not in split:  # no URL of a store

@@ -11,6 +11,7 @@ from functools import cache
 
 from modeling_esvit.embed.inputs import ImageFiles, ManyImages
 from modeling_esvit.images.names import show_name
+from modeling_esvit.images.wording import show_number
 from modeling_esvit.storage.identity import is_url
 
 
@@ -24,7 +25,9 @@ def describe_repeated(images: ManyImages) -> str:
         return ""
     named = [show_name(name) for name in dict.fromkeys(found)]
     more = ", ..." if len(named) > SHOWN else ""
-    return f"Named again: {', '.join(named[:SHOWN])}{more}, {len(found)} times in all; each time is a row."
+    return (
+        f"Named again: {', '.join(named[:SHOWN])}{more}, {show_number(len(found), 'times in all')}; each time is a row."
+    )
 
 
 def find_repeated(images: ManyImages) -> list[str]:

@@ -23,10 +23,15 @@ from modeling_esvit.images.deadlines import bound_client, call_or_leave, hold_to
 
 CONNECTIONS = 64
 MOST_REDIRECTS = 10
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 CERTIFICATES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")  # variables of the environment
 ALLOW = "ESVIT_ALLOW_PRIVATE_REDIRECTS"
 PUBLIC, PRIVATE, LINK_LOCAL, HERE = "a public", "a private", "a link-local", "this machine's"
 NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+class RequestError(EsViTError, OSError):
+    """Raised when nothing can be asked: a URL is malformed, or the proxy or certificates of the environment."""
 
 
 class RedirectError(EsViTError, OSError):
@@ -42,12 +47,32 @@ def get_http() -> Any:
 
 @functools.cache
 def open_client(process: int, seconds: float) -> Any:
-    """Returns the connections of a process, on which `seconds` of silence are the limit; forks must not share them."""
+    """Returns the connections of a process, on which `seconds` of silence are the limit; forks must not share them.
+
+    Raises:
+        RequestError: the proxy or the certificates that the environment names cannot be used.
+    """
     httpx = get_http()
     limits = httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS)
+    trusted = load_certificates()
+    try:
+        return bound_client(httpx.Client(timeout=httpx.Timeout(seconds), limits=limits, verify=trusted))
+    except (httpx.InvalidURL, ImportError, ValueError) as error:
+        names = [name for name in PROXIES if os.environ.get(name) or os.environ.get(name.lower())]
+        raise RequestError(f"the proxy that {' or '.join(names)} names cannot be used: {error}") from error
+
+
+def load_certificates() -> ssl.SSLContext | bool:
+    """Returns the certificates to trust; True for those that the library brings.
+
+    Raises:
+        RequestError: the file that the environment names cannot be used.
+    """
     file = find_certificates()
-    trusted = True if file is None else ssl.create_default_context(cafile=file)
-    return bound_client(httpx.Client(timeout=httpx.Timeout(seconds), limits=limits, verify=trusted))
+    try:
+        return True if file is None else ssl.create_default_context(cafile=file)
+    except OSError as error:
+        raise RequestError(f"the file of certificates {file!r} cannot be used: {error}") from error
 
 
 def find_certificates() -> str | None:
@@ -69,11 +94,27 @@ def open_url(url: str, headers: Mapping[str, str], seconds: float, end: float) -
     Raises:
         DeadlineError: it takes longer.
         RedirectError: there are too many redirects, or one leads to a private address.
+        RequestError: the URL is malformed, or see `open_client`.
         OSError, httpx.HTTPError: the server cannot be reached.
     """
     client = open_client(os.getpid(), seconds)
     with hold_to(end):
-        yield from follow(client, client.build_request("GET", url, headers=headers))
+        yield from follow(client, build_request(client, url, headers))
+
+
+def build_request(client: Any, url: str, headers: Mapping[str, str]) -> Any:
+    """Returns the request for a URL.
+
+    Raises:
+        RequestError: the URL is malformed.
+    """
+    try:
+        request = client.build_request("GET", url, headers=headers)
+    except get_http().InvalidURL as error:
+        raise RequestError(f"the URL is malformed: {error}") from error
+    if not request.url.host:
+        raise RequestError("the URL is malformed: it names no server")
+    return request
 
 
 def follow(client: Any, request: Any) -> Iterator[Any]:

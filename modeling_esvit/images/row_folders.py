@@ -248,7 +248,7 @@ def list_row_files(path: Path, folders: Iterable[tuple[str, list[str]]] | None =
     `folders` is what `walk` finds there, if that is known.
     """
     files = list_shards(path) or list_shards(path, (".zip",))
-    if files or not path.is_dir():
+    if files or not os.path.isdir(path):
         return files
     folders = walk(str(path), LeftOut()) if folders is None else folders
     deeper = [path / folder / name for folder, names in folders for name in sorted(names)]

@@ -66,6 +66,6 @@ def list_shards(path: Path, kinds: tuple[str, ...] = (*SHARDS, *COMPRESSED)) -> 
 
     Hidden files are none: copies that macOS makes have the names of the files.
     """
-    folders = [folder for folder in (path, path / "data") if folder.is_dir()]
+    folders = [folder for folder in (path, path / "data") if os.path.isdir(folder)]
     files = [file for folder in folders for file in sorted(folder.iterdir()) if has_ending(file, kinds)]
     return [file for file in files if not file.name.startswith(".") and not file.is_dir()]

@@ -19,7 +19,10 @@ def parse_name(text: str) -> str:
 
 
 def expand_home(name: str | os.PathLike[str]) -> Path:
-    """Returns a path with the home folder for `~`. That of an unknown user stays as it is, where `pathlib` raises."""
+    """Returns a path with the home folder for `~`. That of an unknown user stays as it is, where `pathlib` raises.
+
+    A list of URLs in braces may be too long for a path: `os.path` says that there is none, where `pathlib` raises.
+    """
     return Path(os.path.expanduser(name))
 
 

@@ -63,7 +63,9 @@ def expand_braces(pattern: str) -> list[str]:
         return [pattern]
     first, last, words = match.groups()
     if words is None:
-        middles = [f"{number:0{len(first)}d}" for number in range(int(first), int(last) + 1)]
+        step = 1 if int(first) <= int(last) else -1
+        width = min(len(first), len(last))
+        middles = [f"{number:0{width}d}" for number in range(int(first), int(last) + step, step)]
     else:
         middles = words.split(",")
     return [

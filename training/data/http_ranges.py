@@ -16,13 +16,17 @@ from typing import Any, NamedTuple
 
 from modeling_esvit.images import http_client
 from modeling_esvit.images.deadlines import DeadlineError
+from modeling_esvit.storage.contents import describe_stand_in
 from modeling_esvit.storage.url_secrets import redact_urls, reveal_url
 
 
 # A server must connect, and send a byte, within so many seconds. A whole answer may take as long as SLOWEST allows.
 STALL_SECONDS = 30
 SLOWEST = 64 * 1024  # bytes per second
-NOT_SATISFIABLE, PARTIAL, PRECONDITION_FAILED = 416, 206, 412
+WHOLE, NOT_SATISFIABLE, PARTIAL, PRECONDITION_FAILED = 200, 416, 206, 412
+NO_RANGES = (
+    "with a whole file where a part was asked for (it knows no HTTP ranges). Download the shards, or use another server"
+)
 
 
 class ShortReadError(OSError):
@@ -132,11 +136,12 @@ def name_version(headers: Mapping[str, str]) -> str:
 def _check_status(response: Any) -> None:
     if response.status_code >= 400:
         raise StatusError(response.status_code, response.reason_phrase, response.headers)
+    if response.status_code == WHOLE:
+        head = next(response.iter_raw(), b"")
+        stand_in = head and describe_stand_in(head)
+        raise AnswerError(f"the server answers 200 {f'with {stand_in}' if stand_in else NO_RANGES}.")
     if response.status_code != PARTIAL:
-        raise AnswerError(
-            f"the server answers {response.status_code} with a whole file where a part was asked for (it knows no HTTP "
-            "ranges). Download the shards, or use another server."
-        )
+        raise AnswerError(f"the server answers {response.status_code}, which is no part of a file.")
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise AnswerError("the server compresses what it sends. Switch that off, or use another server.")
 

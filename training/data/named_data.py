@@ -19,7 +19,7 @@ def split_data_name(data: str) -> tuple[str, str | None]:
     name, colon, split = data.rpartition(":")
     is_url = "/" in split and "://" in data  # the colon is that of the scheme, or of a port
     is_drive = len(name) == 1 and split.startswith(("/", "\\"))  # C:\photographs\*.parquet
-    is_part = "/" in split and not expand_home(name).exists()  # of a pattern: 10:30/*.tar
+    is_part = "/" in split and not os.path.exists(expand_home(name))  # of a pattern: 10:30/*.tar
     whole = is_url or is_drive or is_part or os.path.exists(data)
     return (name, split) if colon and not whole else (data, None)
 
@@ -55,7 +55,7 @@ def split_train_and_test(train: str, test: str, without_test: str = "") -> list[
 def find_place(data: str, split: str | None) -> Path | None:
     """Returns the folder that data and split name, without links; None if they name no folder."""
     place = expand_home(data) / (split or "")
-    return Path(os.path.realpath(place)) if place.is_dir() else None
+    return Path(os.path.realpath(place)) if os.path.isdir(place) else None
 
 
 def refuse_output_in_data(output: str | os.PathLike[str], *data: str | None) -> None:

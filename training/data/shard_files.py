@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 import fsspec
 
 from modeling_esvit.errors import EsViTError
-from modeling_esvit.images.http_client import RedirectError
+from modeling_esvit.images.http_client import RedirectError, RequestError
 from modeling_esvit.images.read_ahead import abandonable
 from modeling_esvit.storage.url_secrets import redact_urls, reveal_url
 from training.data.http_ranges import (
@@ -220,7 +220,7 @@ def _may_pass(error: BaseException) -> bool:
     answers = [status for status in map(_status, _with_causes(error)) if status is not None]
     if answers:
         return answers[0] in (408, 429) or answers[0] >= 500
-    if isinstance(error, (AnswerError, RedirectError, get_http().UnsupportedProtocol)):
+    if isinstance(error, (AnswerError, RedirectError, RequestError)):
         return False
     if CERTIFICATE in str(error):
         return False
@@ -247,11 +247,11 @@ def _explain(error: BaseException) -> str:
             "SSL_CERT_FILE names the file of certificates to trust."
         )
     if type(error).__name__ == "NoCredentialsError":  # of botocore
-        return " Log in as the tools of the store do; FSSPEC_S3_ANON=true reads a public bucket without an account."
+        return ". Log in as the tools of the store do; FSSPEC_S3_ANON=true reads a public bucket without an account."
     if not any(_status(each) in REFUSED for each in _with_causes(error)):
         return ""
     return (
-        " The server refuses: the signature of the URL may have expired, or a password or token is missing. Give the "
+        ". The server refuses: the signature of the URL may have expired, or a password or token is missing. Give the "
         "URL anew; passwords and signatures are never stored."
     )
 

@@ -27,6 +27,9 @@ from modeling_esvit.storage.url_secrets import expand_braces, hide_secrets
 from training.data.shard_files import BUCKET, open_store, retry
 
 
+SERVER = re.compile(r"https?://[^/]*")  # whose address of IPv6 is in brackets
+
+
 def names_shards(data: str, suffixes: tuple[str, ...] = SHARDS) -> bool:
     """Returns whether everything that `data` names ends in one of `suffixes`, and is no folder.
 
@@ -87,14 +90,22 @@ def _find_files(pattern: str, revision: str | None, left_out: LeftOut) -> list[s
         files = match_files(str(expand_home(pattern)), left_out)
     else:
         pattern = _pin_commit(pattern, revision) if pattern.startswith("hf://") else pattern
-        files = _list_store(pattern) if glob.has_magic(pattern) else [pattern]
+        files = _list_store(pattern) if glob.has_magic(SERVER.sub("", pattern)) else [pattern]
     if not files:
         raise DataNotFoundError(f"no file matches {pattern!r}: check the path.")
     return files
 
 
 def _list_store(pattern: str) -> list[str]:
-    """Returns the URLs of a store that match a glob, sorted."""
+    """Returns the URLs of a store that match a glob, sorted.
+
+    Raises:
+        DataOptionError: the server is named by an address of IPv6, of which fsspec takes the brackets for a pattern.
+    """
+    if (server := SERVER.match(pattern)) and "[" in server[0]:
+        raise DataOptionError(
+            f"{pattern!r}: files of a server are not listed by its IPv6 address; name them by braces: {{0..9}}."
+        )
     filesystem, path = open_store(pattern)
     filesystem.invalidate_cache()
     found = retry(pattern, 0, lambda: filesystem.glob(path) or [path] * filesystem.isfile(path))

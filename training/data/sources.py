@@ -224,7 +224,7 @@ def open_source(
         _refuse_to_stream(path, **columns)
         return _open_shards(name, where, columns, stream, decoding)
     _refuse_in_place(path, name, stream)
-    if path.is_dir() and not _is_dataset_folder(path, image_column):
+    if os.path.isdir(path) and not _is_dataset_folder(path, image_column):
         _refuse_dataset_options(path, **columns, config_name=config_name)
         return FolderSource(path if split is None else path / split, decoding)
     return _open_rows(name, where, columns, decoding)
@@ -267,7 +267,7 @@ def name_numbers(train: FolderSource | DatasetSource) -> list[str]:
 def is_image_folder(data: str, image_column: str | None = None) -> bool:
     """Returns whether data are a folder of image files, to which options about columns do not apply."""
     path = expand_home(data)
-    return path.is_dir() and not _is_dataset_folder(path, image_column) and not _is_tar(path)
+    return os.path.isdir(path) and not _is_dataset_folder(path, image_column) and not _is_tar(path)
 
 
 def find_rows_access(data: str, revision: str | None = None) -> Access:
@@ -276,7 +276,7 @@ def find_rows_access(data: str, revision: str | None = None) -> Access:
     Relative paths begin beside the (first) parquet file.
     """
     path = expand_home(data)
-    if path.is_dir():
+    if os.path.isdir(path):
         return find_folder_access(path)
     if names_shards(data):
         return find_access(*dict.fromkeys(os.path.dirname(file) for file in find_shards(data, revision)))
@@ -336,14 +336,14 @@ def _refuse_in_place(path: Path, name: str, stream: StreamOptions) -> None:
     """Refuses what is no folder, parquet file or data set of the Hub, and what applies to streams alone."""
     if stream.cache is not None:
         raise DataOptionError(f"cache applies to streams, and {name!r} is read in place: leave it out.")
-    if path.is_file() and not has_ending(path, ".parquet"):
+    if os.path.isfile(path) and not has_ending(path, ".parquet"):
         raise DataOptionError(
             f"{str(path)!r} is a file: give the folder that it is in, of images or zip files, or parquet files."
         )
 
 
 def _refuse_revision(path: Path, data: str, revision: str | None) -> None:
-    if revision is not None and (path.exists() or "://" in data.replace("hf://", "")):
+    if revision is not None and (os.path.exists(path) or "://" in data.replace("hf://", "")):
         raise DataOptionError(f"revision applies to data sets of the Hub, not to {data!r}: leave it out.")
 
 
@@ -362,7 +362,7 @@ def _is_tar(data: str | os.PathLike[str]) -> bool:
 def _refuse_to_stream(path: Path, image_column: str | None, label_column: str | None) -> None:
     if is_saved_to_disk(path):
         raise DataOptionError(f"{str(path)!r} was written by save_to_disk and is read in place: leave streaming out.")
-    if path.is_dir() and not (_is_dataset_folder(path, image_column) or _is_tar(path)):
+    if os.path.isdir(path) and not (_is_dataset_folder(path, image_column) or _is_tar(path)):
         _refuse_dataset_options(path, image_column=image_column, label_column=label_column, streaming=True)
 
 

@@ -57,7 +57,7 @@ def load_rows(
     read = cache(read_file_features)  # once for the check and the loading
     if is_saved_to_disk(path):
         return load_saved_split(path, split)
-    if path.is_dir():
+    if os.path.isdir(path):
         with name_datasets_errors(data):
             folder = RowFolder(path, config_name, read)
             files = [file for file in folder.files.get(chosen, []) if has_ending(file, ".parquet")]
@@ -93,7 +93,7 @@ def find_split_shards(
 
     path, chosen = expand_home(data), split or "train"
     left_out = LeftOut() if left_out is None else left_out
-    if path.is_dir():
+    if os.path.isdir(path):
         with name_datasets_errors(data):
             folder = RowFolder(path, config_name)
         builder, files = folder.builder, folder.files

@@ -4,12 +4,14 @@
 
 import zipfile
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from modeling_esvit.conversion import ConversionError
 from modeling_esvit.conversion.original_checkpoint import read_checkpoint
-from modeling_esvit.conversion.stored_archive import check_archive
+from modeling_esvit.conversion.stored_archive import check_archive, describe_part
 from modeling_esvit.convert_original.converter import main
 from tests.helpers.paths import FIXTURES
 
@@ -75,3 +77,33 @@ def test_members_that_overlap_are_not_read_over_and_over(tmp_path):
         archive.filelist += archive.filelist * 1000
     with pytest.raises(ConversionError, match="its members overlap"):
         check_archive(tmp_path / "x.pth")
+
+
+def write_distributed(folder):
+    folder.mkdir()
+    (folder / ".metadata").write_bytes(b"")
+    torch.save({"a": torch.ones(1)}, folder / "__0_0.distcp")
+
+
+WHAT = {
+    "x.npz": (lambda path: np.savez(path, a=np.ones(1)), "is an archive of numpy. Write its arrays as tensors: "),
+    "model-00001-of-00002.safetensors": (
+        lambda path: save_file({"a": torch.ones(1)}, path),
+        "a part of a model in seve",
+    ),
+    "model.safetensors.index.json": (lambda path: path.write_text("{}"), "is a part of a model in several files"),
+    "dcp": (write_distributed, "dcp is of a distributed checkpoint .* dcp_to_torch .*/dcp FILE"),
+    "dcp/__0_0.distcp": (lambda path: write_distributed(path.parent), "is of a distributed checkpoint .* dcp_to_torch"),
+}
+
+
+@pytest.mark.parametrize("name", WHAT)
+def test_checkpoints_of_other_programs_are_called_so(name, tmp_path):
+    write, said = WHAT[name]
+    write(tmp_path / name)
+    with pytest.raises(SystemExit, match=f"^error: .*{said}"):
+        main([str(tmp_path / name), str(tmp_path / "out")])
+
+
+def test_a_model_in_one_file_may_be_numbered(tmp_path):
+    assert describe_part(tmp_path / "model-00001-of-00001.safetensors") == ""

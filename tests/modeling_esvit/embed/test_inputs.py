@@ -86,6 +86,10 @@ def test_urls_and_failing_servers(folder, images, by_hand):
     np.testing.assert_allclose(features.view[0], by_hand[str(images / "00.png")][0], atol=1e-5)
 
 
+def test_a_url_may_be_longer_than_a_path():
+    assert len(find_images(f"https://host/{'a' * 5000}.png")) == 1
+
+
 def test_passwords_and_signatures_of_urls_are_written_nowhere(folder, images, by_hand, tmp_path, capsys, monkeypatch):
     """URLs that differ in what is not written have a number."""
     written, write = [], Path.write_text

@@ -19,5 +19,6 @@ def test_images_that_a_list_names_again_are_said(folder, images, tmp_path, capsy
 
 def test_files_beside_their_folder_and_rows(images):
     assert describe_repeated(find_images(str(images))) == ""
+    assert "/00.png, 1 time in all" in describe_repeated(find_images([str(images), str(images / "00.png")]))
     both = describe_repeated(find_images([str(images), f"{images}/*.png"]))
     assert "/00.png, " in both and ", ..., 6 times in all" in both

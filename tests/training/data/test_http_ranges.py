@@ -63,6 +63,16 @@ def test_a_server_without_ranges_is_refused(server):
             ask(server.url("a.tar"))
 
 
+def test_a_page_in_place_of_a_file_is_called_so(server, tmp_path):
+    (tmp_path / "a.tar").write_bytes(b"<!DOCTYPE html><title>Log in</title>")
+    server.manners = {"whole"}
+    with pytest.raises(AnswerError, match="answers 200 with a web page"):
+        find_http_file(server.url("a.tar"))
+    server.manners, server.faults = set(), ["302"]
+    with pytest.raises(AnswerError, match="answers 302, which is no part of a file"):
+        find_http_file(server.url("a.tar"))
+
+
 def test_a_server_that_ignores_conditions_tells_by_its_answer(server, tmp_path):
     found = find_http_file(server.url("a.tar"))
     (tmp_path / "a.tar").write_bytes(bytes(200))
