@@ -67,8 +67,8 @@ def exit_with_message(
 ) -> Iterator[None]:
     """Ends the program with the message of an error of this project or of a file, or after Ctrl-C or SIGTERM.
 
-    Passwords and queries of URLs are left out of it. So ends one process of several, too, when it loses another. Before,
-    `modeling_esvit.starting` takes care of Ctrl-C.
+    Passwords and queries of URLs are left out of it. So ends one process of several, too, when it loses another.
+    Before, `modeling_esvit.starting` takes care of Ctrl-C.
 
     Args:
         is_for_user: whether a user can put such an error right; others keep their tracebacks. By default all are.
