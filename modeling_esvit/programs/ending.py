@@ -14,6 +14,7 @@ from modeling_esvit.starting import INTERRUPTED, raise_again
 from modeling_esvit.errors import EsViTError
 from modeling_esvit.programs.lost_process import report_lost_process
 from modeling_esvit.storage.shown_text import escape_controls
+from modeling_esvit.storage.url_secrets import redact_urls
 
 
 TERMINATED = 143  # the same of SIGTERM
@@ -66,7 +67,8 @@ def exit_with_message(
 ) -> Iterator[None]:
     """Ends the program with the message of an error of this project or of a file, or after Ctrl-C or SIGTERM.
 
-    So ends one process of several, too, when it loses another. Before, `modeling_esvit.starting` takes care of Ctrl-C.
+    Passwords and queries of URLs are left out of it. So ends one process of several, too, when it loses another.
+    Before, `modeling_esvit.starting` takes care of Ctrl-C.
 
     Args:
         is_for_user: whether a user can put such an error right; others keep their tracebacks. By default all are.
@@ -81,4 +83,4 @@ def exit_with_message(
     except (EsViTError, OSError) as error:
         if is_for_user is not None and not is_for_user(error):
             raise
-        sys.exit(f"error: {escape_controls(get_message(error), OF_MESSAGES)}")
+        sys.exit(f"error: {escape_controls(redact_urls(get_message(error)), OF_MESSAGES)}")

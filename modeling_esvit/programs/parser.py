@@ -14,9 +14,10 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from modeling_esvit.errors import EsViTError
+from modeling_esvit.storage.url_secrets import redact_urls
 
 
 # Names that options had before, or have in another program -> those that they have, where a program has those alone.
@@ -107,6 +108,10 @@ class HelpOfOneScreen(argparse.ArgumentParser):
         chosen = [action for action in options if action.required]
         chosen += [named[name] for name in self.first if name in named]
         return list(dict.fromkeys([*chosen, *(() if self.first else options)]))[:FIRST]
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program with what is wrong with its options, without passwords and queries of URLs."""
+        super().error(redact_urls(message))
 
     def format_help(self) -> str:
         return self.describe(self.choose_first())

@@ -26,6 +26,11 @@ def test_what_strangers_wrote_does_not_change_the_terminal():
     assert ended.value.code == "error: no model of type \\x1b]0;mine\\x07:\n\\x9b2J\ttried"
 
 
+def test_passwords_are_not_shown():
+    with pytest.raises(SystemExit, match="^error: no model 'https://host/m' or 'https://host/n'$"), exit_with_message():
+        raise EsViTError("no model 'https://ada:secret@host/m' or 'https://host/n?sig=secret'")
+
+
 def test_a_lost_process_is_a_line():
     with pytest.raises(SystemExit, match="^error: Process . of . .*lost another one"), exit_with_message():
         raise DistBackendError("the other has gone")

@@ -107,3 +107,9 @@ def test_counts(capsys):
     with pytest.raises(SystemExit):
         check_counts(argparse.ArgumentParser(), options, "k", "workers")
     assert "--workers must be at least 1, got 0" in capsys.readouterr().err
+
+
+def test_passwords_of_options_are_not_shown(capsys):
+    with pytest.raises(SystemExit):
+        make_parser().parse_args(["--batch_size", "https://ada:secret@host/m"])
+    assert "invalid int value: 'https://host/m'" in capsys.readouterr().err
