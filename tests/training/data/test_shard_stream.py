@@ -274,13 +274,18 @@ def test_more_processes_than_row_groups_are_refused(tmp_path):
 def quick(monkeypatch):
     monkeypatch.setattr("training.data.shard_files.FIRST_DELAY", 0.02)
     monkeypatch.setattr("training.data.shard_files.LAST_DELAY", 0.2)  # one request may meet all the faults
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Ends a request that stalls soon; on a busy machine also others, which must then be tried again."""
     monkeypatch.setattr("training.data.http_ranges.STALL_SECONDS", 0.3)
 
 
 FAULTS = ["drop", "reset", "stall", "short", "broken", "503"]
 
 
-def test_faults_neither_lose_nor_repeat_a_sample(kind, tmp_path, quick, caplog):
+def test_faults_neither_lose_nor_repeat_a_sample(kind, tmp_path, quick, impatient, caplog):
     paths = WRITE[kind](tmp_path, [9, 8, 7])
     without = list_labels(load_batches(open_stream(paths, StreamOptions(shuffle_window=5)), num_epochs=2))
     with serve(tmp_path) as server:
