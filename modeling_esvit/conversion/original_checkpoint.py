@@ -32,6 +32,7 @@ from modeling_esvit.conversion.stored_networks import (
     walk_state_dicts,
 )
 from modeling_esvit.images.places import PlaceError, open_regular_file
+from modeling_esvit.images.weight_names import find_strange
 from modeling_esvit.storage.contents import describe_stand_in
 from modeling_esvit.storage.weights_record import WeightsRecord
 
@@ -178,8 +179,8 @@ def check_names(content: Mapping, path: Path) -> None:
         ConversionError: one would change a terminal, or forge a line; or entries are nested without end.
     """
     entries = [*content, *(name for place, tensors in walk_state_dicts(content) for name in (*place, *tensors))]
-    if strange := [str(name) for name in entries if not str(name).isprintable()]:
-        raise ConversionError(f"{path} has an entry with the name {strange[0]!r}: it is damaged.")
+    if (strange := find_strange(entries)) is not None:
+        raise ConversionError(f"{path} has an entry with the name {strange}: it is damaged.")
 
 
 def read_centers(entry: Mapping) -> dict[str, torch.Tensor]:

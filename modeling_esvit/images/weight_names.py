@@ -34,14 +34,20 @@ class WeightNameError(EsViTError, ValueError):
     """Raised when a stored tensor has a name that would change a terminal, or forge a line, or no values."""
 
 
+def find_strange(names: Iterable[object]) -> str | None:
+    """Returns the first name with control characters or line ends, as a message may show it; None if there is none."""
+    strange = next((str(name) for name in names if not str(name).isprintable()), None)
+    return None if strange is None else repr(strange[:LONGEST_SHOWN])
+
+
 def check_names(names: Iterable[object], file: str) -> None:
     """Checks the names that a file holds.
 
     Raises:
         WeightNameError: one has control characters or line ends.
     """
-    if strange := [str(name) for name in names if not str(name).isprintable()]:
-        raise WeightNameError(f"{file} has a tensor with the name {strange[0][:LONGEST_SHOWN]!r}: it is damaged.")
+    if (strange := find_strange(names)) is not None:
+        raise WeightNameError(f"{file} has a tensor with the name {strange}: it is damaged.")
 
 
 def check_stored_names(file: Path) -> None:
