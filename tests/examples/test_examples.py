@@ -37,7 +37,7 @@ from modeling_esvit.images.data_errors import DataNotFoundError, DataOptionError
 from modeling_esvit.images.models import NoImageModelError
 from modeling_esvit.images.transform import make_evaluation_transform
 from tests.helpers.commands import run_program, torchrun
-from tests.helpers.tiny_runs import write_images
+from tests.helpers.tiny_runs import lead_index_away, write_images
 from training.data.sources import open_source
 from training.options.command import run_command
 from training.state.checkpoints import ResumeError
@@ -248,9 +248,7 @@ def test_a_model_leads_to_no_other_place(load, tmp_path):
 )
 def test_an_index_names_files_of_the_model(load, folder, tmp_path):
     copy = shutil.copytree(folder, tmp_path / "model")
-    (copy / "model.safetensors").rename(tmp_path / "private.safetensors")
-    names = dict.fromkeys(load_file(tmp_path / "private.safetensors"), "../private.safetensors")
-    (copy / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    lead_index_away(copy)
     with pytest.raises(NoImageModelError, match="names ../private.safetensors, which is no file of the model"):
         load(str(copy))
 

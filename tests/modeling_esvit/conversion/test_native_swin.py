@@ -2,13 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Conversion to transformers' own Swin: equal outputs where it can be, refusals where it cannot."""
 
-import json
 import math
 import re
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import AutoImageProcessor, AutoModel, SwinModel
 
 from modeling_esvit import EsViTConfig, EsViTForPreTraining, EsViTModel
@@ -16,6 +14,7 @@ from modeling_esvit.conversion import native_swin
 from modeling_esvit.conversion.native_swin import find_native_obstacles, load_backbone, to_native
 from modeling_esvit.convert_original.converter import ConversionError, convert, to_original_name
 from modeling_esvit.storage.manifest import list_names
+from tests.helpers.tiny_runs import lead_index_away
 
 
 SMALL = {"embed_dim": 8, "depths": [2, 1, 3, 2], "num_heads": [1, 2, 2, 4], "num_prototypes": 6}
@@ -94,9 +93,7 @@ def test_damaged_weights_are_named(tmp_path):
 
 def test_an_index_names_files_of_the_model(tmp_path):
     random_model().save_pretrained(tmp_path / "model")
-    (tmp_path / "model" / "model.safetensors").rename(tmp_path / "private.safetensors")
-    names = dict.fromkeys(load_file(tmp_path / "private.safetensors"), "../private.safetensors")
-    (tmp_path / "model" / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    lead_index_away(tmp_path / "model")
     with pytest.raises(ConversionError, match="names ../private.safetensors, which is no file of the model"):
         load_backbone(tmp_path / "model")
 

@@ -126,10 +126,8 @@ def test_a_damaged_description_of_columns_is_named(tmp_path):
 def test_row_groups_that_do_not_add_up_are_named(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"image": [b"content"] * 5}), path, write_statistics=False)
-    data, number_of_rows = (
-        path.read_bytes(),
-        b"\x16\x0a",
-    )  # 5, as Thrift writes it; first of the file, then of its group
+    data = path.read_bytes()
+    number_of_rows = b"\x16\x0a"  # 5, as Thrift writes it; first of the file, then of its group
     start = data.index(number_of_rows, len(data) - 8 - int.from_bytes(data[-8:-4], "little"))
     path.write_bytes(data[:start] + b"\x16\x1a" + data[start + 2 :])
     with pytest.raises(ShardError, match="a.parquet is not a whole .*: its row groups have 5 rows, and the file 13"):
