@@ -109,11 +109,12 @@ def describe_workers(workers: Collection[BaseProcess]) -> str:
 
 
 def find_status(worker: BaseProcess) -> str:
+    """Says what the system knows of a worker. One that is about to end runs on for a moment after its sentinel."""
     try:
         status = psutil.Process(worker.pid).status()
     except psutil.Error:
         return "has ended"
-    return "has ended" if status == psutil.STATUS_ZOMBIE else f"is {status}"
+    return "has ended" if status == psutil.STATUS_ZOMBIE or wait([worker.sentinel], timeout=0) else f"is {status}"
 
 
 def end_workers(workers: Collection[BaseProcess]) -> None:

@@ -2,6 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Errors of torch that are not about workers pass as they are; see `test_loader.py` for workers that are lost."""
 
+from multiprocessing import get_context
+from multiprocessing.connection import wait
+
+import psutil
 import pytest
 
 from training.data.lost_workers import LostWorkerError, WorkerWatch, describe_workers, report_lost_worker
@@ -31,6 +35,20 @@ def test_other_errors_of_a_loader_are_not_waited_for():
         assert watch.wait_for_batch(batches) == 1
         with pytest.raises(RuntimeError, match="upside down"):
             watch.wait_for_batch(batches)
+
+
+def test_a_worker_that_is_about_to_end_has_ended(monkeypatch):
+    """The system says for a moment after the sentinel that it is running."""
+    monkeypatch.setattr(psutil.Process, "status", lambda process: "running")
+    workers = get_context("fork")
+    gate = workers.Event()
+    worker = workers.Process(target=gate.wait)
+    worker.start()
+    assert f"worker {worker.pid} is running" in describe_workers([worker])
+    gate.set()
+    wait([worker.sentinel])
+    assert f"worker {worker.pid} has ended" in describe_workers([worker])
+    worker.join()
 
 
 def test_the_free_memory_is_part_of_the_report(monkeypatch, tmp_path):
